@@ -1,0 +1,90 @@
+"""Every error carbontrack raises, on one screen.
+
+    CarbontrackError
+    ├── ConfigError (ValueError)          a setting or argument that cannot be used
+    │   ├── UnknownSettingError           a name that no setting has
+    │   ├── QuantityError                 text that is no quantity: "5 bananas"
+    │   └── UnknownRegion                 a place that no table knows
+    ├── NoIntensity (LookupError)         a known place without data
+    ├── MissingExtra (ImportError)        an optional library that is used but not installed
+    ├── MeterError
+    │   ├── MeterUnavailable              never opened; says why and how to cure it
+    │   ├── MeterReadError                this read only; the next one may answer
+    │   └── MeterGone                     never again; another meter takes over
+    ├── SinkError                         a record could not be written; it is counted and said
+    └── BudgetExceeded                    the only error a running measurement may raise, on request
+
+Errors about bad input are raised before anything starts. Once a measurement runs, none of these
+reaches the measured program, except `BudgetExceeded` where the program asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CarbontrackError(Exception):
+    """The root of every error that carbontrack raises on purpose."""
+
+
+class ConfigError(CarbontrackError, ValueError):
+    """A setting or an argument has a value that cannot be used."""
+
+
+class UnknownSettingError(ConfigError):
+    """A name is not the name of any setting; the message offers the nearest right one."""
+
+
+class QuantityError(ConfigError):
+    """A text is not a quantity of emissions or energy that carbontrack understands."""
+
+
+class UnknownRegion(ConfigError):  # noqa: N818 - the public contract names it so
+    """A region is not known; `matches` holds the nearest known ones, best first."""
+
+    def __init__(self, message: str, matches: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.matches = tuple(matches)
+
+
+class NoIntensity(CarbontrackError, LookupError):  # noqa: N818 - the public contract names it so
+    """The place is known, but no table has a carbon intensity for it."""
+
+
+class MissingExtra(CarbontrackError, ImportError):  # noqa: N818 - reads as the sentence it makes
+    """An optional library is needed for what was asked; the message names the extra to install."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed; "
+            f'install it with: pip install "carbontrack[{extra}]"'
+        )
+        self.extra = extra
+
+
+class MeterError(CarbontrackError):
+    """The root of what can go wrong with a meter."""
+
+
+class MeterUnavailable(MeterError):  # noqa: N818 - states a condition
+    """A meter cannot be opened on this machine; `cure` holds the lines that would change that."""
+
+    def __init__(self, message: str, cure: str | None = None) -> None:
+        super().__init__(message)
+        self.cure = cure
+
+
+class MeterReadError(MeterError):
+    """One read failed; nothing is known for this instant and the next read may succeed."""
+
+
+class MeterGone(MeterError):  # noqa: N818 - states a condition
+    """The meter will not answer again in this process."""
+
+
+class SinkError(CarbontrackError):
+    """A record could not be written to its destination."""
+
+
+class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract names it so
+    """A run used more than its budget allows, and the program asked to be told by an exception."""

@@ -1,0 +1,1 @@
+"""Carbon intensity: how many grams a kilowatt-hour costs, where and when."""

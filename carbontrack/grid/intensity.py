@@ -1,0 +1,69 @@
+"""Carbon intensity as a value with an interval and a source, and where such values come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from carbontrack.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class GridIntensity:
+    """Grams of CO2e per kilowatt-hour of a place at a time, with an interval and a source.
+
+    Attributes:
+        zone: the place: "FR", "US-CA", "WORLD".
+        g_per_kwh: the best estimate, g CO2e/kWh.
+        low_g_per_kwh, high_g_per_kwh: the interval around it.
+        source: who says so, with the edition.
+        year: the year the figure describes; None for an unknown year.
+        method: what is counted: "lifecycle_generation", "direct_combustion_generation", …
+    """
+
+    zone: str
+    g_per_kwh: float
+    low_g_per_kwh: float
+    high_g_per_kwh: float
+    source: str
+    year: int | None
+    method: str
+
+
+class IntensitySource(Protocol):
+    """Where the grid's intensity comes from.
+
+    `at` answers from memory and at once; a live source refreshes itself elsewhere. A source whose
+    answer never changes says so with a true attribute `constant`, which saves the asking.
+    """
+
+    def at(self, when: datetime) -> GridIntensity:
+        """The intensity at `when`, which has a time zone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """An intensity that does not change with time: a table's yearly mean or a user's own figure."""
+
+    intensity: GridIntensity
+    constant: bool = True
+
+    def at(self, when: datetime) -> GridIntensity:  # noqa: ARG002 - the protocol hands it in
+        """The one value."""
+        return self.intensity
+
+    @classmethod
+    def of(cls, g_per_kwh: float, *, zone: str = "custom", source: str = "given by the user") -> Fixed:
+        """A bare figure in g CO2e/kWh, without an interval of its own.
+
+        Raises:
+            ConfigError: the figure is negative, not finite, or above 5,000 g/kWh, which no
+                power station reaches (the worst coal lies near 1,700: IPCC AR5 WG III, A.III).
+        """
+        if not 0.0 <= g_per_kwh <= 5000.0:
+            raise ConfigError(
+                f"an intensity of {g_per_kwh!r} g/kWh is not possible; give 0 to 5000 g CO2e/kWh"
+            )
+        return cls(GridIntensity(zone, g_per_kwh, g_per_kwh, g_per_kwh, source, None, "given"))

@@ -1,0 +1,118 @@
+"""What a meter is: one physical or modelled domain whose energy is a count that never goes down.
+
+Whatever a machine offers is made to look like this: a hardware counter is unwrapped, a watt gauge
+is integrated, a model is evaluated from other counts. A span is then a subtraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from carbontrack.records import Basis, Component
+
+
+class Meter(Protocol):
+    """One domain of the machine with a cumulative energy.
+
+    A meter owns no clock and no thread: the caller hands the instant in. It never guesses: when it
+    cannot read, it raises, and the next successful read carries what was missed.
+
+    Attributes:
+        id: an address that is the same in every process of the host: "rapl:package-0",
+            "nvml:GPU-4e817856-…", "model:ram".
+        component: what the energy belongs to.
+        basis: how the joules are known.
+        resolution_s: the time between two changes of the underlying count; a span shorter than
+            this cannot be measured by differences.
+        relative_uncertainty: half the width of the interval around a reading, relative to it
+            (0.05 for +-5 %), from the source that the meter's docstring names.
+    """
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def component(self) -> Component: ...
+    @property
+    def basis(self) -> Basis: ...
+    @property
+    def resolution_s(self) -> float: ...
+    @property
+    def relative_uncertainty(self) -> float: ...
+
+    def read_joules(self, now_s: float) -> float:
+        """The joules counted since some fixed instant, at the monotonic instant `now_s`.
+
+        Never less than at the last read, and callable from any thread, one at a time.
+
+        Raises:
+            MeterReadError: nothing is known at this instant; try again later.
+            MeterGone: nothing will be known any more.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up descriptors and handles; a second call does nothing."""
+        ...
+
+
+class Watchful(Protocol):
+    """What a meter may tell in addition; the sampler asks with `getattr`, so all of it is optional.
+
+    Attributes:
+        fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
+            A rise between two reads means that the step between them was dropped, not counted.
+        max_period_s: the longest time that may pass between two reads without losing anything,
+            such as half the time in which a counter can wrap; None where there is no limit.
+        nominal_w: a power to assume for a span too short to be measured when no power has been
+            seen yet; None where nothing can be said.
+    """
+
+    @property
+    def fault_counts(self) -> Mapping[str, int]: ...
+    @property
+    def max_period_s(self) -> float | None: ...
+    @property
+    def nominal_w(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A meter that is not used: its id or family, why, and the lines that would change it."""
+
+    id: str
+    reason: str
+    cure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the machine is made of, as far as its meters found out; None is unknown."""
+
+    cpu_model: str | None = None
+    cpu_threads: int | None = None
+    cpu_tdp_w: float | None = None
+    gpu_models: tuple[str, ...] = ()
+    gpu_count: int | None = None
+    ram_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSet:
+    """Disjoint meters that together cover the machine, and what stands in when one is lost.
+
+    Attributes:
+        meters: the meters to read; no joule is counted by two of them.
+        substitutes: by component, how to make the next best meter when one is gone.
+        refused: what was looked at and not used, for people who ask why.
+        hardware: what the machine is made of.
+    """
+
+    meters: tuple[Meter, ...] = ()
+    substitutes: Mapping[Component, Callable[[], Meter]] = field(default_factory=dict)
+    refused: tuple[Refusal, ...] = ()
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def __iter__(self) -> Iterator[Meter]:
+        return iter(self.meters)

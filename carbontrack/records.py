@@ -1,0 +1,168 @@
+"""The record: one flat, frozen, versioned row for each finished span, and the protocol of sinks.
+
+A number's name ends in its unit. Unknown is None, never 0. The order of the fields is the order
+of the columns and never changes within a schema version; a reader takes older versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, get_args
+
+SCHEMA = 1
+
+Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
+Basis = Literal["measured", "modelled", "assumed"]
+Component = Literal["cpu", "gpu", "ram", "other"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+BASES: tuple[Basis, ...] = get_args(Basis)
+"""From the strongest to the weakest."""
+
+Cell = str | int | float | None
+_NO_LABELS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one span used and emitted, how that is known, and how far it may be off.
+
+    `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
+    `pue`; `machine_kwh` is what the whole machine used in the same time. `emissions_g` is grams of
+    CO2e of that energy; `embodied_g` and `water_l` stand beside it, never inside it. The reference
+    page of the documentation explains every field.
+    """
+
+    schema: int = SCHEMA
+    record_id: str
+    run_id: str
+    parent_id: str | None = None
+    name: str
+    labels: Mapping[str, Any] = field(default=_NO_LABELS)
+    status: Status = "ok"
+    error: str | None = None
+    started_at: str
+    ended_at: str
+    duration_s: float
+    calls: int = 1
+    cpu_kwh: float | None = None
+    gpu_kwh: float | None = None
+    ram_kwh: float | None = None
+    other_kwh: float | None = None
+    energy_kwh: float | None = None
+    energy_low_kwh: float | None = None
+    energy_high_kwh: float | None = None
+    machine_kwh: float | None = None
+    emissions_g: float | None = None
+    emissions_low_g: float | None = None
+    emissions_high_g: float | None = None
+    water_l: float | None = None
+    embodied_g: float | None = None
+    region: str | None = None
+    region_basis: str | None = None
+    intensity_g_per_kwh: float | None = None
+    intensity_low_g_per_kwh: float | None = None
+    intensity_high_g_per_kwh: float | None = None
+    intensity_source: str | None = None
+    intensity_year: int | None = None
+    pue: float | None = None
+    basis: Basis | None = None
+    cpu_basis: Basis | None = None
+    gpu_basis: Basis | None = None
+    ram_basis: Basis | None = None
+    meters: str | None = None
+    coverage: float | None = None
+    max_gap_s: float | None = None
+    missed_reads: int | None = None
+    faults: str | None = None
+    scope: str | None = None
+    idle: str | None = None
+    cpu_share: float | None = None
+    cpu_model: str | None = None
+    cpu_threads: int | None = None
+    cpu_tdp_w: float | None = None
+    gpu_models: str | None = None
+    gpu_count: int | None = None
+    ram_gib: float | None = None
+    host_id: str | None = None
+    pid: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    cloud_provider: str | None = None
+    cloud_region: str | None = None
+    os: str | None = None
+    python: str | None = None
+    carbontrack: str | None = None
+
+    def to_row(self) -> dict[str, Cell]:
+        """The record as column name to plain value, in column order; labels as JSON text."""
+        row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
+        row["labels"] = json.dumps(dict(self.labels), ensure_ascii=False, default=str)
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, object]) -> Record:
+        """Read a row back, from values or from text, of this schema version or an older one.
+
+        Columns that this version does not know are ignored; columns that the row lacks are None.
+
+        Raises:
+            ValueError: a required column is missing or a cell does not hold its column's type.
+        """
+        values: dict[str, Any] = {}
+        for name, convert in _CONVERTERS.items():
+            cell = row.get(name)
+            if cell is None or cell == "":
+                continue
+            try:
+                values[name] = convert(cell)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
+        missing = [name for name in _REQUIRED if name not in values]
+        if missing:
+            raise ValueError(f"the row has no {', '.join(missing)}")
+        return cls(**values)
+
+
+def _labels(cell: object) -> Mapping[str, Any]:
+    if isinstance(cell, Mapping):
+        return MappingProxyType(dict(cell))
+    value = json.loads(str(cell))
+    if not isinstance(value, dict):
+        raise TypeError("labels must be a JSON object")
+    return MappingProxyType(value)
+
+
+def _whole(cell: object) -> int:
+    return cell if isinstance(cell, int) else int(float(str(cell)))
+
+
+def _number(cell: object) -> float:
+    return float(cell) if isinstance(cell, (int, float)) else float(str(cell))
+
+
+_TYPES = {"int": _whole, "float": _number}
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Record))
+"""The columns of schema 1, in order."""
+NUMBER_COLUMNS: tuple[str, ...] = tuple(
+    f.name for f in fields(Record) if str(f.type).split(" ")[0] in _TYPES
+)
+"""The columns that hold numbers; all others hold text."""
+_CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in fields(Record)} | {
+    "labels": _labels
+}
+_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at", "duration_s")
+
+
+class Sink(Protocol):
+    """Somewhere records go. A sink writes what it is given and judges nothing."""
+
+    def write(self, record: Record) -> None:
+        """Keep the record; may raise, and is then counted as a loss and said once."""
+        ...
+
+    def close(self) -> None:
+        """Give up files and connections; a second call does nothing."""
+        ...

@@ -1,0 +1,142 @@
+"""Units: the constants, the conversions, and quantities as text in both directions.
+
+Inside carbontrack energy is in joules, mass in grams of CO2e, power in watts and time in seconds;
+kilowatt-hours exist in records and in print.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from carbontrack.errors import QuantityError
+
+JOULES_PER_KWH = 3.6e6
+"""Joules in a kilowatt-hour, exact by definition (SI brochure, 9th edition, table 8)."""
+
+Kind = Literal["emissions", "energy"]
+
+_UNITS: dict[str, tuple[Kind, float]] = {
+    # grams
+    "ug": ("emissions", 1e-6),
+    "mg": ("emissions", 1e-3),
+    "g": ("emissions", 1.0),
+    "kg": ("emissions", 1e3),
+    "t": ("emissions", 1e6),
+    # joules
+    "mJ": ("energy", 1e-3),
+    "J": ("energy", 1.0),
+    "kJ": ("energy", 1e3),
+    "MJ": ("energy", 1e6),
+    "GJ": ("energy", 1e9),
+    "mWh": ("energy", 3.6),
+    "Wh": ("energy", 3600.0),
+    "kWh": ("energy", JOULES_PER_KWH),
+    "MWh": ("energy", 3.6e9),
+}
+_QUANTITY = re.compile(
+    r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµμ]+)\s*(CO2e?q?)?\s*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An amount of emissions, in grams of CO2e, or of energy, in joules."""
+
+    kind: Kind
+    amount: float
+
+    @property
+    def text(self) -> str:
+        """The amount in its most readable unit: "5 mg CO2e", "120 J"."""
+        if self.kind == "emissions":
+            return f"{format_grams(self.amount)} CO2e"
+        return format_joules(self.amount)
+
+
+def parse_quantity(text: str) -> Quantity:
+    """Read "5 mg", "0.4 kWh", "120 J" or "2 kg CO2e".
+
+    Units are mg g kg t for emissions and mJ J kJ MJ mWh Wh kWh MWh for energy; the case matters
+    only where two units differ by it (mJ and MJ, mWh and MWh).
+
+    Raises:
+        QuantityError: the text is no quantity, or its amount is negative or not finite.
+    """
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise QuantityError(
+            f"{text!r} is not a quantity; write a number and a unit, such as '5 mg', '120 J' "
+            "or '0.4 kWh'"
+        )
+    number, unit, suffix = match.groups()
+    kind, factor = _unit(unit.replace("µ", "u").replace("μ", "u"), text)
+    if suffix and kind != "emissions":
+        raise QuantityError(f"{text!r} mixes a unit of energy with CO2e; write one or the other")
+    amount = float(number) * factor
+    if not 0.0 <= amount < float("inf"):
+        raise QuantityError(f"{text!r} must be zero or more, and finite")
+    return Quantity(kind, amount)
+
+
+def _unit(unit: str, text: str) -> tuple[Kind, float]:
+    if unit in _UNITS:
+        return _UNITS[unit]
+    near = [name for name in _UNITS if name.lower() == unit.lower()]
+    if len(near) == 1:
+        return _UNITS[near[0]]
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; units are {', '.join(_UNITS)}"
+    raise QuantityError(f"{text!r} has the unknown unit {unit!r}{hint}")
+
+
+def kwh_from(joules: float) -> float:
+    """Kilowatt-hours in `joules`."""
+    return joules / JOULES_PER_KWH
+
+
+def grams_from(joules: float, g_per_kwh: float) -> float:
+    """Grams of CO2e of `joules` on a grid that emits `g_per_kwh`."""
+    return joules / JOULES_PER_KWH * g_per_kwh
+
+
+def format_grams(grams: float) -> str:
+    """Grams in a unit that leaves one to three digits before the point: "3.21 mg"."""
+    steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"), (1e-6, "µg"))
+    return _scaled(grams, steps)
+
+
+def format_joules(joules: float) -> str:
+    """Energy as people say it: joules below a watt-hour, watt-hours above: "812 J", "1.35 kWh"."""
+    if abs(joules) < 3600.0:
+        return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
+    return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")))
+
+
+def format_watts(watts: float) -> str:
+    """Power: "35.2 W"."""
+    return _scaled(watts, ((1e6, "MW"), (1e3, "kW"), (1.0, "W"), (1e-3, "mW")))
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration: "380 ms", "21.4 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds < 1.0:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def _scaled(amount: float, steps: tuple[tuple[float, str], ...]) -> str:
+    size = abs(amount)
+    # 0.9995 of a step already prints as 1.00 of it with three digits
+    factor, unit = next(((f, u) for f, u in steps if size >= 0.9995 * f), steps[-1])
+    value = amount / factor
+    if value == 0.0:
+        return f"0 {unit if size else steps[-1][1]}"
+    digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{digits}f} {unit}"
