@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_args
 
 SCHEMA = 1
@@ -22,7 +21,6 @@ BASES: tuple[Basis, ...] = get_args(Basis)
 """From the strongest to the weakest."""
 
 Cell = str | int | float | None
-_NO_LABELS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class Record:
     run_id: str
     parent_id: str | None = None
     name: str
-    labels: Mapping[str, Any] = field(default=_NO_LABELS)
+    labels: Mapping[str, Any] = field(default_factory=dict)
     status: Status = "ok"
     error: str | None = None
     started_at: str
@@ -128,11 +126,11 @@ class Record:
 
 def _labels(cell: object) -> Mapping[str, Any]:
     if isinstance(cell, Mapping):
-        return MappingProxyType(dict(cell))
+        return dict(cell)
     value = json.loads(str(cell))
     if not isinstance(value, dict):
         raise TypeError("labels must be a JSON object")
-    return MappingProxyType(value)
+    return value
 
 
 def _whole(cell: object) -> int:
