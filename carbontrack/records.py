@@ -43,8 +43,8 @@ class Record:
     error: str | None = None
     started_at: str
     ended_at: str
-    duration_s: float
-    calls: int = 1
+    duration_s: float | None = None
+    calls: int | None = 1
     cpu_kwh: float | None = None
     gpu_kwh: float | None = None
     ram_kwh: float | None = None
@@ -151,7 +151,7 @@ NUMBER_COLUMNS: tuple[str, ...] = tuple(
 _CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in fields(Record)} | {
     "labels": _labels
 }
-_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at", "duration_s")
+_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 
 class Sink(Protocol):

@@ -1,0 +1,95 @@
+"""carbontrack: what did this code emit, how is that known, and how far may it be off?
+
+    import carbontrack
+
+    with carbontrack.track("train", region="FR") as run:
+        ...
+    print(run.record.emissions_g, run.record.energy_kwh, run.record.basis)
+
+Importing this package does nothing but define names: each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from carbontrack.attribution.policy import Attribution
+    from carbontrack.errors import (
+        BudgetExceeded,
+        CarbontrackError,
+        ConfigError,
+        NoIntensity,
+        UnknownRegion,
+    )
+    from carbontrack.front import auto, current_span, track
+    from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
+    from carbontrack.grid.table import lookup
+    from carbontrack.records import Record, Sink
+    from carbontrack.report.read import read_records
+    from carbontrack.sinks.csv_file import CsvSink
+    from carbontrack.span import Span
+    from carbontrack.tracker import Tracker
+
+    __version__: str
+
+__all__ = [
+    "Attribution",
+    "BudgetExceeded",
+    "CarbontrackError",
+    "ConfigError",
+    "CsvSink",
+    "Fixed",
+    "GridIntensity",
+    "IntensitySource",
+    "NoIntensity",
+    "Record",
+    "Sink",
+    "Span",
+    "Tracker",
+    "UnknownRegion",
+    "auto",
+    "current_span",
+    "lookup",
+    "read_records",
+    "track",
+]
+
+_HOMES = {
+    "Attribution": "carbontrack.attribution.policy",
+    "BudgetExceeded": "carbontrack.errors",
+    "CarbontrackError": "carbontrack.errors",
+    "ConfigError": "carbontrack.errors",
+    "CsvSink": "carbontrack.sinks.csv_file",
+    "Fixed": "carbontrack.grid.intensity",
+    "GridIntensity": "carbontrack.grid.intensity",
+    "IntensitySource": "carbontrack.grid.intensity",
+    "NoIntensity": "carbontrack.errors",
+    "Record": "carbontrack.records",
+    "Sink": "carbontrack.records",
+    "Span": "carbontrack.span",
+    "Tracker": "carbontrack.tracker",
+    "UnknownRegion": "carbontrack.errors",
+    "auto": "carbontrack.front",
+    "current_span": "carbontrack.front",
+    "lookup": "carbontrack.grid.table",
+    "read_records": "carbontrack.report.read",
+    "track": "carbontrack.front",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from carbontrack.version import VERSION as found  # noqa: N811 - it is known by both names
+    elif name in _HOMES:
+        from importlib import import_module
+
+        found = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'carbontrack' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,1 @@
+"""Attribution: which part of the machine's energy is ours."""

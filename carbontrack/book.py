@@ -1,0 +1,106 @@
+"""One tracker's book: its policy, its grid and its account, advanced with every sample."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from carbontrack.attribution.policy import WHOLE, Attribution, Shares
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.ledger import Account, Joules, Step, Terms, credit
+from carbontrack.records import Component
+
+SHARE_WINDOW_S: Final = 0.2
+"""The shortest time over which a share of CPU time is taken. The machine's count moves in steps of
+10 ms, which is 5 % of the window; what one window gets too much the next one gets too little."""
+USAGE_PERIOD_S: Final = 0.02
+"""Usage is read this often at most. At edges that follow each other more closely nothing could be
+learned from it, and reading it costs as much as the rest of the edge."""
+STALE_S: Final = 2.0
+"""A window that ended longer ago than this says nothing about now."""
+
+
+class ShareWindow:
+    """Our share of each component, over the last `SHARE_WINDOW_S` or a little more."""
+
+    def __init__(self, attribution: Attribution, reader: UsageReader, now_s: float) -> None:
+        self._attribution = attribution
+        self._reader = reader
+        self._before = self._middle = self._last = reader.read(now_s)
+        # Until the counts have said anything all of it is ours: the upper end, never nothing.
+        self._shares = WHOLE
+        self._known = False
+
+    @property
+    def at_s(self) -> float:
+        """The instant of the last look."""
+        return self._last.at_s
+
+    def shares(self, now_s: float) -> Shares:
+        """The share of each component now."""
+        if self._known and now_s - self._last.at_s < USAGE_PERIOD_S:
+            return self._shares
+        usage = self._last = self._reader.read(now_s)
+        if usage.at_s - self._middle.at_s >= SHARE_WINDOW_S:
+            self._before, self._middle = self._middle, usage
+        new = self._attribution.shares(self._before, usage)
+        self._known = self._known or new.cpu is not None
+        self._shares = new.over(self._shares)
+        return self._shares
+
+
+class Book:
+    """What one tracker's policy and grid make of the machine's energy, so far.
+
+    Attributes:
+        attribution: who shares.
+        account: the sums; immutable, replaced at every sample.
+        holds: how many spans, and windows of summed calls, are open on it.
+    """
+
+    def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
+        self.attribution = attribution
+        self.account = Account()
+        self.holds = 0
+        self._grid = grid
+        self._changes = grid is not None and not getattr(grid, "constant", False)
+        self._intensity: GridIntensity | None = None
+        self._window: ShareWindow | None = None
+        self._shares: Shares | None = None
+        self._terms = Terms((), None, attribution.pue)
+
+    def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
+        """The first span opens: from here on this book takes its part."""
+        if usage is not None and (self._window is None or now_s - self._window.at_s > STALE_S):
+            self._window = ShareWindow(self.attribution, usage, now_s)
+        self.intensity(when)
+
+    def intensity(self, when: datetime) -> GridIntensity | None:
+        """The grid's intensity at `when`; None where nothing is known."""
+        if self._grid is not None and (self._changes or self._intensity is None):
+            self._intensity = self._grid.at(when)
+        return self._intensity
+
+    def take(self, step: Step, when: datetime | None) -> None:
+        """Take this book's part of one step of the machine's energy."""
+        shares = self._window.shares(step.at_s) if self._window is not None else WHOLE
+        if self._changes and when is not None:
+            self.intensity(when)
+        old = self._terms
+        if shares is not self._shares or len(old.shares) != len(step.components):
+            self._shares = shares
+            old = old._replace(shares=_by_meter(shares, step.components))
+        if old.intensity is not self._intensity:
+            old = old._replace(intensity=self._intensity)
+        self._terms = old
+        self.account = credit(self.account, step, old)
+
+    @property
+    def follows_grid(self) -> bool:
+        """Whether the grid's intensity changes with time."""
+        return self._changes
+
+
+def _by_meter(shares: Shares, components: tuple[Component, ...]) -> Joules:
+    return tuple(float(getattr(shares, component)) for component in components)

@@ -1,0 +1,227 @@
+"""From joules to the figures of a record: energies, bases, intervals, quality. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isclose, sqrt
+from typing import Any, NamedTuple
+
+from carbontrack.attribution.policy import Attribution
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.ledger import Joules, Machine, Sums, sub_joules
+from carbontrack.records import BASES, COMPONENTS, Basis, Component
+from carbontrack.units import kwh_from
+
+CONTRIBUTES = 0.01
+"""A basis counts for the record when it stands for more than this share of the energy."""
+
+
+class MeterFacts(NamedTuple):
+    """What a record says of a meter."""
+
+    id: str
+    component: Component
+    basis: Basis
+    resolution_s: float
+    relative_uncertainty: float
+    stands_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a span went: its ends in the machine's ledger, its length, and the gaps in between."""
+
+    start: Machine
+    end: Machine
+    duration_s: float
+    max_gap_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The energy of one meter in a span, and how it is known."""
+
+    meter: MeterFacts
+    joules: float
+    basis: Basis
+
+
+def parts_of(
+    sums: Sums, course: Course, meters: Sequence[MeterFacts], powers_w: Sequence[float | None]
+) -> list[Part]:
+    """What each meter contributes to a span.
+
+    A span shorter than a counter's refresh cannot be measured by a difference, which would be 0 or
+    too much; its energy is the last known power times its length, and is called modelled. A meter
+    that said nothing in the span, and of which no power is known, contributes no number at all.
+    """
+    parts = []
+    for place, meter in enumerate(meters):
+        joules = sums.ours_j[place] if place < len(sums.ours_j) else 0.0
+        if _too_short(course.duration_s, joules, meter.resolution_s):
+            power_w = powers_w[place] if place < len(powers_w) else None
+            machine_j = _at(course.end.energy_j, place) - _at(course.start.energy_j, place)
+            share = joules / machine_j if machine_j > 0.0 else 1.0
+            if power_w is not None:
+                parts.append(Part(meter, power_w * course.duration_s * share, _modelled(meter)))
+        elif joules > 0.0 or _observed_s(course, place) > 0.0:
+            parts.append(Part(meter, joules, meter.basis))
+    return parts
+
+
+def _too_short(duration_s: float, joules: float, resolution_s: float) -> bool:
+    if duration_s < resolution_s:
+        return True
+    return joules <= 0.0 and duration_s < 3.0 * resolution_s
+
+
+def _modelled(meter: MeterFacts) -> Basis:
+    return "modelled" if meter.basis == "measured" else meter.basis
+
+
+def _at(numbers: Sequence[float], place: int) -> float:
+    return numbers[place] if place < len(numbers) else 0.0
+
+
+def _observed_s(course: Course, place: int) -> float:
+    return _at(course.end.observed_s, place) - _at(course.start.observed_s, place)
+
+
+def uncertainty_j(parts: Sequence[Part]) -> float:
+    """Half the width of the interval around the sum of the parts, in joules.
+
+    Meters of one kind err together: the same model, or the same sort of sensor, on several devices
+    is off in the same direction, so their uncertainties add up linearly. Different kinds err
+    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
+    """
+    by_kind: dict[tuple[str, Component], float] = {}
+    for part in parts:
+        kind = (part.meter.id.partition(":")[0], part.meter.component)
+        half_width_j = part.joules * part.meter.relative_uncertainty
+        by_kind[kind] = by_kind.get(kind, 0.0) + half_width_j
+    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()))
+
+
+def weakest(parts: Sequence[Part]) -> Basis | None:
+    """The weakest basis among those that stand for more than 1 % of the energy."""
+    whole_j = sum(part.joules for part in parts)
+    by_basis: dict[Basis, float] = {}
+    for part in parts:
+        by_basis[part.basis] = by_basis.get(part.basis, 0.0) + part.joules
+    counting = [b for b, joules in by_basis.items() if joules > CONTRIBUTES * whole_j]
+    return max(counting or by_basis, key=BASES.index, default=None)
+
+
+def energy_figures(
+    parts: Sequence[Part], course: Course, attribution: Attribution, meters: Sequence[MeterFacts]
+) -> dict[str, Any]:
+    """The columns of energy and of how it is known."""
+    figures: dict[str, Any] = {
+        "basis": weakest(parts),
+        "meters": ";".join(part.meter.id for part in parts) or None,
+    }
+    for component in COMPONENTS:
+        own = [part for part in parts if part.meter.component == component]
+        if own:
+            figures[f"{component}_kwh"] = kwh_from(sum(part.joules for part in own))
+            if component != "other":
+                figures[f"{component}_basis"] = weakest(own)
+    if parts:
+        joules, half_width_j = sum(part.joules for part in parts), uncertainty_j(parts)
+        figures["energy_kwh"] = kwh_from(joules) * attribution.pue
+        figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
+        figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue
+        figures |= _machine_figures(parts, course, meters)
+    return figures
+
+
+def _machine_figures(
+    parts: Sequence[Part], course: Course, meters: Sequence[MeterFacts]
+) -> dict[str, Any]:
+    machine_j: Joules = sub_joules(course.end.energy_j, course.start.energy_j)
+    places = {meter.id: place for place, meter in enumerate(meters)}
+    whole_j = 0.0
+    for part in parts:
+        # A part that was replaced by power times length replaces the machine's difference as well.
+        whole_j += max(_at(machine_j, places[part.meter.id]), part.joules)
+    cpu_j = sum(_at(machine_j, p) for p, m in enumerate(meters) if m.component == "cpu")
+    ours_j = sum(part.joules for part in parts if part.meter.component == "cpu")
+    return {
+        "machine_kwh": kwh_from(whole_j),
+        "cpu_share": min(1.0, ours_j / cpu_j) if cpu_j > 0.0 else None,
+    }
+
+
+def emission_figures(
+    sums: Sums, energy: Mapping[str, Any], grid: GridIntensity | None, pue: float
+) -> dict[str, Any]:
+    """The columns of emissions and of the grid.
+
+    The grams were summed while the energy was counted, each joule at the intensity of its moment;
+    the intensity of the record is their mean, weighted with energy. The interval of the energy and
+    that of the grid multiply: both ends at once.
+    """
+    if grid is None:
+        return {}
+    g, low_g, high_g = _mean_intensity(sums, energy_factor=pue, grid=grid)
+    figures: dict[str, Any] = {
+        "region": grid.zone,
+        "intensity_g_per_kwh": g,
+        "intensity_low_g_per_kwh": low_g,
+        "intensity_high_g_per_kwh": high_g,
+        "intensity_source": grid.source,
+        "intensity_year": grid.year,
+    }
+    if energy.get("energy_kwh") is not None:
+        figures["emissions_g"] = energy["energy_kwh"] * g
+        figures["emissions_low_g"] = energy["energy_low_kwh"] * low_g
+        figures["emissions_high_g"] = energy["energy_high_kwh"] * high_g
+    return figures
+
+
+def _mean_intensity(
+    sums: Sums, *, energy_factor: float, grid: GridIntensity
+) -> tuple[float, float, float]:
+    now = (grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
+    kwh = kwh_from(sum(sums.ours_j)) * energy_factor
+    if kwh <= 0.0:
+        return now
+    means = [grams / kwh for grams in sums.grams]
+    # A figure that did not change comes back as it went in, without the rounding of the sums.
+    same = (isclose(mean, n, rel_tol=1e-9) for mean, n in zip(means, now, strict=True))
+    return now if all(same) else (means[0], means[1], means[2])
+
+
+def quality_figures(course: Course, meters: Sequence[MeterFacts]) -> dict[str, Any]:
+    """The columns that say how well the span was watched."""
+    start, end = course.start, course.end
+    faults = {
+        code: times - start.faults.get(code, 0)
+        for code, times in end.faults.items()
+        if times > start.faults.get(code, 0)
+    }
+    gap_s = course.max_gap_s
+    return {
+        "coverage": _coverage(course, meters),
+        "max_gap_s": None if gap_s is None else min(gap_s, course.duration_s),
+        "missed_reads": end.missed - start.missed,
+        "faults": ";".join(f"{code}:{times}" for code, times in sorted(faults.items())) or None,
+    }
+
+
+def _coverage(course: Course, meters: Sequence[MeterFacts]) -> float | None:
+    length_s = course.duration_s + course.end.suspended_s - course.start.suspended_s
+    if length_s <= 0.0 or not meters:
+        return None
+    stood_in: dict[Component, float] = {}
+    for place, meter in enumerate(meters):
+        if meter.stands_in:
+            observed_s = _observed_s(course, place)
+            stood_in[meter.component] = stood_in.get(meter.component, 0.0) + observed_s
+    observed = (
+        _observed_s(course, place) + stood_in.get(meter.component, 0.0)
+        for place, meter in enumerate(meters)
+        if not meter.stands_in
+    )
+    return min(1.0, min(observed) / length_s)

@@ -1,0 +1,283 @@
+"""The running sum: joules of the machine, joules of ours, grams. Pure functions on immutable facts.
+
+Two ledgers advance together at every sample. The *machine's* takes the difference of each meter's
+count. An *account*, one for each tracker, takes its share of that difference, weighs it with the
+grid's intensity of the moment, and splits it evenly among what is open. A span is then the
+difference between two marks in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from operator import add, mul, sub
+from typing import NamedTuple
+
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.records import Component
+from carbontrack.units import JOULES_PER_KWH
+
+Joules = tuple[float, ...]
+"""One number for each meter, in the order of the sampler's meters."""
+Grams = tuple[float, float, float]
+"""Best estimate, low and high end of the grid's interval."""
+
+_NO_GRAMS: Grams = (0.0, 0.0, 0.0)
+
+
+class Reading(NamedTuple):
+    """What one tick saw: an instant, and the count of each meter that answered.
+
+    `joules` holds None for a meter that was silent; `missed` is how many should have answered and
+    did not. `dropped` holds the places of meters whose step since their last answer is not to be
+    counted: it is left out and the count goes on from here.
+    """
+
+    at_s: float
+    joules: tuple[float | None, ...]
+    missed: int = 0
+    dropped: frozenset[int] = frozenset()
+
+
+class Machine(NamedTuple):
+    """What the meters have counted since the sampler began; immutable.
+
+    Attributes:
+        at_s: the instant of the last reading.
+        counts_j, counted_s: each meter's last known count, None before its first, and when it was.
+        energy_j: each meter's energy so far.
+        observed_s: for how much of the time so far each meter's energy is known.
+        missed: failed reads of single meters.
+        suspended_s: how long the machine slept.
+        faults: how often each kind of fault was met.
+    """
+
+    at_s: float
+    counts_j: tuple[float | None, ...] = ()
+    counted_s: tuple[float, ...] = ()
+    energy_j: Joules = ()
+    observed_s: tuple[float, ...] = ()
+    missed: int = 0
+    suspended_s: float = 0.0
+    faults: Mapping[str, int] = {}
+
+
+def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
+    """Take a reading in; returns the new sums and what each meter has counted since the old ones.
+
+    A silent meter counts nothing now and everything with its next answer, so a missed read neither
+    invents energy nor loses any.
+    """
+    at_s = reading.at_s
+    if len(reading.joules) > len(machine.counts_j):
+        machine = _widened(machine, len(reading.joules))
+    last_j, last_s = machine.counts_j, machine.counted_s
+    if None not in reading.joules and None not in last_j and not reading.dropped:
+        steps: Joules = tuple(map(sub, reading.joules, last_j))
+        return machine._replace(
+            at_s=at_s,
+            counts_j=reading.joules,
+            counted_s=(at_s,) * len(steps),
+            energy_j=tuple(map(add, machine.energy_j, steps)),
+            observed_s=tuple(
+                observed + at_s - since
+                for observed, since in zip(machine.observed_s, last_s, strict=True)
+            ),
+        ), steps
+    return _advance_with_gaps(machine, reading)
+
+
+def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
+    steps, observed_s = [], list(machine.observed_s)
+    counts_j, counted_s = list(machine.counts_j), list(machine.counted_s)
+    for place, joules in enumerate(reading.joules):
+        last_j, step = counts_j[place], 0.0
+        if joules is not None:
+            if last_j is not None and place not in reading.dropped:
+                step = max(0.0, joules - last_j)
+                observed_s[place] += reading.at_s - counted_s[place]
+            counts_j[place], counted_s[place] = joules, reading.at_s
+        steps.append(step)
+    return machine._replace(
+        at_s=reading.at_s,
+        counts_j=tuple(counts_j),
+        counted_s=tuple(counted_s),
+        energy_j=tuple(map(add, machine.energy_j, steps)),
+        observed_s=tuple(observed_s),
+        missed=machine.missed + reading.missed,
+    ), tuple(steps)
+
+
+def _widened(machine: Machine, width: int) -> Machine:
+    more = width - len(machine.counts_j)
+    return machine._replace(
+        counts_j=machine.counts_j + (None,) * more,
+        counted_s=machine.counted_s + (machine.at_s,) * more,
+        energy_j=machine.energy_j + (0.0,) * more,
+        observed_s=machine.observed_s + (0.0,) * more,
+    )
+
+
+def with_fault(machine: Machine, code: str, times: int = 1) -> Machine:
+    """The same sums with one more fault noted."""
+    return machine._replace(faults={**machine.faults, code: machine.faults.get(code, 0) + times})
+
+
+class Step(NamedTuple):
+    """What happened between two samples, and among how many it is shared.
+
+    Attributes:
+        joules: what each meter counted.
+        components: what each meter's energy belongs to.
+        leaves: open spans that hold no open span.
+        calls: decorated calls under way, which take their part by weight, later.
+        elapsed_s, cpu_s: the step's length, and the CPU seconds this process used in it.
+    """
+
+    at_s: float
+    joules: Joules
+    components: tuple[Component, ...]
+    leaves: int
+    calls: int
+    elapsed_s: float
+    cpu_s: float
+
+
+class Terms(NamedTuple):
+    """What a joule means to one account: the part that is ours and what it emits.
+
+    Attributes:
+        shares: the part of each meter's energy that is ours, 0 to 1.
+        intensity: the grid's, None where nothing is known.
+        pue: facility energy per energy of the computers.
+    """
+
+    shares: Joules
+    intensity: GridIntensity | None
+    pue: float
+
+
+class Account(NamedTuple):
+    """What one tracker's policy and grid make of the machine's energy; immutable.
+
+    Attributes:
+        leaf_j, leaf_g: what one span that was open, and a leaf, all the time would have got.
+        pool_j, pool_g: what was set aside for decorated calls.
+        pool_s, pool_cpu_s: the time, and CPU time, for which the pool stands.
+    """
+
+    leaf_j: Joules = ()
+    leaf_g: Grams = _NO_GRAMS
+    pool_j: Joules = ()
+    pool_g: Grams = _NO_GRAMS
+    pool_s: float = 0.0
+    pool_cpu_s: float = 0.0
+
+
+def credit(account: Account, step: Step, terms: Terms) -> Account:
+    """Share one step of the machine's energy out among what is open.
+
+    At each instant the energy is split evenly among the open leaves; calls under way count as
+    leaves. Where only calls may be under way the pool takes everything, and its own rule decides
+    how much of it was somebody's.
+    """
+    ours = tuple(map(mul, step.joules, terms.shares))
+    if not step.leaves:
+        return _into_pool(account, step, ours, terms, part=1.0)
+    heads = step.leaves + step.calls
+    if heads == 1:
+        each = ours
+    else:
+        each = tuple(map(mul, ours, repeat(1.0 / heads)))
+        if step.calls:
+            account = _into_pool(account, step, ours, terms, part=step.calls / heads)
+    return account._replace(
+        leaf_j=add_joules(account.leaf_j, each), leaf_g=_plus_grams(account.leaf_g, each, terms)
+    )
+
+
+def _into_pool(account: Account, step: Step, ours: Joules, terms: Terms, part: float) -> Account:
+    pooled = tuple(map(mul, ours, repeat(part)))
+    return account._replace(
+        pool_j=add_joules(account.pool_j, pooled),
+        pool_g=_plus_grams(account.pool_g, pooled, terms),
+        pool_s=account.pool_s + step.elapsed_s * part,
+        pool_cpu_s=account.pool_cpu_s + step.cpu_s * part,
+    )
+
+
+def _plus_grams(grams: Grams, joules: Joules, terms: Terms) -> Grams:
+    grid = terms.intensity
+    if grid is None:
+        return grams
+    kwh = sum(joules) * terms.pue / JOULES_PER_KWH
+    return (
+        grams[0] + kwh * grid.g_per_kwh,
+        grams[1] + kwh * grid.low_g_per_kwh,
+        grams[2] + kwh * grid.high_g_per_kwh,
+    )
+
+
+class Mark(NamedTuple):
+    """An instant in both ledgers."""
+
+    machine: Machine
+    account: Account
+
+
+class Sums(NamedTuple):
+    """Energy and grams of a span, or of calls, or of several together; they add up."""
+
+    ours_j: Joules = ()
+    grams: Grams = _NO_GRAMS
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        grams = tuple(map(add, self.grams, other.grams))
+        return Sums(add_joules(self.ours_j, other.ours_j), grams)
+
+    def minus(self, part: Sums) -> Sums:
+        """The rest, when `part` is taken out."""
+        grams = tuple(map(sub, self.grams, part.grams))
+        return Sums(sub_joules(self.ours_j, part.ours_j), grams)
+
+    def times(self, factor: float) -> Sums:
+        """A part of it, or a multiple."""
+        grams = tuple(map(mul, self.grams, repeat(factor)))
+        return Sums(tuple(map(mul, self.ours_j, repeat(factor))), grams)
+
+
+NOTHING = Sums()
+
+
+def between(start: Mark, end: Mark) -> Sums:
+    """What a span got that was an open leaf from `start` to `end`."""
+    grams = tuple(map(sub, end.account.leaf_g, start.account.leaf_g))
+    return Sums(
+        sub_joules(end.account.leaf_j, start.account.leaf_j),
+        grams,
+    )
+
+
+def add_joules(a: Joules, b: Joules) -> Joules:
+    """Meter by meter; a meter that one side does not know yet has counted nothing there."""
+    if len(a) == len(b):
+        return tuple(map(add, a, b))
+    if len(a) < len(b):
+        a, b = b, a
+    return tuple(map(add, a, b)) + a[len(b) :]
+
+
+def sub_joules(a: Joules, b: Joules) -> Joules:
+    """Meter by meter, `a` being the later and not the shorter."""
+    if len(a) == len(b):
+        return tuple(map(sub, a, b))
+    return tuple(map(sub, a, b)) + a[len(b) :]
+
+
+def total(parts: Iterable[Sums]) -> Sums:
+    """The sum of several."""
+    result = NOTHING
+    for part in parts:
+        result = result.plus(part)
+    return result

@@ -1,0 +1,323 @@
+"""The sampler: the core's only thread, and the one place where meters are read.
+
+Anyone may call `sample()`: entering and leaving a span does. The thread exists to catch wraps, to
+integrate gauges, to follow a grid that changes, and to settle decorated calls. It ticks at whole
+multiples of its interval on a clock that all processes of the host share, and it sleeps while
+nothing is open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+
+from carbontrack.attribution.policy import Attribution
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.bank import Bank, Slot
+from carbontrack.book import Book
+from carbontrack.clock import Clock, SystemClock, process_cpu_s
+from carbontrack.errors import ConfigError
+from carbontrack.gaps import Gaps
+from carbontrack.grid.intensity import IntensitySource
+from carbontrack.ledger import Joules, Machine, Mark, Step, advance, with_fault
+from carbontrack.meters.meter import Hardware, Meter, MeterSet
+from carbontrack.records import Component
+
+SUSPEND_S = 0.5
+"""A sleep of the machine shorter than this is noise between two clocks."""
+POWER_WINDOW_S = 0.05
+"""The last known power is the mean over at least this long, fifty refreshes of a RAPL counter."""
+
+_log = logging.getLogger("carbontrack")
+
+
+class Sampler:
+    """Reads the meters and keeps the books of all trackers that share it.
+
+    Args:
+        meters: disjoint meters, with or without what stands in for them.
+        interval_s: time between two ticks, above 0; span edges are read in addition.
+        clock: the time.
+        usage: reads what this process and the machine have used; made when first needed.
+    """
+
+    def __init__(
+        self,
+        meters: MeterSet | Iterable[Meter],
+        *,
+        interval_s: float = 1.0,
+        clock: Clock | None = None,
+        usage: UsageReader | None = None,
+    ) -> None:
+        if not 0.0 < interval_s <= 3600.0:
+            raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
+        self.clock: Clock = clock or SystemClock()
+        self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
+        self.leaves = 0
+        """Open spans that hold no open span; changed only with the lock held."""
+        self.under_way: dict[int, object] = {}
+        """Decorated calls that are being made now, by identity."""
+        self.settlers: list[Callable[[float], None]] = []
+        """Called at each tick with the lock held, after the meters have been read."""
+        self.after_ticks: list[Callable[[float], None]] = []
+        """Called at each tick without the lock; here records may be written."""
+        self.epoch = 0
+        """Rises in a child process after a fork; what was open before is the parent's."""
+        self._interval_s = interval_s
+        self._usage = usage
+        self._bank = Bank(self.meters)
+        self._machine = Machine(self.clock.monotonic_s())
+        self._books: list[Book] = []
+        self._components: tuple[Component, ...] = ()
+        self._holds = 0
+        self._closed = False
+        self._power_w: Joules = ()
+        self._power_mark = self._machine
+        self._slept_s = self.clock.suspended_s()
+        self._cpu_s = process_cpu_s()
+        self._gaps = Gaps()
+        self._begin()
+        _samplers.add(self)
+
+    def _begin(self) -> None:
+        self.lock = threading.RLock()
+        self._inside = False
+        self._dozes = False
+        self._kick = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the machine is made of."""
+        return self.meters.hardware
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The meters in service, in the order of every tuple of joules."""
+        return self._bank.slots
+
+    @property
+    def awake(self) -> bool:
+        """Whether anything is open, so that time and energy count."""
+        return self._holds > 0
+
+    # -- what trackers do -------------------------------------------------------------------
+
+    def new_book(self, attribution: Attribution, grid: IntensitySource | None) -> Book:
+        """An account of its own for one tracker's policy and grid."""
+        return Book(attribution, grid)
+
+    def hold(self, book: Book) -> Mark:
+        """Keep the sampler awake for this book, waking it if it sleeps; reads the meters."""
+        with self.lock:
+            if not self._holds:
+                self._wake()
+            else:
+                self.sample()
+            self._holds += 1
+            if not book.holds:
+                process = book.attribution.scope == "process"
+                usage = self._usage_reader() if process else None
+                book.begin(usage, self._machine.at_s, self.clock.now_utc())
+                self._books.append(book)
+            book.holds += 1
+            return Mark(self._machine, book.account)
+
+    def _usage_reader(self) -> UsageReader:
+        if self._usage is None:
+            self._usage = UsageReader()
+        return self._usage
+
+    def release(self, book: Book) -> None:
+        """Let go; with the last one the sampler falls asleep at its next tick."""
+        with self.lock:
+            self._holds -= 1
+            book.holds -= 1
+            if not book.holds:
+                self._books.remove(book)
+
+    def mark(self, book: Book) -> Mark:
+        """Read the meters now, and return where both ledgers stand."""
+        with self.lock:
+            self.sample()
+            return Mark(self._machine, book.account)
+
+    def last_mark(self, book: Book) -> Mark:
+        """Where both ledgers stood at the last reading."""
+        return Mark(self._machine, book.account)
+
+    def max_gap_s(self, since_s: float) -> float | None:
+        """The longest time between two readings since `since_s`; None before the first."""
+        return self._gaps.longest_since(since_s)
+
+    def powers_w(self) -> Sequence[float | None]:
+        """The last known power of each meter; None, or no entry, where none has been seen."""
+        before, now = self._power_mark, self._machine
+        elapsed_s = now.at_s - before.at_s
+        if self._power_w or elapsed_s <= 0.0 or len(before.energy_j) != len(now.energy_j):
+            return self._power_w
+        # Nothing better is known yet: the mean since waking, where the counts have moved at all.
+        means = ((b - a) / elapsed_s for a, b in zip(before.energy_j, now.energy_j, strict=True))
+        return tuple(power_w if power_w > 0.0 else None for power_w in means)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def sample(self) -> None:
+        """Read all meters now and advance every open book. Any thread may call it; never raises
+        what a meter raises.
+        """
+        with self.lock:
+            if self._inside:
+                # A finalizer, run by the garbage collector in the middle of a sample, closes a
+                # span: it takes the sums as they stand, and this sample carries the rest.
+                return
+            self._inside = True
+            try:
+                self._sample()
+            finally:
+                self._inside = False
+
+    def _sample(self) -> None:
+        now_s = self.clock.monotonic_s()
+        elapsed_s = now_s - self._machine.at_s
+        reading, faults = self._bank.read(now_s)
+        slept_s = self.clock.suspended_s()
+        if slept_s - self._slept_s > SUSPEND_S:
+            reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
+            self._note_suspend(slept_s - self._slept_s)
+        self._slept_s = slept_s
+        self._machine, steps = advance(self._machine, reading)
+        for code, times in faults.items():
+            self._machine = with_fault(self._machine, code, times)
+        if self._books:
+            self._credit(now_s, elapsed_s, steps)
+        if now_s - self._power_mark.at_s >= POWER_WINDOW_S:
+            self._note_power()
+
+    def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
+        self._gaps.add(now_s, elapsed_s)
+        cpu_s = process_cpu_s()
+        if len(self._components) != len(steps):
+            self._components = tuple(slot.meter.component for slot in self._bank.slots)
+        step = Step(
+            now_s,
+            steps,
+            self._components,
+            self.leaves,
+            len(self.under_way),
+            elapsed_s,
+            cpu_s - self._cpu_s,
+        )
+        self._cpu_s = cpu_s
+        for book in self._books:
+            book.take(step, self.clock.now_utc() if book.follows_grid else None)
+
+    def _note_suspend(self, slept_s: float) -> None:
+        machine = with_fault(self._machine, "suspend")
+        self._machine = machine._replace(suspended_s=machine.suspended_s + slept_s)
+
+    def _note_power(self) -> None:
+        before, now = self._power_mark, self._machine
+        elapsed_s = now.at_s - before.at_s
+        if len(before.energy_j) == len(now.energy_j):
+            self._power_w = tuple(
+                (after - ago) / elapsed_s
+                for after, ago in zip(now.energy_j, before.energy_j, strict=True)
+            )
+        self._power_mark = now
+
+    def _wake(self) -> None:
+        self.sample()  # what was used while nothing was open is nobody's
+        self._power_mark = self._machine
+        self._gaps.clear()
+        self._cpu_s = process_cpu_s()
+        if self._thread is None and not self._closed:
+            self._start_thread()
+        elif self._dozes:
+            self._kick.set()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="carbontrack-sampler", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is going down; span edges still count
+            _log.debug("no sampler thread: %s", error)
+        else:
+            self._thread = thread
+
+    # -- the thread -------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        kick, epoch = self._kick, self.epoch
+        while not self._closed and self.epoch == epoch:
+            with self.lock:
+                self._dozes = not self._holds
+            if self.clock.wait(kick, None if self._dozes else self._until_next_tick_s()):
+                kick.clear()
+            elif self._holds:
+                self.tick()
+
+    def _until_next_tick_s(self) -> float:
+        period_s = min(self._interval_s, self._bank.max_period_s)
+        now_s = self.clock.monotonic_s()
+        return period_s - now_s % period_s
+
+    def tick(self) -> None:
+        """What the thread does at each deadline."""
+        try:
+            with self.lock:
+                self.sample()
+                for code, times in self._bank.heal(self._machine.at_s).items():
+                    self._machine = with_fault(self._machine, code, times)
+                for settle in tuple(self.settlers):
+                    settle(self._machine.at_s)
+            for after in tuple(self.after_ticks):
+                after(self._machine.at_s)
+        except Exception:
+            # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
+            _log.exception("a tick of the sampler failed")
+
+    def demand_interval(self, interval_s: float) -> None:
+        """Tick at least this often: trackers that share a sampler share the shortest interval."""
+        self._interval_s = min(self._interval_s, interval_s)
+
+    def close(self) -> None:
+        """End the thread and close the meters."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._kick.set()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+            thread.join(timeout=2.0)
+        self._bank.close()
+
+    def forget_parent(self) -> None:
+        """Start at zero in a child process: its locks, thread and open spans are the parent's."""
+        self.epoch += 1
+        self.leaves = 0
+        self.under_way.clear()
+        self._holds = 0
+        for book in self._books:
+            book.holds = 0
+        self._books.clear()
+        self._gaps.clear()
+        if self._usage is not None:
+            self._usage = self._usage.for_child()
+        self._begin()
+
+
+_samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for sampler in list(_samplers):
+        sampler.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

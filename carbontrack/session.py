@@ -1,0 +1,195 @@
+"""What a tracker's spans share: the sampler, their book, the facts about the host, the sinks."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from carbontrack.attribution.policy import Attribution
+from carbontrack.figures import (
+    Course,
+    MeterFacts,
+    emission_figures,
+    energy_figures,
+    parts_of,
+    quality_figures,
+)
+from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.ledger import Sums
+from carbontrack.records import Record, Sink
+from carbontrack.sampler import Sampler
+from carbontrack.version import VERSION
+
+_log = logging.getLogger("carbontrack")
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What holds for every record of a tracker, besides what was measured.
+
+    Attributes:
+        region_basis: how the region is known.
+        parent_id: the record that the records of this process belong to; None for a tracker of
+            its own.
+        spans: which spans are written, "roots" or "all".
+        facts: columns of the record by name: host_id, rank, cloud_provider, …
+    """
+
+    region_basis: str | None = None
+    parent_id: str | None = None
+    spans: Literal["roots", "all"] = "roots"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """One tracker's inside. Spans and summed calls hang on it; users see the tracker."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        grid: IntensitySource | None,
+        attribution: Attribution,
+        sinks: Sequence[Sink],
+        circumstances: Circumstances,
+    ) -> None:
+        self.sampler = sampler
+        self.book = sampler.new_book(attribution, grid)
+        self.circumstances = circumstances
+        self.lost_records = 0
+        self.closed = False
+        self.at_close: list[Callable[[], None]] = []
+        """Called before the sinks are closed: summed calls write their last rows here."""
+        self._open_roots: dict[int, Any] = {}
+        self._sinks = tuple(sinks)
+        self._meters: list[MeterFacts] = []
+        self._epoch = -1
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        # A child process after a fork is a run of its own.
+        self._epoch = self.sampler.epoch
+        self._run_id = os.urandom(16).hex()
+        self._numbers = itertools.count(1)
+        self._open_roots.clear()
+
+    @property
+    def run_id(self) -> str:
+        """The id of this tracker in this process."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return self._run_id
+
+    def new_record_id(self) -> str:
+        """The run's id and a number: the same record always has the same id."""
+        return f"{self.run_id}-{next(self._numbers)}"
+
+    def intensity(self) -> GridIntensity | None:
+        """The grid's intensity now."""
+        return self.book.intensity(self.sampler.clock.now_utc())
+
+    def meters(self) -> Sequence[MeterFacts]:
+        """What the records say of each meter, in the order of every tuple of joules."""
+        slots = self.sampler.slots
+        if len(self._meters) != len(slots):
+            self._meters = [
+                MeterFacts(
+                    slot.meter.id,
+                    slot.meter.component,
+                    slot.meter.basis,
+                    slot.meter.resolution_s,
+                    slot.meter.relative_uncertainty,
+                    slot.stands_in,
+                )
+                for slot in slots
+            ]
+        return self._meters
+
+    def figures(
+        self, sums: Sums, course: Course, grid: GridIntensity | None, powers_w: Sequence[float | None]
+    ) -> dict[str, Any]:
+        """The columns that come from measuring."""
+        meters, attribution = self.meters(), self.book.attribution
+        parts = parts_of(sums, course, meters, powers_w)
+        energy = energy_figures(parts, course, attribution, meters)
+        figures = energy | emission_figures(sums, energy, grid, attribution.pue)
+        return figures | quality_figures(course, meters) | self._constants()
+
+    def _constants(self) -> dict[str, Any]:
+        attribution, hardware = self.book.attribution, self.sampler.hardware
+        return {
+            "region_basis": self.circumstances.region_basis,
+            "pue": attribution.pue,
+            "scope": attribution.scope,
+            "idle": attribution.idle,
+            "cpu_model": hardware.cpu_model,
+            "cpu_threads": hardware.cpu_threads,
+            "cpu_tdp_w": hardware.cpu_tdp_w,
+            "gpu_models": ";".join(hardware.gpu_models) or None,
+            "gpu_count": hardware.gpu_count,
+            "ram_gib": hardware.ram_gib,
+            "pid": os.getpid(),
+            "os": _system_name(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "carbontrack": VERSION,
+            **self.circumstances.facts,
+        }
+
+    def root_opened(self, span: Any) -> None:
+        """Keep an open root, so that a normal end of the program can still write it."""
+        self._open_roots[id(span)] = span
+
+    def span_closed(self, span: Any, *, is_root: bool) -> None:
+        """Write what is to be written of a finished span."""
+        if is_root:
+            self._open_roots.pop(id(span), None)
+        if self._sinks and (is_root or self.circumstances.spans == "all"):
+            self.deliver(span.record)
+
+    def close(self) -> None:
+        """Write open roots as interrupted and close the sinks. A second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        for span in list(self._open_roots.values()):
+            span.close("interrupted")
+        for finish in self.at_close:
+            finish()
+        self._close_sinks()
+
+    def deliver(self, record: Record) -> None:
+        """Give a finished record to every sink. A sink that fails is said and counted, no more."""
+        for sink in self._sinks:
+            try:
+                sink.write(record)
+            except Exception as error:
+                self.lost_records += 1
+                _log.warning(
+                    "a record could not be written to %r: %s (%d lost so far)",
+                    sink, error, self.lost_records, exc_info=_log.isEnabledFor(logging.DEBUG),
+                )  # fmt: skip
+
+    def _close_sinks(self) -> None:
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:
+                _log.warning("%r did not close: %s", sink, error)
+
+
+def rfc3339(when: datetime) -> str:
+    """An instant in UTC as RFC 3339 writes it, to the microsecond: 2026-01-01T00:00:00.000000Z."""
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
+
+
+def _system_name() -> str:
+    if not hasattr(os, "uname"):
+        return sys.platform
+    system = os.uname()
+    return f"{system.sysname} {system.release}"

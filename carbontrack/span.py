@@ -1,0 +1,287 @@
+"""The span: a named window between two marks in the ledgers, with a parent.
+
+A span measures nothing itself. What it got is its own time as a leaf, plus what its children got;
+so nested and overlapping spans add up to what the process used, and no joule is in two leaves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+from carbontrack.figures import Course
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.ledger import NOTHING, Mark, Sums, between
+from carbontrack.records import Record, Status
+from carbontrack.session import Session, rfc3339
+
+current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
+"""The innermost span of this context, open or not; a decorated call may stand in its place."""
+
+_ERROR_LENGTH = 200
+
+
+class Span:
+    """A named window of time whose energy and emissions are counted.
+
+    Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
+    by `open` and `close`, in the same thread or in another.
+
+    Attributes:
+        name: what the records call it.
+        labels: the user's own facts, written as JSON.
+        record_id: the id its record has; None before it is opened.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        *,
+        labels: Mapping[str, Any] | None = None,
+        parent: Span | None = None,
+    ) -> None:
+        self.name = name
+        self.labels: Mapping[str, Any] = dict(labels or {})
+        self.record_id: str | None = None
+        self._session = session
+        self._parent = parent
+        self._parent_id: str | None = None
+        self._epoch = -1
+        self._children: set[Span] = set()
+        self._before: Any = None
+        self._start: Mark | None = None
+        self._leaf_since: Mark | None = None
+        self._end: Mark | None = None
+        self._own = self._from_children = self._passed_up = NOTHING
+        self._record: Record | None = None
+        self._outcome: tuple[Status, str | None] = ("ok", None)
+
+    # -- what users do ----------------------------------------------------------------------
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A child of this span, to be opened with `with`; its sums go into this one."""
+        return Span(self._session, name, labels=labels, parent=self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the span is being counted, in this process."""
+        return (
+            self._start is not None
+            and self._end is None
+            and self._epoch == self._session.sampler.epoch
+        )
+
+    @property
+    def record(self) -> Record | None:
+        """The finished record; None while the span is open, and in a forked child."""
+        if self._record is None and self._end is not None:
+            self._record = self._make_record(self._end, self._total(self._end), self._outcome)
+        return self._record
+
+    def snapshot(self) -> Record:
+        """A record of the time so far, from any thread; of the whole once the span has ended.
+
+        Raises:
+            RuntimeError: the span has not been opened.
+        """
+        if self.record is not None:
+            return self.record
+        if self._start is None:
+            raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
+        with self._session.sampler.lock:
+            mark = self._session.sampler.mark(self._session.book)
+            self._seal(mark)
+            return self._make_record(mark, self._total(mark), ("ok", None))
+
+    def open(self) -> Span:
+        """Begin to count. A second call does nothing."""
+        if self._start is not None:
+            return self
+        session, sampler = self._session, self._session.sampler
+        parent = self._open_parent()
+        with sampler.lock:
+            self._start = self._leaf_since = mark = sampler.hold(session.book)
+            self._epoch = sampler.epoch
+            if parent is not None:
+                parent._child_opened(self, mark)
+            sampler.leaves += 1
+        self.record_id = session.new_record_id()
+        self._started_at = sampler.clock.now_utc()
+        if parent is None:
+            session.root_opened(self)
+        self._before = current.get()
+        current.set(self)
+        return self
+
+    def close(self, status: Status = "ok", error: str | None = None) -> None:
+        """Stop counting; a root is then written. A second call does nothing."""
+        sampler = self._session.sampler
+        if not self.is_open:
+            return
+        with sampler.lock:
+            if self._end is not None:
+                return
+            self._end = mark = sampler.mark(self._session.book)
+            self._leave_tree(mark)
+            sampler.release(self._session.book)
+            self._seal(mark)
+        self._outcome = (status, error)
+        if current.get() is self:
+            current.set(self._before)
+        self._session.span_closed(self, is_root=self._parent is None)
+
+    def __enter__(self) -> Span:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(*outcome_of(error))
+
+    async def __aenter__(self) -> Span:
+        return self.open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(*outcome_of(error))
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
+        return f"<Span {self.name!r} {state}>"
+
+    # -- the tree ---------------------------------------------------------------------------
+
+    def _open_parent(self) -> Span | None:
+        around = self._parent or innermost()
+        foreign = around is not None and around._epoch != self._session.sampler.epoch
+        if around is None or around._session is not self._session or foreign:
+            self._parent_id = self._session.circumstances.parent_id
+            if around is not None and foreign:
+                # The parent process counts this one with its tree; reports must not add both.
+                self._parent_id = around.record_id
+            self._parent = None
+            return None
+        self._parent, self._parent_id = around, around.record_id
+        return around.nearest_open()
+
+    def nearest_open(self) -> Span | None:
+        """This span, or the nearest one around it that is still open."""
+        span: Span | None = self
+        while span is not None and not span.is_open:
+            span = span._parent
+        return span
+
+    def _child_opened(self, child: Span, mark: Mark) -> None:
+        if not self._children:
+            self._stop_being_leaf(mark)
+        self._children.add(child)
+
+    def _stop_being_leaf(self, mark: Mark) -> None:
+        if self._leaf_since is not None:
+            self._own = self._own.plus(between(self._leaf_since, mark))
+            self._leaf_since = None
+            self._session.sampler.leaves -= 1
+
+    def _leave_tree(self, mark: Mark) -> None:
+        self._stop_being_leaf(mark)
+        parent = self._parent.nearest_open() if self._parent is not None else None
+        for child in self._children:
+            # It outlives this span: what it used so far is ours, the rest belongs further up.
+            so_far = child._total(mark)
+            self._from_children = self._from_children.plus(so_far.minus(child._passed_up))
+            child._passed_up = so_far
+            if parent is not None:
+                parent._children.add(child)
+        self._children.clear()
+        if parent is not None:
+            parent._child_closed(self, mark)
+
+    def _child_closed(self, child: Span, mark: Mark) -> None:
+        rest = child._total(mark).minus(child._passed_up)
+        self._from_children = self._from_children.plus(rest)
+        self._children.discard(child)
+        if not self._children:
+            self._leaf_since = mark
+            self._session.sampler.leaves += 1
+
+    def _total(self, mark: Mark) -> Sums:
+        total = self._own.plus(self._from_children)
+        if self._leaf_since is not None:
+            total = total.plus(between(self._leaf_since, mark))
+        for child in self._children:
+            total = total.plus(child._total(mark).minus(child._passed_up))
+        return total
+
+    # -- the record -------------------------------------------------------------------------
+
+    def _seal(self, mark: Mark) -> None:
+        """Keep what can only be known now; the rest of the record can wait until it is wanted."""
+        session, sampler = self._session, self._session.sampler
+        assert self._start is not None
+        start_s = self._start.machine.at_s
+        self._course = Course(
+            self._start.machine, mark.machine, mark.machine.at_s - start_s, sampler.max_gap_s(start_s)
+        )
+        self._ended_at: datetime = sampler.clock.now_utc()
+        self._grid: GridIntensity | None = session.book.intensity(self._ended_at)
+        self._powers_w = sampler.powers_w()
+
+    def _make_record(self, mark: Mark, sums: Sums, outcome: tuple[Status, str | None]) -> Record:
+        session, course = self._session, self._course
+        return Record(
+            record_id=self.record_id or "",
+            run_id=session.run_id,
+            parent_id=self._parent_id,
+            name=self.name,
+            labels=self.labels,
+            status=outcome[0],
+            error=outcome[1],
+            started_at=rfc3339(self._started_at),
+            ended_at=rfc3339(self._ended_at),
+            duration_s=course.duration_s,
+            **session.figures(sums, course, self._grid, self._powers_w),
+        )
+
+
+def innermost() -> Span | None:
+    """The innermost span of this context, promoted from a decorated call if need be."""
+    around = current.get()
+    if around is None or isinstance(around, Span):
+        return around
+    promoted: Span | None = around.promote()
+    return promoted
+
+
+def current_span() -> Span | None:
+    """The innermost open span here, or None."""
+    around = innermost()
+    return around.nearest_open() if around is not None else None
+
+
+def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
+    """The status of a span that ended with this exception, and the text for its record."""
+    if error is None or isinstance(error, GeneratorExit):
+        return "ok", None
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "ok", None
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:_ERROR_LENGTH]
+    if isinstance(error, KeyboardInterrupt) or _is_cancelled(error):
+        return "interrupted", text
+    return "error", text
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio")  # nobody can have raised it before it was imported
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
