@@ -1,0 +1,88 @@
+"""CSV text to rows, past whatever a killed process, a full disk or an editor left in between."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from carbontrack.csv_text import restored
+from carbontrack.records import COLUMNS
+
+LINE_LIMIT = 1 << 20
+"""Bytes of a line, and characters of a row, above which it is taken for garbage."""
+
+Row = dict[str, str]
+
+
+def text_lines(file: BinaryIO) -> Iterator[str | None]:
+    """The lines of the file, without a byte order mark; None for one that is too long."""
+    first = True
+    while line := file.readline(LINE_LIMIT):
+        if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LINE_LIMIT)
+            yield None
+            continue
+        yield line.decode("utf-8-sig" if first else "utf-8", errors="replace")
+        first = False
+
+
+class CsvRows:
+    """The rows of a CSV file as column to text, and None for each line that belongs to no row.
+
+    A row may run over several lines, where a cell holds line feeds. A torn row can end inside a
+    quoted cell, and would then swallow the rows after it; so when lines that were taken together
+    make no row, only the first of them is given up, and reading goes on with the second.
+    """
+
+    def __init__(self, lines: Iterator[str | None]) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._header: tuple[str, ...] = COLUMNS
+
+    def __iter__(self) -> Iterator[Row | None]:
+        while (taken := self._take()) is not None:
+            cells = _parsed("".join(taken)) if taken else None
+            if cells == []:
+                continue
+            if cells and "record_id" in cells and "run_id" in cells:
+                self._header = tuple(cells)
+            elif cells and len(cells) == len(self._header):
+                pairs = zip(self._header, cells, strict=True)
+                yield {name: restored(name, cell) for name, cell in pairs}
+            else:
+                self._again.extendleft(reversed(taken[1:]))
+                yield None
+
+    def _take(self) -> list[str] | None:
+        """The next lines that seem to make a row; none if too long; None at the end."""
+        line = self._next()
+        if line is None:
+            return []
+        if line == "":
+            return None
+        taken, quotes, size = [line], line.count('"'), len(line)
+        while quotes % 2 and size < LINE_LIMIT:
+            line = self._next()
+            if not line:
+                break
+            taken.append(line)
+            quotes += line.count('"')
+            size += len(line)
+        return taken
+
+    def _next(self) -> str | None:
+        return self._again.popleft() if self._again else next(self._lines, "")
+
+
+def _parsed(text: str) -> list[str] | None:
+    """The cells of one row; [] for an empty line, None if the text is not exactly one row."""
+    if not text.strip("\r\n"):
+        return []
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else None

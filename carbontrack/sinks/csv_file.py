@@ -1,0 +1,30 @@
+"""Records as rows of a CSV file that many processes share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from carbontrack.csv_text import HEADER, record_line
+from carbontrack.records import SCHEMA, Record
+from carbontrack.sinks.line_sink import LineSink
+from carbontrack.sinks.outputs import shared_file
+
+
+class CsvSink(LineSink):
+    """A CSV file: the columns of the record in their order, a row for each record.
+
+    Any number of threads, processes and runs may write to one file at a time. A path that is not
+    absolute is meant from the working directory at construction.
+
+    Raises:
+        ConfigError: no file can be written at `path`; says why and what to do.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, procfs: Path = Path("/proc")) -> None:
+        file = shared_file(path, header=HEADER, tag=f"schema-{SCHEMA}", procfs=procfs)
+        super().__init__(file, _line)
+
+
+def _line(record: Record) -> bytes:
+    return record_line(record.to_row())
