@@ -31,7 +31,6 @@ class SharedFile:
         self.original = self.path = path
         self._header = header
         self._tag = tag
-        self._known_inode: tuple[int, int] | None = None
         self.settle()
 
     def settle(self) -> None:
@@ -89,14 +88,11 @@ class SharedFile:
 
     def _ready(self, handle: int) -> bool:
         """Whether the open file has our header, which it is given where it is empty."""
-        status = os.fstat(handle)
-        inode = (status.st_dev, status.st_ino)
-        if inode == self._known_inode and status.st_size >= len(self._header):
-            return True
-        if not self._stands_under(_start(handle, len(self._header) + 5)):
+        start = _start(handle, len(self._header) + 5)
+        if not self._stands_under(start):
             return False
-        self._complete_header(handle)
-        self._known_inode = inode
+        if len(start) < len(self._header):
+            self._complete_header(handle)
         return True
 
     def _stands_under(self, start: bytes) -> bool:
@@ -105,9 +101,6 @@ class SharedFile:
         return plain.startswith(self._header) or self._header.startswith(start)
 
     def _complete_header(self, handle: int) -> None:
-        start = _start(handle, len(self._header))
-        if len(start) == len(self._header):
-            return
         with _Lock(handle):
             start = _start(handle, len(self._header))
             if self._header.startswith(start):

@@ -1,0 +1,185 @@
+"""Reading records back: all good rows, in their types, whatever stands between them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from carbontrack.csv_text import HEADER, csv_line, record_line
+from carbontrack.errors import ConfigError
+from carbontrack.records import COLUMNS, Record
+from carbontrack.report.csv_lines import LINE_LIMIT
+from carbontrack.report.read import distinct, iter_records, read_records
+from tests.support.records import HOSTILE, a_record
+
+
+def lines(*records: Record) -> bytes:
+    return b"".join(record_line(record.to_row()) for record in records)
+
+
+def test_columns_have_their_types(tmp_path: Path) -> None:
+    """Numbers are numbers, times are UTC times, labels dicts, and unknown is missing."""
+    (tmp_path / "runs.csv").write_bytes(HEADER + lines(a_record(), a_record(1, pid=None)))
+    frame = read_records(tmp_path / "runs.csv")
+
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["energy_kwh"].dtype == "float64"
+    assert frame["pid"].dtype == "Int64"
+    assert frame["started_at"].dt.tz is not None
+    assert frame["ended_at"][0] - frame["started_at"][0] == pd.Timedelta(seconds=1.5)
+    assert frame["labels"][0] == {"fold": 3, "model": "ridge"}
+    assert frame["ram_kwh"][0] == 0.1 + 0.2
+    assert frame["gpu_kwh"].isna().all()
+    assert pd.isna(frame["pid"][1])
+    assert frame["parent_id"][0] is None
+    assert frame.attrs["skipped_lines"] == 0
+
+
+def test_an_empty_file_is_an_empty_frame_of_the_same_types(tmp_path: Path) -> None:
+    """Code that sums a column works before the first run too."""
+    (tmp_path / "runs.csv").touch()
+    frame = read_records(tmp_path / "runs.csv")
+
+    assert len(frame) == 0
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["energy_kwh"].dtype == "float64"
+    assert str(frame["started_at"].dtype).endswith("UTC]")
+    assert frame["energy_kwh"].sum() == 0
+
+
+def test_several_files_are_one_frame(tmp_path: Path) -> None:
+    """Files are added in the order in which they are named."""
+    for number in range(3):
+        (tmp_path / f"{number}.csv").write_bytes(HEADER + lines(a_record(number)))
+    frame = read_records(tmp_path / "2.csv", str(tmp_path / "0.csv"), tmp_path / "1.csv")
+
+    assert list(frame["record_id"]) == ["run-7f3a:2", "run-7f3a:0", "run-7f3a:1"]
+
+
+GARBAGE = [
+    b"garbage\n",
+    b"\x00\x01\xff\xfe\n",
+    b'1,run-7f3a:9,run-7f3a,,"torn inside a cell\n',
+    b'1,run-7f3a:9,run-7f3a,,"torn, after a line feed\nin the cell\n',
+    b"1,run-7f3a:9\n",
+    lines(a_record(9))[:-40] + b"\n",
+    lines(a_record(9)).replace(b"1.5,", b"long,"),
+    lines(a_record(9)).replace(b'{""fold"": 3', b"{"),
+    b'"' * 7 + b"\n",
+    b"," * 500 + b"\n",
+    b"x" * (LINE_LIMIT + 10) + b"\n",
+    b'"\n',
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_costs_only_itself(tmp_path: Path, garbage: bytes) -> None:
+    """Whatever stands between two rows, both are read, and the rest is counted."""
+    before, after = a_record(1), a_record(2, name="with\nlines", labels={})
+    content = HEADER + lines(before) + garbage + lines(after, a_record(3, labels={}))
+    (tmp_path / "runs.csv").write_bytes(content)
+    skipped: list[str] = []
+    read = list(iter_records(tmp_path / "runs.csv", on_skip=skipped.append))
+
+    assert read == [before, after, a_record(3, labels={})]
+    assert len(skipped) >= 1
+
+
+def test_garbage_in_a_tenth_of_the_lines(tmp_path: Path) -> None:
+    """Of a file with garbage in every tenth place, every good row is read."""
+    chance = random.Random(20261124)
+    rows = [a_record(n, name=chance.choice(HOSTILE)) for n in range(1000)]
+    pieces = [HEADER]
+    for record in rows:
+        pieces.append(lines(record))
+        if chance.random() < 0.1:
+            pieces.append(chance.choice(GARBAGE[:10]))
+    (tmp_path / "runs.csv").write_bytes(b"".join(pieces))
+
+    assert list(iter_records(tmp_path / "runs.csv")) == rows
+
+
+def test_skipped_lines_are_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The frame knows how many lines held no record, and the log names the file."""
+    (tmp_path / "runs.csv").write_bytes(HEADER + lines(a_record()) + b"x\ny\n")
+    frame = read_records(tmp_path / "runs.csv")
+
+    assert len(frame) == 1
+    assert frame.attrs["skipped_lines"] == 2
+    assert "runs.csv: passed over 2 lines" in caplog.text
+
+
+def test_every_prefix_of_a_file_is_readable(tmp_path: Path) -> None:
+    """Wherever a write was cut off, the rows before it are read and nothing raises."""
+    rows = [a_record(1), a_record(2, name='a "b"\nc')]
+    whole = HEADER + lines(*rows)
+    place = tmp_path / "runs.csv"
+    for size in range(0, len(whole) + 1, 7):
+        place.write_bytes(whole[:size])
+        read = list(iter_records(place))
+        assert read[:1] == rows[: min(1, len(read))]
+        assert len(read) <= 2
+
+
+def test_columns_may_stand_in_another_order(tmp_path: Path) -> None:
+    """The header, not the position, says what a cell is; columns not known are ignored."""
+    row = a_record().to_row()
+    names = [*reversed(COLUMNS), "note"]
+    cells = ["" if row.get(name) is None else str(row[name]) for name in names]
+    (tmp_path / "runs.csv").write_bytes(csv_line(names) + csv_line(cells))
+
+    assert list(iter_records(tmp_path / "runs.csv")) == [a_record()]
+
+
+def test_an_older_schema_is_read(tmp_path: Path) -> None:
+    """Columns that a file lacks are unknown, not an error."""
+    names = ["schema", "record_id", "run_id", "name", "started_at", "ended_at", "duration_s"]
+    (tmp_path / "runs.csv").write_bytes(
+        csv_line(names)
+        + csv_line(["0", "a", "b", "train", "2020-01-01T00:00:00Z", "", "3"])
+        # the second row is complete
+        + csv_line(["0", "c", "b", "train", "2020-01-01T00:00:00Z", "2020-01-01T00:00:03Z", "3"])
+    )
+    (record,) = iter_records(tmp_path / "runs.csv")
+
+    assert (record.schema, record.record_id, record.energy_kwh) == (0, "c", None)
+
+
+def test_files_put_behind_each_other_are_read_with_their_own_headers(tmp_path: Path) -> None:
+    """`cat a.csv b.csv` makes a file that is read like the two."""
+    names = ["record_id", "run_id", "name", "started_at", "ended_at", "duration_s"]
+    other = csv_line(names) + csv_line(["c", "b", "old", "2020-01-01", "2020-01-01", "3"])
+    (tmp_path / "runs.csv").write_bytes(HEADER + lines(a_record()) + other + HEADER)
+
+    assert [r.name for r in iter_records(tmp_path / "runs.csv")] == ["train", "old"]
+
+
+def test_a_repeated_delivery_counts_once() -> None:
+    """A record that arrived twice is one; different records that share an id are both kept."""
+    first, other = a_record(1), a_record(1, name="other")
+
+    assert distinct([first, a_record(2), a_record(1), other]) == [first, a_record(2), other]
+
+
+def test_a_finished_run_replaces_its_checkpoint() -> None:
+    """A recovered record gives way to the finished one, in either order, and stays without it."""
+    checkpoint, finished = a_record(1, status="recovered"), a_record(1)
+
+    assert distinct([checkpoint, finished]) == [finished]
+    assert distinct([finished, checkpoint]) == [finished]
+    assert distinct([checkpoint]) == [checkpoint]
+
+
+def test_a_missing_file_and_an_unknown_ending_are_errors(tmp_path: Path) -> None:
+    """Bad input is told at once."""
+    with pytest.raises(FileNotFoundError):
+        read_records(tmp_path / "absent.csv")
+    with pytest.raises(ConfigError, match=r"\.csv"):
+        read_records(tmp_path / "runs.xlsx")
+    with pytest.raises(ConfigError, match="needs a file"):
+        read_records()
