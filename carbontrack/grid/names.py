@@ -1,0 +1,141 @@
+"""The names of places: from what a person writes to the one code that the tables use."""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+
+from carbontrack.errors import UnknownRegion
+from carbontrack.grid import rows
+
+PROVIDERS = (
+    *("aws", "gcp", "azure", "oci", "ibm", "ovh", "scaleway", "hetzner", "digitalocean"),
+    "alibaba",
+)
+_OTHER_NAMES = {
+    "amazon": "aws",
+    "google": "gcp",
+    "microsoft": "azure",
+    "oracle": "oci",
+    "ovhcloud": "ovh",
+    "do": "digitalocean",
+}
+_NO_WORD = re.compile(r"[\W_]+")
+_CODE = re.compile(r"[A-Za-z0-9_-]+")
+_AVAILABILITY_ZONE = re.compile(r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$")
+
+_Index = dict[str, tuple[str, ...]]
+
+
+@lru_cache(maxsize=1024)
+def normalise(region: str) -> str:
+    """The code of a place: "Deutschland" -> "DE", "fra" -> "FR", "us-east-1" -> "aws:us-east-1".
+
+    ISO codes win over everything ("CA" is Canada). Where Alibaba reuses a region's name from
+    AWS, the bare name means AWS.
+
+    Raises:
+        UnknownRegion: no place is called so, or several are; `matches` names the candidates.
+    """
+    if not isinstance(region, str) or not region.strip():
+        raise UnknownRegion(f"{region!r} is not a region; write one such as 'FR' or 'US-CA'")
+    text = region.strip()
+    found = _by_code(text) or _by_cloud(text) or _names().get(fold(text), ())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(f"{code!r} ({name_of(code)})" for code in found)
+        raise UnknownRegion(f"region {region!r} may mean {choices}; write one of them", found)
+    near = _near(text)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownRegion(f"unknown region {region!r}{hint}", near)
+
+
+def name_of(code: str) -> str:
+    """The English name of a code, or the code itself."""
+    found = rows.row("cloud_regions" if ":" in code else "zones", code)
+    return found["name"] if found else code
+
+
+def fold(text: str) -> str:
+    """Letters and digits only, without case or accents, so that spellings can be compared."""
+    if not text.isascii():
+        import unicodedata
+
+        text = unicodedata.normalize("NFKD", text.casefold())
+        text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    return _NO_WORD.sub("", text.lower().replace(" and ", ""))
+
+
+def cloud_code(provider: str, region: str) -> str | None:
+    """The code of a provider's region as the provider may spell it, or None if there is none.
+
+    An availability zone is cut off: ("aws", "us-east-1a"), ("gcp", "europe-west9-b"), ("Azure",
+    "West Europe").
+    """
+    provider = provider.strip().lower()
+    provider = _OTHER_NAMES.get(provider, provider)
+    for spelling in (region.strip().lower(), _NO_WORD.sub("", region.lower())):
+        for code in (spelling, _AVAILABILITY_ZONE.sub("", spelling)):
+            if rows.row("cloud_regions", f"{provider}:{code}"):
+                return f"{provider}:{code}"
+    return None
+
+
+def _by_code(text: str) -> tuple[str, ...]:
+    """ISO alpha-2 and alpha-3, subdivisions, and the tables' other codes, in any case."""
+    code = text.upper().replace("_", "-") if _CODE.fullmatch(text) else ""
+    for candidate in filter(None, (code, code.replace("-", "_"))):
+        if rows.row("zones", candidate):
+            return (candidate,)
+    zone = rows.key_of("zones", f",{code},") if len(code) == 3 else None
+    return (zone,) if zone else ()
+
+
+def _by_cloud(text: str) -> tuple[str, ...]:
+    """A cloud's region, with its provider before a colon or, of five letters or more, alone."""
+    provider, colon, region = text.partition(":")
+    if colon:
+        code = cloud_code(provider, region)
+        return (code,) if code else ()
+    if len(text) < 5:  # OVH's "DE" and "UK" are countries to everybody else
+        return ()
+    exact = (f"{provider}:{text.lower()}" for provider in PROVIDERS)
+    codes = tuple(code for code in exact if rows.row("cloud_regions", code))
+    # what IBM calls the zone us-east-1 is a region of AWS: an exact name comes first
+    codes = codes or tuple(filter(None, (cloud_code(provider, text) for provider in PROVIDERS)))
+    return tuple(code for code in codes if not code.startswith("alibaba:")) or codes
+
+
+@cache
+def _names() -> _Index:
+    """Every folded name, with the codes it may mean."""
+    index: _Index = {}
+    for zone in rows.rows("zones"):
+        for name in {fold(zone["name"]), fold(zone["name"].partition(" (")[0])}:
+            _add(index, name, zone["zone"])
+    for alias in rows.rows("aliases"):
+        _add(index, fold(alias["name"]), alias["zone"])
+    return index
+
+
+def _add(index: _Index, key: str, code: str) -> None:
+    if code not in index.get(key, ()):
+        index[key] = (*index.get(key, ()), code)
+
+
+def _near(text: str) -> tuple[str, ...]:
+    """The codes whose spelling or name comes closest, best first, at most three."""
+    from difflib import get_close_matches
+
+    spelled = dict(_names())
+    for table in ("zones", "cloud_regions"):
+        for place in rows.rows(table):
+            code = place.get("region") or place["zone"]
+            parts = (code, code.partition(":")[2], code.partition("-")[2], place.get("alpha3", ""))
+            for part in filter(None, parts):
+                _add(spelled, fold(part), code)
+    codes: list[str] = []
+    for close in get_close_matches(fold(text), spelled, n=6, cutoff=0.7):
+        codes += [code for code in spelled[close] if code not in codes]
+    return tuple(codes[:3])
