@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.notices import LOGGER
 from carbontrack.records import COLUMNS, NUMBER_COLUMNS, Record
-from carbontrack.report.csv_lines import CsvRows, text_lines
+from carbontrack.report.rows import ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +33,9 @@ def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Re
         ConfigError: the name has an ending that no sink writes.
     """
     place = Path(path).expanduser()
-    rows = _ROWS.get(place.suffix.lower())
+    rows = ROWS.get(place.suffix.lower())
     if rows is None:
-        raise ConfigError(f"cannot read {place}: known endings are {', '.join(_ROWS)}")
+        raise ConfigError(f"cannot read {place}: known endings are {', '.join(ROWS)}")
     skip = on_skip or _ignore
     for row in rows(place):
         if row is None:
@@ -117,13 +117,5 @@ def _typed(pd: Any, name: str, cells: list[object]) -> Any:
     return column
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, str] | None]:
-    with path.open("rb") as file:
-        yield from CsvRows(text_lines(file))
-
-
 def _ignore(_: str) -> None:
     return
-
-
-_ROWS: dict[str, Callable[[Path], Iterator[dict[str, str] | None]]] = {".csv": _csv_rows}

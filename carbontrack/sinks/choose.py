@@ -8,7 +8,9 @@ from pathlib import PurePath
 from carbontrack.errors import ConfigError
 from carbontrack.records import Sink
 
-SUFFIXES = (".csv",)
+_JSON_SUFFIXES = (".jsonl", ".ndjson")
+_SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
+SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 """The endings of file names that choose a sink."""
 
 
@@ -24,6 +26,14 @@ def sink_for(output: str | os.PathLike[str]) -> Sink:
         from carbontrack.sinks.csv_file import CsvSink
 
         return CsvSink(output)
+    if suffix in _JSON_SUFFIXES:
+        from carbontrack.sinks.jsonl import JsonlSink
+
+        return JsonlSink(output)
+    if suffix in _SQLITE_SUFFIXES:
+        from carbontrack.sinks.sqlite import SqliteSink
+
+        return SqliteSink(output)
     raise ConfigError(
         f"output {text!r} has no ending that chooses a format; known are {', '.join(SUFFIXES)}: "
         f"for example {PurePath(text).with_suffix('.csv') if text else 'emissions.csv'}"

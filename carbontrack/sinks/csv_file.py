@@ -7,11 +7,11 @@ from pathlib import Path
 
 from carbontrack.csv_text import HEADER, record_line
 from carbontrack.records import SCHEMA, Record
-from carbontrack.sinks.line_sink import LineSink
 from carbontrack.sinks.outputs import shared_file
+from carbontrack.sinks.patient_sink import PatientSink
 
 
-class CsvSink(LineSink):
+class CsvSink(PatientSink[bytes]):
     """A CSV file: the columns of the record in their order, a row for each record.
 
     Any number of threads, processes and runs may write to one file at a time. A path that is not
@@ -22,9 +22,14 @@ class CsvSink(LineSink):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, procfs: Path = Path("/proc")) -> None:
-        file = shared_file(path, header=HEADER, tag=f"schema-{SCHEMA}", procfs=procfs)
-        super().__init__(file, _line)
+        self._file = shared_file(path, header=HEADER, tag=f"schema-{SCHEMA}", procfs=procfs)
+        super().__init__(_row, self._file.append)
+
+    @property
+    def path(self) -> Path:
+        """The file that the next record goes to, absolute."""
+        return self._file.path
 
 
-def _line(record: Record) -> bytes:
+def _row(record: Record) -> bytes:
     return record_line(record.to_row())

@@ -15,20 +15,12 @@ from carbontrack.sinks.shared_file import SharedFile
 def shared_file(
     path: str | os.PathLike[str], *, header: bytes = b"", tag: str = "", procfs: Path
 ) -> SharedFile:
-    """The file at `path`, which is made absolute, after everything that can be checked is.
+    """The text file at `path`, after everything that can be checked is.
 
     Raises:
         ConfigError: no record could be written there; the message says why and what to do.
     """
-    place = checked_path(path)
-    kind = remote_filesystem(place.parent, procfs=procfs)
-    if kind:
-        own = place.with_name(f"{place.stem}.boot-{boot_id(procfs=procfs)}{place.suffix}")
-        say_aloud(
-            f"{place.parent} is on {kind}, where machines overwrite each other's lines in a shared "
-            f"file; this machine writes to {own.name} instead. Read all of them together."
-        )
-        place = own
+    place = own_place(path, procfs=procfs)
     try:
         file = SharedFile(place, header=header, tag=tag)
     except (OSError, SinkError) as error:
@@ -39,6 +31,24 @@ def shared_file(
             f"is; records go to {file.path.name} beside it."
         )
     return file
+
+
+def own_place(path: str | os.PathLike[str], *, procfs: Path) -> Path:
+    """The checked path; on a network file system, a name beside it for this machine alone.
+
+    Raises:
+        ConfigError: no record could be written there; the message says why and what to do.
+    """
+    place = checked_path(path)
+    kind = remote_filesystem(place.parent, procfs=procfs)
+    if kind is None:
+        return place
+    own = place.with_name(f"{place.stem}.boot-{boot_id(procfs=procfs)}{place.suffix}")
+    say_aloud(
+        f"{place.parent} is on {kind}, where machines spoil each other's writes to one file; "
+        f"this machine writes to {own.name} instead. Read all of them together."
+    )
+    return own
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

@@ -24,7 +24,7 @@ class Case:
     arrived: Callable[[], list[Record]]
 
 
-@pytest.fixture(params=["runs.csv"])
+@pytest.fixture(params=["runs.csv", "runs.jsonl", "runs.sqlite"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     place = tmp_path / request.param
     return Case(lambda: sink_for(place), lambda: list(iter_records(place)))

@@ -13,7 +13,7 @@ from carbontrack.csv_text import HEADER
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.records import COLUMNS
 from carbontrack.report.read import iter_records
-from carbontrack.sinks import line_sink
+from carbontrack.sinks import patient_sink
 from carbontrack.sinks.csv_file import CsvSink
 from tests.support.records import HOSTILE, a_record
 
@@ -241,12 +241,12 @@ def test_waiting_has_a_limit(tmp_path: Path) -> None:
     home.mkdir()
     sink = CsvSink(home / "runs.csv")
     home.rmdir()
-    for number in range(line_sink.PENDING_LIMIT):
+    for number in range(patient_sink.PENDING_LIMIT):
         sink.write(a_record(number))
 
     with pytest.raises(SinkError, match="1000 records wait"):
         sink.write(a_record(-1))
-    assert len(sink.pending_ids) == line_sink.PENDING_LIMIT
+    assert len(sink.pending_ids) == patient_sink.PENDING_LIMIT
 
 
 def test_a_full_disk_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What sinks that append lines to a file have in common: patience while the disk is full."""
+"""What the sinks that write to files have in common: patience while the disk is full."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.notices import Notices
 from carbontrack.records import Record
-from carbontrack.sinks.shared_file import SharedFile
 
 PENDING_LIMIT = 1000
-"""Lines kept in memory while the file cannot be written, about 1 KB each."""
+"""Records kept in memory while the file cannot be written, about 1 KB each."""
+
+Entry = TypeVar("Entry")
 
 
-class LineSink:
-    """A sink that writes each record as a line, in one piece, to a file shared with others.
+class PatientSink(Generic[Entry]):
+    """A sink that puts each record into a file, shared with others, as one entry.
 
-    While the disk is full or the directory gone, lines wait in memory and go out, in order, with
-    the first write that succeeds. `pending_ids` are the records that wait.
+    While the disk is full or the directory gone, entries wait in memory and go out, in order,
+    with the first write that succeeds. `pending_ids` are the records that wait.
     """
 
-    def __init__(self, file: SharedFile, line_of: Callable[[Record], bytes]) -> None:
-        self._file = file
-        self._line_of = line_of
-        self._pending: deque[tuple[str, bytes]] = deque()
+    def __init__(self, entry_of: Callable[[Record], Entry], put: Callable[[Entry], None]) -> None:
+        self._entry_of = entry_of
+        self._put = put
+        self._pending: deque[tuple[str, Entry]] = deque()
         self._pending_pid = 0
         self._notices = Notices()
 
     @property
     def path(self) -> Path:
         """The file that the next record goes to, absolute."""
-        return self._file.path
+        raise NotImplementedError
 
     @property
     def pending_ids(self) -> tuple[str, ...]:
@@ -41,22 +43,22 @@ class LineSink:
         return tuple(record_id for record_id, _ in self._own_pending())
 
     def write(self, record: Record) -> None:
-        """Append the record; where that is impossible for now, keep it for the next write.
+        """Put the record into the file; where that is impossible for now, keep it for later.
 
         Raises:
-            SinkError: the file cannot be written and no more lines can wait, so this one is lost.
+            SinkError: the file cannot be written and no more can wait, so this record is lost.
         """
         pending = self._own_pending()
         if len(pending) >= PENDING_LIMIT and not self._flush():
             raise SinkError(f"{self.path} cannot be written: {len(pending)} records wait already")
-        pending.append((record.record_id, self._line_of(record)))
+        pending.append((record.record_id, self._entry_of(record)))
         self._flush()
 
     def close(self) -> None:
         """Try once more to write what waits.
 
         Raises:
-            SinkError: records are left that could not be written; it says how many and why.
+            SinkError: records are left that could not be written; it says how many.
         """
         if not self._flush():
             raise SinkError(f"{len(self._pending)} records could not be written to {self.path}")
@@ -70,15 +72,15 @@ class LineSink:
             except IndexError:  # another thread took the last one
                 return True
             try:
-                self._file.append(waiting[1])
+                self._put(waiting[1])
             except (OSError, SinkError) as error:
                 pending.appendleft(waiting)
                 self._say(error, len(pending))
                 return False
         return True
 
-    def _own_pending(self) -> deque[tuple[str, bytes]]:
-        # a forked child has a copy of its parent's lines, which the parent will write
+    def _own_pending(self) -> deque[tuple[str, Entry]]:
+        # a forked child has a copy of its parent's entries, which the parent will write
         if self._pending_pid != os.getpid():
             self._pending, self._pending_pid = deque(), os.getpid()
         return self._pending

@@ -1,0 +1,43 @@
+"""A record as JSON that every parser takes: labels as an object, unknown and NaN as null."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from carbontrack.records import Record
+
+
+def record_object(record: Record) -> dict[str, Any]:
+    """The record as a mapping for JSON, its keys in the order of the columns."""
+    return record.to_row() | {"labels": dict(record.labels)}
+
+
+def json_line(content: Any) -> bytes:
+    """The content as one line of JSON in UTF-8, with its line feed.
+
+    NaN and the infinities, which JSON does not have, become null; what JSON has no type for
+    becomes its text; a lone surrogate is written as the escape that JSON has for it.
+    """
+    try:
+        text = _dumped(content)
+    except ValueError:
+        text = _dumped(_finite(content))
+    return (text + "\n").encode(errors="backslashreplace")
+
+
+def _dumped(content: Any) -> str:
+    return json.dumps(
+        content, ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")
+    )
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(inner) for key, inner in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(inner) for inner in content]
+    return content

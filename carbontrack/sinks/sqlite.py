@@ -1,0 +1,147 @@
+"""Records as rows of an SQLite database, where a record that arrives twice is there once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carbontrack.errors import ConfigError, SinkError
+from carbontrack.records import COLUMNS, NUMBER_COLUMNS, Cell, Record
+from carbontrack.sinks.outputs import own_place
+from carbontrack.sinks.patient_sink import PatientSink
+
+if TYPE_CHECKING:
+    import sqlite3
+
+TABLE = "carbontrack_records"
+"""The table's name, unlikely enough to be put into a database that has other tables."""
+
+_TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(NUMBER_COLUMNS, "NUMERIC")
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_INSERT = (
+    f"INSERT INTO {TABLE} ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608 - constants
+    "ON CONFLICT (record_id) DO NOTHING"
+)
+
+
+class _Here:
+    """What belongs to one process: a connection must not be carried over a fork."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+
+
+class SqliteSink(PatientSink[tuple[Cell, ...]]):
+    """A database file with one row for each record in the table `carbontrack_records`.
+
+    Any number of threads, processes and runs may write to one file at a time. A table of an older
+    version is given the columns that it lacks. A write waits `busy_timeout_s` for another
+    process's; after that the record waits in memory.
+
+    Raises:
+        ConfigError: no database can be at `path`; says why and what to do.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        busy_timeout_s: float = 2.0,
+        procfs: Path = Path("/proc"),
+    ) -> None:
+        super().__init__(_row, self._insert)
+        self._busy_timeout_s = busy_timeout_s
+        self._path = own_place(path, procfs=procfs)
+        # by process id; those of a parent stay here unused, since collecting would close them
+        self._by_process: dict[int, _Here] = {}
+        if self._path.exists():
+            self._check()
+
+    @property
+    def path(self) -> Path:
+        """The database file, absolute."""
+        return self._path
+
+    def close(self) -> None:
+        """Write what waits and close the connection; a later write opens it again."""
+        try:
+            super().close()
+        finally:
+            here = self._here()
+            with here.lock:
+                self._drop(here)
+
+    def _insert(self, row: tuple[Cell, ...]) -> None:
+        import sqlite3
+
+        here = self._here()
+        with here.lock:
+            try:
+                if here.connection is None or not self._path.exists():
+                    self._drop(here)
+                    here.connection = self._connected()
+                here.connection.execute(_INSERT, row)
+            except sqlite3.Error as error:
+                self._drop(here)
+                raise SinkError(str(error)) from error
+
+    def _connected(self) -> sqlite3.Connection:
+        import sqlite3
+
+        connection = sqlite3.connect(
+            self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            # write-ahead log: a killed writer leaves the database whole, and no write waits for
+            # the disk (sqlite.org/wal.html)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            _prepare(connection)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self) -> None:
+        import sqlite3
+
+        connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s)
+        try:
+            connection.execute("SELECT name FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            return  # busy: it is a database, and writes have patience
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(
+                f"cannot write records to {self._path}: {error}; choose another output"
+            ) from error
+        finally:
+            connection.close()
+
+    def _here(self) -> _Here:
+        return self._by_process.setdefault(os.getpid(), _Here())
+
+    @staticmethod
+    def _drop(here: _Here) -> None:
+        if here.connection is not None:
+            here.connection.close()
+            here.connection = None
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the table, or add the columns that a table of an older version lacks."""
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in _TYPES.items())
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} ({columns}, PRIMARY KEY (record_id))")
+    present = {row[1] for row in connection.execute(f"PRAGMA table_info({TABLE})")}
+    for name in COLUMNS:
+        if name not in present:
+            connection.execute(f'ALTER TABLE {TABLE} ADD COLUMN "{name}" {_TYPES[name]}')
+
+
+def _row(record: Record) -> tuple[Cell, ...]:
+    return tuple(
+        cell.encode(errors="backslashreplace").decode() if isinstance(cell, str) else cell
+        for cell in record.to_row().values()
+    )
