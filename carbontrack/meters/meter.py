@@ -31,15 +31,29 @@ class Meter(Protocol):
     """
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The address, the same in every process of the host."""
+        ...
+
     @property
-    def component(self) -> Component: ...
+    def component(self) -> Component:
+        """What the energy belongs to."""
+        ...
+
     @property
-    def basis(self) -> Basis: ...
+    def basis(self) -> Basis:
+        """How the joules are known."""
+        ...
+
     @property
-    def resolution_s(self) -> float: ...
+    def resolution_s(self) -> float:
+        """The time between two changes of the count."""
+        ...
+
     @property
-    def relative_uncertainty(self) -> float: ...
+    def relative_uncertainty(self) -> float:
+        """Half the interval's width, relative."""
+        ...
 
     def read_joules(self, now_s: float) -> float:
         """The joules counted since some fixed instant, at the monotonic instant `now_s`.
@@ -70,11 +84,19 @@ class Watchful(Protocol):
     """
 
     @property
-    def fault_counts(self) -> Mapping[str, int]: ...
+    def fault_counts(self) -> Mapping[str, int]:
+        """How often each fault was met; a rise means that a step was dropped."""
+        ...
+
     @property
-    def max_period_s(self) -> float | None: ...
+    def max_period_s(self) -> float | None:
+        """How far apart two reads may lie; None for no limit."""
+        ...
+
     @property
-    def nominal_w(self) -> float | None: ...
+    def nominal_w(self) -> float | None:
+        """A power to assume when none was seen yet."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,166 @@
+"""From what hardware shows to a count that never goes down: counters unwrapped, gauges integrated.
+
+Pure: no files, no clocks, no threads. What a reading means is decided by what is physically
+possible, a cap on the power, and never by the sign of a difference alone.
+"""
+
+from __future__ import annotations
+
+from carbontrack.errors import MeterReadError
+
+CONFIRM_S = 0.01
+"""A strange reading is believed when one at least this much later goes on from it."""
+MAX_BRIDGE_S = 10.0
+"""A gauge silent for longer than this is not interpolated: nothing is known of the time between."""
+
+
+class Counter:
+    """Unwraps a cumulative counter of joules.
+
+    A step is believed when its power is possible: at most `cap_w` on average since the last good
+    reading, with `refresh_s` of grace because a reading may be one refresh old. A reading that fits
+    neither a step nor a wrap is held back (MeterReadError): it may be a transient 0, -1 or garbage,
+    and then the next reading fits the old one again and carries everything. When instead the next
+    reading goes on from the strange one, the counter was reset, or has jumped: the step between is
+    dropped and counted in `fault_counts` as "reset" (downwards) or "implausible" (upwards).
+
+    A wrap is believed only if the range is known and its power is possible. Two wraps between two
+    reads cannot be told from one; `max_period_s` is the period at which that cannot happen.
+
+    Args:
+        range_j: where the counter wraps to 0; None where that is not known.
+        cap_w: a power that the domain cannot exceed; may be raised at any time.
+        refresh_s: the time between two changes of the counter, with its jitter.
+    """
+
+    __slots__ = (
+        "_at_s", "_base_j", "_credit_j", "_last_j", "_strange", "cap_w", "fault_counts",
+        "range_j", "refresh_s", "total_j",
+    )  # fmt: skip
+
+    def __init__(self, range_j: float | None, cap_w: float, *, refresh_s: float = 0.01) -> None:
+        self.range_j = range_j
+        self.cap_w = cap_w
+        self.refresh_s = refresh_s
+        self.fault_counts: dict[str, int] = {}
+        self.total_j = 0.0
+        """The joules counted so far."""
+        self._base_j = 0.0
+        """What to add to a raw reading: wraps and faults move it, so that no rounding piles up."""
+        self._last_j: float | None = None
+        self._at_s = 0.0
+        self._credit_j = 0.0
+        self._strange: tuple[float, float] | None = None
+
+    @property
+    def max_period_s(self) -> float | None:
+        """Two reads may lie this far apart, 0.4 of the shortest time in which it can wrap."""
+        return 0.4 * self.range_j / self.cap_w if self.range_j else None
+
+    def advance(self, raw_joules: float, now_s: float) -> float:
+        """Take a reading; return the joules counted since the first one.
+
+        Raises:
+            MeterReadError: the reading cannot be true, or cannot yet be believed.
+        """
+        last_j = self._last_j
+        if last_j is None:
+            return self._begin(raw_joules, now_s)
+        allowed_j = self._credit_j + self.cap_w * max(0.0, now_s - self._at_s)
+        step_j = raw_joules - last_j
+        if 0.0 <= step_j <= allowed_j:
+            self._last_j = raw_joules
+            self._at_s = now_s
+            self._credit_j = min(allowed_j - step_j, self.cap_w * self.refresh_s)
+            self._strange = None
+            total_j = self._base_j + raw_joules
+            # rounding in the base may not show as a loss; `if` is half the cost of max()
+            if total_j > self.total_j:  # noqa: PLR1730 - once for each zone and read
+                self.total_j = total_j
+            return self.total_j
+        # 0 is what a dying driver shows and hardly ever what a wrap leaves behind (1 in 2^32)
+        if self.range_j is not None and 0.0 < raw_joules < last_j <= self.range_j:
+            wrapped_j = step_j + self.range_j
+            if wrapped_j <= allowed_j:
+                self._base_j += self.range_j
+                return self._accept(raw_joules, now_s, allowed_j - wrapped_j)
+        return self._doubt(raw_joules, now_s)
+
+    def _begin(self, raw_joules: float, now_s: float) -> float:
+        if not 0.0 <= raw_joules < float("inf"):
+            raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
+        self._base_j = -raw_joules
+        return self._accept(raw_joules, now_s, self.cap_w * self.refresh_s)
+
+    def _accept(self, raw_joules: float, now_s: float, credit_j: float) -> float:
+        self._last_j = raw_joules
+        self._at_s = now_s
+        self._credit_j = min(credit_j, self.cap_w * self.refresh_s)
+        self._strange = None
+        self.total_j = max(self.total_j, self._base_j + raw_joules)
+        return self.total_j
+
+    def _doubt(self, raw_joules: float, now_s: float) -> float:
+        if not 0.0 <= raw_joules < float("inf"):
+            raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
+        if self._strange is None:
+            self._strange = (raw_joules, now_s)
+        strange_j, strange_s = self._strange
+        step_j, since_s = raw_joules - strange_j, now_s - strange_s
+        if not 0.0 <= step_j <= self.cap_w * (since_s + self.refresh_s):
+            self._strange = (raw_joules, now_s)
+        elif since_s >= CONFIRM_S and raw_joules > 0.0:
+            return self._rebase(raw_joules, now_s, step_j)
+        raise MeterReadError(
+            f"{raw_joules:.6g} J after {self._last_j:.6g} J is neither a step nor a wrap; "
+            "the next reading tells what it was"
+        )
+
+    def _rebase(self, raw_joules: float, now_s: float, step_j: float) -> float:
+        assert self._last_j is not None
+        fault = "reset" if raw_joules < self._last_j else "implausible"
+        self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
+        # what came after the strange reading is a lower bound of what was used, never too much
+        step_j = min(step_j, self.cap_w * max(0.0, now_s - self._at_s))
+        self._base_j = self.total_j + step_j - raw_joules
+        return self._accept(raw_joules, now_s, 0.0)
+
+
+class Gauge:
+    """Integrates watts into joules: trapezoids over the true time between readings.
+
+    After more than MAX_BRIDGE_S without a reading nothing is known of the time between; that step
+    is dropped and counted in `fault_counts` as "gap".
+
+    Args:
+        cap_w: a power that the domain cannot exceed.
+    """
+
+    __slots__ = ("_at_s", "_power_w", "cap_w", "fault_counts", "total_j")
+
+    def __init__(self, cap_w: float) -> None:
+        self.cap_w = cap_w
+        self.fault_counts: dict[str, int] = {}
+        self.total_j = 0.0
+        """The joules counted so far."""
+        self._at_s: float | None = None
+        self._power_w = 0.0
+
+    def advance(self, power_w: float, now_s: float) -> float:
+        """Take a reading; return the joules since the first one.
+
+        Raises:
+            MeterReadError: the power is negative, not a number, or more than is possible.
+        """
+        if not 0.0 <= power_w <= self.cap_w:
+            raise MeterReadError(f"{power_w!r} W is not possible here (0 to {self.cap_w:g} W)")
+        if self._at_s is None:
+            self._at_s, self._power_w = now_s, power_w
+        elapsed_s = now_s - self._at_s
+        if elapsed_s > MAX_BRIDGE_S:
+            self.fault_counts["gap"] = self.fault_counts.get("gap", 0) + 1
+        elif elapsed_s > 0.0:
+            self.total_j += 0.5 * (self._power_w + power_w) * elapsed_s
+        if elapsed_s >= 0.0:
+            self._at_s, self._power_w = now_s, power_w
+        return self.total_j

@@ -1,0 +1,135 @@
+"""A clock that moves only when a test moves it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+_POLL_S = 0.005
+"""How soon, in real time, a waiting thread notices that its event was set."""
+_GUARD_S = 5.0
+"""Real seconds after which `advance` gives up on a thread that does not come back to wait."""
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    thread: threading.Thread
+    event: threading.Event
+    deadline_s: float
+
+
+class FakeClock:
+    """Time by hand, for `carbontrack.clock.Clock`.
+
+    `advance` steps through the deadlines of the threads that sit in `wait`: each of them wakes
+    exactly at its deadline, and is waiting again, or has ended, before time goes on. A test of a
+    background thread is therefore exact and never sleeps. A thread that has just been started is
+    not known to the clock until it waits: call `until_waiting` first.
+    """
+
+    def __init__(self, start_s: float = 1000.0, now: datetime | None = None) -> None:
+        self._monotonic_s = start_s
+        self._wall = now or datetime(2026, 1, 1, tzinfo=timezone.utc)
+        self._suspended_s = 0.0
+        self._changed = threading.Condition()
+        self._waiters: list[_Waiter] = []
+        self._released: dict[threading.Thread, bool] = {}
+        """Threads that left `wait` and have not come back; True where a deadline released them."""
+
+    def monotonic_s(self) -> float:
+        """Seconds, moved by `advance`."""
+        return self._monotonic_s
+
+    def suspended_s(self) -> float:
+        """Seconds slept, moved by `suspend`."""
+        return self._suspended_s
+
+    def now_utc(self) -> datetime:
+        """The wall clock, moved by everything."""
+        return self._wall
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        """Wait for the event or, in fake time, for the end of the timeout."""
+        thread = threading.current_thread()
+        with self._changed:
+            self._released.pop(thread, None)
+            forever = timeout_s is None
+            deadline_s = float("inf") if forever else self._monotonic_s + (timeout_s or 0.0)
+            waiter = _Waiter(thread, event, deadline_s)
+            self._waiters.append(waiter)
+            self._changed.notify_all()
+            while not event.is_set() and self._monotonic_s < deadline_s:
+                self._changed.wait(_POLL_S)
+            self._waiters.remove(waiter)
+            self._released[thread] = not event.is_set()
+            self._changed.notify_all()
+        return event.is_set()
+
+    def until_waiting(self, threads: int = 1) -> None:
+        """Return when at least this many threads sit in `wait`.
+
+        Raises:
+            TimeoutError: they do not within five real seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._waiters) >= threads, _GUARD_S):
+                raise TimeoutError(f"{len(self._waiters)} of {threads} threads wait on the clock")
+
+    def advance(self, seconds: float) -> None:
+        """Move monotonic and wall time on, waking each waiting thread at its own deadline.
+
+        Raises:
+            ValueError: the step is negative.
+            TimeoutError: a thread that was woken did not come back within five real seconds.
+        """
+        if seconds < 0.0:
+            raise ValueError(f"monotonic time does not go back: {seconds!r}")
+        with self._changed:
+            target_s = self._monotonic_s + seconds
+            self._settle()
+            while True:
+                next_s = min((w.deadline_s for w in self._waiters), default=target_s)
+                if next_s > target_s:
+                    break
+                self._move_to(next_s)
+                if not any(w.deadline_s <= next_s for w in self._waiters):
+                    break
+                self._settle()
+            self._move_to(target_s)
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep: the wall clock goes on, the monotonic clock stands still."""
+        self._suspended_s += seconds
+        self.step_wall(seconds)
+
+    def set_wall(self, now: datetime) -> None:
+        """Set the wall clock, as an administrator or NTP does; nothing else moves."""
+        self._wall = now
+
+    def step_wall(self, seconds: float) -> None:
+        """Step the wall clock forwards or backwards; nothing else moves."""
+        self._wall += timedelta(seconds=seconds)
+
+    def _move_to(self, at_s: float) -> None:
+        self._wall += timedelta(seconds=at_s - self._monotonic_s)
+        self._monotonic_s = at_s
+        self._changed.notify_all()
+
+    def _settle(self) -> None:
+        """Wait until every thread that should be awake has come back to wait, or has ended."""
+        if self._changed.wait_for(self._all_back, _GUARD_S):
+            return
+        late = [thread.name for thread, by_deadline in self._released.items() if by_deadline]
+        self._released.clear()
+        if late:
+            raise TimeoutError(f"woken at its deadline and not waiting again: {', '.join(late)}")
+
+    def _all_back(self) -> bool:
+        me = threading.current_thread()
+        # a thread that ended, or that stayed behind in the parent of a fork, will not come back
+        self._waiters = [w for w in self._waiters if w.thread.is_alive()]
+        for thread in [t for t in self._released if t is me or not t.is_alive()]:
+            del self._released[thread]
+        due = [w for w in self._waiters if w.event.is_set() or w.deadline_s <= self._monotonic_s]
+        return not due and not self._released

@@ -1,0 +1,111 @@
+"""A meter whose power a test decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.records import Basis, Component
+
+
+class FakeMeter:
+    """A meter for `carbontrack.meters.meter.Meter` that counts from its first read.
+
+    Args:
+        id: the meter's address.
+        component: what the energy belongs to.
+        watts: constant power; change it at any time, and the new value holds from the last read
+            on, so it is exact where a read (a span's edge, `snapshot()`) lies at the change.
+        joules: instead of watts, the energy as a function of the monotonic instant, for any curve
+            exactly.
+        basis, resolution_s, relative_uncertainty: as the meter protocol explains.
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter for each attribute of the protocol
+        self,
+        id: str = "fake:cpu",  # noqa: A002 - the protocol's name
+        component: Component = "cpu",
+        *,
+        watts: float = 100.0,
+        joules: Callable[[float], float] | None = None,
+        basis: Basis = "measured",
+        resolution_s: float = 0.0,
+        relative_uncertainty: float = 0.0,
+        max_period_s: float | None = None,
+        nominal_w: float | None = None,
+    ) -> None:
+        self.id = id
+        self.component: Component = component
+        self.basis: Basis = basis
+        self.resolution_s = resolution_s
+        self.relative_uncertainty = relative_uncertainty
+        self.max_period_s = max_period_s
+        self.nominal_w = nominal_w
+        self.watts = watts
+        self.fault_counts: dict[str, int] = {}
+        self.reads = 0
+        """Reads asked for, failed ones included."""
+        self.closed = False
+        self._curve = joules
+        self._at_s: float | None = None
+        self._curve_joules = 0.0
+        self._total_joules = 0.0
+        self._failures = 0
+        self._gone = False
+        self._drop_next = False
+
+    def read_joules(self, now_s: float) -> float:
+        """The energy since the first read.
+
+        Raises:
+            MeterReadError: `fail` asked for it.
+            MeterGone: `gone` asked for it.
+        """
+        self.reads += 1
+        if self._gone:
+            raise MeterGone(f"{self.id} is gone")
+        if self._failures > 0:
+            self._failures -= 1
+            raise MeterReadError(f"{self.id} did not answer")
+        step_joules = self._step_to(now_s)
+        if self._drop_next:
+            self._drop_next = False
+        else:
+            self._total_joules += step_joules
+        return self._total_joules
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+    def add_joules(self, joules: float) -> None:
+        """Count this much energy in addition, at once."""
+        self._total_joules += joules
+
+    def fail(self, times: int = 1) -> None:
+        """Let the next reads fail; the one after them carries what they missed."""
+        self._failures += times
+
+    def gone(self) -> None:
+        """Let every read from now on say that the meter is gone."""
+        self._gone = True
+
+    def back(self) -> None:
+        """Undo `gone` and `fail`."""
+        self._gone = False
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Let the next read meet a counter that was reset: its step is dropped and counted."""
+        self._drop_next = True
+        self.fault_counts["reset"] = self.fault_counts.get("reset", 0) + 1
+
+    def _step_to(self, now_s: float) -> float:
+        last_s = self._at_s if self._at_s is not None else now_s
+        self._at_s = now_s
+        if self._curve is None:
+            return self.watts * max(0.0, now_s - last_s)
+        curve_joules = self._curve(now_s)
+        step_joules = curve_joules - (self._curve_joules if last_s != now_s else curve_joules)
+        self._curve_joules = curve_joules
+        return max(0.0, step_joules)

@@ -1,0 +1,141 @@
+"""A powercap tree in a folder, shaped like the kernel's, whose counters a test drives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RANGE_UJ = 262_143_328_850
+"""The usual range: 2^32 steps of 2^-14 J."""
+DRAM_RANGE_UJ = 65_712_999_613
+"""The usual range of dram on servers: 2^32 steps of 15.3 uJ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """What a zone of the tree is like.
+
+    Attributes:
+        name: what the zone calls itself: "package-0", "dram", "core", "uncore", "psys".
+        key: its directory, "intel-rapl:0", or "intel-rapl:0:2" for a child of the first.
+        raw_uj: where its counter stands, in microjoules.
+        range_uj: where its counter wraps; None writes no such file.
+        limit_w: its long-term power limit; None writes no constraint, as AMD's zones do.
+    """
+
+    name: str
+    key: str
+    raw_uj: int = 123_456_789_012
+    range_uj: int | None = RANGE_UJ
+    limit_w: float | None = 200.0
+
+
+DEFAULT_ZONES = (
+    Zone("package-0", "intel-rapl:0"),
+    Zone("core", "intel-rapl:0:0", limit_w=None),
+    Zone("uncore", "intel-rapl:0:1", limit_w=None),
+    Zone("dram", "intel-rapl:0:2", 23_456_789_012, DRAM_RANGE_UJ, limit_w=40.0),
+)
+
+
+class Powercap:
+    """The handle of a tree that `build_powercap` made; zones go by key, or by name if it is unique."""
+
+    def __init__(self, sysfs: Path, zones: Sequence[Zone]) -> None:
+        self.sysfs = sysfs
+        """The root to hand to carbontrack (`sysfs_path`)."""
+        self.zones: Mapping[str, Zone] = {zone.key: zone for zone in zones}
+        self._raw_uj: dict[str, float] = {zone.key: float(zone.raw_uj) for zone in zones}
+
+    def directory(self, zone: str) -> Path:
+        """The zone's real directory."""
+        key = self._key(zone)
+        control, *numbers = key.split(":")
+        nested = [":".join([control, *numbers[:depth]]) for depth in range(1, len(numbers) + 1)]
+        return self.sysfs.joinpath("devices", "virtual", "powercap", control, *nested)
+
+    def add_joules(self, zone: str, joules: float) -> None:
+        """Let the zone use energy; its counter wraps as hardware does."""
+        key = self._key(zone)
+        range_uj = self.zones[key].range_uj
+        raw_uj = self._raw_uj[key] + joules * 1e6
+        self.set_raw_uj(key, raw_uj % range_uj if range_uj else raw_uj)
+
+    def raw_uj(self, zone: str) -> int:
+        """Where the counter stands."""
+        return int(self._raw_uj[self._key(zone)])
+
+    def set_raw_uj(self, zone: str, raw_uj: float) -> None:
+        """Put the counter somewhere, as a reset does."""
+        key = self._key(zone)
+        self._raw_uj[key] = raw_uj
+        self._write(key, b"%d" % int(raw_uj))
+
+    def break_zone(self, zone: str, text: str = "") -> None:
+        """Let the zone show something that is no count, until `restore` or the next energy."""
+        self._write(self._key(zone), text.encode())
+
+    def remove(self, zone: str) -> None:
+        """Let the zone's counter vanish."""
+        (self.directory(zone) / "energy_uj").unlink()
+
+    def restore(self, zone: str) -> None:
+        """Bring the zone back, where its counter stands now."""
+        self.set_raw_uj(zone, self._raw_uj[self._key(zone)])
+
+    def _key(self, zone: str) -> str:
+        if zone in self.zones:
+            return zone
+        keys = [key for key, made in self.zones.items() if made.name == zone]
+        if len(keys) != 1:
+            raise KeyError(f"{zone!r} names {len(keys)} zones of {', '.join(self.zones)}")
+        return keys[0]
+
+    def _write(self, key: str, text: bytes) -> None:
+        # One pwrite of a fixed width over the old text: a reader with an open descriptor sees the
+        # old count or the new one, never half of each, and never an empty file.
+        path = self.directory(key) / "energy_uj"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(descriptor, text.ljust(19) + b"\n", 0)
+        finally:
+            os.close(descriptor)
+
+
+def build_powercap(path: Path, zones: Sequence[Zone] | None = None) -> Powercap:
+    """Build a tree under `path`, which becomes the root of sysfs.
+
+    Zones lie in devices/virtual/powercap, children inside their parents, and class/powercap links
+    to each of them, as in the kernel. Without `zones`: one package with core, uncore and dram.
+    """
+    tree = Powercap(Path(path), DEFAULT_ZONES if zones is None else zones)
+    links = tree.sysfs / "class" / "powercap"
+    links.mkdir(parents=True, exist_ok=True)
+    for zone in sorted(tree.zones.values(), key=lambda zone: zone.key.count(":")):
+        directory = tree.directory(zone.key)
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in _files(zone).items():
+            (directory / name).write_text(f"{text}\n")
+        tree.set_raw_uj(zone.key, zone.raw_uj)
+        for linked in (zone.key, zone.key.split(":")[0]):
+            target = directory if linked == zone.key else _control_directory(tree, linked)
+            if not (links / linked).is_symlink():
+                (links / linked).symlink_to(os.path.relpath(target, links))
+    return tree
+
+
+def _control_directory(tree: Powercap, control: str) -> Path:
+    return tree.sysfs / "devices" / "virtual" / "powercap" / control
+
+
+def _files(zone: Zone) -> dict[str, object]:
+    files: dict[str, object] = {"name": zone.name, "enabled": 0}
+    if zone.range_uj is not None:
+        files["max_energy_range_uj"] = zone.range_uj
+    if zone.limit_w is not None:
+        files["constraint_0_name"] = "long_term"
+        files["constraint_0_power_limit_uw"] = int(zone.limit_w * 1e6)
+        files["constraint_0_max_power_uw"] = int(zone.limit_w * 1e6)
+    return files
