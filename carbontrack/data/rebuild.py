@@ -43,6 +43,21 @@ CLOUD_COLUMNS = (
     *("electricitymaps_zone", "status", "latitude", "longitude", "pue", "pue_year", "pue_basis"),
     *("wue_l_per_kwh", "wue_year", "wue_basis"),
 )
+FIGURES = "zone,g_per_kwh,low_g_per_kwh,high_g_per_kwh,year,method,source"
+TABLES = {
+    "intensity.csv": FIGURES,
+    "intensity_direct.csv": FIGURES,
+    "intensity_marginal.csv": FIGURES,
+    "zones.csv": "zone,alpha3,kind,parent,supplied_like,name",
+    "cloud_regions.csv": "region,zone,direct_zone,live_zone,status,latitude,longitude,pue,pue_year,"
+    "pue_basis,wue_l_per_kwh,wue_year,wue_basis,name",
+    "cloud_providers.csv": "provider,pue,pue_year,pue_confidence,pue_source,wue_l_per_kwh,wue_year,"
+    "wue_confidence,wue_source,name",
+    "water.csv": "zone,l_per_kwh,with_reservoirs_l_per_kwh,with_reservoirs_low_l_per_kwh,"
+    "with_reservoirs_high_l_per_kwh,year,source",
+    "time_zones.csv": "time_zone,country",
+    "sources.csv": "source,licence,text",
+}
 
 Line = tuple[object, ...]
 
@@ -103,6 +118,7 @@ def subnational(pack: Pack) -> list[Line]:
         if estimate > direct:
             amount, method = estimate, "lifecycle_generation_estimated"
         low, high = pack.interval(parent, amount, year, extra)
+        low, high = min(low, direct), max(high, direct)
         if method == "lifecycle_generation_derived":  # the source leaves fuels out: a lower bound
             mean = float(pack.countries[parent]["gco2e_per_kwh"])
             high = max(high, pack.interval(parent, mean, int(pack.countries[parent]["year"]))[1])
@@ -231,41 +247,29 @@ def _plain(text: str) -> str:
     return text.replace(", ", " - ").replace(",", " ").strip()
 
 
-def write(name: str, columns: str, lines: Iterable[Line]) -> None:
+def write(target: Path, name: str, lines: Iterable[Line]) -> None:
     """One table; only the last column may hold a comma, so that a reader need not unquote."""
     texts = [[str(cell) for cell in line] for line in lines]
     for cells in texts:
-        wrong = [cell for cell in cells[:-1] if "," in cell] + [
-            cell for cell in cells if "\n" in cell
-        ]
-        if wrong:
-            raise SystemExit(f"{name}: {wrong} cannot stand in a plain table")
-    body = "".join(",".join(cells) + "\n" for cells in texts)
-    (HERE / name).write_text(f"{columns}\n{body}", encoding="utf-8", newline="\n")
+        if any("," in cell for cell in cells[:-1]) or any("\n" in cell for cell in cells):
+            raise SystemExit(f"{name}: {cells} cannot stand in a plain table")
+    body = "".join(",".join(cells) + "\n" for cells in [TABLES[name].split(","), *texts])
+    (target / name).write_text(body, encoding="utf-8", newline="\n")
 
 
-def main(root: Path) -> None:
-    """Write all tables beside this file."""
-    pack, figures = Pack(root), "zone,g_per_kwh,low_g_per_kwh,high_g_per_kwh,year,method,source"
-    write("intensity.csv", figures, national(pack) + subnational(pack))
-    write("intensity_direct.csv", figures, direct(pack))
-    write("intensity_marginal.csv", figures, marginal(pack))
-    write("zones.csv", "zone,alpha3,kind,parent,supplied_like,name", zones(pack))
-    columns = "region,zone,direct_zone,live_zone,status,latitude,longitude,pue,pue_year,pue_basis"
-    write(
-        "cloud_regions.csv", f"{columns},wue_l_per_kwh,wue_year,wue_basis,name", cloud_regions(pack)
-    )
-    columns = "provider,pue,pue_year,pue_confidence,pue_source"
-    write(
-        "cloud_providers.csv",
-        f"{columns},wue_l_per_kwh,wue_year,wue_confidence,wue_source,name",
-        providers(pack),
-    )
-    columns = "zone,l_per_kwh,with_reservoirs_l_per_kwh,with_reservoirs_low_l_per_kwh"
-    write("water.csv", f"{columns},with_reservoirs_high_l_per_kwh,year,source", water(pack))
-    write("time_zones.csv", "time_zone,country", time_zones())
+def main(root: Path, target: Path = HERE) -> None:
+    """Write all tables into `target`, from the pack at `root`."""
+    pack = Pack(root)
+    write(target, "intensity.csv", national(pack) + subnational(pack))
+    write(target, "intensity_direct.csv", direct(pack))
+    write(target, "intensity_marginal.csv", marginal(pack))
+    write(target, "zones.csv", zones(pack))
+    write(target, "cloud_regions.csv", cloud_regions(pack))
+    write(target, "cloud_providers.csv", providers(pack))
+    write(target, "water.csv", water(pack))
+    write(target, "time_zones.csv", time_zones())
     texts = [(number, licence, text) for (text, licence), number in pack.sources.items()]
-    write("sources.csv", "source,licence,text", texts)
+    write(target, "sources.csv", texts)
 
 
 if __name__ == "__main__":

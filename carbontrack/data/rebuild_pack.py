@@ -80,7 +80,9 @@ class Pack:
         factors = max(FACTOR_FLOOR, self.factor_spread.get(code, 0.0)) * amount
         terms = (2 * noise * amount, trend * age * amount, max(factors, extra))
         half: float = sum(term**2 for term in terms) ** 0.5
-        high = max(amount, min(amount + half, HIGHEST_G_PER_KWH))
+        high = amount + half
+        if amount < HIGHEST_G_PER_KWH:
+            high = min(high, HIGHEST_G_PER_KWH)
         return amount * amount / (amount + half), high
 
 

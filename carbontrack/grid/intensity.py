@@ -55,7 +55,9 @@ class Fixed:
         return self.intensity
 
     @classmethod
-    def of(cls, g_per_kwh: float, *, zone: str = "custom", source: str = "given by the user") -> Fixed:
+    def of(
+        cls, g_per_kwh: float, *, zone: str = "custom", source: str = "given by the user"
+    ) -> Fixed:
         """A bare figure in g CO2e/kWh, without an interval of its own.
 
         Raises:

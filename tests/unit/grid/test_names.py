@@ -1,0 +1,157 @@
+"""What a person writes is understood, or answered with what they may have meant."""
+
+import pytest
+
+from carbontrack.errors import UnknownRegion
+from carbontrack.grid import rows
+from carbontrack.grid.names import PROVIDERS, cloud_code, normalise
+
+
+def meant_by(name):
+    try:
+        return (normalise(name),)
+    except UnknownRegion as error:
+        return error.matches
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("FR", "FR"),
+        ("fr", "FR"),
+        (" fr ", "FR"),
+        ("fra", "FR"),
+        ("France", "FR"),
+        ("FRANCE", "FR"),
+        ("Deutschland", "DE"),
+        ("germany", "DE"),
+        ("USA", "US"),
+        ("United States of America", "US"),
+        ("UK", "GB"),
+        ("England", "GB"),
+        ("California", "US-CA"),
+        ("US-CA", "US-CA"),
+        ("us_ca", "US-CA"),
+        ("CA", "CA"),
+        ("CA-QC", "CA-QC"),
+        ("Québec", "CA-QC"),
+        ("quebec", "CA-QC"),
+        ("Côte d'Ivoire", "CI"),
+        ("Cote d’Ivoire", "CI"),
+        ("Ivory Coast", "CI"),
+        ("Trinidad and Tobago", "TT"),
+        ("日本", "JP"),
+        ("türkiye", "TR"),
+        ("Turkey", "TR"),
+        ("New Mexico", "US-NM"),
+        ("Washington", "US-WA"),
+        ("world", "WORLD"),
+        ("EU", "EU27"),
+        ("latam-caribbean", "LATAM_CARIBBEAN"),
+        ("aws:eu-west-3", "aws:eu-west-3"),
+        ("AWS:EU-WEST-3", "aws:eu-west-3"),
+        ("amazon:eu-west-3b", "aws:eu-west-3"),
+        ("us-east-1", "aws:us-east-1"),
+        ("us-east-1a", "aws:us-east-1"),
+        ("us-east1", "gcp:us-east1"),
+        ("us-east1-b", "gcp:us-east1"),
+        ("us-east", "ibm:us-east"),
+        ("gcp:europe-west9", "gcp:europe-west9"),
+        ("google:europe-west9-a", "gcp:europe-west9"),
+        ("azure:francecentral", "azure:francecentral"),
+        ("azure:France Central", "azure:francecentral"),
+        ("West Europe", "azure:westeurope"),
+        ("westeurope", "azure:westeurope"),
+        ("scaleway:fr-par-1", "scaleway:fr-par"),
+        ("ovh:GRA", "ovh:gra"),
+        ("digitalocean:nyc3", "digitalocean:nyc"),
+        ("alibaba:us-east-1", "alibaba:us-east-1"),
+    ],
+)
+def test_a_place_is_known_by_the_names_people_use(written, code):
+    """Codes, names in several languages, cloud regions and their zones, in any case."""
+    assert normalise(written) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "choices"),
+    [
+        ("Georgia", {"GE", "US-GA"}),
+        ("Korea", {"KR", "KP"}),
+        ("congo", {"CG", "CD"}),
+        ("Virgin Islands", {"VG", "VI"}),
+    ],
+)
+def test_a_name_of_several_places_is_an_error_that_lists_them(written, choices):
+    """Nothing is guessed between two places."""
+    with pytest.raises(UnknownRegion) as caught:
+        normalise(written)
+
+    assert set(caught.value.matches) == choices
+    assert all(choice in str(caught.value) for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [
+        ("Frnace", "FR"),
+        ("Germny", "DE"),
+        ("TX", "US-TX"),
+        ("aws:eu-west-9", "aws:eu-west-3"),
+        ("us-eats-1", "aws:us-east-1"),
+        ("Californa", "US-CA"),
+        ("azure:francecentrall", "azure:francecentral"),
+    ],
+)
+def test_a_near_miss_is_answered_with_what_was_meant(written, near):
+    """A misspelt place is never billed as another one; the error offers the right name."""
+    with pytest.raises(UnknownRegion) as caught:
+        normalise(written)
+
+    assert near in caught.value.matches
+    assert near in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["", " ", "XXX", "qqqqqqqq", "a,b", "FR,", "\nFR", "aws:", ":", "aws:fr\n", None, 3]
+)
+def test_what_is_no_place_is_an_error(written):
+    """Nonsense, separators and other types are refused; nothing is read into them."""
+    if written == "\nFR":
+        assert normalise(written) == "FR"  # space around a name is not part of it
+        return
+    with pytest.raises(UnknownRegion):
+        normalise(written)
+
+
+def test_every_code_of_the_tables_is_its_own_name():
+    """Normalising is idempotent over all that the tables hold."""
+    for table, key in (("zones", "zone"), ("cloud_regions", "region")):
+        for row in rows.rows(table):
+            assert normalise(row[key]) == row[key]
+            assert normalise(row[key].lower()) == row[key]
+
+
+def test_every_alias_names_known_places():
+    """No alias leads nowhere, and each leads where it says or to a choice that holds it."""
+    for alias in rows.rows("aliases"):
+        assert rows.row("zones", alias["zone"]), alias
+        assert alias["zone"] in meant_by(alias["name"])
+
+
+def test_every_country_is_known_by_its_english_name():
+    """The names of ISO 3166, as the tables write them."""
+    for row in rows.rows("zones"):
+        if row["kind"] == "country" and row["name"] != "Georgia":
+            assert normalise(row["name"]) == row["zone"]
+
+
+def test_every_provider_of_the_tables_is_searched():
+    """A bare region's name is looked for at every provider."""
+    assert {row["region"].partition(":")[0] for row in rows.rows("cloud_regions")} == set(PROVIDERS)
+
+
+def test_an_unknown_cloud_region_has_no_code():
+    """Asked by a machine, not by a person: no error, just nothing."""
+    assert cloud_code("aws", "mars-north-1") is None
+    assert cloud_code("nobody", "us-east-1") is None
