@@ -26,6 +26,7 @@ __all__ = [
     "Settings",
     "child_environ",
     "cloud_hints",
+    "dumb_terminal",
     "load",
     "no_color",
     "parent_id",
@@ -213,9 +214,12 @@ def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
     return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
 
 
-def child_environ(record_id: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Copy the environment for a child whose runs belong to the span `record_id`."""
-    return {**(os.environ if environ is None else environ), PARENT_ID: record_id}
+def child_environ(
+    record_id: str | None, environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Copy the environment for a child whose records belong to the span `record_id`, if any."""
+    copied = dict(os.environ if environ is None else environ)
+    return copied if record_id is None else {**copied, PARENT_ID: record_id}
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:
@@ -229,6 +233,10 @@ def tz(environ: Mapping[str, str] | None = None) -> str | None:
 
 
 def no_color(environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether the terminal's owner wants plain text: NO_COLOR is set, or TERM is dumb."""
-    environ = os.environ if environ is None else environ
-    return bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
+    """Tell whether the reader wants no colours (https://no-color.org)."""
+    return bool((os.environ if environ is None else environ).get("NO_COLOR"))
+
+
+def dumb_terminal(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether the terminal, if there is one, cannot move its cursor."""
+    return (os.environ if environ is None else environ).get("TERM", "") in {"", "dumb"}

@@ -100,17 +100,21 @@ def grams_from(joules: float, g_per_kwh: float) -> float:
     return joules / JOULES_PER_KWH * g_per_kwh
 
 
-def format_grams(grams: float) -> str:
-    """Grams in a unit that leaves one to three digits before the point: "3.21 mg"."""
+def format_grams(grams: float, *, like: float | None = None) -> str:
+    """Grams in a unit that leaves one to three digits before the point: "3.21 mg".
+
+    With `like`, the unit is the one that so many grams would have: an interval and the figure in
+    it are then in one unit. The same holds for joules.
+    """
     steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"), (1e-6, "µg"))
-    return _scaled(grams, steps)
+    return _scaled(grams, steps, like)
 
 
-def format_joules(joules: float) -> str:
+def format_joules(joules: float, *, like: float | None = None) -> str:
     """Energy as people say it: joules below a watt-hour, watt-hours above: "812 J", "1.35 kWh"."""
-    if abs(joules) < 3600.0:
-        return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
-    return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")))
+    if abs(joules if like is None else like) < 3600.0:
+        return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")), like)
+    return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")), like)
 
 
 def format_watts(watts: float) -> str:
@@ -131,12 +135,12 @@ def format_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def _scaled(amount: float, steps: tuple[tuple[float, str], ...]) -> str:
-    size = abs(amount)
+def _scaled(amount: float, steps: tuple[tuple[float, str], ...], like: float | None = None) -> str:
+    size = abs(amount if like is None else like)
     # 0.9995 of a step already prints as 1.00 of it with three digits
     factor, unit = next(((f, u) for f, u in steps if size >= 0.9995 * f), steps[-1])
     value = amount / factor
     if value == 0.0:
-        return f"0 {unit if size else steps[-1][1]}"
+        return f"0 {unit}"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f} {unit}"

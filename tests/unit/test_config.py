@@ -375,5 +375,7 @@ def test_small_facts_of_the_environment() -> None:
     assert config.tz({}) is None
     assert config.tz({"TZ": ":Europe/Paris"}) == "Europe/Paris"
     assert config.no_color({"NO_COLOR": "1"})
-    assert config.no_color({"TERM": "dumb"})
     assert not config.no_color({"NO_COLOR": ""})
+    assert config.dumb_terminal({})
+    assert config.dumb_terminal({"TERM": "dumb"})
+    assert not config.dumb_terminal({"TERM": "xterm-256color"})

@@ -1,0 +1,68 @@
+"""The command line: one module for each command, loaded only when it is asked for.
+
+A command's module has `add_parser(subparsers)`, which sets `func=run`, and `run(args) -> int`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from importlib import import_module
+
+from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.version import VERSION
+
+COMMANDS = {
+    "run": "measure any command, and pass its exit code through",
+    "doctor": "show what is measured here, how, and what would make it better",
+}
+"""Every command and its line of help; the module `carbontrack.cli.<command>` does it."""
+
+USAGE = 2
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code: 0 fine, 1 not, 2 bad usage."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(given).parse_args(given)
+        return int(args.func(args))
+    except SystemExit as end:  # argparse has printed its help or its complaint
+        return end.code if isinstance(end.code, int) else USAGE
+    except CarbontrackError as error:
+        print(f"carbontrack: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _parser(given: Sequence[str]) -> ArgumentParser:
+    asked = given[0] if given else "--help"
+    parser = ArgumentParser(
+        prog="carbontrack",
+        description="What did this code emit, how is that known, and how far may it be off?",
+        epilog="`carbontrack COMMAND --help` tells more of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"carbontrack {VERSION}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, line in COMMANDS.items():
+        if name == asked:
+            import_module(f"carbontrack.cli.{name}").add_parser(commands)
+        else:
+            commands.add_parser(name, help=line)
+    if not given:
+        parser.print_help(sys.stderr)
+        parser.exit(USAGE)
+    if not asked.startswith("-") and asked not in COMMANDS:
+        from carbontrack.settings import nearest
+
+        parser.error(f"there is no command {asked!r}{nearest(asked, COMMANDS)}")
+    return parser

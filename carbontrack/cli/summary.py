@@ -1,0 +1,109 @@
+"""A record in a few lines that a person enjoys reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from carbontrack.budget import Verdict
+from carbontrack.equivalents import compare
+from carbontrack.records import Record
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+
+_PLACE = {
+    "argument": "as given",
+    "environment": "from the environment",
+    "config": "from the settings",
+    "cloud": "from the cloud's own variables",
+    "metadata": "from the cloud's metadata",
+    "timezone": "from the time zone",
+    "unknown": "the place is unknown; name it with --region",
+}
+_WELL_OBSERVED = 0.99
+
+
+def headline(record: Record) -> str:
+    """What ran, for how long, and what went wrong."""
+    parts = [record.name]
+    if record.duration_s is not None:
+        parts.append(format_seconds(record.duration_s))
+    return ", ".join([*parts, record.error] if record.error else parts)
+
+
+def rows(
+    record: Record, *, outputs: Sequence[str] = (), verdict: Verdict | None = None
+) -> list[tuple[str, str]]:
+    """The summary as labels and texts."""
+    found = [("energy", _energy(record)), ("emissions", _emissions(record))]
+    comparison = compare(energy_joules=_joules(record.energy_kwh), emissions_g=record.emissions_g)
+    if comparison is not None:
+        found.append(("about", comparison.text))
+    found.append(("how", ", ".join(_how(record)) or "no meter answered"))
+    if record.intensity_g_per_kwh is not None:
+        found.append(("grid", _grid(record)))
+    if verdict is not None:
+        found.append(("budget", verdict.text))
+    if outputs:
+        found.append(("record", ", ".join(outputs)))
+    return found
+
+
+def _joules(kwh: float | None) -> float | None:
+    return None if kwh is None else kwh * JOULES_PER_KWH
+
+
+def _energy(record: Record) -> str:
+    joules = _joules(record.energy_kwh)
+    if joules is None:
+        return "unknown"
+    low, high = _joules(record.energy_low_kwh), _joules(record.energy_high_kwh)
+    text = format_joules(joules)
+    if low is not None and high is not None:
+        text += _interval(format_joules(low, like=joules), format_joules(high, like=joules))
+    return text + (f", PUE {record.pue:g} included" if record.pue not in (None, 1.0) else "")
+
+
+def _emissions(record: Record) -> str:
+    grams, low, high = record.emissions_g, record.emissions_low_g, record.emissions_high_g
+    if grams is None:
+        return "unknown"
+    text = f"{format_grams(grams)} CO2e"
+    if low is None or high is None:
+        return text
+    return text + _interval(format_grams(low, like=grams), format_grams(high, like=grams))
+
+
+def _interval(low: str, high: str) -> str:
+    number, _, _unit = low.partition(" ")
+    return f"  ({number} to {high})"
+
+
+def _how(record: Record) -> Iterator[str]:
+    if record.cpu_basis is not None:
+        link = "on" if record.cpu_basis == "measured" else "from"
+        tdp = f" (TDP {record.cpu_tdp_w:g} W)" if record.cpu_tdp_w is not None else ""
+        yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown model'}{tdp}"
+    if record.gpu_basis is not None:
+        models = f" ({record.gpu_models.replace(';', ', ')})" if record.gpu_models else ""
+        yield f"GPU {record.gpu_basis}{models}"
+    if record.ram_basis is not None:
+        size = f" ({record.ram_gib:.0f} GiB)" if record.ram_gib is not None else ""
+        yield f"memory {record.ram_basis}{size}"
+    if record.scope == "machine":
+        yield "all of the machine"
+    elif record.cpu_share is not None:
+        yield f"{_percent(record.cpu_share)} of the machine's CPU energy"
+    if record.coverage is not None and record.coverage < _WELL_OBSERVED:
+        yield f"observed {_percent(record.coverage)} of the time"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2g} %" if share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def _grid(record: Record) -> str:
+    year = f" in {record.intensity_year}" if record.intensity_year else ""
+    place = _PLACE.get(record.region_basis or "", record.region_basis)
+    text = f"{record.region}, {record.intensity_g_per_kwh:.0f} g CO2e/kWh{year}"
+    if record.intensity_source:
+        text += f" ({record.intensity_source})"
+    return f"{text}; {place}" if place else text

@@ -1,0 +1,82 @@
+"""What a command may print on: a terminal, a pipe or a file, wide or narrow, in any encoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from carbontrack.config import dumb_terminal, no_color
+
+_PLAIN = str.maketrans({"µ": "u", "·": "-", "–": "-", "—": "-", "…": "...", "×": "x", "₂": "2"})
+_BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[22m"
+_WIDEST = 100
+
+
+class Terminal:
+    """A stream with what is known of the person, or the program, at its other end."""
+
+    def __init__(self, stream: TextIO, *, environ: Mapping[str, str] | None = None) -> None:
+        self.stream = stream
+        self.moves_cursor = _is_terminal(stream) and not dumb_terminal(environ)
+        self.colour = self.moves_cursor and not no_color(environ)
+        self.encoding = getattr(stream, "encoding", None) or "ascii"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines; 80 by 24 where nobody knows."""
+        try:
+            columns, lines = os.get_terminal_size(self.stream.fileno())
+        except (OSError, ValueError):
+            return 80, 24
+        return columns or 80, lines or 24
+
+    def say(self, text: str) -> None:
+        """Print a text; a stream that is closed or full is not our program's end."""
+        try:
+            self.stream.write(self.fit(text))
+            self.stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def fit(self, text: str) -> str:
+        """The text in characters that the encoding has."""
+        try:
+            text.encode(self.encoding)
+        except UnicodeEncodeError:
+            plain = text.translate(_PLAIN)
+            return plain.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return text
+
+    def bold(self, text: str) -> str:
+        """The text, to stand out."""
+        return f"{_BOLD}{text}{_END}" if self.colour else text
+
+    def dim(self, text: str) -> str:
+        """The text, to stand back."""
+        return f"{_DIM}{text}{_END}" if self.colour else text
+
+    def table(self, rows: Sequence[tuple[str, str]]) -> str:
+        """Labels and texts in two columns, the texts wrapped to the width of the terminal."""
+        from textwrap import wrap
+
+        margin = 4 + max((len(label) for label, _ in rows), default=0)
+        width = max(20, min(self.size[0], _WIDEST) - margin)
+        lines = []
+        for label, text in rows:
+            for number, part in enumerate(wrap(printable(text), width, break_on_hyphens=False)):
+                head = (label if number == 0 else "").ljust(margin - 4)
+                lines.append(f"  {self.dim(head)}  {part}")
+        return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """The text without what would move a cursor or ring a bell."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):  # no stream at all, or a closed one
+        return False

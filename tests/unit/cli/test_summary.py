@@ -1,0 +1,131 @@
+"""What a person reads after a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from carbontrack.budget import Budget
+from carbontrack.cli.summary import headline, rows
+from carbontrack.records import Record
+
+WHOLE: dict[str, Any] = {
+    "record_id": "r-1",
+    "run_id": "r",
+    "name": "train.py",
+    "started_at": "2026-01-01T00:00:00.000000Z",
+    "ended_at": "2026-01-01T00:00:21.400000Z",
+    "duration_s": 21.4,
+    "energy_kwh": 1.35e-3,
+    "energy_low_kwh": 0.92e-3,
+    "energy_high_kwh": 1.81e-3,
+    "emissions_g": 0.0662,
+    "emissions_low_g": 0.044,
+    "emissions_high_g": 0.0901,
+    "region": "FR",
+    "region_basis": "timezone",
+    "intensity_g_per_kwh": 49.04,
+    "intensity_source": "Ember (2026)",
+    "intensity_year": 2025,
+    "pue": 1.0,
+    "basis": "modelled",
+    "cpu_basis": "modelled",
+    "ram_basis": "modelled",
+    "scope": "process",
+    "cpu_share": 0.62,
+    "coverage": 1.0,
+    "cpu_model": "AMD EPYC 7B13",
+    "cpu_tdp_w": 225.0,
+    "ram_gib": 16.0,
+}
+
+
+def record(**columns: Any) -> Record:
+    return Record(**{**WHOLE, **columns})
+
+
+def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
+    """Everything a reader needs to believe or doubt the number stands in a few lines."""
+    found = dict(rows(record(), outputs=("emissions.csv",)))
+
+    assert found == {
+        "energy": "1.35 Wh  (0.92 to 1.81 Wh)",
+        "emissions": "66.2 mg CO2e  (44.0 to 90.1 mg)",
+        "about": "5.6 prompts to an AI assistant (Elsworth et al. 2025)",
+        "how": (
+            "CPU modelled from AMD EPYC 7B13 (TDP 225 W), memory modelled (16 GiB), "
+            "62 % of the machine's CPU energy"
+        ),
+        "grid": "FR, 49 g CO2e/kWh in 2025 (Ember (2026)); from the time zone",
+        "record": "emissions.csv",
+    }
+
+
+def test_a_headline_names_the_command_its_time_and_its_trouble() -> None:
+    """A failed run says so in the first line."""
+    assert headline(record()) == "train.py, 21.4 s"
+    assert headline(record(error="exit code 3")) == "train.py, 21.4 s, exit code 3"
+    assert headline(record(duration_s=None)) == "train.py"
+
+
+def test_measured_parts_are_told_from_modelled_ones() -> None:
+    """A measured CPU beside a modelled memory is not a measured run."""
+    found = dict(
+        rows(
+            record(
+                cpu_basis="measured",
+                cpu_tdp_w=None,
+                gpu_basis="measured",
+                gpu_models="NVIDIA H100;NVIDIA H100",
+                scope="machine",
+            )
+        )
+    )
+
+    assert found["how"] == (
+        "CPU measured on AMD EPYC 7B13, GPU measured (NVIDIA H100, NVIDIA H100), "
+        "memory modelled (16 GiB), all of the machine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "label", "text"),
+    [
+        ({"energy_kwh": None}, "energy", "unknown"),
+        ({"emissions_g": None}, "emissions", "unknown"),
+        ({"energy_low_kwh": None}, "energy", "1.35 Wh"),
+        ({"pue": 1.2}, "energy", "1.35 Wh  (0.92 to 1.81 Wh), PUE 1.2 included"),
+        ({"emissions_high_g": None}, "emissions", "66.2 mg CO2e"),
+        ({"region": "WORLD", "region_basis": "unknown", "intensity_year": None}, "grid",
+         "WORLD, 49 g CO2e/kWh (Ember (2026)); the place is unknown; name it with --region"),
+        ({"cpu_basis": None, "ram_basis": None, "cpu_share": None}, "how", "no meter answered"),
+        ({"cpu_model": None, "cpu_basis": "assumed", "cpu_tdp_w": None, "ram_basis": None,
+          "cpu_share": 0.004}, "how",
+         "CPU assumed from an unknown model, 0.4 % of the machine's CPU energy"),
+        ({"coverage": 0.5, "ram_basis": None, "scope": "machine"}, "how",
+         "CPU modelled from AMD EPYC 7B13 (TDP 225 W), all of the machine, "
+         "observed 50 % of the time"),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_said_or_left_out(
+    columns: dict[str, Any], label: str, text: str
+) -> None:
+    """Unknown is a word, never a zero."""
+    assert dict(rows(record(**columns)))[label] == text
+
+
+def test_a_budget_and_its_verdict_have_a_line() -> None:
+    """Who sets a limit wants to see what was used of it."""
+    verdict = Budget.of("50 mg").check(record())
+
+    found = dict(rows(record(), verdict=verdict))
+
+    assert found["budget"] == "not surely within budget: 66.2 mg CO2e of 50.0 mg CO2e"
+
+
+def test_without_energy_there_is_no_comparison_and_no_grid_line() -> None:
+    """Nothing is compared with nothing."""
+    empty = record(energy_kwh=None, emissions_g=None, intensity_g_per_kwh=None)
+
+    assert [label for label, _ in rows(empty)] == ["energy", "emissions", "how"]

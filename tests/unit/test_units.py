@@ -1,0 +1,115 @@
+"""Quantities as text, in both directions."""
+
+from __future__ import annotations
+
+import pytest
+
+from carbontrack.errors import QuantityError
+from carbontrack.units import (
+    format_grams,
+    format_joules,
+    format_seconds,
+    format_watts,
+    grams_from,
+    kwh_from,
+    parse_quantity,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount"),
+    [
+        ("5 g", "emissions", 5.0),
+        ("5g", "emissions", 5.0),
+        (" 2.5 kg CO2e ", "emissions", 2500.0),
+        ("3 mg CO2", "emissions", 0.003),
+        ("7 µg", "emissions", 7e-6),
+        ("7 μg", "emissions", 7e-6),
+        ("1 T", "emissions", 1e6),
+        ("120 J", "energy", 120.0),
+        ("1e3 mJ", "energy", 1.0),
+        ("1 MJ", "energy", 1e6),
+        ("0.4 kWh", "energy", 1.44e6),
+        (".5 kwh", "energy", 1.8e6),
+        ("2 mWh", "energy", 7.2),
+        ("0 J", "energy", 0.0),
+    ],
+)
+def test_what_people_write_is_a_quantity(text: str, kind: str, amount: float) -> None:
+    """Number and unit, with the case where it matters."""
+    found = parse_quantity(text)
+
+    assert (found.kind, found.amount) == (kind, pytest.approx(amount))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("5", "a number and a unit"),
+        ("", "a number and a unit"),
+        ("five g", "a number and a unit"),
+        ("5 bananas", "unknown unit 'bananas'; units are"),
+        ("5 mwh", "did you mean mWh or MWh"),
+        ("-1 g", "zero or more"),
+        ("1e999 g", "finite"),
+        ("5 J CO2e", "mixes"),
+    ],
+)
+def test_what_is_no_quantity_is_refused(text: str, says: str) -> None:
+    """The message says what would be one."""
+    with pytest.raises(QuantityError, match=says):
+        parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("grams", "text"),
+    [
+        (0.0, "0 µg"),
+        (3.21e-3, "3.21 mg"),
+        (0.99949, "999 mg"),
+        (0.9995, "1.00 g"),
+        (12.34, "12.3 g"),
+        (99.96, "100 g"),
+        (2.5e6, "2.50 t"),
+        (-0.5, "-500 mg"),
+    ],
+)
+def test_grams_have_one_to_three_digits_before_the_point(grams: float, text: str) -> None:
+    """Three digits in all, whatever the size."""
+    assert format_grams(grams) == text
+
+
+def test_joules_turn_into_watt_hours_where_people_count_in_them() -> None:
+    """Below a watt-hour in joules, above in watt-hours."""
+    assert format_joules(3599) == "3.60 kJ"
+    assert format_joules(3600) == "1.00 Wh"
+    assert format_joules(4.86e6) == "1.35 kWh"
+    assert format_joules(0.0) == "0 µJ"
+
+
+def test_an_interval_is_in_the_unit_of_its_figure() -> None:
+    """0.92 to 1.81 Wh, rather than 3.31 kJ to 1.81 Wh."""
+    assert format_joules(3312, like=4860) == "0.92 Wh"
+    assert format_joules(0.0, like=4860) == "0 Wh"
+    assert format_grams(0.9, like=1.2) == "0.90 g"
+    assert format_grams(1200, like=0.5) == "1200000 mg"
+
+
+def test_power_and_time_read_as_people_say_them() -> None:
+    """Watts with three digits; seconds, then minutes, then hours."""
+    assert format_watts(35.21) == "35.2 W"
+    assert format_watts(0.0) == "0 mW"
+    seconds = [0.38, 21.44, 59.96, 185, 7800]
+    assert [format_seconds(s) for s in seconds] == [
+        "380 ms",
+        "21.4 s",
+        "1 min 00 s",
+        "3 min 05 s",
+        "2 h 10 min",
+    ]
+
+
+def test_a_kilowatt_hour_is_3600_kilojoules() -> None:
+    """The definition, and the grams that follow from it."""
+    assert kwh_from(3.6e6) == 1.0
+    assert grams_from(1.8e6, 50.0) == 25.0
