@@ -86,8 +86,9 @@ def resolve(
 ) -> Region:
     """The place of this machine: what is given, else its cloud, else its time zone, else unknown.
 
-    `environ_hints` holds the variables named by `HINTS`, as far as they are set; `tz` is the value
-    of `TZ`. No step asks a network. A place that was only found, and for which no table has a
+    `environ_hints` holds the variables named by `HINTS`, as far as they are set; None leaves out
+    whatever clouds say, their firmware included. `tz` is the value of `TZ`. No step asks a network.
+    A place that was only found, and for which no table has a
     figure, is unknown: nobody is asked to mend what nobody has written.
 
     Raises:
@@ -95,9 +96,10 @@ def resolve(
     """
     if region is not None:
         return of(region, basis=region_basis)
-    hints = environ_hints or {}
-    vendor = _vendor(sysfs / "class" / "dmi" / "id")
-    cloud = _from_cloud(hints, vendor, platform)
+    cloud = None
+    if environ_hints is not None:
+        vendor = _vendor(sysfs / "class" / "dmi" / "id")
+        cloud = _from_cloud(environ_hints, vendor, platform)
     if cloud is not None and cloud.cloud_region:
         return cloud
     here = _from_time_zone(tz, etc) or Region(WORLD, "unknown")

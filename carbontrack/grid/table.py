@@ -21,9 +21,10 @@ _TABLE: dict[str, str] = {
 def lookup(region: str, *, method: Method = "lifecycle") -> GridIntensity:
     """The yearly intensity of a place: "FR", "California", "aws:eu-west-3".
 
-    `method` is "lifecycle" by default, the basis of every national figure; "direct" gives stack
-    emissions, "marginal" what one more kWh causes (US subregions only). The answer's own `method`
-    says exactly what is counted; a few zones have only a direct figure, and it says so.
+    The answer's `zone` is the place's code; its `source` also names the grid that a cloud region
+    stands in. `method` is "lifecycle" by default, the basis of every national figure; "direct"
+    gives stack emissions, "marginal" what one more kWh causes (US subregions only). The answer's
+    own `method` says exactly what is counted; a few zones have only a direct figure.
 
     Raises:
         UnknownRegion: no table knows the place, or its name means several; `matches` names them.
@@ -40,12 +41,13 @@ def _lookup(region: str, method: str) -> GridIntensity:
     found = next(filter(None, (rows.row(_TABLE[method], z) for z in _zones(place, method))), None)
     if found is None:
         raise NoIntensity(_why_none(place, method))
+    grid = "" if found["zone"] == place else f" (the grid of {found['zone']})"
     return GridIntensity(
-        zone=found["zone"],
+        zone=place,
         g_per_kwh=float(found["g_per_kwh"]),
         low_g_per_kwh=float(found["low_g_per_kwh"]),
         high_g_per_kwh=float(found["high_g_per_kwh"]),
-        source=rows.source(found["source"]),
+        source=f"{rows.source(found['source'])}{grid}",
         year=int(found["year"]),
         method=found["method"],
     )

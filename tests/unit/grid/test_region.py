@@ -143,6 +143,15 @@ def test_firmware_names_the_provider_but_no_region(machine, file, text, provider
     assert place.pue is not None
 
 
+def test_clouds_can_be_left_out(machine):
+    """cloud="none": the firmware is not believed either."""
+    dmi(machine, sys_vendor="Amazon EC2")
+
+    place = resolve(sysfs=machine / "sys", etc=machine / "etc", tz="Europe/Paris")
+
+    assert place == Region("FR", "timezone")
+
+
 @pytest.mark.parametrize("code", ["mars-1", "", "FR", "us-east-1\n,x"])
 def test_an_unknown_region_in_a_clouds_variable_is_passed_over(machine, code):
     """Nobody wrote it for us, so it is no error."""
@@ -219,7 +228,7 @@ def test_the_source_of_a_region_is_its_tables_figure():
     """A table's figure never changes while a run lasts."""
     source = intensity_for(Region("aws:eu-west-3", "cloud"))
 
-    assert source.intensity == lookup("FR")
+    assert source.intensity == lookup("aws:eu-west-3")
     assert source.constant
 
 

@@ -15,10 +15,17 @@ def test_a_look_up_is_answered_from_memory_the_second_time():
     assert lookup("FR") is lookup("FR")
 
 
-def test_a_cloud_region_is_answered_with_the_zone_it_stands_in():
-    """The figure of a cloud region names the grid it was taken from."""
-    assert lookup("aws:eu-west-3") == lookup("FR")
-    assert lookup("aws:us-west-1") == lookup("US-CAMX")
+def figure(region, **how):
+    found = lookup(region, **how)
+    return found.g_per_kwh, found.low_g_per_kwh, found.high_g_per_kwh, found.year
+
+
+def test_a_cloud_region_is_answered_with_the_grid_it_stands_in():
+    """The figure of a cloud region is its zone's, and the source names that zone."""
+    assert figure("aws:eu-west-3") == figure("FR")
+    assert figure("aws:us-west-1") == figure("US-CAMX")
+    assert lookup("us-west-1a").zone == "aws:us-west-1"
+    assert lookup("us-west-1a").source == lookup("US-CAMX").source + " (the grid of US-CAMX)"
 
 
 def test_a_known_place_without_data_names_what_could_be_given_instead():
@@ -41,9 +48,9 @@ def test_an_unknown_method_is_refused():
 
 def test_a_direct_figure_of_a_cloud_region_prefers_the_providers_own():
     """Google publishes one per region; Amazon's region falls back to its zone, then country."""
-    assert lookup("gcp:europe-west9", method="direct").zone == "gcp:europe-west9"
-    assert lookup("aws:ap-southeast-2", method="direct").zone == "AU-NSW"
-    assert lookup("aws:eu-west-3", method="direct").zone == "FR"
+    assert figure("gcp:europe-west9", method="direct")[0] == 16.3
+    assert figure("aws:ap-southeast-2", method="direct") == figure("AU-NSW")
+    assert figure("aws:eu-west-3", method="direct") == figure("FR", method="direct")
 
 
 def test_a_zone_with_only_a_direct_figure_says_so():
