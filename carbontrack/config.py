@@ -159,25 +159,12 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> Path:
     return find("carbontrack", appauthor=False)
 
 
-_CLOUD_VARIABLES = (
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "GOOGLE_CLOUD_REGION",
-    "FUNCTION_REGION",
-    "CLOUD_ML_REGION",
-    "AZURE_REGION",
-    "OCI_RESOURCE_PRINCIPAL_REGION",
-    "FC_REGION",
-)
-
-
 def cloud_hints(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Collect what clouds' own variables say of the region, by variable name, in our order.
+    """Collect what clouds' own variables say, by name, for `carbontrack.grid.region` to judge."""
+    from carbontrack.grid.region import HINTS
 
-    They are hints: AWS_DEFAULT_REGION on a laptop names where its owner's servers stand.
-    """
     environ = os.environ if environ is None else environ
-    found = ((name, environ.get(name, "").strip()) for name in _CLOUD_VARIABLES)
+    found = ((name, environ.get(name, "").strip()) for name in HINTS)
     return {name: text for name, text in found if text}
 
 

@@ -363,7 +363,7 @@ def test_a_strange_parent_is_no_parent(text: str) -> None:
 
 def test_hints_of_clouds_are_handed_on_as_they_are() -> None:
     """Judging them is the region's task; an empty one is none."""
-    environ = {"AWS_REGION": "eu-west-3", "AZURE_REGION": " ", "HOME": "/root"}
+    environ = {"AWS_REGION": "eu-west-3", "REGION_NAME": " ", "HOME": "/root"}
 
     assert config.cloud_hints(environ) == {"AWS_REGION": "eu-west-3"}
 
