@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import Joules, Machine, Sums, sub_joules
+from carbontrack.ledger import Joules, Machine, Sums
 from carbontrack.records import BASES, COMPONENTS, Basis, Component
 from carbontrack.units import kwh_from
 
@@ -28,13 +28,22 @@ class MeterFacts(NamedTuple):
     stands_in: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How a span went: its ends in the machine's ledger, its length, and the gaps in between."""
+class Course(NamedTuple):
+    """How a span, or a window of summed calls, went.
+
+    Attributes:
+        start, end: its ends in the machine's ledger.
+        length_s: from its beginning to its end.
+        duration_s: for how much of that it was running; the same for a span.
+        machine_j: what each meter counted for the whole machine while it was running.
+        max_gap_s: the longest time between two readings; None where there was none.
+    """
 
     start: Machine
     end: Machine
+    length_s: float
     duration_s: float
+    machine_j: Joules
     max_gap_s: float | None
 
 
@@ -59,10 +68,10 @@ def parts_of(
     parts = []
     for place, meter in enumerate(meters):
         joules = sums.ours_j[place] if place < len(sums.ours_j) else 0.0
-        if _too_short(course.duration_s, joules, meter.resolution_s):
+        if _too_short(course.length_s, joules, meter.resolution_s):
             power_w = powers_w[place] if place < len(powers_w) else None
-            machine_j = _at(course.end.energy_j, place) - _at(course.start.energy_j, place)
-            share = joules / machine_j if machine_j > 0.0 else 1.0
+            machine_j = _at(course.machine_j, place)
+            share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
                 parts.append(Part(meter, power_w * course.duration_s * share, _modelled(meter)))
         elif joules > 0.0 or _observed_s(course, place) > 0.0:
@@ -70,10 +79,10 @@ def parts_of(
     return parts
 
 
-def _too_short(duration_s: float, joules: float, resolution_s: float) -> bool:
-    if duration_s < resolution_s:
+def _too_short(length_s: float, joules: float, resolution_s: float) -> bool:
+    if length_s < resolution_s:
         return True
-    return joules <= 0.0 and duration_s < 3.0 * resolution_s
+    return joules <= 0.0 and length_s < 3.0 * resolution_s
 
 
 def _modelled(meter: MeterFacts) -> Basis:
@@ -139,7 +148,7 @@ def energy_figures(
 def _machine_figures(
     parts: Sequence[Part], course: Course, meters: Sequence[MeterFacts]
 ) -> dict[str, Any]:
-    machine_j: Joules = sub_joules(course.end.energy_j, course.start.energy_j)
+    machine_j = course.machine_j
     places = {meter.id: place for place, meter in enumerate(meters)}
     whole_j = 0.0
     for part in parts:
@@ -204,14 +213,14 @@ def quality_figures(course: Course, meters: Sequence[MeterFacts]) -> dict[str, A
     gap_s = course.max_gap_s
     return {
         "coverage": _coverage(course, meters),
-        "max_gap_s": None if gap_s is None else min(gap_s, course.duration_s),
+        "max_gap_s": None if gap_s is None else min(gap_s, course.length_s),
         "missed_reads": end.missed - start.missed,
         "faults": ";".join(f"{code}:{times}" for code, times in sorted(faults.items())) or None,
     }
 
 
 def _coverage(course: Course, meters: Sequence[MeterFacts]) -> float | None:
-    length_s = course.duration_s + course.end.suspended_s - course.start.suspended_s
+    length_s = course.length_s + course.end.suspended_s - course.start.suspended_s
     if length_s <= 0.0 or not meters:
         return None
     stood_in: dict[Component, float] = {}

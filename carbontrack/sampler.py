@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
@@ -32,6 +33,22 @@ POWER_WINDOW_S = 0.05
 """The last known power is the mean over at least this long, fifty refreshes of a RAPL counter."""
 
 _log = logging.getLogger("carbontrack")
+
+
+class CallPool(Protocol):
+    """What the sampler's tick does for decorated calls; `carbontrack.pool` holds the real one."""
+
+    def settle(self) -> None:
+        """Share out what was set aside since the last time; the sampler's lock is held."""
+        ...
+
+    def write_due_rows(self) -> None:
+        """Write what is due; the sampler's lock is not held."""
+        ...
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        ...
 
 
 class Sampler:
@@ -58,20 +75,21 @@ class Sampler:
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
         self.leaves = 0
         """Open spans that hold no open span; changed only with the lock held."""
-        self.under_way: dict[int, object] = {}
+        self.under_way: dict[int, Any] = {}
         """Decorated calls that are being made now, by identity."""
-        self.settlers: list[Callable[[float], None]] = []
-        """Called at each tick with the lock held, after the meters have been read."""
-        self.after_ticks: list[Callable[[float], None]] = []
-        """Called at each tick without the lock; here records may be written."""
+        self.pool: CallPool | None = None
+        """What shares energy out among decorated calls; there once there are any."""
         self.epoch = 0
         """Rises in a child process after a fork; what was open before is the parent's."""
+        self.forked_awake = False
+        """In a child process: whether something was open in the parent at the fork."""
         self._interval_s = interval_s
         self._usage = usage
         self._bank = Bank(self.meters)
         self._machine = Machine(self.clock.monotonic_s())
         self._books: list[Book] = []
-        self._components: tuple[Component, ...] = ()
+        self.components: tuple[Component, ...] = ()
+        """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
         self._power_w: Joules = ()
@@ -145,9 +163,10 @@ class Sampler:
             self.sample()
             return Mark(self._machine, book.account)
 
-    def last_mark(self, book: Book) -> Mark:
-        """Where both ledgers stood at the last reading."""
-        return Mark(self._machine, book.account)
+    @property
+    def machine(self) -> Machine:
+        """The machine's ledger as of the last reading."""
+        return self._machine
 
     def max_gap_s(self, since_s: float) -> float | None:
         """The longest time between two readings since `since_s`; None before the first."""
@@ -200,12 +219,12 @@ class Sampler:
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         self._gaps.add(now_s, elapsed_s)
         cpu_s = process_cpu_s()
-        if len(self._components) != len(steps):
-            self._components = tuple(slot.meter.component for slot in self._bank.slots)
+        if len(self.components) != len(steps):
+            self.components = tuple(slot.meter.component for slot in self._bank.slots)
         step = Step(
             now_s,
             steps,
-            self._components,
+            self.components,
             self.leaves,
             len(self.under_way),
             elapsed_s,
@@ -272,10 +291,11 @@ class Sampler:
                 self.sample()
                 for code, times in self._bank.heal(self._machine.at_s).items():
                     self._machine = with_fault(self._machine, code, times)
-                for settle in tuple(self.settlers):
-                    settle(self._machine.at_s)
-            for after in tuple(self.after_ticks):
-                after(self._machine.at_s)
+                pool = self.pool
+                if pool is not None:
+                    pool.settle()
+            if pool is not None:
+                pool.write_due_rows()
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
@@ -299,6 +319,7 @@ class Sampler:
     def forget_parent(self) -> None:
         """Start at zero in a child process: its locks, thread and open spans are the parent's."""
         self.epoch += 1
+        self.forked_awake = self._holds > 0
         self.leaves = 0
         self.under_way.clear()
         self._holds = 0
@@ -306,6 +327,8 @@ class Sampler:
             book.holds = 0
         self._books.clear()
         self._gaps.clear()
+        if self.pool is not None:
+            self.pool.forget_parent()
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()

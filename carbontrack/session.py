@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from carbontrack.attribution.policy import Attribution
@@ -69,11 +70,16 @@ class Session:
         self._open_roots: dict[int, Any] = {}
         self._sinks = tuple(sinks)
         self._meters: list[MeterFacts] = []
+        self._parent_id = circumstances.parent_id
+        self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
-        # A child process after a fork is a run of its own.
+        # A child process after a fork is a run of its own. If something was open at the fork, the
+        # parent counts the child with its tree, and reports must not add both.
+        if self._epoch >= 0 and self.sampler.forked_awake:
+            self._parent_id = self._run_id
         self._epoch = self.sampler.epoch
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
@@ -85,6 +91,13 @@ class Session:
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
         return self._run_id
+
+    @property
+    def parent_id(self) -> str | None:
+        """What a root of this process belongs to: the run that started the process, or None."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return self._parent_id
 
     def new_record_id(self) -> str:
         """The run's id and a number: the same record always has the same id."""
@@ -112,7 +125,11 @@ class Session:
         return self._meters
 
     def figures(
-        self, sums: Sums, course: Course, grid: GridIntensity | None, powers_w: Sequence[float | None]
+        self,
+        sums: Sums,
+        course: Course,
+        grid: GridIntensity | None,
+        powers_w: Sequence[float | None],
     ) -> dict[str, Any]:
         """The columns that come from measuring."""
         meters, attribution = self.meters(), self.book.attribution
@@ -145,11 +162,10 @@ class Session:
         """Keep an open root, so that a normal end of the program can still write it."""
         self._open_roots[id(span)] = span
 
-    def span_closed(self, span: Any, *, is_root: bool) -> None:
-        """Write what is to be written of a finished span."""
-        if is_root:
-            self._open_roots.pop(id(span), None)
-        if self._sinks and (is_root or self.circumstances.spans == "all"):
+    def span_closed(self, span: Any, *, is_root: bool, written: bool) -> None:
+        """A span has ended; write what is to be written of it."""
+        self._open_roots.pop(id(span), None)
+        if written and self._sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
 
     def close(self) -> None:
@@ -157,10 +173,12 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        for span in list(self._open_roots.values()):
-            span.close("interrupted")
-        for finish in self.at_close:
-            finish()
+        endings = [partial(span.close, "interrupted") for span in list(self._open_roots.values())]
+        for end in (*endings, *self.at_close):
+            try:
+                end()
+            except Exception:
+                _log.exception("something that was open could not be written")
         self._close_sinks()
 
     def deliver(self, record: Record) -> None:

@@ -7,21 +7,23 @@ so nested and overlapping spans add up to what the process used, and no joule is
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any
 
 from carbontrack.figures import Course
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import NOTHING, Mark, Sums, between
+from carbontrack.ledger import NOTHING, Joules, Mark, Sums, add_joules, between, sub_joules
 from carbontrack.records import Record, Status
 from carbontrack.session import Session, rfc3339
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
 
+OWN_ROW_S = 1.0
+"""A decorated call of this length or longer has a row of its own; shorter ones are summed."""
 _ERROR_LENGTH = 200
 
 
@@ -58,6 +60,12 @@ class Span:
         self._leaf_since: Mark | None = None
         self._end: Mark | None = None
         self._own = self._from_children = self._passed_up = NOTHING
+        self._absorb: Callable[[Span], None] | None = None
+        self._paused: Mark | None = None
+        self._paused_s = 0.0
+        self._paused_j: Joules = ()
+        self.judge: Callable[[Record], Record] | None = None
+        """Called with the finished record before anybody sees it; a budget sits here."""
         self._record: Record | None = None
         self._outcome: tuple[Status, str | None] = ("ok", None)
 
@@ -66,6 +74,21 @@ class Span:
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its sums go into this one."""
         return Span(self._session, name, labels=labels, parent=self)
+
+    @property
+    def parent(self) -> Span | None:
+        """The span around this one; None for a root."""
+        return self._parent
+
+    @property
+    def parent_id(self) -> str | None:
+        """The `record_id` that this span's record will name as its parent's."""
+        return self._parent_id
+
+    @property
+    def session(self) -> Session:
+        """What this span shares with the others of its tracker."""
+        return self._session
 
     @property
     def is_open(self) -> bool:
@@ -80,7 +103,8 @@ class Span:
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self._record is None and self._end is not None:
-            self._record = self._make_record(self._end, self._total(self._end), self._outcome)
+            record = self._make_record(self._end, self._total(self._end), self._outcome)
+            self._record = record if self.judge is None else self.judge(record)
         return self._record
 
     def snapshot(self) -> Record:
@@ -110,13 +134,14 @@ class Span:
             if parent is not None:
                 parent._child_opened(self, mark)
             sampler.leaves += 1
-        self.record_id = session.new_record_id()
-        self._started_at = sampler.clock.now_utc()
-        if parent is None:
-            session.root_opened(self)
+        self._register(sampler.clock.now_utc())
         self._before = current.get()
         current.set(self)
         return self
+
+    def absorb_if_short(self, absorb: Callable[[Span], None]) -> None:
+        """Let someone else sum this span up if it turns out to be short."""
+        self._absorb = absorb
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting; a root is then written. A second call does nothing."""
@@ -127,13 +152,73 @@ class Span:
             if self._end is not None:
                 return
             self._end = mark = sampler.mark(self._session.book)
+            self._end_pause(mark)
             self._leave_tree(mark)
             sampler.release(self._session.book)
             self._seal(mark)
         self._outcome = (status, error)
         if current.get() is self:
             current.set(self._before)
-        self._session.span_closed(self, is_root=self._parent is None)
+        short = self._absorb is not None and self._course.duration_s < OWN_ROW_S
+        self._session.span_closed(self, is_root=self._parent is None, written=not short)
+        if short and self._absorb is not None:
+            self._absorb(self)
+
+    def pause(self) -> None:
+        """Stop counting for a while: the body of a generator is suspended."""
+        sampler = self._session.sampler
+        with sampler.lock:
+            if self.is_open and self._paused is None:
+                self._paused = mark = sampler.mark(self._session.book)
+                self._stop_being_leaf(mark)
+
+    def resume(self) -> None:
+        """Count again."""
+        sampler = self._session.sampler
+        with sampler.lock:
+            if self.is_open and self._paused is not None:
+                mark = sampler.mark(self._session.book)
+                self._end_pause(mark)
+                if not self._children:
+                    self._be_leaf(mark)
+
+    def _end_pause(self, mark: Mark) -> None:
+        if self._paused is not None:
+            paused, now = self._paused.machine, mark.machine
+            self._paused_s += now.at_s - paused.at_s
+            self._paused_j = add_joules(self._paused_j, sub_joules(now.energy_j, paused.energy_j))
+            self._paused = None
+
+    def take_over(
+        self, sums: Sums, machine_j: Joules, ran_s: float, *, absorb: Callable[[Span], None]
+    ) -> None:
+        """Go on, as a root, from what a call has used so far; the sampler's lock is held.
+
+        `absorb` takes the span in at its end if it turns out to be short.
+        """
+        session, sampler = self._session, self._session.sampler
+        now = sampler.hold(session.book)
+        machine = now.machine
+        begun = machine._replace(
+            at_s=machine.at_s - ran_s,
+            energy_j=sub_joules(machine.energy_j, machine_j) if machine_j else machine.energy_j,
+            observed_s=tuple(max(0.0, observed - ran_s) for observed in machine.observed_s),
+        )
+        self._start = Mark(begun, now.account)
+        self._epoch, self._own, self._absorb = sampler.epoch, sums, absorb
+        self._be_leaf(now)
+        self._register(sampler.clock.now_utc() - timedelta(seconds=ran_s))
+
+    def _register(self, started_at: datetime) -> None:
+        self.record_id = self._session.new_record_id()
+        self._started_at = started_at
+        if self._parent is None:
+            self._session.root_opened(self)
+
+    def measured(self) -> tuple[Sums, Course, bool]:
+        """What a finished span got, how it went, and whether it failed."""
+        assert self._end is not None
+        return self._total(self._end), self._course, self._outcome[0] != "ok"
 
     def __enter__(self) -> Span:
         return self.open()
@@ -167,7 +252,7 @@ class Span:
         around = self._parent or innermost()
         foreign = around is not None and around._epoch != self._session.sampler.epoch
         if around is None or around._session is not self._session or foreign:
-            self._parent_id = self._session.circumstances.parent_id
+            self._parent_id = self._session.parent_id
             if around is not None and foreign:
                 # The parent process counts this one with its tree; reports must not add both.
                 self._parent_id = around.record_id
@@ -212,9 +297,12 @@ class Span:
         rest = child._total(mark).minus(child._passed_up)
         self._from_children = self._from_children.plus(rest)
         self._children.discard(child)
-        if not self._children:
-            self._leaf_since = mark
-            self._session.sampler.leaves += 1
+        if not self._children and self._paused is None:
+            self._be_leaf(mark)
+
+    def _be_leaf(self, mark: Mark) -> None:
+        self._leaf_since = mark
+        self._session.sampler.leaves += 1
 
     def _total(self, mark: Mark) -> Sums:
         total = self._own.plus(self._from_children)
@@ -230,10 +318,14 @@ class Span:
         """Keep what can only be known now; the rest of the record can wait until it is wanted."""
         session, sampler = self._session, self._session.sampler
         assert self._start is not None
-        start_s = self._start.machine.at_s
-        self._course = Course(
-            self._start.machine, mark.machine, mark.machine.at_s - start_s, sampler.max_gap_s(start_s)
-        )
+        start, end = self._start.machine, mark.machine
+        length_s = end.at_s - start.at_s
+        machine_j = sub_joules(end.energy_j, start.energy_j)
+        if self._paused_j:
+            machine_j = sub_joules(machine_j, self._paused_j)
+        gap_s = sampler.max_gap_s(start.at_s)
+        ran_s = length_s - self._paused_s
+        self._course = Course(start, end, length_s, ran_s, machine_j, gap_s)
         self._ended_at: datetime = sampler.clock.now_utc()
         self._grid: GridIntensity | None = session.book.intensity(self._ended_at)
         self._powers_w = sampler.powers_w()

@@ -66,11 +66,11 @@ class Tracker:
         )
 
     @classmethod
-    def of(cls, session: Session) -> Tracker:
+    def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
         """A tracker around a session that was put together elsewhere."""
         tracker = cls.__new__(cls)
         tracker._session = session
-        tracker._owns_sampler = False
+        tracker._owns_sampler = owns_sampler
         return tracker
 
     @property
@@ -87,7 +87,9 @@ class Tracker:
             ConfigError: the name is no text, or the tracker has been closed.
         """
         if not isinstance(name, str) or not name:
-            raise ConfigError(f"a span's name must be a text of at least one character, not {name!r}")
+            raise ConfigError(
+                f"a span's name must be a text of at least one character, not {name!r}"
+            )
         if self._session.closed:
             raise ConfigError("this tracker has been closed; make a new one")
         return Span(self._session, name, labels=labels)

@@ -32,7 +32,6 @@ class Shares(NamedTuple):
     ram: float | None
     other: float | None
 
-
     def over(self, older: Shares) -> Shares:
         """These shares, and the older ones where these say nothing."""
         return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have four

@@ -1,0 +1,155 @@
+"""From settings to a tracker: the one module that names concrete meters, grids and sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from carbontrack import config
+from carbontrack.attribution.policy import Attribution
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.grid import region as regions
+from carbontrack.grid.intensity import Fixed, IntensitySource
+from carbontrack.meters.detect import Machine, detect
+from carbontrack.notices import say_aloud
+from carbontrack.sampler import Sampler
+from carbontrack.session import Circumstances, Session
+from carbontrack.settings import Settings
+from carbontrack.sinks.choose import sink_for
+from carbontrack.tracker import Tracker
+
+HostKey = tuple[object, ...]
+
+
+def host_key(settings: Settings) -> HostKey:
+    """The settings that decide which meters there are; trackers that agree in them share a sampler."""
+    return (
+        settings.sysfs_path,
+        settings.procfs_path,
+        settings.cpu_tdp_w,
+        settings.ram_w_per_gib,
+        settings.gpu_ids,
+    )
+
+
+def make_sampler(settings: Settings) -> Sampler:
+    """Find this machine's meters and put them into a sampler."""
+    procfs = Path(settings.procfs_path)
+    usage = UsageReader(procfs)
+    machine = Machine(
+        sysfs=Path(settings.sysfs_path),
+        procfs=procfs,
+        busy_s=usage.machine_busy_s,
+        cpu_tdp_w=settings.cpu_tdp_w,
+        ram_w_per_gib=settings.ram_w_per_gib,
+        gpu_ids=settings.gpu_ids,
+        visible_gpus=config.visible_gpus(),
+        cpu_name_cache=config.state_path(settings),
+    )
+    return Sampler(detect(machine), interval_s=settings.interval_s, usage=usage)
+
+
+def find_region(settings: Settings) -> regions.Region:
+    """Where this machine stands, without any network.
+
+    Raises:
+        UnknownRegion: the region that was given is no place.
+    """
+    origin = settings.origins.get("region", "default")
+    return regions.resolve(
+        region=settings.region,
+        region_basis=origin if origin in ("argument", "environment") else "config",
+        environ_hints=None if settings.cloud == "none" else config.cloud_hints(),
+        sysfs=Path(settings.sysfs_path),
+        tz=config.tz(),
+    )
+
+
+def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
+    """Where the intensity comes from: the user's own figure, or the table's for the region.
+
+    Raises:
+        NoIntensity: the region was given, and no table has a figure for it.
+    """
+    if settings.intensity_g_per_kwh is not None:
+        return Fixed.of(settings.intensity_g_per_kwh, zone=region.zone)
+    if region.basis == "unknown":
+        say_aloud(
+            "the region of this machine is not known, so emissions are those of the world's "
+            'average grid, with a wide interval; set region="FR" or CARBONTRACK_REGION=FR'
+        )
+    return regions.intensity_for(region)
+
+
+def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:
+    """A tracker as the settings want it; on a given sampler, or on one of its own.
+
+    Raises:
+        ConfigError: a setting cannot be used; nothing has been started then.
+    """
+    region = find_region(settings)
+    session = Session(
+        sampler or make_sampler(settings),
+        grid=make_grid(settings, region),
+        attribution=Attribution(
+            scope=settings.scope,
+            idle=settings.idle,
+            pue=settings.pue or region.pue or 1.0,
+            wue_l_per_kwh=settings.wue,
+        ),
+        sinks=[sink_for(output) for output in settings.output],
+        circumstances=Circumstances(
+            region_basis=region.basis,
+            parent_id=config.parent_id(),
+            spans=settings.spans,
+            facts=_facts(settings, region),
+        ),
+    )
+    session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
+    return Tracker.of(session, owns_sampler=sampler is None)
+
+
+def check(settings: Settings) -> None:
+    """Find out now, before anything starts, that the region that was given is no place.
+
+    Raises:
+        UnknownRegion: there is no such place, or there are several.
+        NoIntensity: no table has a figure for it.
+    """
+    if settings.region is not None and not settings.disable:
+        region = find_region(settings)
+        if settings.intensity_g_per_kwh is None:
+            regions.intensity_for(region)
+
+
+def _facts(settings: Settings, region: regions.Region) -> Mapping[str, Any]:
+    rank, world_size = config.rank_and_world()
+    return {
+        "host_id": settings.host_id or host_id(),
+        "rank": rank,
+        "world_size": world_size,
+        "cloud_provider": region.cloud_provider,
+        "cloud_region": region.cloud_region,
+    }
+
+
+def host_id(etc: Path = Path("/etc")) -> str:
+    """A name for this host that nobody can turn back into one: a keyed hash of its machine id.
+
+    The machine id is random (machine-id(5)), and its manual asks for a keyed hash of it wherever it
+    leaves the machine. Where there is none, the host's name takes its place.
+    """
+    try:
+        from _blake2 import blake2b  # hashlib would load all of OpenSSL first, 5 ms
+    except ImportError:
+        from hashlib import blake2b
+    try:
+        secret = (etc / "machine-id").read_bytes().strip()
+    except OSError:
+        secret = b""
+    if not secret:
+        import socket
+
+        secret = socket.gethostname().encode()
+    return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()

@@ -1,0 +1,272 @@
+"""Decorated calls: two clock reads a call, one row for many.
+
+A call that lasts is measured like a span. A short one only leaves its length and its CPU seconds
+behind, and gets its part of the energy at the next tick (see `carbontrack.pool`); the row of its
+function's window sums them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from carbontrack.book import Book
+from carbontrack.clock import process_cpu_s
+from carbontrack.figures import Course
+from carbontrack.ledger import NOTHING, Joules, Machine, Sums, add_joules
+from carbontrack.pool import NO_CLAIM, Claim
+from carbontrack.records import Status
+from carbontrack.session import Session
+from carbontrack.span import OWN_ROW_S, Span, current
+
+if TYPE_CHECKING:
+    from carbontrack.callsite import CallSite
+
+FOLD_AT = 256
+"""So many finished calls are folded together by the thread that made the last of them."""
+
+
+class Call:
+    """One call of a decorated function, running or, for a generator, suspended.
+
+    It begins cheap: two clocks are read. It becomes `single`, with a part of the energy of its own,
+    when a tick finds it under way or when it is suspended; and it becomes a span when somebody
+    inside asks for the current one.
+    """
+
+    __slots__ = (
+        "_before",
+        "_began_s",
+        "_cpu_s",
+        "_left",
+        "_machine_j",
+        "_marked_s",
+        "_ran_s",
+        "_running",
+        "_span",
+        "_start",
+        "_started_s",
+        "single",
+        "site",
+        "sums",
+    )  # fmt: skip
+
+    def __init__(self, site: CallSite) -> None:
+        self.site = site
+        self.single = False
+        self._ran_s = 0.0
+        self._left = NO_CLAIM
+        self._span: Span | None = None
+        self._start: Machine | None = None
+
+    @property
+    def book(self) -> Book:
+        """Whose policy and grid hold."""
+        return self.site.book
+
+    @property
+    def session(self) -> Session:
+        """What the call shares with the spans of its tracker."""
+        return self.site.session
+
+    def resume(self) -> None:
+        """The body begins to run, or goes on."""
+        site = self.site
+        self._before = current.get()
+        if self._span is not None:
+            current.set(self._span)
+            self._span.resume()
+            return
+        current.set(self)
+        self._running = True
+        self._cpu_s = process_cpu_s()
+        self._started_s = self._marked_s = site.now_s()
+        site.sampler.under_way[id(self)] = self
+        if site.window is None:
+            site.open_window()
+            self._started_s = self._marked_s = site.now_s()
+        if self._start is None:
+            self._start = site.sampler.machine
+            self._began_s = self._started_s
+
+    def pause(self) -> None:
+        """The body is suspended; what its consumer does meanwhile is not ours."""
+        if current.get() in (self, self._span):
+            current.set(self._before)
+        if self._span is not None:
+            self._span.pause()
+            return
+        with self.site.sampler.lock:
+            self.become_single()
+            self._stop(self.site.now_s())
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended."""
+        if current.get() in (self, self._span):
+            current.set(self._before)
+        if self._span is not None:
+            self._span.close(status, error)
+            return
+        site = self.site
+        under_way = site.sampler.under_way
+        ran_s = site.now_s() - self._marked_s
+        if ran_s < OWN_ROW_S and not self.single:
+            cpu_s = process_cpu_s() - self._cpu_s
+            under_way.pop(id(self), None)
+            if not self.single:  # a tick may have found it just before
+                site.finished.append((ran_s, cpu_s, ran_s, status != "ok"))
+                if len(site.finished) >= FOLD_AT:
+                    site.fold()
+                return
+        self._end_single(status, error)
+
+    def _end_single(self, status: Status, error: str | None) -> None:
+        sampler = self.site.sampler
+        with sampler.lock:
+            self.become_single()
+            sampler.sample()
+            if self._running:
+                self._stop(sampler.machine.at_s)
+            self.site.pool.settle()
+            self.site.pool.single.pop(id(self), None)
+        if self._ran_s >= OWN_ROW_S:
+            self.site.write_call(self, (status, error))
+        else:
+            self.site.absorb(self.sums, self._machine_j, self._ran_s, failed=status != "ok")
+
+    def _stop(self, now_s: float) -> None:
+        self.site.sampler.under_way.pop(id(self), None)
+        self._ran_s += now_s - self._started_s
+        self._left = self._so_far(now_s, process_cpu_s())
+        self._running = False
+
+    def _so_far(self, now_s: float, cpu_s: float) -> Claim:
+        left = self._left
+        if not self._running:
+            return left
+        ran_s = max(0.0, now_s - self._marked_s)
+        return Claim(left.ran_s + ran_s, left.cpu_s + cpu_s - self._cpu_s)
+
+    def become_single(self) -> None:
+        """Get a part of the energy of one's own from now on; the sampler's lock is held."""
+        if not self.single:
+            self.sums: Sums = NOTHING
+            self._machine_j: Joules = ()
+            self.site.pool.single[id(self)] = self
+            self.single = True
+
+    def claim(self, now_s: float, cpu_s: float) -> Claim | None:
+        """What the body has run since the last asking."""
+        claim = self._so_far(now_s, cpu_s)
+        self._left = NO_CLAIM
+        self._marked_s, self._cpu_s = now_s, cpu_s
+        return claim if claim.ran_s > 0.0 else None
+
+    def grant(self, sums: Sums, machine_j: Joules) -> None:
+        """The part of this call."""
+        self.sums = self.sums.plus(sums)
+        self._machine_j = add_joules(self._machine_j, machine_j)
+
+    def started_at(self) -> datetime:
+        """The wall clock's time at which the call began."""
+        clock = self.site.sampler.clock
+        return clock.now_utc() - timedelta(seconds=clock.monotonic_s() - self._began_s)
+
+    def course(self) -> Course:
+        """How the call went, as far as the meters were read."""
+        sampler, start = self.site.sampler, self._start
+        assert start is not None
+        end = sampler.machine
+        gap_s = sampler.max_gap_s(start.at_s)
+        return Course(start, end, end.at_s - start.at_s, self._ran_s, self._machine_j, gap_s)
+
+    def promote(self) -> Span:
+        """Become a span, because somebody inside wants to see it or to nest in it."""
+        site, sampler = self.site, self.site.sampler
+        with sampler.lock:
+            if self._span is None:
+                self.become_single()
+                sampler.sample()
+                self._stop(sampler.machine.at_s)
+                site.pool.settle()
+                site.pool.single.pop(id(self), None)
+                self._span = span = Span(site.session, site.name, labels=site.labels)
+                span.take_over(self.sums, self._machine_j, self._ran_s, absorb=site.absorb_span)
+                current.set(span)
+        return self._span
+
+
+class InsideCall:
+    """A decorated call inside a span: the span counts it, so there is nothing to count.
+
+    It only remembers that it is there, and becomes a child when somebody inside asks for the
+    current span.
+    """
+
+    __slots__ = ("_before", "_labels", "_name", "_span")
+
+    def __init__(self, name: str, labels: Mapping[str, Any]) -> None:
+        self._name = name
+        self._labels = labels
+        self._span: Span | None = None
+
+    @property
+    def session(self) -> Session:
+        """What the span around shares with the others of its tracker."""
+        around: Session = self._before.session
+        return around
+
+    def resume(self) -> None:
+        """The body begins to run, or goes on."""
+        self._before: Any = current.get()
+        if self._span is not None:
+            self._span.resume()
+        current.set(self._span or self)
+
+    def pause(self) -> None:
+        """The body is suspended."""
+        if self._span is not None:
+            self._span.pause()
+        if current.get() in (self, self._span):
+            current.set(self._before)
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended."""
+        if self._span is not None:
+            self._span.close(status, error)
+        if current.get() in (self, self._span):
+            current.set(self._before)
+
+    def promote(self) -> Span:
+        """Become a child of the span around."""
+        if self._span is None:
+            around = self._before
+            parent = around if isinstance(around, Span) else around.promote()
+            current.set(parent)
+            self._span = parent.span(self._name, labels=self._labels).open()
+        return self._span
+
+
+class SpanCall:
+    """A decorated call that is a span from its beginning."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, span: Span) -> None:
+        self._span = span.open()
+
+    def resume(self) -> None:
+        """The body goes on."""
+        self._span.resume()
+        current.set(self._span)
+
+    def pause(self) -> None:
+        """The body is suspended."""
+        self._span.pause()
+        if current.get() is self._span:
+            current.set(self._span.parent)
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended."""
+        self._span.close(status, error)

@@ -1,0 +1,232 @@
+"""A decorated function in one tracker: its window of short calls, and the rows that it writes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from carbontrack.book import Book
+from carbontrack.call import Call
+from carbontrack.figures import Course
+from carbontrack.ledger import NOTHING, Joules, Machine, Sums, add_joules
+from carbontrack.pool import NO_CLAIM, Claim, Pool
+from carbontrack.records import Record, Status
+from carbontrack.session import Session, rfc3339
+from carbontrack.span import Span
+
+
+class Window:
+    """The sums of one function's short calls, and where its window began."""
+
+    def __init__(self, start: Machine, started_at: datetime, parent_id: str | None) -> None:
+        self.start = start
+        self.started_at = started_at
+        self.parent_id = parent_id
+        self.calls = self.failed = 0
+        self.ran_s = 0.0
+        self.sums = NOTHING
+        self.machine_j: Joules = ()
+
+
+class CallSite:
+    """A decorated function in one session.
+
+    Args:
+        session: where its rows go.
+        name, labels: what its rows are called.
+        window_s: for how long short calls are summed into one row.
+        judge: called with each row before it is written; a budget sits here.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        *,
+        labels: Mapping[str, Any],
+        window_s: float,
+        judge: Callable[[Record], Record] | None = None,
+    ) -> None:
+        self.session = session
+        self.name = name
+        self.labels = labels
+        self.window: Window | None = None
+        self.finished: deque[tuple[float, float, float, bool]] = deque()
+        """Length, CPU seconds, whole length and failure of calls that have ended; deques take
+        appends from any thread."""
+        self._window_s = window_s
+        self._judge = judge
+        self._claimed = NO_CLAIM
+        self.sampler = session.sampler
+        self.pool = Pool.of(session.sampler)
+        self.pool.sites.add(self)
+        self.now_s = session.sampler.clock.monotonic_s
+        session.at_close.append(self.close)
+
+    @property
+    def book(self) -> Book:
+        """Whose policy and grid hold."""
+        return self.session.book
+
+    # -- windows ----------------------------------------------------------------------------
+
+    def open_window(self) -> Window:
+        """Begin to sum; keeps the sampler awake until the row is written."""
+        with self.sampler.lock:
+            if self.window is None:
+                mark = self.sampler.hold(self.book)
+                self.pool.begin(self.book)
+                self.window = self._new_window(mark.machine)
+            return self.window
+
+    def _new_window(self, start: Machine) -> Window:
+        started_at = self.sampler.clock.now_utc()
+        return Window(start, started_at, self.session.parent_id)
+
+    def fold(self) -> None:
+        """Take in what has been left behind by finished calls."""
+        window = self.window
+        if window is None:
+            return
+        ran_s = cpu_s = 0.0
+        finished = self.finished
+        with self.sampler.lock:
+            while finished:
+                call_ran_s, call_cpu_s, length_s, failed = finished.popleft()
+                ran_s += call_ran_s
+                cpu_s += call_cpu_s
+                window.calls += 1
+                window.failed += failed
+                window.ran_s += length_s
+            self._claimed = Claim(self._claimed.ran_s + ran_s, self._claimed.cpu_s + cpu_s)
+
+    def claim(self, now_s: float, cpu_s: float) -> Claim | None:  # noqa: ARG002 - the protocol's
+        """The short calls that have ended since the last asking."""
+        self.fold()
+        claim, self._claimed = self._claimed, NO_CLAIM
+        return claim if claim.ran_s > 0.0 else None
+
+    def grant(self, sums: Sums, machine_j: Joules) -> None:
+        """The part of the short calls."""
+        window = self.window
+        if window is not None:
+            window.sums = window.sums.plus(sums)
+            window.machine_j = add_joules(window.machine_j, machine_j)
+
+    def absorb(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
+        """Take a call in that was counted on its own and turned out to be short."""
+        with self.sampler.lock:
+            window = self.open_window()
+            window.sums = window.sums.plus(sums)
+            window.machine_j = add_joules(window.machine_j, machine_j)
+            window.calls += 1
+            window.failed += failed
+            window.ran_s += length_s
+
+    def absorb_span(self, span: Span) -> None:
+        """Take in a call that had to become a span because somebody looked at it."""
+        sums, course, failed = span.measured()
+        if self.window is not None and self.window.parent_id != span.parent_id:
+            self.write_row()  # a row belongs to one parent
+        self.absorb(sums, course.machine_j, course.duration_s, failed=failed)
+        if self.window is not None:
+            self.window.parent_id = span.parent_id
+
+    def write_row_if_due(self, now_s: float) -> None:
+        """Write the row when the window is over."""
+        window = self.window
+        if window is not None and now_s - window.start.at_s >= self._window_s:
+            self.write_row()
+
+    def write_row(self) -> None:
+        """Write the row of what has been summed, and fall asleep unless calls are under way."""
+        with self.sampler.lock:
+            window = self.window
+            if window is None:
+                return
+            self.fold()
+            if self._claimed.ran_s > 0.0:
+                self.sampler.sample()
+                self.pool.settle()
+            # First take the window away, then look: a call that begins meanwhile sees one or the
+            # other, and is either seen here or opens a window itself.
+            self.window = None
+            end = self.sampler.machine
+            if self._under_way():
+                self.window = self._new_window(end)
+            else:
+                self.sampler.release(self.book)
+            record = self._record(window, end) if window.calls else None
+        if record is not None:
+            self._deliver(record)
+
+    def _deliver(self, record: Record) -> None:
+        self.session.deliver(record if self._judge is None else self._judge(record))
+
+    def _under_way(self) -> bool:
+        calls = list(self.sampler.under_way.values())
+        return any(isinstance(call, Call) and call.site is self for call in calls)
+
+    def _record(self, window: Window, end: Machine) -> Record:
+        session, sampler = self.session, self.sampler
+        length_s = end.at_s - window.start.at_s
+        course = Course(
+            window.start, end, length_s, window.ran_s, window.machine_j,
+            sampler.max_gap_s(window.start.at_s),
+        )  # fmt: skip
+        failed = window.failed
+        return Record(
+            record_id=session.new_record_id(),
+            run_id=session.run_id,
+            parent_id=window.parent_id,
+            name=self.name,
+            labels=self.labels,
+            status="error" if failed else "ok",
+            error=f"{failed} of {window.calls} calls failed" if failed else None,
+            started_at=rfc3339(window.started_at),
+            ended_at=rfc3339(window.started_at + timedelta(seconds=length_s)),
+            duration_s=window.ran_s,
+            calls=window.calls,
+            **session.figures(window.sums, course, session.intensity(), sampler.powers_w()),
+        )
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def begin(self) -> Call:
+        """A call begins, now, here."""
+        call = Call(self)
+        call.resume()
+        return call
+
+    def write_call(self, call: Call, outcome: tuple[Status, str | None]) -> None:
+        """Write the row of a call that lasted."""
+        session, course, started_at = self.session, call.course(), call.started_at()
+        record = Record(
+            record_id=session.new_record_id(),
+            run_id=session.run_id,
+            parent_id=session.parent_id,
+            name=self.name,
+            labels=self.labels,
+            status=outcome[0],
+            error=outcome[1],
+            started_at=rfc3339(started_at),
+            ended_at=rfc3339(self.sampler.clock.now_utc()),
+            duration_s=course.duration_s,
+            **session.figures(call.sums, course, session.intensity(), self.sampler.powers_w()),
+        )
+        self._deliver(record)
+
+    def close(self) -> None:
+        """End what is under way as interrupted, and write the last row."""
+        for call in list(self.sampler.under_way.values()):
+            if isinstance(call, Call) and call.site is self:
+                call.end("interrupted")
+        self.write_row()
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        self.window = None
+        self.finished.clear()
+        self._claimed = NO_CLAIM

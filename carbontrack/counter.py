@@ -1,0 +1,111 @@
+"""Which way a decorated call is counted: as a call, as a span, or by the span around it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from carbontrack.call import InsideCall, SpanCall
+from carbontrack.callsite import CallSite
+from carbontrack.records import Record
+from carbontrack.session import Session
+from carbontrack.span import Span, current, innermost
+from carbontrack.tracker import Tracker
+from carbontrack.wrap import Counted, Uncounted
+
+_log = logging.getLogger("carbontrack")
+
+
+class CallCounter:
+    """Begins the calls of one decorated function.
+
+    Args:
+        name, labels: what its rows are called.
+        window_s: for how long short calls are summed into one row; 0: every call has a row.
+        judge: called with each row before it is written.
+        tracker: finds the tracker when the first call needs it.
+        alone: calls are roots even inside a span of another tracker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, Any],
+        window_s: float,
+        judge: Callable[[Record], Record] | None,
+        tracker: Callable[[], Tracker],
+        alone: bool,
+    ) -> None:
+        self._name = name
+        self._labels = labels
+        self._window_s = window_s
+        self._judge = judge
+        self._tracker = tracker
+        self._alone = alone
+        self._site: CallSite | None = None
+        self._inner: CallSite | None = None
+
+    def begin(self) -> Counted:
+        """Begin a call and let it run; never raises."""
+        try:
+            if current.get() is not None:
+                return self._begin_inside()
+            site = self._site
+            if site is None or site.session.closed:
+                return self._begin_first()
+            return site.begin()
+        except Exception:
+            _log.exception("a call of %s could not be counted", self._name)
+            return Uncounted()
+
+    def _begin_first(self) -> Counted:
+        session = self._tracker().session
+        if self._window_s == 0.0:
+            return self._as_span(Span(session, self._name, labels=self._labels))
+        self._site = self._new_site(session)
+        return self._site.begin()
+
+    def _new_site(self, session: Session) -> CallSite:
+        return CallSite(
+            session,
+            self._name,
+            labels=self._labels,
+            window_s=self._window_s,
+            judge=self._judge,
+        )
+
+    def _begin_inside(self) -> Counted:
+        around = current.get()
+        open_around = around.nearest_open() if isinstance(around, Span) else around
+        if open_around is None or (
+            self._alone and open_around.session is not self._tracker().session
+        ):
+            return self._begin_first() if self._site is None else self._site.begin()
+        session: Session = open_around.session
+        if session.circumstances.spans == "roots" and self._judge is None:
+            return self._inside()
+        parent = innermost()
+        assert parent is not None
+        return self._as_span(parent.span(self._name, labels=self._labels))
+
+    def _inside(self) -> Counted:
+        call = InsideCall(self._name, self._labels)
+        call.resume()
+        return call
+
+    def _as_span(self, span: Span) -> Counted:
+        span.judge = self._judge
+        if self._window_s > 0.0:
+            if self._inner is None or self._inner.session is not span.session:
+                self._inner = self._new_site(span.session)
+            span.absorb_if_short(self._inner.absorb_span)
+        return SpanCall(span)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and qualified name."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}.{name}" if module else name

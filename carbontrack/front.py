@@ -1,0 +1,221 @@
+"""The front door: `track`, one callable that is a decorator and a context manager, and `auto`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from carbontrack import assembly, config
+from carbontrack.budget import Budget
+from carbontrack.counter import CallCounter, name_of
+from carbontrack.disabled import DisabledTracker
+from carbontrack.errors import ConfigError
+from carbontrack.judge import judge_with
+from carbontrack.settings import Settings
+from carbontrack.span import Span, current_span, innermost, outcome_of
+from carbontrack.tracker import Tracker
+from carbontrack.trackers import Trackers
+from carbontrack.wrap import wrap
+
+__all__ = ["auto", "current_span", "track"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROCESS = Trackers()
+"""The trackers of this process."""
+
+_log = logging.getLogger("carbontrack")
+
+
+def auto(**settings: object) -> Tracker:
+    """A tracker for this machine, put together from settings: `auto(region="FR", output="a.csv")`.
+
+    Settings come from the arguments, the environment, pyproject.toml and the user's config file,
+    in this order; the defaults are those of `track`.
+
+    Raises:
+        ConfigError: a setting is unknown or cannot be used.
+    """
+    loaded = config.load(settings)
+    return DisabledTracker() if loaded.disable else PROCESS.make(loaded)
+
+
+class Track:
+    """What `track(...)` returns: decorate a function with it, or open it with `with`."""
+
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        window_s: float,
+        budget: str | None,
+        labels: Mapping[str, Any] | None,
+        tracker: Tracker | None,
+        settings: Mapping[str, object],
+    ) -> None:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigError(f"name must be a text of at least one character, not {name!r}")
+        if not 0.0 <= window_s <= 86400.0:
+            raise ConfigError(f"window_s must be 0 to 86400 seconds, not {window_s!r}")
+        if tracker is not None and settings:
+            raise ConfigError(
+                f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
+            )
+        self._name = name
+        self._window_s = window_s
+        self._budget = None if budget is None else Budget.of(budget)
+        self._labels = dict(labels or {})
+        self._tracker = tracker
+        self._given = dict(settings)
+        self._settings: Settings | None = None
+        self._open: list[Span] = []
+        if tracker is None:
+            self._settings = config.load(settings)
+            assembly.check(self._settings)
+
+    # -- as a context manager ----------------------------------------------------------------
+
+    def __enter__(self) -> Span:
+        span = self._new_span(self._name or "block")
+        self._open.append(span)
+        return span.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._innermost_of_mine().close(*outcome_of(error))
+
+    async def __aenter__(self) -> Span:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _innermost_of_mine(self) -> Span:
+        # The same object may be open several times, in several threads or tasks: take the one of
+        # this context, and the last one opened where the context has been left.
+        here = innermost()
+        while here is not None and here not in self._open:
+            here = here.parent
+        span = here if here is not None else self._open[-1]
+        self._open.remove(span)
+        return span
+
+    def _new_span(self, name: str) -> Span:
+        around = current_span() if self._tracker is None else None
+        if around is not None:
+            self._warn_if_ignored()
+            span = around.span(name, labels=self._labels)
+        else:
+            span = self._own_tracker().span(name, labels=self._labels)
+        if self._budget is not None:
+            span.judge = judge_with(self._budget)
+        return span
+
+    def _own_tracker(self) -> Tracker:
+        if self._tracker is not None:
+            return self._tracker
+        assert self._settings is not None
+        return DisabledTracker() if self._settings.disable else PROCESS.get(self._settings)
+
+    def _warn_if_ignored(self) -> None:
+        if self._given and not self._settings_are_ignored_knowingly:
+            self._settings_are_ignored_knowingly = True
+            _log.warning(
+                "track(%s) stands inside an open span, whose settings hold; its own are ignored "
+                "(tracker= makes a separate root)", ", ".join(self._given),
+            )  # fmt: skip
+
+    _settings_are_ignored_knowingly = False
+
+    # -- as a decorator ----------------------------------------------------------------------
+
+    def __call__(self, function: F) -> F:
+        """Count every call of the function.
+
+        Raises:
+            ConfigError: it is a class, or cannot be called.
+        """
+        if inspect.isclass(function) or not (
+            callable(function) or isinstance(function, (staticmethod, classmethod))
+        ):
+            raise ConfigError(
+                f"track decorates functions and methods, not {function!r}; "
+                "decorate the methods that do the work"
+            )
+        if self._settings is not None and self._settings.disable:
+            return function
+        counter = CallCounter(
+            self._name or name_of(function),
+            labels=self._labels,
+            window_s=self._window_s,
+            judge=None if self._budget is None else judge_with(self._budget),
+            tracker=self._own_tracker,
+            alone=self._tracker is not None,
+        )
+        wrapped: F = wrap(function, counter.begin)  # type: ignore[assignment]
+        return wrapped
+
+
+@overload
+def track(name: F, /) -> F: ...
+@overload
+def track(
+    name: str | None = None,
+    *,
+    window_s: float = 10.0,
+    budget: str | None = None,
+    labels: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
+    **settings: object,
+) -> Track: ...
+def track(
+    name: F | str | None = None,
+    *,
+    window_s: float = 10.0,
+    budget: str | None = None,
+    labels: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
+    **settings: object,
+) -> F | Track:
+    """Measure a block or a function.
+
+    `with track("train", region="FR") as run:` measures a block, and `run.record` tells what it
+    used. `@track`, `@track("name")` and `@track(window_s=60)` measure each call of a function,
+    method, coroutine or generator. Inside an open span it opens a child of that span.
+
+    Args:
+        name: what the records call it; by default the function's module and qualified name.
+        window_s: a call of 1 s or longer has a row of its own; shorter ones are summed up, one row
+            for each `window_s` seconds. 0: every call has a row.
+        budget: what a run, or a call, may use at most: "5 g", "2 kWh"; more is warned of, and
+            noted as the record's status.
+        labels: facts of your own, written with the record.
+        tracker: measure with this tracker, as a root of its own.
+        settings: any of carbontrack's settings: region, output, scope, pue, …
+
+    Raises:
+        ConfigError: an argument or a setting cannot be used; nothing has been started then.
+    """
+    make = Track(
+        name if isinstance(name, str) or name is None else None,
+        window_s=window_s,
+        budget=budget,
+        labels=labels,
+        tracker=tracker,
+        settings=settings,
+    )
+    if name is None or isinstance(name, str):
+        return make
+    return make(name)

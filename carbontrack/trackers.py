@@ -1,0 +1,72 @@
+"""The trackers of this process: one for each set of settings, all on as few samplers as possible.
+
+A tracker is made when it is first used, lives until the program ends, and costs nothing while
+nothing is open on it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+
+from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
+from carbontrack.sampler import Sampler
+from carbontrack.session import Session
+from carbontrack.settings import Settings
+from carbontrack.tracker import Tracker
+
+
+class Trackers:
+    """Finds or makes the tracker for some settings."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._shared: dict[Settings, Tracker] = {}
+        self._samplers: dict[HostKey, Sampler] = {}
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._closes_at_exit = False
+
+    def get(self, settings: Settings) -> Tracker:
+        """The process's tracker for these settings, made at the first asking.
+
+        Raises:
+            ConfigError: a setting cannot be used.
+        """
+        tracker = self._shared.get(settings)
+        if tracker is None or tracker.session.closed:
+            with self._lock:
+                tracker = self._shared.get(settings)
+                if tracker is None or tracker.session.closed:
+                    tracker = self._shared[settings] = self.make(settings)
+        return tracker
+
+    def make(self, settings: Settings) -> Tracker:
+        """A new tracker on the process's sampler; closed by its owner, or when the program ends.
+
+        Raises:
+            ConfigError: a setting cannot be used.
+        """
+        with self._lock:
+            key = host_key(settings)
+            if key not in self._samplers:
+                self._samplers[key] = make_sampler(settings)
+            tracker = assemble(settings, sampler=self._samplers[key])
+            self._sessions.add(tracker.session)
+            if not self._closes_at_exit:
+                self._closes_at_exit = True
+                atexit.register(self.close)
+            return tracker
+
+    def close(self) -> None:
+        """Write what is open as interrupted, close the sinks, then the samplers."""
+        for session in list(self._sessions):
+            session.close()
+        for sampler in list(self._samplers.values()):
+            sampler.close()
+        self._shared.clear()
+        self._samplers.clear()
+
+    def forget_parent(self) -> None:
+        """In a child process after a fork: a lock that another thread held would never be free."""
+        self._lock = threading.RLock()

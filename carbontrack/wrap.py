@@ -1,0 +1,199 @@
+"""Wrapping a function so that its calls are counted: plain, coroutine, generator, async generator.
+
+Nothing of ours may change what the function does: its result, its exceptions and its order of steps
+stay as they are, and a mistake of ours is logged and leaves the call uncounted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Any, Protocol
+
+from carbontrack.records import Status
+from carbontrack.span import outcome_of
+
+_log = logging.getLogger("carbontrack")
+
+
+class Counted(Protocol):
+    """One call that is being counted."""
+
+    def resume(self) -> None: ...  # noqa: D102 - the words say it
+    def pause(self) -> None: ...  # noqa: D102
+    def end(self, status: Status = "ok", error: str | None = None) -> None: ...  # noqa: D102
+
+
+class Uncounted:
+    """A call that is not counted, because we failed or are told not to."""
+
+    def resume(self) -> None:
+        """Nothing."""
+
+    def pause(self) -> None:
+        """Nothing."""
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """Nothing."""
+
+
+Begin = Callable[[], Counted]
+"""Begins a call and lets it run; never raises."""
+
+
+def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    """The function, with every call of it counted."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(wrap(function.__func__, begin))
+    target = _called(function)
+    if inspect.isasyncgenfunction(target):
+        wrapper = _async_generator(function, begin)
+    elif _is_coroutine_function(target):
+        wrapper = _coroutine(function, begin)
+    elif inspect.isgeneratorfunction(target):
+        wrapper = _generator(function, begin)
+    else:
+        wrapper = _plain(function, begin)
+    return functools.wraps(function)(wrapper)
+
+
+def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return function
+    return getattr(type(function), "__call__", function)  # noqa: B004 - its kind is wanted
+
+
+def _is_coroutine_function(target: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(target)
+
+
+def _end(call: Counted, error: BaseException | None) -> None:
+    try:
+        if error is None:
+            call.end()
+        else:
+            call.end(*outcome_of(error))
+    except Exception:
+        _log.exception("a call could not be counted")
+
+
+def _quietly(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except Exception:
+        _log.exception("a call could not be counted")
+
+
+def _plain(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = begin()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            _end(call, error)
+            raise
+        _end(call, None)
+        return result
+
+    return wrapper
+
+
+def _coroutine(function: Callable[..., Awaitable[Any]], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = begin()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            _end(call, error)
+            raise
+        _end(call, None)
+        return result
+
+    return wrapper
+
+
+def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    # PEP 380 spells out what `yield from` does; this is that, with the body's time taken out.
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        body = function(*args, **kwargs)
+        call = begin()
+        step: Callable[[], Any] = functools.partial(next, body)
+        while True:
+            try:
+                item = step()
+            except StopIteration as stop:
+                _end(call, None)
+                return stop.value
+            except BaseException as error:
+                _end(call, error)
+                raise
+            _quietly(call.pause)
+            try:
+                sent = yield item
+            except GeneratorExit:
+                _quietly(call.resume)
+                _close(body, call)
+                raise
+            except BaseException as error:  # noqa: BLE001 - it belongs to the body, all of it
+                step = functools.partial(body.throw, error)
+            else:
+                step = functools.partial(_send, body, sent)
+            _quietly(call.resume)
+
+    return wrapper
+
+
+def _send(body: Generator[Any, Any, Any], sent: Any) -> Any:
+    return next(body) if sent is None else body.send(sent)
+
+
+def _close(body: Generator[Any, Any, Any], call: Counted) -> None:
+    try:
+        body.close()
+    except BaseException as error:
+        _end(call, error)
+        raise
+    _end(call, None)
+
+
+def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        body = function(*args, **kwargs)
+        call = begin()
+        step: Callable[[], Awaitable[Any]] = body.__anext__
+        while True:
+            try:
+                item = await step()
+            except StopAsyncIteration:
+                _end(call, None)
+                return
+            except BaseException as error:
+                _end(call, error)
+                raise
+            _quietly(call.pause)
+            try:
+                sent = yield item
+            except GeneratorExit:
+                _quietly(call.resume)
+                await _aclose(body, call)
+                raise
+            except BaseException as error:  # noqa: BLE001 - it belongs to the body, all of it
+                step = functools.partial(body.athrow, error)
+            else:
+                step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
+            _quietly(call.resume)
+
+    return wrapper
+
+
+async def _aclose(body: AsyncGenerator[Any, Any], call: Counted) -> None:
+    try:
+        await body.aclose()
+    except BaseException as error:
+        _end(call, error)
+        raise
+    _end(call, None)
