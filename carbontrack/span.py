@@ -15,9 +15,10 @@ from typing import Any
 
 from carbontrack.figures import Course
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import NOTHING, Joules, Mark, Sums, add_joules, between, sub_joules
+from carbontrack.ledger import NOTHING, Joules, Mark, Sums, sub_joules
 from carbontrack.records import Record, Status
 from carbontrack.session import Session, rfc3339
+from carbontrack.tree import Node
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
@@ -54,16 +55,12 @@ class Span:
         self._parent = parent
         self._parent_id: str | None = None
         self._epoch = -1
-        self._children: set[Span] = set()
         self._before: Any = None
         self._start: Mark | None = None
-        self._leaf_since: Mark | None = None
+        self._node: Node | None = None
         self._end: Mark | None = None
-        self._own = self._from_children = self._passed_up = NOTHING
+        self._sums = NOTHING
         self._absorb: Callable[[Span], None] | None = None
-        self._paused: Mark | None = None
-        self._paused_s = 0.0
-        self._paused_j: Joules = ()
         self.judge: Callable[[Record], Record] | None = None
         """Called with the finished record before anybody sees it; a budget sits here."""
         self._record: Record | None = None
@@ -103,7 +100,7 @@ class Span:
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self._record is None and self._end is not None:
-            record = self._make_record(self._end, self._total(self._end), self._outcome)
+            record = self._make_record(self._sums, self._outcome)
             self._record = record if self.judge is None else self.judge(record)
         return self._record
 
@@ -120,7 +117,8 @@ class Span:
         with self._session.sampler.lock:
             mark = self._session.sampler.mark(self._session.book)
             self._seal(mark)
-            return self._make_record(mark, self._total(mark), ("ok", None))
+            sums = self._node.total(mark) if self._node is not None else self._sums
+            return self._make_record(sums, ("ok", None))
 
     def open(self) -> Span:
         """Begin to count. A second call does nothing."""
@@ -129,11 +127,9 @@ class Span:
         session, sampler = self._session, self._session.sampler
         parent = self._open_parent()
         with sampler.lock:
-            self._start = self._leaf_since = mark = sampler.hold(session.book)
+            self._start = mark = sampler.hold(session.book)
             self._epoch = sampler.epoch
-            if parent is not None:
-                parent._child_opened(self, mark)
-            sampler.leaves += 1
+            self._node = Node(sampler, parent._node if parent is not None else None, mark)
         self._register(sampler.clock.now_utc())
         self._before = current.get()
         current.set(self)
@@ -149,13 +145,14 @@ class Span:
         if not self.is_open:
             return
         with sampler.lock:
-            if self._end is not None:
+            node = self._node
+            if node is None:
                 return
             self._end = mark = sampler.mark(self._session.book)
-            self._end_pause(mark)
-            self._leave_tree(mark)
+            self._sums = node.leave(mark)
             sampler.release(self._session.book)
             self._seal(mark)
+            self._node = None
         self._outcome = (status, error)
         if current.get() is self:
             current.set(self._before)
@@ -168,26 +165,15 @@ class Span:
         """Stop counting for a while: the body of a generator is suspended."""
         sampler = self._session.sampler
         with sampler.lock:
-            if self.is_open and self._paused is None:
-                self._paused = mark = sampler.mark(self._session.book)
-                self._stop_being_leaf(mark)
+            if self.is_open and self._node is not None:
+                self._node.pause(sampler.mark(self._session.book))
 
     def resume(self) -> None:
         """Count again."""
         sampler = self._session.sampler
         with sampler.lock:
-            if self.is_open and self._paused is not None:
-                mark = sampler.mark(self._session.book)
-                self._end_pause(mark)
-                if not self._children:
-                    self._be_leaf(mark)
-
-    def _end_pause(self, mark: Mark) -> None:
-        if self._paused is not None:
-            paused, now = self._paused.machine, mark.machine
-            self._paused_s += now.at_s - paused.at_s
-            self._paused_j = add_joules(self._paused_j, sub_joules(now.energy_j, paused.energy_j))
-            self._paused = None
+            if self.is_open and self._node is not None:
+                self._node.resume(sampler.mark(self._session.book))
 
     def take_over(
         self, sums: Sums, machine_j: Joules, ran_s: float, *, absorb: Callable[[Span], None]
@@ -205,8 +191,9 @@ class Span:
             observed_s=tuple(max(0.0, observed - ran_s) for observed in machine.observed_s),
         )
         self._start = Mark(begun, now.account)
-        self._epoch, self._own, self._absorb = sampler.epoch, sums, absorb
-        self._be_leaf(now)
+        self._epoch, self._absorb = sampler.epoch, absorb
+        self._node = Node(sampler, None, now)
+        self._node.start_with(sums)
         self._register(sampler.clock.now_utc() - timedelta(seconds=ran_s))
 
     def _register(self, started_at: datetime) -> None:
@@ -217,8 +204,7 @@ class Span:
 
     def measured(self) -> tuple[Sums, Course, bool]:
         """What a finished span got, how it went, and whether it failed."""
-        assert self._end is not None
-        return self._total(self._end), self._course, self._outcome[0] != "ok"
+        return self._sums, self._course, self._outcome[0] != "ok"
 
     def __enter__(self) -> Span:
         return self.open()
@@ -250,67 +236,23 @@ class Span:
 
     def _open_parent(self) -> Span | None:
         around = self._parent or innermost()
-        foreign = around is not None and around._epoch != self._session.sampler.epoch
-        if around is None or around._session is not self._session or foreign:
-            self._parent_id = self._session.parent_id
-            if around is not None and foreign:
+        self._parent = parent = None
+        self._parent_id = self._session.parent_id
+        if around is not None and around._session is self._session:
+            if around._epoch not in (-1, self._session.sampler.epoch):
                 # The parent process counts this one with its tree; reports must not add both.
                 self._parent_id = around.record_id
-            self._parent = None
-            return None
-        self._parent, self._parent_id = around, around.record_id
-        return around.nearest_open()
+            parent = around.nearest_open()
+            if parent is not None:
+                self._parent, self._parent_id = parent, parent.record_id
+        return parent
 
     def nearest_open(self) -> Span | None:
-        """This span, or the nearest one around it that is still open."""
+        """The nearest span from here outwards that is still open; itself if it is."""
         span: Span | None = self
         while span is not None and not span.is_open:
             span = span._parent
         return span
-
-    def _child_opened(self, child: Span, mark: Mark) -> None:
-        if not self._children:
-            self._stop_being_leaf(mark)
-        self._children.add(child)
-
-    def _stop_being_leaf(self, mark: Mark) -> None:
-        if self._leaf_since is not None:
-            self._own = self._own.plus(between(self._leaf_since, mark))
-            self._leaf_since = None
-            self._session.sampler.leaves -= 1
-
-    def _leave_tree(self, mark: Mark) -> None:
-        self._stop_being_leaf(mark)
-        parent = self._parent.nearest_open() if self._parent is not None else None
-        for child in self._children:
-            # It outlives this span: what it used so far is ours, the rest belongs further up.
-            so_far = child._total(mark)
-            self._from_children = self._from_children.plus(so_far.minus(child._passed_up))
-            child._passed_up = so_far
-            if parent is not None:
-                parent._children.add(child)
-        self._children.clear()
-        if parent is not None:
-            parent._child_closed(self, mark)
-
-    def _child_closed(self, child: Span, mark: Mark) -> None:
-        rest = child._total(mark).minus(child._passed_up)
-        self._from_children = self._from_children.plus(rest)
-        self._children.discard(child)
-        if not self._children and self._paused is None:
-            self._be_leaf(mark)
-
-    def _be_leaf(self, mark: Mark) -> None:
-        self._leaf_since = mark
-        self._session.sampler.leaves += 1
-
-    def _total(self, mark: Mark) -> Sums:
-        total = self._own.plus(self._from_children)
-        if self._leaf_since is not None:
-            total = total.plus(between(self._leaf_since, mark))
-        for child in self._children:
-            total = total.plus(child._total(mark).minus(child._passed_up))
-        return total
 
     # -- the record -------------------------------------------------------------------------
 
@@ -320,17 +262,16 @@ class Span:
         assert self._start is not None
         start, end = self._start.machine, mark.machine
         length_s = end.at_s - start.at_s
-        machine_j = sub_joules(end.energy_j, start.energy_j)
-        if self._paused_j:
-            machine_j = sub_joules(machine_j, self._paused_j)
-        gap_s = sampler.max_gap_s(start.at_s)
-        ran_s = length_s - self._paused_s
-        self._course = Course(start, end, length_s, ran_s, machine_j, gap_s)
+        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), length_s
+        if self._node is not None and self._node.paused_s:
+            machine_j = sub_joules(machine_j, self._node.paused_j)
+            ran_s -= self._node.paused_s
+        self._course = Course(start, end, length_s, ran_s, machine_j, sampler.max_gap_s(start.at_s))
         self._ended_at: datetime = sampler.clock.now_utc()
         self._grid: GridIntensity | None = session.book.intensity(self._ended_at)
         self._powers_w = sampler.powers_w()
 
-    def _make_record(self, mark: Mark, sums: Sums, outcome: tuple[Status, str | None]) -> Record:
+    def _make_record(self, sums: Sums, outcome: tuple[Status, str | None]) -> Record:
         session, course = self._session, self._course
         return Record(
             record_id=self.record_id or "",
