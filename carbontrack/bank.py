@@ -21,6 +21,7 @@ LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
 
 _NO_FAULTS: Mapping[str, int] = {}
+_NONE: frozenset[int] = frozenset()
 _log = logging.getLogger("carbontrack")
 
 
@@ -90,6 +91,11 @@ class Bank:
         self._standing: dict[Component, Slot] = {}
         self.slots = [Slot(meter) for meter in meters]
         self._all_answer = True
+        self._watchful = [
+            (place, slot)
+            for place, slot in enumerate(self.slots)
+            if hasattr(slot.meter, "fault_counts")
+        ]
         self._reads = [slot.meter.read_joules for slot in self.slots]
 
     @property
@@ -103,11 +109,11 @@ class Bank:
         joules = self._read_all(now_s)
         if not self._all_answer:
             return self._with_returns(now_s, joules)
+        if not self._watchful:
+            return Reading(now_s, joules), _NO_FAULTS
         faults: dict[str, int] = {}
-        dropped = frozenset(
-            place for place, slot in enumerate(self.slots) if _note(slot.new_faults(), faults)
-        )
-        return Reading(now_s, joules, 0, dropped), faults
+        dropped = [place for place, slot in self._watchful if _note(slot.new_faults(), faults)]
+        return Reading(now_s, joules, 0, frozenset(dropped) if dropped else _NONE), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if self._all_answer:

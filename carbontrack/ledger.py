@@ -71,20 +71,21 @@ def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
     at_s = reading.at_s
     if len(reading.joules) > len(machine.counts_j):
         machine = _widened(machine, len(reading.joules))
-    last_j, last_s = machine.counts_j, machine.counted_s
-    if None not in reading.joules and None not in last_j and not reading.dropped:
-        steps: Joules = tuple(map(sub, reading.joules, last_j))
-        return machine._replace(
-            at_s=at_s,
-            counts_j=reading.joules,
-            counted_s=(at_s,) * len(steps),
-            energy_j=tuple(map(add, machine.energy_j, steps)),
-            observed_s=tuple(
-                observed + at_s - since
-                for observed, since in zip(machine.observed_s, last_s, strict=True)
-            ),
-        ), steps
-    return _advance_with_gaps(machine, reading)
+    joules, last_j = reading.joules, machine.counts_j
+    if reading.dropped or None in joules or None in last_j:
+        return _advance_with_gaps(machine, reading)
+    steps: Joules = tuple(map(sub, joules, last_j))
+    since_s = map(sub, repeat(at_s), machine.counted_s)
+    return Machine(
+        at_s,
+        joules,
+        (at_s,) * len(joules),
+        tuple(map(add, machine.energy_j, steps)),
+        tuple(map(add, machine.observed_s, since_s)),
+        machine.missed,
+        machine.suspended_s,
+        machine.faults,
+    ), steps
 
 
 def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
@@ -191,8 +192,8 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
         each = tuple(map(mul, ours, repeat(1.0 / heads)))
         if step.calls:
             account = _into_pool(account, step, ours, terms, part=step.calls / heads)
-    return account._replace(
-        leaf_j=add_joules(account.leaf_j, each), leaf_g=_plus_grams(account.leaf_g, each, terms)
+    return Account(
+        add_joules(account.leaf_j, each), _plus_grams(account.leaf_g, each, terms), *account[2:]
     )
 
 
@@ -233,11 +234,17 @@ class Sums(NamedTuple):
 
     def plus(self, other: Sums) -> Sums:
         """Both together."""
+        if not self.ours_j:
+            return other
+        if not other.ours_j:
+            return self
         grams = tuple(map(add, self.grams, other.grams))
         return Sums(add_joules(self.ours_j, other.ours_j), grams)
 
     def minus(self, part: Sums) -> Sums:
         """The rest, when `part` is taken out."""
+        if not part.ours_j:
+            return self
         grams = tuple(map(sub, self.grams, part.grams))
         return Sums(sub_joules(self.ours_j, part.ours_j), grams)
 

@@ -75,8 +75,10 @@ class Pool:
         """The sampler's pool, made when it is first wanted."""
         with sampler.lock:
             if not isinstance(sampler.pool, Pool):
-                sampler.pool = Pool(sampler)
-            return sampler.pool
+                sampler.attach(Pool(sampler))
+            pool = sampler.pool
+            assert isinstance(pool, Pool)
+            return pool
 
     def begin(self, book: Book) -> None:
         """Begin to count calls on this book: what was set aside before was for nobody."""

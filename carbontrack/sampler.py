@@ -218,19 +218,14 @@ class Sampler:
 
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         self._gaps.add(now_s, elapsed_s)
-        cpu_s = process_cpu_s()
         if len(self.components) != len(steps):
             self.components = tuple(slot.meter.component for slot in self._bank.slots)
-        step = Step(
-            now_s,
-            steps,
-            self.components,
-            self.leaves,
-            len(self.under_way),
-            elapsed_s,
-            cpu_s - self._cpu_s,
-        )
-        self._cpu_s = cpu_s
+        cpu_s = 0.0
+        if self.pool is not None:  # nobody else wants to know
+            now_cpu_s = process_cpu_s()
+            cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
+        calls = len(self.under_way)
+        step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s)
         for book in self._books:
             book.take(step, self.clock.now_utc() if book.follows_grid else None)
 
@@ -299,6 +294,11 @@ class Sampler:
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
+
+    def attach(self, pool: CallPool) -> None:
+        """Let decorated calls be settled at every tick."""
+        self._cpu_s = process_cpu_s()
+        self.pool = pool
 
     def demand_interval(self, interval_s: float) -> None:
         """Tick at least this often: trackers that share a sampler share the shortest interval."""

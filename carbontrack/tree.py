@@ -59,13 +59,13 @@ class Node:
             if around is not None:
                 around._children.add(child)
         self._children.clear()
+        total = self._own.plus(self._from_children)
         if around is not None:
-            around._child_left(self, mark)
-        return self._own.plus(self._from_children)
+            around._child_left(self, total, mark)
+        return total
 
-    def _child_left(self, child: Node, mark: Mark) -> None:
-        rest = child.total(mark).minus(child._passed_up)
-        self._from_children = self._from_children.plus(rest)
+    def _child_left(self, child: Node, total: Sums, mark: Mark) -> None:
+        self._from_children = self._from_children.plus(total.minus(child._passed_up))
         self._children.discard(child)
         if not self._children and self._paused is None:
             self._be_leaf(mark)
