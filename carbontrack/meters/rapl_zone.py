@@ -186,7 +186,7 @@ class MirroredZones:
         for zone in self.zones:
             try:
                 counts_j.append(zone.read_joules(now_s))
-            except MeterError as failure:  # noqa: PERF203 - each zone fails for itself
+            except MeterError as failure:
                 if zone is self.zones[0]:
                     raise
                 error = failure

@@ -41,7 +41,7 @@ DEFAULT_ZONES = (
 
 
 class Powercap:
-    """The handle of a tree that `build_powercap` made; zones go by key, or by name if it is unique."""
+    """The handle of a tree that `build_powercap` made; zones go by key or by unique name."""
 
     def __init__(self, sysfs: Path, zones: Sequence[Zone]) -> None:
         self.sysfs = sysfs

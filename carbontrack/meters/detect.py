@@ -1,0 +1,105 @@
+"""Which meters this machine has: the best for each component, none of them overlapping.
+
+Order of preference: CPU: RAPL packages, else TDP x load. RAM: RAPL dram, else watts per GiB. GPU:
+NVML's energy counter, else its power, integrated. What is not used is refused with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
+from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.cpu_power import CpuPower, cpu_power
+from carbontrack.meters.meter import Hardware, Meter, MeterSet, Refusal
+from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
+from carbontrack.meters.powercap import powercap_meters
+from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
+from carbontrack.records import Component
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where to look for meters, and what a person has said about this machine.
+
+    Attributes:
+        busy_s: CPU seconds that all processors have worked; None where it cannot be read.
+        sysfs, procfs: the roots of these file systems.
+        cpu_tdp_w: design power of one CPU package; None: from the table.
+        ram_w_per_gib: power of memory; None: the model's own figure.
+        gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
+        visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
+        cpu_name_cache: a folder for a CPU name that took long to find out; None for no cache.
+        nvml_library: the library by which an NVIDIA driver is recognised.
+    """
+
+    busy_s: Callable[[], float | None]
+    sysfs: Path = Path("/sys")
+    procfs: Path = Path("/proc")
+    cpu_tdp_w: float | None = None
+    ram_w_per_gib: float | None = None
+    gpu_ids: tuple[str, ...] | None = None
+    visible_gpus: str | None = None
+    cpu_name_cache: Path | None = None
+    nvml_library: str = NVML_LIBRARY
+
+
+def detect(machine: Machine) -> MeterSet:
+    """Open a disjoint set of the best meters, and name what was refused.
+
+    Raises:
+        ConfigError: `gpu_ids` names a GPU that this machine does not have.
+    """
+    meters, refused = powercap_meters(machine.sysfs)
+    gpus, gpu_models, gpu_refusals = _gpus(machine)
+    facts = read_cpu_facts(machine.procfs, machine.sysfs, machine.cpu_name_cache)
+    power = cpu_power(facts, machine.cpu_tdp_w)
+    gib = installed_gib(machine.procfs, machine.sysfs)
+    substitutes = _models(machine, facts, power, gib)
+    measured = {meter.component for meter in meters}
+    models = [make() for component, make in substitutes.items() if component not in measured]
+    spare = {name: make for name, make in substitutes.items() if name in measured}
+    hardware = Hardware(
+        cpu_model=facts.name or None,
+        cpu_threads=facts.threads,
+        cpu_tdp_w=round(power.tdp_w, 2),
+        gpu_models=gpu_models,
+        gpu_count=len(gpus),
+        ram_gib=round(gib, 3) if gib is not None else None,
+    )
+    everything = (*meters, *models, *gpus)
+    return MeterSet(everything, spare, (*refused, *gpu_refusals), hardware)
+
+
+def _models(
+    machine: Machine, facts: CpuFacts, power: CpuPower, gib: float | None
+) -> dict[Component, Callable[[], Meter]]:
+    models: dict[Component, Callable[[], Meter]] = {
+        "cpu": partial(
+            CpuModel,
+            power.tdp_w,
+            machine.busy_s,
+            facts.threads,
+            power.basis,
+            power.relative_uncertainty,
+        )
+    }
+    if gib is not None:
+        given = machine.ram_w_per_gib
+        models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
+    return models
+
+
+def _gpus(machine: Machine) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+    if machine.gpu_ids == ():
+        return (), (), (Refusal("nvml", "gpu_ids asks for no GPU"),)
+    if not nvml_is_present(machine.nvml_library):
+        reason = f"{machine.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
+        cure = "# in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility ..."
+        return (), (), (Refusal("nvml", reason, cure),)
+    from carbontrack.meters.nvml import nvml_meters  # 35 ms for pynvml, only where it is of use
+
+    return nvml_meters(machine.gpu_ids, machine.visible_gpus)

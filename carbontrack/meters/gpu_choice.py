@@ -1,0 +1,90 @@
+"""Which GPUs to count: the grammar of CUDA_VISIBLE_DEVICES, and of the setting gpu_ids."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from carbontrack.errors import ConfigError
+
+_NONE = frozenset({"", "-1", "none", "void", "nodevfiles"})
+"""What hides every GPU; `none`, `void` and the like come from container runtimes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as the driver lists it: position, UUID ("GPU-…"), name, UUIDs of its MIG slices."""
+
+    index: int
+    uuid: str
+    name: str = ""
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The GPUs to count, and what could not be understood."""
+
+    gpus: tuple[Gpu, ...]
+    problem: str | None = None
+
+
+def visible_gpus(visible: str | None, gpus: Sequence[Gpu]) -> Choice:
+    """The GPUs that CUDA shows to a process with this CUDA_VISIBLE_DEVICES.
+
+    A comma-separated list of indices, UUIDs, unique beginnings of UUIDs, or MIG slices (which stand
+    for the GPU that they are part of). As in CUDA, the list ends at the first entry that names
+    nothing. Where that is the very first, all GPUs are counted and the problem is told: too much
+    with a note is better than a silent nothing.
+    """
+    if visible is None:
+        return Choice(tuple(gpus))
+    tokens = [token.strip() for token in visible.split(",")]
+    if tokens[0].lower() in _NONE:
+        return Choice(())
+    chosen: list[Gpu] = []
+    for token in tokens:
+        gpu = _named(token, gpus)
+        if gpu is None:
+            problem = f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU of this machine at {token!r}"
+            return Choice(tuple(chosen or gpus), problem)
+        if gpu not in chosen:
+            chosen.append(gpu)
+    return Choice(tuple(chosen))
+
+
+def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs of the setting `gpu_ids`, in the same grammar.
+
+    Raises:
+        ConfigError: an id names no GPU of this machine.
+    """
+    chosen: list[Gpu] = []
+    for token in gpu_ids:
+        gpu = _named(token.strip(), gpus)
+        if gpu is None:
+            known = [gpu.uuid for gpu in gpus]
+            near = difflib.get_close_matches(token, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none at all"
+            raise ConfigError(f"gpu_ids: no GPU {token!r} on this machine, which has {there}{hint}")
+        if gpu not in chosen:
+            chosen.append(gpu)
+    return tuple(chosen)
+
+
+def _named(token: str, gpus: Sequence[Gpu]) -> Gpu | None:
+    if token.isdigit():
+        return next((gpu for gpu in gpus if gpu.index == int(token)), None)
+    wanted = token.lower()
+    if wanted.startswith("mig-gpu-"):  # before driver 470: "MIG-GPU-<uuid>/<instance>/<instance>"
+        wanted = wanted.removeprefix("mig-").split("/")[0]
+    if not wanted.startswith(("gpu-", "mig-")) or len(wanted) <= len("gpu-"):
+        return None
+    fits = [
+        gpu
+        for gpu in gpus
+        if any(uuid.lower().startswith(wanted) for uuid in (gpu.uuid, *gpu.slices))
+    ]
+    return fits[0] if len(fits) == 1 else None

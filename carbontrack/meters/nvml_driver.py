@@ -1,0 +1,196 @@
+"""The driver's library with its errors sorted: which device, for how long, and what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
+from carbontrack.meters.gpu_choice import Gpu
+from carbontrack.meters.meter import Refusal
+
+# nvml.h, enum nvmlReturn_enum
+_UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 1, 3, 4, 6
+_DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 13, 15, 18
+_DRIVER_IS_AWAY = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
+_NEVER = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NO_PERMISSION})
+
+DEFAULT_CAP_W = 1800.0
+"""1.5 times the most hungry module sold in 2025 (1,200 W, GB200 per GPU)."""
+_LIMIT_MARGIN = 1.5
+_UNSIGNED_KINDS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal"}
+"""nvml.h, enum nvmlValueType_enum: which member of the union holds a field's value."""
+
+
+class NotSupported(MeterGone):
+    """The board or its driver will never answer this call."""
+
+
+class Driver:
+    """NVML; initialised again after a reload of the driver, after pauses that grow to a minute."""
+
+    def __init__(self, nvml: Any) -> None:
+        self.nvml = nvml
+        self.loads = 0
+        """How often the library was initialised; handles live as long as one of these."""
+        self._retry_at_s = 0.0
+        self._pause_s = 1.0
+        self._is_up = False
+        self._init()
+
+    @classmethod
+    def load(cls) -> Driver:
+        """The real library.
+
+        Raises:
+            MeterUnavailable: it is not installed, or does not find its driver.
+        """
+        try:
+            import pynvml
+        except ImportError as error:
+            cure = "pip install nvidia-ml-py"
+            raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", cure) from error
+        try:
+            return cls(pynvml)
+        except pynvml.NVMLError as error:
+            raise MeterUnavailable(f"NVML does not start: {error}", "nvidia-smi") from error
+
+    def gpus(self) -> tuple[list[Gpu], list[Refusal]]:
+        """Every board that the driver lists; one that does not answer is refused alone.
+
+        Raises:
+            MeterUnavailable: the driver cannot count its boards.
+        """
+        nvml = self.nvml
+        try:
+            count = nvml.nvmlDeviceGetCount()
+        except nvml.NVMLError as error:
+            raise MeterUnavailable(f"NVML cannot count the GPUs: {error}") from error
+        found: list[Gpu] = []
+        refused: list[Refusal] = []
+        for index in range(count):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = nvml.nvmlDeviceGetUUID(handle)
+                found.append(Gpu(index, uuid, self._name(handle), self._slices(handle)))
+            except nvml.NVMLError as error:
+                refused.append(Refusal(f"nvml:{index}", f"it does not answer: {error}"))
+        return found, refused
+
+    def tick(self, now_s: float) -> None:
+        """Initialise again, when the driver is away and it is time to look for it."""
+        if self._is_up or now_s < self._retry_at_s:
+            return
+        try:
+            self._init()
+        except self.nvml.NVMLError:
+            self._retry_at_s = now_s + self._pause_s
+            self._pause_s = min(60.0, 2.0 * self._pause_s)
+
+    def went_away(self) -> None:
+        """Remember that the driver was unloaded; handles made until now are void."""
+        self._is_up = False
+
+    def raise_if_away(self) -> None:
+        """Raise MeterReadError while the driver is away."""
+        if not self._is_up:
+            raise MeterReadError("the NVIDIA driver is not loaded")
+
+    def _init(self) -> None:
+        self.nvml.nvmlInit()
+        self._is_up = True
+        self._pause_s = 1.0
+        self.loads += 1
+
+    def _name(self, handle: Any) -> str:
+        try:
+            return str(self.nvml.nvmlDeviceGetName(handle))
+        except self.nvml.NVMLError:
+            return "NVIDIA GPU"
+
+    def _slices(self, handle: Any) -> tuple[str, ...]:
+        """UUIDs of the board's MIG slices; none where it has none or cannot have any."""
+        nvml, uuids = self.nvml, []
+        try:
+            if nvml.nvmlDeviceGetMigMode(handle)[0] != 1:
+                return ()
+            for position in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+                part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)
+                uuids.append(str(nvml.nvmlDeviceGetUUID(part)))
+        except nvml.NVMLError:
+            pass  # positions without a slice answer "not found", and the filled ones come first
+        return tuple(uuids)
+
+
+class Device:
+    """One board, by UUID; its handle is renewed when the driver was reloaded."""
+
+    def __init__(self, driver: Driver, uuid: str) -> None:
+        self.uuid = uuid
+        self._driver = driver
+        self._handle: Any = None
+        self._handle_load = 0
+        self._refused: set[str] = set()
+        self._closed = False
+
+    def tick(self, now_s: float) -> None:
+        """Give the driver a chance to come back."""
+        self._driver.tick(now_s)
+
+    def energy_j(self) -> float:
+        """The energy counter, in joules."""
+        return float(self.call("nvmlDeviceGetTotalEnergyConsumption")) * 1e-3
+
+    def cap_w(self) -> float:
+        """A power that the board cannot exceed: 1.5 times its highest settable limit."""
+        try:
+            _, highest_mw = self.call("nvmlDeviceGetPowerManagementLimitConstraints")
+        except MeterError:
+            return DEFAULT_CAP_W
+        return float(highest_mw) * 1e-3 * _LIMIT_MARGIN or DEFAULT_CAP_W
+
+    def field(self, field_id: int) -> float:
+        """One of the driver's numbered fields, in its own unit."""
+        value = self.call("nvmlDeviceGetFieldValues", [field_id])[0]
+        if value.nvmlReturn != 0:
+            self._refused.add(f"nvmlDeviceGetFieldValues{[field_id]}")
+            raise NotSupported(f"field {field_id} is not supported")
+        return float(getattr(value.value, _UNSIGNED_KINDS.get(value.valueType, "uiVal")))
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Ask the driver about this board.
+
+        Raises:
+            NotSupported: now and for ever; it is not asked again.
+            MeterGone: the board has fallen off the bus, or this was closed.
+            MeterReadError: this time.
+        """
+        key = f"{function}{arguments[0]}" if arguments else function
+        if self._closed:
+            raise MeterGone(f"nvml:{self.uuid} is closed")
+        if key in self._refused:
+            raise NotSupported(f"{function} is not supported")
+        driver = self._driver
+        driver.raise_if_away()
+        try:
+            if self._handle is None or self._handle_load != driver.loads:
+                self._handle = driver.nvml.nvmlDeviceGetHandleByUUID(self.uuid)
+                self._handle_load = driver.loads
+            return getattr(driver.nvml, function)(self._handle, *arguments)
+        except driver.nvml.NVMLError as error:
+            raise self._sorted(error, key) from error
+
+    def _sorted(self, error: Any, key: str) -> MeterError:
+        code = error.value
+        if code == _GPU_IS_LOST:
+            return MeterGone(f"nvml:{self.uuid}: {error}")
+        if code in _NEVER:
+            self._refused.add(key)
+            return NotSupported(f"{key}: {error}")
+        if code in _DRIVER_IS_AWAY:
+            self._driver.went_away()
+        return MeterReadError(f"nvml:{self.uuid}: {error}")
+
+    def close(self) -> None:
+        """Let go of the handle. NVML itself stays: other parts of the program may use it."""
+        self._closed = True
+        self._handle = None
