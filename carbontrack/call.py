@@ -8,17 +8,15 @@ function's window sums them up.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.book import Book
 from carbontrack.clock import process_cpu_s
-from carbontrack.figures import Course
-from carbontrack.ledger import NOTHING, Joules, Machine, Sums, add_joules
-from carbontrack.pool import NO_CLAIM, Claim
+from carbontrack.ledger import NOTHING, Joules, Sums, add_joules
+from carbontrack.pool import NO_CLAIM, OWN_ROW_S, Claim
 from carbontrack.records import Status
 from carbontrack.session import Session
-from carbontrack.span import OWN_ROW_S, Span, current
+from carbontrack.span import Span, Used, current
 
 if TYPE_CHECKING:
     from carbontrack.callsite import CallSite
@@ -31,8 +29,8 @@ class Call:
     """One call of a decorated function, running or, for a generator, suspended.
 
     It begins cheap: two clocks are read. It becomes `single`, with a part of the energy of its own,
-    when a tick finds it under way or when it is suspended; and it becomes a span when somebody
-    inside asks for the current one.
+    when a tick finds it under way or when it is suspended; and it becomes a span when it lasts, or
+    when somebody inside asks for the current one.
     """
 
     __slots__ = (
@@ -45,12 +43,11 @@ class Call:
         "_ran_s",
         "_running",
         "_span",
-        "_start",
         "_started_s",
+        "_sums",
         "single",
         "site",
-        "sums",
-    )  # fmt: skip
+    )
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
@@ -58,7 +55,7 @@ class Call:
         self._ran_s = 0.0
         self._left = NO_CLAIM
         self._span: Span | None = None
-        self._start: Machine | None = None
+        self._began_s = float("nan")
 
     @property
     def book(self) -> Book:
@@ -86,8 +83,7 @@ class Call:
         if site.window is None:
             site.open_window()
             self._started_s = self._marked_s = site.now_s()
-        if self._start is None:
-            self._start = site.sampler.machine
+        if self._ran_s == 0.0:
             self._began_s = self._started_s
 
     def pause(self) -> None:
@@ -122,18 +118,47 @@ class Call:
         self._end_single(status, error)
 
     def _end_single(self, status: Status, error: str | None) -> None:
-        sampler = self.site.sampler
-        with sampler.lock:
-            self.become_single()
-            sampler.sample()
-            if self._running:
-                self._stop(sampler.machine.at_s)
-            self.site.pool.settle()
-            self.site.pool.single.pop(id(self), None)
-        if self._ran_s >= OWN_ROW_S:
-            self.site.write_call(self, (status, error))
+        with self.site.sampler.lock:
+            self._settle_last()
+            span = self._become_span() if self._ran_s >= OWN_ROW_S else None
+        if span is not None:
+            span.close(status, error)
         else:
-            self.site.absorb(self.sums, self._machine_j, self._ran_s, failed=status != "ok")
+            self.site.absorb(self._sums, self._machine_j, self._ran_s, failed=status != "ok")
+
+    def _settle_last(self) -> None:
+        site, sampler = self.site, self.site.sampler
+        self.become_single()
+        sampler.sample()
+        if self._running:
+            self._stop(sampler.machine.at_s)
+        site.pool.settle()
+        site.pool.single.pop(id(self), None)
+
+    def _become_span(self) -> Span:
+        site = self.site
+        began_ago_s = site.sampler.machine.at_s - self._began_s
+        span = Span(site.session, site.name, labels=site.labels)
+        used = Used(self._sums, self._machine_j, self._ran_s, began_ago_s)
+        span.take_over(used, absorb=site.absorb_span)
+        span.judge = site.judge
+        self._span = span
+        return span
+
+    def ran_for_s(self, now_s: float) -> float:
+        """How long the body has run by now, suspensions left out."""
+        return self._ran_s + (now_s - self._started_s if self._running else 0.0)
+
+    def promote(self) -> Span:
+        """Become a span, because it lasts, or because somebody inside wants to see it."""
+        with self.site.sampler.lock:
+            if self._span is None:
+                self._settle_last()
+                self._become_span()
+                if current.get() is self:
+                    current.set(self._span)
+        assert self._span is not None
+        return self._span
 
     def _stop(self, now_s: float) -> None:
         self.site.sampler.under_way.pop(id(self), None)
@@ -151,7 +176,7 @@ class Call:
     def become_single(self) -> None:
         """Get a part of the energy of one's own from now on; the sampler's lock is held."""
         if not self.single:
-            self.sums: Sums = NOTHING
+            self._sums: Sums = NOTHING
             self._machine_j: Joules = ()
             self.site.pool.single[id(self)] = self
             self.single = True
@@ -165,36 +190,8 @@ class Call:
 
     def grant(self, sums: Sums, machine_j: Joules) -> None:
         """The part of this call."""
-        self.sums = self.sums.plus(sums)
+        self._sums = self._sums.plus(sums)
         self._machine_j = add_joules(self._machine_j, machine_j)
-
-    def started_at(self) -> datetime:
-        """The wall clock's time at which the call began."""
-        clock = self.site.sampler.clock
-        return clock.now_utc() - timedelta(seconds=clock.monotonic_s() - self._began_s)
-
-    def course(self) -> Course:
-        """How the call went, as far as the meters were read."""
-        sampler, start = self.site.sampler, self._start
-        assert start is not None
-        end = sampler.machine
-        gap_s = sampler.max_gap_s(start.at_s)
-        return Course(start, end, end.at_s - start.at_s, self._ran_s, self._machine_j, gap_s)
-
-    def promote(self) -> Span:
-        """Become a span, because somebody inside wants to see it or to nest in it."""
-        site, sampler = self.site, self.site.sampler
-        with sampler.lock:
-            if self._span is None:
-                self.become_single()
-                sampler.sample()
-                self._stop(sampler.machine.at_s)
-                site.pool.settle()
-                site.pool.single.pop(id(self), None)
-                self._span = span = Span(site.session, site.name, labels=site.labels)
-                span.take_over(self.sums, self._machine_j, self._ran_s, absorb=site.absorb_span)
-                current.set(span)
-        return self._span
 
 
 class InsideCall:

@@ -12,7 +12,7 @@ from carbontrack.call import Call
 from carbontrack.figures import Course
 from carbontrack.ledger import NOTHING, Joules, Machine, Sums, add_joules
 from carbontrack.pool import NO_CLAIM, Claim, Pool
-from carbontrack.records import Record, Status
+from carbontrack.records import Record
 from carbontrack.session import Session, rfc3339
 from carbontrack.span import Span
 
@@ -57,7 +57,7 @@ class CallSite:
         """Length, CPU seconds, whole length and failure of calls that have ended; deques take
         appends from any thread."""
         self._window_s = window_s
-        self._judge = judge
+        self.judge = judge
         self._claimed = NO_CLAIM
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
@@ -163,7 +163,7 @@ class CallSite:
             self._deliver(record)
 
     def _deliver(self, record: Record) -> None:
-        self.session.deliver(record if self._judge is None else self._judge(record))
+        self.session.deliver(record if self.judge is None else self.judge(record))
 
     def _under_way(self) -> bool:
         calls = list(self.sampler.under_way.values())
@@ -199,24 +199,6 @@ class CallSite:
         call = Call(self)
         call.resume()
         return call
-
-    def write_call(self, call: Call, outcome: tuple[Status, str | None]) -> None:
-        """Write the row of a call that lasted."""
-        session, course, started_at = self.session, call.course(), call.started_at()
-        record = Record(
-            record_id=session.new_record_id(),
-            run_id=session.run_id,
-            parent_id=session.parent_id,
-            name=self.name,
-            labels=self.labels,
-            status=outcome[0],
-            error=outcome[1],
-            started_at=rfc3339(started_at),
-            ended_at=rfc3339(self.sampler.clock.now_utc()),
-            duration_s=course.duration_s,
-            **session.figures(call.sums, course, session.intensity(), self.sampler.powers_w()),
-        )
-        self._deliver(record)
 
     def close(self) -> None:
         """End what is under way as interrupted, and write the last row."""

@@ -24,6 +24,9 @@ from carbontrack.ledger import (
 )
 from carbontrack.sampler import Sampler
 
+OWN_ROW_S = 1.0
+"""A decorated call of this length or longer has a row of its own; shorter ones are summed."""
+
 
 class Claim(NamedTuple):
     """How long some calls ran, and the CPU seconds of the process meanwhile."""
@@ -55,8 +58,13 @@ class Claimant(Protocol):
 class Site(Claimant, Protocol):
     """A decorated function."""
 
-    def write_row_if_due(self, now_s: float) -> None: ...
-    def forget_parent(self) -> None: ...
+    def write_row_if_due(self, now_s: float) -> None:
+        """Write what is summed up when its window is over."""
+        ...
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        ...
 
 
 class Pool:
@@ -84,6 +92,14 @@ class Pool:
         """Begin to count calls on this book: what was set aside before was for nobody."""
         self.settle()
         self._settled[book] = book.account
+
+    def tick(self) -> None:
+        """Settle, and let calls that last become spans; the sampler's lock is held."""
+        self.settle()
+        now_s = self._sampler.machine.at_s
+        for call in list(self._sampler.under_way.values()):
+            if call.ran_for_s(now_s) >= OWN_ROW_S:
+                call.promote()
 
     def settle(self) -> None:
         """Share out what was set aside since the last time; the sampler's lock is held."""

@@ -38,7 +38,7 @@ _log = logging.getLogger("carbontrack")
 class CallPool(Protocol):
     """What the sampler's tick does for decorated calls; `carbontrack.pool` holds the real one."""
 
-    def settle(self) -> None:
+    def tick(self) -> None:
         """Share out what was set aside since the last time; the sampler's lock is held."""
         ...
 
@@ -48,6 +48,14 @@ class CallPool(Protocol):
 
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""
+        ...
+
+
+class Watcher(Protocol):
+    """Somebody who does something now and then."""
+
+    def after_tick(self, now_s: float) -> None:
+        """Called after each tick, without the sampler's lock."""
         ...
 
 
@@ -79,6 +87,7 @@ class Sampler:
         """Decorated calls that are being made now, by identity."""
         self.pool: CallPool | None = None
         """What shares energy out among decorated calls; there once there are any."""
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self.epoch = 0
         """Rises in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
@@ -185,9 +194,7 @@ class Sampler:
     # -- reading ----------------------------------------------------------------------------
 
     def sample(self) -> None:
-        """Read all meters now and advance every open book. Any thread may call it; never raises
-        what a meter raises.
-        """
+        """Read all meters now and advance every open book, in any thread; no meter can make it fail."""
         with self.lock:
             if self._inside:
                 # A finalizer, run by the garbage collector in the middle of a sample, closes a
@@ -288,9 +295,11 @@ class Sampler:
                     self._machine = with_fault(self._machine, code, times)
                 pool = self.pool
                 if pool is not None:
-                    pool.settle()
+                    pool.tick()
             if pool is not None:
                 pool.write_due_rows()
+            for watcher in list(self.watchers):
+                watcher.after_tick(self._machine.at_s)
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")

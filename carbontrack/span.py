@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbontrack.figures import Course
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.ledger import NOTHING, Joules, Mark, Sums, sub_joules
+from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status
 from carbontrack.session import Session, rfc3339
 from carbontrack.tree import Node
@@ -23,9 +24,23 @@ from carbontrack.tree import Node
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
 
-OWN_ROW_S = 1.0
-"""A decorated call of this length or longer has a row of its own; shorter ones are summed."""
 _ERROR_LENGTH = 200
+
+
+class Used(NamedTuple):
+    """What a call has used before it became a span.
+
+    Attributes:
+        sums: its energy and grams.
+        machine_j: what each meter counted for the whole machine while it ran.
+        ran_s: how long it ran.
+        began_ago_s: how long ago it began.
+    """
+
+    sums: Sums
+    machine_j: Joules
+    ran_s: float
+    began_ago_s: float
 
 
 class Span:
@@ -175,26 +190,25 @@ class Span:
             if self.is_open and self._node is not None:
                 self._node.resume(sampler.mark(self._session.book))
 
-    def take_over(
-        self, sums: Sums, machine_j: Joules, ran_s: float, *, absorb: Callable[[Span], None]
-    ) -> None:
+    def take_over(self, used: Used, *, absorb: Callable[[Span], None]) -> None:
         """Go on, as a root, from what a call has used so far; the sampler's lock is held.
 
         `absorb` takes the span in at its end if it turns out to be short.
         """
         session, sampler = self._session, self._session.sampler
+        self._parent_id = session.parent_id
         now = sampler.hold(session.book)
         machine = now.machine
         begun = machine._replace(
-            at_s=machine.at_s - ran_s,
-            energy_j=sub_joules(machine.energy_j, machine_j) if machine_j else machine.energy_j,
-            observed_s=tuple(max(0.0, observed - ran_s) for observed in machine.observed_s),
+            at_s=machine.at_s - used.ran_s,
+            energy_j=sub_joules(machine.energy_j, used.machine_j or (0.0,) * len(machine.energy_j)),
+            observed_s=tuple(max(0.0, observed - used.ran_s) for observed in machine.observed_s),
         )
         self._start = Mark(begun, now.account)
         self._epoch, self._absorb = sampler.epoch, absorb
         self._node = Node(sampler, None, now)
-        self._node.start_with(sums)
-        self._register(sampler.clock.now_utc() - timedelta(seconds=ran_s))
+        self._node.start_with(used.sums)
+        self._register(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
 
     def _register(self, started_at: datetime) -> None:
         self.record_id = self._session.new_record_id()
