@@ -10,7 +10,6 @@ from typing import Any, TypeVar, overload
 
 from carbontrack import assembly, config
 from carbontrack.budget import Budget
-from carbontrack.counter import CallCounter, name_of
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
 from carbontrack.judge import judge_with
@@ -18,7 +17,6 @@ from carbontrack.settings import Settings
 from carbontrack.span import Span, current_span, innermost, outcome_of
 from carbontrack.tracker import Tracker
 from carbontrack.trackers import Trackers
-from carbontrack.wrap import wrap
 
 __all__ = ["auto", "current_span", "track"]
 
@@ -156,6 +154,10 @@ class Track:
             )
         if self._settings is not None and self._settings.disable:
             return function
+        # The block form needs none of this, and a new process feels every millisecond.
+        from carbontrack.counter import CallCounter, name_of
+        from carbontrack.wrap import wrap
+
         counter = CallCounter(
             self._name or name_of(function),
             labels=self._labels,

@@ -6,7 +6,6 @@ of the columns and never changes within a schema version; a reader takes older v
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
@@ -96,6 +95,8 @@ class Record:
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
+        import json  # 2 ms that only those pay who write
+
         row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
         row["labels"] = json.dumps(dict(self.labels), ensure_ascii=False, default=str)
         return row
@@ -127,6 +128,8 @@ class Record:
 def _labels(cell: object) -> Mapping[str, Any]:
     if isinstance(cell, Mapping):
         return dict(cell)
+    import json
+
     value = json.loads(str(cell))
     if not isinstance(value, dict):
         raise TypeError("labels must be a JSON object")
