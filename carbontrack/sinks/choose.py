@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
 from carbontrack.records import Sink
+
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
 _SQLITE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
@@ -14,13 +18,26 @@ SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 """The endings of file names that choose a sink."""
 
 
-def sink_for(output: str | os.PathLike[str]) -> Sink:
-    """The sink for a file name, chosen by its ending.
+def is_url(output: str) -> bool:
+    """Whether the output is an address to post to rather than a file."""
+    return "://" in output
+
+
+def sink_for(
+    output: str | os.PathLike[str], *, token: str | None = None, journal: Journal | None = None
+) -> Sink:
+    """The sink for a file name, chosen by its ending, or for a URL.
+
+    `token` and `journal` are for a URL: what it is sent, and where records wait for it.
 
     Raises:
         ConfigError: no sink writes such an output, or this one cannot be used; says why.
     """
     text = os.fsdecode(output)
+    if is_url(text):
+        from carbontrack.sinks.http import HttpSink
+
+        return HttpSink(text, token=token, journal=journal)
     suffix = PurePath(text).suffix.lower()
     if suffix == ".csv":
         from carbontrack.sinks.csv_file import CsvSink
@@ -34,7 +51,8 @@ def sink_for(output: str | os.PathLike[str]) -> Sink:
         from carbontrack.sinks.sqlite import SqliteSink
 
         return SqliteSink(output)
+    example = PurePath(text).with_suffix(".csv") if text else "emissions.csv"
     raise ConfigError(
-        f"output {text!r} has no ending that chooses a format; known are {', '.join(SUFFIXES)}: "
-        f"for example {PurePath(text).with_suffix('.csv') if text else 'emissions.csv'}"
+        f"output {text!r} is no URL and has no ending that chooses a format, which are "
+        f"{', '.join(SUFFIXES)}: for example {example}"
     )

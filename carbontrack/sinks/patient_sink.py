@@ -38,6 +38,11 @@ class PatientSink(Generic[Entry]):
         raise NotImplementedError
 
     @property
+    def address(self) -> str:
+        """What `sink_for` takes to open this output again, in any directory."""
+        return str(self.path)
+
+    @property
     def pending_ids(self) -> tuple[str, ...]:
         """The ids of the records that wait for the file to become writable."""
         return tuple(record_id for record_id, _ in self._own_pending())

@@ -1,0 +1,185 @@
+"""From the queues of records to the server, batch by batch, with patience."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from carbontrack.clock import Clock
+from carbontrack.journal import SEND, Journal, queued
+from carbontrack.journal_file import JournalFile
+from carbontrack.notices import LOGGER, Notices
+from carbontrack.records import Record
+from carbontrack.sinks.dead_letters import set_aside
+from carbontrack.sinks.post import Outcome, Poster, shown
+
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+_LAST_BACKOFF_S = 0.1
+"""The first backoff once the process is about to end."""
+_LAST_FAILURES = 3
+"""Failures after which a process that is about to end leaves the rest to the next one."""
+
+
+class Queue(Protocol):
+    """Records that wait for one URL."""
+
+    def take(self, limit: int) -> list[Record]:
+        """The oldest of them, which stay in the queue until they are settled."""
+        ...
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Forget records that were delivered or set aside."""
+        ...
+
+
+class OwnQueue:
+    """What this process has put into its journal."""
+
+    def __init__(self, journal: Journal, url: str) -> None:
+        self._journal = journal
+        self._url = url
+
+    def take(self, limit: int) -> list[Record]:
+        """The oldest records in the journal."""
+        return self._journal.queued(self._url, limit)
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Drop them from the journal."""
+        self._journal.delivered(self._url, record_ids)
+
+
+class OrphanQueue:
+    """What a process that is gone has left in a journal that this one holds now."""
+
+    def __init__(self, file: JournalFile, url: str) -> None:
+        self.file = file
+        self._url = url
+
+    def take(self, limit: int) -> list[Record]:
+        """The oldest records in the file."""
+        return queued(self.file, self._url, limit)
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Drop them from the file."""
+        try:
+            self.file.drop([(SEND, self._url, record_id) for record_id in record_ids])
+        except OSError as error:
+            LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
+
+
+class Delivery:
+    """Posts what waits in some queues; `run` is the work of one thread.
+
+    Attributes:
+        delivered: records that the server has taken.
+        refused: records that were set aside.
+    """
+
+    def __init__(
+        self,
+        poster: Poster,
+        *,
+        state_dir: Path,
+        batch: int,
+        clock: Clock,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.delivered = self.refused = 0
+        self.stop = threading.Event()
+        self.deadline_s = float("inf")
+        self._poster = poster
+        self._state_dir = state_dir
+        self._batch = self._limit = batch
+        self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - jitter is no secret
+        self._notices = Notices(clock)
+        self._failures = 0
+
+    def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
+        """Deliver until told to stop, sleeping while nothing waits; never raises."""
+        while True:
+            try:
+                outcome = self.step(queues())
+            except Exception as error:
+                # only its kind: nothing is known of its text, which might hold the URL's query
+                LOGGER.warning("records wait longer: %s", type(error).__name__)
+                outcome = Outcome("later", "an error of our own")
+            if outcome is None and not self.stop.is_set():
+                self._clock.wait(wake, None)
+                wake.clear()
+            elif outcome is None or not self.patient(outcome):
+                return
+
+    def step(self, queues: Sequence[Queue]) -> Outcome | None:
+        """Try to deliver the oldest records of the first queue that has some; None if none has."""
+        for queue in queues:
+            records = queue.take(self._limit)
+            if records:
+                outcome = self._poster.post(records, timeout_s=self._time_left_s())
+                return self._settle(queue, records, outcome)
+        return None
+
+    def patient(self, outcome: Outcome) -> bool:
+        """Wait as the outcome demands; False if there is no use in going on."""
+        if outcome.verdict != "later":
+            self._failures = 0
+            return self._time_left_s() > 0
+        self._failures += 1
+        where = shown(self._poster.url)
+        self._notices.warn("later", f"{where}: {outcome.reason}; records wait in the journal")
+        self._clock.wait(self.stop, self._wait_s(outcome))
+        if not self.stop.is_set():
+            return True
+        if outcome.wait_s is not None or self._failures > _LAST_FAILURES:
+            return False
+        self._clock.wait(threading.Event(), self._jitter(_LAST_BACKOFF_S))
+        return self._time_left_s() > 0
+
+    def last_attempts(self, deadline_s: float) -> None:
+        """Come to an end by `deadline_s`, trying what can be tried until then."""
+        self.deadline_s = deadline_s
+        self._failures = 0
+        self.stop.set()
+
+    def _settle(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
+        ids = [record.record_id for record in records]
+        if outcome.verdict == "delivered":
+            queue.settle(ids)
+            self.delivered += len(ids)
+            self._limit = min(self._batch, self._limit * 2)
+        elif outcome.verdict == "divide" and len(ids) > 1:
+            self._limit = len(ids) // 2
+        elif outcome.verdict in ("divide", "refused"):
+            return self._set_aside(queue, records, outcome)
+        return outcome
+
+    def _set_aside(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
+        url = self._poster.url
+        try:
+            path = set_aside(self._state_dir, url, records, outcome, now=self._clock.now_utc())
+        except OSError as error:
+            return Outcome("later", f"{outcome.reason}, and no dead letter: {error.strerror}")
+        queue.settle([record.record_id for record in records])
+        self.refused += len(records)
+        self._notices.warn(
+            f"refused {outcome.status}",
+            f"{shown(url)} refuses records ({outcome.reason}); {self.refused} so far are in {path}",
+        )
+        return outcome
+
+    def _wait_s(self, outcome: Outcome) -> float:
+        if outcome.wait_s is not None:
+            return outcome.wait_s + self._jitter(min(1.0, outcome.wait_s / 10))
+        backoff_s = FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10)
+        return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
+
+    def _jitter(self, longest_s: float) -> float:
+        # full jitter: many clients that failed together do not come back together
+        return self._chance.uniform(0.0, longest_s)
+
+    def _time_left_s(self) -> float:
+        return self.deadline_s - self._clock.monotonic_s()

@@ -1,0 +1,211 @@
+"""Records to a server, through the journal, without the program ever waiting for the network."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from carbontrack.clock import Clock, SystemClock
+from carbontrack.errors import ConfigError, SinkError
+from carbontrack.journal import Journal, orphans
+from carbontrack.records import Record
+from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
+from carbontrack.sinks.patient_sink import PatientSink
+from carbontrack.sinks.post import Poster, checked_token, checked_url, shown
+
+_ADOPTED_LIMIT = 64
+"""Journals of dead processes that one process works off, so that descriptors stay free."""
+_EXIT_SHARE = 0.9
+"""The share of the exit timeout that is spent waiting; the rest is for the end itself."""
+
+
+class _Here:
+    """What belongs to one process: after a fork the child has neither the thread nor the locks."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wake = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.delivery: Delivery | None = None
+        self.adopted: list[OrphanQueue] = []
+
+
+class HttpSink(PatientSink[Record]):
+    """Posts records, as a JSON array, to a URL.
+
+    Each record is in the journal before any attempt to send it, and leaves it when the server has
+    answered 2xx. A thread sends; the caller only writes to the journal. What is left at the exit,
+    which waits `exit_timeout_s` at most, is sent by the next process with the same journal and
+    URL, or by `carbontrack sync`. A record can therefore arrive twice, never not at all;
+    `record_id` tells a repetition.
+
+    Args:
+        url: http or https, without a password in it.
+        token: sent as `Authorization: Bearer …`, and never shown.
+        timeout_s: the longest wait for a connection, and for an answer.
+        batch: the most records in one request.
+        exit_timeout_s: how long `close` may wait.
+        journal: where records wait; by default the user's own.
+        clock: the time.
+
+    Raises:
+        ConfigError: the URL, the token or a number cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        batch: int = 200,
+        exit_timeout_s: float = 2.0,
+        journal: Journal | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(lambda record: record, self._enqueue)
+        self._url = checked_url(url)
+        self._token = checked_token(token)
+        _check_above_zero(timeout_s=timeout_s, batch=batch)
+        if exit_timeout_s < 0:
+            raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
+        self._timeout_s, self._batch = timeout_s, batch
+        self._exit_timeout_s = exit_timeout_s
+        self._clock = clock or SystemClock()
+        self._owns_journal = journal is None
+        self._journal = journal or Journal(default_state_dir(), self._clock)
+        self._by_process: dict[int, _Here] = {}
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self._url
+
+    @property
+    def path(self) -> Path:
+        """The directory whose journal keeps the records until they are delivered."""
+        return self._journal.state_dir
+
+    def __repr__(self) -> str:
+        return f"HttpSink({shown(self._url)!r})"
+
+    def write(self, record: Record) -> None:
+        """Put the record into the journal and wake the thread that sends; waits for no network.
+
+        Raises:
+            SinkError: the journal cannot be written and no more records can wait in memory.
+        """
+        super().write(record)
+        here = self._here()
+        self._start(here)
+        here.wake.set()
+
+    def close(self) -> None:
+        """Let the thread try for a short while; what is left stays in the journal.
+
+        Raises:
+            SinkError: records are left that could not even be put into the journal.
+        """
+        here = self._here()
+        with here.lock:
+            thread, delivery, here.thread = here.thread, here.delivery, None
+        if thread is not None and delivery is not None:
+            patience_s = self._exit_timeout_s * _EXIT_SHARE
+            delivery.last_attempts(self._clock.monotonic_s() + patience_s)
+            here.wake.set()
+            thread.join(patience_s)
+        try:
+            super().close()
+        finally:
+            if self._owns_journal and (thread is None or not thread.is_alive()):
+                self._journal.close()
+
+    def after_fork_in_child(self) -> None:
+        """Let go of the journals that the parent holds."""
+        self._here()
+
+    def _enqueue(self, record: Record) -> None:
+        if not self._journal.enqueue(record, self._url):
+            raise SinkError("its journal cannot be written")
+
+    def _start(self, here: _Here) -> None:
+        with here.lock:
+            if here.thread is not None and here.thread.is_alive():
+                return
+            poster = Poster(
+                self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
+            )
+            here.delivery = Delivery(
+                poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
+            )
+            here.thread = threading.Thread(
+                target=self._work, args=(here, here.delivery), name="carbontrack-http", daemon=True
+            )
+            try:
+                here.thread.start()
+            except RuntimeError:  # the interpreter is shutting down; the next process will send
+                here.thread = None
+
+    def _work(self, here: _Here, delivery: Delivery) -> None:
+        try:
+            if not here.adopted:
+                here.adopted = self._adopted()
+            delivery.run(lambda: self._queues(here), here.wake)
+        finally:
+            while here.adopted:
+                here.adopted.pop().file.close()
+
+    def _queues(self, here: _Here) -> Sequence[Queue]:
+        for queue in [queue for queue in here.adopted if not queue.take(1)]:
+            here.adopted.remove(queue)
+            queue.file.close()
+        return [OwnQueue(self._journal, self._url), *here.adopted, self]
+
+    def take(self, limit: int) -> list[Record]:
+        """Records that the journal did not take, as on a read-only disk, are sent from memory."""
+        return [record for _, record in list(self._own_pending())[:limit]]
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Forget records that were sent from memory."""
+        pending = self._own_pending()
+        for waiting in [waiting for waiting in list(pending) if waiting[0] in record_ids]:
+            with suppress(ValueError):  # written to the journal in the meantime
+                pending.remove(waiting)
+
+    def _adopted(self) -> list[OrphanQueue]:
+        """The journals of dead processes in which something waits for our URL."""
+        adopted: list[OrphanQueue] = []
+        for file in orphans(self._journal.state_dir, self._clock):
+            queue = OrphanQueue(file, self._url)
+            if len(adopted) < _ADOPTED_LIMIT and queue.take(1):
+                adopted.append(queue)
+            else:
+                file.close()
+        return adopted
+
+    def _here(self) -> _Here:
+        pid = os.getpid()
+        here = self._by_process.get(pid)
+        if here is None:
+            for inherited in list(self._by_process.values()):
+                for queue in inherited.adopted:
+                    queue.file.abandon()
+            self._by_process = {pid: _Here()}
+            here = self._by_process[pid]
+        return here
+
+
+def default_state_dir() -> Path:
+    """The user's own folder for what must outlive a process."""
+    from platformdirs import user_state_path
+
+    return user_state_path("carbontrack", appauthor=False)
+
+
+def _check_above_zero(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ConfigError(f"{name} must be above 0, not {number!r}")

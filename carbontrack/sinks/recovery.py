@@ -1,0 +1,93 @@
+"""From the journals of processes that were killed to the outputs that their runs had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from carbontrack.errors import CarbontrackError
+from carbontrack.journal import RUN, SEND, orphans, record_in, sparse
+from carbontrack.journal_file import JournalFile, Key
+from carbontrack.records import Record, Sink
+from carbontrack.sinks.choose import is_url, sink_for
+
+OpenSink = Callable[[str], Sink]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A record that a killed process left behind, and one output it was meant for.
+
+    Attributes:
+        record: a checkpoint, with the status "recovered", or a finished record as it was.
+        output: a path; a URL, for which it waits in the journal now; None if the run had none.
+        trouble: why it could not be written; it stays in the journal and is tried again.
+    """
+
+    record: Record
+    output: str | None
+    trouble: str | None = None
+
+
+def recover(state_dir: Path, *, open_sink: OpenSink = sink_for) -> list[Recovered]:
+    """Write what killed processes left to the outputs that they had; never raises for a file.
+
+    Runs that still live are left alone. However many processes call this at once, each record is
+    written by one of them.
+    """
+    found: list[Recovered] = []
+    for file in orphans(state_dir):
+        try:
+            found += _ended_runs(file)
+            found += _written(file, open_sink)
+        except OSError as error:
+            found += _untouched(file, error)
+        finally:
+            file.close()
+    return found
+
+
+def _ended_runs(file: JournalFile) -> Iterator[Recovered]:
+    """Turn each open run into a record on its way; only what waits for a URL is told here."""
+    for key in file.keys(RUN):
+        record, outputs = record_in(file, key), _outputs(file, key)
+        if record is not None:
+            record = replace(record, status="recovered")
+            for output in outputs:
+                file.put((SEND, output, record.record_id), {"record": sparse(record)})
+                if is_url(output):
+                    yield Recovered(record, output)
+            if not outputs:
+                yield Recovered(record, None)
+        file.drop([key])
+
+
+def _written(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
+    """Write each record that is on its way to a file."""
+    for key in file.keys(SEND):
+        record = None if is_url(key[1]) else record_in(file, key)
+        if record is None:
+            continue
+        try:
+            sink = open_sink(key[1])
+            sink.write(record)
+            sink.close()  # raises if the record could not be written
+        except (OSError, CarbontrackError) as error:
+            yield Recovered(record, key[1], str(error))
+        else:
+            file.drop([key])
+            yield Recovered(record, key[1])
+
+
+def _untouched(file: JournalFile, error: OSError) -> Iterator[Recovered]:
+    for key in file.keys(RUN):
+        record = record_in(file, key)
+        if record is not None:
+            yield Recovered(record, None, f"{file.path} cannot be written: {error.strerror}")
+
+
+def _outputs(file: JournalFile, key: Key) -> list[str]:
+    entry = file.get(key) or {}
+    outputs = entry.get("outputs")
+    return [str(output) for output in outputs] if isinstance(outputs, list) else []
