@@ -54,6 +54,10 @@ class DisabledSpan(Span):
         if self._open and self._at is not None:
             self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
 
+    def discard(self) -> None:
+        """Nothing would be written anyway."""
+        self.close()
+
     def pause(self) -> None:
         """Nothing is counted anyway."""
 

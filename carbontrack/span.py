@@ -156,6 +156,13 @@ class Span:
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting; a root is then written. A second call does nothing."""
+        self._finish(status, error, written=True)
+
+    def discard(self) -> None:
+        """Stop counting and write nothing: what was to be measured did not come about."""
+        self._finish("interrupted", None, written=False)
+
+    def _finish(self, status: Status, error: str | None, *, written: bool) -> None:
         sampler = self._session.sampler
         if not self.is_open:
             return
@@ -172,7 +179,8 @@ class Span:
         if current.get() is self:
             current.set(self._before)
         short = self._absorb is not None and self._course.duration_s < OWN_ROW_S
-        self._session.span_closed(self, is_root=self._parent is None, written=not short)
+        written = written and not short
+        self._session.span_closed(self, is_root=self._parent is None, written=written)
         if short and self._absorb is not None:
             self._absorb(self)
 

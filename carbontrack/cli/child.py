@@ -29,6 +29,12 @@ class End(NamedTuple):
     code: int
     status: Status = "ok"
     error: str | None = None
+    started: bool = True
+
+    @classmethod
+    def before_start(cls, code: int, reason: str) -> End:
+        """It never ran."""
+        return cls(code, "error", reason, started=False)
 
     @classmethod
     def of(cls, returncode: int) -> End:
@@ -54,22 +60,15 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
 
-    def start(self, command: Sequence[str], *, environ: Mapping[str, str]) -> None:
-        """Start the command.
-
-        Raises:
-            OSError: the system refuses, for want of memory or processes, say.
-        """
+    def start(self, command: Sequence[str], *, environ: Mapping[str, str]) -> End | None:
+        """Start the command; its end if the system refuses, for want of memory for example."""
         try:
             self._process = _spawn(command, environ)
         except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-            # a script without "#!" is the shell's, as with execvp(3)
-            path = shutil.which(command[0]) or command[0]
-            self._process = _spawn(["/bin/sh", path, *command[1:]], environ)
+            return End.before_start(NOT_EXECUTABLE, f"cannot start {command[0]}: {error.strerror}")
         for number in self._early:
             self._process.send_signal(number)
+        return None
 
     def wait(self) -> End:
         """Wait until the command has ended."""
@@ -101,7 +100,14 @@ class Child:
 
 def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # our own descriptors are closed on exec by themselves; the user's pass through
-    return subprocess.Popen(command, env=environ, close_fds=False)  # noqa: S603 - it is the job
+    try:
+        return subprocess.Popen(command, env=environ, close_fds=False)  # noqa: S603 - it is the job
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        # a script without "#!" is the shell's, as with execvp(3)
+        script = ["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]]
+        return subprocess.Popen(script, env=environ, close_fds=False)  # noqa: S603 - as above
 
 
 def in_foreground() -> bool:
@@ -120,27 +126,32 @@ def in_foreground() -> bool:
         os.close(terminal)
 
 
-def obstacle(command: Sequence[str]) -> tuple[int, str] | None:
-    """Why the command cannot be started, with the shell's exit code for it; None if it can."""
+def obstacle(command: Sequence[str]) -> End | None:
+    """What the start of the command would end in, with the shell's exit code; None if it can start.
+
+    Looked for before anything is measured, so that nothing is written of what did not happen.
+    """
     program = command[0]
     path = shutil.which(program)
     if path is None:
-        for candidate in _candidates(program):
-            if candidate.is_dir() and "/" in program:
-                return NOT_EXECUTABLE, f"{program} is a directory"
-            if candidate.is_file():
-                return NOT_EXECUTABLE, f"{candidate} is not executable; try: chmod +x {candidate}"
-        return NOT_FOUND, f"there is no command {program!r}"
+        there = next((each for each in _candidates(program) if each.exists()), None)
+        if there is None:
+            return End.before_start(NOT_FOUND, f"there is no command {program!r}")
+        reason = "is a directory" if there.is_dir() else "is not executable; see chmod +x"
+        return End.before_start(NOT_EXECUTABLE, f"{there} {reason}")
     interpreter = _interpreter(Path(path))
     if interpreter and not Path(interpreter).is_file():
-        return NOT_EXECUTABLE, f"{path} needs {interpreter}, which is not there"
+        return End.before_start(NOT_EXECUTABLE, f"{path} needs {interpreter}, which is not there")
     return None
 
 
-def _candidates(program: str) -> list[Path]:
+def _candidates(program: str) -> Iterator[Path]:
     if "/" in program:
-        return [Path(program)]
-    return [Path(folder, program) for folder in os.get_exec_path()]
+        yield Path(program)
+        return
+    for folder in os.get_exec_path():
+        if not (path := Path(folder, program)).is_dir():
+            yield path
 
 
 def _interpreter(path: Path) -> str:

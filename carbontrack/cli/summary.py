@@ -16,7 +16,7 @@ _PLACE = {
     "cloud": "from the cloud's own variables",
     "metadata": "from the cloud's metadata",
     "timezone": "from the time zone",
-    "unknown": "the place is unknown; name it with --region",
+    "unknown": "the place is unknown",
 }
 _WELL_OBSERVED = 0.99
 
@@ -97,7 +97,7 @@ def _how(record: Record) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
-    return f"{share * 100:.2g} %" if share < 0.0995 else f"{share * 100:.0f} %"
+    return f"{share * 100:.2g}%" if share < 0.0995 else f"{share * 100:.0f}%"
 
 
 def _grid(record: Record) -> str:

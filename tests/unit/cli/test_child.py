@@ -47,9 +47,13 @@ def test_an_end_has_the_shells_code(returncode: int, end: End) -> None:
 
 
 def test_a_missing_command_is_127(tmp_path: Path) -> None:
-    """With the code and in the words that people know from their shell."""
-    assert obstacle(["no-such-command-here"]) == (127, "there is no command 'no-such-command-here'")
-    assert obstacle([f"{tmp_path}/nothing"]) == (127, f"there is no command '{tmp_path}/nothing'")
+    """With the code that people know from their shell."""
+    for program in ("no-such-command-here", f"{tmp_path}/nothing"):
+        end = obstacle([program])
+
+        assert end is not None
+        assert (end.code, end.error) == (127, f"there is no command {program!r}")
+        assert not end.started
 
 
 def test_what_is_there_but_cannot_be_executed_is_126(tmp_path: Path) -> None:
@@ -60,11 +64,14 @@ def test_what_is_there_but_cannot_be_executed_is_126(tmp_path: Path) -> None:
     script.write_text("#!/no/such/interpreter -x\n")
     script.chmod(0o700)
 
-    found = [obstacle([str(plain)]), obstacle([str(tmp_path)]), obstacle([str(script)])]
+    ends = [obstacle([str(path)]) for path in (plain, tmp_path, script)]
 
-    assert [where and where[0] for where in found] == [126, 126, 126]
-    assert found[0] is not None
-    assert "chmod +x" in found[0][1]
+    assert [end and end.code for end in ends] == [126, 126, 126]
+    assert [end and end.error for end in ends] == [
+        f"{plain} is not executable; see chmod +x",
+        f"{tmp_path} is a directory",
+        f"{script} needs /no/such/interpreter, which is not there",
+    ]
 
 
 def test_what_can_be_started_has_no_obstacle(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
         "about": "5.6 prompts to an AI assistant (Elsworth et al. 2025)",
         "how": (
             "CPU modelled from AMD EPYC 7B13 (TDP 225 W), memory modelled (16 GiB), "
-            "62 % of the machine's CPU energy"
+            "62% of the machine's CPU energy"
         ),
         "grid": "FR, 49 g CO2e/kWh in 2025 (Ember (2026)); from the time zone",
         "record": "emissions.csv",
@@ -98,14 +98,14 @@ def test_measured_parts_are_told_from_modelled_ones() -> None:
         ({"pue": 1.2}, "energy", "1.35 Wh  (0.92 to 1.81 Wh), PUE 1.2 included"),
         ({"emissions_high_g": None}, "emissions", "66.2 mg CO2e"),
         ({"region": "WORLD", "region_basis": "unknown", "intensity_year": None}, "grid",
-         "WORLD, 49 g CO2e/kWh (Ember (2026)); the place is unknown; name it with --region"),
+         "WORLD, 49 g CO2e/kWh (Ember (2026)); the place is unknown"),
         ({"cpu_basis": None, "ram_basis": None, "cpu_share": None}, "how", "no meter answered"),
         ({"cpu_model": None, "cpu_basis": "assumed", "cpu_tdp_w": None, "ram_basis": None,
           "cpu_share": 0.004}, "how",
-         "CPU assumed from an unknown model, 0.4 % of the machine's CPU energy"),
+         "CPU assumed from an unknown model, 0.4% of the machine's CPU energy"),
         ({"coverage": 0.5, "ram_basis": None, "scope": "machine"}, "how",
          "CPU modelled from AMD EPYC 7B13 (TDP 225 W), all of the machine, "
-         "observed 50 % of the time"),
+         "observed 50% of the time"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_is_said_or_left_out(

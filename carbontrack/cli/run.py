@@ -1,0 +1,135 @@
+"""`carbontrack run`: measure any command, and be as good as invisible to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from carbontrack.assembly import assemble
+from carbontrack.budget import Budget, Verdict
+from carbontrack.cli import summary
+from carbontrack.cli.child import Child, End, default_name, obstacle
+from carbontrack.cli.live import LiveLine
+from carbontrack.cli.notes import collected
+from carbontrack.cli.terminal import Terminal
+from carbontrack.config import child_environ, load
+from carbontrack.disabled import DisabledTracker
+from carbontrack.errors import ConfigError
+from carbontrack.records import Record
+from carbontrack.span import Span
+
+OVER_BUDGET = 3
+
+_ABOUT = """\
+Measure a command and its children. Its exit code, signals and streams pass through; a summary on
+stderr tells what it used, how that is known and how far it may be off; a record goes to
+emissions.csv, or where --output says."""
+_CODES = """\
+exit codes: the command's own; 128+n when signal n ended it; 127 when there is no such command, 126
+when it cannot be executed; 2 for bad usage; 3 when the command's code is 0 and the budget is
+exceeded."""
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `run` and its options."""
+    parser = subparsers.add_parser(
+        "run",
+        description=_ABOUT,
+        epilog=_CODES,
+        usage="carbontrack run [options] -- COMMAND [ARGUMENT ...]",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--name", help="what the record calls it; the script's or program's name by default")
+    add("--region", help="where the machine stands, such as FR, US-CA or aws:eu-west-3")
+    add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
+    add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
+    add("--budget", metavar="QUANTITY", type=_budget, help="a limit, such as '5 g' or '0.4 kWh'")
+    add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
+        help="a fact of your own for the record; may be repeated")  # fmt: skip
+    add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
+    add("--quiet", action="store_true", help="print nothing")
+    add("--json", action="store_true", help="print the record as one line of JSON on stderr")
+    add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """Run the command and return its exit code, or 3 where it was 0 and the budget is exceeded."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise ConfigError("run needs a command: carbontrack run [options] -- COMMAND…")
+    settings = load(
+        {
+            "region": args.region,
+            "scope": args.scope,
+            "interval_s": args.interval,
+            **({} if args.output is None else {"output": args.output}),
+        }
+    )
+    terminal = Terminal(sys.stderr)
+    hindrance = obstacle(command)
+    if hindrance is not None:
+        return _not_started(hindrance, terminal)
+    with collected() as notes:
+        tracker = DisabledTracker() if settings.disable else assemble(settings)
+    with tracker:
+        span = tracker.span(args.name or default_name(command), labels=dict(args.label))
+        end = _measured(span, command, terminal if not (args.quiet or args.json) else None)
+    record = span.record
+    if not end.started or record is None:
+        return _not_started(end, terminal)
+    verdict = args.budget.check(record) if args.budget else None
+    if args.json:
+        terminal.say(_json(record, verdict) + "\n")
+    elif not args.quiet and record.status != "disabled":
+        found = summary.rows(record, outputs=settings.output, verdict=verdict)
+        found += [("note", note) for note in notes]
+        title = terminal.bold(f"carbontrack: {summary.headline(record)}")
+        terminal.say(f"\n{title}\n{terminal.table(found)}\n")
+    return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
+
+
+def _measured(span: Span, command: Sequence[str], terminal: Terminal | None) -> End:
+    child = Child()
+    with ExitStack() as stack:
+        stack.enter_context(child.signals())
+        span.open()
+        refusal = child.start(command, environ=child_environ(span.record_id))
+        if refusal is not None:
+            span.discard()
+            return refusal
+        if terminal is not None and terminal.moves_cursor:
+            stack.enter_context(LiveLine(terminal, span.snapshot))
+        end = child.wait()
+        span.close(end.status, end.error)
+    return end
+
+
+def _not_started(end: End, terminal: Terminal) -> int:
+    terminal.say(f"carbontrack: {end.error}\n")
+    return end.code
+
+
+def _json(record: Record, verdict: Verdict | None) -> str:
+    row = {**record.to_row(), "labels": dict(record.labels)}
+    if verdict is not None:
+        row["budget"] = {"limit": verdict.limit.text, "outcome": verdict.outcome}
+    return json.dumps(row, ensure_ascii=False, default=str)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _budget(text: str) -> Budget:
+    try:
+        return Budget.of(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from error
