@@ -55,6 +55,7 @@ TABLES = {
     "wue_confidence,wue_source,name",
     "water.csv": "zone,l_per_kwh,with_reservoirs_l_per_kwh,with_reservoirs_low_l_per_kwh,"
     "with_reservoirs_high_l_per_kwh,year,source",
+    "generation_factors.csv": "technology,g_per_kwh,low_g_per_kwh,high_g_per_kwh,year,source",
     "time_zones.csv": "time_zone,country",
     "sources.csv": "source,licence,text",
 }
@@ -225,6 +226,19 @@ def water(pack: Pack) -> list[Line]:
     return lines
 
 
+def generation_factors(pack: Pack) -> list[Line]:
+    """Lifecycle medians of IPCC AR5, each with its range over the published sets."""
+    lines: list[Line] = []
+    for row in pack.read("grid/energy_source_factors.csv"):
+        technology = row["source"]
+        if row["dataset"] == "IPCC AR5" and row["basis"] == "lifecycle":
+            medians = [s[technology] for s in pack.factor_sets.values() if technology in s]
+            source = pack.source(row["reference"], row["licence"])
+            figures = (row["median_gco2e_per_kwh"], f"{min(medians):g}", f"{max(medians):g}")
+            lines.append((technology, *figures, row["year"], source))
+    return lines
+
+
 def time_zones() -> list[Line]:
     """The country of each named time zone and of its older names (tzdata, public domain)."""
     country = {}
@@ -267,6 +281,7 @@ def main(root: Path, target: Path = HERE) -> None:
     write(target, "cloud_regions.csv", cloud_regions(pack))
     write(target, "cloud_providers.csv", providers(pack))
     write(target, "water.csv", water(pack))
+    write(target, "generation_factors.csv", generation_factors(pack))
     write(target, "time_zones.csv", time_zones())
     texts = [(number, licence, text) for (text, licence), number in pack.sources.items()]
     write(target, "sources.csv", texts)

@@ -37,6 +37,7 @@ class Pack:
         self.sources: dict[tuple[str, str], str] = {}
         self.countries = {row["iso2"]: row for row in self.read("grid/grid_intensity_country.csv")}
         self.subnational = self.read("grid/grid_intensity_subnational.csv")
+        self.factor_sets = self._factor_sets()
         self.factor_spread = self._factor_spread()
         reported = [row for row in self.countries.values() if row["method"] == "reported"]
         self.usual_noise = percentile([_noise(row) for row in reported], 90)
@@ -51,13 +52,18 @@ class Pack:
         """The number under which sources.csv keeps a source."""
         return self.sources.setdefault((text, licence), str(len(self.sources) + 1))
 
-    def _factor_spread(self) -> dict[str, float]:
-        """Half the range of a country's intensity under three sets of factors, over their mean."""
+    def _factor_sets(self) -> dict[str, dict[str, float]]:
+        """Lifecycle medians of each published set, by technology."""
         sets: dict[str, dict[str, float]] = {}
         for row in self.read("grid/energy_source_factors.csv"):
             if row["basis"] == "lifecycle" and row["median_gco2e_per_kwh"]:
                 factors = sets.setdefault(row["dataset"], {})
                 factors[row["source"]] = float(row["median_gco2e_per_kwh"])
+        return sets
+
+    def _factor_spread(self) -> dict[str, float]:
+        """Half the range of a country's intensity under three sets of factors, over their mean."""
+        sets = self.factor_sets
         spread = {}
         for mix in self.read("grid/electricity_mix_country.csv"):
             totals = [

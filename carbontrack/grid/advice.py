@@ -1,0 +1,150 @@
+"""Where and when the same work would have emitted less: pure functions of given figures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from carbontrack.clock import Clock, SystemClock
+from carbontrack.errors import ConfigError
+from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid.slots import Slot, courses, utc
+
+Verdict = Literal["here", "less", "more", "unclear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What some energy would have emitted at one place, in grams, against the place it ran at.
+
+    `factor` is 0.5 where it would have emitted half; None against a grid of zero. `verdict` is
+    "less" or "more" only where the two intervals do not overlap; else "unclear".
+    """
+
+    zone: str
+    emissions_g: float
+    emissions_low_g: float
+    emissions_high_g: float
+    factor: float | None
+    verdict: Verdict
+    intensity: GridIntensity
+
+
+def compare(energy_kwh: float, here: GridIntensity, others: Iterable[GridIntensity]) -> list[Place]:
+    """Rank places by what `energy_kwh` would have emitted there, the least first, `here` among them.
+
+    The intervals are those of the grids alone: the energy is the same everywhere, so that its own
+    uncertainty cancels in a comparison.
+    """
+    if not 0.0 <= energy_kwh < float("inf"):
+        raise ConfigError(f"energy_kwh={energy_kwh!r} is not an energy, zero or more")
+    grids = [here, *(grid for grid in others if grid.zone != here.zone)]
+    places = [_place(energy_kwh, here, grid) for grid in grids]
+    return sorted(places, key=lambda place: (place.emissions_g, place.zone))
+
+
+def _place(energy_kwh: float, here: GridIntensity, grid: GridIntensity) -> Place:
+    return Place(
+        zone=grid.zone,
+        emissions_g=energy_kwh * grid.g_per_kwh,
+        emissions_low_g=energy_kwh * grid.low_g_per_kwh,
+        emissions_high_g=energy_kwh * grid.high_g_per_kwh,
+        factor=grid.g_per_kwh / here.g_per_kwh if here.g_per_kwh else None,
+        verdict=_verdict(here, grid),
+        intensity=grid,
+    )
+
+
+def _verdict(here: GridIntensity, grid: GridIntensity) -> Verdict:
+    if grid.zone == here.zone:
+        return "here"
+    if grid.high_g_per_kwh < here.low_g_per_kwh:
+        return "less"
+    return "more" if grid.low_g_per_kwh > here.high_g_per_kwh else "unclear"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The greenest time for some work, and what it saves against starting at once.
+
+    `saving` is a share of what starting at the first possible moment would emit: 0.3 saves 30 %;
+    None where nothing is known of that moment, or it emits nothing.
+    """
+
+    start: datetime
+    end: datetime
+    g_per_kwh: float
+    first_g_per_kwh: float | None
+    saving: float | None
+
+
+def greenest_window(
+    slots: Sequence[Slot],
+    hours: float,
+    *,
+    earliest: datetime | None = None,
+    latest_end: datetime | None = None,
+) -> Window:
+    """The `hours` of constant power that emit least, in slots that are in order of time.
+
+    This is the true minimum, not that of a grid of starts: the mean over a window changes linearly
+    while neither edge crosses the edge of a slot, so that the least is where one of them lies on
+    one. Of equal windows the first wins. A window never spans a gap in the slots.
+
+    Raises:
+        ConfigError: the hours are not positive, or no stretch of the slots is so long.
+    """
+    if not 0.0 < hours < float("inf"):
+        raise ConfigError(f"hours={hours!r} is not a length of time")
+    length_s = hours * 3600.0
+    from_s = earliest.timestamp() if earliest else float("-inf")
+    until_s = latest_end.timestamp() if latest_end else float("inf")
+    best: tuple[float, float] | None = None
+    first: tuple[float, float] | None = None
+    for run in courses(slots):
+        low_s, high_s = max(run.start_s, from_s), min(run.end_s, until_s) - length_s
+        if low_s > high_s:
+            continue
+        edges_s = {start for edge in run.edges_s for start in (edge, edge - length_s)}
+        starts_s = sorted({low_s, high_s, *(s for s in edges_s if low_s < s < high_s)})
+        # rounded far below any meaning, so that of equal windows the first wins
+        means = [(round(run.mean_g_per_kwh(s, s + length_s), 9), s) for s in starts_s]
+        first = first or means[0]
+        best = min(means) if best is None else min(best, *means)
+    if best is None or first is None:
+        raise ConfigError(f"no stretch of {hours:g} h without a gap lies within the given times")
+    first_g = first[0] if earliest is None or first[1] == from_s else None
+    saving = 1.0 - best[0] / first_g if first_g else None
+    return Window(utc(best[1]), utc(best[1] + length_s), best[0], first_g, saving)
+
+
+def wait_for_green(
+    source: IntensitySource,
+    *,
+    max_wait_s: float,
+    below: float,
+    poll_s: float = 300.0,
+    clock: Clock | None = None,
+    tell: Callable[[GridIntensity, float], None] | None = None,
+) -> bool:
+    """Wait until the grid emits less than `below` g CO2e/kWh, for at most `max_wait_s` seconds.
+
+    `tell` is called at each look, with the intensity and the seconds that are left, for a line of
+    progress. Ctrl-C ends the wait as it ends any other call. True if the grid became green.
+    """
+    clock = clock or SystemClock()
+    never = threading.Event()
+    deadline_s = clock.monotonic_s() + max_wait_s
+    while True:
+        now = source.at(clock.now_utc())
+        left_s = max(0.0, deadline_s - clock.monotonic_s())
+        if tell is not None:
+            tell(now, left_s)
+        if now.g_per_kwh < below:
+            return True
+        if left_s <= 0.0:
+            return False
+        clock.wait(never, min(poll_s, left_s))

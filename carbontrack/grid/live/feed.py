@@ -1,0 +1,173 @@
+"""A live figure kept fresh behind the measured program's back, and honest about its age."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from carbontrack.clock import Clock, SystemClock
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.grid.live.cache import Cache
+from carbontrack.grid.live.provider import Provider
+from carbontrack.grid.live.web import FetchFailed, Get
+from carbontrack.grid.slots import Slot, in_order, last_before, slot_at, utc
+
+MAX_AGE_S = 6 * 3600.0
+"""A figure whose slot ended longer ago than this is no longer offered."""
+FACTOR_RATIO = 1.10
+"""The factors behind any figure are uncertain by at least a tenth (carbontrack/data/README.md)."""
+FORECAST_RATIO = 1.29
+"""95 % of the GB forecasts of 2025-26 lay within this ratio of what came."""
+AGE_RATIOS = ((0.0, 1.0), (1.0, 1.26), (2.0, 1.53), (3.0, 1.79), (6.0, 2.34))
+"""Hours, and the ratio within which 95 % of the hours of GB in 2025-26 lay of the hour so long
+before: what an old figure may be off. A windy island grid is a demanding case."""
+
+Runner = Callable[[Callable[[], None]], object]
+
+
+def in_background(job: Callable[[], None]) -> None:
+    """Run a job in a thread of its own, which no exit waits for."""
+    threading.Thread(target=job, name="carbontrack-intensity", daemon=True).start()
+
+
+def _random() -> float:
+    from random import random
+
+    return random()  # noqa: S311 - spreads requests, guards nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """The world around a feed, each part with its everyday default.
+
+    `run` starts a job elsewhere and returns at once; an executor's `submit` will do. `warn` takes a
+    topic and a message; `jitter` gives a random number from 0 to 1.
+    """
+
+    clock: Clock = field(default_factory=SystemClock)
+    run: Runner = in_background
+    warn: Callable[[str, str], object] | None = None
+    jitter: Callable[[], float] = _random
+
+
+class Feed:
+    """One service's figures, refreshed when they are asked for and due, never while one waits.
+
+    `find` answers from memory. Where the service is down, slow, or answers nonsense, the last good
+    figure goes on with its age in `source` and a wider interval, for `MAX_AGE_S`; then there is
+    none. After a failure the next attempt waits: longer each time, at random up to a quarter
+    sooner, so that many machines do not return at once, and at least as long as the service asks.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        get: Get,
+        *,
+        zone: str | None = None,
+        cache: Cache | None = None,
+        outside: Outside | None = None,
+    ) -> None:
+        """Serve a provider's figures, under the name `zone`, or the provider's own for it."""
+        self.provider = provider
+        self.failures = 0
+        self._get, self._cache, self._zone = get, cache, zone or provider.zone
+        self._outside = outside or Outside()
+        self._clock = self._outside.clock
+        self._due_s = float("-inf")
+        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._slots: tuple[Slot, ...] = in_order(cache.load()) if cache else ()
+        self._answer: tuple[Slot, int, GridIntensity] | None = None
+
+    def find(self, when: datetime) -> GridIntensity | None:
+        """The figure at `when`, or the last good one with its age, or None."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._due_s:
+            self._refresh(now_s)
+        at_s = when.timestamp()
+        slot = slot_at(self._slots, at_s) or last_before(self._slots, at_s)
+        if slot is None or at_s - slot.end_s > MAX_AGE_S:
+            return None
+        return self._intensity(slot, max(0, int(at_s - slot.end_s)) // 600 * 10)
+
+    def _refresh(self, now_s: float) -> None:
+        if self._pid != os.getpid():  # a lock that was held at a fork stays held in the child
+            self._lock, self._pid = threading.Lock(), os.getpid()
+        if not self._lock.acquire(blocking=False):
+            return
+        self._due_s = now_s + self.provider.poll_s
+        try:
+            self._outside.run(self._job)
+        except RuntimeError as error:  # no thread can be started: a limit, or the program ends
+            self._lock.release()
+            self._fail(FetchFailed(f"{self.provider.name}: {error}"))
+
+    def _job(self) -> None:
+        try:
+            self._fetch()
+        except FetchFailed as failure:
+            self._fail(failure)
+        except Exception as error:  # a provider's bug must not reach the program
+            self._fail(FetchFailed(f"{self.provider.name}: {type(error).__name__}"))
+        finally:
+            self._lock.release()
+
+    def _fetch(self) -> None:
+        now = self._clock.now_utc()
+        slots = in_order(self.provider.fetch(self._get, now))
+        if not slots:
+            raise FetchFailed(f"{self.provider.name} gave no possible figure")
+        self.failures = 0
+        self._slots = _merged(self._slots, slots, now.timestamp())
+        self._due_s = self._clock.monotonic_s() + self.provider.poll_s
+        if self._cache is not None:
+            self._cache.save(self._slots)
+
+    def _fail(self, failure: FetchFailed) -> None:
+        self.failures += 1
+        longest_s = 3600.0 if failure.refused else 900.0
+        delay_s = longest_s if failure.refused else min(longest_s, 15.0 * 2 ** (self.failures - 1))
+        delay_s *= 1.0 - 0.25 * self._outside.jitter()
+        if failure.retry_after_s is not None:
+            delay_s = max(delay_s, min(failure.retry_after_s, 24 * 3600.0))
+        self._due_s = self._clock.monotonic_s() + delay_s
+        if self._outside.warn is not None:
+            self._outside.warn(self.provider.name, f"no live intensity: {failure.reason}")
+
+    def _intensity(self, slot: Slot, age_min: int) -> GridIntensity:
+        """The same object while nothing changes; the age counts in steps of ten minutes."""
+        known = self._answer
+        if known is None or known[0] is not slot or known[1] != age_min:
+            known = self._answer = slot, age_min, self._describe(slot, age_min)
+        return known[2]
+
+    def _describe(self, slot: Slot, age_min: int) -> GridIntensity:
+        provider, g = self.provider, slot.g_per_kwh
+        ratio = FACTOR_RATIO * age_ratio(age_min / 60.0)
+        words = [provider.name, provider.signal, provider.counts]
+        if slot.estimated:
+            ratio *= FORECAST_RATIO
+            words.append("forecast or estimate")
+        if age_min:
+            words.append(f"{age_min} min old")
+        method = f"live_{provider.signal}_{provider.counts}"
+        year = utc(slot.start_s).year
+        return GridIntensity(self._zone, g, g / ratio, g * ratio, ", ".join(words), year, method)
+
+
+def age_ratio(hours: float) -> float:
+    """What a figure so many hours old may be off, as a ratio, between the hours of `AGE_RATIOS`."""
+    for (h0, r0), (h1, r1) in pairwise(AGE_RATIOS):
+        if hours <= h1:
+            return r0 + (r1 - r0) * (hours - h0) / (h1 - h0)
+    return AGE_RATIOS[-1][1]
+
+
+def _merged(old: Sequence[Slot], new: Sequence[Slot], now_s: float) -> tuple[Slot, ...]:
+    """New figures over old ones, which are kept for as long as they may still be offered."""
+    kept = [slot for slot in old if now_s - slot.end_s < MAX_AGE_S and slot.end_s <= new[0].start_s]
+    return in_order([*kept, *new])
