@@ -103,9 +103,7 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
         [
             (name, f"{_plain(setting['value'])}  ({setting['origin']})")
             for name, setting in findings["settings"].items()
-            if setting["origin"] != "default"
         ]
-        or [("all", "as by default; the documentation lists them")]
     )
     if findings["notes"]:
         yield terminal.bold("\nNotes")
@@ -130,6 +128,8 @@ def _grid(findings: Findings) -> Iterator[tuple[str, str]]:
 
 
 def _plain(what: object) -> str:
+    if what is None:
+        return "not set"
     if isinstance(what, (tuple, list)):
         return ", ".join(map(str, what)) or "none"
     return f"{what:g}" if isinstance(what, float) else str(what)

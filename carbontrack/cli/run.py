@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 from carbontrack.assembly import assemble
 from carbontrack.budget import Budget, Verdict
@@ -19,6 +19,7 @@ from carbontrack.config import child_environ, load
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
 from carbontrack.records import Record
+from carbontrack.settings import Settings
 from carbontrack.span import Span
 
 OVER_BUDGET = 3
@@ -62,48 +63,48 @@ def run(args: Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise ConfigError("run needs a command: carbontrack run [options] -- COMMAND…")
-    settings = load(
-        {
-            "region": args.region,
-            "scope": args.scope,
-            "interval_s": args.interval,
-            **({} if args.output is None else {"output": args.output}),
-        }
-    )
+    settings = _settings(args)
     terminal = Terminal(sys.stderr)
-    hindrance = obstacle(command)
-    if hindrance is not None:
-        return _not_started(hindrance, terminal)
+    end = obstacle(command)
+    if end is not None:
+        return _not_started(end, terminal)
     with collected() as notes:
         tracker = DisabledTracker() if settings.disable else assemble(settings)
-    with tracker:
+    child = Child()
+    with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
-        end = _measured(span, command, terminal if not (args.quiet or args.json) else None)
-    record = span.record
-    if not end.started or record is None:
+        end = _measured(span, child, command, terminal if _shows_text(args) else None)
+    if not end.started or span.record is None:
         return _not_started(end, terminal)
-    verdict = args.budget.check(record) if args.budget else None
+    verdict = args.budget.check(span.record) if args.budget else None
     if args.json:
-        terminal.say(_json(record, verdict) + "\n")
-    elif not args.quiet and record.status != "disabled":
-        found = summary.rows(record, outputs=settings.output, verdict=verdict)
-        found += [("note", note) for note in notes]
-        title = terminal.bold(f"carbontrack: {summary.headline(record)}")
-        terminal.say(f"\n{title}\n{terminal.table(found)}\n")
+        terminal.say(_json(span.record, verdict) + "\n")
+    elif _shows_text(args) and not settings.disable:
+        found = summary.rows(span.record, outputs=settings.output, verdict=verdict)
+        title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
+        lines = terminal.table([*found, *(("note", note) for note in notes)])
+        terminal.say(f"\n{title}\n{lines}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 
 
-def _measured(span: Span, command: Sequence[str], terminal: Terminal | None) -> End:
-    child = Child()
-    with ExitStack() as stack:
-        stack.enter_context(child.signals())
-        span.open()
-        refusal = child.start(command, environ=child_environ(span.record_id))
-        if refusal is not None:
-            span.discard()
-            return refusal
-        if terminal is not None and terminal.moves_cursor:
-            stack.enter_context(LiveLine(terminal, span.snapshot))
+def _settings(args: Namespace) -> Settings:
+    given = {"region": args.region, "scope": args.scope, "interval_s": args.interval}
+    if args.output is not None:  # for a setting None would be "no output"
+        given["output"] = args.output
+    return load(given)
+
+
+def _shows_text(args: Namespace) -> bool:
+    return not (args.quiet or args.json)
+
+
+def _measured(span: Span, child: Child, command: Sequence[str], terminal: Terminal | None) -> End:
+    span.open()
+    refusal = child.start(command, environ=child_environ(span.record_id))
+    if refusal is not None:
+        span.discard()
+        return refusal
+    with LiveLine(terminal, span.snapshot) if terminal and terminal.moves_cursor else nullcontext():
         end = child.wait()
         span.close(end.status, end.error)
     return end
