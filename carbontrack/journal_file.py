@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ class JournalFile:
         Raises:
             OSError: there cannot be one.
         """
-        path = directory / f"{name}-{secrets.token_hex(8)}{SUFFIX}"
+        path = directory / f"{name}-{os.urandom(8).hex()}{SUFFIX}"
         draft = path.with_suffix(DRAFT_SUFFIX)
         handle = locked_new(draft)
         draft.replace(path)  # it has a name that adopters look for only now that it is locked

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from carbontrack.errors import SinkError
@@ -112,7 +111,7 @@ class SharedFile:
         The header is written to a file of another name, which is then linked to the real one:
         nobody sees the file without it, and a link never replaces a file.
         """
-        draft = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
+        draft = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
         try:
             try:
