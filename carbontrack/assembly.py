@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carbontrack import config
 from carbontrack.attribution.policy import Attribution
@@ -16,14 +16,17 @@ from carbontrack.notices import say_aloud
 from carbontrack.sampler import Sampler
 from carbontrack.session import Circumstances, Session
 from carbontrack.settings import Settings
-from carbontrack.sinks.choose import sink_for
+from carbontrack.sinks.choose import is_url, sink_for
 from carbontrack.tracker import Tracker
+
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
 
 HostKey = tuple[object, ...]
 
 
 def host_key(settings: Settings) -> HostKey:
-    """The settings that decide which meters there are; trackers that agree in them share a sampler."""
+    """The settings that decide which meters there are; those who agree in them share a sampler."""
     return (
         settings.sysfs_path,
         settings.procfs_path,
@@ -89,6 +92,9 @@ def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:
         ConfigError: a setting cannot be used; nothing has been started then.
     """
     region = find_region(settings)
+    journal = _journal(settings) if settings.output else None
+    outputs = tuple(o if is_url(o) else str(Path(o).absolute()) for o in settings.output)
+    sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
     session = Session(
         sampler or make_sampler(settings),
         grid=make_grid(settings, region),
@@ -98,16 +104,25 @@ def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:
             pue=settings.pue or region.pue or 1.0,
             wue_l_per_kwh=settings.wue,
         ),
-        sinks=[sink_for(output) for output in settings.output],
+        sinks=sinks,
         circumstances=Circumstances(
             region_basis=region.basis,
             parent_id=config.parent_id(),
             spans=settings.spans,
             facts=_facts(settings, region),
+            journal=journal,
+            outputs=outputs,
+            checkpoint_s=settings.checkpoint_s,
         ),
     )
     session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
+
+
+def _journal(settings: Settings) -> Journal:
+    from carbontrack.journal import Journal  # only those who write something pay for its import
+
+    return Journal(config.state_path(settings))
 
 
 def check(settings: Settings) -> None:

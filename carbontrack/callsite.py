@@ -20,7 +20,10 @@ from carbontrack.span import Span
 class Window:
     """The sums of one function's short calls, and where its window began."""
 
-    def __init__(self, start: Machine, started_at: datetime, parent_id: str | None) -> None:
+    def __init__(
+        self, record_id: str, start: Machine, started_at: datetime, parent_id: str | None
+    ) -> None:
+        self.record_id = record_id
         self.start = start
         self.started_at = started_at
         self.parent_id = parent_id
@@ -63,6 +66,7 @@ class CallSite:
         self.pool = Pool.of(session.sampler)
         self.pool.sites.add(self)
         self.now_s = session.sampler.clock.monotonic_s
+        session.windows.add(self)
         session.at_close.append(self.close)
 
     @property
@@ -83,7 +87,8 @@ class CallSite:
 
     def _new_window(self, start: Machine) -> Window:
         started_at = self.sampler.clock.now_utc()
-        return Window(start, started_at, self.session.parent_id)
+        record_id = self.session.new_record_id()
+        return Window(record_id, start, started_at, self.session.parent_id)
 
     def fold(self) -> None:
         """Take in what has been left behind by finished calls."""
@@ -161,6 +166,15 @@ class CallSite:
             record = self._record(window, end) if window.calls else None
         if record is not None:
             self._deliver(record)
+            self.session.forget(record.record_id)
+
+    def checkpoint(self) -> Record | None:
+        """The row so far, for the journal; None where nothing has been summed."""
+        with self.sampler.lock:
+            window = self.window
+            if window is None or not window.calls:
+                return None
+            return self._record(window, self.sampler.machine)
 
     def _deliver(self, record: Record) -> None:
         self.session.deliver(record if self.judge is None else self.judge(record))
@@ -178,7 +192,7 @@ class CallSite:
         )  # fmt: skip
         failed = window.failed
         return Record(
-            record_id=session.new_record_id(),
+            record_id=window.record_id,
             run_id=session.run_id,
             parent_id=window.parent_id,
             name=self.name,

@@ -13,8 +13,9 @@ from carbontrack.budget import Budget
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
 from carbontrack.judge import judge_with
+from carbontrack.outcome import outcome_of
 from carbontrack.settings import Settings
-from carbontrack.span import Span, current_span, innermost, outcome_of
+from carbontrack.span import Span, current_span, innermost
 from carbontrack.tracker import Tracker
 from carbontrack.trackers import Trackers
 

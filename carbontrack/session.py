@@ -6,11 +6,12 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.figures import (
@@ -27,6 +28,9 @@ from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler
 from carbontrack.version import VERSION
 
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
+
 _log = logging.getLogger("carbontrack")
 
 
@@ -40,12 +44,27 @@ class Circumstances:
             its own.
         spans: which spans are written, "roots" or "all".
         facts: columns of the record by name: host_id, rank, cloud_provider, …
+        journal: where open runs leave checkpoints, so that a killed process loses little; None:
+            nowhere.
+        outputs: where recovered records are to go: absolute paths and URLs.
+        checkpoint_s: seconds between two checkpoints of a run.
     """
 
     region_basis: str | None = None
     parent_id: str | None = None
     spans: Literal["roots", "all"] = "roots"
     facts: Mapping[str, Any] = field(default_factory=dict)
+    journal: Journal | None = None
+    outputs: tuple[str, ...] = ()
+    checkpoint_s: float = 10.0
+
+
+class Checkpointed(Protocol):
+    """Something open whose record so far is worth keeping."""
+
+    def checkpoint(self) -> Record | None:
+        """The record so far; None where there is nothing to keep."""
+        ...
 
 
 class Session:
@@ -67,7 +86,12 @@ class Session:
         self.closed = False
         self.at_close: list[Callable[[], None]] = []
         """Called before the sinks are closed: summed calls write their last rows here."""
+        self.windows: weakref.WeakSet[Checkpointed] = weakref.WeakSet()
+        """Decorated functions, whose sums are worth a checkpoint too."""
         self._open_roots: dict[int, Any] = {}
+        self._checkpointed_s = float("-inf")
+        if circumstances.journal is not None:
+            sampler.watchers.add(self)
         self._sinks = tuple(sinks)
         self._meters: list[MeterFacts] = []
         self._parent_id = circumstances.parent_id
@@ -158,28 +182,60 @@ class Session:
             **self.circumstances.facts,
         }
 
-    def root_opened(self, span: Any) -> None:
-        """Keep an open root, so that a normal end of the program can still write it."""
+    def root_opened(self, span: Checkpointed, *, at_once: bool) -> None:
+        """Keep an open root, so that an end of the program can still write it, even a violent one.
+
+        `at_once`: the first checkpoint is written now, not at the end of the present tick.
+        """
         self._open_roots[id(span)] = span
+        if at_once:
+            self._checkpoint([span])
+        else:
+            self._checkpointed_s = float("-inf")
 
     def span_closed(self, span: Any, *, is_root: bool, written: bool) -> None:
         """A span has ended; write what is to be written of it."""
-        self._open_roots.pop(id(span), None)
         if written and self._sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
+        if self._open_roots.pop(id(span), None) is not None:
+            self.forget(span.record_id)
+
+    def after_tick(self, now_s: float) -> None:
+        """Leave checkpoints behind, when it is time."""
+        if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
+            self._checkpointed_s = now_s
+            self._checkpoint([*list(self._open_roots.values()), *list(self.windows)])
+
+    def _checkpoint(self, open_ones: Iterable[Checkpointed]) -> None:
+        journal = self.circumstances.journal
+        if journal is None:
+            return
+        for one in open_ones:
+            record = one.checkpoint()
+            if record is not None:
+                journal.checkpoint(record, self.circumstances.outputs)
+
+    def forget(self, record_id: str | None) -> None:
+        """A record has been given to its outputs, or is part of another: drop its checkpoint."""
+        if self.circumstances.journal is not None and record_id is not None:
+            self.circumstances.journal.finished(record_id)
 
     def close(self) -> None:
         """Write open roots as interrupted and close the sinks. A second call does nothing."""
         if self.closed:
             return
         self.closed = True
-        endings = [partial(span.close, "interrupted") for span in list(self._open_roots.values())]
+        endings: list[Callable[[], object]] = [
+            partial(span.close, "interrupted") for span in list(self._open_roots.values())
+        ]
         for end in (*endings, *self.at_close):
             try:
                 end()
             except Exception:
                 _log.exception("something that was open could not be written")
         self._close_sinks()
+        if self.circumstances.journal is not None:
+            self.circumstances.journal.close()
 
     def deliver(self, record: Record) -> None:
         """Give a finished record to every sink. A sink that fails is said and counted, no more."""

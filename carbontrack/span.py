@@ -6,7 +6,6 @@ so nested and overlapping spans add up to what the process used, and no joule is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from carbontrack.figures import Course
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.ledger import NOTHING, Joules, Mark, Sums, sub_joules
+from carbontrack.outcome import outcome_of
 from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status
 from carbontrack.session import Session, rfc3339
@@ -23,8 +23,6 @@ from carbontrack.tree import Node
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
-
-_ERROR_LENGTH = 200
 
 
 class Used(NamedTuple):
@@ -145,7 +143,7 @@ class Span:
             self._start = mark = sampler.hold(session.book)
             self._epoch = sampler.epoch
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
-        self._register(sampler.clock.now_utc())
+        self._register(sampler.clock.now_utc(), at_once=True)
         self._before = current.get()
         current.set(self)
         return self
@@ -216,13 +214,18 @@ class Span:
         self._epoch, self._absorb = sampler.epoch, absorb
         self._node = Node(sampler, None, now)
         self._node.start_with(used.sums)
-        self._register(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
+        started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
+        self._register(started_at, at_once=False)
 
-    def _register(self, started_at: datetime) -> None:
+    def _register(self, started_at: datetime, *, at_once: bool) -> None:
         self.record_id = self._session.new_record_id()
         self._started_at = started_at
         if self._parent is None:
-            self._session.root_opened(self)
+            self._session.root_opened(self, at_once=at_once)
+
+    def checkpoint(self) -> Record | None:
+        """The record so far, for the journal; None once the span has ended."""
+        return self.snapshot() if self.is_open else None
 
     def measured(self) -> tuple[Sums, Course, bool]:
         """What a finished span got, how it went, and whether it failed."""
@@ -323,20 +326,3 @@ def current_span() -> Span | None:
     """The innermost open span here, or None."""
     around = innermost()
     return around.nearest_open() if around is not None else None
-
-
-def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
-    """The status of a span that ended with this exception, and the text for its record."""
-    if error is None or isinstance(error, GeneratorExit):
-        return "ok", None
-    if isinstance(error, SystemExit) and error.code in (None, 0):
-        return "ok", None
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_ERROR_LENGTH]
-    if isinstance(error, KeyboardInterrupt) or _is_cancelled(error):
-        return "interrupted", text
-    return "error", text
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    asyncio = sys.modules.get("asyncio")  # nobody can have raised it before it was imported
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)

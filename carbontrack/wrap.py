@@ -12,8 +12,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Protocol
 
+from carbontrack.outcome import outcome_of
 from carbontrack.records import Status
-from carbontrack.span import outcome_of
 
 _log = logging.getLogger("carbontrack")
 
@@ -138,7 +138,7 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
                 _quietly(call.resume)
                 _close(body, call)
                 raise
-            except BaseException as error:  # noqa: BLE001 - it belongs to the body, all of it
+            except BaseException as error:
                 step = functools.partial(body.throw, error)
             else:
                 step = functools.partial(_send, body, sent)
@@ -181,7 +181,7 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
                 _quietly(call.resume)
                 await _aclose(body, call)
                 raise
-            except BaseException as error:  # noqa: BLE001 - it belongs to the body, all of it
+            except BaseException as error:
                 step = functools.partial(body.athrow, error)
             else:
                 step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
