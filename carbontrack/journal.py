@@ -128,7 +128,7 @@ class Journal:
                 action(self._opened(own))
             except OSError as error:
                 trouble = error
-        if trouble is not None:
+        if trouble is not None and trouble.errno != errno.EAGAIN:
             reason = trouble.strerror or str(trouble)
             self._notices.warn(
                 str(trouble.errno),
