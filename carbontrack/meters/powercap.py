@@ -82,10 +82,11 @@ def powercap_meters(
 
 
 def _zones(root: Path) -> dict[str, Path]:
-    """Every zone once, by its directory's name, in the order of its numbers."""
+    """Every zone that answers once, by its directory's name, in the order of its numbers."""
     found: dict[str, Path] = {}
     for directory in _walk(root, depth=3):
-        found.setdefault(directory.name, directory)
+        if directory.name not in found and (directory / "name").is_file():
+            found[directory.name] = directory
     return {name: found[name] for name in sorted(found, key=_numbers)}
 
 

@@ -99,7 +99,9 @@ class Powercap:
         path = self.directory(key) / "energy_uj"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.pwrite(descriptor, text.ljust(19) + b"\n", 0)
+            line = text.ljust(19) + b"\n"
+            os.pwrite(descriptor, line, 0)
+            os.ftruncate(descriptor, len(line))
         finally:
             os.close(descriptor)
 

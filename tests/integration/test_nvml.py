@@ -1,0 +1,185 @@
+"""The real nvidia-ml-py in front of a compiled stand-in for the driver: two GPUs and their faults."""
+
+import pytest
+
+from tests.support.nvml import UUIDS, FakeGpu, State, compile_fake_nvml, run_script
+
+OPEN = """
+from carbontrack.errors import MeterError, MeterGone, MeterReadError
+from carbontrack.meters.nvml import nvml_meters
+gpus = [FakeGpu(uuid=UUIDS[0]), FakeGpu(uuid=UUIDS[1], name="NVIDIA A100", energy_mj=1000)]
+def show(**more): state.show(*gpus, **more)
+def read(meter, at_s):
+    try: return meter.read_joules(at_s)
+    except MeterError as error: return type(error).__name__
+"""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    folder = compile_fake_nvml(tmp_path_factory.mktemp("nvml"))
+    return folder or pytest.skip("there is no C compiler here")
+
+
+@pytest.fixture
+def run(library, tmp_path):
+    state = State(tmp_path / "gpus.txt")
+    state.show(FakeGpu(uuid=UUIDS[0]), FakeGpu(uuid=UUIDS[1]))
+    return lambda script: run_script(library, OPEN + script, state)
+
+
+def test_two_gpus_of_known_power_are_right_within_a_percent(run):
+    """Energy counters that grow by 300 W and 120 W for ten seconds give 3,000 J and 1,200 J."""
+    ids, joules, names = run("""
+show()
+meters, names, _ = nvml_meters(None, None)
+for second in range(11):
+    joules = [meter.read_joules(float(second)) for meter in meters]
+    gpus[0].energy_mj += 300_000; gpus[1].energy_mj += 120_000; show()
+print(json.dumps([[meter.id for meter in meters], joules, names]))
+""")
+    assert ids == [f"nvml:{uuid}" for uuid in UUIDS[:2]]
+    assert joules == pytest.approx([3000.0, 1200.0], rel=0.01)
+    assert names == ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]
+
+
+def test_power_is_integrated_where_there_is_no_energy_counter(run):
+    """A board without a counter is measured by its power, never by zeros."""
+    facts = run("""
+gpus[0].energy_mj = -1; gpus[1].energy_mj = -1
+gpus[1].instant_mw = 100_000; show()
+meters, _, _ = nvml_meters(None, None)
+for tenth in range(101):
+    joules = [meter.read_joules(tenth / 10) for meter in meters]
+print(json.dumps([joules, [type(m).__name__ for m in meters], [m.max_period_s for m in meters]]))
+""")
+    assert facts[0] == pytest.approx([3000.0, 1000.0], rel=0.01)
+    assert facts[1] == ["GpuPower", "GpuPower"]
+    assert max(facts[2]) <= 0.2
+
+
+def test_a_board_without_any_sensor_is_refused_and_the_other_is_read(run):
+    """Nothing is better than a zero that looks like a measurement."""
+    facts = run("""
+gpus[0].energy_mj = gpus[0].power_mw = -1; show()
+meters, _, refused = nvml_meters(None, None)
+print(json.dumps([[m.id for m in meters], [[r.id, r.reason] for r in refused]]))
+""")
+    assert facts[0] == [f"nvml:{UUIDS[1]}"]
+    assert facts[1] == [[f"nvml:{UUIDS[0]}", "it has neither an energy counter nor a power sensor"]]
+
+
+def test_a_lost_gpu_is_gone_and_the_other_goes_on(run):
+    """GPU_IS_LOST ends one meter only."""
+    facts = run("""
+show()
+meters, _, _ = nvml_meters(None, None)
+first = [read(meter, 0.0) for meter in meters]
+gpus[0].error = 15; gpus[1].energy_mj += 50_000; show()
+print(json.dumps([read(meter, 1.0) for meter in meters]))
+""")
+    assert facts == ["MeterGone", 50.0]
+
+
+def test_a_transient_error_loses_nothing(run):
+    """The read after a failed one carries its energy."""
+    facts = run("""
+show()
+meter = nvml_meters(None, None)[0][0]
+seen = [read(meter, 0.0)]
+for second, error in ((1.0, 999), (2.0, 10), (3.0, 0)):
+    gpus[0].energy_mj += 300_000; gpus[0].error = error; show()
+    seen.append(read(meter, second))
+print(json.dumps(seen))
+""")
+    assert facts == [0.0, "MeterReadError", "MeterReadError", 900.0]
+
+
+def test_a_reloaded_driver_is_a_reset_and_never_negative(run):
+    """The counter starts again: one step is dropped and counted."""
+    seen, faults = run("""
+show()
+meter = nvml_meters(None, None)[0][0]
+seen = [read(meter, 0.0)]
+gpus[0].energy_mj = 10_000
+for second in (1.0, 2.0, 3.0):
+    gpus[0].energy_mj += 300_000; show()
+    seen.append(read(meter, second))
+print(json.dumps([seen, dict(meter.fault_counts)]))
+""")
+    assert seen == [0.0, "MeterReadError", 300.0, 600.0]
+    assert faults == {"reset": 1}
+
+
+def test_a_driver_that_is_away_is_looked_for_with_growing_pauses(run):
+    """After DRIVER_NOT_LOADED the library is initialised again, and the handle renewed."""
+    seen, loads = run("""
+show()
+meter = nvml_meters(None, None)[0][0]
+seen = [read(meter, 0.0)]
+gpus[0].error = 9; show(init=9)
+for second in (1.0, 2.0, 2.5, 4.0): seen.append(read(meter, second))
+gpus[0].error = 0; gpus[0].energy_mj += 600_000; show()
+for second in (5.0, 6.5): seen.append(read(meter, second))
+print(json.dumps([seen, meter._device._driver.loads]))
+""")
+    assert seen[1:5] == ["MeterReadError"] * 4
+    assert seen[-1] == 600.0
+    assert loads == 2
+
+
+def test_the_counter_is_not_read_more_often_than_it_changes(run):
+    """Reads within 20 ms answer from the last one; reading faster distorts some boards."""
+    facts = run("""
+show()
+meter = nvml_meters(None, None)[0][0]
+calls = []
+ask = meter._device.call
+meter._device.call = lambda *a: (calls.append(a), ask(*a))[1]
+for step in range(1000): meter.read_joules(step / 1000)
+print(json.dumps(len(calls)))
+""")
+    assert facts == 50
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, [0, 1]),
+        ("0", [0]),
+        ("1,0", [0, 1]),
+        ("GPU-4e8", [0]),
+        (UUIDS[1].upper().replace("GPU", "gpu"), [1]),
+        ("", []),
+        ("-1", []),
+        ("1,-1,0", [1]),
+    ],
+)
+def test_cuda_visible_devices_selects(run, visible, expected):
+    """Index, UUID, beginning of a UUID, nothing, and -1 mean what they mean to CUDA."""
+    facts = run(f"""
+show()
+print(json.dumps(sorted(m.id for m in nvml_meters(None, {visible!r})[0])))
+""")
+    assert facts == sorted(f"nvml:{UUIDS[number]}" for number in expected)
+
+
+def test_a_mig_slice_stands_for_its_board(run):
+    """NVML has no energy of a slice; the whole board is read, by the board's UUID."""
+    facts = run("""
+gpus[1].mig = "MIG-5c1a-99"; show()
+print(json.dumps([m.id for m in nvml_meters(None, "MIG-5c1a-99")[0]]))
+""")
+    assert facts == [f"nvml:{UUIDS[1]}"]
+
+
+def test_detect_reads_gpus_beside_the_models(run):
+    """With a driver in LD_LIBRARY_PATH the whole machine is covered, and names are told."""
+    facts = run("""
+show()
+from carbontrack.meters.detect import Machine, detect
+found = detect(Machine(busy_s=lambda: 0.0))
+print(json.dumps([[m.component for m in found], found.hardware.gpu_count, found.hardware.gpu_models]))
+""")
+    assert facts[0].count("gpu") == 2
+    assert facts[1:] == [2, ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]]

@@ -1,0 +1,120 @@
+/* A stand-in for libnvidia-ml.so.1 that shows what a control file says, read anew at each call.
+ *
+ * FAKE_NVML_STATE names the file. A line for each GPU:
+ *     uuid name energy_mj power_mw limit_mw instant_mw error utilisation context_pid mig_uuid
+ * with underscores for blanks in the name, "-" for no MIG slice, and -1 where a number is not
+ * supported. `error` is an NVML code that every call about this GPU returns, 0 for none. A line "init 9" lets
+ * nvmlInit fail with that code, and a line "hang 5" makes each call about a GPU take five seconds.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define API __attribute__((visibility("default")))
+#define MAX 16
+#define CHECK(g) if (!(g)) return 2; if ((g)->error) return (g)->error
+enum { OK = 0, UNINITIALIZED = 1, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
+
+typedef struct {
+    char uuid[96], name[96], mig[96];
+    long long energy_mj, power_mw, limit_mw, instant_mw;
+    int error, utilisation, pid;
+} Gpu;
+typedef struct { unsigned field, scope; long long at, latency; unsigned kind, rc; unsigned long long value; } Field;
+typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_slice, compute_slice; } Process;
+typedef struct { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; } Sample;
+
+static Gpu gpus[MAX];
+static int count, hang, init_code, is_up;
+
+static void load(void) {
+    char line[512];
+    FILE *file = fopen(getenv("FAKE_NVML_STATE") ? getenv("FAKE_NVML_STATE") : "", "r");
+    if (!file) return;
+    count = hang = init_code = 0;
+    while (fgets(line, sizeof line, file) && count < MAX) {
+        Gpu *g = &gpus[count];
+        if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %d", &hang) == 1) continue;
+        if (sscanf(line, "%95s %95s %lld %lld %lld %lld %d %d %d %95s", g->uuid, g->name, &g->energy_mj,
+                   &g->power_mw, &g->limit_mw, &g->instant_mw, &g->error, &g->utilisation, &g->pid, g->mig) < 10)
+            continue;
+        for (char *c = g->name; *c; c++) if (*c == '_') *c = ' ';
+        count++;
+    }
+    fclose(file);
+}
+
+/* A handle is a GPU's position plus 1; that of its MIG slice 100 more. */
+static Gpu *at(void *handle) {
+    load();
+    if (hang) sleep((unsigned)hang);
+    long position = ((long)handle - 1) % 100;
+    return position >= 0 && position < count ? &gpus[position] : NULL;
+}
+
+static int show(char *out, unsigned size, const char *text) {
+    snprintf(out, size, "%s", text);
+    return OK;
+}
+
+API int nvmlInitWithFlags(unsigned flags) { (void)flags; load(); is_up = !init_code; return init_code; }
+API int nvmlShutdown(void) { is_up = 0; return OK; }
+API const char *nvmlErrorString(int code) { (void)code; return "fake error"; }
+API int nvmlSystemGetDriverVersion(char *out, unsigned size) { return show(out, size, "550.54.15"); }
+API int nvmlDeviceGetCount_v2(unsigned *n) { load(); *n = (unsigned)count; return is_up ? OK : UNINITIALIZED; }
+
+API int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
+    *handle = (void *)(long)(index + 1);
+    load();
+    return (int)index < count ? OK : NOT_FOUND;
+}
+API int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    load();
+    for (int i = 0; i < count; i++) {
+        *handle = (void *)(long)(i + 1 + (strcmp(gpus[i].mig, uuid) ? 0 : 100));
+        if (!strcmp(gpus[i].uuid, uuid) || !strcmp(gpus[i].mig, uuid)) return OK;
+    }
+    return NOT_FOUND;
+}
+API int nvmlDeviceGetUUID(void *h, char *out, unsigned size) {
+    Gpu *g = at(h); CHECK(g); return show(out, size, (long)h > 100 ? g->mig : g->uuid);
+}
+API int nvmlDeviceGetName(void *h, char *out, unsigned size) { Gpu *g = at(h); CHECK(g); return show(out, size, g->name); }
+API int nvmlDeviceGetTotalEnergyConsumption(void *h, unsigned long long *mj) {
+    Gpu *g = at(h); CHECK(g); *mj = (unsigned long long)g->energy_mj; return g->energy_mj < 0 ? NOT_SUPPORTED : OK;
+}
+API int nvmlDeviceGetPowerUsage(void *h, unsigned *mw) {
+    Gpu *g = at(h); CHECK(g); *mw = (unsigned)g->power_mw; return g->power_mw < 0 ? NOT_SUPPORTED : OK;
+}
+API int nvmlDeviceGetPowerManagementLimitConstraints(void *h, unsigned *low, unsigned *high) {
+    Gpu *g = at(h); CHECK(g); *low = 100000; *high = (unsigned)g->limit_mw; return g->limit_mw < 0 ? NOT_SUPPORTED : OK;
+}
+API int nvmlDeviceGetFieldValues(void *h, int n, Field *fields) {
+    Gpu *g = at(h); CHECK(g);
+    for (int i = 0; i < n; i++) {
+        fields[i].kind = 1;
+        fields[i].rc = fields[i].field == 186 && g->instant_mw >= 0 ? OK : NOT_SUPPORTED;
+        fields[i].value = (unsigned long long)g->instant_mw;
+    }
+    return OK;
+}
+API int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *pending) {
+    Gpu *g = at(h); CHECK(g); *now = *pending = g->mig[0] != '-'; return OK;
+}
+API int nvmlDeviceGetMaxMigDeviceCount(void *h, unsigned *n) { Gpu *g = at(h); CHECK(g); *n = 7; return OK; }
+API int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned index, void **part) {
+    Gpu *g = at(h); CHECK(g); *part = (void *)((long)h + 100); return index == 0 && g->mig[0] != '-' ? OK : NOT_FOUND;
+}
+API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, Process *processes) {
+    Gpu *g = at(h); CHECK(g);
+    unsigned room = *n; *n = g->pid > 0; if (room < *n) return 7;
+    if (*n) processes[0] = (Process){(unsigned)g->pid, 1 << 20, 0, 0};
+    return OK;
+}
+API int nvmlDeviceGetProcessUtilization(void *h, Sample *samples, unsigned *n, unsigned long long since) {
+    Gpu *g = at(h); CHECK(g); (void)since;
+    unsigned room = *n; *n = g->pid > 0; if (room < *n || !samples) return *n ? 7 : NOT_FOUND;
+    if (*n) samples[0] = (Sample){(unsigned)g->pid, 1, (unsigned)g->utilisation, 0, 0, 0};
+    return OK;
+}
