@@ -34,7 +34,7 @@ class Place:
 
 
 def compare(energy_kwh: float, here: GridIntensity, others: Iterable[GridIntensity]) -> list[Place]:
-    """Rank places by what `energy_kwh` would have emitted there, the least first, `here` among them.
+    """Rank places by what the energy would emit there, the least first, `here` among them.
 
     The intervals are those of the grids alone: the energy is the same everywhere, so that its own
     uncertainty cancels in a comparison.

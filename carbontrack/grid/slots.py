@@ -90,7 +90,7 @@ def parse_time_s(text: str) -> float:
         ValueError: the text is no such time.
     """
     text = text.strip()
-    if text[-1:] in "Zz":
+    if text.endswith(("Z", "z")):
         text = f"{text[:-1]}+00:00"
     head, dot, tail = text.partition(".")
     if dot:  # Python 3.10 takes three or six digits of a second, and servers send others

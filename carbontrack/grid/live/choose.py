@@ -25,50 +25,11 @@ ENTRY_POINTS = "carbontrack.intensity"
 """Entry-point group of other packages' sources: a callable that takes a Region and the token, or
 None, and returns an IntensitySource."""
 
-_EUROPE = frozenset(
-    [
-        "AL",
-        "AT",
-        "BA",
-        "BE",
-        "BG",
-        "CH",
-        "CY",
-        "CZ",
-        "DE",
-        "DK",
-        "EE",
-        "ES",
-        "FI",
-        "FR",
-        "GB",
-        "GE",
-        "GR",
-        "HR",
-        "HU",
-        "IE",
-        "IT",
-        "LT",
-        "LU",
-        "LV",
-        "MD",
-        "ME",
-        "MK",
-        "MT",
-        "NL",
-        "NO",
-        "PL",
-        "PT",
-        "RO",
-        "RS",
-        "SE",
-        "SI",
-        "SK",
-        "TR",
-        "UA",
-        "XK",
-    ]
+_EUROPE = (
+    "AL AT BA BE BG CH CY CZ DE DK EE ES FI FR GB GE GR HR HU IE IT LT "
+    "LU LV MD ME MK MT NL NO PL PT RO RS SE SI SK TR UA XK "
 )
+"""Countries of Energy-Charts."""
 
 
 def make_grid(
@@ -185,7 +146,7 @@ _COVERS: dict[str, Callable[[str], str | None]] = {
     "ukcarbonintensity": lambda zone: "GB" if _country(zone) == "GB" else None,
     "electricitymaps": _electricity_maps_zone,
     "watttime": _watttime_zone,
-    "energycharts": lambda zone: _country(zone) if _country(zone) in _EUROPE else None,
+    "energycharts": lambda zone: _country(zone) if _country(zone) in _EUROPE.split() else None,
     "eia": _eia_zone,
 }
 SERVICES: dict[str, tuple[Callable[..., Provider], bool]] = {

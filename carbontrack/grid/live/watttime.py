@@ -73,7 +73,7 @@ class WattTime:
         answer = get(f"{self._base_url}/login", login=self._login)
         token = answer.get("token") if isinstance(answer, dict) else None
         if not isinstance(token, str):
-            raise FetchFailed(f"{self.name} gave no token", refused=True)
+            raise FetchFailed(f"{self.name} gave no token")
         self._bearer = token
         return self._get(get, what, params)
 
