@@ -15,22 +15,20 @@ import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.bank import Bank, Slot
 from carbontrack.book import Book
 from carbontrack.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.errors import ConfigError
 from carbontrack.gaps import Gaps
-from carbontrack.grid.intensity import IntensitySource
 from carbontrack.ledger import Joules, Machine, Mark, Step, advance, with_fault
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
+from carbontrack.powers import Powers
 from carbontrack.records import Component
+from carbontrack.ticker import Ticker
 
 SUSPEND_S = 0.5
 """A sleep of the machine shorter than this is noise between two clocks."""
-POWER_WINDOW_S = 0.05
-"""The last known power is the mean over at least this long, fifty refreshes of a RAPL counter."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -101,8 +99,7 @@ class Sampler:
         """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
-        self._power_w: Joules = ()
-        self._power_mark = self._machine
+        self._powers = Powers(self._machine)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
         self._gaps = Gaps()
@@ -112,9 +109,12 @@ class Sampler:
     def _begin(self) -> None:
         self.lock = threading.RLock()
         self._inside = False
-        self._dozes = False
-        self._kick = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._ticker = Ticker(
+            self.tick,
+            period_s=self._period_s,
+            is_wanted=lambda: self._holds > 0,
+            clock=self.clock,
+        )
 
     @property
     def hardware(self) -> Hardware:
@@ -133,18 +133,16 @@ class Sampler:
 
     # -- what trackers do -------------------------------------------------------------------
 
-    def new_book(self, attribution: Attribution, grid: IntensitySource | None) -> Book:
-        """An account of its own for one tracker's policy and grid."""
-        return Book(attribution, grid)
-
     def hold(self, book: Book) -> Mark:
         """Keep the sampler awake for this book, waking it if it sleeps; reads the meters."""
         with self.lock:
-            if not self._holds:
-                self._wake()
-            else:
+            if self._holds:
                 self.sample()
+            else:
+                self._wake()
             self._holds += 1
+            if self._holds == 1:
+                self._ticker.wake()
             if not book.holds:
                 process = book.attribution.scope == "process"
                 usage = self._usage_reader() if process else None
@@ -183,18 +181,12 @@ class Sampler:
 
     def powers_w(self) -> Sequence[float | None]:
         """The last known power of each meter; None, or no entry, where none has been seen."""
-        before, now = self._power_mark, self._machine
-        elapsed_s = now.at_s - before.at_s
-        if self._power_w or elapsed_s <= 0.0 or len(before.energy_j) != len(now.energy_j):
-            return self._power_w
-        # Nothing better is known yet: the mean since waking, where the counts have moved at all.
-        means = ((b - a) / elapsed_s for a, b in zip(before.energy_j, now.energy_j, strict=True))
-        return tuple(power_w if power_w > 0.0 else None for power_w in means)
+        return self._powers.known_w(self._machine)
 
     # -- reading ----------------------------------------------------------------------------
 
     def sample(self) -> None:
-        """Read all meters now and advance every open book, in any thread; no meter can make it fail."""
+        """Read all meters now and advance every open book; any thread may ask."""
         with self.lock:
             if self._inside:
                 # A finalizer, run by the garbage collector in the middle of a sample, closes a
@@ -220,8 +212,7 @@ class Sampler:
             self._machine = with_fault(self._machine, code, times)
         if self._books:
             self._credit(now_s, elapsed_s, steps)
-        if now_s - self._power_mark.at_s >= POWER_WINDOW_S:
-            self._note_power()
+        self._powers.follow(self._machine)
 
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         self._gaps.add(now_s, elapsed_s)
@@ -240,54 +231,19 @@ class Sampler:
         machine = with_fault(self._machine, "suspend")
         self._machine = machine._replace(suspended_s=machine.suspended_s + slept_s)
 
-    def _note_power(self) -> None:
-        before, now = self._power_mark, self._machine
-        elapsed_s = now.at_s - before.at_s
-        if len(before.energy_j) == len(now.energy_j):
-            self._power_w = tuple(
-                (after - ago) / elapsed_s
-                for after, ago in zip(now.energy_j, before.energy_j, strict=True)
-            )
-        self._power_mark = now
-
     def _wake(self) -> None:
         self.sample()  # what was used while nothing was open is nobody's
-        self._power_mark = self._machine
+        self._powers.restart(self._machine)
         self._gaps.clear()
         self._cpu_s = process_cpu_s()
-        if self._thread is None and not self._closed:
-            self._start_thread()
-        elif self._dozes:
-            self._kick.set()
-
-    def _start_thread(self) -> None:
-        thread = threading.Thread(target=self._run, name="carbontrack-sampler", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # the interpreter is going down; span edges still count
-            _log.debug("no sampler thread: %s", error)
-        else:
-            self._thread = thread
 
     # -- the thread -------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        kick, epoch = self._kick, self.epoch
-        while not self._closed and self.epoch == epoch:
-            with self.lock:
-                self._dozes = not self._holds
-            if self.clock.wait(kick, None if self._dozes else self._until_next_tick_s()):
-                kick.clear()
-            elif self._holds:
-                self.tick()
-
-    def _until_next_tick_s(self) -> float:
-        period_s = min(self._interval_s, self._bank.max_period_s)
-        now_s = self.clock.monotonic_s()
-        return period_s - now_s % period_s
+    def _period_s(self) -> float:
+        return min(self._interval_s, self._bank.max_period_s)
 
     def tick(self) -> None:
-        """What the thread does at each deadline."""
+        """What the thread does at each deadline; never raises."""
         try:
             with self.lock:
                 self.sample()
@@ -314,16 +270,11 @@ class Sampler:
         self._interval_s = min(self._interval_s, interval_s)
 
     def close(self) -> None:
-        """End the thread and close the meters."""
-        with self.lock:
-            if self._closed:
-                return
+        """End the thread and close the meters. A second call does nothing."""
+        if not self._closed:
             self._closed = True
-            self._kick.set()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
-            thread.join(timeout=2.0)
-        self._bank.close()
+            self._ticker.close()
+            self._bank.close()
 
     def forget_parent(self) -> None:
         """Start at zero in a child process: its locks, thread and open spans are the parent's."""

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carbontrack.attribution.policy import Attribution
+from carbontrack.book import Book
 from carbontrack.figures import (
     Course,
     MeterFacts,
@@ -80,7 +81,7 @@ class Session:
         circumstances: Circumstances,
     ) -> None:
         self.sampler = sampler
-        self.book = sampler.new_book(attribution, grid)
+        self.book = Book(attribution, grid)
         self.circumstances = circumstances
         self.lost_records = 0
         self.closed = False
