@@ -70,8 +70,9 @@ def load(
         return _settled(argument, off)
     folder = _working_folder() if cwd is None else str(cwd)
     project = places.from_project(folder)
-    user = places.from_user_file(user_config or _user_folder("config", environ) / "config.toml")
-    settings = _settled(argument, places.from_environment(environ), project, user)
+    user = user_config or _user_config(environ)
+    mine = places.from_user_file(user) if user is not None else None
+    settings = _settled(argument, places.from_environment(environ), project, mine)
     if project is not None:
         _keep_tokens_home(settings, project.origin)
     if writes and not settings.disable:
@@ -139,20 +140,34 @@ def state_path(settings: Settings, *, environ: Mapping[str, str] | None = None) 
     """Find the folder of journals and caches; it need not exist yet."""
     if settings.state_dir is not None:
         return Path(settings.state_dir)
-    return _user_folder("state", os.environ if environ is None else environ)
+    folder = _user_folder("state", os.environ if environ is None else environ)
+    if folder is None:  # a container's user without a home
+        import tempfile
+
+        folder = Path(tempfile.gettempdir(), f"carbontrack-{os.getuid()}")
+    return folder
+
+
+def _user_config(environ: Mapping[str, str]) -> Path | None:
+    folder = _user_folder("config", environ)
+    return None if folder is None else folder / "config.toml"
 
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
 
 
-def _user_folder(kind: str, environ: Mapping[str, str]) -> Path:
-    """Say what platformdirs would, whose import takes 11 ms; Linux's rule is short."""
+def _user_folder(kind: str, environ: Mapping[str, str]) -> Path | None:
+    """Say what platformdirs would, whose import takes 11 ms; Linux's rule is short.
+
+    None where the user has no home.
+    """
     if sys.platform == "linux":
         variable, below_home = _XDG[kind]
         base = environ.get(variable, "").strip()
         if not base.startswith("/"):  # the XDG specification has relative paths ignored
-            base = f"{environ.get('HOME') or Path('~').expanduser()}/{below_home}"
-        return Path(base, "carbontrack")
+            home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
+            base = f"{home}/{below_home}"
+        return Path(base, "carbontrack") if base.startswith("/") else None
     import platformdirs
 
     find = platformdirs.user_config_path if kind == "config" else platformdirs.user_state_path
@@ -227,3 +242,25 @@ def no_color(environ: Mapping[str, str] | None = None) -> bool:
 def dumb_terminal(environ: Mapping[str, str] | None = None) -> bool:
     """Tell whether the terminal, if there is one, cannot move its cursor."""
     return (os.environ if environ is None else environ).get("TERM", "") in {"", "dumb"}
+
+
+_PYTEST = f"{places.PREFIX}PYTEST_"
+
+
+def pytest_twins(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Collect the CARBONTRACK_PYTEST_… variables that are set, by the rest of their names."""
+    environ = os.environ if environ is None else environ
+    found = ((key.removeprefix(_PYTEST), key) for key in environ if key.startswith(_PYTEST))
+    return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}
+
+
+def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Find the file that a step of a GitHub workflow shows as its summary, if we are in one."""
+    path = (os.environ if environ is None else environ).get("GITHUB_STEP_SUMMARY", "").strip()
+    return Path(path) if path else None
+
+
+def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether CARBONTRACK_DISABLE turns everything off; a bad value does not."""
+    text = (os.environ if environ is None else environ).get("CARBONTRACK_DISABLE", "")
+    return text.strip().lower() in {"1", "true", "yes", "on"}

@@ -312,6 +312,17 @@ def test_the_state_folder_is_the_users_unless_set(home: Path) -> None:
         assert config.state_path(Settings(), environ=environ) == home / ".local/state/carbontrack"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs decides")
+def test_a_user_without_a_home_has_state_and_no_configuration(home: Path) -> None:
+    """A container may run as a user that nobody has heard of."""
+    environ = {"HOME": "not/absolute"}
+
+    assert load(environ=environ, cwd=home) == Settings()
+    folder = config.state_path(Settings(), environ=environ)
+    assert folder.is_absolute()
+    assert folder.name == f"carbontrack-{os.getuid()}"
+
+
 def test_our_folders_are_those_of_platformdirs() -> None:
     """The short cut on Linux says what the library would say."""
     import platformdirs
