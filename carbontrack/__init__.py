@@ -14,6 +14,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost 7 ms
 if TYPE_CHECKING:
     from carbontrack.attribution.policy import Attribution
+    from carbontrack.calculator.estimate import estimate
     from carbontrack.errors import (
         BudgetExceeded,
         CarbontrackError,
@@ -49,6 +50,7 @@ __all__ = [
     "UnknownRegion",
     "auto",
     "current_span",
+    "estimate",
     "lookup",
     "read_records",
     "track",
@@ -71,6 +73,7 @@ _HOMES = {
     "UnknownRegion": "carbontrack.errors",
     "auto": "carbontrack.front",
     "current_span": "carbontrack.front",
+    "estimate": "carbontrack.calculator.estimate",
     "lookup": "carbontrack.grid.table",
     "read_records": "carbontrack.report.read",
     "track": "carbontrack.front",

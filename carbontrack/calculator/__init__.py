@@ -1,0 +1,1 @@
+"""What would it cost? From hardware and hours to energy, emissions and water, before a run."""

@@ -1,0 +1,107 @@
+"""`carbontrack estimate`: what would it cost, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable
+
+from carbontrack.calculator.estimate import estimate
+from carbontrack.calculator.result import Estimate
+from carbontrack.cli.terminal import Terminal
+from carbontrack.equivalents import compare
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
+
+_NAMES = (
+    "power_w",
+    "gpu",
+    "gpus",
+    "cpu",
+    "cpus",
+    "ram_gib",
+    "hours",
+    "utilisation",
+    "pue",
+    "region",
+)
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "estimate",
+        help="energy and emissions of a run from its hardware and hours, before it runs",
+        description="Energy and emissions of a run, with their interval, before it runs.",
+        epilog="Example: carbontrack estimate --gpu A100 --gpus 8 --hours 24 --region FR",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--power-w", type=float, metavar="W", help="mean power of all hardware, in watts")
+    add("--gpu", metavar="MODEL", help='accelerator, such as "A100", "RTX 4090" or "TPU v3"')
+    add("--gpus", type=int, metavar="N", help="how many of them (1)")
+    add("--cpu", metavar="MODEL", help='processor, such as "Xeon Gold 6248"')
+    add("--cpus", type=int, metavar="N", help="how many sockets (1)")
+    add("--ram-gib", type=float, metavar="G", help="memory installed, in GiB")
+    add("--hours", type=float, metavar="H", help="how long it runs")
+    add("--utilisation", type=float, metavar="U", help="share of the power drawn, 0 to 1 (1)")
+    add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
+    add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
+    add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
+    add("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """Print the estimate."""
+    found = estimate(
+        **{name: getattr(args, name) for name in _NAMES}, intensity_g_per_kwh=args.intensity
+    )
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return 0
+    terminal = Terminal(sys.stdout)
+    terminal.say(terminal.table(rows(found)) + "\n")
+    return 0
+
+
+def rows(found: Estimate) -> list[tuple[str, str]]:
+    """The estimate as labels and texts for a person."""
+    joules = found.energy_kwh * JOULES_PER_KWH
+    low_j, high_j = (k * JOULES_PER_KWH for k in (found.energy_low_kwh, found.energy_high_kwh))
+    grams = found.emissions_g
+    low_g, high_g = found.emissions_low_g, found.emissions_high_g
+    table = [
+        ("energy", _with_interval(joules, low_j, high_j, format_joules)),
+        ("emissions", _with_interval(grams, low_g, high_g, format_grams, " CO2e")),
+    ]
+    comparison = compare(energy_joules=joules, emissions_g=grams)
+    if comparison is not None:
+        table.append(("about", comparison.text))
+    if found.water_l is not None:
+        table.append(("water", f"{found.water_l:.3g} litres, where the power is made and used"))
+    if found.embodied_g is not None:
+        low_g, high_g = found.embodied_low_g or 0.0, found.embodied_high_g or 0.0
+        made = _with_interval(found.embodied_g, low_g, high_g, format_grams, " CO2e")
+        table.append(("making", f"{made} of the hardware's making, not part of the emissions"))
+    power = f"{format_watts(found.power_w)} for {found.hours:g} h; PUE {found.pue:g}"
+    table.append(("power", f"{power} ({found.pue_source})"))
+    table += [("how", sentence) for sentence in found.how]
+    return [*table, ("grid", _grid(found))]
+
+
+def _with_interval(
+    best: float, low: float, high: float, form: Callable[..., str], unit: str = ""
+) -> str:
+    text = f"{form(best)}{unit}"
+    if low == high:
+        return text
+    return f"{text}  ({form(low, like=best).partition(' ')[0]} to {form(high, like=best)})"
+
+
+def _grid(found: Estimate) -> str:
+    text = f"{found.intensity_g_per_kwh:g} g CO2e/kWh"
+    if found.region is None:
+        return f"{text}, as given"
+    year = f" in {found.intensity_year}" if found.intensity_year else ""
+    return f"{found.region}, {text}{year} ({found.intensity_source})"

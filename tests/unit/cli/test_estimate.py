@@ -1,0 +1,50 @@
+"""`carbontrack estimate` on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import carbontrack
+from carbontrack.cli import main
+
+A_DAY = ["estimate", "--gpu", "A100", "--gpus", "8", "--hours", "24"]
+
+
+def test_json_has_the_figures_of_the_function(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command and the function give the same numbers under the same names."""
+    assert main([*A_DAY, "--region", "FR", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    found = carbontrack.estimate(gpu="A100", gpus=8, hours=24, region="FR")
+    assert printed == json.loads(json.dumps(found.to_dict()))
+
+
+def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str]) -> None:
+    """A person reads figures with units, their interval, and what they were made from."""
+    assert main([*A_DAY, "--ram-gib", "512", "--intensity", "100"]) == 0
+    text = capsys.readouterr().out
+    assert "kWh" in text
+    assert " to " in text
+    assert "8 x NVIDIA A100" in text
+    assert "as given" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--gpu", "A10O", "--hours", "1", "--region", "FR"], "did you mean"),
+        (["--gpu", "A100", "--region", "FR"], "hours"),
+        (["--power-w", "3", "--hours", "1"], "region"),
+        (["--power-w", "3", "--hours", "x", "--region", "FR"], "--hours"),
+        (["--power-w", "3", "--hours", "1", "--region", "Frnce"], "FR"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_why(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong input prints one error on stderr, nothing on stdout."""
+    assert main(["estimate", *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
