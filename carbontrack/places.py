@@ -104,6 +104,27 @@ def from_user_file(path: Path) -> Place | None:
     return Place(str(path), f"{path}: ", _parsed(str(path), content))
 
 
+_XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
+
+
+def user_folder(kind: str, environ: Mapping[str, str]) -> Path | None:
+    """Say what platformdirs would, whose import takes 11 ms; Linux's rule is short.
+
+    None where the user has no home.
+    """
+    if sys.platform == "linux":
+        variable, below_home = _XDG[kind]
+        base = environ.get(variable, "").strip()
+        if not base.startswith("/"):  # the XDG specification has relative paths ignored
+            home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
+            base = f"{home}/{below_home}"
+        return Path(base, "carbontrack") if base.startswith("/") else None
+    import platformdirs
+
+    find = platformdirs.user_config_path if kind == "config" else platformdirs.user_state_path
+    return find("carbontrack", appauthor=False)
+
+
 def _parsed(path: str, content: bytes) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib

@@ -385,6 +385,20 @@ def test_who_wants_no_line_or_no_colour_gets_none(
     assert b"\x1b[2m" not in shown
 
 
+def test_a_program_that_rules_the_screen_is_left_alone(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    """An editor or a pager reads key by key; a line of ours would spoil its picture."""
+    script = "stty -icanon; sleep 2.3; stty icanon"
+
+    code, shown = on_a_terminal({**environ, "TERM": "xterm"}, tmp_path, ["--", "sh", "-c", script])
+
+    assert code == 0
+    assert b"\x1b[24;1H" not in shown
+    assert b"\x1b7" not in shown
+    assert b"emissions" in shown
+
+
 def test_ctrl_c_reaches_the_command_once(environ: Mapping[str, str], tmp_path: Path) -> None:
     """The terminal sends it to both of us; the command must not get it a second time."""
     code = (
