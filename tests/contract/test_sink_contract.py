@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from carbontrack.journal import Journal
 from carbontrack.records import Record, Sink
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.choose import sink_for
+from carbontrack.testing.receiver import Receiver
 from tests.support.records import HOSTILE, a_record
 
 
@@ -24,10 +26,17 @@ class Case:
     arrived: Callable[[], list[Record]]
 
 
-@pytest.fixture(params=["runs.csv", "runs.jsonl", "runs.sqlite"])
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    place = tmp_path / request.param
-    return Case(lambda: sink_for(place), lambda: list(iter_records(place)))
+@pytest.fixture(params=["runs.csv", "runs.jsonl", "runs.sqlite", "http"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+    if request.param == "http":
+        with Receiver() as receiver:
+            yield Case(
+                lambda: sink_for(receiver.url, journal=Journal(tmp_path / "state")),
+                lambda: [Record.from_row(row) for row in receiver.records],
+            )
+    else:
+        place = tmp_path / request.param
+        yield Case(lambda: sink_for(place), lambda: list(iter_records(place)))
 
 
 def test_a_record_arrives_as_it_was_given(case: Case) -> None:

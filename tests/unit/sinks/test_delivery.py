@@ -1,0 +1,242 @@
+"""Delivery: what becomes of records when the server does this or that."""
+
+from __future__ import annotations
+
+import json
+import random
+import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from carbontrack.records import Record
+from carbontrack.sinks.delivery import Delivery
+from carbontrack.sinks.post import Outcome
+from carbontrack.testing.clock import FakeClock
+from tests.support.records import a_record
+
+URL = "https://carbon.example/records?key=hunter2"
+
+
+class ScriptedPoster:
+    """Answers as its script says, and delivers once that is over."""
+
+    url = URL
+
+    def __init__(self, *script: Outcome) -> None:
+        self.script = list(script)
+        self.posted: list[list[str]] = []
+
+    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+        self.posted.append([record.record_id for record in records])
+        return self.script.pop(0) if self.script else Outcome("delivered", "HTTP 204", 204)
+
+
+class ListQueue:
+    """A queue in memory."""
+
+    def __init__(self, count: int) -> None:
+        self.records = [a_record(number) for number in range(count)]
+
+    def take(self, limit: int) -> list[Record]:
+        return self.records[:limit]
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        self.records = [r for r in self.records if r.record_id not in record_ids]
+
+
+class LeapingClock(FakeClock):
+    """A clock on which a wait is over at once, so that a test needs no second thread."""
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        if not event.is_set() and timeout_s is not None:
+            self.advance(timeout_s)
+        return event.is_set()
+
+
+class Upper(random.Random):
+    """Chance that always takes the longest wait."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def delivery_of(poster: ScriptedPoster, tmp_path: Path, clock: FakeClock | None = None) -> Delivery:
+    return Delivery(
+        poster,  # type: ignore[arg-type]
+        state_dir=tmp_path,
+        batch=4,
+        clock=clock or FakeClock(),
+        chance=Upper(),
+    )
+
+
+def later(wait_s: float | None = None) -> Outcome:
+    return Outcome("later", "HTTP 503", 503, wait_s)
+
+
+def letters(state_dir: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line)
+        for path in (state_dir / "dead-letter").iterdir()
+        for line in path.read_text().splitlines()
+    ]
+
+
+def test_batches_go_out_oldest_first(tmp_path: Path) -> None:
+    """Ten records make batches of 4, 4 and 2, and are gone from the queue afterwards."""
+    poster, queue = ScriptedPoster(), ListQueue(10)
+    delivery = delivery_of(poster, tmp_path)
+    while delivery.step([queue]):
+        pass
+
+    assert [len(batch) for batch in poster.posted] == [4, 4, 2]
+    assert [record_id for batch in poster.posted for record_id in batch] == [
+        a_record(number).record_id for number in range(10)
+    ]
+    assert (delivery.delivered, queue.records) == (10, [])
+
+
+def test_a_batch_that_fails_is_sent_again_unchanged(tmp_path: Path) -> None:
+    """What failed is the next thing that is tried, so the server sees the same key again."""
+    poster, queue = ScriptedPoster(later(), later()), ListQueue(4)
+    delivery = delivery_of(poster, tmp_path)
+    for _ in range(3):
+        delivery.step([queue])
+
+    assert poster.posted[0] == poster.posted[1] == poster.posted[2]
+    assert queue.records == []
+
+
+def test_waits_grow_to_a_minute_and_start_again_after_success(tmp_path: Path) -> None:
+    """The longest wait doubles from a second to a minute; a success makes it a second again."""
+    clock = LeapingClock()
+    delivery = delivery_of(ScriptedPoster(), tmp_path, clock)
+    waits = []
+    for outcome in [later()] * 9 + [Outcome("delivered", "HTTP 200", 200), later()]:
+        before_s = clock.monotonic_s()
+        delivery.patient(outcome)
+        waits.append(clock.monotonic_s() - before_s)
+
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 0, 1]
+
+
+def test_the_servers_wish_is_granted(tmp_path: Path) -> None:
+    """Retry-After is waited for in full, and a little longer, so that not all come at once."""
+    clock = LeapingClock()
+    before_s = clock.monotonic_s()
+    delivery_of(ScriptedPoster(), tmp_path, clock).patient(later(wait_s=30.0))
+
+    assert 30.0 < clock.monotonic_s() - before_s <= 31.0
+
+
+def test_a_refused_batch_is_set_aside_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost by a 403: each record has a line that says why and when."""
+    poster, queue = ScriptedPoster(Outcome("refused", "HTTP 403", 403)), ListQueue(3)
+    delivery = delivery_of(poster, tmp_path)
+    delivery.step([queue])
+    found = letters(tmp_path)
+
+    assert [letter["status"] for letter in found] == [403] * 3
+    assert {letter["reason"] for letter in found} == {"HTTP 403"}
+    assert [Record.from_row(letter["record"]) for letter in found] == [  # type: ignore[arg-type]
+        a_record(number) for number in range(3)
+    ]
+    assert all(letter["time"] for letter in found)
+    assert (queue.records, delivery.refused, len(caplog.records)) == ([], 3, 1)
+    assert "hunter2" not in caplog.text
+
+
+def test_dead_letters_are_for_their_user_alone(tmp_path: Path) -> None:
+    """The folder is 0700, the file 0600, and its name is no part of a path."""
+    poster = ScriptedPoster(Outcome("refused", "HTTP 403", 403))
+    poster.url = "https://../..%2f/../../etc/passwd"
+    delivery_of(poster, tmp_path).step([ListQueue(1)])
+    (path,) = (tmp_path / "dead-letter").iterdir()
+
+    assert stat.S_IMODE((tmp_path / "dead-letter").stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert ".." not in path.name
+
+
+def test_one_bad_record_does_not_take_others_with_it(tmp_path: Path) -> None:
+    """A batch that is refused as such is halved until the one record is found."""
+
+    class Picky(ScriptedPoster):
+        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+            super().post(records)
+            bad = a_record(2).record_id in self.posted[-1]
+            return Outcome("divide", "HTTP 422", 422) if bad else Outcome("delivered", "", 200)
+
+    poster, queue = Picky(), ListQueue(10)
+    delivery = delivery_of(poster, tmp_path)
+    while delivery.step([queue]):
+        pass
+
+    assert (delivery.delivered, delivery.refused) == (9, 1)
+    assert [Record.from_row(x["record"]) for x in letters(tmp_path)] == [a_record(2)]  # type: ignore[arg-type]
+
+
+def test_without_room_for_dead_letters_records_stay(tmp_path: Path) -> None:
+    """What cannot be set aside is kept in the queue."""
+    (tmp_path / "dead-letter").write_text("a file in the way")
+    poster, queue = ScriptedPoster(Outcome("refused", "HTTP 403", 403)), ListQueue(3)
+    outcome = delivery_of(poster, tmp_path).step([queue])
+
+    assert outcome is not None
+    assert outcome.verdict == "later"
+    assert len(queue.records) == 3
+
+
+def test_the_thread_sleeps_while_nothing_waits_and_ends_when_told(tmp_path: Path) -> None:
+    """An idle delivery makes no attempt and no tick; it delivers when woken."""
+    clock, queue, wake = FakeClock(), ListQueue(0), threading.Event()
+    poster = ScriptedPoster()
+    delivery = delivery_of(poster, tmp_path, clock)
+    thread = threading.Thread(target=delivery.run, args=(lambda: [queue], wake))
+    thread.start()
+    clock.until_waiting(1)
+    clock.advance(86_400.0)
+    idle = list(poster.posted)
+    queue.records = [a_record(1)]
+    delivery.last_attempts(clock.monotonic_s() + 2.0)
+    wake.set()
+    thread.join(10.0)
+
+    assert idle == []
+    assert (thread.is_alive(), poster.posted) == (False, [[a_record(1).record_id]])
+
+
+def test_at_the_end_three_failures_are_enough(tmp_path: Path) -> None:
+    """Told to end, the delivery tries a few times at most and leaves the rest in the queue."""
+    clock, queue = LeapingClock(), ListQueue(4)
+    poster = ScriptedPoster(*[later()] * 100)
+    delivery = delivery_of(poster, tmp_path, clock)
+    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.run(lambda: [queue], threading.Event())
+
+    assert len(poster.posted) == 4
+    assert len(queue.records) == 4
+
+
+def test_a_surprise_does_not_end_the_thread(tmp_path: Path) -> None:
+    """An error that nobody thought of is told by its kind, and delivery goes on."""
+    clock, queue = LeapingClock(), ListQueue(1)
+
+    class Surprising(ScriptedPoster):
+        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+            if not self.posted:
+                self.posted.append([])
+                raise ZeroDivisionError(URL)
+            return super().post(records)
+
+    poster = Surprising()
+    delivery = delivery_of(poster, tmp_path, clock)
+    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.run(lambda: [queue], threading.Event())
+
+    assert queue.records == []

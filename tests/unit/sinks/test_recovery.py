@@ -1,0 +1,97 @@
+"""What killed processes leave is written once, where it was meant to go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from carbontrack.journal import SEND, Journal, orphans
+from carbontrack.report.read import iter_records
+from carbontrack.sinks.recovery import Recovered, recover
+from tests.support.records import a_record
+
+URL = "https://carbon.example/records"
+
+
+def left_behind(state_dir: Path) -> Journal:
+    """A journal that is let go by `close`, as the kernel does it after a kill."""
+    return Journal(state_dir)
+
+
+def test_an_open_run_becomes_a_recovered_record(tmp_path: Path) -> None:
+    """The last checkpoint is written, marked as recovered, to every file that the run had."""
+    outputs = [str(tmp_path / "runs.csv"), str(tmp_path / "runs.jsonl")]
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1, energy_kwh=1.0), outputs)
+    journal.checkpoint(a_record(1, energy_kwh=2.0), outputs)
+    journal.close()
+    expected = a_record(1, energy_kwh=2.0, status="recovered")
+
+    assert recover(tmp_path / "state") == [Recovered(expected, output) for output in outputs]
+    assert [list(iter_records(output)) for output in outputs] == [[expected]] * 2
+    assert recover(tmp_path / "state") == []
+    assert list((tmp_path / "state" / "journal").iterdir()) == []
+
+
+def test_a_record_for_a_url_waits_on(tmp_path: Path) -> None:
+    """Recovery needs no network: what is for a server stays in the journal until it is sent."""
+    journal = left_behind(tmp_path)
+    journal.checkpoint(a_record(1), [URL])
+    journal.close()
+    expected = a_record(1, status="recovered")
+
+    assert recover(tmp_path) == [Recovered(expected, URL)]
+    assert recover(tmp_path) == []
+    (file,) = orphans(tmp_path)
+    assert file.keys(SEND) == [(SEND, URL, expected.record_id)]
+
+
+def test_a_finished_record_keeps_its_status(tmp_path: Path) -> None:
+    """A record that was finished but could not be written, as on a full disk, is not relabelled."""
+    place = tmp_path / "runs.csv"
+    journal = left_behind(tmp_path / "state")
+    journal.enqueue(a_record(1, status="error"), str(place))
+    journal.close()
+    recover(tmp_path / "state")
+
+    assert list(iter_records(place)) == [a_record(1, status="error")]
+
+
+def test_what_cannot_be_written_stays_for_the_next_time(tmp_path: Path) -> None:
+    """A missing directory is told; when it is back, the record is written."""
+    place = tmp_path / "out" / "runs.csv"
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1), [str(place)])
+    journal.close()
+    (first,) = recover(tmp_path / "state")
+    place.parent.mkdir()
+    (second,) = recover(tmp_path / "state")
+
+    assert "does not exist" in (first.trouble or "")
+    assert second == replace(first, trouble=None)
+    assert list(iter_records(place)) == [a_record(1, status="recovered")]
+
+
+def test_a_run_that_lives_is_left_alone(tmp_path: Path) -> None:
+    """While its process holds the journal, nothing of it is touched."""
+    journal = Journal(tmp_path / "state")
+    journal.checkpoint(a_record(1), [str(tmp_path / "runs.csv")])
+
+    assert recover(tmp_path / "state") == []
+    assert not (tmp_path / "runs.csv").exists()
+
+
+def test_a_run_without_an_output_is_told(tmp_path: Path) -> None:
+    """A run that wrote nowhere is at least reported, once."""
+    journal = left_behind(tmp_path)
+    journal.checkpoint(a_record(1), [])
+    journal.close()
+
+    assert recover(tmp_path) == [Recovered(a_record(1, status="recovered"), None)]
+    assert recover(tmp_path) == []
+
+
+def test_without_a_state_directory_there_is_nothing_to_do(tmp_path: Path) -> None:
+    """The first run on a machine finds nothing, and makes nothing."""
+    assert recover(tmp_path / "absent") == []
+    assert not (tmp_path / "absent").exists()
