@@ -53,15 +53,17 @@ def _lookup(region: str, method: str) -> GridIntensity:
     )
 
 
+def zone_of(place: str) -> str:
+    """The grid zone of a code: itself, or the zone that a cloud region stands in."""
+    cloud = rows.row("cloud_regions", place) if ":" in place else None
+    return cloud["zone"] if cloud is not None else place
+
+
 def _zones(place: str, method: str) -> tuple[str, ...]:
     """The rows that may answer for a place, best first: a cloud region stands in some zone."""
-    if ":" not in place:
-        return (place,)
-    cloud = rows.row("cloud_regions", place)
-    if cloud is None:
-        return ()
-    if method == "lifecycle":
-        return (cloud["zone"],)
+    cloud = rows.row("cloud_regions", place) if ":" in place else None
+    if cloud is None or method == "lifecycle":
+        return (zone_of(place),)
     return (place, cloud["direct_zone"], cloud["zone"])
 
 
