@@ -116,6 +116,8 @@ def is_ours(terminal: Terminal) -> bool:
         import termios
     except ImportError:  # not a POSIX system
         return False
+    if terminal.stream is None:
+        return False
     try:
         descriptor = terminal.stream.fileno()
         takes_lines = bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TextIO
 
 from carbontrack.config import dumb_terminal, no_color
@@ -16,7 +17,7 @@ _WIDEST = 100
 class Terminal:
     """A stream with what is known of the person, or the program, at its other end."""
 
-    def __init__(self, stream: TextIO, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, stream: TextIO | None, *, environ: Mapping[str, str] | None = None) -> None:
         self.stream = stream
         self.moves_cursor = _is_terminal(stream) and not dumb_terminal(environ)
         self.colour = self.moves_cursor and not no_color(environ)
@@ -25,19 +26,18 @@ class Terminal:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines; 80 by 24 where nobody knows."""
-        try:
-            columns, lines = os.get_terminal_size(self.stream.fileno())
-        except (OSError, ValueError):
-            return 80, 24
+        columns = lines = 0
+        if self.stream is not None:
+            with suppress(OSError, ValueError):
+                columns, lines = os.get_terminal_size(self.stream.fileno())
         return columns or 80, lines or 24
 
     def say(self, text: str) -> None:
-        """Print a text; a stream that is closed or full is not our program's end."""
-        try:
-            self.stream.write(self.fit(text))
-            self.stream.flush()
-        except (OSError, ValueError):
-            return
+        """Print a text; a stream that is closed, full or not there is not our program's end."""
+        if self.stream is not None:
+            with suppress(OSError, ValueError):
+                self.stream.write(self.fit(text))
+                self.stream.flush()
 
     def fit(self, text: str) -> str:
         """The text in characters that the encoding has."""
@@ -75,8 +75,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _is_terminal(stream: TextIO | None) -> bool:
     try:
-        return stream.isatty()
-    except (AttributeError, ValueError):  # no stream at all, or a closed one
+        return stream is not None and stream.isatty()
+    except ValueError:  # a closed one
         return False

@@ -151,6 +151,19 @@ def test_streams_pass_through_byte_by_byte(run: Run) -> None:
     assert done.stderr.startswith(b"own\n")
 
 
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-"])
+def test_a_closed_stream_changes_nothing(
+    environ: Mapping[str, str], tmp_path: Path, closed: str
+) -> None:
+    """A daemon may have no streams; its command's exit code is passed on all the same."""
+    inner = f"{' '.join(CLI)} run -- sh -c 'exit 6'"
+
+    done = subprocess.run(["sh", "-c", f"{inner} {closed}"], cwd=tmp_path, env=environ, check=False)
+
+    assert done.returncode == 6
+    assert len(records(tmp_path)) == 1
+
+
 def test_other_descriptors_pass_through(run: Run) -> None:
     """A job server's pipe or a lock held by the shell is not closed on the way."""
     reading, writing = os.pipe()
