@@ -82,7 +82,18 @@ def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
             "the region of this machine is not known, so emissions are those of the world's "
             'average grid, with a wide interval; set region="FR" or CARBONTRACK_REGION=FR'
         )
-    return regions.intensity_for(region)
+    table = regions.intensity_for(region)
+    if not settings.intensity_source:
+        return table
+    from carbontrack.grid.live import choose  # only those who ask for a network load it
+
+    return choose.make_grid(
+        settings.intensity_source,
+        region,
+        table,
+        token=settings.live_token,
+        state=config.state_path(settings),
+    )
 
 
 def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:

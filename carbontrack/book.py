@@ -68,7 +68,7 @@ class Book:
         self._intensity: GridIntensity | None = None
         self._window: ShareWindow | None = None
         self._shares: Shares | None = None
-        self._terms = Terms((), None, attribution.pue)
+        self._terms = Terms((), None, attribution.pue, self._changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
         """The first span opens: from here on this book takes its part."""

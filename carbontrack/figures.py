@@ -179,7 +179,7 @@ def emission_figures(
         "intensity_g_per_kwh": g,
         "intensity_low_g_per_kwh": low_g,
         "intensity_high_g_per_kwh": high_g,
-        "intensity_source": grid.source,
+        "intensity_source": _sources(sums, grid),
         "intensity_year": grid.year,
     }
     if energy.get("energy_kwh") is not None:
@@ -187,6 +187,16 @@ def emission_figures(
         figures["emissions_low_g"] = energy["energy_low_kwh"] * low_g
         figures["emissions_high_g"] = energy["energy_high_kwh"] * high_g
     return figures
+
+
+def _sources(sums: Sums, grid: GridIntensity) -> str:
+    """Who said what the energy emits, with shares where there were several."""
+    whole_j = sum(sums.served_j.values())
+    shares = {source: joules / whole_j for source, joules in sums.served_j.items() if joules > 0.0}
+    if len(shares) < 2:
+        return next(iter(shares), grid.source)
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    return "; ".join(f"{source} ({share:.1%})" for source, share in ranked)
 
 
 def _mean_intensity(

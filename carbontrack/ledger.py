@@ -8,7 +8,7 @@ difference between two marks in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import add, mul, sub
 from typing import NamedTuple
@@ -22,7 +22,12 @@ Joules = tuple[float, ...]
 Grams = tuple[float, float, float]
 """Best estimate, low and high end of the grid's interval."""
 
+Operation = Callable[[float, float], float]
+Served = Mapping[str, float]
+"""Joules by the source of the intensity they were weighed with; empty where it never changes."""
+
 _NO_GRAMS: Grams = (0.0, 0.0, 0.0)
+_NOTHING_SERVED: Served = {}
 
 
 class Reading(NamedTuple):
@@ -151,11 +156,13 @@ class Terms(NamedTuple):
         shares: the part of each meter's energy that is ours, 0 to 1.
         intensity: the grid's, None where nothing is known.
         pue: facility energy per energy of the computers.
+        names_sources: whether to keep account of which source served how much.
     """
 
     shares: Joules
     intensity: GridIntensity | None
     pue: float
+    names_sources: bool = False
 
 
 class Account(NamedTuple):
@@ -165,6 +172,7 @@ class Account(NamedTuple):
         leaf_j, leaf_g: what one span that was open, and a leaf, all the time would have got.
         pool_j, pool_g: what was set aside for decorated calls.
         pool_s, pool_cpu_s: the time, and CPU time, for which the pool stands.
+        leaf_served_j, pool_served_j: the joules by the source that said what they emit.
     """
 
     leaf_j: Joules = ()
@@ -173,6 +181,8 @@ class Account(NamedTuple):
     pool_g: Grams = _NO_GRAMS
     pool_s: float = 0.0
     pool_cpu_s: float = 0.0
+    leaf_served_j: Served = _NOTHING_SERVED
+    pool_served_j: Served = _NOTHING_SERVED
 
 
 def credit(account: Account, step: Step, terms: Terms) -> Account:
@@ -192,6 +202,8 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
         each = tuple(map(mul, ours, repeat(1.0 / heads)))
         if step.calls:
             account = _into_pool(account, step, ours, terms, part=step.calls / heads)
+    if terms.names_sources:
+        account = account._replace(leaf_served_j=_plus_served(account.leaf_served_j, each, terms))
     return Account(
         add_joules(account.leaf_j, each), _plus_grams(account.leaf_g, each, terms), *account[2:]
     )
@@ -199,6 +211,8 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
 
 def _into_pool(account: Account, step: Step, ours: Joules, terms: Terms, part: float) -> Account:
     pooled = tuple(map(mul, ours, repeat(part)))
+    if terms.names_sources:
+        account = account._replace(pool_served_j=_plus_served(account.pool_served_j, pooled, terms))
     return account._replace(
         pool_j=add_joules(account.pool_j, pooled),
         pool_g=_plus_grams(account.pool_g, pooled, terms),
@@ -219,6 +233,11 @@ def _plus_grams(grams: Grams, joules: Joules, terms: Terms) -> Grams:
     )
 
 
+def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
+    source = terms.intensity.source if terms.intensity is not None else ""
+    return {**served_j, source: served_j.get(source, 0.0) + sum(joules)}
+
+
 class Mark(NamedTuple):
     """An instant in both ledgers."""
 
@@ -231,6 +250,7 @@ class Sums(NamedTuple):
 
     ours_j: Joules = ()
     grams: Grams = _NO_GRAMS
+    served_j: Served = _NOTHING_SERVED
 
     def plus(self, other: Sums) -> Sums:
         """Both together."""
@@ -238,20 +258,21 @@ class Sums(NamedTuple):
             return other
         if not other.ours_j:
             return self
-        grams = tuple(map(add, self.grams, other.grams))
-        return Sums(add_joules(self.ours_j, other.ours_j), grams)
+        return Sums(
+            add_joules(self.ours_j, other.ours_j),
+            _each(add, self.grams, other.grams),
+            _merged(add, self.served_j, other.served_j),
+        )
 
     def minus(self, part: Sums) -> Sums:
         """The rest, when `part` is taken out."""
         if not part.ours_j:
             return self
-        grams = tuple(map(sub, self.grams, part.grams))
-        return Sums(sub_joules(self.ours_j, part.ours_j), grams)
-
-    def times(self, factor: float) -> Sums:
-        """A part of it, or a multiple."""
-        grams = tuple(map(mul, self.grams, repeat(factor)))
-        return Sums(tuple(map(mul, self.ours_j, repeat(factor))), grams)
+        return Sums(
+            sub_joules(self.ours_j, part.ours_j),
+            _each(sub, self.grams, part.grams),
+            _merged(sub, self.served_j, part.served_j),
+        )
 
 
 NOTHING = Sums()
@@ -259,11 +280,31 @@ NOTHING = Sums()
 
 def between(start: Mark, end: Mark) -> Sums:
     """What a span got that was an open leaf from `start` to `end`."""
-    grams = tuple(map(sub, end.account.leaf_g, start.account.leaf_g))
+    after, before = end.account, start.account
     return Sums(
-        sub_joules(end.account.leaf_j, start.account.leaf_j),
-        grams,
+        sub_joules(after.leaf_j, before.leaf_j),
+        _each(sub, after.leaf_g, before.leaf_g),
+        _merged(sub, after.leaf_served_j, before.leaf_served_j),
     )
+
+
+def pooled_between(before: Account, after: Account) -> Sums:
+    """What was set aside for calls between two states of an account."""
+    return Sums(
+        sub_joules(after.pool_j, before.pool_j),
+        _each(sub, after.pool_g, before.pool_g),
+        _merged(sub, after.pool_served_j, before.pool_served_j),
+    )
+
+
+def _each(operation: Operation, a: Grams, b: Grams) -> Grams:
+    return operation(a[0], b[0]), operation(a[1], b[1]), operation(a[2], b[2])
+
+
+def _merged(operation: Operation, a: Served, b: Served) -> Served:
+    if not a and not b:
+        return a
+    return {source: operation(a.get(source, 0.0), b.get(source, 0.0)) for source in {**a, **b}}
 
 
 def add_joules(a: Joules, b: Joules) -> Joules:
@@ -280,11 +321,3 @@ def sub_joules(a: Joules, b: Joules) -> Joules:
     if len(a) == len(b):
         return tuple(map(sub, a, b))
     return tuple(map(sub, a, b)) + a[len(b) :]
-
-
-def total(parts: Iterable[Sums]) -> Sums:
-    """The sum of several."""
-    result = NOTHING
-    for part in parts:
-        result = result.plus(part)
-    return result

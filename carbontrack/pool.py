@@ -20,6 +20,7 @@ from carbontrack.ledger import (
     Joules,
     Machine,
     Sums,
+    pooled_between,
     sub_joules,
 )
 from carbontrack.sampler import Sampler
@@ -128,8 +129,8 @@ class Pool:
 
     def _part(self, book: Book, claim: Claim, everyone: Claim) -> Sums:
         before = self._settled.get(book, book.account)
-        pool_j = sub_joules(book.account.pool_j, before.pool_j)
-        whole_j = sum(pool_j)
+        pooled = pooled_between(before, book.account)
+        whole_j = sum(pooled.ours_j)
         if whole_j <= 0.0:
             return NOTHING
         by_time = _ratio(claim.ran_s, everyone.ran_s, book.account.pool_s - before.pool_s)
@@ -138,13 +139,11 @@ class Pool:
             by_cpu = by_time
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
         weights = (parts[component] for component in self._sampler.components)
-        joules = tuple(map(mul, pool_j, weights))
+        joules = tuple(map(mul, pooled.ours_j, weights))
         fraction = sum(joules) / whole_j
-        best, low, high = (
-            (after - ago) * fraction
-            for after, ago in zip(book.account.pool_g, before.pool_g, strict=True)
-        )
-        return Sums(joules, (best, low, high))
+        best, low, high = (grams * fraction for grams in pooled.grams)
+        served_j = {source: part_j * fraction for source, part_j in pooled.served_j.items()}
+        return Sums(joules, (best, low, high), served_j)
 
     def write_due_rows(self) -> None:
         """Write the rows whose windows are over; the sampler's lock is not held."""

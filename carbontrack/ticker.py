@@ -13,6 +13,14 @@ _JOIN_S = 2.0
 _log = logging.getLogger("carbontrack")
 
 
+class TickerThread(threading.Thread):
+    """A thread that says on which clock it waits; one moved by hand must know whom to expect."""
+
+    def __init__(self, target: Callable[[], None], clock: Clock) -> None:
+        super().__init__(target=target, name="carbontrack-sampler", daemon=True)
+        self.clock = clock
+
+
 class Ticker:
     """Calls `tick` at deadlines that do not drift, and sleeps without any while nothing is wanted.
 
@@ -50,7 +58,7 @@ class Ticker:
                 self._start()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="carbontrack-sampler", daemon=True)
+        thread = TickerThread(self._run, self._clock)
         try:
             thread.start()
         except RuntimeError as error:  # the interpreter is going down; span edges still count

@@ -25,7 +25,8 @@ class FakeClock:
     `advance` steps through the deadlines of the threads that sit in `wait`: each of them wakes
     exactly at its deadline, and is waiting again, or has ended, before time goes on. A test of a
     background thread is therefore exact and never sleeps. A thread that has just been started is
-    not known to the clock until it waits: call `until_waiting` first.
+    waited for when it has an attribute `clock` that is this one, as carbontrack's have; before any
+    other, call `until_waiting`.
     """
 
     def __init__(self, start_s: float = 1000.0, now: datetime | None = None) -> None:
@@ -131,5 +132,10 @@ class FakeClock:
         self._waiters = [w for w in self._waiters if w.thread.is_alive()]
         for thread in [t for t in self._released if t is me or not t.is_alive()]:
             del self._released[thread]
+        waiting = {waiter.thread for waiter in self._waiters}
+        if any(
+            t not in waiting for t in threading.enumerate() if getattr(t, "clock", None) is self
+        ):
+            return False
         due = [w for w in self._waiters if w.event.is_set() or w.deadline_s <= self._monotonic_s]
         return not due and not self._released
