@@ -17,6 +17,8 @@ from carbontrack.version import VERSION
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
     "estimate": "reckon the energy and emissions of a run before it runs",
+    "recover": "write the records of runs that were killed",
+    "sync": "send the records that wait for a server",
     "doctor": "show what is measured here, how, and what would make it better",
 }
 """Every command and its line of help; the module `carbontrack.cli.<command>` does it."""

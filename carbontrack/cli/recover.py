@@ -1,0 +1,68 @@
+"""`carbontrack recover`: turn what killed runs left behind into records."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+
+from carbontrack import config
+from carbontrack.json_text import json_line, record_object
+from carbontrack.sinks.choose import is_url
+from carbontrack.sinks.post import shown
+from carbontrack.sinks.recovery import Recovered, recover
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "recover",
+        help="write the records of runs that were killed",
+        description="Write what runs that were killed had used up to their last checkpoint, to "
+        "the outputs that they had. Runs that still live are left alone. "
+        "Exit code 0: all is written; 1: something could not be, and stays in the journal.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print what was recovered as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """Recover, and say what was found."""
+    found = recover(config.state_path(config.load(writes=False)))
+    if args.json:
+        print(json.dumps([_as_json(recovered) for recovered in found]))
+    else:
+        print("\n".join(map(_told, found)) or "no run was left behind")
+    return 1 if any(recovered.trouble for recovered in found) else 0
+
+
+def _as_json(recovered: Recovered) -> dict[str, object]:
+    return {
+        "record": json.loads(json_line(record_object(recovered.record))),
+        "output": _place(recovered),
+        "trouble": recovered.trouble,
+    }
+
+
+def _place(recovered: Recovered) -> str | None:
+    output = recovered.output
+    return shown(output) if output is not None and is_url(output) else output
+
+
+def _told(recovered: Recovered) -> str:
+    record, place = recovered.record, _place(recovered)
+    used = "" if record.duration_s is None else f"{record.duration_s:.0f} s"
+    if record.energy_kwh is not None:
+        used += f", {format_joules(record.energy_kwh * JOULES_PER_KWH)}"
+    if record.emissions_g is not None:
+        used += f", {format_grams(record.emissions_g)} CO2e"
+    if recovered.trouble:
+        fate = f"not written: {recovered.trouble}"
+    elif place is None:
+        fate = "it had no output"
+    elif recovered.output is not None and is_url(recovered.output):
+        fate = f"waits for {place}; send it with: carbontrack sync"
+    else:
+        fate = f"written to {place}"
+    return f"{record.name} ({used}, until {record.ended_at}): {fate}"

@@ -1,0 +1,50 @@
+"""`carbontrack sync`: deliver what ended processes could not."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from dataclasses import asdict
+
+from carbontrack import config
+from carbontrack.sinks.drain import Drained, drain
+from carbontrack.sinks.post import shown
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "sync",
+        help="send the records that wait for a server",
+        description="Send the records of ended processes that wait in the journal for a server. "
+        "The addresses are those in the journal; the token is the setting http_token. "
+        "Exit code 0: nothing waits any more; 1: something does.",
+        epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--url", metavar="URL", help="only what waits for this address")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """Send, and say for each address what came of it."""
+    settings = config.load(writes=False)
+    found = drain(config.state_path(settings), args.url, settings.http_token)
+    remaining = sum(drained.remaining for drained in found)
+    if args.json:
+        addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
+        print(json.dumps({"addresses": addresses, "remaining": remaining}))
+    else:
+        print("\n".join(map(_told, found)) or "nothing waits to be sent")
+    return 1 if remaining else 0
+
+
+def _told(drained: Drained) -> str:
+    parts = [f"{drained.delivered} delivered"]
+    if drained.refused:
+        parts.append(f"{drained.refused} refused and set aside as dead letters")
+    if drained.remaining:
+        why = f" ({drained.trouble})" if drained.trouble else ""
+        parts.append(f"{drained.remaining} still wait{why}")
+    return f"{shown(drained.url)}: {', '.join(parts)}"

@@ -1,0 +1,97 @@
+"""`carbontrack sync` and `carbontrack recover`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from carbontrack.journal import Journal
+from carbontrack.records import Record
+from carbontrack.report.read import iter_records
+from carbontrack.testing.receiver import Receiver
+from tests.support.records import a_record
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "secret-7d1f-token"
+
+
+def carbontrack(state_dir: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "carbontrack", *args],
+        cwd=state_dir,
+        env=os.environ
+        | {"CARBONTRACK_STATE_DIR": str(state_dir), "PYTHONPATH": str(ROOT)}
+        | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_sync_sends_and_tells(tmp_path: Path) -> None:
+    """With the right token all arrives, exit code 0; the token is in no output."""
+    with Receiver(token=TOKEN) as receiver:
+        journal = Journal(tmp_path)
+        for number in range(3):
+            journal.enqueue(a_record(number), f"{receiver.url}?key=query-secret")
+        journal.close()
+        ran = carbontrack(tmp_path, "sync", "--json", CARBONTRACK_HTTP_TOKEN=TOKEN)
+        again = carbontrack(tmp_path, "sync")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert json.loads(ran.stdout) == {
+        "addresses": [
+            {"url": receiver.url, "delivered": 3, "refused": 0, "remaining": 0, "trouble": None}
+        ],
+        "remaining": 0,
+    }
+    assert len(receiver.record_ids) == 3
+    assert (again.returncode, again.stdout) == (0, "nothing waits to be sent\n")
+
+
+def test_sync_can_be_kept_to_one_address(tmp_path: Path) -> None:
+    """What waits for another address is left alone, and goes out when it is asked for."""
+    with Receiver() as receiver:
+        url = receiver.url
+    journal = Journal(tmp_path)
+    journal.enqueue(a_record(), url)
+    journal.close()
+    only_other = carbontrack(tmp_path, "sync", "--url", "http://127.0.0.1:1/")
+    with Receiver(port=int(url.split(":")[2].split("/")[0])) as receiver:
+        carbontrack(tmp_path, "sync")
+
+    assert only_other.returncode == 0
+    assert receiver.record_ids == {a_record().record_id}
+
+
+def test_recover_writes_and_tells(tmp_path: Path) -> None:
+    """What a killed run left is written to its output, told once, and not again."""
+    place = tmp_path / "runs.csv"
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(name="night run"), [str(place), "https://carbon.example/x?k=s"])
+    journal.close()
+    ran = carbontrack(tmp_path, "recover")
+    again = carbontrack(tmp_path, "recover")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"written to {place}" in ran.stdout
+    assert "waits for https://carbon.example/x; send it with: carbontrack sync" in ran.stdout
+    assert [record.status for record in iter_records(place)] == ["recovered"]
+    assert again.stdout == "no run was left behind\n"
+
+
+def test_recover_as_json(tmp_path: Path) -> None:
+    """The records are printed whole, with where they went and what went wrong."""
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(1), [str(tmp_path / "absent" / "runs.csv")])
+    journal.close()
+    ran = carbontrack(tmp_path, "recover", "--json")
+    (found,) = json.loads(ran.stdout)
+
+    assert ran.returncode == 1
+    assert Record.from_row(found["record"]) == a_record(1, status="recovered")
+    assert found["output"] == str(tmp_path / "absent" / "runs.csv")
+    assert "does not exist" in found["trouble"]
