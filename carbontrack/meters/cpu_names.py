@@ -58,6 +58,7 @@ def plain_name(model_name: str) -> str:
         name = tail.sub(" ", name)
     for noise in _NOISE:
         name = " ".join(noise.sub(" ", name).split())
+    name = name.replace(" -", "-") if name.startswith("fx -") else name  # "FX(tm)-8350"
     return _SPLIT_NUMBER.sub(r"\1-", name)
 
 

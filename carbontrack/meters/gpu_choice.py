@@ -45,6 +45,8 @@ def visible_gpus(visible: str | None, gpus: Sequence[Gpu]) -> Choice:
         return Choice(())
     chosen: list[Gpu] = []
     for token in tokens:
+        if token == "-1":
+            break
         gpu = _named(token, gpus)
         if gpu is None:
             problem = f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU of this machine at {token!r}"

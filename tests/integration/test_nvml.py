@@ -1,4 +1,4 @@
-"""The real nvidia-ml-py in front of a compiled stand-in for the driver: two GPUs and their faults."""
+"""The real nvidia-ml-py over a compiled stand-in for the driver: two GPUs and their faults."""
 
 import pytest
 
@@ -179,7 +179,8 @@ def test_detect_reads_gpus_beside_the_models(run):
 show()
 from carbontrack.meters.detect import Machine, detect
 found = detect(Machine(busy_s=lambda: 0.0))
-print(json.dumps([[m.component for m in found], found.hardware.gpu_count, found.hardware.gpu_models]))
+told = found.hardware
+print(json.dumps([[m.component for m in found], told.gpu_count, told.gpu_models]))
 """)
     assert facts[0].count("gpu") == 2
     assert facts[1:] == [2, ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]]

@@ -1,4 +1,4 @@
-"""Whatever a counter does, no energy is invented, and none is lost without a fault being counted."""
+"""Whatever a counter does, no energy is invented, and none is lost without being counted."""
 
 import pytest
 from hypothesis import settings

@@ -1,4 +1,4 @@
-"""Runs a script against the real nvidia-ml-py with the compiled stand-in for the driver's library."""
+"""Runs scripts against the real nvidia-ml-py with a compiled stand-in for the driver."""
 
 import json
 import os

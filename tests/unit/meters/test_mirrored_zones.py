@@ -54,7 +54,7 @@ def test_two_fresh_sockets_are_added_from_the_beginning(tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.tuples(st.floats(0, 250), st.floats(0, 250)), min_size=1, max_size=12))
 def test_two_sockets_with_different_curves_are_exact(tmp_path_factory, steps):
-    """The count never goes down, and is the sum as soon as the two have differed by a microjoule."""
+    """The count never goes down, and is the sum as soon as the two have differed at all."""
     tree = build_powercap(tmp_path_factory.mktemp("sysfs"), SOCKETS)
     meter = open_one(tree)
     last_j = 0.0

@@ -1,0 +1,160 @@
+"""The design power of this machine's threads: from the part, from its family, or a stated default."""
+
+import csv
+
+import pytest
+
+from carbontrack.meters.cpu_facts import CpuFacts, cached_name, read_cpu_facts
+from carbontrack.meters.cpu_power import FAMILIES, cpu_power
+
+BLOCK = """\
+processor\t: 0
+vendor_id\t: {vendor}
+cpu family\t: {family}
+model\t\t: {model}
+model name\t: {name}
+stepping\t: {stepping}
+physical id\t: 0
+siblings\t: {siblings}
+cpu cores\t: 2
+flags\t\t: fpu vme {flags} sse2
+"""
+
+
+def machine(tmp_path, *, threads=2, online=None, **fields):
+    """A procfs and a sysfs with this processor in them."""
+    values = {
+        "vendor": "AuthenticAMD",
+        "family": 26,
+        "model": 2,
+        "name": "AMD EPYC",
+        "stepping": 1,
+        "siblings": threads,
+        "flags": "hypervisor",
+    } | fields
+    proc, sys = tmp_path / "proc", tmp_path / "sys"
+    proc.mkdir()
+    (proc / "cpuinfo").write_text("\n".join([BLOCK.format(**values)] * 2))
+    (proc / "stat").write_text(
+        "cpu  1 2 3\n" + "".join(f"cpu{n} 1 2 3\n" for n in range(threads)) + "intr 5\n"
+    )
+    if online:
+        (sys / "devices" / "system" / "cpu").mkdir(parents=True)
+        (sys / "devices" / "system" / "cpu" / "online").write_text(online + "\n")
+    return read_cpu_facts(proc, sys)
+
+
+def test_facts_are_read_from_procfs(tmp_path):
+    """Name, family, threads, and whether this is a guest."""
+    facts = machine(tmp_path, threads=4)
+    assert facts.name == "AMD EPYC"
+    assert (facts.vendor, facts.family, facts.model, facts.stepping) == (
+        "AuthenticAMD",
+        "26",
+        "2",
+        "1",
+    )
+    assert (facts.threads, facts.siblings, facts.is_guest) == (4, 4, True)
+
+
+def test_threads_online_are_counted_from_sysfs(tmp_path):
+    """ "0-3,8,10-11" is seven threads."""
+    assert machine(tmp_path, online="0-3,8,10-11").threads == 7
+
+
+def test_arm_is_known_by_implementer_and_part(tmp_path):
+    """ARM has no model name; Graviton2 and Altra are told by their core."""
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
+        "CPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n"
+    )
+    (tmp_path / "stat").write_text("cpu 1\ncpu0 1\ncpu1 1\n")
+    power = cpu_power(read_cpu_facts(tmp_path, tmp_path))
+    assert "Neoverse N1" in power.how
+    assert power.tdp_w == pytest.approx(2 * 2.2)
+
+
+def test_a_guest_pays_for_its_threads_of_the_part(tmp_path):
+    """Two of 128 threads of a 280 W part are 4.4 W, not 280 W."""
+    power = cpu_power(machine(tmp_path, name="AMD EPYC 7763 64-Core Processor"))
+    assert power.tdp_w == pytest.approx(280.0 * 2 / 128)
+    assert power.basis == "modelled"
+
+
+def test_a_name_that_says_nothing_is_known_by_its_family(tmp_path):
+    """A cloud's "AMD EPYC" of family 26 is a Turin, with an interval wider than a part's."""
+    power = cpu_power(machine(tmp_path))
+    assert "Turin" in power.how
+    assert power.tdp_w == pytest.approx(3.22)
+    assert power.basis == "modelled"
+    assert power.relative_uncertainty > 0.5
+
+
+@pytest.mark.parametrize(("stepping", "name"), [(4, "Skylake"), (7, "Cascade Lake")])
+def test_stepping_tells_skylake_from_cascade_lake(tmp_path, stepping, name):
+    """Both are family 6, model 85."""
+    generic = "Intel(R) Xeon(R) CPU @ 2.00GHz"
+    facts = machine(
+        tmp_path, vendor="GenuineIntel", family=6, model=85, stepping=stepping, name=generic
+    )
+    assert name in cpu_power(facts).how
+
+
+def test_an_unknown_processor_is_assumed_with_the_widest_interval():
+    """A default is stated as an assumption, never dressed up."""
+    power = cpu_power(CpuFacts(name="Frobnicator 9000", threads=8))
+    assert power.basis == "assumed"
+    assert power.tdp_w == pytest.approx(32.0)
+    assert power.relative_uncertainty >= 0.7
+
+
+def test_real_hardware_has_all_of_its_packages(tmp_path):
+    """Two sockets of 64 threads each have twice the TDP, with multithreading on or off."""
+    facts = machine(
+        tmp_path, threads=128, siblings=64, flags="ht", name="AMD EPYC 7543 32-Core Processor"
+    )
+    assert cpu_power(facts).tdp_w == pytest.approx(450.0)
+    without_smt = CpuFacts(name=facts.name, threads=32, siblings=32)
+    assert cpu_power(without_smt).tdp_w == pytest.approx(225.0)
+
+
+def test_a_given_tdp_is_of_one_package(tmp_path):
+    """It is taken whole, for each package there is, and cut to a guest's known share."""
+    assert cpu_power(CpuFacts(name="x", threads=4, siblings=4), 65.0).tdp_w == 65.0
+    assert cpu_power(CpuFacts(name="x", threads=8, siblings=4), 65.0).tdp_w == 130.0
+    assert cpu_power(machine(tmp_path), 100.0).tdp_w == 100.0
+    known = CpuFacts(name="AMD EPYC 7763 64-Core Processor", threads=2, siblings=2, is_guest=True)
+    assert cpu_power(known, 320.0).tdp_w == pytest.approx(5.0)
+
+
+def test_every_family_has_a_range_a_year_and_a_source():
+    """The table of families is as honest as the table of parts."""
+    with FAMILIES.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            low, middle, high = (float(row[k]) for k in ("low_w", "tdp_w_per_thread", "high_w"))
+            assert 0.0 < low <= middle <= high
+            assert row["source"]
+            assert 2005 <= int(row["year"]) <= 2026
+
+
+def test_a_slow_name_is_asked_for_once_per_boot(tmp_path):
+    """The cache answers until the next boot; a broken cache is asked past."""
+    asked = []
+
+    def ask():
+        asked.append(1)
+        return "Apple M2"
+
+    assert [cached_name(tmp_path / "new", "boot-1", ask) for _ in range(3)] == ["Apple M2"] * 3
+    assert len(asked) == 1
+    cached_name(tmp_path / "new", "boot-2", ask)
+    assert len(asked) == 2
+    (tmp_path / "new" / "cpu-name.json").write_text("[broken")
+    assert cached_name(tmp_path / "new", "boot-2", ask) == "Apple M2"
+    assert cached_name(None, "boot-2", ask) == "Apple M2"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    """A read-only home costs time, nothing else."""
+    (tmp_path / "file").write_text("")
+    assert cached_name(tmp_path / "file", "boot", lambda: "Apple M2") == "Apple M2"
