@@ -112,7 +112,7 @@ def _number(unit: str, low: float, high: float, *, above: bool = False) -> Reade
         limits = f"above {low:g} and up to {high:g}" if above else f"from {low:g} to {high:g}"
         number = math.nan  # which no interval contains
         if isinstance(given, (str, SupportsFloat)) and not isinstance(given, bool):
-            with suppress(ValueError):
+            with suppress(ValueError, OverflowError):
                 number = float(given)
         if not low <= number <= high or (above and number == low):
             raise ValueError(f"is not {unit} {limits}")
@@ -166,7 +166,7 @@ def _output(item: str) -> str:
             raise ValueError("holds a user name or password; give a token as http_token instead")
         return item
     path = os.path.expanduser(item)  # noqa: PTH111 - text in, text out; "./x" stays "./x"
-    if not path.lower().endswith(FILE_SUFFIXES):
+    if not path.lower().endswith(FILE_SUFFIXES) or "\0" in path:
         raise ValueError(
             f"is neither an http(s) address nor a file that ends in {', '.join(FILE_SUFFIXES)}; "
             "for a directory, add a file name, such as emissions.csv"

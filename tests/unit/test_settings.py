@@ -90,6 +90,8 @@ def test_what_people_write_is_understood(name: str, given: object, read: object)
         ("interval_s", float("nan"), "number of seconds"),
         ("interval_s", float("inf"), "number of seconds"),
         ("interval_s", [1], "number of seconds"),
+        ("interval_s", 10**400, "number of seconds"),
+        ("output", "a\0b.csv", "ends in .csv"),
         ("pue", 0.99, "from 1 to 10"),
         ("cpu_tdp_w", 0, "above 0"),
         ("cpu_tdp_w", -65, "above 0"),

@@ -1,0 +1,78 @@
+"""Whatever is written into a setting, it is either understood or refused in words."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbontrack.config import load
+from carbontrack.errors import ConfigError
+from carbontrack.settings import READERS, SECRETS
+
+NUMBERS = {
+    "interval_s": (0.001, 3600.0),
+    "pue": (1.0, 10.0),
+    "wue": (0.0, 100.0),
+    "cpu_tdp_w": (1e-6, 5000.0),
+    "ram_w_per_gib": (0.0, 10.0),
+    "intensity_g_per_kwh": (0.0, 5000.0),
+    "checkpoint_s": (0.1, 3600.0),
+}
+NAMES = st.sampled_from(list(READERS))
+TOML_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(NAMES, TOML_VALUES)
+def test_any_value_is_understood_or_refused(name: str, anything: object) -> None:
+    """No other exception than the one that says why."""
+    reason = "understood"
+    try:
+        READERS[name](anything)
+    except ValueError as refusal:
+        reason = str(refusal)
+
+    assert reason
+
+
+@given(st.sampled_from(sorted(NUMBERS)), st.floats(allow_nan=True))
+def test_a_number_within_its_limits_is_itself_and_all_others_are_refused(
+    name: str, number: float
+) -> None:
+    """As a number and as its text alike, without a rounding in between."""
+    low, high = NUMBERS[name]
+    for written in (number, repr(number)):
+        if low <= number <= high:
+            assert READERS[name](written) == number
+        elif math.isnan(number) or number > high or number < min(low, 0.0):
+            with pytest.raises(ValueError, match="is not a"):
+                READERS[name](written)
+
+
+@given(st.dictionaries(NAMES, st.text(st.characters(exclude_characters="\0"), max_size=30)))
+def test_any_environment_loads_or_is_refused_without_its_secrets(texts: dict[str, str]) -> None:
+    """A token never reaches an error, however it is misspelt."""
+    marked = {
+        name: f"{text}hush{text}" if name in SECRETS else text for name, text in texts.items()
+    }
+    environ = {f"CARBONTRACK_{name.upper()}": text for name, text in marked.items()}
+    try:
+        settings = load(environ=environ, cwd=Path("/"), user_config=Path("/no/file"), writes=False)
+        said = repr(settings)
+    except ConfigError as refusal:
+        said = str(refusal)
+
+    assert said
+    assert "hush" not in said
