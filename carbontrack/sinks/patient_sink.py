@@ -54,7 +54,9 @@ class PatientSink(Generic[Entry]):
             SinkError: the file cannot be written and no more can wait, so this record is lost.
         """
         pending = self._own_pending()
-        if len(pending) >= PENDING_LIMIT and not self._flush():
+        if len(pending) >= PENDING_LIMIT:
+            self._flush()
+        if len(pending) >= PENDING_LIMIT:
             raise SinkError(f"{self.path} cannot be written: {len(pending)} records wait already")
         pending.append((record.record_id, self._entry_of(record)))
         self._flush()
