@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.ledger import Reading
@@ -49,18 +49,21 @@ class Slot:
             return None
         try:
             return self.meter.read_joules(now_s)
-        except MeterGone as error:
+        except Exception as error:
+            self.note_silence(error, now_s)
+        return None
+
+    def note_silence(self, error: Exception, now_s: float) -> None:
+        """The meter did not answer; a mistake of someone else's making is a silence like any."""
+        if isinstance(error, MeterGone):
             self.gone = True
             _log.warning("meter %s is gone: %s", self.meter.id, error)
-        except MeterError as error:
+        elif isinstance(error, MeterError):
             _log.debug("meter %s is silent: %s", self.meter.id, error)
-        except Exception:
-            # A meter of someone else's making: its mistake is a silence like any other.
-            if not self.failed_ticks:
-                _log.exception("meter %s failed", self.meter.id)
+        elif not self.failed_ticks:
+            _log.error("meter %s failed", self.meter.id, exc_info=error)
         if self.silent_since_s is None:
             self.silent_since_s = now_s
-        return None
 
     def new_faults(self) -> Mapping[str, int]:
         """What the meter met, and dropped a step for, since the last asking."""
@@ -84,15 +87,15 @@ def _faults_of(meter: Meter) -> Mapping[str, int]:
 
 
 class Bank:
-    """All meters in service. A meter keeps its place; one that stands in gets a place at the end."""
+    """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
 
     def __init__(self, meters: MeterSet) -> None:
         self._spare = dict(meters.substitutes)
         self._standing: dict[Component, Slot] = {}
         self.slots = [Slot(meter) for meter in meters]
         self._all_answer = True
-        self._watchful = [
-            (place, slot)
+        self._watchful: list[tuple[int, Slot, Any]] = [
+            (place, slot, slot.meter)
             for place, slot in enumerate(self.slots)
             if hasattr(slot.meter, "fault_counts")
         ]
@@ -112,16 +115,28 @@ class Bank:
         if not self._watchful:
             return Reading(now_s, joules), _NO_FAULTS
         faults: dict[str, int] = {}
-        dropped = [place for place, slot in self._watchful if _note(slot.new_faults(), faults)]
+        dropped = [
+            place
+            for place, slot, meter in self._watchful
+            if meter.fault_counts and _note(slot.new_faults(), faults)
+        ]
         return Reading(now_s, joules, 0, frozenset(dropped) if dropped else _NONE), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
-        if self._all_answer:
-            try:
-                return tuple([read(now_s) for read in self._reads])
-            except Exception:  # noqa: BLE001 - each slot reads again below, and says what it was
-                self._all_answer = False
-        return tuple([slot.read(now_s) for slot in self.slots])
+        if not self._all_answer:
+            return tuple([slot.read(now_s) for slot in self.slots])
+        joules: list[float | None] = []
+        try:
+            for read in self._reads:
+                joules.append(read(now_s))  # noqa: PERF401 - what was read before an error counts
+        except Exception as error:
+            # Each meter is asked once for an instant: a second answer would hide the silence.
+            self._all_answer = False
+            place = len(joules)
+            self.slots[place].note_silence(error, now_s)
+            joules.append(None)
+            joules.extend(slot.read(now_s) for slot in self.slots[place + 1 :])
+        return tuple(joules)
 
     def _with_returns(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -142,7 +157,7 @@ class Bank:
         return Reading(now_s, joules, silent, frozenset(dropped)), faults
 
     def heal(self, now_s: float) -> Mapping[str, int]:
-        """Once a tick: let other meters stand in for lost ones. Returns what happened, as faults."""
+        """Once a tick: let other meters stand in for lost ones; returns faults by code."""
         faults: dict[str, int] = {}
         if self._all_answer:
             return faults

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from carbontrack.records import Record
+from carbontrack.records import Record, plain
 
 
 def record_object(record: Record) -> dict[str, Any]:
@@ -22,8 +22,8 @@ def json_line(content: Any) -> bytes:
     """
     try:
         text = _dumped(content)
-    except ValueError:
-        text = _dumped(_finite(content))
+    except Exception:
+        text = _dumped(_finite(plain(content)))
     return (text + "\n").encode(errors="backslashreplace")
 
 

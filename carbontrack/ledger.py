@@ -80,6 +80,8 @@ def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
     if reading.dropped or None in joules or None in last_j:
         return _advance_with_gaps(machine, reading)
     steps: Joules = tuple(map(sub, joules, last_j))
+    if steps and min(steps) < 0.0:  # no meter should, and none may take energy back
+        return _advance_with_gaps(machine, reading)
     since_s = map(sub, repeat(at_s), machine.counted_s)
     return Machine(
         at_s,
@@ -264,14 +266,15 @@ class Sums(NamedTuple):
             _merged(add, self.served_j, other.served_j),
         )
 
-    def minus(self, part: Sums) -> Sums:
-        """The rest, when `part` is taken out."""
-        if not part.ours_j:
+    def times(self, factor: int) -> Sums:
+        """So many times as much."""
+        if factor == 1:
             return self
+        best, low, high = self.grams
         return Sums(
-            sub_joules(self.ours_j, part.ours_j),
-            _each(sub, self.grams, part.grams),
-            _merged(sub, self.served_j, part.served_j),
+            tuple(map(mul, self.ours_j, repeat(factor))),
+            (best * factor, low * factor, high * factor),
+            {source: joules * factor for source, joules in self.served_j.items()},
         )
 
 

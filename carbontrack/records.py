@@ -98,7 +98,10 @@ class Record:
         import json  # 2 ms that only those pay who write
 
         row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
-        row["labels"] = json.dumps(dict(self.labels), ensure_ascii=False, default=str)
+        try:
+            row["labels"] = json.dumps(dict(self.labels), ensure_ascii=False, default=str)
+        except Exception:
+            row["labels"] = json.dumps(plain(self.labels), ensure_ascii=False)
         return row
 
     @classmethod
@@ -123,6 +126,29 @@ class Record:
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
         return cls(**values)
+
+
+_DEEPEST = 8
+
+
+def plain(content: object, depth: int = 0) -> Any:
+    """What JSON can hold of anything: keys and strangers as text, an end to what has none."""
+    if content is None or isinstance(content, (str, int, float)):
+        return content
+    if isinstance(content, (Mapping, list, tuple)) and depth == _DEEPEST:
+        return "…"
+    if isinstance(content, Mapping):
+        return {_text(key): plain(inner, depth + 1) for key, inner in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(inner, depth + 1) for inner in content]
+    return _text(content)
+
+
+def _text(stranger: object) -> str:
+    try:
+        return str(stranger)
+    except Exception:
+        return f"<{type(stranger).__name__}>"
 
 
 def _labels(cell: object) -> Mapping[str, Any]:
