@@ -1,7 +1,8 @@
 """Which meters this machine has: the best for each component, none of them overlapping.
 
-Order of preference: CPU: RAPL packages, else TDP x load. RAM: RAPL dram, else watts per GiB. GPU:
-NVML's energy counter, else its power, integrated. What is not used is refused with a reason.
+Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
+by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
+integrated. What is not used is refused with a reason.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power
 from carbontrack.meters.meter import Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
+from carbontrack.meters.perf_events import perf_meters
 from carbontrack.meters.powercap import powercap_meters
 from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
 from carbontrack.records import Component
@@ -53,7 +55,7 @@ def detect(machine: Machine) -> MeterSet:
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
-    meters, refused = powercap_meters(machine.sysfs)
+    meters, refused = _rapl(machine.sysfs)
     gpus, gpu_models, gpu_refusals = _gpus(machine)
     facts = read_cpu_facts(machine.procfs, machine.sysfs, machine.cpu_name_cache)
     power = cpu_power(facts, machine.cpu_tdp_w)
@@ -72,6 +74,17 @@ def detect(machine: Machine) -> MeterSet:
     )
     everything = (*meters, *models, *gpus)
     return MeterSet(everything, spare, (*refused, *gpu_refusals), hardware)
+
+
+def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+    """Powercap's zones; for a component that they do not show, perf's events."""
+    meters, refused = powercap_meters(sysfs)
+    covered = {meter.component for meter in meters}
+    missing: list[Component] = [name for name in ("cpu", "ram") if name not in covered]
+    if "cpu" in covered and not any(refusal.id.startswith("rapl:dram") for refusal in refused):
+        return meters, refused  # this machine has no dram domain
+    more, more_refused = perf_meters(sysfs, missing)
+    return (*meters, *more), (*refused, *more_refused)
 
 
 def _models(

@@ -40,16 +40,16 @@ def visible_gpus(visible: str | None, gpus: Sequence[Gpu]) -> Choice:
     """
     if visible is None:
         return Choice(tuple(gpus))
-    tokens = [token.strip() for token in visible.split(",")]
-    if tokens[0].lower() in _NONE:
+    entries = [entry.strip() for entry in visible.split(",")]
+    if entries[0].lower() in _NONE:
         return Choice(())
     chosen: list[Gpu] = []
-    for token in tokens:
-        if token == "-1":
+    for entry in entries:
+        if entry == "-1":
             break
-        gpu = _named(token, gpus)
+        gpu = _named(entry, gpus)
         if gpu is None:
-            problem = f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU of this machine at {token!r}"
+            problem = f"CUDA_VISIBLE_DEVICES={visible!r} names no GPU of this machine at {entry!r}"
             return Choice(tuple(chosen or gpus), problem)
         if gpu not in chosen:
             chosen.append(gpu)
@@ -63,23 +63,23 @@ def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         ConfigError: an id names no GPU of this machine.
     """
     chosen: list[Gpu] = []
-    for token in gpu_ids:
-        gpu = _named(token.strip(), gpus)
+    for entry in gpu_ids:
+        gpu = _named(entry.strip(), gpus)
         if gpu is None:
             known = [gpu.uuid for gpu in gpus]
-            near = difflib.get_close_matches(token, known, n=1)
+            near = difflib.get_close_matches(entry, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none at all"
-            raise ConfigError(f"gpu_ids: no GPU {token!r} on this machine, which has {there}{hint}")
+            raise ConfigError(f"gpu_ids: no GPU {entry!r} on this machine, which has {there}{hint}")
         if gpu not in chosen:
             chosen.append(gpu)
     return tuple(chosen)
 
 
-def _named(token: str, gpus: Sequence[Gpu]) -> Gpu | None:
-    if token.isdigit():
-        return next((gpu for gpu in gpus if gpu.index == int(token)), None)
-    wanted = token.lower()
+def _named(entry: str, gpus: Sequence[Gpu]) -> Gpu | None:
+    if entry.isdigit():
+        return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
+    wanted = entry.lower()
     if wanted.startswith("mig-gpu-"):  # before driver 470: "MIG-GPU-<uuid>/<instance>/<instance>"
         wanted = wanted.removeprefix("mig-").split("/")[0]
     if not wanted.startswith(("gpu-", "mig-")) or len(wanted) <= len("gpu-"):

@@ -13,6 +13,8 @@ from carbontrack.records import Basis, Component
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
+LOOK_EVERY_S = 0.05
+"""A file that shows no change is checked for having been deleted, this often at most."""
 RELATIVE_UNCERTAINTY = 0.07
 """Half-width for package and dram, within the boundary package + dram.
 
@@ -54,6 +56,7 @@ class RaplZone:
         self._cap_w = cap_w
         self.counter = Counter(range_j, cap_w())
         self._raw_uj = -1
+        self._looked_at_s = float("-inf")
         self._descriptor: int | None = open_file(path)
         self._closed = False
         self.read_uj()
@@ -79,9 +82,6 @@ class RaplZone:
             if descriptor is None:
                 descriptor = self._reopen()
             raw_uj = int(os.pread(descriptor, 32, 0))
-            if raw_uj == self._raw_uj and os.fstat(descriptor).st_nlink == 0:
-                # live counters move every millisecond; one that stands still may be a deleted file
-                raw_uj = int(os.pread(self._reopen(), 32, 0))
         except OSError as error:
             self._release()
             raise MeterReadError(f"{self._path}: {error.strerror}") from error
@@ -92,7 +92,14 @@ class RaplZone:
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
-        return self.count(self.read_uj(), now_s)
+        before_uj = self._raw_uj
+        raw_uj = self.read_uj()
+        if raw_uj == before_uj and now_s - self._looked_at_s >= LOOK_EVERY_S:
+            # live counters move every millisecond; one that stands still may be a deleted file,
+            # which is worth a look, but not at every one of many close reads
+            self._looked_at_s = now_s
+            raw_uj = self._look_again(raw_uj)
+        return self.count(raw_uj, now_s)
 
     def count(self, raw_uj: int, now_s: float) -> float:
         """Take a reading of this zone into its count."""
@@ -108,6 +115,12 @@ class RaplZone:
         """Close the descriptor for good."""
         self._closed = True
         self._release()
+
+    def _look_again(self, raw_uj: int) -> int:
+        if self._descriptor is None or os.fstat(self._descriptor).st_nlink > 0:
+            return raw_uj
+        self._release()
+        return self.read_uj()
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

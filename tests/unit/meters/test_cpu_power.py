@@ -1,4 +1,4 @@
-"""The design power of this machine's threads: from the part, from its family, or a stated default."""
+"""The design power of a machine's threads: from the part, its family, or a stated default."""
 
 import csv
 

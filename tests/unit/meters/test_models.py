@@ -1,5 +1,7 @@
 """Energy from models: of the processors by their load, of memory by its size."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def run(model, busy, load, seconds, *, threads=4, begin_s=0.0, step_s=1.0):
 @pytest.mark.parametrize(("load", "share"), LOAD_CURVE)
 @pytest.mark.parametrize("step_s", [0.05, 1.0, 10.0])
 def test_energy_follows_the_published_curve(load, share, step_s):
-    """At 0, 10, 50 and 100 % load a 100 W part uses 12, 32, 75 and 102 W, however often it is read."""
+    """At 0, 10, 50 and 100 % load a 100 W part uses 12, 32, 75 and 102 W, read often or seldom."""
     busy = Busy()
     model = CpuModel(100.0, busy, 4)
     assert run(model, busy, load, 20.0, step_s=step_s) == pytest.approx(100.0 * share * 20.0)
@@ -46,9 +48,9 @@ def test_full_load_is_not_billed_at_the_floor():
 def test_the_curve_is_concave_and_rises():
     """Both are needed for a count that never goes down."""
     shares = [power_share(load / 100) for load in range(101)]
-    steps = [later - sooner for sooner, later in zip(shares, shares[1:], strict=False)]
+    steps = [later - sooner for sooner, later in pairwise(shares)]
     assert all(step > 0 for step in steps)
-    assert all(later <= sooner + 1e-9 for sooner, later in zip(steps, steps[1:], strict=False))
+    assert all(later <= sooner + 1e-9 for sooner, later in pairwise(steps))
     assert power_share(-1.0) == power_share(0.0)
     assert power_share(2.0) == power_share(1.0)
 
