@@ -1,0 +1,294 @@
+"""Where pytest meets the budgets: measure, judge, tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carbontrack import config as settings
+from carbontrack.budgets import limits, rounds
+from carbontrack.budgets.baseline import Baseline, fingerprint
+from carbontrack.budgets.choose import choose, pins_text
+from carbontrack.budgets.fixture import CarbonFigures
+from carbontrack.budgets.limits import Limits
+from carbontrack.budgets.metric import Measurement, Metric, sum_up
+from carbontrack.budgets.options import Options, resolve
+from carbontrack.budgets.result import TestResult
+from carbontrack.budgets.telling import Telling
+from carbontrack.budgets.watch import Court, Watch
+from carbontrack.errors import ConfigError
+
+_MARKER = "carbon_budget"
+_ERROR_KEY = "carbon_usage_error"
+REPORT_KEY = "carbon"
+"""The attribute by which a report carries the result; pytest-xdist sends attributes along."""
+
+
+class CarbonPlugin:
+    """The plugin while it measures; in workers of pytest-xdist and in their controller."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.options = options
+        self.telling = Telling(options)
+        self._config = config
+        self._is_worker = hasattr(config, "workerinput")
+        self._hands_out = bool(config.getoption("tx", None)) and not self._is_worker
+        self._disabled = settings.is_disabled()
+        self._default = limits.of_quantity(options.budget)
+        self._baseline = Baseline.load(options.compare) if options.compare else None
+        self._machine = fingerprint()
+        self._metric: Metric | None = None
+        self._watched: dict[str, Watch] = {}
+        self._errors: list[str] = []
+
+    @classmethod
+    def of(cls, config: pytest.Config, names: Sequence[str]) -> CarbonPlugin:
+        """The plugin for a run's options.
+
+        Raises:
+            pytest.UsageError: one of them cannot be used.
+        """
+        try:
+            options = resolve(
+                names,
+                option=lambda name: config.getoption(name, None),
+                ini=config.getini,
+                environ=settings.pytest_twins(),
+                rootdir=config.rootpath,
+                cwd=Path(config.invocation_params.dir),
+            )
+            return cls(config, options)
+        except ConfigError as error:
+            raise pytest.UsageError(f"carbontrack: {error}") from None
+
+    # -- what is measured, and by what ---------------------------------------------------------
+
+    @property
+    def metric(self) -> Metric:
+        """The metric, built when it is first needed."""
+        if self._metric is None:
+            own: Metric | None = self._config.hook.pytest_carbon_metric(config=self._config)
+            try:
+                self._metric = own or choose(self.options, alone=not self._is_worker)
+            except ConfigError as error:
+                raise pytest.UsageError(f"carbontrack: {error}") from None
+        return self._metric
+
+    def plan(self, items: Sequence[pytest.Item]) -> None:
+        """Read the limits of every test.
+
+        Raises:
+            pytest.UsageError: a marker cannot be used.
+        """
+        if self._disabled:
+            return
+        known: dict[tuple[int, ...], Limits] = {}
+        for item in items:
+            marks = list(item.iter_markers_with_node(_MARKER))
+            key = tuple(id(mark) for _, mark in marks)
+            if key not in known:
+                found = [self._limits_of(node, mark) for node, mark in marks]
+                known[key] = _nearest([*found, self._default])
+            self._watch(item, known[key])
+        if self._errors and not self._is_worker:
+            raise pytest.UsageError("\n".join(self._errors))
+
+    def _limits_of(self, node: Any, mark: pytest.Mark) -> Limits:
+        try:
+            return limits.of_marker(mark.args, mark.kwargs)
+        except ConfigError as error:
+            self._errors.append(f"{_place(node)}: @pytest.mark.{_MARKER}: {error}")
+            return Limits()
+
+    def _watch(self, item: pytest.Item, limit: Limits) -> None:
+        asks = limit.quantities or "carbon" in getattr(item, "fixturenames", ())
+        if not asks and not self.options.measures_all:
+            return
+        repeat = limit.repeat or self.options.repeat
+        compared = self._baseline is not None or self.options.save is not None
+        watch = Watch(limit, repeat=repeat, judged=bool(limit.quantities) or compared)
+        if repeat > 1 and not rounds.can_repeat(item):
+            watch.repeat, watch.note = 1, "not repeated: it is rerun, or cannot begin anew"
+        self._watched[item.nodeid] = watch
+
+    def figures(self, item: pytest.Item) -> CarbonFigures:
+        """What the fixture gives to a test."""
+        if self._disabled:
+            return CarbonFigures(item.nodeid, self.metric, None)
+        if item.nodeid not in self._watched:
+            self._watched[item.nodeid] = Watch(self._default, repeat=1, judged=False)
+        return _OfTheTest(item.nodeid, self.metric, self._watched[item.nodeid])
+
+    # -- running -----------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+        """Run tests that are repeated, or billed with their fixtures, to their end, then judge."""
+        watch = self._watched.get(item.nodeid)
+        if watch is None or not watch.is_run_by_us:
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        reports = rounds.run(item, nextitem, watch.repeat, after_round=watch.end_round)
+        for report in reports:
+            if report.when == "call":
+                self._judge(item, report, watch, reports)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Any:
+        """Measure the fixtures where they are billed."""
+        return (yield from self._measured(item, is_call=False))
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Any:
+        """Measure the test."""
+        return (yield from self._measured(item, is_call=True))
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
+        """Measure the fixtures' end where it is billed."""
+        return (yield from self._measured(item, is_call=False))
+
+    def _measured(self, item: pytest.Item, *, is_call: bool) -> Any:
+        watch = self._watched.get(item.nodeid)
+        if watch is None or not (is_call or watch.bills_fixtures):
+            return (yield)
+        calibrates = watch.judged and is_call
+        # of two moments, before and after, the faster one is nearer to what the test itself met
+        speed = self.metric.speed_now() if calibrates else None
+        if watch.early is not None:
+            watch.early.close()
+            watch.early = None
+        watch.window = self.metric.open(item.nodeid)
+        try:
+            return (yield)
+        finally:
+            found = watch.window.close()
+            watch.window = None
+            if speed is not None:
+                found = replace(found, speed=max(speed, self.metric.speed_now()))
+            watch.add_part(found)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        """Judge tests that run once; everything that others say of the report is said by then."""
+        report = yield
+        watch = self._watched.get(item.nodeid)
+        if call.when == "call" and watch is not None and not watch.is_run_by_us:
+            watch.rounds.clear()
+            watch.end_round(passed=True)
+            self._judge(item, report, watch, [report])
+        return report
+
+    def _judge(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        watch: Watch,
+        reports: Sequence[pytest.TestReport],
+    ) -> None:
+        court = Court(self.options, self.metric, self._baseline, self._machine)
+        expected = hasattr(report, "wasxfail")
+        plain = not expected and all(one.passed for one in reports)
+        outcome = f"x{report.outcome}" if expected else report.outcome
+        result = court.judge(item.nodeid, watch, outcome=outcome, plain=plain)
+        if plain and result.outcome == "failed":
+            report.outcome = "failed"
+            report.longrepr = f"carbon budget: {result.reason}"
+        vars(report)[REPORT_KEY] = result.to_row()
+        item.user_properties.extend(result.properties)
+        for one in reports:
+            one.user_properties = list(item.user_properties)
+
+    # -- telling -----------------------------------------------------------------------------
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what was found; under pytest-xdist this is where the controller learns of it."""
+        row = getattr(report, "carbon", None)
+        if row is not None:
+            self.telling.add(TestResult.from_row(row))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """A letter, a word and a colour of its own for what the budget decided."""
+        row = getattr(report, "carbon", None)
+        return None if row is None else self.telling.status(report, row)
+
+    def pytest_report_header(self) -> str | None:
+        """The metric with its pins, where the run was asked to measure."""
+        if self._disabled or not self.options.measures_all:
+            return None
+        pins = pins_text(self.options) if self._hands_out else self.metric.describe()
+        return f"carbontrack: {pins}"
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:  # noqa: ARG002
+        """Hear from a worker that a marker cannot be used."""
+        found = getattr(node, "workeroutput", {}).get(_ERROR_KEY)
+        if found and found not in self._errors:
+            self._errors.append(found)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Judge the session, write the files; a worker only tells its controller."""
+        if self._is_worker:
+            if self._errors:
+                output: dict[str, str] = self._config.workeroutput  # type: ignore[attr-defined]
+                output[_ERROR_KEY] = "\n".join(self._errors)
+            return
+        if self._errors and self._hands_out:
+            pytest.exit("\n".join(self._errors), returncode=int(pytest.ExitCode.USAGE_ERROR))
+        if self._disabled or not self.telling.results:
+            return
+        if self.telling.finish(self._machine) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The table."""
+        self.telling.summary(terminalreporter)
+
+    def pytest_unconfigure(self) -> None:
+        """Let the meters go."""
+        if self._metric is not None:
+            self._metric.close()
+
+
+class _OfTheTest(CarbonFigures):
+    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
+
+    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
+        if watch.window is None:
+            watch.early = metric.open(name)
+        super().__init__(name, metric, watch.window or watch.early)
+        self._watch = watch
+
+    def _measured(self) -> Measurement:
+        watch = self._watch
+        open_now = watch.window or watch.early
+        if open_now is not None:
+            self._window = open_now
+        elif watch.last is not None:
+            return sum_up(self._metric, [watch.last])
+        return super()._measured()
+
+
+def _nearest(from_near_to_far: Sequence[Limits]) -> Limits:
+    found = Limits()
+    for wider in from_near_to_far:
+        found = found.over(wider)
+    return found
+
+
+def _place(node: Any) -> str:
+    path, line, _ = node.reportinfo() if hasattr(node, "reportinfo") else (node.path, None, "")
+    shown = os.path.relpath(path, node.config.rootpath)
+    return f"{shown}:{line + 1}" if line is not None else f"{shown} ({node.nodeid})"

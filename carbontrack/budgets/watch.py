@@ -1,0 +1,125 @@
+"""What is going on with one test, and the verdict on it at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from carbontrack.budgets import verdict
+from carbontrack.budgets.baseline import Baseline
+from carbontrack.budgets.limits import Limits
+from carbontrack.budgets.metric import Metric, Round, Window, sum_up
+from carbontrack.budgets.options import Options
+from carbontrack.budgets.result import TestResult
+
+
+class Watch:
+    """One test: its limits, its rounds, and the window that is open just now."""
+
+    def __init__(self, limit: Limits, *, repeat: int, judged: bool) -> None:
+        self.limit = limit
+        self.repeat = repeat
+        self.judged = judged
+        self.rounds: list[Round] = []
+        self.window: Window | None = None
+        """Of the phase that runs now, if it is billed."""
+        self.early: Window | None = None
+        """Opened by the fixture before the test was called."""
+        self.last: Round | None = None
+        self.note: str | None = None
+        self._parts: list[Round] = []
+
+    @property
+    def bills_fixtures(self) -> bool:
+        """Whether set-up and teardown belong to the figure."""
+        return self.limit.scope == "all"
+
+    @property
+    def is_run_by_us(self) -> bool:
+        """Whether we must hold its reports back until all of it has been measured."""
+        return self.repeat > 1 or self.bills_fixtures
+
+    def add_part(self, found: Round) -> None:
+        """Keep what one phase used."""
+        self.last = found
+        self._parts.append(found)
+
+    def end_round(self, *, passed: bool) -> bool:
+        """Make a round of the phases; True if it may be followed by another one."""
+        parts, self._parts = self._parts, []
+        if not passed and self.rounds:
+            count = len(self.rounds)
+            self.note = f"round {count + 1} failed, so the figure is of {count}"
+        elif parts:
+            self.rounds.append(_added(parts))
+        return passed
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """What verdicts are made by."""
+
+    options: Options
+    metric: Metric
+    baseline: Baseline | None
+    machine: str
+
+    def judge(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
+        """The result of a test; one that did not plainly pass keeps its outcome unjudged."""
+        measured = sum_up(self.metric, watch.rounds)
+        result = replace(
+            TestResult.of(nodeid, outcome, measured),
+            budget=watch.limit.text,
+            note=watch.note,
+            pins=pins(self.metric),
+            how=self.metric.describe(),
+        )
+        if not plain:
+            return result
+        if watch.limit.quantities:
+            ruling = verdict.rule(watch.limit.quantities, measured)
+            reason = "; ".join(ruling.reasons) or None
+            result = replace(result, verdict=ruling.outcome, reason=reason)
+        result = self._compared(result, measured.resolution_joules)
+        fails = result.verdict == "over" or (
+            result.verdict == "inconclusive" and self.options.inconclusive == "fail"
+        )
+        return replace(result, outcome="failed") if fails else result
+
+    def _compared(self, result: TestResult, resolution_joules: float) -> TestResult:
+        if self.baseline is None:
+            return result
+        found = self.baseline.compare(
+            result, self.metric, machine=self.machine, resolution_joules=resolution_joules
+        )
+        result = replace(
+            result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high
+        )
+        limit = self.options.fail_on
+        if limit is None or found.low is None or found.low <= 1.0 + limit:
+            return result
+        reason = f"{found.text} against the baseline, where {limit * 100.0:+.3g} % is allowed"
+        both = reason if result.reason is None else f"{result.reason}; {reason}"
+        return replace(result, verdict="over", reason=both)
+
+
+def pins(metric: Metric) -> str:
+    """What two figures must have in common to be compared."""
+    watts, grid = getattr(metric, "watts", None), getattr(metric, "g_per_kwh", None)
+    return metric.name if watts is None else f"{watts:g} W, {grid:g} g/kWh"
+
+
+def _added(parts: Sequence[Round]) -> Round:
+    """One round of its set-up, call and teardown."""
+    if len(parts) == 1:
+        return parts[0]
+    known = [part.joules for part in parts if part.joules is not None]
+    longest = max(parts, key=lambda part: part.duration_s)
+    return replace(
+        longest,
+        joules=sum(known) if known else None,
+        fixed_joules=sum(part.fixed_joules for part in parts),
+        speed=max(part.speed for part in parts),
+        resolution_joules=sum(part.resolution_joules for part in parts),
+        duration_s=sum(part.duration_s for part in parts),
+    )
