@@ -19,6 +19,8 @@ COMMANDS = {
     "estimate": "reckon the energy and emissions of a run before it runs",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
+    "regions": "show the carbon intensity of places, and where the same work would emit less",
+    "when": "find the greenest time to start some hours of work",
     "doctor": "show what is measured here, how, and what would make it better",
 }
 """Every command and its line of help; the module `carbontrack.cli.<command>` does it."""

@@ -13,7 +13,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.slots import Slot, courses, utc
 
-Verdict = Literal["here", "less", "more", "unclear"]
+Verdict = Literal["here", "less", "more", "unclear", "other method"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Place:
     """What some energy would have emitted at one place, in grams, against the place it ran at.
 
     `factor` is 0.5 where it would have emitted half; None against a grid of zero. `verdict` is
-    "less" or "more" only where the two intervals do not overlap; else "unclear".
+    "less" or "more" only where the two intervals do not overlap; else "unclear"; and "other method"
+    where one figure counts the lifecycle and the other the stack, or the margin.
     """
 
     zone: str
@@ -61,9 +62,21 @@ def _place(energy_kwh: float, here: GridIntensity, grid: GridIntensity) -> Place
 def _verdict(here: GridIntensity, grid: GridIntensity) -> Verdict:
     if grid.zone == here.zone:
         return "here"
+    if not same_method(here, grid):
+        return "other method"
     if grid.high_g_per_kwh < here.low_g_per_kwh:
         return "less"
     return "more" if grid.low_g_per_kwh > here.high_g_per_kwh else "unclear"
+
+
+def same_method(one: GridIntensity, other: GridIntensity) -> bool:
+    """Whether two figures count the same things; a figure that the user gave goes with any."""
+    kinds = {_kind(one.method), _kind(other.method)} - {None}
+    return len(kinds) < 2
+
+
+def _kind(method: str) -> str | None:
+    return next((k for k in ("marginal", "direct", "lifecycle") if k in method), None)
 
 
 @dataclass(frozen=True, slots=True)

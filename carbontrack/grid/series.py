@@ -55,7 +55,7 @@ class Series:
                 f"{source}: needs at least one time, each once, with 0 to {HIGHEST_G_PER_KWH:g} "
                 f"g CO2e/kWh; {len(given) - len(self.slots)} of {len(given)} are not so"
             )
-        self._zone, self._source = zone, source
+        self._zone, self.source = zone, source
         self._relative_uncertainty = relative_uncertainty
         self._last: tuple[Slot | None, GridIntensity] | None = None
 
@@ -154,7 +154,7 @@ class Series:
     def _of(self, slot: Slot) -> GridIntensity:
         g, ratio = slot.g_per_kwh, 1.0 + self._relative_uncertainty
         year = utc(slot.start_s).year
-        return GridIntensity(self._zone, g, g / ratio, g * ratio, self._source, year, "given")
+        return GridIntensity(self._zone, g, g / ratio, g * ratio, self.source, year, "given")
 
     def _mean(self) -> GridIntensity:
         values = [slot.g_per_kwh for slot in self.slots]
@@ -163,7 +163,7 @@ class Series:
         area = sum(
             run.mean_g_per_kwh(run.start_s, run.end_s) * (run.end_s - run.start_s) for run in runs
         )
-        source = f"{self._source} (mean of the series, outside its hours)"
+        source = f"{self.source} (mean of the series, outside its hours)"
         low, high = min(values), max(values)
         return GridIntensity(self._zone, area / hours_s, low, high, source, None, "given")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, NoIntensity
 from carbontrack.grid import rows
 from carbontrack.grid.chain import Candidate, Chain, Guarded
 from carbontrack.grid.intensity import IntensitySource
@@ -18,8 +19,10 @@ from carbontrack.grid.live.feed import Feed, Outside
 from carbontrack.grid.live.provider import Provider
 from carbontrack.grid.live.uk_carbon_intensity import UkCarbonIntensity
 from carbontrack.grid.live.watttime import WattTime
-from carbontrack.grid.live.web import Web
+from carbontrack.grid.live.web import FetchFailed, Web
 from carbontrack.grid.region import Region
+from carbontrack.grid.slots import Slot, in_order
+from carbontrack.notices import Notices
 
 ENTRY_POINTS = "carbontrack.intensity"
 """Entry-point group of other packages' sources: a callable that takes a Region and the token, or
@@ -50,35 +53,89 @@ def make_grid(
     Raises:
         ConfigError: a name is unknown, a token is missing, or no named service covers the region.
     """
+    outside = outside or Outside(warn=Notices().warn)
     candidates: list[Candidate] = []
-    uncovered: list[str] = []
-    for text in names:
-        name, _, own_zone = text.partition(":")
-        name = _plain(name)
-        if name == "table":
-            break
-        if name not in SERVICES:
-            warn = outside.warn if outside is not None else None
-            candidates.append(Guarded(text, _plugin(text, region, token), warn))
-            continue
-        zone = own_zone.strip() or _COVERS[name](region.zone)
-        if zone is None:
-            uncovered.append(text)
-            continue
-        provider = _provider(name, zone, token, (base_urls or {}).get(name))
-        cache = Cache.of(state, name, zone, provider.signal) if state is not None else None
-        web = Web([token, *token.split(":")] if token else [])
-        candidates.append(Feed(provider, web.get, zone=region.zone, cache=cache, outside=outside))
-    if uncovered and not candidates:
-        raise ConfigError(
-            f"intensity_source={','.join(uncovered)} does not cover the region {region.zone!r}; "
-            "give another source, or the service's own zone after a colon: 'eia:CISO'"
-        )
+    for text in _until_table(names):
+        found = _covering(text, region, token, base_urls or {})
+        if found is not None:
+            get, zone = _web(token).get, region.zone
+            cache = _cache(found, state) if state is not None else None
+            candidates.append(Feed(found, get, zone=zone, cache=cache, outside=outside))
+        elif _plain(text) not in SERVICES:
+            candidates.append(Guarded(text, _plugin(text, region, token), outside.warn))
+    if not candidates and any(_until_table(names)):
+        raise _not_covered(names, region)
     return Chain(candidates, last) if candidates else last
 
 
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name.lower()))
+def forecast(
+    names: Sequence[str],
+    region: Region,
+    *,
+    token: str | None = None,
+    now: datetime,
+    base_urls: Mapping[str, str] | None = None,
+) -> tuple[tuple[Slot, ...], str]:
+    """The next hours as the first service knows them that answers, and that service's name.
+
+    This one waits for the network: it is for commands and scripts that have nothing else to do.
+
+    Raises:
+        ConfigError: as for `make_grid`.
+        NoIntensity: no service gave a forecast; the message says why each did not.
+    """
+    reasons = []
+    for text in _until_table(names):
+        provider = _covering(text, region, token, base_urls or {})
+        if provider is None:
+            continue
+        try:
+            slots = in_order(provider.forecast(_web(token).get, now))
+        except FetchFailed as failure:
+            reasons.append(failure.reason)
+            continue
+        if slots:
+            return slots, f"{provider.name}, {provider.signal}, {provider.counts}"
+        reasons.append(f"{provider.name} gave no possible figure")
+    if not reasons:
+        raise _not_covered(names, region)
+    raise NoIntensity(f"no forecast for {region.zone}: {'; '.join(reasons)}")
+
+
+def _until_table(names: Sequence[str]) -> list[str]:
+    ends = [place for place, name in enumerate(names) if _plain(name) == "table"]
+    return list(names[: ends[0]] if ends else names)
+
+
+def _not_covered(names: Sequence[str], region: Region) -> ConfigError:
+    return ConfigError(
+        f"intensity_source={','.join(names)} does not cover the region {region.zone!r}; "
+        "give another source, or the service's own zone after a colon: 'eia:CISO'"
+    )
+
+
+def _covering(
+    text: str, region: Region, token: str | None, base_urls: Mapping[str, str]
+) -> Provider | None:
+    """The service of a name for a region; None for a plugin, and where it does not cover it."""
+    name, own_zone = _plain(text), text.partition(":")[2].strip()
+    zone = own_zone or (_COVERS[name](region.zone) if name in _COVERS else None)
+    if zone is None or name not in SERVICES:
+        return None
+    return _provider(name, zone, token, base_urls.get(name))
+
+
+def _web(token: str | None) -> Web:
+    return Web([token, *token.split(":")] if token else [])
+
+
+def _cache(provider: Provider, state: Path) -> Cache:
+    return Cache.of(state, provider.name, provider.zone, provider.signal)
+
+
+def _plain(text: str) -> str:
+    """The bare name in a setting's text: "Energy-Charts:de" -> "energycharts"."""
+    return "".join(filter(str.isalnum, text.partition(":")[0].lower()))
 
 
 def _provider(name: str, zone: str, token: str | None, base_url: str | None) -> Provider:

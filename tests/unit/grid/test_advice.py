@@ -40,6 +40,18 @@ def test_overlapping_intervals_decide_nothing():
     assert (first.zone, first.verdict) == ("B", "unclear")
 
 
+def test_figures_that_count_different_things_decide_nothing():
+    """A stack's emissions are not compared with a lifecycle's as if they were the same."""
+    (place,) = [p for p in compare(1.0, lookup("FR"), [lookup("AU-NSW")]) if p.zone != "FR"]
+    assert place.verdict == "other method"
+
+    given = grid("mine", 900, 890, 910)
+    assert {p.verdict for p in compare(1.0, given, [lookup("FR"), lookup("AU-SA")])} == {
+        "here",
+        "less",
+    }
+
+
 def test_here_stands_in_the_list_once():
     """Although it is among the others too."""
     here = lookup("FR")

@@ -1,0 +1,265 @@
+"""`carbontrack regions`: the places the tables know, and what the same work would emit there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from carbontrack.assembly import find_region
+from carbontrack.cli.terminal import Terminal, printable
+from carbontrack.config import load
+from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
+from carbontrack.grid import facility, names, region, rows, table
+from carbontrack.grid.advice import Place, compare, same_method
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.report.read import iter_records
+from carbontrack.units import format_grams
+
+_EPILOG = """\
+examples:
+  carbontrack regions france            what the tables know of a place
+  carbontrack regions aws               all regions of a provider
+  carbontrack regions gcp --energy-kwh 120 --here us-east1
+  carbontrack regions --compare emissions.csv
+"""
+_VERDICTS = {"here": "here", "less": "less", "more": "more", "unclear": "intervals overlap"} | {
+    "other method": "counted otherwise"
+}
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `regions` and its options."""
+    from argparse import RawDescriptionHelpFormatter
+
+    parser = subparsers.add_parser(
+        "regions",
+        help="carbon intensity of places, and where the same work would emit less",
+        description="Carbon intensity of places, and where the same work would emit less.",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("query", nargs="?", default="", metavar="QUERY", help="a code, a name, or a provider")
+    add("--energy-kwh", type=float, metavar="X", help="rank the places by what X kWh would emit")
+    add("--compare", metavar="FILE", help="the same for the energy of the records in a file")
+    add("--here", metavar="R", help="compare with this region, not with that of this machine")
+    add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0: all")
+    add("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """List the places, or rank them."""
+    if args.compare is None and args.energy_kwh is None:
+        return _list(args)
+    if args.compare is not None and args.energy_kwh is not None:
+        raise ConfigError("give either --energy-kwh or --compare, not both")
+    if args.compare is not None:
+        energy_kwh, here = _energy_of(Path(args.compare))
+    else:
+        energy_kwh, here = args.energy_kwh, None
+    return _rank(args, energy_kwh, args.here or here)
+
+
+def _list(args: Namespace) -> int:
+    found = [code for code in matching(args.query) if _has_figure(code)]
+    if not found:
+        try:
+            found = [names.normalise(args.query)]
+            table.lookup(found[0])
+        except NoIntensity as error:
+            raise ConfigError(str(error)) from error
+    terminal = Terminal(sys.stdout)
+    if args.json:
+        print(json.dumps([facts(code) for code in found], indent=2))
+    elif len(found) == 1:
+        terminal.say(terminal.table(about(found[0])) + "\n")
+    else:
+        shown = found if args.query or not args.top else found[: args.top]
+        for code in shown:
+            terminal.say(_line(table.lookup(code)) + "\n")
+        if len(shown) < len(found):
+            rest = f"{len(found) - len(shown)} more; name a place, or give --top 0 for all"
+            Terminal(sys.stderr).say(rest + "\n")
+    return 0
+
+
+def matching(query: str) -> list[str]:
+    """The codes that a query means: a place, a provider, or a part of a name; all for none."""
+    text = query.strip()
+    codes = [row["zone"] for row in rows.rows("zones")]
+    clouds = [row["region"] for row in rows.rows("cloud_regions")]
+    if not text:
+        return codes
+    provider = text.lower().rstrip(":")
+    if of_provider := [code for code in clouds if code.startswith(f"{provider}:")]:
+        return of_provider
+    try:
+        exact = [names.normalise(text)]
+    except UnknownRegion:
+        exact = []
+    if exact:
+        return exact + [code for code in codes if code.startswith(f"{exact[0]}-")]
+    part = names.fold(text)
+    return [code for code in codes + clouds if part and part in names.fold(names.name_of(code))]
+
+
+def facts(code: str) -> dict[str, Any]:
+    """All that the tables know of a place, as plain values."""
+    site, water = facility.site(code), facility.grid_water(code)
+    return {
+        "region": code,
+        "name": names.name_of(code),
+        **_figures(table.lookup(code)),
+        "pue": site.pue if site else None,
+        "wue_l_per_kwh": site.wue_l_per_kwh if site else None,
+        "water_l_per_kwh": water.l_per_kwh if water else None,
+    }
+
+
+def about(code: str) -> list[tuple[str, str]]:
+    """All that the tables know of a place, for a person."""
+    grid = table.lookup(code)
+    low, high = grid.low_g_per_kwh, grid.high_g_per_kwh
+    lines = [
+        ("region", f"{code}  {names.name_of(code)}"),
+        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({low:g} to {high:g})"),
+        ("year", str(grid.year)),
+        ("method", grid.method.replace("_", " ")),
+        ("source", grid.source),
+    ]
+    methods: tuple[table.Method, ...] = ("direct", "marginal")
+    for method in methods:
+        try:
+            other = table.lookup(code, method=method)
+        except NoIntensity:
+            continue
+        lines.append((method, f"{other.g_per_kwh:g} g CO2e/kWh in {other.year}; {other.source}"))
+    if (site := facility.site(code)) is not None:
+        lines.append(("PUE", f"{site.pue:g} in {site.pue_year}, {_words(site.pue_basis)}"))
+        if site.wue_l_per_kwh is not None:
+            wue = f"{site.wue_l_per_kwh:g} L/kWh in {site.wue_year}, {_words(site.wue_basis)}"
+            lines.append(("WUE", wue))
+    if (water := facility.grid_water(code)) is not None:
+        evaporated = f"{water.with_reservoirs_l_per_kwh:g} with what reservoirs evaporate"
+        lines.append(("water", f"{water.l_per_kwh:g} L/kWh at the plants, {evaporated}"))
+    return lines
+
+
+def _words(text: str | None) -> str:
+    return (text or "unknown").replace("_", " ")
+
+
+def _line(grid: GridIntensity) -> str:
+    interval = f"{grid.low_g_per_kwh:>6.0f} to {grid.high_g_per_kwh:<5.0f}"
+    figure = f"{grid.g_per_kwh:>7.1f} g/kWh  {interval} {grid.year}"
+    return f"{grid.zone:<28} {figure}  {names.name_of(grid.zone)}"
+
+
+def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
+    settings = load({"region": here_text}, writes=False)
+    here_region = find_region(settings)
+    here = region.intensity_for(here_region).intensity
+    query = args.query or (here_region.cloud_provider or "")
+    codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
+    if not codes:
+        raise UnknownRegion(f"no place of the tables matches {args.query!r}")
+    grids = [table.lookup(code) for code in codes]
+    if not args.query:
+        grids = [grid for grid in grids if same_method(here, grid)]
+    places = compare(energy_kwh, here, grids)
+    shown = _with_here(places, args.top)
+    if args.json:
+        print(json.dumps(_ranking(energy_kwh, here, shown), indent=2))
+        return 0
+    terminal = Terminal(sys.stdout)
+    how = {"unknown": ", for nothing tells where this machine is"}.get(here_region.basis, "")
+    terminal.say(f"{energy_kwh:g} kWh, compared with {here.zone}{how}:\n")
+    for place in shown:
+        line = _ranked(place)
+        terminal.say((terminal.bold(line) if place.verdict == "here" else line) + "\n")
+    terminal.say("Intervals are those of the grids; where two overlap, neither is known to win.\n")
+    return 0
+
+
+def _is_place(code: str) -> bool:
+    """Whether work can be moved there: a cloud's public region, or a country or zone."""
+    cloud = rows.row("cloud_regions", code)
+    if cloud is not None:
+        return cloud["status"] == "public"
+    zone = rows.row("zones", code)
+    return zone is not None and zone["kind"] != "aggregate"
+
+
+def _has_figure(code: str) -> bool:
+    try:
+        table.lookup(code)
+    except NoIntensity:
+        return False
+    return True
+
+
+def _with_here(places: list[Place], top: int) -> list[Place]:
+    """The first places, and in any case the one of here."""
+    if top <= 0:
+        return places
+    return places[:top] + [place for place in places[top:] if place.verdict == "here"]
+
+
+def _ranked(place: Place) -> str:
+    grams = f"{format_grams(place.emissions_g):>9}"
+    low, high = format_grams(place.emissions_low_g), format_grams(place.emissions_high_g)
+    factor = "" if place.factor is None else f"{place.factor:>6.2f} x"
+    name = names.name_of(place.zone)
+    interval = f"({low} to {high})"
+    return f"{place.zone:<26} {grams}  {interval:<22} {factor}  {_VERDICTS[place.verdict]}  {name}"
+
+
+def _ranking(energy_kwh: float, here: GridIntensity, places: Iterable[Place]) -> dict[str, Any]:
+    ranked = []
+    for place in places:
+        facts = {"region": place.zone, "name": names.name_of(place.zone), **asdict(place)}
+        del facts["zone"], facts["intensity"]
+        ranked.append(facts | _figures(place.intensity))
+    return {"energy_kwh": energy_kwh, "here": here.zone, "places": ranked}
+
+
+def _figures(grid: GridIntensity) -> dict[str, Any]:
+    return {
+        "intensity_g_per_kwh": grid.g_per_kwh,
+        "intensity_low_g_per_kwh": grid.low_g_per_kwh,
+        "intensity_high_g_per_kwh": grid.high_g_per_kwh,
+        "intensity_source": grid.source,
+        "intensity_year": grid.year,
+        "intensity_method": grid.method,
+    }
+
+
+def _energy_of(path: Path) -> tuple[float, str | None]:
+    """The energy of the root records in a file, and the region where most of it was used."""
+    by_region: dict[str | None, float] = {}
+    for zone, kwh in _root_energies(path):
+        by_region[zone] = by_region.get(zone, 0.0) + kwh
+    if not by_region:
+        raise ConfigError(f"{path} holds no record with an energy")
+    main = max(by_region, key=lambda zone: by_region[zone])
+    if len(by_region) > 1:
+        others = ", ".join(printable(str(zone)) for zone in by_region if zone != main)
+        note = f"the records come from several regions; compared with {main}, not {others}\n"
+        Terminal(sys.stderr).say(note)
+    return sum(by_region.values()), None if main == "custom" else main
+
+
+def _root_energies(path: Path) -> Iterator[tuple[str | None, float]]:
+    try:
+        for record in iter_records(path):
+            if record.parent_id is None and record.energy_kwh is not None:
+                yield record.region, record.energy_kwh
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
