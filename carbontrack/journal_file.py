@@ -65,7 +65,7 @@ class JournalFile:
             OSError: there cannot be one.
         """
         path = directory / f"{name}-{os.urandom(8).hex()}{SUFFIX}"
-        draft = path.with_suffix(DRAFT_SUFFIX)
+        draft = _draft_of(path)
         handle = locked_new(draft)
         draft.replace(path)  # it has a name that adopters look for only now that it is locked
         return cls(path, handle, size_limit=size_limit)
@@ -183,7 +183,7 @@ class JournalFile:
         The new file is locked before it has the name, so no adopter sees it free; the old one
         keeps its lock until it is closed, and an adopter that waited for it finds another file.
         """
-        draft = self.path.with_suffix(DRAFT_SUFFIX)
+        draft = _draft_of(self.path)
         handle = locked_new(draft)
         places: dict[Key, tuple[int, int]] = {}
         size = 0
@@ -224,3 +224,8 @@ class JournalFile:
             for gone in dropped:
                 self._forget(tuple(map(str, gone)) if isinstance(gone, list) else ())
         return isinstance(put, list) or isinstance(dropped, list)
+
+
+def _draft_of(path: Path) -> Path:
+    # a name of its own each time: a process killed while it compacted has left its draft
+    return path.with_suffix(f".{os.urandom(4).hex()}{DRAFT_SUFFIX}")

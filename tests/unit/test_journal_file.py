@@ -220,3 +220,16 @@ def test_a_deleted_file_comes_back_whole(tmp_path: Path) -> None:
     file.put(("k", "b"), {"x": 2})
 
     assert contents(reopened(file)) == {("k", "a"): 1, ("k", "b"): 2}
+
+
+def test_a_draft_left_by_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
+    """An adopter can compact a journal whose owner was killed while compacting it."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "run"), {"x": "t" * 1000})
+    for name in (".draft", ".0.draft"):
+        file.path.with_suffix(name).touch()
+    adopted = reopened(file)
+    for number in range(1000):
+        adopted.put(("k", "run"), {"x": str(number) * 300})
+
+    assert adopted.path.stat().st_size < COMPACT_ABOVE + 2000
