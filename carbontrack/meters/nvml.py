@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from carbontrack.errors import MeterError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.courier import Courier
 from carbontrack.meters.gpu_choice import Gpu, asked_gpus, visible_gpus
 from carbontrack.meters.meter import Meter, Refusal
-from carbontrack.meters.nvml_driver import Device, Driver, NotSupported
+from carbontrack.meters.nvml_driver import START_TIMEOUT_S, Device, Driver, NotSupported
 from carbontrack.records import Basis, Component
 
 RESOLUTION_S = 0.1
@@ -45,13 +46,14 @@ class GpuEnergy:
     relative_uncertainty = RELATIVE_UNCERTAINTY
     max_period_s: float | None = None
 
-    def __init__(self, device: Device) -> None:
-        self.id = f"nvml:{device.uuid}"
-        self._device = device
-        self._counter = Counter(None, device.cap_w(), refresh_s=2 * RESOLUTION_S)
+    def __init__(self, driver: Driver, uuid: str) -> None:
+        self.id = f"nvml:{uuid}"
+        self._device = Device(driver, uuid, energy_j)
+        energy_j(self._device)
+        self._counter = Counter(None, self._device.cap_w(), refresh_s=2 * RESOLUTION_S)
         self._read_at_s = float("-inf")
         self._nominal_w: float | None = None
-        device.energy_j()
+        driver.add(self._device)
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -63,7 +65,7 @@ class GpuEnergy:
         """The power when this was first asked for."""
         if self._nominal_w is None:
             try:
-                self._nominal_w = power_w(self._device)
+                self._nominal_w = self._device.ask(power_w)
             except MeterError:
                 return None
         return self._nominal_w
@@ -72,8 +74,7 @@ class GpuEnergy:
         """Joules since the first read."""
         if 0.0 <= now_s - self._read_at_s < KEEP_S:
             return self._counter.total_j
-        self._device.tick(now_s)
-        total_j = self._counter.advance(self._device.energy_j(), now_s)
+        total_j = self._counter.advance(self._device.read(now_s), now_s)
         self._read_at_s = now_s
         return total_j
 
@@ -91,12 +92,13 @@ class GpuPower:
     relative_uncertainty = POWER_UNCERTAINTY
     max_period_s = POWER_PERIOD_S
 
-    def __init__(self, device: Device) -> None:
-        self.id = f"nvml:{device.uuid}"
-        self._device = device
-        self._gauge = Gauge(device.cap_w())
+    def __init__(self, driver: Driver, uuid: str) -> None:
+        self.id = f"nvml:{uuid}"
+        self._device = Device(driver, uuid, power_w)
+        self.nominal_w: float | None = power_w(self._device)
+        self._gauge = Gauge(self._device.cap_w())
         self._read_at_s = float("-inf")
-        self.nominal_w: float | None = power_w(device)
+        driver.add(self._device)
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -107,14 +109,18 @@ class GpuPower:
         """Joules since the first read."""
         if 0.0 <= now_s - self._read_at_s < KEEP_S:
             return self._gauge.total_j
-        self._device.tick(now_s)
-        total_j = self._gauge.advance(power_w(self._device), now_s)
+        total_j = self._gauge.advance(self._device.read(now_s), now_s)
         self._read_at_s = now_s
         return total_j
 
     def close(self) -> None:
         """Let go of the driver."""
         self._device.close()
+
+
+def energy_j(device: Device) -> float:
+    """The board's energy counter."""
+    return float(device.call("nvmlDeviceGetTotalEnergyConsumption")) * 1e-3
 
 
 def power_w(device: Device) -> float:
@@ -133,11 +139,24 @@ def nvml_meters(
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
+    courier = Courier("nvml")
     try:
-        driver = driver or Driver.load()
-        gpus, refused = driver.gpus()
+        found = courier.ask(
+            lambda: _open(driver or Driver.load(courier), gpu_ids, visible), START_TIMEOUT_S
+        )
     except MeterUnavailable as error:
-        return (), (), (Refusal("nvml", str(error), error.cure),)
+        found = (), (), (Refusal("nvml", str(error), error.cure),)
+    except MeterError as error:
+        return (), (), (Refusal("nvml", str(error), "nvidia-smi  # does it hang as well?"),)
+    if not found[0] or driver is not None:
+        courier.close()
+    return found
+
+
+def _open(
+    driver: Driver, gpu_ids: Sequence[str] | None, visible: str | None
+) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+    gpus, refused = driver.gpus()
     if gpu_ids is not None:
         chosen = asked_gpus(gpu_ids, gpus)
     else:
@@ -145,26 +164,20 @@ def nvml_meters(
         chosen = choice.gpus
         if choice.problem:
             refused.append(Refusal("nvml", choice.problem))
-    meters: list[Meter] = []
-    for gpu in chosen:
-        meter = _meter(driver, gpu)
-        if isinstance(meter, Refusal):
-            refused.append(meter)
-        else:
-            meters.append(meter)
+    opened = [_meter(driver, gpu) for gpu in chosen]
+    refused += [meter for meter in opened if isinstance(meter, Refusal)]
     refused += [Refusal(f"nvml:{g.uuid}", "it is not ours") for g in gpus if g not in chosen]
-    return tuple(meters), tuple(gpu.name for gpu in chosen), tuple(refused)
+    meters = tuple(meter for meter in opened if not isinstance(meter, Refusal))
+    return meters, tuple(gpu.name for gpu in chosen), tuple(refused)
 
 
 def _meter(driver: Driver, gpu: Gpu) -> Meter | Refusal:
+    """The energy counter where there is one, else the power; every board fails for itself."""
     try:
-        return GpuEnergy(Device(driver, gpu.uuid))
-    except NotSupported:
-        pass
-    except MeterError as error:
-        return Refusal(f"nvml:{gpu.uuid}", str(error))
-    try:
-        return GpuPower(Device(driver, gpu.uuid))
+        try:
+            return GpuEnergy(driver, gpu.uuid)
+        except NotSupported:
+            return GpuPower(driver, gpu.uuid)
     except NotSupported:
         return Refusal(f"nvml:{gpu.uuid}", "it has neither an energy counter nor a power sensor")
     except MeterError as error:

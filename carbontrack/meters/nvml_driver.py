@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
+from carbontrack.meters.courier import Courier
 from carbontrack.meters.gpu_choice import Gpu
 from carbontrack.meters.meter import Refusal
 
@@ -13,6 +15,11 @@ _UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 1, 3, 4, 6
 _DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 13, 15, 18
 _DRIVER_IS_AWAY = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
 _NEVER = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NO_PERMISSION})
+
+START_TIMEOUT_S = 5.0
+"""Starting NVML wakes every board up, which takes a second or more each without persistence."""
+READ_TIMEOUT_S = 0.25
+"""A read takes up to some milliseconds; a driver that needs longer is busy, or hangs."""
 
 DEFAULT_CAP_W = 1800.0
 """1.5 times the most hungry module sold in 2025 (1,200 W, GB200 per GPU)."""
@@ -28,17 +35,21 @@ class NotSupported(MeterGone):
 class Driver:
     """NVML; initialised again after a reload of the driver, after pauses that grow to a minute."""
 
-    def __init__(self, nvml: Any) -> None:
+    def __init__(self, nvml: Any, courier: Courier | None = None) -> None:
         self.nvml = nvml
         self.loads = 0
         """How often the library was initialised; handles live as long as one of these."""
         self._retry_at_s = 0.0
         self._pause_s = 1.0
         self._is_up = False
+        self._courier = courier or Courier("nvml")
+        self._devices: list[Device] = []
+        self._answers: dict[Device, float | MeterError] = {}
+        self._answered_at_s = float("-inf")
         self._init()
 
     @classmethod
-    def load(cls) -> Driver:
+    def load(cls, courier: Courier | None = None) -> Driver:
         """The real library.
 
         Raises:
@@ -50,7 +61,7 @@ class Driver:
             cure = "pip install nvidia-ml-py"
             raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", cure) from error
         try:
-            return cls(pynvml)
+            return cls(pynvml, courier)
         except pynvml.NVMLError as error:
             raise MeterUnavailable(f"NVML does not start: {error}", "nvidia-smi") from error
 
@@ -76,7 +87,40 @@ class Driver:
                 refused.append(Refusal(f"nvml:{index}", f"it does not answer: {error}"))
         return found, refused
 
-    def tick(self, now_s: float) -> None:
+    def read(self, device: Device, now_s: float) -> float:
+        """What the device shows at this instant; all devices are read in one errand.
+
+        Raises:
+            MeterReadError, MeterGone: this device's own trouble, or the driver's.
+        """
+        if now_s != self._answered_at_s or device not in self._answers:
+            self._answers = self._courier.ask(lambda: self._read_all(now_s), READ_TIMEOUT_S)
+            self._answered_at_s = now_s
+        answer = self._answers[device]
+        if isinstance(answer, MeterError):
+            raise answer
+        return answer
+
+    def ask(self, work: Callable[[], float]) -> float:
+        """Do something with the driver that may take long, or for ever."""
+        return self._courier.ask(work, READ_TIMEOUT_S)
+
+    def add(self, device: Device) -> None:
+        """Read this device together with the others from now on."""
+        self._devices.append(device)
+
+    def remove(self, device: Device) -> None:
+        """Read it no more; without devices the courier goes home."""
+        if device in self._devices:
+            self._devices.remove(device)
+            if not self._devices:
+                self._courier.close()
+
+    def _read_all(self, now_s: float) -> dict[Device, float | MeterError]:
+        self._tick(now_s)
+        return {device: device.show() for device in self._devices}
+
+    def _tick(self, now_s: float) -> None:
         """Initialise again, when the driver is away and it is time to look for it."""
         if self._is_up or now_s < self._retry_at_s:
             return
@@ -124,21 +168,31 @@ class Driver:
 class Device:
     """One board, by UUID; its handle is renewed when the driver was reloaded."""
 
-    def __init__(self, driver: Driver, uuid: str) -> None:
+    def __init__(self, driver: Driver, uuid: str, reading: Callable[[Device], float]) -> None:
         self.uuid = uuid
+        self._reading = reading
         self._driver = driver
         self._handle: Any = None
         self._handle_load = 0
         self._refused: set[str] = set()
         self._closed = False
 
-    def tick(self, now_s: float) -> None:
-        """Give the driver a chance to come back."""
-        self._driver.tick(now_s)
+    def read(self, now_s: float) -> float:
+        """What this device's meter reads, at this instant."""
+        if self._closed:
+            raise MeterGone(f"nvml:{self.uuid} is closed")
+        return self._driver.read(self, now_s)
 
-    def energy_j(self) -> float:
-        """The energy counter, in joules."""
-        return float(self.call("nvmlDeviceGetTotalEnergyConsumption")) * 1e-3
+    def show(self) -> float | MeterError:
+        """The reading, or what prevents it; called by the driver's courier."""
+        try:
+            return self._reading(self)
+        except MeterError as error:
+            return error
+
+    def ask(self, work: Callable[[Device], float]) -> float:
+        """Something else about this device, within a bounded time."""
+        return self._driver.ask(lambda: work(self))
 
     def cap_w(self) -> float:
         """A power that the board cannot exceed: 1.5 times its highest settable limit."""
@@ -194,3 +248,4 @@ class Device:
         """Let go of the handle. NVML itself stays: other parts of the program may use it."""
         self._closed = True
         self._handle = None
+        self._driver.remove(self)

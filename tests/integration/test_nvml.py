@@ -134,8 +134,8 @@ def test_the_counter_is_not_read_more_often_than_it_changes(run):
 show()
 meter = nvml_meters(None, None)[0][0]
 calls = []
-ask = meter._device.call
-meter._device.call = lambda *a: (calls.append(a), ask(*a))[1]
+call = meter._device.call
+meter._device.call = lambda *a: (calls.append(a), call(*a))[1]
 for step in range(1000): meter.read_joules(step / 1000)
 print(json.dumps(len(calls)))
 """)
@@ -184,3 +184,58 @@ print(json.dumps([[m.component for m in found], told.gpu_count, told.gpu_models]
 """)
     assert facts[0].count("gpu") == 2
     assert facts[1:] == [2, ["NVIDIA H100 80GB HBM3", "NVIDIA A100"]]
+
+
+def test_a_hung_driver_costs_a_bounded_wait_and_then_nothing(run):
+    """A call that never returns is a missed read; while it hangs, further reads fail at once."""
+    seen, begun, ended, threads = run("""
+import threading
+from carbontrack.clock import SystemClock
+show()
+meters = nvml_meters(None, None)[0]
+seen = [[read(meter, 0.0) for meter in meters]]
+now = SystemClock.monotonic_s
+show(hang=3)
+begun = now()
+for second in range(1, 50): seen.append([read(meter, float(second)) for meter in meters])
+ended = now()
+threads = [thread.name for thread in threading.enumerate()]
+print(json.dumps([seen, begun, ended, threads]))
+""")
+    assert all(pair == ["MeterReadError"] * 2 for pair in seen[1:])
+    assert ended - begun < 3.0, "one bounded wait, not one for each of 98 reads"
+    assert threads.count("carbontrack-nvml") == 1
+
+
+def test_a_forked_child_reads_through_a_courier_of_its_own(run):
+    """The parent's thread does not exist in the child."""
+    facts = run("""
+show()
+meter = nvml_meters(None, None)[0][0]
+meter.read_joules(0.0)
+reader, writer = os.pipe()
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork with threads
+if os.fork() == 0:
+    gpus[0].energy_mj += 7_000; show()
+    os.write(writer, json.dumps(read(meter, 1.0)).encode()); os._exit(0)
+os.wait()
+print(os.read(reader, 99).decode())
+""")
+    assert facts == 7.0
+
+
+def test_closing_the_last_gpu_ends_the_thread(run):
+    """Nothing of ours stays behind."""
+    facts = run("""
+import threading
+show()
+meters = nvml_meters(None, None)[0]
+names = [sorted(thread.name for thread in threading.enumerate())]
+for meter in meters: meter.read_joules(0.0); meter.close()
+for thread in threading.enumerate():
+    if thread.name == "carbontrack-nvml": thread.join(5)
+names.append(sorted(thread.name for thread in threading.enumerate()))
+print(json.dumps(names))
+""")
+    assert facts == [["MainThread", "carbontrack-nvml"], ["MainThread"]]
