@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         UnknownRegion,
     )
     from carbontrack.front import auto, current_span, track
+    from carbontrack.grid.advice import wait_for_green
     from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
+    from carbontrack.grid.series import Series
     from carbontrack.grid.table import lookup
     from carbontrack.records import Record, Sink
     from carbontrack.report.read import read_records
@@ -44,6 +46,7 @@ __all__ = [
     "IntensitySource",
     "NoIntensity",
     "Record",
+    "Series",
     "Sink",
     "Span",
     "Tracker",
@@ -54,6 +57,7 @@ __all__ = [
     "lookup",
     "read_records",
     "track",
+    "wait_for_green",
 ]
 
 _HOMES = {
@@ -67,6 +71,7 @@ _HOMES = {
     "IntensitySource": "carbontrack.grid.intensity",
     "NoIntensity": "carbontrack.errors",
     "Record": "carbontrack.records",
+    "Series": "carbontrack.grid.series",
     "Sink": "carbontrack.records",
     "Span": "carbontrack.span",
     "Tracker": "carbontrack.tracker",
@@ -77,6 +82,7 @@ _HOMES = {
     "lookup": "carbontrack.grid.table",
     "read_records": "carbontrack.report.read",
     "track": "carbontrack.front",
+    "wait_for_green": "carbontrack.grid.advice",
 }
 
 
