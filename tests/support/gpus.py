@@ -25,6 +25,7 @@ class StillDriver:
         self.energy_mj = dict.fromkeys(uuids, 5_000_000)
         self.power_mw = 80_000
         self.failures = 0
+        self.failure_code = 999
 
     def use(self, joules, _seconds):
         for uuid in self.uuids:
@@ -73,7 +74,7 @@ class StillDriver:
     def _maybe_fail(self):
         if self.failures:
             self.failures -= 1
-            raise NVMLError(999)
+            raise NVMLError(self.failure_code)
 
 
 def gpu_meter(still):
