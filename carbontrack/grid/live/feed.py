@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from math import ceil
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.grid.intensity import GridIntensity
@@ -92,7 +93,7 @@ class Feed:
         slot = slot_at(self._slots, at_s) or last_before(self._slots, at_s)
         if slot is None or at_s - slot.end_s > MAX_AGE_S:
             return None
-        return self._intensity(slot, max(0, int(at_s - slot.end_s)) // 600 * 10)
+        return self._intensity(slot, _age_h(at_s - slot.end_s))
 
     def _refresh(self, now_s: float) -> None:
         if self._pid != os.getpid():  # a lock that was held at a fork stays held in the child
@@ -138,25 +139,30 @@ class Feed:
         if self._outside.warn is not None:
             self._outside.warn(self.provider.name, f"no live intensity: {failure.reason}")
 
-    def _intensity(self, slot: Slot, age_min: int) -> GridIntensity:
-        """The same object while nothing changes; the age counts in steps of ten minutes."""
+    def _intensity(self, slot: Slot, age_h: int) -> GridIntensity:
+        """The same object while nothing changes; the age counts in whole hours."""
         known = self._answer
-        if known is None or known[0] is not slot or known[1] != age_min:
-            known = self._answer = slot, age_min, self._describe(slot, age_min)
+        if known is None or known[0] is not slot or known[1] != age_h:
+            known = self._answer = slot, age_h, self._describe(slot, age_h)
         return known[2]
 
-    def _describe(self, slot: Slot, age_min: int) -> GridIntensity:
+    def _describe(self, slot: Slot, age_h: int) -> GridIntensity:
         provider, g = self.provider, slot.g_per_kwh
-        ratio = FACTOR_RATIO * age_ratio(age_min / 60.0)
+        ratio = FACTOR_RATIO * age_ratio(float(age_h))
         words = [provider.name, provider.signal, provider.counts]
         if slot.estimated:
             ratio *= FORECAST_RATIO
             words.append("forecast or estimate")
-        if age_min:
-            words.append(f"{age_min} min old")
+        if age_h:
+            words.append(f"up to {age_h} h old")
         method = f"live_{provider.signal}_{provider.counts}"
         year = utc(slot.start_s).year
         return GridIntensity(self._zone, g, g / ratio, g * ratio, ", ".join(words), year, method)
+
+
+def _age_h(late_s: float) -> int:
+    """Whole hours since a slot ended, rounded up; within ten minutes its successor is just late."""
+    return 0 if late_s < 600.0 else ceil(late_s / 3600.0)
 
 
 def age_ratio(hours: float) -> float:

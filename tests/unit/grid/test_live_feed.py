@@ -120,16 +120,25 @@ def test_an_absurd_figure_is_no_figure(nonsense):
 
 
 def test_an_old_figure_says_its_age_and_widens():
-    """Down for hours: the last good figure, its age in steps of ten minutes, a wider interval."""
+    """Down for hours: the last good figure, its age in whole hours, a wider interval."""
     feed, clock = feed_of(120, FetchFailed("down"))
     fresh = look(feed, clock)
     clock.advance(3600 + 35 * 60)
     old = look(feed, clock)
 
     assert old.g_per_kwh == 120
-    assert old.source == "Scripted, average, lifecycle, 30 min old"
+    assert old.source == "Scripted, average, lifecycle, up to 1 h old"
     assert old.high_g_per_kwh > fresh.high_g_per_kwh
     assert old.low_g_per_kwh < fresh.low_g_per_kwh
+
+
+def test_a_figure_whose_successor_is_a_little_late_is_not_called_old():
+    """Services publish some minutes after the hour."""
+    feed, clock = feed_of(120, FetchFailed("not yet"))
+    fresh = look(feed, clock)
+    clock.advance(3600 + 9 * 60)
+
+    assert look(feed, clock) is fresh
 
 
 def test_a_figure_that_is_too_old_is_none():
