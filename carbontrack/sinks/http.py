@@ -10,6 +10,7 @@ from pathlib import Path
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.forks import follow
 from carbontrack.journal import Journal, orphans
 from carbontrack.records import Record
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
@@ -78,6 +79,7 @@ class HttpSink(PatientSink[Record]):
         self._owns_journal = journal is None
         self._journal = journal or Journal(default_state_dir(), self._clock)
         self._by_process: dict[int, _Here] = {}
+        follow(self)
 
     @property
     def address(self) -> str:

@@ -162,8 +162,8 @@ def test_a_living_process_is_not_adopted(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
-@pytest.mark.parametrize("hook", [True, False], ids=["with the hook", "without"])
-def test_a_child_has_a_journal_of_its_own(tmp_path: Path, hook: bool) -> None:
+@pytest.mark.parametrize("idle", [True, False], ids=["idle child", "busy child"])
+def test_a_child_has_a_journal_of_its_own(tmp_path: Path, idle: bool) -> None:
     """A forked child neither writes to its parent's journal nor holds its lock."""
     journal = Journal(tmp_path)
     journal.enqueue(a_record(0), URL)
@@ -171,9 +171,7 @@ def test_a_child_has_a_journal_of_its_own(tmp_path: Path, hook: bool) -> None:
     child = os.fork()
     if child == 0:
         try:
-            if hook:
-                journal.after_fork_in_child()
-            else:
+            if not idle:
                 journal.enqueue(a_record(1), URL)
             os.write(ready[1], b"x")
             os.read(go_on[0], 1)
@@ -187,7 +185,7 @@ def test_a_child_has_a_journal_of_its_own(tmp_path: Path, hook: bool) -> None:
     later = waiting_in(tmp_path)
 
     assert found == {a_record(0).record_id}
-    assert later == found | (set() if hook else {a_record(1).record_id})
+    assert later == found | (set() if idle else {a_record(1).record_id})
 
 
 def test_stale_drafts_are_swept_away(tmp_path: Path) -> None:

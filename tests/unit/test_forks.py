@@ -1,0 +1,45 @@
+"""Forked children are told that they are children."""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+
+import pytest
+
+from carbontrack.forks import follow
+
+
+class Counting:
+    """A follower that counts the forks it has come through."""
+
+    def __init__(self) -> None:
+        self.forks = 0
+        follow(self)
+
+    def after_fork_in_child(self) -> None:
+        self.forks += 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_each_follower_is_told_once_and_only_in_the_child() -> None:
+    """Several followers share one hook: the child hears of its fork once, the parent not at all."""
+    followers = [Counting() for _ in range(3)]
+    child = os.fork()
+    if child == 0:
+        os._exit(10 if [follower.forks for follower in followers] == [1, 1, 1] else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+    assert [follower.forks for follower in followers] == [0, 0, 0]
+
+
+def test_followers_are_not_kept_alive() -> None:
+    """What nobody needs any more is collected, hook or not."""
+    follower = Counting()
+    reference = weakref.ref(follower)
+    del follower
+    gc.collect()
+
+    assert reference() is None
