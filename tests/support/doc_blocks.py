@@ -1,0 +1,111 @@
+"""The code blocks of a Markdown page: which are run, which are written to a file, what they print.
+
+    ```python                  run, all of a page in one namespace and one folder
+    ```text                    directly after a python block: what it prints
+    ```console                 lines after "$ " are run by the shell; the others are what they print
+    ```bash                    run by the shell
+    ```any title="train.py"    written to that file, not run
+
+In an output `…` stands for anything. A block inside an HTML comment is run and not shown. A block
+after `<!-- not run: reason -->` is neither run nor checked.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass, replace
+from typing import Literal
+
+RUN = ("python", "console", "bash", "sh")
+_FENCE = re.compile(
+    r"^(?P<margin> *)(?P<fence>```+)(?P<language>[\w.+-]*)(?P<rest>[^\n]*)\n"
+    r"(?P<body>.*?)^(?P=margin)(?P=fence) *$",
+    re.MULTILINE | re.DOTALL,
+)
+_TITLE = re.compile(r'title="([^"]+)"')
+_EXCUSE = re.compile(r"<!-- not run:(?P<reason>(?:(?!-->).)*)-->\s*\Z", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One code block of a page.
+
+    Attributes:
+        line: where it begins, counted from 1.
+        expected: what it prints; None where the page does not show it.
+        excuse: why it is not run; None where it is.
+    """
+
+    line: int
+    language: str
+    body: str
+    title: str | None = None
+    expected: str | None = None
+    excuse: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do when a page is run."""
+
+    line: int
+    kind: Literal["python", "shell", "write"]
+    text: str
+    expected: str | None = None
+    path: str | None = None
+
+
+def blocks_of(page: str) -> list[Block]:
+    """All blocks of a page, each with what it prints."""
+    found: list[Block] = []
+    last_end = 0
+    for match in _FENCE.finditer(page):
+        title = _TITLE.search(match["rest"])
+        excuse = _EXCUSE.search(page[: match.start()])
+        block = Block(
+            line=page.count("\n", 0, match.start()) + 1,
+            language=match["language"],
+            body=textwrap.dedent(match["body"]),
+            title=title[1] if title else None,
+            excuse=excuse["reason"].strip() if excuse else None,
+        )
+        follows = bool(found) and not page[last_end : match.start()].strip()
+        last_end = match.end()
+        if follows and block.language == "text" and found[-1].language == "python":
+            found[-1] = replace(found[-1], expected=block.body)
+        else:
+            found.append(block)
+    return found
+
+
+def steps_of(blocks: list[Block]) -> list[Step]:
+    """What to do for the blocks of a page, in order."""
+    steps: list[Step] = []
+    for block in blocks:
+        if block.excuse is not None:
+            continue
+        if block.title is not None:
+            steps.append(Step(block.line, "write", block.body, path=block.title))
+        elif block.language == "python":
+            steps.append(Step(block.line, "python", block.body, block.expected))
+        elif block.language in {"bash", "sh"}:
+            steps.append(Step(block.line, "shell", block.body))
+        elif block.language == "console":
+            steps += _commands(block)
+    return steps
+
+
+def _commands(block: Block) -> list[Step]:
+    steps = []
+    for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
+        command, _, rest = re.sub(r"\\\n(> )?", " ", part).partition("\n")
+        steps.append(Step(block.line, "shell", command, rest if rest.strip() else None))
+    return steps
+
+
+def matches(expected: str, printed: str) -> bool:
+    """Whether a page shows what was printed; line breaks and spaces count as one space."""
+    pieces = (re.escape(" ".join(piece.split())) for piece in expected.split("…"))
+    pattern = r"\s*(?:.*?)\s*".join(pieces)
+    return re.fullmatch(pattern, " ".join(printed.split()), re.DOTALL) is not None

@@ -1,0 +1,185 @@
+"""The documentation is true: its code runs and prints what it shows, and no name is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import carbontrack
+from carbontrack.meters import perf_events, powercap
+from carbontrack.records import COLUMNS
+from tests.support.doc_blocks import RUN, blocks_of, matches, steps_of
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+DRIVER = Path(__file__).parent / "support" / "doc_driver.py"
+_LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+
+
+def name_of(page: Path) -> str:
+    """The page as people call it."""
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A home without settings, and a shell that finds this very Python and this very package."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "home").mkdir()
+    # where carbontrack is run from its folder, uninstalled, pytest has to be told of the plugin
+    ours = "carbontrack.pytest_plugin"
+    known = any(point.value == ours for point in entry_points(group="pytest11"))
+    plugin = "" if known else f"-p {ours}"
+    modules = {"python": "", "carbontrack": "-m carbontrack", "pytest": f"-m pytest {plugin}"}
+    for name, module in modules.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        program.chmod(0o755)
+    return {
+        "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}",
+        "HOME": f"{tmp_path}/home",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the shell blocks are for a POSIX shell")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_runs_and_prints_what_the_page_shows(
+    page: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """Every code block of a page that is not excused runs, and prints what the page shows."""
+    steps = steps_of(blocks_of(page.read_text(encoding="utf-8")))
+    if not steps:
+        return
+    folder = tmp_path / "work"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(DRIVER)],
+        input=json.dumps([asdict(step) for step in steps]),
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for step, result in zip(steps, json.loads(done.stdout), strict=False):
+        where = f"{name_of(page)}, line {step.line}:\n{step.text}"
+        assert result["failure"] is None, f"{where}\n{result['failure']}"
+        if step.expected is not None:
+            assert matches(step.expected, result["printed"]), (
+                f"{where}\nthe page shows\n{step.expected}\nand it printed\n{result['printed']}"
+            )
+    assert len(json.loads(done.stdout)) == len(steps)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_excuses_have_reasons(page: Path) -> None:
+    """A block that is not run says why, and only blocks that would be run need to."""
+    for block in blocks_of(page.read_text(encoding="utf-8")):
+        if block.excuse is not None:
+            assert len(block.excuse.split()) >= 3, f"{name_of(page)}, line {block.line}"
+            assert block.language in RUN, f"{name_of(page)}, line {block.line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file that exists."""
+    for target in _LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}"
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    """The reference shows what `carbontrack.__all__` lists, each name once and nothing else."""
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: carbontrack\.(\w+)$", text, re.MULTILINE)
+    assert sorted(shown) == sorted(carbontrack.__all__)
+
+
+def test_the_record_page_explains_every_column_in_order() -> None:
+    """The page of the record has a row for each column, in the order of the columns."""
+    text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` (?:\|[^|]*){3}\|$", text, re.MULTILINE)
+    assert tuple(rows) == COLUMNS
+
+
+def test_the_cures_are_those_that_the_doctor_prints() -> None:
+    """The how-to for RAPL shows the very lines that `carbontrack doctor` offers."""
+    text = (DOCS / "how-to" / "enable-rapl.md").read_text(encoding="utf-8")
+    for cure in (powercap.CURE, powercap.CONTAINER_CURE, perf_events.CURE):
+        assert cure in text
+
+
+def test_the_docs_run_a_good_deal_of_code() -> None:
+    """The collector finds blocks: it would not pass by finding none."""
+    steps = [s for page in PAGES for s in steps_of(blocks_of(page.read_text(encoding="utf-8")))]
+    assert sum(step.kind == "python" for step in steps) >= 10
+    assert sum(step.kind == "shell" for step in steps) >= 3
+    assert sum(step.expected is not None for step in steps) >= 5
+
+
+def test_the_collector_tells_blocks_apart() -> None:
+    """Blocks are run, written, compared or excused as their fence and their surroundings say."""
+    page = textwrap.dedent(
+        """
+        ```python
+        print(1)
+        ```
+
+        ```text
+        1
+        ```
+
+        ```python title="a.py"
+        print(2)
+        ```
+
+        <!-- not run: needs a network -->
+        ```console
+        $ pip install it
+        ```
+
+        ```console
+        $ echo a \\
+        > b
+        a b
+        $ true
+        ```
+        """
+    )
+    steps = steps_of(blocks_of(page))
+    assert [(step.kind, step.text.strip(), step.expected) for step in steps] == [
+        ("python", "print(1)", "1\n"),
+        ("write", "print(2)", None),
+        ("shell", "echo a  b", "a b\n"),
+        ("shell", "true", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("a … c", "a b\nb c", True),
+        ("a … c", "a b", False),
+        ("1.5 g", "1x5 g", False),
+        ("…", "", True),
+        ("a\n  b", "a b\n", True),
+    ],
+)
+def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
+    expected: str, printed: str, same: bool
+) -> None:
+    """`…` matches any text; every other character only itself, spaces and line breaks alike."""
+    assert matches(expected, printed) is same
