@@ -37,10 +37,15 @@ class CsvRows:
     make no row, only the first of them is given up, and reading goes on with the second.
     """
 
-    def __init__(self, lines: Iterator[str | None]) -> None:
+    def __init__(self, lines: Iterator[str | None], header: tuple[str, ...] = COLUMNS) -> None:
         self._lines = lines
         self._again: deque[str] = deque()
-        self._header: tuple[str, ...] = COLUMNS
+        self._header = header
+
+    @property
+    def holds_lines(self) -> bool:
+        """Whether lines were taken from the iterator that are still to be read as rows."""
+        return bool(self._again)
 
     def __iter__(self) -> Iterator[Row | None]:
         while (taken := self._take()) is not None:
