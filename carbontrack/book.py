@@ -8,8 +8,9 @@ from typing import Final
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.ledger import Account, Joules, Step, Terms, credit
+from carbontrack.ledger import Account, Step, Terms, credit
 from carbontrack.records import Component
+from carbontrack.sums import Joules
 
 SHARE_WINDOW_S: Final = 0.2
 """The shortest time over which a share of CPU time is taken. The machine's count moves in steps of

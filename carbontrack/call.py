@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.book import Book
 from carbontrack.clock import process_cpu_s
-from carbontrack.ledger import NOTHING, Joules, Sums, add_joules
 from carbontrack.pool import NO_CLAIM, OWN_ROW_S, Claim
 from carbontrack.records import Status
 from carbontrack.session import Session
-from carbontrack.span import Span, Used, current
+from carbontrack.span import Span, current
+from carbontrack.sums import NOTHING, Joules, Sums, add_joules
+from carbontrack.tree import Used
 
 if TYPE_CHECKING:
     from carbontrack.callsite import CallSite

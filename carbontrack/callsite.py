@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from carbontrack.book import Book
 from carbontrack.call import Call
-from carbontrack.figures import Course
-from carbontrack.ledger import NOTHING, Joules, Machine, Sums, add_joules
+from carbontrack.ledger import Machine
 from carbontrack.pool import NO_CLAIM, Claim, Pool
 from carbontrack.records import Record
 from carbontrack.session import Session, rfc3339
 from carbontrack.span import Span
+from carbontrack.sums import NOTHING, Joules, Sums, add_joules
 
 
 class Window:
@@ -184,13 +184,8 @@ class CallSite:
         return any(isinstance(call, Call) and call.site is self for call in calls)
 
     def _record(self, window: Window, end: Machine) -> Record:
-        session, sampler = self.session, self.sampler
-        length_s = end.at_s - window.start.at_s
-        course = Course(
-            window.start, end, length_s, window.ran_s, window.machine_j,
-            sampler.max_gap_s(window.start.at_s),
-        )  # fmt: skip
-        failed = window.failed
+        session, failed = self.session, window.failed
+        ending = session.ending(window.start, end, window.ran_s, window.machine_j)
         return Record(
             record_id=window.record_id,
             run_id=session.run_id,
@@ -200,10 +195,10 @@ class CallSite:
             status="error" if failed else "ok",
             error=f"{failed} of {window.calls} calls failed" if failed else None,
             started_at=rfc3339(window.started_at),
-            ended_at=rfc3339(window.started_at + timedelta(seconds=length_s)),
+            ended_at=rfc3339(ending.ended_at),
             duration_s=window.ran_s,
             calls=window.calls,
-            **session.figures(window.sums, course, session.intensity(), sampler.powers_w()),
+            **session.figures(window.sums, ending),
         )
 
     # -- calls ------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import Joules, Machine, Sums
+from carbontrack.ledger import Machine
 from carbontrack.records import BASES, COMPONENTS, Basis, Component
+from carbontrack.sums import Joules, Sums
 from carbontrack.units import kwh_from
 
 CONTRIBUTES = 0.01

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import FrameType
 from typing import Any, TypeVar, overload
 
 from carbontrack import assembly, config
+from carbontrack.block import Block
 from carbontrack.budget import Budget
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
 from carbontrack.judge import judge_with
-from carbontrack.outcome import outcome_of
+from carbontrack.records import Status
 from carbontrack.settings import Settings
 from carbontrack.span import Span, current_span, innermost
 from carbontrack.tracker import Tracker
@@ -42,7 +44,7 @@ def auto(**settings: object) -> Tracker:
     return DisabledTracker() if loaded.disable else PROCESS.make(loaded)
 
 
-class Track:
+class Track(Block[Span]):
     """What `track(...)` returns: decorate a function with it, or open it with `with`."""
 
     def __init__(
@@ -54,17 +56,21 @@ class Track:
         labels: Mapping[str, Any] | None,
         tracker: Tracker | None,
         settings: Mapping[str, object],
+        place: str,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigError(f"name must be a text of at least one character, not {name!r}")
-        if not 0.0 <= window_s <= 86400.0:
+        if not isinstance(window_s, (int, float)) or not 0.0 <= window_s <= 86400.0:
             raise ConfigError(f"window_s must be 0 to 86400 seconds, not {window_s!r}")
         if tracker is not None and settings:
             raise ConfigError(
                 f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
             )
+        if not isinstance(labels or {}, Mapping):
+            raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r}")
         self._name = name
-        self._window_s = window_s
+        self._place = place
+        self._window_s = float(window_s)
         self._budget = None if budget is None else Budget.of(budget)
         self._labels = dict(labels or {})
         self._tracker = tracker
@@ -77,29 +83,15 @@ class Track:
 
     # -- as a context manager ----------------------------------------------------------------
 
-    def __enter__(self) -> Span:
-        span = self._new_span(self._name or "block")
+    def open(self) -> Span:
+        """Open a span: of its own, or as a child of the one that is open here."""
+        span = self._new_span(self._name or self._place).open()
         self._open.append(span)
-        return span.open()
+        return span
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._innermost_of_mine().close(*outcome_of(error))
-
-    async def __aenter__(self) -> Span:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    def close(self, status: Status = "ok", error: str | None = None) -> None:
+        """Close the span that was opened here last."""
+        self._innermost_of_mine().close(status, error)
 
     def _innermost_of_mine(self) -> Span:
         # The same object may be open several times, in several threads or tasks: take the one of
@@ -171,6 +163,12 @@ class Track:
         return wrapped
 
 
+def _place_of(frame: FrameType) -> str:
+    module = str(frame.f_globals.get("__name__", "__main__"))
+    function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
+    return module if function == "<module>" else f"{module}.{function}"
+
+
 @overload
 def track(name: F, /) -> F: ...
 @overload
@@ -218,6 +216,7 @@ def track(
         labels=labels,
         tracker=tracker,
         settings=settings,
+        place=_place_of(sys._getframe(1)),
     )
     if name is None or isinstance(name, str):
         return make

@@ -8,26 +8,26 @@ difference between two marks in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import repeat
 from operator import add, mul, sub
 from typing import NamedTuple
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.records import Component
+from carbontrack.sums import (
+    NO_GRAMS,
+    NOTHING_SERVED,
+    Grams,
+    Joules,
+    Served,
+    Sums,
+    add_joules,
+    each,
+    merged,
+    sub_joules,
+)
 from carbontrack.units import JOULES_PER_KWH
-
-Joules = tuple[float, ...]
-"""One number for each meter, in the order of the sampler's meters."""
-Grams = tuple[float, float, float]
-"""Best estimate, low and high end of the grid's interval."""
-
-Operation = Callable[[float, float], float]
-Served = Mapping[str, float]
-"""Joules by the source of the intensity they were weighed with; empty where it never changes."""
-
-_NO_GRAMS: Grams = (0.0, 0.0, 0.0)
-_NOTHING_SERVED: Served = {}
 
 
 class Reading(NamedTuple):
@@ -178,13 +178,13 @@ class Account(NamedTuple):
     """
 
     leaf_j: Joules = ()
-    leaf_g: Grams = _NO_GRAMS
+    leaf_g: Grams = NO_GRAMS
     pool_j: Joules = ()
-    pool_g: Grams = _NO_GRAMS
+    pool_g: Grams = NO_GRAMS
     pool_s: float = 0.0
     pool_cpu_s: float = 0.0
-    leaf_served_j: Served = _NOTHING_SERVED
-    pool_served_j: Served = _NOTHING_SERVED
+    leaf_served_j: Served = NOTHING_SERVED
+    pool_served_j: Served = NOTHING_SERVED
 
 
 def credit(account: Account, step: Step, terms: Terms) -> Account:
@@ -247,47 +247,13 @@ class Mark(NamedTuple):
     account: Account
 
 
-class Sums(NamedTuple):
-    """Energy and grams of a span, or of calls, or of several together; they add up."""
-
-    ours_j: Joules = ()
-    grams: Grams = _NO_GRAMS
-    served_j: Served = _NOTHING_SERVED
-
-    def plus(self, other: Sums) -> Sums:
-        """Both together."""
-        if not self.ours_j:
-            return other
-        if not other.ours_j:
-            return self
-        return Sums(
-            add_joules(self.ours_j, other.ours_j),
-            _each(add, self.grams, other.grams),
-            _merged(add, self.served_j, other.served_j),
-        )
-
-    def times(self, factor: int) -> Sums:
-        """So many times as much."""
-        if factor == 1:
-            return self
-        best, low, high = self.grams
-        return Sums(
-            tuple(map(mul, self.ours_j, repeat(factor))),
-            (best * factor, low * factor, high * factor),
-            {source: joules * factor for source, joules in self.served_j.items()},
-        )
-
-
-NOTHING = Sums()
-
-
 def between(start: Mark, end: Mark) -> Sums:
     """What a span got that was an open leaf from `start` to `end`."""
     after, before = end.account, start.account
     return Sums(
         sub_joules(after.leaf_j, before.leaf_j),
-        _each(sub, after.leaf_g, before.leaf_g),
-        _merged(sub, after.leaf_served_j, before.leaf_served_j),
+        each(sub, after.leaf_g, before.leaf_g),
+        merged(sub, after.leaf_served_j, before.leaf_served_j),
     )
 
 
@@ -295,32 +261,6 @@ def pooled_between(before: Account, after: Account) -> Sums:
     """What was set aside for calls between two states of an account."""
     return Sums(
         sub_joules(after.pool_j, before.pool_j),
-        _each(sub, after.pool_g, before.pool_g),
-        _merged(sub, after.pool_served_j, before.pool_served_j),
+        each(sub, after.pool_g, before.pool_g),
+        merged(sub, after.pool_served_j, before.pool_served_j),
     )
-
-
-def _each(operation: Operation, a: Grams, b: Grams) -> Grams:
-    return operation(a[0], b[0]), operation(a[1], b[1]), operation(a[2], b[2])
-
-
-def _merged(operation: Operation, a: Served, b: Served) -> Served:
-    if not a and not b:
-        return a
-    return {source: operation(a.get(source, 0.0), b.get(source, 0.0)) for source in {**a, **b}}
-
-
-def add_joules(a: Joules, b: Joules) -> Joules:
-    """Meter by meter; a meter that one side does not know yet has counted nothing there."""
-    if len(a) == len(b):
-        return tuple(map(add, a, b))
-    if len(a) < len(b):
-        a, b = b, a
-    return tuple(map(add, a, b)) + a[len(b) :]
-
-
-def sub_joules(a: Joules, b: Joules) -> Joules:
-    """Meter by meter, `a` being the later and not the shorter."""
-    if len(a) == len(b):
-        return tuple(map(sub, a, b))
-    return tuple(map(sub, a, b)) + a[len(b) :]

@@ -14,16 +14,9 @@ from typing import NamedTuple, Protocol
 
 from carbontrack.book import Book
 from carbontrack.clock import process_cpu_s
-from carbontrack.ledger import (
-    NOTHING,
-    Account,
-    Joules,
-    Machine,
-    Sums,
-    pooled_between,
-    sub_joules,
-)
+from carbontrack.ledger import Account, Machine, pooled_between
 from carbontrack.sampler import Sampler
+from carbontrack.sums import NOTHING, Joules, Sums, sub_joules
 
 OWN_ROW_S = 1.0
 """A decorated call of this length or longer has a row of its own; shorter ones are summed."""

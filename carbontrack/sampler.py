@@ -9,52 +9,30 @@ nothing is open.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.bank import Bank, Slot
 from carbontrack.book import Book
 from carbontrack.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.errors import ConfigError
+from carbontrack.forking import remember
 from carbontrack.gaps import Gaps
-from carbontrack.ledger import Joules, Machine, Mark, Step, advance, with_fault
+from carbontrack.ledger import Machine, Mark, Step, advance, with_fault
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.powers import Powers
 from carbontrack.records import Component
+from carbontrack.sampler_hooks import CallPool, Watcher
+from carbontrack.sums import Joules
 from carbontrack.ticker import Ticker
 
 SUSPEND_S = 0.5
 """A sleep of the machine shorter than this is noise between two clocks."""
 
 _log = logging.getLogger("carbontrack")
-
-
-class CallPool(Protocol):
-    """What the sampler's tick does for decorated calls; `carbontrack.pool` holds the real one."""
-
-    def tick(self) -> None:
-        """Share out what was set aside since the last time; the sampler's lock is held."""
-        ...
-
-    def write_due_rows(self) -> None:
-        """Write what is due; the sampler's lock is not held."""
-        ...
-
-    def forget_parent(self) -> None:
-        """Begin at zero in a child process."""
-        ...
-
-
-class Watcher(Protocol):
-    """Somebody who does something now and then."""
-
-    def after_tick(self, now_s: float) -> None:
-        """Called after each tick, without the sampler's lock."""
-        ...
 
 
 class Sampler:
@@ -104,7 +82,7 @@ class Sampler:
         self._cpu_s = process_cpu_s()
         self._gaps = Gaps()
         self._begin()
-        _samplers.add(self)
+        remember(self)
 
     def _begin(self) -> None:
         self.lock = threading.RLock()
@@ -292,15 +270,3 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
-
-
-_samplers: weakref.WeakSet[Sampler] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for sampler in list(_samplers):
-        sampler.forget_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

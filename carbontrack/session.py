@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.book import Book
@@ -24,9 +24,10 @@ from carbontrack.figures import (
     quality_figures,
 )
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.ledger import Sums
+from carbontrack.ledger import Machine
 from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler
+from carbontrack.sums import Joules, Sums
 from carbontrack.version import VERSION
 
 if TYPE_CHECKING:
@@ -58,6 +59,22 @@ class Circumstances:
     journal: Journal | None = None
     outputs: tuple[str, ...] = ()
     checkpoint_s: float = 10.0
+
+
+class Ending(NamedTuple):
+    """The end of a span or a window, and what was known then.
+
+    Attributes:
+        course: how it went.
+        ended_at: the wall clock.
+        grid: the grid's intensity; None where nothing is known.
+        powers_w: the last known power of each meter.
+    """
+
+    course: Course
+    ended_at: datetime
+    grid: GridIntensity | None
+    powers_w: Sequence[float | None]
 
 
 class Checkpointed(Protocol):
@@ -149,18 +166,24 @@ class Session:
             ]
         return self._meters
 
-    def figures(
-        self,
-        sums: Sums,
-        course: Course,
-        grid: GridIntensity | None,
-        powers_w: Sequence[float | None],
-    ) -> dict[str, Any]:
+    def ending(self, start: Machine, end: Machine, duration_s: float, machine_j: Joules) -> Ending:
+        """What can only be known at the end of a span or a window, which is now.
+
+        `duration_s` is for how much of the time it was running, `machine_j` what each meter counted
+        for the whole machine meanwhile.
+        """
+        sampler, length_s = self.sampler, end.at_s - start.at_s
+        gap_s = sampler.max_gap_s(start.at_s)
+        course = Course(start, end, length_s, duration_s, machine_j, gap_s)
+        now = sampler.clock.now_utc()
+        return Ending(course, now, self.book.intensity(now), sampler.powers_w())
+
+    def figures(self, sums: Sums, ending: Ending) -> dict[str, Any]:
         """The columns that come from measuring."""
-        meters, attribution = self.meters(), self.book.attribution
-        parts = parts_of(sums, course, meters, powers_w)
+        meters, attribution, course = self.meters(), self.book.attribution, ending.course
+        parts = parts_of(sums, course, meters, ending.powers_w)
         energy = energy_figures(parts, course, attribution, meters)
-        figures = energy | emission_figures(sums, energy, grid, attribution.pue)
+        figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
         return figures | quality_figures(course, meters) | self._constants()
 
     def _constants(self) -> dict[str, Any]:

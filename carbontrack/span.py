@@ -9,39 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
+from carbontrack.block import Block
 from carbontrack.figures import Course
-from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import NOTHING, Joules, Mark, Sums, sub_joules
-from carbontrack.outcome import outcome_of
+from carbontrack.ledger import Mark
 from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status
 from carbontrack.session import Session, rfc3339
-from carbontrack.tree import Node
+from carbontrack.sums import NOTHING, Sums, sub_joules
+from carbontrack.tree import Node, Used
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
 
 
-class Used(NamedTuple):
-    """What a call has used before it became a span.
-
-    Attributes:
-        sums: its energy and grams.
-        machine_j: what each meter counted for the whole machine while it ran.
-        ran_s: how long it ran.
-        began_ago_s: how long ago it began.
-    """
-
-    sums: Sums
-    machine_j: Joules
-    ran_s: float
-    began_ago_s: float
-
-
-class Span:
+class Span(Block["Span"]):
     """A named window of time whose energy and emissions are counted.
 
     Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
@@ -72,7 +55,6 @@ class Span:
         self._start: Mark | None = None
         self._node: Node | None = None
         self._end: Mark | None = None
-        self._sums = NOTHING
         self._absorb: Callable[[Span], None] | None = None
         self.judge: Callable[[Record], Record] | None = None
         """Called with the finished record before anybody sees it; a budget sits here."""
@@ -113,7 +95,7 @@ class Span:
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self._record is None and self._end is not None:
-            record = self._make_record(self._sums, self._outcome)
+            record = self._make_record(self._got(self._end), self._outcome)
             self._record = record if self.judge is None else self.judge(record)
         return self._record
 
@@ -130,8 +112,10 @@ class Span:
         with self._session.sampler.lock:
             mark = self._session.sampler.mark(self._session.book)
             self._seal(mark)
-            sums = self._node.total(mark) if self._node is not None else self._sums
-            return self._make_record(sums, ("ok", None))
+            return self._make_record(self._got(mark), ("ok", None))
+
+    def _got(self, mark: Mark) -> Sums:
+        return self._node.total(mark) if self._node is not None else NOTHING
 
     def open(self) -> Span:
         """Begin to count. A second call does nothing."""
@@ -165,18 +149,16 @@ class Span:
         if not self.is_open:
             return
         with sampler.lock:
-            node = self._node
-            if node is None:
+            if self._node is None or self._end is not None:
                 return
             self._end = mark = sampler.mark(self._session.book)
-            self._sums = node.leave(mark)
+            self._node.leave(mark)
             sampler.release(self._session.book)
             self._seal(mark)
-            self._node = None
         self._outcome = (status, error)
         if current.get() is self:
             current.set(self._before)
-        short = self._absorb is not None and self._course.duration_s < OWN_ROW_S
+        short = self._absorb is not None and self._ending.course.duration_s < OWN_ROW_S
         written = written and not short
         self._session.span_closed(self, is_root=self._parent is None, written=written)
         if short and self._absorb is not None:
@@ -212,8 +194,7 @@ class Span:
         )
         self._start = Mark(begun, now.account)
         self._epoch, self._absorb = sampler.epoch, absorb
-        self._node = Node(sampler, None, now)
-        self._node.start_with(used.sums)
+        self._node = Node(sampler, None, now, used.sums)
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
 
@@ -229,29 +210,8 @@ class Span:
 
     def measured(self) -> tuple[Sums, Course, bool]:
         """What a finished span got, how it went, and whether it failed."""
-        return self._sums, self._course, self._outcome[0] != "ok"
-
-    def __enter__(self) -> Span:
-        return self.open()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(*outcome_of(error))
-
-    async def __aenter__(self) -> Span:
-        return self.open()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(*outcome_of(error))
+        assert self._end is not None
+        return self._got(self._end), self._ending.course, self._outcome[0] != "ok"
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
@@ -283,21 +243,16 @@ class Span:
 
     def _seal(self, mark: Mark) -> None:
         """Keep what can only be known now; the rest of the record can wait until it is wanted."""
-        session, sampler = self._session, self._session.sampler
         assert self._start is not None
-        start, end = self._start.machine, mark.machine
-        length_s = end.at_s - start.at_s
-        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), length_s
-        if self._node is not None and self._node.paused_s:
-            machine_j = sub_joules(machine_j, self._node.paused_j)
-            ran_s -= self._node.paused_s
-        self._course = Course(start, end, length_s, ran_s, machine_j, sampler.max_gap_s(start.at_s))
-        self._ended_at: datetime = sampler.clock.now_utc()
-        self._grid: GridIntensity | None = session.book.intensity(self._ended_at)
-        self._powers_w = sampler.powers_w()
+        start, end, node = self._start.machine, mark.machine, self._node
+        machine_j, length_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
+        ran_s = length_s
+        if node is not None and node.paused_s:
+            machine_j, ran_s = sub_joules(machine_j, node.paused_j), length_s - node.paused_s
+        self._ending = self._session.ending(start, end, ran_s, machine_j)
 
     def _make_record(self, sums: Sums, outcome: tuple[Status, str | None]) -> Record:
-        session, course = self._session, self._course
+        session, ending = self._session, self._ending
         return Record(
             record_id=self.record_id or "",
             run_id=session.run_id,
@@ -307,9 +262,9 @@ class Span:
             status=outcome[0],
             error=outcome[1],
             started_at=rfc3339(self._started_at),
-            ended_at=rfc3339(self._ended_at),
-            duration_s=course.duration_s,
-            **session.figures(sums, course, self._grid, self._powers_w),
+            ended_at=rfc3339(ending.ended_at),
+            duration_s=ending.course.duration_s,
+            **session.figures(sums, ending),
         )
 
 

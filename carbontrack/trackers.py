@@ -11,6 +11,7 @@ import threading
 import weakref
 
 from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
+from carbontrack.forking import remember
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
 from carbontrack.settings import Settings
@@ -26,6 +27,7 @@ class Trackers:
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
+        remember(self)
 
     def get(self, settings: Settings) -> Tracker:
         """The process's tracker for these settings, made at the first asking.
@@ -68,5 +70,5 @@ class Trackers:
         self._samplers.clear()
 
     def forget_parent(self) -> None:
-        """In a child process after a fork: a lock that another thread held would never be free."""
+        """Take a new lock: one that another thread held at the fork would never be free."""
         self._lock = threading.RLock()

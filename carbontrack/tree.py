@@ -1,96 +1,97 @@
-"""The tree of open spans: who is a leaf, since when, and whose sums go where.
+"""The tree of open spans: who is a leaf, and how much of what a leaf gets belongs to whom.
 
-What a node got is its own time as a leaf plus what its children got. A node that is left before its
-children hands them to the node around it, and keeps what they had used until then.
+Every open leaf gets the same at each instant (see `carbontrack.ledger`), so a span gets that many
+times as much as it has leaves below it; a span without children is a leaf itself. Only a change of
+that number needs arithmetic: a child that opens in a leaf takes its place, and nothing changes.
 """
 
 from __future__ import annotations
 
-from carbontrack.ledger import NOTHING, Joules, Mark, Sums, add_joules, between, sub_joules
+from typing import NamedTuple
+
+from carbontrack.ledger import Mark, between
 from carbontrack.sampler import Sampler
+from carbontrack.sums import NOTHING, Joules, Sums, add_joules, sub_joules
+
+
+class Used(NamedTuple):
+    """What a call has used before it became a span.
+
+    Attributes:
+        sums: its energy and grams.
+        machine_j: what each meter counted for the whole machine while it ran.
+        ran_s: how long it ran.
+        began_ago_s: how long ago it began.
+    """
+
+    sums: Sums
+    machine_j: Joules
+    ran_s: float
+    began_ago_s: float
 
 
 class Node:
-    """One open span's place in the tree. Everything here happens with the sampler's lock held."""
+    """One span's place in the tree. Everything here happens with the sampler's lock held."""
 
     __slots__ = (
-        "_around",
-        "_children",
-        "_from_children",
-        "_leaf_since",
-        "_own",
-        "_passed_up",
-        "_paused",
-        "_sampler",
-        "paused_j",
-        "paused_s",
-    )
+        "_around", "_children", "_leaves", "_paused", "_sampler", "_since", "_sums",
+        "paused_j", "paused_s",
+    )  # fmt: skip
 
-    def __init__(self, sampler: Sampler, around: Node | None, mark: Mark) -> None:
+    def __init__(
+        self, sampler: Sampler, around: Node | None, mark: Mark, sums: Sums = NOTHING
+    ) -> None:
         self._sampler = sampler
         self._around = around
         self._children: set[Node] = set()
-        self._own = self._from_children = self._passed_up = NOTHING
-        self._leaf_since: Mark | None = None
+        self._sums = sums
+        self._since = mark
+        self._leaves = 1
         self._paused: Mark | None = None
         self.paused_s = 0.0
         self.paused_j: Joules = ()
-        if around is not None:
-            if not around._children:
-                around._stop_being_leaf(mark)
-            around._children.add(self)
-        self._be_leaf(mark)
+        if around is None:
+            sampler.leaves += 1
+            return
+        if around._children or around._paused is not None:
+            around._grow(1, mark)
+        around._children.add(self)
 
-    def start_with(self, sums: Sums) -> None:
-        """Count from what has been used before there was a node."""
-        self._own = sums
-
-    def leave(self, mark: Mark) -> Sums:
-        """The span ends; returns what it got."""
+    def leave(self, mark: Mark) -> None:
+        """The span ends; children that outlive it go to the one around it."""
         self._end_pause(mark)
-        self._stop_being_leaf(mark)
         around = self._around
-        for child in self._children:
-            # What it has used so far is ours, the rest belongs further up.
-            so_far = child.total(mark)
-            self._from_children = self._from_children.plus(so_far.minus(child._passed_up))
-            child._passed_up = so_far
-            child._around = around
-            if around is not None:
-                around._children.add(child)
-        self._children.clear()
-        total = self._own.plus(self._from_children)
         if around is not None:
-            around._child_left(self, total, mark)
-        return total
-
-    def _child_left(self, child: Node, total: Sums, mark: Mark) -> None:
-        self._from_children = self._from_children.plus(total.minus(child._passed_up))
-        self._children.discard(child)
-        if not self._children and self._paused is None:
-            self._be_leaf(mark)
+            around._children.discard(self)
+            around._children |= self._children
+            becomes_leaf = not around._children and around._paused is None
+            change = becomes_leaf - (0 if self._children else self._leaves)
+            if change:
+                around._grow(change, mark)
+        elif not self._children:
+            self._sampler.leaves -= self._leaves
+        for child in self._children:
+            child._around = around
 
     def total(self, mark: Mark) -> Sums:
-        """What it has got so far, children included."""
-        total = self._own.plus(self._from_children)
-        if self._leaf_since is not None:
-            total = total.plus(between(self._leaf_since, mark))
-        for child in self._children:
-            total = total.plus(child.total(mark).minus(child._passed_up))
-        return total
+        """What the span has got by `mark`, or got by its end, if `mark` is that."""
+        if not self._leaves:
+            return self._sums
+        return self._sums.plus(between(self._since, mark).times(self._leaves))
 
     def pause(self, mark: Mark) -> None:
         """The body of a generator is suspended: what its consumer does meanwhile is not ours."""
         if self._paused is None:
             self._paused = mark
-            self._stop_being_leaf(mark)
+            if not self._children:
+                self._grow(-1, mark)
 
     def resume(self, mark: Mark) -> None:
         """The body goes on."""
         if self._paused is not None:
             self._end_pause(mark)
             if not self._children:
-                self._be_leaf(mark)
+                self._grow(1, mark)
 
     def _end_pause(self, mark: Mark) -> None:
         if self._paused is not None:
@@ -99,12 +100,12 @@ class Node:
             self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
             self._paused = None
 
-    def _be_leaf(self, mark: Mark) -> None:
-        self._leaf_since = mark
-        self._sampler.leaves += 1
-
-    def _stop_being_leaf(self, mark: Mark) -> None:
-        if self._leaf_since is not None:
-            self._own = self._own.plus(between(self._leaf_since, mark))
-            self._leaf_since = None
-            self._sampler.leaves -= 1
+    def _grow(self, leaves: int, mark: Mark) -> None:
+        """So many leaves more, or fewer, below this node and all around it."""
+        self._sampler.leaves += leaves
+        node: Node | None = self
+        while node is not None:
+            node._sums = node.total(mark)
+            node._since = mark
+            node._leaves += leaves
+            node = node._around

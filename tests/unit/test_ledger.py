@@ -7,21 +7,18 @@ import pytest
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.ledger import (
-    NOTHING,
     Account,
     Machine,
     Mark,
     Reading,
     Step,
-    Sums,
     Terms,
-    add_joules,
     advance,
     between,
     credit,
-    sub_joules,
     with_fault,
 )
+from carbontrack.sums import NOTHING, Sums, add_joules, sub_joules
 
 FRANCE = GridIntensity("FR", 50.0, 40.0, 80.0, "a table", 2024, "lifecycle")
 
@@ -166,12 +163,13 @@ def test_between_is_additive_over_any_cut():
     assert parts.grams == pytest.approx(whole.grams)
 
 
-def test_sums_add_and_subtract():
-    """Nothing is neutral; a part taken out leaves the rest."""
+def test_sums_add_up_and_multiply():
+    """Nothing is neutral; twice as much is the same as both together."""
     a, b = Sums((3.0, 1.0), (1.0, 1.0, 1.0)), Sums((1.0, 1.0), (0.5, 0.5, 0.5))
     assert a.plus(NOTHING) == a == NOTHING.plus(a)
-    assert a.plus(b).minus(b) == a
-    assert a.minus(NOTHING) == a
+    assert a.plus(b) == Sums((4.0, 2.0), (1.5, 1.5, 1.5))
+    assert a.times(2) == a.plus(a)
+    assert a.times(1) is a
 
 
 def test_joules_of_different_width_line_up_from_the_left():
