@@ -30,6 +30,10 @@ looks for 25 of each 100 ms on some boards; following that study's protocol leav
 ignoring it far more. Twice its figure is taken, since a running program cannot follow it."""
 POWER_PERIOD_S = 0.1
 """Power is read once per sensor period, so that every window it shows is seen."""
+CHECK_EVERY_S = 5.0
+"""The counter is compared with the integrated power this often: seldom enough to cost nothing."""
+CHECKS_NEEDED = 24
+"""Fewer samples of the power, each of 25 ms or more, say too little about two minutes."""
 _POWER_INSTANT = 186
 """NVML_FI_DEV_POWER_INSTANT; nvmlDeviceGetPowerUsage is a mean over 1 s on most new boards."""
 
@@ -37,13 +41,14 @@ _POWER_INSTANT = 186
 class GpuEnergy:
     """The energy counter of one board, in millijoules since the driver was loaded.
 
-    A smaller value is a reloaded driver, never a wrap: 64 bits of millijoules last for ever.
+    A smaller value is a reloaded driver, never a wrap: 64 bits of millijoules last for ever. The
+    board's power is integrated beside it; where the two disagree by more than the interval, the
+    interval becomes as wide as their disagreement.
     """
 
     component: Component = "gpu"
     basis: Basis = "measured"
     resolution_s = RESOLUTION_S
-    relative_uncertainty = RELATIVE_UNCERTAINTY
     max_period_s: float | None = None
 
     def __init__(self, driver: Driver, uuid: str) -> None:
@@ -53,12 +58,24 @@ class GpuEnergy:
         self._counter = Counter(None, self._device.cap_w(), refresh_s=2 * RESOLUTION_S)
         self._read_at_s = float("-inf")
         self._nominal_w: float | None = None
+        self._power = Gauge(self._device.cap_w())
+        self._checks = 0
+        self._checked_at_s = float("-inf")
+        self._counted_before_j = 0.0
         driver.add(self._device)
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
         """Reloads of the driver and impossible steps."""
         return self._counter.fault_counts
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """The published one, or the disagreement of counter and power over at least two minutes."""
+        counted_j = self._counter.total_j - self._counted_before_j
+        if self._checks < CHECKS_NEEDED or counted_j <= 0.0:
+            return RELATIVE_UNCERTAINTY
+        return min(1.0, max(RELATIVE_UNCERTAINTY, abs(self._power.total_j / counted_j - 1.0)))
 
     @property
     def nominal_w(self) -> float | None:
@@ -76,7 +93,24 @@ class GpuEnergy:
             return self._counter.total_j
         total_j = self._counter.advance(self._device.read(now_s), now_s)
         self._read_at_s = now_s
+        if now_s - self._checked_at_s >= CHECK_EVERY_S:
+            self._compare(now_s)
         return total_j
+
+    def _compare(self, now_s: float) -> None:
+        self._checked_at_s = now_s
+        try:
+            watts = self._device.ask(power_w)
+            self._power.advance(watts, now_s)
+        except MeterError:
+            return
+        self._checks += 1
+        if self._checks == 1 or self._power.fault_counts:
+            # begin, after a pause again: from here on both see the same time
+            self._power = Gauge(self._power.cap_w)
+            self._power.advance(watts, now_s)
+            self._counted_before_j = self._counter.total_j
+            self._checks = 1
 
     def close(self) -> None:
         """Let go of the driver."""
