@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.clock import Clock, SystemClock
-from carbontrack.forks import follow
+from carbontrack.forking import remember
 from carbontrack.journal_file import DRAFT_SUFFIX, SIZE_LIMIT, SUFFIX, JournalFile, Key
 from carbontrack.notices import Notices
 from carbontrack.records import COLUMNS, Record
@@ -66,7 +66,7 @@ class Journal:
         self._procfs = procfs
         self._notices = Notices(self._clock)
         self._by_process: dict[int, _Own] = {}
-        follow(self)
+        remember(self)
 
     def checkpoint(self, record: Record, outputs: Sequence[str]) -> bool:
         """Keep what an open run has used so far, in place of its last checkpoint.
@@ -104,7 +104,7 @@ class Journal:
             if file is not None:
                 _quietly(file.close)
 
-    def after_fork_in_child(self) -> None:
+    def forget_parent(self) -> None:
         """Close what was inherited: the parent's lock would otherwise outlive the parent."""
         self._own()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.forks import follow
+from carbontrack.forking import remember
 from carbontrack.journal import Journal, orphans
 from carbontrack.records import Record
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
@@ -79,7 +79,7 @@ class HttpSink(PatientSink[Record]):
         self._owns_journal = journal is None
         self._journal = journal or Journal(default_state_dir(), self._clock)
         self._by_process: dict[int, _Here] = {}
-        follow(self)
+        remember(self)
 
     @property
     def address(self) -> str:
@@ -125,7 +125,7 @@ class HttpSink(PatientSink[Record]):
             if self._owns_journal and (thread is None or not thread.is_alive()):
                 self._journal.close()
 
-    def after_fork_in_child(self) -> None:
+    def forget_parent(self) -> None:
         """Let go of the journals that the parent holds."""
         self._here()
 

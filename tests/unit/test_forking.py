@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from carbontrack.forks import follow
+from carbontrack.forking import remember
 
 
 class Counting:
@@ -16,9 +16,9 @@ class Counting:
 
     def __init__(self) -> None:
         self.forks = 0
-        follow(self)
+        remember(self)
 
-    def after_fork_in_child(self) -> None:
+    def forget_parent(self) -> None:
         self.forks += 1
 
 
