@@ -144,12 +144,23 @@ def _partial_sums(frame: pd.DataFrame, key: Any) -> Iterator[tuple[Any, pd.DataF
     parts["runs"] = 1.0
     parts["known_runs"] = frame["energy_kwh"].notna().astype("float64")
     kinds = [frame[name].cat.codes.rename(name) for name in _KIND_COLUMNS]
+    kinds.append(_boards(frame).rename("boards"))
     summed = parts.groupby([key.rename("key"), *kinds], observed=True, sort=False)
     small = summed.sum(min_count=1).reset_index()
     for name in _KIND_COLUMNS:
         texts = [*frame[name].cat.categories, None]
         small[name] = [texts[code] for code in small[name]]
     yield from small.groupby("key", observed=True, sort=False)
+
+
+def _boards(frame: pd.DataFrame) -> Any:
+    """A number for the host whose GPUs were measured, -1 where none were.
+
+    A GPU's sensor has a gain that is fixed for the board and differs between boards (Yang, Adámek,
+    Armour, SC'24), so measured GPUs err together on one host and apart on different ones.
+    """
+    measured = frame["gpu_basis"] == "measured"
+    return frame["host_id"].cat.codes.where(measured, -1)
 
 
 def _split_widths(frame: pd.DataFrame) -> Iterator[tuple[str, Any]]:
@@ -238,11 +249,12 @@ def _emission_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | Non
 
 
 def _combined(parts: pd.DataFrame, side: str, unit: str) -> float:
-    """Linear within a component of one basis, in quadrature across them."""
+    """Linear within a component of one basis, for measured GPUs of one host; else in quadrature."""
     squares = 0.0
     for name in COMPONENTS:
         basis = parts["basis" if name == "other" else f"{name}_basis"]
-        by_kind = parts[f"{name}_{side}_{unit}"].fillna(0.0).groupby(basis, dropna=False).sum()
+        kinds = [basis, parts["boards"]] if name == "gpu" else [basis]
+        by_kind = parts[f"{name}_{side}_{unit}"].fillna(0.0).groupby(kinds, dropna=False).sum()
         squares += float((by_kind**2).sum())
     return sqrt(squares)
 

@@ -38,6 +38,7 @@ def a_run(number: int, rng: random.Random) -> Record:
     return a_record(
         number,
         name=f"job {number % 4}",
+        host_id=(None, "left", "right")[number % 7 % 3],
         started_at=f"2026-09-{1 + number % 9:02d}T12:00:00Z",
         duration_s=rng.uniform(1, 100),
         **{f"{c}_kwh": kwh.get(c) for c in ("cpu", "gpu", "ram")},
@@ -68,7 +69,7 @@ def summed(tmp_path: Path, records: Sequence[Record], by: str | None = None) -> 
 
 def by_the_rule(records: Sequence[Record], unit: str) -> tuple[float, float, float]:
     """The rule of docs/explanation/adding-up-intervals.md, as it is written there."""
-    widths: dict[tuple[str, str, str | None], float] = {}
+    widths: dict[tuple[str, str, str | None, str | None], float] = {}
     for record in records:
         weights = {
             c: getattr(record, f"{c}_kwh") * USUAL_UNCERTAINTY[c][getattr(record, f"{c}_basis")]
@@ -81,10 +82,12 @@ def by_the_rule(records: Sequence[Record], unit: str) -> tuple[float, float, flo
         for c, weight in weights.items():
             share = weight / math.hypot(*weights.values())
             for side, width in (("below", below), ("above", above)):
-                kind = (side, c, getattr(record, f"{c}_basis"))
+                basis = getattr(record, f"{c}_basis")
+                board = record.host_id if (c, basis) == ("gpu", "measured") else None
+                kind = (side, c, basis, board)
                 widths[kind] = widths.get(kind, 0.0) + width * share
     below, above = (
-        math.hypot(*(w for (s, _, _), w in widths.items() if s == side))
+        math.hypot(*(w for (s, _, _, _), w in widths.items() if s == side))
         for side in ("below", "above")
     )
     if unit == "kwh":
@@ -193,8 +196,7 @@ def test_groups_are_ordered_and_complete(tmp_path: Path) -> None:
         else:
             grams = [g.emissions_g for g in groups]
             assert grams == sorted(grams, reverse=True)
-    (unknown_host,) = summed(tmp_path, records, "host")
-    assert unknown_host.key is None
+    assert {g.key for g in summed(tmp_path, records, "host")} == {None, "left", "right"}
 
 
 @pytest.mark.parametrize("by", ["nmae", "label:", "week"])
