@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +12,8 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Account, Step, Terms, credit
 from carbontrack.records import Component
 from carbontrack.sums import Joules
+
+_log = logging.getLogger("carbontrack")
 
 SHARE_WINDOW_S: Final = 0.2
 """The shortest time over which a share of CPU time is taken. The machine's count moves in steps of
@@ -27,7 +30,7 @@ class ShareWindow:
 
     def __init__(self, attribution: Attribution, reader: UsageReader, now_s: float) -> None:
         self._attribution = attribution
-        self._reader = reader
+        self.reader = reader
         self._before = self._middle = self._last = reader.read(now_s)
         # Until the counts have said anything all of it is ours: the upper end, never nothing.
         self._shares = WHOLE
@@ -42,7 +45,7 @@ class ShareWindow:
         """The share of each component now."""
         if self._known and now_s - self._last.at_s < USAGE_PERIOD_S:
             return self._shares
-        usage = self._last = self._reader.read(now_s)
+        usage = self._last = self.reader.read(now_s)
         if usage.at_s - self._middle.at_s >= SHARE_WINDOW_S:
             self._before, self._middle = self._middle, usage
         new = self._attribution.shares(self._before, usage)
@@ -73,14 +76,22 @@ class Book:
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
         """The first span opens: from here on this book takes its part."""
-        if usage is not None and (self._window is None or now_s - self._window.at_s > STALE_S):
+        window = self._window
+        # A reader of another process is what a fork has left behind.
+        if usage is not None and not (
+            window and window.reader is usage and now_s - window.at_s <= STALE_S
+        ):
             self._window = ShareWindow(self.attribution, usage, now_s)
         self.intensity(when)
 
     def intensity(self, when: datetime) -> GridIntensity | None:
         """The grid's intensity at `when`; None where nothing is known."""
         if self._grid is not None and (self._changes or self._intensity is None):
-            self._intensity = self._grid.at(when)
+            try:
+                self._intensity = self._grid.at(when)
+            except Exception:
+                # A source of someone else's making; what it said last holds on.
+                _log.exception("the carbon intensity could not be had")
         return self._intensity
 
     def take(self, step: Step, when: datetime | None) -> None:

@@ -64,10 +64,11 @@ class CallSite:
         self._claimed = NO_CLAIM
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
-        self.pool.sites.add(self)
         self.now_s = session.sampler.clock.monotonic_s
-        session.windows.add(self)
-        session.at_close.append(self.close)
+        with self.sampler.lock:  # the sampler's thread goes through both sets
+            self.pool.sites.add(self)
+            session.windows.add(self)
+            session.at_close.append(self.close)
 
     @property
     def book(self) -> Book:

@@ -16,10 +16,17 @@ def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
         return "ok", None
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "ok", None
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:_ERROR_LENGTH]
+    text = " ".join(f"{type(error).__name__}: {_message(error)}".split())[:_ERROR_LENGTH]
     if isinstance(error, KeyboardInterrupt) or _is_cancelled(error):
         return "interrupted", text
     return "error", text
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -141,7 +141,9 @@ class Pool:
     def write_due_rows(self) -> None:
         """Write the rows whose windows are over; the sampler's lock is not held."""
         now_s = self._sampler.machine.at_s
-        for site in list(self.sites):
+        with self._sampler.lock:
+            sites = list(self.sites)
+        for site in sites:
             site.write_row_if_due(now_s)
 
     def forget_parent(self) -> None:

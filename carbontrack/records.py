@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
 
+from carbontrack.errors import ConfigError
+
 SCHEMA = 1
 
 Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
@@ -181,6 +183,17 @@ _CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in field
     "labels": _labels
 }
 _REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
+
+
+def checked_name(name: object) -> str:
+    """The name, where it can be one.
+
+    Raises:
+        ConfigError: it is no text, or an empty one.
+    """
+    if isinstance(name, str) and name:
+        return name
+    raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
 
 
 class Sink(Protocol):

@@ -225,18 +225,24 @@ class Sampler:
         try:
             with self.lock:
                 self.sample()
-                for code, times in self._bank.heal(self._machine.at_s).items():
-                    self._machine = with_fault(self._machine, code, times)
-                pool = self.pool
+                self._heal()
+                pool, watchers = self.pool, list(self.watchers)
                 if pool is not None:
                     pool.tick()
             if pool is not None:
                 pool.write_due_rows()
-            for watcher in list(self.watchers):
+            for watcher in watchers:
                 watcher.after_tick(self._machine.at_s)
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
+
+    def _heal(self) -> None:
+        faults = self._bank.heal(self._machine.at_s)
+        for code, times in faults.items():
+            self._machine = with_fault(self._machine, code, times)
+        if faults:
+            self.sample()  # what stands in counts from now on, not from the next tick
 
     def attach(self, pool: CallPool) -> None:
         """Let decorated calls be settled at every tick."""

@@ -6,6 +6,7 @@ so nested and overlapping spans add up to what the process used, and no joule is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -15,10 +16,12 @@ from carbontrack.block import Block
 from carbontrack.figures import Course
 from carbontrack.ledger import Mark
 from carbontrack.pool import OWN_ROW_S
-from carbontrack.records import Record, Status
+from carbontrack.records import Record, Status, checked_name
 from carbontrack.session import Session, rfc3339
 from carbontrack.sums import NOTHING, Sums, sub_joules
 from carbontrack.tree import Node, Used
+
+_log = logging.getLogger("carbontrack")
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span of this context, open or not; a decorated call may stand in its place."""
@@ -44,7 +47,7 @@ class Span(Block["Span"]):
         labels: Mapping[str, Any] | None = None,
         parent: Span | None = None,
     ) -> None:
-        self.name = name
+        self.name = checked_name(name)
         self.labels: Mapping[str, Any] = dict(labels or {})
         self.record_id: str | None = None
         self._session = session
@@ -105,14 +108,16 @@ class Span(Block["Span"]):
         Raises:
             RuntimeError: the span has not been opened.
         """
-        if self.record is not None:
-            return self.record
         if self._start is None:
             raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
         with self._session.sampler.lock:
-            mark = self._session.sampler.mark(self._session.book)
-            self._seal(mark)
-            return self._make_record(self._got(mark), ("ok", None))
+            if self._end is None:  # another thread may just have closed it
+                mark = self._session.sampler.mark(self._session.book)
+                self._seal(mark)
+                return self._make_record(self._got(mark), ("ok", None))
+        record = self.record
+        assert record is not None
+        return record
 
     def _got(self, mark: Mark) -> Sums:
         return self._node.total(mark) if self._node is not None else NOTHING
@@ -128,7 +133,7 @@ class Span(Block["Span"]):
             self._epoch = sampler.epoch
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
         self._register(sampler.clock.now_utc(), at_once=True)
-        self._before = current.get()
+        self._before = _not_closed(current.get())
         current.set(self)
         return self
 
@@ -138,7 +143,10 @@ class Span(Block["Span"]):
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting; a root is then written. A second call does nothing."""
-        self._finish(status, error, written=True)
+        try:
+            self._finish(status, error, written=True)
+        except Exception:
+            _log.exception("the end of span %r could not be counted", self.name)
 
     def discard(self) -> None:
         """Stop counting and write nothing: what was to be measured did not come about."""
@@ -151,13 +159,14 @@ class Span(Block["Span"]):
         with sampler.lock:
             if self._node is None or self._end is not None:
                 return
-            self._end = mark = sampler.mark(self._session.book)
+            mark = sampler.mark(self._session.book)
             self._node.leave(mark)
             sampler.release(self._session.book)
             self._seal(mark)
-        self._outcome = (status, error)
+            self._outcome = (status, error)
+            self._end = mark  # last of all: from now on any thread may have the record made
         if current.get() is self:
-            current.set(self._before)
+            current.set(_not_closed(self._before))
         short = self._absorb is not None and self._ending.course.duration_s < OWN_ROW_S
         written = written and not short
         self._session.span_closed(self, is_root=self._parent is None, written=written)
@@ -266,6 +275,14 @@ class Span(Block["Span"]):
             duration_s=ending.course.duration_s,
             **session.figures(sums, ending),
         )
+
+
+def _not_closed(around: Any) -> Any:
+    # A span that was closed in another context stays behind in this one; to hold on to it would
+    # make a chain of all spans that were ever opened here.
+    while isinstance(around, Span) and around._end is not None:
+        around = around._before
+    return around
 
 
 def innermost() -> Span | None:

@@ -86,16 +86,12 @@ class Tracker:
         Raises:
             ConfigError: the name is no text, or the tracker has been closed.
         """
-        if not isinstance(name, str) or not name:
-            raise ConfigError(
-                f"a span's name must be a text of at least one character, not {name!r}"
-            )
         if self._session.closed:
             raise ConfigError("this tracker has been closed; make a new one")
         return Span(self._session, name, labels=labels)
 
     def close(self) -> None:
-        """End: open roots are written as interrupted, sinks are closed. A second call does nothing."""
+        """End: open roots are written as interrupted, sinks are closed; only once."""
         self._session.close()
         if self._owns_sampler:
             self._session.sampler.close()

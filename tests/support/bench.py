@@ -1,4 +1,4 @@
-"""A tracker on a table: a clock that a test turns, meters whose power it decides, a sink it reads."""
+"""A tracker on a table: a clock and meters that a test turns by hand, a sink it reads."""
 
 from __future__ import annotations
 
