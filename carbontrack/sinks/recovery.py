@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
+from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import CarbontrackError
 from carbontrack.journal import RUN, SEND, orphans, record_in, sparse
 from carbontrack.journal_file import JournalFile, Key
+from carbontrack.notices import LOGGER
 from carbontrack.records import Record, Sink
 from carbontrack.sinks.choose import is_url, sink_for
 
 OpenSink = Callable[[str], Sink]
+PATIENCE_S = 7 * 86_400.0
+"""How long an output that cannot be written is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +35,42 @@ class Recovered:
     trouble: str | None = None
 
 
-def recover(state_dir: Path, *, open_sink: OpenSink = sink_for) -> list[Recovered]:
+def pick_up(state_dir: Path) -> None:
+    """Recover what is there at the start of a run; says it in the log and never raises."""
+    try:
+        found = recover(state_dir)
+    except Exception as error:
+        LOGGER.warning("what killed runs left could not be looked at: %r", error)
+        return
+    for recovered in found:
+        LOGGER.info(
+            "recovered %r, which was killed after %s, for %s: %s",
+            recovered.record.name,
+            recovered.record.ended_at,
+            _named(recovered.output),
+            recovered.trouble or "done",
+        )
+
+
+def recover(
+    state_dir: Path, *, open_sink: OpenSink = sink_for, clock: Clock | None = None
+) -> list[Recovered]:
     """Write what killed processes left to the outputs that they had; never raises for a file.
 
     Runs that still live are left alone. However many processes call this at once, each record is
-    written by one of them.
+    written by one of them. What cannot be written is tried again the next time, and set aside in
+    a dead-letter file after a week.
     """
     found: list[Recovered] = []
-    for file in orphans(state_dir):
+    now = (clock or SystemClock()).now_utc()
+    for file in orphans(state_dir, clock):
         try:
+            untouched_s = now.timestamp() - file.path.stat().st_mtime
+            was_tried = not file.keys(RUN)
             found += _ended_runs(file)
             found += _written(file, open_sink)
+            if was_tried and untouched_s > PATIENCE_S:
+                _give_up(file, state_dir, now)
         except OSError as error:
             found += _untouched(file, error)
         finally:
@@ -78,6 +108,25 @@ def _written(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
         else:
             file.drop([key])
             yield Recovered(record, key[1])
+
+
+def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
+    """Set aside what no file has taken for a week, such as that of a directory long deleted."""
+    from carbontrack.sinks.dead_letters import set_aside
+    from carbontrack.sinks.post import Outcome
+
+    for key in file.keys(SEND):
+        record = None if is_url(key[1]) else record_in(file, key)
+        if record is not None:
+            reason = f"{key[1]} could not be written for a week"
+            set_aside(state_dir, key[1], [record], Outcome("refused", reason), now=now)
+            file.drop([key])
+
+
+def _named(output: str | None) -> str:
+    if output is None:
+        return "no output"
+    return "its server" if is_url(output) else output
 
 
 def _untouched(file: JournalFile, error: OSError) -> Iterator[Recovered]:

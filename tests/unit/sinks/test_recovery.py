@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
+
+import pytest
 
 from carbontrack.journal import SEND, Journal, orphans
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.recovery import Recovered, recover
+from carbontrack.sinks.recovery import Recovered, pick_up, recover
+from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
 
 URL = "https://carbon.example/records"
@@ -95,3 +99,52 @@ def test_without_a_state_directory_there_is_nothing_to_do(tmp_path: Path) -> Non
     """The first run on a machine finds nothing, and makes nothing."""
     assert recover(tmp_path / "absent") == []
     assert not (tmp_path / "absent").exists()
+
+
+def test_what_cannot_be_written_for_a_week_is_set_aside(tmp_path: Path) -> None:
+    """The output of a deleted project is not tried for ever; its record is in a dead letter."""
+    place = tmp_path / "deleted" / "runs.csv"
+    clock = FakeClock(now=datetime.now(timezone.utc))
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1), [str(place), URL])
+    journal.close()
+    first = recover(tmp_path / "state", clock=clock)
+    clock.advance(6 * 86_400.0)
+    second = recover(tmp_path / "state", clock=clock)
+    clock.advance(2 * 86_400.0)
+    third = recover(tmp_path / "state", clock=clock)
+    (letter,) = (tmp_path / "state" / "dead-letter").iterdir()
+
+    assert [len(first), len(second), len(third)] == [2, 1, 1]
+    assert recover(tmp_path / "state", clock=clock) == []
+    assert "could not be written for a week" in letter.read_text()
+    (file,) = orphans(tmp_path / "state")
+    assert file.keys(SEND) == [(SEND, URL, a_record(1).record_id)]
+
+
+def test_a_start_picks_up_without_raising(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the start of a run, what is found is in the log, and trouble is nobody's exception."""
+    caplog.set_level("INFO", "carbontrack")
+    journal = left_behind(tmp_path / "state")
+    journal.checkpoint(a_record(1), [str(tmp_path / "runs.csv"), f"{URL}?key=hunter2"])
+    journal.checkpoint(a_record(2), [str(tmp_path / "absent" / "runs.csv")])
+    journal.checkpoint(a_record(3), [])
+    journal.close()
+    pick_up(tmp_path / "state")
+
+    assert len(list(iter_records(tmp_path / "runs.csv"))) == 1
+    assert len(caplog.records) == 4
+    assert "does not exist" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_a_broken_state_directory_does_not_stop_a_run(tmp_path: Path) -> None:
+    """A file, a link or garbage where the journal should be is passed by."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "state" / "journal").mkdir(parents=True)
+    for name in ("x.journal", "y.draft", "z.txt"):
+        (tmp_path / "state" / "journal" / name).write_bytes(b"garbage\xff\n" * 3)
+    for state_dir in (tmp_path / "file", tmp_path / "absent", tmp_path / "state"):
+        pick_up(state_dir)
+
+    assert not (tmp_path / "state" / "journal" / "x.journal").exists()
