@@ -12,8 +12,8 @@ from pathlib import Path
 from carbontrack.attribution.policy import Usage
 from carbontrack.clock import process_cpu_s
 
-_MEMORY_PERIOD_S = 0.5
-"""Memory changes slowly against its cost of reading, about 40 us."""
+_MEMORY_PERIOD_S = 5.0
+"""Reading it costs as much as the rest of an idle tick, and what is resident changes slowly."""
 _TREE_PERIOD_S = 0.05
 """Children are looked at this often at most; what they use in between is carried, not lost."""
 
@@ -127,7 +127,7 @@ class ProcessTree:
     def ram_bytes(self) -> int | None:
         """Resident memory of this process and its living descendants, shared pages twice."""
         try:
-            text = (self._procfs / "self" / "statm").read_bytes()
+            text = _read_bytes(f"{self._procfs}/self/statm")
             return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
         except (OSError, ValueError, IndexError):
             return _psutil_rss_bytes()
