@@ -131,9 +131,13 @@ def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:
 
 
 def _journal(settings: Settings) -> Journal:
-    from carbontrack.journal import Journal  # only those who write something pay for its import
+    # only those who write something pay for these imports
+    from carbontrack.journal import Journal
+    from carbontrack.sinks.recovery import pick_up
 
-    return Journal(config.state_path(settings))
+    state_dir = config.state_path(settings)
+    pick_up(state_dir)  # what killed runs left goes to the outputs that they had
+    return Journal(state_dir)
 
 
 def check(settings: Settings) -> None:
