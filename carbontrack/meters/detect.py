@@ -2,19 +2,23 @@
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
-integrated. What is not used is refused with a reason.
+integrated; AMD boards by hwmon. Other machines: hwmon (AMD sockets, Grace, Jetson), Apple's counts.
+What is not used is refused with a reason.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power
+from carbontrack.meters.hwmon import Found, hwmon_meters
 from carbontrack.meters.meter import Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
 from carbontrack.meters.perf_events import perf_meters
@@ -56,24 +60,26 @@ def detect(machine: Machine) -> MeterSet:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
     meters, refused = _rapl(machine.sysfs)
-    gpus, gpu_models, gpu_refusals = _gpus(machine)
+    more = _sensors(machine, meters)
+    is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
+    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(machine)
     facts = read_cpu_facts(machine.procfs, machine.sysfs, machine.cpu_name_cache)
     power = cpu_power(facts, machine.cpu_tdp_w)
     gib = installed_gib(machine.procfs, machine.sysfs)
     substitutes = _models(machine, facts, power, gib)
-    measured = {meter.component for meter in meters}
+    measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
     spare = {name: make for name, make in substitutes.items() if name in measured}
+    everything = (*meters, *more.meters, *models, *gpus)
     hardware = Hardware(
         cpu_model=facts.name or None,
         cpu_threads=facts.threads,
         cpu_tdp_w=round(power.tdp_w, 2),
         gpu_models=gpu_models,
-        gpu_count=len(gpus),
+        gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
     )
-    everything = (*meters, *models, *gpus)
-    return MeterSet(everything, spare, (*refused, *gpu_refusals), hardware)
+    return MeterSet(everything, spare, (*refused, *more.refused, *gpu_refusals), hardware)
 
 
 def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
@@ -85,6 +91,22 @@ def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
         return meters, refused  # this machine has no dram domain
     more, more_refused = perf_meters(sysfs, missing)
     return (*meters, *more), (*refused, *more_refused)
+
+
+def _sensors(machine: Machine, meters: tuple[Meter, ...]) -> Found:
+    """Other sensors for what RAPL does not cover: hwmon's, or Apple's own counts."""
+    wanted: set[Component] = set() if machine.gpu_ids == () else {"gpu"}
+    if not any(meter.component == "cpu" for meter in meters):
+        wanted |= {"cpu", "ram"}
+    if sys.platform != "darwin":
+        return hwmon_meters(machine.sysfs, wanted)
+    from carbontrack.meters.apple import apple_meters
+
+    try:
+        parts = tuple(part for part in apple_meters() if part.component in wanted | {"other"})
+    except MeterUnavailable as error:
+        return Found(refused=(Refusal("apple", str(error), error.cure),))
+    return Found(parts, frozenset(part.component for part in parts))
 
 
 def _models(

@@ -1,0 +1,171 @@
+"""Sensors of the kernel's hwmon tree: AMD sockets, NVIDIA Grace, Jetson modules, AMD boards.
+
+Layout: the kernel's Documentation/hwmon/sysfs-interface.rst: energyN_input in microjoules,
+powerN_average and powerN_input in microwatts, inN_input in millivolts, currN_input in milliamperes.
+These are used only for what no better meter covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.meter import Meter, Refusal
+from carbontrack.meters.text_files import read_number, read_text
+from carbontrack.records import Basis, Component
+
+RELATIVE_UNCERTAINTY = 0.10
+"""Half-width. No comparison of these sensors with a wall meter is known to us; twice the +-5 % that
+was found for NVIDIA's boards (Yang, Adamek and Armour, SC'24) is a guess, and called one."""
+GAUGE_PERIOD_S = 0.1
+_CAP_W = 2000.0
+
+Read = Callable[[], float | None]
+
+
+class Sensor:
+    """One sensor: a counter of joules, or watts that are integrated."""
+
+    basis: Basis = "measured"
+    relative_uncertainty = RELATIVE_UNCERTAINTY
+    nominal_w: float | None = None
+
+    def __init__(self, label: str, component: Component, read: Read, *, counts: bool) -> None:
+        self.id = f"hwmon:{label}"
+        self.component: Component = component
+        self.resolution_s = 0.01 if counts else GAUGE_PERIOD_S
+        self.max_period_s = None if counts else GAUGE_PERIOD_S
+        self._count: Counter | Gauge = Counter(None, _CAP_W) if counts else Gauge(_CAP_W)
+        self._read: Read | None = read
+
+    @property
+    def fault_counts(self) -> Mapping[str, int]:
+        """Resets, jumps and silences that were dropped."""
+        return self._count.fault_counts
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules since the first read."""
+        shown = self.show()
+        if shown is None:
+            raise MeterReadError(f"{self.id} shows nothing")
+        return self._count.advance(shown, now_s)
+
+    def show(self) -> float | None:
+        """What the sensor shows now, in joules or watts; None where it shows nothing."""
+        if self._read is None:
+            raise MeterGone(f"{self.id} is closed")
+        return self._read()
+
+    def close(self) -> None:
+        """Read it no more."""
+        self._read = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Sensors for what was asked, the components they cover, and what was refused."""
+
+    meters: tuple[Meter, ...] = ()
+    covered: frozenset[Component] = frozenset()
+    refused: tuple[Refusal, ...] = ()
+
+
+def hwmon_meters(sysfs: Path, wanted: Iterable[Component]) -> Found:
+    """Sensors for the components that are wanted; one may cover more than its own component."""
+    open_ = set(wanted)
+    meters: list[Meter] = []
+    refused: list[Refusal] = []
+    covered: set[Component] = set()
+    for chip in sorted((sysfs / "class" / "hwmon").glob("hwmon*"), key=lambda path: path.name):
+        kind = _KINDS.get(read_text(chip / "name", 64) or "")
+        for sensor, covers in kind(chip) if kind is not None else ():
+            if isinstance(sensor, Refusal):
+                refused.append(sensor)
+            elif sensor.component in open_ and _answers(sensor):
+                meters.append(sensor)
+                covered |= covers
+    return Found(tuple(meters), frozenset(covered & open_), tuple(refused))
+
+
+Offer = tuple[Sensor | Refusal, set[Component]]
+
+
+def _amd_energy(chip: Path) -> Iterator[Offer]:
+    """The module amd_energy: "Esocket0" holds the cores "Ecore000" …, and no memory."""
+    for path, label in _labelled(chip, "energy"):
+        if label.startswith("Esocket"):
+            read = _scaled(path, 1e-6)
+            yield Sensor(f"socket-{label[7:]}", "cpu", read, counts=True), {"cpu"}
+
+
+def _grace(chip: Path) -> Iterator[Offer]:
+    """ACPI power meters of Grace: the socket with its memory; the module holds the GPU as well."""
+    label = read_text(chip / "device" / "power1_oem_info") or read_text(chip / "power1_oem_info")
+    if label and label.startswith("Grace Power Socket"):
+        number = label.rsplit(" ", 1)[-1]
+        read = _scaled(chip / "device" / "power1_average", 1e-6)
+        if not (chip / "device" / "power1_average").exists():
+            read = _scaled(chip / "power1_average", 1e-6)
+        yield Sensor(f"grace-{number}", "cpu", read, counts=False), {"cpu", "ram"}
+    elif label:
+        yield Refusal(f"hwmon:{label}", "it is contained in, or contains, the Grace socket"), set()
+
+
+def _jetson(chip: Path) -> Iterator[Offer]:
+    """INA3221 of Jetson modules: VDD_IN is the whole module, with processor, GPU and memory."""
+    for path, label in _labelled(chip, "in"):
+        if label == "VDD_IN":
+            number = path.name.removeprefix("in").removesuffix("_input")
+            read = _product(path, chip / f"curr{number}_input")
+            yield Sensor("jetson-module", "cpu", read, counts=False), {"cpu", "ram", "gpu"}
+
+
+def _amdgpu(chip: Path) -> Iterator[Offer]:
+    """AMD boards; an integrated GPU is contained in its package (see amdgpu's board_info)."""
+    board = (read_text(chip / "device" / "board_info") or "").lower()
+    address = read_text(chip / "device" / "unique_id") or chip.resolve().parent.parent.name
+    if "cem" not in board and "oam" not in board:
+        reason = "no discrete board by its board_info; an integrated GPU is contained in package"
+        yield Refusal(f"hwmon:amdgpu-{address}", reason), set()
+        return
+    for name in ("power1_average", "power1_input"):
+        if (chip / name).exists():
+            read = _scaled(chip / name, 1e-6)
+            yield Sensor(f"amdgpu-{address}", "gpu", read, counts=False), {"gpu"}
+            return
+
+
+_KINDS: dict[str, Callable[[Path], Iterator[Offer]]] = {
+    "amd_energy": _amd_energy,
+    "power_meter": _grace,
+    "ina3221": _jetson,
+    "amdgpu": _amdgpu,
+}
+
+
+def _labelled(chip: Path, quantity: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted(chip.glob(f"{quantity}[0-9]*_label")):
+        yield path.with_name(path.name.replace("_label", "_input")), read_text(path, 64) or ""
+
+
+def _scaled(path: Path, scale: float) -> Read:
+    def read() -> float | None:
+        shown = read_number(path)
+        return None if shown is None else shown * scale
+
+    return read
+
+
+def _product(millivolts: Path, milliamperes: Path) -> Read:
+    def read() -> float | None:
+        volts, amperes = read_number(millivolts), read_number(milliamperes)
+        return None if volts is None or amperes is None else volts * amperes * 1e-6
+
+    return read
+
+
+def _answers(sensor: Sensor) -> bool:
+    return sensor.show() is not None
