@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack import config
 from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
+from carbontrack.grid.metadata import CloudProbe, Detected, RegionCache
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.notices import say_aloud
 from carbontrack.sampler import Sampler
@@ -69,6 +73,19 @@ def find_region(settings: Settings) -> regions.Region:
     )
 
 
+def probe_cloud(
+    settings: Settings, region: regions.Region, base_urls: Mapping[str, str] | None = None
+) -> CloudProbe | None:
+    """Ask the clouds' metadata services behind the caller's back, where `cloud="detect"` wants it.
+
+    A region that was given, or that the cloud's own variables tell, needs no asking.
+    """
+    if settings.cloud != "detect" or region.basis not in ("timezone", "unknown"):
+        return None
+    cache = RegionCache(config.state_path(settings), Path(settings.procfs_path))
+    return CloudProbe(cache=cache, base_urls=base_urls).start()
+
+
 def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
     """Where the intensity comes from: the user's own figure, or the table's for the region.
 
@@ -96,38 +113,80 @@ def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
     )
 
 
-def assemble(settings: Settings, *, sampler: Sampler | None = None) -> Tracker:
+def assemble(
+    settings: Settings,
+    *,
+    sampler: Sampler | None = None,
+    metadata_urls: Mapping[str, str] | None = None,
+) -> Tracker:
     """A tracker as the settings want it; on a given sampler, or on one of its own.
+
+    `metadata_urls` moves the clouds' metadata services, for tests.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
     """
     region = find_region(settings)
+    probe = probe_cloud(settings, region, metadata_urls)
+    region = (probe and probe.region) or region
+    grid = _grid(settings, region, probe)
     journal = _journal(settings) if settings.output else None
     outputs = tuple(o if is_url(o) else str(Path(o).absolute()) for o in settings.output)
     sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
     session = Session(
         sampler or make_sampler(settings),
-        grid=make_grid(settings, region),
-        attribution=Attribution(
-            scope=settings.scope,
-            idle=settings.idle,
-            pue=settings.pue or region.pue or 1.0,
-            wue_l_per_kwh=settings.wue,
-        ),
+        grid=grid,
+        attribution=_attribution(settings, region),
         sinks=sinks,
         circumstances=Circumstances(
             region_basis=region.basis,
             parent_id=config.parent_id(),
             spans=settings.spans,
             facts=_facts(settings, region),
+            water_l_per_kwh=_water_l_per_kwh(region),
             journal=journal,
             outputs=outputs,
             checkpoint_s=settings.checkpoint_s,
         ),
     )
+    if isinstance(grid, Detected):
+        grid.tell = partial(_move, session, settings)
     session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
+
+
+def _grid(settings: Settings, region: regions.Region, probe: CloudProbe | None) -> IntensitySource:
+    if probe is None or probe.region is not None:
+        return make_grid(settings, region)
+    return Detected(region, probe, partial(make_grid, settings))
+
+
+def _move(session: Session, settings: Settings, region: regions.Region) -> None:
+    """Name the region that a metadata service has named, from now on, in every record.
+
+    The provider's PUE is not changed while a run lasts; the next process knows the region at once.
+    """
+    session.circumstances = replace(
+        session.circumstances,
+        region_basis=region.basis,
+        facts=_facts(settings, region),
+        water_l_per_kwh=_water_l_per_kwh(region),
+    )
+
+
+def _attribution(settings: Settings, region: regions.Region) -> Attribution:
+    site = facility.site(region.zone)
+    return Attribution(
+        scope=settings.scope,
+        idle=settings.idle,
+        pue=settings.pue or region.pue or 1.0,
+        wue_l_per_kwh=site.wue_l_per_kwh if site and settings.wue is None else settings.wue,
+    )
+
+
+def _water_l_per_kwh(region: regions.Region) -> float | None:
+    water = facility.grid_water(region.zone)
+    return water.l_per_kwh if water is not None else None
 
 
 def _journal(settings: Settings) -> Journal:

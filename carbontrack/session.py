@@ -22,6 +22,7 @@ from carbontrack.figures import (
     energy_figures,
     parts_of,
     quality_figures,
+    water_figures,
 )
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Machine
@@ -45,6 +46,7 @@ class Circumstances:
         parent_id: the record that the records of this process belong to; None for a tracker of
             its own.
         spans: which spans are written, "roots" or "all".
+        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
         facts: columns of the record by name: host_id, rank, cloud_provider, …
         journal: where open runs leave checkpoints, so that a killed process loses little; None:
             nowhere.
@@ -55,6 +57,7 @@ class Circumstances:
     region_basis: str | None = None
     parent_id: str | None = None
     spans: Literal["roots", "all"] = "roots"
+    water_l_per_kwh: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     outputs: tuple[str, ...] = ()
@@ -184,6 +187,7 @@ class Session:
         parts = parts_of(sums, course, meters, ending.powers_w)
         energy = energy_figures(parts, course, attribution, meters)
         figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
+        figures |= water_figures(energy, attribution, self.circumstances.water_l_per_kwh)
         return figures | quality_figures(course, meters) | self._constants()
 
     def _constants(self) -> dict[str, Any]:

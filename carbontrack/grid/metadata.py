@@ -186,12 +186,19 @@ def _parts(zone: str) -> tuple[str, str]:
 
 
 class Detected:
-    """The intensity of one region until a probe has found another, and then of that one."""
+    """The intensity of one region until a probe has found another, and then of that one.
+
+    `tell` hears of the new region, once, so that records can name it.
+    """
 
     def __init__(
-        self, first: Region, probe: CloudProbe, make: Callable[[Region], IntensitySource]
+        self,
+        first: Region,
+        probe: CloudProbe,
+        make: Callable[[Region], IntensitySource],
     ) -> None:
         self.region = first
+        self.tell: Callable[[Region], object] | None = None
         self._probe, self._make = probe, make
         self._source = make(first)
 
@@ -199,6 +206,14 @@ class Detected:
         """The intensity at `when`, of the region that is known by now."""
         found = self._probe.region
         if found is not None and self.region is not found:
-            self._source = self._make(found)
-            self.region = found
+            self._move_to(found)
         return self._source.at(when)
+
+    def _move_to(self, found: Region) -> None:
+        self.region = found
+        try:
+            self._source = self._make(found)
+        except ValueError:  # a live source that does not cover it: the first one goes on
+            return
+        if self.tell is not None:
+            self.tell(found)

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed
 from carbontrack.grid.metadata import SERVICES, CloudProbe, Detected, RegionCache
 from carbontrack.grid.region import Region, intensity_for
@@ -181,13 +182,15 @@ def test_a_found_region_takes_over_while_a_run_lasts():
         region = None
 
     asked = Asked()
+    told = []
     grid = Detected(Region("WORLD", "unknown"), asked, intensity_for)
+    grid.tell = told.append
     assert grid.at(NOW).zone == "WORLD"
 
     asked.region = Region("aws:eu-west-3", "metadata", "aws", "eu-west-3", 1.15)
     assert grid.at(NOW).zone == "aws:eu-west-3"
     assert grid.at(NOW) is grid.at(NOW)
-    assert grid.region.basis == "metadata"
+    assert told == [asked.region]
 
 
 def test_a_probe_that_finds_nothing_changes_nothing():
@@ -200,3 +203,21 @@ def test_a_probe_that_finds_nothing_changes_nothing():
     assert (
         Detected(Region("FR", "timezone"), Asked(), lambda _region: source).at(NOW).g_per_kwh == 123
     )
+
+
+def test_a_found_region_that_the_live_source_does_not_cover_is_not_billed():
+    """The first region goes on; nothing reaches the measured program."""
+
+    class Asked:
+        region = Region("aws:eu-west-3", "metadata")
+
+    def make(region):
+        if region.basis == "metadata":
+            raise ConfigError("does not cover it")
+        return Fixed.of(123.0)
+
+    told = []
+    grid = Detected(Region("GB", "timezone"), Asked(), make)
+    grid.tell = told.append
+    assert [grid.at(NOW).g_per_kwh for _ in range(3)] == [123.0] * 3
+    assert told == []

@@ -1,0 +1,105 @@
+"""What the grid says arrives in the record: hour by hour, from a found cloud, with its water."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+import carbontrack
+from carbontrack.assembly import assemble, find_region, probe_cloud
+from carbontrack.config import load
+from carbontrack.grid.facility import grid_water
+from carbontrack.grid.metadata import SERVICES
+from carbontrack.grid.series import Series
+from carbontrack.sampler import Sampler
+from carbontrack.settings import Settings
+from carbontrack.testing import FakeClock, FakeMeter
+from tests.unit.grid.test_metadata import Metadata
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+
+
+def test_a_day_whose_intensity_halves_at_noon_is_integrated() -> None:
+    """1 kWh spread over the day, 2/3 of it in the morning: grams are the integral, to 0.1 %."""
+    clock = FakeClock(7.0, now=NOON - timedelta(hours=12))  # ticks do not fall on the hours
+    watts = 3.6e6 / 43200.0
+    meter = FakeMeter(watts=watts * 2 / 3)
+    hours = [(NOON + timedelta(hours=n)).timestamp() for n in range(-12, 12)]
+    grid = Series.of(hours, [400.0] * 12 + [200.0] * 12)
+    tracker = carbontrack.Tracker(meters=[meter], grid=grid, clock=clock, interval_s=30.0)
+
+    with tracker, tracker.span("day") as run:
+        clock.until_waiting()
+        clock.advance(43200.0)
+        run.snapshot()
+        meter.watts = watts / 3
+        clock.advance(43200.0)
+
+    record = run.record
+    expected_g = 400.0 * 2 / 3 + 200.0 / 3
+    assert record.energy_kwh == pytest.approx(1.0, rel=1e-9)
+    assert record.emissions_g is not None
+    assert record.emissions_g == pytest.approx(expected_g, rel=1e-3)
+    assert record.emissions_g != pytest.approx(300.0, rel=0.05)
+
+
+def settings(tmp_path: Path, **more: object) -> Settings:
+    (tmp_path / "sys").mkdir(exist_ok=True)
+    (tmp_path / "proc").mkdir(exist_ok=True)
+    roots = {"sysfs_path": str(tmp_path / "sys"), "state_dir": str(tmp_path / "state")}
+    return load({"output": None, "scope": "machine", **roots, **more}, environ={}, cwd=tmp_path)
+
+
+def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
+    """On site and at the plants: the region's WUE and its country's water, each with its kWh."""
+    meter, clock = FakeMeter(watts=3.6e6), FakeClock()
+    given = settings(tmp_path, region="eu-west-1", pue=1.25, wue=0.4)
+    tracker = assemble(given, sampler=Sampler([meter], clock=clock))
+    with tracker, tracker.span("work") as run:
+        clock.advance(1.0)
+    water = grid_water("IE")
+
+    assert water is not None
+    assert run.record.energy_kwh == pytest.approx(1.25)
+    assert run.record.water_l == pytest.approx(0.4 + 1.25 * water.l_per_kwh)
+    assert run.record.region == "aws:eu-west-1"
+
+
+def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> None:
+    """Asked for with cloud="detect": the record names the cloud, and how that is known."""
+    meter, clock = FakeMeter(watts=3.6e6), FakeClock()
+    given = settings(tmp_path, cloud="detect", procfs_path=str(tmp_path / "proc"))
+    with Metadata("aws", "eu-west-3") as services:
+        services.hold.clear()
+        tracker = assemble(
+            given, sampler=Sampler([meter], clock=clock), metadata_urls=services.base_urls
+        )
+        with tracker, tracker.span("work") as run:
+            before = run.snapshot()
+            services.hold.set()
+            wait_for_the_probe()
+            clock.advance(1.0)
+            run.snapshot()
+
+    assert before.region_basis in {"unknown", "timezone"}
+    assert (run.record.region, run.record.region_basis) == ("aws:eu-west-3", "metadata")
+    assert (run.record.cloud_provider, run.record.cloud_region) == ("aws", "eu-west-3")
+
+
+def wait_for_the_probe() -> None:
+    for thread in threading.enumerate():
+        if thread.name in {f"carbontrack-{name}" for name in SERVICES}:
+            thread.join(5.0)
+
+
+@pytest.mark.parametrize("more", [{}, {"cloud": "none"}, {"cloud": "detect", "region": "FR"}])
+def test_no_metadata_service_is_asked_unless_it_is_wanted_and_needed(
+    tmp_path: Path, more: dict[str, object]
+) -> None:
+    """Not by default, and not where the region was given."""
+    given = settings(tmp_path, **more)
+
+    assert probe_cloud(given, find_region(given)) is None
