@@ -18,10 +18,8 @@ from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power
-from carbontrack.meters.hwmon import Found, hwmon_meters
-from carbontrack.meters.meter import Hardware, Meter, MeterSet, Refusal
+from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
-from carbontrack.meters.perf_events import perf_meters
 from carbontrack.meters.powercap import powercap_meters
 from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
 from carbontrack.records import Component
@@ -89,6 +87,10 @@ def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     missing: list[Component] = [name for name in ("cpu", "ram") if name not in covered]
     if "cpu" in covered and not any(refusal.id.startswith("rapl:dram") for refusal in refused):
         return meters, refused  # this machine has no dram domain
+    if not (sysfs / "bus" / "event_source" / "devices" / "power").is_dir():
+        return meters, refused
+    from carbontrack.meters.perf_events import perf_meters
+
     more, more_refused = perf_meters(sysfs, missing)
     return (*meters, *more), (*refused, *more_refused)
 
@@ -99,6 +101,10 @@ def _sensors(machine: Machine, meters: tuple[Meter, ...]) -> Found:
     if not any(meter.component == "cpu" for meter in meters):
         wanted |= {"cpu", "ram"}
     if sys.platform != "darwin":
+        if not (machine.sysfs / "class" / "hwmon").is_dir():
+            return Found()
+        from carbontrack.meters.hwmon import hwmon_meters
+
         return hwmon_meters(machine.sysfs, wanted)
     from carbontrack.meters.apple import apple_meters
 

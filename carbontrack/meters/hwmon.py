@@ -8,12 +8,11 @@ These are used only for what no better meter covers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.counter import Counter, Gauge
-from carbontrack.meters.meter import Meter, Refusal
+from carbontrack.meters.meter import Found, Meter, Refusal
 from carbontrack.meters.text_files import read_number, read_text
 from carbontrack.records import Basis, Component
 
@@ -62,15 +61,6 @@ class Sensor:
     def close(self) -> None:
         """Read it no more."""
         self._read = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Sensors for what was asked, the components they cover, and what was refused."""
-
-    meters: tuple[Meter, ...] = ()
-    covered: frozenset[Component] = frozenset()
-    refused: tuple[Refusal, ...] = ()
 
 
 def hwmon_meters(sysfs: Path, wanted: Iterable[Component]) -> Found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from carbontrack.records import Basis, Component
 
@@ -106,6 +106,14 @@ class Refusal:
     id: str
     reason: str
     cure: str | None = None
+
+
+class Found(NamedTuple):
+    """Meters of one kind, the components that they cover between them, and what was refused."""
+
+    meters: tuple[Meter, ...] = ()
+    covered: frozenset[Component] = frozenset()
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
