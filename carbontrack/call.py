@@ -15,7 +15,7 @@ from carbontrack.clock import process_cpu_s
 from carbontrack.pool import NO_CLAIM, OWN_ROW_S, Claim
 from carbontrack.records import Status
 from carbontrack.session import Session
-from carbontrack.span import Span, current
+from carbontrack.span import Span, current, nearest_open
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules
 from carbontrack.tree import Used
 
@@ -35,9 +35,11 @@ class Call:
     """
 
     __slots__ = (
-        "_before",
         "_began_s",
         "_cpu_s",
+        "_ended",
+        "_epoch",
+        "_inside",
         "_left",
         "_machine_j",
         "_marked_s",
@@ -46,6 +48,7 @@ class Call:
         "_span",
         "_started_s",
         "_sums",
+        "before",
         "single",
         "site",
     )
@@ -57,6 +60,9 @@ class Call:
         self._left = NO_CLAIM
         self._span: Span | None = None
         self._began_s = float("nan")
+        self._ended = False
+        self._epoch = site.sampler.epoch
+        self._inside: Any = self
 
     @property
     def book(self) -> Book:
@@ -68,15 +74,22 @@ class Call:
         """What the call shares with the spans of its tracker."""
         return self.site.session
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the call is being counted, in this process."""
+        return not self._ended and self._epoch == self.site.sampler.epoch
+
     def resume(self) -> None:
         """The body begins to run, or goes on."""
         site = self.site
-        self._before = current.get()
+        self.before: Any = current.get()
+        """What was current around the body when it last went on."""
+        current.set(self._inside)
         if self._span is not None:
-            current.set(self._span)
             self._span.resume()
             return
-        current.set(self)
+        if self._ended or self._epoch != site.sampler.epoch:
+            return
         self._running = True
         self._cpu_s = process_cpu_s()
         self._started_s = self._marked_s = site.now_s()
@@ -89,23 +102,29 @@ class Call:
 
     def pause(self) -> None:
         """The body is suspended; what its consumer does meanwhile is not ours."""
-        if current.get() in (self, self._span):
-            current.set(self._before)
+        self._inside = current.get()  # a block inside may be open
+        current.set(self.before)
         if self._span is not None:
             self._span.pause()
+            return
+        if not self.is_open:
             return
         with self.site.sampler.lock:
             self.become_single()
             self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended."""
-        if current.get() in (self, self._span):
-            current.set(self._before)
-        if self._span is not None:
-            self._span.close(status, error)
+        """The body has ended, or the program does; a second end does nothing."""
+        here, span = current.get(), self._span
+        if here is self or (here is span is not None):
+            current.set(self.before)
+        if span is not None:
+            span.close(status, error)
             return
         site = self.site
+        if self._ended or self._epoch != site.sampler.epoch:
+            return
+        self._ended = True
         under_way = site.sampler.under_way
         ran_s = site.now_s() - self._marked_s
         if ran_s < OWN_ROW_S and not self.single:
@@ -202,44 +221,54 @@ class InsideCall:
     current span.
     """
 
-    __slots__ = ("_before", "_labels", "_name", "_span")
+    __slots__ = ("_ended", "_inside", "_labels", "_name", "_span", "before")
 
     def __init__(self, name: str, labels: Mapping[str, Any]) -> None:
         self._name = name
         self._labels = labels
         self._span: Span | None = None
+        self._ended = False
+        self._inside: Any = self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call is being made and something around it is counted."""
+        return not self._ended and nearest_open(self.before) is not None
 
     @property
     def session(self) -> Session:
         """What the span around shares with the others of its tracker."""
-        around: Session = self._before.session
+        around: Session = self.before.session
         return around
 
     def resume(self) -> None:
         """The body begins to run, or goes on."""
-        self._before: Any = current.get()
+        self.before: Any = current.get()
+        """What was current around the body when it last went on."""
         if self._span is not None:
             self._span.resume()
-        current.set(self._span or self)
+        current.set(self._inside)
 
     def pause(self) -> None:
         """The body is suspended."""
         if self._span is not None:
             self._span.pause()
-        if current.get() in (self, self._span):
-            current.set(self._before)
+        self._inside = current.get()  # a block inside may be open
+        current.set(self.before)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended."""
-        if self._span is not None:
-            self._span.close(status, error)
-        if current.get() in (self, self._span):
-            current.set(self._before)
+        self._ended = True
+        here, span = current.get(), self._span
+        if here is self or (here is span is not None):
+            current.set(self.before)
+        if span is not None:
+            span.close(status, error)
 
     def promote(self) -> Span:
         """Become a child of the span around."""
         if self._span is None:
-            around = self._before
+            around = self.before
             parent = around if isinstance(around, Span) else around.promote()
             current.set(parent)
             self._span = parent.span(self._name, labels=self._labels).open()
@@ -249,22 +278,27 @@ class InsideCall:
 class SpanCall:
     """A decorated call that is a span from its beginning."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_before", "_inside", "_span")
 
     def __init__(self, span: Span) -> None:
+        self._before: Any = current.get()
+        self._inside: Any = span
         self._span = span.open()
 
     def resume(self) -> None:
         """The body goes on."""
+        self._before = current.get()
         self._span.resume()
-        current.set(self._span)
+        current.set(self._inside)
 
     def pause(self) -> None:
         """The body is suspended."""
         self._span.pause()
-        if current.get() is self._span:
-            current.set(self._span.parent)
+        self._inside = current.get()  # a block inside may be open
+        current.set(self._before)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended."""
+        if current.get() is self._span:
+            current.set(self._before)
         self._span.close(status, error)

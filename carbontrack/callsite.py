@@ -62,6 +62,7 @@ class CallSite:
         self._window_s = window_s
         self.judge = judge
         self._claimed = NO_CLAIM
+        self._closed = False
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
@@ -93,12 +94,12 @@ class CallSite:
 
     def fold(self) -> None:
         """Take in what has been left behind by finished calls."""
-        window = self.window
-        if window is None:
-            return
         ran_s = cpu_s = 0.0
         finished = self.finished
         with self.sampler.lock:
+            window = self.window
+            if window is None:
+                return
             while finished:
                 call_ran_s, call_cpu_s, length_s, failed = finished.popleft()
                 ran_s += call_ran_s
@@ -124,6 +125,8 @@ class CallSite:
     def absorb(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Take a call in that was counted on its own and turned out to be short."""
         with self.sampler.lock:
+            if self._closed:
+                return
             window = self.open_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
@@ -160,7 +163,7 @@ class CallSite:
             # other, and is either seen here or opens a window itself.
             self.window = None
             end = self.sampler.machine
-            if self._under_way():
+            if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
                 self.sampler.release(self.book)
@@ -212,10 +215,13 @@ class CallSite:
 
     def close(self) -> None:
         """End what is under way as interrupted, and write the last row."""
-        for call in list(self.sampler.under_way.values()):
+        with self.sampler.lock:
+            calls = [*self.sampler.under_way.values(), *self.pool.single.values()]
+        for call in calls:
             if isinstance(call, Call) and call.site is self:
                 call.end("interrupted")
         self.write_row()
+        self._closed = True
 
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""

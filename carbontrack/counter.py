@@ -10,7 +10,7 @@ from carbontrack.call import InsideCall, SpanCall
 from carbontrack.callsite import CallSite
 from carbontrack.records import Record
 from carbontrack.session import Session
-from carbontrack.span import Span, current, innermost
+from carbontrack.span import Span, current, innermost, nearest_open
 from carbontrack.tracker import Tracker
 from carbontrack.wrap import Counted, Uncounted
 
@@ -52,16 +52,21 @@ class CallCounter:
         try:
             if current.get() is not None:
                 return self._begin_inside()
-            site = self._site
-            if site is None or site.session.closed:
-                return self._begin_first()
-            return site.begin()
+            return self._begin_root()
         except Exception:
             _log.exception("a call of %s could not be counted", self._name)
             return Uncounted()
 
+    def _begin_root(self) -> Counted:
+        site = self._site
+        if site is None or site.session.closed:
+            return self._begin_first()
+        return site.begin()
+
     def _begin_first(self) -> Counted:
         session = self._tracker().session
+        if session.closed:
+            return Uncounted()
         if self._window_s == 0.0:
             return self._as_span(Span(session, self._name, labels=self._labels))
         self._site = self._new_site(session)
@@ -77,12 +82,11 @@ class CallCounter:
         )
 
     def _begin_inside(self) -> Counted:
-        around = current.get()
-        open_around = around.nearest_open() if isinstance(around, Span) else around
+        open_around = nearest_open(current.get())
         if open_around is None or (
             self._alone and open_around.session is not self._tracker().session
         ):
-            return self._begin_first() if self._site is None else self._site.begin()
+            return self._begin_root()
         session: Session = open_around.session
         if session.circumstances.spans == "roots" and self._judge is None:
             return self._inside()

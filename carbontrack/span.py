@@ -288,10 +288,19 @@ def _not_closed(around: Any) -> Any:
 def innermost() -> Span | None:
     """The innermost span of this context, promoted from a decorated call if need be."""
     around = current.get()
-    if around is None or isinstance(around, Span):
-        return around
-    promoted: Span | None = around.promote()
-    return promoted
+    while around is not None and not isinstance(around, Span):
+        if around.is_open:
+            around = around.promote()
+        else:  # a call that has ended, in a context that was copied while it was made
+            around = around.before
+    return around
+
+
+def nearest_open(around: Any) -> Any:
+    """The nearest span or call from here outwards that is being counted in this process."""
+    while around is not None and not around.is_open:
+        around = around.parent if isinstance(around, Span) else around.before
+    return around
 
 
 def current_span() -> Span | None:

@@ -134,11 +134,8 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
             _quietly(call.pause)
             try:
                 sent = yield item
-            except GeneratorExit:
-                _quietly(call.resume)
-                _close(body, call)
-                raise
             except BaseException as error:
+                # GeneratorExit too: a body may answer it with a value, and the caller is told.
                 step = functools.partial(body.throw, error)
             else:
                 step = functools.partial(_send, body, sent)
@@ -149,15 +146,6 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
 
 def _send(body: Generator[Any, Any, Any], sent: Any) -> Any:
     return next(body) if sent is None else body.send(sent)
-
-
-def _close(body: Generator[Any, Any, Any], call: Counted) -> None:
-    try:
-        body.close()
-    except BaseException as error:
-        _end(call, error)
-        raise
-    _end(call, None)
 
 
 def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
@@ -177,10 +165,6 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
             _quietly(call.pause)
             try:
                 sent = yield item
-            except GeneratorExit:
-                _quietly(call.resume)
-                await _aclose(body, call)
-                raise
             except BaseException as error:
                 step = functools.partial(body.athrow, error)
             else:
@@ -188,12 +172,3 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
             _quietly(call.resume)
 
     return wrapper
-
-
-async def _aclose(body: AsyncGenerator[Any, Any], call: Counted) -> None:
-    try:
-        await body.aclose()
-    except BaseException as error:
-        _end(call, error)
-        raise
-    _end(call, None)
