@@ -22,7 +22,8 @@ class Counter:
     neither a step nor a wrap is held back (MeterReadError): it may be a transient 0, -1 or garbage,
     and then the next reading fits the old one again and carries everything. When instead the next
     reading goes on from the strange one, the counter was reset, or has jumped: the step between is
-    dropped and counted in `fault_counts` as "reset" (downwards) or "implausible" (upwards).
+    dropped and counted in `fault_counts` as "reset" (downwards) or "implausible" (upwards), and
+    what came after the strange reading is carried by the one after.
 
     A wrap is believed only if the range is known and its power is possible. Two wraps between two
     reads cannot be told from one; `max_period_s` is the period at which that cannot happen.
@@ -120,10 +121,13 @@ class Counter:
         assert self._last_j is not None
         fault = "reset" if raw_joules < self._last_j else "implausible"
         self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
-        # what came after the strange reading is a lower bound of what was used, never too much
+        # What came after the strange reading was used, and is never too much. It shows from the
+        # next reading on: a rise of the fault counts says that the step up to here is dropped.
         step_j = min(step_j, self.cap_w * max(0.0, now_s - self._at_s))
         self._base_j = self.total_j + step_j - raw_joules
-        return self._accept(raw_joules, now_s, 0.0)
+        self._last_j, self._at_s, self._credit_j = raw_joules, now_s, 0.0
+        self._strange = None
+        return self.total_j
 
 
 class Gauge:

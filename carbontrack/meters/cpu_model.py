@@ -38,6 +38,7 @@ class CpuModel:
         busy_s: CPU seconds that all processors have worked since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
         basis, relative_uncertainty: from `carbontrack.meters.cpu_power`, which says why.
+        about: which part, TDP and share that is, in a line for people.
     """
 
     tdp_w: float
@@ -45,6 +46,7 @@ class CpuModel:
     threads: int
     basis: Basis = "modelled"
     relative_uncertainty: float = 0.40
+    about: str = ""
     id: str = "model:cpu"
     component: Component = "cpu"
     resolution_s: float = 0.01

@@ -126,6 +126,7 @@ def _models(
             facts.threads,
             power.basis,
             power.relative_uncertainty,
+            power.how,
         )
     }
     if gib is not None:

@@ -45,6 +45,11 @@ class RamModel:
     _closed: bool = False
 
     @property
+    def about(self) -> str:
+        """How large and how hungry, in a line for people."""
+        return f"{self.gib:.1f} GiB x {self.w_per_gib:g} W"
+
+    @property
     def nominal_w(self) -> float:
         """The power, which is constant."""
         return self.gib * self.w_per_gib

@@ -107,7 +107,7 @@ for second in (1.0, 2.0, 3.0):
     seen.append(read(meter, second))
 print(json.dumps([seen, dict(meter.fault_counts)]))
 """)
-    assert seen == [0.0, "MeterReadError", 300.0, 600.0]
+    assert seen == [0.0, "MeterReadError", 0.0, 600.0]
     assert faults == {"reset": 1}
 
 

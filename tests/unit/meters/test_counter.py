@@ -72,8 +72,9 @@ def test_a_reset_drops_one_step_and_is_counted():
     counter.advance(100_100.0, 1.0)
     with pytest.raises(MeterReadError):
         counter.advance(10.0, 2.0)
-    assert counter.advance(110.0, 3.0) == pytest.approx(200.0)
-    assert counter.advance(210.0, 4.0) == pytest.approx(300.0)
+    assert counter.advance(110.0, 3.0) == pytest.approx(100.0), "this step is dropped"
+    assert counter.fault_counts == {"reset": 1}
+    assert counter.advance(210.0, 4.0) == pytest.approx(300.0), "and this one carries its end"
     assert counter.fault_counts == {"reset": 1}
 
 
@@ -84,7 +85,8 @@ def test_a_reset_to_zero_goes_on_from_its_first_positive_value():
     for at_s in (1.0, 2.0):
         with pytest.raises(MeterReadError):
             counter.advance(0.0, at_s)
-    assert counter.advance(50.0, 3.0) == pytest.approx(50.0)
+    counter.advance(50.0, 3.0)
+    assert counter.advance(60.0, 4.0) == pytest.approx(60.0)
     assert counter.fault_counts == {"reset": 1}
 
 
@@ -94,7 +96,8 @@ def test_a_drop_without_a_known_range_is_never_a_wrap():
     counter.advance(RANGE_J - 40.0, 0.0)
     with pytest.raises(MeterReadError):
         counter.advance(60.0, 1.0)
-    assert counter.advance(160.0, 2.0) == pytest.approx(100.0)
+    counter.advance(160.0, 2.0)
+    assert counter.advance(170.0, 3.0) == pytest.approx(110.0)
     assert counter.max_period_s is None
 
 
@@ -104,7 +107,8 @@ def test_a_jump_that_no_hardware_can_make_is_dropped():
     counter.advance(1000.0, 0.0)
     with pytest.raises(MeterReadError):
         counter.advance(51_000.0, 1.0)
-    assert counter.advance(51_100.0, 2.0) == pytest.approx(100.0)
+    counter.advance(51_100.0, 2.0)
+    assert counter.advance(51_200.0, 3.0) == pytest.approx(200.0)
     assert counter.fault_counts == {"implausible": 1}
 
 

@@ -58,6 +58,9 @@ def test_a_machine_without_counters_is_modelled_and_says_so(tmp_path, procfs):
     assert {refusal.id for refusal in found.refused} == {"rapl", "nvml"}
     assert all(refusal.reason and refusal.cure for refusal in found.refused)
     assert [meter.nominal_w for meter in found][1] == pytest.approx(4.0)
+    cpu, ram = (meter.about for meter in found)
+    assert "epyc 7543: 225 W x 1" in cpu
+    assert ram == "8.0 GiB x 0.5 W"
 
 
 def test_hardware_facts_are_told(tmp_path, procfs):

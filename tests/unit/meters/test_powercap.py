@@ -157,8 +157,10 @@ def test_without_a_range_a_wrap_is_a_reset(tmp_path):
     tree.set_raw_uj("package-0", 50_000_000)
     with pytest.raises(MeterReadError):
         meter.read_joules(1.0)
-    tree.add_joules("package-0", 100.0)
-    assert meter.read_joules(2.0) == pytest.approx(100.0)
+    for at_s in (2.0, 3.0):
+        tree.add_joules("package-0", 100.0)
+        joules = meter.read_joules(at_s)
+    assert joules == pytest.approx(200.0)
     assert meter.fault_counts == {"reset": 1}
 
 
