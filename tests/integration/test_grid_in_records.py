@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,12 +12,11 @@ import carbontrack
 from carbontrack.assembly import assemble, find_region, probe_cloud
 from carbontrack.config import load
 from carbontrack.grid.facility import grid_water
-from carbontrack.grid.metadata import SERVICES
 from carbontrack.grid.series import Series
 from carbontrack.sampler import Sampler
 from carbontrack.settings import Settings
 from carbontrack.testing import FakeClock, FakeMeter
-from tests.unit.grid.test_metadata import Metadata
+from tests.unit.grid.test_metadata import Metadata, wait_for_the_probe
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -57,8 +56,8 @@ def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
     """On site and at the plants: the region's WUE and its country's water, each with its kWh."""
     meter, clock = FakeMeter(watts=3.6e6), FakeClock()
     given = settings(tmp_path, region="eu-west-1", pue=1.25, wue=0.4)
-    tracker = assemble(given, sampler=Sampler([meter], clock=clock))
-    with tracker, tracker.span("work") as run:
+    sampler = Sampler([meter], clock=clock)
+    with closing(sampler), assemble(given, sampler=sampler) as tracker, tracker.span("work") as run:
         clock.advance(1.0)
     water = grid_water("IE")
 
@@ -74,10 +73,9 @@ def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> No
     given = settings(tmp_path, cloud="detect", procfs_path=str(tmp_path / "proc"))
     with Metadata("aws", "eu-west-3") as services:
         services.hold.clear()
-        tracker = assemble(
-            given, sampler=Sampler([meter], clock=clock), metadata_urls=services.base_urls
-        )
-        with tracker, tracker.span("work") as run:
+        sampler = Sampler([meter], clock=clock)
+        tracker = assemble(given, sampler=sampler, metadata_urls=services.base_urls)
+        with closing(sampler), tracker, tracker.span("work") as run:
             before = run.snapshot()
             services.hold.set()
             wait_for_the_probe()
@@ -87,12 +85,6 @@ def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> No
     assert before.region_basis in {"unknown", "timezone"}
     assert (run.record.region, run.record.region_basis) == ("aws:eu-west-3", "metadata")
     assert (run.record.cloud_provider, run.record.cloud_region) == ("aws", "eu-west-3")
-
-
-def wait_for_the_probe() -> None:
-    for thread in threading.enumerate():
-        if thread.name in {f"carbontrack-{name}" for name in SERVICES}:
-            thread.join(5.0)
 
 
 @pytest.mark.parametrize("more", [{}, {"cloud": "none"}, {"cloud": "detect", "region": "FR"}])

@@ -78,6 +78,13 @@ class Metadata:
         request.wfile.write(body)
 
 
+def wait_for_the_probe():
+    names = {f"carbontrack-{provider}" for provider in SERVICES}
+    for thread in threading.enumerate():
+        if thread.name in names:
+            thread.join(5.0)
+
+
 def probe(services, **more):
     return CloudProbe(base_urls=services.base_urls, **more)
 
@@ -118,9 +125,7 @@ def test_the_caller_never_waits_and_late_answers_do_not_count():
         assert asked.wait() is None
 
         services.hold.set()
-        for thread in threading.enumerate():
-            if thread.name.startswith("carbontrack-"):
-                thread.join()
+        wait_for_the_probe()
         assert asked.region is None
 
 
@@ -142,9 +147,7 @@ def test_a_region_is_asked_for_once_per_boot(tmp_path):
     """The second process finds it on disk; after a new start it is asked for again."""
     with Metadata("aws", "eu-west-3") as services:
         probe(services, cache=boot(tmp_path, "first")).start().wait()
-        for thread in threading.enumerate():
-            if thread.name.startswith("carbontrack-"):
-                thread.join()
+        wait_for_the_probe()
         services.asked.clear()
 
         again = probe(services, cache=boot(tmp_path, "first")).start()
