@@ -11,7 +11,7 @@ import threading
 import weakref
 
 from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
-from carbontrack.forking import remember
+from carbontrack.forking import holding_forks, remember
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
 from carbontrack.settings import Settings
@@ -49,7 +49,7 @@ class Trackers:
         Raises:
             ConfigError: a setting cannot be used.
         """
-        with self._lock:
+        with self._lock, holding_forks():
             key = host_key(settings)
             if key not in self._samplers:
                 self._samplers[key] = make_sampler(settings)

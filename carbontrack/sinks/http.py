@@ -10,7 +10,7 @@ from pathlib import Path
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.forking import remember
+from carbontrack.forking import holding_forks, remember
 from carbontrack.journal import Journal, orphans
 from carbontrack.records import Record
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
@@ -153,6 +153,8 @@ class HttpSink(PatientSink[Record]):
 
     def _work(self, here: _Here, delivery: Delivery) -> None:
         try:
+            with holding_forks():
+                import requests  # noqa: F401 - so that no import is under way in a fork's child
             if not here.adopted:
                 here.adopted = self._adopted()
             delivery.run(lambda: self._queues(here), here.wake)
