@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import weakref
 
 import pytest
 
-from carbontrack.forking import remember
+from carbontrack.forking import holding_forks, remember
 
 
 class Counting:
@@ -43,3 +44,40 @@ def test_followers_are_not_kept_alive() -> None:
     gc.collect()
 
     assert reference() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_fork_waits_for_an_import_of_ours() -> None:
+    """While a thread of ours imports, a fork elsewhere happens only after it."""
+    importing, order = threading.Event(), []
+
+    def import_something() -> None:
+        with holding_forks():
+            importing.set()
+            for _ in range(1000):
+                order.append("import")
+                threading.Event().wait(0.0001)
+
+    thread = threading.Thread(target=import_something)
+    thread.start()
+    importing.wait()
+    child = os.fork()
+    if child == 0:
+        with holding_forks():  # the child has a free lock
+            os._exit(10 if len(order) == 1000 else 1)
+    thread.join()
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_an_importing_thread_may_fork() -> None:
+    """A fork within an import of ours does not wait for itself."""
+    with holding_forks():
+        child = os.fork()
+        if child == 0:
+            os._exit(10)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
