@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.book import Book
 from carbontrack.clock import process_cpu_s
+from carbontrack.context import current, nearest_open
 from carbontrack.pool import NO_CLAIM, OWN_ROW_S, Claim
 from carbontrack.records import Status
 from carbontrack.session import Session
-from carbontrack.span import Span, current, nearest_open
+from carbontrack.span import Span
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules
 from carbontrack.tree import Used
 
@@ -48,7 +49,7 @@ class Call:
         "_span",
         "_started_s",
         "_sums",
-        "before",
+        "around",
         "single",
         "site",
     )
@@ -82,7 +83,7 @@ class Call:
     def resume(self) -> None:
         """The body begins to run, or goes on."""
         site = self.site
-        self.before: Any = current.get()
+        self.around: Any = current.get()
         """What was current around the body when it last went on."""
         current.set(self._inside)
         if self._span is not None:
@@ -103,7 +104,7 @@ class Call:
     def pause(self) -> None:
         """The body is suspended; what its consumer does meanwhile is not ours."""
         self._inside = current.get()  # a block inside may be open
-        current.set(self.before)
+        current.set(self.around)
         if self._span is not None:
             self._span.pause()
             return
@@ -117,7 +118,7 @@ class Call:
         """The body has ended, or the program does; a second end does nothing."""
         here, span = current.get(), self._span
         if here is self or (here is span is not None):
-            current.set(self.before)
+            current.set(self.around)
         if span is not None:
             span.close(status, error)
             return
@@ -221,7 +222,7 @@ class InsideCall:
     current span.
     """
 
-    __slots__ = ("_ended", "_inside", "_labels", "_name", "_span", "before")
+    __slots__ = ("_ended", "_inside", "_labels", "_name", "_span", "around")
 
     def __init__(self, name: str, labels: Mapping[str, Any]) -> None:
         self._name = name
@@ -233,17 +234,17 @@ class InsideCall:
     @property
     def is_open(self) -> bool:
         """Whether the call is being made and something around it is counted."""
-        return not self._ended and nearest_open(self.before) is not None
+        return not self._ended and nearest_open(self.around) is not None
 
     @property
     def session(self) -> Session:
         """What the span around shares with the others of its tracker."""
-        around: Session = self.before.session
+        around: Session = self.around.session
         return around
 
     def resume(self) -> None:
         """The body begins to run, or goes on."""
-        self.before: Any = current.get()
+        self.around: Any = current.get()
         """What was current around the body when it last went on."""
         if self._span is not None:
             self._span.resume()
@@ -254,51 +255,22 @@ class InsideCall:
         if self._span is not None:
             self._span.pause()
         self._inside = current.get()  # a block inside may be open
-        current.set(self.before)
+        current.set(self.around)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended."""
         self._ended = True
         here, span = current.get(), self._span
         if here is self or (here is span is not None):
-            current.set(self.before)
+            current.set(self.around)
         if span is not None:
             span.close(status, error)
 
     def promote(self) -> Span:
         """Become a child of the span around."""
         if self._span is None:
-            around = self.before
+            around = self.around
             parent = around if isinstance(around, Span) else around.promote()
             current.set(parent)
             self._span = parent.span(self._name, labels=self._labels).open()
         return self._span
-
-
-class SpanCall:
-    """A decorated call that is a span from its beginning."""
-
-    __slots__ = ("_before", "_inside", "_span")
-
-    def __init__(self, span: Span) -> None:
-        self._before: Any = current.get()
-        self._inside: Any = span
-        self._span = span.open()
-
-    def resume(self) -> None:
-        """The body goes on."""
-        self._before = current.get()
-        self._span.resume()
-        current.set(self._inside)
-
-    def pause(self) -> None:
-        """The body is suspended."""
-        self._span.pause()
-        self._inside = current.get()  # a block inside may be open
-        current.set(self._before)
-
-    def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended."""
-        if current.get() is self._span:
-            current.set(self._before)
-        self._span.close(status, error)

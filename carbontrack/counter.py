@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from carbontrack.call import InsideCall, SpanCall
+from carbontrack.call import InsideCall
 from carbontrack.callsite import CallSite
-from carbontrack.records import Record
+from carbontrack.context import current, nearest_open
+from carbontrack.records import Record, Status
 from carbontrack.session import Session
-from carbontrack.span import Span, current, innermost, nearest_open
+from carbontrack.span import Span, innermost
 from carbontrack.tracker import Tracker
 from carbontrack.wrap import Counted, Uncounted
 
@@ -106,6 +107,35 @@ class CallCounter:
                 self._inner = self._new_site(span.session)
             span.absorb_if_short(self._inner.absorb_span)
         return SpanCall(span)
+
+
+class SpanCall:
+    """A decorated call that is a span from its beginning."""
+
+    __slots__ = ("_before", "_inside", "_span")
+
+    def __init__(self, span: Span) -> None:
+        self._before: Any = current.get()
+        self._inside: Any = span
+        self._span = span.open()
+
+    def resume(self) -> None:
+        """The body goes on."""
+        self._before = current.get()
+        self._span.resume()
+        current.set(self._inside)
+
+    def pause(self) -> None:
+        """The body is suspended."""
+        self._span.pause()
+        self._inside = current.get()  # a block inside may be open
+        current.set(self._before)
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended."""
+        if current.get() is self._span:
+            current.set(self._before)
+        self._span.close(status, error)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
 from carbontrack.block import Block
+from carbontrack.context import current, nearest_open
 from carbontrack.figures import Course
 from carbontrack.ledger import Mark
 from carbontrack.pool import OWN_ROW_S
@@ -22,9 +22,6 @@ from carbontrack.sums import NOTHING, Sums, sub_joules
 from carbontrack.tree import Node, Used
 
 _log = logging.getLogger("carbontrack")
-
-current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
-"""The innermost span of this context, open or not; a decorated call may stand in its place."""
 
 
 class Span(Block["Span"]):
@@ -74,6 +71,8 @@ class Span(Block["Span"]):
     def parent(self) -> Span | None:
         """The span around this one; None for a root."""
         return self._parent
+
+    around = parent
 
     @property
     def parent_id(self) -> str | None:
@@ -243,10 +242,8 @@ class Span(Block["Span"]):
 
     def nearest_open(self) -> Span | None:
         """The nearest span from here outwards that is still open; itself if it is."""
-        span: Span | None = self
-        while span is not None and not span.is_open:
-            span = span._parent
-        return span
+        found: Span | None = nearest_open(self)
+        return found
 
     # -- the record -------------------------------------------------------------------------
 
@@ -289,17 +286,8 @@ def innermost() -> Span | None:
     """The innermost span of this context, promoted from a decorated call if need be."""
     around = current.get()
     while around is not None and not isinstance(around, Span):
-        if around.is_open:
-            around = around.promote()
-        else:  # a call that has ended, in a context that was copied while it was made
-            around = around.before
-    return around
-
-
-def nearest_open(around: Any) -> Any:
-    """The nearest span or call from here outwards that is being counted in this process."""
-    while around is not None and not around.is_open:
-        around = around.parent if isinstance(around, Span) else around.before
+        # A call may have ended, in a context that was copied while it was made.
+        around = around.promote() if around.is_open else around.around
     return around
 
 

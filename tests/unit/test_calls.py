@@ -1,15 +1,17 @@
-"""Decorated calls: one row for many, a row of its own for a long one, contexts left as they were."""
+"""Decorated calls: one row for many, one for each long one, contexts left as they were."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import threading
+from contextlib import suppress
 
 import pytest
 
+from carbontrack.context import current
 from carbontrack.front import track
-from carbontrack.span import current, current_span
+from carbontrack.span import current_span
 from tests.support.bench import Bench, joules
 
 
@@ -134,10 +136,8 @@ def test_failures_are_counted():
                 raise KeyError(n)
 
         for n in range(8):
-            try:
+            with suppress(KeyError):
                 work(n)
-            except KeyError as error:
-                assert error.args == (n,)
     (row,) = bench.records
     assert (row.status, row.error) == ("error", "2 of 8 calls failed")
 
@@ -310,7 +310,7 @@ def test_a_generator_may_be_moved_between_contexts():
 
 
 def test_tasks_that_outlive_a_decorated_coroutine_count_for_themselves():
-    """A task that goes on after the call that made it is neither lost nor does it revive the call."""
+    """A task that outlives the call that made it is neither lost nor revives the call."""
     with Bench() as bench:
 
         @track("late", tracker=bench.tracker)

@@ -11,10 +11,11 @@ from datetime import datetime, timezone
 
 import pytest
 
+from carbontrack.context import current
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import MeterSet
-from carbontrack.span import current, current_span
+from carbontrack.span import current_span
 from carbontrack.testing import FakeMeter
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench, joules
