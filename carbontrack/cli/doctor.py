@@ -13,6 +13,7 @@ from carbontrack.assembly import assemble
 from carbontrack.cli.notes import collected
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
+from carbontrack.grid.editions import editions
 from carbontrack.settings import READERS, SECRETS, Settings
 from carbontrack.tracker import Tracker
 from carbontrack.version import VERSION
@@ -71,6 +72,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
         "region_basis": session.circumstances.region_basis,
         "intensity": intensity and asdict(intensity),
         "pue": session.book.attribution.pue,
+        "tables": [asdict(edition) for edition in editions()],
         "facts": dict(session.circumstances.facts),
         "settings": {
             name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}
@@ -98,6 +100,9 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
             yield from (f"      {line}" for line in (refusal["cure"] or "").splitlines())
     yield terminal.bold("\nGrid")
     yield terminal.table(list(_grid(findings)))
+    yield terminal.table(
+        [(f"table {edition['table']}", _years(edition)) for edition in findings["tables"]]
+    )
     yield terminal.bold("\nSettings")
     yield terminal.table(
         [
@@ -125,6 +130,11 @@ def _grid(findings: Findings) -> Iterator[tuple[str, str]]:
     yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({low:.0f} to {high:.0f}){year}"
     yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
     yield "pue", f"{findings['pue']:g}"
+
+
+def _years(edition: Findings) -> str:
+    years = f"{edition['oldest']} to {edition['newest']}, most of {edition['most']}"
+    return f"{edition['rows']} figures of {years}"
 
 
 def _plain(what: object) -> str:
