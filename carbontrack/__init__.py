@@ -1,4 +1,4 @@
-"""carbontrack: what did this code emit, how is that known, and how far may it be off?
+"""What did this code emit, how is that known, and how far may it be off? Ask carbontrack.
 
     import carbontrack
 
@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # type checkers take it for true; importing `typing` woul
 if TYPE_CHECKING:
     from carbontrack.attribution.policy import Attribution
     from carbontrack.calculator.estimate import estimate
+    from carbontrack.carry import wrap_context
     from carbontrack.errors import (
         BudgetExceeded,
         CarbontrackError,
@@ -58,6 +59,7 @@ __all__ = [
     "read_records",
     "track",
     "wait_for_green",
+    "wrap_context",
 ]
 
 _HOMES = {
@@ -83,6 +85,7 @@ _HOMES = {
     "read_records": "carbontrack.report.read",
     "track": "carbontrack.front",
     "wait_for_green": "carbontrack.grid.advice",
+    "wrap_context": "carbontrack.carry",
 }
 
 

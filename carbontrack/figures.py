@@ -98,19 +98,26 @@ def _observed_s(course: Course, place: int) -> float:
     return _at(course.end.observed_s, place) - _at(course.start.observed_s, place)
 
 
-def uncertainty_j(parts: Sequence[Part]) -> float:
+def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
     """Half the width of the interval around the sum of the parts, in joules.
 
     Meters of one kind err together: the same model, or the same sort of sensor, on several devices
     is off in the same direction, so their uncertainties add up linearly. Different kinds err
     independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
+
+    To these comes what the edges of a span of `length_s` cost. A count may be one refresh old when
+    it is read, so a refresh's energy at most is missing at one edge, or is too much at the other:
+    the mean power times the meter's resolution, independent from meter to meter.
     """
     by_kind: dict[tuple[str, Component], float] = {}
+    edges_j2 = 0.0
     for part in parts:
         kind = (part.meter.id.partition(":")[0], part.meter.component)
         half_width_j = part.joules * part.meter.relative_uncertainty
         by_kind[kind] = by_kind.get(kind, 0.0) + half_width_j
-    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()))
+        if length_s > 0.0:
+            edges_j2 += (part.joules * min(1.0, part.meter.resolution_s / length_s)) ** 2
+    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()) + edges_j2)
 
 
 def weakest(parts: Sequence[Part]) -> Basis | None:
@@ -138,7 +145,8 @@ def energy_figures(
             if component != "other":
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
-        joules, half_width_j = sum(part.joules for part in parts), uncertainty_j(parts)
+        joules = sum(part.joules for part in parts)
+        half_width_j = uncertainty_j(parts, course.length_s)
         figures["energy_kwh"] = kwh_from(joules) * attribution.pue
         figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
         figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue

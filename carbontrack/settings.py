@@ -77,6 +77,8 @@ class Settings:
     """The folder of the journal; None: the user's state folder, found when it is needed."""
     host_id: str | None = None
     """The name of this host in records; None: a salted hash that no one can turn back."""
+    flush_on_signals: bool = False
+    """Write what is open when SIGTERM or SIGHUP comes, before its effect; False: no handler."""
     disable: bool = False
     """Turn all of carbontrack into a no-op."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -217,6 +219,7 @@ READERS: Mapping[str, Reader] = {
     "procfs_path": _directory,
     "state_dir": _folder,
     "host_id": _text,
+    "flush_on_signals": _flag,
     "disable": _flag,
 }
 """How each setting is read, in the order of the fields."""

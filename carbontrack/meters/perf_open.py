@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
@@ -21,6 +20,8 @@ class PerfEvent:
     """
 
     def __init__(self, kind: int, config: int, cpu: int) -> None:
+        import ctypes
+
         number = _SYSCALL.get(os.uname().machine)
         if number is None:
             raise OSError(38, "no perf_event_open for this kind of processor")

@@ -1,0 +1,55 @@
+"""Writing what is open when a signal is about to end the program; only where a setting asks for it.
+
+By default carbontrack installs no signal handler: a killed program's journal is enough for the next
+one to write its records. This is for those who want the row at once, and know their handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+FLUSH_S = 2.0
+"""How long the end of the program is held up at most."""
+_log = logging.getLogger("carbontrack")
+
+
+def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
+    """Call `flush` when the signal comes, then do what would have been done without us.
+
+    The handler that was there before is called; where there was none, the signal has its default
+    effect. Only the main thread can install handlers; from another one nothing is installed, and
+    that is said.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        _log.warning(
+            "flush_on_signals is without effect: the first span was opened outside the main thread"
+        )
+        return
+    before = signal.getsignal(number)
+
+    def handle(received: int, frame: FrameType | None) -> None:
+        _flush_for_a_moment(flush)
+        if callable(before):
+            before(received, frame)
+        elif before == signal.SIG_DFL:
+            signal.signal(received, signal.SIG_DFL)
+            os.kill(os.getpid(), received)
+
+    signal.signal(number, handle)
+
+
+def _flush_for_a_moment(flush: Callable[[], None]) -> None:
+    # In a thread, because the interrupted code may hold a lock that writing needs: then the wait
+    # ends, the program goes on to its end, and the journal has what could not be written.
+    thread = threading.Thread(target=flush, name="carbontrack-flush", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _log.debug("nothing flushed: %s", error)
+    else:
+        thread.join(FLUSH_S)
