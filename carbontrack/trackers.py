@@ -7,6 +7,7 @@ nothing is open on it.
 from __future__ import annotations
 
 import atexit
+import signal
 import threading
 import weakref
 
@@ -27,6 +28,7 @@ class Trackers:
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
+        self._flushes = False
         remember(self)
 
     def get(self, settings: Settings) -> Tracker:
@@ -58,7 +60,17 @@ class Trackers:
             if not self._closes_at_exit:
                 self._closes_at_exit = True
                 atexit.register(self.close)
+            if settings.flush_on_signals and not self._flushes:
+                self._flushes = True
+                self._flush_on_signals()
             return tracker
+
+    def _flush_on_signals(self) -> None:
+        from carbontrack.flush_signals import flush_on  # hardly anyone asks for it
+
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                flush_on(getattr(signal, name), self.close)
 
     def close(self) -> None:
         """Write what is open as interrupted, close the sinks, then the samplers."""
