@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -95,3 +97,32 @@ def test_no_metadata_service_is_asked_unless_it_is_wanted_and_needed(
     given = settings(tmp_path, **more)
 
     assert probe_cloud(given, find_region(given)) is None
+
+
+def test_nothing_is_asked_of_any_network_by_default(tmp_path: Path) -> None:
+    """Nothing configured: a whole measured block without one connection or name look-up."""
+    program = """
+import sys
+def watch(event, args):
+    if event in {"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.gethostbyname"}:
+        print("NETWORK", event, args, flush=True)
+sys.addaudithook(watch)
+import carbontrack
+with carbontrack.track("work", output=None) as run:
+    sum(range(100_000))
+print(run.record.region, run.record.region_basis, run.record.intensity_source, sep="|")
+"""
+    environ = {"HOME": str(tmp_path), "TZ": "Europe/Paris", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environ | {"PYTHONPATH": str(Path(carbontrack.__file__).parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "NETWORK" not in done.stdout
+    zone, basis, source = done.stdout.strip().split("|")
+    assert (zone, basis) == ("FR", "timezone")
+    assert "Ember" in source
