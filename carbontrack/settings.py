@@ -43,7 +43,7 @@ class Settings:
     scope: Literal["process", "machine"] = "process"
     """Whose energy is billed: this process tree's share, or the whole machine's."""
     idle: Literal["proportional", "reserved", "none"] = "proportional"
-    """Which part of the idle machine's energy is billed, in scope process."""
+    """How the idle machine's energy is billed, in scope process; so far "proportional" only."""
     interval_s: float = 1.0
     """Seconds between two ticks of the sampler; 0.001 to 3600."""
     pue: float | None = None
@@ -66,7 +66,7 @@ class Settings:
     spans: Literal["roots", "all"] = "roots"
     """Which spans have a row of their own: roots only, or children as well."""
     timeline: bool = False
-    """Keep a series of watts per component for the report."""
+    """Keep a series of watts per component for the report; not available yet."""
     checkpoint_s: float = 10.0
     """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
     sysfs_path: str = "/sys"
@@ -132,6 +132,22 @@ def _flag(given: object) -> bool:
     if word in {"0", "false", "no", "off"}:
         return False
     raise ValueError("is neither true nor false")
+
+
+def _not_yet(read: Reader, *allowed: object) -> Reader:
+    """Take only what this version can do, and say of the rest that it is not a misspelling."""
+
+    def check(given: object) -> object:
+        chosen = read(given)
+        if chosen not in allowed:
+            does = " or ".join(str(one).lower() for one in allowed)
+            raise ValueError(f"is not available in this version, which does {does} only")
+        return chosen
+
+    return check
+
+
+_NO = False
 
 
 def _items(given: object) -> tuple[str, ...]:
@@ -202,7 +218,7 @@ READERS: Mapping[str, Reader] = {
     "output": _outputs,
     "http_token": _token,
     "scope": _one_of("process", "machine"),
-    "idle": _one_of("proportional", "reserved", "none"),
+    "idle": _not_yet(_one_of("proportional", "reserved", "none"), "proportional"),
     "interval_s": _number("a number of seconds", 0.001, 3600),
     "pue": _number("a ratio", 1, 10),
     "wue": _number("a number of litres per kWh", 0, 100),
@@ -213,7 +229,7 @@ READERS: Mapping[str, Reader] = {
     "intensity_source": _items,
     "live_token": _token,
     "spans": _one_of("roots", "all"),
-    "timeline": _flag,
+    "timeline": _not_yet(_flag, _NO),
     "checkpoint_s": _number("a number of seconds", 0.1, 3600),
     "sysfs_path": _directory,
     "procfs_path": _directory,

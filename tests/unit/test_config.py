@@ -53,13 +53,13 @@ def test_without_any_configuration_all_is_default(home: Path) -> None:
 
 def test_the_stronger_place_wins_setting_by_setting(home: Path) -> None:
     """Argument, then environment, then pyproject.toml, then the user's own file."""
-    user = write_user(home, 'region = "US"\npue = 1.4\nscope = "machine"\nidle = "none"\n')
+    user = write_user(home, 'region = "US"\npue = 1.4\nscope = "machine"\nspans = "all"\n')
     project = write_project(home, '[tool.carbontrack]\nregion = "DE"\npue = 1.3\nscope = "process"')
 
     found = settings(home, {"region": "FR"}, CARBONTRACK_REGION="SE", CARBONTRACK_PUE="1.2")
 
-    assert (found.region, found.pue, found.scope, found.idle) == ("FR", 1.2, "process", "none")
-    assert [found.origins[name] for name in ("region", "pue", "scope", "idle", "wue")] == [
+    assert (found.region, found.pue, found.scope, found.spans) == ("FR", 1.2, "process", "all")
+    assert [found.origins[name] for name in ("region", "pue", "scope", "spans", "wue")] == [
         "argument",
         "environment",
         str(project),
