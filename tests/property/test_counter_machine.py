@@ -11,6 +11,8 @@ from carbontrack.meters.counter import Counter
 CAP_W = 400.0
 RANGE_J = 2_000.0
 REFRESH_S = 0.01
+SECONDS = st.sampled_from([0.0, 0.001, 0.7, 2.0]) | st.floats(0.0, 3.0)
+POWERS = st.sampled_from([0.0, 90.0, CAP_W / 1.5]) | st.floats(0.0, CAP_W / 1.5)
 
 
 class CounterMachine(RuleBasedStateMachine):
@@ -47,15 +49,17 @@ class CounterMachine(RuleBasedStateMachine):
         self.read_s = self.now_s
         return True
 
-    @rule(seconds=st.floats(0.0, 3.0), power_w=st.floats(0.0, CAP_W / 1.5))
+    @rule(seconds=SECONDS, power_w=POWERS)
     def advance_and_read(self, seconds, power_w):
         """Time passes, energy is used, the counter is read, in time for any wrap."""
         if self.now_s + seconds - self.read_s > 0.9 * RANGE_J / CAP_W:
             self.exact = False  # a wrap may have hidden behind another
         self._use(seconds, power_w)
-        self._read()
+        believed = self._read()
+        # a bare 0 is held back: hardly ever what a wrap leaves behind
+        assert believed or not self.exact or self.raw_j == 0.0
 
-    @rule(seconds=st.floats(0.0, 1.0), power_w=st.floats(0.0, CAP_W / 1.5))
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.5]), power_w=POWERS)
     def fail(self, seconds, power_w):
         """A read that fails outright leaves the counter alone."""
         self._use(seconds, power_w)
@@ -65,6 +69,7 @@ class CounterMachine(RuleBasedStateMachine):
         """What no counter can show is refused."""
         assert not self._read(garbage_j)
 
+    @precondition(lambda self: self.true_j > 2 * RANGE_J)
     @rule(power_w=st.floats(100.0, CAP_W / 1.5))
     def double_wrap(self, power_w):
         """Nobody reads for so long that the counter wraps twice."""
@@ -72,6 +77,7 @@ class CounterMachine(RuleBasedStateMachine):
         self.exact = False
         self._read()
 
+    @precondition(lambda self: self.true_j > 2 * RANGE_J)
     @rule()
     def reset(self):
         """Suspend, a reloaded driver: the counter starts again."""
@@ -79,12 +85,14 @@ class CounterMachine(RuleBasedStateMachine):
         self.exact = False
         self._read()
 
+    @precondition(lambda self: self.true_j > RANGE_J)
     @rule(seconds=st.floats(0.0, 100.0))
     def suspend(self, seconds):
         """The machine sleeps: monotonic time stands still, and the counter may lose its memory."""
         self.raw_j = min(self.raw_j, 1.0) if seconds > 50.0 else self.raw_j
         self.exact = False
 
+    @precondition(lambda self: self.true_j > RANGE_J)
     @rule(raw_j=st.floats(0.0, RANGE_J - 1.0))
     def replug(self, raw_j):
         """The zone vanishes and another comes in its place."""
