@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack import config
 from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.circumstances import Circumstances
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
@@ -18,7 +19,7 @@ from carbontrack.grid.metadata import CloudProbe, Detected, RegionCache
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.notices import say_aloud
 from carbontrack.sampler import Sampler
-from carbontrack.session import Circumstances, Session
+from carbontrack.session import Session
 from carbontrack.settings import Settings
 from carbontrack.sinks.choose import is_url, sink_for
 from carbontrack.tracker import Tracker

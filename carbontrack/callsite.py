@@ -9,10 +9,11 @@ from typing import Any
 
 from carbontrack.book import Book
 from carbontrack.call import Call
+from carbontrack.circumstances import rfc3339
 from carbontrack.ledger import Machine
 from carbontrack.pool import NO_CLAIM, Claim, Pool
 from carbontrack.records import Record
-from carbontrack.session import Session, rfc3339
+from carbontrack.session import Session
 from carbontrack.span import Span
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from carbontrack.circumstances import rfc3339
 from carbontrack.clock import SystemClock
 from carbontrack.records import Record, Status
-from carbontrack.session import rfc3339
 from carbontrack.span import Span
 from carbontrack.tracker import Tracker
 

@@ -7,14 +7,13 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.book import Book
+from carbontrack.circumstances import Circumstances, Ending, system_name
 from carbontrack.figures import (
     Course,
     MeterFacts,
@@ -24,6 +23,7 @@ from carbontrack.figures import (
     quality_figures,
     water_figures,
 )
+from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Machine
 from carbontrack.records import Record, Sink
@@ -32,52 +32,9 @@ from carbontrack.sums import Joules, Sums
 from carbontrack.version import VERSION
 
 if TYPE_CHECKING:
-    from carbontrack.journal import Journal
+    pass
 
 _log = logging.getLogger("carbontrack")
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What holds for every record of a tracker, besides what was measured.
-
-    Attributes:
-        region_basis: how the region is known.
-        parent_id: the record that the records of this process belong to; None for a tracker of
-            its own.
-        spans: which spans are written, "roots" or "all".
-        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
-        facts: columns of the record by name: host_id, rank, cloud_provider, …
-        journal: where open runs leave checkpoints, so that a killed process loses little; None:
-            nowhere.
-        outputs: where recovered records are to go: absolute paths and URLs.
-        checkpoint_s: seconds between two checkpoints of a run.
-    """
-
-    region_basis: str | None = None
-    parent_id: str | None = None
-    spans: Literal["roots", "all"] = "roots"
-    water_l_per_kwh: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    journal: Journal | None = None
-    outputs: tuple[str, ...] = ()
-    checkpoint_s: float = 10.0
-
-
-class Ending(NamedTuple):
-    """The end of a span or a window, and what was known then.
-
-    Attributes:
-        course: how it went.
-        ended_at: the wall clock.
-        grid: the grid's intensity; None where nothing is known.
-        powers_w: the last known power of each meter.
-    """
-
-    course: Course
-    ended_at: datetime
-    grid: GridIntensity | None
-    powers_w: Sequence[float | None]
 
 
 class Checkpointed(Protocol):
@@ -112,7 +69,8 @@ class Session:
         self._open_roots: dict[int, Any] = {}
         self._checkpointed_s = float("-inf")
         if circumstances.journal is not None:
-            sampler.watchers.add(self)
+            with sampler.lock:
+                sampler.watchers.add(self)
         self._sinks = tuple(sinks)
         self._meters: list[MeterFacts] = []
         self._parent_id = circumstances.parent_id
@@ -129,6 +87,7 @@ class Session:
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
+        at_end_of_worker(self.close)
 
     @property
     def run_id(self) -> str:
@@ -183,12 +142,20 @@ class Session:
 
     def figures(self, sums: Sums, ending: Ending) -> dict[str, Any]:
         """The columns that come from measuring."""
+        try:
+            measured = self._measured(sums, ending)
+        except Exception:  # a meter of someone else's making may say anything of itself
+            _log.exception("the figures of a record could not be made")
+            measured = {}
+        return measured | self._constants()
+
+    def _measured(self, sums: Sums, ending: Ending) -> dict[str, Any]:
         meters, attribution, course = self.meters(), self.book.attribution, ending.course
         parts = parts_of(sums, course, meters, ending.powers_w)
         energy = energy_figures(parts, course, attribution, meters)
         figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
         figures |= water_figures(energy, attribution, self.circumstances.water_l_per_kwh)
-        return figures | quality_figures(course, meters) | self._constants()
+        return figures | quality_figures(course, meters)
 
     def _constants(self) -> dict[str, Any]:
         attribution, hardware = self.book.attribution, self.sampler.hardware
@@ -204,7 +171,7 @@ class Session:
             "gpu_count": hardware.gpu_count,
             "ram_gib": hardware.ram_gib,
             "pid": os.getpid(),
-            "os": _system_name(),
+            "os": system_name(),
             "python": ".".join(map(str, sys.version_info[:3])),
             "carbontrack": VERSION,
             **self.circumstances.facts,
@@ -232,7 +199,9 @@ class Session:
         """Leave checkpoints behind, when it is time."""
         if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
             self._checkpointed_s = now_s
-            self._checkpoint([*list(self._open_roots.values()), *list(self.windows)])
+            with self.sampler.lock:  # other threads open and decorate meanwhile
+                open_ones = [*self._open_roots.values(), *self.windows]
+            self._checkpoint(open_ones)
 
     def _checkpoint(self, open_ones: Iterable[Checkpointed]) -> None:
         journal = self.circumstances.journal
@@ -283,15 +252,3 @@ class Session:
                 sink.close()
             except Exception as error:
                 _log.warning("%r did not close: %s", sink, error)
-
-
-def rfc3339(when: datetime) -> str:
-    """An instant in UTC as RFC 3339 writes it, to the microsecond: 2026-01-01T00:00:00.000000Z."""
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
-
-
-def _system_name() -> str:
-    if not hasattr(os, "uname"):
-        return sys.platform
-    system = os.uname()
-    return f"{system.sysname} {system.release}"

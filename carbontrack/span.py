@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from carbontrack.block import Block
+from carbontrack.circumstances import rfc3339
 from carbontrack.context import current, nearest_open
 from carbontrack.figures import Course
 from carbontrack.ledger import Mark
 from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status, checked_name
-from carbontrack.session import Session, rfc3339
+from carbontrack.session import Session
 from carbontrack.sums import NOTHING, Sums, sub_joules
 from carbontrack.tree import Node, Used
 

@@ -7,13 +7,14 @@ from types import TracebackType
 from typing import Any
 
 from carbontrack.attribution.policy import Attribution, Scope
+from carbontrack.circumstances import Circumstances
 from carbontrack.clock import Clock
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
 from carbontrack.meters.meter import Meter, MeterSet
 from carbontrack.records import Sink
 from carbontrack.sampler import Sampler
-from carbontrack.session import Circumstances, Session
+from carbontrack.session import Session
 from carbontrack.span import Span
 
 

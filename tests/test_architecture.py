@@ -53,6 +53,7 @@ FLOORS = {
     # 3 - the session
     "figures": 3.0,
     "budget": 3.0,
+    "circumstances": 3.05,
     "session": 3.1,
     "outcome": 3.0,
     "block": 3.05,
