@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from carbontrack.data.rebuild_names import folded_names, time_zones
 from carbontrack.data.rebuild_pack import CARBON_FREE_G_PER_KWH, Pack, percentile
 
 HERE = Path(__file__).parent
-ZONEINFO = Path("/usr/share/zoneinfo")
 AGGREGATES = {
     "EUROPE": ("region", "Europe"),
     "AFRICA": ("region", "Africa"),
@@ -23,19 +23,6 @@ AGGREGATES = {
     "OCEANIA": ("region", "Oceania"),
     "LATAM_CARIBBEAN": ("subregion", "Latin America and the Caribbean"),
 }
-# names of UTC offsets, which newer editions of tzdata link to some city
-NO_PLACE = {
-    "CET",
-    "CST6CDT",
-    "EET",
-    "EST",
-    "EST5EDT",
-    "HST",
-    "MET",
-    "MST",
-    "MST7MDT",
-    "PST8PDT",
-} | {"WET"}
 SAME_ZONE = {"SE-SE3-GCP": "SE-SE3", "IN-CEA": "IN"}
 LIFECYCLE, DIRECT = "lifecycle_generation", "direct_combustion_generation"
 
@@ -49,6 +36,7 @@ TABLES = {
     "intensity_direct.csv": FIGURES,
     "intensity_marginal.csv": FIGURES,
     "zones.csv": "zone,alpha3,kind,parent,supplied_like,name",
+    "names.csv": "folded,codes",
     "cloud_regions.csv": "region,zone,direct_zone,live_zone,status,latitude,longitude,pue,pue_year,"
     "pue_basis,wue_l_per_kwh,wue_year,wue_basis,name",
     "cloud_providers.csv": "provider,pue,pue_year,pue_confidence,pue_source,wue_l_per_kwh,wue_year,"
@@ -239,24 +227,6 @@ def generation_factors(pack: Pack) -> list[Line]:
     return lines
 
 
-def time_zones() -> list[Line]:
-    """The country of each named time zone and of its older names (tzdata, public domain)."""
-    country = {}
-    for text in (ZONEINFO / "zone.tab").read_text().splitlines():
-        if not text.startswith("#"):
-            code, _, name = text.split("\t")[:3]
-            country[name] = code
-    links = [
-        text.split(" ")[1:3]
-        for text in (ZONEINFO / "tzdata.zi").read_text().splitlines()
-        if text[:2] == "L "
-    ]
-    for target, name in links:
-        if target in country and name not in NO_PLACE:
-            country.setdefault(name, country[target])
-    return sorted(country.items())
-
-
 def _plain(text: str) -> str:
     return text.replace(", ", " - ").replace(",", " ").strip()
 
@@ -278,11 +248,13 @@ def main(root: Path, target: Path = HERE) -> None:
     write(target, "intensity_direct.csv", direct(pack))
     write(target, "intensity_marginal.csv", marginal(pack))
     write(target, "zones.csv", zones(pack))
+    write(target, "names.csv", folded_names(zones(pack)))
     write(target, "cloud_regions.csv", cloud_regions(pack))
     write(target, "cloud_providers.csv", providers(pack))
     write(target, "water.csv", water(pack))
     write(target, "generation_factors.csv", generation_factors(pack))
-    write(target, "time_zones.csv", time_zones())
+    if zones_of_time := time_zones():
+        write(target, "time_zones.csv", zones_of_time)
     texts = [(number, licence, text) for (text, licence), number in pack.sources.items()]
     write(target, "sources.csv", texts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import lru_cache
 
 from carbontrack.errors import UnknownRegion
 from carbontrack.grid import rows
@@ -40,7 +40,7 @@ def normalise(region: str) -> str:
     if not isinstance(region, str) or not region.strip():
         raise UnknownRegion(f"{region!r} is not a region; write one such as 'FR' or 'US-CA'")
     text = region.strip()
-    found = _by_code(text) or _by_cloud(text) or _names().get(fold(text), ())
+    found = _by_code(text) or _by_cloud(text) or _by_name(text)
     if len(found) == 1:
         return found[0]
     if found:
@@ -107,16 +107,9 @@ def _by_cloud(text: str) -> tuple[str, ...]:
     return tuple(code for code in codes if not code.startswith("alibaba:")) or codes
 
 
-@cache
-def _names() -> _Index:
-    """Every folded name, with the codes it may mean."""
-    index: _Index = {}
-    for zone in rows.rows("zones"):
-        for name in {fold(zone["name"]), fold(zone["name"].partition(" (")[0])}:
-            _add(index, name, zone["zone"])
-    for alias in rows.rows("aliases"):
-        _add(index, fold(alias["name"]), alias["zone"])
-    return index
+def _by_name(text: str) -> tuple[str, ...]:
+    found = rows.row("names", fold(text))
+    return tuple(found["codes"].split()) if found else ()
 
 
 def _add(index: _Index, key: str, code: str) -> None:
@@ -128,7 +121,7 @@ def _near(text: str) -> tuple[str, ...]:
     """The codes whose spelling or name comes closest, best first, at most three."""
     from difflib import get_close_matches
 
-    spelled = dict(_names())
+    spelled: _Index = {row["folded"]: tuple(row["codes"].split()) for row in rows.rows("names")}
     for table in ("zones", "cloud_regions"):
         for place in rows.rows(table):
             code = place.get("region") or place["zone"]

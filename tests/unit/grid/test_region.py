@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import NoIntensity, UnknownRegion
+from carbontrack.grid import rows
 from carbontrack.grid.region import CLOUD_VARIABLES, HINTS, Region, intensity_for, resolve
 from carbontrack.grid.table import lookup
 
@@ -174,6 +175,12 @@ def test_an_unknown_region_in_a_clouds_variable_is_passed_over(machine, code):
 def test_the_time_zone_names_the_country(machine, tz, zone):
     """Current and older names of zones, as TZ may spell them."""
     assert found(machine, tz=tz) == Region(zone, "timezone")
+
+
+def test_every_time_zone_lies_in_a_country_of_the_tables():
+    """No zone of the table leads nowhere."""
+    for row in rows.rows("time_zones"):
+        assert rows.row("zones", row["country"])["kind"] == "country", row
 
 
 @pytest.mark.parametrize(
