@@ -12,10 +12,11 @@ from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.forking import holding_forks, remember
 from carbontrack.journal import Journal, orphans
+from carbontrack.notices import say_aloud
 from carbontrack.records import Record
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
 from carbontrack.sinks.patient_sink import PatientSink
-from carbontrack.sinks.post import Poster, checked_token, checked_url, shown
+from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
 
 _ADOPTED_LIMIT = 64
 """Journals of dead processes that one process works off, so that descriptors stay free."""
@@ -70,6 +71,8 @@ class HttpSink(PatientSink[Record]):
         super().__init__(lambda record: record, self._enqueue)
         self._url = checked_url(url)
         self._token = checked_token(token)
+        if token is not None and travels_open(url):
+            say_aloud(f"the token for {shown(url)} can be read on its way; use https://")
         _check_above_zero(timeout_s=timeout_s, batch=batch)
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")

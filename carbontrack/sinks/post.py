@@ -181,6 +181,14 @@ def checked_token(token: str | None) -> str | None:
     return token
 
 
+def travels_open(url: str) -> bool:
+    """Whether what is sent to the URL can be read on the way: plain http to another machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    here = host in ("localhost", "::1") or host.startswith("127.")
+    return parts.scheme == "http" and not here
+
+
 def shown(url: str) -> str:
     """The URL as it may be shown: without the query, which often holds a key."""
     parts = urlsplit(url)
