@@ -239,3 +239,20 @@ names.append(sorted(thread.name for thread in threading.enumerate()))
 print(json.dumps(names))
 """)
     assert facts == [["MainThread", "carbontrack-nvml"], ["MainThread"]]
+
+
+def test_a_driver_that_hangs_from_the_start_is_refused(run):
+    """Detection waits a bounded time, says so, and the machine is measured without it."""
+    reason, seconds = run("""
+from carbontrack.clock import SystemClock
+from carbontrack.meters.detect import Machine, detect
+show(hang=7)
+begun = SystemClock.monotonic_s()
+found = detect(Machine(busy_s=lambda: 0.0))
+reasons = [refusal.reason for refusal in found.refused if refusal.id == "nvml"]
+print(json.dumps([reasons, SystemClock.monotonic_s() - begun]), flush=True)
+os._exit(0)
+""")
+    assert len(reason) == 1
+    assert "did not answer" in reason[0]
+    assert seconds < 7.0, "the driver would have taken seven for each of its calls"

@@ -142,6 +142,27 @@ def test_powercap_comes_first(tmp_path):
     assert [m.id for m in found] == ["rapl:package-0", "rapl:dram-0"]
 
 
+def test_a_closed_door_ends_in_the_model_with_both_cures(tmp_path):
+    """Without powercap, and with events that this kernel does not know, the models remain."""
+    power = build_perf(tmp_path) / "bus/event_source/devices/power"
+    (power / "type").write_text("4000000\n")
+    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    assert [m.id for m in found] == ["model:cpu", "model:ram"]
+    assert {"perf:package", "perf:dram", "rapl"} <= {refusal.id for refusal in found.refused}
+
+
+def test_perf_adds_only_the_domain_that_powercap_refuses(tmp_path):
+    """A dram zone that shows nothing leaves memory to perf; the package is not read twice."""
+    power = build_perf(tmp_path) / "bus/event_source/devices/power"
+    (power / "type").write_text("4000000\n")
+    tree = build_powercap(tmp_path)
+    tree.break_zone("dram", "garbage")
+    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    assert [m.id for m in found] == ["rapl:package-0", "model:ram"]
+    assert "perf:dram" in {refusal.id for refusal in found.refused}
+    assert "perf:package" not in {refusal.id for refusal in found.refused}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="perf events are Linux's")
 def test_the_system_call_counts_the_processors_own_clock():
     """A software event proves the call: the kernel's cpu-clock runs on, in nanoseconds."""
