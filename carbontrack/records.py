@@ -119,6 +119,8 @@ class Record:
         for name, convert in _CONVERTERS.items():
             cell = row.get(name)
             if cell is None or cell == "":
+                if name == "calls" and name in row:
+                    values[name] = None  # empty is unknown; only a row without it means one call
                 continue
             try:
                 values[name] = convert(cell)
