@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         UnknownRegion,
     )
     from carbontrack.front import auto, current_span, track
-    from carbontrack.grid.advice import wait_for_green
     from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
     from carbontrack.grid.series import Series
     from carbontrack.grid.table import lookup
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from carbontrack.sinks.csv_file import CsvSink
     from carbontrack.span import Span
     from carbontrack.tracker import Tracker
+    from carbontrack.waiting import wait_for_green
 
     __version__: str
 
@@ -84,7 +84,7 @@ _HOMES = {
     "lookup": "carbontrack.grid.table",
     "read_records": "carbontrack.report.read",
     "track": "carbontrack.front",
-    "wait_for_green": "carbontrack.grid.advice",
+    "wait_for_green": "carbontrack.waiting",
     "wrap_context": "carbontrack.carry",
 }
 

@@ -17,7 +17,7 @@ from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.grid.metadata import CloudProbe, Detected, RegionCache
 from carbontrack.meters.detect import Machine, detect
-from carbontrack.notices import say_aloud
+from carbontrack.notices import Notices, say_aloud
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
 from carbontrack.settings import Settings
@@ -25,6 +25,7 @@ from carbontrack.sinks.choose import is_url, sink_for
 from carbontrack.tracker import Tracker
 
 if TYPE_CHECKING:
+    from carbontrack.grid.live.feed import Runner
     from carbontrack.journal import Journal
 
 HostKey = tuple[object, ...]
@@ -87,8 +88,12 @@ def probe_cloud(
     return CloudProbe(cache=cache, base_urls=base_urls).start()
 
 
-def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
-    """Where the intensity comes from: the user's own figure, or the table's for the region.
+def make_grid(
+    settings: Settings, region: regions.Region, run: Runner | None = None
+) -> IntensitySource:
+    """Where the intensity comes from: the user's own figure, live services, or the table.
+
+    `run` does the asking of a live service; a thread of its own does where it is None.
 
     Raises:
         NoIntensity: the region was given, and no table has a figure for it.
@@ -103,7 +108,9 @@ def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
     table = regions.intensity_for(region)
     if not settings.intensity_source:
         return table
-    from carbontrack.grid.live import choose  # only those who ask for a network load it
+    # only those who ask for a network load it
+    from carbontrack.grid.live import choose
+    from carbontrack.grid.live.feed import Outside
 
     return choose.make_grid(
         settings.intensity_source,
@@ -111,6 +118,7 @@ def make_grid(settings: Settings, region: regions.Region) -> IntensitySource:
         table,
         token=settings.live_token,
         state=config.state_path(settings),
+        outside=None if run is None else Outside(run=run, warn=Notices().warn),
     )
 
 

@@ -79,6 +79,7 @@ FLOORS = {
     "config": 5.2,
     "assembly": 5.3,
     "trackers": 5.4,
+    "waiting": 5.4,
     "front": 5.5,
     # 6 - doors
     "calculator": 6.0,

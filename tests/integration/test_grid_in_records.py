@@ -126,3 +126,18 @@ print(run.record.region, run.record.region_basis, run.record.intensity_source, s
     zone, basis, source = done.stdout.strip().split("|")
     assert (zone, basis) == ("FR", "timezone")
     assert "Ember" in source
+
+
+def test_waiting_for_a_green_grid_needs_one_that_is_followed(tmp_path: Path) -> None:
+    """A yearly table never becomes green: an error, not a wait of an hour."""
+    with pytest.raises(carbontrack.ConfigError, match="intensity_source"):
+        carbontrack.wait_for_green(max_wait_s=3600, below=100, region="FR", state_dir=str(tmp_path))
+
+
+def test_a_source_that_is_handed_in_is_waited_for() -> None:
+    """Without any settings."""
+    clock = FakeClock()
+
+    assert carbontrack.wait_for_green(
+        carbontrack.Fixed.of(50.0), max_wait_s=3600, below=100, clock=clock
+    )
