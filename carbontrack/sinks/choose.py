@@ -28,7 +28,7 @@ def sink_for(
 ) -> Sink:
     """The sink for a file name, chosen by its ending, or for a URL.
 
-    `token` and `journal` are for a URL: what it is sent, and where records wait for it.
+    `token` is for a URL; in `journal` records wait for it, or for a disk that is full.
 
     Raises:
         ConfigError: no sink writes such an output, or this one cannot be used; says why.
@@ -42,15 +42,15 @@ def sink_for(
     if suffix == ".csv":
         from carbontrack.sinks.csv_file import CsvSink
 
-        return CsvSink(output)
+        return CsvSink(output, journal=journal)
     if suffix in _JSON_SUFFIXES:
         from carbontrack.sinks.jsonl import JsonlSink
 
-        return JsonlSink(output)
+        return JsonlSink(output, journal=journal)
     if suffix in _SQLITE_SUFFIXES:
         from carbontrack.sinks.sqlite import SqliteSink
 
-        return SqliteSink(output)
+        return SqliteSink(output, journal=journal)
     example = PurePath(text).with_suffix(".csv") if text else "emissions.csv"
     raise ConfigError(
         f"output {text!r} is no URL and has no ending that chooses a format, which are "

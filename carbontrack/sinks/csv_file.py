@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbontrack.csv_text import HEADER, record_line
 from carbontrack.records import SCHEMA, Record
 from carbontrack.sinks.outputs import shared_file
 from carbontrack.sinks.patient_sink import PatientSink
+
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
 
 
 class CsvSink(PatientSink[bytes]):
@@ -21,9 +25,15 @@ class CsvSink(PatientSink[bytes]):
         ConfigError: no file can be written at `path`; says why and what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, procfs: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        journal: Journal | None = None,
+        procfs: Path = Path("/proc"),
+    ) -> None:
         self._file = shared_file(path, header=HEADER, tag=f"schema-{SCHEMA}", procfs=procfs)
-        super().__init__(_row, self._file.append)
+        super().__init__(_row, self._file.append, journal=journal)
 
     @property
     def path(self) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbontrack.json_text import json_line, record_object
 from carbontrack.records import Record
 from carbontrack.sinks.outputs import shared_file
 from carbontrack.sinks.patient_sink import PatientSink
+
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
 
 
 class JsonlSink(PatientSink[bytes]):
@@ -21,9 +25,15 @@ class JsonlSink(PatientSink[bytes]):
         ConfigError: no file can be written at `path`; says why and what to do.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, procfs: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        journal: Journal | None = None,
+        procfs: Path = Path("/proc"),
+    ) -> None:
         self._file = shared_file(path, procfs=procfs)
-        super().__init__(_line, self._file.append)
+        super().__init__(_line, self._file.append, journal=journal)
 
     @property
     def path(self) -> Path:

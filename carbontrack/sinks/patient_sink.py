@@ -6,11 +6,14 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.notices import Notices
 from carbontrack.records import Record
+
+if TYPE_CHECKING:
+    from carbontrack.journal import Journal
 
 PENDING_LIMIT = 1000
 """Records kept in memory while the file cannot be written, about 1 KB each."""
@@ -22,12 +25,21 @@ class PatientSink(Generic[Entry]):
     """A sink that puts each record into a file, shared with others, as one entry.
 
     While the disk is full or the directory gone, entries wait in memory and go out, in order,
-    with the first write that succeeds. `pending_ids` are the records that wait.
+    with the first write that succeeds. `pending_ids` are the records that wait. With a journal,
+    which may be on another disk, they are kept there too, and outlive the process.
     """
 
-    def __init__(self, entry_of: Callable[[Record], Entry], put: Callable[[Entry], None]) -> None:
+    def __init__(
+        self,
+        entry_of: Callable[[Record], Entry],
+        put: Callable[[Entry], None],
+        *,
+        journal: Journal | None = None,
+    ) -> None:
         self._entry_of = entry_of
         self._put = put
+        self._keeper = journal
+        self._kept: set[str] = set()
         self._pending: deque[tuple[str, Entry]] = deque()
         self._pending_pid = 0
         self._notices = Notices()
@@ -56,19 +68,27 @@ class PatientSink(Generic[Entry]):
         pending = self._own_pending()
         if len(pending) >= PENDING_LIMIT:
             self._flush()
-        if len(pending) >= PENDING_LIMIT:
+        if len(pending) < PENDING_LIMIT:
+            pending.append((record.record_id, self._entry_of(record)))
+            if not self._flush() and self._keep(record):
+                self._kept.add(record.record_id)
+        elif not self._keep(record):
             raise SinkError(f"{self.path} cannot be written: {len(pending)} records wait already")
-        pending.append((record.record_id, self._entry_of(record)))
-        self._flush()
 
     def close(self) -> None:
-        """Try once more to write what waits.
+        """Try once more to write what waits; what the journal keeps is left to `recover`.
 
         Raises:
-            SinkError: records are left that could not be written; it says how many.
+            SinkError: records are lost, neither written nor kept; it says how many.
         """
-        if not self._flush():
-            raise SinkError(f"{len(self._pending)} records could not be written to {self.path}")
+        if self._flush():
+            return
+        lost = [record_id for record_id in self.pending_ids if record_id not in self._kept]
+        if lost:
+            raise SinkError(f"{len(lost)} records could not be written to {self.path}")
+
+    def _keep(self, record: Record) -> bool:
+        return self._keeper is not None and self._keeper.enqueue(record, self.address)
 
     def _flush(self) -> bool:
         """Write what waits, oldest first; False when some is left."""
@@ -84,12 +104,15 @@ class PatientSink(Generic[Entry]):
                 pending.appendleft(waiting)
                 self._say(error, len(pending))
                 return False
+            if waiting[0] in self._kept and self._keeper is not None:
+                self._kept.discard(waiting[0])
+                self._keeper.delivered(self.address, [waiting[0]])
         return True
 
     def _own_pending(self) -> deque[tuple[str, Entry]]:
         # a forked child has a copy of its parent's entries, which the parent will write
         if self._pending_pid != os.getpid():
-            self._pending, self._pending_pid = deque(), os.getpid()
+            self._pending, self._kept, self._pending_pid = deque(), set(), os.getpid()
         return self._pending
 
     def _say(self, error: Exception, count: int) -> None:

@@ -15,6 +15,8 @@ from carbontrack.sinks.patient_sink import PatientSink
 if TYPE_CHECKING:
     import sqlite3
 
+    from carbontrack.journal import Journal
+
 TABLE = "carbontrack_records"
 """The table's name, unlikely enough to be put into a database that has other tables."""
 
@@ -50,9 +52,10 @@ class SqliteSink(PatientSink[tuple[Cell, ...]]):
         path: str | os.PathLike[str],
         *,
         busy_timeout_s: float = 2.0,
+        journal: Journal | None = None,
         procfs: Path = Path("/proc"),
     ) -> None:
-        super().__init__(_row, self._insert)
+        super().__init__(_row, self._insert, journal=journal)
         self._busy_timeout_s = busy_timeout_s
         self._path = own_place(path, procfs=procfs)
         # by process id; those of a parent stay here unused, since collecting would close them

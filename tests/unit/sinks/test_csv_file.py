@@ -11,10 +11,12 @@ import pytest
 
 from carbontrack.csv_text import HEADER
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.journal import Journal
 from carbontrack.records import COLUMNS
 from carbontrack.report.read import iter_records
 from carbontrack.sinks import patient_sink
 from carbontrack.sinks.csv_file import CsvSink
+from carbontrack.sinks.recovery import recover
 from tests.support.records import HOSTILE, a_record
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema-1.csv"
@@ -259,3 +261,54 @@ def test_a_full_disk_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         sink.write(a_record(number))
 
     assert len([r for r in caplog.records if "cannot write" in r.message]) == 1
+
+
+def test_what_waits_outlives_the_process_in_the_journal(tmp_path: Path) -> None:
+    """With a journal on another disk, rows that wait at the end are written by `recover`."""
+    home = tmp_path / "out"
+    home.mkdir()
+    journal = Journal(tmp_path / "state")
+    sink = CsvSink(home / "runs.csv", journal=journal)
+    home.rmdir()
+    for number in range(3):
+        sink.write(a_record(number))
+    sink.close()
+    journal.close()
+    home.mkdir()
+    recovered = recover(tmp_path / "state")
+
+    assert [r.trouble for r in recovered] == [None] * 3
+    assert list(iter_records(home / "runs.csv")) == [a_record(number) for number in range(3)]
+
+
+def test_what_was_written_after_all_is_not_kept(tmp_path: Path) -> None:
+    """Rows that went out when the disk had room again are forgotten by the journal."""
+    home = tmp_path / "out"
+    home.mkdir()
+    journal = Journal(tmp_path / "state")
+    sink = CsvSink(home / "runs.csv", journal=journal)
+    home.rmdir()
+    sink.write(a_record(0))
+    kept = journal.queued(sink.address, 10)
+    home.mkdir()
+    sink.write(a_record(1))
+
+    assert kept == [a_record(0)]
+    assert journal.queued(sink.address, 10) == []
+    assert list(iter_records(home / "runs.csv")) == [a_record(0), a_record(1)]
+
+
+def test_beyond_the_memory_the_journal_keeps_all(tmp_path: Path) -> None:
+    """With a journal, more rows than memory holds can wait, and none is lost."""
+    home = tmp_path / "out"
+    home.mkdir()
+    journal = Journal(tmp_path / "state")
+    sink = CsvSink(home / "runs.csv", journal=journal)
+    home.rmdir()
+    count = patient_sink.PENDING_LIMIT + 10
+    for number in range(count):
+        sink.write(a_record(number))
+    sink.close()
+
+    assert len(sink.pending_ids) == patient_sink.PENDING_LIMIT
+    assert len(journal.queued(sink.address, 10_000)) == count
