@@ -23,7 +23,7 @@ from carbontrack.tree import Used
 if TYPE_CHECKING:
     from carbontrack.callsite import CallSite
 
-FOLD_AT = 256
+FOLD_AT = 128
 """So many finished calls are folded together by the thread that made the last of them."""
 
 
@@ -132,7 +132,7 @@ class Call:
             cpu_s = process_cpu_s() - self._cpu_s
             under_way.pop(id(self), None)
             if not self.single:  # a tick may have found it just before
-                site.finished.append((ran_s, cpu_s, ran_s, status != "ok"))
+                site.finished.append((ran_s, cpu_s, status != "ok"))
                 if len(site.finished) >= FOLD_AT:
                     site.fold()
                 return

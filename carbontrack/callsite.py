@@ -57,8 +57,8 @@ class CallSite:
         self.name = name
         self.labels = labels
         self.window: Window | None = None
-        self.finished: deque[tuple[float, float, float, bool]] = deque()
-        """Length, CPU seconds, whole length and failure of calls that have ended; deques take
+        self.finished: deque[tuple[float, float, bool]] = deque()
+        """Length, CPU seconds and failure of calls that have ended; deques take
         appends from any thread."""
         self._window_s = window_s
         self.judge = judge
@@ -95,20 +95,17 @@ class CallSite:
 
     def fold(self) -> None:
         """Take in what has been left behind by finished calls."""
-        ran_s = cpu_s = 0.0
-        finished = self.finished
         with self.sampler.lock:
-            window = self.window
-            if window is None:
+            window, left = self.window, self.finished
+            if window is None or not left:
                 return
-            while finished:
-                call_ran_s, call_cpu_s, length_s, failed = finished.popleft()
-                ran_s += call_ran_s
-                cpu_s += call_cpu_s
-                window.calls += 1
-                window.failed += failed
-                window.ran_s += length_s
-            self._claimed = Claim(self._claimed.ran_s + ran_s, self._claimed.cpu_s + cpu_s)
+            # Only the lock's holder takes calls out; those that come meanwhile wait for next time.
+            ran_s, cpu_s, failed = zip(*[left.popleft() for _ in range(len(left))], strict=True)
+            window.calls += len(ran_s)
+            window.failed += sum(failed)
+            window.ran_s += sum(ran_s)
+            before = self._claimed
+            self._claimed = Claim(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
 
     def claim(self, now_s: float, cpu_s: float) -> Claim | None:  # noqa: ARG002 - the protocol's
         """The short calls that have ended since the last asking."""
