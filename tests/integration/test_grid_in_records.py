@@ -141,3 +141,36 @@ def test_a_source_that_is_handed_in_is_waited_for() -> None:
     assert carbontrack.wait_for_green(
         carbontrack.Fixed.of(50.0), max_wait_s=3600, below=100, clock=clock
     )
+
+
+def test_another_packages_source_is_found_by_its_name(tmp_path: Path) -> None:
+    """An entry point of the group carbontrack.intensity, as an installed package declares it."""
+    (tmp_path / "mymeter.py").write_text(
+        "from carbontrack import Fixed\n"
+        "def make_source(region, token):\n"
+        "    return Fixed.of(77.0, zone=region.zone, source=f'my meter, token {token}')\n"
+    )
+    folder = tmp_path / "mymeter-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: mymeter\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(
+        "[carbontrack.intensity]\nmymeter = mymeter:make_source\n"
+    )
+    program = (
+        "import carbontrack\n"
+        "with carbontrack.track(region='FR', intensity_source='mymeter', output=()) as run:\n"
+        "    pass\n"
+        "record = run.record\n"
+        "print(record.region, record.intensity_g_per_kwh, record.intensity_source)\n"
+    )
+    paths = f"{Path(carbontrack.__file__).parents[1]}:{tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout == "FR 77.0 my meter, token None\n", done.stderr
