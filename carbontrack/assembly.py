@@ -39,6 +39,7 @@ def host_key(settings: Settings) -> HostKey:
         settings.cpu_tdp_w,
         settings.ram_w_per_gib,
         settings.gpu_ids,
+        config.visible_gpus(),
     )
 
 

@@ -68,7 +68,7 @@ def load(
         # the emergency switch works even where the rest of the configuration is broken
         return _settled(argument, off)
     folder = _working_folder() if cwd is None else str(cwd)
-    project = places.from_project(folder)
+    project = places.from_project(folder) if folder else None
     user = user_config or _user_config(environ)
     mine = places.from_user_file(user) if user is not None else None
     settings = _settled(argument, places.from_environment(environ), project, mine)
@@ -80,10 +80,11 @@ def load(
 
 
 def _working_folder() -> str:
+    """Tell the working directory; "" when it has been removed under the program's feet."""
     try:
         return os.getcwd()  # noqa: PTH109 - text is enough
-    except OSError as error:
-        raise ConfigError(f"the working directory cannot be used: {error.strerror}") from error
+    except OSError:
+        return ""
 
 
 def _settled(*strongest_first: Place | None) -> Settings:
@@ -124,7 +125,9 @@ def _writable(settings: Settings, folder: str) -> None:
         path = Path(folder, output)
         if "://" in output:
             continue
-        if path.is_dir():
+        if not folder and not path.is_absolute():
+            trouble = "cannot be written: the working directory is gone"
+        elif path.is_dir():
             trouble = "is a directory; add a file name, such as emissions.csv"
         elif not path.parent.is_dir():
             trouble = f"cannot be written: there is no directory {path.parent}"
@@ -133,6 +136,29 @@ def _writable(settings: Settings, folder: str) -> None:
         else:
             continue
         raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
+
+
+def check_outputs(settings: Settings) -> None:
+    """Say now, before anything starts, that a file cannot be written.
+
+    Raises:
+        ConfigError: its directory is not there, or it or its directory must not be written.
+    """
+    if not settings.disable:
+        _writable(settings, _working_folder())
+
+
+def surroundings(settings: Settings) -> tuple[object, ...]:
+    """Tell what a tracker depends on besides settings: the working directory, the environment."""
+    relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
+    return (
+        _working_folder() if relative else None,
+        str(state_path(settings)),
+        tz(),
+        visible_gpus(),
+        parent_id(),
+        tuple(cloud_hints().items()),
+    )
 
 
 def state_path(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Path:

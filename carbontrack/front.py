@@ -78,8 +78,12 @@ class Track(Block[Span]):
         self._settings: Settings | None = None
         self._open: list[Span] = []
         if tracker is None:
-            self._settings = config.load(settings)
-            assembly.check(self._settings)
+            self._settings = config.load(settings, writes=False)
+            # What has worked is not checked again: a directory that vanishes while a server runs
+            # is the sinks' business, and must not become an exception of its next block.
+            if not PROCESS.has(self._settings):
+                config.check_outputs(self._settings)
+                assembly.check(self._settings)
 
     # -- as a context manager ----------------------------------------------------------------
 

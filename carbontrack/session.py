@@ -26,6 +26,7 @@ from carbontrack.figures import (
 from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Machine
+from carbontrack.notices import Notices
 from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler
 from carbontrack.sums import Joules, Sums
@@ -61,6 +62,7 @@ class Session:
         self.book = Book(attribution, grid)
         self.circumstances = circumstances
         self.lost_records = 0
+        self._notices = Notices(sampler.clock)
         self.closed = False
         self.at_close: list[Callable[[], None]] = []
         """Called before the sinks are closed: summed calls write their last rows here."""
@@ -239,12 +241,12 @@ class Session:
         for sink in self._sinks:
             try:
                 sink.write(record)
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is not the measured program's
                 self.lost_records += 1
-                _log.warning(
-                    "a record could not be written to %r: %s (%d lost so far)",
-                    sink, error, self.lost_records, exc_info=_log.isEnabledFor(logging.DEBUG),
-                )  # fmt: skip
+                lost = self.lost_records
+                self._notices.warn(
+                    f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
+                )
 
     def _close_sinks(self) -> None:
         for sink in self._sinks:

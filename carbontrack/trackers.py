@@ -11,6 +11,7 @@ import signal
 import threading
 import weakref
 
+from carbontrack import config
 from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
 from carbontrack.forking import holding_forks, remember
 from carbontrack.sampler import Sampler
@@ -18,13 +19,16 @@ from carbontrack.session import Session
 from carbontrack.settings import Settings
 from carbontrack.tracker import Tracker
 
+Key = tuple[Settings, tuple[object, ...]]
+"""Settings, and what else a tracker depends on: the working directory, the environment."""
+
 
 class Trackers:
     """Finds or makes the tracker for some settings."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._shared: dict[Settings, Tracker] = {}
+        self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
@@ -32,18 +36,24 @@ class Trackers:
         remember(self)
 
     def get(self, settings: Settings) -> Tracker:
-        """The process's tracker for these settings, made at the first asking.
+        """The process's tracker for these settings, here; made at the first asking.
 
         Raises:
             ConfigError: a setting cannot be used.
         """
-        tracker = self._shared.get(settings)
+        key = (settings, config.surroundings(settings))
+        tracker = self._shared.get(key)
         if tracker is None or tracker.session.closed:
             with self._lock:
-                tracker = self._shared.get(settings)
+                tracker = self._shared.get(key)
                 if tracker is None or tracker.session.closed:
-                    tracker = self._shared[settings] = self.make(settings)
+                    tracker = self._shared[key] = self.make(settings)
         return tracker
+
+    def has(self, settings: Settings) -> bool:
+        """Whether these settings have been in use here already."""
+        tracker = self._shared.get((settings, config.surroundings(settings)))
+        return tracker is not None and not tracker.session.closed
 
     def make(self, settings: Settings) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.

@@ -1,0 +1,64 @@
+"""Where rows go when the working directory changes, or goes away, while a program runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from carbontrack.report.read import iter_records
+
+MOVES = """
+import os
+import carbontrack
+
+for folder in ("a", "b", "a"):
+    os.chdir(os.path.join(os.environ["HOME"], folder))
+    with carbontrack.track(region="FR"):
+        pass
+"""
+VANISHES = """
+import os, shutil
+import carbontrack
+
+out = os.path.join(os.environ["HOME"], "a", "rows.csv")
+
+def block():
+    with carbontrack.track(region="FR", output=out):
+        return 7
+
+block()
+shutil.rmtree(os.path.dirname(out))
+os.mkdir("gone"); os.chdir("gone"); os.rmdir(os.getcwd())
+assert block() == 7
+print("unharmed")
+"""
+
+
+def run(code: str, home: Path) -> str:
+    """Run a program whose home, and working directory, is `home`."""
+    for folder in ("a", "b"):
+        (home / folder).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=home,
+        env={"HOME": str(home), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_default_output_follows_the_working_directory(tmp_path: Path):
+    """emissions.csv lies where the program stands when the block begins."""
+    run(MOVES, tmp_path)
+    assert len(list(iter_records(tmp_path / "a" / "emissions.csv"))) == 2
+    assert len(list(iter_records(tmp_path / "b" / "emissions.csv"))) == 1
+
+
+def test_a_directory_that_vanishes_does_not_stop_a_program_that_runs(tmp_path: Path):
+    """What has worked is not checked again: the next block of a server must not raise."""
+    assert run(VANISHES, tmp_path) == "unharmed\n"
