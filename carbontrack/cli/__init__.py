@@ -16,6 +16,7 @@ from carbontrack.version import VERSION
 
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
+    "report": "add up records into tables, or into a page to send to someone",
     "estimate": "reckon the energy and emissions of a run before it runs",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",

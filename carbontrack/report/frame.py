@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carbontrack.csv_text import restored
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.records import NUMBER_COLUMNS, Record
 from carbontrack.report.fast_csv import CsvBlocks
@@ -145,14 +146,16 @@ class _Gatherer:
         self.skipped_lines = 0
 
     def add(self, block: Any) -> None:
-        if isinstance(block, list):
+        # pandas hands cells on as they stand in the file, the careful reader as they were meant
+        as_in_file = not isinstance(block, list)
+        if not as_in_file:
             block = self._from_rows(block)
         whole = block["record_id"].notna() & block["run_id"].notna() & block["started_at"].notna()
         if not whole.all():
             self.skipped_lines += int((~whole).sum())
             block = block[whole]
         for name in self._wanted:
-            self._parts[name].append(self._column(name, block))
+            self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
 
     def frame(self) -> Any:
         """All of it; the parts are given up one column at a time."""
@@ -180,7 +183,7 @@ class _Gatherer:
         found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
         return found
 
-    def _column(self, name: str, block: pd.DataFrame) -> Any:
+    def _column(self, name: str, block: pd.DataFrame, *, as_in_file: bool) -> Any:
         import numpy as np
 
         if name not in block:
@@ -190,26 +193,22 @@ class _Gatherer:
             hashed = self._pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
             return np.where(column.isna(), np.uint64(0), hashed)
         if name in self._texts:
-            return self._codes(name, column)
+            return self._codes(name, column, as_in_file=as_in_file)
         if name == "started_at":
             times = self._pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
             return times.dt.tz_localize(None).to_numpy(dtype="datetime64[ms]")
         return column.to_numpy(dtype="float64", na_value=np.nan)
 
-    def _codes(self, name: str, column: Any) -> Any:
+    def _codes(self, name: str, column: Any, *, as_in_file: bool) -> Any:
         """The column as numbers into the texts seen so far; -1 for none."""
         import numpy as np
 
         kept = column.astype("category").cat
         codes, uniques = kept.codes, kept.categories
         seen = self._texts[name]
-        ours = [seen.setdefault(_plain(text), len(seen)) for text in uniques]
+        texts = (restored(name, str(text)) if as_in_file else str(text) for text in uniques)
+        ours = [seen.setdefault(text, len(seen)) for text in texts]
         return np.append(np.array(ours, dtype="int32"), np.int32(-1))[codes.to_numpy()]
-
-
-def _plain(text: object) -> str:
-    """A cell as it was before a sink made it harmless for spreadsheets."""
-    return str(text).removeprefix("'")
 
 
 def _distinct_roots(frame: pd.DataFrame, skipped_lines: int) -> Loaded:

@@ -94,10 +94,7 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
         own = pd.Series([*codes, -1], dtype="int32").to_numpy()[labels.codes.to_numpy()]
         cells = pd.Categorical.from_codes(own, categories=pd.Index(known, dtype=object))
         return pd.Series(cells, index=frame.index)
-    from carbontrack.settings import nearest
-
-    ways = ("name", "region", "day", "host", "label:KEY")
-    raise ConfigError(f"cannot group by {by!r}; ways are {', '.join(ways)}{nearest(by, ways)}")
+    raise ConfigError(f"cannot group by {by!r}; ways are name, region, day, host, label:KEY")
 
 
 def _label(text: str, key: str) -> str | None:

@@ -134,6 +134,18 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         load([tmp_path])
 
 
+def test_names_come_back_as_they_were(tmp_path: Path) -> None:
+    """Hostile names, with leading quotes too, are the same after each format, torn or whole."""
+    records = [a_record(n, name=name) for n, name in enumerate(HOSTILE)]
+    whole = written(tmp_path / "whole.csv", [r for r in records if "\r" not in r.name])
+    mixed = written(tmp_path / "mixed.csv", records)
+    lines = tmp_path / "lines.jsonl"
+    lines.write_bytes(b"".join(json_line(record_object(record)) for record in records))
+    for path in (whole, mixed, lines):
+        expected = [r.name for r in records if path is not whole or "\r" not in r.name]
+        assert sorted(load([path]).frame["name"]) == sorted(expected)
+
+
 def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
     """The last report of progress is all bytes of all files."""
     paths = [written(tmp_path / f"{n}.csv", [a_record(n)]) for n in range(3)]

@@ -1,0 +1,108 @@
+"""`carbontrack report`: from records to tables and to a page."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from carbontrack.cli.terminal import Terminal
+from carbontrack.config import load as load_settings
+from carbontrack.errors import ConfigError
+from carbontrack.report.formats import FORMATS, Summary
+from carbontrack.report.frame import HOW, Loaded, load
+from carbontrack.report.totals import keys_of, totals
+
+_SLOW_S = 1.0
+"""Reading that takes longer than this shows how far it is."""
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `report` and its options."""
+    parser = subparsers.add_parser(
+        "report",
+        help="add up records into tables, or into a page to send to someone",
+        description="Add up records. Rows whose parent is in the data are left out of sums, and "
+        "intervals are combined, not added.",
+        epilog="Example: carbontrack report runs/ --by label:model --html report.html",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
+    add("--by", metavar="WAY", help="name, region, day, host or label:KEY (name)")
+    add("--format", choices=list(FORMATS), help="how to print the table (table)")
+    add("--json", action="store_true", help="the same as --format json")
+    add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace) -> int:
+    """Print the table, or write the page."""
+    by = args.by or "name"
+    form = "json" if args.json else args.format or "table"
+    sources = args.files or _own_outputs()
+    page = None if args.html is None else _page_path(args.html)
+    extra = [*(("labels",) if by.startswith("label:") or page else ()), *(HOW if page else ())]
+    with _progress() as told:
+        loaded = load(sources, extra=extra, progress=told)
+    summary = _summary(loaded, by, sources)
+    if page is not None:
+        from carbontrack.cli.report_page import write_page
+
+        write_page(page, summary, loaded.frame)
+        print(f"carbontrack: wrote {page}", file=sys.stderr)
+    if page is None or args.format or args.json:
+        Terminal(sys.stdout).say(FORMATS[form](summary))
+    return 0
+
+
+def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
+    if len(loaded.frame) == 0:
+        keys_of(loaded.frame, by)  # a wrong way to group is told even where there is nothing
+        raise ConfigError(f"no records in {', '.join(map(str, sources))}")
+    return Summary(
+        by=by,
+        total=totals(loaded.frame)[0],
+        groups=totals(loaded.frame, by),
+        sources=[str(source) for source in sources],
+        skipped_lines=loaded.skipped_lines,
+        repeated=loaded.repeated,
+        nested=loaded.nested,
+    )
+
+
+def _own_outputs() -> list[str]:
+    """The files that a run here would write to."""
+    outputs = load_settings({}, writes=False).output
+    files = [path for path in outputs if "://" not in path and Path(path).exists()]
+    if not files:
+        raise ConfigError("there is no emissions.csv here; name the files to report on")
+    return files
+
+
+def _page_path(text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--html {text}: not a file in a directory that exists")
+    return path
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal for what takes longer than a second, if tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield None
+        return
+    with tqdm(
+        unit="B", unit_scale=True, desc="reading", delay=_SLOW_S, leave=False, disable=None
+    ) as bar:
+
+        def told(so_far: int, of: int) -> None:
+            bar.total = of
+            bar.update(so_far - bar.n)
+
+        yield told

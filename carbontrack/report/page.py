@@ -1,0 +1,157 @@
+"""One page in one file: it opens from a disk, asks nothing of any network, and explains itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from carbontrack.errors import MissingExtra
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.report import charts, page_data
+from carbontrack.report.formats import Summary
+from carbontrack.report.page_parts import (
+    Around,
+    bars_table,
+    cards,
+    headline,
+    how,
+    known_bars,
+    known_text,
+    period,
+    runs_note,
+    table,
+    time_table,
+)
+from carbontrack.report.totals import Total, totals
+from carbontrack.version import VERSION
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ASSETS = Path(__file__).with_name("assets")
+_HERE = "as it was"
+
+
+class Drawn(NamedTuple):
+    """A chart: its specification, title, a sentence on it, and the same figures as a table."""
+
+    spec: charts.Spec
+    title: str
+    text: str
+    table: list[list[str]]
+
+
+def page(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
+    """The page as HTML.
+
+    Raises:
+        MissingExtra: the library that draws the charts is not installed.
+    """
+    drawn = _charts(summary, frame, around)
+    data = {
+        "runs": page_data.runs(frame),
+        "charts": {name: chart.spec for name, chart in drawn.items()},
+    }
+    return Template((_ASSETS / "page.html").read_text(encoding="utf-8")).substitute(
+        version=VERSION,
+        css=(_ASSETS / "page.css").read_text(encoding="utf-8"),
+        js=(_ASSETS / "page.js").read_text(encoding="utf-8"),
+        vega=_vega(),
+        data=_inert(data),
+        headline=headline(summary.total),
+        period=escape(period(frame)),
+        cards="\n".join(cards(summary.total, around)),
+        known_text=escape(known_text(summary.total)),
+        known_bars="".join(known_bars(summary.total)),
+        figures=_figures(drawn),
+        runs_note=escape(runs_note(frame)),
+        how=how(summary, frame, around),
+        sources=escape(", ".join(summary.sources)),
+    )
+
+
+def _charts(summary: Summary, frame: pd.DataFrame, around: Around) -> dict[str, Drawn]:
+    """For each chart: its specification, title, text, and the same figures as a table."""
+    step, parts = page_data.over_time(frame)
+    found = {}
+    if parts:
+        spec = charts.energy_over_time(parts, step)
+        text = "At the meter of the building; what PUE adds to the parts stands apart. UTC."
+        found["c-time"] = Drawn(spec, "Energy over time", text, time_table(parts, step))
+    by = summary.by or "name"
+    groups = page_data.bars(list(summary.groups))
+    if groups:
+        spec = charts.intervals(groups, title=by)
+        text = "The point is the best figure, the band the interval around it."
+        found["c-groups"] = Drawn(spec, f"CO2e by {by}", text, bars_table(groups, by))
+    regions = page_data.bars(totals(frame, "region"))
+    if regions and by != "region":
+        spec = charts.intervals(regions, title="region")
+        text = "Where the runs were billed. The band is energy and grid together."
+        found["c-regions"] = Drawn(spec, "CO2e by region", text, bars_table(regions, "region"))
+    elsewhere = _elsewhere(summary.total, around.elsewhere)
+    if elsewhere:
+        spec = charts.intervals(elsewhere, title="grid", here=(_HERE,))
+        text = "The same energy on other grids, yearly means of their lifecycle intensity."
+        found["c-elsewhere"] = Drawn(
+            spec,
+            "The same work elsewhere",
+            text,
+            bars_table(elsewhere, "grid"),
+        )
+    return found
+
+
+def _elsewhere(total: Total, grids: Sequence[GridIntensity]) -> list[dict[str, Any]]:
+    kwh = total.energy_kwh
+    if kwh is None or total.emissions_g is None or not grids:
+        return []
+    low_kwh = kwh if total.energy_low_kwh is None else total.energy_low_kwh
+    high_kwh = kwh if total.energy_high_kwh is None else total.energy_high_kwh
+    rows = [
+        {
+            "key": grid.zone,
+            "g": kwh * grid.g_per_kwh,
+            "low_g": low_kwh * grid.low_g_per_kwh,
+            "high_g": high_kwh * grid.high_g_per_kwh,
+            "runs": total.runs,
+        }
+        for grid in grids
+    ]
+    own = {"key": _HERE, "g": total.emissions_g, "runs": total.runs}
+    rows.append(own | {"low_g": total.emissions_low_g, "high_g": total.emissions_high_g})
+    return sorted(rows, key=lambda row: float(str(row["g"])))
+
+
+def _figures(drawn: dict[str, Drawn]) -> str:
+    wide = [_figure(name, chart) for name, chart in drawn.items() if name == "c-time"]
+    others = [_figure(name, chart) for name, chart in drawn.items() if name != "c-time"]
+    return "\n".join([*wide, '<div class="pair">', *others, "</div>"])
+
+
+def _figure(name: str, chart: Drawn) -> str:
+    return (
+        f'<section aria-labelledby="h-{name}"><h2 id="h-{name}">{escape(chart.title)}</h2>'
+        f'<p class="soft">{escape(chart.text)}</p>'
+        f'<figure><div class="chart" id="{name}"></div></figure>'
+        f"<details><summary>The same as a table</summary>{table(*chart.table)}</details></section>"
+    )
+
+
+def _vega() -> str:
+    try:
+        from vl_convert import javascript_bundle
+    except ImportError as error:
+        raise MissingExtra("vl-convert-python", "report", "carbontrack report --html") from error
+    bundle = str(javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return bundle.replace("</script", "<\\/script")
+
+
+def _inert(data: Any) -> str:
+    """JSON that nothing in it can end: no tag, no comment, no line separator."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
