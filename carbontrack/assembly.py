@@ -15,7 +15,6 @@ from carbontrack.circumstances import Circumstances
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.grid.metadata import CloudProbe, Detected, RegionCache
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.notices import Notices, say_aloud
 from carbontrack.sampler import Sampler
@@ -26,6 +25,7 @@ from carbontrack.tracker import Tracker
 
 if TYPE_CHECKING:
     from carbontrack.grid.live.feed import Runner
+    from carbontrack.grid.metadata import CloudProbe
     from carbontrack.journal import Journal
 
 HostKey = tuple[object, ...]
@@ -85,6 +85,8 @@ def probe_cloud(
     """
     if settings.cloud != "detect" or region.basis not in ("timezone", "unknown"):
         return None
+    from carbontrack.grid.metadata import CloudProbe, RegionCache
+
     cache = RegionCache(config.state_path(settings), Path(settings.procfs_path))
     return CloudProbe(cache=cache, base_urls=base_urls).start()
 
@@ -168,6 +170,8 @@ def assemble(
 def _grid(settings: Settings, region: regions.Region, probe: CloudProbe | None) -> IntensitySource:
     if probe is None or probe.region is not None:
         return make_grid(settings, region)
+    from carbontrack.grid.metadata import Detected
+
     return Detected(region, probe, partial(make_grid, settings))
 
 

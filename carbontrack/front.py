@@ -11,11 +11,8 @@ from typing import Any, TypeVar, overload
 
 from carbontrack import assembly, config
 from carbontrack.block import Block
-from carbontrack.budget import Budget
-from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
-from carbontrack.judge import judge_with
-from carbontrack.records import Status
+from carbontrack.records import Record, Status
 from carbontrack.settings import Settings
 from carbontrack.span import Span, current_span, innermost
 from carbontrack.tracker import Tracker
@@ -41,7 +38,23 @@ def auto(**settings: object) -> Tracker:
         ConfigError: a setting is unknown or cannot be used.
     """
     loaded = config.load(settings)
-    return DisabledTracker() if loaded.disable else PROCESS.make(loaded)
+    return _disabled() if loaded.disable else PROCESS.make(loaded)
+
+
+# What few need is imported where it is needed: a new process feels every millisecond.
+
+
+def _disabled() -> Tracker:
+    from carbontrack.disabled import DisabledTracker
+
+    return DisabledTracker()
+
+
+def _judge(budget: str) -> Callable[[Record], Record]:
+    from carbontrack.budget import Budget
+    from carbontrack.judge import judge_with
+
+    return judge_with(Budget.of(budget))
 
 
 class Track(Block[Span]):
@@ -71,7 +84,7 @@ class Track(Block[Span]):
         self._name = name
         self._place = place
         self._window_s = float(window_s)
-        self._budget = None if budget is None else Budget.of(budget)
+        self._judge = None if budget is None else _judge(budget)
         self._labels = dict(labels or {})
         self._tracker = tracker
         self._given = dict(settings)
@@ -114,15 +127,15 @@ class Track(Block[Span]):
             span = around.span(name, labels=self._labels)
         else:
             span = self._own_tracker().span(name, labels=self._labels)
-        if self._budget is not None:
-            span.judge = judge_with(self._budget)
+        if self._judge is not None:
+            span.judge = self._judge
         return span
 
     def _own_tracker(self) -> Tracker:
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
-        return DisabledTracker() if self._settings.disable else PROCESS.get(self._settings)
+        return _disabled() if self._settings.disable else PROCESS.get(self._settings)
 
     def _warn_if_ignored(self) -> None:
         if self._given and not self._settings_are_ignored_knowingly:
@@ -151,7 +164,6 @@ class Track(Block[Span]):
             )
         if self._settings is not None and self._settings.disable:
             return function
-        # The block form needs none of this, and a new process feels every millisecond.
         from carbontrack.counter import CallCounter, name_of
         from carbontrack.wrap import wrap
 
@@ -159,7 +171,7 @@ class Track(Block[Span]):
             self._name or name_of(function),
             labels=self._labels,
             window_s=self._window_s,
-            judge=None if self._budget is None else judge_with(self._budget),
+            judge=self._judge,
             tracker=self._own_tracker,
             alone=self._tracker is not None,
         )
