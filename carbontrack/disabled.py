@@ -19,6 +19,8 @@ class DisabledSpan(Span):
         self.name = name
         self.labels = dict(labels or {})
         self.record_id = None
+        self._parent = self._parent_id = None
+        self.judge = None
         self._at: tuple[str, str] | None = None
         self._open = False
 
@@ -53,6 +55,9 @@ class DisabledSpan(Span):
         """Note the time, no more."""
         if self._open and self._at is not None:
             self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
+
+    def __repr__(self) -> str:
+        return f"<DisabledSpan {self.name!r}>"
 
     def discard(self) -> None:
         """Nothing would be written anyway."""

@@ -162,7 +162,8 @@ class Track(Block[Span]):
                 f"track decorates functions and methods, not {function!r}; "
                 "decorate the methods that do the work"
             )
-        if self._settings is not None and self._settings.disable:
+        off = self._settings is not None and self._settings.disable
+        if off or isinstance(self._tracker, DisabledTracker):
             return function
         from carbontrack.counter import CallCounter, name_of
         from carbontrack.wrap import wrap

@@ -303,10 +303,18 @@ def test_many_spans_leave_nothing_behind():
 
         many(5_000)
         gc.collect()
-        before = _resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()
+        before = (
+            _resident_bytes(),
+            len(list(Path("/proc/self/fd").iterdir())),
+            threading.active_count(),
+        )
         many(100_000)
         gc.collect()
-        after = _resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()
+        after = (
+            _resident_bytes(),
+            len(list(Path("/proc/self/fd").iterdir())),
+            threading.active_count(),
+        )
     assert after[0] - before[0] < 1 << 20
     assert after[1:] == before[1:]
 
