@@ -161,7 +161,7 @@ def assemble(
             checkpoint_s=settings.checkpoint_s,
         ),
     )
-    if isinstance(grid, Detected):
+    if hasattr(grid, "tell"):  # a place that is still being asked for
         grid.tell = partial(_move, session, settings)
     session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
