@@ -147,6 +147,13 @@ class Track(Block[Span]):
 
     _settings_are_ignored_knowingly = False
 
+    def _is_off(self) -> bool:
+        if self._settings is not None:
+            return self._settings.disable
+        from carbontrack.disabled import DisabledTracker
+
+        return isinstance(self._tracker, DisabledTracker)
+
     # -- as a decorator ----------------------------------------------------------------------
 
     def __call__(self, function: F) -> F:
@@ -162,8 +169,7 @@ class Track(Block[Span]):
                 f"track decorates functions and methods, not {function!r}; "
                 "decorate the methods that do the work"
             )
-        off = self._settings is not None and self._settings.disable
-        if off or isinstance(self._tracker, DisabledTracker):
+        if self._is_off():
             return function
         from carbontrack.counter import CallCounter, name_of
         from carbontrack.wrap import wrap
