@@ -313,12 +313,12 @@ def test_the_work_of_children_counts(run: Run, tmp_path: Path) -> None:
 
 def test_a_budget_fails_only_a_command_that_did_not_fail(run: Run) -> None:
     """3 where the command's own code was 0; its own code otherwise."""
-    assert run("--budget", "0 J", "--", "true").returncode == 3
+    assert run("--budget", "0 J", "--", "sleep", "0.3").returncode == 3
     assert run("--budget", "0 J", "--", "sh", "-c", "exit 9").returncode == 9
     done = run("--budget", "1 t", "--json", "--", "true")
     assert done.returncode == 0
     assert json.loads(done.stderr)["budget"] == {"limit": "1.00 t CO2e", "outcome": "within"}
-    assert b"over budget" in run("--budget", "0 J", "--", "true").stderr
+    assert b"over budget" in run("--budget", "0 J", "--", "sleep", "0.3").stderr
 
 
 def test_disabled_is_as_if_we_were_not_there(run: Run, tmp_path: Path) -> None:
