@@ -1,0 +1,70 @@
+"""Reading usage from procfs: the tree of a process, the machine, and what cannot be read."""
+
+import os
+
+import pytest
+
+from carbontrack.attribution.usage import UsageReader, descendants, machine_ram_bytes
+
+
+def put(procfs, pid, ppid, ticks, pages, name="python"):
+    """A process as proc_pid_stat(5) writes it."""
+    folder = procfs / str(pid)
+    folder.mkdir()
+    rest = ["S", ppid, *[0] * 9, ticks, 0, 0, 0, *[0] * 6, pages, *[0] * 28]
+    (folder / "stat").write_text(f"{pid} ({name}) {' '.join(map(str, rest))}\n")
+
+
+def test_descendants_are_found_at_any_depth(tmp_path):
+    """Children, their children and zombies; nobody else's."""
+    put(tmp_path, 10, 1, 5, 1)
+    put(tmp_path, 11, 10, 7, 2)
+    put(tmp_path, 12, 11, 9, 3)
+    put(tmp_path, 20, 1, 100, 50)
+    assert sorted(descendants(tmp_path, 10)) == [(11, 7, 2), (12, 9, 3)]
+
+
+@pytest.mark.parametrize("name", ["a b", "a) S 1 (b", "))((", "x\ny"])
+def test_hostile_process_names_do_not_mislead(tmp_path, name):
+    """A name may hold spaces, brackets and lines."""
+    put(tmp_path, 11, 10, 7, 2, name=name)
+    assert descendants(tmp_path, 10) == [(11, 7, 2)]
+
+
+def test_torn_entries_are_passed_over(tmp_path):
+    """A process that ends while we look is not there."""
+    (tmp_path / "11").mkdir()
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "stat").write_text("12 (x")
+    put(tmp_path, 13, 10, 1, 1)
+    assert descendants(tmp_path, 10) == [(13, 1, 1)]
+
+
+def test_memory_in_use_is_what_is_not_available(tmp_path):
+    """MemTotal less MemAvailable, in bytes."""
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n")
+    assert machine_ram_bytes(tmp_path) == 600 * 1024
+
+
+def test_busy_time_leaves_idle_waiting_and_stolen_time_out(tmp_path):
+    """user, nice, system, irq and softirq; guests are in user already."""
+    (tmp_path / "stat").write_text("cpu  100 20 30 9999 9999 4 6 9999 50 50\ncpu0 1 1 1\n")
+    reader = UsageReader(tmp_path)
+    assert reader.machine_busy_s() == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
+
+
+def test_garbage_is_unknown_not_zero(tmp_path):
+    """A count that cannot be read is None."""
+    (tmp_path / "stat").write_text("nonsense\n")
+    assert UsageReader(tmp_path).read(0.0).machine_cpu_s in (None, 0.0)
+    (tmp_path / "stat").write_text("cpu a b c d e f g h\n")
+    assert UsageReader(tmp_path).machine_busy_s() is None
+
+
+def test_our_cpu_time_never_falls():
+    """The count of this process tree only rises, and rises with work."""
+    reader = UsageReader()
+    before = reader.read(0.0).process_cpu_s
+    sum(n * n for n in range(300_000))
+    after = reader.read(1.0).process_cpu_s
+    assert after > before
