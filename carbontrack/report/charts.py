@@ -36,7 +36,7 @@ Rows = list[dict[str, Any]]
 
 
 def energy_over_time(rows: Rows, step: str) -> Spec:
-    """Stacked bars of energy by component, a bar for each hour, day, week or month."""
+    """Stacked bars of energy by component, a bar for each minute, hour, day, week or month."""
     largest = max((row["kwh"] for row in rows), default=1.0)
     scale, unit = (1.0, "kWh") if largest >= 1.0 else (1e3, "Wh")
     values = [
@@ -50,8 +50,13 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
     ]
     parts = [_PART_NAMES[part] for part in _PARTS if any(row["part"] == part for row in rows)]
     colours = [f"var(--{part})" for part in _PARTS if _PART_NAMES[part] in parts]
-    shown = {"hour": "%b %-d %H:%M", "month": "%b %Y"}.get(step, "%b %-d")
-    time_unit = {"hour": "utcyearmonthdatehours", "day": "utcyearmonthdate", "week": "utcyearweek"}
+    shown = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}.get(step, "%b %-d")
+    time_unit = {
+        "hour": "utcyearmonthdatehours",
+        "day": "utcyearmonthdate",
+        "week": "utcyearweek",
+        "minute": "utcyearmonthdatehoursminutes",
+    }
     return _whole(
         {
             "height": 240,

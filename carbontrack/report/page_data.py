@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 MOST_RUNS = 10_000
 """Rows that a page lists; of more runs it lists those with the largest emissions, and says so."""
 MOST_BARS = 12
-_STEPS = ((3, "h", "hour"), (120, "D", "day"), (730, "W-MON", "week"))
+_STEPS = (
+    (0.1, "min", "minute"),
+    (3.0, "h", "hour"),
+    (120.0, "D", "day"),
+    (730.0, "W-MON", "week"),
+)
 """Days that the data span at most, pandas' name of the step that is drawn then, and ours."""
 
 _NUMBERS = (
@@ -57,8 +62,9 @@ def over_time(frame: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
     known = frame[frame["started_at"].notna() & frame["energy_kwh"].notna()]
     if known.empty:
         return "day", []
-    span = (known["started_at"].max() - known["started_at"].min()).days
-    rule, step = next(((r, name) for most, r, name in _STEPS if span <= most), ("MS", "month"))
+    span = known["started_at"].max() - known["started_at"].min()
+    days = span.total_seconds() / 86_400.0
+    rule, step = next(((r, name) for most, r, name in _STEPS if days <= most), ("MS", "month"))
     kwh = pd.DataFrame({name: known[f"{name}_kwh"].fillna(0.0) for name in COMPONENTS})
     kwh["building"] = (known["energy_kwh"] - kwh.sum(axis=1)).clip(lower=0.0)
     kwh.index = pd.DatetimeIndex(known["started_at"])

@@ -68,7 +68,7 @@ def cards(total: Total, around: Around) -> Iterator[str]:
         text = f"{hours:,.0f} h" if long else format_seconds(total.duration_s)
         yield _card("Time running", text, f"{total.runs:,} runs together")
     if total.water_l is not None:
-        yield _card("Water", f"{total.water_l:.3g} L", "where the power is made and used")
+        yield _card("Water", _litres(total.water_l), "where the power is made and used")
     if total.embodied_g is not None:
         yield _card(
             "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
@@ -82,6 +82,10 @@ def _card(title: str, figure: str, more: str, style: str = "") -> str:
         f'<div><dt>{escape(title)}</dt><dd class="big {style}">{escape(figure)}</dd>'
         f'<dd class="more">{escape(more)}</dd></div>'
     )
+
+
+def _litres(litres: float) -> str:
+    return f"{litres:,.3g} L" if litres >= 0.1 else f"{litres * 1e3:.3g} mL"
 
 
 def _joules(kwh: float | None) -> float | None:
@@ -156,7 +160,7 @@ def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
     by_time: dict[int, dict[str, float]] = {}
     for row in parts:
         by_time.setdefault(row["at"], {})[row["part"]] = row["kwh"]
-    form = "%Y-%m-%d %H:%M" if step == "hour" else "%Y-%m-%d"
+    form = "%Y-%m-%d %H:%M" if step in ("minute", "hour") else "%Y-%m-%d"
     lines = [
         [
             datetime.fromtimestamp(at / 1000, timezone.utc).strftime(form),

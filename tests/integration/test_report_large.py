@@ -16,7 +16,7 @@ ROWS = 1_000_000
 DRAWN = 20_000
 """Records that differ; the others repeat them with ids of their own."""
 MOST_BYTES = 1 << 30
-MOST_TIMES = 2.0
+MOST_TIMES = 5.0
 """CPU seconds of the whole report over those in which Python's csv module only splits the rows."""
 _SOURCE = "Ember Yearly Electricity Data (2026), processed by Our World in Data"
 
@@ -64,7 +64,7 @@ def million(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_million_rows_take_little_time_and_memory(million: Path) -> None:
-    """Within 1 GiB, and in at most twice the time in which a plain csv reader splits the rows."""
+    """Within 1 GiB, and in at most five times what a plain csv reader needs to split rows."""
     done = subprocess.run(
         [sys.executable, "-c", REPORT, str(million)], capture_output=True, text=True, check=True
     )

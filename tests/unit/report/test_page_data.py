@@ -1,0 +1,67 @@
+"""What the page draws: the steps of time, the bars, the listed runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carbontrack.csv_text import HEADER, record_line
+from carbontrack.report.frame import HOW, load
+from carbontrack.report.page_data import MOST_BARS, bars, over_time, runs
+from carbontrack.report.totals import totals
+from tests.support.records import a_record
+
+BEGIN = datetime(2026, 3, 1, tzinfo=timezone.utc)
+
+
+def frame_of(tmp_path: Path, starts_h: list[float], **changes: Any) -> Any:
+    records = [
+        a_record(
+            n,
+            started_at=(BEGIN + timedelta(hours=hours)).isoformat(),
+            **{"cpu_kwh": 1.0, "ram_kwh": None, "energy_kwh": 1.5, "name": f"job {n}"} | changes,
+        )
+        for n, hours in enumerate(starts_h)
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_bytes(HEADER + b"".join(record_line(record.to_row()) for record in records))
+    return load([path], extra=["labels", *HOW]).frame
+
+
+@pytest.mark.parametrize(
+    ("hours", "step"), [(1, "minute"), (48, "hour"), (24 * 60, "day"), (24 * 400, "week")]
+)
+def test_steps_of_time_suit_the_span_and_keep_the_sum(
+    tmp_path: Path, hours: float, step: str
+) -> None:
+    """Minutes to months; whatever the step, all energy is drawn, and what PUE adds stands apart."""
+    named, rows = over_time(frame_of(tmp_path, [0, hours / 3, hours]))
+    assert named == step
+    assert sum(row["kwh"] for row in rows) == pytest.approx(4.5)
+    assert sum(row["kwh"] for row in rows if row["part"] == "building") == pytest.approx(1.5)
+
+
+def test_no_energy_is_no_chart(tmp_path: Path) -> None:
+    """Runs of unknown energy are not drawn as zeros."""
+    assert over_time(frame_of(tmp_path, [0], energy_kwh=None))[1] == []
+
+
+def test_few_bars_and_the_rest_in_one(tmp_path: Path) -> None:
+    """The largest groups have a bar each; the others share one, without an interval."""
+    groups = totals(frame_of(tmp_path, list(range(20)), emissions_g=2.0), "name")
+    drawn = bars(groups)
+    assert len(drawn) == MOST_BARS + 1
+    assert sum(row["g"] for row in drawn) == pytest.approx(40.0)
+    assert (drawn[-1]["key"], drawn[-1]["low_g"]) == ("8 others", None)
+
+
+def test_listed_runs_keep_their_texts_and_unknowns(tmp_path: Path) -> None:
+    """Each text is held once; what is unknown is null, not NaN and not 0."""
+    listed = runs(frame_of(tmp_path, [0, 1, 2], name="=same", water_l=None, gpu_kwh=None))
+    assert listed["texts"]["name"] == ["=same"]
+    assert listed["columns"]["name"] == [0, 0, 0]
+    assert listed["columns"]["gpu_kwh"] == [None] * 3
+    assert listed["columns"]["started_ms"][0] == BEGIN.timestamp() * 1000
