@@ -15,6 +15,7 @@ from typing import Any, Final
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.ledger import Reading
 from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.notices import Later
 from carbontrack.records import Component
 
 LOST_AFTER_TICKS: Final = 3
@@ -29,11 +30,13 @@ class Slot:
     """One meter in service, and what is remembered of it between two reads."""
 
     __slots__ = (
-        "_faults", "covered", "failed_ticks", "gone", "meter", "silent_since_s", "stands_in",
+        "_faults",
+        "_later", "covered", "failed_ticks", "gone", "meter", "silent_since_s", "stands_in",
     )  # fmt: skip
 
-    def __init__(self, meter: Meter, *, stands_in: bool = False) -> None:
+    def __init__(self, meter: Meter, later: Later, *, stands_in: bool = False) -> None:
         self.meter = meter
+        self._later = later
         self.stands_in = stands_in
         self.gone = False
         """It will not be read again."""
@@ -57,11 +60,11 @@ class Slot:
         """The meter did not answer; a mistake of someone else's making is a silence like any."""
         if isinstance(error, MeterGone):
             self.gone = True
-            _log.warning("meter %s is gone: %s", self.meter.id, error)
+            self._later.note(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
         elif isinstance(error, MeterError):
-            _log.debug("meter %s is silent: %s", self.meter.id, error)
+            self._later.note(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
         elif not self.failed_ticks:
-            _log.error("meter %s failed", self.meter.id, exc_info=error)
+            self._later.note(logging.ERROR, f"meter {self.meter.id} failed", error)
         if self.silent_since_s is None:
             self.silent_since_s = now_s
 
@@ -90,9 +93,11 @@ class Bank:
     """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
 
     def __init__(self, meters: MeterSet) -> None:
+        self.later = Later()
+        """What is to be said once no lock is held."""
         self._spare = dict(meters.substitutes)
         self._standing: dict[Component, Slot] = {}
-        self.slots = [Slot(meter) for meter in meters]
+        self.slots = [Slot(meter, self.later) for meter in meters]
         self._all_answer = True
         self._watchful: list[tuple[int, Slot, Any]] = [
             (place, slot, slot.meter)
@@ -178,11 +183,14 @@ class Bank:
             return False
         make = self._spare.pop(component)
         try:
-            substitute = Slot(make(), stands_in=True)
+            substitute = Slot(make(), self.later, stands_in=True)
         except MeterError as error:
-            _log.warning("nothing stands in for %s: %s", lost[0].meter.id, error)
+            self.later.note(logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}")
             return False
-        _log.warning("%s does not answer; %s stands in", lost[0].meter.id, substitute.meter.id)
+        self.later.note(
+            logging.WARNING,
+            f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
+        )
         for slot in lost:
             slot.covered = True
         self._standing[component] = substitute
@@ -194,7 +202,7 @@ class Bank:
         if substitute is not None:
             substitute.gone, substitute.silent_since_s = True, None
             self._spare[component] = lambda: substitute.meter
-            _log.warning("%s is measured again", component)
+            self.later.note(logging.WARNING, f"{component} is measured again")
 
     def close(self) -> None:
         """Close every meter; one that cannot be closed is left behind."""

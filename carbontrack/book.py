@@ -10,10 +10,9 @@ from carbontrack.attribution.policy import WHOLE, Attribution, Shares
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Account, Step, Terms, credit
+from carbontrack.notices import Later
 from carbontrack.records import Component
 from carbontrack.sums import Joules
-
-_log = logging.getLogger("carbontrack")
 
 SHARE_WINDOW_S: Final = 0.2
 """The shortest time over which a share of CPU time is taken. The machine's count moves in steps of
@@ -60,12 +59,14 @@ class Book:
     Attributes:
         attribution: who shares.
         account: the sums; immutable, replaced at every sample.
+        later: what is to be said once no lock is held.
         holds: how many spans, and windows of summed calls, are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
         self.attribution = attribution
         self.account = Account()
+        self.later = Later()
         self.holds = 0
         self._grid = grid
         self._changes = grid is not None and not getattr(grid, "constant", False)
@@ -89,9 +90,9 @@ class Book:
         if self._grid is not None and (self._changes or self._intensity is None):
             try:
                 self._intensity = self._grid.at(when)
-            except Exception:
+            except Exception as error:
                 # A source of someone else's making; what it said last holds on.
-                _log.exception("the carbon intensity could not be had")
+                self.later.note(logging.ERROR, "the carbon intensity could not be had", error)
         return self._intensity
 
     def take(self, step: Step, when: datetime | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import deque
 
 from carbontrack.clock import Clock, SystemClock
 
@@ -27,6 +28,27 @@ class Notices:
         if said_at_s is None or now_s - said_at_s >= self._period_s:
             self._said_at_s[topic] = now_s
             LOGGER.warning("%s", message)
+
+
+class Later:
+    """Messages that must wait until no lock is held.
+
+    A program's log handler may do anything, even open a span in another thread while it holds a
+    lock of its own; logging from inside one of our locks could then hang both.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, str, BaseException | None]] = deque(maxlen=64)
+
+    def note(self, level: int, message: str, error: BaseException | None = None) -> None:
+        """Keep a message; the oldest give way when nobody comes to say them."""
+        self._waiting.append((level, message, error))
+
+    def say(self) -> None:
+        """Log what has been kept; no lock of ours is held."""
+        while self._waiting:
+            level, message, error = self._waiting.popleft()
+            LOGGER.log(level, "%s", message, exc_info=error)
 
 
 def say_aloud(message: str) -> None:

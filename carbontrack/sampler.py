@@ -229,6 +229,9 @@ class Sampler:
                 pool, watchers = self.pool, list(self.watchers)
                 if pool is not None:
                     pool.tick()
+                notes = [self._bank.later, *(book.later for book in self._books)]
+            for note in notes:
+                note.say()
             if pool is not None:
                 pool.write_due_rows()
             for watcher in watchers:
@@ -259,6 +262,7 @@ class Sampler:
             self._closed = True
             self._ticker.close()
             self._bank.close()
+            self._bank.later.say()
 
     def forget_parent(self) -> None:
         """Start at zero in a child process: its locks, thread and open spans are the parent's."""

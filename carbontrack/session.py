@@ -233,6 +233,7 @@ class Session:
             except Exception:
                 _log.exception("something that was open could not be written")
         self._close_sinks()
+        self.book.later.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
 
