@@ -307,7 +307,6 @@ def test_the_work_of_children_counts(run: Run, tmp_path: Path) -> None:
         neighbour.kill()
 
     asleep, awake = (float(row["cpu_share"]) for row in records(tmp_path))
-    assert awake > 0.2
     assert awake > 4 * asleep
 
 
