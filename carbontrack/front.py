@@ -94,7 +94,7 @@ class Track(Block[Span]):
             self._settings = config.load(settings, writes=False)
             # What has worked is not checked again: a directory that vanishes while a server runs
             # is the sinks' business, and must not become an exception of its next block.
-            if not PROCESS.has(self._settings):
+            if PROCESS.find(self._settings) is None:
                 config.check_outputs(self._settings)
                 assembly.check(self._settings)
 
@@ -123,7 +123,7 @@ class Track(Block[Span]):
     def _new_span(self, name: str) -> Span:
         around = current_span() if self._tracker is None else None
         if around is not None:
-            self._warn_if_ignored()
+            self._warn_if_ignored(around)
             span = around.span(name, labels=self._labels)
         else:
             span = self._own_tracker().span(name, labels=self._labels)
@@ -137,15 +137,15 @@ class Track(Block[Span]):
         assert self._settings is not None
         return _disabled() if self._settings.disable else PROCESS.get(self._settings)
 
-    def _warn_if_ignored(self) -> None:
-        if self._given and not self._settings_are_ignored_knowingly:
-            self._settings_are_ignored_knowingly = True
-            _log.warning(
-                "track(%s) stands inside an open span, whose settings hold; its own are ignored "
-                "(tracker= makes a separate root)", ", ".join(self._given),
-            )  # fmt: skip
-
-    _settings_are_ignored_knowingly = False
+    def _warn_if_ignored(self, around: Span) -> None:
+        if not self._given or self._settings is None:
+            return
+        mine = PROCESS.find(self._settings)
+        if mine is None or mine.session is not around.session:
+            PROCESS.warn_once(
+                f"track({', '.join(self._given)}) stands inside an open span, whose settings hold; "
+                "its own are ignored (tracker= makes a separate root)"
+            )
 
     def _is_off(self) -> bool:
         if self._settings is not None:

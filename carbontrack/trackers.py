@@ -14,6 +14,7 @@ import weakref
 from carbontrack import config
 from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
 from carbontrack.forking import holding_forks, remember
+from carbontrack.notices import LOGGER
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
 from carbontrack.settings import Settings
@@ -33,6 +34,7 @@ class Trackers:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
         self._flushes = False
+        self._said: set[str] = set()
         remember(self)
 
     def get(self, settings: Settings) -> Tracker:
@@ -41,19 +43,25 @@ class Trackers:
         Raises:
             ConfigError: a setting cannot be used.
         """
-        key = (settings, config.surroundings(settings))
-        tracker = self._shared.get(key)
-        if tracker is None or tracker.session.closed:
+        tracker = self.find(settings)
+        if tracker is None:
             with self._lock:
-                tracker = self._shared.get(key)
-                if tracker is None or tracker.session.closed:
-                    tracker = self._shared[key] = self.make(settings)
+                tracker = self.find(settings)
+                if tracker is None:
+                    tracker = self.make(settings)
+                    self._shared[(settings, config.surroundings(settings))] = tracker
         return tracker
 
-    def has(self, settings: Settings) -> bool:
-        """Whether these settings have been in use here already."""
+    def find(self, settings: Settings) -> Tracker | None:
+        """The tracker for these settings, here, if they have been in use already."""
         tracker = self._shared.get((settings, config.surroundings(settings)))
-        return tracker is not None and not tracker.session.closed
+        return None if tracker is None or tracker.session.closed else tracker
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning, once in this process."""
+        if message not in self._said:
+            self._said.add(message)
+            LOGGER.warning("%s", message)
 
     def make(self, settings: Settings) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.

@@ -60,6 +60,15 @@ def test_inside_an_open_span_a_block_is_its_child():
         assert inner.parent is outer
 
 
+def test_equal_settings_inside_an_open_span_are_no_news(caplog):
+    """What holds anyway is not warned of."""
+    with track("outer", region="FR", output=None):
+        for _ in range(2):
+            with track("inner", region="FR", output=None):
+                pass
+    assert "ignored" not in caplog.text
+
+
 def test_settings_inside_an_open_span_are_ignored_with_one_warning(caplog):
     """The settings of the span around hold; a loop is told so once, not each time round."""
     with Bench() as bench, bench.tracker.span("outer"), caplog.at_level(logging.WARNING):
