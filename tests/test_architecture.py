@@ -152,9 +152,10 @@ def inner_imports(module: str) -> Iterator[tuple[str, int]]:
     for name, line in imports(module):
         if name.split(".")[0] != "carbontrack":
             continue
-        while name not in KNOWN and "." in name:
-            name = name.rpartition(".")[0]  # the last part is something in the module
-        yield name, line
+        known = name
+        while known not in KNOWN and "." in known:
+            known = known.rpartition(".")[0]  # the last part is something in the module
+        yield known, line
 
 
 def room(module: str) -> str:
@@ -303,9 +304,9 @@ def test_nothing_is_global(module: str):
 def _test_functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                if node.name.startswith("test_"):
-                    yield path, node
+            function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if function and node.name.startswith("test_"):
+                yield path, node
 
 
 def test_every_test_states_a_promise():

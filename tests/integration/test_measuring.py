@@ -210,7 +210,9 @@ with tracker.span("parent") as parent:
         clock.advance(2.0)
 if pid:
     os.waitpid(pid, 0)
-tell = [[r.name, r.run_id, r.record_id, r.parent_id, r.cpu_kwh * 3.6e6, r.pid] for r in sink.records]
+tell = [
+    [r.name, r.run_id, r.record_id, r.parent_id, r.cpu_kwh * 3.6e6, r.pid] for r in sink.records
+]
 with open(sys.argv[1] + (".child" if pid == 0 else ".parent"), "w") as file:
     json.dump({"rows": tell, "pid": os.getpid()}, file)
 """

@@ -38,9 +38,9 @@ def test_an_impossible_scope_is_refused():
 @pytest.mark.parametrize("grid", [50.0, FRANCE])
 def test_emissions_are_energy_times_the_grid(grid):
     """1000 J at 50 g/kWh, times PUE."""
-    with Bench(grid=grid, attribution=Attribution(pue=2.0)) as bench:
-        with bench.tracker.span("a") as span:
-            bench.clock.advance(10.0)
+    bench = Bench(grid=grid, attribution=Attribution(pue=2.0))
+    with bench, bench.tracker.span("a") as span:
+        bench.clock.advance(10.0)
     assert span.record.emissions_g == pytest.approx(1000.0 * 2.0 / 3.6e6 * 50.0)
     assert span.record.intensity_g_per_kwh == 50.0
     assert span.record.pue == 2.0
