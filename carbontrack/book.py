@@ -82,8 +82,15 @@ class Book:
         if usage is not None and not (
             window and window.reader is usage and now_s - window.at_s <= STALE_S
         ):
-            self._window = ShareWindow(self.attribution, usage, now_s)
+            self._window = self._new_window(usage, now_s)
         self.intensity(when)
+
+    def _new_window(self, usage: UsageReader, now_s: float) -> ShareWindow | None:
+        try:
+            return ShareWindow(self.attribution, usage, now_s)
+        except Exception as error:
+            self.later.note(logging.ERROR, "what this process uses could not be read", error)
+        return None
 
     def intensity(self, when: datetime) -> GridIntensity | None:
         """The grid's intensity at `when`; None where nothing is known."""
@@ -97,7 +104,7 @@ class Book:
 
     def take(self, step: Step, when: datetime | None) -> None:
         """Take this book's part of one step of the machine's energy."""
-        shares = self._window.shares(step.at_s) if self._window is not None else WHOLE
+        shares = self._shares_now(step.at_s)
         if self._changes and when is not None:
             self.intensity(when)
         old = self._terms
@@ -108,6 +115,15 @@ class Book:
             old = old._replace(intensity=self._intensity)
         self._terms = old
         self.account = credit(self.account, step, old)
+
+    def _shares_now(self, at_s: float) -> Shares:
+        if self._window is None:
+            return WHOLE
+        try:
+            return self._window.shares(at_s)
+        except Exception as error:
+            self.later.note(logging.ERROR, "what this process uses could not be read", error)
+        return self._shares or WHOLE  # what was known last holds on
 
     @property
     def follows_grid(self) -> bool:

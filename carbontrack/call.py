@@ -135,6 +135,8 @@ class Call:
                 site.finished.append((ran_s, cpu_s, status != "ok"))
                 if len(site.finished) >= FOLD_AT:
                     site.fold()
+                if site.window is None:  # its row was written just now, without this call
+                    site.open_window()
                 return
         self._end_single(status, error)
 

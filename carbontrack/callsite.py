@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbontrack.book import Book
 from carbontrack.call import Call
 from carbontrack.circumstances import rfc3339
 from carbontrack.ledger import Machine
 from carbontrack.pool import NO_CLAIM, Claim, Pool
-from carbontrack.records import Record
+from carbontrack.records import Record, plain
 from carbontrack.session import Session
 from carbontrack.span import Span
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules
@@ -34,12 +34,29 @@ class Window:
         self.machine_j: Joules = ()
 
 
+class Callee(NamedTuple):
+    """A decorated function: what its rows are called, and what it runs.
+
+    A function that is made and decorated anew each time, inside of another, is the same function
+    each time: it runs the same code.
+    """
+
+    name: str
+    labels: Mapping[str, Any]
+    code: Hashable
+
+    @property
+    def key(self) -> Hashable:
+        """What tells it apart from others."""
+        return self.name, repr(plain(self.labels)), self.code
+
+
 class CallSite:
     """A decorated function in one session.
 
     Args:
         session: where its rows go.
-        name, labels: what its rows are called.
+        callee: the function.
         window_s: for how long short calls are summed into one row.
         judge: called with each row before it is written; a budget sits here.
     """
@@ -47,15 +64,14 @@ class CallSite:
     def __init__(
         self,
         session: Session,
-        name: str,
+        callee: Callee,
         *,
-        labels: Mapping[str, Any],
         window_s: float,
         judge: Callable[[Record], Record] | None = None,
     ) -> None:
         self.session = session
-        self.name = name
-        self.labels = labels
+        self.name = callee.name
+        self.labels = callee.labels
         self.window: Window | None = None
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; deques take
@@ -67,10 +83,23 @@ class CallSite:
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
-        with self.sampler.lock:  # the sampler's thread goes through both sets
-            self.pool.sites.add(self)
-            session.windows.add(self)
-            session.at_close.append(self.close)
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        callee: Callee,
+        *,
+        window_s: float,
+        judge: Callable[[Record], Record] | None,
+    ) -> CallSite:
+        """The one in this session, made at the first asking."""
+        key = (callee.key, window_s, judge)
+        with session.sampler.lock:
+            site = session.sites.get(key)
+            if not isinstance(site, CallSite):
+                site = session.sites[key] = cls(session, callee, window_s=window_s, judge=judge)
+            return site
 
     @property
     def book(self) -> Book:
@@ -85,6 +114,7 @@ class CallSite:
             if self.window is None:
                 mark = self.sampler.hold(self.book)
                 self.pool.begin(self.book)
+                self.pool.sites.add(self)
                 self.window = self._new_window(mark.machine)
             return self.window
 
@@ -164,6 +194,7 @@ class CallSite:
             if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
+                self.pool.sites.discard(self)
                 self.sampler.release(self.book)
             record = self._record(window, end) if window.calls else None
         if record is not None:
@@ -223,6 +254,7 @@ class CallSite:
 
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""
+        self.pool.sites.discard(self)
         self.window = None
         self.finished.clear()
         self._claimed = NO_CLAIM

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from carbontrack.call import InsideCall
-from carbontrack.callsite import CallSite
+from carbontrack.callsite import Callee, CallSite
 from carbontrack.context import current, nearest_open
 from carbontrack.records import Record, Status
 from carbontrack.session import Session
@@ -22,7 +22,7 @@ class CallCounter:
     """Begins the calls of one decorated function.
 
     Args:
-        name, labels: what its rows are called.
+        callee: the function.
         window_s: for how long short calls are summed into one row; 0: every call has a row.
         judge: called with each row before it is written.
         tracker: finds the tracker when the first call needs it.
@@ -31,16 +31,15 @@ class CallCounter:
 
     def __init__(
         self,
-        name: str,
+        callee: Callee,
         *,
-        labels: Mapping[str, Any],
         window_s: float,
         judge: Callable[[Record], Record] | None,
         tracker: Callable[[], Tracker],
         alone: bool,
     ) -> None:
-        self._name = name
-        self._labels = labels
+        self._callee = callee
+        self._name, self._labels = callee.name, callee.labels
         self._window_s = window_s
         self._judge = judge
         self._tracker = tracker
@@ -74,13 +73,7 @@ class CallCounter:
         return self._site.begin()
 
     def _new_site(self, session: Session) -> CallSite:
-        return CallSite(
-            session,
-            self._name,
-            labels=self._labels,
-            window_s=self._window_s,
-            judge=self._judge,
-        )
+        return CallSite.of(session, self._callee, window_s=self._window_s, judge=self._judge)
 
     def _begin_inside(self) -> Counted:
         open_around = nearest_open(current.get())
@@ -136,6 +129,13 @@ class SpanCall:
         if current.get() is self._span:
             current.set(self._before)
         self._span.close(status, error)
+
+
+def callee_of(function: Callable[..., Any], name: str | None, labels: Mapping[str, Any]) -> Callee:
+    """The function as its rows will call it: by `name`, or by module and qualified name."""
+    inner = getattr(function, "__func__", function)
+    code = getattr(inner, "__code__", None)
+    return Callee(name or name_of(function), labels, id(function) if code is None else code)
 
 
 def name_of(function: Callable[..., Any]) -> str:

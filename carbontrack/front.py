@@ -171,12 +171,11 @@ class Track(Block[Span]):
             )
         if self._is_off():
             return function
-        from carbontrack.counter import CallCounter, name_of
+        from carbontrack.counter import CallCounter, callee_of
         from carbontrack.wrap import wrap
 
         counter = CallCounter(
-            self._name or name_of(function),
-            labels=self._labels,
+            callee_of(function, self._name, self._labels),
             window_s=self._window_s,
             judge=self._judge,
             tracker=self._own_tracker,

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from carbontrack.records import plain
+
 LINE_LIMIT = 1 << 20
 """Bytes above which a line is no entry of ours."""
 
@@ -26,7 +28,10 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 
 def encoded(entry: Mapping[str, Any]) -> bytes:
     """The entry as a line with its checksum."""
-    text = _ENCODER.encode(entry).encode()
+    try:
+        text = _ENCODER.encode(entry).encode()
+    except Exception:  # a label may hold anything, even what cannot say what it is
+        text = _ENCODER.encode(plain(entry)).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

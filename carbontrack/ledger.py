@@ -126,6 +126,11 @@ def _widened(machine: Machine, width: int) -> Machine:
     )
 
 
+def without_counts(machine: Machine) -> Machine:
+    """The same sums, going on from each meter's next count, whatever it was used for meanwhile."""
+    return machine._replace(counts_j=(None,) * len(machine.counts_j))
+
+
 def with_fault(machine: Machine, code: str, times: int = 1) -> Machine:
     """The same sums with one more fault noted."""
     return machine._replace(faults={**machine.faults, code: machine.faults.get(code, 0) + times})

@@ -66,7 +66,8 @@ class Pool:
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self.sites: weakref.WeakSet[Site] = weakref.WeakSet()
+        self.sites: set[Site] = set()
+        """Decorated functions whose calls are being summed up."""
         self.single: dict[int, Claimant] = {}
         """Calls that get a part of their own: those under way, and suspended generators."""
         self._settled: weakref.WeakKeyDictionary[Book, Account] = weakref.WeakKeyDictionary()

@@ -21,7 +21,7 @@ from carbontrack.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.errors import ConfigError
 from carbontrack.forking import remember
 from carbontrack.gaps import Gaps
-from carbontrack.ledger import Machine, Mark, Step, advance, with_fault
+from carbontrack.ledger import Machine, Mark, Step, advance, with_fault, without_counts
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.powers import Powers
 from carbontrack.records import Component
@@ -114,20 +114,24 @@ class Sampler:
     def hold(self, book: Book) -> Mark:
         """Keep the sampler awake for this book, waking it if it sleeps; reads the meters."""
         with self.lock:
+            missed = self._machine.missed
             if self._holds:
                 self.sample()
             else:
                 self._wake()
-            self._holds += 1
-            if self._holds == 1:
-                self._ticker.wake()
             if not book.holds:
                 process = book.attribution.scope == "process"
                 usage = self._usage_reader() if process else None
                 book.begin(usage, self._machine.at_s, self.clock.now_utc())
                 self._books.append(book)
             book.holds += 1
-            return Mark(self._machine, book.account)
+            self._holds += 1
+            if self._holds == 1:
+                self._ticker.wake()
+            machine = self._machine
+            if machine.missed != missed:  # a meter that is silent at the first edge is missed too
+                machine = machine._replace(missed=missed)
+            return Mark(machine, book.account)
 
     def _usage_reader(self) -> UsageReader:
         if self._usage is None:
@@ -173,6 +177,10 @@ class Sampler:
             self._inside = True
             try:
                 self._sample()
+            except Exception as error:
+                # The user's own thread may stand here. What this sample missed, the next carries.
+                self._machine = with_fault(self._machine, "sample")
+                self._bank.later.note(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
@@ -210,7 +218,10 @@ class Sampler:
         self._machine = machine._replace(suspended_s=machine.suspended_s + slept_s)
 
     def _wake(self) -> None:
-        self.sample()  # what was used while nothing was open is nobody's
+        # What was used while nothing was open is nobody's, and must not be carried by the next
+        # answer of a meter that happens to be silent just now.
+        self._machine = without_counts(self._machine)
+        self.sample()
         self._powers.restart(self._machine)
         self._gaps.clear()
         self._cpu_s = process_cpu_s()

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.book import Book
@@ -32,9 +32,6 @@ from carbontrack.sampler import Sampler
 from carbontrack.sums import Joules, Sums
 from carbontrack.version import VERSION
 
-if TYPE_CHECKING:
-    pass
-
 _log = logging.getLogger("carbontrack")
 
 
@@ -43,6 +40,14 @@ class Checkpointed(Protocol):
 
     def checkpoint(self) -> Record | None:
         """The record so far; None where there is nothing to keep."""
+        ...
+
+
+class Site(Checkpointed, Protocol):
+    """A decorated function; its short calls are summed."""
+
+    def close(self) -> None:
+        """Write the last row."""
         ...
 
 
@@ -64,10 +69,9 @@ class Session:
         self.lost_records = 0
         self._notices = Notices(sampler.clock)
         self.closed = False
-        self.at_close: list[Callable[[], None]] = []
-        """Called before the sinks are closed: summed calls write their last rows here."""
-        self.windows: weakref.WeakSet[Checkpointed] = weakref.WeakSet()
-        """Decorated functions, whose sums are worth a checkpoint too."""
+        self.sites: weakref.WeakValueDictionary[Hashable, Site] = weakref.WeakValueDictionary()
+        """The decorated functions, by what tells them apart; one lives while its function does,
+        or while its sums wait to be written."""
         self._open_roots: dict[int, Any] = {}
         self._checkpointed_s = float("-inf")
         if circumstances.journal is not None:
@@ -202,7 +206,7 @@ class Session:
         if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
             self._checkpointed_s = now_s
             with self.sampler.lock:  # other threads open and decorate meanwhile
-                open_ones = [*self._open_roots.values(), *self.windows]
+                open_ones = [*self._open_roots.values(), *self.sites.values()]
             self._checkpoint(open_ones)
 
     def _checkpoint(self, open_ones: Iterable[Checkpointed]) -> None:
@@ -210,9 +214,12 @@ class Session:
         if journal is None:
             return
         for one in open_ones:
-            record = one.checkpoint()
-            if record is not None:
-                journal.checkpoint(record, self.circumstances.outputs)
+            try:
+                record = one.checkpoint()
+                if record is not None:
+                    journal.checkpoint(record, self.circumstances.outputs)
+            except Exception as error:  # labels are the program's, and it may change them just now
+                self._notices.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
 
     def forget(self, record_id: str | None) -> None:
         """A record has been given to its outputs, or is part of another: drop its checkpoint."""
@@ -227,7 +234,8 @@ class Session:
         endings: list[Callable[[], object]] = [
             partial(span.close, "interrupted") for span in list(self._open_roots.values())
         ]
-        for end in (*endings, *self.at_close):
+        endings += [site.close for site in list(self.sites.values())]
+        for end in endings:
             try:
                 end()
             except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from contextlib import suppress
 
@@ -414,9 +415,50 @@ def test_calls_after_the_tracker_was_closed_are_made_uncounted():
     bench.tracker.close()
     for _ in range(100):
         assert work() == 1
-    assert len(bench.session.at_close) <= 1
+    assert len(bench.session.sites) <= 1
     assert not bench.sampler.awake
     assert bench.sampler.under_way == {}
+
+
+def test_a_function_that_is_made_anew_each_time_is_one_function():
+    """A decorated function inside of another has one row per window, and nothing piles up."""
+    with Bench() as bench:
+
+        def outer(n):
+            @track("inner", tracker=bench.tracker)
+            def inner():
+                bench.clock.advance(0.001)
+                return n
+
+            return inner()
+
+        assert [outer(n) for n in range(500)] == list(range(500))
+        assert len(bench.session.sites) == 1
+    (row,) = bench.records
+    assert row.calls == 500
+    assert joules(row) == pytest.approx(50.0, rel=1e-6)
+
+
+def test_a_function_that_is_gone_leaves_its_row_and_nothing_else():
+    """What was summed for a function that no longer exists is written when its window is over."""
+    with Bench() as bench:
+        track("gone", tracker=bench.tracker, window_s=10)(lambda: bench.clock.advance(0.5))()
+        gc.collect()
+        bench.run(20.0)
+        (row,) = bench.records
+        assert (row.name, row.calls) == ("gone", 1)
+        assert joules(row) == pytest.approx(50.0, rel=1e-6)
+        assert not bench.session.sites
+        assert not bench.sampler.awake
+
+
+def test_functions_of_one_name_keep_their_own_rows():
+    """Two functions are two, though they are called the same."""
+    with Bench() as bench:
+        same = track("same", tracker=bench.tracker)
+        same(lambda: bench.clock.advance(0.1))()
+        same(lambda: bench.clock.advance(0.2))()
+    assert sorted(row.duration_s for row in bench.records) == pytest.approx([0.1, 0.2])
 
 
 def test_another_trackers_span_does_not_swallow_the_calls():

@@ -89,6 +89,33 @@ def test_any_record_is_kept_as_it_is(tmp_path: Path, text: str) -> None:
     assert [record_in(file, key) for key in file.keys(SEND)] == [record]
 
 
+class Unspeakable:
+    """Cannot say what it is."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ({"x": Unspeakable()}, {"x": "<Unspeakable>"}),
+        ({(1, 2): 3}, {"(1, 2)": 3}),
+        ({"x": {1, 2}}, {"x": "{1, 2}"}),
+    ],
+    ids=["unspeakable", "key", "set"],
+)
+def test_labels_of_any_kind_are_kept_as_text(
+    tmp_path: Path, labels: dict[object, object], kept: dict[str, object]
+) -> None:
+    """A label that JSON has no word for never reaches the program as an error."""
+    journal = Journal(tmp_path)
+    assert journal.checkpoint(a_record(labels=labels), [URL])  # type: ignore[arg-type]
+    (file,) = orphans(killed(journal))
+
+    assert [record_in(file, key).labels for key in file.keys(RUN)] == [kept]
+
+
 def test_the_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     """The folder is 0700 even where it was there with more."""
     (tmp_path / "journal").mkdir(mode=0o755)
