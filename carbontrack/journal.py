@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.forking import remember
-from carbontrack.journal_file import DRAFT_SUFFIX, SIZE_LIMIT, SUFFIX, JournalFile, Key
+from carbontrack.journal_file import DRAFT_SUFFIX, SIZE_LIMIT, SUFFIX, JournalFile, Key, entry_line
 from carbontrack.notices import Notices
 from carbontrack.records import COLUMNS, Record
 
@@ -39,7 +40,10 @@ class _Own:
     """What belongs to one process; a forked child has a new one, with a free lock and no file."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # A finalizer, run by the garbage collector in the middle of a change, may come back in.
+        self.lock = threading.RLock()
+        self.changes: deque[Callable[[JournalFile], None]] = deque()
+        self.is_changing = False
         self.file: JournalFile | None = None
         self.retry_at_s = float("-inf")
 
@@ -74,8 +78,10 @@ class Journal:
         `outputs` are where its record is meant to go: absolute paths and URLs. False if it could
         not be kept.
         """
-        entry = {"record": sparse(record), "outputs": list(outputs)}
-        return self._do(lambda file: file.put((RUN, record.record_id), entry))
+        key = (RUN, record.record_id)
+        # The labels' own methods are called here, while no lock of ours is held.
+        line = entry_line(key, {"record": sparse(record), "outputs": list(outputs)})
+        return self._do(lambda file: file.put_line(key, line))
 
     def finished(self, record_id: str) -> None:
         """Forget an open run: its record was given to its outputs, or enqueued for them."""
@@ -83,8 +89,9 @@ class Journal:
 
     def enqueue(self, record: Record, output: str) -> bool:
         """Keep a finished record until it is delivered to `output`; False if that failed."""
-        key, entry = (SEND, output, record.record_id), {"record": sparse(record)}
-        return self._do(lambda file: self._put_queued(file, key, entry))
+        key = (SEND, output, record.record_id)
+        line = entry_line(key, {"record": sparse(record)})
+        return self._do(lambda file: self._put_queued(file, key, line))
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
         """Forget records that have arrived at `output`, or that were set aside for good."""
@@ -124,12 +131,10 @@ class Journal:
             self._do(lambda file: file.drop(keys))
 
     def _do(self, action: Callable[[JournalFile], None]) -> bool:
-        own, trouble = self._own(), None
+        own = self._own()
         with own.lock:
-            try:
-                action(self._opened(own))
-            except OSError as error:
-                trouble = error
+            own.changes.append(action)
+            trouble = None if own.is_changing else self._change(own)
         if trouble is not None and trouble.errno != errno.EAGAIN:
             reason = trouble.strerror or str(trouble)
             self._notices.warn(
@@ -138,6 +143,20 @@ class Journal:
                 f"delivered would be lost if this process were killed now",
             )
         return trouble is None
+
+    def _change(self, own: _Own) -> OSError | None:
+        """Make the changes that are wanted, one after the other; returns what went wrong last."""
+        trouble: OSError | None = None
+        own.is_changing = True
+        try:
+            while own.changes:
+                try:
+                    own.changes.popleft()(self._opened(own))
+                except OSError as error:
+                    trouble = error
+        finally:
+            own.is_changing = False
+        return trouble
 
     def _opened(self, own: _Own) -> JournalFile:
         if own.file is None:
@@ -150,9 +169,9 @@ class Journal:
             own.retry_at_s = float("-inf")
         return own.file
 
-    def _put_queued(self, file: JournalFile, key: Key, entry: dict[str, Any]) -> None:
+    def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
         try:
-            file.put(key, entry)
+            file.put_line(key, line)
         except OSError as error:
             if error.errno != errno.EDQUOT:
                 raise
@@ -164,7 +183,7 @@ class Journal:
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
                 f"not be delivered have been given up so far, oldest first",
             )
-            file.put(key, entry)
+            file.put_line(key, line)
 
 
 def orphans(state_dir: Path, clock: Clock | None = None) -> Iterator[JournalFile]:

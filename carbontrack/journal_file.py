@@ -40,6 +40,11 @@ COMPACT_ABOVE = 256 << 10
 """Bytes above which a file that is mostly history is written anew."""
 
 
+def entry_line(key: Key, entry: Entry) -> bytes:
+    """The entry as the line that `JournalFile.put_line` takes."""
+    return encoded({"put": key, **entry})
+
+
 class JournalFile:
     """A journal that this process holds. Not thread-safe: its owner has a lock.
 
@@ -110,7 +115,14 @@ class JournalFile:
         Raises:
             OSError: it could not be written, or there is no room; nothing has changed.
         """
-        line = encoded({"put": key, **entry})
+        self.put_line(key, entry_line(key, entry))
+
+    def put_line(self, key: Key, line: bytes) -> None:
+        """Keep an entry that has been made a line already; as `put`.
+
+        Raises:
+            OSError: as `put`.
+        """
         if len(line) > LINE_LIMIT:
             raise OSError(errno.EFBIG, f"an entry of {len(line)} bytes")
         self._make_room(len(line))

@@ -28,7 +28,7 @@ class _Here:
     """What belongs to one process: after a fork the child has neither the thread nor the locks."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer may come back in
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None

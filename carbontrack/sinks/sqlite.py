@@ -32,7 +32,7 @@ class _Here:
     """What belongs to one process: a connection must not be carried over a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer may come back in
         self.connection: sqlite3.Connection | None = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -226,3 +228,47 @@ def test_stale_drafts_are_swept_away(tmp_path: Path) -> None:
     list(orphans(tmp_path))
 
     assert not draft.exists()
+
+
+class Interrupting(FakeClock):
+    """In the middle of a change a finalizer runs, once."""
+
+    finalizer: Callable[[], object] | None = None
+
+    def monotonic_s(self) -> float:
+        finalizer, self.finalizer = self.finalizer, None
+        if finalizer is not None:
+            finalizer()
+        return super().monotonic_s()
+
+
+def test_a_finalizer_in_the_middle_of_a_change_waits_its_turn(tmp_path: Path) -> None:
+    """The garbage collector may close a span inside of any line of ours; nothing hangs or mixes."""
+    clock = Interrupting()
+    journal = Journal(tmp_path, clock)
+    clock.finalizer = lambda: journal.checkpoint(a_record(1), [URL])
+    journal.checkpoint(a_record(0), [URL])
+    (file,) = orphans(killed(journal))
+
+    assert {key[1] for key in file.keys(RUN)} == {a_record(n).record_id for n in range(2)}
+    assert all(record_in(file, key) is not None for key in file.keys(RUN))
+    assert file.bad_lines == 0
+
+
+def test_labels_are_read_while_no_lock_is_held(tmp_path: Path) -> None:
+    """What a label's own method does, even in another thread, never waits for the journal."""
+    journal = Journal(tmp_path)
+
+    class Busy:
+        def __str__(self) -> str:
+            other = threading.Thread(target=journal.checkpoint, args=(a_record(1), [URL]))
+            other.start()
+            other.join(10.0)
+            return "hung" if other.is_alive() else "free"
+
+    journal.checkpoint(a_record(0, labels={"x": Busy()}), [URL])
+    (file,) = orphans(killed(journal))
+
+    record = record_in(file, (RUN, a_record(0).record_id))
+    assert record is not None
+    assert record.labels == {"x": "free"}
