@@ -13,6 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost 7 ms
 if TYPE_CHECKING:
+    from carbontrack.attribution.idle import IdlePower
     from carbontrack.attribution.policy import Attribution
     from carbontrack.calculator.estimate import estimate
     from carbontrack.carry import wrap_context
@@ -44,6 +45,7 @@ __all__ = [
     "CsvSink",
     "Fixed",
     "GridIntensity",
+    "IdlePower",
     "IntensitySource",
     "NoIntensity",
     "Record",
@@ -70,6 +72,7 @@ _HOMES = {
     "CsvSink": "carbontrack.sinks.csv_file",
     "Fixed": "carbontrack.grid.intensity",
     "GridIntensity": "carbontrack.grid.intensity",
+    "IdlePower": "carbontrack.attribution.idle",
     "IntensitySource": "carbontrack.grid.intensity",
     "NoIntensity": "carbontrack.errors",
     "Record": "carbontrack.records",

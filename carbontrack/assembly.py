@@ -15,7 +15,9 @@ from carbontrack.circumstances import Circumstances
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
+from carbontrack.idle_power import idle_power
 from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.meter import MeterSet
 from carbontrack.notices import Notices, say_aloud
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
@@ -46,7 +48,7 @@ def host_key(settings: Settings) -> HostKey:
 def make_sampler(settings: Settings) -> Sampler:
     """Find this machine's meters and put them into a sampler."""
     procfs = Path(settings.procfs_path)
-    usage = UsageReader(procfs)
+    usage = UsageReader(procfs, Path(settings.sysfs_path))
     machine = Machine(
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
@@ -57,7 +59,9 @@ def make_sampler(settings: Settings) -> Sampler:
         visible_gpus=config.visible_gpus(),
         cpu_name_cache=config.state_path(settings),
     )
-    return Sampler(detect(machine), interval_s=settings.interval_s, usage=usage)
+    meters = detect(machine)
+    usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
+    return Sampler(meters, interval_s=settings.interval_s, usage=usage)
 
 
 def find_region(settings: Settings) -> regions.Region:
@@ -145,10 +149,11 @@ def assemble(
     journal = _journal(settings) if settings.output else None
     outputs = tuple(o if is_url(o) else str(Path(o).absolute()) for o in settings.output)
     sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
+    reads = sampler or make_sampler(settings)
     session = Session(
-        sampler or make_sampler(settings),
+        reads,
         grid=grid,
-        attribution=_attribution(settings, region),
+        attribution=_attribution(settings, region, reads.meters),
         sinks=sinks,
         circumstances=Circumstances(
             region_basis=region.basis,
@@ -188,13 +193,14 @@ def _move(session: Session, settings: Settings, region: regions.Region) -> None:
     )
 
 
-def _attribution(settings: Settings, region: regions.Region) -> Attribution:
+def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -> Attribution:
     site = facility.site(region.zone)
     return Attribution(
         scope=settings.scope,
         idle=settings.idle,
         pue=settings.pue or region.pue or 1.0,
         wue_l_per_kwh=site.wue_l_per_kwh if site and settings.wue is None else settings.wue,
+        idle_power=idle_power(settings, meters),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 from typing import Final
 
-from carbontrack.attribution.policy import WHOLE, Attribution, Shares
+from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Account, Step, Terms, credit
@@ -30,9 +30,11 @@ class ShareWindow:
     def __init__(self, attribution: Attribution, reader: UsageReader, now_s: float) -> None:
         self._attribution = attribution
         self.reader = reader
-        self._before = self._middle = self._last = reader.read(now_s)
+        reserves = attribution.splits_idle() and attribution.idle == "reserved"
+        self._reservation = reader.reservation() if reserves else None
+        self._before = self._middle = self._last = self._look(now_s)
         # Until the counts have said anything all of it is ours: the upper end, never nothing.
-        self._shares = WHOLE
+        self._shares = WHOLE._replace(idle=self._last.reserved_share)
         self._known = False
 
     @property
@@ -40,17 +42,28 @@ class ShareWindow:
         """The instant of the last look."""
         return self._last.at_s
 
+    @property
+    def known(self) -> Shares:
+        """The shares of the last look."""
+        return self._shares
+
     def shares(self, now_s: float) -> Shares:
         """The share of each component now."""
         if self._known and now_s - self._last.at_s < USAGE_PERIOD_S:
             return self._shares
-        usage = self._last = self.reader.read(now_s)
+        usage = self._last = self._look(now_s)
         if usage.at_s - self._middle.at_s >= SHARE_WINDOW_S:
             self._before, self._middle = self._middle, usage
         new = self._attribution.shares(self._before, usage)
         self._known = self._known or new.cpu is not None
         self._shares = new.over(self._shares)
         return self._shares
+
+    def _look(self, now_s: float) -> Usage:
+        usage, reservation = self.reader.read(now_s), self._reservation
+        if reservation is None:
+            return usage
+        return usage._replace(reserved_share=reservation.share, reserved_cpu_s=reservation.cpu_s())
 
 
 class Book:
@@ -73,6 +86,7 @@ class Book:
         self._intensity: GridIntensity | None = None
         self._window: ShareWindow | None = None
         self._shares: Shares | None = None
+        self._split = attribution.idle_split()
         self._terms = Terms((), None, attribution.pue, self._changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
@@ -105,6 +119,8 @@ class Book:
     def take(self, step: Step, when: datetime | None) -> None:
         """Take this book's part of one step of the machine's energy."""
         shares = self._shares_now(step.at_s)
+        if self._split is not None:
+            shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
         if self._changes and when is not None:
             self.intensity(when)
         old = self._terms
@@ -123,7 +139,7 @@ class Book:
             return self._window.shares(at_s)
         except Exception as error:
             self.later.note(logging.ERROR, "what this process uses could not be read", error)
-        return self._shares or WHOLE  # what was known last holds on
+        return self._window.known  # what was known last holds on
 
     @property
     def follows_grid(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.ledger import Machine
+from carbontrack.meters.meter import Meter
 from carbontrack.records import BASES, COMPONENTS, Basis, Component
 from carbontrack.sums import Joules, Sums
 from carbontrack.units import kwh_from
@@ -27,6 +28,24 @@ class MeterFacts(NamedTuple):
     resolution_s: float
     relative_uncertainty: float
     stands_in: bool
+
+
+def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis) -> MeterFacts:
+    """What a record says of a meter whose idle part is known by `idle_basis`.
+
+    What is left of a measured count when something modelled is taken off is modelled.
+    """
+    basis = meter.basis
+    if meter.component in ("cpu", "other"):
+        basis = max(basis, idle_basis, key=BASES.index)
+    return MeterFacts(
+        meter.id,
+        meter.component,
+        basis,
+        meter.resolution_s,
+        meter.relative_uncertainty,
+        stands_in,
+    )
 
 
 class Course(NamedTuple):

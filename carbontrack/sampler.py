@@ -241,8 +241,11 @@ class Sampler:
                 if pool is not None:
                     pool.tick()
                 notes = [self._bank.later, *(book.later for book in self._books)]
+                shares = any(book.attribution.scope == "process" for book in self._books)
             for note in notes:
                 note.say()
+            if shares and self._usage is not None:
+                self._usage.survey(self.clock)
             if pool is not None:
                 pool.write_due_rows()
             for watcher in watchers:

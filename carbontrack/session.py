@@ -19,6 +19,7 @@ from carbontrack.figures import (
     MeterFacts,
     emission_figures,
     energy_figures,
+    facts_of,
     parts_of,
     quality_figures,
     water_figures,
@@ -78,6 +79,7 @@ class Session:
             with sampler.lock:
                 sampler.watchers.add(self)
         self._sinks = tuple(sinks)
+        self._idle_basis = attribution.idle_basis()
         self._meters: list[MeterFacts] = []
         self._parent_id = circumstances.parent_id
         self._run_id = ""
@@ -122,15 +124,7 @@ class Session:
         slots = self.sampler.slots
         if len(self._meters) != len(slots):
             self._meters = [
-                MeterFacts(
-                    slot.meter.id,
-                    slot.meter.component,
-                    slot.meter.basis,
-                    slot.meter.resolution_s,
-                    slot.meter.relative_uncertainty,
-                    slot.stands_in,
-                )
-                for slot in slots
+                facts_of(slot.meter, slot.stands_in, self._idle_basis) for slot in slots
             ]
         return self._meters
 

@@ -43,7 +43,11 @@ class Settings:
     scope: Literal["process", "machine"] = "process"
     """Whose energy is billed: this process tree's share, or the whole machine's."""
     idle: Literal["proportional", "reserved", "none"] = "proportional"
-    """How the idle machine's energy is billed, in scope process; so far "proportional" only."""
+    """How the idle machine's energy is billed, in scope process: like the rest, by the processors
+    that are reserved, or not at all."""
+    idle_w: float | None = None
+    """Power of the idle processors, all packages together, in watts, up to 5000; None: what
+    `carbontrack calibrate --idle` measured on this host, else from the design power."""
     interval_s: float = 1.0
     """Seconds between two ticks of the sampler; 0.001 to 3600."""
     pue: float | None = None
@@ -218,7 +222,8 @@ READERS: Mapping[str, Reader] = {
     "output": _outputs,
     "http_token": _token,
     "scope": _one_of("process", "machine"),
-    "idle": _not_yet(_one_of("proportional", "reserved", "none"), "proportional"),
+    "idle": _one_of("proportional", "reserved", "none"),
+    "idle_w": _number("a number of watts", 0, 5000),
     "interval_s": _number("a number of seconds", 0.001, 3600),
     "pue": _number("a ratio", 1, 10),
     "wue": _number("a number of litres per kWh", 0, 100),

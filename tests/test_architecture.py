@@ -33,6 +33,7 @@ FLOORS = {
     "json_text": 0.2,
     "csv_text": 0.2,
     "notices": 0.2,
+    "cgroups": 0.2,
     # 1 - instruments, three wings
     "meters": 1.0,
     "grid": 1.0,
@@ -77,6 +78,7 @@ FLOORS = {
     "settings": 5.0,
     "places": 5.1,
     "config": 5.2,
+    "idle_power": 5.2,
     "assembly": 5.3,
     "trackers": 5.4,
     "waiting": 5.4,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from carbontrack.attribution.idle import UNKNOWN, IdlePower, IdleSplit
 from carbontrack.errors import ConfigError
+from carbontrack.records import COMPONENTS, Basis
 
 Scope = Literal["process", "machine"]
 Idle = Literal["proportional", "reserved", "none"]
@@ -14,7 +16,9 @@ Idle = Literal["proportional", "reserved", "none"]
 class Usage(NamedTuple):
     """What this process tree and the whole machine have used so far, at one instant.
 
-    CPU seconds are cumulative counts; bytes are what is in use now. None is unknown.
+    CPU seconds are cumulative counts; bytes are what is in use now. None is unknown. The last two
+    are read for the idle policy "reserved" only: the part of the machine's threads that is reserved
+    for us, and the CPU seconds of all who work on that reservation (None: the machine's).
     """
 
     at_s: float
@@ -22,19 +26,25 @@ class Usage(NamedTuple):
     machine_cpu_s: float | None
     process_ram_bytes: int | None
     machine_ram_bytes: int | None
+    reserved_share: float | None = None
+    reserved_cpu_s: float | None = None
 
 
 class Shares(NamedTuple):
-    """The part of each component's energy that is ours, from 0 to 1; None where nothing says."""
+    """The part of each component's energy that is ours, from 0 to 1; None where nothing says.
+
+    `idle` is our part of the idle processors' energy where that goes another way than the rest.
+    """
 
     cpu: float | None
     gpu: float | None
     ram: float | None
     other: float | None
+    idle: float | None = None
 
     def over(self, older: Shares) -> Shares:
         """These shares, and the older ones where these say nothing."""
-        return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have four
+        return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have five
 
 
 WHOLE = Shares(1.0, 1.0, 1.0, 1.0)
@@ -46,24 +56,32 @@ class Attribution:
 
     Attributes:
         scope: "machine" takes all of it; "process" takes this process tree's share.
-        idle: what happens to the energy of an idle machine. "proportional" shares it like the
-            rest, so that the shares of all processes add up to the machine.
+        idle: what happens to the energy of an idle machine, in scope "process". "proportional"
+            shares it like the rest, so that the shares of all processes add up to the machine.
+            "reserved" gives us the part that goes with the processors reserved for us, and of the
+            rest our share. "none" leaves it to nobody and counts only what programs add to it.
         pue: power usage effectiveness of the building, 1 or more: facility energy per energy of
             the computers (ISO/IEC 30134-2).
         wue_l_per_kwh: water usage effectiveness of the site, litres per kWh of the computers
             (ISO/IEC 30134-9); None where nobody says.
+        idle_power: what the idle machine draws; at least its processors must be known for
+            "reserved" and "none".
     """
 
     scope: Scope = "machine"
     idle: Idle = "proportional"
     pue: float = 1.0
     wue_l_per_kwh: float | None = None
+    idle_power: IdlePower = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.scope not in ("process", "machine"):
             raise ConfigError(f"scope {self.scope!r} is not known; use 'process' or 'machine'")
-        if self.idle != "proportional":
-            raise ConfigError(f"idle {self.idle!r} is not available; use 'proportional'")
+        if self.idle not in ("proportional", "reserved", "none"):
+            raise ConfigError(
+                f"idle {self.idle!r} is not known; use 'proportional', 'reserved' or 'none'"
+            )
+        _check_idle_power(self)
         if not 1.0 <= self.pue <= 10.0:
             raise ConfigError(f"pue must lie between 1 and 10, not {self.pue!r}")
         if self.wue_l_per_kwh is not None and not 0.0 <= self.wue_l_per_kwh <= 100.0:
@@ -80,7 +98,32 @@ class Attribution:
         if self.scope == "machine":
             return WHOLE
         cpu = _cpu_share(before, after)
-        return Shares(cpu=cpu, gpu=1.0, ram=_ram_share(after), other=cpu)
+        idle = _reserved_share(before, after, cpu) if self.idle == "reserved" else None
+        return Shares(cpu=cpu, gpu=1.0, ram=_ram_share(after), other=cpu, idle=idle)
+
+    def splits_idle(self) -> bool:
+        """Whether the idle energy is shared out in another way than the rest."""
+        return self.scope == "process" and self.idle != "proportional"
+
+    def idle_basis(self) -> Basis:
+        """How the split between idle and other energy is known; measured where there is none."""
+        return self.idle_power.basis if self.splits_idle() else "measured"
+
+    def idle_split(self) -> IdleSplit | None:
+        """What tells idle energy apart, step by step; None where it is shared like the rest."""
+        return IdleSplit(self.idle, self.idle_power) if self.splits_idle() else None
+
+
+def _check_idle_power(policy: Attribution) -> None:
+    for component in COMPONENTS:
+        watts = getattr(policy.idle_power, component)
+        if watts is not None and not 0.0 <= watts < float("inf"):
+            raise ConfigError(f"idle power of {component} must be 0 W or more, not {watts!r}")
+    if policy.splits_idle() and policy.idle_power.cpu is None:
+        raise ConfigError(
+            f"idle={policy.idle!r} needs to know what the idle processors draw; give it as "
+            "idle_power=IdlePower(cpu=…), in watts"
+        )
 
 
 def _cpu_share(before: Usage, after: Usage) -> float | None:
@@ -89,6 +132,17 @@ def _cpu_share(before: Usage, after: Usage) -> float | None:
     ours_s = after.process_cpu_s - before.process_cpu_s
     all_s = max(after.machine_cpu_s - before.machine_cpu_s, ours_s)
     return ours_s / all_s if all_s > 0.0 else None
+
+
+def _reserved_share(before: Usage, after: Usage, cpu: float | None) -> float | None:
+    """Of the idle energy: the reserved part, split by CPU time among all who work on it."""
+    if after.reserved_share is None:
+        return cpu
+    if before.reserved_cpu_s is None or after.reserved_cpu_s is None:
+        return None if cpu is None else after.reserved_share * cpu
+    ours_s = after.process_cpu_s - before.process_cpu_s
+    all_s = max(after.reserved_cpu_s - before.reserved_cpu_s, ours_s)
+    return after.reserved_share * ours_s / all_s if all_s > 0.0 else None
 
 
 def _ram_share(usage: Usage) -> float | None:

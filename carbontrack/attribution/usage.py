@@ -9,28 +9,48 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from carbontrack.attribution.memory import (
+    SURVEY_COST,
+    SURVEY_PERIOD_S,
+    cgroup_ram_bytes,
+    machine_ram_bytes,
+    own_pids,
+    proportional_part,
+)
 from carbontrack.attribution.policy import Usage
-from carbontrack.clock import process_cpu_s
+from carbontrack.attribution.process_tree import ProcessTree
+from carbontrack.attribution.reservation import Reservation
+from carbontrack.clock import Clock
 
 _MEMORY_PERIOD_S = 5.0
 """Reading it costs as much as the rest of an idle tick, and what is resident changes slowly."""
-_TREE_PERIOD_S = 0.05
-"""Children are looked at this often at most; what they use in between is carried, not lost."""
 
 
 class UsageReader:
     """Snapshots of usage for attribution, and the machine's busy CPU seconds for the CPU model."""
 
-    def __init__(self, procfs: Path = Path("/proc")) -> None:
+    def __init__(self, procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> None:
         self._procfs = procfs
+        self._sysfs = sysfs
         self._machine: Callable[[], float | None] = _machine_reader(procfs)
         self._tree = ProcessTree(procfs)
         self._memory_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
+        self._ram_part = 1.0
+        self._survey_at_s: float | None = None
+        self.within_limit = False
+        """Whether memory is compared with what the limiting control group uses, not the machine:
+        for a meter that counts no more than the limit, as the model of memory does."""
 
     def for_child(self) -> UsageReader:
         """A reader that begins at zero in a child process, after a fork."""
-        return UsageReader(self._procfs)
+        child = UsageReader(self._procfs, self._sysfs)
+        child.within_limit = self.within_limit
+        return child
+
+    def reservation(self) -> Reservation:
+        """What is reserved for this process now."""
+        return Reservation(self._procfs, self._sysfs)
 
     def machine_busy_s(self) -> float | None:
         """CPU seconds all processors have worked since boot, in steps of about 10 ms."""
@@ -41,8 +61,35 @@ class UsageReader:
         cpu_s = self._tree.cpu_s(now_s)
         if now_s - self._memory_at_s >= _MEMORY_PERIOD_S:
             self._memory_at_s = now_s
-            self._ram = (self._tree.ram_bytes(), machine_ram_bytes(self._procfs))
-        return Usage(now_s, cpu_s, self._machine(), *self._ram)
+            self._ram = (self._tree.ram_bytes(), self._used_bytes())
+        ours_bytes, all_bytes = self._ram
+        if ours_bytes is not None:
+            ours_bytes = round(ours_bytes * self._ram_part)
+        return Usage(now_s, cpu_s, self._machine(), ours_bytes, all_bytes)
+
+    def _used_bytes(self) -> int | None:
+        used = machine_ram_bytes(self._procfs)
+        if not self.within_limit or used is None:
+            return used
+        limited = cgroup_ram_bytes(self._procfs, self._sysfs)
+        return used if limited is None else limited
+
+    def survey(self, clock: Clock) -> None:
+        """Once in a while, what part of the resident memory is ours alone; never raises.
+
+        It may take milliseconds, so the sampler's thread asks for it, with no lock held, and never
+        the edge of a span. What it finds holds for the resident sizes until the next survey.
+        """
+        begun_s = clock.monotonic_s()
+        if self._survey_at_s is None:  # a program that lasts a tick or two needs no survey
+            self._survey_at_s = begun_s + _MEMORY_PERIOD_S
+        if begun_s < self._survey_at_s:
+            return
+        part = proportional_part(self._procfs, own_pids(self._procfs, self._tree.pids()))
+        if part is not None:
+            self._ram_part = part
+        cost_s = clock.monotonic_s() - begun_s
+        self._survey_at_s = begun_s + max(SURVEY_PERIOD_S, SURVEY_COST * cost_s)
 
 
 def _machine_reader(procfs: Path) -> Callable[[], float | None]:
@@ -62,9 +109,11 @@ class _ProcStat:
 
     def busy_s(self) -> float | None:
         try:
-            fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
+            name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
+            if name != b"cpu" or len(fields) < 4:  # anything else is no count, and not a count of 0
+                return None
             # user nice system, then irq softirq; not idle, iowait and steal. Guests are in user.
-            ticks = sum(map(int, fields[1:4])) + sum(map(int, fields[6:8]))
+            ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
         except (OSError, ValueError):
             return None
         return ticks * self._tick_s
@@ -85,171 +134,3 @@ def _psutil_busy_s() -> float | None:
         return None
     parts = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
     return float(sum(getattr(times, part, 0.0) for part in parts))
-
-
-class ProcessTree:
-    """The CPU seconds of this process, of its living descendants and of those that have ended.
-
-    A child's time moves from its own count to its parent's when it is waited for, so the sum stays
-    right over a child's end. A child that nobody waits for takes its count with it; what was seen
-    of it is kept.
-    """
-
-    def __init__(self, procfs: Path = Path("/proc"), *, pid: int | None = None) -> None:
-        self._procfs = procfs
-        self._pid = os.getpid() if pid is None else pid
-        self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
-        self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-        self._live_s = 0.0
-        self._live_ram_bytes = 0
-        self._live_at_s = float("-inf")
-        self._waited_s = 0.0
-        self._lost_s = 0.0
-        self._highest_s = 0.0
-
-    def cpu_s(self, now_s: float) -> float:
-        """CPU seconds used so far; never less than at the last call."""
-        waited_s = waited_children_cpu_s()
-        if now_s - self._live_at_s >= _TREE_PERIOD_S or waited_s != self._waited_s:
-            self._look(now_s)
-        total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
-        if total_s < self._highest_s:
-            # Reaped just between the two reads of a look? Then a second look finds it again.
-            self._look(now_s)
-            total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
-        if total_s < self._highest_s:
-            # A child is gone and nobody waited for it: keep what was seen of it.
-            self._lost_s += self._highest_s - total_s
-            total_s = self._highest_s
-        self._highest_s = total_s
-        return total_s
-
-    def ram_bytes(self) -> int | None:
-        """Resident memory of this process and its living descendants, shared pages twice."""
-        try:
-            text = _read_bytes(f"{self._procfs}/self/statm")
-            return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
-        except (OSError, ValueError, IndexError):
-            return _psutil_rss_bytes()
-
-    def _look(self, now_s: float) -> None:
-        # Waited first: a child that is reaped in between is then missing once, not counted twice.
-        self._waited_s = waited_children_cpu_s()
-        self._live_at_s = now_s
-        self._live_s, self._live_ram_bytes = self._living() if has_children() else (0.0, 0)
-
-    def _living(self) -> tuple[float, int]:
-        if not (self._procfs / "self" / "stat").exists():
-            return _psutil_descendants()
-        ticks, pages = 0, 0
-        for _, cpu_ticks, rss_pages in descendants(self._procfs, self._pid):
-            ticks += cpu_ticks
-            pages += rss_pages
-        return ticks * self._tick_s, pages * self._page_bytes
-
-
-def waited_children_cpu_s() -> float:
-    """CPU seconds of children that have ended and been waited for, theirs included."""
-    try:
-        import resource
-    except ImportError:  # Windows counts no ended children; psutil sees the living ones
-        return 0.0
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def has_children() -> bool:
-    """Whether this process has any child; one system call that waits for and reaps nothing."""
-    if not hasattr(os, "waitid"):
-        return True
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:
-    """Pid, CPU ticks (its own and its waited children's) and resident pages of each descendant.
-
-    Zombies count: their time is theirs until they are waited for.
-    """
-    children: dict[int, list[tuple[int, int, int]]] = {}
-    for entry in os.listdir(procfs):  # noqa: PTH208 - Path objects cost as much as the reads
-        if not entry.isdigit():
-            continue
-        try:
-            text = _read_bytes(f"{procfs}/{entry}/stat")
-            # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
-            fields = text[text.rindex(b")") + 2 :].split()
-            facts = (int(entry), sum(map(int, fields[11:15])), max(0, int(fields[21])))
-        except (OSError, ValueError, IndexError):
-            continue  # it ended while we looked
-        children.setdefault(int(fields[1]), []).append(facts)
-    found: list[tuple[int, int, int]] = []
-    ahead = list(children.get(root_pid, ()))
-    while ahead:
-        facts = ahead.pop()
-        found.append(facts)
-        ahead.extend(children.pop(facts[0], ()))
-    return found
-
-
-def machine_ram_bytes(procfs: Path) -> int | None:
-    """Bytes of memory in use on the machine: what is there less what is available."""
-    try:
-        text = _read_bytes(f"{procfs}/meminfo")
-        total_kib = int(text.split(b"MemTotal:", 1)[1].split(None, 1)[0])
-        free_kib = int(text.split(b"MemAvailable:", 1)[1].split(None, 1)[0])
-    except (OSError, ValueError, IndexError):
-        return _psutil_used_bytes()
-    return (total_kib - free_kib) * 1024
-
-
-def _read_bytes(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
-
-
-def _psutil_rss_bytes() -> int | None:
-    try:
-        import psutil
-
-        process = psutil.Process()
-        return int(process.memory_info().rss) + _psutil_descendants()[1]
-    except (ImportError, OSError, RuntimeError):
-        return None
-
-
-def _psutil_used_bytes() -> int | None:
-    try:
-        import psutil
-
-        memory = psutil.virtual_memory()
-    except (ImportError, OSError):
-        return None
-    return int(memory.total - memory.available)
-
-
-def _psutil_descendants() -> tuple[float, int]:
-    try:
-        import psutil
-    except ImportError:
-        return 0.0, 0
-    cpu_s, ram_bytes = 0.0, 0
-    try:
-        for child in psutil.Process().children(recursive=True):
-            try:
-                times = child.cpu_times()
-                cpu_s += times.user + times.system
-                ram_bytes += int(child.memory_info().rss)
-            except psutil.Error:
-                continue  # it ended while we looked
-    except psutil.Error:
-        return 0.0, 0
-    return cpu_s, ram_bytes

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from carbontrack.cgroups import own_groups
 from carbontrack.errors import MeterGone
 from carbontrack.meters.text_files import read_number, read_text
 from carbontrack.records import Basis, Component
@@ -91,17 +92,8 @@ def _total_bytes(procfs: Path) -> int | None:
 
 def _cgroup_limits(procfs: Path, sysfs: Path) -> list[int]:
     """The memory limits of this process's cgroup and of those above it, both cgroup versions."""
-    limits: list[int | None] = []
-    for line in (read_text(procfs / "self" / "cgroup") or "").splitlines():
-        number, controllers, path = ("::" if line.count(":") < 2 else line).split(":", 2)
-        if number == "0":
-            top, name = sysfs / "fs" / "cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = sysfs / "fs" / "cgroup" / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # in a container the path may be the host's, which does not exist here: the top is ours
-        pieces = [piece for piece in path.split("/") if piece not in {"", ".", ".."}]
-        steps = (pieces[:depth] for depth in range(len(pieces) + 1))
-        limits += [read_number(top.joinpath(*step, name)) for step in steps]
+    limits = (
+        read_number(directory / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        for directory, version in own_groups(procfs, sysfs, "memory")
+    )
     return [limit for limit in limits if limit is not None]

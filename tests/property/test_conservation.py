@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.attribution.policy import Attribution, Usage
+from carbontrack.attribution.idle import IdlePower
+from carbontrack.attribution.policy import Attribution, Shares, Usage
 from carbontrack.ledger import Account, Machine, Reading, Step, Terms, advance, credit
 from carbontrack.records import COLUMNS, Record
 from carbontrack.testing import FakeMeter
@@ -214,6 +215,49 @@ def test_shares_of_eight_processes_are_no_more_than_the_machine(loads, others, e
         known = [getattr(share, name) for share in shares if getattr(share, name) is not None]
         assert all(0.0 <= share <= 1.0 for share in known)
         assert sum(known) <= 1.0 + 1e-9
+
+
+MOMENT = st.tuples(
+    st.floats(0.01, 5.0),  # how long
+    st.floats(0.0, 400.0),  # at how many watts
+    st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8),  # how busy each process is
+    st.floats(0.0, 4.0),  # and everything else
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    moments=st.lists(MOMENT, min_size=1, max_size=12),
+    threads=st.lists(st.integers(0, 3), min_size=8, max_size=8),
+    idle=st.sampled_from(["proportional", "reserved", "none"]),
+    idle_w=st.floats(0.0, 500.0),
+)
+def test_eight_processes_get_no_more_than_the_machine_by_any_policy(moments, threads, idle, idle_w):
+    """Whoever works when: with disjoint or common reservations the sum is at most the machine."""
+    policy = Attribution("process", idle, idle_power=IdlePower(cpu=idle_w))
+    size = max(1, sum(threads))  # a process with no thread of its own shares those of the first
+    group = [process if threads[process] else 0 for process in range(8)]
+    splits = [policy.idle_split() for _ in range(8)]
+    used_s, all_s, here_s, total_j, ours_j = [0.0] * 8, 0.0, [0.0] * 8, 0.0, 0.0
+    for length_s, watts, busy, others in moments:
+        before = [(used_s[p], all_s, here_s[group[p]]) for p in range(8)]
+        for process in range(8):
+            used_s[process] += busy[process] * length_s
+            here_s[group[process]] += busy[process] * length_s
+        all_s += (sum(busy) + others) * length_s
+        total_j += watts * length_s
+        for p in range(8):
+            share = threads[group[p]] / size
+            shares = policy.shares(
+                Usage(0.0, before[p][0], before[p][1], 1, 8, share, before[p][2]),
+                Usage(length_s, used_s[p], all_s, 1, 8, share, here_s[group[p]]),
+            )
+            shares = shares.over(Shares(0.0, 0.0, 0.0, 0.0, 0.0))
+            if splits[p] is not None:
+                shares = splits[p].shares(shares, ("cpu",), (watts * length_s,), length_s)
+            assert 0.0 <= shares.cpu <= 1.0 + 1e-9
+            ours_j += shares.cpu * watts * length_s
+    assert ours_j <= total_j * (1 + 1e-9) + 1e-9
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

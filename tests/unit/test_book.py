@@ -4,6 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from carbontrack.attribution.idle import IdlePower
 from carbontrack.attribution.policy import WHOLE, Attribution
 from carbontrack.book import SHARE_WINDOW_S, STALE_S, USAGE_PERIOD_S, Book, ShareWindow
 from carbontrack.grid.intensity import Fixed, GridIntensity
@@ -68,6 +69,17 @@ def test_a_book_takes_its_share():
     book.take(step(1.0), None)
     assert book.account.leaf_j == pytest.approx((50.0,))
     assert book.account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
+
+
+@pytest.mark.parametrize(
+    ("idle", "ours_j"), [("proportional", 50.0), ("reserved", 0.1 * 40 + 0.5 * 60), ("none", 30.0)]
+)
+def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
+    """100 J in a second on a machine that idles at 40 W; half of the work is ours, a tenth booked."""
+    book = Book(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
+    book.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
+    book.take(step(1.0), None)
+    assert book.account.leaf_j == pytest.approx((ours_j,))
 
 
 def test_a_book_that_slept_looks_afresh():

@@ -100,7 +100,7 @@ def test_what_people_write_is_understood(name: str, given: object, read: object)
         ("intensity_g_per_kwh", 5001, "from 0 to 5000"),
         ("timeline", "perhaps", "neither true nor false"),
         ("timeline", True, "not available in this version, which does false only"),
-        ("idle", "none", "not available in this version, which does proportional only"),
+        ("idle_w", -1, "watts from 0 to 5000"),
         ("idle", "proportionl", "did you mean 'proportional'"),
         ("timeline", 2, "neither true nor false"),
         ("timeline", None, "neither true nor false"),

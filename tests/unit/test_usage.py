@@ -4,7 +4,10 @@ import os
 
 import pytest
 
-from carbontrack.attribution.usage import UsageReader, descendants, machine_ram_bytes
+from carbontrack.attribution.memory import machine_ram_bytes
+from carbontrack.attribution.process_tree import descendants
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.testing import FakeClock
 
 
 def put(procfs, pid, ppid, ticks, pages, name="python"):
@@ -53,12 +56,92 @@ def test_busy_time_leaves_idle_waiting_and_stolen_time_out(tmp_path):
     assert reader.machine_busy_s() == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
 
 
-def test_garbage_is_unknown_not_zero(tmp_path):
-    """A count that cannot be read is None."""
-    (tmp_path / "stat").write_text("nonsense\n")
-    assert UsageReader(tmp_path).read(0.0).machine_cpu_s in (None, 0.0)
-    (tmp_path / "stat").write_text("cpu a b c d e f g h\n")
+@pytest.mark.parametrize(
+    "line", ["nonsense", "", "cpu", "cpu a b c d e f g h", "cpu 1 2", "cpu0 1 2 3 4 5 6 7 8"]
+)
+def test_garbage_is_unknown_not_zero(tmp_path, line):
+    """A line that is no count is None, and never a count of 0 that the next one rises from."""
+    (tmp_path / "stat").write_text(f"{line}\n")
     assert UsageReader(tmp_path).machine_busy_s() is None
+    assert UsageReader(tmp_path).read(0.0).machine_cpu_s is None
+
+
+def _memory(procfs, *, rss_kib, pss_kib):
+    (procfs / "meminfo").write_text("MemTotal: 8192 kB\nMemAvailable: 4096 kB\n")
+    own = procfs / "self"
+    own.mkdir(exist_ok=True)
+    (own / "statm").write_text(f"9999 {rss_kib * 1024 // os.sysconf('SC_PAGE_SIZE')} 0 0 0 0 0\n")
+    (own / "smaps_rollup").write_text(
+        f"00-ff ---p 0 00:00 0 [rollup]\nRss:  {rss_kib} kB\nPss:  {pss_kib} kB\nPss_Dirty: 1 kB\n"
+    )
+
+
+def test_shared_pages_are_split_by_the_survey(tmp_path):
+    """After the survey a page that two processes share is half ours; before it, all of it."""
+    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
+    clock, reader = FakeClock(), UsageReader(tmp_path)
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
+    for _ in range(2):
+        reader.survey(clock)
+        clock.advance(5.0)
+    reader.survey(clock)
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024
+
+
+def test_the_survey_is_rare_and_the_more_so_the_more_it_costs(tmp_path):
+    """Once a minute at most, and a thousandth of the time at most."""
+    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
+
+    class Slow(FakeClock):
+        surveying = False
+
+        def monotonic_s(self):
+            if self.surveying:
+                self.advance(0.05)  # what each look at the clock finds has passed
+            return super().monotonic_s()
+
+    clock, reader = Slow(), UsageReader(tmp_path)
+    reader.survey(clock)
+    clock.advance(5.0)
+    clock.surveying = True
+    reader.survey(clock)
+    clock.surveying = False
+    _memory(tmp_path, rss_kib=2048, pss_kib=512)
+    clock.advance(49.0)
+    reader.survey(clock)
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024, "50 s for 50 ms: 60"
+    clock.advance(12.0)
+    reader.survey(clock)
+    clock.advance(5.0)
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 512 * 1024
+
+
+def test_a_survey_that_sees_nothing_changes_nothing(tmp_path):
+    """Where the kernel tells no proportional size, the resident size stands."""
+    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
+    (tmp_path / "self" / "smaps_rollup").unlink()
+    clock, reader = FakeClock(), UsageReader(tmp_path)
+    for _ in range(3):
+        reader.survey(clock)
+        clock.advance(5.0)
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
+
+
+def test_memory_of_a_limited_group_is_compared_with_the_group(tmp_path):
+    """A meter that counts no more than the limit is shared out among what uses the limit."""
+    _memory(tmp_path, rss_kib=1024, pss_kib=1024)
+    (tmp_path / "self" / "cgroup").write_text("0::/box\n")
+    group = tmp_path / "fs" / "cgroup" / "box"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{4096 * 1024}\n")
+    (group / "memory.current").write_text(f"{3072 * 1024}\n")
+    (group / "memory.stat").write_text(f"anon 5\ninactive_file {1024 * 1024}\n")
+    reader = UsageReader(tmp_path, tmp_path)
+    assert reader.read(0.0).machine_ram_bytes == 4096 * 1024, "8 MiB of which half is available"
+    reader.within_limit = True
+    assert reader.read(5.0).machine_ram_bytes == 2048 * 1024, "without file cache"
+    (group / "memory.max").write_text("max\n")
+    assert reader.read(10.0).machine_ram_bytes == 4096 * 1024
 
 
 def test_our_cpu_time_never_falls():

@@ -1,0 +1,105 @@
+"""How much memory a process tree occupies, and out of how much; slower looks than a tick's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from carbontrack.cgroups import own_groups
+
+SURVEY_PERIOD_S = 60.0
+"""The kernel walks the page tables for a proportional size, about 1 ms for each GiB mapped in small
+pages, and holds the process's memory map meanwhile. So it is asked once a minute at most, ..."""
+SURVEY_COST = 1000.0
+"""... and so seldom that the asking takes a thousandth of the time at most."""
+
+
+def proportional_part(procfs: Path, pids: Iterable[int | str]) -> float | None:
+    """Proportional over resident size of these processes together (PSS over RSS), 0 to 1.
+
+    Resident size counts a page once for each process that has it mapped, so workers that share a
+    data set would be billed for it each; proportional size splits the page among them. A process
+    that does not let us look is left out of both; None where none does (proc_pid_smaps(5)).
+    """
+    resident_kib = proportional_kib = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            text = (procfs / str(pid) / "smaps_rollup").read_bytes()
+            rss_kib, pss_kib = _field_kib(text, b"\nRss:"), _field_kib(text, b"\nPss:")
+            resident_kib += rss_kib
+            proportional_kib += min(pss_kib, rss_kib)
+    return proportional_kib / resident_kib if resident_kib > 0 else None
+
+
+def _field_kib(text: bytes, name: bytes) -> int:
+    return int(text.split(name, 1)[1].split(None, 1)[0])
+
+
+def machine_ram_bytes(procfs: Path) -> int | None:
+    """Bytes of memory in use on the machine: what is there less what is available."""
+    try:
+        text = (procfs / "meminfo").read_bytes()
+        free_kib = int(text.split(b"MemAvailable:", 1)[1].split(None, 1)[0])
+        return _total_of(text) - free_kib * 1024
+    except (OSError, ValueError, IndexError):
+        return _psutil_used_bytes()
+
+
+def _total_of(meminfo: bytes) -> int:
+    return int(meminfo.split(b"MemTotal:", 1)[1].split(None, 1)[0]) * 1024
+
+
+def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
+    """Bytes in use in the group that limits this process to less than the machine has.
+
+    Without the file cache that the kernel would give back first, as `docker stats` counts; None
+    where no group limits this process.
+    """
+    try:
+        narrowest = _total_of((procfs / "meminfo").read_bytes())
+    except (OSError, ValueError, IndexError):
+        return None
+    found: tuple[Path, int] | None = None
+    for directory, version in own_groups(procfs, sysfs, "memory"):
+        limit = _number(directory / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        if limit is not None and 0 < limit < narrowest:
+            narrowest, found = limit, (directory, version)
+    if found is None:
+        return None
+    directory, version = found
+    used = _number(directory / ("memory.current" if version == 2 else "memory.usage_in_bytes"))
+    if used is None:
+        return None
+    return max(0, used - _inactive_file_bytes(directory, version))
+
+
+def _inactive_file_bytes(directory: Path, version: int) -> int:
+    name = b"inactive_file" if version == 2 else b"total_inactive_file"
+    with suppress(OSError, ValueError):
+        for line in (directory / "memory.stat").read_bytes().splitlines():
+            if line.startswith(name + b" "):
+                return int(line.split()[1])
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(path.read_bytes())
+    return None
+
+
+def own_pids(procfs: Path, descendants: Iterable[int]) -> list[int | str]:
+    """Ourselves, as the kernel shows a process to itself, and the descendants."""
+    return ["self" if (procfs / "self").exists() else os.getpid(), *descendants]
+
+
+def _psutil_used_bytes() -> int | None:
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+    except (ImportError, OSError):
+        return None
+    return int(memory.total - memory.available)

@@ -1,0 +1,99 @@
+"""The processors that this process has reserved, and who else works on that reservation.
+
+A reservation is what keeps a process off a part of the machine's hardware threads: a set of them
+that it may run on (its affinity, which a cpuset narrows too), or a quota of CPU time (`cpu.max`).
+A process that may use all of them shares the whole machine with everybody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from carbontrack.cgroups import own_groups
+
+
+def own_affinity() -> Collection[int] | None:
+    """The hardware threads that this process may run on; None where the system does not tell."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+class Reservation:
+    """What part of the machine's threads is reserved, and the CPU time of all who work on it.
+
+    Args:
+        procfs, sysfs: the roots of these file systems.
+        affinity: the threads that this process may run on.
+
+    Attributes:
+        share: the reserved part of the machine's threads, 1.0 where nothing limits the process.
+    """
+
+    def __init__(
+        self,
+        procfs: Path = Path("/proc"),
+        sysfs: Path = Path("/sys"),
+        affinity: Callable[[], Collection[int] | None] = own_affinity,
+    ) -> None:
+        self._stat = procfs / "stat"
+        self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
+        self.share = 1.0
+        self._threads: Collection[int] | None = None
+        self._group: Path | None = None
+        online = self._busy_by_thread()
+        if not online:
+            return
+        allowed = set(affinity() or online) & set(online)
+        cores = float(len(allowed) or len(online))
+        quota, group = _quota(procfs, sysfs)
+        if quota is not None and quota < cores:
+            self.share, self._group = quota / len(online), group
+        elif cores < len(online):
+            self.share, self._threads = cores / len(online), allowed
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of all who work on this reservation; None: unknown, or the whole machine."""
+        if self._group is not None:
+            return _cgroup_cpu_s(self._group)
+        if self._threads is None:
+            return None
+        by_thread = self._busy_by_thread()
+        return sum(by_thread.get(thread, 0.0) for thread in self._threads) if by_thread else None
+
+    def _busy_by_thread(self) -> dict[int, float]:
+        busy_s = {}
+        try:
+            for line in self._stat.read_bytes().splitlines()[1:]:
+                if not line.startswith(b"cpu"):
+                    break
+                name, *fields = line.split()
+                ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
+                busy_s[int(name[3:])] = ticks * self._tick_s
+        except (OSError, ValueError):
+            return {}
+        return busy_s
+
+
+def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, Path | None]:
+    """The narrowest quota above this process, in threads, and the group that has it."""
+    narrowest: tuple[float | None, Path | None] = (None, None)
+    for directory, version in own_groups(procfs, sysfs, "cpu"):
+        if version != 2:
+            continue
+        try:
+            quota, period = (directory / "cpu.max").read_text().split()
+            threads = int(quota) / int(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue  # no such file, or "max"
+        if threads > 0.0 and (narrowest[0] is None or threads < narrowest[0]):
+            narrowest = threads, directory
+    return narrowest
+
+
+def _cgroup_cpu_s(group: Path) -> float | None:
+    try:
+        text = (group / "cpu.stat").read_bytes()
+        return int(text.split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
+    except (OSError, ValueError, IndexError):
+        return None
