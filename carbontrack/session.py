@@ -124,7 +124,8 @@ class Session:
         slots = self.sampler.slots
         if len(self._meters) != len(slots):
             self._meters = [
-                facts_of(slot.meter, slot.stands_in, self._idle_basis) for slot in slots
+                facts_of(slot.meter, stands_in=slot.stands_in, idle_basis=self._idle_basis)
+                for slot in slots
             ]
         return self._meters
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from carbontrack.attribution.usage import ProcessTree
+from carbontrack.attribution.process_tree import ProcessTree
 from carbontrack.budgets import calibration
 from carbontrack.budgets.metric import Round
 from carbontrack.clock import Clock, SystemClock

@@ -75,7 +75,7 @@ def test_a_book_takes_its_share():
     ("idle", "ours_j"), [("proportional", 50.0), ("reserved", 0.1 * 40 + 0.5 * 60), ("none", 30.0)]
 )
 def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
-    """100 J in a second on a machine that idles at 40 W; half of the work is ours, a tenth booked."""
+    """100 J in a second, 40 of them idle; half of the work is ours, and a tenth is booked."""
     book = Book(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
     book.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
     book.take(step(1.0), None)
