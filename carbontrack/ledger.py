@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import repeat
+from math import isfinite
 from operator import add, mul, sub
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ from carbontrack.sums import (
     sub_joules,
 )
 from carbontrack.units import JOULES_PER_KWH
+
+IMPOSSIBLE_J = 1e12
+"""No machine uses so much between two readings: a megawatt for eleven days."""
 
 
 class Reading(NamedTuple):
@@ -55,6 +59,7 @@ class Machine(NamedTuple):
         missed: failed reads of single meters.
         suspended_s: how long the machine slept.
         faults: how often each kind of fault was met.
+        doubted: meters whose last answer did not fit their count.
     """
 
     at_s: float
@@ -65,13 +70,16 @@ class Machine(NamedTuple):
     missed: int = 0
     suspended_s: float = 0.0
     faults: Mapping[str, int] = {}
+    doubted: frozenset[int] = frozenset()
 
 
 def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
     """Take a reading in; returns the new sums and what each meter has counted since the old ones.
 
     A silent meter counts nothing now and everything with its next answer, so a missed read neither
-    invents energy nor loses any.
+    invents energy nor loses any. An answer that is no number is a silence. So is a count that has
+    fallen, or risen beyond all reason, the first time; the second time in a row it was reset, and
+    goes on from there.
     """
     at_s = reading.at_s
     if len(reading.joules) > len(machine.counts_j):
@@ -79,8 +87,12 @@ def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
     joules, last_j = reading.joules, machine.counts_j
     if reading.dropped or None in joules or None in last_j:
         return _advance_with_gaps(machine, reading)
-    steps: Joules = tuple(map(sub, joules, last_j))
-    if steps and min(steps) < 0.0:  # no meter should, and none may take energy back
+    try:
+        steps: Joules = tuple(map(sub, joules, last_j))
+        believed = not steps or (min(steps) >= 0.0 and sum(steps) < IMPOSSIBLE_J)
+    except TypeError:
+        believed = False
+    if not believed:
         return _advance_with_gaps(machine, reading)
     since_s = map(sub, repeat(at_s), machine.counted_s)
     return Machine(
@@ -96,24 +108,43 @@ def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
 
 
 def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
-    steps, observed_s = [], list(machine.observed_s)
+    steps, observed_s = [0.0] * len(reading.joules), list(machine.observed_s)
     counts_j, counted_s = list(machine.counts_j), list(machine.counted_s)
+    doubted: set[int] = set()
+    missed = resets = 0
     for place, joules in enumerate(reading.joules):
-        last_j, step = counts_j[place], 0.0
-        if joules is not None:
-            if last_j is not None and place not in reading.dropped:
-                step = max(0.0, joules - last_j)
+        last_j = counts_j[place]
+        if joules is None:
+            continue
+        if not _is_count(joules):
+            missed += 1
+            continue
+        if last_j is not None and place not in reading.dropped:
+            if 0.0 <= joules - last_j < IMPOSSIBLE_J:
+                steps[place] = joules - last_j
                 observed_s[place] += reading.at_s - counted_s[place]
-            counts_j[place], counted_s[place] = joules, reading.at_s
-        steps.append(step)
+            elif place not in machine.doubted:
+                missed += 1
+                doubted.add(place)
+                continue
+            else:
+                resets += 1
+        counts_j[place], counted_s[place] = joules, reading.at_s
+    machine = with_fault(machine, "reset", resets) if resets else machine
     return machine._replace(
         at_s=reading.at_s,
         counts_j=tuple(counts_j),
         counted_s=tuple(counted_s),
         energy_j=tuple(map(add, machine.energy_j, steps)),
         observed_s=tuple(observed_s),
-        missed=machine.missed + reading.missed,
+        missed=machine.missed + reading.missed + missed,
+        doubted=frozenset(doubted),
     ), tuple(steps)
+
+
+def _is_count(joules: object) -> bool:
+    # A meter of someone else's making may answer anything.
+    return isinstance(joules, (int, float)) and isfinite(joules) and joules >= 0.0
 
 
 def _widened(machine: Machine, width: int) -> Machine:

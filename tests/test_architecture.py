@@ -89,7 +89,6 @@ FLOORS = {
     "cli": 6.1,
     "pytest_plugin": 6.1,
     "integrations": 6.1,
-    "integrations": 6.1,
     "testing": 6.1,
     "data": 6.1,
     "__main__": 6.2,

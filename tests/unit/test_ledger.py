@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 
@@ -83,6 +84,34 @@ def test_a_count_that_falls_adds_nothing():
     machine, steps = advance(machine, Reading(1.0, (90.0,)))
     assert steps == (0.0,)
     assert machine.energy_j == (0.0,)
+
+
+@pytest.mark.parametrize("garbage", [None, nan, inf, -inf, -1.0, 0.0, "12", b"", 1e300, []])
+@pytest.mark.parametrize("beside", [(), (5.0,)], ids=["alone", "beside another"])
+def test_garbage_is_a_silence(garbage, beside):
+    """One answer that makes no sense neither counts nor costs: the next carries what it missed."""
+    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0, *beside)))
+    machine, steps = advance(machine, Reading(1.0, (garbage, *beside)))
+    assert not any(steps)
+    machine, steps = advance(machine, Reading(2.0, (130.0, *beside)))
+    assert steps[0] == 30.0
+    assert machine.energy_j[0] == 30.0
+    assert machine.observed_s[0] == 2.0
+    assert machine.missed == (garbage is not None)  # a None is counted by whoever read it
+    assert not machine.faults
+
+
+@pytest.mark.parametrize("start_j", [3.0, 1e15])
+def test_a_count_that_stays_elsewhere_was_reset(start_j):
+    """The step is left out, said, and the count goes on from where it is now."""
+    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0,)))
+    machine, _ = advance(machine, Reading(1.0, (start_j,)))
+    machine, steps = advance(machine, Reading(2.0, (start_j + 1.0,)))
+    assert steps == (0.0,)
+    machine, steps = advance(machine, Reading(3.0, (start_j + 5.0,)))
+    assert steps == (4.0,)
+    assert machine.observed_s == (1.0,)
+    assert dict(machine.faults) == {"reset": 1}
 
 
 def test_a_meter_that_joins_later_begins_at_zero():
