@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from carbontrack.errors import MeterError, MeterGone
-from carbontrack.ledger import Reading
+from carbontrack.machine import Reading
 from carbontrack.meters.meter import Meter, MeterSet
 from carbontrack.notices import Later
 from carbontrack.records import Component

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from carbontrack.book import Book
 from carbontrack.call import Call
 from carbontrack.circumstances import rfc3339
-from carbontrack.ledger import Machine
+from carbontrack.machine import Machine
 from carbontrack.pool import NO_CLAIM, Claim, Pool
 from carbontrack.records import Record, plain
 from carbontrack.session import Session

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import Machine
+from carbontrack.machine import Machine
 from carbontrack.meters.meter import Meter
 from carbontrack.records import BASES, COMPONENTS, Basis, Component
 from carbontrack.sums import Joules, Sums

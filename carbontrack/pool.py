@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 
 from carbontrack.book import Book
 from carbontrack.clock import process_cpu_s
-from carbontrack.ledger import Account, Machine, pooled_between
+from carbontrack.ledger import Account, pooled_between
+from carbontrack.machine import Machine
 from carbontrack.sampler import Sampler
 from carbontrack.sums import NOTHING, Joules, Sums, sub_joules
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carbontrack.ledger import Machine
+from carbontrack.machine import Machine
 
 WINDOW_S = 0.05
 """A power is the mean over at least this long, fifty refreshes of a RAPL counter."""

@@ -21,7 +21,8 @@ from carbontrack.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.errors import ConfigError
 from carbontrack.forking import remember
 from carbontrack.gaps import Gaps
-from carbontrack.ledger import Machine, Mark, Step, advance, with_fault, without_counts
+from carbontrack.ledger import Mark, Step
+from carbontrack.machine import Machine, advance, with_fault, without_counts
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.powers import Powers
 from carbontrack.records import Component

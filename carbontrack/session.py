@@ -26,7 +26,7 @@ from carbontrack.figures import (
 )
 from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.ledger import Machine
+from carbontrack.machine import Machine
 from carbontrack.notices import Notices
 from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler

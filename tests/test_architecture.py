@@ -40,6 +40,7 @@ FLOORS = {
     "attribution": 1.0,
     # 2 - the running sum
     "sums": 2.0,
+    "machine": 2.02,
     "ledger": 2.05,
     "gaps": 2.0,
     "bank": 2.1,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from carbontrack.attribution.idle import IdlePower
 from carbontrack.attribution.policy import Attribution, Shares, Usage
-from carbontrack.ledger import Account, Machine, Reading, Step, Terms, advance, credit
+from carbontrack.ledger import Account, Step, Terms, credit
+from carbontrack.machine import Machine, Reading, advance
 from carbontrack.records import COLUMNS, Record
 from carbontrack.testing import FakeMeter
 from carbontrack.units import JOULES_PER_KWH

@@ -17,7 +17,7 @@ from carbontrack.figures import (
     weakest,
 )
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import Machine
+from carbontrack.machine import Machine
 from carbontrack.sums import Sums
 from carbontrack.units import JOULES_PER_KWH
 

@@ -7,18 +7,8 @@ from math import inf, nan
 import pytest
 
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.ledger import (
-    Account,
-    Machine,
-    Mark,
-    Reading,
-    Step,
-    Terms,
-    advance,
-    between,
-    credit,
-    with_fault,
-)
+from carbontrack.ledger import Account, Mark, Step, Terms, between, credit
+from carbontrack.machine import Machine, Reading, advance, with_fault
 from carbontrack.sums import NOTHING, Sums, add_joules, sub_joules
 
 FRANCE = GridIntensity("FR", 50.0, 40.0, 80.0, "a table", 2024, "lifecycle")
