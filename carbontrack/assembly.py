@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack import config
+from carbontrack.attribution.idle import UNKNOWN, IdlePower
 from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.calibration import Calibration, calibration_path, load_calibration
 from carbontrack.circumstances import Circumstances
+from carbontrack.errors import ConfigError
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
@@ -42,6 +45,8 @@ def host_key(settings: Settings) -> HostKey:
         settings.ram_w_per_gib,
         settings.gpu_ids,
         config.visible_gpus(),
+        settings.state_dir,
+        settings.host_id,
     )
 
 
@@ -58,10 +63,25 @@ def make_sampler(settings: Settings) -> Sampler:
         gpu_ids=settings.gpu_ids,
         visible_gpus=config.visible_gpus(),
         cpu_name_cache=config.state_path(settings),
+        wall=kept.fit if (kept := calibration_of(settings)) else None,
     )
     meters = detect(machine)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     return Sampler(meters, interval_s=settings.interval_s, usage=usage)
+
+
+def calibration_of(settings: Settings) -> Calibration | None:
+    """What was calibrated on this host; a file that cannot be used is said, and left alone."""
+    try:
+        return load_calibration(calibration_file(settings))
+    except ConfigError as error:
+        say_aloud(f"the calibration is not used: {error}")
+        return None
+
+
+def calibration_file(settings: Settings) -> Path:
+    """Where this host's calibration is kept."""
+    return calibration_path(config.state_path(settings), settings.host_id or host_id())
 
 
 def find_region(settings: Settings) -> regions.Region:
@@ -200,8 +220,14 @@ def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -
         idle=settings.idle,
         pue=settings.pue or region.pue or 1.0,
         wue_l_per_kwh=site.wue_l_per_kwh if site and settings.wue is None else settings.wue,
-        idle_power=idle_power(settings, meters),
+        idle_power=_idle_power(settings, meters),
     )
+
+
+def _idle_power(settings: Settings, meters: MeterSet) -> IdlePower:
+    if settings.scope == "machine" or settings.idle == "proportional":
+        return UNKNOWN  # nobody asks
+    return idle_power(settings, meters, calibration_of(settings) or Calibration())
 
 
 def _water_l_per_kwh(region: regions.Region) -> float | None:

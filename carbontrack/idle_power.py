@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from carbontrack.attribution.idle import IdlePower
+from carbontrack.calibration import Calibration
 from carbontrack.meters.cpu_model import power_share
 from carbontrack.meters.meter import Meter, MeterSet
-from carbontrack.records import Component
+from carbontrack.meters.wall import WALL_ID
+from carbontrack.records import BASES, Basis, Component
 from carbontrack.settings import Settings
 
 
-def idle_power(settings: Settings, meters: MeterSet) -> IdlePower:
+def idle_power(settings: Settings, meters: MeterSet, kept: Calibration) -> IdlePower:
     """The idle power of each component, as far as it is known.
 
-    The processors': the setting `idle_w`, else the load curve's share of the design power. Modelled
-    memory draws the same busy or idle.
+    The processors': the setting `idle_w`, else what was measured while nothing ran, else the load
+    curve's share of the design power. Modelled memory draws the same busy or idle. Where a wall
+    meter was calibrated, the rest of the wall's power goes with them.
     """
-    cpu_w, tdp_w = settings.idle_w, meters.hardware.cpu_tdp_w
-    if cpu_w is None and tdp_w is not None:
-        cpu_w = tdp_w * power_share(0.0)
-    return IdlePower(cpu=cpu_w, ram=_modelled_ram_w(meters))
+    cpu_w, basis = _cpu(settings, meters, kept.idle_w)
+    ram_w = kept.idle_w.get("ram", _modelled_ram_w(meters))
+    gpu_w, other_w = kept.idle_w.get("gpu"), None
+    if kept.fit is not None and any(meter.id == WALL_ID for meter in meters):
+        other_w = kept.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
+    return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
+
+
+def _cpu(
+    settings: Settings, meters: MeterSet, measured_w: Mapping[str, float]
+) -> tuple[float | None, Basis]:
+    if settings.idle_w is not None:
+        return settings.idle_w, "modelled"
+    if "cpu" in measured_w:
+        bases = (meter.basis for meter in _of(meters, "cpu"))
+        return measured_w["cpu"], max(bases, key=BASES.index, default="modelled")
+    tdp_w = meters.hardware.cpu_tdp_w
+    return (None if tdp_w is None else tdp_w * power_share(0.0)), "modelled"
 
 
 def _modelled_ram_w(meters: MeterSet) -> float | None:
-    models = [meter for meter in _of(meters, "ram") if meter.basis != "measured"]
-    watts = [getattr(meter, "nominal_w", None) for meter in models]
+    watts = [
+        None if meter.basis == "measured" else getattr(meter, "nominal_w", None)
+        for meter in _of(meters, "ram")
+    ]
     known = [power_w for power_w in watts if power_w is not None]
-    return sum(known) if known and len(known) == len(_of(meters, "ram")) else None
+    return sum(known) if known and len(known) == len(watts) else None
 
 
 def _of(meters: MeterSet, component: Component) -> list[Meter]:

@@ -80,6 +80,7 @@ FLOORS = {
     "places": 5.1,
     "config": 5.2,
     "idle_power": 5.2,
+    "calibration": 5.15,
     "assembly": 5.3,
     "trackers": 5.4,
     "waiting": 5.4,

@@ -22,6 +22,7 @@ COMMANDS = {
     "sync": "send the records that wait for a server",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
     "when": "find the greenest time to start some hours of work",
+    "calibrate": "teach this host what a wall meter sees beyond its own meters",
     "doctor": "show what is measured here, how, and what would make it better",
 }
 """Every command and its line of help; the module `carbontrack.cli.<command>` does it."""

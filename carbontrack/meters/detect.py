@@ -22,6 +22,7 @@ from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
 from carbontrack.meters.powercap import powercap_meters
 from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
+from carbontrack.meters.wall import WALL_ID, WallFit, with_wall
 from carbontrack.records import Component
 
 
@@ -37,6 +38,7 @@ class Machine:
         gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that took long to find out; None for no cache.
+        wall: what a wall meter showed beside these meters; None where nobody has calibrated.
         nvml_library: the library by which an NVIDIA driver is recognised.
     """
 
@@ -48,6 +50,7 @@ class Machine:
     gpu_ids: tuple[str, ...] | None = None
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
+    wall: WallFit | None = None
     nvml_library: str = NVML_LIBRARY
 
 
@@ -77,7 +80,22 @@ def detect(machine: Machine) -> MeterSet:
         gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
     )
-    return MeterSet(everything, spare, (*refused, *more.refused, *gpu_refusals), hardware)
+    everything, wall_refusals = _wall(everything, machine.wall)
+    refusals = (*refused, *more.refused, *gpu_refusals, *wall_refusals)
+    return MeterSet(everything, spare, refusals, hardware)
+
+
+def _wall(
+    meters: tuple[Meter, ...], fit: WallFit | None
+) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+    """The rest of the wall's power as a meter, where it was calibrated with just these meters."""
+    if fit is None:
+        return meters, ()
+    if {meter.id for meter in meters} == set(fit.meters):
+        return with_wall(meters, fit), ()
+    reason = f"it was calibrated with other meters: {', '.join(fit.meters)}"
+    cure = "carbontrack calibrate --clear  # then calibrate again"
+    return meters, (Refusal(WALL_ID, reason, cure),)
 
 
 def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
