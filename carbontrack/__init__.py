@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from carbontrack.grid.table import lookup
     from carbontrack.records import Record, Sink
     from carbontrack.report.read import read_records
+    from carbontrack.report.timelines import read_timeline
     from carbontrack.sinks.csv_file import CsvSink
     from carbontrack.span import Span
     from carbontrack.tracker import Tracker
@@ -59,6 +60,7 @@ __all__ = [
     "estimate",
     "lookup",
     "read_records",
+    "read_timeline",
     "track",
     "wait_for_green",
     "wrap_context",
@@ -86,6 +88,7 @@ _HOMES = {
     "estimate": "carbontrack.calculator.estimate",
     "lookup": "carbontrack.grid.table",
     "read_records": "carbontrack.report.read",
+    "read_timeline": "carbontrack.report.timelines",
     "track": "carbontrack.front",
     "wait_for_green": "carbontrack.waiting",
     "wrap_context": "carbontrack.carry",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from carbontrack.grid.live.feed import Runner
     from carbontrack.grid.metadata import CloudProbe
     from carbontrack.journal import Journal
+    from carbontrack.sinks.timeline_files import TimelineFiles
 
 HostKey = tuple[object, ...]
 
@@ -184,6 +185,7 @@ def assemble(
             journal=journal,
             outputs=outputs,
             checkpoint_s=settings.checkpoint_s,
+            timelines=_timelines(settings, outputs),
         ),
     )
     if hasattr(grid, "tell"):  # a place that is still being asked for
@@ -211,6 +213,14 @@ def _move(session: Session, settings: Settings, region: regions.Region) -> None:
         facts=_facts(settings, region),
         water_l_per_kwh=_water_l_per_kwh(region),
     )
+
+
+def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | None:
+    if not settings.timeline:
+        return None
+    from carbontrack.sinks.timeline_files import TimelineFiles  # few ask for it
+
+    return TimelineFiles([Path(output) for output in outputs if not is_url(output)])
 
 
 def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -> Attribution:

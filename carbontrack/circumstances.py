@@ -7,13 +7,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.figures import Course
 from carbontrack.grid.intensity import GridIntensity
 
 if TYPE_CHECKING:
+    from carbontrack.curve import Timeline
     from carbontrack.journal import Journal
+    from carbontrack.records import Record
+
+
+class Timelines(Protocol):
+    """Somewhere timelines go."""
+
+    def write(self, record: Record, timeline: Timeline) -> None:
+        """Keep the timeline of a finished record; may raise, and is then said once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class Circumstances:
             nowhere.
         outputs: where recovered records are to go: absolute paths and URLs.
         checkpoint_s: seconds between two checkpoints of a run.
+        timelines: where root spans' power over time goes; None: none is kept.
     """
 
     region_basis: str | None = None
@@ -41,6 +52,7 @@ class Circumstances:
     journal: Journal | None = None
     outputs: tuple[str, ...] = ()
     checkpoint_s: float = 10.0
+    timelines: Timelines | None = None
 
 
 class Ending(NamedTuple):

@@ -26,6 +26,7 @@ from carbontrack.figures import (
 )
 from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.ledger import Mark
 from carbontrack.machine import Machine
 from carbontrack.notices import Notices
 from carbontrack.records import Record, Sink
@@ -41,6 +42,14 @@ class Checkpointed(Protocol):
 
     def checkpoint(self) -> Record | None:
         """The record so far; None where there is nothing to keep."""
+        ...
+
+
+class Root(Checkpointed, Protocol):
+    """A root span; it may keep a timeline."""
+
+    def begin_curve(self) -> None:
+        """Keep a timeline from the beginning on."""
         ...
 
 
@@ -75,7 +84,7 @@ class Session:
         or while its sums wait to be written."""
         self._open_roots: dict[int, Any] = {}
         self._checkpointed_s = float("-inf")
-        if circumstances.journal is not None:
+        if circumstances.journal is not None or circumstances.timelines is not None:
             with sampler.lock:
                 sampler.watchers.add(self)
         self._sinks = tuple(sinks)
@@ -178,11 +187,13 @@ class Session:
             **self.circumstances.facts,
         }
 
-    def root_opened(self, span: Checkpointed, *, at_once: bool) -> None:
+    def root_opened(self, span: Root, *, at_once: bool) -> None:
         """Keep an open root, so that an end of the program can still write it, even a violent one.
 
         `at_once`: the first checkpoint is written now, not at the end of the present tick.
         """
+        if self.circumstances.timelines is not None:
+            span.begin_curve()
         self._open_roots[id(span)] = span
         if at_once:
             self._checkpoint([span])
@@ -193,11 +204,18 @@ class Session:
         """A span has ended; write what is to be written of it."""
         if written and self._sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
+        if written and span.curve is not None:
+            self._keep_timeline(span)
         if self._open_roots.pop(id(span), None) is not None:
             self.forget(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
-        """Leave checkpoints behind, when it is time."""
+        """Take the instant into the timelines, and leave checkpoints behind when it is time."""
+        if self.circumstances.timelines is not None:
+            with self.sampler.lock:
+                mark = Mark(self.sampler.machine, self.book.account)
+                for root in self._open_roots.values():
+                    root.draw(mark)
         if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
             self._checkpointed_s = now_s
             with self.sampler.lock:  # other threads open and decorate meanwhile
@@ -251,6 +269,15 @@ class Session:
                 self._notices.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
+
+    def _keep_timeline(self, span: Any) -> None:
+        timelines, timeline = self.circumstances.timelines, span.whole_timeline()
+        if timelines is None or timeline is None:
+            return
+        try:
+            timelines.write(span.record, timeline)
+        except Exception as error:
+            self._notices.warn("timeline", f"a timeline could not be written: {error}")
 
     def _close_sinks(self) -> None:
         for sink in self._sinks:

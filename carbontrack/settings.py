@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
+from carbontrack.curve import TIMELINE_SUFFIX
+
 Reader = Callable[[object], Any]
 
 FILE_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
@@ -70,7 +72,7 @@ class Settings:
     spans: Literal["roots", "all"] = "roots"
     """Which spans have a row of their own: roots only, or children as well."""
     timeline: bool = False
-    """Keep a series of watts per component for the report; not available yet."""
+    """Keep power over time of each root span, in a file beside the output."""
     checkpoint_s: float = 10.0
     """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
     sysfs_path: str = "/sys"
@@ -138,22 +140,6 @@ def _flag(given: object) -> bool:
     raise ValueError("is neither true nor false")
 
 
-def _not_yet(read: Reader, *allowed: object) -> Reader:
-    """Take only what this version can do, and say of the rest that it is not a misspelling."""
-
-    def check(given: object) -> object:
-        chosen = read(given)
-        if chosen not in allowed:
-            does = " or ".join(str(one).lower() for one in allowed)
-            raise ValueError(f"is not available in this version, which does {does} only")
-        return chosen
-
-    return check
-
-
-_NO = False
-
-
 def _items(given: object) -> tuple[str, ...]:
     """Take a list's entries, or a text's parts between commas; "none" and an empty list are ()."""
     if isinstance(given, str):
@@ -193,6 +179,8 @@ def _output(item: str) -> str:
             f"is neither an http(s) address nor a file that ends in {', '.join(FILE_SUFFIXES)}; "
             "for a directory, add a file name, such as emissions.csv"
         )
+    if path.lower().endswith(TIMELINE_SUFFIX):
+        raise ValueError(f"is the name of a file of timelines; leave {TIMELINE_SUFFIX} to those")
     return path
 
 
@@ -234,7 +222,7 @@ READERS: Mapping[str, Reader] = {
     "intensity_source": _items,
     "live_token": _token,
     "spans": _one_of("roots", "all"),
-    "timeline": _not_yet(_flag, _NO),
+    "timeline": _flag,
     "checkpoint_s": _number("a number of seconds", 0.1, 3600),
     "sysfs_path": _directory,
     "procfs_path": _directory,

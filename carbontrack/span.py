@@ -16,6 +16,7 @@ from carbontrack.circumstances import rfc3339
 from carbontrack.context import current, nearest_open
 from carbontrack.figures import Course
 from carbontrack.ledger import Mark
+from carbontrack.looks import Looks
 from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status, checked_name
 from carbontrack.session import Session
@@ -25,7 +26,7 @@ from carbontrack.tree import Node, Used
 _log = logging.getLogger("carbontrack")
 
 
-class Span(Block["Span"]):
+class Span(Looks, Block["Span"]):
     """A named window of time whose energy and emissions are counted.
 
     Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
@@ -164,6 +165,8 @@ class Span(Block["Span"]):
             sampler.release(self._session.book)
             self._seal(mark)
             self._outcome = (status, error)
+            if self.curve is not None:
+                self.draw(mark)
             self._end = mark  # last of all: from now on any thread may have the record made
         if current.get() is self:
             current.set(_not_closed(self._before))
@@ -221,10 +224,6 @@ class Span(Block["Span"]):
         """What a finished span got, how it went, and whether it failed."""
         assert self._end is not None
         return self._got(self._end), self._ending.course, self._outcome[0] != "ok"
-
-    def __repr__(self) -> str:
-        state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
-        return f"<Span {self.name!r} {state}>"
 
     # -- the tree ---------------------------------------------------------------------------
 

@@ -55,7 +55,9 @@ FLOORS = {
     # 3 - the session
     "figures": 3.0,
     "budget": 3.0,
+    "curve": 3.02,
     "circumstances": 3.05,
+    "looks": 3.15,
     "session": 3.1,
     "outcome": 3.0,
     "block": 3.05,

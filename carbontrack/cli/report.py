@@ -12,7 +12,7 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load as load_settings
 from carbontrack.errors import ConfigError
 from carbontrack.report.formats import FORMATS, Summary
-from carbontrack.report.frame import HOW, Loaded, load
+from carbontrack.report.frame import HOW, Loaded, files_of, load
 from carbontrack.report.totals import keys_of, totals
 
 _SLOW_S = 1.0
@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
     if page is not None:
         from carbontrack.cli.report_page import write_page
 
-        write_page(page, summary, loaded.frame)
+        write_page(page, summary, loaded.frame, files_of(sources))
         print(f"carbontrack: wrote {page}", file=sys.stderr)
     if page is None or args.format or args.json:
         Terminal(sys.stdout).say(FORMATS[form](summary))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from carbontrack.grid.table import lookup
 from carbontrack.report.formats import Summary
 from carbontrack.report.page import page
 from carbontrack.report.page_parts import Around
+from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total
 from carbontrack.units import JOULES_PER_KWH
 
@@ -36,9 +37,17 @@ _ZONES = (
 """Grids from clean to dirty on which many data centres stand."""
 
 
-def write_page(path: Path, summary: Summary, frame: Any) -> None:
-    """Write the page; what stood there before stays until the new one is whole."""
-    around = Around(elsewhere=tuple(_grids()), comparison=_comparison(summary.total))
+_MOST_CURVES = 6
+"""Runs whose power over time is drawn; those with the most energy."""
+
+
+def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:
+    """Write the page; what stood there before stays until the new one is whole.
+
+    Timelines are looked for beside `files`.
+    """
+    curves = largest(timelines_beside(files), frame, _MOST_CURVES)
+    around = Around(elsewhere=tuple(_grids()), comparison=_comparison(summary.total), curves=curves)
     text = page(summary, frame, around)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:

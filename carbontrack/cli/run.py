@@ -52,6 +52,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
         help="a fact of your own for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
+    add("--timeline", action="store_true", default=None, help="keep power over time as well")
     add("--quiet", action="store_true", help="print nothing")
     add("--json", action="store_true", help="print the record as one line of JSON on stderr")
     add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
@@ -80,7 +81,9 @@ def run(args: Namespace) -> int:
     if args.json:
         terminal.say(_json(span.record, verdict) + "\n")
     elif _shows_text(args) and not settings.disable:
-        found = summary.rows(span.record, outputs=settings.output, verdict=verdict)
+        found = summary.rows(
+            span.record, outputs=settings.output, verdict=verdict, timeline=span.timeline()
+        )
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
         lines = terminal.table([*found, *(("note", note) for note in notes)])
         terminal.say(f"\n{title}\n{lines}\n")
@@ -88,7 +91,8 @@ def run(args: Namespace) -> int:
 
 
 def _settings(args: Namespace) -> Settings:
-    given = {"region": args.region, "scope": args.scope, "interval_s": args.interval}
+    given = {"region": args.region, "scope": args.scope, "interval_s": args.interval,
+             "timeline": args.timeline}  # fmt: skip
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
     return load(given)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from carbontrack.budget import Verdict
+from carbontrack.cli.sparkline import sparkline
+from carbontrack.curve import PowerRow
 from carbontrack.equivalents import compare
 from carbontrack.records import Record
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
@@ -30,13 +32,19 @@ def headline(record: Record) -> str:
 
 
 def rows(
-    record: Record, *, outputs: Sequence[str] = (), verdict: Verdict | None = None
+    record: Record,
+    *,
+    outputs: Sequence[str] = (),
+    verdict: Verdict | None = None,
+    timeline: Sequence[PowerRow] = (),
 ) -> list[tuple[str, str]]:
     """The summary as labels and texts."""
     found = [("energy", _energy(record)), ("emissions", _emissions(record))]
     comparison = compare(energy_joules=_joules(record.energy_kwh), emissions_g=record.emissions_g)
     if comparison is not None:
         found.append(("about", comparison.text))
+    if timeline:
+        found.append(("power", sparkline(timeline)))
     found.append(("how", ", ".join(_how(record)) or "no meter answered"))
     if record.intensity_g_per_kwh is not None:
         found.append(("grid", _grid(record)))

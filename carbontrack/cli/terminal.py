@@ -9,7 +9,9 @@ from typing import TextIO
 
 from carbontrack.config import dumb_terminal, no_color
 
-_PLAIN = str.maketrans({"µ": "u", "·": "-", "–": "-", "—": "-", "…": "...", "×": "x", "₂": "2"})
+_PLAIN = str.maketrans(
+    {"µ": "u", "·": "-", "–": "-", "—": "-", "…": "...", "×": "x", "₂": "2"}
+) | dict(zip(map(ord, "▁▂▃▄▅▆▇█"), "_.-~=+*#", strict=True))
 _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[22m"
 _WIDEST = 100
 

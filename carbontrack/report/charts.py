@@ -99,6 +99,55 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
     )
 
 
+def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
+    """Steps of power by component, stacked; where nothing is known there is nothing.
+
+    Each row is a component (`part`) from `t` on, and the ends of its band, `y0` and `y1`.
+    """
+    values = [row | {"part": _PART_NAMES[row["part"]]} for row in rows]
+    own = [part for part in _PARTS if any(row["part"] == part for row in rows)]
+    return _whole(
+        {
+            "height": 180,
+            "data": {"values": values},
+            "mark": {
+                "type": "area",
+                "interpolate": "step-after",
+                "invalid": "break-paths-filter-domains",
+                "tooltip": None,
+            },
+            "encoding": {
+                "x": {
+                    "field": "t",
+                    "type": "quantitative",
+                    "title": time_title,
+                    "scale": {"nice": False},
+                    "axis": {"grid": False, "tickCount": 6},
+                },
+                "y": {
+                    "field": "y1",
+                    "type": "quantitative",
+                    "title": unit,
+                    "stack": None,
+                    "scale": {"zero": True},
+                    "axis": {**_SOFT, "tickCount": 4},
+                },
+                "y2": {"field": "y0"},
+                "color": {
+                    "field": "part",
+                    "type": "nominal",
+                    "title": None,
+                    "scale": {
+                        "domain": [_PART_NAMES[part] for part in own],
+                        "range": [f"var(--{part})" for part in own],
+                    },
+                    "legend": {"orient": "top"},
+                },
+            },
+        }
+    )
+
+
 def intervals(rows: Rows, *, title: str, here: tuple[str, ...] = ()) -> Spec:
     """A point for each row, with the interval around it; rows of `here` stand out."""
     scale, unit = _grams_unit(max((row["g"] for row in rows), default=1.0))
@@ -176,3 +225,8 @@ def _grams_unit(grams: float) -> tuple[float, str]:
 def _cut(text: str, longest: int = 26) -> str:
     plain = "".join(char if char.isprintable() else " " for char in text)
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def part_names(parts: list[str]) -> list[str]:
+    """What people call the components."""
+    return [_PART_NAMES[part] for part in parts]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.csv_text import restored
+from carbontrack.curve import TIMELINE_SUFFIX
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.records import NUMBER_COLUMNS, Record
 from carbontrack.report.fast_csv import CsvBlocks
@@ -77,7 +78,7 @@ def load(
         import pandas as pd
     except ImportError as error:
         raise MissingExtra("pandas", "report", "carbontrack report") from error
-    files = [file for path in paths for file in _files(Path(path).expanduser())]
+    files = files_of(paths)
     wanted = (*IDS, "started_at", *TEXTS, *NUMBERS, *extra)
     gatherer = _Gatherer(pd, wanted)
     told = _Told(files, progress)
@@ -88,17 +89,34 @@ def load(
     return _distinct_roots(frame, gatherer.skipped_lines)
 
 
+def files_of(paths: Sequence[AnyPath]) -> list[Path]:
+    """The files of records among files and directories.
+
+    Raises:
+        OSError: a file is not there.
+        ConfigError: as `load`.
+    """
+    return [file for path in paths for file in _files(Path(path).expanduser())]
+
+
 def _files(path: Path) -> list[Path]:
     """The file, or the files of a directory that have an ending that sinks write."""
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in ROWS)
+        found = sorted(file for file in path.rglob("*") if _holds_records(file))
         if not found:
             raise ConfigError(f"{path} holds no file that ends in {', '.join(ROWS)}")
         return found
     if path.suffix.lower() not in ROWS:
         raise ConfigError(f"cannot read {path}: known endings are {', '.join(ROWS)}")
+    if not _holds_records(path):
+        raise ConfigError(f"{path} holds timelines; name the file of records beside it")
     path.stat()  # a missing file is told before others are read
     return [path]
+
+
+def _holds_records(file: Path) -> bool:
+    name = file.name.lower()
+    return file.suffix.lower() in ROWS and not name.endswith(TIMELINE_SUFFIX)
 
 
 class _Told:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import MissingExtra
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.report import charts, page_data
+from carbontrack.report import charts, page_data, power
 from carbontrack.report.formats import Summary
 from carbontrack.report.page_parts import (
     Around,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _ASSETS = Path(__file__).with_name("assets")
 _HERE = "as it was"
+_POWER = "c-power-"
 
 
 class Drawn(NamedTuple):
@@ -103,6 +105,9 @@ def _charts(summary: Summary, frame: pd.DataFrame, around: Around) -> dict[str, 
             text,
             bars_table(elsewhere, "grid"),
         )
+    for number, run in enumerate(around.curves):
+        if drawn := power.drawn(run):
+            found[f"{_POWER}{number}"] = Drawn(*drawn)
     return found
 
 
@@ -129,8 +134,14 @@ def _elsewhere(total: Total, grids: Sequence[GridIntensity]) -> list[dict[str, A
 
 def _figures(drawn: dict[str, Drawn]) -> str:
     wide = [_figure(name, chart) for name, chart in drawn.items() if name == "c-time"]
-    others = [_figure(name, chart) for name, chart in drawn.items() if name != "c-time"]
-    return "\n".join([*wide, '<div class="pair">', *others, "</div>"])
+    curves = [_figure(name, chart) for name, chart in drawn.items() if name.startswith(_POWER)]
+    others = [
+        _figure(name, chart)
+        for name, chart in drawn.items()
+        if name != "c-time" and not name.startswith(_POWER)
+    ]
+    pairs = (['<div class="pair">', *some, "</div>"] for some in (others, curves) if some)
+    return "\n".join([*wide, *chain.from_iterable(pairs)])
 
 
 def _figure(name: str, chart: Drawn) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report import page_data
 from carbontrack.report.formats import Summary, notes
+from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
@@ -27,10 +28,12 @@ class Around:
         elsewhere: grids on which the same energy is reckoned again.
         comparison: an everyday thing of the same size as text, whom to cite, and the source
             in full; None where there is none.
+        curves: the power over time of some runs.
     """
 
     elsewhere: Sequence[GridIntensity] = ()
     comparison: tuple[str, str, str] | None = None
+    curves: Sequence[RunTimeline] = ()
 
 
 def headline(total: Total) -> str:

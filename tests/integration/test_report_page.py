@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 
 from carbontrack.cli import main
 from carbontrack.csv_text import HEADER, record_line
+from carbontrack.curve import Timeline
 from carbontrack.grid.table import lookup
 from carbontrack.records import Record
 from carbontrack.report.formats import format_grams
+from carbontrack.sinks.timeline_files import TimelineFiles
 from tests.support.records import HOSTILE, a_record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -106,6 +109,32 @@ def test_it_draws_every_chart_and_asks_nothing_of_any_network(opened: Callable[.
     assert page.complaints == []
     assert len(page.asked) == 1
     assert page.evaluate("document.querySelectorAll('.chart svg').length") == 4
+
+
+def test_it_draws_the_power_of_runs_that_kept_it(
+    opened: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The six largest have a curve and its figures as a table; a gap is a gap; names are inert."""
+    runs = [replace(run, name=name) for run, name in zip(some_runs(8), NASTY, strict=False)]
+    timeline = Timeline(
+        (0.0, 1.0, 2.0, 3.0),
+        {"cpu": (0.0, 50.0, 50.0, 150.0), "ram": (0.0, 5.0, 10.0, 15.0)},
+        {"cpu": (1.0, 0.0, 2.0), "ram": (1.0, 1.0, 1.0)},
+    )
+    files = TimelineFiles([tmp_path / "runs.csv"])
+    for run in runs:
+        files.write(run, timeline)
+    page = opened(runs)
+    assert page.complaints == []
+    assert page.evaluate("window.owned") is None
+    assert page.locator("[id^='c-power-'] svg").count() == 6
+    table = page.locator("section:has(#c-power-0) table tbody tr")
+    cells = table.evaluate_all("all => all.map(e => [...e.cells].map(c => c.textContent))")
+    assert [row[2:] for row in cells] == [
+        ["50.0 W", "5.00 W"],
+        ["gap", "5.00 W"],
+        ["50.0 W", "5.00 W"],
+    ]
 
 
 def test_its_figures_are_those_of_the_records(opened: Callable[..., Any]) -> None:

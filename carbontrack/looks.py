@@ -1,0 +1,79 @@
+"""What can be seen of a span besides its record: a line of text, and its power over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from carbontrack.curve import Curve, Edge, PowerRow, Timeline, timeline_of
+from carbontrack.ledger import Mark
+from carbontrack.records import Record
+
+if TYPE_CHECKING:
+    from carbontrack.session import Session
+    from carbontrack.sums import Sums
+
+
+class Looks:
+    """The side of a span that is looked at.
+
+    Attributes:
+        curve: the series of what had been used by when; None where none is kept.
+    """
+
+    curve: Curve | None = None
+
+    if TYPE_CHECKING:  # what the span itself knows
+        name: str
+        _session: Session
+        _start: Mark | None
+        _end: Mark | None
+
+        @property
+        def is_open(self) -> bool:  # noqa: D102
+            ...
+
+        @property
+        def record(self) -> Record | None:  # noqa: D102
+            ...
+
+        def snapshot(self) -> Record:  # noqa: D102
+            ...
+
+        def _got(self, mark: Mark) -> Sums: ...
+
+    def timeline(self) -> list[PowerRow]:
+        """Power over time so far, a row for each bin and component, in the order of time.
+
+        Only a root span that was opened with the setting `timeline` keeps one; for others, and
+        before the opening, the list is empty. The energies of a component add up to the record's.
+        """
+        found = self.whole_timeline()
+        return [] if found is None else found.rows()
+
+    def whole_timeline(self) -> Timeline | None:
+        """The timeline in one piece; None where none is kept."""
+        if self.curve is None:
+            return None
+        session = self._session
+        with session.sampler.lock:
+            record = self.snapshot() if self._end is None else self.record
+            if self._end is None:
+                self.draw(Mark(session.sampler.machine, session.book.account))
+            edges = list(self.curve.edges)
+        return None if record is None else timeline_of(edges, session.meters(), record)
+
+    def begin_curve(self) -> None:
+        """Keep a timeline from the span's beginning on."""
+        assert self._start is not None
+        machine = self._start.machine
+        self.curve = Curve(Edge(machine.at_s, (), machine.observed_s))
+
+    def draw(self, mark: Mark) -> None:
+        """Take an instant into the timeline; the sampler's lock is held."""
+        if self.curve is not None and self._end is None:
+            machine = mark.machine
+            self.curve.add(Edge(machine.at_s, self._got(mark).ours_j, machine.observed_s))
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
+        return f"<Span {self.name!r} {state}>"

@@ -1,0 +1,45 @@
+"""A bench whose root spans keep their power over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from carbontrack.curve import Timeline
+from carbontrack.records import Record
+from carbontrack.session import Session
+from carbontrack.testing import FakeMeter
+from carbontrack.tracker import Tracker
+from tests.support.bench import Bench
+
+
+class KeptTimelines:
+    """Somewhere timelines go, to be looked at."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Record, Timeline]] = []
+        self.broken = False
+
+    def write(self, record: Record, timeline: Timeline) -> None:
+        """Keep it, or fail as a full disk would."""
+        if self.broken:
+            raise OSError("no space left")
+        self.kept.append((record, timeline))
+
+
+class KeepingBench(Bench):
+    """As `Bench`; the timelines of its runs are in `timelines.kept`."""
+
+    def __init__(self, meters: Sequence[FakeMeter] | None = None, **tracker: Any) -> None:
+        super().__init__(meters, **tracker)
+        self.timelines = KeptTimelines()
+        plain = self.tracker.session
+        session = Session(
+            plain.sampler,
+            grid=None,
+            attribution=plain.book.attribution,
+            sinks=[self.sink],
+            circumstances=replace(plain.circumstances, timelines=self.timelines),
+        )
+        self.tracker = Tracker.of(session, owns_sampler=True)

@@ -1,0 +1,50 @@
+"""The line of small bars in the summary of a run."""
+
+from __future__ import annotations
+
+import io
+
+from carbontrack.cli.sparkline import sparkline
+from carbontrack.cli.terminal import Terminal
+from carbontrack.curve import PowerRow
+
+
+def rows(*watts, component="cpu"):
+    return [
+        PowerRow(float(n), n + 1.0, component, w or 0.0, 0.0 if w is None else 1.0, w)
+        for n, w in enumerate(watts)
+    ]
+
+
+def test_bars_stand_for_shares_of_the_highest_power():
+    """From nothing to the highest, and the figures at both ends."""
+    assert sparkline(rows(0.0, 50.0, 100.0, 25.0)) == "▁▅█▃  0 mW to 100 W"
+
+
+def test_components_are_added():
+    """A bar is the power of all components together."""
+    both = rows(10.0, 30.0) + rows(10.0, 10.0, component="ram")
+    assert sparkline(both) == "▅█  20.0 W to 40.0 W"
+
+
+def test_a_gap_is_a_space():
+    """Where no meter answered there is no bar."""
+    assert sparkline(rows(50.0, None, 50.0)) == "█ █  50.0 W to 50.0 W"
+
+
+def test_a_long_run_fits_a_narrow_terminal():
+    """At most 24 bars, however many bins."""
+    bars, _, _ = sparkline(rows(*range(1, 361))).partition("  ")
+    assert len(bars) == 24
+
+
+def test_without_a_figure_it_says_so():
+    """One bin needs no bars; none known is unknown."""
+    assert sparkline(rows(7.0)) == "7.00 W all the time"
+    assert sparkline(rows(None, None)) == "unknown"
+
+
+def test_ascii_has_bars_of_its_own():
+    """A terminal without these characters gets eight others, rising."""
+    terminal = Terminal(io.TextIOWrapper(io.BytesIO(), encoding="ascii"), environ={})
+    assert terminal.fit("▁▂▃▄▅▆▇█") == "_.-~=+*#"
