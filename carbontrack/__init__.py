@@ -15,6 +15,7 @@ TYPE_CHECKING = False  # type checkers take it for true; importing `typing` woul
 if TYPE_CHECKING:
     from carbontrack.attribution.idle import IdlePower
     from carbontrack.attribution.policy import Attribution
+    from carbontrack.budget import Budget
     from carbontrack.calculator.estimate import estimate
     from carbontrack.carry import wrap_context
     from carbontrack.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attribution",
+    "Budget",
     "BudgetExceeded",
     "CarbontrackError",
     "ConfigError",
@@ -68,6 +70,7 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "carbontrack.attribution.policy",
+    "Budget": "carbontrack.budget",
     "BudgetExceeded": "carbontrack.errors",
     "CarbontrackError": "carbontrack.errors",
     "ConfigError": "carbontrack.errors",

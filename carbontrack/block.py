@@ -26,8 +26,16 @@ class Block(ABC, Generic[Opened]):
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """End with this outcome."""
 
-    def __enter__(self) -> Opened:
+    def enter(self) -> Opened:
+        """What entering the block does."""
         return self.open()
+
+    def leave(self, error: BaseException | None) -> None:
+        """What leaving the block does; `error` is on its way, or None."""
+        self.close(*outcome_of(error))
+
+    def __enter__(self) -> Opened:
+        return self.enter()
 
     def __exit__(
         self,
@@ -35,10 +43,10 @@ class Block(ABC, Generic[Opened]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(*outcome_of(error))
+        self.leave(error)
 
     async def __aenter__(self) -> Opened:
-        return self.open()
+        return self.enter()
 
     async def __aexit__(
         self,
@@ -46,4 +54,4 @@ class Block(ABC, Generic[Opened]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(*outcome_of(error))
+        self.leave(error)

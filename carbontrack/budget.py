@@ -30,18 +30,34 @@ class Verdict:
     high: float | None = None
 
     @property
+    def amounts(self) -> str:
+        """Used and limit: "6.1 mg CO2e of 5.0 mg CO2e"."""
+        used = "unknown use" if self.used is None else Quantity(self.limit.kind, self.used).text
+        return f"{used} of {self.limit.text}"
+
+    @property
     def text(self) -> str:
         """The verdict as a sentence's end: "over budget: 6.1 mg CO2e of 5.0 mg CO2e"."""
-        used = "unknown use" if self.used is None else Quantity(self.limit.kind, self.used).text
         phrase = {"within": "within", "over": "over", "inconclusive": "not surely within"}
-        return f"{phrase[self.outcome]} budget: {used} of {self.limit.text}"
+        return f"{phrase[self.outcome]} budget: {self.amounts}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Budget:
-    """A limit on emissions or energy: `Budget(parse_quantity("5 mg"))` or `Budget.of("5 mg")`."""
+    """A limit on emissions or energy: `Budget("5 mg")`, `Budget("0.4 kWh")`.
+
+    Attributes:
+        limit: the most that is allowed; grams of CO2e or joules.
+
+    Raises:
+        QuantityError: the text is no quantity.
+    """
 
     limit: Quantity
+
+    def __init__(self, limit: str | Quantity) -> None:
+        found = limit if isinstance(limit, Quantity) else parse_quantity(limit)
+        object.__setattr__(self, "limit", found)
 
     @classmethod
     def of(cls, text: str) -> Budget:

@@ -21,6 +21,7 @@ reaches the measured program, except `BudgetExceeded` where the program asked fo
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class CarbontrackError(Exception):
@@ -87,4 +88,11 @@ class SinkError(CarbontrackError):
 
 
 class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract names it so
-    """A run used more than its budget allows, and the program asked to be told by an exception."""
+    """A run used more than its budget allows, and the program asked to be told by an exception.
+
+    `verdict` holds the limit, what was used, and the interval around it.
+    """
+
+    def __init__(self, message: str, verdict: Any = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict

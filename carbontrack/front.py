@@ -10,9 +10,10 @@ from types import FrameType
 from typing import Any, TypeVar, overload
 
 from carbontrack import assembly, config
-from carbontrack.block import Block
+from carbontrack.budget import Budget
 from carbontrack.errors import ConfigError
-from carbontrack.records import Record, Status
+from carbontrack.guard import Guard, Guarded, OnExceed, checked_on_exceed
+from carbontrack.records import Status
 from carbontrack.settings import Settings
 from carbontrack.span import Span, current_span, innermost
 from carbontrack.tracker import Tracker
@@ -50,14 +51,7 @@ def _disabled() -> Tracker:
     return DisabledTracker()
 
 
-def _judge(budget: str) -> Callable[[Record], Record]:
-    from carbontrack.budget import Budget
-    from carbontrack.judge import judge_with
-
-    return judge_with(Budget.of(budget))
-
-
-class Track(Block[Span]):
+class Track(Guarded[Span]):
     """What `track(...)` returns: decorate a function with it, or open it with `with`."""
 
     def __init__(
@@ -65,7 +59,7 @@ class Track(Block[Span]):
         name: str | None,
         *,
         window_s: float,
-        budget: str | None,
+        limit: tuple[str | None, OnExceed | None],
         labels: Mapping[str, Any] | None,
         tracker: Tracker | None,
         settings: Mapping[str, object],
@@ -84,7 +78,10 @@ class Track(Block[Span]):
         self._name = name
         self._place = place
         self._window_s = float(window_s)
-        self._judge = None if budget is None else _judge(budget)
+        budget, self._on_exceed = limit
+        self._budget = None if budget is None else Budget(budget)
+        if self._on_exceed is not None:
+            checked_on_exceed(self._on_exceed, has_budget=budget is not None)
         self._labels = dict(labels or {})
         self._tracker = tracker
         self._given = dict(settings)
@@ -105,6 +102,16 @@ class Track(Block[Span]):
         span = self._new_span(self._name or self._place).open()
         self._open.append(span)
         return span
+
+    def enter(self) -> Span:
+        """Open a span unless an exceeded budget around forbids it."""
+        span = self._new_span(self._name or self._place).enter()
+        self._open.append(span)
+        return span
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close the span that was opened here last, and act on its budget."""
+        self._innermost_of_mine().leave(error)
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Close the span that was opened here last."""
@@ -127,8 +134,9 @@ class Track(Block[Span]):
             span = around.span(name, labels=self._labels)
         else:
             span = self._own_tracker().span(name, labels=self._labels)
-        if self._judge is not None:
-            span.judge = self._judge
+        if self._budget is not None:
+            span.guard = Guard(self._budget, self._on_exceed or "warn")
+            span.judge = span.guard.judge
         return span
 
     def _own_tracker(self) -> Tracker:
@@ -171,13 +179,22 @@ class Track(Block[Span]):
             )
         if self._is_off():
             return function
-        from carbontrack.counter import CallCounter, callee_of
-        from carbontrack.wrap import wrap
+        from carbontrack.counter import CallCounter, callee_of, name_of
+        from carbontrack.wrap import wrap, wrap_stoppable
 
+        if self._on_exceed is not None:
+            name = self._name or name_of(getattr(function, "__func__", function))
+            stoppable: F = wrap_stoppable(function, lambda: self._new_span(name))  # type: ignore[assignment]
+            return stoppable
+        judge = None
+        if self._budget is not None:
+            from carbontrack.judge import judge_with
+
+            judge = judge_with(self._budget)
         counter = CallCounter(
             callee_of(function, self._name, self._labels),
             window_s=self._window_s,
-            judge=self._judge,
+            judge=judge,
             tracker=self._own_tracker,
             alone=self._tracker is not None,
         )
@@ -199,6 +216,7 @@ def track(
     *,
     window_s: float = 10.0,
     budget: str | None = None,
+    on_exceed: OnExceed | None = None,
     labels: Mapping[str, Any] | None = None,
     tracker: Tracker | None = None,
     **settings: object,
@@ -208,6 +226,7 @@ def track(
     *,
     window_s: float = 10.0,
     budget: str | None = None,
+    on_exceed: OnExceed | None = None,
     labels: Mapping[str, Any] | None = None,
     tracker: Tracker | None = None,
     **settings: object,
@@ -222,19 +241,26 @@ def track(
         name: what the records call it; by default the function's module and qualified name.
         window_s: a call of 1 s or longer has a row of its own; shorter ones are summed up, one row
             for each `window_s` seconds. 0: every call has a row.
-        budget: what a run, or a call, may use at most: "5 g", "2 kWh"; more is warned of, and
-            noted as the record's status.
+        budget: what a run, or a call, may use at most: "5 g", "2 kWh". A block is looked at while
+            it runs; 80 % are warned of, and more than all of it too, which the record's status
+            notes.
+        on_exceed: what else happens when the lower end of the interval is above the budget: "warn",
+            nothing else; "raise", `BudgetExceeded` in the thread that next opens or closes a span
+            inside, ends the block or calls `span.check()`; or a function to be called there once
+            with the verdict. A decorated function for which this is given has a row for each call;
+            without it a call is judged only when it has ended.
         labels: facts of your own, written with the record.
         tracker: measure with this tracker, as a root of its own.
         settings: any of carbontrack's settings: region, output, scope, pue, …
 
     Raises:
         ConfigError: an argument or a setting cannot be used; nothing has been started then.
+        BudgetExceeded: later, and only with `on_exceed="raise"`.
     """
     make = Track(
         name if isinstance(name, str) or name is None else None,
         window_s=window_s,
-        budget=budget,
+        limit=(budget, on_exceed),
         labels=labels,
         tracker=tracker,
         settings=settings,

@@ -1,4 +1,4 @@
-"""A budget on a running program: what is said, and noted in the record, when it is exceeded."""
+"""A budget on a decorated function: what is said, and noted in its rows, when it is exceeded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ _log = logging.getLogger("carbontrack")
 
 
 def judge_with(budget: Budget) -> Callable[[Record], Record]:
-    """Mark records that are over the budget, and warn of each; failures keep their own status."""
+    """Mark rows that are over the budget, and warn of each; failures keep their own status.
+
+    The budget is that of one call. A row that sums many is judged by all of them together, which
+    is by their mean.
+    """
 
     def judge(record: Record) -> Record:
-        verdict = budget.check(record)
+        limit, calls = budget.limit, record.calls or 1
+        verdict = Budget(replace(limit, amount=limit.amount * calls)).check(record)
         if verdict.outcome != "over":
             return record
         _log.warning("%s is %s", record.name, verdict.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from carbontrack.errors import BudgetExceeded
 from carbontrack.records import Status
 
 _ERROR_LENGTH = 200
@@ -16,6 +17,8 @@ def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
         return "ok", None
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "ok", None
+    if isinstance(error, BudgetExceeded):
+        return "budget", _message(error)[:_ERROR_LENGTH]
     text = " ".join(f"{type(error).__name__}: {_message(error)}".split())[:_ERROR_LENGTH]
     if isinstance(error, KeyboardInterrupt) or _is_cancelled(error):
         return "interrupted", text

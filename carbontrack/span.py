@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from carbontrack.block import Block
 from carbontrack.circumstances import rfc3339
 from carbontrack.context import current, nearest_open
 from carbontrack.figures import Course
+from carbontrack.guard import Guarded
 from carbontrack.ledger import Mark
 from carbontrack.looks import Looks
 from carbontrack.pool import OWN_ROW_S
@@ -26,7 +26,7 @@ from carbontrack.tree import Node, Used
 _log = logging.getLogger("carbontrack")
 
 
-class Span(Looks, Block["Span"]):
+class Span(Looks, Guarded["Span"]):
     """A named window of time whose energy and emissions are counted.
 
     Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
@@ -133,6 +133,7 @@ class Span(Looks, Block["Span"]):
             self._start = mark = sampler.hold(session.book)
             self._epoch = sampler.epoch
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
+        self._begin_guard(parent, sampler)
         self._register(sampler.clock.now_utc(), at_once=True)
         self._before = _not_closed(current.get())
         current.set(self)

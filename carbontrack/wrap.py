@@ -10,8 +10,11 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import nullcontext
 from typing import Any, Protocol
 
+from carbontrack.block import Block
+from carbontrack.errors import ConfigError
 from carbontrack.outcome import outcome_of
 from carbontrack.records import Status
 
@@ -114,6 +117,43 @@ def _coroutine(function: Callable[..., Awaitable[Any]], begin: Begin) -> Callabl
         return result
 
     return wrapper
+
+
+def wrap_stoppable(
+    function: Callable[..., Any], new_block: Callable[[], Block[Any]]
+) -> Callable[..., Any]:
+    """The function with every call of it in a block, which may raise when it is left.
+
+    Raises:
+        ConfigError: it is a generator, whose body and consumer take turns.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(wrap_stoppable(function.__func__, new_block))
+    target = _called(function)
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise ConfigError(
+            "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
+        )
+
+    async def stoppable_coroutine(*args: Any, **kwargs: Any) -> Any:
+        async with _made(new_block):
+            return await function(*args, **kwargs)
+
+    def stoppable(*args: Any, **kwargs: Any) -> Any:
+        with _made(new_block):
+            return function(*args, **kwargs)
+
+    chosen: Any = stoppable_coroutine if _is_coroutine_function(target) else stoppable
+    wrapper: Callable[..., Any] = functools.wraps(function)(chosen)
+    return wrapper
+
+
+def _made(new_block: Callable[[], Block[Any]]) -> Any:
+    try:
+        return new_block()
+    except Exception:
+        _log.exception("a call could not be counted")
+        return nullcontext()
 
 
 def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:

@@ -64,6 +64,7 @@ FLOORS = {
     "tree": 3.1,
     "context": 3.1,
     "judge": 3.1,
+    "guard": 3.1,
     "pool": 3.1,
     "span": 3.2,
     "disabled_span": 3.3,

@@ -70,6 +70,12 @@ class Child:
             self._process.send_signal(number)
         return None
 
+    @property
+    def running(self) -> int | None:
+        """The number of the command's process while it runs; None before and after."""
+        process = self._process
+        return None if process is None or process.returncode is not None else process.pid
+
     def wait(self) -> End:
         """Wait until the command has ended."""
         assert self._process is not None

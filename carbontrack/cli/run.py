@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from carbontrack.assembly import assemble
 from carbontrack.budget import Budget, Verdict
 from carbontrack.cli import summary
+from carbontrack.cli.bailiff import GRACE_S, Bailiff
 from carbontrack.cli.child import Child, End, default_name, obstacle
 from carbontrack.cli.live import LiveLine
 from carbontrack.cli.notes import collected
@@ -18,6 +19,7 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.config import child_environ, load
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
+from carbontrack.guard import Guard
 from carbontrack.records import Record
 from carbontrack.settings import Settings
 from carbontrack.span import Span
@@ -31,7 +33,7 @@ emissions.csv, or where --output says."""
 _CODES = """\
 exit codes: the command's own; 128+n when signal n ended it; 127 when there is no such command, 126
 when it cannot be executed; 2 for bad usage; 3 when the command's code is 0 and the budget is
-exceeded."""
+exceeded, or when --on-exceed terminate has ended the command."""
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -49,6 +51,10 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
     add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
     add("--budget", metavar="QUANTITY", type=_budget, help="a limit, such as '5 g' or '0.4 kWh'")
+    add("--on-exceed", choices=("warn", "terminate"),
+        help="when the budget is exceeded: say so (the default), or end the command")  # fmt: skip
+    add("--grace", metavar="SECONDS", type=_grace,
+        help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
     add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
         help="a fact of your own for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
@@ -64,6 +70,10 @@ def run(args: Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise ConfigError("run needs a command: carbontrack run [options] -- COMMAND…")
+    if args.budget is None and (args.on_exceed or args.grace is not None):
+        raise ConfigError("--on-exceed and --grace need a budget, such as --budget '500 g'")
+    if args.grace is not None and args.on_exceed != "terminate":
+        raise ConfigError("--grace is for --on-exceed terminate")
     settings = _settings(args)
     terminal = Terminal(sys.stderr)
     end = obstacle(command)
@@ -74,7 +84,9 @@ def run(args: Namespace) -> int:
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
-        end = _measured(span, child, command, terminal if _shows_text(args) else None)
+        shown = terminal if _shows_text(args) else None
+        bailiff = _bailiff(args, span, child, shown) if args.budget else None
+        end = _measured(span, child, command, terminal=shown, bailiff=bailiff)
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -90,6 +102,20 @@ def run(args: Namespace) -> int:
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 
 
+def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | None) -> Bailiff:
+    def say(text: str) -> None:
+        if terminal is not None:
+            terminal.say(f"carbontrack: {text}\n")
+
+    return Bailiff(
+        Guard(args.budget, say=say),
+        span,
+        child,
+        ends=args.on_exceed == "terminate",
+        grace_s=GRACE_S if args.grace is None else args.grace,
+    )
+
+
 def _settings(args: Namespace) -> Settings:
     given = {"region": args.region, "scope": args.scope, "interval_s": args.interval,
              "timeline": args.timeline}  # fmt: skip
@@ -102,14 +128,24 @@ def _shows_text(args: Namespace) -> bool:
     return not (args.quiet or args.json)
 
 
-def _measured(span: Span, child: Child, command: Sequence[str], terminal: Terminal | None) -> End:
+def _measured(
+    span: Span,
+    child: Child,
+    command: Sequence[str],
+    *,
+    terminal: Terminal | None,
+    bailiff: Bailiff | None,
+) -> End:
     span.open()
     refusal = child.start(command, environ=child_environ(span.record_id))
     if refusal is not None:
         span.discard()
         return refusal
     with LiveLine(terminal, span.snapshot) if terminal and terminal.moves_cursor else nullcontext():
-        end = child.wait()
+        with bailiff or nullcontext():
+            end = child.wait()
+        if bailiff is not None and bailiff.acted is not None:
+            end = End(OVER_BUDGET, "budget", bailiff.acted.text)
         span.close(end.status, end.error)
     return end
 
@@ -131,6 +167,16 @@ def _label(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
+
+
+def _grace(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= 86400.0:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return seconds
 
 
 def _budget(text: str) -> Budget:

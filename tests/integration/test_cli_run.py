@@ -15,6 +15,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 import carbontrack
@@ -318,6 +319,65 @@ def test_a_budget_fails_only_a_command_that_did_not_fail(run: Run) -> None:
     assert done.returncode == 0
     assert json.loads(done.stderr)["budget"] == {"limit": "1.00 t CO2e", "outcome": "within"}
     assert b"over budget" in run("--budget", "0 J", "--", "sleep", "0.3").stderr
+
+
+def test_a_budget_ends_the_command_where_asked(run: Run, tmp_path: Path) -> None:
+    """SIGTERM to the command and what it started, 3, and a record that says why."""
+    done = run("--budget", "0 J", "--on-exceed", "terminate", "--", "sh", "-c", "sleep 70; true")
+
+    assert done.returncode == 3
+    assert b"carbontrack: sh is over budget: " in done.stderr
+    (row,) = records(tmp_path)
+    assert row["status"] == "budget"
+    assert row["error"].startswith("over budget: ")
+    assert float(row["duration_s"]) < 35.0
+
+
+def test_a_command_that_ends_itself_at_sigterm_has_the_time_to(run: Run, tmp_path: Path) -> None:
+    """What it saves on SIGTERM is saved; its own exit code gives way to 3."""
+    script = (
+        "exec 2>/dev/null; trap 'echo saved > saved.txt; exit 0' TERM; while :; do sleep 0.1; done"
+    )
+    done = run("--budget", "0 J", "--on-exceed", "terminate", "--quiet", "--", "sh", "-c", script)
+
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert (tmp_path / "saved.txt").read_text() == "saved\n"
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(run: Run, tmp_path: Path) -> None:
+    """And so is what it has started."""
+    script = "trap '' TERM; sh -c 'while :; do sleep 0.1; done' & echo $! > pid; wait; wait"
+    options = ["--budget", "0 J", "--on-exceed", "terminate", "--grace", "0.5"]
+    done = run(*options, "--", "sh", "-c", script)
+
+    assert done.returncode == 3
+    pid = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_budget_that_holds_ends_nothing(run: Run, tmp_path: Path) -> None:
+    """The command's own code passes through."""
+    options = ["--budget", "1 t", "--on-exceed", "terminate"]
+    assert run(*options, "--", "sh", "-c", "sleep 1; exit 4").returncode == 4
+    assert records(tmp_path)[0]["status"] == "error"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--on-exceed", "warn"],
+        ["--grace", "5"],
+        ["--budget", "5 g", "--grace", "5"],
+        ["--budget", "5 g", "--on-exceed", "explode"],
+        ["--budget", "5 g", "--on-exceed", "terminate", "--grace", "soon"],
+    ],
+)
+def test_what_would_do_nothing_is_refused(run: Run, arguments: Sequence[str]) -> None:
+    """Before the command starts."""
+    done = run(*arguments, "--", "true")
+
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
 
 
 def test_disabled_is_as_if_we_were_not_there(run: Run, tmp_path: Path) -> None:

@@ -410,7 +410,6 @@ def test_param(joules): burn(joules)
 
 def test_tests_of_anyio_are_measured(project: Project) -> None:
     """The whole of a coroutine is within the call."""
-    pytest.importorskip("anyio")
     project.file("""
 import anyio
 @pytest.fixture
@@ -427,7 +426,6 @@ async def test_it(joules):
 
 def test_tests_of_pytest_asyncio_are_measured(project: Project) -> None:
     """As those of anyio."""
-    pytest.importorskip("pytest_asyncio")
     project.ini(asyncio_default_fixture_loop_scope="function")
     project.file("""
 import asyncio
@@ -438,12 +436,11 @@ async def test_it(joules):
     await asyncio.sleep(0)
     burn(joules)
 """)
-    project.run("-p", "pytest_asyncio").assert_outcomes(passed=1, failed=1)
+    project.run("-W", "error", asyncio=True).assert_outcomes(passed=1, failed=1)
 
 
 def test_reruns_are_left_to_their_plugin(project: Project) -> None:
     """A flaky test passes at its second run, is not repeated, and its last run is judged."""
-    pytest.importorskip("pytest_rerunfailures")
     project.file("""
 RAN = []
 @pytest.mark.carbon_budget("5 J", repeat=3)
@@ -452,10 +449,10 @@ def test_it():
     RAN.append(1)
     assert len(RAN) == 2
 """)
-    result = project.run("-p", "pytest_rerunfailures", "--reruns", "2")
+    result = project.run("-W", "error", "--reruns", "2")
 
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*1 passed, 1 rerun*", "*2.00 J*kept*"])
+    result.stdout.fnmatch_lines(["*2.00 J*kept*", "*1 passed, 1 rerun*"])
 
 
 def test_pdb_sees_failures_and_no_budgets(project: Project) -> None:
@@ -477,8 +474,8 @@ def test_last_failed_runs_what_was_over_budget(project: Project) -> None:
 def test_over(): burn(5)
 def test_fine(): burn(5)
 """)
-    project.pytester.runpytest_inprocess()
-    again = project.pytester.runpytest_inprocess("--lf")
+    project.pytester.runpytest_inprocess("-p", "no:asyncio")
+    again = project.pytester.runpytest_inprocess("-p", "no:asyncio", "--lf")
 
     again.assert_outcomes(failed=1)
 

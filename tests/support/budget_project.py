@@ -53,15 +53,17 @@ class Project:
         text = "".join(f"{key} = {value}\n" for key, value in lines.items())
         (self.path / "pytest.ini").write_text(f"[pytest]\n{text}")
 
-    def run(self, *args: str) -> pytest.RunResult:
+    def run(self, *args: str, asyncio: bool = False) -> pytest.RunResult:
         """Run in this process: fast."""
-        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *args)
+        # in a project that has not chosen a loop scope it warns, and warnings are errors here
+        without = () if asyncio else ("-p", "no:asyncio")
+        return self.pytester.runpytest_inprocess("-p", "no:cacheprovider", *without, *args)
 
     def run_apart(self, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run in a process of its own, with variables of its own."""
         path = os.pathsep.join([str(self.path / "site"), str(ROOT), *filter(None, sys.path)])
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *args],
+            [sys.executable, "-m", "pytest", "-p", "no:asyncio", *args],
             cwd=self.path,
             env={**os.environ, "PYTHONPATH": path, "COLUMNS": "100", **environ},
             capture_output=True,
