@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
-from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from carbontrack.assembly import assemble
+from carbontrack.attribution.policy import Attribution
+from carbontrack.cli.checkup import check_up
+from carbontrack.cli.doctor_text import report
 from carbontrack.cli.notes import collected
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
@@ -20,7 +23,8 @@ from carbontrack.version import VERSION
 
 _ABOUT = """\
 Show every meter of this machine, used or not and why not, with the lines that would change it;
-the region and its carbon intensity; and every setting with the place that it comes from."""
+whether the counters move, and what carbontrack itself costs here; the region and its carbon
+intensity; and every setting with the place that it comes from. Takes two seconds."""
 _CODES = "exit codes: 0 when something is measured here, 1 when all is modelled or assumed."
 
 Findings = dict[str, Any]
@@ -40,6 +44,7 @@ def run(args: Namespace) -> int:
     settings = load({"region": args.region}, writes=False)
     with collected() as notes, assemble(replace(settings, output=())) as tracker:
         findings = examine(settings, tracker)
+        findings["checks"] = check_up(tracker, Path(settings.procfs_path))
     findings["notes"] = notes
     terminal = Terminal(sys.stdout)
     if args.json:
@@ -63,6 +68,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
                 "basis": meter.basis,
                 "resolution_s": meter.resolution_s,
                 "relative_uncertainty": meter.relative_uncertainty,
+                "about": getattr(meter, "about", None) or None,
             }
             for meter in meters
         ],
@@ -73,6 +79,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
         "intensity": intensity and asdict(intensity),
         "pue": session.book.attribution.pue,
         "tables": [asdict(edition) for edition in editions()],
+        "idle_power": _idle_power(session.book.attribution),
         "facts": dict(session.circumstances.facts),
         "settings": {
             name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}
@@ -81,65 +88,12 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
     }
 
 
+def _idle_power(attribution: Attribution) -> Findings | None:
+    if not attribution.splits_idle():
+        return None
+    return {"policy": attribution.idle, **attribution.idle_power._asdict()}
+
+
 def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     return "(set)" if name in SECRETS and value is not None else value
-
-
-def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
-    """The findings as lines for people."""
-    hardware = findings["hardware"]
-    yield terminal.bold("This machine")
-    yield terminal.table([(name, _plain(what)) for name, what in hardware.items() if what])
-    yield terminal.bold("\nMeters")
-    yield terminal.table([(meter["id"], _meter(meter)) for meter in findings["meters"]])
-    if findings["refused"]:
-        yield terminal.bold("\nNot used")
-        for refusal in findings["refused"]:
-            yield terminal.table([(refusal["id"], refusal["reason"])])
-            yield from (f"      {line}" for line in (refusal["cure"] or "").splitlines())
-    yield terminal.bold("\nGrid")
-    yield terminal.table(list(_grid(findings)))
-    yield terminal.table(
-        [(f"table {edition['table']}", _years(edition)) for edition in findings["tables"]]
-    )
-    yield terminal.bold("\nSettings")
-    yield terminal.table(
-        [
-            (name, f"{_plain(setting['value'])}  ({setting['origin']})")
-            for name, setting in findings["settings"].items()
-        ]
-    )
-    if findings["notes"]:
-        yield terminal.bold("\nNotes")
-        yield terminal.table([("", note) for note in findings["notes"]])
-
-
-def _meter(meter: Findings) -> str:
-    return f"{meter['component']}, {meter['basis']}, within {meter['relative_uncertainty']:.0%}"
-
-
-def _grid(findings: Findings) -> Iterator[tuple[str, str]]:
-    intensity = findings["intensity"]
-    yield "region", f"{findings['region']}  ({findings['region_basis']})"
-    if intensity is None:
-        yield "intensity", "unknown"
-        return
-    low, high = intensity["low_g_per_kwh"], intensity["high_g_per_kwh"]
-    year = f" in {intensity['year']}" if intensity["year"] else ""
-    yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({low:.0f} to {high:.0f}){year}"
-    yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
-    yield "pue", f"{findings['pue']:g}"
-
-
-def _years(edition: Findings) -> str:
-    years = f"{edition['oldest']} to {edition['newest']}, most of {edition['most']}"
-    return f"{edition['rows']} figures of {years}"
-
-
-def _plain(what: object) -> str:
-    if what is None:
-        return "not set"
-    if isinstance(what, (tuple, list)):
-        return ", ".join(map(str, what)) or "none"
-    return f"{what:g}" if isinstance(what, float) else str(what)

@@ -48,6 +48,13 @@ udevadm control --reload && udevadm trigger --subsystem-match=powercap --action=
 chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"""
 """The counters are root's since kernel 5.10, because fast reading of them can leak secrets
 (CVE-2020-8694, "Platypus")."""
+ENERGY_FILTERING = (
+    "SGX is enabled on this Intel processor. With recent microcode it then blurs its energy "
+    "counters at random, up to 50 % over short times; sums over minutes stay useful. To be rid of "
+    "it: disable SGX in the firmware's set-up, where nothing needs it"
+)
+"""Intel's mitigation of CVE-2020-8694 ("energy filtering"): it comes with SGX, whether that is used
+or not. What it does to a counter cannot be told from the outside, so this is a suspicion."""
 CONTAINER_CURE = """\
 # Docker hides the counters from containers (GHSA-jq35-85cj-fj4p); show them under another root:
 docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
@@ -191,6 +198,14 @@ def cap_w(zone: Path, component: Component) -> float:
     if highest_w <= 0.0:
         return _DEFAULT_CAP_W[component]
     return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
+
+
+def filtering_suspected(procfs: Path = Path("/proc")) -> bool:
+    """Whether the counters may be blurred: an Intel processor that tells the flag of SGX."""
+    block = (read_text(procfs / "cpuinfo", 8192) or "").split("\n\n")[0]
+    fields = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
+    named = {name.strip(): text.strip() for name, text in fields.items()}
+    return named.get("vendor_id") == "GenuineIntel" and "sgx" in named.get("flags", "").split()
 
 
 def _merge_mirrors(zones: Iterable[RaplZone]) -> Iterator[Meter]:

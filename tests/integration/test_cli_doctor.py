@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,69 @@ def test_an_output_that_cannot_be_written_does_not_silence_the_doctor(doctor: Do
     done = doctor("--json", CARBONTRACK_OUTPUT="no/such/place.csv")
 
     assert json.loads(done.stdout)["settings"]["output"]["value"] == ["no/such/place.csv"]
+
+
+def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A counter is watched for a second: one that moves has watts, one that does not is named."""
+    tree = build_powercap(tmp_path / "sys")
+    ended = threading.Event()
+
+    def use_energy() -> None:
+        while not ended.wait(0.02):
+            tree.add_joules("package-0", 1.0)
+
+    user = threading.Thread(target=use_energy)
+    user.start()
+    try:
+        checks = json.loads(doctor("--json").stdout)["checks"]
+    finally:
+        ended.set()
+        user.join()
+    assert checks["still"] == ["rapl:dram-0"]
+    assert checks["watts"]["rapl:package-0"] > 1.0
+    assert checks["watts"]["rapl:dram-0"] == 0.0
+    assert "did not move in a second" in doctor().stdout
+
+
+def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:
+    """The time of a reading and of a block, in microseconds."""
+    overhead = json.loads(doctor("--json").stdout)["checks"]["overhead"]
+    assert overhead["tick_us"] > 0.0
+    assert overhead["span_us"] > 0.0
+
+
+@pytest.mark.parametrize(("flags", "suspected"), [("fpu sgx sgx_lc", True), ("fpu vme", False)])
+def test_blurred_counters_are_suspected(
+    doctor: Doctor, tmp_path: Path, flags: str, *, suspected: bool
+) -> None:
+    """Intel blurs RAPL where SGX is enabled; the suspicion is told, with the way out."""
+    build_powercap(tmp_path / "sys")
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "cpuinfo").write_text(
+        f"vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i7-8700\nflags\t: {flags}\n\n"
+    )
+    done = doctor(CARBONTRACK_PROCFS_PATH=str(proc))
+    assert ("disable SGX in the" in " ".join(done.stdout.split())) is suspected
+
+
+def test_only_what_was_set_takes_a_line_each(doctor: Doctor) -> None:
+    """Settings that somebody chose stand out; the others are there, on few lines, and fit."""
+    done = doctor(CARBONTRACK_REGION="DE", CARBONTRACK_IDLE="none")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["idle", "none", "(environment)"] in lines
+    assert "interval_s=1" in done.stdout
+    assert "for idle=none" in " ".join(done.stdout.split())
+    prose = [line for line in done.stdout.splitlines() if not line.startswith("      ")]
+    assert max(map(len, prose)) <= 80
+
+
+def test_a_calibration_is_shown(doctor: Doctor, tmp_path: Path) -> None:
+    """The line that a wall meter gave stands beside the meter that it makes."""
+    build_powercap(tmp_path / "sys")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environ["CARBONTRACK_SYSFS_PATH"] = f"{tmp_path}/sys"
+    command = [sys.executable, "-m", "carbontrack", "calibrate", "50:110", "100:170"]
+    subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    shown = " ".join(doctor().stdout.split())
+    assert "the wall draws 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
