@@ -423,7 +423,13 @@ print(json.dumps({
 def what_an_import_does() -> dict[str, object]:
     """Import the package alone in a new process, and tell what that did."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROBE}"],
+        [
+            sys.executable,
+            "-I",
+            "-B",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{PROBE}",
+        ],
         capture_output=True,
         text=True,
         check=True,
