@@ -1,0 +1,133 @@
+"""Costs as counts, and as ratios to a calibration: what a test may hold on any machine."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_around: ContextVar[object] = ContextVar("around", default=None)
+
+
+def run(code: str, folder: Path, *, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter with nothing of ours in its environment."""
+    return subprocess.run(
+        [*through, sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        timeout=100,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "0",
+            "CARBONTRACK_REGION": "FR",
+        },
+    )
+
+
+def function_calls(act: Callable[[], object], times: int = 200) -> float:
+    """How many functions, of Python and of C, one act calls; the same on every machine."""
+    events = 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal events
+        events += event in ("call", "c_call")
+
+    act()
+    sys.setprofile(count)
+    try:
+        for _ in range(times):
+            act()
+    finally:
+        sys.setprofile(None)
+    return events / times
+
+
+def blocks_kept(act: Callable[[], object], times: int = 5000) -> int:
+    """How many blocks of memory are in use after so many acts that were not before."""
+    for _ in range(300):
+        act()
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(times):
+        act()
+    gc.collect()
+    return sys.getallocatedblocks() - before
+
+
+def calibration() -> None:
+    """Work of the kind that a decorated call does: clocks, a context, an object, a dictionary."""
+    time.monotonic()
+    time.process_time()
+    token = _around.set(object())
+    {"a": 1}.pop("a")
+    _around.reset(token)
+    time.process_time()
+    time.monotonic()
+
+
+def ratio(act: Callable[[], object], to: Callable[[], object], times: int = 400) -> float:
+    """How many times as long one takes as the other, by the fastest of interleaved rounds."""
+    best = [float("inf"), float("inf")]
+    for _ in range(60):
+        for place, one in enumerate((act, to)):
+            started = time.perf_counter()
+            for _ in range(times):
+                one()
+            best[place] = min(best[place], time.perf_counter() - started)
+    return best[0] / best[1]
+
+
+@contextmanager
+def without_collections():
+    """No garbage collection in between."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def has(tool: str) -> bool:
+    """Whether a tool is there and may be used here."""
+    path = shutil.which(tool)
+    return path is not None and not subprocess.run(
+        [path, *PROBES[tool]], capture_output=True, check=False
+    ).returncode
+
+
+PROBES = {
+    "strace": ("-c", "true"),
+    "valgrind": ("--tool=callgrind", "--callgrind-out-file=/dev/null", "true"),
+}
+
+
+def instructions(code: str, folder: Path) -> int:
+    """The instructions of a new process that runs the code, as callgrind counts them."""
+    valgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    said = run(code, folder, through=valgrind).stderr
+    found = re.search(r"Collected : (\d+)", said)
+    assert found, said
+    return int(found[1])
+
+
+def system_calls(code: str, folder: Path) -> int:
+    """The system calls of a new process that runs the code, in all its threads."""
+    counts = folder / "strace.txt"
+    run(code, folder, through=("strace", "-f", "-c", "-o", str(counts)))
+    total = counts.read_text().splitlines()[-1].split()
+    assert total[-1] == "total", total
+    return int(total[3])
