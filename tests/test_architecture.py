@@ -52,6 +52,7 @@ FLOORS = {
     "ticker": 2.2,
     "sampler": 2.3,
     "journal": 2.4,
+    "living": 2.5,
     # 3 - the session
     "figures": 3.0,
     "budget": 3.0,

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "measure any command, and pass its exit code through",
     "report": "add up records into tables, or into a page to send to someone",
     "estimate": "reckon the energy and emissions of a run before it runs",
+    "top": "show the runs that are being measured on this host",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
     "regions": "show the carbon intensity of places, and where the same work would emit less",

@@ -77,6 +77,24 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def width_of(text: str) -> int:
+    """How many columns a terminal gives a text: two to wide characters, none to combining ones."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
+
+
+def cut_to(text: str, width: int, mark: str) -> str:
+    """The text in so many columns at most; one that is cut ends in the mark."""
+    if width_of(text) <= width:
+        return text
+    while text and width_of(text) > width - len(mark):
+        text = text[:-1]
+    return text + mark
+
+
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()

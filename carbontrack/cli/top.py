@@ -1,0 +1,197 @@
+"""`carbontrack top`: what is being measured on this host just now."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from carbontrack import config
+from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
+from carbontrack.clock import Clock, SystemClock
+from carbontrack.living import OpenRun, open_runs
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_joules,
+    format_seconds,
+    format_watts,
+)
+
+PERIOD_S = 2.0
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_SHORTEST_NAME = 8
+_HEADS = ("PID", "NAME", "TIME", "POWER", "ENERGY", "CO2e", "KNOWN", "SEEN")
+_OPTIONAL = ("SEEN", "KNOWN", "TIME", "PID", "ENERGY")
+"""Columns that give way on a narrow terminal, the first one first."""
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+    """Add `top` and its options."""
+    parser = subparsers.add_parser(
+        "top",
+        help="show the runs that are being measured on this host",
+        description="Show the runs of yours that are open on this host, from the checkpoints in "
+        "their journals: power between the last two, energy and emissions so far. On a terminal "
+        "it looks again every two seconds until Ctrl-C; elsewhere, with --once and with --json it "
+        "looks once. Runs that write to no output keep no journal and are not seen.",
+        epilog="Example: carbontrack top --once",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--once", action="store_true", help="look once")
+    parser.add_argument("--json", action="store_true", help="print what is found as JSON, once")
+    parser.set_defaults(func=run)
+
+
+def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | None = None) -> int:
+    """Print the open runs; on a terminal, until Ctrl-C or until `over` is set."""
+    clock = clock or SystemClock()
+    state_dir = config.state_path(config.load(writes=False))
+    terminal = Terminal(sys.stdout)
+    if args.json:
+        print(json.dumps(facts(open_runs(state_dir), clock.now_utc()), ensure_ascii=False))
+    elif args.once or not terminal.moves_cursor:
+        text = page(open_runs(state_dir), clock.now_utc(), terminal)
+        terminal.say("\n".join(text) + "\n")
+    else:
+        _watch(terminal, state_dir, clock, over or threading.Event())
+    return 0
+
+
+def _watch(terminal: Terminal, state_dir: Path, clock: Clock, over: threading.Event) -> None:
+    terminal.say(_SCREEN)
+    try:
+        while True:
+            lines = page(open_runs(state_dir), clock.now_utc(), terminal)
+            rows = max(1, terminal.size[1] - 1)
+            shown = "\n".join(line + _CLEAR_LINE for line in lines[:rows])
+            terminal.say(f"{_HOME}{shown}{_CLEAR_BELOW}")
+            if clock.wait(over, PERIOD_S):
+                return
+    except KeyboardInterrupt:  # the way to end it
+        return
+    finally:
+        terminal.say(_BACK)
+
+
+def facts(runs: Sequence[OpenRun], now: datetime) -> dict[str, object]:
+    """The runs as plain values; the totals count what lies in another open run once."""
+    return {
+        "at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "runs": [
+            {
+                "pid": run.pid,
+                "record_id": run.record.record_id,
+                "parent_id": run.record.parent_id,
+                "name": run.record.name,
+                "started_at": run.record.started_at,
+                "seen_s_ago": _age_s(run, now),
+                "duration_s": run.record.duration_s,
+                "watts": run.watts,
+                "energy_kwh": run.record.energy_kwh,
+                "emissions_g": run.record.emissions_g,
+                "basis": run.record.basis,
+                "region": run.record.region,
+            }
+            for run in runs
+        ],
+        "watts": _sum([run.watts for run in _roots(runs)]),
+        "energy_kwh": _sum([run.record.energy_kwh for run in _roots(runs)]),
+        "emissions_g": _sum([run.record.emissions_g for run in _roots(runs)]),
+    }
+
+
+def _roots(runs: Sequence[OpenRun]) -> list[OpenRun]:
+    ids = {known for run in runs for known in (run.record.record_id, run.record.run_id)}
+    return [run for run in runs if run.record.parent_id not in ids]
+
+
+def _inside(root: OpenRun, runs: Sequence[OpenRun]) -> list[OpenRun]:
+    """The runs within a run, at any depth, the outer ones first."""
+    ids = (root.record.record_id, root.record.run_id)
+    own = [run for run in runs if run is not root and run.record.parent_id in ids]
+    return [one for run in own for one in [run, *_inside(run, runs)]]
+
+
+def _sum(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return math.fsum(known) if known else None
+
+
+def _age_s(run: OpenRun, now: datetime) -> float | None:
+    try:
+        seen = datetime.fromisoformat(run.record.ended_at.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return max(0.0, (now - seen.astimezone(timezone.utc)).total_seconds())
+
+
+def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str]:
+    """What is shown, line by line, as wide as the terminal at most."""
+    if not runs:
+        return ["nothing of yours is being measured on this host"]
+    roots = _roots(runs)
+    watts = _sum([run.watts for run in roots])
+    grams = _sum([run.record.emissions_g for run in roots])
+    total = f"{len(runs)} open" + (
+        f" ({len(runs) - len(roots)} inside others)" * (roots != list(runs))
+    )
+    parts = [total, _or_dash(watts, format_watts), f"{_or_dash(grams, format_grams)} CO2e so far"]
+    width = terminal.size[0] - 1
+    heading = cut_to(terminal.fit("carbontrack  " + " · ".join(parts)), width, "")
+    cells = [
+        _cells(one, now, nested=one is not root)
+        for root in roots
+        for one in [root, *_inside(root, runs)]
+    ]
+    texts = [{head: terminal.fit(text) for head, text in row.items()} for row in cells]
+    heads = dict(zip(_HEADS, _HEADS, strict=True))
+    head, *lines = _table([heads, *texts], width, cut=terminal.fit("…"))
+    return [terminal.bold(heading), "", terminal.dim(head), *lines]
+
+
+def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:
+    record, age_s = run.record, _age_s(run, now)
+    joules = None if record.energy_kwh is None else record.energy_kwh * JOULES_PER_KWH
+    return {
+        "PID": str(run.pid),
+        "NAME": ("  " * nested) + printable(record.name),
+        "TIME": _or_dash(record.duration_s, format_seconds),
+        "POWER": _or_dash(run.watts, format_watts),
+        "ENERGY": _or_dash(joules, format_joules),
+        "CO2e": _or_dash(record.emissions_g, format_grams),
+        "KNOWN": record.basis or "-",
+        "SEEN": "-" if age_s is None else f"{age_s:.0f} s ago",
+    }
+
+
+def _or_dash(number: float | None, form: Callable[[float], str]) -> str:
+    return "-" if number is None else form(number)
+
+
+def _table(rows: Sequence[dict[str, str]], width: int, *, cut: str) -> list[str]:
+    """The rows as columns; where they do not fit, columns give way, and then names are cut."""
+    widths = {head: max(width_of(row[head]) for row in rows) for head in _HEADS}
+    kept = list(_HEADS)
+
+    def room() -> int:
+        return width - sum(widths[head] + 2 for head in kept if head != "NAME")
+
+    for head in _OPTIONAL:
+        if room() < min(widths["NAME"], 20):
+            kept.remove(head)
+    widths["NAME"] = max(_SHORTEST_NAME, min(widths["NAME"], room()))
+    lines = ("  ".join(_cell(row[head], head, widths[head], cut) for head in kept) for row in rows)
+    return [cut_to(line, width, "").rstrip() for line in lines]
+
+
+def _cell(text: str, head: str, width: int, cut: str) -> str:
+    text = cut_to(text, width, cut)
+    padding = " " * (width - width_of(text))
+    return text + padding if head in ("NAME", "KNOWN") else padding + text
