@@ -95,7 +95,7 @@ class Call:
         self._cpu_s = process_cpu_s()
         self._started_s = self._marked_s = site.now_s()
         site.sampler.under_way[id(self)] = self
-        if site.window is None:
+        if site.window is None and not site.closed:
             site.open_window()
             self._started_s = self._marked_s = site.now_s()
         if self._ran_s == 0.0:
@@ -136,7 +136,7 @@ class Call:
                 if len(site.finished) >= FOLD_AT:
                     site.fold()
                 if site.window is None:  # its row was written just now, without this call
-                    site.open_window()
+                    site.catch_up()
                 return
         self._end_single(status, error)
 

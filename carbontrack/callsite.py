@@ -79,7 +79,7 @@ class CallSite:
         self._window_s = window_s
         self.judge = judge
         self._claimed = NO_CLAIM
-        self._closed = False
+        self.closed = False
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
@@ -153,14 +153,20 @@ class CallSite:
     def absorb(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Take a call in that was counted on its own and turned out to be short."""
         with self.sampler.lock:
-            if self._closed:
-                return
             window = self.open_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
             window.calls += 1
             window.failed += failed
             window.ran_s += length_s
+        if self.closed:
+            self.write_row()
+
+    def catch_up(self) -> None:
+        """Open a window for a call that ended without one; at the end of all, write it at once."""
+        self.open_window()
+        if self.closed:
+            self.write_row()
 
     def absorb_span(self, span: Span) -> None:
         """Take in a call that had to become a span because somebody looked at it."""
@@ -250,7 +256,7 @@ class CallSite:
             if isinstance(call, Call) and call.site is self:
                 call.end("interrupted")
         self.write_row()
-        self._closed = True
+        self.closed = True
 
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""

@@ -66,8 +66,9 @@ class CallCounter:
     def _begin_first(self) -> Counted:
         session = self._tracker().session
         if session.closed:
+            session.leave_out(self._name)
             return Uncounted()
-        if self._window_s == 0.0:
+        if self._window_s == 0.0 or session.writes_at_once:
             return self._as_span(Span(session, self._name, labels=self._labels))
         self._site = self._new_site(session)
         return self._site.begin()
@@ -95,7 +96,7 @@ class CallCounter:
 
     def _as_span(self, span: Span) -> Counted:
         span.judge = self._judge
-        if self._window_s > 0.0:
+        if self._window_s > 0.0 and not span.session.writes_at_once:
             if self._inner is None or self._inner.session is not span.session:
                 self._inner = self._new_site(span.session)
             span.absorb_if_short(self._inner.absorb_span)

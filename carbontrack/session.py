@@ -79,6 +79,9 @@ class Session:
         self.lost_records = 0
         self._notices = Notices(sampler.clock)
         self.closed = False
+        self.uncounted_calls = 0
+        self.writes_at_once = False
+        """Whether each call has its row when it ends, as nobody will come later to write a sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Site] = weakref.WeakValueDictionary()
         """The decorated functions, by what tells them apart; one lives while its function does,
         or while its sums wait to be written."""
@@ -257,6 +260,15 @@ class Session:
         self.book.later.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
+
+    def leave_out(self, name: str) -> None:
+        """A call was made after the end; count it and say so."""
+        self.uncounted_calls += 1
+        self._notices.warn(
+            f"closed {name}",
+            f"{name} is called after its tracker was closed, and its calls are not counted; "
+            f"{self.uncounted_calls} calls so far",
+        )
 
     def deliver(self, record: Record) -> None:
         """Give a finished record to every sink. A sink that fails is said and counted, no more."""

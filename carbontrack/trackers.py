@@ -33,6 +33,7 @@ class Trackers:
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
+        self._is_ending = False
         self._flushes = False
         self._said: set[str] = set()
         remember(self)
@@ -74,10 +75,11 @@ class Trackers:
             if key not in self._samplers:
                 self._samplers[key] = make_sampler(settings)
             tracker = assemble(settings, sampler=self._samplers[key])
+            tracker.session.writes_at_once = self._is_ending
             self._sessions.add(tracker.session)
             if not self._closes_at_exit:
                 self._closes_at_exit = True
-                atexit.register(self.close)
+                atexit.register(self._close_at_exit)
             if settings.flush_on_signals and not self._flushes:
                 self._flushes = True
                 self._flush_on_signals()
@@ -89,6 +91,12 @@ class Trackers:
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 flush_on(getattr(signal, name), self.close)
+
+    def _close_at_exit(self) -> None:
+        # What the program does after this, in handlers of its own or in daemon threads, gets a
+        # tracker without a later: nobody will come again to write a sum.
+        self._is_ending = True
+        self.close()
 
     def close(self) -> None:
         """Write what is open as interrupted, close the sinks, then the samplers."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 import threading
 from contextlib import suppress
 
 import pytest
 
+from carbontrack.callsite import Callee, CallSite
 from carbontrack.context import current
 from carbontrack.front import track
 from carbontrack.span import current_span
@@ -418,6 +420,42 @@ def test_calls_after_the_tracker_was_closed_are_made_uncounted():
     assert len(bench.session.sites) <= 1
     assert not bench.sampler.awake
     assert bench.sampler.under_way == {}
+
+
+def test_calls_that_cannot_be_counted_any_more_are_said(caplog):
+    """Nothing is left out in silence: one warning, with a count, however many calls."""
+    bench = Bench()
+
+    @track("work", tracker=bench.tracker)
+    def work():
+        return 1
+
+    bench.tracker.close()
+    with caplog.at_level(logging.WARNING, logger="carbontrack"):
+        for _ in range(100):
+            work()
+        bench.clock.advance(61.0)
+        work()
+    first, second = [record.getMessage() for record in caplog.records]
+    assert "work is called after its tracker was closed" in first
+    assert "101 calls so far" in second
+
+
+def test_a_call_that_crosses_the_close_has_a_row_at_once():
+    """A call that another thread began while the tracker was closing is written, not forgotten."""
+    with Bench() as bench:
+        callee = Callee("work", {}, 1)
+        site = CallSite.of(bench.session, callee, window_s=10.0, judge=None)
+        site.begin().end()
+    before = len(bench.records)
+    site.begin().end()
+    crossing = site.begin()
+    crossing.pause()
+    crossing.resume()
+    crossing.end()
+    assert [record.calls for record in bench.records[before:]] == [1, 1]
+    assert calls_of(bench) == 3
+    assert not bench.sampler.awake
 
 
 def test_a_function_that_is_made_anew_each_time_is_one_function():
