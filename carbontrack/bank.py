@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.machine import Reading
-from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.meters.meter import LOWER_BOUND, Meter, MeterSet
 from carbontrack.notices import Later
 from carbontrack.records import Component
 
@@ -22,7 +22,6 @@ LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
 
 _NO_FAULTS: Mapping[str, int] = {}
-_NONE: frozenset[int] = frozenset()
 _log = logging.getLogger("carbontrack")
 
 
@@ -120,12 +119,13 @@ class Bank:
         if not self._watchful:
             return Reading(now_s, joules), _NO_FAULTS
         faults: dict[str, int] = {}
-        dropped = [
-            place
-            for place, slot, meter in self._watchful
-            if meter.fault_counts and _note(slot.new_faults(), faults)
-        ]
-        return Reading(now_s, joules, 0, frozenset(dropped) if dropped else _NONE), faults
+        dropped, unsure = set[int](), set[int]()
+        for place, slot, meter in self._watchful:
+            if meter.fault_counts:
+                _sort(place, slot.new_faults(), dropped, unsure, faults)
+        if not faults:
+            return Reading(now_s, joules), faults
+        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
@@ -147,10 +147,9 @@ class Bank:
         self, now_s: float, joules: tuple[float | None, ...]
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
-        dropped, silent = set(), 0
+        dropped, unsure, silent = set[int](), set[int](), 0
         for place, slot in enumerate(self.slots):
-            if _note(slot.new_faults(), faults):
-                dropped.add(place)
+            _sort(place, slot.new_faults(), dropped, unsure, faults)
             if joules[place] is not None:
                 slot.silent_since_s, slot.failed_ticks = None, 0
                 if slot.covered:
@@ -159,7 +158,7 @@ class Bank:
                     self._retire(slot.meter.component)
             elif slot.silent_since_s is not None:
                 silent += 1
-        return Reading(now_s, joules, silent, frozenset(dropped)), faults
+        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
 
     def heal(self, now_s: float) -> Mapping[str, int]:
         """Once a tick: let other meters stand in for lost ones; returns faults by code."""
@@ -213,7 +212,19 @@ class Bank:
                 _log.exception("meter %s did not close", slot.meter.id)
 
 
-def _note(faults: Mapping[str, int], into: dict[str, int]) -> bool:
+def _note(faults: Mapping[str, int], into: dict[str, int]) -> None:
     for code, times in faults.items():
         into[code] = into.get(code, 0) + times
-    return bool(faults)
+
+
+def _sort(
+    place: int,
+    new: Mapping[str, int],
+    dropped: set[int],
+    unsure: set[int],
+    faults: dict[str, int],
+) -> None:
+    """Note new faults of the meter at `place`, and what they make of its step."""
+    if new:
+        _note(new, faults)
+        (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(place)

@@ -24,13 +24,15 @@ class Reading(NamedTuple):
 
     `joules` holds None for a meter that was silent; `missed` is how many should have answered and
     did not. `dropped` holds the places of meters whose step since their last answer is not to be
-    counted: it is left out and the count goes on from here.
+    counted: it is left out and the count goes on from here. `unsure` holds the places of those
+    whose step is the least that it was: it counts, and the time does not count as observed.
     """
 
     at_s: float
     joules: tuple[float | None, ...]
     missed: int = 0
     dropped: frozenset[int] = frozenset()
+    unsure: frozenset[int] = frozenset()
 
 
 class Machine(NamedTuple):
@@ -67,7 +69,7 @@ def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
     if len(reading.joules) > len(machine.counts_j):
         machine = _widened(machine, len(reading.joules))
     joules, last_j = reading.joules, machine.counts_j
-    if reading.dropped or None in joules or None in last_j:
+    if reading.dropped or reading.unsure or None in joules or None in last_j:
         return _advance_with_gaps(machine, reading)
     try:
         steps: Joules = tuple(map(sub, joules, last_j))
@@ -104,7 +106,8 @@ def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Jou
         if last_j is not None and place not in reading.dropped:
             if 0.0 <= joules - last_j < IMPOSSIBLE_J:
                 steps[place] = joules - last_j
-                observed_s[place] += reading.at_s - counted_s[place]
+                if place not in reading.unsure:
+                    observed_s[place] += reading.at_s - counted_s[place]
             elif place not in machine.doubted:
                 missed += 1
                 doubted.add(place)

@@ -26,7 +26,9 @@ class Counter:
     what came after the strange reading is carried by the one after.
 
     A wrap is believed only if the range is known and its power is possible. Two wraps between two
-    reads cannot be told from one; `max_period_s` is the period at which that cannot happen.
+    reads cannot be told from one; `max_period_s` is the period at which that cannot happen. After a
+    gap so long that the domain could have used a whole range more than is seen, what is seen is
+    counted, as the least that it was, and `fault_counts` has a "wraps" more.
 
     Args:
         range_j: where the counter wraps to 0; None where that is not known.
@@ -35,12 +37,13 @@ class Counter:
     """
 
     __slots__ = (
-        "_at_s", "_base_j", "_credit_j", "_last_j", "_strange", "cap_w", "fault_counts",
-        "range_j", "refresh_s", "total_j",
+        "_at_s", "_base_j", "_credit_j", "_last_j", "_strange", "_unsure_j", "cap_w",
+        "fault_counts", "range_j", "refresh_s", "total_j",
     )  # fmt: skip
 
     def __init__(self, range_j: float | None, cap_w: float, *, refresh_s: float = 0.01) -> None:
         self.range_j = range_j
+        self._unsure_j = range_j or float("inf")
         self.cap_w = cap_w
         self.refresh_s = refresh_s
         self.fault_counts: dict[str, int] = {}
@@ -70,9 +73,12 @@ class Counter:
         allowed_j = self._credit_j + self.cap_w * max(0.0, now_s - self._at_s)
         step_j = raw_joules - last_j
         if 0.0 <= step_j <= allowed_j:
+            left_j = allowed_j - step_j
+            if left_j >= self._unsure_j:
+                self._note("wraps")
             self._last_j = raw_joules
             self._at_s = now_s
-            self._credit_j = min(allowed_j - step_j, self.cap_w * self.refresh_s)
+            self._credit_j = min(left_j, self.cap_w * self.refresh_s)
             self._strange = None
             total_j = self._base_j + raw_joules
             # rounding in the base may not show as a loss; `if` is half the cost of max()
@@ -83,6 +89,8 @@ class Counter:
         if self.range_j is not None and 0.0 < raw_joules < last_j <= self.range_j:
             wrapped_j = step_j + self.range_j
             if wrapped_j <= allowed_j:
+                if allowed_j - wrapped_j >= self._unsure_j:
+                    self._note("wraps")
                 self._base_j += self.range_j
                 return self._accept(raw_joules, now_s, allowed_j - wrapped_j)
         return self._doubt(raw_joules, now_s)
@@ -120,7 +128,7 @@ class Counter:
     def _rebase(self, raw_joules: float, now_s: float, step_j: float) -> float:
         assert self._last_j is not None
         fault = "reset" if raw_joules < self._last_j else "implausible"
-        self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
+        self._note(fault)
         # What came after the strange reading was used, and is never too much. It shows from the
         # next reading on: a rise of the fault counts says that the step up to here is dropped.
         step_j = min(step_j, self.cap_w * max(0.0, now_s - self._at_s))
@@ -128,6 +136,9 @@ class Counter:
         self._last_j, self._at_s, self._credit_j = raw_joules, now_s, 0.0
         self._strange = None
         return self.total_j
+
+    def _note(self, fault: str) -> None:
+        self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1
 
 
 class Gauge:

@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 
 from carbontrack.records import Basis, Component
 
+LOWER_BOUND = "wraps"
+"""The fault of a counter that nobody read for so long that it may have wrapped unseen."""
+
 
 class Meter(Protocol):
     """One domain of the machine with a cumulative energy.
@@ -76,7 +79,8 @@ class Watchful(Protocol):
 
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
-            A rise between two reads means that the step between them was dropped, not counted.
+            A rise between two reads means that the step between them was dropped, not counted;
+            only a rise of `LOWER_BOUND` means that it counts, as the least that it was.
         max_period_s: the longest time that may pass between two reads without losing anything,
             such as half the time in which a counter can wrap; None where there is no limit.
         nominal_w: a power to assume for a span too short to be measured when no power has been

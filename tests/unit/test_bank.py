@@ -6,8 +6,11 @@ import pytest
 
 from carbontrack.bank import Bank
 from carbontrack.errors import MeterUnavailable
+from carbontrack.machine import Machine, advance
 from carbontrack.meters.meter import MeterSet
-from carbontrack.testing import FakeMeter
+from carbontrack.meters.powercap import powercap_meters
+from carbontrack.testing import FakeMeter, Zone, build_powercap
+from tests.support.bench import Bench, joules
 
 
 def read(bank, now_s):
@@ -232,3 +235,42 @@ def test_outages_too_short_for_a_substitute_lose_nothing(silent):
         dropped |= reading.dropped
     assert dropped == set()
     assert reading.joules == (400.0,)
+
+
+def test_a_gap_that_may_hide_a_wrap_counts_and_is_not_observed(tmp_path):
+    """Energy is what was seen at least; that time was not watched, as when a process is stopped."""
+    tree = build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
+    bank, machine = Bank(MeterSet(powercap_meters(tmp_path)[0])), Machine(0.0)
+    told = {}
+    # at 1.5 x 200 W the counter may have wrapped in 1,200 s, and not in 800
+    for at_s, used_j in ((0.0, 0.0), (10.0, 1000.0), (1210.0, 5000.0), (2010.0, 7000.0)):
+        tree.add_joules("package-0", used_j)
+        reading, faults = bank.read(at_s)
+        machine, _ = advance(machine, reading)
+        told[at_s] = dict(faults)
+    assert machine.energy_j == pytest.approx((13_000.0,))
+    assert told == {0.0: {}, 10.0: {}, 1210.0: {"wraps": 1}, 2010.0: {}}
+    assert machine.observed_s == (810.0,)
+
+
+def test_the_sampler_reads_often_enough_for_every_wrap(tmp_path):
+    """While something is open no gap is so long, whatever the interval."""
+    tree = build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
+    with Bench(MeterSet(powercap_meters(tmp_path)[0])) as bench:
+        with bench.tracker.span("s") as span:
+            bench.clock.advance(1200.0)
+            tree.add_joules("package-0", 5000.0)
+    assert joules(span.record) == pytest.approx(5000.0)
+    assert (span.record.faults, span.record.coverage) == (None, 1.0)
+
+
+def test_what_nobody_watched_is_nobodys_fault(tmp_path):
+    """A counter that wrapped while nothing was open is no fault of the span that comes then."""
+    build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
+    with Bench(MeterSet(powercap_meters(tmp_path)[0])) as bench:
+        with bench.tracker.span("first"):
+            bench.clock.advance(1.0)
+        bench.clock.advance(1e6)
+        with bench.tracker.span("second") as second:
+            bench.clock.advance(10.0)
+    assert (second.record.faults, second.record.coverage) == (None, 1.0)

@@ -125,6 +125,30 @@ def test_poll_period_leaves_no_room_for_a_second_wrap():
     assert counter.max_period_s == pytest.approx(0.4 * RANGE_J / 1000.0)
 
 
+def test_a_gap_that_may_hide_a_wrap_is_a_lower_bound_and_told():
+    """What is seen counts; that a whole range more was possible is counted as a fault."""
+    for first_j in (1000.0, RANGE_J - 40.0):
+        counter = Counter(RANGE_J, 300.0)
+        counter.advance(first_j, 0.0)
+        just_j = (100.0 + RANGE_J) / 300.0
+        assert counter.advance((first_j + 100.0) % RANGE_J, just_j + 0.1) == pytest.approx(100.0)
+        assert counter.fault_counts == {"wraps": 1}
+        counter.advance((first_j + 200.0) % RANGE_J, just_j + 1.1)
+        assert counter.fault_counts == {"wraps": 1}
+
+
+def test_a_gap_too_short_for_another_wrap_is_exact():
+    """Up to the time that a range takes at the cap nothing can hide."""
+    counter = Counter(RANGE_J, 300.0)
+    counter.advance(1000.0, 0.0)
+    assert counter.advance(1100.0, RANGE_J / 300.0) == pytest.approx(100.0)
+    assert counter.fault_counts == {}
+    endless = Counter(None, 300.0)
+    endless.advance(1000.0, 0.0)
+    endless.advance(1100.0, 1e9)
+    assert endless.fault_counts == {}
+
+
 def test_gauge_integrates_with_the_true_time_between_readings():
     """A late reading is a longer trapezoid, not another sample."""
     gauge = Gauge(500.0)
