@@ -112,10 +112,10 @@ def idle(tool: ModuleType, interval_s: float, name: str) -> dict[str, float]:
 
     def body() -> None:
         time.sleep(SETTLE_S)
-        before_s, started = usage.tree_cpu_s(), CLOCK()
+        watch, started = usage.CpuWatch(), CLOCK()
         time.sleep(IDLE_S[interval_s])
-        used_s = usage.tree_cpu_s() - before_s
-        found[f"idle_{name}_percent"] = used_s / (CLOCK() - started) * 100
+        length_s = CLOCK() - started
+        found[f"idle_{name}_percent"] = watch.used_s() / length_s * 100
         found[f"idle_{name}_mib"] = usage.tree_memory_mib() - before_mib
 
     sampled(tool, interval_s, body)

@@ -45,10 +45,10 @@ def tree_memory_mib() -> float:
     return total
 
 
-def tree_cpu_s() -> float:
-    """CPU seconds of this process, of its descendants, and of children that have ended."""
+def children_cpu_s() -> float:
+    """CPU seconds of the descendants of this process, and of children that have ended."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    total = ended.ru_utime + ended.ru_stime
     for pid in descendants():
         for task in (PROC / str(pid) / "task").glob("*/schedstat"):
             try:
@@ -56,3 +56,16 @@ def tree_cpu_s() -> float:
             except OSError:
                 continue
     return total
+
+
+class CpuWatch:
+    """CPU seconds of this process and its descendants from now on; its own looking left out."""
+
+    def __init__(self) -> None:
+        self._children_s = children_cpu_s()
+        self._own_s = time.process_time()
+
+    def used_s(self) -> float:
+        """So many by now."""
+        own_s = time.process_time() - self._own_s
+        return own_s + children_cpu_s() - self._children_s

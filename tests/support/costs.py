@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 _around: ContextVar[object] = ContextVar("around", default=None)
 
 
-def run(code: str, folder: Path, *, through: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, folder: Path, *, through: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter with nothing of ours in its environment."""
     return subprocess.run(
         [*through, sys.executable, "-c", code],
@@ -104,9 +106,10 @@ def without_collections():
 def has(tool: str) -> bool:
     """Whether a tool is there and may be used here."""
     path = shutil.which(tool)
-    return path is not None and not subprocess.run(
-        [path, *PROBES[tool]], capture_output=True, check=False
-    ).returncode
+    return (
+        path is not None
+        and not subprocess.run([path, *PROBES[tool]], capture_output=True, check=False).returncode
+    )
 
 
 PROBES = {
