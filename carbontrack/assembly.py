@@ -18,7 +18,9 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
+from carbontrack.host_id import host_id
 from carbontrack.idle_power import idle_power
+from carbontrack.making_rates import making_g_per_h
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.meters.meter import MeterSet
 from carbontrack.notices import Notices, say_aloud
@@ -182,6 +184,7 @@ def assemble(
             spans=settings.spans,
             facts=_facts(settings, region),
             water_l_per_kwh=_water_l_per_kwh(region),
+            making_g_per_h=making_g_per_h(settings, reads.hardware),
             journal=journal,
             outputs=outputs,
             checkpoint_s=settings.checkpoint_s,
@@ -277,24 +280,3 @@ def _facts(settings: Settings, region: regions.Region) -> Mapping[str, Any]:
         "cloud_provider": region.cloud_provider,
         "cloud_region": region.cloud_region,
     }
-
-
-def host_id(etc: Path = Path("/etc")) -> str:
-    """A name for this host that nobody can turn back into one: a keyed hash of its machine id.
-
-    The machine id is random (machine-id(5)), and its manual asks for a keyed hash of it wherever it
-    leaves the machine. Where there is none, the host's name takes its place.
-    """
-    try:
-        from _blake2 import blake2b  # hashlib would load all of OpenSSL first, 5 ms
-    except ImportError:
-        from hashlib import blake2b
-    try:
-        secret = (etc / "machine-id").read_bytes().strip()
-    except OSError:
-        secret = b""
-    if not secret:
-        import socket
-
-        secret = socket.gethostname().encode()
-    return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()

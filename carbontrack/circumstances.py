@@ -36,6 +36,8 @@ class Circumstances:
             its own.
         spans: which spans are written, "roots" or "all".
         water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
+        making_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
+            whole "machine"; None: unknown.
         facts: columns of the record by name: host_id, rank, cloud_provider, …
         journal: where open runs leave checkpoints, so that a killed process loses little; None:
             nowhere.
@@ -48,6 +50,7 @@ class Circumstances:
     parent_id: str | None = None
     spans: Literal["roots", "all"] = "roots"
     water_l_per_kwh: float | None = None
+    making_g_per_h: Mapping[str, float] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     outputs: tuple[str, ...] = ()

@@ -217,20 +217,6 @@ def emission_figures(
     return figures
 
 
-def water_figures(
-    energy: Mapping[str, Any], attribution: Attribution, grid_l_per_kwh: float | None
-) -> dict[str, Any]:
-    """The water consumed: on site per kWh of the computers, at the plants per kWh of the site.
-
-    Beside the emissions, never in them; None where neither is known (ISO/IEC 30134-9 for the WUE).
-    """
-    site_kwh, wue = energy.get("energy_kwh"), attribution.wue_l_per_kwh
-    if site_kwh is None or (wue is None and grid_l_per_kwh is None):
-        return {}
-    computers_kwh = site_kwh / attribution.pue
-    return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
-
-
 def _sources(sums: Sums, grid: GridIntensity) -> str:
     """Who said what the energy emits, with shares where there were several."""
     whole_j = sum(sums.served_j.values())

@@ -22,12 +22,12 @@ from carbontrack.figures import (
     facts_of,
     parts_of,
     quality_figures,
-    water_figures,
 )
 from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Mark
 from carbontrack.machine import Machine
+from carbontrack.making import beside_figures
 from carbontrack.notices import Notices
 from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler
@@ -167,7 +167,8 @@ class Session:
         parts = parts_of(sums, course, meters, ending.powers_w)
         energy = energy_figures(parts, course, attribution, meters)
         figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
-        figures |= water_figures(energy, attribution, self.circumstances.water_l_per_kwh)
+        circumstances = self.circumstances
+        figures |= beside_figures(parts, course, meters, energy, attribution, circumstances)
         return figures | quality_figures(course, meters)
 
     def _constants(self) -> dict[str, Any]:

@@ -57,6 +57,12 @@ class Settings:
     known, else 1.0."""
     wue: float | None = None
     """Water usage effectiveness of the site, litres per kWh, 0 to 100; None: unknown."""
+    embodied_g_per_h: float | None = None
+    """CO2e of making this machine for each hour of its life, in grams; None: from the table."""
+    embodied_lifetime_years: float | None = None
+    """For how many years this hardware is used, above 0 and up to 50; None: 4."""
+    embodied_utilisation: float = 1.0
+    """The share of its life in which this hardware is at work, above 0 and up to 1."""
     cpu_tdp_w: float | None = None
     """Thermal design power of one CPU package, in watts, up to 5000; None: from the table."""
     ram_w_per_gib: float | None = None
@@ -215,6 +221,9 @@ READERS: Mapping[str, Reader] = {
     "interval_s": _number("a number of seconds", 0.001, 3600),
     "pue": _number("a ratio", 1, 10),
     "wue": _number("a number of litres per kWh", 0, 100),
+    "embodied_g_per_h": _number("a number of grams per hour", 0, 1e6),
+    "embodied_lifetime_years": _number("a number of years", 0, 50, above=True),
+    "embodied_utilisation": _number("a share", 0, 1, above=True),
     "cpu_tdp_w": _number("a number of watts", 0, 5000, above=True),
     "ram_w_per_gib": _number("a number of watts per GiB", 0, 10),
     "gpu_ids": _items,

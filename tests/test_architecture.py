@@ -57,6 +57,7 @@ FLOORS = {
     "figures": 3.0,
     "budget": 3.0,
     "curve": 3.02,
+    "making": 3.07,
     "circumstances": 3.05,
     "looks": 3.15,
     "session": 3.1,
@@ -77,6 +78,7 @@ FLOORS = {
     "counter": 3.5,
     # 4 - exits
     "equivalents": 4.0,
+    "calculator": 4.0,
     "sinks": 4.0,
     "report": 4.0,
     # 5 - assembly
@@ -84,13 +86,14 @@ FLOORS = {
     "places": 5.1,
     "config": 5.2,
     "idle_power": 5.2,
+    "making_rates": 5.2,
+    "host_id": 0.2,
     "calibration": 5.15,
     "assembly": 5.3,
     "trackers": 5.4,
     "waiting": 5.4,
     "front": 5.5,
     # 6 - doors
-    "calculator": 6.0,
     "budgets": 6.0,
     "cli": 6.1,
     "pytest_plugin": 6.1,

@@ -7,11 +7,12 @@ as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an 
 
 from __future__ import annotations
 
-from carbontrack.calculator import impact
+from carbontrack.calculator.embodied import total as total_of
 from carbontrack.calculator.given import Given, check
 from carbontrack.calculator.parts import PowerPart, parts_of, square_sum
 from carbontrack.calculator.result import Estimate
 from carbontrack.errors import ConfigError
+from carbontrack.grid import facility
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.region import of
 from carbontrack.grid.table import lookup
@@ -99,7 +100,7 @@ def _estimated(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Est
     low_w = max(0.0, power_w - square_sum(part.below_w for part in parts))
     high_w = power_w + square_sum(part.above_w for part in parts)
     kwh, low_kwh, high_kwh = (w * kwh_per_w * pue for w in (power_w, low_w, high_w))
-    embodied = impact.total(part.embodied for part in parts if part.embodied is not None)
+    embodied = total_of(part.embodied for part in parts if part.embodied is not None)
     by_component = {
         f"{name}_kwh": sum(p.power_w for p in parts if p.component == name) * kwh_per_w
         for name in sorted({part.component for part in parts})
@@ -122,7 +123,7 @@ def _estimated(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Est
         utilisation=given.utilisation,
         pue=pue,
         pue_source=pue_source,
-        water_l=_water_l(given, kwh, power_w * kwh_per_w),
+        water_l=_water_l(given, power_w * kwh_per_w, pue),
         embodied_g=embodied.best if embodied else None,
         embodied_low_g=embodied.low if embodied else None,
         embodied_high_g=embodied.high if embodied else None,
@@ -132,12 +133,13 @@ def _estimated(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Est
     )
 
 
-def _water_l(given: Given, site_kwh: float, computers_kwh: float) -> float | None:
-    """Of the power stations, and of the site where its WUE is known (ISO/IEC 30134-9)."""
+def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
+    """Of the power stations, and of the site where its WUE is known."""
     if given.region is None:
         return None
     zone = of(given.region, basis="argument").zone
-    per_kwh = impact.water_l_per_kwh(zone)
-    if per_kwh is None:
+    grid, site = facility.grid_water(zone), facility.site(zone)
+    if grid is None:
         return None
-    return site_kwh * per_kwh + computers_kwh * (impact.site_water_l_per_kwh(zone) or 0.0)
+    wue = site.wue_l_per_kwh if site else None
+    return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
+from carbontrack.calculator.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.calculator.given import Given
 from carbontrack.calculator.hardware import find_cpu, find_gpu
-from carbontrack.calculator.impact import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.meters.cpu_model import power_share
 from carbontrack.meters.cpu_power import KNOWN_UNCERTAINTY
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAc
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from carbontrack.assembly import assemble, calibration_file, host_id
+from carbontrack.assembly import assemble, calibration_file
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.calibration import (
     Calibration,
@@ -22,6 +22,7 @@ from carbontrack.cli.plug_csv import paired, read_plug
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
 from carbontrack.errors import ConfigError
+from carbontrack.host_id import host_id
 from carbontrack.meters.wall import WALL_ID, WallReading
 from carbontrack.records import Component
 from carbontrack.report.read import iter_records

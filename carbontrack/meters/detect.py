@@ -79,6 +79,7 @@ def detect(machine: Machine) -> MeterSet:
         gpu_models=gpu_models,
         gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
+        cpu_sockets=power.share,
     )
     everything, wall_refusals = _wall(everything, machine.wall)
     refusals = (*refused, *more.refused, *gpu_refusals, *wall_refusals)

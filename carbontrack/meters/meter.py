@@ -122,7 +122,10 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the machine is made of, as far as its meters found out; None is unknown."""
+    """What the machine is made of, as far as its meters found out; None is unknown.
+
+    `cpu_sockets` is how many processor packages are this machine's; a guest has a part of one.
+    """
 
     cpu_model: str | None = None
     cpu_threads: int | None = None
@@ -130,6 +133,7 @@ class Hardware:
     gpu_models: tuple[str, ...] = ()
     gpu_count: int | None = None
     ram_gib: float | None = None
+    cpu_sockets: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

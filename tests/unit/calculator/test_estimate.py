@@ -9,8 +9,8 @@ import math
 import pytest
 
 import carbontrack
+from carbontrack.calculator.embodied import embodied_g
 from carbontrack.calculator.hardware import find_cpu, find_gpu
-from carbontrack.calculator.impact import embodied_g
 from carbontrack.errors import ConfigError, UnknownRegion
 
 

@@ -43,7 +43,9 @@ PATTERSON = [
 def test_strubell_table_3(model: str, power_w: float, hours: float, kwh: int, pounds: int) -> None:
     """Every row of the table comes out, as far as the rounding of its own columns allows.
 
-    The printed hours stand for half an hour less and more: BERT's 79 h are 79.2 in the text.
+    The printed hours stand for half an hour less and more. BERT's printed 79 h alone give 1,503
+    kWh; 79.2 h, which also round to 79, give both of its printed figures. Where the paper has its
+    unrounded hours is not known here.
     """
     found = [
         carbontrack.estimate(

@@ -1,18 +1,17 @@
-"""Beside the grams of the electricity: the water it took, and the making of the hardware.
+"""The making of the hardware, for the share of its life that some work takes.
 
-Both stand beside the operational emissions and are never added to them.
+It stands beside the operational emissions and is never added to them.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from carbontrack.errors import ConfigError
-from carbontrack.grid import rows
+from carbontrack.meters.meter import Hardware
 
 EMBODIED_TABLE = Path(__file__).parent.parent / "data" / "embodied.csv"
 
@@ -84,31 +83,49 @@ def total(amounts: Iterable[Amount]) -> Amount | None:
     )
 
 
-def water_l_per_kwh(zone: str) -> float | None:
-    """Litres that generating one kWh consumes in a place, reservoirs' evaporation left out.
+def rates_g_per_h(
+    hardware: Hardware, *, lifetime_years: float | None = None, utilisation: float = 1.0
+) -> Mapping[str, float] | None:
+    """Grams of CO2e that an hour of each part of a machine stands for, "cpu", "gpu" and "ram".
 
-    A place below a country, or a cloud's region, takes its country's figure. Indicative: the
-    generation mix times the medians of Macknick et al. (2012).
+    `utilisation` is the share of its life in which the hardware is at work; what it idles away is
+    borne by the work. None where any part of the machine is unknown: its processor, how much
+    memory there is, or a card without a figure. Half a machine would pass for a whole one.
+
+    Raises:
+        ConfigError: `lifetime_years` or `utilisation` is not above 0.
     """
-    cloud = rows.row("cloud_regions", zone) if ":" in zone else None
-    zone = cloud["zone"] if cloud else zone
-    place = rows.row("zones", zone)
-    found = rows.row("water", zone) or (rows.row("water", place["parent"]) if place else None)
-    return float(found["l_per_kwh"]) if found and found["l_per_kwh"] else None
+    if not utilisation > 0.0:
+        raise ConfigError(f"utilisation must be above 0, not {utilisation!r}")
+    if hardware.cpu_sockets is None or hardware.ram_gib is None:
+        return None
+    counts = {"cpu": ("cpu", hardware.cpu_sockets), "ram": ("ram", hardware.ram_gib * GB_PER_GIB)}
+    rates = {
+        part: embodied_g(item, count, 1.0, lifetime_years=lifetime_years).best / utilisation
+        for part, (item, count) in counts.items()
+    }
+    items = [_card_item(name) for name in hardware.gpu_models]
+    if len(items) < (hardware.gpu_count or 0) or None in items:
+        return None
+    cards = [embodied_g(i, 1, 1.0, lifetime_years=lifetime_years).best for i in items if i]
+    return rates | ({"gpu": sum(cards) / utilisation} if cards else {})
 
 
-def site_water_l_per_kwh(zone: str) -> float | None:
-    """Litres that a cloud region's site consumes per kWh of its computers (its WUE), if known."""
-    cloud = rows.row("cloud_regions", zone) if ":" in zone else None
-    return float(cloud["wue_l_per_kwh"]) if cloud and cloud["wue_l_per_kwh"] else None
+def _card_item(name: str) -> str | None:
+    # 252 rows that only machines with a card read
+    from carbontrack.calculator.hardware import find_gpu
+
+    try:
+        card = find_gpu(name)
+    except ConfigError:
+        return None
+    return embodied_item(card.name, card.kind)
 
 
 @cache
 def _embodied() -> dict[str, Amount]:
-    with EMBODIED_TABLE.open(newline="", encoding="utf-8") as lines:
-        return {
-            line["item"]: Amount(
-                float(line["kg_co2e"]), float(line["low_kg_co2e"]), float(line["high_kg_co2e"])
-            )
-            for line in csv.DictReader(lines)
-        }
+    found = {}
+    for line in EMBODIED_TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+        item, _unit, best, low, high, _rest = line.split(",", 5)
+        found[item] = Amount(float(best), float(low), float(high))
+    return found

@@ -1,0 +1,62 @@
+"""The making of the hardware in real records of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import carbontrack
+
+
+def busy() -> int:
+    return sum(n * n for n in range(300_000))
+
+
+def test_a_figure_of_ones_own_is_billed_by_the_hour():
+    """The whole machine at 3,600 g an hour is a gram a second, beside the emissions."""
+    tracker = carbontrack.auto(
+        region="FR", output=None, scope="machine", embodied_g_per_h=3600.0, pue=2.0
+    )
+    with tracker, tracker.span("train") as run:
+        busy()
+    record = run.record
+    assert record.embodied_g == pytest.approx(record.duration_s)
+    assert record.emissions_g == pytest.approx(record.energy_kwh * record.intensity_g_per_kwh)
+
+
+def server(folder: Path) -> Path:
+    """The proc and sys trees of a machine with two Xeon Gold 6248 and 64 GiB."""
+    thread = (
+        "processor : {n}\nvendor_id : GenuineIntel\ncpu family : 6\nmodel : 85\n"
+        "model name : Intel(R) Xeon(R) Gold 6248 CPU @ 2.50GHz\nsiblings : 40\ncpu cores : 20\n"
+        "flags : fpu vme\n\n"
+    )
+    (folder / "cpuinfo").write_text("".join(thread.format(n=n) for n in range(80)))
+    (folder / "meminfo").write_text(f"MemTotal: {64 * 1024 * 1024} kB\n")
+    (folder / "stat").write_text(Path("/proc/stat").read_text())
+    online = folder / "devices" / "system" / "cpu" / "online"
+    online.parent.mkdir(parents=True)
+    online.write_text("0-79\n")
+    return folder
+
+
+def test_a_known_server_bears_the_tables_figures_over_its_life(tmp_path: Path):
+    """Two sockets and 64 GiB over the years and the use that the settings say."""
+    tracker = carbontrack.auto(
+        region="FR",
+        output=None,
+        scope="machine",
+        gpu_ids=(),
+        procfs_path=str(server(tmp_path)),
+        sysfs_path=str(tmp_path),
+        embodied_lifetime_years=5.0,
+        embodied_utilisation=0.5,
+    )
+    with tracker, tracker.span("train") as run:
+        busy()
+    record = run.record
+    assert record.ram_gib == pytest.approx(64, rel=0.1)
+    made_g = 2 * 100e3 + record.ram_gib * 1.073741824 * 1.229e3
+    hours_at_work = 5 * 8766 * 0.5
+    assert record.embodied_g == pytest.approx(made_g * record.duration_s / 3600 / hours_at_work)
