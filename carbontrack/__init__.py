@@ -98,6 +98,13 @@ _HOMES = {
 }
 
 
+def load_ipython_extension(shell: object) -> None:
+    """Bring `%%carbontrack` into IPython; what `%load_ext carbontrack` calls."""
+    from carbontrack.integrations.ipython import load
+
+    load(shell)
+
+
 def __getattr__(name: str) -> object:
     if name == "__version__":
         from carbontrack.version import VERSION as found  # noqa: N811 - it is known by both names

@@ -74,6 +74,16 @@ class Looks:
             machine = mark.machine
             self.curve.add(Edge(machine.at_s, self._got(mark).ours_j, machine.observed_s))
 
+    def _state(self) -> str:
+        return "open" if self.is_open else "closed" if self._end is not None else "not opened"
+
     def __repr__(self) -> str:
-        state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
-        return f"<Span {self.name!r} {state}>"
+        return f"<Span {self.name!r} {self._state()}>"
+
+    def _repr_html_(self) -> str:
+        from carbontrack.record_html import plain_html, record_html  # for notebooks alone
+
+        record = self.snapshot() if self.is_open else self.record
+        if record is None:
+            return plain_html(repr(self))
+        return record_html(record, state="still open" if self.is_open else None)

@@ -106,6 +106,11 @@ class Record:
             row["labels"] = json.dumps(plain(self.labels), ensure_ascii=False)
         return row
 
+    def _repr_html_(self) -> str:
+        from carbontrack.record_html import record_html  # for notebooks alone
+
+        return record_html(self)
+
     @classmethod
     def from_row(cls, row: Mapping[str, object]) -> Record:
         """Read a row back, from values or from text, of this schema version or an older one.

@@ -16,6 +16,7 @@ _SAVE, _RESTORE = "\x1b7", "\x1b8"
 _ROOM_BELOW = "\x1bD\x1b[A"
 """One line down and up again: scrolls if the cursor is on the last line, and moves nothing else."""
 _FEWEST_LINES = 5
+_WHO = "carbontrack  "
 
 
 def live_text(record: Record, before: Record | None = None) -> str:
@@ -26,7 +27,12 @@ def live_text(record: Record, before: Record | None = None) -> str:
         parts.append(format_watts(watts))
     if record.emissions_g is not None:
         parts.append(f"{format_grams(record.emissions_g)} CO2e")
-    return "carbontrack  " + " · ".join(parts)
+    return _WHO + " · ".join(parts)
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text in so many columns; our name is the first to go."""
+    return text if len(text) <= width else text.removeprefix(_WHO)[:width]
 
 
 def _watts(record: Record, before: Record | None) -> float | None:
@@ -96,7 +102,7 @@ class LiveLine:
             # all lines scroll, room is made, then all but the last scroll; DECSTBM homes the cursor
             prepared = f"{_SAVE}\x1b[r{_RESTORE}{_ROOM_BELOW}{_SAVE}\x1b[1;{lines - 1}r{_RESTORE}"
             self._lines = lines
-        line = self._terminal.dim(self._terminal.fit(text)[: columns - 1])
+        line = self._terminal.dim(_shortened(self._terminal.fit(text), columns - 1))
         self._terminal.say(f"{prepared}{_SAVE}\x1b[{lines};1H\x1b[2K{line}{_RESTORE}")
 
     def erase(self) -> None:

@@ -35,15 +35,27 @@ def _bar(height: float) -> str:
 
 
 def _means_w(rows: Sequence[PowerRow]) -> list[float | None]:
-    """The mean power in equal parts of the time, each bin counted where its middle lies."""
+    """The mean power in equal parts of the time; a bin counts in each that it reaches into."""
     length_s = max((row.end_s for row in rows), default=0.0)
     count = max(1, min(_MOST, len({row.start_s for row in rows})))
     sums: list[dict[str, tuple[float, float]]] = [{} for _ in range(count)]
     for row in rows:
         if row.observed_s > 0.0 and length_s > 0.0:
-            part = sums[min(count - 1, int((row.start_s + row.end_s) / 2.0 / length_s * count))]
-            joules, seen_s = part.get(row.component, (0.0, 0.0))
-            part[row.component] = (joules + row.energy_j, seen_s + row.observed_s)
+            first = min(count - 1, int(row.start_s / length_s * count))
+            for place in range(first, count):
+                overlap_s = _overlap_s(
+                    row, place * length_s / count, (place + 1) * length_s / count
+                )
+                if overlap_s <= 0.0:
+                    break
+                share = overlap_s / (row.end_s - row.start_s)
+                joules, seen_s = sums[place].get(row.component, (0.0, 0.0))
+                seen_s += row.observed_s * share
+                sums[place][row.component] = (joules + row.energy_j * share, seen_s)
     return [
         sum(joules / seen_s for joules, seen_s in part.values()) if part else None for part in sums
     ]
+
+
+def _overlap_s(row: PowerRow, start_s: float, end_s: float) -> float:
+    return min(row.end_s, end_s) - max(row.start_s, start_s)

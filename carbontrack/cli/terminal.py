@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
@@ -14,6 +15,9 @@ _PLAIN = str.maketrans(
 ) | dict(zip(map(ord, "▁▂▃▄▅▆▇█"), "_.-~=+*#", strict=True))
 _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[22m"
 _WIDEST = 100
+_AMOUNT = re.compile(r"(?<=\d) (?=(?:[µumkM]?(?:g|J|W|Wh)|t|m?s|min|h|GiB)\b)")
+"""The space between a number and its unit, where no line is to be broken."""
+_KEPT = "\x00"
 
 
 class Terminal:
@@ -66,9 +70,10 @@ class Terminal:
         width = max(20, min(self.size[0], _WIDEST) - margin)
         lines = []
         for label, text in rows:
-            for number, part in enumerate(wrap(printable(text), width, break_on_hyphens=False)):
+            kept = _AMOUNT.sub(_KEPT, printable(text))
+            for number, part in enumerate(wrap(kept, width, break_on_hyphens=False)):
                 head = (label if number == 0 else "").ljust(margin - 4)
-                lines.append(f"  {self.dim(head)}  {part}")
+                lines.append(f"  {self.dim(head)}  {part.replace(_KEPT, ' ')}")
         return "\n".join(lines)
 
 

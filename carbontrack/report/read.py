@@ -69,7 +69,9 @@ def read_records(*paths: AnyPath) -> pd.DataFrame:
     columns: dict[str, Any] = {
         name: _typed(pd, name, [getattr(record, name) for record in records]) for name in COLUMNS
     }
-    frame: pd.DataFrame = pd.DataFrame(columns)
+    from carbontrack.report.records_frame import frame_class
+
+    frame: pd.DataFrame = frame_class()(columns)
     frame.attrs["skipped_lines"] = skipped
     return frame
 

@@ -95,6 +95,15 @@ def test_a_long_line_is_cut_at_the_margin() -> None:
     assert stream.getvalue().count("x") == 79
 
 
+def test_on_a_narrow_terminal_our_name_is_the_first_to_go() -> None:
+    """What has been used is told as long as there is room for anything."""
+    stream = io.StringIO()
+    line_on(stream).draw("carbontrack  " + "x" * 70)
+
+    assert "carbontrack" not in stream.getvalue()
+    assert stream.getvalue().count("x") == 70
+
+
 def test_only_a_terminal_in_line_mode_is_drawn_on() -> None:
     """A file is none, and one that another program reads key by key is not ours."""
     assert not is_ours(Terminal(io.StringIO(), environ={"TERM": "xterm"}))

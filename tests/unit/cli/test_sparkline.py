@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 from carbontrack.cli.sparkline import sparkline
 from carbontrack.cli.terminal import Terminal
@@ -30,6 +31,13 @@ def test_components_are_added():
 def test_a_gap_is_a_space():
     """Where no meter answered there is no bar."""
     assert sparkline(rows(50.0, None, 50.0)) == "█ █  50.0 W to 50.0 W"
+
+
+def test_uneven_bins_make_no_gap():
+    """A part of the time that only a longer bin reaches into has that bin's power."""
+    edges_s = (0.0, 0.2, 1.2, 2.2, 3.2, 4.2, 4.3)
+    uneven = [PowerRow(a, b, "cpu", 30.0 * (b - a), b - a, 30.0) for a, b in pairwise(edges_s)]
+    assert sparkline(uneven) == "██████  30.0 W to 30.0 W"
 
 
 def test_a_long_run_fits_a_narrow_terminal():

@@ -86,3 +86,17 @@ def test_long_texts_are_wrapped_under_their_label() -> None:
 def test_a_name_cannot_steer_the_terminal() -> None:
     """Escape sequences in a name are shown as question marks."""
     assert printable("a\x1b[2Jb\a\n") == "a?[2Jb??"
+
+
+@pytest.mark.parametrize("width", range(20, 60))
+def test_no_line_is_broken_between_a_number_and_its_unit(width: int) -> None:
+    """Amounts stay whole at any width; other spaces may become line ends."""
+
+    class Narrow(Terminal):
+        size = (width, 24)  # type: ignore[assignment]
+
+    text = "56.6 µg CO2e (17.5 to 140 µg), 24 GiB, 3 min 05 s, 41 g CO2e/kWh in 2025 (Ember)"
+    told = Narrow(io.StringIO(), environ={}).table([("emissions", text)])
+    assert " ".join(told.split()) == f"emissions {text}"
+    for amount in ("56.6 µg", "140 µg", "24 GiB", "3 min", "05 s", "41 g"):
+        assert amount in told

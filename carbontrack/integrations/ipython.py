@@ -1,0 +1,61 @@
+"""IPython and Jupyter: after `%load_ext carbontrack`, `%%carbontrack` measures a cell."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from types import CodeType
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.display import display
+
+from carbontrack.errors import CarbontrackError
+from carbontrack.front import Track, track
+
+
+def load(shell: Any) -> None:
+    """Give the shell the cell magic."""
+
+    def carbontrack(line: str, cell: str) -> None:
+        """Measure a cell: `%%carbontrack [NAME] [SETTING=VALUE …]`.
+
+        As `track(NAME, SETTING=VALUE)`: `%%carbontrack train region=FR output=runs.csv`.
+        """
+        code = _compiled(shell, cell)
+        span = _asked_for(line, default_name=f"In[{shell.displayhook.prompt_count}]").open()
+        try:
+            with span:
+                for part in code:
+                    exec(part, shell.user_ns)  # noqa: S102 - it is the user's own cell
+        finally:
+            display(span)  # type: ignore[no-untyped-call,unused-ignore]
+
+    shell.register_magic_function(carbontrack, "cell")
+
+
+def _asked_for(line: str, *, default_name: str) -> Track:
+    try:
+        words = shlex.split(line)
+        names = [word for word in words if "=" not in word] or [default_name]
+        if len(names) > 1:
+            raise UsageError(f"one name, or one in quotes: {' '.join(names)}")
+        settings: dict[str, Any] = dict(word.split("=", 1) for word in words if "=" in word)
+        return track(names[0], **settings)
+    except (CarbontrackError, TypeError, ValueError) as error:
+        raise UsageError(f"%%carbontrack: {error}") from error
+
+
+def _compiled(shell: Any, cell: str) -> list[CodeType]:
+    """The cell's code, and by itself its last expression, whose value the shell shows."""
+    source = shell.transform_cell(cell)
+    name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
+    tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))
+    shown: list[ast.stmt] = []
+    hidden = shell.displayhook.semicolon_at_end_of_expression(cell)
+    if tree.body and isinstance(tree.body[-1], ast.Expr) and not hidden:
+        shown = [tree.body.pop()]
+    return [
+        shell.compile(tree, name, "exec"),
+        shell.compile(ast.Interactive(shown), name, "single"),
+    ]
