@@ -8,7 +8,9 @@ from typing import Final
 
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.clock import Clock
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid_desk import GridDesk
 from carbontrack.ledger import Account, Step, Terms, credit
 from carbontrack.notices import Later
 from carbontrack.records import Component
@@ -81,13 +83,13 @@ class Book:
         self.account = Account()
         self.later = Later()
         self.holds = 0
-        self._grid = grid
-        self._changes = grid is not None and not getattr(grid, "constant", False)
+        self._desk = GridDesk(grid, self.later)
         self._intensity: GridIntensity | None = None
+        self._begun_at: datetime | None = None
         self._window: ShareWindow | None = None
         self._shares: Shares | None = None
         self._split = attribution.idle_split()
-        self._terms = Terms((), None, attribution.pue, self._changes)
+        self._terms = Terms((), None, attribution.pue, self._desk.changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
         """The first span opens: from here on this book takes its part."""
@@ -97,7 +99,7 @@ class Book:
             window and window.reader is usage and now_s - window.at_s <= STALE_S
         ):
             self._window = self._new_window(usage, now_s)
-        self.intensity(when)
+        self._begun_at, self._intensity = when, self._desk.now(when)
 
     def _new_window(self, usage: UsageReader, now_s: float) -> ShareWindow | None:
         try:
@@ -108,21 +110,21 @@ class Book:
 
     def intensity(self, when: datetime) -> GridIntensity | None:
         """The grid's intensity at `when`; None where nothing is known."""
-        if self._grid is not None and (self._changes or self._intensity is None):
-            try:
-                self._intensity = self._grid.at(when)
-            except Exception as error:
-                # A source of someone else's making; what it said last holds on.
-                self.later.note(logging.ERROR, "the carbon intensity could not be had", error)
-        return self._intensity
+        return self._desk.now(when)
+
+    def refresh(self, clock: Clock) -> GridIntensity | None:
+        """The grid's intensity now, asked for anew where that takes time; no lock is held."""
+        self._desk.refresh(clock)
+        return self._desk.now(clock.now_utc())
 
     def take(self, step: Step, when: datetime | None) -> None:
         """Take this book's part of one step of the machine's energy."""
         shares = self._shares_now(step.at_s)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
-        if self._changes and when is not None:
-            self.intensity(when)
+        when = when or self._begun_at
+        if when is not None and (self._desk.changes or self._intensity is None):
+            self._intensity = self._desk.now(when)
         old = self._terms
         if shares is not self._shares or len(old.shares) != len(step.components):
             self._shares = shares
@@ -144,7 +146,7 @@ class Book:
     @property
     def follows_grid(self) -> bool:
         """Whether the grid's intensity changes with time."""
-        return self._changes
+        return self._desk.changes
 
 
 def _by_meter(shares: Shares, components: tuple[Component, ...]) -> Joules:

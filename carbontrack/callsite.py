@@ -110,6 +110,7 @@ class CallSite:
 
     def open_window(self) -> Window:
         """Begin to sum; keeps the sampler awake until the row is written."""
+        self.book.refresh(self.sampler.clock)
         with self.sampler.lock:
             if self.window is None:
                 mark = self.sampler.hold(self.book)

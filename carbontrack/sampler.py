@@ -235,6 +235,8 @@ class Sampler:
     def tick(self) -> None:
         """What the thread does at each deadline; never raises."""
         try:
+            for book in tuple(self._books):
+                book.refresh(self.clock)
             with self.lock:
                 self.sample()
                 self._heal()

@@ -129,7 +129,7 @@ class Session:
 
     def intensity(self) -> GridIntensity | None:
         """The grid's intensity now."""
-        return self.book.intensity(self.sampler.clock.now_utc())
+        return self.book.refresh(self.sampler.clock)
 
     def meters(self) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""

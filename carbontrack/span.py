@@ -129,6 +129,7 @@ class Span(Looks, Guarded["Span"]):
             return self
         session, sampler = self._session, self._session.sampler
         parent = self._open_parent()
+        session.book.refresh(sampler.clock)
         with sampler.lock:
             self._start = mark = sampler.hold(session.book)
             self._epoch = sampler.epoch
@@ -158,6 +159,7 @@ class Span(Looks, Guarded["Span"]):
         sampler = self._session.sampler
         if not self.is_open:
             return
+        self._session.book.refresh(sampler.clock)
         with sampler.lock:
             if self._node is None or self._end is not None:
                 return

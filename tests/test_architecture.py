@@ -44,6 +44,7 @@ FLOORS = {
     "machine": 2.02,
     "ledger": 2.05,
     "gaps": 2.0,
+    "grid_desk": 2.0,
     "bank": 2.1,
     "book": 2.1,
     "journal_lines": 2.1,

@@ -42,6 +42,11 @@ class Chain:
         self._candidates = tuple(candidates)
         self._last = last
 
+    @property
+    def prompt(self) -> bool:
+        """Whether all of them answer in place; somebody else's may wait or take a lock."""
+        return all(getattr(one, "prompt", False) for one in (*self._candidates, self._last))
+
     def at(self, when: datetime) -> GridIntensity:
         """The intensity at `when`; its `source` says who answered."""
         for candidate in self._candidates:

@@ -35,7 +35,10 @@ class IntensitySource(Protocol):
     """Where the grid's intensity comes from.
 
     `at` answers from memory and at once; a live source refreshes itself elsewhere. A source whose
-    answer never changes says so with a true attribute `constant`, which saves the asking.
+    answer never changes says so with a true attribute `constant`, which saves the asking. One that
+    neither waits nor takes a lock may say so with a true attribute `prompt`: it is then asked at
+    every reading, in place. Any other is asked in a thread of its own, once a second at most, and
+    while it does not answer, what it said last holds.
     """
 
     def at(self, when: datetime) -> GridIntensity:
@@ -49,6 +52,7 @@ class Fixed:
 
     intensity: GridIntensity
     constant: bool = True
+    prompt: bool = True
 
     def at(self, when: datetime) -> GridIntensity:  # noqa: ARG002 - the protocol hands it in
         """The one value."""

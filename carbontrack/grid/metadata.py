@@ -202,6 +202,11 @@ class Detected:
         self._probe, self._make = probe, make
         self._source = make(first)
 
+    @property
+    def prompt(self) -> bool:
+        """As the source that answers by now."""
+        return bool(getattr(self._source, "prompt", False))
+
     def at(self, when: datetime) -> GridIntensity:
         """The intensity at `when`, of the region that is known by now."""
         found = self._probe.region

@@ -35,6 +35,8 @@ class Series:
     highest value as interval, and says so in `source`; `find` gives None there.
     """
 
+    prompt = True
+
     def __init__(
         self,
         slots: Iterable[Slot],

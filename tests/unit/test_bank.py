@@ -256,10 +256,10 @@ def test_a_gap_that_may_hide_a_wrap_counts_and_is_not_observed(tmp_path):
 def test_the_sampler_reads_often_enough_for_every_wrap(tmp_path):
     """While something is open no gap is so long, whatever the interval."""
     tree = build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
-    with Bench(MeterSet(powercap_meters(tmp_path)[0])) as bench:
-        with bench.tracker.span("s") as span:
-            bench.clock.advance(1200.0)
-            tree.add_joules("package-0", 5000.0)
+    bench = Bench(MeterSet(powercap_meters(tmp_path)[0]))
+    with bench, bench.tracker.span("s") as span:
+        bench.clock.advance(1200.0)
+        tree.add_joules("package-0", 5000.0)
     assert joules(span.record) == pytest.approx(5000.0)
     assert (span.record.faults, span.record.coverage) == (None, 1.0)
 

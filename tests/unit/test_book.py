@@ -119,6 +119,8 @@ def test_in_scope_machine_nobody_is_asked():
 class Moving:
     """A grid whose answer moves."""
 
+    prompt = True
+
     def __init__(self):
         self.g = 100.0
         self.asked = 0

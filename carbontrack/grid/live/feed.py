@@ -64,6 +64,8 @@ class Feed:
     sooner, so that many machines do not return at once, and at least as long as the service asks.
     """
 
+    prompt = True
+
     def __init__(
         self,
         provider: Provider,
