@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isclose, sqrt
 from typing import Any, NamedTuple
 
@@ -67,8 +66,7 @@ class Course(NamedTuple):
     max_gap_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The energy of one meter in a span, and how it is known."""
 
     meter: MeterFacts

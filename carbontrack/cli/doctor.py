@@ -72,7 +72,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
             }
             for meter in meters
         ],
-        "refused": [asdict(refusal) for refusal in meters.refused],
+        "refused": [refusal._asdict() for refusal in meters.refused],
         "hardware": asdict(meters.hardware),
         "region": intensity and intensity.zone,
         "region_basis": session.circumstances.region_basis,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from carbontrack.grid import names, rows, table
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """A cloud region's or a provider's overheads; None is unknown.
 
     `pue` is the site's energy over that of its computers; `wue_l_per_kwh` the water it consumes
@@ -25,8 +24,7 @@ class Site:
     wue_basis: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class GridWater:
+class GridWater(NamedTuple):
     """Litres that generating a kWh consumes, the water that reservoirs evaporate kept apart.
 
     `l_per_kwh` leaves reservoirs out: what to charge to power of their evaporation is contested,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows, table
@@ -59,8 +59,7 @@ _DMI_FILES = ("sys_vendor", "product_name", "chassis_asset_tag", "bios_version")
 _VIRTUAL = ("qemu", "kvm", "xen", "vmware", "openstack", "red hat", "virtual machine")
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """A place to bill, how it was found, and the cloud that it belongs to, if any.
 
     `basis` is argument, environment, config, cloud, metadata, timezone or unknown. `pue` is the
@@ -105,7 +104,7 @@ def resolve(
     here = _from_time_zone(tz, etc) or Region(WORLD, "unknown")
     if cloud is None:
         return here
-    return replace(here, cloud_provider=cloud.cloud_provider, pue=cloud.pue)
+    return here._replace(cloud_provider=cloud.cloud_provider, pue=cloud.pue)
 
 
 def of(region: str, *, basis: str) -> Region:

@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.meters.text_files import read_text
 
@@ -16,8 +16,7 @@ _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
 
 
-@dataclass(frozen=True, slots=True)
-class CpuFacts:
+class CpuFacts(NamedTuple):
     """A processor as it presents itself; empty text and None are unknown.
 
     Attributes:

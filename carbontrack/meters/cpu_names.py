@@ -7,9 +7,9 @@ would rather read "unknown" than find a Xeon E5-2620 billed as an E5-2620 v4.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 TABLE = Path(__file__).parent.parent / "data" / "cpu_tdp.csv"
 
@@ -31,8 +31,7 @@ _NOISE = (
 _SPLIT_NUMBER = re.compile(r"^(core i[3579]) (?=[\dn])")  # "Core i7 CPU 920"
 
 
-@dataclass(frozen=True, slots=True)
-class CpuPart:
+class CpuPart(NamedTuple):
     """A processor as sold.
 
     Attributes:

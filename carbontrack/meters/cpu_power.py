@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.meters.cpu_facts import CpuFacts
 from carbontrack.meters.cpu_names import CpuPart, find_part
@@ -27,8 +27,7 @@ which is 3.9 W per thread with two threads a core; a desktop part of 65 W with 8
 threads has 4.1 W (medians over the CPU lists that cpu_tdp.csv is made of)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CpuPower:
+class CpuPower(NamedTuple):
     """The design power of the threads this machine has.
 
     Attributes:

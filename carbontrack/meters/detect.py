@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
@@ -26,8 +26,7 @@ from carbontrack.meters.wall import WALL_ID, WallFit, with_wall
 from carbontrack.records import Component
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class Machine(NamedTuple):
     """Where to look for meters, and what a person has said about this machine.
 
     Attributes:

@@ -103,8 +103,7 @@ class Watchful(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A meter that is not used: its id or family, why, and the lines that would change it."""
 
     id: str

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.errors import MeterError, MeterUnavailable
 from carbontrack.meters.meter import Meter, Refusal
@@ -60,8 +60,7 @@ CONTAINER_CURE = """\
 docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """A zone's directory, what it is called, and the id it gets."""
 
     path: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import CarbontrackError
@@ -20,8 +21,7 @@ PATIENCE_S = 7 * 86_400.0
 """How long an output that cannot be written is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
+class Recovered(NamedTuple):
     """A record that a killed process left behind, and one output it was meant for.
 
     Attributes:
