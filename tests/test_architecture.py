@@ -83,6 +83,7 @@ FLOORS = {
     "calculator": 4.0,
     "sinks": 4.0,
     "report": 4.0,
+    "label": 4.1,
     # 5 - assembly
     "settings": 5.0,
     "places": 5.1,

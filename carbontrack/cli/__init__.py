@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "add up records into tables, or into a page to send to someone",
     "estimate": "reckon the energy and emissions of a run before it runs",
     "top": "show the runs that are being measured on this host",
+    "label": "grade measured energy per 1,000 inferences against published models",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
