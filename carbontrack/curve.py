@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from carbontrack.figures import MeterFacts
+from carbontrack.machine import Machine
 from carbontrack.records import COMPONENTS, Component
 from carbontrack.sums import Joules
 from carbontrack.units import JOULES_PER_KWH, kwh_from
@@ -21,14 +21,6 @@ from carbontrack.units import JOULES_PER_KWH, kwh_from
 MOST_BINS: Final = 360
 """Bins that a series holds at most. A screen shows no more; a run of six minutes keeps each tick of
 one second, one of a day keeps three to six minutes to a bin."""
-
-TIMELINE_SUFFIX: Final = ".timeline.jsonl"
-"""The ending of the files of timelines, beside those of the records."""
-
-
-def timeline_path(output: Path) -> Path:
-    """The file of the timelines of the records in `output`: runs.csv has runs.timeline.jsonl."""
-    return output.with_name(f"{output.stem}{TIMELINE_SUFFIX}")
 
 
 class Edge(NamedTuple):
@@ -56,6 +48,15 @@ class Curve:
         self.edges: list[Edge] = [start]
         self._most_bins = most_bins
         self._width_s = 0.0
+
+    @classmethod
+    def begin(cls, machine: Machine) -> Curve:
+        """A series that begins now, with nothing used."""
+        return cls(Edge(machine.at_s, (), machine.observed_s))
+
+    def go_on(self, machine: Machine, joules: Joules) -> None:
+        """Take in what has been used by now."""
+        self.add(Edge(machine.at_s, joules, machine.observed_s))
 
     def add(self, edge: Edge) -> None:
         """Go on to this edge; one that is not after the last takes its place."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from carbontrack.curve import Curve, Edge, PowerRow, Timeline, timeline_of
 from carbontrack.ledger import Mark
 from carbontrack.records import Record
 
 if TYPE_CHECKING:
+    from carbontrack.curve import Curve, PowerRow, Timeline
     from carbontrack.session import Session
     from carbontrack.sums import Sums
 
@@ -54,6 +54,8 @@ class Looks:
         """The timeline in one piece; None where none is kept."""
         if self.curve is None:
             return None
+        from carbontrack.curve import timeline_of
+
         session = self._session
         with session.sampler.lock:
             record = self.snapshot() if self._end is None else self.record
@@ -65,14 +67,14 @@ class Looks:
     def begin_curve(self) -> None:
         """Keep a timeline from the span's beginning on."""
         assert self._start is not None
-        machine = self._start.machine
-        self.curve = Curve(Edge(machine.at_s, (), machine.observed_s))
+        from carbontrack.curve import Curve  # only those who ask for it load it
+
+        self.curve = Curve.begin(self._start.machine)
 
     def draw(self, mark: Mark) -> None:
         """Take an instant into the timeline; the sampler's lock is held."""
         if self.curve is not None and self._end is None:
-            machine = mark.machine
-            self.curve.add(Edge(machine.at_s, self._got(mark).ours_j, machine.observed_s))
+            self.curve.go_on(mark.machine, self._got(mark).ours_j)
 
     def _state(self) -> str:
         return "open" if self.is_open else "closed" if self._end is not None else "not opened"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
-from carbontrack.curve import TIMELINE_SUFFIX
+from carbontrack.beside import TIMELINE_SUFFIX
 
 Reader = Callable[[object], Any]
 

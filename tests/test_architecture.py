@@ -28,6 +28,7 @@ FLOORS = {
     "forking": 0.0,
     "carry": 0.0,
     "flush_signals": 0.0,
+    "beside": 0.0,
     "units": 0.05,
     "record_html": 0.07,
     "records": 0.1,

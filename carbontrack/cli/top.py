@@ -135,7 +135,7 @@ def _age_s(run: OpenRun, now: datetime) -> float | None:
 def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str]:
     """What is shown, line by line, as wide as the terminal at most."""
     if not runs:
-        return ["nothing of yours is being measured on this host"]
+        return ["nothing of yours is being measured"]
     roots = _roots(runs)
     watts = _sum([run.watts for run in roots])
     grams = _sum([run.record.emissions_g for run in roots])

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carbontrack.beside import TIMELINE_SUFFIX
 from carbontrack.csv_text import restored
-from carbontrack.curve import TIMELINE_SUFFIX
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.records import NUMBER_COLUMNS, Record
 from carbontrack.report.fast_csv import CsvBlocks

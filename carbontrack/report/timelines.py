@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.curve import TIMELINE_SUFFIX, Timeline, timeline_path
+from carbontrack.beside import TIMELINE_SUFFIX, timeline_path
+from carbontrack.curve import Timeline
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.notices import LOGGER
 from carbontrack.records import COMPONENTS

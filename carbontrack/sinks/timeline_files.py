@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from carbontrack.curve import Timeline, timeline_path
+from carbontrack.beside import timeline_path
+from carbontrack.curve import Timeline
 from carbontrack.json_text import json_line
 from carbontrack.records import Record
 from carbontrack.sinks.outputs import shared_file

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -389,14 +390,19 @@ def test_disabled_is_as_if_we_were_not_there(run: Run, tmp_path: Path) -> None:
 
 
 def on_a_terminal(
-    environ: Mapping[str, str], folder: Path, command: Sequence[str], *, keys: bytes = b""
+    environ: Mapping[str, str],
+    folder: Path,
+    command: Sequence[str],
+    *,
+    keys: bytes = b"",
+    columns: int = 80,
 ) -> tuple[int, bytes]:
-    """Run on a terminal of 24 by 80; `keys` are pressed once "ready" has appeared."""
+    """Run on a terminal of 24 lines; `keys` are pressed once "ready" has appeared."""
     pid, side = pty.fork()
     if pid == 0:  # pragma: no cover - replaced by the command
         os.chdir(folder)
         os.execve(CLI[0], [*CLI, "run", *command], {**environ})
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     shown = b""
     while True:
         try:
@@ -455,6 +461,28 @@ def test_who_wants_no_line_or_no_colour_gets_none(
     assert (b"\x1b" in shown) is escapes
     assert b"\x1b[1m" not in shown
     assert b"\x1b[2m" not in shown
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_summary_and_the_live_line_fit_the_terminal(
+    environ: Mapping[str, str], tmp_path: Path, columns: int, encoding: str
+) -> None:
+    """No line is wider, in any encoding; the bars of the power fit as well."""
+    variables = {"TERM": "xterm", "PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+    command = ["--timeline", "--interval", "0.05", "--", "sleep", "1.4"]
+    code, shown = on_a_terminal({**environ, **variables}, tmp_path, command, columns=columns)
+
+    assert code == 0
+    text = shown.decode(encoding)
+    live, _, summary = text.rpartition("\x1b8")
+    lines = [line for line in summary.splitlines() if line.strip()]
+    assert max(map(len, lines)) <= columns
+    assert any(line.startswith("  power  ") for line in lines)
+    drawn = re.findall(r"\x1b\[24;1H\x1b\[2K([^\x1b]+)", live)
+    assert drawn
+    assert all(len(line) < columns and line.endswith("CO2e") for line in drawn)
+    assert (tmp_path / "emissions.timeline.jsonl").exists()
 
 
 def test_a_program_that_rules_the_screen_is_left_alone(

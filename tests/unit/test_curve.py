@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -151,6 +153,19 @@ def test_unasked_nothing_is_kept():
         assert run.curve is None
         assert run.timeline() == []
         assert len(bench.sampler.watchers) == 0
+
+
+def test_unasked_nothing_is_loaded(tmp_path):
+    """A program that wants no timeline does not even load what would keep one."""
+    code = (
+        "import sys, carbontrack\n"
+        "with carbontrack.track('a', region='FR', output='a.csv', state_dir='.'): pass\n"
+        "print('carbontrack.curve' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_a_disabled_span_has_an_empty_timeline():

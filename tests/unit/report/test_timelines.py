@@ -8,7 +8,8 @@ import math
 import pytest
 
 import carbontrack
-from carbontrack.curve import Timeline, timeline_path
+from carbontrack.beside import timeline_path
+from carbontrack.curve import Timeline
 from carbontrack.errors import ConfigError
 from carbontrack.report.frame import load
 from carbontrack.report.power import drawn
