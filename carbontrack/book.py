@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from itertools import repeat
 from typing import Final
 
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
@@ -24,6 +25,9 @@ USAGE_PERIOD_S: Final = 0.02
 learned from it, and reading it costs as much as the rest of the edge."""
 STALE_S: Final = 2.0
 """A window that ended longer ago than this says nothing about now."""
+
+
+Parts = tuple[float | None, ...]
 
 
 class ShareWindow:
@@ -88,6 +92,7 @@ class Book:
         self._begun_at: datetime | None = None
         self._window: ShareWindow | None = None
         self._shares: Shares | None = None
+        self._parts: Parts = ()
         self._split = attribution.idle_split()
         self._terms = Terms((), None, attribution.pue, self._desk.changes)
 
@@ -126,9 +131,11 @@ class Book:
         if when is not None and (self._desk.changes or self._intensity is None):
             self._intensity = self._desk.now(when)
         old = self._terms
-        if shares is not self._shares or len(old.shares) != len(step.components):
-            self._shares = shares
-            old = old._replace(shares=_by_meter(shares, step.components))
+        parts = step.parts if self._window is not None else ()
+        known = shares is self._shares and parts is self._parts
+        if not known or len(old.shares) != len(step.components):
+            self._shares, self._parts = shares, parts
+            old = old._replace(shares=_by_meter(shares, step.components, parts))
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old
@@ -149,5 +156,9 @@ class Book:
         return self._desk.changes
 
 
-def _by_meter(shares: Shares, components: tuple[Component, ...]) -> Joules:
-    return tuple(float(getattr(shares, component)) for component in components)
+def _by_meter(shares: Shares, components: tuple[Component, ...], parts: Parts) -> Joules:
+    ours = tuple(float(getattr(shares, component)) for component in components)
+    if not parts:
+        return ours
+    told = (*parts, *repeat(None, len(ours) - len(parts)))  # what stands in comes after the rest
+    return tuple(s if p is None else s * p for s, p in zip(ours, told, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isclose, sqrt
+from math import hypot, isclose, sqrt
 from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
@@ -29,10 +29,11 @@ class MeterFacts(NamedTuple):
     stands_in: bool
 
 
-def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis) -> MeterFacts:
+def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis, doubt: float = 0.0) -> MeterFacts:
     """What a record says of a meter whose idle part is known by `idle_basis`.
 
-    What is left of a measured count when something modelled is taken off is modelled.
+    What is left of a measured count when something modelled is taken off is modelled. `doubt` is
+    how far our part of the count may be off, relative to it; it errs apart from the sensor.
     """
     basis = meter.basis
     if meter.component in ("cpu", "other"):
@@ -42,7 +43,7 @@ def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis) -> MeterFacts:
         meter.component,
         basis,
         meter.resolution_s,
-        meter.relative_uncertainty,
+        min(1.0, hypot(meter.relative_uncertainty, doubt)) if doubt else meter.relative_uncertainty,
         stands_in,
     )
 

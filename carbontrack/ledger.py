@@ -39,6 +39,8 @@ class Step(NamedTuple):
         leaves: open spans that hold no open span.
         calls: decorated calls under way, which take their part by weight, later.
         elapsed_s, cpu_s: the step's length, and the CPU seconds this process used in it.
+        parts: the part of each meter that this process tree used, where something tells; for those
+            who count for the process.
     """
 
     at_s: float
@@ -48,6 +50,7 @@ class Step(NamedTuple):
     calls: int
     elapsed_s: float
     cpu_s: float
+    parts: tuple[float | None, ...] = ()
 
 
 class Terms(NamedTuple):

@@ -150,3 +150,9 @@ def without_counts(machine: Machine) -> Machine:
 def with_fault(machine: Machine, code: str, times: int = 1) -> Machine:
     """The same sums with one more fault noted."""
     return machine._replace(faults={**machine.faults, code: machine.faults.get(code, 0) + times})
+
+
+def with_suspend(machine: Machine, slept_s: float) -> Machine:
+    """The same sums, and that the machine slept meanwhile."""
+    machine = with_fault(machine, "suspend")
+    return machine._replace(suspended_s=machine.suspended_s + slept_s)

@@ -16,13 +16,14 @@ from typing import Any
 
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.bank import Bank, Slot
+from carbontrack.boards import Boards
 from carbontrack.book import Book
 from carbontrack.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.errors import ConfigError
 from carbontrack.forking import remember
 from carbontrack.gaps import Gaps
 from carbontrack.ledger import Mark, Step
-from carbontrack.machine import Machine, advance, with_fault, without_counts
+from carbontrack.machine import Machine, advance, with_fault, with_suspend, without_counts
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.powers import Powers
 from carbontrack.records import Component
@@ -72,6 +73,7 @@ class Sampler:
         self._interval_s = interval_s
         self._usage = usage
         self._bank = Bank(self.meters)
+        self.boards = Boards(self._bank.slots)
         self._machine = Machine(self.clock.monotonic_s())
         self._books: list[Book] = []
         self.components: tuple[Component, ...] = ()
@@ -122,8 +124,11 @@ class Sampler:
                 self._wake()
             if not book.holds:
                 process = book.attribution.scope == "process"
-                usage = self._usage_reader() if process else None
-                book.begin(usage, self._machine.at_s, self.clock.now_utc())
+                if process:
+                    self._usage = self._usage or UsageReader()
+                book.begin(
+                    self._usage if process else None, self._machine.at_s, self.clock.now_utc()
+                )
                 self._books.append(book)
             book.holds += 1
             self._holds += 1
@@ -133,11 +138,6 @@ class Sampler:
             if machine.missed != missed:  # a meter that is silent at the first edge is missed too
                 machine = machine._replace(missed=missed)
             return Mark(machine, book.account)
-
-    def _usage_reader(self) -> UsageReader:
-        if self._usage is None:
-            self._usage = UsageReader()
-        return self._usage
 
     def release(self, book: Book) -> None:
         """Let go; with the last one the sampler falls asleep at its next tick."""
@@ -192,7 +192,7 @@ class Sampler:
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self._note_suspend(slept_s - self._slept_s)
+            self._machine = with_suspend(self._machine, slept_s - self._slept_s)
         self._slept_s = slept_s
         self._machine, steps = advance(self._machine, reading)
         for code, times in faults.items():
@@ -210,13 +210,10 @@ class Sampler:
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
-        step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s)
+        self._machine, parts = self.boards.noted(self._machine), self.boards.parts
+        step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for book in self._books:
             book.take(step, self.clock.now_utc() if book.follows_grid else None)
-
-    def _note_suspend(self, slept_s: float) -> None:
-        machine = with_fault(self._machine, "suspend")
-        self._machine = machine._replace(suspended_s=machine.suspended_s + slept_s)
 
     def _wake(self) -> None:
         # What was used while nothing was open is nobody's, and must not be carried by the next
@@ -237,6 +234,9 @@ class Sampler:
         try:
             for book in tuple(self._books):
                 book.refresh(self.clock)
+            shares = any(book.attribution.scope == "process" for book in tuple(self._books))
+            if self.boards:  # asked first, so that the coming step goes by the answer
+                self.boards.look(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
                 self._heal()
@@ -244,7 +244,6 @@ class Sampler:
                 if pool is not None:
                     pool.tick()
                 notes = [self._bank.later, *(book.later for book in self._books)]
-                shares = any(book.attribution.scope == "process" for book in self._books)
             for note in notes:
                 note.say()
             if shares and self._usage is not None:
@@ -292,6 +291,7 @@ class Sampler:
             book.holds = 0
         self._books.clear()
         self._gaps.clear()
+        self.boards.forget_parent()
         if self.pool is not None:
             self.pool.forget_parent()
         if self._usage is not None:

@@ -19,7 +19,6 @@ from carbontrack.figures import (
     MeterFacts,
     emission_figures,
     energy_figures,
-    facts_of,
     parts_of,
     quality_figures,
 )
@@ -28,6 +27,7 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Mark
 from carbontrack.machine import Machine
 from carbontrack.making import beside_figures
+from carbontrack.meter_facts import FactsOfMeters
 from carbontrack.notices import Notices
 from carbontrack.records import Record, Sink
 from carbontrack.sampler import Sampler
@@ -91,8 +91,7 @@ class Session:
             with sampler.lock:
                 sampler.watchers.add(self)
         self._sinks = tuple(sinks)
-        self._idle_basis = attribution.idle_basis()
-        self._meters: list[MeterFacts] = []
+        self._facts = FactsOfMeters(attribution)
         self._parent_id = circumstances.parent_id
         self._run_id = ""
         self._epoch = -1
@@ -133,13 +132,7 @@ class Session:
 
     def meters(self) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""
-        slots = self.sampler.slots
-        if len(self._meters) != len(slots):
-            self._meters = [
-                facts_of(slot.meter, stands_in=slot.stands_in, idle_basis=self._idle_basis)
-                for slot in slots
-            ]
-        return self._meters
+        return self._facts.of(self.sampler.slots, self.sampler.boards)
 
     def ending(self, start: Machine, end: Machine, duration_s: float, machine_j: Joules) -> Ending:
         """What can only be known at the end of a span or a window, which is now.

@@ -48,6 +48,7 @@ FLOORS = {
     "grid_desk": 2.0,
     "bank": 2.1,
     "book": 2.1,
+    "boards": 2.15,
     "journal_lines": 2.1,
     "journal_file": 2.2,
     "powers": 2.1,
@@ -58,6 +59,7 @@ FLOORS = {
     "living": 2.5,
     # 3 - the session
     "figures": 3.0,
+    "meter_facts": 3.02,
     "budget": 3.0,
     "curve": 3.02,
     "making": 3.07,

@@ -47,7 +47,7 @@ class IdleSplit:
         self._power_w = {
             name: watts for name in COMPONENTS if (watts := getattr(power, name)) is not None
         }
-        if self._reserved:  # memory goes by bytes, and boards are reserved whole
+        if self._reserved:  # memory goes by bytes, and boards by contexts
             self._power_w = {k: w for k, w in self._power_w.items() if k in ("cpu", "other")}
         self._owed_j = dict.fromkeys(self._power_w, 0.0)
 

@@ -10,6 +10,8 @@ from carbontrack.clock import process_cpu_s
 _TREE_PERIOD_S = 0.05
 """Children are looked at this often at most; what they use in between is carried, not lost."""
 
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+
 
 class ProcessTree:
     """The CPU seconds of this process, of its living descendants and of those that have ended.
@@ -97,6 +99,16 @@ def has_children() -> bool:
     except OSError:
         return True
     return True
+
+
+def in_first_namespace(procfs: Path) -> bool:
+    """Whether processes have the same numbers here as on the host: no container is in between.
+
+    The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h).
+    """
+    if os.name == "nt":
+        return True
+    return str((procfs / "self" / "ns" / "pid").readlink()) == _FIRST_PID_NAMESPACE
 
 
 def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:

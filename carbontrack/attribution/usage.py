@@ -18,7 +18,7 @@ from carbontrack.attribution.memory import (
     proportional_part,
 )
 from carbontrack.attribution.policy import Usage
-from carbontrack.attribution.process_tree import ProcessTree
+from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.clock import Clock
 
@@ -47,6 +47,20 @@ class UsageReader:
         child = UsageReader(self._procfs, self._sysfs)
         child.within_limit = self.within_limit
         return child
+
+    def pids_as_the_driver_counts(self) -> frozenset[int] | None:
+        """Our process and its living descendants, by the numbers that a GPU's driver knows.
+
+        None where that cannot be said: drivers number processes as the host does, and whoever sits
+        in a container has other numbers (pid_namespaces(7)). Then a number that fits may be another
+        process's.
+        """
+        try:
+            if not in_first_namespace(self._procfs):
+                return None
+            return frozenset((os.getpid(), *self._tree.pids()))
+        except OSError:
+            return None
 
     def reservation(self) -> Reservation:
         """What is reserved for this process now."""

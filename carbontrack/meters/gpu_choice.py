@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from carbontrack.errors import ConfigError
+from carbontrack.meters.nvml_slices import Slice
 
 _NONE = frozenset({"", "-1", "none", "void", "nodevfiles"})
 """What hides every GPU; `none`, `void` and the like come from container runtimes."""
@@ -14,12 +15,12 @@ _NONE = frozenset({"", "-1", "none", "void", "nodevfiles"})
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as the driver lists it: position, UUID ("GPU-…"), name, UUIDs of its MIG slices."""
+    """A GPU as the driver lists it: position, UUID ("GPU-…"), name, its MIG slices."""
 
     index: int
     uuid: str
     name: str = ""
-    slices: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,21 @@ def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
     return tuple(chosen)
 
 
+def chosen_slices(entries: Sequence[str], gpu: Gpu) -> tuple[Slice, ...]:
+    """The board's slices that a list of GPUs names; all of them where it names none of them."""
+    wanted = [entry.strip().lower() for entry in entries]
+    named = [
+        part
+        for part in gpu.slices
+        if any(len(e) > len("mig-") and part.uuid.lower().startswith(e) for e in wanted)
+    ]
+    return tuple(named) or gpu.slices
+
+
+def _uuids(gpu: Gpu) -> tuple[str, ...]:
+    return tuple(part.uuid for part in gpu.slices)
+
+
 def _named(entry: str, gpus: Sequence[Gpu]) -> Gpu | None:
     if entry.isdigit():
         return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
@@ -87,6 +103,6 @@ def _named(entry: str, gpus: Sequence[Gpu]) -> Gpu | None:
     fits = [
         gpu
         for gpu in gpus
-        if any(uuid.lower().startswith(wanted) for uuid in (gpu.uuid, *gpu.slices))
+        if any(uuid.lower().startswith(wanted) for uuid in (gpu.uuid, *_uuids(gpu)))
     ]
     return fits[0] if len(fits) == 1 else None

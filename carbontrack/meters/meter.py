@@ -6,7 +6,7 @@ is integrated, a model is evaluated from other counts. A span is then a subtract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -100,6 +100,41 @@ class Watchful(Protocol):
     @property
     def nominal_w(self) -> float | None:
         """A power to assume when none was seen yet."""
+        ...
+
+
+class BoardUse(NamedTuple):
+    """Who uses a board, or a slice of one that stands for itself.
+
+    Attributes:
+        part: of the board's energy, 0 to 1; 1 for the board itself.
+        holders: the processes that hold a context on it; None where the driver does not tell.
+        busy: how busy each has kept it since the last look, in any unit; None where not told.
+    """
+
+    part: float
+    holders: frozenset[int] | None
+    busy: Mapping[int, float] | None = None
+
+
+class Shared(Protocol):
+    """What a meter tells in addition when several processes can use what it measures.
+
+    Attributes:
+        part: of the energy that this process may use at most, 0 to 1: less than 1 for slices.
+    """
+
+    @property
+    def part(self) -> float:
+        """The most that can be ours, 0 to 1."""
+        ...
+
+    def look(self) -> Sequence[BoardUse]:
+        """Who uses it now; may wait for a driver, so the sampler asks with no lock held.
+
+        Raises:
+            MeterReadError, MeterGone: nothing is known; what was known last holds on.
+        """
         ...
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from carbontrack.errors import MeterError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
 from carbontrack.meters.courier import Courier
-from carbontrack.meters.gpu_choice import Gpu, asked_gpus, visible_gpus
-from carbontrack.meters.meter import Meter, Refusal
+from carbontrack.meters.gpu_choice import Gpu, asked_gpus, chosen_slices, visible_gpus
+from carbontrack.meters.meter import BoardUse, Meter, Refusal
 from carbontrack.meters.nvml_driver import START_TIMEOUT_S, Device, Driver, NotSupported
+from carbontrack.meters.nvml_users import Users
 from carbontrack.records import Basis, Component
 
 RESOLUTION_S = 0.1
@@ -36,9 +37,36 @@ CHECKS_NEEDED = 24
 """Fewer samples of the power, each of 25 ms or more, say too little about two minutes."""
 _POWER_INSTANT = 186
 """NVML_FI_DEV_POWER_INSTANT; nvmlDeviceGetPowerUsage is a mean over 1 s on most new boards."""
+_SCOPE_GPU = 0
+"""NVML_POWER_SCOPE_GPU. Scope 1, the module, holds a superchip's processor and memory as well."""
+_VIRTUAL = 2
+"""NVML_GPU_VIRTUALIZATION_MODE_VGPU: what a guest sees of a board that a host has divided."""
 
 
-class GpuEnergy:
+class _Board:
+    """What both kinds of meter have in common: the board, and who uses it."""
+
+    component: Component = "gpu"
+    basis: Basis = "measured"
+    resolution_s = RESOLUTION_S
+
+    def __init__(self, device: Device, users: Users | None) -> None:
+        self.id = f"nvml:{device.uuid}"
+        self._device = device
+        self._users = users or Users([(device, 1.0)])
+        self.part = self._users.part
+        self._read_at_s = float("-inf")
+
+    def look(self) -> tuple[BoardUse, ...]:
+        """Who uses the board, or the slices of it that are ours."""
+        return self._users.look()
+
+    def close(self) -> None:
+        """Let go of the driver."""
+        self._device.close()
+
+
+class GpuEnergy(_Board):
     """The energy counter of one board, in millijoules since the driver was loaded.
 
     A smaller value is a reloaded driver, never a wrap: 64 bits of millijoules last for ever. The
@@ -46,17 +74,12 @@ class GpuEnergy:
     interval becomes as wide as their disagreement.
     """
 
-    component: Component = "gpu"
-    basis: Basis = "measured"
-    resolution_s = RESOLUTION_S
     max_period_s: float | None = None
 
-    def __init__(self, driver: Driver, uuid: str) -> None:
-        self.id = f"nvml:{uuid}"
-        self._device = Device(driver, uuid, energy_j)
+    def __init__(self, driver: Driver, uuid: str, users: Users | None = None) -> None:
+        super().__init__(Device(driver, uuid, energy_j), users)
         energy_j(self._device)
         self._counter = Counter(None, self._device.cap_w(), refresh_s=2 * RESOLUTION_S)
-        self._read_at_s = float("-inf")
         self._nominal_w: float | None = None
         self._power = Gauge(self._device.cap_w())
         self._checks = 0
@@ -112,26 +135,17 @@ class GpuEnergy:
             self._counted_before_j = self._counter.total_j
             self._checks = 1
 
-    def close(self) -> None:
-        """Let go of the driver."""
-        self._device.close()
 
-
-class GpuPower:
+class GpuPower(_Board):
     """The power of one board without an energy counter, integrated."""
 
-    component: Component = "gpu"
-    basis: Basis = "measured"
-    resolution_s = RESOLUTION_S
     relative_uncertainty = POWER_UNCERTAINTY
     max_period_s = POWER_PERIOD_S
 
-    def __init__(self, driver: Driver, uuid: str) -> None:
-        self.id = f"nvml:{uuid}"
-        self._device = Device(driver, uuid, power_w)
+    def __init__(self, driver: Driver, uuid: str, users: Users | None = None) -> None:
+        super().__init__(Device(driver, uuid, power_w), users)
         self.nominal_w: float | None = power_w(self._device)
         self._gauge = Gauge(self._device.cap_w())
-        self._read_at_s = float("-inf")
         driver.add(self._device)
 
     @property
@@ -147,10 +161,6 @@ class GpuPower:
         self._read_at_s = now_s
         return total_j
 
-    def close(self) -> None:
-        """Let go of the driver."""
-        self._device.close()
-
 
 def energy_j(device: Device) -> float:
     """The board's energy counter."""
@@ -160,7 +170,7 @@ def energy_j(device: Device) -> float:
 def power_w(device: Device) -> float:
     """The board's power now: the instant field where there is one, else what the driver gives."""
     try:
-        return device.field(_POWER_INSTANT) * 1e-3
+        return device.field(_POWER_INSTANT, _SCOPE_GPU) * 1e-3
     except NotSupported:
         return float(device.call("nvmlDeviceGetPowerUsage")) * 1e-3
 
@@ -198,21 +208,44 @@ def _open(
         chosen = choice.gpus
         if choice.problem:
             refused.append(Refusal("nvml", choice.problem))
-    opened = [_meter(driver, gpu) for gpu in chosen]
+    entries = gpu_ids if gpu_ids is not None else (visible or "").split(",")
+    opened = [_meter(driver, gpu, _users(driver, gpu, entries)) for gpu in chosen]
     refused += [meter for meter in opened if isinstance(meter, Refusal)]
     refused += [Refusal(f"nvml:{g.uuid}", "it is not ours") for g in gpus if g not in chosen]
     meters = tuple(meter for meter in opened if not isinstance(meter, Refusal))
     return meters, tuple(gpu.name for gpu in chosen), tuple(refused)
 
 
-def _meter(driver: Driver, gpu: Gpu) -> Meter | Refusal:
+def _users(driver: Driver, gpu: Gpu, entries: Sequence[str]) -> Users | None:
+    """Of a board that is cut into slices: those that are ours; None for a whole board."""
+    slices = chosen_slices(entries, gpu)
+    return Users([(Device(driver, s.uuid, power_w), s.part) for s in slices]) if slices else None
+
+
+def _meter(driver: Driver, gpu: Gpu, users: Users | None) -> Meter | Refusal:
     """The energy counter where there is one, else the power; every board fails for itself."""
     try:
+        if _is_virtual(driver, gpu):
+            return Refusal(f"nvml:{gpu.uuid}", _VIRTUAL_REASON, _VIRTUAL_CURE)
         try:
-            return GpuEnergy(driver, gpu.uuid)
+            return GpuEnergy(driver, gpu.uuid, users)
         except NotSupported:
-            return GpuPower(driver, gpu.uuid)
+            return GpuPower(driver, gpu.uuid, users)
     except NotSupported:
         return Refusal(f"nvml:{gpu.uuid}", "it has neither an energy counter nor a power sensor")
     except MeterError as error:
         return Refusal(f"nvml:{gpu.uuid}", str(error))
+
+
+_VIRTUAL_REASON = (
+    "it is a virtual GPU (vGPU): what a guest is shown is no energy of its own part of the board"
+)
+_VIRTUAL_CURE = "carbontrack doctor  # on the host, which sees the board"
+
+
+def _is_virtual(driver: Driver, gpu: Gpu) -> bool:
+    try:
+        mode = Device(driver, gpu.uuid, power_w).call("nvmlDeviceGetVirtualizationMode")
+    except MeterError:
+        return False  # an older driver does not know
+    return bool(mode == _VIRTUAL)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.courier import Courier
 from carbontrack.meters.gpu_choice import Gpu
 from carbontrack.meters.meter import Refusal
+from carbontrack.meters.nvml_slices import slices_of
+
+T = TypeVar("T")
 
 # nvml.h, enum nvmlReturn_enum
 _UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 1, 3, 4, 6
 _DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 13, 15, 18
 _DRIVER_IS_AWAY = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
+_NOTHING = frozenset({0, _NOT_FOUND})
+"""nvidia-ml-py raises a success, too, when a list is empty."""
 _NEVER = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NO_PERMISSION})
 
 START_TIMEOUT_S = 5.0
@@ -32,6 +37,10 @@ class NotSupported(MeterGone):
     """The board or its driver will never answer this call."""
 
 
+class Nothing(MeterReadError):  # noqa: N818 - states a condition
+    """The driver has nothing to tell just now."""
+
+
 class Driver:
     """NVML; initialised again after a reload of the driver, after pauses that grow to a minute."""
 
@@ -46,6 +55,7 @@ class Driver:
         self._devices: list[Device] = []
         self._answers: dict[Device, float | MeterError] = {}
         self._answered_at_s = float("-inf")
+        self._closed = False
         self._init()
 
     @classmethod
@@ -82,7 +92,7 @@ class Driver:
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
                 uuid = nvml.nvmlDeviceGetUUID(handle)
-                found.append(Gpu(index, uuid, self._name(handle), self._slices(handle)))
+                found.append(Gpu(index, uuid, self._name(handle), slices_of(nvml, handle)))
             except nvml.NVMLError as error:
                 refused.append(Refusal(f"nvml:{index}", f"it does not answer: {error}"))
         return found, refused
@@ -101,19 +111,28 @@ class Driver:
             raise answer
         return answer
 
-    def ask(self, work: Callable[[], float]) -> float:
-        """Do something with the driver that may take long, or for ever."""
+    def ask(self, work: Callable[[], T]) -> T:
+        """Do something with the driver that may take long, or for ever.
+
+        Raises:
+            MeterReadError: it did not answer in time, or an earlier call still hangs.
+            MeterGone: nothing is read of this driver any more.
+        """
+        if self._closed:
+            raise MeterGone("the driver is not used any more")
         return self._courier.ask(work, READ_TIMEOUT_S)
 
     def add(self, device: Device) -> None:
         """Read this device together with the others from now on."""
         self._devices.append(device)
+        self._closed = False
 
     def remove(self, device: Device) -> None:
         """Read it no more; without devices the courier goes home."""
         if device in self._devices:
             self._devices.remove(device)
             if not self._devices:
+                self._closed = True
                 self._courier.close()
 
     def _read_all(self, now_s: float) -> dict[Device, float | MeterError]:
@@ -151,19 +170,6 @@ class Driver:
         except self.nvml.NVMLError:
             return "NVIDIA GPU"
 
-    def _slices(self, handle: Any) -> tuple[str, ...]:
-        """UUIDs of the board's MIG slices; none where it has none or cannot have any."""
-        nvml, uuids = self.nvml, []
-        try:
-            if nvml.nvmlDeviceGetMigMode(handle)[0] != 1:
-                return ()
-            for position in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-                part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)
-                uuids.append(str(nvml.nvmlDeviceGetUUID(part)))
-        except nvml.NVMLError:
-            pass  # positions without a slice answer "not found", and the filled ones come first
-        return tuple(uuids)
-
 
 class Device:
     """One board, by UUID; its handle is renewed when the driver was reloaded."""
@@ -190,7 +196,7 @@ class Device:
         except MeterError as error:
             return error
 
-    def ask(self, work: Callable[[Device], float]) -> float:
+    def ask(self, work: Callable[[Device], T]) -> T:
         """Something else about this device, within a bounded time."""
         return self._driver.ask(lambda: work(self))
 
@@ -202,11 +208,11 @@ class Device:
             return DEFAULT_CAP_W
         return float(highest_mw) * 1e-3 * _LIMIT_MARGIN or DEFAULT_CAP_W
 
-    def field(self, field_id: int) -> float:
-        """One of the driver's numbered fields, in its own unit."""
-        value = self.call("nvmlDeviceGetFieldValues", [field_id])[0]
+    def field(self, field_id: int, scope: int) -> float:
+        """One of the driver's numbered fields, in its own unit, of this part of a superchip."""
+        value = self.call("nvmlDeviceGetFieldValues", [(field_id, scope)])[0]
         if value.nvmlReturn != 0:
-            self._refused.add(f"nvmlDeviceGetFieldValues{[field_id]}")
+            self._refused.add(f"nvmlDeviceGetFieldValues{[(field_id, scope)]}")
             raise NotSupported(f"field {field_id} is not supported")
         return float(getattr(value.value, _UNSIGNED_KINDS.get(value.valueType, "uiVal")))
 
@@ -229,9 +235,16 @@ class Device:
             if self._handle is None or self._handle_load != driver.loads:
                 self._handle = driver.nvml.nvmlDeviceGetHandleByUUID(self.uuid)
                 self._handle_load = driver.loads
-            return getattr(driver.nvml, function)(self._handle, *arguments)
+            ask = getattr(driver.nvml, function, None)
+            if ask is None:  # an older nvidia-ml-py
+                self._refused.add(key)
+                raise NotSupported(f"nvidia-ml-py knows no {function}")
+            return ask(self._handle, *arguments)
         except driver.nvml.NVMLError as error:
             raise self._sorted(error, key) from error
+        except getattr(driver.nvml, "NVMLLibraryMismatchError", ()) as error:
+            self._refused.add(key)  # nvidia-ml-py is newer than the driver
+            raise NotSupported(f"{function}: {error}") from error
 
     def _sorted(self, error: Any, key: str) -> MeterError:
         code = error.value
@@ -240,6 +253,8 @@ class Device:
         if code in _NEVER:
             self._refused.add(key)
             return NotSupported(f"{key}: {error}")
+        if code in _NOTHING:
+            return Nothing(f"nvml:{self.uuid}: {error}")
         if code in _DRIVER_IS_AWAY:
             self._driver.went_away()
         return MeterReadError(f"nvml:{self.uuid}: {error}")

@@ -256,3 +256,185 @@ os._exit(0)
     assert len(reason) == 1
     assert "did not answer" in reason[0]
     assert seconds < 7.0, "the driver would have taken seven for each of its calls"
+
+
+def test_a_slice_is_a_part_of_its_board(run):
+    """The board is read; three of its seven compute slices are ours at most."""
+    facts = run("""
+gpus[1].mig = "MIG-5c1a-99"; gpus[1].pid = 4711; show()
+def tell(ids, visible):
+    meters = nvml_meters(ids, visible)[0]
+    return [[m.id, m.part, [list(u.holders) for u in m.look()]] for m in meters]
+print(json.dumps([tell(None, "MIG-5c1a-99"), tell(["MIG-5c1a"], None), tell(None, "1")]))
+""")
+    assert facts == [[[f"nvml:{UUIDS[1]}", pytest.approx(3 / 7), [[4711]]]]] * 3
+
+
+def test_a_virtual_gpu_is_refused_with_its_reason(run):
+    """What a guest is shown of a divided board is nobody's measurement."""
+    facts = run("""
+show(virtual=2)
+meters, _, refused = nvml_meters(None, None)
+show(virtual=1)  # passed through whole
+print(json.dumps([len(meters), [r.reason for r in refused], len(nvml_meters(None, None)[0])]))
+""")
+    assert facts[0] == 0
+    assert all("vGPU" in reason for reason in facts[1])
+    assert facts[2] == 2
+
+
+def test_the_power_of_a_gpu_is_read_and_not_that_of_its_module(run):
+    """On a superchip the module's field holds processor and memory as well: here three times."""
+    facts = run("""
+gpus[0].energy_mj = -1; gpus[0].instant_mw = 200_000; show()
+meter = nvml_meters(None, "0")[0][0]
+for tenth in range(11): joules = meter.read_joules(tenth / 10)
+print(json.dumps(joules))
+""")
+    assert facts == pytest.approx(200.0, rel=0.01)
+
+
+def test_who_holds_a_context_is_told_and_how_busy_each_was(run):
+    """Nobody, one, two with percents; and two where the driver knows of no percents."""
+    facts = run("""
+gpus[0].pid = 11; gpus[0].utilisation = 60; show()
+meters = nvml_meters(None, None)[0]
+def uses(): return [[sorted(u.holders), u.busy] for m in meters for u in m.look()]
+seen = [uses()]
+show(processes=[(0, 22, 20)]); seen.append(uses())
+show(processes=[(0, 22, -1)]); seen.append(uses())
+print(json.dumps(seen))
+""")
+    assert facts[0] == [[[11], None], [[], None]]
+    assert facts[1][0] == [[11, 22], {"11": 60.0, "22": 20.0}]
+    assert facts[2][0] == [[11, 22], None]
+
+
+def test_a_driver_that_does_not_tell_its_processes_says_so(run):
+    """No permission is no empty list: unknown, and the energy goes on."""
+    facts = run("""
+show(fail={"nvmlDeviceGetComputeRunningProcesses": 4})
+meter = nvml_meters(None, "0")[0][0]
+print(json.dumps([meter.look()[0].holders, read(meter, 0.0)]))
+""")
+    assert facts == [None, 0.0]
+
+
+START = "nvmlDeviceGet"
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 6, 9, 10, 13, 15, 17, 18, 21, 23, 27, 999])
+@pytest.mark.parametrize(
+    "function",
+    [
+        "TotalEnergyConsumption",
+        "PowerUsage",
+        "PowerManagementLimitConstraints",
+        "FieldValues",
+        "MigMode",
+        "Name",
+        "UUID",
+        "VirtualizationMode",
+        "ComputeRunningProcesses",
+        "ProcessUtilization",
+    ],
+)
+def test_any_error_of_any_call_reaches_nobody(still_library, function, code):
+    """At the start a reason, later a missed read at most; after it the count is right."""
+    kinds, last_j = still_library(function, code)
+    is_counter = function == "TotalEnergyConsumption"
+    assert kinds[1] == (BY_CODE.get(code, "MeterReadError") if is_counter else "number")
+    if is_counter and BY_CODE.get(code) == "NotSupported":
+        assert kinds[-2] == "NotSupported"
+    else:
+        assert last_j == pytest.approx(900.0)
+
+
+BY_CODE = {3: "NotSupported", 4: "NotSupported", 6: "Nothing", 13: "NotSupported", 15: "MeterGone"}
+"""What an error means; every other is a missed read."""
+
+
+@pytest.fixture(scope="module")
+def still_library(library, tmp_path_factory):
+    """What one error of one call does: all of them in one process, since starting one is slow."""
+    state = State(tmp_path_factory.mktemp("errors") / "gpus.txt")
+    state.show(FakeGpu(uuid=UUIDS[0]))
+    facts = run_script(library, OPEN + EVERY_ERROR, state)
+    return lambda function, code: facts[f"{START}{function} {code}"]
+
+
+EVERY_ERROR = """
+def tell(work):
+    try: work()
+    except MeterError as error: return type(error).__name__
+    return "number"
+FUNCTIONS = ["TotalEnergyConsumption", "PowerUsage", "PowerManagementLimitConstraints",
+             "FieldValues", "MigMode", "Name", "UUID", "VirtualizationMode",
+             "ComputeRunningProcesses", "ProcessUtilization"]
+CODES = [1, 2, 3, 4, 6, 9, 10, 13, 15, 17, 18, 21, 23, 27, 999]
+def one(function, code):
+    gpus[:] = [FakeGpu(uuid=UUIDS[0], pid=11)]
+    show(fail={function: code})
+    at_start, _, refused = nvml_meters(None, None)
+    assert at_start or refused, "neither a meter nor a reason"
+    for meter in at_start: meter.close()
+    show()
+    meter = nvml_meters(None, None)[0][0]
+    kinds = [tell(lambda: meter.read_joules(0.0))]
+    gpus[0].energy_mj += 300_000; show(fail={function: code}, processes=[(0, 22, 5)])
+    kinds += [tell(lambda: meter.read_joules(1.0)), tell(meter.look), tell(lambda: meter.nominal_w)]
+    gpus[0].energy_mj += 600_000; show()
+    kinds += [tell(lambda: meter.read_joules(40.0)), tell(meter.look)]
+    last_j = meter.read_joules(80.0) if kinds[-2] == "number" else None
+    meter.close()
+    return [kinds, last_j]
+names = [f"nvmlDeviceGet{function}" for function in FUNCTIONS]
+print(json.dumps({f"{name} {code}": one(name, code) for name in names for code in CODES}))
+"""
+
+
+def test_a_record_bills_the_part_that_this_process_holds(run, tmp_path):
+    """From the driver to the record: one board alone, one shared, one that is only others'."""
+    (tmp_path / "proc" / "self" / "ns").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "ns" / "pid").symlink_to("pid:[4026531836]")
+    facts = run(f"""
+from pathlib import Path
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.sampler import Sampler
+from carbontrack.testing import FakeClock
+from carbontrack.tracker import Tracker
+gpus.append(FakeGpu(uuid=UUIDS[2]))
+gpus[0].pid = gpus[1].pid = os.getpid(); gpus[1].utilisation = 75; gpus[2].pid = 22
+def pass_a_second():
+    for gpu in gpus: gpu.energy_mj += 100_000
+    show(processes=[(1, 22, 25)]); clock.advance(1.0); sampler.tick()
+show(processes=[(1, 22, 25)])
+clock, usage = FakeClock(), UsageReader(Path({str(tmp_path / "proc")!r}))
+sampler = Sampler(nvml_meters(None, None)[0], interval_s=3600.0, clock=clock, usage=usage)
+tracker = Tracker(meters=sampler, attribution="process", clock=clock, interval_s=3600.0)
+with tracker.span("a") as span:
+    for _ in range(4): pass_a_second()
+record = span.record
+tracker.close(); sampler.close()
+print(json.dumps([record.gpu_kwh * 3.6e6, record.machine_kwh * 3.6e6, record.faults]))
+""")
+    assert facts == [pytest.approx(400.0 + 300.0), pytest.approx(1200.0), None]
+
+
+def test_a_look_at_a_hung_driver_is_bounded(run):
+    """Who uses a board is asked with the same bounded wait as its energy."""
+    seen, seconds = run("""
+from carbontrack.clock import SystemClock
+show()
+meter = nvml_meters(None, "0")[0][0]
+show(hang=3)
+begun = SystemClock.monotonic_s()
+def look():
+    try: meter.look()
+    except MeterError as error: return type(error).__name__
+seen = [look() for _ in range(20)]
+print(json.dumps([seen, SystemClock.monotonic_s() - begun]), flush=True)
+os._exit(0)
+""")
+    assert seen == ["MeterReadError"] * 20
+    assert seconds < 3.0, "one bounded wait, not twenty"

@@ -4,7 +4,10 @@
  *     uuid name energy_mj power_mw limit_mw instant_mw error utilisation context_pid mig_uuid
  * with underscores for blanks in the name, "-" for no MIG slice, and -1 where a number is not
  * supported. `error` is an NVML code that every call about this GPU returns, 0 for none. A line "init 9" lets
- * nvmlInit fail with that code, and a line "hang 5" makes each call about a GPU take five seconds.
+ * nvmlInit fail with that code, a line "hang 5" makes each call about a GPU take five seconds, a line
+ * "fail nvmlDeviceGetPowerUsage 4" makes one function fail, a line "process 0 4711 60" puts one more
+ * process on the first GPU with its percent of the multiprocessors (-1: no call tells percents), and a
+ * line "virtual 2" is the virtualisation mode of all. The module's power is three times a GPU's.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +16,7 @@
 
 #define API __attribute__((visibility("default")))
 #define MAX 16
-#define CHECK(g) if (!(g)) return 2; if ((g)->error) return (g)->error
+#define CHECK(g) if (!(g)) return 2; if ((g)->error) return (g)->error; if (failing(__func__)) return failing(__func__)
 enum { OK = 0, UNINITIALIZED = 1, NOT_SUPPORTED = 3, NOT_FOUND = 6 };
 
 typedef struct {
@@ -26,16 +29,27 @@ typedef struct { unsigned pid; unsigned long long memory; unsigned gpu_slice, co
 typedef struct { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; } Sample;
 
 static Gpu gpus[MAX];
-static int count, hang, init_code, is_up;
+static int count, hang, init_code, is_up, virtual_mode, failures, others;
+static struct { char name[96]; int code; } failure[MAX];
+static struct { int gpu, pid, percent; } other[MAX];
+
+static int failing(const char *name) {
+    for (int i = 0; i < failures; i++)
+        if (!strncmp(name, failure[i].name, strlen(failure[i].name))) return failure[i].code;
+    return OK;
+}
 
 static void load(void) {
     char line[512];
     FILE *file = fopen(getenv("FAKE_NVML_STATE") ? getenv("FAKE_NVML_STATE") : "", "r");
     if (!file) return;
-    count = hang = init_code = 0;
+    count = hang = init_code = virtual_mode = failures = others = 0;
     while (fgets(line, sizeof line, file) && count < MAX) {
         Gpu *g = &gpus[count];
         if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %d", &hang) == 1) continue;
+        if (sscanf(line, "virtual %d", &virtual_mode) == 1) continue;
+        if (sscanf(line, "fail %95s %d", failure[failures].name, &failure[failures].code) == 2) { failures++; continue; }
+        if (sscanf(line, "process %d %d %d", &other[others].gpu, &other[others].pid, &other[others].percent) == 3) { others++; continue; }
         if (sscanf(line, "%95s %95s %lld %lld %lld %lld %d %d %d %95s", g->uuid, g->name, &g->energy_mj,
                    &g->power_mw, &g->limit_mw, &g->instant_mw, &g->error, &g->utilisation, &g->pid, g->mig) < 10)
             continue;
@@ -95,7 +109,7 @@ API int nvmlDeviceGetFieldValues(void *h, int n, Field *fields) {
     for (int i = 0; i < n; i++) {
         fields[i].kind = 1;
         fields[i].rc = fields[i].field == 186 && g->instant_mw >= 0 ? OK : NOT_SUPPORTED;
-        fields[i].value = (unsigned long long)g->instant_mw;
+        fields[i].value = (unsigned long long)g->instant_mw * (fields[i].scope == 1 ? 3 : 1);
     }
     return OK;
 }
@@ -106,15 +120,39 @@ API int nvmlDeviceGetMaxMigDeviceCount(void *h, unsigned *n) { Gpu *g = at(h); C
 API int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned index, void **part) {
     Gpu *g = at(h); CHECK(g); *part = (void *)((long)h + 100); return index == 0 && g->mig[0] != '-' ? OK : NOT_FOUND;
 }
+API int nvmlDeviceGetAttributes_v2(void *h, unsigned *a) {
+    Gpu *g = at(h); CHECK(g); if ((long)h <= 100) return NOT_SUPPORTED;
+    memset(a, 0, 8 * sizeof *a); a[6] = 4; a[7] = 3;
+    return OK;
+}
+API int nvmlDeviceGetVirtualizationMode(void *h, unsigned *mode) { Gpu *g = at(h); CHECK(g); *mode = (unsigned)virtual_mode; return OK; }
+
+static int tell(Gpu *g, int place, int *pid, int *percent) {
+    if (g->pid > 0 && place-- == 0) { *pid = g->pid; *percent = g->utilisation; return 1; }
+    for (int i = 0; i < others; i++)
+        if (&gpus[other[i].gpu] == g && place-- == 0) { *pid = other[i].pid; *percent = other[i].percent; return 1; }
+    return 0;
+}
+static unsigned holders(Gpu *g) { int a, b; unsigned n = 0; while (tell(g, (int)n, &a, &b)) n++; return n; }
+
 API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, Process *processes) {
     Gpu *g = at(h); CHECK(g);
-    unsigned room = *n; *n = g->pid > 0; if (room < *n) return 7;
-    if (*n) processes[0] = (Process){(unsigned)g->pid, 1 << 20, 0, 0};
+    int percent, pid = 0;
+    unsigned room = *n; *n = holders(g); if (room < *n) return 7;
+    for (int i = 0; tell(g, i, &pid, &percent); i++) processes[i] = (Process){(unsigned)pid, 1 << 20, 0, 0};
     return OK;
+}
+API int nvmlDeviceGetGraphicsRunningProcesses_v3(void *h, unsigned *n, Process *processes) {
+    Gpu *g = at(h); CHECK(g); (void)processes; *n = 0; return OK;
 }
 API int nvmlDeviceGetProcessUtilization(void *h, Sample *samples, unsigned *n, unsigned long long since) {
     Gpu *g = at(h); CHECK(g); (void)since;
-    unsigned room = *n; *n = g->pid > 0; if (room < *n || !samples) return *n ? 7 : NOT_FOUND;
-    if (*n) samples[0] = (Sample){(unsigned)g->pid, 1, (unsigned)g->utilisation, 0, 0, 0};
+    int percent = 0, pid = 0;
+    unsigned room = *n; *n = holders(g);
+    if (!*n) return NOT_FOUND;
+    for (int i = 0; tell(g, i, &pid, &percent); i++) if (percent < 0) return NOT_SUPPORTED;
+    if (room < *n || !samples) return 7;
+    for (int i = 0; tell(g, i, &pid, &percent); i++)
+        samples[i] = (Sample){(unsigned)pid, 1, (unsigned)percent, 0, 0, 0};
     return OK;
 }

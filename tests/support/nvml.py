@@ -42,10 +42,13 @@ class State:
     def __init__(self, path):
         self.path = Path(path)
 
-    def show(self, *gpus, init=0, hang=0):
+    def show(self, *gpus, init=0, hang=0, virtual=0, fail=None, processes=()):
         lines = [gpu.line() for gpu in gpus]
         lines += [f"init {init}"] if init else []
         lines += [f"hang {hang}"] if hang else []
+        lines += [f"virtual {virtual}"] if virtual else []
+        lines += [f"fail {function} {code}" for function, code in (fail or {}).items()]
+        lines += [f"process {gpu} {pid} {percent}" for gpu, pid, percent in processes]
         draft = self.path.with_suffix(".draft")
         draft.write_text("\n".join(lines) + "\n")
         draft.replace(self.path)

@@ -8,6 +8,7 @@ import pytest
 from carbontrack.errors import ConfigError
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.meters.gpu_choice import Gpu, asked_gpus, visible_gpus
+from carbontrack.meters.nvml_slices import Slice
 from carbontrack.testing import Zone, build_powercap
 
 NO_LIBRARY = "libnvidia-ml-that-is-not-there.so"
@@ -94,7 +95,11 @@ def test_detection_without_a_gpu_imports_no_heavy_library():
 
 GPUS = (
     Gpu(0, "GPU-4e817856-1fb8-192a-7ab7-0e0e4476d301"),
-    Gpu(1, "GPU-9b2c1d04-77aa-4c1e-8a52-5f3e6d0c9b11", slices=("MIG-aa11-00", "MIG-bb22-00")),
+    Gpu(
+        1,
+        "GPU-9b2c1d04-77aa-4c1e-8a52-5f3e6d0c9b11",
+        slices=(Slice("MIG-aa11-00", 3 / 7), Slice("MIG-bb22-00", 2 / 7)),
+    ),
     Gpu(2, "GPU-9b2f0001-77aa-4c1e-8a52-5f3e6d0c9b12"),
 )
 
