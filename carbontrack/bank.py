@@ -31,6 +31,7 @@ class Slot:
     __slots__ = (
         "_faults",
         "_later", "covered", "failed_ticks", "gone", "meter", "silent_since_s", "stands_in",
+        "told_gone",
     )  # fmt: skip
 
     def __init__(self, meter: Meter, later: Later, *, stands_in: bool = False) -> None:
@@ -39,6 +40,7 @@ class Slot:
         self.stands_in = stands_in
         self.gone = False
         """It will not be read again."""
+        self.told_gone = False
         self.covered = False
         """Another meter has counted in its place since its last answer."""
         self.failed_ticks = 0
@@ -150,6 +152,9 @@ class Bank:
         dropped, unsure, silent = set[int](), set[int](), 0
         for place, slot in enumerate(self.slots):
             _sort(place, slot.new_faults(), dropped, unsure, faults)
+            if slot.gone and not slot.told_gone:
+                slot.told_gone = True
+                _note({"gone": 1}, faults)
             if joules[place] is not None:
                 slot.silent_since_s, slot.failed_ticks = None, 0
                 if slot.covered:
@@ -199,7 +204,8 @@ class Bank:
     def _retire(self, component: Component) -> None:
         substitute = self._standing.pop(component, None)
         if substitute is not None:
-            substitute.gone, substitute.silent_since_s = True, None
+            substitute.gone = substitute.told_gone = True
+            substitute.silent_since_s = None
             self._spare[component] = lambda: substitute.meter
             self.later.note(logging.WARNING, f"{component} is measured again")
 

@@ -26,6 +26,8 @@ class StillDriver:
         self.power_mw = 80_000
         self.failures = 0
         self.failure_code = 999
+        self.lost = set()
+        """Handles of boards that have fallen off the bus."""
 
     def use(self, joules, _seconds):
         for uuid in self.uuids:
@@ -61,17 +63,19 @@ class StillDriver:
     def nvmlDeviceGetTotalEnergyConsumption(self, handle):
         if not self.has_energy:
             raise NVMLError(3)
-        self._maybe_fail()
+        self._maybe_fail(handle)
         return self.energy_mj[handle]
 
     def nvmlDeviceGetPowerUsage(self, handle):
-        self._maybe_fail()
+        self._maybe_fail(handle)
         return self.power_mw
 
     def nvmlDeviceGetFieldValues(self, handle, field_ids):
         return [SimpleNamespace(nvmlReturn=3)]
 
-    def _maybe_fail(self):
+    def _maybe_fail(self, handle):
+        if handle in self.lost:
+            raise NVMLError(15)
         if self.failures:
             self.failures -= 1
             raise NVMLError(self.failure_code)
