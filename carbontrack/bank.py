@@ -118,8 +118,14 @@ class Bank:
         joules = self._read_all(now_s)
         if not self._all_answer:
             return self._with_returns(now_s, joules)
-        if not self._watchful:
-            return Reading(now_s, joules), _NO_FAULTS
+        for _, _, meter in self._watchful:
+            if meter.fault_counts:
+                return self._with_faults(now_s, joules)
+        return Reading(now_s, joules), _NO_FAULTS
+
+    def _with_faults(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure = set[int](), set[int]()
         for place, slot, meter in self._watchful:

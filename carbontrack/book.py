@@ -117,10 +117,14 @@ class Book:
         """The grid's intensity at `when`; None where nothing is known."""
         return self._desk.now(when)
 
-    def refresh(self, clock: Clock) -> GridIntensity | None:
-        """The grid's intensity now, asked for anew where that takes time; no lock is held."""
+    def refresh(self, clock: Clock) -> None:
+        """Ask for the grid's intensity anew where that takes time; no lock is held."""
         self._desk.refresh(clock)
-        return self._desk.now(clock.now_utc())
+
+    def fresh_intensity(self, clock: Clock) -> GridIntensity | None:
+        """The grid's intensity now, asked for anew where that takes time; no lock is held."""
+        self.refresh(clock)
+        return self.intensity(clock.now_utc())
 
     def take(self, step: Step, when: datetime | None) -> None:
         """Take this book's part of one step of the machine's energy."""

@@ -44,11 +44,11 @@ class GridDesk:
 
     def refresh(self, clock: Clock) -> None:
         """Ask a source that is not prompt again; none of our locks is held."""
-        if self._source is None or self._prompt():
+        known = self._answer is not None
+        if (known and not self.changes) or self._source is None or self._prompt():
             return
         now_s = clock.monotonic_s()
-        known = self._answer is not None
-        if known and (not self.changes or now_s - self._asked_s < FRESH_S):
+        if known and now_s - self._asked_s < FRESH_S:
             return
         if self._thread is not None and self._thread.is_alive():  # never true after a fork
             if not self._told:

@@ -128,7 +128,7 @@ class Session:
 
     def intensity(self) -> GridIntensity | None:
         """The grid's intensity now."""
-        return self.book.refresh(self.sampler.clock)
+        return self.book.fresh_intensity(self.sampler.clock)
 
     def meters(self) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""

@@ -55,16 +55,13 @@ class RaplZone:
         self._open_file = open_file
         self._cap_w = cap_w
         self.counter = Counter(range_j, cap_w())
+        self.fault_counts: Mapping[str, int] = self.counter.fault_counts
+        """Resets and impossible steps that were dropped."""
         self._raw_uj = -1
         self._looked_at_s = float("-inf")
         self._descriptor: int | None = open_file(path)
         self._closed = False
         self.read_uj()
-
-    @property
-    def fault_counts(self) -> Mapping[str, int]:
-        """Resets and impossible steps that were dropped."""
-        return self.counter.fault_counts
 
     @property
     def max_period_s(self) -> float | None:
@@ -99,17 +96,23 @@ class RaplZone:
             # which is worth a look, but not at every one of many close reads
             self._looked_at_s = now_s
             raw_uj = self._look_again(raw_uj)
-        return self.count(raw_uj, now_s)
+        try:
+            return self.counter.advance(raw_uj * 1e-6, now_s)
+        except MeterReadError:
+            return self._count_within_new_limits(raw_uj, now_s)
 
     def count(self, raw_uj: int, now_s: float) -> float:
         """Take a reading of this zone into its count."""
-        counter = self.counter
         try:
-            return counter.advance(raw_uj * 1e-6, now_s)
+            return self.counter.advance(raw_uj * 1e-6, now_s)
         except MeterReadError:
-            # the limits may have been raised since the meter was opened
-            counter.cap_w = max(counter.cap_w, self._cap_w())
-            return counter.advance(raw_uj * 1e-6, now_s)
+            return self._count_within_new_limits(raw_uj, now_s)
+
+    def _count_within_new_limits(self, raw_uj: int, now_s: float) -> float:
+        # the limits may have been raised since the meter was opened
+        counter = self.counter
+        counter.cap_w = max(counter.cap_w, self._cap_w())
+        return counter.advance(raw_uj * 1e-6, now_s)
 
     def close(self) -> None:
         """Close the descriptor for good."""
