@@ -23,6 +23,10 @@ MOST_BINS: Final = 360
 one second, one of a day keeps three to six minutes to a bin."""
 
 
+TIMELINE_SCHEMA: Final = 1
+"""The version of the object that a timeline is written as."""
+
+
 class Edge(NamedTuple):
     """An instant, and what a span had used by then.
 
@@ -177,3 +181,20 @@ def _scaled(counted_j: Sequence[float], edges: Sequence[Edge], kwh: float) -> tu
     if length_s <= 0.0:
         return (*(0.0 for _ in counted_j[1:]), wanted_j)
     return tuple(wanted_j * (edge.at_s - edges[0].at_s) / length_s for edge in edges)
+
+
+def timeline_object(record: Any, timeline: Timeline) -> dict[str, object]:
+    """The line as a mapping; instants are rounded to the microsecond, energy is not rounded."""
+    return {
+        "schema": TIMELINE_SCHEMA,
+        "record_id": record.record_id,
+        "run_id": record.run_id,
+        "name": record.name,
+        "started_at": record.started_at,
+        "edges_s": [round(edge_s, 6) for edge_s in timeline.edges_s],
+        "energy_j": timeline.energy_j,
+        "observed_s": {
+            component: [round(seen_s, 6) for seen_s in seen]
+            for component, seen in timeline.observed_s.items()
+        },
+    }

@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,18 @@ class Journal:
         self._by_process: dict[int, _Own] = {}
         remember(self)
 
-    def checkpoint(self, record: Record, outputs: Sequence[str]) -> bool:
+    def checkpoint(
+        self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
+    ) -> bool:
         """Keep what an open run has used so far, in place of its last checkpoint.
 
-        `outputs` are where its record is meant to go: absolute paths and URLs. False if it could
-        not be kept.
+        `outputs` are where its record is meant to go: absolute paths and URLs; `timeline` is what
+        goes into the files of timelines beside them. False if it could not be kept.
         """
         key = (RUN, record.record_id)
         # The labels' own methods are called here, while no lock of ours is held.
-        line = entry_line(key, {"record": sparse(record), "outputs": list(outputs)})
+        entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
+        line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
     def finished(self, record_id: str) -> None:

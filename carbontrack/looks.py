@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.ledger import Mark
+from carbontrack.notices import Notices
 from carbontrack.records import Record
 
 if TYPE_CHECKING:
+    from carbontrack.circumstances import Timelines
     from carbontrack.curve import Curve, PowerRow, Timeline
     from carbontrack.session import Session
     from carbontrack.sums import Sums
@@ -52,8 +55,12 @@ class Looks:
 
     def whole_timeline(self) -> Timeline | None:
         """The timeline in one piece; None where none is kept."""
+        return self.so_far()[1]
+
+    def so_far(self) -> tuple[Record | None, Timeline | None]:
+        """The record of the time so far and the timeline that belongs to it."""
         if self.curve is None:
-            return None
+            return None, None
         from carbontrack.curve import timeline_of
 
         session = self._session
@@ -62,7 +69,9 @@ class Looks:
             if self._end is None:
                 self.draw(Mark(session.sampler.machine, session.book.account))
             edges = list(self.curve.edges)
-        return None if record is None else timeline_of(edges, session.meters(), record)
+        if record is None:
+            return None, None
+        return record, timeline_of(edges, session.meters(), record)
 
     def begin_curve(self) -> None:
         """Keep a timeline from the span's beginning on."""
@@ -89,3 +98,26 @@ class Looks:
         if record is None:
             return plain_html(repr(self))
         return record_html(record, state="still open" if self.is_open else None)
+
+
+def checkpoint_of(one: Any) -> tuple[Record | None, Mapping[str, object] | None]:
+    """The record so far of something open, and its timeline as an object where it keeps one."""
+    if getattr(one, "curve", None) is None:
+        return one.checkpoint(), None
+    if not one.is_open:
+        return None, None
+    from carbontrack.curve import timeline_object
+
+    record, timeline = one.so_far()
+    return record, None if timeline is None else timeline_object(record, timeline)
+
+
+def keep_timeline(span: Any, timelines: Timelines | None, notices: Notices) -> None:
+    """Write the timeline of a finished span; a failure is said and stops nothing."""
+    timeline = span.whole_timeline()
+    if timelines is None or timeline is None:
+        return
+    try:
+        timelines.write(span.record, timeline)
+    except Exception as error:
+        notices.warn("timeline", f"a timeline could not be written: {error}")

@@ -25,6 +25,7 @@ from carbontrack.figures import (
 from carbontrack.forking import at_end_of_worker
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.ledger import Mark
+from carbontrack.looks import checkpoint_of, keep_timeline
 from carbontrack.machine import Machine
 from carbontrack.making import beside_figures
 from carbontrack.meter_facts import FactsOfMeters
@@ -202,7 +203,7 @@ class Session:
         if written and self._sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
         if written and span.curve is not None:
-            self._keep_timeline(span)
+            keep_timeline(span, self.circumstances.timelines, self._notices)
         if self._open_roots.pop(id(span), None) is not None:
             self.forget(span.record_id)
 
@@ -225,9 +226,9 @@ class Session:
             return
         for one in open_ones:
             try:
-                record = one.checkpoint()
+                record, timeline = checkpoint_of(one)
                 if record is not None:
-                    journal.checkpoint(record, self.circumstances.outputs)
+                    journal.checkpoint(record, self.circumstances.outputs, timeline)
             except Exception as error:  # labels are the program's, and it may change them just now
                 self._notices.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
 
@@ -275,15 +276,6 @@ class Session:
                 self._notices.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
-
-    def _keep_timeline(self, span: Any) -> None:
-        timelines, timeline = self.circumstances.timelines, span.whole_timeline()
-        if timelines is None or timeline is None:
-            return
-        try:
-            timelines.write(span.record, timeline)
-        except Exception as error:
-            self._notices.warn("timeline", f"a timeline could not be written: {error}")
 
     def _close_sinks(self) -> None:
         for sink in self._sinks:

@@ -64,7 +64,7 @@ FLOORS = {
     "curve": 3.02,
     "making": 3.07,
     "circumstances": 3.05,
-    "looks": 3.15,
+    "looks": 3.06,
     "session": 3.1,
     "outcome": 3.0,
     "block": 3.05,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import CarbontrackError
@@ -84,6 +84,7 @@ def _ended_runs(file: JournalFile) -> Iterator[Recovered]:
         record, outputs = record_in(file, key), _outputs(file, key)
         if record is not None:
             record = replace(record, status="recovered")
+            _write_timeline(file.get(key) or {}, outputs)
             for output in outputs:
                 file.put((SEND, output, record.record_id), {"record": sparse(record)})
                 if is_url(output):
@@ -91,6 +92,20 @@ def _ended_runs(file: JournalFile) -> Iterator[Recovered]:
             if not outputs:
                 yield Recovered(record, None)
         file.drop([key])
+
+
+def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
+    """Power over time up to the checkpoint; where it cannot be written it is given up, and said."""
+    timeline = entry.get("timeline")
+    if not isinstance(timeline, dict):
+        return
+    from carbontrack.sinks.timeline_files import TimelineFiles  # few keep one
+
+    try:
+        files = TimelineFiles([Path(output) for output in outputs if not is_url(output)])
+        files.write_object(timeline)
+    except (OSError, CarbontrackError) as error:
+        LOGGER.warning("the timeline of a killed run could not be written: %s", error)
 
 
 def _written(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carbontrack.beside import timeline_path
-from carbontrack.curve import Timeline
+from carbontrack.curve import Timeline, timeline_object
 from carbontrack.json_text import json_line
 from carbontrack.records import Record
 from carbontrack.sinks.outputs import shared_file
-
-TIMELINE_SCHEMA = 1
 
 
 class TimelineFiles:
@@ -33,7 +31,15 @@ class TimelineFiles:
         Raises:
             OSError: a file could not be written; the others were.
         """
-        line = json_line(timeline_object(record, timeline))
+        self.write_object(timeline_object(record, timeline))
+
+    def write_object(self, content: Mapping[str, object]) -> None:
+        """Add a timeline that has been made an object already; as `write`.
+
+        Raises:
+            OSError: as `write`.
+        """
+        line = json_line(content)
         trouble: OSError | None = None
         for file in self._files:
             try:
@@ -42,20 +48,3 @@ class TimelineFiles:
                 trouble = error
         if trouble is not None:
             raise trouble
-
-
-def timeline_object(record: Record, timeline: Timeline) -> dict[str, object]:
-    """The line as a mapping; instants are rounded to the microsecond, energy is not rounded."""
-    return {
-        "schema": TIMELINE_SCHEMA,
-        "record_id": record.record_id,
-        "run_id": record.run_id,
-        "name": record.name,
-        "started_at": record.started_at,
-        "edges_s": [round(edge_s, 6) for edge_s in timeline.edges_s],
-        "energy_j": timeline.energy_j,
-        "observed_s": {
-            component: [round(seen_s, 6) for seen_s in seen]
-            for component, seen in timeline.observed_s.items()
-        },
-    }
