@@ -113,6 +113,10 @@ class Bank:
         limits = (getattr(slot.meter, "max_period_s", None) for slot in self.slots)
         return min((limit for limit in limits if limit), default=float("inf"))
 
+    def resolutions_s(self) -> list[float]:
+        """The time between two changes of each meter's count."""
+        return [slot.meter.resolution_s for slot in self.slots]
+
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """What every meter says at this instant, and the faults that were met on the way."""
         joules = self._read_all(now_s)

@@ -80,7 +80,7 @@ class Sampler:
         """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
-        self._powers = Powers(self._machine)
+        self._powers = Powers(self._machine, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
         self._gaps = Gaps()

@@ -71,21 +71,30 @@ class RaplZone:
     def read_uj(self) -> int:
         """The counter as it stands, in microjoules.
 
+        A read that fails is made once more, at once and by the path: at the edge of a span there
+        is no later one, and its energy would go to the span around it.
+
         Raises:
             MeterReadError: the zone cannot be read now, or shows no number.
         """
         descriptor = self._descriptor
         try:
-            if descriptor is None:
-                descriptor = self._reopen()
-            raw_uj = int(os.pread(descriptor, 32, 0))
-        except OSError as error:
-            self._release()
-            raise MeterReadError(f"{self._path}: {error.strerror}") from error
+            text = self._read_anew() if descriptor is None else os.pread(descriptor, 32, 0)
+        except OSError:
+            text = self._read_anew()
+        try:
+            raw_uj = int(text)
         except ValueError as error:
             raise MeterReadError(f"{self._path} shows no number: {error}") from error
         self._raw_uj = raw_uj
         return raw_uj
+
+    def _read_anew(self) -> bytes:
+        try:
+            return os.pread(self._reopen(), 32, 0)
+        except OSError as error:
+            self._release()
+            raise MeterReadError(f"{self._path}: {error.strerror}") from error
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""

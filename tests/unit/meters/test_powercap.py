@@ -204,6 +204,56 @@ def test_a_file_put_in_the_place_of_the_open_one_is_followed(tmp_path):
     assert meter.read_joules(1.0) == pytest.approx(5.0)
 
 
+def failing(descriptor, folder):
+    """Let reads of this descriptor fail from now on, and leave the file itself alone."""
+    other = os.open(folder, os.O_RDONLY)  # a directory: EISDIR
+    os.dup2(other, descriptor)
+    os.close(other)
+
+
+def test_one_failed_read_is_made_good_at_once(tmp_path):
+    """A read fails and the next would not: it is made at the same instant, so nothing is missed."""
+    tree = build_powercap(tmp_path, zones(("package-0", "intel-rapl:0")))
+    opened = []
+
+    def open_file(path):
+        opened.append(os.open(path, os.O_RDONLY))
+        return opened[-1]
+
+    meter = open_meters(tree, open_file=open_file)[0]["rapl:package-0"]
+    assert meter.read_joules(0.0) == 0.0
+    before = open_descriptors()
+    for second in (1, 2, 3):
+        tree.add_joules("package-0", 5.0)
+        failing(opened[-1], tmp_path)
+        assert meter.read_joules(float(second)) == pytest.approx(5.0 * second)
+    assert len(opened) == 4
+    assert open_descriptors() == before
+
+
+def test_two_failed_reads_are_a_missed_one(tmp_path):
+    """Where the second read fails as well the meter says so, and the next answer carries all."""
+    tree = build_powercap(tmp_path, zones(("package-0", "intel-rapl:0")))
+    opened, broken = [], False
+
+    def open_file(path):
+        if broken:
+            raise OSError(5, "Input/output error", str(path))
+        opened.append(os.open(path, os.O_RDONLY))
+        return opened[-1]
+
+    meter = open_meters(tree, open_file=open_file)[0]["rapl:package-0"]
+    meter.read_joules(0.0)
+    tree.add_joules("package-0", 5.0)
+    failing(opened[-1], tmp_path)
+    broken = True
+    for second in (1.0, 2.0):
+        with pytest.raises(MeterReadError, match="Input/output error"):
+            meter.read_joules(second)
+    broken = False
+    assert meter.read_joules(3.0) == pytest.approx(5.0)
+
+
 def test_permission_denied_is_refused_with_its_cure(tmp_path):
     """One closed zone is named with the lines that open it; the others are read."""
 
