@@ -42,6 +42,11 @@ class Comparison:
         noun = self.thing.one if number == "1" else self.thing.many
         return f"{number} {noun} ({self.thing.cite})"
 
+    @property
+    def sourced(self) -> str:
+        """The same with the source in full and its year, for those who want to check it."""
+        return f"{self.text}; {self.thing.source} [{self.thing.year}]"
+
 
 @cache
 def equivalents(table: Path = TABLE) -> tuple[Equivalent, ...]:

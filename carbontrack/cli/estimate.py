@@ -49,6 +49,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
+    add("--verbose", action="store_true", help="name the source of the comparison in full")
     parser.set_defaults(func=run)
 
 
@@ -61,11 +62,11 @@ def run(args: Namespace) -> int:
         print(json.dumps(found.to_dict(), indent=2))
         return 0
     terminal = Terminal(sys.stdout)
-    terminal.say(terminal.table(rows(found)) + "\n")
+    terminal.say(terminal.table(rows(found, verbose=args.verbose)) + "\n")
     return 0
 
 
-def rows(found: Estimate) -> list[tuple[str, str]]:
+def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     """The estimate as labels and texts for a person."""
     joules = found.energy_kwh * JOULES_PER_KWH
     low_j, high_j = (k * JOULES_PER_KWH for k in (found.energy_low_kwh, found.energy_high_kwh))
@@ -77,7 +78,7 @@ def rows(found: Estimate) -> list[tuple[str, str]]:
     ]
     comparison = compare(energy_joules=joules, emissions_g=grams)
     if comparison is not None:
-        table.append(("about", comparison.text))
+        table.append(("about", comparison.sourced if verbose else comparison.text))
     if found.water_l is not None:
         table.append(("water", f"{found.water_l:.3g} litres, where the power is made and used"))
     if found.embodied_g is not None:

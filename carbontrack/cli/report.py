@@ -11,9 +11,22 @@ from pathlib import Path
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load as load_settings
 from carbontrack.errors import ConfigError
+from carbontrack.report.bibtex import as_bibtex
+from carbontrack.report.cards import as_boamps, as_model_card, as_sci
+from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.formats import FORMATS, Summary
 from carbontrack.report.frame import HOW, Loaded, files_of, load
+from carbontrack.report.statement import as_statement
 from carbontrack.report.totals import keys_of, totals
+
+DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
+    "statement": as_statement,
+    "bibtex": as_bibtex,
+    "modelcard": as_model_card,
+    "boamps": as_boamps,
+    "sci": as_sci,
+}
+"""What is written for papers, model cards and reports to others."""
 
 _SLOW_S = 1.0
 """Reading that takes longer than this shows how far it is."""
@@ -32,9 +45,12 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
     add("--by", metavar="WAY", help="name, region, day, host or label:KEY (name)")
-    add("--format", choices=list(FORMATS), help="how to print the table (table)")
+    add("--format", choices=[*FORMATS, *DOCUMENTS], help="how to print it (table)")
     add("--json", action="store_true", help="the same as --format json")
     add("--html", metavar="OUT", help="write a page in one file, to open in any browser")
+    add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
+    add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
+    add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
     parser.set_defaults(func=run)
 
 
@@ -45,6 +61,10 @@ def run(args: Namespace) -> int:
     sources = args.files or _own_outputs()
     page = None if args.html is None else _page_path(args.html)
     extra = [*(("labels",) if by.startswith("label:") or page else ()), *(HOW if page else ())]
+    document = form if form in DOCUMENTS else None
+    if document is not None:
+        extra = [*dict.fromkeys((*extra, *COLUMNS))]
+    asked = _asked(args)
     with _progress() as told:
         loaded = load(sources, extra=extra, progress=told)
     summary = _summary(loaded, by, sources)
@@ -54,8 +74,24 @@ def run(args: Namespace) -> int:
         write_page(page, summary, loaded.frame, files_of(sources))
         print(f"carbontrack: wrote {page}", file=sys.stderr)
     if page is None or args.format or args.json:
-        Terminal(sys.stdout).say(FORMATS[form](summary))
+        facts = None if document is None else facts_of(summary, loaded.frame)
+        text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
+        Terminal(sys.stdout).say(text)
     return 0
+
+
+def _asked(args: Namespace) -> Asked:
+    if args.about is None:
+        return Asked(args.units, args.unit_name)
+    import json
+
+    try:
+        about = json.loads(Path(args.about).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--about {args.about}: {error}") from error
+    if not isinstance(about, dict):
+        raise ConfigError(f"--about {args.about}: not a JSON object")
+    return Asked(args.units, args.unit_name, about)
 
 
 def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:

@@ -60,6 +60,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
     add("--timeline", action="store_true", default=None, help="keep power over time as well")
     add("--quiet", action="store_true", help="print nothing")
+    add("--verbose", action="store_true", help="name the source of the comparison in full")
     add("--json", action="store_true", help="print the record as one line of JSON on stderr")
     add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
     parser.set_defaults(func=run)
@@ -94,7 +95,11 @@ def run(args: Namespace) -> int:
         terminal.say(_json(span.record, verdict) + "\n")
     elif _shows_text(args) and not settings.disable:
         found = summary.rows(
-            span.record, outputs=settings.output, verdict=verdict, timeline=span.timeline()
+            span.record,
+            outputs=settings.output,
+            verdict=verdict,
+            timeline=span.timeline(),
+            verbose=args.verbose,
         )
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
         lines = terminal.table([*found, *(("note", note) for note in notes)])

@@ -37,12 +37,13 @@ def rows(
     outputs: Sequence[str] = (),
     verdict: Verdict | None = None,
     timeline: Sequence[PowerRow] = (),
+    verbose: bool = False,
 ) -> list[tuple[str, str]]:
     """The summary as labels and texts."""
     found = [("energy", _energy(record)), ("emissions", _emissions(record))]
     comparison = compare(energy_joules=_joules(record.energy_kwh), emissions_g=record.emissions_g)
     if comparison is not None:
-        found.append(("about", comparison.text))
+        found.append(("about", comparison.sourced if verbose else comparison.text))
     if timeline:
         found.append(("power", sparkline(timeline)))
     found.append(("how", ", ".join(_how(record)) or "no meter answered"))

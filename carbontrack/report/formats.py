@@ -82,7 +82,7 @@ def as_markdown(summary: Summary) -> str:
     """A table for a README or a comment."""
     heads = [summary.by or "all", *_HEADS]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [[_markdown(row[0]), *row[1:]] for row in _rows(summary)]
+    lines += [[markdown(row[0]), *row[1:]] for row in _rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{' '.join(notes(summary))}".rstrip() + "\n"
 
@@ -91,14 +91,14 @@ def as_latex(summary: Summary) -> str:
     """A `tabular` with the rules of booktabs."""
     heads = [summary.by or "all", *_HEADS]
     rows = list(_rows(summary))
-    lines = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    lines = [" & ".join(map(latex, row)) + r" \\" for row in rows]
     if len(lines) > 1:
         lines.insert(len(lines) - 1, r"\midrule")
     return "\n".join(
         [
             r"\begin{tabular}{l" + "r" * len(_HEADS) + "}",
             r"\toprule",
-            " & ".join(map(_latex, heads)) + r" \\",
+            " & ".join(map(latex, heads)) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -182,12 +182,14 @@ def _harmless(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """A text with what Markdown would take for its own made plain."""
     plain = _one_line(text, 200)
     for char in "\\`*_[]<>|":
         plain = plain.replace(char, "\\" + char)
     return plain
 
 
-def _latex(text: str) -> str:
+def latex(text: str) -> str:
+    """A text with what LaTeX would take for its own made plain."""
     return "".join(_LATEX.get(char, char) for char in _one_line(text, 200))

@@ -60,3 +60,13 @@ def test_nothing_fits_next_to_nothing() -> None:
     assert compare(energy_joules=1e-6, emissions_g=1e-9) is None
     assert compare(energy_joules=None, emissions_g=None) is None
     assert compare(energy_joules=0.0, emissions_g=0.0) is None
+
+
+def test_the_source_in_full_has_its_year() -> None:
+    """What `--verbose` prints can be checked by whoever reads it."""
+    found = compare(energy_joules=10_800.0, emissions_g=None)
+
+    assert found is not None
+    assert found.sourced.startswith(found.text)
+    assert found.thing.source in found.sourced
+    assert str(found.thing.year) in found.sourced

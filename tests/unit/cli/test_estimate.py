@@ -48,3 +48,14 @@ def test_bad_usage_ends_with_2_and_says_why(
     out, err = capsys.readouterr()
     assert out == ""
     assert says in err
+
+
+def test_verbose_names_the_source_of_the_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    """The short answer cites in brackets; with --verbose the source and its year stand in full."""
+    ask = ["estimate", "--power-w", "1000", "--hours", "8", "--region", "FR"]
+    assert main(ask) == 0
+    short = capsys.readouterr().out
+    assert main([*ask, "--verbose"]) == 0
+    long = " ".join(capsys.readouterr().out.split())
+    assert "[20" not in short
+    assert "[20" in long

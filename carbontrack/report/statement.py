@@ -1,0 +1,141 @@
+"""The sentences and the table that a methods section needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from carbontrack.report.facts import Asked, Facts, place
+from carbontrack.report.formats import markdown, notes
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+
+_SCOPES = {
+    "process": "the share of processors, memory and accelerators that the measured program and "
+    "its child processes used",
+    "machine": "the whole machine while the measured program ran",
+}
+_OUTSIDE = "network, storage outside the machine, display, and people"
+
+
+def as_statement(facts: Facts, _asked: Asked) -> str:
+    """Two paragraphs and a table, in Markdown."""
+    total = facts.summary.total
+    energy = _with_ends(total.energy_kwh, total.energy_low_kwh, total.energy_high_kwh, _kwh)
+    grams = _with_ends(
+        total.emissions_g, total.emissions_low_g, total.emissions_high_g, format_grams
+    )
+    runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
+    first = (
+        f"{runs}{_on(facts)} used {energy} of electricity, {_pue(facts)}, and emitted {grams} of "
+        f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_scope(facts)}; making the "
+        f"hardware{_making(facts)} is no part of the figure, nor are {_OUTSIDE}."
+    )
+    rows = [f"| {head} | {markdown(text)} |" for head, text in _rows(facts, energy, grams)]
+    parts = [first, "", "| item | value |", "| --- | --- |", *rows]
+    left_out = " ".join(notes(facts.summary))
+    return "\n".join([*parts, *(("", left_out) if left_out else ()), ""])
+
+
+def _kwh(kwh: float, *, like: float | None = None) -> str:
+    size = None if like is None else like * JOULES_PER_KWH
+    return format_joules(kwh * JOULES_PER_KWH, like=size)
+
+
+def _with_ends(best: float | None, low: float | None, high: float | None, form: Any) -> str:
+    if best is None:
+        return "an unknown amount"
+    if low is None or high is None:
+        return f"{form(best)} (no interval)"
+    return f"{form(best)} ({form(low, like=best).partition(' ')[0]} to {form(high, like=best)})"
+
+
+def _on(facts: Facts) -> str:
+    if len(facts.machines) != 1:
+        return f" on {len(facts.machines)} kinds of machines"
+    return f" on {facts.machines[0].text}"
+
+
+def _pue(facts: Facts) -> str:
+    if not facts.pues:
+        return "of unknown PUE"
+    if facts.pues == (1.0,):
+        return "without the building's overhead (PUE 1)"
+    ends = dict.fromkeys((facts.pues[0], facts.pues[-1]))
+    return f"a PUE of {' to '.join(f'{pue:g}' for pue in ends)} included"
+
+
+def _where(facts: Facts) -> str:
+    if len(facts.grids) == 1 and facts.grids[0]["g_per_kwh"] is not None:
+        row = facts.grids[0]
+        year = "" if row["intensity_year"] is None else f", {row['intensity_year']:.0f}"
+        where = place(row["region"]) if row["region"] else "an unknown place"
+        return (
+            f" at a carbon intensity of {row['g_per_kwh']:.4g} g CO2e/kWh for {where} "
+            f"({row['intensity_source']}{year})"
+        )
+    return f" in {len(facts.places)} regions" if facts.places else ""
+
+
+def _known(facts: Facts) -> str:
+    total = facts.summary.total
+    tool = "carbontrack" + (f" {facts.versions[0]}" if facts.versions else "")
+    if total.measured_share is None:
+        return f"How the energy is known was not recorded ({tool})."
+    shares = (total.measured_share, total.modelled_share, total.assumed_share)
+    texts = [
+        f"{share:.0%} was {how}"
+        for share, how in zip(shares, ("measured", "modelled", "assumed"), strict=True)
+        if share
+    ]
+    return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals."
+
+
+def _scope(facts: Facts) -> str:
+    return " or ".join(_SCOPES.get(scope, scope) for scope in facts.scopes) or "unknown"
+
+
+def _making(facts: Facts) -> str:
+    grams = facts.summary.total.embodied_g
+    if grams is None or not facts.all_embodied:
+        return " (unknown)"
+    return f" ({format_grams(grams)} CO2e for the time used, beside)"
+
+
+def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
+    total = facts.summary.total
+    if facts.started is not None:
+        first, last = facts.started
+        yield "runs", f"{total.runs:,}, begun {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    if total.duration_s is not None:
+        yield "time running", format_seconds(total.duration_s)
+    for machine in facts.machines[:5]:
+        yield "hardware", machine.text
+    if len(facts.machines) > 5:
+        yield "hardware", f"and {len(facts.machines) - 5} other kinds"
+    yield "energy", energy
+    for name in ("cpu", "gpu", "ram", "other"):
+        kwh = getattr(total, f"{name}_kwh")
+        if kwh is not None:
+            yield f"of which {name}, before PUE", _kwh(kwh)
+    yield "PUE", ", ".join(f"{pue:g}" for pue in facts.pues) or "unknown"
+    for row in facts.grids:
+        where = place(row["region"]) if row["region"] else "unknown"
+        yield "region", f"{where}, found by {row['region_basis'] or 'unknown means'}"
+        yield "carbon intensity", _intensity(row)
+    yield "emissions", grams
+    if total.embodied_g is not None and facts.all_embodied:
+        yield "making of the hardware, beside", f"{format_grams(total.embodied_g)} CO2e"
+    if total.water_l is not None:
+        yield "water, beside", f"{total.water_l:.3g} L"
+    yield "energy measured by", ", ".join(facts.meters) or "unknown"
+    yield "boundary", _scope(facts)
+
+
+def _intensity(row: dict[str, Any]) -> str:
+    if row["g_per_kwh"] is None:
+        return "unknown"
+    ends = ""
+    if row["low_g_per_kwh"] is not None and row["high_g_per_kwh"] is not None:
+        ends = f" ({row['low_g_per_kwh']:.3g} to {row['high_g_per_kwh']:.3g})"
+    year = "" if row["intensity_year"] is None else f", {row['intensity_year']:.0f}"
+    return f"{row['g_per_kwh']:.4g}{ends} g CO2e/kWh; {row['intensity_source']}{year}"
