@@ -111,7 +111,10 @@ def __getattr__(name: str) -> object:
     elif name in _HOMES:
         from importlib import import_module
 
-        found = getattr(import_module(_HOMES[name]), name)
+        from carbontrack.forking import holding_forks
+
+        with holding_forks():
+            found = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'carbontrack' has no attribute {name!r}")
     globals()[name] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -41,11 +42,21 @@ def at_end_of_worker(finish: Callable[[], None]) -> None:
 
 
 class _Imports:
-    """The lock that imports of ours hold, and whether the fork that is under way has it."""
+    """Which threads are importing, and a lock that they take only to say so."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.held_by_fork = False
+        self.changed = threading.Condition()
+        self.depths: dict[int, int] = {}
+        """By thread: how many imports of ours it is inside of."""
+        self.fork_waits = self.held_by_fork = False
+
+    def others_are_done(self) -> bool:
+        """Whether no other thread is importing."""
+        return not self.depths.keys() - {threading.get_ident()}
+
+    def no_fork_waits(self) -> bool:
+        """Whether an import may begin: those that come later let a fork go first."""
+        return not self.fork_waits
 
 
 _imports = _Imports()
@@ -55,29 +66,56 @@ _PATIENCE_S = 5.0
 
 @contextmanager
 def holding_forks() -> Iterator[None]:
-    """Let forks wait while this thread imports.
+    """Let forks wait while this thread imports; any number of threads may at a time.
 
     A module that one thread is importing stays locked for ever in the child of another thread's
     fork: the first import of it there, by anybody's code, would never return.
     """
-    with _imports.lock:
+    imports, me = _imports, threading.get_ident()
+    with imports.changed:
+        depth = imports.depths.get(me, 0)
+        if not depth and imports.fork_waits:
+            imports.changed.wait_for(imports.no_fork_waits, _PATIENCE_S)
+        imports.depths[me] = depth + 1
+    try:
         yield
+    finally:
+        imports = _imports  # another one, if this thread has forked meanwhile
+        with imports.changed:
+            if depth:
+                imports.depths[me] = depth
+            else:
+                imports.depths.pop(me, None)
+                imports.changed.notify_all()
 
 
 def _before() -> None:
-    _imports.held_by_fork = _imports.lock.acquire(timeout=_PATIENCE_S)
+    imports = _imports
+    imports.held_by_fork = imports.changed.acquire(timeout=_PATIENCE_S)
+    if imports.held_by_fork:
+        imports.fork_waits = True
+        imports.changed.wait_for(imports.others_are_done, _PATIENCE_S)
 
 
 def _in_parent() -> None:
     if _imports.held_by_fork:
-        _imports.lock.release()
+        _imports.fork_waits = False
+        _imports.changed.notify_all()
+        _imports.changed.release()
 
 
 def _in_child() -> None:
-    _imports.lock = threading.RLock()  # the other may be held by a thread that is gone
+    global _imports  # noqa: PLW0603 - the other's lock may be held by a thread that is gone
+    inherited = _imports.depths.get(threading.get_ident(), 0)
+    _imports = _Imports()
+    if inherited:
+        _imports.depths[threading.get_ident()] = inherited
     for one in list(_all):
         one.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
+    # Hooks run in reverse order. Logging's takes a lock that an import may need, so it must run
+    # after ours has waited for the imports: it must have been registered before.
+    assert logging
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

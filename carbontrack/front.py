@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 from carbontrack import assembly, config
 from carbontrack.budget import Budget
 from carbontrack.errors import ConfigError
+from carbontrack.forking import holding_forks
 from carbontrack.guard import Guard, Guarded, OnExceed, checked_on_exceed
 from carbontrack.records import Status
 from carbontrack.settings import Settings
@@ -38,7 +39,8 @@ def auto(**settings: object) -> Tracker:
     Raises:
         ConfigError: a setting is unknown or cannot be used.
     """
-    loaded = config.load(settings)
+    with holding_forks():
+        loaded = config.load(settings)
     return _disabled() if loaded.disable else PROCESS.make(loaded)
 
 
@@ -49,6 +51,16 @@ def _disabled() -> Tracker:
     from carbontrack.disabled import DisabledTracker
 
     return DisabledTracker()
+
+
+def _checked(given: Mapping[str, object]) -> Settings:
+    settings = config.load(given, writes=False)
+    # What has worked is not checked again: a directory that vanishes while a server runs is the
+    # sinks' business, and must not become an exception of its next block.
+    if PROCESS.find(settings) is None:
+        config.check_outputs(settings)
+        assembly.check(settings)
+    return settings
 
 
 class Track(Guarded[Span]):
@@ -88,12 +100,8 @@ class Track(Guarded[Span]):
         self._settings: Settings | None = None
         self._open: list[Span] = []
         if tracker is None:
-            self._settings = config.load(settings, writes=False)
-            # What has worked is not checked again: a directory that vanishes while a server runs
-            # is the sinks' business, and must not become an exception of its next block.
-            if PROCESS.find(self._settings) is None:
-                config.check_outputs(self._settings)
-                assembly.check(self._settings)
+            with holding_forks():
+                self._settings = _checked(settings)
 
     # -- as a context manager ----------------------------------------------------------------
 
@@ -179,8 +187,9 @@ class Track(Guarded[Span]):
             )
         if self._is_off():
             return function
-        from carbontrack.counter import CallCounter, callee_of, name_of
-        from carbontrack.wrap import wrap, wrap_stoppable
+        with holding_forks():
+            from carbontrack.counter import CallCounter, callee_of, name_of
+            from carbontrack.wrap import wrap, wrap_stoppable
 
         if self._on_exceed is not None:
             name = self._name or name_of(getattr(function, "__func__", function))

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from carbontrack.clock import process_cpu_s
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 _TREE_PERIOD_S = 0.05
 """Children are looked at this often at most; what they use in between is carried, not lost."""
 
@@ -80,9 +85,7 @@ class ProcessTree:
 
 def waited_children_cpu_s() -> float:
     """CPU seconds of children that have ended and been waited for, theirs included."""
-    try:
-        import resource
-    except ImportError:  # Windows counts no ended children; psutil sees the living ones
+    if resource is None:  # Windows counts no ended children; psutil sees the living ones
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.clock import Clock, SystemClock
+from carbontrack.forking import holding_forks
 from carbontrack.grid import names
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.region import Region, of
@@ -85,7 +86,8 @@ class CloudProbe:
                     self._over.set()
 
     def _open(self, provider: str) -> Ask:
-        import requests
+        with holding_forks():
+            import requests
 
         session = requests.Session()
         session.trust_env = False  # a proxy is the wrong place to ask where this machine is

@@ -81,3 +81,18 @@ def test_an_importing_thread_may_fork() -> None:
             os._exit(10)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+def test_imports_of_ours_do_not_wait_for_each_other() -> None:
+    """A thread that loads something slow holds up forks, and nobody else."""
+    done = threading.Event()
+
+    def import_something() -> None:
+        with holding_forks():
+            done.set()
+
+    with holding_forks():
+        thread = threading.Thread(target=import_something)
+        thread.start()
+        assert done.wait(30.0)
+        thread.join()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from carbontrack.forking import holding_forks
+
 if TYPE_CHECKING:
     import requests
 
@@ -69,7 +71,8 @@ class Web:
         Raises:
             FetchFailed: no connection, an answer that is no 2xx, too much of it, or no JSON.
         """
-        import requests
+        with holding_forks():
+            import requests
 
         where = url.partition("?")[0]
         try:
