@@ -50,6 +50,14 @@ class _Imports:
         """By thread: how many imports of ours it is inside of."""
         self.fork_waits = self.held_by_fork = False
 
+    def begin_anew(self) -> None:
+        """In a child: the lock may be held by a thread that is gone, as all others are."""
+        me = threading.get_ident()
+        depth = self.depths.get(me, 0)
+        self.changed = threading.Condition()
+        self.depths = {me: depth} if depth else {}
+        self.fork_waits = self.held_by_fork = False
+
     def others_are_done(self) -> bool:
         """Whether no other thread is importing."""
         return not self.depths.keys() - {threading.get_ident()}
@@ -80,8 +88,7 @@ def holding_forks() -> Iterator[None]:
     try:
         yield
     finally:
-        imports = _imports  # another one, if this thread has forked meanwhile
-        with imports.changed:
+        with imports.changed:  # another one, if this thread has forked meanwhile
             if depth:
                 imports.depths[me] = depth
             else:
@@ -105,11 +112,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _imports  # noqa: PLW0603 - the other's lock may be held by a thread that is gone
-    inherited = _imports.depths.get(threading.get_ident(), 0)
-    _imports = _Imports()
-    if inherited:
-        _imports.depths[threading.get_ident()] = inherited
+    _imports.begin_anew()
     for one in list(_all):
         one.forget_parent()
 
