@@ -48,8 +48,7 @@ def host_key(settings: Settings) -> HostKey:
         settings.ram_w_per_gib,
         settings.gpu_ids,
         config.visible_gpus(),
-        settings.state_dir,
-        settings.host_id,
+        kept.fit if (kept := calibration_of(settings)) else None,
     )
 
 

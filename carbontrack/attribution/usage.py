@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carbontrack.attribution.memory import (
-    SURVEY_COST,
-    SURVEY_PERIOD_S,
+    MemorySurvey,
+    Run,
     cgroup_ram_bytes,
+    in_a_thread,
     machine_ram_bytes,
-    own_pids,
-    proportional_part,
 )
 from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
@@ -29,15 +28,20 @@ _MEMORY_PERIOD_S = 5.0
 class UsageReader:
     """Snapshots of usage for attribution, and the machine's busy CPU seconds for the CPU model."""
 
-    def __init__(self, procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> None:
+    def __init__(
+        self,
+        procfs: Path = Path("/proc"),
+        sysfs: Path = Path("/sys"),
+        *,
+        run: Run = in_a_thread,
+    ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
         self._machine: Callable[[], float | None] = _machine_reader(procfs)
         self._tree = ProcessTree(procfs)
         self._memory_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
-        self._ram_part = 1.0
-        self._survey_at_s: float | None = None
+        self._survey = MemorySurvey(procfs, self._tree.pids, run)
         self.within_limit = False
         """Whether memory is compared with what the limiting control group uses, not the machine:
         for a meter that counts no more than the limit, as the model of memory does."""
@@ -78,7 +82,7 @@ class UsageReader:
             self._ram = (self._tree.ram_bytes(), self._used_bytes())
         ours_bytes, all_bytes = self._ram
         if ours_bytes is not None:
-            ours_bytes = round(ours_bytes * self._ram_part)
+            ours_bytes = round(ours_bytes * self._survey.part)
         return Usage(now_s, cpu_s, self._machine(), ours_bytes, all_bytes)
 
     def _used_bytes(self) -> int | None:
@@ -89,21 +93,11 @@ class UsageReader:
         return used if limited is None else limited
 
     def survey(self, clock: Clock) -> None:
-        """Once in a while, what part of the resident memory is ours alone; never raises.
+        """Look, once in a while, what part of the resident memory is ours alone; never raises.
 
-        It may take milliseconds, so the sampler's thread asks for it, with no lock held, and never
-        the edge of a span. What it finds holds for the resident sizes until the next survey.
+        The sampler's thread asks for it, never the edge of a span.
         """
-        begun_s = clock.monotonic_s()
-        if self._survey_at_s is None:  # a program that lasts a tick or two needs no survey
-            self._survey_at_s = begun_s + _MEMORY_PERIOD_S
-        if begun_s < self._survey_at_s:
-            return
-        part = proportional_part(self._procfs, own_pids(self._procfs, self._tree.pids()))
-        if part is not None:
-            self._ram_part = part
-        cost_s = clock.monotonic_s() - begun_s
-        self._survey_at_s = begun_s + max(SURVEY_PERIOD_S, SURVEY_COST * cost_s)
+        self._survey.look(clock, self._ram[0])
 
 
 def _machine_reader(procfs: Path) -> Callable[[], float | None]:

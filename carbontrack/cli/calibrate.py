@@ -53,12 +53,17 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
         help="the wall meter shows W now: measure our side for --seconds, and keep the pair",
     )
     add("--seconds", type=_watts, default=10.0, metavar="S", help="for how long; 10 by default")
-    add("--plug", type=Path, metavar="CSV", help="a smart plug's file of times and watts; with")
+    add(
+        "--plug",
+        type=Path,
+        metavar="CSV",
+        help="a smart plug's times and watts during some runs",
+    )
     add(
         "--records",
         type=Path,
         metavar="FILE",
-        help="the records of runs in that time; emissions.csv by default",
+        help="with --plug: the records of these runs; emissions.csv by default",
     )
     add(
         "--idle",

@@ -79,7 +79,7 @@ def _memory(procfs, *, rss_kib, pss_kib):
 def test_shared_pages_are_split_by_the_survey(tmp_path):
     """After the survey a page that two processes share is half ours; before it, all of it."""
     _memory(tmp_path, rss_kib=2048, pss_kib=1024)
-    clock, reader = FakeClock(), UsageReader(tmp_path)
+    clock, reader = FakeClock(), UsageReader(tmp_path, run=at_once)
     assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
     for _ in range(2):
         reader.survey(clock)
@@ -88,8 +88,13 @@ def test_shared_pages_are_split_by_the_survey(tmp_path):
     assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024
 
 
+def at_once(job):
+    """Do it here and now."""
+    job()
+
+
 def test_the_survey_is_rare_and_the_more_so_the_more_it_costs(tmp_path):
-    """Once a minute at most, and a thousandth of the time at most."""
+    """Once a minute at most, and a two thousandth of the time at most."""
     _memory(tmp_path, rss_kib=2048, pss_kib=1024)
 
     class Slow(FakeClock):
@@ -100,27 +105,60 @@ def test_the_survey_is_rare_and_the_more_so_the_more_it_costs(tmp_path):
                 self.advance(0.05)  # what each look at the clock finds has passed
             return super().monotonic_s()
 
-    clock, reader = Slow(), UsageReader(tmp_path)
-    reader.survey(clock)
-    clock.advance(5.0)
-    clock.surveying = True
-    reader.survey(clock)
-    clock.surveying = False
-    _memory(tmp_path, rss_kib=2048, pss_kib=512)
-    clock.advance(49.0)
-    reader.survey(clock)
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024, "50 s for 50 ms: 60"
-    clock.advance(12.0)
-    reader.survey(clock)
-    clock.advance(5.0)
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 512 * 1024
+    clock, surveys = Slow(), []
+
+    def run(job):
+        surveys.append(clock.monotonic_s())
+        clock.surveying = True
+        job()
+        clock.surveying = False
+
+    reader = UsageReader(tmp_path, run=run)
+    for _ in range(250):
+        reader.survey(clock)
+        clock.advance(1.0)
+    first, second, third = surveys
+    assert first >= 1005.0
+    assert second - first >= 2000 * 0.05
+    assert third - second >= 2000 * 0.05
+
+
+def test_a_large_program_waits_longer_for_its_first_survey(tmp_path):
+    """Before anything is known of the cost it is reckoned from the size."""
+    waited_s = []
+    for gib in (0, 1):
+        _memory(tmp_path, rss_kib=gib << 20, pss_kib=gib << 19)
+        surveys = []
+        clock, reader = FakeClock(), UsageReader(tmp_path, run=surveys.append)
+        begun_s = clock.monotonic_s()
+        reader.read(begun_s)
+        while not surveys:
+            reader.survey(clock)
+            clock.advance(1.0)
+        waited_s.append(clock.monotonic_s() - begun_s)
+    assert waited_s[0] < 10
+    assert 60 < waited_s[1] < 120
+
+
+def test_the_survey_keeps_nobody_waiting(tmp_path):
+    """It is done by a thread of its own; until it is done, what was known holds."""
+    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
+    begun = []
+    clock, reader = FakeClock(), UsageReader(tmp_path, run=begun.append)
+    for _ in range(8):
+        reader.survey(clock)
+        clock.advance(1.0)
+    assert len(begun) == 1
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
+    begun[0]()
+    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024
 
 
 def test_a_survey_that_sees_nothing_changes_nothing(tmp_path):
     """Where the kernel tells no proportional size, the resident size stands."""
     _memory(tmp_path, rss_kib=2048, pss_kib=1024)
     (tmp_path / "self" / "smaps_rollup").unlink()
-    clock, reader = FakeClock(), UsageReader(tmp_path)
+    clock, reader = FakeClock(), UsageReader(tmp_path, run=at_once)
     for _ in range(3):
         reader.survey(clock)
         clock.advance(5.0)
