@@ -58,7 +58,7 @@ def test_the_design_power_stands_in_for_a_measurement(tmp_path: Path) -> None:
     record = _measured(tmp_path, idle="none")
     assert record.cpu_basis == "modelled"
     assert record.cpu_kwh is not None
-    assert _measured(tmp_path, idle="proportional").cpu_basis == "measured"
+    assert _measured(tmp_path / "another", idle="proportional").cpu_basis == "measured"
 
 
 def test_a_policy_that_does_not_exist_is_refused(tmp_path: Path) -> None:
