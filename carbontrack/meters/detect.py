@@ -2,8 +2,8 @@
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
-integrated; AMD boards by hwmon. Other machines: hwmon (AMD sockets, Grace, Jetson), Apple's counts.
-What is not used is refused with a reason.
+integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
+Apple's counts. What is not used is refused with a reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
@@ -39,6 +39,7 @@ class Machine(NamedTuple):
         cpu_name_cache: a folder for a CPU name that took long to find out; None for no cache.
         wall: what a wall meter showed beside these meters; None where nobody has calibrated.
         nvml_library: the library by which an NVIDIA driver is recognised.
+        load_amdsmi: how to load AMD SMI; asked only where the kernel's driver amdgpu is.
     """
 
     busy_s: Callable[[], float | None]
@@ -51,6 +52,7 @@ class Machine(NamedTuple):
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     nvml_library: str = NVML_LIBRARY
+    load_amdsmi: Callable[[], Any] | None = None
 
 
 def detect(machine: Machine) -> MeterSet:
@@ -60,7 +62,8 @@ def detect(machine: Machine) -> MeterSet:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
     meters, refused = _rapl(machine.sysfs)
-    more = _sensors(machine, meters)
+    amd, amd_models, amd_refusals = _amd(machine)
+    more = _sensors(machine, meters, gpus_are_read=bool(amd))
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(machine)
     facts = read_cpu_facts(machine.procfs, machine.sysfs, machine.cpu_name_cache)
@@ -70,18 +73,18 @@ def detect(machine: Machine) -> MeterSet:
     measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    everything = (*meters, *more.meters, *models, *gpus)
+    everything = (*meters, *more.meters, *models, *amd, *gpus)
     hardware = Hardware(
         cpu_model=facts.name or None,
         cpu_threads=facts.threads,
         cpu_tdp_w=round(power.tdp_w, 2),
-        gpu_models=gpu_models,
+        gpu_models=(*amd_models, *gpu_models),
         gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
     )
     everything, wall_refusals = _wall(everything, machine.wall)
-    refusals = (*refused, *more.refused, *gpu_refusals, *wall_refusals)
+    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals, *wall_refusals)
     return MeterSet(everything, spare, refusals, hardware)
 
 
@@ -113,9 +116,18 @@ def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     return (*meters, *more), (*refused, *more_refused)
 
 
-def _sensors(machine: Machine, meters: tuple[Meter, ...]) -> Found:
-    """Other sensors for what RAPL does not cover: hwmon's, or Apple's own counts."""
-    wanted: set[Component] = set() if machine.gpu_ids == () else {"gpu"}
+def _amd(machine: Machine) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+    """AMD SMI's GPUs, where the kernel's driver for them is loaded."""
+    if machine.gpu_ids == () or not (machine.sysfs / "module" / "amdgpu").is_dir():
+        return (), (), ()
+    from carbontrack.meters.amd import amd_meters, load_library
+
+    return amd_meters(machine.gpu_ids, machine.load_amdsmi or load_library)
+
+
+def _sensors(machine: Machine, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
+    """Other sensors for what nothing better covers: hwmon's, or Apple's own counts."""
+    wanted: set[Component] = set() if machine.gpu_ids == () or gpus_are_read else {"gpu"}
     if not any(meter.component == "cpu" for meter in meters):
         wanted |= {"cpu", "ram"}
     if sys.platform != "darwin":

@@ -121,10 +121,10 @@ def _amdgpu(chip: Path) -> Iterator[Offer]:
         reason = "no discrete board by its board_info; an integrated GPU is contained in package"
         yield Refusal(f"hwmon:amdgpu-{address}", reason), set()
         return
-    for name in ("power1_average", "power1_input"):
+    for name in ("energy1_input", "power1_average", "power1_input"):
         if (chip / name).exists():
-            read = _scaled(chip / name, 1e-6)
-            yield Sensor(f"amdgpu-{address}", "gpu", read, counts=False), {"gpu"}
+            read, counts = _scaled(chip / name, 1e-6), name.startswith("energy")
+            yield Sensor(f"amdgpu-{address}", "gpu", read, counts=counts), {"gpu"}
             return
 
 
