@@ -199,6 +199,6 @@ def plot(spans: Sequence[Span], tools: Sequence[str]) -> dict[str, Any]:
                 "title": "median error, % (0.001 and less drawn as 0.001)",
             },
             "color": {"field": "tool", "type": "nominal", "title": None},
-            "strokeDash": {"field": "tool", "type": "nominal", "legend": None},
+            "strokeDash": {"field": "tool", "type": "nominal", "title": None},
         },
     }
