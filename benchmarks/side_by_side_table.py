@@ -1,15 +1,16 @@
-"""The Markdown tables of a comparison, from its JSON: `python side_by_side_table.py FILE`."""
+"""A comparison as Markdown, from its JSON: `side_by_side_table.py FILE [--into PAGE]`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+BEGIN, END = "<!-- costs begin -->", "<!-- costs end -->"
 TABLES = {
     "Installing and importing": {
         "install_mib": "installed, MiB",
@@ -101,5 +102,31 @@ def report(whole: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def put_into(page: Path, text: str) -> None:
+    """Replace what stands between the page's two marks.
+
+    Raises:
+        ValueError: the page does not have them.
+    """
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the tables: {BEGIN} … {END}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
+
+
+def main() -> None:
+    """Print the tables, or put them into a page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path, help="what a comparison has written")
+    parser.add_argument("--into", type=Path, metavar="PAGE", help="a page with a place for them")
+    options = parser.parse_args()
+    text = report(json.loads(options.file.read_text()))
+    if options.into:
+        put_into(options.into, text)
+    else:
+        print(text, end="")
+
+
 if __name__ == "__main__":
-    print(report(json.loads(Path(sys.argv[1]).read_text())), end="")
+    main()
