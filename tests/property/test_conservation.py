@@ -105,9 +105,11 @@ def test_roots_add_up_to_the_machine_while_something_is_open(program):
 
 
 def _has_orphans(spans):
-    ended = {span.record.record_id: span._end.machine.at_s for span in spans}
+    """Whether anything was counted between the end of a parent and that of a child of it."""
+    counted = {span.record.record_id: sum(span._end.machine.energy_j) for span in spans}
     return any(
-        span.parent is not None and span._end.machine.at_s > ended[span.parent.record.record_id]
+        span.parent is not None
+        and counted[span.record.record_id] > counted[span.parent.record.record_id]
         for span in spans
     )
 
