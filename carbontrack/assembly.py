@@ -12,14 +12,12 @@ from carbontrack import config
 from carbontrack.attribution.idle import UNKNOWN, IdlePower
 from carbontrack.attribution.policy import Attribution
 from carbontrack.attribution.usage import UsageReader
-from carbontrack.calibration import Calibration, calibration_path, load_calibration
 from carbontrack.circumstances import Circumstances
 from carbontrack.errors import ConfigError
 from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.host_id import host_id
-from carbontrack.idle_power import idle_power
+from carbontrack.host_id import calibration_path, host_id
 from carbontrack.making_rates import making_g_per_h
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.meters.meter import MeterSet
@@ -31,6 +29,7 @@ from carbontrack.sinks.choose import is_url, sink_for
 from carbontrack.tracker import Tracker
 
 if TYPE_CHECKING:
+    from carbontrack.calibration import Calibration
     from carbontrack.grid.live.feed import Runner
     from carbontrack.grid.metadata import CloudProbe
     from carbontrack.journal import Journal
@@ -74,8 +73,13 @@ def make_sampler(settings: Settings) -> Sampler:
 
 def calibration_of(settings: Settings) -> Calibration | None:
     """What was calibrated on this host; a file that cannot be used is said, and left alone."""
+    path = calibration_file(settings)
+    if not path.exists():
+        return None
+    from carbontrack.calibration import load_calibration  # few have calibrated
+
     try:
-        return load_calibration(calibration_file(settings))
+        return load_calibration(path)
     except ConfigError as error:
         say_aloud(f"the calibration is not used: {error}")
         return None
@@ -239,6 +243,9 @@ def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -
 def _idle_power(settings: Settings, meters: MeterSet) -> IdlePower:
     if settings.scope == "machine" or settings.idle == "proportional":
         return UNKNOWN  # nobody asks
+    from carbontrack.calibration import Calibration
+    from carbontrack.idle_power import idle_power
+
     return idle_power(settings, meters, calibration_of(settings) or Calibration())
 
 

@@ -52,12 +52,6 @@ class Calibration:
         return replace(self, meters=meters, readings=everything, fit=fit_wall(everything, meters))
 
 
-def calibration_path(state: Path, host: str) -> Path:
-    """One file for each host: a state directory may be shared by several."""
-    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
-    return state / f"calibration-{safe}.json"
-
-
 def load_calibration(path: Path) -> Calibration | None:
     """What is kept; None where nothing is.
 

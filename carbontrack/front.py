@@ -7,10 +7,9 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from carbontrack import assembly, config
-from carbontrack.budget import Budget
 from carbontrack.errors import ConfigError
 from carbontrack.forking import holding_forks
 from carbontrack.guard import Guard, Guarded, OnExceed, checked_on_exceed
@@ -19,6 +18,9 @@ from carbontrack.settings import Settings
 from carbontrack.span import Span, current_span, innermost
 from carbontrack.tracker import Tracker
 from carbontrack.trackers import Trackers
+
+if TYPE_CHECKING:
+    from carbontrack.budget import Budget
 
 __all__ = ["auto", "current_span", "track"]
 
@@ -51,6 +53,12 @@ def _disabled() -> Tracker:
     from carbontrack.disabled import DisabledTracker
 
     return DisabledTracker()
+
+
+def _budget(limit: str) -> Budget:
+    from carbontrack.budget import Budget
+
+    return Budget(limit)
 
 
 def _checked(given: Mapping[str, object]) -> Settings:
@@ -91,7 +99,7 @@ class Track(Guarded[Span]):
         self._place = place
         self._window_s = float(window_s)
         budget, self._on_exceed = limit
-        self._budget = None if budget is None else Budget(budget)
+        self._budget = None if budget is None else _budget(budget)
         if self._on_exceed is not None:
             checked_on_exceed(self._on_exceed, has_budget=budget is not None)
         self._labels = dict(labels or {})

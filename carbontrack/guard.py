@@ -11,16 +11,18 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carbontrack.block import Block, Opened
-from carbontrack.budget import Budget, Verdict
 from carbontrack.errors import BudgetExceeded, ConfigError
 from carbontrack.outcome import outcome_of
 from carbontrack.records import Record
 from carbontrack.sampler import Sampler
 
-OnExceed = Literal["warn", "raise"] | Callable[[Verdict], object]
+if TYPE_CHECKING:
+    from carbontrack.budget import Budget, Verdict  # most spans have none
+
+OnExceed = Literal["warn", "raise"] | Callable[["Verdict"], object]
 """What happens when a budget is exceeded: a warning, an exception, or a call of the program's."""
 
 NEAR = 0.8

@@ -24,3 +24,9 @@ def host_id(etc: Path = Path("/etc")) -> str:
 
         secret = socket.gethostname().encode()
     return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
+
+
+def calibration_path(state: Path, host: str) -> Path:
+    """One file for each host: a state directory may be shared by several."""
+    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
+    return state / f"calibration-{safe}.json"

@@ -6,9 +6,9 @@ It stands beside the operational emissions and is never added to them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware
@@ -25,8 +25,7 @@ SHORTEST_YEARS, LONGEST_YEARS = 3.0, 6.0
 GB_PER_GIB = 1.073741824
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """A figure with the interval around it; the unit stands in the name of what holds it."""
 
     best: float

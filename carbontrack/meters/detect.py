@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_facts import CpuFacts, read_cpu_facts
@@ -22,8 +22,10 @@ from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.nvml_presence import NVML_LIBRARY, nvml_is_present
 from carbontrack.meters.powercap import powercap_meters
 from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
-from carbontrack.meters.wall import WALL_ID, WallFit, with_wall
 from carbontrack.records import Component
+
+if TYPE_CHECKING:
+    from carbontrack.meters.wall import WallFit
 
 
 class Machine(NamedTuple):
@@ -94,6 +96,8 @@ def _wall(
     """The rest of the wall's power as a meter, where it was calibrated with just these meters."""
     if fit is None:
         return meters, ()
+    from carbontrack.meters.wall import WALL_ID, with_wall  # few have a wall meter
+
     if {meter.id for meter in meters} == set(fit.meters):
         return with_wall(meters, fit), ()
     reason = f"it was calibrated with other meters: {', '.join(fit.meters)}"

@@ -6,12 +6,12 @@ import pytest
 
 from carbontrack.calibration import (
     Calibration,
-    calibration_path,
     clear_calibration,
     load_calibration,
     save_calibration,
 )
 from carbontrack.errors import ConfigError
+from carbontrack.host_id import calibration_path
 from carbontrack.idle_power import idle_power
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.meters.ram_model import RamModel

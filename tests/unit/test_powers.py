@@ -30,7 +30,7 @@ def test_spans_shorter_than_a_refresh_have_the_power_of_many(length_s):
 
 
 def test_one_refresh_is_never_taken_for_the_power_of_an_instant():
-    """At first, a count that moves just after the beginning stands for a refresh's time at least."""
+    """A count that moves just after the beginning stands for a refresh's time at least."""
     with Bench([gpu()]) as bench:
         bench.clock.advance(0.05 - bench.clock.monotonic_s() % REFRESH_S + REFRESH_S)
         with bench.tracker.span("run") as run:
