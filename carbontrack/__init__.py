@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
     from carbontrack.grid.series import Series
     from carbontrack.grid.table import lookup
+    from carbontrack.progress import progress
     from carbontrack.records import Record, Sink
     from carbontrack.report.read import read_records
     from carbontrack.report.timelines import read_timeline
@@ -61,6 +62,7 @@ __all__ = [
     "current_span",
     "estimate",
     "lookup",
+    "progress",
     "read_records",
     "read_timeline",
     "track",
@@ -90,6 +92,7 @@ _HOMES = {
     "current_span": "carbontrack.front",
     "estimate": "carbontrack.calculator.estimate",
     "lookup": "carbontrack.grid.table",
+    "progress": "carbontrack.progress",
     "read_records": "carbontrack.report.read",
     "read_timeline": "carbontrack.report.timelines",
     "track": "carbontrack.front",

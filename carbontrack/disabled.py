@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from carbontrack.circumstances import rfc3339
-from carbontrack.clock import SystemClock
+from carbontrack.clock import Clock, SystemClock
 from carbontrack.records import Record, Status
 from carbontrack.span import Span
 from carbontrack.tracker import Tracker
@@ -27,6 +27,11 @@ class DisabledSpan(Span):
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child that counts nothing either."""
         return DisabledSpan(name, labels=labels)
+
+    @property
+    def clock(self) -> Clock:
+        """The machine's own."""
+        return SystemClock()
 
     @property
     def is_open(self) -> bool:

@@ -219,7 +219,8 @@ class Track(Guarded[Span]):
         return wrapped
 
 
-def _place_of(frame: FrameType) -> str:
+def place_of(frame: FrameType) -> str:
+    """Module and qualified name of what a frame runs."""
     module = str(frame.f_globals.get("__name__", "__main__"))
     function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
     return module if function == "<module>" else f"{module}.{function}"
@@ -281,7 +282,7 @@ def track(
         labels=labels,
         tracker=tracker,
         settings=settings,
-        place=_place_of(sys._getframe(1)),
+        place=place_of(sys._getframe(1)),
     )
     if name is None or isinstance(name, str):
         return make

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from carbontrack.clock import Clock
 from carbontrack.ledger import Mark
 from carbontrack.notices import Notices
 from carbontrack.records import Record
@@ -43,6 +44,11 @@ class Looks:
             ...
 
         def _got(self, mark: Mark) -> Sums: ...
+
+    @property
+    def clock(self) -> Clock:
+        """By which the span is timed."""
+        return self._session.sampler.clock
 
     def timeline(self) -> list[PowerRow]:
         """Power over time so far, a row for each bin and component, in the order of time.

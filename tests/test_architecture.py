@@ -72,6 +72,8 @@ FLOORS = {
     "context": 3.1,
     "judge": 3.1,
     "guard": 3.1,
+    "forecast": 3.0,
+    "foresight": 3.1,
     "pool": 3.1,
     "span": 3.2,
     "disabled_span": 3.3,
@@ -99,6 +101,8 @@ FLOORS = {
     "trackers": 5.4,
     "waiting": 5.4,
     "front": 5.5,
+    "bar": 5.5,
+    "progress": 5.6,
     # 6 - doors
     "budgets": 6.0,
     "cli": 6.1,

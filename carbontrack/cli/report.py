@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from carbontrack.bar import new_terminal_bar
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load as load_settings
 from carbontrack.errors import ConfigError
@@ -128,14 +129,13 @@ def _page_path(text: str) -> Path:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal for what takes longer than a second, if tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
+    bar = new_terminal_bar(
+        unit="B", unit_scale=True, desc="reading", delay=_SLOW_S, leave=False, disable=None
+    )
+    if bar is None:
         yield None
         return
-    with tqdm(
-        unit="B", unit_scale=True, desc="reading", delay=_SLOW_S, leave=False, disable=None
-    ) as bar:
+    with bar:
 
         def told(so_far: int, of: int) -> None:
             bar.total = of

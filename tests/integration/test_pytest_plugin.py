@@ -408,6 +408,26 @@ def test_param(joules): burn(joules)
     }
 
 
+def test_subtests_belong_to_their_test(project: Project) -> None:
+    """One figure, one verdict and one set of properties, however many subtests there are."""
+    project.file("""
+import unittest
+class TestCase(unittest.TestCase):
+    @pytest.mark.carbon_budget("5 J")
+    def test_method(self):
+        for number in range(6):
+            with self.subTest(number=number):
+                burn(1)
+""")
+    result = project.run("--carbon-json", "o.json", "--junit-xml=junit.xml")
+
+    result.stdout.fnmatch_lines(["carbon budget: used 6.00 J*", "1 test used 6.00 J*"])
+    assert "1 failed" in str(result.stdout)
+    (test,) = json.loads((project.path / "o.json").read_text())["tests"]
+    assert test["rounds_joules"] == [6.0]
+    assert (project.path / "junit.xml").read_text().count('"carbon_energy_joules"') == 1
+
+
 def test_tests_of_anyio_are_measured(project: Project) -> None:
     """The whole of a coroutine is within the call."""
     project.file("""

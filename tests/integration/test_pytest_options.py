@@ -1,0 +1,373 @@
+"""Each option of the plugin alone: on the command line, in the ini, in the environment; and -n2."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.budget_project import Project
+
+pytest_plugins = ["pytester"]
+
+PLACES = ("option", "ini", "environment")
+_TESTS = """
+{mark}
+def test_more(): burn(3)
+{mark}
+def test_less():
+    print("LESS RAN")
+    burn(1)
+"""
+Check = Callable[[Project, pytest.RunResult], None]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def told(*lines: str) -> Check:
+    """Lines that the terminal shows."""
+    return lambda _, result: result.stdout.fnmatch_lines(list(lines))
+
+
+def failed(number: int) -> Check:
+    """So many tests fail."""
+    return lambda _, result: result.assert_outcomes(failed=number, passed=2 - number)
+
+
+def written(name: str, look: Callable[[str], object]) -> Check:
+    """A file, and what is in it."""
+
+    def check(project: Project, result: pytest.RunResult) -> None:
+        assert result.ret == 0
+        assert look((project.path / name).read_text(encoding="utf-8"))
+
+    return check
+
+
+def session_over(_: Project, result: pytest.RunResult) -> None:
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["the session is over budget: 4.00 J of 3.00 J"])
+
+
+def one_row(_: Project, result: pytest.RunResult) -> None:
+    result.stdout.fnmatch_lines(["*3.00 J*test_more"])
+    result.stdout.no_fnmatch_line("*1.00 J*test_less")
+
+
+def ran_three_times(_: Project, result: pytest.RunResult) -> None:
+    assert str(result.stdout).count("LESS RAN") == 3
+
+
+_MARKED = '@pytest.mark.carbon_budget("50 J")'
+_REAL = '@pytest.mark.carbon_budget("5 MJ")'
+
+ALONE: list[Any] = [
+    pytest.param("carbon", "true", "", told("2 tests used 4.00 J, 4.00 mg CO2e"), id="carbon"),
+    pytest.param("carbon_budget", "2 J", "", failed(1), id="budget"),
+    pytest.param("carbon_session_budget", "3 J", "", session_over, id="session-budget"),
+    pytest.param("carbon_repeat", "3", _MARKED, ran_three_times, id="repeat"),
+    pytest.param("carbon_top", "1", _MARKED, one_row, id="top"),
+    pytest.param(
+        "carbon_csv",
+        "a.csv",
+        "",
+        written("a.csv", lambda text: len(list(csv.DictReader(text.splitlines()))) == 2),
+        id="csv",
+    ),
+    pytest.param(
+        "carbon_json",
+        "a.json",
+        "",
+        written("a.json", lambda text: json.loads(text)["tests"][1]["energy_joules"] == 3.0),
+        id="json",
+    ),
+    pytest.param(
+        "carbon_benchmark",
+        "b.json",
+        "",
+        written("b.json", lambda text: {"name", "unit", "value"} <= set(json.loads(text)[0])),
+        id="benchmark",
+    ),
+    pytest.param(
+        "carbon_save",
+        "s.json",
+        "",
+        written("s.json", lambda text: json.loads(text)["tests"][1]["rounds_joules"] == [3.0]),
+        id="save",
+    ),
+    pytest.param("carbon_inconclusive", "fail", "unsure", failed(1), id="inconclusive"),
+    pytest.param(
+        "carbon_metric", "reference", _REAL, told("reference metric, *"), id="metric-reference"
+    ),
+    pytest.param(
+        "carbon_metric", "measured", _REAL, told("measured metric*"), id="metric-measured"
+    ),
+    pytest.param(
+        "carbon_reference_watts", "9.5", _REAL, told("reference metric, 9.5 W *"), id="watts"
+    ),
+    pytest.param(
+        "carbon_reference_intensity", "123", _REAL, told("* 123 g CO2e/kWh*"), id="intensity"
+    ),
+]
+
+
+def run_with(
+    project: Project, monkeypatch: pytest.MonkeyPatch, place: str, name: str, value: str, *more: str
+) -> pytest.RunResult:
+    """Run with one option given in one place."""
+    if place == "ini":
+        project.ini(**{name: value})
+    elif place == "environment":
+        variable = name.removeprefix("carbon_").upper()
+        monkeypatch.setenv(f"CARBONTRACK_PYTEST_{variable}", value)
+    else:
+        option = f"--{name.replace('_', '-')}"
+        more = (option, *more) if name == "carbon" else (option, value, *more)
+    return project.run("-W", "error", "-s", *more)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("name", "value", "mark", "check"), ALONE)
+def test_each_option_works_alone_in_each_place(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    name: str,
+    value: str,
+    mark: str,
+    check: Check,
+) -> None:
+    """An ini key, a variable and an option do the same, without help from any other."""
+    if mark == _REAL:
+        project.real_metric()
+    if mark == "unsure":  # 3 J of 2.5 J, known to a half
+        project.metric(width=0.5)
+        mark = '@pytest.mark.carbon_budget("2.5 J")'
+    project.file(_TESTS.format(mark=mark))
+
+    check(project, run_with(project, monkeypatch, place, name, value))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_baseline_is_compared_with_and_judged_by(
+    project: Project, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """--carbon-compare tells the change; --carbon-fail-on fails what is surely over the limit."""
+    project.file(_TESTS.format(mark=""))
+    project.run("--carbon-save", "base.json", "--carbon-repeat", "3")
+    project.file(_TESTS.format(mark="").replace("burn(3)", "burn(3.6)"))
+    again = ("--carbon-repeat", "3")
+
+    result = run_with(project, monkeypatch, place, "carbon_compare", "base.json", *again)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*+20.0 % (+20.0 to +20.0)*test_more", "*+0.0 %*test_less"])
+
+    compared = ("--carbon-compare", "base.json", *again)
+    for limit, number in (("19%", 1), ("20.001%", 0)):
+        result = run_with(project, monkeypatch, place, "carbon_fail_on", limit, *compared)
+        result.assert_outcomes(passed=2 - number, failed=number)
+
+
+def test_the_stronger_place_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Command line over environment over ini."""
+    project.file(_TESTS.format(mark=""))
+    project.ini(carbon_budget="0.5 J")
+    project.run().assert_outcomes(failed=2)
+    monkeypatch.setenv("CARBONTRACK_PYTEST_BUDGET", "2 J")
+    project.run().assert_outcomes(failed=1, passed=1)
+    project.run("--carbon-budget", "5 J").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("carbon_budget", "5 bananas", "unknown unit 'bananas'"),
+        ("carbon_session_budget", "much", "is not a quantity"),
+        ("carbon_metric", "mesured", "did you mean 'measured'"),
+        ("carbon_repeat", "0", "whole number from 1"),
+        ("carbon_top", "-1", "whole number from 0"),
+        ("carbon_csv", "a.txt", "let it end in .csv"),
+        ("carbon_json", "no/such/a.json", "there is no directory"),
+        ("carbon_save", "no/such/a.json", "there is no directory"),
+        ("carbon_benchmark", "no/such/a.json", "there is no directory"),
+        ("carbon_compare", "nowhere.json", "there is no file"),
+        ("carbon_fail_on", "ten", "is not a percentage"),
+        ("carbon_inconclusive", "shrug", "is none of pass, warn, fail"),
+        ("carbon_reference_watts", "0", "a number of watts above 0"),
+        ("carbon_reference_intensity", "-3", "above 0"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_a_usage_error_with_its_place(
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    name: str,
+    value: str,
+    complaint: str,
+) -> None:
+    """Exit code 4 before any test; the message says where the value stands."""
+    project.file(_TESTS.format(mark=""))
+    if place == "option":  # a value may begin with a dash
+        result = project.run("-s", f"--{name.replace('_', '-')}={value}")
+    else:
+        result = run_with(project, monkeypatch, place, name, value)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    spelt = {
+        "option": f"--{name.replace('_', '-')}",
+        "ini": f"ini {name}",
+        "environment": f"CARBONTRACK_PYTEST_{name.removeprefix('carbon_').upper()}",
+    }
+    result.stderr.fnmatch_lines([f"*carbontrack: {spelt[place]}={value}: *{complaint}*"])
+    result.stdout.no_fnmatch_line("*LESS RAN*")
+
+
+def test_a_misspelt_variable_is_a_usage_error(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would do nothing, and nobody would know."""
+    monkeypatch.setenv("CARBONTRACK_PYTEST_BUGET", "5 J")
+    project.file(_TESTS.format(mark=""))
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*CARBONTRACK_PYTEST_BUGET*did you mean 'budget'*"])
+
+
+# -- pytest-xdist --------------------------------------------------------------------------------
+
+_MANY = """
+@pytest.mark.carbon_budget("5 J")
+@pytest.mark.parametrize("joules", [4.5, 5.0, 5.5, 6.0])
+def test_judged(joules): burn(joules)
+@pytest.mark.carbon_budget("5 J", repeat=3)
+def test_repeated(): burn(2)
+@pytest.mark.parametrize("joules", range(6))
+def test_plain(joules): burn(joules)
+def test_broken():
+    burn(1)
+    assert 0
+def test_skipped(): pytest.skip("no")
+"""
+
+
+def _facts(project: Project, name: str) -> Any:
+    content = json.loads((project.path / name).read_text())
+    content["session"].pop("finished_at")
+    return content["tests"], content["session"]
+
+
+def test_two_workers_tell_what_none_tells(project: Project) -> None:
+    """JSON, CSV, junit, table, exit code and the session's verdict are those of a run without."""
+    project.file(_MANY)
+    found = {}
+    for workers in ("0", "2"):
+        done = project.run_apart(
+            "-Werror", f"-n{workers}", "--carbon", "--carbon-session-budget", "30 J",
+            "--carbon-json", f"{workers}.json", "--carbon-csv", f"{workers}.csv",
+            f"--junit-xml={workers}.xml", "--carbon-benchmark", f"b{workers}.json",
+        )  # fmt: skip
+        assert done.returncode == 1, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        begin = next(n for n, line in enumerate(lines) if line.startswith("energy"))
+        table = [line for line in lines[begin:] if "::" in line or "session" in line]
+        with (project.path / f"{workers}.csv").open(newline="") as file:
+            rows = sorted((row["name"], row["energy_kwh"]) for row in csv.DictReader(file))
+        found[workers] = (
+            _facts(project, f"{workers}.json"),
+            project.properties(f"{workers}.xml"),
+            json.loads((project.path / f"b{workers}.json").read_text()),
+            rows,
+            [line for line in table if not line.startswith(("FAILED", "="))],
+        )
+    for without, with_two in zip(found["0"], found["2"], strict=True):
+        assert without == with_two
+    assert len(found["0"][3]) == 13
+    assert "the session is over budget" in "\n".join(found["0"][4])
+
+
+def test_workers_start_for_a_marker_alone(project: Project) -> None:
+    """Nothing was asked on the command line; the controller learns of it from a report."""
+    project.file(_TESTS.format(mark='@pytest.mark.carbon_budget("2 J")'))
+    done = project.run_apart("-W", "error", "-n2")
+
+    assert "1 failed, 1 passed" in done.stdout
+    assert "2 tests used 4.00 J" in done.stdout
+
+
+def test_a_bad_marker_is_a_usage_error_with_workers_too(project: Project) -> None:
+    """Exit code 4 and the place."""
+    project.file(_TESTS.format(mark='@pytest.mark.carbon_budget("5 bananas")'))
+    done = project.run_apart("-n2")
+
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "test_it.py:4: @pytest.mark.carbon_budget" in done.stdout + done.stderr
+
+
+def test_without_xdist_it_is_the_same(project: Project) -> None:
+    """The plugin needs nothing of it."""
+    project.file(_TESTS.format(mark='@pytest.mark.carbon_budget("2 J")'))
+    result = project.run("-p", "no:xdist", "-W", "error", "--carbon")
+
+    result.assert_outcomes(passed=1, failed=1)
+
+
+# -- what it looks like --------------------------------------------------------------------------
+
+
+def shown(result: pytest.RunResult) -> str:
+    return "\n".join(result.stdout.lines)
+
+
+def test_a_narrow_terminal_is_not_overrun(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each line of the table fits; the test's name loses its beginning, not its end."""
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "test_" + "long_" * 12 + "name"
+    project.file(f"def {name}(): burn(1)\n")
+    result = project.run("--carbon")
+
+    table = [line for line in result.stdout.lines if line.startswith("1.00 mg")]
+    assert len(table) == 1
+    assert len(table[0]) <= 40
+    assert table[0].endswith("name")
+
+
+def test_quiet_says_one_line(project: Project) -> None:
+    """-q: the sum; -qq: nothing, unless something is over."""
+    project.file(_TESTS.format(mark=""))
+    quiet = shown(project.run("--carbon", "-q"))
+    assert "2 tests used 4.00 J" in quiet
+    assert "test_more" not in quiet
+    assert "4.00 J" not in shown(project.run("--carbon", "-qq"))
+    assert "over" in shown(project.run("--carbon-session-budget", "3 J", "-qq"))
+
+
+def test_colour_is_pytests_to_switch(project: Project) -> None:
+    """Red for what is over with --color=yes; no escape with --color=no."""
+    project.file(_TESTS.format(mark=""))
+    coloured = shown(project.run("--carbon-budget", "2 J", "--color=yes"))
+    assert "\x1b[31m3.00 J" in coloured
+    assert "\x1b" not in shown(project.run("--carbon-budget", "2 J", "--color=no"))
+
+
+def test_the_step_summary_is_markdown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Appended to, as the steps before have written there."""
+    page = project.path / "summary.md"
+    page.write_text("# before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    project.file(_TESTS.format(mark=""))
+    project.run("--carbon-budget", "2 J")
+
+    text = page.read_text()
+    assert text.startswith("# before\n### Emissions of the tests\n")
+    assert "| `test_it.py::test_more` | 3.00 J | 3.00 mg | 2.00 J | OVER |" in text
