@@ -148,6 +148,12 @@ def check_outputs(settings: Settings) -> None:
         _writable(settings, _working_folder())
 
 
+def question(arguments: Mapping[str, object]) -> tuple[object, ...]:
+    """Tell all that `load` goes by but the files, which may change or become unreadable."""
+    ours = {name: text for name, text in os.environ.items() if name.startswith(places.PREFIX)}
+    return repr(sorted(arguments.items())), _working_folder(), repr(sorted(ours.items()))
+
+
 def surroundings(settings: Settings) -> tuple[object, ...]:
     """Tell what a tracker depends on besides settings: the working directory, the environment."""
     relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117

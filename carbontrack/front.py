@@ -62,12 +62,21 @@ def _budget(limit: str) -> Budget:
 
 
 def _checked(given: Mapping[str, object]) -> Settings:
-    settings = config.load(given, writes=False)
-    # What has worked is not checked again: a directory that vanishes while a server runs is the
-    # sinks' business, and must not become an exception of its next block.
+    # What has worked is not checked again. A directory that vanishes while a server runs, or a
+    # file of settings that cannot be opened for want of descriptors, must not become an exception
+    # of its next block.
+    try:
+        settings = config.load(given, writes=False)
+    except ConfigError as error:
+        known = PROCESS.known(given)
+        if known is None:
+            raise
+        PROCESS.warn_once(f"settings that have worked before are kept: {error}")
+        return known
     if PROCESS.find(settings) is None:
         config.check_outputs(settings)
         assembly.check(settings)
+        PROCESS.learn(given, settings)
     return settings
 
 

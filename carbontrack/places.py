@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -73,6 +74,10 @@ def from_environment(environ: Mapping[str, str]) -> Place:
     return Place("environment", "", given)
 
 
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+"""What says nothing about whether there is a file."""
+
+
 def from_project(folder: str) -> Place | None:
     """Take [tool.carbontrack] of the nearest pyproject.toml at `folder` or above it."""
     while True:
@@ -80,7 +85,9 @@ def from_project(folder: str) -> Place | None:
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
                 content = file.read()
-        except OSError:
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
             if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120 - as above
                 return None
             continue

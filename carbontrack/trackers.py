@@ -10,6 +10,7 @@ import atexit
 import signal
 import threading
 import weakref
+from collections.abc import Hashable, Mapping
 
 from carbontrack import config
 from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
@@ -36,6 +37,7 @@ class Trackers:
         self._is_ending = False
         self._flushes = False
         self._said: set[str] = set()
+        self._worked: dict[Hashable, Settings] = {}
         remember(self)
 
     def get(self, settings: Settings) -> Tracker:
@@ -57,6 +59,14 @@ class Trackers:
         """The tracker for these settings, here, if they have been in use already."""
         tracker = self._shared.get((settings, config.surroundings(settings)))
         return None if tracker is None or tracker.session.closed else tracker
+
+    def learn(self, given: Mapping[str, object], settings: Settings) -> None:
+        """Note what was found for these arguments, here, and can be used."""
+        self._worked[config.question(given)] = settings
+
+    def known(self, given: Mapping[str, object]) -> Settings | None:
+        """What was found for these arguments, here, when it could be used."""
+        return self._worked.get(config.question(given))
 
     def warn_once(self, message: str) -> None:
         """Log a warning, once in this process."""

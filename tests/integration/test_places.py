@@ -35,6 +35,22 @@ assert block() == 7
 print("unharmed")
 """
 
+STARVES = """
+import resource
+import carbontrack
+
+def block():
+    with carbontrack.track("block", region="FR", output="rows.csv"):
+        return 7
+
+block()
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+seen = [block() for _ in range(3)]
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+print(seen, block())
+"""
+
 
 def run(code: str, home: Path) -> str:
     """Run a program whose home, and working directory, is `home`."""
@@ -62,3 +78,9 @@ def test_the_default_output_follows_the_working_directory(tmp_path: Path):
 def test_a_directory_that_vanishes_does_not_stop_a_program_that_runs(tmp_path: Path):
     """What has worked is not checked again: the next block of a server must not raise."""
     assert run(VANISHES, tmp_path) == "unharmed\n"
+
+
+def test_settings_that_cannot_be_read_again_do_not_stop_a_program_that_runs(tmp_path: Path):
+    """Without a free descriptor no file of settings can be looked for; what was found holds."""
+    assert run(STARVES, tmp_path) == "[7, 7, 7] 7\n"
+    assert len(list(iter_records(tmp_path / "rows.csv"))) == 5
