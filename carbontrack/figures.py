@@ -68,11 +68,17 @@ class Course(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The energy of one meter in a span, and how it is known."""
+    """The energy of one meter in a span, and how it is known.
+
+    Attributes:
+        joules: ours.
+        machine_j: the whole machine's meanwhile, known in the same way; never less than ours.
+    """
 
     meter: MeterFacts
     joules: float
     basis: Basis
+    machine_j: float
 
 
 def parts_of(
@@ -86,15 +92,15 @@ def parts_of(
     """
     parts = []
     for place, meter in enumerate(meters):
-        joules = sums.ours_j[place] if place < len(sums.ours_j) else 0.0
+        joules, machine_j = _at(sums.ours_j, place), _at(course.machine_j, place)
         if _too_short(course.length_s, joules, meter.resolution_s):
             power_w = powers_w[place] if place < len(powers_w) else None
-            machine_j = _at(course.machine_j, place)
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
-                parts.append(Part(meter, power_w * course.duration_s * share, _modelled(meter)))
+                all_j = power_w * course.duration_s
+                parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
         elif joules > 0.0 or _observed_s(course, place) > 0.0:
-            parts.append(Part(meter, joules, meter.basis))
+            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
     return parts
 
 
@@ -149,7 +155,7 @@ def weakest(parts: Sequence[Part]) -> Basis | None:
 
 
 def energy_figures(
-    parts: Sequence[Part], course: Course, attribution: Attribution, meters: Sequence[MeterFacts]
+    parts: Sequence[Part], course: Course, attribution: Attribution
 ) -> dict[str, Any]:
     """The columns of energy and of how it is known."""
     figures: dict[str, Any] = {
@@ -168,24 +174,16 @@ def energy_figures(
         figures["energy_kwh"] = kwh_from(joules) * attribution.pue
         figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
         figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue
-        figures |= _machine_figures(parts, course, meters)
+        figures |= _machine_figures(parts)
     return figures
 
 
-def _machine_figures(
-    parts: Sequence[Part], course: Course, meters: Sequence[MeterFacts]
-) -> dict[str, Any]:
-    machine_j = course.machine_j
-    places = {meter.id: place for place, meter in enumerate(meters)}
-    whole_j = 0.0
-    for part in parts:
-        # A part that was replaced by power times length replaces the machine's difference as well.
-        whole_j += max(_at(machine_j, places[part.meter.id]), part.joules)
-    cpu_j = sum(_at(machine_j, p) for p, m in enumerate(meters) if m.component == "cpu")
-    ours_j = sum(part.joules for part in parts if part.meter.component == "cpu")
+def _machine_figures(parts: Sequence[Part]) -> dict[str, Any]:
+    cpu = [part for part in parts if part.meter.component == "cpu"]
+    cpu_j = sum(part.machine_j for part in cpu)
     return {
-        "machine_kwh": kwh_from(whole_j),
-        "cpu_share": min(1.0, ours_j / cpu_j) if cpu_j > 0.0 else None,
+        "machine_kwh": kwh_from(sum(part.machine_j for part in parts)),
+        "cpu_share": sum(part.joules for part in cpu) / cpu_j if cpu_j > 0.0 else None,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.circumstances import Circumstances
-from carbontrack.figures import Course, MeterFacts, Part
+from carbontrack.figures import Course, Part
 
 WHOLE = "machine"
 """The key of a rate that stands for the whole machine, not for a part of it."""
@@ -16,14 +16,13 @@ WHOLE = "machine"
 def beside_figures(
     parts: Sequence[Part],
     course: Course,
-    meters: Sequence[MeterFacts],
     energy: Mapping[str, Any],
     attribution: Attribution,
     circumstances: Circumstances,
 ) -> dict[str, Any]:
     """The columns beside the emissions; what is unknown is left out."""
     water = water_figures(energy, attribution, circumstances.water_l_per_kwh)
-    return water | making_figures(parts, course, meters, circumstances.making_g_per_h)
+    return water | making_figures(parts, course, circumstances.making_g_per_h)
 
 
 def water_figures(
@@ -43,7 +42,6 @@ def water_figures(
 def making_figures(
     parts: Sequence[Part],
     course: Course,
-    meters: Sequence[MeterFacts],
     rates_g_per_h: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """The column `embodied_g`; nothing where the rates, or what to share them by, are unknown.
@@ -57,24 +55,15 @@ def making_figures(
     hours = course.duration_s / 3600.0
     found_g = 0.0
     for name, g_per_h in rates_g_per_h.items():
-        share = _share(parts, course, meters, name)
+        share = _share(parts, name)
         if share is None:
             return {}
         found_g += share * g_per_h * hours
     return {"embodied_g": found_g}
 
 
-def _share(
-    parts: Sequence[Part], course: Course, meters: Sequence[MeterFacts], name: str
-) -> float | None:
+def _share(parts: Sequence[Part], name: str) -> float | None:
     """Our share of the energy of a component, or of the machine; None where it used none."""
-    places = {meter.id: place for place, meter in enumerate(meters)}
     own = [part for part in parts if name in (WHOLE, part.meter.component)]
-    ours_j = sum(part.joules for part in own)
-    all_j = 0.0
-    for part in own:
-        place = places[part.meter.id]
-        counted_j = course.machine_j[place] if place < len(course.machine_j) else 0.0
-        # power times length stands in for a count that was too short to tell anything
-        all_j += max(counted_j, part.joules)
-    return min(1.0, ours_j / all_j) if all_j > 0.0 else None
+    all_j = sum(part.machine_j for part in own)
+    return sum(part.joules for part in own) / all_j if all_j > 0.0 else None

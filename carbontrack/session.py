@@ -159,10 +159,10 @@ class Session:
     def _measured(self, sums: Sums, ending: Ending) -> dict[str, Any]:
         meters, attribution, course = self.meters(), self.book.attribution, ending.course
         parts = parts_of(sums, course, meters, ending.powers_w)
-        energy = energy_figures(parts, course, attribution, meters)
+        energy = energy_figures(parts, course, attribution)
         figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
         circumstances = self.circumstances
-        figures |= beside_figures(parts, course, meters, energy, attribution, circumstances)
+        figures |= beside_figures(parts, course, energy, attribution, circumstances)
         return figures | quality_figures(course, meters)
 
     def _constants(self) -> dict[str, Any]:

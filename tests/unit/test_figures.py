@@ -44,7 +44,7 @@ def course(length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None,
 
 def part(joules, **facts):
     facts = meter(**facts)
-    return Part(facts, joules, facts.basis)
+    return Part(facts, joules, facts.basis, joules)
 
 
 def test_each_meter_contributes_what_it_counted():
@@ -131,9 +131,8 @@ def test_the_edges_of_a_short_span_widen_the_interval():
 def test_energy_is_times_pue_and_components_are_before_it():
     """`energy_kwh` is what the building drew; a component is what the component drew."""
     facts = [meter(uncertainty=0.1), meter("model:ram", "ram", "modelled")]
-    parts = [Part(facts[0], 3.6e6, "measured"), Part(facts[1], 3.6e6, "modelled")]
-    machine_j = (7.2e6, 3.6e6)
-    got = energy_figures(parts, course(machine_j=machine_j), Attribution(pue=1.5), facts)
+    parts = [Part(facts[0], 3.6e6, "measured", 7.2e6), Part(facts[1], 3.6e6, "modelled", 3.6e6)]
+    got = energy_figures(parts, course(), Attribution(pue=1.5))
     assert got["cpu_kwh"] == 1.0
     assert got["ram_kwh"] == 1.0
     assert got["energy_kwh"] == pytest.approx(3.0)
@@ -150,14 +149,14 @@ def test_energy_is_times_pue_and_components_are_before_it():
 def test_no_interval_goes_below_zero():
     """A wide interval ends at nothing."""
     facts = [meter(uncertainty=2.0)]
-    got = energy_figures([Part(facts[0], 10.0, "assumed")], course(), Attribution(), facts)
+    got = energy_figures([Part(facts[0], 10.0, "assumed", 10.0)], course(), Attribution())
     assert got["energy_low_kwh"] == 0.0
 
 
 def test_nothing_known_is_no_figure():
     """Without a part there is no energy, and without a grid no emissions."""
-    assert energy_figures([], course(), Attribution(), [])["basis"] is None
-    assert "energy_kwh" not in energy_figures([], course(), Attribution(), [])
+    assert energy_figures([], course(), Attribution())["basis"] is None
+    assert "energy_kwh" not in energy_figures([], course(), Attribution())
     assert emission_figures(Sums(), {"energy_kwh": 1.0}, None, 1.0) == {}
 
 

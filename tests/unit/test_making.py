@@ -19,18 +19,19 @@ SERVER = Hardware(cpu_sockets=2.0, ram_gib=64.0, gpu_count=0)
 HOURS_PER_LIFE = 4 * 8766
 
 
-def course(duration_s: float, *machine_j: float) -> Course:
-    return Course(Machine(0.0), Machine(duration_s), duration_s, duration_s, machine_j, None)
+def course(duration_s: float) -> Course:
+    return Course(Machine(0.0), Machine(duration_s), duration_s, duration_s, (), None)
 
 
-def parts(*joules: float) -> list[Part]:
-    return [Part(m, j, m.basis) for m, j in zip(METERS, joules, strict=True)]
+def parts(*joules: tuple[float, float]) -> list[Part]:
+    """Ours and the machine's, by meter."""
+    return [Part(m, ours, m.basis, all_j) for m, (ours, all_j) in zip(METERS, joules, strict=True)]
 
 
 def test_a_whole_machine_bears_its_rate_for_the_time_used():
     """An hour of the whole machine is an hour of its rates, whatever it drew."""
     found = making_figures(
-        parts(100.0, 5.0), course(3600.0, 100.0, 5.0), METERS, {"cpu": 6.0, "ram": 2.0}
+        parts((100.0, 100.0), (5.0, 5.0)), course(3600.0), {"cpu": 6.0, "ram": 2.0}
     )
     assert found == {"embodied_g": 8.0}
 
@@ -38,10 +39,9 @@ def test_a_whole_machine_bears_its_rate_for_the_time_used():
 def test_shares_add_up_to_the_machine():
     """What two users of one machine bear is what the machine bears, part by part."""
     rates = {"cpu": 6.0, "ram": 2.0}
-    hour = course(3600.0, 100.0, 10.0)
     ours, theirs = (
-        making_figures(parts(*joules), hour, METERS, rates)["embodied_g"]
-        for joules in ((25.0, 9.0), (75.0, 1.0))
+        making_figures(parts((cpu_j, 100.0), (ram_j, 10.0)), course(3600.0), rates)["embodied_g"]
+        for cpu_j, ram_j in ((25.0, 9.0), (75.0, 1.0))
     )
     assert ours == pytest.approx(6.0 * 0.25 + 2.0 * 0.9)
     assert ours + theirs == pytest.approx(8.0)
@@ -49,7 +49,8 @@ def test_shares_add_up_to_the_machine():
 
 def test_a_figure_for_the_whole_machine_goes_by_all_energy():
     """One's own rate is shared by the energy of all parts together."""
-    found = making_figures(parts(25.0, 25.0), course(1800.0, 150.0, 50.0), METERS, {WHOLE: 10.0})
+    used = parts((25.0, 150.0), (25.0, 50.0))
+    found = making_figures(used, course(1800.0), {WHOLE: 10.0})
     assert found["embodied_g"] == pytest.approx(10.0 * 0.5 * 50.0 / 200.0)
 
 
@@ -64,7 +65,8 @@ def test_a_figure_for_the_whole_machine_goes_by_all_energy():
 )
 def test_unknown_is_nothing(joules: tuple[float, ...], rates: dict[str, float] | None):
     """No rates, a part that no meter speaks for, or no energy to share by: no figure, never 0."""
-    assert making_figures(parts(*joules), course(1.0, *joules), METERS, rates) == {}
+    used = parts(*((ours, ours) for ours in joules))
+    assert making_figures(used, course(1.0), rates) == {}
 
 
 def test_rates_are_the_tables_over_a_life():
