@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.meters.wall import WallFit, WallReading, check_readings, fit_wall
+from carbontrack.private_files import replace_privately
 from carbontrack.records import COMPONENTS
 
 SCHEMA = 1
@@ -96,15 +96,9 @@ def _list(what: object) -> list[Any]:
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Keep it, readable by its owner only, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     kept = {"schema": SCHEMA, **asdict(calibration)}
     del kept["fit"]
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(kept, file, indent=1)
-    draft.replace(path)
+    replace_privately(path, json.dumps(kept, indent=1))
 
 
 def clear_calibration(path: Path) -> bool:

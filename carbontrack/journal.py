@@ -21,6 +21,7 @@ from carbontrack.clock import Clock, SystemClock
 from carbontrack.forking import remember
 from carbontrack.journal_file import DRAFT_SUFFIX, SIZE_LIMIT, SUFFIX, JournalFile, Key, entry_line
 from carbontrack.notices import Notices
+from carbontrack.private_files import make_private_folder
 from carbontrack.records import COLUMNS, Record
 
 RUN = "run"
@@ -245,7 +246,7 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     """
     place = state_dir / _FOLDER
     if create:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(place)
     status = place.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))

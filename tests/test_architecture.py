@@ -29,6 +29,7 @@ FLOORS = {
     "carry": 0.0,
     "flush_signals": 0.0,
     "beside": 0.0,
+    "private_files": 0.0,
     "units": 0.05,
     "record_html": 0.07,
     "records": 0.1,

@@ -18,6 +18,8 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
 from carbontrack.grid.editions import editions
 from carbontrack.settings import READERS, SECRETS, Settings
+from carbontrack.sinks.choose import is_url
+from carbontrack.sinks.post import shown
 from carbontrack.tracker import Tracker
 from carbontrack.version import VERSION
 
@@ -96,4 +98,7 @@ def _idle_power(attribution: Attribution) -> Findings | None:
 
 def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
+    if name == "output":
+        # people paste what the doctor says into reports, and a query often holds a key
+        return tuple(shown(output) if is_url(output) else output for output in value)
     return "(set)" if name in SECRETS and value is not None else value

@@ -20,6 +20,7 @@ from carbontrack.forking import holding_forks
 from carbontrack.grid import names
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.region import Region, of
+from carbontrack.private_files import replace_privately
 
 if TYPE_CHECKING:
     import requests
@@ -162,12 +163,9 @@ class RegionCache:
     def save(self, zone: str) -> None:
         """Keep the code, in one step; where that fails, the next process asks again."""
         boot = self._boot()
-        draft = self._path.with_suffix(f".{threading.get_ident()}.tmp")
         with suppress(OSError):
             if boot is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                draft.write_text(f"{boot} {zone}\n", encoding="utf-8")
-                draft.replace(self._path)
+                replace_privately(self._path, f"{boot} {zone}\n")
 
     @property
     def _path(self) -> Path:

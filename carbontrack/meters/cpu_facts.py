@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.meters.text_files import read_text
+from carbontrack.private_files import replace_privately
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
@@ -100,10 +101,7 @@ def cached_name(cache: Path | None, boot_id: str, ask: Callable[[], str]) -> str
     name = ask()
     if path is not None and name:
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps({"boot_id": boot_id, "name": name}), encoding="utf-8")
-            draft.replace(path)
+            replace_privately(path, json.dumps({"boot_id": boot_id, "name": name}))
     return name
 
 

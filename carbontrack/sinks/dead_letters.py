@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from carbontrack.json_text import json_line, record_object
+from carbontrack.private_files import make_private_folder
 from carbontrack.records import Record
 from carbontrack.sinks.post import Outcome
 
@@ -29,7 +30,7 @@ def set_aside(
         OSError: they could not all be written.
     """
     folder = state_dir / "dead-letter"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(folder)
     path = folder / _name(url)
     handle = os.open(path, _FLAGS, 0o600)
     try:

@@ -173,3 +173,12 @@ def test_a_calibration_is_shown(doctor: Doctor, tmp_path: Path) -> None:
     subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     shown = " ".join(doctor().stdout.split())
     assert "the wall draws 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
+
+
+def test_a_key_in_an_address_is_not_shown(doctor: Doctor) -> None:
+    """What the doctor says is made to be pasted; a query often holds a key."""
+    address = "http://127.0.0.1:9/records"
+    for form in ((), ("--json",)):
+        done = doctor(*form, CARBONTRACK_OUTPUT=f"{address}?key=hush")
+        assert address in done.stdout
+        assert "hush" not in done.stdout + done.stderr

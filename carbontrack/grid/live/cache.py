@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from carbontrack.grid.slots import Slot
+from carbontrack.private_files import replace_privately
 
 
 class Cache:
@@ -36,8 +36,5 @@ class Cache:
         """Replace the file in one step, so that no reader sees half of it."""
         import json
 
-        draft = self._path.with_suffix(f".{os.getpid()}.tmp")
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(slots), encoding="utf-8")
-            draft.replace(self._path)
+            replace_privately(self._path, json.dumps(slots))
