@@ -25,7 +25,7 @@ def on_config(config: Any) -> Any:
     """Take all of this folder as the pages, and every page into the navigation."""
     docs = Path(__file__).parent
     config.docs_dir = str(docs)
-    config.nav = ["index.md"]
+    config.nav = ["index.md", "gallery.md"]
     for folder, title in SECTIONS.items():
         names = [path.name for path in (docs / folder).glob("*.md")]
         first = [name for name in FIRST.get(folder, ()) if name in names]

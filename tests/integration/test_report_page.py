@@ -291,10 +291,43 @@ def test_print_leaves_controls_out(opened: Callable[..., Any]) -> None:
     """On paper there are figures and tables, and nothing to press."""
     page = opened(some_runs(30), color_scheme="dark")
     page.emulate_media(media="print")
-    for control in ("#filters", "#pager", "#theme"):
+    for control in ("#filters", "#prev", "#next", "#theme"):
         assert not page.is_visible(control)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.is_visible("#table")
+
+
+def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None:
+    """On paper, A4 within its margins, every table ends on the sheet and every chart fills it."""
+    page = opened(some_runs(120), viewport={"width": 1200, "height": 1000})
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") == 688
+    right = "all => all.map(e => Math.round(e.getBoundingClientRect().right))"
+    drawn = page.locator("table:visible").evaluate_all(right)
+    assert len(drawn) >= 3
+    assert set(drawn) == {688}
+    charts = page.locator(".chart svg").evaluate_all(right)
+    assert len(charts) >= 3
+    assert set(charts) == {688}
+    assert page.inner_text("#page") == "Page 1 of 3"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1200])
+@pytest.mark.parametrize("embodied_g", [None, 9.0])
+@pytest.mark.parametrize("water_l", [None, 2.0])
+def test_the_cards_fill_their_rows(
+    opened: Callable[..., Any], width: int, embodied_g: float | None, water_l: float | None
+) -> None:
+    """However many figures there are, the last row of cards reaches as far as the first."""
+    runs = [replace(r, embodied_g=embodied_g, water_l=water_l) for r in some_runs(3)]
+    page = opened(runs, viewport={"width": width, "height": 900})
+    edges = page.locator(".cards > div").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
+    )
+    last_of_row = dict(edges)
+    assert len(edges) == 4 + (embodied_g is not None) + (water_l is not None)
+    assert len(set(last_of_row.values())) == 1
 
 
 _COLOURS = """element => {
