@@ -14,7 +14,7 @@ SECTIONS = {
 }
 """Folder -> title, in the order of the navigation."""
 FIRST = {
-    "tutorials": ["first-record.md"],
+    "tutorials": ["first-record.md", "test-budget.md"],
     "explanation": ["how-a-joule-becomes-a-gram.md", "accuracy.md"],
     "reference": ["record.md", "api.md"],
 }

@@ -24,8 +24,8 @@ G_PER_KWH = 458.0
 """The world's average in 2025: Ember Yearly Electricity Data (2026), processed by Our World in
 Data; the row WORLD of intensity.csv as of then. Pinned: a new year must not change a verdict."""
 RELATIVE_UNCERTAINTY = 0.10
-"""What calibration leaves of the difference between two machines; half-width. Measured: see
-docs/reference/pytest-plugin.md."""
+"""What calibration leaves of the difference between two machines; half-width. Assumed, not measured
+across processors: see docs/reference/pytest-plugin.md."""
 RESOLUTION_S = 50e-6
 """CPU seconds that reading the counts costs itself, and that a test cannot be told from."""
 CHILD_RESOLUTION_S = 0.01

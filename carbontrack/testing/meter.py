@@ -18,7 +18,9 @@ class FakeMeter:
             on, so it is exact where a read (a span's edge, `snapshot()`) lies at the change.
         joules: instead of watts, the energy as a function of the monotonic instant, for any curve
             exactly.
-        basis, resolution_s, relative_uncertainty: as the meter protocol explains.
+        basis: as the meter protocol explains.
+        resolution_s: likewise.
+        relative_uncertainty: likewise.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each attribute of the protocol
