@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 import carbontrack
+from carbontrack.budgets.options import Options
 from carbontrack.meters import perf_events, powercap
 from carbontrack.records import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, steps_of
@@ -113,6 +114,19 @@ def test_the_record_page_explains_every_column_in_order() -> None:
     text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` (?:\|[^|]*){3}\|$", text, re.MULTILINE)
     assert tuple(rows) == COLUMNS
+
+
+def test_the_plugin_page_lists_every_option_with_its_twins() -> None:
+    """The reference has a row for each option of the plugin, in the order of its help."""
+    text = (DOCS / "reference" / "pytest-plugin.md").read_text(encoding="utf-8")
+    row = r"^\| `--([\w-]+)[^`]*` \| `(\w+)` \| `CARBONTRACK_PYTEST_(\w+)` \|"
+    rows = re.findall(row, text, re.MULTILINE)
+    names = [field.name for field in fields(Options)]
+    known = [name if name == "carbon" else f"carbon_{name}" for name in names]
+    expected = [
+        (name.replace("_", "-"), name, name.removeprefix("carbon_").upper()) for name in known
+    ]
+    assert rows == expected
 
 
 def test_the_cures_are_those_that_the_doctor_prints() -> None:
