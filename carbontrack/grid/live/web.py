@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode
 
 from carbontrack.forking import holding_forks
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 TIMEOUT_S = (3.05, 10.0)
 """Seconds to connect and to wait for the next bytes; only ever spent on a background thread."""
@@ -75,17 +77,22 @@ class Web:
             import requests
 
         where = url.partition("?")[0]
+        shown = {name: text for name, text in (params or {}).items() if text not in self._secrets}
+        hidden = {name: text for name, text in (params or {}).items() if text in self._secrets}
         try:
-            with requests.get(
-                url,
-                params=params,
-                headers={"Accept": "application/json", **(headers or {})},
-                auth=login or _leave_alone,
-                timeout=self._timeout_s,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                body = answer.raw.read(LARGEST_BYTES + 1, decode_content=True)
+            with requests.Session() as session:
+                if hidden:
+                    session.mount(url, _whispering(urlencode(hidden)))
+                with session.get(
+                    url,
+                    params=shown,
+                    headers={"Accept": "application/json", **(headers or {})},
+                    auth=login or _leave_alone,
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                    stream=True,
+                ) as answer:
+                    body = answer.raw.read(LARGEST_BYTES + 1, decode_content=True)
         except Exception as error:  # requests, urllib3 and ssl each have their own kinds
             # only the kind: their texts may quote the address, and with it a key
             raise FetchFailed(f"{where}: {type(error).__name__}") from None
@@ -101,6 +108,42 @@ class Web:
         reason = f"{where}: HTTP {status} {said[:_SHOWN]}".rstrip()
         refused = status in (400, 401, 403, 404)
         return FetchFailed(reason, _retry_after_s(answer.headers.get("Retry-After")), refused)
+
+
+def _whispering(query: str) -> HTTPAdapter:
+    """What adds a query to the address only where it is written to the connection.
+
+    urllib3 logs each address at DEBUG, and a program may show that log.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Whispering(HTTPAdapter):
+        def init_poolmanager(self, *given: Any, **named: Any) -> Any:
+            super().init_poolmanager(*given, **named)
+            _teach(self.poolmanager, query)
+
+        def proxy_manager_for(self, *given: Any, **named: Any) -> Any:
+            manager = super().proxy_manager_for(*given, **named)
+            _teach(manager, query)
+            return manager
+
+    return Whispering()
+
+
+def _teach(manager: Any, query: str) -> None:
+    """Let every connection that the manager makes add the query."""
+    manager.pool_classes_by_scheme = {
+        scheme: _pool_with(pool, query) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+
+
+def _pool_with(pool: Any, query: str) -> Any:
+    def putrequest(self: Any, method: str, url: str, *given: Any, **named: Any) -> Any:
+        full = f"{url}{'&' if '?' in url else '?'}{query}"
+        return pool.ConnectionCls.putrequest(self, method, full, *given, **named)
+
+    connection = type("Connection", (pool.ConnectionCls,), {"putrequest": putrequest})
+    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:

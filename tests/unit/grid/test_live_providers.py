@@ -1,5 +1,7 @@
 """Each service's documented answers become figures, and each of its faults a reason."""
 
+import logging
+
 import pytest
 
 from carbontrack.grid.live.eia import Eia
@@ -186,3 +188,26 @@ def test_a_wrong_unit_is_refused(services):
 
     with pytest.raises(FetchFailed, match="percentile"):
         WattTime("CAISO_NORTH", ACCOUNT).fetch(get, NOW)
+
+
+@pytest.mark.parametrize("name", ["em", "wt", "eia"])
+def test_no_log_holds_a_token(services, name, caplog):
+    """Not even that of the library that speaks HTTP, which shows each address at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    assert provider(name, services).fetch(Web([ACCOUNT, TOKEN]).get, NOW)
+    services.fault = "redirect"
+    with pytest.raises(FetchFailed):
+        provider(name, services).fetch(Web([ACCOUNT, TOKEN]).get, NOW)
+    assert "urllib3" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_a_key_in_the_address_goes_through_a_proxy(services, monkeypatch):
+    """A proxy is asked for the whole address; the service behind it sees the key."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("http_proxy", services.url)
+    asked = Eia("CISO", TOKEN, base_url="http://eia.example/eia")
+
+    assert asked.fetch(Web([TOKEN]).get, NOW)
+    assert [headers["Host"] for headers in services.seen] == ["eia.example"]
