@@ -30,6 +30,7 @@ _CONFIG: dict[str, Any] = {
     },
     "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "symbolType": "square"},
 }
+_TICKS = 6
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -68,12 +69,7 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
                     "type": "temporal",
                     "timeUnit": time_unit.get(step, "utcyearmonth"),
                     "title": None,
-                    "axis": {
-                        "grid": False,
-                        "labelOverlap": "greedy",
-                        "tickCount": 6,
-                        "format": shown,
-                    },
+                    "axis": _time_axis(rows) | {"format": shown},
                 },
                 "y": {
                     "field": "amount",
@@ -97,6 +93,12 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
             },
         }
     )
+
+
+def _time_axis(rows: Rows) -> Spec:
+    """No more ticks than steps: closer ones would repeat a step's name."""
+    steps = len({row["at"] for row in rows})
+    return {"grid": False, "labelOverlap": "greedy", "tickCount": min(steps, _TICKS)}
 
 
 def power(rows: Rows, *, time_title: str, unit: str) -> Spec:

@@ -103,18 +103,25 @@ def bars(groups: list[Total]) -> list[dict[str, Any]]:
 
 
 def grids(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The grids that the runs were billed at: region, how it was found, intensity, source, year."""
+    """The grids that the runs were billed at: region, how it was found, intensity, source, year.
+
+    Intensities are means over the energy, so that energy times intensity is the grams; where no
+    energy is known, over the runs.
+    """
     keys = ["region", "region_basis", "intensity_source", "intensity_year"]
     wanted = frame[[*keys, "energy_kwh"]].copy()
-    for end in ("", "low_", "high_"):
-        wanted[f"{end}g_per_kwh"] = frame[f"intensity_{end}g_per_kwh"]
-    found = wanted.groupby(keys, observed=True, dropna=False).agg(
-        runs=("energy_kwh", "size"),
-        kwh=("energy_kwh", "sum"),
-        g_per_kwh=("g_per_kwh", "mean"),
-        low_g_per_kwh=("low_g_per_kwh", "mean"),
-        high_g_per_kwh=("high_g_per_kwh", "mean"),
-    )
+    ends = {end: f"{end}g_per_kwh" for end in ("", "low_", "high_")}
+    for end, name in ends.items():
+        wanted[name] = frame[f"intensity_{end}g_per_kwh"]
+        wanted[f"{name}_kwh"] = wanted["energy_kwh"].where(wanted[name].notna())
+        wanted[f"{name}_g"] = wanted["energy_kwh"] * wanted[name]
+    by_grid = wanted.groupby(keys, observed=True, dropna=False)
+    found = by_grid[list(ends.values())].mean()
+    found["runs"] = by_grid.size()
+    found["kwh"] = by_grid["energy_kwh"].sum()
+    for name in ends.values():
+        kwh, grams = by_grid[f"{name}_kwh"].sum(), by_grid[f"{name}_g"].sum()
+        found[name] = (grams / kwh).where(kwh > 0.0, found[name])
     rows = found.sort_values("kwh", ascending=False).head(50).reset_index()
     return [
         {name: None if cell != cell else cell for name, cell in row.items()}  # noqa: PLR0124 - NaN

@@ -52,7 +52,8 @@ def period(frame: pd.DataFrame) -> str:
     if known.empty:
         return where.strip()
     first, last = known.min(), known.max()
-    return f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC{where}"
+    start, end = f"{first:%Y-%m-%d %H:%M}", f"{last:%Y-%m-%d %H:%M}"
+    return f"{start} UTC{where}" if start == end else f"{start} to {end} UTC{where}"
 
 
 def cards(total: Total, around: Around) -> Iterator[str]:
