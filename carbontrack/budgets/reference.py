@@ -28,8 +28,6 @@ RELATIVE_UNCERTAINTY = 0.10
 across processors: see docs/reference/pytest-plugin.md."""
 RESOLUTION_S = 50e-6
 """CPU seconds that reading the counts costs itself, and that a test cannot be told from."""
-CHILD_RESOLUTION_S = 0.01
-"""CPU seconds of living children are counted in ticks, 100 a second on Linux (proc_pid_stat(5))."""
 
 
 class ReferenceMetric:
