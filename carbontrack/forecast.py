@@ -81,7 +81,7 @@ def _inflation(steps: Sequence[Step], mean: float) -> float:
     return (1.0 + found) / (1.0 - found)
 
 
-def student_t(degrees: int, confidence: float = CONFIDENCE) -> float:
+def student_t(degrees: float, confidence: float = CONFIDENCE) -> float:
     """The two-sided quantile of Student's t; for 3 degrees and more to 0.2 %.
 
     Exact for 1 and 2 degrees; else the expansion 26.7.5 of Abramowitz and Stegun, Handbook of

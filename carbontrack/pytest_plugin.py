@@ -31,6 +31,7 @@ _HELP: dict[str, tuple[str | None, str]] = {
     "carbon_json": ("PATH", "write the session and its tests as JSON"),
     "carbon_benchmark": ("PATH", "write the list that github-action-benchmark reads"),
     "carbon_save": ("PATH", "save the figures as a baseline"),
+    "carbon_add": ("PATH", "add the figures to a baseline, as those of one more process"),
     "carbon_compare": ("PATH", "compare with a saved baseline"),
     "carbon_fail_on": ("PERCENT", "fail tests that surely use this much more than the baseline"),
     "carbon_inconclusive": ("WHAT", "pass, warn (the default) or fail where no verdict is sure"),

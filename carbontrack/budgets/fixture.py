@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from carbontrack.budgets.metric import Measurement, Metric, Round, Window, sum_up
+from carbontrack.budgets.watch import Watch
 from carbontrack.clock import SystemClock
 from carbontrack.records import Basis, Record
 from carbontrack.units import kwh_from
@@ -85,6 +86,25 @@ class CarbonFigures(Phase):
             yield phase
         finally:
             phase.end()
+
+
+class FiguresOfTest(CarbonFigures):
+    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
+
+    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
+        if watch.window is None:
+            watch.early = metric.open(name)
+        super().__init__(name, metric, watch.window or watch.early)
+        self._watch = watch
+
+    def _measured(self) -> Measurement:
+        watch = self._watch
+        open_now = watch.window or watch.early
+        if open_now is not None:
+            self._window = open_now
+        elif watch.last is not None:
+            return sum_up(self._metric, [watch.last])
+        return super()._measured()
 
 
 def _kwh(joules: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +15,9 @@ from carbontrack import config as settings
 from carbontrack.budgets import limits, rounds
 from carbontrack.budgets.baseline import Baseline, fingerprint
 from carbontrack.budgets.choose import choose, pins_text
-from carbontrack.budgets.fixture import CarbonFigures
+from carbontrack.budgets.fixture import CarbonFigures, FiguresOfTest
 from carbontrack.budgets.limits import Limits
-from carbontrack.budgets.metric import Measurement, Metric, sum_up
+from carbontrack.budgets.metric import Metric
 from carbontrack.budgets.options import Options, resolve
 from carbontrack.budgets.result import TestResult
 from carbontrack.budgets.telling import Telling
@@ -41,7 +42,9 @@ class CarbonPlugin:
         self._disabled = settings.is_disabled()
         self._default = limits.of_quantity(options.budget)
         self._baseline = Baseline.load(options.compare) if options.compare else None
-        self._machine = fingerprint()
+        self._earlier = Baseline.load_if_there(options.add)
+        needs_machine = options.compares or options.json is not None
+        self._machine = fingerprint() if needs_machine else ""
         self._metric: Metric | None = None
         self._watched: dict[str, Watch] = {}
         self._errors: list[str] = []
@@ -93,7 +96,7 @@ class CarbonPlugin:
             key = tuple(id(mark) for _, mark in marks)
             if key not in known:
                 found = [self._limits_of(node, mark) for node, mark in marks]
-                known[key] = _nearest([*found, self._default])
+                known[key] = limits.layered([*found, self._default])
             self._watch(item, known[key])
         if self._errors and not self._is_worker:
             raise pytest.UsageError("\n".join(self._errors))
@@ -110,8 +113,8 @@ class CarbonPlugin:
         if not asks and not self.options.measures_all:
             return
         repeat = limit.repeat or self.options.repeat
-        compared = self._baseline is not None or self.options.save is not None
-        watch = Watch(limit, repeat=repeat, judged=bool(limit.quantities) or compared)
+        judged = bool(limit.quantities) or self.options.compares
+        watch = Watch(limit, repeat=repeat, judged=judged)
         if repeat > 1 and not rounds.can_repeat(item):
             watch.repeat, watch.note = 1, "not repeated: it is rerun, or cannot begin anew"
         self._watched[item.nodeid] = watch
@@ -122,7 +125,7 @@ class CarbonPlugin:
             return CarbonFigures(item.nodeid, self.metric, None)
         if item.nodeid not in self._watched:
             self._watched[item.nodeid] = Watch(self._default, repeat=1, judged=False)
-        return _OfTheTest(item.nodeid, self.metric, self._watched[item.nodeid])
+        return FiguresOfTest(item.nodeid, self.metric, self._watched[item.nodeid])
 
     # -- running -----------------------------------------------------------------------------
 
@@ -162,6 +165,9 @@ class CarbonPlugin:
         if watch is None or not (is_call or watch.bills_fixtures):
             return (yield)
         calibrates = watch.judged and is_call
+        if watch.repeat > 1 and is_call and gc.isenabled():
+            # else a collection of all that was made before would fall into one round of many
+            gc.collect()
         # of two moments, before and after, the faster one is nearer to what the test itself met
         speed = self.metric.speed_now() if calibrates else None
         if watch.early is not None:
@@ -197,7 +203,7 @@ class CarbonPlugin:
         watch: Watch,
         reports: Sequence[pytest.TestReport],
     ) -> None:
-        court = Court(self.options, self.metric, self._baseline, self._machine)
+        court = Court(self.options, self.metric, self._baseline, self._earlier, self._machine)
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = f"x{report.outcome}" if expected else report.outcome
@@ -262,32 +268,6 @@ class CarbonPlugin:
         """Let the meters go."""
         if self._metric is not None:
             self._metric.close()
-
-
-class _OfTheTest(CarbonFigures):
-    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
-
-    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
-        if watch.window is None:
-            watch.early = metric.open(name)
-        super().__init__(name, metric, watch.window or watch.early)
-        self._watch = watch
-
-    def _measured(self) -> Measurement:
-        watch = self._watch
-        open_now = watch.window or watch.early
-        if open_now is not None:
-            self._window = open_now
-        elif watch.last is not None:
-            return sum_up(self._metric, [watch.last])
-        return super()._measured()
-
-
-def _nearest(from_near_to_far: Sequence[Limits]) -> Limits:
-    found = Limits()
-    for wider in from_near_to_far:
-        found = found.over(wider)
-    return found
 
 
 def _place(node: Any) -> str:

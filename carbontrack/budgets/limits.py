@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,6 +37,14 @@ class Limits:
         """These, and what they leave open from the wider ones: the nearest wins per quantity."""
         missing = {key: getattr(wider, key) for key in _KEYS if getattr(self, key) is None}
         return replace(self, **missing)
+
+
+def layered(from_near_to_far: Sequence[Limits]) -> Limits:
+    """What holds where several have a say: for each thing the nearest that says something."""
+    found = Limits()
+    for wider in from_near_to_far:
+        found = found.over(wider)
+    return found
 
 
 def of_quantity(quantity: Quantity | None) -> Limits:

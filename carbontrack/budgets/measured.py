@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from contextvars import copy_context
 
-from carbontrack.budgets.metric import Round
+from carbontrack.budgets.metric import SPREAD, Round
 from carbontrack.records import Record
 from carbontrack.span import Span
 from carbontrack.tracker import Tracker
@@ -18,6 +18,7 @@ class MeasuredMetric:
 
     name = "measured"
     same_everywhere = False
+    spread = SPREAD
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker

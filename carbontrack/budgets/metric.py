@@ -8,6 +8,10 @@ from typing import Protocol
 
 from carbontrack.records import Basis
 
+SPREAD = 0.04
+"""Relative standard deviation of a test's figure among processes that run the same code: where the
+system puts code and data. Recorded: see docs/explanation/comparing.md."""
+
 Statistic = Callable[[Sequence[float]], float]
 
 
@@ -79,6 +83,8 @@ class Metric(Protocol):
     name: str
     same_everywhere: bool
     """Whether figures from two machines may be compared."""
+    spread: float
+    """Relative standard deviation of a test's figure among processes, where nothing changed."""
 
     def statistic(self, figures: Sequence[float], /) -> float:
         """The figure made of several rounds: their least or their median."""

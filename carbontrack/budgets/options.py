@@ -29,6 +29,7 @@ class Options:
     json: Path | None = None
     benchmark: Path | None = None
     save: Path | None = None
+    add: Path | None = None
     compare: Path | None = None
     fail_on: float | None = None
     inconclusive: str = "warn"
@@ -38,8 +39,14 @@ class Options:
     @property
     def measures_all(self) -> bool:
         """Whether every test is measured, or only those that ask by a marker or the fixture."""
-        asks = (self.budget, self.session_budget, self.csv, self.json, self.benchmark, self.save)
-        return self.carbon or self.compare is not None or any(a is not None for a in asks)
+        files = (self.csv, self.json, self.benchmark, self.save, self.add, self.compare)
+        asks = (self.budget, self.session_budget, *files)
+        return self.carbon or any(asked is not None for asked in asks)
+
+    @property
+    def compares(self) -> bool:
+        """Whether figures are held against others, now or later."""
+        return any(path is not None for path in (self.save, self.add, self.compare))
 
 
 def resolve(
@@ -84,6 +91,8 @@ def resolve(
                 found = replace(found, **{field: _READERS[field](given, base)})
             except ValueError as error:
                 raise ConfigError(f"{place}={given}: {error}") from error
+    if found.save is not None and found.save == found.add:
+        raise ConfigError(f"{found.save} cannot be written anew and added to; save it or add to it")
     return found
 
 
@@ -178,6 +187,7 @@ _READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "json": _output,
     "benchmark": _output,
     "save": _output,
+    "add": _output,
     "compare": _input,
     "fail_on": _percent,
     "inconclusive": _one_of("pass", "warn", "fail"),

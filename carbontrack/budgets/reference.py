@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from carbontrack.attribution.process_tree import ProcessTree
 from carbontrack.budgets import calibration
-from carbontrack.budgets.metric import Round
+from carbontrack.budgets.metric import SPREAD, Round
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.units import JOULES_PER_KWH
 
@@ -44,6 +44,7 @@ class ReferenceMetric:
 
     name = "reference"
     same_everywhere = True
+    spread = SPREAD
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class Telling:
             self._try(outputs.append_csv, options.csv, results)
         if options.save is not None:
             self._try(baseline.save, options.save, results, machine)
+        if options.add is not None:
+            self._try(baseline.add, options.add, results, machine)
         page = step_summary()
         if page is not None:
             self._try(_append, page, self._markdown(total))

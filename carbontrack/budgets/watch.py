@@ -62,6 +62,8 @@ class Court:
     options: Options
     metric: Metric
     baseline: Baseline | None
+    earlier: Baseline
+    """What earlier processes measured of the same code."""
     machine: str
 
     def judge(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
@@ -90,7 +92,11 @@ class Court:
         if self.baseline is None:
             return result
         found = self.baseline.compare(
-            result, self.metric, machine=self.machine, resolution_joules=resolution_joules
+            result,
+            self.metric,
+            machine=self.machine,
+            earlier=self.earlier.processes(result, self.machine),
+            resolution_joules=resolution_joules,
         )
         result = replace(
             result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high

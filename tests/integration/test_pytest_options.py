@@ -99,8 +99,15 @@ ALONE: list[Any] = [
         "carbon_save",
         "s.json",
         "",
-        written("s.json", lambda text: json.loads(text)["tests"][1]["rounds_joules"] == [3.0]),
+        written("s.json", lambda text: json.loads(text)["tests"][1]["rounds_joules"] == [[3.0]]),
         id="save",
+    ),
+    pytest.param(
+        "carbon_add",
+        "s.json",
+        "",
+        written("s.json", lambda text: json.loads(text)["tests"][1]["rounds_joules"] == [[3.0]]),
+        id="add",
     ),
     pytest.param("carbon_inconclusive", "fail", "unsure", failed(1), id="inconclusive"),
     pytest.param(
@@ -173,6 +180,47 @@ def test_a_baseline_is_compared_with_and_judged_by(
     for limit, number in (("19%", 1), ("20.001%", 0)):
         result = run_with(project, monkeypatch, place, "carbon_fail_on", limit, *compared)
         result.assert_outcomes(passed=2 - number, failed=number)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "two-workers"])
+def test_processes_are_added_up_and_compared_together(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    """What earlier processes added is part of the new side; each is kept with its rounds."""
+    project.file("def test_it(): burn(2)\n")
+    for _ in range(3):
+        project.run("--carbon-add=before.json")
+    for joules in (2.0, 2.2):
+        project.file(f"def test_it(): burn({joules})\n")
+        project.run("--carbon-add=after.json")
+    project.file("def test_it(): burn(3)\n")
+
+    compared = ("--carbon-add=after.json", "--carbon-compare=before.json", "--carbon-json=o.json")
+    result = project.run(*compared, "--carbon-fail-on=500%", *workers)
+    result.assert_outcomes(passed=1)
+    (test,) = json.loads((project.path / "o.json").read_text())["tests"]
+    assert test["ratio"] == pytest.approx(1.2)
+    assert 0.9 < test["ratio_low"] < 1.2 < test["ratio_high"] < 1.5
+    (kept,) = json.loads((project.path / "after.json").read_text())["tests"]
+    assert kept["rounds_joules"] == [[2.0], [pytest.approx(2.2)], [3.0]]
+
+
+def test_one_file_is_not_saved_and_added_to(project: Project) -> None:
+    """The one replaces what the other would keep."""
+    project.file("def test_it(): burn(2)\n")
+    result = project.run("--carbon-add=a.json", "--carbon-save=a.json")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*a.json cannot be written anew and added to*"])
+
+
+def test_what_is_no_baseline_is_not_added_to(project: Project) -> None:
+    """It is said before any test runs, and the file stays."""
+    project.file("def test_it(): print('I RAN')\n")
+    (project.path / "a.json").write_text("[1, 2]")
+    result = project.run("--carbon-add=a.json", "-s")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.no_fnmatch_line("*I RAN*")
+    assert (project.path / "a.json").read_text() == "[1, 2]"
 
 
 def test_the_stronger_place_wins(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

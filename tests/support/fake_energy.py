@@ -23,6 +23,7 @@ class FakeMetric:
 
     name = "reference"
     same_everywhere = True
+    spread = 0.0
 
     def __init__(self, *, width: float = 0.0, resolution_joules: float = 0.0) -> None:
         self.width = width
