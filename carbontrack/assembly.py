@@ -18,6 +18,7 @@ from carbontrack.grid import facility
 from carbontrack.grid import region as regions
 from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.host_id import calibration_path, host_id
+from carbontrack.kin import Kin
 from carbontrack.making_rates import making_g_per_h
 from carbontrack.meters.detect import Machine, detect
 from carbontrack.meters.meter import MeterSet
@@ -159,11 +160,13 @@ def assemble(
     settings: Settings,
     *,
     sampler: Sampler | None = None,
+    kin: Kin | None = None,
     metadata_urls: Mapping[str, str] | None = None,
 ) -> Tracker:
     """A tracker as the settings want it; on a given sampler, or on one of its own.
 
-    `metadata_urls` moves the clouds' metadata services, for tests.
+    `kin` tells child processes of its roots; `metadata_urls` moves the clouds' metadata services,
+    for tests.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
@@ -183,7 +186,8 @@ def assemble(
         sinks=sinks,
         circumstances=Circumstances(
             region_basis=region.basis,
-            parent_id=config.parent_id(),
+            parent_id=config.parent_id() if kin is None else kin.parent_id(),
+            relatives=kin,
             spans=settings.spans,
             facts=_facts(settings, region),
             water_l_per_kwh=_water_l_per_kwh(region),
@@ -265,16 +269,23 @@ def _journal(settings: Settings) -> Journal:
 
 
 def check(settings: Settings) -> None:
-    """Find out now, before anything starts, that the region that was given is no place.
+    """Find out now, before anything starts, what is wrong with the place and the grid's sources.
 
     Raises:
-        UnknownRegion: there is no such place, or there are several.
+        UnknownRegion: the region that was given is no place, or may be one of several.
         NoIntensity: no table has a figure for it.
+        ConfigError: a source of intensities is unknown, lacks its token, or covers another region.
     """
-    if settings.region is not None and not settings.disable:
-        region = find_region(settings)
-        if settings.intensity_g_per_kwh is None:
-            regions.intensity_for(region)
+    given, live = settings.region is not None, settings.intensity_source
+    if settings.disable or not (given or live):
+        return
+    region, asks = find_region(settings), settings.intensity_g_per_kwh is None
+    if given and asks:
+        regions.intensity_for(region)
+    if live and asks and (given or settings.cloud != "detect"):  # else the place may yet change
+        from carbontrack.grid.live import choose
+
+        choose.check(live, region, settings.live_token)
 
 
 def _facts(settings: Settings, region: regions.Region) -> Mapping[str, Any]:

@@ -26,6 +26,18 @@ class Timelines(Protocol):
         ...
 
 
+class Relatives(Protocol):
+    """Who tells child processes which root they are counted with."""
+
+    def opened(self, key: int, record_id: str) -> None:
+        """A root has been opened; of a decorated call, which has no record yet, the run's id."""
+        ...
+
+    def closed(self, key: int) -> None:
+        """It has ended."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """What holds for every record of a tracker, besides what was measured.
@@ -44,6 +56,7 @@ class Circumstances:
         outputs: where recovered records are to go: absolute paths and URLs.
         checkpoint_s: seconds between two checkpoints of a run.
         timelines: where root spans' power over time goes; None: none is kept.
+        relatives: who is told of open roots, for the processes that are started meanwhile.
     """
 
     region_basis: str | None = None
@@ -56,6 +69,7 @@ class Circumstances:
     outputs: tuple[str, ...] = ()
     checkpoint_s: float = 10.0
     timelines: Timelines | None = None
+    relatives: Relatives | None = None
 
 
 class Ending(NamedTuple):

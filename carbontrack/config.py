@@ -14,26 +14,23 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from carbontrack import places
 from carbontrack.errors import ConfigError
-from carbontrack.places import PARENT_ID, Place
-from carbontrack.settings import READERS, Settings
+from carbontrack.variables import PARENT_ID, PREFIX, PYTEST
 
-__all__ = [
-    "Settings",
-    "child_environ",
-    "cloud_hints",
-    "dumb_terminal",
-    "load",
-    "no_color",
-    "parent_id",
-    "rank_and_world",
-    "state_path",
-    "tz",
-    "visible_gpus",
-]
+if TYPE_CHECKING:  # those who ask for a fact of the environment need no settings
+    from carbontrack.places import Place
+    from carbontrack.settings import Settings as Settings  # noqa: PLC0414 - for others
+
+
+def __getattr__(name: str) -> object:
+    if name == "Settings":  # the name by which they are known
+        from carbontrack.settings import Settings as found  # noqa: N813
+
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -60,10 +57,12 @@ def load(
         ConfigError: a value that cannot be used, with its place; an output that cannot be written;
             a pyproject.toml that would lead a token of yours to an address of its own.
     """
+    from carbontrack import places
+
     environ = os.environ if environ is None else environ
     argument = places.from_arguments(arguments)
     switch = environ.get("CARBONTRACK_DISABLE", "").strip()
-    off = Place("environment", "", {"disable": switch})
+    off = places.Place("environment", "", {"disable": switch})
     if switch and "disable" not in argument.given and off.read("disable", switch):
         # the emergency switch works even where the rest of the configuration is broken
         return _settled(argument, off)
@@ -79,6 +78,17 @@ def load(
     return settings
 
 
+def from_arguments(arguments: Mapping[str, object]) -> Settings:
+    """Check the settings that are given here, and take the defaults for all others.
+
+    Raises:
+        ConfigError: as for `load`, of the arguments alone.
+    """
+    from carbontrack.places import from_arguments as given_here
+
+    return _settled(given_here(arguments))
+
+
 def _working_folder() -> str:
     """Tell the working directory; "" when it has been removed under the program's feet."""
     try:
@@ -88,6 +98,8 @@ def _working_folder() -> str:
 
 
 def _settled(*strongest_first: Place | None) -> Settings:
+    from carbontrack.settings import READERS, Settings
+
     found: dict[str, Any] = {}
     origins = dict.fromkeys(READERS, "default")
     for place in filter(None, reversed(strongest_first)):
@@ -150,7 +162,7 @@ def check_outputs(settings: Settings) -> None:
 
 def question(arguments: Mapping[str, object]) -> tuple[object, ...]:
     """Tell all that `load` goes by but the files, which may change or become unreadable."""
-    ours = {name: text for name, text in os.environ.items() if name.startswith(places.PREFIX)}
+    ours = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
     return repr(sorted(arguments.items())), _working_folder(), repr(sorted(ours.items()))
 
 
@@ -162,7 +174,6 @@ def surroundings(settings: Settings) -> tuple[object, ...]:
         str(state_path(settings)),
         tz(),
         visible_gpus(),
-        parent_id(),
         tuple(cloud_hints().items()),
     )
 
@@ -171,7 +182,9 @@ def state_path(settings: Settings, *, environ: Mapping[str, str] | None = None) 
     """Find the folder of journals and caches; it need not exist yet."""
     if settings.state_dir is not None:
         return Path(settings.state_dir)
-    folder = places.user_folder("state", os.environ if environ is None else environ)
+    from carbontrack.places import user_folder
+
+    folder = user_folder("state", os.environ if environ is None else environ)
     if folder is None:  # a container's user without a home
         import tempfile
 
@@ -180,7 +193,9 @@ def state_path(settings: Settings, *, environ: Mapping[str, str] | None = None) 
 
 
 def _user_config(environ: Mapping[str, str]) -> Path | None:
-    folder = places.user_folder("config", environ)
+    from carbontrack.places import user_folder
+
+    folder = user_folder("config", environ)
     return None if folder is None else folder / "config.toml"
 
 
@@ -226,6 +241,14 @@ def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
     return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
 
 
+def tell_children(record_id: str | None) -> None:
+    """Have processes that are started from now on find the record that theirs belong to, if any."""
+    if record_id is not None:
+        os.environ[PARENT_ID] = record_id
+    else:
+        os.environ.pop(PARENT_ID, None)
+
+
 def child_environ(
     record_id: str | None, environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -254,13 +277,10 @@ def dumb_terminal(environ: Mapping[str, str] | None = None) -> bool:
     return (os.environ if environ is None else environ).get("TERM", "") in {"", "dumb"}
 
 
-_PYTEST = f"{places.PREFIX}PYTEST_"
-
-
 def pytest_twins(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Collect the CARBONTRACK_PYTEST_… variables that are set, by the rest of their names."""
+    """Collect the CARBONTRACKPYTEST_… variables that are set, by the rest of their names."""
     environ = os.environ if environ is None else environ
-    found = ((key.removeprefix(_PYTEST), key) for key in environ if key.startswith(_PYTEST))
+    found = ((key.removeprefix(PYTEST), key) for key in environ if key.startswith(PYTEST))
     return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}
 
 

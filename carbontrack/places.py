@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 from carbontrack.errors import ConfigError, UnknownSettingError
 from carbontrack.settings import READERS, SECRETS, nearest
+from carbontrack.variables import PARENT_ID, PREFIX, PYTEST
 
-PREFIX = "CARBONTRACK_"
-PARENT_ID = f"{PREFIX}PARENT_ID"
-_PYTEST = f"{PREFIX}PYTEST_"
 _MAY_MEAN_US = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
 """A line like [tool.carbontrack], [tool] or tool = {…}; the parser costs 4 ms, and a file
 without such a line need not pay them."""
@@ -65,7 +63,7 @@ def from_environment(environ: Mapping[str, str]) -> Place:
     """Take the variables that begin with CARBONTRACK_, except those that are no settings."""
     given = {}
     for key in environ:
-        if not key.startswith(PREFIX) or key == PARENT_ID or key.startswith(_PYTEST):
+        if not key.startswith(PREFIX) or key == PARENT_ID or key.startswith(PYTEST):
             continue
         name = key[len(PREFIX) :].lower()
         # an empty variable is an unset one, as usual; a wrong name is wrong all the same

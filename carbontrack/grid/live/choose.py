@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError, NoIntensity
 from carbontrack.grid import rows
@@ -23,6 +23,9 @@ from carbontrack.grid.live.web import FetchFailed, Web
 from carbontrack.grid.region import Region
 from carbontrack.grid.slots import Slot, in_order
 from carbontrack.notices import Notices
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "carbontrack.intensity"
 """Entry-point group of other packages' sources: a callable that takes a Region and the token, or
@@ -66,6 +69,21 @@ def make_grid(
     if not candidates and any(_until_table(names)):
         raise _not_covered(names, region)
     return Chain(candidates, last) if candidates else last
+
+
+def check(names: Sequence[str], region: Region, token: str | None) -> None:
+    """Find out whether these sources can be made here, and make none of them.
+
+    Raises:
+        ConfigError: as for `make_grid`.
+    """
+    until_table = _until_table(names)
+    found = [
+        _covering(text, region, token, {}) if _plain(text) in SERVICES else _point(text)
+        for text in until_table
+    ]
+    if until_table and not any(one is not None for one in found):
+        raise _not_covered(names, region)
 
 
 def forecast(
@@ -149,13 +167,17 @@ def _provider(name: str, zone: str, token: str | None, base_url: str | None) -> 
 
 
 def _plugin(text: str, region: Region, token: str | None) -> IntensitySource:
+    source: IntensitySource = _point(text).load()(region, token)
+    return source
+
+
+def _point(text: str) -> EntryPoint:
     from importlib.metadata import entry_points
 
     found = entry_points(group=ENTRY_POINTS)
     for point in found:
         if point.name == text:
-            source: IntensitySource = point.load()(region, token)
-            return source
+            return point
     known = ", ".join([*SERVICES, *(point.name for point in found), "table"])
     from difflib import get_close_matches
 
