@@ -28,17 +28,18 @@ def remember(one: Forked) -> None:
     _all.add(one)
 
 
-def at_end_of_worker(finish: Callable[[], None]) -> None:
-    """Call `finish` at the end of this process, if it is a child made by multiprocessing.
+def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:
+    """Call `end`, and later `close`, at the end of this process, if multiprocessing has made it.
 
     Such a child, forked or from a fork server, ends without running what `atexit` holds; its own
-    finalizers are what it runs.
+    finalizers are what it runs. All that asked are ended before the first of them is closed.
     """
     process = sys.modules.get("multiprocessing.process")
     finalizers = sys.modules.get("multiprocessing.util")
     if process is not None and finalizers is not None and process.parent_process() is not None:
         # Before the queues' own, which have priorities from -5 to 10 and close what logging needs.
-        finalizers.Finalize(None, finish, exitpriority=100)
+        finalizers.Finalize(None, end, exitpriority=101)
+        finalizers.Finalize(None, close, exitpriority=100)
 
 
 class _Imports:

@@ -13,6 +13,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
 SEND = "send"
 """The kind of key of a record on its way: ("send", output, record id)."""
+
+OnTrouble = Callable[[Path, OSError], None]
+"""Called with a journal, or the folder of all, that cannot be looked into, and the reason."""
 
 _FOLDER = "journal"
 _RETRY_S = 30.0
@@ -190,23 +194,40 @@ class Journal:
             file.put_line(key, line)
 
 
-def orphans(state_dir: Path, clock: Clock | None = None) -> Iterator[JournalFile]:
+def orphans(
+    state_dir: Path, clock: Clock | None = None, *, on_trouble: OnTrouble | None = None
+) -> Iterator[JournalFile]:
     """The journals of processes that are gone, each held by the caller until it closes it.
 
-    However many processes ask at once, each journal is given to one of them only.
+    However many processes ask at once, each journal is given to one of them only. Each takes a
+    descriptor: work off one before you ask for the next. One that cannot be looked into, for want
+    of descriptors for example, is told to `on_trouble`, or else to the log.
     """
+    tell = on_trouble or partial(_warn, Notices(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
-    except OSError:
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        tell(state_dir / _FOLDER, error)
         return
     now = (clock or SystemClock()).now_utc().timestamp()
     for path in found:
         if path.suffix == SUFFIX:
-            file = JournalFile.adopt(path)
+            try:
+                file = JournalFile.adopt(path)
+            except OSError as error:
+                tell(path, error)
+                continue
             if file is not None:
                 yield file
         elif path.suffix == DRAFT_SUFFIX:
             _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
+
+
+def _warn(notices: Notices, path: Path, error: OSError) -> None:
+    reason = error.strerror or str(error)
+    notices.warn(str(error.errno), f"{path} cannot be looked into: {reason}; what it keeps stays")
 
 
 def queued(file: JournalFile, output: str, limit: int) -> list[Record]:

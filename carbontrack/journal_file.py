@@ -18,6 +18,7 @@ from typing import Any
 from carbontrack.journal_lines import (
     APPEND,
     LINE_LIMIT,
+    OUT_OF_MEANS,
     decoded,
     encoded,
     is_at,
@@ -81,21 +82,27 @@ class JournalFile:
 
         Also None if the file is not this user's own, is a link, or has just been adopted and
         removed by another process.
+
+        Raises:
+            OSError: nothing is known of it; it could not be opened for want of descriptors, for
+                example, or not be read.
         """
         try:
             handle = os.open(path, APPEND)
-        except OSError:
-            return None
-        if not (lock(handle) and is_ours(handle) and is_at(handle, path)):
-            os.close(handle)
+        except OSError as error:
+            if error.errno in OUT_OF_MEANS:
+                raise
             return None
         journal = cls(path, handle)
         try:
-            journal._load()
+            if lock(handle) and is_ours(handle) and is_at(handle, path):
+                journal._load()
+                return journal
         except OSError:
-            os.close(handle)
-            return None
-        return journal
+            journal.abandon()
+            raise
+        journal.abandon()
+        return None
 
     def __len__(self) -> int:
         return len(self._places)

@@ -17,8 +17,18 @@ from typing import Any
 
 from carbontrack.records import plain
 
+# at the top, since it cannot be loaded any more once the process has no descriptor left
+try:
+    import fcntl
+
+    _HAS_LOCKS = True
+except ImportError:  # without flock a dead journal cannot be told from a live one
+    _HAS_LOCKS = False
+
 LINE_LIMIT = 1 << 20
 """Bytes above which a line is no entry of ours."""
+OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+"""Errors that say nothing about the file: no descriptor or memory is left, or a disk fails."""
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 APPEND = os.O_RDWR | os.O_APPEND | _FLAGS
@@ -63,9 +73,7 @@ def locked_new(path: Path) -> int:
 
 def lock(handle: int) -> bool:
     """Take the lock of an open file, at once or not at all."""
-    try:
-        import fcntl
-    except ImportError:  # without flock a dead journal cannot be told from a live one
+    if not _HAS_LOCKS:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from carbontrack.records import Record, plain
@@ -23,7 +22,7 @@ def json_line(content: Any) -> bytes:
     try:
         text = _dumped(content)
     except Exception:
-        text = _dumped(_finite(plain(content)))
+        text = _dumped(plain(content))
     return (text + "\n").encode(errors="backslashreplace")
 
 
@@ -31,13 +30,3 @@ def _dumped(content: Any) -> str:
     return json.dumps(
         content, ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")
     )
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {key: _finite(inner) for key, inner in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(inner) for inner in content]
-    return content

@@ -6,6 +6,7 @@ of the columns and never changes within a schema version; a reader takes older v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args
@@ -101,7 +102,9 @@ class Record:
 
         row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
         try:
-            row["labels"] = json.dumps(dict(self.labels), ensure_ascii=False, default=str)
+            row["labels"] = json.dumps(
+                dict(self.labels), ensure_ascii=False, allow_nan=False, default=str
+            )
         except Exception:
             row["labels"] = json.dumps(plain(self.labels), ensure_ascii=False)
         return row
@@ -141,8 +144,13 @@ _DEEPEST = 8
 
 
 def plain(content: object, depth: int = 0) -> Any:
-    """What JSON can hold of anything: keys and strangers as text, an end to what has none."""
-    if content is None or isinstance(content, (str, int, float)):
+    """What JSON can hold of anything: keys and strangers as text, an end to what has none.
+
+    NaN and the infinities, which JSON does not have, become None.
+    """
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if content is None or isinstance(content, (str, int)):
         return content
     if isinstance(content, (Mapping, list, tuple)) and depth == _DEEPEST:
         return "…"

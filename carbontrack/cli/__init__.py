@@ -50,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:
+        return _told(error)
+
+
+def _told(error: OSError) -> int:
+    """Say in a line what the system has refused; bad usage where it is about a file by name."""
+    if error.filename is None:
+        print(f"carbontrack: {error.strerror or error}", file=sys.stderr)
+        return 1
+    print(f"carbontrack: {error.filename}: {error.strerror}", file=sys.stderr)
+    return USAGE
 
 
 def _parser(given: Sequence[str]) -> ArgumentParser:

@@ -27,7 +27,7 @@ _ABOUT = """\
 Show every meter of this machine, used or not and why not, with the lines that would change it;
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
 intensity; and every setting with the place that it comes from. Takes two seconds."""
-_CODES = "exit codes: 0 when something is measured here, 1 when all is modelled or assumed."
+_CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
 
 Findings = dict[str, Any]
 
@@ -37,11 +37,12 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     parser = subparsers.add_parser("doctor", description=_ABOUT, epilog=_CODES, allow_abbrev=False)
     parser.add_argument("--region", help="look at this region instead of the one found")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
     parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
-    """Print the findings; 0 when something is measured, else 1."""
+    """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
     # an output that cannot be written is no reason to stay silent about the rest
     settings = load({"region": args.region}, writes=False)
     with collected() as notes, assemble(replace(settings, output=())) as tracker:
@@ -53,7 +54,7 @@ def run(args: Namespace) -> int:
         print(json.dumps(findings, ensure_ascii=not terminal.encoding.lower().startswith("utf")))
     else:
         print("\n".join(report(findings, terminal)))
-    return 0 if findings["measured"] else 1
+    return 1 if args.check and not findings["measured"] else 0
 
 
 def examine(settings: Settings, tracker: Tracker) -> Findings:

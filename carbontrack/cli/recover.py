@@ -6,11 +6,14 @@ import json
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from carbontrack import config
+from carbontrack.cli.notes import Unseen
 from carbontrack.json_text import json_line, record_object
 from carbontrack.sinks.choose import is_url
 from carbontrack.sinks.post import shown
 from carbontrack.sinks.recovery import Recovered, recover
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules
+
+_NOTHING = {False: "no run was left behind", True: "no run could be recovered"}
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -29,12 +32,13 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 
 def run(args: Namespace) -> int:
     """Recover, and say what was found."""
-    found = recover(config.state_path(config.load(writes=False)))
+    unseen = Unseen()
+    found = recover(config.state_path(config.load(writes=False)), on_trouble=unseen)
     if args.json:
         print(json.dumps([_as_json(recovered) for recovered in found]))
     else:
-        print("\n".join(map(_told, found)) or "no run was left behind")
-    return 1 if any(recovered.trouble for recovered in found) else 0
+        print("\n".join(map(_told, found)) or _NOTHING[bool(unseen.found)])
+    return 1 if unseen.say() or any(recovered.trouble for recovered in found) else 0
 
 
 def _as_json(recovered: Recovered) -> dict[str, object]:

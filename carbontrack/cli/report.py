@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Iterator, Sequence
@@ -121,8 +122,11 @@ def _own_outputs() -> list[str]:
 
 def _page_path(text: str) -> Path:
     path = Path(text).expanduser()
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir():
         raise ConfigError(f"--html {text}: not a file in a directory that exists")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--html {text}: {folder} is not writable for this user")
     return path
 
 

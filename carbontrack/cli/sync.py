@@ -7,8 +7,11 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 from dataclasses import asdict
 
 from carbontrack import config
+from carbontrack.cli.notes import Unseen
 from carbontrack.sinks.drain import Drained, drain
 from carbontrack.sinks.post import shown
+
+_NOTHING = {False: "nothing waits to be sent", True: "nothing could be sent"}
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -18,7 +21,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
         help="send the records that wait for a server",
         description="Send the records of ended processes that wait in the journal for a server. "
         "The addresses are those in the journal; the token is the setting http_token. "
-        "Exit code 0: nothing waits any more; 1: something does.",
+        "Exit code 0: nothing waits any more; 1: something does, or a journal cannot be opened.",
         epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync",
         allow_abbrev=False,
     )
@@ -30,14 +33,16 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace) -> int:
     """Send, and say for each address what came of it."""
     settings = config.load(writes=False)
-    found = drain(config.state_path(settings), args.url, settings.http_token)
+    unseen = Unseen()
+    state_dir = config.state_path(settings)
+    found = drain(state_dir, args.url, settings.http_token, on_trouble=unseen)
     remaining = sum(drained.remaining for drained in found)
     if args.json:
         addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
         print(json.dumps({"addresses": addresses, "remaining": remaining}))
     else:
-        print("\n".join(map(_told, found)) or "nothing waits to be sent")
-    return 1 if remaining else 0
+        print("\n".join(map(_told, found)) or _NOTHING[bool(unseen.found)])
+    return 1 if unseen.say() or remaining else 0
 
 
 def _told(drained: Drained) -> str:

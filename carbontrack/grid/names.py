@@ -22,6 +22,8 @@ _OTHER_NAMES = {
 }
 _NO_WORD = re.compile(r"[\W_]+")
 _CODE = re.compile(r"[A-Za-z0-9_-]+")
+_PART_OF_A_COUNTRY = re.compile(r"([A-Za-z]{2,3})[-_][A-Za-z0-9]{1,3}")
+"""The form of ISO 3166-2, whose codes are many more than there are figures for."""
 _AVAILABILITY_ZONE = re.compile(r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$")
 
 _Index = dict[str, tuple[str, ...]]
@@ -118,7 +120,10 @@ def _add(index: _Index, key: str, code: str) -> None:
 
 
 def _near(text: str) -> tuple[str, ...]:
-    """The codes whose spelling or name comes closest, best first, at most three."""
+    """The codes whose spelling or name comes closest, best first, at most three.
+
+    For a part of a country: parts that are spelt alike, then the country, and then the rest.
+    """
     from difflib import get_close_matches
 
     spelled: _Index = {row["folded"]: tuple(row["codes"].split()) for row in rows.rows("names")}
@@ -131,4 +136,8 @@ def _near(text: str) -> tuple[str, ...]:
     codes: list[str] = []
     for close in get_close_matches(fold(text), spelled, n=6, cutoff=0.7):
         codes += [code for code in spelled[close] if code not in codes]
+    subdivision = _PART_OF_A_COUNTRY.fullmatch(text)
+    for country in _by_code(subdivision[1]) if subdivision else ():
+        own = [code for code in codes if code.startswith(f"{country}-")]
+        codes = [*own[:2], country, *(code for code in codes if code not in (*own, country))]
     return tuple(codes[:3])

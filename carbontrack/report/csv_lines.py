@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -89,5 +90,23 @@ def _parsed(text: str) -> list[str] | None:
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error:
-        return None
+        # its limit for a cell, 128 KiB, is the whole process's, and so not ours to change
+        return _long_cells(text) if len(text) > csv.field_size_limit() else None
     return rows[0] if len(rows) == 1 else None
+
+
+_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\Z)')
+
+
+def _long_cells(text: str) -> list[str] | None:
+    """The cells of one row, whatever their length; None if the text is not exactly one row."""
+    text = text.rstrip("\r\n")
+    cells: list[str] = []
+    at = 0
+    while found := _CELL.match(text, at):
+        quoted, bare, comma = found.groups()
+        cells.append(bare if quoted is None else quoted.replace('""', '"'))
+        if not comma:
+            return cells
+        at = found.end()
+    return None

@@ -102,6 +102,7 @@ def files_of(paths: Sequence[AnyPath]) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     """The file, or the files of a directory that have an ending that sinks write."""
     if path.is_dir():
+        next(path.iterdir(), None)  # a search passes over what it may not read
         found = sorted(file for file in path.rglob("*") if _holds_records(file))
         if not found:
             raise ConfigError(f"{path} holds no file that ends in {', '.join(ROWS)}")

@@ -31,7 +31,7 @@ def sqlite_rows(path: Path) -> Iterator[Row | None]:
     """The rows of the table in an SQLite database, in the order of their arrival."""
     import sqlite3
 
-    path.stat()  # a missing file is told by its name
+    path.open("rb").close()  # what cannot be read is told by its name
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         connection.row_factory = sqlite3.Row

@@ -70,6 +70,10 @@ class OrphanQueue:
         except OSError as error:
             LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
 
+    def count(self) -> int:
+        """How many records wait, those included that cannot be read any more."""
+        return sum(key[1] == self._url for key in self.file.keys(SEND))
+
 
 class Delivery:
     """Posts what waits in some queues; `run` is the work of one thread.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from carbontrack.clock import Clock, SystemClock
@@ -18,8 +19,6 @@ from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
 from carbontrack.sinks.patient_sink import PatientSink
 from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
 
-_ADOPTED_LIMIT = 64
-"""Journals of dead processes that one process works off, so that descriptors stay free."""
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is spent waiting; the rest is for the end itself."""
 
@@ -32,6 +31,8 @@ class _Here:
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None
+        self.deadline_s: float | None = None
+        self.orphans: Iterator[OrphanQueue] = iter(())
         self.adopted: list[OrphanQueue] = []
 
 
@@ -50,7 +51,8 @@ class HttpSink(PatientSink[Record]):
         timeout_s: the longest wait for a connection, and for an answer.
         batch: the most records in one request.
         exit_timeout_s: how long `close` may wait.
-        journal: where records wait; by default the user's own.
+        journal: where records wait; by default in the user's own state directory, whatever the
+            settings say, which this floor does not know. `carbontrack.HttpSink` goes by them.
         clock: the time.
 
     Raises:
@@ -80,9 +82,14 @@ class HttpSink(PatientSink[Record]):
         self._exit_timeout_s = exit_timeout_s
         self._clock = clock or SystemClock()
         self._owns_journal = journal is None
-        self._journal = journal or Journal(default_state_dir(), self._clock)
+        self._journal = journal or Journal(self.own_state_dir(), self._clock)
         self._by_process: dict[int, _Here] = {}
         remember(self)
+
+    @staticmethod
+    def own_state_dir() -> Path:
+        """Where the journal is, if none is handed in."""
+        return default_state_dir()
 
     @property
     def address(self) -> str:
@@ -108,20 +115,34 @@ class HttpSink(PatientSink[Record]):
         self._start(here)
         here.wake.set()
 
+    def hurry(self) -> None:
+        """Let the thread begin its last attempts, and wait for nothing; `close` follows.
+
+        Where several sinks come to an end together, each is told so before the first is waited
+        for: then all of them take no longer than one.
+        """
+        here = self._here()
+        with here.lock:
+            if here.deadline_s is None:
+                patience_s = self._exit_timeout_s * _EXIT_SHARE
+                here.deadline_s = self._clock.monotonic_s() + patience_s
+            if here.delivery is not None and not here.delivery.stop.is_set():
+                here.delivery.last_attempts(here.deadline_s)
+        here.wake.set()
+
     def close(self) -> None:
         """Let the thread try for a short while; what is left stays in the journal.
 
         Raises:
             SinkError: records are left that could not even be put into the journal.
         """
+        self.hurry()
         here = self._here()
         with here.lock:
-            thread, delivery, here.thread = here.thread, here.delivery, None
-        if thread is not None and delivery is not None:
-            patience_s = self._exit_timeout_s * _EXIT_SHARE
-            delivery.last_attempts(self._clock.monotonic_s() + patience_s)
-            here.wake.set()
-            thread.join(patience_s)
+            thread, here.thread = here.thread, None
+            deadline_s, here.deadline_s = here.deadline_s, None
+        if thread is not None and deadline_s is not None:
+            thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
         try:
             super().close()
         finally:
@@ -158,8 +179,7 @@ class HttpSink(PatientSink[Record]):
         try:
             with holding_forks():
                 import requests  # noqa: F401 - so that no import is under way in a fork's child
-            if not here.adopted:
-                here.adopted = self._adopted()
+            here.orphans = self._orphans()
             delivery.run(lambda: self._queues(here), here.wake)
         finally:
             while here.adopted:
@@ -169,6 +189,8 @@ class HttpSink(PatientSink[Record]):
         for queue in [queue for queue in here.adopted if not queue.take(1)]:
             here.adopted.remove(queue)
             queue.file.close()
+        if not here.adopted:  # one at a time, so that the program's descriptors stay free
+            here.adopted += islice(here.orphans, 1)
         return [OwnQueue(self._journal, self._url), *here.adopted, self]
 
     def take(self, limit: int) -> list[Record]:
@@ -182,16 +204,14 @@ class HttpSink(PatientSink[Record]):
             with suppress(ValueError):  # written to the journal in the meantime
                 pending.remove(waiting)
 
-    def _adopted(self) -> list[OrphanQueue]:
+    def _orphans(self) -> Iterator[OrphanQueue]:
         """The journals of dead processes in which something waits for our URL."""
-        adopted: list[OrphanQueue] = []
         for file in orphans(self._journal.state_dir, self._clock):
             queue = OrphanQueue(file, self._url)
-            if len(adopted) < _ADOPTED_LIMIT and queue.take(1):
-                adopted.append(queue)
+            if queue.take(1):
+                yield queue
             else:
                 file.close()
-        return adopted
 
     def _here(self) -> _Here:
         pid = os.getpid()

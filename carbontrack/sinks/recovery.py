@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import CarbontrackError
-from carbontrack.journal import RUN, SEND, orphans, record_in, sparse
+from carbontrack.journal import RUN, SEND, OnTrouble, orphans, record_in, sparse
 from carbontrack.journal_file import JournalFile, Key
 from carbontrack.notices import LOGGER
 from carbontrack.records import Record, Sink
@@ -53,17 +53,22 @@ def pick_up(state_dir: Path) -> None:
 
 
 def recover(
-    state_dir: Path, *, open_sink: OpenSink = sink_for, clock: Clock | None = None
+    state_dir: Path,
+    *,
+    open_sink: OpenSink = sink_for,
+    clock: Clock | None = None,
+    on_trouble: OnTrouble | None = None,
 ) -> list[Recovered]:
     """Write what killed processes left to the outputs that they had; never raises for a file.
 
     Runs that still live are left alone. However many processes call this at once, each record is
     written by one of them. What cannot be written is tried again the next time, and set aside in
-    a dead-letter file after a week.
+    a dead-letter file after a week. A journal that cannot be opened is told to `on_trouble`, or
+    else to the log.
     """
     found: list[Recovered] = []
     now = (clock or SystemClock()).now_utc()
-    for file in orphans(state_dir, clock):
+    for file in orphans(state_dir, clock, on_trouble=on_trouble):
         try:
             untouched_s = now.timestamp() - file.path.stat().st_mtime
             was_tried = not file.keys(RUN)

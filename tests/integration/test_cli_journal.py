@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from carbontrack.journal import Journal
 from carbontrack.records import Record
 from carbontrack.report.read import iter_records
@@ -29,6 +31,110 @@ def carbontrack(state_dir: Path, *args: str, **environ: str) -> subprocess.Compl
         text=True,
         check=False,
     )
+
+
+WITH_FEW_DESCRIPTORS = """
+import os, resource, sys
+from carbontrack.cli import main
+
+free = os.dup(0)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + int(sys.argv[1]),) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def with_few_descriptors(
+    count: int, state_dir: Path, *args: str
+) -> subprocess.CompletedProcess[str]:
+    """A command in a process that can open only so many files at a time."""
+    return subprocess.run(
+        [sys.executable, "-c", WITH_FEW_DESCRIPTORS, str(count), *args],
+        cwd=state_dir,
+        env=os.environ | {"CARBONTRACK_STATE_DIR": str(state_dir), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+needs_limits = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of descriptors")
+
+
+@needs_limits
+def test_more_journals_than_descriptors_are_sent(tmp_path: Path) -> None:
+    """Of any number of journals all are sent, one at a time."""
+    with Receiver() as receiver:
+        for number in range(40):
+            journal = Journal(tmp_path)
+            journal.enqueue(a_record(number), receiver.url)
+            journal.close()
+        ran = with_few_descriptors(20, tmp_path, "sync")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == f"{receiver.url}: 40 delivered\n"
+    assert len(receiver.record_ids) == 40
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+@needs_limits
+def test_more_journals_than_descriptors_are_recovered(tmp_path: Path) -> None:
+    """Of any number of killed runs all are written, one at a time."""
+    for number in range(40):
+        journal = Journal(tmp_path)
+        journal.checkpoint(a_record(number), [str(tmp_path / "runs.csv")])
+        journal.close()
+    ran = with_few_descriptors(20, tmp_path, "recover")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(list(iter_records(tmp_path / "runs.csv"))) == 40
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+@needs_limits
+@pytest.mark.parametrize("command", ["sync", "recover"])
+def test_a_journal_that_cannot_be_opened_is_not_taken_for_nothing(
+    tmp_path: Path, command: str
+) -> None:
+    """Where there is no descriptor for it, the exit code is 1 and a line says what is left."""
+    for number in range(3):
+        journal = Journal(tmp_path)
+        journal.enqueue(a_record(number), "https://carbon.example/records")
+        journal.close()
+    ran = with_few_descriptors(1, tmp_path, command)
+
+    assert ran.returncode == 1
+    assert "3 journals could not be looked into, and what they keep still waits" in ran.stderr
+    assert "Too many open files" in ran.stderr
+    assert ran.stdout == {"sync": "nothing could be sent\n"}.get(
+        command, "no run could be recovered\n"
+    )
+    assert len(list((tmp_path / "journal").iterdir())) == 3
+
+
+def test_sync_finds_what_a_sink_made_by_hand_has_left(tmp_path: Path) -> None:
+    """`carbontrack.HttpSink` keeps its journal where the settings say, as `sync` looks there."""
+    with Receiver() as receiver:
+        url = receiver.url
+    writes = (
+        "import sys, carbontrack; from tests.support.records import a_record;"
+        "sink = carbontrack.HttpSink(sys.argv[1], exit_timeout_s=0.2);"
+        "sink.write(a_record()); sink.close(); print(sink.path)"
+    )
+    wrote = subprocess.run(
+        [sys.executable, "-c", writes, url],
+        cwd=ROOT,
+        env=os.environ | {"CARBONTRACK_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with Receiver(port=int(url.split(":")[2].split("/")[0])) as receiver:
+        ran = carbontrack(tmp_path, "sync")
+
+    assert wrote.stdout == f"{tmp_path}\n"
+    assert (ran.returncode, ran.stdout) == (0, f"{url}: 1 delivered\n")
+    assert receiver.record_ids == {a_record().record_id}
 
 
 def test_sync_sends_and_tells(tmp_path: Path) -> None:

@@ -307,6 +307,140 @@ def test_a_black_hole_holds_nobody_up(tmp_path: Path) -> None:
     assert receiver.record_ids == ids(20)
 
 
+TRACKERS = """
+import atexit, sys, time
+atexit.register(lambda: print(time.monotonic() - ended_s))  # registered first, so it runs last
+import carbontrack
+
+for region, output in zip(("FR", "DE", "SE", "PL"), sys.argv[1:]):
+    carbontrack.track(region=region, output=output.split(","))(len)("a short call")
+ended_s = time.monotonic()
+"""
+
+
+def ended(program: str, *outputs: str, state_dir: Path) -> float:
+    """Run a program with these outputs; how long its end took, in seconds."""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *outputs],
+        cwd=state_dir,
+        env=os.environ | {"CARBONTRACK_STATE_DIR": str(state_dir), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(ran.stdout)
+
+
+def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
+    """Three servers that never answer cost one wait, in which a fourth one takes its records."""
+    with Receiver(faults=lambda _: Fault(hang=True)) as dead, Receiver() as alive:
+        outputs = [f"{dead.url}?1", f"{dead.url}?2", alive.url, f"{dead.url}?3"]
+        took_s = ended(TRACKERS, *outputs, state_dir=tmp_path)
+
+    assert took_s <= 3.0
+    assert len(alive.record_ids) == 1
+    assert len(dead.requests) == 3
+
+
+def test_an_exit_waits_once_for_all_outputs(tmp_path: Path) -> None:
+    """Several addresses of one tracker are tried at the same time."""
+    with Receiver(faults=lambda _: Fault(hang=True)) as dead:
+        outputs = ",".join(f"{dead.url}?{number}" for number in range(4))
+        took_s = ended(TRACKERS, outputs, state_dir=tmp_path)
+
+    assert took_s <= 3.0
+    assert len(dead.requests) == 4
+
+
+WORKER = """
+import multiprocessing, sys, time
+import carbontrack
+
+def work(pipe):
+    for region, output in zip(("FR", "DE", "SE", "PL"), sys.argv[1:]):
+        with carbontrack.track(region=region, output=output):
+            pass
+    pipe.send(time.monotonic())
+
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=work, args=(theirs,))
+    worker.start()
+    worker.join()
+    print(time.monotonic() - ours.recv())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_worker_waits_once_for_all_trackers(tmp_path: Path) -> None:
+    """A process that multiprocessing has made ends as soon as any other."""
+    with Receiver(faults=lambda _: Fault(hang=True)) as dead:
+        outputs = [f"{dead.url}?{number}" for number in range(4)]
+        took_s = ended(WORKER, *outputs, state_dir=tmp_path)
+
+    assert took_s <= 3.0
+    assert len(dead.requests) == 4
+
+
+MANY_ORPHANS = """
+import resource, sys, time
+from pathlib import Path
+from carbontrack.journal import Journal
+from carbontrack.sinks.http import HttpSink
+from tests.support.records import a_record
+
+url, state = sys.argv[1], Path(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+sink = HttpSink(url, journal=Journal(state))
+sink.write(a_record(120))
+give_up_s = time.monotonic() + 20.0
+most = 0
+while len(list((state / "journal").iterdir())) > 1 and time.monotonic() < give_up_s:
+    most = max(most, len(list(Path("/proc/self/fd").iterdir())))
+sink.close()
+print(most)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
+def test_journals_left_behind_leave_the_program_its_descriptors(tmp_path: Path) -> None:
+    """However many dead processes have left records, theirs are sent from one file at a time."""
+    with Receiver() as receiver:
+        for number in range(120):
+            journal = Journal(tmp_path)
+            journal.enqueue(a_record(number), receiver.url)
+            journal.close()
+        ran = subprocess.run(
+            [sys.executable, "-c", MANY_ORPHANS, receiver.url, str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert receiver.record_ids == ids(121)
+    assert int(ran.stdout) < 20
+
+
+def test_a_sink_that_was_told_to_hurry_sends_what_comes_later(journal: Journal) -> None:
+    """Between the two steps of an end a record may still come; it is sent, and no wait added."""
+    with Receiver() as receiver:
+        sink = HttpSink(receiver.url, journal=journal)
+        sink.write(a_record(0))
+        assert wait_until(lambda: receiver.record_ids == ids(1))
+        sink.hurry()
+        time.sleep(0.2)  # its thread has nothing left to do, and ends
+        sink.write(a_record(1))
+        sink.hurry()
+        arrived = wait_until(lambda: receiver.record_ids == ids(2), patience_s=2.0)
+        sink.close()
+        sink.write(a_record(2))
+        again = wait_until(lambda: receiver.record_ids == ids(3))
+        sink.close()
+
+    assert (arrived, again) == (True, True)
+
+
 FAULTY_WRITER = """
 import os, sys
 from pathlib import Path

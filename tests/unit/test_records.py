@@ -1,6 +1,7 @@
 """The record: its columns, its rows, and what a reader takes."""
 
 import json
+import math
 import pickle
 from dataclasses import FrozenInstanceError
 
@@ -194,3 +195,18 @@ def test_labels_that_hold_themselves_make_a_row():
     record = a_record(labels=labels)
     assert str(record.to_row()["labels"]).startswith("{")
     assert json.loads(json_line(record_object(record)))["labels"]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_the_cell_of_labels_is_json_that_every_parser_takes(number):
+    """NaN and the infinities, which JSON does not have, are null at any depth; the rest stays."""
+    labels = {"loss": number, "deep": [1.5, {"x": number}], "text": "NaN, Infinity", "no": None}
+    cell = a_record(labels=labels).to_row()["labels"]
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads(cell, parse_constant=refuse) == labels | {
+        "loss": None,
+        "deep": [1.5, {"x": None}],
+    }

@@ -113,6 +113,29 @@ def test_a_near_miss_is_answered_with_what_was_meant(written, near):
 
 
 @pytest.mark.parametrize(
+    ("written", "offered"),
+    [
+        ("FR-IDF", ("FR",)),
+        ("de-by", ("DE",)),
+        ("GB_SCT", ("GB",)),
+        ("IN-KA", ("IN",)),
+        ("FRA-IDF", ("FR",)),
+        ("ES-MD", ("ES", "US-MD")),
+        ("US-CAL", ("US-CA", "US-AL", "US")),
+        ("US-PR", ("US-PRMS", "US-RI", "US")),
+        ("XX-YY", ()),
+    ],
+)
+def test_for_an_unknown_part_of_a_country_the_country_is_offered(written, offered):
+    """A code of ISO 3166-2 without figures leads to the country, after parts spelt alike."""
+    with pytest.raises(UnknownRegion) as caught:
+        normalise(written)
+
+    assert caught.value.matches == offered
+    assert all(f"'{code}'" in str(caught.value) for code in offered)
+
+
+@pytest.mark.parametrize(
     "written", ["", " ", "XXX", "qqqqqqqq", "a,b", "FR,", "\nFR", "aws:", ":", "aws:fr\n", None, 3]
 )
 def test_what_is_no_place_is_an_error(written):

@@ -12,6 +12,7 @@ from carbontrack.csv_text import HEADER, csv_line, record_line
 from carbontrack.errors import ConfigError
 from carbontrack.records import COLUMNS, Record
 from carbontrack.report.csv_lines import LINE_LIMIT
+from carbontrack.report.frame import load
 from carbontrack.report.read import distinct, iter_records, read_records
 from tests.support.records import HOSTILE, a_record
 
@@ -86,6 +87,19 @@ def test_garbage_costs_only_itself(tmp_path: Path, garbage: bytes) -> None:
 
     assert read == [before, after, a_record(3, labels={})]
     assert len(skipped) >= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 150_000, 'two\nlines and "quotes", ' * 8_000, "," * 150_000]
+)
+def test_a_long_cell_is_read_by_both_readers(tmp_path: Path, text: str) -> None:
+    """A configuration kept as a label may be longer than Python's limit for a cell, 128 KiB."""
+    records = [a_record(1), a_record(2, labels={"config": text}), a_record(3)]
+    (tmp_path / "runs.csv").write_bytes(HEADER + lines(*records))
+    loaded = load([tmp_path / "runs.csv"])
+
+    assert list(iter_records(tmp_path / "runs.csv")) == records
+    assert (len(loaded.frame), loaded.skipped_lines) == (3, 0)
 
 
 def test_garbage_in_a_tenth_of_the_lines(tmp_path: Path) -> None:
