@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
     from carbontrack.grid.series import Series
     from carbontrack.grid.table import lookup
-    from carbontrack.progress import progress
+    from carbontrack.http_sink import HttpSink
+    from carbontrack.loop import progress
     from carbontrack.records import Record, Sink
     from carbontrack.report.read import read_records
     from carbontrack.report.timelines import read_timeline
     from carbontrack.sinks.csv_file import CsvSink
+    from carbontrack.sinks.jsonl import JsonlSink
+    from carbontrack.sinks.sqlite import SqliteSink
     from carbontrack.span import Span
     from carbontrack.tracker import Tracker
     from carbontrack.waiting import wait_for_green
@@ -49,13 +52,16 @@ __all__ = [
     "CsvSink",
     "Fixed",
     "GridIntensity",
+    "HttpSink",
     "IdlePower",
     "IntensitySource",
+    "JsonlSink",
     "NoIntensity",
     "Record",
     "Series",
     "Sink",
     "Span",
+    "SqliteSink",
     "Tracker",
     "UnknownRegion",
     "auto",
@@ -79,20 +85,23 @@ _HOMES = {
     "CsvSink": "carbontrack.sinks.csv_file",
     "Fixed": "carbontrack.grid.intensity",
     "GridIntensity": "carbontrack.grid.intensity",
+    "HttpSink": "carbontrack.http_sink",
     "IdlePower": "carbontrack.attribution.idle",
     "IntensitySource": "carbontrack.grid.intensity",
+    "JsonlSink": "carbontrack.sinks.jsonl",
     "NoIntensity": "carbontrack.errors",
     "Record": "carbontrack.records",
     "Series": "carbontrack.grid.series",
     "Sink": "carbontrack.records",
     "Span": "carbontrack.span",
+    "SqliteSink": "carbontrack.sinks.sqlite",
     "Tracker": "carbontrack.tracker",
     "UnknownRegion": "carbontrack.errors",
     "auto": "carbontrack.front",
     "current_span": "carbontrack.front",
     "estimate": "carbontrack.calculator.estimate",
     "lookup": "carbontrack.grid.table",
-    "progress": "carbontrack.progress",
+    "progress": "carbontrack.loop",
     "read_records": "carbontrack.report.read",
     "read_timeline": "carbontrack.report.timelines",
     "track": "carbontrack.front",

@@ -7,21 +7,18 @@ function's window sums them up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from carbontrack.book import Book
+from carbontrack.callsite import CallSite
 from carbontrack.clock import process_cpu_s
-from carbontrack.context import current, nearest_open
-from carbontrack.pool import NO_CLAIM, OWN_ROW_S, Claim
+from carbontrack.context import current
+from carbontrack.pool import NO_CLAIM, Claim
 from carbontrack.records import Status
 from carbontrack.session import Session
 from carbontrack.span import Span
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules
-from carbontrack.tree import Used
-
-if TYPE_CHECKING:
-    from carbontrack.callsite import CallSite
+from carbontrack.tree import OWN_ROW_S, Used
 
 FOLD_AT = 128
 """So many finished calls are folded together by the thread that made the last of them."""
@@ -78,6 +75,8 @@ class Call:
     @property
     def is_open(self) -> bool:
         """Whether the call is being counted, in this process."""
+        if self._span is not None:
+            return self._span.is_open
         return not self._ended and self._epoch == self.site.sampler.epoch
 
     def resume(self) -> None:
@@ -96,15 +95,23 @@ class Call:
         self._started_s = self._marked_s = site.now_s()
         site.sampler.under_way[id(self)] = self
         if site.window is None and not site.closed:
-            site.open_window()
-            self._started_s = self._marked_s = site.now_s()
+            try:
+                site.open_window()
+                self._started_s = self._marked_s = site.now_s()
+            except BaseException:  # the call is made uncounted, and nobody will end this one
+                site.sampler.under_way.pop(id(self), None)
+                raise
         if self._ran_s == 0.0:
             self._began_s = self._started_s
+        if site.tells:
+            site.tell_children(self)
 
     def pause(self) -> None:
         """The body is suspended; what its consumer does meanwhile is not ours."""
         self._inside = current.get()  # a block inside may be open
         current.set(self.around)
+        if self.site.teller is self:
+            self.site.tell_no_more(lasted=False)
         if self._span is not None:
             self._span.pause()
             return
@@ -116,13 +123,15 @@ class Call:
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended, or the program does; a second end does nothing."""
-        here, span = current.get(), self._span
+        here, span, site = current.get(), self._span, self.site
         if here is self or (here is span is not None):
             current.set(self.around)
+        if site.teller is self:
+            site.tell_no_more(lasted=self.single)
         if span is not None:
+            self._ended = True
             span.close(status, error)
             return
-        site = self.site
         if self._ended or self._epoch != site.sampler.epoch:
             return
         self._ended = True
@@ -215,64 +224,3 @@ class Call:
         """The part of this call."""
         self._sums = self._sums.plus(sums)
         self._machine_j = add_joules(self._machine_j, machine_j)
-
-
-class InsideCall:
-    """A decorated call inside a span: the span counts it, so there is nothing to count.
-
-    It only remembers that it is there, and becomes a child when somebody inside asks for the
-    current span.
-    """
-
-    __slots__ = ("_ended", "_inside", "_labels", "_name", "_span", "around")
-
-    def __init__(self, name: str, labels: Mapping[str, Any]) -> None:
-        self._name = name
-        self._labels = labels
-        self._span: Span | None = None
-        self._ended = False
-        self._inside: Any = self
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the call is being made and something around it is counted."""
-        return not self._ended and nearest_open(self.around) is not None
-
-    @property
-    def session(self) -> Session:
-        """What the span around shares with the others of its tracker."""
-        around: Session = self.around.session
-        return around
-
-    def resume(self) -> None:
-        """The body begins to run, or goes on."""
-        self.around: Any = current.get()
-        """What was current around the body when it last went on."""
-        if self._span is not None:
-            self._span.resume()
-        current.set(self._inside)
-
-    def pause(self) -> None:
-        """The body is suspended."""
-        if self._span is not None:
-            self._span.pause()
-        self._inside = current.get()  # a block inside may be open
-        current.set(self.around)
-
-    def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended."""
-        self._ended = True
-        here, span = current.get(), self._span
-        if here is self or (here is span is not None):
-            current.set(self.around)
-        if span is not None:
-            span.close(status, error)
-
-    def promote(self) -> Span:
-        """Become a child of the span around."""
-        if self._span is None:
-            around = self.around
-            parent = around if isinstance(around, Span) else around.promote()
-            current.set(parent)
-            self._span = parent.span(self._name, labels=self._labels).open()
-        return self._span

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from carbontrack.book import Book
-from carbontrack.call import Call
 from carbontrack.circumstances import rfc3339
 from carbontrack.machine import Machine
 from carbontrack.pool import NO_CLAIM, Claim, Pool
@@ -80,6 +79,10 @@ class CallSite:
         self.judge = judge
         self._claimed = NO_CLAIM
         self.closed = False
+        self.tells = session.circumstances.relatives is not None
+        """Whether the next call tells child processes that they are counted with it."""
+        self.teller: Any = None
+        """The call that does."""
         self.sampler = session.sampler
         self.pool = Pool.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
@@ -220,8 +223,7 @@ class CallSite:
         self.session.deliver(record if self.judge is None else self.judge(record))
 
     def _under_way(self) -> bool:
-        calls = list(self.sampler.under_way.values())
-        return any(isinstance(call, Call) and call.site is self for call in calls)
+        return any(call.site is self for call in list(self.sampler.under_way.values()))
 
     def _record(self, window: Window, end: Machine) -> Record:
         session, failed = self.session, window.failed
@@ -243,18 +245,30 @@ class CallSite:
 
     # -- calls ------------------------------------------------------------------------------
 
-    def begin(self) -> Call:
-        """A call begins, now, here."""
-        call = Call(self)
-        call.resume()
-        return call
+    def tell_children(self, call: object) -> None:
+        """Have processes that are started from now on know that they are counted with this run.
+
+        The first call does, and then those that follow one that a tick has seen: of short calls
+        none starts a process, or each would pay for the telling.
+        """
+        self.tells, self.teller = False, call
+        relatives = self.session.circumstances.relatives
+        if relatives is not None:
+            relatives.opened(id(call), self.session.run_id)
+
+    def tell_no_more(self, *, lasted: bool) -> None:
+        """That call has ended, or is suspended."""
+        call, self.teller, self.tells = self.teller, None, lasted
+        relatives = self.session.circumstances.relatives
+        if relatives is not None:
+            relatives.closed(id(call))
 
     def close(self) -> None:
         """End what is under way as interrupted, and write the last row."""
         with self.sampler.lock:
-            calls = [*self.sampler.under_way.values(), *self.pool.single.values()]
+            calls: list[Any] = [*self.sampler.under_way.values(), *self.pool.single.values()]
         for call in calls:
-            if isinstance(call, Call) and call.site is self:
+            if call.site is self:
                 call.end("interrupted")
         self.write_row()
         self.closed = True
@@ -262,6 +276,6 @@ class CallSite:
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""
         self.pool.sites.discard(self)
-        self.window = None
+        self.window = self.teller = None
         self.finished.clear()
         self._claimed = NO_CLAIM

@@ -9,18 +9,22 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from carbontrack import assembly, config
+from carbontrack import config
+from carbontrack.block import Block
+from carbontrack.context import current, nearest_open
 from carbontrack.errors import ConfigError
 from carbontrack.forking import holding_forks
-from carbontrack.guard import Guard, Guarded, OnExceed, checked_on_exceed
+from carbontrack.guard import Guard, OnExceed, checked_on_exceed
+from carbontrack.open_spans import OpenSpans
 from carbontrack.records import Status
 from carbontrack.settings import Settings
-from carbontrack.span import Span, current_span, innermost
+from carbontrack.span import Span, current_span
 from carbontrack.tracker import Tracker
 from carbontrack.trackers import Trackers
 
 if TYPE_CHECKING:
-    from carbontrack.budget import Budget
+    from carbontrack.budget import Budget, Verdict
+    from carbontrack.session import Session
 
 __all__ = ["auto", "current_span", "track"]
 
@@ -61,26 +65,7 @@ def _budget(limit: str) -> Budget:
     return Budget(limit)
 
 
-def _checked(given: Mapping[str, object]) -> Settings:
-    # What has worked is not checked again. A directory that vanishes while a server runs, or a
-    # file of settings that cannot be opened for want of descriptors, must not become an exception
-    # of its next block.
-    try:
-        settings = config.load(given, writes=False)
-    except ConfigError as error:
-        known = PROCESS.known(given)
-        if known is None:
-            raise
-        PROCESS.warn_once(f"settings that have worked before are kept: {error}")
-        return known
-    if PROCESS.find(settings) is None:
-        config.check_outputs(settings)
-        assembly.check(settings)
-        PROCESS.learn(given, settings)
-    return settings
-
-
-class Track(Guarded[Span]):
+class Track(Block[Span]):
     """What `track(...)` returns: decorate a function with it, or open it with `with`."""
 
     def __init__(
@@ -98,6 +83,8 @@ class Track(Guarded[Span]):
             raise ConfigError(f"name must be a text of at least one character, not {name!r}")
         if not isinstance(window_s, (int, float)) or not 0.0 <= window_s <= 86400.0:
             raise ConfigError(f"window_s must be 0 to 86400 seconds, not {window_s!r}")
+        if tracker is not None and not callable(getattr(tracker, "span", None)):
+            raise ConfigError(f"tracker must be a Tracker, such as auto() makes, not {tracker!r}")
         if tracker is not None and settings:
             raise ConfigError(
                 f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
@@ -115,47 +102,44 @@ class Track(Guarded[Span]):
         self._tracker = tracker
         self._given = dict(settings)
         self._settings: Settings | None = None
-        self._open: list[Span] = []
+        self._open = OpenSpans()
         if tracker is None:
             with holding_forks():
-                self._settings = _checked(settings)
+                self._settings = PROCESS.checked(
+                    settings, inside=nearest_open(current.get()) is not None
+                )
 
     # -- as a context manager ----------------------------------------------------------------
 
     def open(self) -> Span:
         """Open a span: of its own, or as a child of the one that is open here."""
-        span = self._new_span(self._name or self._place).open()
-        self._open.append(span)
-        return span
+        return self._open.add(self._new_span(self._name or self._place).open())
 
     def enter(self) -> Span:
         """Open a span unless an exceeded budget around forbids it."""
-        span = self._new_span(self._name or self._place).enter()
-        self._open.append(span)
-        return span
+        return self._open.add(self._new_span(self._name or self._place).enter())
 
     def leave(self, error: BaseException | None) -> None:
         """Close the span that was opened here last, and act on its budget."""
-        self._innermost_of_mine().leave(error)
+        span = self._open.take()
+        if span is not None:
+            span.leave(error)
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
-        """Close the span that was opened here last."""
-        self._innermost_of_mine().close(status, error)
+        """Close the span that was opened here last; where none is open it does nothing."""
+        span = self._open.take()
+        if span is not None:
+            span.close(status, error)
 
-    def _innermost_of_mine(self) -> Span:
-        # The same object may be open several times, in several threads or tasks: take the one of
-        # this context, and the last one opened where the context has been left.
-        here = innermost()
-        while here is not None and here not in self._open:
-            here = here.parent
-        span = here if here is not None else self._open[-1]
-        self._open.remove(span)
-        return span
+    def check(self) -> Verdict | None:
+        """Look now at the budgets that hold in the span that was opened here last: `Span.check`."""
+        span = self._open.mine()
+        return None if span is None else span.check()
 
     def _new_span(self, name: str) -> Span:
         around = current_span() if self._tracker is None else None
         if around is not None:
-            self._warn_if_ignored(around)
+            self._warn_if_ignored(around.session)
             span = around.span(name, labels=self._labels)
         else:
             span = self._own_tracker().span(name, labels=self._labels)
@@ -170,13 +154,13 @@ class Track(Guarded[Span]):
         assert self._settings is not None
         return _disabled() if self._settings.disable else PROCESS.get(self._settings)
 
-    def _warn_if_ignored(self, around: Span) -> None:
+    def _warn_if_ignored(self, around: Session) -> None:
         if not self._given or self._settings is None:
             return
-        mine = PROCESS.find(self._settings)
-        if mine is None or mine.session is not around.session:
+        names = PROCESS.ignored(self._given, self._settings, around)
+        if names:
             PROCESS.warn_once(
-                f"track({', '.join(self._given)}) stands inside an open span, whose settings hold; "
+                f"track({names}) stands inside an open span, whose settings hold; "
                 "its own are ignored (tracker= makes a separate root)"
             )
 
@@ -223,6 +207,7 @@ class Track(Guarded[Span]):
             judge=judge,
             tracker=self._own_tracker,
             alone=self._tracker is not None,
+            inside=self._warn_if_ignored,
         )
         wrapped: F = wrap(function, counter.begin)  # type: ignore[assignment]
         return wrapped

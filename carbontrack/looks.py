@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from carbontrack.clock import Clock
 from carbontrack.ledger import Mark
@@ -11,10 +11,23 @@ from carbontrack.notices import Notices
 from carbontrack.records import Record
 
 if TYPE_CHECKING:
+    from carbontrack.book import Book
     from carbontrack.circumstances import Timelines
     from carbontrack.curve import Curve, PowerRow, Timeline
-    from carbontrack.session import Session
+    from carbontrack.figures import MeterFacts
+    from carbontrack.sampler import Sampler
     from carbontrack.sums import Sums
+
+
+class Shared(Protocol):
+    """What spans share with the others of their tracker; `carbontrack.session` holds it all."""
+
+    sampler: Sampler
+    book: Book
+
+    def meters(self) -> Sequence[MeterFacts]:
+        """What the records say of each meter, in the order of every tuple of joules."""
+        ...
 
 
 class Looks:
@@ -28,9 +41,12 @@ class Looks:
 
     if TYPE_CHECKING:  # what the span itself knows
         name: str
-        _session: Session
         _start: Mark | None
         _end: Mark | None
+
+        @property
+        def session(self) -> Shared:  # noqa: D102
+            ...
 
         @property
         def is_open(self) -> bool:  # noqa: D102
@@ -48,7 +64,7 @@ class Looks:
     @property
     def clock(self) -> Clock:
         """By which the span is timed."""
-        return self._session.sampler.clock
+        return self.session.sampler.clock
 
     def timeline(self) -> list[PowerRow]:
         """Power over time so far, a row for each bin and component, in the order of time.
@@ -69,7 +85,7 @@ class Looks:
             return None, None
         from carbontrack.curve import timeline_of
 
-        session = self._session
+        session = self.session
         with session.sampler.lock:
             record = self.snapshot() if self._end is None else self.record
             if self._end is None:

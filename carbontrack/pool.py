@@ -18,9 +18,7 @@ from carbontrack.ledger import Account, pooled_between
 from carbontrack.machine import Machine
 from carbontrack.sampler import Sampler
 from carbontrack.sums import NOTHING, Joules, Sums, sub_joules
-
-OWN_ROW_S = 1.0
-"""A decorated call of this length or longer has a row of its own; shorter ones are summed."""
+from carbontrack.tree import OWN_ROW_S
 
 
 class Claim(NamedTuple):

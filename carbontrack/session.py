@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from carbontrack import finishing
 from carbontrack.attribution.policy import Attribution
 from carbontrack.book import Book
 from carbontrack.circumstances import Circumstances, Ending, system_name
@@ -49,6 +50,8 @@ class Checkpointed(Protocol):
 class Root(Checkpointed, Protocol):
     """A root span; it may keep a timeline."""
 
+    record_id: str | None
+
     def begin_curve(self) -> None:
         """Keep a timeline from the beginning on."""
         ...
@@ -79,7 +82,7 @@ class Session:
         self.circumstances = circumstances
         self.lost_records = 0
         self._notices = Notices(sampler.clock)
-        self.closed = False
+        self.closed = self._sinks_closed = False
         self.uncounted_calls = 0
         self.writes_at_once = False
         """Whether each call has its row when it ends, as nobody will come later to write a sum."""
@@ -107,7 +110,7 @@ class Session:
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
-        at_end_of_worker(self.close)
+        at_end_of_worker(self.end, self.close)
 
     @property
     def run_id(self) -> str:
@@ -193,6 +196,8 @@ class Session:
         if self.circumstances.timelines is not None:
             span.begin_curve()
         self._open_roots[id(span)] = span
+        if self.circumstances.relatives is not None and span.record_id is not None:
+            self.circumstances.relatives.opened(id(span), span.record_id)
         if at_once:
             self._checkpoint([span])
         else:
@@ -205,6 +210,8 @@ class Session:
         if written and span.curve is not None:
             keep_timeline(span, self.circumstances.timelines, self._notices)
         if self._open_roots.pop(id(span), None) is not None:
+            if self.circumstances.relatives is not None:
+                self.circumstances.relatives.closed(id(span))
             self.forget(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
@@ -237,8 +244,8 @@ class Session:
         if self.circumstances.journal is not None and record_id is not None:
             self.circumstances.journal.finished(record_id)
 
-    def close(self) -> None:
-        """Write open roots as interrupted and close the sinks. A second call does nothing."""
+    def end(self) -> None:
+        """Write open roots as interrupted; the sinks may begin to finish. `close` follows."""
         if self.closed:
             return
         self.closed = True
@@ -251,7 +258,15 @@ class Session:
                 end()
             except Exception:
                 _log.exception("something that was open could not be written")
-        self._close_sinks()
+        finishing.hurry(self._sinks)
+
+    def close(self) -> None:
+        """Come to an end and close the sinks. A second call does nothing."""
+        self.end()
+        if self._sinks_closed:
+            return
+        self._sinks_closed = True
+        finishing.close(self._sinks)
         self.book.later.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
@@ -276,10 +291,3 @@ class Session:
                 self._notices.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
-
-    def _close_sinks(self) -> None:
-        for sink in self._sinks:
-            try:
-                sink.close()
-            except Exception as error:
-                _log.warning("%r did not close: %s", sink, error)

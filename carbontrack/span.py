@@ -17,11 +17,10 @@ from carbontrack.figures import Course
 from carbontrack.guard import Guarded
 from carbontrack.ledger import Mark
 from carbontrack.looks import Looks
-from carbontrack.pool import OWN_ROW_S
 from carbontrack.records import Record, Status, checked_name
 from carbontrack.session import Session
 from carbontrack.sums import NOTHING, Sums, sub_joules
-from carbontrack.tree import Node, Used
+from carbontrack.tree import OWN_ROW_S, Node, Used
 
 _log = logging.getLogger("carbontrack")
 

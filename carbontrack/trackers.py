@@ -13,15 +13,17 @@ import weakref
 from collections.abc import Hashable, Mapping
 
 from carbontrack import config
-from carbontrack.assembly import HostKey, assemble, host_key, make_sampler
+from carbontrack.assembly import HostKey, assemble, check, host_key, make_sampler
+from carbontrack.errors import ConfigError
 from carbontrack.forking import holding_forks, remember
+from carbontrack.kin import Kin
 from carbontrack.notices import LOGGER
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
 from carbontrack.settings import Settings
 from carbontrack.tracker import Tracker
 
-Key = tuple[Settings, tuple[object, ...]]
+Key = tuple[object, ...]
 """Settings, and what else a tracker depends on: the working directory, the environment."""
 
 
@@ -38,6 +40,9 @@ class Trackers:
         self._flushes = False
         self._said: set[str] = set()
         self._worked: dict[Hashable, Settings] = {}
+        """What was found for some arguments, here, and could be used."""
+        self._settings: weakref.WeakKeyDictionary[Session, Settings] = weakref.WeakKeyDictionary()
+        self._kin = Kin()
         remember(self)
 
     def get(self, settings: Settings) -> Tracker:
@@ -52,21 +57,54 @@ class Trackers:
                 tracker = self.find(settings)
                 if tracker is None:
                     tracker = self.make(settings)
-                    self._shared[(settings, config.surroundings(settings))] = tracker
+                    self._shared[self._key(settings)] = tracker
         return tracker
+
+    def _key(self, settings: Settings) -> Key:
+        # where the region comes from is written, so it tells trackers apart as the region does
+        said = settings.origins.get("region", "")
+        return settings, said, self._kin.outside(), config.surroundings(settings)
 
     def find(self, settings: Settings) -> Tracker | None:
         """The tracker for these settings, here, if they have been in use already."""
-        tracker = self._shared.get((settings, config.surroundings(settings)))
+        tracker = self._shared.get(self._key(settings))
         return None if tracker is None or tracker.session.closed else tracker
 
-    def learn(self, given: Mapping[str, object], settings: Settings) -> None:
-        """Note what was found for these arguments, here, and can be used."""
-        self._worked[config.question(given)] = settings
+    def checked(self, given: Mapping[str, object], *, inside: bool) -> Settings:
+        """The settings for these arguments, here, found usable.
 
-    def known(self, given: Mapping[str, object]) -> Settings | None:
-        """What was found for these arguments, here, when it could be used."""
-        return self._worked.get(config.question(given))
+        What has worked is not checked again. A directory that vanishes while a server runs, or a
+        file of settings that cannot be opened for want of descriptors, must not become an exception
+        of its next block. Nor must they inside of an open span, whose own settings hold anyway.
+
+        Args:
+            given: settings by name.
+            inside: a span is open around.
+
+        Raises:
+            ConfigError: a setting cannot be used; inside of a span only if it is an argument.
+        """
+        try:
+            settings = config.load(given, writes=False)
+        except ConfigError as error:
+            known = self._worked.get(config.question(given))
+            if known is None and not inside:
+                raise
+            self.warn_once(f"settings that have worked before are kept: {error}")
+            return config.from_arguments(given) if known is None else known
+        if self.find(settings) is None:
+            if not inside:
+                config.check_outputs(settings)
+            if not inside or "region" in given or "intensity_source" in given:
+                check(settings)
+            self._worked[config.question(given)] = settings
+        return settings
+
+    def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:
+        """The names of arguments that differ from what holds in a session, for a sentence."""
+        theirs = self._settings.get(session)
+        names = (n for n in given if theirs is None or getattr(theirs, n) != getattr(settings, n))
+        return ", ".join(names)
 
     def warn_once(self, message: str) -> None:
         """Log a warning, once in this process."""
@@ -83,10 +121,12 @@ class Trackers:
         with self._lock, holding_forks():
             key = host_key(settings)
             if key not in self._samplers:
+                self._warn_of_twins(key)
                 self._samplers[key] = make_sampler(settings)
-            tracker = assemble(settings, sampler=self._samplers[key])
+            tracker = assemble(settings, sampler=self._samplers[key], kin=self._kin)
             tracker.session.writes_at_once = self._is_ending
             self._sessions.add(tracker.session)
+            self._settings[tracker.session] = settings
             if not self._closes_at_exit:
                 self._closes_at_exit = True
                 atexit.register(self._close_at_exit)
@@ -94,6 +134,15 @@ class Trackers:
                 self._flushes = True
                 self._flush_on_signals()
             return tracker
+
+    def _warn_of_twins(self, key: HostKey) -> None:
+        trees = key[:2]  # of which machine: its sysfs and procfs
+        if any(other[:2] == trees and one.awake for other, one in self._samplers.items()):
+            self.warn_once(
+                "trackers with different settings of the meters (cpu_tdp_w, ram_w_per_gib, "
+                "gpu_ids) are in use at the same time: each counts the machine's energy for "
+                "itself, so the records of both must not be added up"
+            )
 
     def _flush_on_signals(self) -> None:
         from carbontrack.flush_signals import flush_on  # hardly anyone asks for it
@@ -110,7 +159,10 @@ class Trackers:
 
     def close(self) -> None:
         """Write what is open as interrupted, close the sinks, then the samplers."""
-        for session in list(self._sessions):
+        sessions = list(self._sessions)
+        for session in sessions:  # all sinks make their last attempts at the same time
+            session.end()
+        for session in sessions:
             session.close()
         for sampler in list(self._samplers.values()):
             sampler.close()

@@ -13,6 +13,10 @@ from carbontrack.ledger import Mark, between
 from carbontrack.sampler import Sampler
 from carbontrack.sums import NOTHING, Joules, Sums, add_joules, sub_joules
 
+OWN_ROW_S = 1.0
+"""A decorated call of this length or longer is a span with a row of its own; shorter ones are
+summed."""
+
 
 class Used(NamedTuple):
     """What a call has used before it became a span.

@@ -2,6 +2,12 @@
 
 Nothing of ours may change what the function does: its result, its exceptions and its order of steps
 stay as they are, and a mistake of ours is logged and leaves the call uncounted.
+
+One thing moves. Wrong arguments of a coroutine or generator function are told by the same
+`TypeError`, but at its first step and no longer at the call. To tell them at the call the wrapper
+would have to call the function there, and then be neither a generator function for those who
+inspect it nor, before Python 3.12, a coroutine function; and of a task that is cancelled before it
+starts Python would warn that the function's own coroutine was never awaited.
 """
 
 from __future__ import annotations
@@ -42,6 +48,9 @@ class Uncounted:
         """Nothing."""
 
 
+UNCOUNTED = Uncounted()
+"""One for all: near the limit of recursion there is no room to make another."""
+
 Begin = Callable[[], Counted]
 """Begins a call and lets it run; never raises."""
 
@@ -80,6 +89,8 @@ def _end(call: Counted, error: BaseException | None) -> None:
             call.end()
         else:
             call.end(*outcome_of(error))
+    except RecursionError:  # what the program itself may just get by with is not enough for us
+        pass
     except Exception:
         _log.exception("a call could not be counted")
 
@@ -87,6 +98,8 @@ def _end(call: Counted, error: BaseException | None) -> None:
 def _quietly(step: Callable[[], None]) -> None:
     try:
         step()
+    except RecursionError:
+        pass
     except Exception:
         _log.exception("a call could not be counted")
 

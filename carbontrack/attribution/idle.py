@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from carbontrack.attribution.shares import Idle, Shares
 from carbontrack.records import COMPONENTS, Basis, Component
-
-if TYPE_CHECKING:
-    from carbontrack.attribution.policy import Idle, Shares
 
 LONGEST_DEBT_S = 10.0
 """A count that stood still for longer than this owes the idle energy of this long, no more."""

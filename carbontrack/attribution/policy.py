@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from carbontrack.attribution.idle import UNKNOWN, IdlePower, IdleSplit
+from carbontrack.attribution.shares import WHOLE, Idle, Scope, Shares
 from carbontrack.errors import ConfigError
 from carbontrack.records import COMPONENTS, Basis
 
-Scope = Literal["process", "machine"]
-Idle = Literal["proportional", "reserved", "none"]
+__all__ = ["WHOLE", "Attribution", "Idle", "Scope", "Shares", "Usage"]
 
 
 class Usage(NamedTuple):
@@ -28,26 +28,6 @@ class Usage(NamedTuple):
     machine_ram_bytes: int | None
     reserved_share: float | None = None
     reserved_cpu_s: float | None = None
-
-
-class Shares(NamedTuple):
-    """The part of each component's energy that is ours, from 0 to 1; None where nothing says.
-
-    `idle` is our part of the idle processors' energy where that goes another way than the rest.
-    """
-
-    cpu: float | None
-    gpu: float | None
-    ram: float | None
-    other: float | None
-    idle: float | None = None
-
-    def over(self, older: Shares) -> Shares:
-        """These shares, and the older ones where these say nothing."""
-        return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have five
-
-
-WHOLE = Shares(1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ CALLED_BY_A_TICK = 130
 CALL_TO_CALIBRATION = 3.2
 SPAN_TO_CALIBRATION = 28.0
 KEPT_BLOCKS = 300
-MODULES_OF_A_BLOCK = 85
+MODULES_OF_A_BLOCK = 89
 """Our modules at the end of an empty block with the default settings."""
 STANDARD_MODULES_OF_A_BLOCK = 65
 """Modules of the standard library that a bare interpreter has not loaded."""

@@ -67,7 +67,13 @@ tracker = carbontrack.Tracker(
     meters=[FakeMeter(watts=10.0)],
     grid=50.0,
     attribution=carbontrack.Attribution("process", pue=1.2),
-    sinks=[MemorySink(), carbontrack.CsvSink("runs.csv")],
+    sinks=[
+        MemorySink(),
+        carbontrack.CsvSink("runs.csv"),
+        carbontrack.JsonlSink("runs.jsonl"),
+        carbontrack.SqliteSink("runs.sqlite"),
+        carbontrack.HttpSink("https://carbon.example/records", token=None),
+    ],
     interval_s=1.0,
     clock=FakeClock(),
 )

@@ -7,13 +7,15 @@ import contextvars
 import gc
 import logging
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
+from carbontrack.call import Call
 from carbontrack.callsite import Callee, CallSite
 from carbontrack.context import current
 from carbontrack.front import track
+from carbontrack.inside_call import InsideCall
 from carbontrack.span import current_span
 from tests.support.bench import Bench, joules
 
@@ -21,6 +23,13 @@ from tests.support.bench import Bench, joules
 def calls_of(bench):
     """How many calls the rows stand for."""
     return sum(record.calls for record in bench.records)
+
+
+def begun(site):
+    """A call that has begun."""
+    call = Call(site)
+    call.resume()
+    return call
 
 
 def test_short_calls_make_one_row():
@@ -344,6 +353,55 @@ def test_tasks_that_outlive_a_decorated_coroutine_count_for_themselves():
     assert {row.status for row in bench.records} == {"ok"}
 
 
+def test_what_outlives_a_long_decorated_coroutine_counts_for_itself():
+    """A call of a second or longer is over when it ends, for the tasks that it has made too."""
+    with Bench() as bench:
+
+        @track("late", tracker=bench.tracker)
+        async def late():
+            bench.clock.advance(0.25)
+
+        async def background():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await late()
+
+        @track("main", tracker=bench.tracker)
+        async def main():
+            contextvars.Context().run(bench.run, 2.0)  # as the sampler's own thread does
+            return asyncio.create_task(background())
+
+        async def run():
+            await (await main())
+
+        asyncio.run(run())
+    assert {row.name: row.calls for row in bench.records} == {"main": 1, "late": 1}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_task_that_starts_the_next_leaves_nothing_behind(inside):
+    """However often a decorated coroutine starts its successor, the calls before are let go."""
+    with Bench() as bench:
+
+        @track("step", tracker=bench.tracker)
+        async def step(n):
+            loop = asyncio.get_running_loop()
+            following.append(loop.create_task(step(n - 1)) if n else None)
+
+        async def run():
+            await step(50)
+            while (task := following.pop()) is not None:
+                await task
+            gc.collect()
+            return sum(type(one) in (Call, InsideCall) for one in gc.get_objects())
+
+        following = []
+        gc.collect()
+        before = sum(type(one) in (Call, InsideCall) for one in gc.get_objects())
+        with bench.tracker.span("root") if inside else nullcontext():
+            assert asyncio.run(run()) <= before + 2
+
+
 def test_async_generators_are_counted():
     """`async for` over a decorated async generator: one call, its own steps."""
     with Bench() as bench:
@@ -446,10 +504,10 @@ def test_a_call_that_crosses_the_close_has_a_row_at_once():
     with Bench() as bench:
         callee = Callee("work", {}, 1)
         site = CallSite.of(bench.session, callee, window_s=10.0, judge=None)
-        site.begin().end()
+        begun(site).end()
     before = len(bench.records)
-    site.begin().end()
-    crossing = site.begin()
+    begun(site).end()
+    crossing = begun(site)
     crossing.pause()
     crossing.resume()
     crossing.end()

@@ -34,6 +34,23 @@ def test_the_interval_covers_the_truth_of_a_recorded_training_from_epoch_3_on(co
     assert missed == []
 
 
+def test_the_interval_covers_the_truth_of_later_recordings_as_often_as_it_says() -> None:
+    """Sixteen loops that were recorded when all was settled: 95 % of looks from epoch 3 on, 13 all.
+
+    On a machine whose other programs came and went; see docs/explanation/forecast.md.
+    """
+    loops = json.loads(EPOCHS.with_name("epochs_later.json").read_text())["loops"]
+    assert len(loops) == 16
+    missed = []
+    for loop in loops:
+        so_far = loop["joules"]
+        used = [now - then for now, then in zip(so_far, [0.0, *so_far[:-1]], strict=True)]
+        found = [forecast([Step(1, one) for one in used[:done]], 50) for done in range(3, 51)]
+        missed.append(sum(not f.low - 1e-9 <= so_far[-1] <= f.high + 1e-9 for f in found))
+    assert sum(missed) <= 0.05 * 16 * 48
+    assert missed.count(0) >= 13
+
+
 def test_the_interval_is_of_use() -> None:
     """At half of the recorded training it is narrower than a fifth of the whole."""
     rows = json.loads(EPOCHS.read_text())["epochs"]

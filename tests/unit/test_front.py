@@ -27,6 +27,10 @@ from tests.support.bench import Bench, joules
         ({"window_s": float("nan")}, ConfigError, "window_s"),
         ({"name": ""}, ConfigError, "name"),
         ({"output": "/no/such/folder/runs.csv"}, ConfigError, "/no/such/folder"),
+        ({"intensity_source": "nope"}, ConfigError, "nope"),
+        ({"intensity_source": "electricitymaps", "region": "FR"}, ConfigError, "live_token"),
+        ({"intensity_source": "eia", "region": "FR"}, ConfigError, "does not cover"),
+        ({"tracker": 3}, ConfigError, "tracker must be a Tracker"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(given, error, named):
@@ -70,6 +74,17 @@ def test_equal_settings_inside_an_open_span_are_no_news(caplog):
     assert "ignored" not in caplog.text
 
 
+def test_settings_that_agree_with_those_around_are_no_news(caplog):
+    """Only what differs is warned of, though the block around was given more."""
+    with track("outer", region="FR", pue=1.5, output=None):
+        with track("inner", region="FR"), track("inner", pue=1.5):
+            pass
+        assert "ignored" not in caplog.text
+        with track("inner", region="FR", pue=1.2):
+            pass
+    assert "track(pue)" in caplog.text
+
+
 def test_settings_inside_an_open_span_are_ignored_with_one_warning(caplog):
     """The settings of the span around hold; a loop is told so once, not each time round."""
     with Bench() as bench, bench.tracker.span("outer"), caplog.at_level(logging.WARNING):
@@ -78,6 +93,55 @@ def test_settings_inside_an_open_span_are_ignored_with_one_warning(caplog):
             with inner:
                 pass
     assert caplog.text.count("ignored") == 1
+
+
+def test_a_decorated_functions_own_settings_are_warned_of_too(caplog):
+    """Once, where it is called inside of a span with others."""
+
+    @track(region="SE", scope="machine", output=None)
+    def inner():
+        return 1
+
+    with track("outer", region="FR", output=None):
+        inner()
+        inner()
+    assert caplog.text.count("track(region, scope)") == 1
+
+
+def test_inside_an_open_span_nothing_outside_can_make_it_fail(tmp_path, monkeypatch, caplog):
+    """Not a working directory that cannot be written to, nor a file of settings that broke."""
+    with track("outer", region="FR", output=None):
+        monkeypatch.chdir("/proc")
+        with track("inner"):
+            pass
+        (tmp_path / "pyproject.toml").write_text("[tool.carbontrack]\nregoin = 'FR'\n")
+        monkeypatch.chdir(tmp_path)
+        with track("inner", scope="machine"):
+            pass
+        with pytest.raises(ConfigError, match="scope"):
+            track("inner", scope="planet")
+    assert "regoin" in caplog.text
+
+
+@pytest.mark.parametrize("output", [None, "a.csv"])
+def test_a_record_says_how_its_own_region_was_known(tmp_path, monkeypatch, output):
+    """Two blocks with the same region may know it from two places."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CARBONTRACK_REGION", "DE")
+    with track("first", output=output) as first:
+        pass
+    with track("second", region="DE", output=output) as second:
+        pass
+    assert (first.record.region_basis, second.record.region_basis) == ("environment", "argument")
+
+
+def test_trackers_with_other_meters_at_the_same_time_are_warned_of(caplog):
+    """They cannot share what the machine used, so their records must not be added up."""
+    with carbontrack.auto(output=None, region="FR") as one, one.span("a"):
+        carbontrack.auto(output=None, region="SE").close()
+        assert "added up" not in caplog.text
+        carbontrack.auto(output=None, region="FR", cpu_tdp_w=65.25).close()
+    assert "must not be added up" in caplog.text
 
 
 def test_tracker_makes_a_separate_root():

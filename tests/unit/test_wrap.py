@@ -173,6 +173,53 @@ def test_kinds_are_what_they_were(kind):
         assert question(wrapped) == question(bare[kind])
 
 
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "generator", "async generator"])
+def test_wrong_arguments_are_told_in_the_functions_own_words(kind):
+    """The same `TypeError`: at the call of a plain function, at the first step of the others."""
+
+    def plain(a):
+        return a
+
+    async def coroutine(a):
+        return a
+
+    def generator(a):
+        yield a
+
+    async def async_generator(a):
+        yield a
+
+    bare = {f.__name__.replace("_", " "): f for f in (plain, coroutine, generator, async_generator)}
+    with pytest.raises(TypeError, match="missing 1 required") as told:
+        bare[kind]()
+    steps = {
+        "plain": lambda made: made,
+        "coroutine": asyncio.run,
+        "generator": next,
+        "async generator": lambda made: asyncio.run(made.__anext__()),
+    }
+    with pytest.raises(TypeError) as found:
+        steps[kind](wrap(bare[kind], Counter())())
+    assert str(found.value) == str(told.value)
+
+
+def test_a_task_cancelled_before_its_start_leaves_no_warning(recwarn):
+    """Nothing of the function has been made by then that would have to be awaited."""
+
+    async def work():
+        return 1
+
+    async def main():
+        task = asyncio.create_task(wrap(work, Counter())())
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_a_call_that_cannot_be_counted_is_made_all_the_same(caplog):
     """Our own mistakes are logged and change nothing."""
 
