@@ -5,8 +5,10 @@
 Each pair is two runs of pytest in processes of their own, one without the plugin and one with it,
 the first of a pair being now the one and now the other. Told are the median difference of
 their CPU seconds and of their wall time, with a 95 % interval by bootstrap. Without an option the
-session has one empty test; for the cost of a test it has a thousand. A suite is run with `--carbon`
-and the reference metric, and its outcomes are compared test by test.
+session has one empty test; for the cost of a test it has a thousand. Processes differ among each
+other by more than a session costs, so the plugin's own parts are timed in the process as well: to
+load it, and each of its hooks that such a session calls. A suite is run with `--carbon` and the
+reference metric, and its outcomes are compared test by test.
 """
 
 from __future__ import annotations
@@ -25,6 +27,36 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 TESTS = 1000
+_NO_CACHE = "PYTHONDONTWRITEBYTECODE"
+
+
+INSIDE = """
+import functools, importlib.metadata, time
+import pytest
+spent = 0.0
+def timed(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        global spent
+        begun = time.process_time()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent += time.process_time() - begun
+    return wrapper
+load = importlib.metadata.EntryPoint.load
+def load_timed(point):
+    if point.name != "carbontrack":
+        return load(point)
+    plugin = timed(load)(point)
+    for name in [name for name in vars(plugin) if name.startswith("pytest_")]:
+        setattr(plugin, name, timed(getattr(plugin, name)))
+    return plugin
+importlib.metadata.EntryPoint.load = load_timed
+pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:asyncio"])
+print("SPENT", spent)
+"""
+"""Times what a session without a wish spends inside of the plugin."""
 
 
 class Cost(NamedTuple):
@@ -37,8 +69,10 @@ class Cost(NamedTuple):
 def run(folder: Path, *options: str) -> Cost:
     """Run pytest in a folder; failures of its tests are no failure of ours."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    # compiled files are kept, as they are where people work
+    environ = {name: text for name, text in os.environ.items() if name != _NO_CACHE}
     begun_s = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, 1):
@@ -82,6 +116,23 @@ def told(what: str, costs: Sequence[tuple[Cost, Cost]], *, relative: bool) -> No
         )
 
 
+def spent_inside(folder: Path, times: int) -> list[float]:
+    """CPU seconds in the plugin's own functions, of some sessions."""
+    found = []
+    for _ in range(times):
+        environ = {name: text for name, text in os.environ.items() if name != _NO_CACHE}
+        done = subprocess.run(
+            [sys.executable, "-c", INSIDE],
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        found.append(float(done.stdout.rpartition("SPENT")[2]))
+    return found
+
+
 def outcomes(suite: Path, *options: str) -> dict[str, list[str]]:
     """What became of each test."""
     with tempfile.TemporaryDirectory() as folder:
@@ -109,8 +160,11 @@ def main() -> None:
         (folder / "pytest.ini").write_text("[pytest]\n")
         test = folder / "test_it.py"
         test.write_text("def test_it(): pass\n")
+        run(folder)
         unasked = paired(folder, asked.pairs, without=without, beside=without[2:])
         told("a session that does not ask", unasked, relative=False)
+        middle, low, high = interval([1000.0 * s for s in spent_inside(folder, asked.pairs)])
+        print(f"of it inside of the plugin, cpu_s: {middle:.2f} ms ({low:.2f} to {high:.2f})")
         test.write_text("".join(f"def test_{n}(): pass\n" for n in range(TESTS)))
         many = paired(folder, asked.pairs // 2, without=without, beside=without[2:])
         told(f"the same with {TESTS} tests", many, relative=False)

@@ -58,6 +58,7 @@ async def polite(scope, receive, send):
 
 
 asgi, asgi_polite = CarbontrackMiddleware(bare), CarbontrackMiddleware(polite)
+open(f"loaded-{os.getpid()}", "w").close()
 """
 GUNICORN = ["gunicorn", "--workers", "2", "--graceful-timeout", "5"]
 SERVERS = {
@@ -91,6 +92,7 @@ class Server:
             text=True,
         )
         self.answered = 0
+        self._importers = 2 if "2" in command and "--preload" not in command else 1
 
     def ask(self) -> int:
         """Ask for one call; returns the worker's process id."""
@@ -106,8 +108,15 @@ class Server:
         return int(body)
 
     def wait_until_up(self) -> None:
-        """Ask until an answer comes."""
+        """Ask until an answer comes and every worker has the program.
+
+        A signal that finds a worker importing ends it in the middle of that, as it would any.
+        """
         deadline_s = time.monotonic() + PATIENCE_S
+        while len(list(self.folder.glob("loaded-*"))) < self._importers:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline_s, "a worker does not come up"
+            time.sleep(0.05)
         while True:
             try:
                 self.ask()
