@@ -24,7 +24,6 @@ FLOORS = {
     "version": 0.0,
     "errors": 0.0,
     "clock": 0.0,
-    "forks": 0.0,
     "forking": 0.0,
     "carry": 0.0,
     "flush_signals": 0.0,
@@ -79,7 +78,6 @@ FLOORS = {
     "foresight": 3.1,
     "pool": 3.15,
     "span": 3.2,
-    "disabled_span": 3.3,
     "tracker": 3.3,
     "open_spans": 3.3,
     "callsite": 3.3,
@@ -191,6 +189,29 @@ def inner_imports(module: str, *, typed: bool = False) -> Iterator[tuple[str, in
 def room(module: str) -> str:
     """The part of a module's name that has a floor."""
     return module.split(".")[1]
+
+
+def test_the_map_shows_every_room_with_its_own_words():
+    """docs/explanation/source.md lists the floors as they are, each module by its docstring."""
+    page = (ROOT / "docs" / "explanation" / "source.md").read_text(encoding="utf-8")
+    for floor in range(7):
+        part = page.partition(f"\n## {floor}. ")[2].partition("\n## ")[0]
+        rows = [line for line in part.splitlines() if line.startswith("| `")]
+        rooms = sorted((height, name) for name, height in FLOORS.items() if int(height) == floor)
+        assert rows == [_row_of(name) for _, name in rooms]
+
+
+def _row_of(name: str) -> str:
+    path = PACKAGE / name
+    if not path.is_dir():
+        return f"| `{name}` | {_first_line(path.with_suffix('.py'))} |"
+    opening, readme = path / "__init__.py", path / "README.md"
+    words = _first_line(opening) if opening.exists() else readme.read_text().splitlines()[0]
+    return f"| `{name}/` | {words.removeprefix('# ')} |"
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(tree_of(path)) or "-").splitlines()[0]
 
 
 def test_every_module_has_a_floor():
