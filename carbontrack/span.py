@@ -88,11 +88,8 @@ class Span(Looks, Guarded["Span"]):
     @property
     def is_open(self) -> bool:
         """Whether the span is being counted, in this process."""
-        return (
-            self._start is not None
-            and self._end is None
-            and self._epoch == self._session.sampler.epoch
-        )
+        begun = self._start is not None and self._end is None
+        return begun and self._epoch == self._session.sampler.epoch
 
     @property
     def record(self) -> Record | None:
@@ -149,6 +146,9 @@ class Span(Looks, Guarded["Span"]):
             self._finish(status, error, written=True)
         except Exception:
             _log.exception("the end of span %r could not be counted", self.name)
+            self._epoch = -1  # it is over all the same; its last checkpoint will be recovered
+            if current.get() is self:
+                current.set(_not_closed(self._before))
 
     def discard(self) -> None:
         """Stop counting and write nothing: what was to be measured did not come about."""

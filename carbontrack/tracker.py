@@ -11,7 +11,7 @@ from carbontrack.circumstances import Circumstances
 from carbontrack.clock import Clock
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
-from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.meters.meter import Meter, MeterSet, check_meters
 from carbontrack.records import Sink
 from carbontrack.sampler import Sampler
 from carbontrack.session import Session
@@ -55,14 +55,16 @@ class Tracker:
             meters.demand_interval(interval_s)
             sampler = meters
         else:
-            sampler = Sampler(meters, interval_s=interval_s, clock=clock)
+            found = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
+            check_meters(found)
+            sampler = Sampler(found, interval_s=interval_s, clock=clock)
         policy = attribution if isinstance(attribution, Attribution) else Attribution(attribution)
         basis = None if grid is None else "argument"
         self._session = Session(
             sampler,
             grid=_source(grid),
             attribution=policy,
-            sinks=sinks,
+            sinks=_writers(sinks),
             circumstances=Circumstances(region_basis=basis),
         )
 
@@ -107,6 +109,15 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:
+    for sink in sinks:
+        if not callable(getattr(sink, "write", None)):
+            raise ConfigError(
+                f"sinks must have a method `write`, as CsvSink and HttpSink have; not {sink!r}"
+            )
+    return sinks
 
 
 def _source(grid: IntensitySource | GridIntensity | float | None) -> IntensitySource | None:

@@ -6,11 +6,12 @@ is integrated, a model is evaluated from other counts. A span is then a subtract
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from carbontrack.records import Basis, Component
+from carbontrack.errors import ConfigError
+from carbontrack.records import BASES, COMPONENTS, Basis, Component
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that nobody read for so long that it may have wrapped unseen."""
@@ -188,3 +189,32 @@ class MeterSet:
 
     def __iter__(self) -> Iterator[Meter]:
         return iter(self.meters)
+
+
+def check_meters(meters: Iterable[Meter]) -> None:
+    """Refuse, before anything is measured, meters that say something impossible of themselves.
+
+    Raises:
+        ConfigError: names the meter, what it says, and what it may say.
+    """
+    for meter in meters:
+        name = getattr(meter, "id", None)
+        told = f"the meter {name!r}" if isinstance(name, str) and name else f"the meter {meter!r}"
+        for fact, is_possible, wanted in _FACTS:
+            found = getattr(meter, fact, None)
+            if not is_possible(found):
+                raise ConfigError(f"{told} has {fact}={found!r}; it must be {wanted}")
+
+
+def _is_size(found: object) -> bool:
+    return isinstance(found, (int, float)) and 0.0 <= found < float("inf")
+
+
+_FACTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("id", lambda found: isinstance(found, str) and found != "", "a text, such as 'wall:desk'"),
+    ("component", lambda found: found in COMPONENTS, f"one of {', '.join(COMPONENTS)}"),
+    ("basis", lambda found: found in BASES, f"one of {', '.join(BASES)}"),
+    ("resolution_s", _is_size, "a number of seconds, 0 or more"),
+    ("relative_uncertainty", _is_size, "a number, such as 0.05 for +-5 %"),
+    ("read_joules", callable, "a method"),
+)

@@ -702,13 +702,30 @@ def test_a_sink_that_fails_raises_nothing():
     assert bench.session.lost_records == 1
 
 
-def test_a_meter_with_impossible_facts_raises_nothing():
-    """A record that cannot be made is said in the log, never to the program."""
-    meter = FakeMeter()
-    meter.resolution_s = None
+def test_a_meter_whose_facts_become_impossible_raises_nothing(caplog):
+    """An end that cannot be counted is said in the log, and the span is over all the same."""
+
+    class Changing(FakeMeter):
+        """It says of itself what another one does, until it does not."""
+
+        said_s = 0.1
+
+        @property
+        def resolution_s(self):
+            return self.said_s
+
+        @resolution_s.setter
+        def resolution_s(self, said_s):
+            """What the fake is made with is of no interest here."""
+
+    meter = Changing()
     with Bench([meter]) as bench:
-        with bench.tracker.span("a"):
+        meter.said_s = None
+        with bench.tracker.span("a") as span:
             bench.clock.advance(1.0)
+        assert "the end of span 'a' could not be counted" in caplog.text
+        assert not span.is_open
+        assert current_span() is None
         assert not bench.sampler.awake
         with bench.tracker.span("b"):
             pass

@@ -121,3 +121,28 @@ def test_a_log_handler_that_measures_does_not_hang(caplog):
         finally:
             logging.getLogger("carbontrack").removeHandler(handler)
     assert not bench.sampler.awake
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "named"),
+    [
+        ("id", "", "id=''"),
+        ("component", "disk", "one of cpu, gpu, ram, other"),
+        ("basis", "guessed", "one of measured, modelled, assumed"),
+        ("resolution_s", None, "resolution_s=None"),
+        ("relative_uncertainty", float("nan"), "relative_uncertainty=nan"),
+        ("read_joules", 5.0, "read_joules=5.0"),
+    ],
+)
+def test_a_meter_that_says_something_impossible_is_refused(fact, value, named):
+    """Before anything is measured, with what it says and what it may say."""
+    meter = FakeMeter()
+    setattr(meter, fact, value)
+    with pytest.raises(ConfigError, match=named):
+        Tracker(meters=[meter])
+
+
+def test_what_cannot_be_written_to_is_refused():
+    """A path is no sink; the error says what is."""
+    with pytest.raises(ConfigError, match="CsvSink"):
+        Tracker(meters=[FakeMeter()], sinks=["runs.csv"])
