@@ -27,7 +27,7 @@ def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         _log.warning(
-            "flush_on_signals is without effect: the first span was opened outside the main thread"
+            "flush_on_signals is without effect: carbontrack was first used outside the main thread"
         )
         return
     before = signal.getsignal(number)

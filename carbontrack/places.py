@@ -14,6 +14,8 @@ from carbontrack.errors import ConfigError, UnknownSettingError
 from carbontrack.settings import READERS, SECRETS, nearest
 from carbontrack.variables import PARENT_ID, PREFIX, PYTEST
 
+_BESIDE = {"argument": ("window_s", "budget", "on_exceed", "labels", "tracker", "name")}
+"""What `track` takes beside settings: a misspelt one of them arrives here as well."""
 _MAY_MEAN_US = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
 """A line like [tool.carbontrack], [tool] or tool = {…}; the parser costs 4 ms, and a file
 without such a line need not pay them."""
@@ -35,7 +37,8 @@ class Place(NamedTuple):
         """
         spelled = self._spelled(name)
         if name not in READERS:
-            near = nearest(spelled, tuple(map(self._spelled, READERS)))
+            known = (*map(self._spelled, READERS), *_BESIDE.get(self.origin, ()))
+            near = nearest(spelled, known)
             raise UnknownSettingError(f"{self.before}{spelled}: there is no such setting{near}")
         try:
             return READERS[name](given)

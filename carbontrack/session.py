@@ -94,7 +94,7 @@ class Session:
         if circumstances.journal is not None or circumstances.timelines is not None:
             with sampler.lock:
                 sampler.watchers.add(self)
-        self._sinks = tuple(sinks)
+        self.sinks = tuple(sinks)
         self._facts = FactsOfMeters(attribution)
         self._parent_id = circumstances.parent_id
         self._run_id = ""
@@ -205,7 +205,7 @@ class Session:
 
     def span_closed(self, span: Any, *, is_root: bool, written: bool) -> None:
         """A span has ended; write what is to be written of it."""
-        if written and self._sinks and (is_root or self.circumstances.spans == "all"):
+        if written and self.sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
         if written and span.curve is not None:
             keep_timeline(span, self.circumstances.timelines, self._notices)
@@ -258,7 +258,7 @@ class Session:
                 end()
             except Exception:
                 _log.exception("something that was open could not be written")
-        finishing.hurry(self._sinks)
+        finishing.hurry(self.sinks)
 
     def close(self) -> None:
         """Come to an end and close the sinks. A second call does nothing."""
@@ -266,7 +266,7 @@ class Session:
         if self._sinks_closed:
             return
         self._sinks_closed = True
-        finishing.close(self._sinks)
+        finishing.close(self.sinks)
         self.book.later.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
@@ -282,7 +282,7 @@ class Session:
 
     def deliver(self, record: Record) -> None:
         """Give a finished record to every sink. A sink that fails is said and counted, no more."""
-        for sink in self._sinks:
+        for sink in self.sinks:
             try:
                 sink.write(record)
             except Exception as error:  # whatever it is, it is not the measured program's

@@ -92,6 +92,8 @@ class Trackers:
                 raise
             self.warn_once(f"settings that have worked before are kept: {error}")
             return config.from_arguments(given) if known is None else known
+        # A server decorates in its main thread, which alone can, and serves in others.
+        self._flush_on_signals(settings)
         if self.find(settings) is None:
             if not inside:
                 config.check_outputs(settings)
@@ -130,9 +132,7 @@ class Trackers:
             if not self._closes_at_exit:
                 self._closes_at_exit = True
                 atexit.register(self._close_at_exit)
-            if settings.flush_on_signals and not self._flushes:
-                self._flushes = True
-                self._flush_on_signals()
+            self._flush_on_signals(settings)
             return tracker
 
     def _warn_of_twins(self, key: HostKey) -> None:
@@ -144,9 +144,12 @@ class Trackers:
                 "itself, so the records of both must not be added up"
             )
 
-    def _flush_on_signals(self) -> None:
+    def _flush_on_signals(self, settings: Settings) -> None:
+        if not settings.flush_on_signals or self._flushes:
+            return
         from carbontrack.flush_signals import flush_on  # hardly anyone asks for it
 
+        self._flushes = True
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 flush_on(getattr(signal, name), self.close)

@@ -142,5 +142,7 @@ def _scaled(amount: float, steps: tuple[tuple[float, str], ...], like: float | N
     value = amount / factor
     if value == 0.0:
         return f"0 {unit}"
+    if 0.0 < value < 0.005:
+        return f"<0.01 {unit}"  # 0.00 would say that there is nothing
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{digits}f} {unit}"

@@ -11,7 +11,7 @@ from carbontrack.json_text import json_line, record_object
 from carbontrack.sinks.choose import is_url
 from carbontrack.sinks.post import shown
 from carbontrack.sinks.recovery import Recovered, recover
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _NOTHING = {False: "no run was left behind", True: "no run could be recovered"}
 
@@ -56,7 +56,7 @@ def _place(recovered: Recovered) -> str | None:
 
 def _told(recovered: Recovered) -> str:
     record, place = recovered.record, _place(recovered)
-    used = "" if record.duration_s is None else f"{record.duration_s:.0f} s"
+    used = "" if record.duration_s is None else format_seconds(record.duration_s)
     if record.energy_kwh is not None:
         used += f", {format_joules(record.energy_kwh * JOULES_PER_KWH)}"
     if record.emissions_g is not None:

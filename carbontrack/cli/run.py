@@ -7,6 +7,7 @@ import sys
 from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from carbontrack.assembly import assemble
 from carbontrack.budget import Budget, Verdict
@@ -20,8 +21,10 @@ from carbontrack.config import child_environ, load
 from carbontrack.disabled import DisabledTracker
 from carbontrack.errors import ConfigError
 from carbontrack.guard import Guard
-from carbontrack.records import Record
+from carbontrack.records import Record, Sink
 from carbontrack.settings import Settings
+from carbontrack.sinks.choose import is_url
+from carbontrack.sinks.post import shown
 from carbontrack.span import Span
 
 OVER_BUDGET = 3
@@ -96,7 +99,7 @@ def run(args: Namespace) -> int:
     elif _shows_text(args) and not settings.disable:
         found = summary.rows(
             span.record,
-            outputs=settings.output,
+            outputs=list(map(_place, settings.output, tracker.session.sinks)),
             verdict=verdict,
             timeline=span.timeline(),
             verbose=args.verbose,
@@ -105,6 +108,15 @@ def run(args: Namespace) -> int:
         lines = terminal.table([*found, *(("note", note) for note in notes)])
         terminal.say(f"\n{title}\n{lines}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
+
+
+def _place(output: str, sink: Sink) -> str:
+    """Where the record went: a file of someone else's is left alone, and a server may be down."""
+    if is_url(output):
+        waits = getattr(sink, "still_waits", False)
+        return f"{shown(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
+    written = getattr(sink, "path", None)
+    return output if written is None else str(Path(output).with_name(written.name))
 
 
 def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | None) -> Bailiff:
@@ -124,6 +136,8 @@ def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | Non
 def _settings(args: Namespace) -> Settings:
     given = {"region": args.region, "scope": args.scope, "interval_s": args.interval,
              "timeline": args.timeline}  # fmt: skip
+    if args.output is not None and not args.output.strip():
+        raise ConfigError("--output is empty; name a file or an address, or write 'none'")
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
     return load(given)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from dataclasses import asdict
+from pathlib import Path
 
 from carbontrack import config
 from carbontrack.cli.notes import Unseen
+from carbontrack.sinks.dead_letters import FOLDER
 from carbontrack.sinks.drain import Drained, drain
 from carbontrack.sinks.post import shown
 
@@ -41,14 +43,15 @@ def run(args: Namespace) -> int:
         addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
         print(json.dumps({"addresses": addresses, "remaining": remaining}))
     else:
-        print("\n".join(map(_told, found)) or _NOTHING[bool(unseen.found)])
+        told = [_told(drained, state_dir) for drained in found]
+        print("\n".join(told) or _NOTHING[bool(unseen.found)])
     return 1 if unseen.say() or remaining else 0
 
 
-def _told(drained: Drained) -> str:
+def _told(drained: Drained, state_dir: Path) -> str:
     parts = [f"{drained.delivered} delivered"]
     if drained.refused:
-        parts.append(f"{drained.refused} refused and set aside as dead letters")
+        parts.append(f"{drained.refused} refused and set aside in {state_dir / FOLDER}")
     if drained.remaining:
         why = f" ({drained.trouble})" if drained.trouble else ""
         parts.append(f"{drained.remaining} still wait{why}")

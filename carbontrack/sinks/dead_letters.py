@@ -18,6 +18,9 @@ from carbontrack.sinks.post import Outcome
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
+FOLDER = "dead-letter"
+"""Where they are, inside of the state directory."""
+
 
 def set_aside(
     state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
@@ -29,7 +32,7 @@ def set_aside(
     Raises:
         OSError: they could not all be written.
     """
-    folder = state_dir / "dead-letter"
+    folder = state_dir / FOLDER
     make_private_folder(folder)
     path = folder / _name(url)
     handle = os.open(path, _FLAGS, 0o600)

@@ -79,6 +79,8 @@ class HttpSink(PatientSink[Record]):
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
         self._timeout_s, self._batch = timeout_s, batch
+        self.still_waits = False
+        """After `close`: whether something was not delivered, and waits for the next process."""
         self._exit_timeout_s = exit_timeout_s
         self._clock = clock or SystemClock()
         self._owns_journal = journal is None
@@ -143,6 +145,7 @@ class HttpSink(PatientSink[Record]):
             deadline_s, here.deadline_s = here.deadline_s, None
         if thread is not None and deadline_s is not None:
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
+        self.still_waits = bool(OwnQueue(self._journal, self._url).take(1))
         try:
             super().close()
         finally:

@@ -514,3 +514,26 @@ def test_ctrl_c_reaches_the_command_once(environ: Mapping[str, str], tmp_path: P
 
     assert ended == 11, shown
     assert b"Traceback" not in shown
+
+
+def test_the_summary_names_the_file_that_was_written(run: Run, tmp_path: Path) -> None:
+    """A file with other columns is left alone, and the row stands beside it."""
+    (tmp_path / "emissions.csv").write_text("timestamp,project_name,emissions\n")
+    done = run("--region", "FR", "--", "true")
+    assert done.returncode == 0
+    assert b"record     emissions.schema-1.csv" in done.stderr
+
+
+def test_the_summary_says_what_was_not_delivered(run: Run) -> None:
+    """A server that is down gets the record later, and by which command."""
+    done = run("--region", "FR", "--output", "http://127.0.0.1:9/records?key=s3cret", "--", "true")
+    assert done.returncode == 0
+    assert b"not delivered yet; carbontrack sync sends it" in b" ".join(done.stderr.split())
+    assert b"s3cret" not in done.stderr
+
+
+def test_an_empty_output_is_a_mistake(run: Run) -> None:
+    """An unset variable of a shell must not send the record nowhere."""
+    done = run("--output", "", "--", "true")
+    assert done.returncode == 2
+    assert b"--output is empty" in done.stderr

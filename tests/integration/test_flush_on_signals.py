@@ -21,11 +21,26 @@ with carbontrack.track("job", region="FR", output="rows.csv", flush_on_signals=a
     time.sleep(30)
 """
 
+SERVER = """
+import threading, time
+import carbontrack
 
-def end(tmp_path: Path, *arguments: str) -> int:
+@carbontrack.track(region="FR", output="rows.csv", flush_on_signals=True)
+def infer():
+    pass
+
+thread = threading.Thread(target=infer)
+thread.start()
+thread.join()
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+def end(tmp_path: Path, *arguments: str, program: str = PROGRAM) -> int:
     """Send SIGTERM to the program once it is measured; returns how it ended."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", program, *arguments],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         env={"HOME": str(tmp_path), "PATH": ""},
@@ -59,3 +74,9 @@ def test_without_asking_no_handler_is_installed(tmp_path: Path):
     """The row is then the journal's business."""
     assert end(tmp_path) == -signal.SIGTERM
     assert rows(tmp_path) == []
+
+
+def test_a_function_that_only_other_threads_call_is_written_too(tmp_path: Path):
+    """The handler is there since the main thread has decorated it."""
+    assert end(tmp_path, program=SERVER) == -signal.SIGTERM
+    assert rows(tmp_path) == ["ok"]

@@ -121,7 +121,7 @@ def test_a_thousand_short_calls_are_one_row_with_energy(driven):
     """Calls of a millisecond: one row, their number, and an energy that is not zero."""
     tracker, _ = driven
     sink = MemorySink()
-    tracker.session._sinks = (sink,)
+    tracker.session.sinks = (sink,)
 
     @track("short", tracker=tracker)
     def short():
@@ -141,7 +141,7 @@ def test_coroutines_and_generators_are_measured_over_their_real_length(driven):
     """1.5 s of a coroutine that waits, and 1 s of a generator whose consumer dawdles."""
     tracker, _ = driven
     sink, lengths = MemorySink(), {"coroutine": 0.0, "generator": 0.0}
-    tracker.session._sinks = (sink,)
+    tracker.session.sinks = (sink,)
 
     @track("coroutine", tracker=tracker)
     async def coroutine():

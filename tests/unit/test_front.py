@@ -31,6 +31,7 @@ from tests.support.bench import Bench, joules
         ({"intensity_source": "electricitymaps", "region": "FR"}, ConfigError, "live_token"),
         ({"intensity_source": "eia", "region": "FR"}, ConfigError, "does not cover"),
         ({"tracker": 3}, ConfigError, "tracker must be a Tracker"),
+        ({"window": 5}, UnknownSettingError, "window_s"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(given, error, named):

@@ -694,7 +694,7 @@ def test_a_sink_that_fails_raises_nothing():
             raise OSError("disk full")
 
     bench = Bench()
-    bench.session._sinks = (Full(), bench.sink)
+    bench.session.sinks = (Full(), bench.sink)
     with bench, bench.tracker.span("a") as span:
         bench.clock.advance(1.0)
     assert span.record is not None

@@ -113,3 +113,18 @@ def test_a_kilowatt_hour_is_3600_kilojoules() -> None:
     """The definition, and the grams that follow from it."""
     assert kwh_from(3.6e6) == 1.0
     assert grams_from(1.8e6, 50.0) == 25.0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (format_grams(1.1e-10), "<0.01 µg"),
+        (format_grams(0.001, like=5.0), "<0.01 g"),
+        (format_joules(4e-9), "<0.01 µJ"),
+        (format_grams(0.0), "0 µg"),
+        (format_grams(5e-9), "0.01 µg"),
+    ],
+)
+def test_what_is_small_is_not_shown_as_nothing(text, shown):
+    """0.00 would say that there is none."""
+    assert text == shown

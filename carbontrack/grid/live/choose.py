@@ -106,6 +106,8 @@ def forecast(
     for text in _until_table(names):
         provider = _covering(text, region, token, base_urls or {})
         if provider is None:
+            if _plain(text) not in SERVICES:
+                _point(text)  # a name that nobody has is said
             continue
         try:
             slots = in_order(provider.forecast(_web(token).get, now))

@@ -140,3 +140,12 @@ def test_a_failing_service_leaves_the_table(fault):
     assert {f.source for f in found} == {"the table"}
     assert len(said) == 1
     assert TOKEN not in said[0]
+
+
+def test_a_misspelt_service_is_not_taken_for_one_that_covers_nothing():
+    """Wherever names are given, the nearest right one is offered."""
+    france = Region("FR", "argument")
+    with pytest.raises(ConfigError, match="did you mean 'energycharts'"):
+        choose.check(["energychart"], france, None)
+    with pytest.raises(ConfigError, match="did you mean 'energycharts'"):
+        choose.forecast(["energychart"], france, now=NOW)
