@@ -90,7 +90,7 @@ def _pue(given: Given) -> tuple[float, str]:
     known = of(given.region, basis="argument").pue if given.region is not None else None
     if known is not None:
         return known, "the cloud region's own or its provider's"
-    return 1.0, "1, for want of a figure: the building is left out"
+    return 1.0, "none given: cooling and power supply of the building are left out"
 
 
 def _estimated(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from carbontrack.calculator.estimate import estimate
 from carbontrack.calculator.result import Estimate
 from carbontrack.cli.terminal import Terminal
 from carbontrack.equivalents import compare
+from carbontrack.errors import ConfigError
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
 
 _NAMES = (
@@ -55,15 +57,29 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 
 def run(args: Namespace) -> int:
     """Print the estimate."""
-    found = estimate(
-        **{name: getattr(args, name) for name in _NAMES}, intensity_g_per_kwh=args.intensity
-    )
+    given = {name: getattr(args, name) for name in _NAMES}
+    try:
+        found = estimate(**given, intensity_g_per_kwh=args.intensity)
+    except ConfigError as error:
+        raise ConfigError(_in_options(str(error))) from error
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
         return 0
     terminal = Terminal(sys.stdout)
     terminal.say(terminal.table(rows(found, verbose=args.verbose)) + "\n")
     return 0
+
+
+def _in_options(text: str) -> str:
+    """A sentence that names arguments as Python does, with the options of this command."""
+    text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
+    text = text.replace("intensity_g_per_kwh", "--intensity")
+    text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
+    return re.sub(rf"(?<!-)\b({'|'.join(_NAMES)})=", lambda found: f"{_option(found[1])} ", text)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:

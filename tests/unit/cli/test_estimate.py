@@ -35,7 +35,9 @@ def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str])
     [
         (["--gpu", "A10O", "--hours", "1", "--region", "FR"], "did you mean"),
         (["--gpu", "A100", "--region", "FR"], "hours"),
-        (["--power-w", "3", "--hours", "1"], "region"),
+        (["--power-w", "3", "--hours", "1"], "give --region or --intensity; one of them is needed"),
+        (["--hours", "1", "--region", "FR"], "needs --power-w, or the name of a gpu or cpu"),
+        (["--power-w", "3", "--hours", "-1", "--region", "FR"], "--hours -1.0 is not"),
         (["--power-w", "3", "--hours", "x", "--region", "FR"], "--hours"),
         (["--power-w", "3", "--hours", "1", "--region", "Frnce"], "FR"),
     ],
