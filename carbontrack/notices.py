@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections import deque
 
@@ -11,6 +12,7 @@ from carbontrack.clock import Clock, SystemClock
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; how it is shown, if at all, is the program's choice."""
 LOGGER.addHandler(logging.NullHandler())
+_OURS = __name__.partition(".")[0] + "."
 
 
 class Notices:
@@ -59,6 +61,14 @@ def say_aloud(message: str) -> None:
     """
     LOGGER.warning("%s", message)
     try:
-        warnings.warn(f"carbontrack: {message}", stacklevel=3)
+        warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
     except Warning:
         LOGGER.debug("the program treats warnings as errors; the line above stands for this one")
+
+
+def _level_of_the_program() -> int:
+    """How far up the stack the program's own line is, as `warnings.warn` counts from its caller."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+import carbontrack
 from carbontrack.notices import LOGGER, Notices, say_aloud
 
 
@@ -59,3 +60,11 @@ def test_aloud_never_raises(caplog: pytest.LogCaptureFixture) -> None:
     say_aloud("the sky")
 
     assert caplog.records[0].message == "the sky"
+
+
+def test_a_warning_points_at_the_programs_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at one of ours, which nobody can change."""
+    monkeypatch.setenv("TZ", "UTC")
+    with pytest.warns(UserWarning, match="the region of this machine") as caught:
+        carbontrack.auto(output=None, cloud="none").close()
+    assert caught[0].filename == __file__
