@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator
 
     from carbontrack.budgets.fixture import CarbonFigures
     from carbontrack.budgets.hooks import CarbonPlugin
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MARKER = "carbon_budget"
 _NAME = "carbontrack-budgets"
+_ERROR_KEY = "carbon_usage_error"
+"""Under which a worker of pytest-xdist tells its controller that the run cannot begin."""
 _HELP: dict[str, tuple[str | None, str]] = {
     # name: (metavar, help); in the order of the reference page
     "carbon": (None, "measure the energy and emissions of every test"),
@@ -60,10 +62,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         option = "--" + name.replace("_", "-")
         if metavar is None:
             group.addoption(option, action="store_true", default=None, help=text)
-            parser.addini(name, text, type="bool", default=None)
+            parser.addini(name, text, type=_ini_type(name), default=None)
         else:
             group.addoption(option, metavar=metavar, default=None, help=text)
-            parser.addini(name, text, type="string", default=None)
+            parser.addini(name, text, type=_ini_type(name), default=None)
+
+
+def _ini_type(name: str) -> Any:
+    """Text, so that we judge it and name its place; in native TOML numbers and booleans too."""
+    if pytest.version_tuple >= (9, 2):
+        return str | int | float | bool
+    # pytest 9.0 and 9.1 know native TOML, but no choice of types: numbers need quotes there
+    return "bool" if pytest.version_tuple >= (9, 0) and name == "carbon" else "string"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "fail the test if it uses more than the quantity, such as '5 mg' or '20 J'; "
         "scope='all' bills its fixtures too",
     )
+    if config.option.help or getattr(config.option, "markers", False):
+        return  # runs nothing, and may be what helps to set things right
     from carbontrack.config import pytest_twins
 
     twins = pytest_twins()
@@ -85,7 +97,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _has_ini(config: pytest.Config) -> bool:
-    return any(config.getini(name) not in (None, "", False) for name in _HELP)
+    found = {name: _ini(config, name) for name in _HELP}
+    found["carbon"] = str(found["carbon"]).lower() not in ("none", "", "false", "0", "no", "off")
+    return any(value not in (None, "") and value is not False for value in found.values())
+
+
+def _ini(config: pytest.Config, name: str) -> Any:
+    try:
+        return config.getini(name)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"carbontrack: ini {name}: {error}") from None
 
 
 def _hands_out_tests(config: pytest.Config) -> bool:
@@ -103,26 +124,48 @@ def start(config: pytest.Config) -> CarbonPlugin:
     if plugin is None:
         from carbontrack.budgets.hooks import CarbonPlugin
 
-        plugin = CarbonPlugin.of(config, tuple(_HELP))
+        plugin = CarbonPlugin.of(config, tuple(_HELP), lambda name: _ini(config, name))
         config.pluginmanager.register(plugin, _NAME)
     return plugin
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    """Read the markers, and start if there is one.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Read the markers when everybody else has added theirs, and start if there is one.
 
     Raises:
-        pytest.UsageError: a marker cannot be used; the message names its place.
+        pytest.UsageError: a marker or a setting cannot be used; the message names its place.
     """
-    if config.pluginmanager.has_plugin(_NAME) or any(map(_asks, items)):
-        start(config).plan(items)
+    result = yield
+    try:
+        if config.pluginmanager.has_plugin(_NAME) or any(map(_asks, items)):
+            start(config).plan(items, _uses_fixture)
+    except pytest.UsageError as error:
+        if not hasattr(config, "workerinput"):
+            raise
+        # a worker that raised would be told as an internal error; without tests it just ends
+        items.clear()
+        config.workeroutput[_ERROR_KEY] = str(error)  # type: ignore[attr-defined]
+    return result
 
 
 def _asks(item: pytest.Item) -> bool:
-    return item.get_closest_marker(MARKER) is not None or "carbon" in getattr(
-        item, "fixturenames", ()
-    )
+    return item.get_closest_marker(MARKER) is not None or _uses_fixture(item)
+
+
+def _uses_fixture(item: pytest.Item) -> bool:
+    """Whether the fixture `carbon` of a test is ours; a project may have its own of that name."""
+    if "carbon" not in getattr(item, "fixturenames", ()):
+        return False
+    known = getattr(item, "_fixtureinfo", None)
+    for definition in reversed(getattr(known, "name2fixturedefs", {}).get("carbon", ())):
+        if getattr(definition.func, "__module__", None) == __name__:
+            return True
+        if "carbon" not in definition.argnames:
+            return False  # it hides ours; otherwise it is made of the next one
+    return False
 
 
 class _Listener:
@@ -137,10 +180,17 @@ class _Listener:
             self._config.pluginmanager.unregister(self)
             start(self._config).pytest_runtest_logreport(report)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        if "carbon_usage_error" in getattr(node, "workeroutput", {}):
-            start(self._config).pytest_testnodedown(node, error)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear from a worker of pytest-xdist that the run cannot begin.
+
+    Raises:
+        pytest.UsageError: it cannot.
+    """
+    found = getattr(node, "workeroutput", {}).get(_ERROR_KEY)
+    if found:
+        raise pytest.UsageError(found)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from carbontrack.clock import process_cpu_s
@@ -24,10 +25,23 @@ class ProcessTree:
     A child's time moves from its own count to its parent's when it is waited for, so the sum stays
     right over a child's end. A child that nobody waits for takes its count with it; what was seen
     of it is kept.
+
+    Args:
+        procfs: where the kernel tells of processes.
+        pid: the root of the tree; this process by default.
+        living_cpu_s: counts the living descendants where ticks of 10 ms are too coarse; it is given
+            procfs and the root.
     """
 
-    def __init__(self, procfs: Path = Path("/proc"), *, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        procfs: Path = Path("/proc"),
+        *,
+        pid: int | None = None,
+        living_cpu_s: Callable[[Path, int], float] | None = None,
+    ) -> None:
         self._procfs = procfs
+        self._living_cpu_s = living_cpu_s
         self._pid = os.getpid() if pid is None else pid
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -76,6 +90,8 @@ class ProcessTree:
     def _living(self) -> tuple[float, int]:
         if not (self._procfs / "self" / "stat").exists():
             return _psutil_descendants()
+        if self._living_cpu_s is not None:
+            return self._living_cpu_s(self._procfs, self._pid), 0
         ticks, pages = 0, 0
         for _, cpu_ticks, rss_pages in descendants(self._procfs, self._pid):
             ticks += cpu_ticks

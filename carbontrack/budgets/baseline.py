@@ -11,7 +11,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from carbontrack.budgets.comparison import Comparison, Processes, compare
+from carbontrack.budgets.comparison import NEW, TOO_SMALL, Comparison, Processes, compare
 from carbontrack.budgets.metric import Metric
 from carbontrack.budgets.reference import RELATIVE_UNCERTAINTY
 from carbontrack.budgets.result import TestResult
@@ -104,7 +104,7 @@ class Baseline:
         entry, elsewhere = self._entry(result.nodeid, metric.name, machine)
         if entry is None:
             others = {name for nodeid, name, _ in self.entries if nodeid == result.nodeid}
-            found = f"the baseline is by {', '.join(sorted(others))}" if others else "new"
+            found = f"the baseline is by {', '.join(sorted(others))}" if others else NEW
             return Comparison(note=found)
         if not result.rounds_joules:
             return Comparison(note="nothing measured")
@@ -112,7 +112,7 @@ class Baseline:
             return Comparison(note="the baseline has other pins")
         now, then = (*earlier, result.rounds_joules), entry.rounds_joules
         if max(map(metric.statistic, (*now, *then))) < LEAST_RESOLUTIONS * resolution_joules:
-            return Comparison(note="too small to compare")
+            return Comparison(note=TOO_SMALL)
         if elsewhere and not metric.same_everywhere:
             return Comparison(note="the baseline is another machine's")
         return compare(

@@ -15,17 +15,17 @@ from carbontrack.meters.meter import Meter
 from carbontrack.settings import Settings
 
 
-def choose(options: Options, *, alone: bool) -> Metric:
+def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
     """The metric that was asked for; for "auto" measured where a CPU counter can be read.
 
     Args:
         options: what was asked for.
+        settings: carbontrack's own, as they were when the run started.
         alone: False where other processes run tests at the same time; "auto" is then reference.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
-    settings = config.load({"output": None}, writes=False)
     if options.metric == "measured" or (options.metric == "auto" and alone and _counts(settings)):
         from carbontrack.assembly import assemble
         from carbontrack.budgets.measured import MeasuredMetric

@@ -20,7 +20,9 @@ from carbontrack.forecast import student_t
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
-"""With fewer rounds on either side an interval cannot be known, and nothing fails."""
+"""With fewer rounds on either side an interval cannot be known, and nothing is surely over."""
+NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
+"""Notes by which the gate tells what can hide a change from what cannot."""
 PRIOR_DEGREES = 5.7
 """How many degrees of freedom the recorded spread among processes is worth beside what is seen."""
 
@@ -80,7 +82,7 @@ def compare(
     """
     figures, base = [statistic(rounds) for rounds in now], [statistic(rounds) for rounds in then]
     if min(base) <= 0.0:
-        return Comparison(note="the baseline is zero")
+        return Comparison(note=ZERO)
     ratio = fmean(figures) / fmean(base)
     if min(sum(map(len, now)), sum(map(len, then))) < FEWEST_ROUNDS:
         return Comparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from carbontrack.budgets.metric import Measurement, Metric, Round, Window, sum_up
@@ -16,10 +16,17 @@ from carbontrack.units import kwh_from
 class Phase:
     """A part of a test: its figures so far while it is open, and of the whole once it has ended."""
 
-    def __init__(self, name: str, metric: Metric, window: Window | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        metric: Metric,
+        window: Window | None,
+        close: Callable[[Window], Round] | None = None,
+    ) -> None:
         self.name = name
         self._metric = metric
         self._window = window
+        self._close = close
         self._round: Round | None = None
         self._started_at = _now()
         self._ended_at: str | None = None
@@ -34,7 +41,8 @@ class Phase:
         """Stop counting."""
         self._ended_at = _now()
         if self._round is None and self._window is not None:
-            self._round = self._window.close()
+            window = self._window
+            self._round = self._close(window) if self._close is not None else window.close()
 
     @property
     def energy_joules(self) -> float | None:
@@ -80,12 +88,14 @@ class CarbonFigures(Phase):
     @contextmanager
     def measure(self, name: str) -> Iterator[Phase]:
         """Measure a part of the test: `with carbon.measure("warm-up") as span: …`."""
-        window = None if self._window is None else self._window.child(name)
-        phase = Phase(name, self._metric, window)
+        phase = self._phase(name)
         try:
             yield phase
         finally:
             phase.end()
+
+    def _phase(self, name: str) -> Phase:
+        return Phase(name, self._metric, None)
 
 
 class FiguresOfTest(CarbonFigures):
@@ -93,9 +103,13 @@ class FiguresOfTest(CarbonFigures):
 
     def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
         if watch.window is None:
-            watch.early = metric.open(name)
+            watch.early = watch.begin(metric, name)
         super().__init__(name, metric, watch.window or watch.early)
         self._watch = watch
+
+    def _phase(self, name: str) -> Phase:
+        watch = self._watch
+        return Phase(name, self._metric, watch.begin(self._metric, name), watch.end)
 
     def _measured(self) -> Measurement:
         watch = self._watch

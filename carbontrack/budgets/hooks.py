@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,21 @@ from typing import Any
 import pytest
 
 from carbontrack import config as settings
-from carbontrack.budgets import limits, rounds
+from carbontrack.budgets import limits, marks, rounds
 from carbontrack.budgets.baseline import Baseline, fingerprint
 from carbontrack.budgets.choose import choose, pins_text
 from carbontrack.budgets.fixture import CarbonFigures, FiguresOfTest
 from carbontrack.budgets.limits import Limits
 from carbontrack.budgets.metric import Metric
-from carbontrack.budgets.options import Options, resolve
-from carbontrack.budgets.result import TestResult
+from carbontrack.budgets.options import Lookup, Options, resolve
+from carbontrack.budgets.outputs import Origin
+from carbontrack.budgets.result import PROPERTIES, TestResult, circumstances
 from carbontrack.budgets.telling import Telling
 from carbontrack.budgets.watch import Court, Watch
 from carbontrack.errors import ConfigError
 
-_MARKER = "carbon_budget"
-_ERROR_KEY = "carbon_usage_error"
+_EXPECTED = {"skipped": "xfailed", "passed": "xpassed"}
+"""pytest's words for a report of a test that is expected to fail."""
 REPORT_KEY = "carbon"
 """The attribute by which a report carries the result; pytest-xdist sends attributes along."""
 
@@ -33,39 +34,51 @@ REPORT_KEY = "carbon"
 class CarbonPlugin:
     """The plugin while it measures; in workers of pytest-xdist and in their controller."""
 
-    def __init__(self, config: pytest.Config, options: Options) -> None:
+    def __init__(self, config: pytest.Config, options: Options, loaded: settings.Settings) -> None:
         self.options = options
-        self.telling = Telling(options)
+        self._settings = loaded
+        self.telling = Telling(options, Origin.here(loaded.host_id), config.rootpath)
         self._config = config
+        self._pid = os.getpid()
         self._is_worker = hasattr(config, "workerinput")
         self._hands_out = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = settings.is_disabled()
         self._default = limits.of_quantity(options.budget)
         self._baseline = Baseline.load(options.compare) if options.compare else None
         self._earlier = Baseline.load_if_there(options.add)
+        Baseline.load_if_there(options.save)  # what is no baseline is told now, not at the end
         needs_machine = options.compares or options.json is not None
         self._machine = fingerprint() if needs_machine else ""
         self._metric: Metric | None = None
         self._watched: dict[str, Watch] = {}
-        self._errors: list[str] = []
 
     @classmethod
-    def of(cls, config: pytest.Config, names: Sequence[str]) -> CarbonPlugin:
+    def of(cls, config: pytest.Config, names: Sequence[str], ini: Lookup) -> CarbonPlugin:
         """The plugin for a run's options.
+
+        Args:
+            config: the run's.
+            names: the options by their ini names.
+            ini: the ini's values.
 
         Raises:
             pytest.UsageError: one of them cannot be used.
         """
+        cwd = Path(config.invocation_params.dir)
         try:
+            # once and now: what a test does to the environment or the folder decides nothing
+            loaded = settings.load({"output": None}, cwd=cwd, writes=False)
+            if settings.is_disabled():  # works even where the rest is broken
+                return cls(config, Options(), loaded)
             options = resolve(
                 names,
                 option=lambda name: config.getoption(name, None),
-                ini=config.getini,
+                ini=ini,
                 environ=settings.pytest_twins(),
                 rootdir=config.rootpath,
-                cwd=Path(config.invocation_params.dir),
+                cwd=cwd,
             )
-            return cls(config, options)
+            return cls(config, options, loaded)
         except ConfigError as error:
             raise pytest.UsageError(f"carbontrack: {error}") from None
 
@@ -77,46 +90,38 @@ class CarbonPlugin:
         if self._metric is None:
             own: Metric | None = self._config.hook.pytest_carbon_metric(config=self._config)
             try:
-                self._metric = own or choose(self.options, alone=not self._is_worker)
+                self._metric = own or choose(
+                    self.options, self._settings, alone=not self._is_worker
+                )
             except ConfigError as error:
                 raise pytest.UsageError(f"carbontrack: {error}") from None
         return self._metric
 
-    def plan(self, items: Sequence[pytest.Item]) -> None:
-        """Read the limits of every test.
+    def plan(
+        self, items: Sequence[pytest.Item], has_fixture: Callable[[pytest.Item], bool]
+    ) -> None:
+        """Read the limits of every test, and choose those to measure.
+
+        Args:
+            items: the tests.
+            has_fixture: whether a test uses our fixture.
 
         Raises:
             pytest.UsageError: a marker cannot be used.
         """
         if self._disabled:
             return
-        known: dict[tuple[int, ...], Limits] = {}
-        for item in items:
-            marks = list(item.iter_markers_with_node(_MARKER))
-            key = tuple(id(mark) for _, mark in marks)
-            if key not in known:
-                found = [self._limits_of(node, mark) for node, mark in marks]
-                known[key] = limits.layered([*found, self._default])
-            self._watch(item, known[key])
-        if self._errors and not self._is_worker:
-            raise pytest.UsageError("\n".join(self._errors))
-
-    def _limits_of(self, node: Any, mark: pytest.Mark) -> Limits:
-        try:
-            return limits.of_marker(mark.args, mark.kwargs)
-        except ConfigError as error:
-            self._errors.append(f"{_place(node)}: @pytest.mark.{_MARKER}: {error}")
-            return Limits()
+        for item, limit in zip(items, marks.read(items, self._default), strict=True):
+            # a marker that only says how to measure is a wish to measure
+            if not limit.says_nothing or self.options.measures_all or has_fixture(item):
+                self._watch(item, limit)
 
     def _watch(self, item: pytest.Item, limit: Limits) -> None:
-        asks = limit.quantities or "carbon" in getattr(item, "fixturenames", ())
-        if not asks and not self.options.measures_all:
-            return
         repeat = limit.repeat or self.options.repeat
         judged = bool(limit.quantities) or self.options.compares
         watch = Watch(limit, repeat=repeat, judged=judged)
         if repeat > 1 and not rounds.can_repeat(item):
-            watch.repeat, watch.note = 1, "not repeated: it is rerun, or cannot begin anew"
+            watch.repeat, watch.note = 1, "not repeated: it cannot begin anew"
         self._watched[item.nodeid] = watch
 
     def figures(self, item: pytest.Item) -> CarbonFigures:
@@ -133,10 +138,14 @@ class CarbonPlugin:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
         """Run tests that are repeated, or billed with their fixtures, to their end, then judge."""
         watch = self._watched.get(item.nodeid)
-        if watch is None or not watch.is_run_by_us:
+        if watch is None or not watch.is_run_by_us or rounds.is_rerun(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        reports = rounds.run(item, nextitem, watch.repeat, after_round=watch.end_round)
+        watch.is_ours = True
+        try:
+            reports = rounds.run(item, nextitem, watch.repeat, after_round=watch.end_round)
+        finally:
+            watch.is_ours = False
         for report in reports:
             if report.when == "call":
                 self._judge(item, report, watch, reports)
@@ -158,11 +167,15 @@ class CarbonPlugin:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
         """Measure the fixtures' end where it is billed."""
-        return (yield from self._measured(item, is_call=False))
+        try:
+            return (yield from self._measured(item, is_call=False))
+        finally:
+            if item.nodeid in self._watched:
+                self._watched[item.nodeid].end_all()
 
     def _measured(self, item: pytest.Item, *, is_call: bool) -> Any:
         watch = self._watched.get(item.nodeid)
-        if watch is None or not (is_call or watch.bills_fixtures):
+        if watch is None or not (is_call or (watch.bills_fixtures and watch.is_ours)):
             return (yield)
         calibrates = watch.judged and is_call
         if watch.repeat > 1 and is_call and gc.isenabled():
@@ -170,14 +183,12 @@ class CarbonPlugin:
             gc.collect()
         # of two moments, before and after, the faster one is nearer to what the test itself met
         speed = self.metric.speed_now() if calibrates else None
-        if watch.early is not None:
-            watch.early.close()
-            watch.early = None
-        watch.window = self.metric.open(item.nodeid)
+        watch.end_early()
+        watch.window = watch.begin(self.metric, item.nodeid)
         try:
             return (yield)
         finally:
-            found = watch.window.close()
+            found = watch.end(watch.window)
             watch.window = None
             if speed is not None:
                 found = replace(found, speed=max(speed, self.metric.speed_now()))
@@ -185,12 +196,13 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Judge tests that run once; everything that others say of the report is said by then."""
+        """Judge tests that we do not run; all that others say of the report is said by then."""
         report = yield
         watch = self._watched.get(item.nodeid)
         if watch is None or watch.window is not None:
             return report  # a subtest of a test that is still being measured
-        if call.when == "call" and not watch.is_run_by_us:
+        if call.when == "call" and not watch.is_ours:
+            watch.note_what_is_left_out()
             watch.rounds.clear()
             watch.end_round(passed=True)
             self._judge(item, report, watch, [report])
@@ -206,13 +218,15 @@ class CarbonPlugin:
         court = Court(self.options, self.metric, self._baseline, self._earlier, self._machine)
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
-        outcome = f"x{report.outcome}" if expected else report.outcome
+        outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
         result = court.judge(item.nodeid, watch, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"
-        vars(report)[REPORT_KEY] = result.to_row()
-        item.user_properties.extend(result.properties)
+        of_figure = reports if watch.bills_fixtures else [report]
+        vars(report)[REPORT_KEY] = result.to_row() | circumstances(of_figure)
+        theirs = [pair for pair in item.user_properties if pair[0] not in PROPERTIES]
+        item.user_properties[:] = [*theirs, *result.properties]
         for one in reports:
             one.user_properties = list(item.user_properties)
 
@@ -238,24 +252,15 @@ class CarbonPlugin:
         pins = pins_text(self.options) if self._hands_out else self.metric.describe()
         return f"carbontrack: {pins}"
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:  # noqa: ARG002
-        """Hear from a worker that a marker cannot be used."""
-        found = getattr(node, "workeroutput", {}).get(_ERROR_KEY)
-        if found and found not in self._errors:
-            self._errors.append(found)
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge the session, write the files; a worker only tells its controller."""
-        if self._is_worker:
-            if self._errors:
-                output: dict[str, str] = self._config.workeroutput  # type: ignore[attr-defined]
-                output[_ERROR_KEY] = "\n".join(self._errors)
-            return
-        if self._errors and self._hands_out:
-            pytest.exit("\n".join(self._errors), returncode=int(pytest.ExitCode.USAGE_ERROR))
-        if self._disabled or not self.telling.results:
+        """Judge the session and write the files, unless nothing was to run."""
+        nothing_runs = (
+            session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
+        )
+        # a child that a test has forked, and that left by sys.exit, comes by here as well
+        is_forked = os.getpid() != self._pid
+        if self._is_worker or self._disabled or nothing_runs or is_forked:
             return
         if self.telling.finish(self._machine) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -268,9 +273,3 @@ class CarbonPlugin:
         """Let the meters go."""
         if self._metric is not None:
             self._metric.close()
-
-
-def _place(node: Any) -> str:
-    path, line, _ = node.reportinfo() if hasattr(node, "reportinfo") else (node.path, None, "")
-    shown = os.path.relpath(path, node.config.rootpath)
-    return f"{shown}:{line + 1}" if line is not None else f"{shown} ({node.nodeid})"

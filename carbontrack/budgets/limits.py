@@ -29,6 +29,11 @@ class Limits:
         return tuple(limit for limit in (self.emissions, self.energy) if limit is not None)
 
     @property
+    def says_nothing(self) -> bool:
+        """Whether nobody said anything, neither what holds nor how to measure."""
+        return all(getattr(self, key) is None for key in _KEYS)
+
+    @property
     def text(self) -> str | None:
         """The limits in words; None where there is none."""
         return " and ".join(limit.text for limit in self.quantities) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from carbontrack.settings import nearest
 from carbontrack.units import Quantity, parse_quantity
 
 Lookup = Callable[[str], Any]
-"""The value under an option's or ini's name; None, "" or False where it is not given."""
+"""The value under an option's or ini's name; None or False where it is not given.
+
+"" is "not given" in the ini; on a command line it is what a variable that is not set leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def resolve(
             (option(name), f"--{name.replace('_', '-')}", cwd),
         )
         for given, place, base in places:
-            if given in (None, "", False):
+            if place.startswith("--") and isinstance(given, str) and not given.strip():
+                raise ConfigError(f"{place} is given an empty value; is a variable not set?")
+            if given is None or given is False or given == "":
                 continue
             try:
                 found = replace(found, **{field: _READERS[field](given, base)})
@@ -93,6 +98,8 @@ def resolve(
                 raise ConfigError(f"{place}={given}: {error}") from error
     if found.save is not None and found.save == found.add:
         raise ConfigError(f"{found.save} cannot be written anew and added to; save it or add to it")
+    if found.compare is None and option("carbon_fail_on") is not None:
+        raise ConfigError("--carbon-fail-on has nothing to judge by; add --carbon-compare=PATH")
     return found
 
 
@@ -159,6 +166,8 @@ def _output(given: Any, base: Path) -> Path:
         raise ValueError("is a directory; add a file name")
     if not path.parent.is_dir():
         raise ValueError(f"cannot be written: there is no directory {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError("cannot be written: permission denied")
     return path
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from carbontrack.budgets.result import TestResult
 from carbontrack.budgets.session_total import SessionTotal
 from carbontrack.clock import SystemClock
+from carbontrack.config import parent_id
+from carbontrack.host_id import host_id
 from carbontrack.records import Record, Status
 from carbontrack.units import kwh_from
 from carbontrack.version import VERSION
@@ -56,15 +59,45 @@ def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, all of it or nothing: the file appears when it is complete."""
+    """Write JSON, all of it or nothing: the file appears when it is complete.
+
+    A device or a pipe is written to, and what a link leads to is replaced, not the link.
+    """
     import json
 
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # a file's name that is no UTF-8 stands in the text as half a pair, which JSON can escape
+    encoded = text.encode("utf-8", errors="backslashreplace")
+    special = path.exists() and not path.is_file()
+    path = path if special else Path(os.path.realpath(path))
+    if special or not os.access(path.parent, os.W_OK):
+        path.write_bytes(encoded)
+        return
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_bytes(encoded)
     part.replace(path)
 
 
-def append_csv(path: Path, results: Sequence[TestResult]) -> None:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run's records come from.
+
+    Attributes:
+        parent_id: the record that the run began in, such as that of `carbontrack run`, which has
+            counted the tests as well; reports do not add up both.
+        host_id: the machine's name in records.
+    """
+
+    parent_id: str | None
+    host_id: str | None
+
+    @classmethod
+    def here(cls, host: str | None) -> Origin:
+        """As it is now, before a test changes the environment; `host` is what a setting says."""
+        return cls(parent_id(), host or host_id())
+
+
+def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
     """Append a record for each test, in carbontrack's own columns, for `carbontrack report`."""
     from carbontrack.sinks.csv_file import CsvSink
 
@@ -72,7 +105,8 @@ def append_csv(path: Path, results: Sequence[TestResult]) -> None:
     sink = CsvSink(path)
     try:
         for number, result in enumerate(results, 1):
-            sink.write(_record(result, run_id, number, now))
+            record = _record(result, run_id, number, now)
+            sink.write(replace(record, parent_id=origin.parent_id, host_id=origin.host_id))
     finally:
         sink.close()
 
@@ -88,8 +122,8 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
         labels=labels | {name: fact for name, fact in facts.items() if fact is not None},
         status="budget" if result.verdict == "over" else status,
         error=result.reason if result.verdict == "over" else None,
-        started_at=now,
-        ended_at=now,
+        started_at=result.started_at or now,
+        ended_at=result.ended_at or now,
         duration_s=result.duration_s,
         calls=max(1, len(result.rounds_joules)),
         energy_kwh=_kwh(result.energy_joules),
@@ -99,6 +133,7 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
         emissions_low_g=result.emissions_low_g,
         emissions_high_g=result.emissions_high_g,
         basis=result.basis,  # type: ignore[arg-type]
+        pid=result.pid,
         carbontrack=VERSION,
     )
 

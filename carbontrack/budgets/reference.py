@@ -9,11 +9,11 @@ not on neighbours, the grid, or which meters a machine has. It is no measurement
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from carbontrack.attribution.process_tree import ProcessTree
 from carbontrack.budgets import calibration
 from carbontrack.budgets.metric import SPREAD, Round
+from carbontrack.budgets.tree_time import Ticks, TreeTime, doubt_s
 from carbontrack.clock import Clock, SystemClock
 from carbontrack.units import JOULES_PER_KWH
 
@@ -58,7 +58,7 @@ class ReferenceMetric:
     ) -> None:
         self.watts = watts
         self.g_per_kwh = g_per_kwh
-        self.cpu_s = cpu_s or tree_cpu_s()
+        self.cpu_s = cpu_s or TreeTime()
         self.gpu_joules = gpu_joules
         self.clock = clock or SystemClock()
         self._speed = speed
@@ -72,6 +72,10 @@ class ReferenceMetric:
     def open(self, name: str) -> ReferenceWindow:  # noqa: ARG002 - a name is of no use here
         """Begin to count."""
         return ReferenceWindow(self)
+
+    def ticks(self) -> Mapping[int, Ticks]:
+        """What of the last count is known in ticks only."""
+        return self.cpu_s.ticks if isinstance(self.cpu_s, TreeTime) else {}
 
     def speed_now(self) -> float:
         """The speed in this moment, from a few slices, about 2 ms."""
@@ -97,11 +101,13 @@ class ReferenceWindow:
         self._begun_at_s = metric.clock.monotonic_s()
         self._gpu_joules = metric.gpu_joules() if metric.gpu_joules else 0.0
         self._cpu_s = metric.cpu_s()
+        self._ticks = metric.ticks()
 
     def so_far(self) -> Round:
         """What was used up to now, at the speed of the session's calibration."""
         metric = self._metric
         cpu_s = metric.cpu_s() - self._cpu_s
+        unsure_s = doubt_s(self._ticks, metric.ticks())
         gpu_joules = metric.gpu_joules() - self._gpu_joules if metric.gpu_joules else 0.0
         g_per_joule = metric.g_per_kwh / JOULES_PER_KWH
         return Round(
@@ -111,7 +117,7 @@ class ReferenceWindow:
             low_ratio=1.0 - RELATIVE_UNCERTAINTY,
             high_ratio=1.0 + RELATIVE_UNCERTAINTY,
             g_per_joule=g_per_joule,
-            resolution_joules=RESOLUTION_S * metric.watts,
+            resolution_joules=(RESOLUTION_S + unsure_s) * metric.watts,
             basis="modelled",
             duration_s=metric.clock.monotonic_s() - self._begun_at_s,
         )
@@ -123,20 +129,3 @@ class ReferenceWindow:
     def child(self, name: str) -> ReferenceWindow:  # noqa: ARG002 - as above
         """Counts the same seconds again, for itself."""
         return ReferenceWindow(self._metric)
-
-
-def tree_cpu_s(clock: Clock | None = None) -> Callable[[], float]:
-    """CPU seconds of this process, its children and those of them that have ended.
-
-    Unlike the tracker, which looks at children now and then, every reading looks: the edge of a
-    test must not leave a child's seconds to the next one.
-    """
-    tree = ProcessTree()
-    at_s = (clock or SystemClock()).monotonic_s()
-
-    def read() -> float:
-        nonlocal at_s
-        at_s += 1.0  # more than a look is good for
-        return tree.cpu_s(at_s)
-
-    return read

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
+import pytest
+
 from carbontrack.budgets.metric import Measurement
+
+PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "carbon_budget")
+"""The names of what junit's XML says of a test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +22,8 @@ class TestResult:
 
     `verdict` is "within", "over", "inconclusive", or None where nothing was to be judged: there is
     no budget, or the test failed by itself. `change` is the ratio to the baseline, as text; `pins`
-    is what two figures must share to be compared, `how` describes the metric.
+    is what two figures must share to be compared, `how` describes the metric. Of several rounds,
+    `started_at` and `ended_at` are the first one's.
     """
 
     __test__ = False  # pytest takes classes of such a name for tests
@@ -42,6 +50,9 @@ class TestResult:
     note: str | None = None
     pins: str = ""
     how: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    pid: int | None = None
 
     @classmethod
     def of(cls, nodeid: str, outcome: str, measured: Measurement) -> TestResult:
@@ -73,10 +84,19 @@ class TestResult:
     @property
     def properties(self) -> list[tuple[str, object]]:
         """What junit's XML says of the test; unknown is left out."""
-        pairs = [
-            ("carbon_energy_joules", self.energy_joules),
-            ("carbon_emissions_g", self.emissions_g),
-            ("carbon_metric", self.metric),
-            ("carbon_budget", self.budget),
-        ]
+        values = (self.energy_joules, self.emissions_g, self.metric, self.budget)
+        pairs = zip(PROPERTIES, values, strict=True)
         return [(name, value) for name, value in pairs if value is not None]
+
+
+def circumstances(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
+    """When and in which process a test ran, as columns of its row."""
+    return {
+        "started_at": _utc(min(report.start for report in reports)),
+        "ended_at": _utc(max(report.stop for report in reports)),
+        "pid": os.getpid(),
+    }
+
+
+def _utc(at_s: float) -> str:
+    return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import copy
+from typing import Protocol
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -17,9 +18,29 @@ class AfterRound(Protocol):
 
 
 def can_repeat(item: pytest.Item) -> bool:
-    """Whether a test can be run again: not when a plugin reruns it, or it cannot begin anew."""
-    reruns = item.config.getoption("reruns", None) or item.get_closest_marker("flaky")
-    return hasattr(item, "_initrequest") and not reruns
+    """Whether a test can begin anew."""
+    return hasattr(item, "_initrequest")
+
+
+def is_rerun(item: pytest.Item) -> bool:
+    """Whether pytest-rerunfailures runs a test again when it fails; then the test is that plugin's.
+
+    Its order: the option that forces, the marker, the other option, the ini.
+    """
+    forced = item.config.getoption("force_reruns", None)
+    if forced is not None:
+        return bool(forced)
+    if item.get_closest_marker("flaky") is not None:
+        return True
+    reruns = item.config.getoption("reruns", None)
+    return bool(_ini_reruns(item.config) if reruns is None else reruns)
+
+
+def _ini_reruns(config: pytest.Config) -> int:
+    try:
+        return int(config.getini("reruns"))
+    except (TypeError, ValueError):  # no such plugin, or none asked for
+        return 0
 
 
 def run(
@@ -41,13 +62,17 @@ def run(
         repeat: how many rounds, 1 or more.
         after_round: called with whether the round passed; says whether to go on.
     """
-    stays: Any = item.parent if repeat > 1 else nextitem  # only its listchain() is asked for
+    # between rounds all that is wider than the test stays; other plugins want a test here, and that
+    # pytest tears this one down it must be another object
+    stays = copy.copy(item) if repeat > 1 else nextitem
     reports = runtestprotocol(item, nextitem=stays, log=False)
     goes_on = after_round(passed=_passed(reports)) and repeat > 1
+    told = list(item.user_properties)
     for number in range(2, repeat + 1):
         if not goes_on or item.session.shouldstop:
             break
         goes_on = after_round(passed=_passed(runtestprotocol(item, nextitem=stays, log=False)))
+        item.user_properties[:] = told  # the first round's, each once
         goes_on = goes_on and number < repeat
     if repeat > 1:
         # what the rounds left standing; pytest's own hooks for a test's end have run by now

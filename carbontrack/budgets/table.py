@@ -10,6 +10,9 @@ from carbontrack.units import format_grams, format_joules
 UNKNOWN = "-"
 _VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
 _NARROW = 60
+_LEAST_NAME = 24
+"""With less room than this, tests could not be told apart; their ids get lines of their own."""
+_INDENT = "    "
 _MARKDOWN_ROWS = 200
 
 
@@ -21,20 +24,40 @@ def costliest(results: Sequence[TestResult], top: int) -> list[TestResult]:
 
 
 def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
-    """A header and a line for each test, none wider than `width`; the test's id is cut in front."""
+    """A header and a text for each test, no line wider than `width`.
+
+    The test's id is cut in front; where it would be cut to nothing it stands on a line of its own.
+    """
     rows = [cells(result) for result in results]
     header = ["energy", "CO2e", "budget", "verdict", "change"]
     used = [n for n in range(5) if n < 2 or any(row[n] for row in rows)]
     if width < _NARROW:
         used = [n for n in used if n in (1, 3)]
     widths = {n: max(len(header[n]), *(len(row[n]) for row in rows)) for n in used}
+    longest = max((len(result.nodeid) for result in results), default=0)
+    beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
     table = []
     for row, name in zip([header, *rows], ["test", *(r.nodeid for r in results)], strict=True):
         # figures to the right, words to the left
         parts = [row[n].rjust(widths[n]) if n < 2 else row[n].ljust(widths[n]) for n in used]
-        start = "  ".join(parts) + "  "
-        table.append(start + shortened(name, max(8, width - len(start))))
+        if beside:
+            start = "  ".join(parts) + "  "
+            table.append(start + shortened(name, width - len(start)))
+        else:
+            table.append("\n".join(_stacked(parts, name, width)))
     return table
+
+
+def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
+    """The figures, on as many lines as they need, and the name below them."""
+    found = [parts[0]]
+    for part in parts[1:]:
+        if len(f"{found[-1]}  {part}".rstrip()) <= width:
+            found[-1] += f"  {part}"
+        elif part.strip():
+            found.append(_INDENT + part)
+    lines = [shortened(line.rstrip(), width) for line in found]
+    return [*lines, _INDENT + shortened(name, max(8, width - len(_INDENT)))]
 
 
 def cells(result: TestResult) -> list[str]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from carbontrack.budgets import baseline, outputs, table
+import pytest
+
+from carbontrack.budgets import baseline, gate, outputs, table
 from carbontrack.budgets.options import Options
 from carbontrack.budgets.result import TestResult
 from carbontrack.budgets.session_total import SessionTotal
@@ -19,8 +21,10 @@ _RED, _YELLOW = {"red": True}, {"yellow": True}
 class Telling:
     """Collects results, and writes them to the terminal and to files at the end."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, origin: outputs.Origin, root: Path) -> None:
         self._options = options
+        self._root = root
+        self._origin = origin
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
         self._troubles: list[str] = []
@@ -36,6 +40,13 @@ class Telling:
 
     def status(self, report: Any, row: dict[str, Any]) -> Any:
         """Category, letter and word with colour; None leaves it to pytest."""
+        found = self._status(report, row)
+        if found is not None and pytest.version_tuple < (8, 3):
+            # its summary of failures prints a word with colour as it prints any tuple
+            return *found[:2], found[2][0]
+        return found
+
+    def _status(self, report: Any, row: dict[str, Any]) -> Any:
         if report.failed and row["verdict"] == "over":
             return "failed", "C", ("CARBON BUDGET", _RED)
         if row["verdict"] == "inconclusive":
@@ -48,13 +59,17 @@ class Telling:
     def finish(self, machine: str) -> bool:
         """Judge the whole run and write every file; True if the session's budget is exceeded."""
         results, options = self.results, self._options
-        total = self._total = SessionTotal.of(results, options.session_budget)
+        # where nothing was measured there is nothing to judge, and nothing to be unsure of
+        budget = options.session_budget if results else None
+        total = self._total = SessionTotal.of(results, budget)
         if options.json is not None:
             self._try(outputs.write_json, options.json, outputs.report(results, total, machine))
         if options.benchmark is not None:
             self._try(outputs.write_json, options.benchmark, outputs.benchmark_list(results))
+        if not results:
+            return False
         if options.csv is not None:
-            self._try(outputs.append_csv, options.csv, results)
+            self._try(outputs.append_csv, options.csv, results, self._origin)
         if options.save is not None:
             self._try(baseline.save, options.save, results, machine)
         if options.add is not None:
@@ -70,7 +85,7 @@ class Telling:
     def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
         try:
             write(path, *what)
-        except (OSError, CarbontrackError) as error:
+        except (OSError, ValueError, CarbontrackError) as error:
             # the tests have run; a full disk must not hide what they found
             self._troubles.append(f"{path} was not written: {error}")
 
@@ -79,6 +94,9 @@ class Telling:
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
+        new = gate.unjudged(self.results, self._options)
+        said = [*gate.missing(self.results, self._options, self._root), *([new] if new else [])]
+        notes += [f"**{line}**" for line in said]
         return table.markdown(shown, title="Emissions of the tests", notes=notes)
 
     def _pins(self) -> list[str]:
@@ -87,11 +105,13 @@ class Telling:
     def summary(self, terminal: Any) -> None:
         """The table in the terminal; less of it with -q."""
         total, results = self._total, self.results
-        if total is None:
+        if total is None or not (results or self._options.measures_all):
             return
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        if quiet and terminal.config.get_verbosity() < -1 and not bad and not self._troubles:
+        lost = gate.missing(results, self._options, self._root)
+        speaks = bad or lost or self._troubles
+        if quiet and terminal.config.get_verbosity() < -1 and not speaks:
             return
         if not quiet:
             terminal.section("carbontrack", bold=True)
@@ -103,6 +123,11 @@ class Telling:
         if total.verdict is not None:
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
             terminal.write_line(f"the session is {total.verdict.text}", **markup)
+        new = gate.unjudged(results, self._options)
+        if new is not None:
+            terminal.write_line(new)
+        for line in lost:
+            terminal.write_line(line, **_YELLOW)
         for trouble in self._troubles:
             terminal.write_line(trouble, **_RED)
 
@@ -120,5 +145,5 @@ class Telling:
 
 
 def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text + "\n")

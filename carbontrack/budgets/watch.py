@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from carbontrack.budgets import verdict
+from carbontrack.budgets import gate, verdict
 from carbontrack.budgets.baseline import Baseline
 from carbontrack.budgets.limits import Limits
 from carbontrack.budgets.metric import Metric, Round, Window, sum_up
@@ -27,7 +27,11 @@ class Watch:
         """Opened by the fixture before the test was called."""
         self.last: Round | None = None
         self.note: str | None = None
+        self.is_ours = False
+        """Whether our own protocol runs it just now."""
         self._parts: list[Round] = []
+        self._open: list[Window] = []
+        """All windows that are open now, the innermost last."""
 
     @property
     def bills_fixtures(self) -> bool:
@@ -38,6 +42,39 @@ class Watch:
     def is_run_by_us(self) -> bool:
         """Whether we must hold its reports back until all of it has been measured."""
         return self.repeat > 1 or self.bills_fixtures
+
+    def note_what_is_left_out(self) -> None:
+        """Say what is not done for a test whose rounds and reports are another plugin's."""
+        left = ["not repeated"] if self.repeat > 1 else []
+        left += ["its fixtures are not billed"] if self.bills_fixtures else []
+        if left:
+            self.note = f"{', '.join(left)}: another plugin runs or reruns it"
+
+    def begin(self, metric: Metric, name: str) -> Window:
+        """Open a window within the innermost one that is open, so that neither takes of the other.
+
+        Two windows side by side would share what is used while both are open.
+        """
+        window = self._open[-1].child(name) if self._open else metric.open(name)
+        self._open.append(window)
+        return window
+
+    def end(self, window: Window) -> Round:
+        """Close a window, wherever it stands among the open ones."""
+        self._open = [other for other in self._open if other is not window]
+        return window.close()
+
+    def end_early(self) -> None:
+        """Close what the fixture opened before the call."""
+        if self.early is not None:
+            self.end(self.early)
+            self.early = None
+
+    def end_all(self) -> None:
+        """Close what is open though the test is over; it would share what later tests use."""
+        self.early = None
+        for window in reversed(self._open):
+            self.end(window)
 
     def add_part(self, found: Round) -> None:
         """Keep what one phase used."""
@@ -102,11 +139,7 @@ class Court:
             result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high
         )
         limit = self.options.fail_on
-        if limit is None or found.low is None or found.low <= 1.0 + limit:
-            return result
-        reason = f"{found.text} against the baseline, where {limit * 100.0:+.3g} % is allowed"
-        both = reason if result.reason is None else f"{result.reason}; {reason}"
-        return replace(result, verdict="over", reason=both)
+        return result if limit is None else gate.ruled(result, found, limit)
 
 
 def pins(metric: Metric) -> str:
@@ -120,7 +153,7 @@ def _added(parts: Sequence[Round]) -> Round:
     if len(parts) == 1:
         return parts[0]
     known = [part.joules for part in parts if part.joules is not None]
-    longest = max(parts, key=lambda part: part.duration_s)
+    longest = max(parts, key=lambda part: (part.g_per_joule is not None, part.duration_s))
     return replace(
         longest,
         joules=sum(known) if known else None,

@@ -1,0 +1,165 @@
+"""The gate of the pytest plugin, `--carbon-fail-on`: it judges, or it says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.budget_project import Project
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def saved(project: Project, joules: float, **changes: Any) -> None:
+    """A baseline of one test with three rounds; `changes` are made to its entry."""
+    project.file(f"def test_it(): burn({joules})\n")
+    project.run("--carbon-save=base.json", "--carbon-repeat=3")
+    path = project.path / "base.json"
+    content = json.loads(path.read_text())
+    content["tests"][0].update(changes)
+    path.write_text(json.dumps(content))
+
+
+def gated(project: Project, *more: str) -> pytest.RunResult:
+    """A run behind the gate of 10 %."""
+    return project.run("--carbon-compare=base.json", "--carbon-fail-on=10%", *more)
+
+
+@pytest.mark.parametrize(
+    ("changes", "repeat", "reason"),
+    [
+        ({}, 1, "no interval with fewer than 3 rounds"),
+        ({"pins": "1 W, 1 g/kWh"}, 3, "the baseline has other pins"),
+        ({"metric": "measured"}, 3, "the baseline is by measured"),
+        ({"rounds_joules": [[0.0, 0.0, 0.0]]}, 3, "the baseline is zero"),
+        ({"rounds_joules": [[2.0, 2.5, 2.5], [3.5, 3.5, 3.5]]}, 3, "not surely within or over"),
+    ],
+)
+@pytest.mark.parametrize(("choice", "letter"), [("pass", "."), ("warn", "c"), ("fail", "C")])
+def test_a_comparison_that_may_hide_a_regression_is_not_sure(
+    project: Project, changes: dict[str, Any], repeat: int, reason: str, choice: str, letter: str
+) -> None:
+    """Where the gate cannot judge, the user decides what that means; the reason is told."""
+    saved(project, 2.0, **changes)
+    project.file("def test_it(): burn(4)\n")
+    result = gated(
+        project, f"--carbon-repeat={repeat}", f"--carbon-inconclusive={choice}",
+        "--carbon-json=o.json",
+    )  # fmt: skip
+
+    result.stdout.fnmatch_lines([f"test_it.py {letter} *", f"*{reason}*"])
+    result.assert_outcomes(failed=int(choice == "fail"), passed=int(choice != "fail"))
+    (test,) = json.loads((project.path / "o.json").read_text())["tests"]
+    assert test["verdict"] == "inconclusive"
+    assert reason in test["reason"]
+
+
+def test_an_unsure_gate_does_not_soften_a_budget(project: Project) -> None:
+    """What is over its budget stays over, whatever the baseline has to say."""
+    saved(project, 2.0)
+    project.file('@pytest.mark.carbon_budget("1 J")\ndef test_it(): burn(4)\n')
+    result = gated(project, "--carbon-inconclusive=pass")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*over the budget of 1.00 J*"])
+
+
+def test_without_the_gate_a_comparison_judges_nothing(project: Project) -> None:
+    """--carbon-compare alone tells, and no more."""
+    saved(project, 2.0)
+    result = project.run("--carbon-compare=base.json", "--carbon-inconclusive=fail")
+    result.assert_outcomes(passed=1)
+
+
+def test_new_tests_are_counted(project: Project) -> None:
+    """They have no past to be judged by, so they pass, and the summary says how many they are."""
+    saved(project, 2.0)
+    project.file("def test_it(): burn(2)\ndef test_a(): burn(1)\ndef test_b(): burn(1)\n")
+    result = gated(project, "--carbon-repeat=3", "--carbon-inconclusive=fail")
+
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["2 tests not in the baseline, and not judged by it"])
+
+
+@pytest.mark.parametrize("verbosity", [(), ("-qq",)])
+def test_a_baseline_of_other_tests_is_said_loudly(
+    project: Project, verbosity: tuple[str, ...]
+) -> None:
+    """Where no test is known, nothing is guarded; ids that moved are the likely reason."""
+    saved(project, 2.0)
+    project.file("def test_other(): burn(2)\n")
+    result = gated(project, "--color=yes", *verbosity)
+
+    shown = "\n".join(result.stdout.lines)
+    assert "\x1b[33mnothing was compared: of 1 test none is in" in shown
+    assert "--carbon-compare=PATH with '='" in shown
+
+
+def test_the_step_summary_says_it_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at the page of a job only learns that nothing was guarded, or what was not."""
+    saved(project, 2.0)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    project.file("def test_other(): burn(2)\n")
+    gated(project)
+    project.file("def test_it(): burn(2)\ndef test_other(): burn(2)\n")
+    gated(project)
+
+    text = (project.path / "summary.md").read_text()
+    assert "**nothing was compared: of 1 test none is in" in text
+    assert "**1 test not in the baseline, and not judged by it**" in text
+
+
+def test_ids_that_moved_with_the_root_directory_are_said(project: Project) -> None:
+    """A path with a space before it moves the root; with `=` the same file compares."""
+    saved(project, 2.0)
+    elsewhere = project.path.parent / f"{project.path.name}-baseline"
+    elsewhere.mkdir()
+    path = (project.path / "base.json").rename(elsewhere / "base.json")
+    gate = ("--carbon-repeat=3", "--carbon-fail-on=10%")
+    moved = project.run_apart("--carbon-compare", str(path), *gate)
+    kept = project.run_apart(f"--carbon-compare={path}", *gate)
+
+    assert "nothing was compared: of 1 test none is in" in moved.stdout
+    assert "nothing was compared" not in kept.stdout
+    assert "+0.0 %" in kept.stdout
+
+
+def test_the_gate_needs_a_baseline(project: Project) -> None:
+    """--carbon-fail-on alone would guard nothing; in the ini it waits for a run that compares."""
+    project.file("def test_it(): print('I RAN')\n")
+    result = project.run("--carbon-fail-on=10%", "-s")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--carbon-fail-on has nothing to judge by*"])
+    result.stdout.no_fnmatch_line("*I RAN*")
+
+    project.ini(carbon_fail_on="10%")
+    project.run().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("option", ["budget", "compare", "repeat", "fail-on", "json", "metric"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_on_the_command_line_is_a_usage_error(
+    project: Project, option: str, value: str
+) -> None:
+    """A variable of CI that is not set must not switch the gate off."""
+    project.file("def test_it(): pass\n")
+    result = project.run(f"--carbon-{option}", value)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--carbon-{option} is given an empty value*"])
+
+
+def test_an_empty_value_in_ini_or_environment_is_not_given(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There an empty value takes nothing away."""
+    project.ini(carbon_budget="", carbon_repeat="")
+    monkeypatch.setenv("CARBONTRACK_PYTEST_BUDGET", "")
+    project.file("def test_it(): burn(1)\n")
+    project.run().assert_outcomes(passed=1)
