@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from carbontrack import config
 from carbontrack.forking import remember
+from carbontrack.notices import LOGGER
 
 
 class Kin:
@@ -68,11 +69,16 @@ class Kin:
         """A root has ended, in whatever thread."""
         record_id = self._open.pop(key, None)
         if record_id is not None and record_id == self._told == self._found():
-            self._say(next(iter(self._open.values()), None))
+            oldest = list(self._open.values())[:1]  # a copy: the main thread may open one just now
+            self._say(oldest[0] if oldest else None)
 
     def _say(self, record_id: str | None) -> None:
-        self._told = record_id
-        self._tell(self._put_back if record_id is None else record_id)
+        try:
+            self._tell(self._put_back if record_id is None else record_id)
+        except Exception:  # an environment that takes nothing must not stop the program's block
+            LOGGER.exception("child processes could not be told which run they belong to")
+        else:
+            self._told = record_id
 
     def forget_parent(self) -> None:
         """In a forked child what was open is the parent's, and this process belongs to it."""

@@ -145,9 +145,9 @@ class HttpSink(PatientSink[Record]):
             deadline_s, here.deadline_s = here.deadline_s, None
         if thread is not None and deadline_s is not None:
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
-        self.still_waits = bool(OwnQueue(self._journal, self._url).take(1))
         try:
             super().close()
+            self.still_waits = bool(OwnQueue(self._journal, self._url).take(1))
         finally:
             if self._owns_journal and (thread is None or not thread.is_alive()):
                 self._journal.close()

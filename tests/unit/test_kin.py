@@ -103,3 +103,24 @@ def test_a_child_that_was_forked_while_nothing_was_open_belongs_to_nothing():
     kin.closed(1)
     kin.forget_parent()
     assert kin.parent_id() is None
+
+
+def test_an_environment_that_takes_nothing_stops_nobody(caplog):
+    """The block runs all the same; it is said in the log, and the next one is told again."""
+    environment = Environment("outer-1")
+    refuses = [True]
+
+    def tell(record_id: str | None) -> None:
+        if refuses[0]:
+            raise OSError("no memory")
+        environment.record_id = record_id
+
+    kin = Kin(found=lambda: environment.record_id, tell=tell)
+    kin.opened(1, "run-1")
+    kin.closed(1)
+    assert "could not be told" in caplog.text
+    assert kin.parent_id() == environment.record_id == "outer-1"
+
+    refuses[0] = False
+    kin.opened(2, "run-2")
+    assert environment.record_id == "run-2"
