@@ -9,6 +9,8 @@ from statistics import median
 import pytest
 
 from carbontrack.budgets.comparison import PRIOR_DEGREES, Comparison, compare
+from carbontrack.budgets.metric import SPREAD
+from carbontrack.budgets.reference import RELATIVE_UNCERTAINTY
 from carbontrack.forecast import student_t
 
 
@@ -82,6 +84,22 @@ def test_two_machines_add_what_they_differ_by() -> None:
     """In quadrature, as a logarithm."""
     found = compared([[1.2] * 3], [[1.0] * 3], machines_differ_by=0.14)
     assert (found.low, found.high) == pytest.approx((1.2 * math.exp(-0.14), 1.2 * math.exp(0.14)))
+
+
+@pytest.mark.parametrize(("processes", "change"), [(1, 1.28), (10, 1.22)])
+def test_what_a_threshold_of_5_percent_finds_between_machines(
+    processes: int, change: float
+) -> None:
+    """From these changes on, as the how-to says, the lower end of the interval is above it."""
+    now, then = [[change] * 3] * processes, [[1.0] * 3] * processes
+    differ = RELATIVE_UNCERTAINTY * math.sqrt(2.0)
+    found = compared(now, then, spread=_recorded(processes), machines_differ_by=differ)
+    assert found.low == pytest.approx(1.05, abs=0.006)
+
+
+def _recorded(processes: int) -> float:
+    """The spread for which alike processes are as uncertain as ones that scatter as recorded."""
+    return SPREAD * math.sqrt((PRIOR_DEGREES + 2 * processes - 2) / PRIOR_DEGREES)
 
 
 @pytest.mark.parametrize(("now", "then"), [([[1.0, 1.0]], [[1.0] * 3]), ([[1.0] * 3], [[1.0]])])
