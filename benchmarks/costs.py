@@ -26,9 +26,9 @@ print(pages * resource.getpagesize() / 2**20)
 TREE = """
 import tempfile
 from pathlib import Path
-from carbontrack.meters.powercap import powercap_meters
+from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
-from carbontrack.tracker import Tracker
+from carbontrack.tracking.tracker import Tracker
 folder = tempfile.mkdtemp()
 build_powercap(Path(folder), [
     Zone("package-0", "intel-rapl:0", 1_000_000),

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 
-from carbontrack.front import track
-from carbontrack.ledger import Mark
-from carbontrack.machine import advance
-from carbontrack.meters.powercap import powercap_meters
-from carbontrack.span import Span
+from carbontrack.api.track import track
+from carbontrack.meters.rapl import powercap_meters
+from carbontrack.sampling.counts import advance
+from carbontrack.sampling.ledger import Mark
 from carbontrack.testing import Zone, build_powercap
-from carbontrack.tracker import Tracker
+from carbontrack.tracking.span import Span
+from carbontrack.tracking.tracker import Tracker
 
 START = """
 import sys, time

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from carbontrack.budgets.reference import ReferenceMetric
+from carbontrack.integrations.pytest_plugin.reference import ReferenceMetric
 
 
 def arithmetic() -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # type checkers take it for true; importing `typing` would cost 7 ms
 if TYPE_CHECKING:
-    from carbontrack.attribution.idle import IdlePower
-    from carbontrack.attribution.policy import Attribution
-    from carbontrack.budget import Budget
-    from carbontrack.calculator.estimate import estimate
-    from carbontrack.carry import wrap_context
+    from carbontrack.api.green import wait_for_green
+    from carbontrack.api.http_sink import HttpSink
+    from carbontrack.api.progress import progress
+    from carbontrack.api.track import auto, current_span, track
+    from carbontrack.attribution.policy import Attribution, IdlePower
     from carbontrack.errors import (
         BudgetExceeded,
         CarbontrackError,
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
         NoIntensity,
         UnknownRegion,
     )
-    from carbontrack.front import auto, current_span, track
     from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
     from carbontrack.grid.series import Series
-    from carbontrack.grid.table import lookup
-    from carbontrack.http_sink import HttpSink
-    from carbontrack.loop import progress
-    from carbontrack.records import Record, Sink
+    from carbontrack.grid.tables import lookup
+    from carbontrack.impact.estimate import estimate
+    from carbontrack.record import Record, Sink
     from carbontrack.report.read import read_records
     from carbontrack.report.timelines import read_timeline
     from carbontrack.sinks.csv_file import CsvSink
     from carbontrack.sinks.jsonl import JsonlSink
     from carbontrack.sinks.sqlite import SqliteSink
-    from carbontrack.span import Span
-    from carbontrack.tracker import Tracker
-    from carbontrack.waiting import wait_for_green
+    from carbontrack.tracking.budget import Budget
+    from carbontrack.tracking.context import wrap_context
+    from carbontrack.tracking.span import Span
+    from carbontrack.tracking.tracker import Tracker
 
     __version__: str
 
@@ -78,35 +77,35 @@ __all__ = [
 
 _HOMES = {
     "Attribution": "carbontrack.attribution.policy",
-    "Budget": "carbontrack.budget",
+    "Budget": "carbontrack.tracking.budget",
     "BudgetExceeded": "carbontrack.errors",
     "CarbontrackError": "carbontrack.errors",
     "ConfigError": "carbontrack.errors",
     "CsvSink": "carbontrack.sinks.csv_file",
     "Fixed": "carbontrack.grid.intensity",
     "GridIntensity": "carbontrack.grid.intensity",
-    "HttpSink": "carbontrack.http_sink",
-    "IdlePower": "carbontrack.attribution.idle",
+    "HttpSink": "carbontrack.api.http_sink",
+    "IdlePower": "carbontrack.attribution.policy",
     "IntensitySource": "carbontrack.grid.intensity",
     "JsonlSink": "carbontrack.sinks.jsonl",
     "NoIntensity": "carbontrack.errors",
-    "Record": "carbontrack.records",
+    "Record": "carbontrack.record",
     "Series": "carbontrack.grid.series",
-    "Sink": "carbontrack.records",
-    "Span": "carbontrack.span",
+    "Sink": "carbontrack.record",
+    "Span": "carbontrack.tracking.span",
     "SqliteSink": "carbontrack.sinks.sqlite",
-    "Tracker": "carbontrack.tracker",
+    "Tracker": "carbontrack.tracking.tracker",
     "UnknownRegion": "carbontrack.errors",
-    "auto": "carbontrack.front",
-    "current_span": "carbontrack.front",
-    "estimate": "carbontrack.calculator.estimate",
-    "lookup": "carbontrack.grid.table",
-    "progress": "carbontrack.loop",
+    "auto": "carbontrack.api.track",
+    "current_span": "carbontrack.api.track",
+    "estimate": "carbontrack.impact.estimate",
+    "lookup": "carbontrack.grid.tables",
+    "progress": "carbontrack.api.progress",
     "read_records": "carbontrack.report.read",
     "read_timeline": "carbontrack.report.timelines",
-    "track": "carbontrack.front",
-    "wait_for_green": "carbontrack.waiting",
-    "wrap_context": "carbontrack.carry",
+    "track": "carbontrack.api.track",
+    "wait_for_green": "carbontrack.api.green",
+    "wrap_context": "carbontrack.tracking.context",
 }
 
 
@@ -119,11 +118,11 @@ def load_ipython_extension(shell: object) -> None:
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from carbontrack.version import VERSION as found  # noqa: N811 - it is known by both names
+        from carbontrack.system.version import VERSION as found  # noqa: N811 - it is known by both names
     elif name in _HOMES:
         from importlib import import_module
 
-        from carbontrack.forking import holding_forks
+        from carbontrack.system.forking import holding_forks
 
         with holding_forks():
             found = getattr(import_module(_HOMES[name]), name)

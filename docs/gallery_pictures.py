@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.cli import main
-from carbontrack.csv_text import HEADER, record_line
-from carbontrack.grid.table import lookup
-from carbontrack.records import Record
+from carbontrack.grid.tables import lookup
+from carbontrack.record import Record
+from carbontrack.sinks.csv_file import HEADER, record_line
 
 FOLDER = Path(__file__).parent / "gallery"
 SCREENS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,8 @@
-"""The house plan, held: what may import what, who may touch the world, and what an import costs."""
+"""The structure of the source tree, held: rooms, sizes, names, and what an import costs.
+
+`lint-imports` holds the layers (contracts in pyproject.toml), and ruff that only `config` reads the
+environment and only `system/clock.py` imports `time`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import ast
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -19,127 +25,33 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "carbontrack"
 TESTS = ROOT / "tests"
 
-FLOORS = {
-    # 0 - words
-    "version": 0.0,
-    "errors": 0.0,
-    "clock": 0.0,
-    "forking": 0.0,
-    "carry": 0.0,
-    "flush_signals": 0.0,
-    "beside": 0.0,
-    "private_files": 0.0,
-    "variables": 0.0,
-    "units": 0.05,
-    "record_html": 0.07,
-    "records": 0.1,
-    "json_text": 0.2,
-    "csv_text": 0.2,
-    "notices": 0.2,
-    "cgroups": 0.2,
-    # 1 - instruments, three wings
-    "meters": 1.0,
-    "grid": 1.0,
-    "attribution": 1.0,
-    # 2 - the running sum
-    "sums": 2.0,
-    "machine": 2.02,
-    "ledger": 2.05,
-    "gaps": 2.0,
-    "grid_desk": 2.0,
-    "bank": 2.1,
-    "book": 2.1,
-    "boards": 2.15,
-    "journal_lines": 2.1,
-    "journal_file": 2.2,
-    "powers": 2.1,
-    "sampler_hooks": 2.0,
-    "ticker": 2.2,
-    "sampler": 2.3,
-    "journal": 2.4,
-    "living": 2.5,
-    # 3 - the session
-    "figures": 3.0,
-    "meter_facts": 3.02,
-    "finishing": 3.0,
-    "budget": 3.0,
-    "curve": 3.02,
-    "making": 3.07,
-    "circumstances": 3.05,
-    "looks": 3.06,
-    "session": 3.1,
-    "outcome": 3.0,
-    "block": 3.05,
-    "tree": 3.1,
-    "context": 3.1,
-    "judge": 3.1,
-    "guard": 3.1,
-    "forecast": 3.0,
-    "foresight": 3.1,
-    "pool": 3.15,
-    "span": 3.2,
-    "tracker": 3.3,
-    "open_spans": 3.3,
-    "callsite": 3.3,
-    "call": 3.4,
-    "inside_call": 3.45,
-    "wrap": 3.4,
-    "disabled": 3.5,
-    "counter": 3.5,
-    # 4 - exits
-    "equivalents": 4.0,
-    "calculator": 4.0,
-    "sinks": 4.0,
-    "report": 4.0,
-    "label": 4.1,
-    # 5 - assembly
-    "settings": 5.0,
-    "places": 5.1,
-    "config": 5.2,
-    "idle_power": 5.2,
-    "kin": 5.25,
-    "making_rates": 5.2,
-    "host_id": 0.2,
-    "calibration": 5.15,
-    "assembly": 5.3,
-    "trackers": 5.4,
-    "http_sink": 5.3,
-    "waiting": 5.4,
-    "front": 5.5,
-    "bar": 5.5,
-    "loop": 5.6,
-    # 6 - doors
-    "budgets": 6.0,
-    "cli": 6.1,
-    "pytest_plugin": 6.1,
-    "integrations": 6.1,
-    "testing": 6.1,
-    "data": 6.1,
-    "__main__": 6.2,
-}
-"""The floor of each module, by the first part of its name inside the package; `__init__`, which
-names things and imports nothing, stands outside."""
-
-WINGS = ("meters", "grid", "attribution")
-LIGHT = {"carbontrack"}
-"""What a module may import at its top besides the standard library."""
 COSTLY = {"asyncio", "ctypes", "http", "platform", "socket", "subprocess", "urllib", "uuid"}
 """Standard modules that cost milliseconds; the start path imports them where they are used."""
+START_PATH = ("system", "meters", "grid", "attribution", "sampling", "tracking")
+DOORS = ("cli", "integrations", "compat")
+SMALL = {
+    "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
+    "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
+    "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
+    "system.signals": "imported by nobody who does not ask for signal handlers",
+    "testing.sink": "a fake for users, beside the other fakes, one to a file",
+    "cli": "a command to a file",
+    "grid.live": "a service to a file",
+    "integrations": "a framework to a file",
+}
+"""Modules under 80 lines with one importer, or the rooms of such, and why each is a file."""
 
 
-def modules() -> list[str]:
-    """Every module of the package by its dotted name, without `__init__` of the package itself."""
-    names = []
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, without the package's name in front."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return [name for name in names if name != "carbontrack"]
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def path_of(module: str) -> Path:
-    """The file of a module."""
-    path = ROOT.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+MODULES = modules()
 
 
 @cache
@@ -148,207 +60,135 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(
-    module: str, *, top_only: bool = False, typed: bool = False
-) -> Iterator[tuple[str, int]]:
-    """What a module imports when it runs, and on which line; `typed`: for type checkers too."""
-    yield from _imports(tree_of(path_of(module)).body, top_only=top_only, typed=typed)
-
-
-def _imports(body: list[ast.stmt], *, top_only: bool, typed: bool) -> Iterator[tuple[str, int]]:
+def imports(body: list[ast.stmt], *, top_only: bool = False) -> Iterator[str]:
+    """The dotted names that statements import, those for type checkers and in functions too."""
     for node in body:
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node.lineno
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            for alias in node.names:
-                whole = f"{base}.{alias.name}"
-                yield (whole if base.startswith("carbontrack") else base), node.lineno
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not typed:
-            yield from _imports(node.orelse, top_only=top_only, typed=typed)
+            inner = base.startswith("carbontrack")
+            yield from (f"{base}.{alias.name}" if inner else base for alias in node.names)
+        elif top_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from imports(node.orelse, top_only=True)
         elif not (top_only and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
             for field in ("body", "orelse", "finalbody", "handlers"):
-                yield from _imports(getattr(node, field, []), top_only=top_only, typed=typed)
+                yield from imports(getattr(node, field, []), top_only=top_only)
 
 
-KNOWN = frozenset(modules())
+@cache
+def inner_imports(module: str) -> frozenset[str]:
+    """The modules of the package that a module imports, anywhere in it."""
+    found = set()
+    for name in imports(tree_of(MODULES[module]).body):
+        known = name.removeprefix("carbontrack").removeprefix(".")
+        while name.startswith("carbontrack") and known not in MODULES:
+            known = known.rpartition(".")[0]
+        if name.startswith("carbontrack"):
+            found.add(known)
+    return frozenset(found - {module})
 
 
-def inner_imports(module: str, *, typed: bool = False) -> Iterator[tuple[str, int]]:
-    """The modules of the package that a module imports, in functions too."""
-    for name, line in imports(module, typed=typed):
-        if name.split(".")[0] != "carbontrack":
-            continue
-        known = name
-        while known not in KNOWN and "." in known:
-            known = known.rpartition(".")[0]  # the last part is something in the module
-        yield known, line
+def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of these kinds in the package, with the name of its module."""
+    for module, path in MODULES.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, kinds):
+                yield module, node
 
 
-def room(module: str) -> str:
-    """The part of a module's name that has a floor."""
-    return module.split(".")[1]
+def code_lines(node: ast.AST, path: Path) -> int:
+    """The lines of a function's body that are code: no docstring, comment or empty line."""
+    body = node.body  # type: ignore[attr-defined]
+    first = body[1:] if ast.get_docstring(node) is not None else body  # type: ignore[arg-type]
+    if not first:
+        return 0
+    lines = path.read_text(encoding="utf-8").splitlines()[first[0].lineno - 1 : node.end_lineno]  # type: ignore[attr-defined]
+    return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))
 
 
-def test_the_map_shows_every_room_with_its_own_words():
-    """docs/explanation/source.md lists the floors as they are, each module by its docstring."""
-    page = (ROOT / "docs" / "explanation" / "source.md").read_text(encoding="utf-8")
-    for floor in range(7):
-        part = page.partition(f"\n## {floor}. ")[2].partition("\n## ")[0]
-        rows = [line for line in part.splitlines() if line.startswith("| `")]
-        rooms = sorted((height, name) for name, height in FLOORS.items() if int(height) == floor)
-        assert rows == [_row_of(name) for _, name in rooms]
+def test_the_root_can_be_taken_in_at_a_glance():
+    """At most 25 entries in the package's root, folders included, and each room says what it is."""
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 25
+    rooms = [path for path in entries if path.is_dir() and path.name != "data"]
+    assert [room.name for room in rooms if not (room / "__init__.py").exists()] == []
+    assert [m for m, path in MODULES.items() if not ast.get_docstring(tree_of(path))] == []
 
 
-def _row_of(name: str) -> str:
-    path = PACKAGE / name
-    if not path.is_dir():
-        return f"| `{name}` | {_first_line(path.with_suffix('.py'))} |"
-    opening, readme = path / "__init__.py", path / "README.md"
-    words = _first_line(opening) if opening.exists() else readme.read_text().splitlines()[0]
-    return f"| `{name}/` | {words.removeprefix('# ')} |"
-
-
-def _first_line(path: Path) -> str:
-    return (ast.get_docstring(tree_of(path)) or "-").splitlines()[0]
-
-
-def test_every_module_has_a_floor():
-    """A new module is put on a floor before anything else happens to it."""
-    homeless = {room(module) for module in modules()} - set(FLOORS)
-    assert not homeless, f"give these a floor in {Path(__file__).name}: {sorted(homeless)}"
-
-
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_down(module: str):
-    """No module imports from its own floor, except inside its own room, or from above."""
-    here = room(module)
-    up = [
-        f"{PACKAGE.name}/{path_of(module).relative_to(PACKAGE)}:{line} imports {other}"
-        for other, line in inner_imports(module)
-        if other != "carbontrack" and room(other) != here and FLOORS[room(other)] >= FLOORS[here]
-    ]
-    assert not up, "\n".join(up)
-
-
-@pytest.mark.parametrize("module", modules())
-def test_modules_are_imported_never_the_package(module: str):
-    """Inside the package its front page is not used: it would load what it names in a circle."""
-    assert [line for name, line in inner_imports(module) if name == "carbontrack"] == []
-
-
-def test_no_circles():
-    """No module can be reached from itself by imports, inside a room or for types neither."""
-    ahead = {
-        module: {name for name, _ in inner_imports(module, typed=True)} for module in modules()
-    }
-    done: set[str] = set()
-
-    def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, " -> ".join((*trail, module))
-        if module not in done:
-            for other in sorted(ahead.get(module, ())):
-                if other != module:
-                    visit(other, (*trail, module))
-            done.add(module)
-
-    for module in modules():
-        visit(module, ())
-
-
-@pytest.mark.parametrize("wing", WINGS)
-def test_wings_do_not_know_each_other(wing: str):
-    """Meters, grid and attribution can each be understood without the others."""
-    others = set(WINGS) - {wing}
-    met = [
-        (module, name)
-        for module in modules()
-        if room(module) == wing
-        for name, _ in inner_imports(module)
-        if room(name) in others
-    ]
-    assert met == []
-
-
-def test_doors_do_not_use_each_other():
-    """The command line, the plugin and the integrations stand side by side."""
-    doors = {"cli", "pytest_plugin", "integrations"}
-    met = [
-        (module, name)
-        for module in modules()
-        if room(module) in doors
-        for name, _ in inner_imports(module)
-        if room(name) in doors - {room(module)}
-    ]
-    assert met == []
-
-
-def _mentions(module: str, *names: str) -> list[int]:
-    lines = []
-    for node in ast.walk(tree_of(path_of(module))):
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in names:
-            lines.append(node.lineno)
-    return lines
-
-
-@pytest.mark.parametrize("module", sorted(KNOWN - {"carbontrack.config"}))
-def test_only_config_reads_the_environment(module: str):
-    """One file knows that there is an environment; a person who wonders looks there."""
-    if module.startswith(("carbontrack.data",)):
-        return
-    assert _mentions(module, "os.environ", "os.getenv", "os.environb") == []
-    taken = [name for name, _ in imports(module) if name in ("os.environ", "os.getenv")]
-    assert taken == []
-
-
-@pytest.mark.parametrize("module", sorted(KNOWN - {"carbontrack.clock"}))
-def test_only_the_clock_imports_time(module: str):
-    """Everything else is handed a clock, so that a test can be the one who turns it."""
-    assert [line for name, line in imports(module) if name == "time"] == []
-
-
-@pytest.mark.parametrize("module", modules())
-def test_nothing_foreign_is_imported_at_the_top(module: str):
-    """Libraries are imported by the function that needs them; a plugin may know its host."""
-    if room(module) in ("pytest_plugin", "budgets", "integrations"):
-        return
-    foreign = [
-        f"{name} in line {line}"
-        for name, line in imports(module, top_only=True)
-        if name.split(".")[0] not in LIGHT | sys.stdlib_module_names
-    ]
-    assert foreign == []
-
-
-START_PATH = [
-    module
-    for module in modules()
-    if FLOORS.get(room(module), 9) < 4.0 and not module.startswith("carbontrack.grid.live")
-]
-
-
-@pytest.mark.parametrize("module", START_PATH)
-def test_the_start_path_imports_nothing_costly(module: str):
-    """What every user pays for is only what every user needs."""
-    tops = {name.split(".")[0] for name, _ in imports(module, top_only=True)}
-    assert tops & COSTLY == set()
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
-def test_files_fit_a_head(path: Path):
-    """No file of the package is longer than 300 lines."""
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 300, (
-        f"{path.relative_to(ROOT)} has {lines} lines: give a part a file of its own"
+def test_layers_are_kept():
+    """Imports point down a floor, and rooms of one floor know nothing of each other."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [lint, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", modules())
-def test_nothing_is_global(module: str):
+def test_there_are_no_circles():
+    """No module can be reached from itself by imports, those for type checkers included."""
+    ahead = {module: inner_imports(module) for module in MODULES if module}
+    list(TopologicalSorter(ahead).static_order())
+
+
+def test_modules_are_imported_never_the_package():
+    """Inside the package its front page is not used: it would load what it names in a circle."""
+    assert [module for module in MODULES if module and "" in inner_imports(module)] == []
+
+
+def test_files_functions_and_classes_stay_small():
+    """No file above 600 lines, no function above 40 lines of code, no class above 250 lines."""
+    long = [m for m, path in MODULES.items() if len(path.read_text().splitlines()) > 600]
+    for module, node in nodes(ast.FunctionDef, ast.AsyncFunctionDef):
+        if code_lines(node, MODULES[module]) > 40:
+            long.append(f"{module}.{node.name}")  # type: ignore[attr-defined]
+    for module, node in nodes(ast.ClassDef):
+        if node.end_lineno - node.lineno >= 250:  # type: ignore[attr-defined]
+            long.append(f"{module}.{node.name}")  # type: ignore[attr-defined]
+    assert long == []
+
+
+def test_no_class_has_the_name_of_another():
+    """Whoever reads a class's name knows which one is meant."""
+    homes = defaultdict(list)
+    for module, node in nodes(ast.ClassDef):
+        homes[node.name].append(module)  # type: ignore[attr-defined]
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+
+
+def test_a_small_module_has_a_reason():
+    """A module under 80 lines with a single importer is a file of its own for a stated reason."""
+    importers = defaultdict(set)
+    for module in MODULES:
+        for other in inner_imports(module):
+            importers[other].add(module)
+    small = [
+        module
+        for module, path in MODULES.items()
+        if path.stem not in ("__init__", "__main__")
+        and len(path.read_text().splitlines()) < 80
+        and len(importers[module]) <= 1
+    ]
+    assert [m for m in small if m not in SMALL and m.rpartition(".")[0] not in SMALL] == []
+    assert [
+        m for m in SMALL if m in MODULES and m not in small and MODULES[m].stem != "__init__"
+    ] == []
+
+
+def test_the_start_path_imports_nothing_costly_and_nobody_a_library():
+    """Every user pays only for what every user needs; a library is imported where it is used."""
+    for module, path in MODULES.items():
+        room = module.partition(".")[0]
+        tops = {name.partition(".")[0] for name in imports(tree_of(path).body, top_only=True)}
+        if room != "integrations":  # a plugin may know its host
+            assert tops <= {"carbontrack"} | sys.stdlib_module_names, module
+        if room in START_PATH and not module.startswith("grid.live"):
+            assert tops & COSTLY == set(), module
+
+
+def test_nothing_is_global():
     """No function rebinds a name of its module."""
-    found = [n.lineno for n in ast.walk(tree_of(path_of(module))) if isinstance(n, ast.Global)]
-    assert found == []
+    assert [module for module, _ in nodes(ast.Global)] == []
 
 
 # -- the tests themselves ----------------------------------------------------------------------
@@ -415,7 +255,7 @@ def test_the_public_names_are_the_same_everywhere():
 
 def test_no_public_name_is_a_module():
     """What `carbontrack.NAME` is does not depend on which of its modules was imported before."""
-    inside = {room(module) for module in modules()}
+    inside = {module.partition(".")[0] for module in MODULES}
     assert inside & {*carbontrack.__all__, "load_ipython_extension", "__version__"} == set()
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import carbontrack
-from carbontrack.budgets.options import Options
-from carbontrack.meters import perf_events, powercap
-from carbontrack.records import COLUMNS
+from carbontrack.integrations.pytest_plugin.options import Options
+from carbontrack.meters import perf as perf_events
+from carbontrack.meters import rapl as powercap
+from carbontrack.record import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, steps_of
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "home").mkdir()
     # where carbontrack is run from its folder, uninstalled, pytest has to be told of the plugin
-    ours = "carbontrack.pytest_plugin"
+    ours = "carbontrack.integrations.pytest_plugin"
     known = any(point.value == ours for point in entry_points(group="pytest11"))
     plugin = "" if known else f"-p {ours}"
     modules = {"python": "", "carbontrack": "-m carbontrack", "pytest": f"-m pytest {plugin}"}

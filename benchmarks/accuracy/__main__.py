@@ -35,7 +35,7 @@ def install(tool: str, cache: Path) -> tuple[Path, str]:
         subprocess.SubprocessError: it cannot be installed.
     """
     if tool == "carbontrack":
-        from carbontrack.version import VERSION as OURS
+        from carbontrack.system.version import VERSION as OURS
 
         return Path(sys.executable), OURS
     python, name = cache / tool / "bin" / "python", REQUIREMENTS[tool]

@@ -160,7 +160,7 @@ def main() -> int:
         times = 1 if options.smoke else options.rounds
         everything.append(series_of(series, sizes, times, began_s + options.limit_s))
     sys.path.insert(0, str(HERE.parents[1]))
-    from carbontrack.version import VERSION
+    from carbontrack.system.version import VERSION
 
     about = {
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

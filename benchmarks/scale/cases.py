@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import carbontrack  # noqa: E402 - after the path is set
-from carbontrack.csv_text import HEADER, record_line  # noqa: E402
-from carbontrack.meters.powercap import powercap_meters  # noqa: E402
-from carbontrack.records import Record  # noqa: E402
-from carbontrack.span import Span  # noqa: E402
+from carbontrack.meters.rapl import powercap_meters  # noqa: E402
+from carbontrack.record import Record  # noqa: E402
+from carbontrack.sinks.csv_file import HEADER, record_line  # noqa: E402
 from carbontrack.testing import FakeMeter, MemorySink, Zone, build_powercap  # noqa: E402
-from carbontrack.tracker import Tracker  # noqa: E402
+from carbontrack.tracking.span import Span  # noqa: E402
+from carbontrack.tracking.tracker import Tracker  # noqa: E402
 
 Found = dict[str, float]
 CPU = time.process_time

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from carbontrack.cgroups import own_groups
-from carbontrack.clock import Clock
+from carbontrack.system.clock import Clock
+from carbontrack.system.host import own_groups
 
 SURVEY_PERIOD_S = 60.0
 """The kernel walks the page tables for a proportional size, which took 40 ms for each GiB in pages

@@ -1,14 +1,150 @@
-"""The policy that turns the machine's joules into ours: a pure function of two usage snapshots."""
+"""The policy that turns the machine's joules into ours: a pure function of two usage snapshots.
+
+The words of the policy: what may be chosen, and the parts that come out.
+
+The energy that an idle machine would have used too, told apart from what programs add to it.
+
+Which part of a GPU is ours: by who holds a context on it, and who has kept it busy. Pure.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from carbontrack.attribution.idle import UNKNOWN, IdlePower, IdleSplit
-from carbontrack.attribution.shares import WHOLE, Idle, Scope, Shares
 from carbontrack.errors import ConfigError
-from carbontrack.records import COMPONENTS, Basis
+from carbontrack.record import COMPONENTS, Basis, Component
+
+Scope = Literal["process", "machine"]
+Idle = Literal["proportional", "reserved", "none"]
+
+
+class Shares(NamedTuple):
+    """The part of each component's energy that is ours, from 0 to 1; None where nothing says.
+
+    `idle` is our part of the idle processors' energy where that goes another way than the rest.
+    """
+
+    cpu: float | None
+    gpu: float | None
+    ram: float | None
+    other: float | None
+    idle: float | None = None
+
+    def over(self, older: Shares) -> Shares:
+        """These shares, and the older ones where these say nothing."""
+        return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have five
+
+
+WHOLE = Shares(1.0, 1.0, 1.0, 1.0)
+
+
+LONGEST_DEBT_S = 10.0
+"""A count that stood still for longer than this owes the idle energy of this long, no more."""
+
+
+class IdlePower(NamedTuple):
+    """What each component draws while nothing runs, in watts of the whole machine; None: unknown.
+
+    Attributes:
+        cpu, gpu, ram, other: the components, all of their meters together.
+        basis: how the watts of the processors are known.
+    """
+
+    cpu: float | None = None
+    gpu: float | None = None
+    ram: float | None = None
+    other: float | None = None
+    basis: Basis = "modelled"
+
+
+UNKNOWN = IdlePower()
+
+
+class IdleSplit:
+    """Turns shares of the whole energy into shares of a step whose idle part goes another way.
+
+    A step of E joules over t seconds holds min(E, P t) of idle energy, with P the idle power. A
+    fraction f of it then being idle, and r and s the shares of the idle and of the other energy,
+    f r + (1 - f) s of the step is ours. Where P is not known, all of it goes by s.
+
+    A counter that has not moved since the last look owes its idle energy with its next step.
+    """
+
+    def __init__(self, policy: Idle, power: IdlePower) -> None:
+        self._reserved = policy == "reserved"
+        self._power_w = {
+            name: watts for name in COMPONENTS if (watts := getattr(power, name)) is not None
+        }
+        if self._reserved:  # memory goes by bytes, and boards by contexts
+            self._power_w = {k: w for k, w in self._power_w.items() if k in ("cpu", "other")}
+        self._owed_j = dict.fromkeys(self._power_w, 0.0)
+
+    def shares(
+        self,
+        shares: Shares,
+        components: Sequence[Component],
+        joules: Sequence[float],
+        elapsed_s: float,
+    ) -> Shares:
+        """Our part of each component's energy in one step; `joules` go with `components`."""
+        ours: dict[str, float] = {}
+        for name, power_w in self._power_w.items():
+            share = getattr(shares, name)
+            step_j = sum(j for j, component in zip(joules, components, strict=True)
+                         if component == name)  # fmt: skip
+            owed_j = self._owed_j[name] + power_w * elapsed_s
+            if step_j <= 0.0:
+                self._owed_j[name] = min(owed_j, power_w * LONGEST_DEBT_S)
+                continue
+            self._owed_j[name] = 0.0
+            idle = min(1.0, owed_j / step_j)
+            of_idle = (share if shares.idle is None else shares.idle) if self._reserved else 0.0
+            ours[name] = idle * of_idle + (1.0 - idle) * share
+        return shares._replace(**ours)
+
+
+How = Literal["assumed", "alone", "absent", "time", "even"]
+
+
+class Held(NamedTuple):
+    """The part that is ours, 0 to 1, and how that is known.
+
+    `assumed`: nobody tells, so all of it; `alone` and `absent`: who holds a context says it all;
+    `time`: by the time for which each process kept the multiprocessors busy; `even`: an equal part
+    for each process that holds a context.
+    """
+
+    share: float
+    how: How
+
+
+def held(
+    holders: Collection[int] | None, busy: Mapping[int, float] | None, ours: Collection[int] | None
+) -> Held:
+    """Our part of a board, or of a slice of one.
+
+    Args:
+        holders: the processes that hold a context; None where the driver does not tell.
+        busy: how busy each of them has kept the board of late, in any unit; None where not told.
+        ours: the processes of our tree as the driver numbers them; None where that is not known.
+
+    The parts of disjoint trees that see the same holders add up to 1 at most.
+    """
+    if holders is None or ours is None:
+        return Held(1.0, "assumed")
+    ours_here = set(holders) & set(ours)
+    if not ours_here:
+        return Held(0.0, "absent")
+    if len(ours_here) == len(set(holders)):
+        return Held(1.0, "alone")
+    shown = {pid: max(0.0, busy.get(pid, 0.0)) for pid in holders} if busy is not None else {}
+    all_busy = sum(shown.values())
+    if all_busy > 0.0:
+        return Held(sum(shown[pid] for pid in ours_here) / all_busy, "time")
+    return Held(len(ours_here) / len(set(holders)), "even")
+
 
 __all__ = ["WHOLE", "Attribution", "Idle", "Scope", "Shares", "Usage"]
 

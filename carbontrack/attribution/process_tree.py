@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from carbontrack.clock import process_cpu_s
+from carbontrack.system.clock import process_cpu_s
 
 try:
     import resource

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from carbontrack.cgroups import own_groups
+from carbontrack.system.host import own_groups
 
 
 def own_affinity() -> Collection[int] | None:

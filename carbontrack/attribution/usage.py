@@ -19,7 +19,7 @@ from carbontrack.attribution.memory import (
 from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
 from carbontrack.attribution.reservation import Reservation
-from carbontrack.clock import Clock
+from carbontrack.system.clock import Clock
 
 _MEMORY_PERIOD_S = 5.0
 """Reading it costs as much as the rest of an idle tick, and what is resident changes slowly."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from carbontrack.errors import CarbontrackError, ConfigError
-from carbontrack.version import VERSION
+from carbontrack.system.version import VERSION
 
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
@@ -82,7 +82,7 @@ def _parser(given: Sequence[str]) -> ArgumentParser:
         parser.print_help(sys.stderr)
         parser.exit(USAGE)
     if not asked.startswith("-") and asked not in COMMANDS:
-        from carbontrack.settings import nearest
+        from carbontrack.config.settings import nearest
 
         parser.error(f"there is no command {asked!r}{nearest(asked, COMMANDS)}")
     return parser

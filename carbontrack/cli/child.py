@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from carbontrack.records import Status
+from carbontrack.record import Status
 
 NOT_EXECUTABLE, NOT_FOUND, KILLED = 126, 127, 128
 """The exit codes of the shell (POSIX, Shell and Utilities, 2.8.2); a signal's number is added."""

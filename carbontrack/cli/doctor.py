@@ -1,35 +1,224 @@
-"""`carbontrack doctor`: what is measured here, what is not, why, and what would change it."""
+"""The doctor's findings as a page for people.
+
+What the doctor finds out by trying: which counters move, and what carbontrack itself costs.
+
+`carbontrack doctor`: what is measured here, what is not, why, and what would change it.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from carbontrack.assembly import assemble
+from carbontrack.api.assembly import assemble
 from carbontrack.attribution.policy import Attribution
-from carbontrack.cli.checkup import check_up
-from carbontrack.cli.doctor_text import report
-from carbontrack.cli.notes import collected
-from carbontrack.cli.terminal import Terminal
-from carbontrack.config import load
-from carbontrack.grid.editions import editions
-from carbontrack.settings import READERS, SECRETS, Settings
-from carbontrack.sinks.choose import is_url
+from carbontrack.cli.terminal import Terminal, collected
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import READERS, SECRETS, Settings
+from carbontrack.grid.tables import editions
+from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
+from carbontrack.sampling.sampler import Sampler
+from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
-from carbontrack.tracker import Tracker
-from carbontrack.version import VERSION
+from carbontrack.system.version import VERSION
+from carbontrack.tracking.tracker import Tracker
+
+WATCH_S = 1.0
+"""A counter that does not move in a second, a thousand refreshes of RAPL's, does not count."""
+_TICKS, _TICK_GAP_S = 7, 0.03
+"""Ticks this far apart read everything anew, as ticks a second apart do."""
+_BATCHES, _SPANS = 5, 40
+
+Findings = dict[str, Any]
+
+
+def check_up(tracker: Tracker, procfs: Path) -> Findings:
+    """Watch the meters for a second, and time ticks and spans."""
+    sampler = tracker.session.sampler
+    with tracker.span("doctor"):
+        powers_w = _watch(sampler)
+        overhead = _overhead(tracker)
+    ids = [slot.meter.id for slot in sampler.slots]
+    measured = {slot.meter.id for slot in sampler.slots if slot.meter.basis == "measured"}
+    suspected = any(i.startswith("rapl:") for i in ids) and filtering_suspected(procfs)
+    return {
+        "watts": dict(zip(ids, powers_w, strict=False)),
+        "still": [i for i, w in zip(ids, powers_w, strict=False) if i in measured and not w],
+        "energy_filtering": ENERGY_FILTERING if suspected else None,
+        "overhead": overhead,
+    }
+
+
+def _watch(sampler: Sampler) -> list[float | None]:
+    sampler.sample()
+    before = sampler.machine
+    sampler.clock.wait(threading.Event(), WATCH_S)
+    sampler.sample()
+    after = sampler.machine
+    powers_w: list[float | None] = []
+    for place in range(len(before.energy_j)):
+        observed_s = after.observed_s[place] - before.observed_s[place]
+        joules = after.energy_j[place] - before.energy_j[place]
+        powers_w.append(joules / observed_s if observed_s > 0.0 else None)
+    return powers_w
+
+
+def _overhead(tracker: Tracker) -> Findings:
+    sampler = tracker.session.sampler
+    now_s, pause = sampler.clock.monotonic_s, threading.Event()
+    ticks_s = []
+    for _ in range(_TICKS):
+        sampler.clock.wait(pause, _TICK_GAP_S)
+        ticks_s.append(_timed(now_s, sampler.tick))
+
+    def spans() -> None:
+        for _ in range(_SPANS):
+            with tracker.span("doctor"):
+                pass
+
+    span_s = min(_timed(now_s, spans) for _ in range(_BATCHES)) / _SPANS
+    return {"tick_us": median(ticks_s) * 1e6, "span_us": span_s * 1e6}
+
+
+def _timed(now_s: Callable[[], float], act: Callable[[], object]) -> float:
+    begun_s = now_s()
+    act()
+    return now_s() - begun_s
+
+
+Row = tuple[str, str]
+
+
+def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
+    """The findings as lines: the verdict first, then a part for each question."""
+    yield terminal.bold(f"carbontrack {findings['carbontrack']}: {_verdict(findings)}")
+    yield terminal.bold("\nThis machine")
+    yield terminal.table(list(_machine(findings["hardware"])))
+    yield terminal.bold("\nMeters")
+    yield terminal.table([(meter["id"], _meter(meter, findings)) for meter in findings["meters"]])
+    if findings["refused"]:
+        yield terminal.bold("\nNot used")
+        for refusal in findings["refused"]:
+            yield terminal.table([(refusal["id"], refusal["reason"])])
+            yield from (f"      {line}" for line in (refusal["cure"] or "").splitlines())
+    yield terminal.bold("\nChecks")
+    yield terminal.table(list(_checks(findings)))
+    yield terminal.bold("\nGrid")
+    yield terminal.table(list(_grid(findings)))
+    yield terminal.bold("\nSettings")
+    yield terminal.table(list(_settings(findings["settings"])))
+    if findings["notes"]:
+        yield terminal.bold("\nNotes")
+        yield terminal.table([("note", note) for note in findings["notes"]])
+
+
+def _verdict(findings: Findings) -> str:
+    """Which components are measured, and which are not."""
+    by_basis: dict[str, list[str]] = {}
+    for meter in findings["meters"]:
+        names = by_basis.setdefault(meter["basis"], [])
+        if meter["component"] not in names:
+            names.append(meter["component"])
+    said = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
+    return "; ".join(said) or "no meter at all"
+
+
+def _machine(hardware: Findings) -> Iterator[Row]:
+    threads = hardware["cpu_threads"]
+    yield "processor", hardware["cpu_model"] or "unknown"
+    if threads:
+        power = f", design power {hardware['cpu_tdp_w']:g} W" if hardware["cpu_tdp_w"] else ""
+        yield "threads", f"{threads}{power}"
+    if hardware["ram_gib"]:
+        yield "memory", f"{hardware['ram_gib']:.1f} GiB"
+    models, count = ", ".join(hardware["gpu_models"]), hardware["gpu_count"]
+    yield "GPUs", f"{count}: {models}" if models else str(count or "none")
+
+
+def _meter(meter: Findings, findings: Findings) -> str:
+    power_w = findings["checks"]["watts"].get(meter["id"])
+    now = "silent" if power_w is None else f"{power_w:.2f} W now"
+    line = (
+        f"{meter['component']}, {meter['basis']}, within {meter['relative_uncertainty']:.0%}, {now}"
+    )
+    return f"{line}; {meter['about']}" if meter["about"] else line
+
+
+def _checks(findings: Findings) -> Iterator[Row]:
+    checks = findings["checks"]
+    measured = [m["id"] for m in findings["meters"] if m["basis"] == "measured"]
+    if checks["still"]:
+        still = ", ".join(checks["still"])
+        yield "counters", f"{still} did not move in a second: what they count is not to be trusted"
+    elif measured:
+        yield "counters", f"{len(measured)} watched for a second; all of them count"
+    else:
+        yield "counters", "none: nothing is measured here"
+    if checks["energy_filtering"]:
+        yield "filtering", checks["energy_filtering"]
+    overhead = checks["overhead"]
+    share = overhead["tick_us"] * 1e-6 / findings["settings"]["interval_s"]["value"]
+    yield (
+        "own cost",
+        f"a reading {overhead['tick_us']:.0f} us, which is {share:.3%} of a core; "
+        f"a block {overhead['span_us']:.0f} us",
+    )
+    idle = findings["idle_power"]
+    if idle:
+        yield "idle", f"processors {idle['cpu']:.2f} W ({idle['basis']}), for idle={idle['policy']}"
+
+
+def _grid(findings: Findings) -> Iterator[Row]:
+    intensity = findings["intensity"]
+    yield "region", f"{findings['region']}  ({findings['region_basis']})"
+    if intensity is None:
+        yield "intensity", "unknown"
+    else:
+        low, high = intensity["low_g_per_kwh"], intensity["high_g_per_kwh"]
+        year = f" in {intensity['year']}" if intensity["year"] else ""
+        yield (
+            "intensity",
+            f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({low:.0f} to {high:.0f}){year}",
+        )
+        yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
+    yield "pue", f"{findings['pue']:g}"
+    tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])
+    yield "tables", f"{tables} (newest year of each)"
+
+
+def _settings(settings: Findings) -> Iterator[Row]:
+    """Those that somebody set, each with its place; the rest in a line, with their values."""
+    for name, setting in settings.items():
+        if setting["origin"] != "default":
+            yield name, f"{_plain(setting['value'])}  ({setting['origin']})"
+    rest = {n: s["value"] for n, s in settings.items() if s["origin"] == "default"}
+    filled = ", ".join(f"{n}={_plain(value)}" for n, value in rest.items() if value is not None)
+    yield "default", filled
+    yield "not set", ", ".join(name for name, value in rest.items() if value is None)
+
+
+def _plain(what: object) -> str:
+    if what is None:
+        return "not set"
+    if isinstance(what, bool):
+        return "yes" if what else "no"
+    if isinstance(what, (tuple, list)):
+        return ", ".join(map(str, what)) or "none"
+    return f"{what:g}" if isinstance(what, float) else str(what)
+
 
 _ABOUT = """\
 Show every meter of this machine, used or not and why not, with the lines that would change it;
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
 intensity; and every setting with the place that it comes from. Takes two seconds."""
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
-
-Findings = dict[str, Any]
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -44,7 +233,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace) -> int:
     """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
     # an output that cannot be written is no reason to stay silent about the rest
-    settings = load({"region": args.region}, writes=False)
+    settings = load_settings({"region": args.region}, writes=False)
     with collected() as notes, assemble(replace(settings, output=())) as tracker:
         findings = examine(settings, tracker)
         findings["checks"] = check_up(tracker, Path(settings.procfs_path))

@@ -8,11 +8,10 @@ import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable
 
-from carbontrack.calculator.estimate import estimate
-from carbontrack.calculator.result import Estimate
 from carbontrack.cli.terminal import Terminal
-from carbontrack.equivalents import compare
 from carbontrack.errors import ConfigError
+from carbontrack.impact.equivalents import compare
+from carbontrack.impact.estimate import Estimate, estimate
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
 
 _NAMES = (

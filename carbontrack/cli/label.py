@@ -8,9 +8,8 @@ from pathlib import Path
 
 from carbontrack.cli.terminal import Terminal, printable
 from carbontrack.errors import ConfigError
-from carbontrack.label.draw import ENDINGS, FORMATS
-from carbontrack.label.grade import find_task, label_of, tasks
 from carbontrack.report.frame import load
+from carbontrack.report.label import ENDINGS, FORMATS, find_task, label_of, tasks
 from carbontrack.report.totals import totals
 
 

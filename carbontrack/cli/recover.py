@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 
-from carbontrack import config
-from carbontrack.cli.notes import Unseen
-from carbontrack.json_text import json_line, record_object
-from carbontrack.sinks.choose import is_url
+from carbontrack.cli.terminal import Unseen
+from carbontrack.config import load
+from carbontrack.sinks.factory import is_url
+from carbontrack.sinks.journal.recovery import Recovered, recover
+from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.sinks.post import shown
-from carbontrack.sinks.recovery import Recovered, recover
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _NOTHING = {False: "no run was left behind", True: "no run could be recovered"}
@@ -33,7 +33,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace) -> int:
     """Recover, and say what was found."""
     unseen = Unseen()
-    found = recover(config.state_path(config.load(writes=False)), on_trouble=unseen)
+    found = recover(load.state_path(load.load_settings(writes=False)), on_trouble=unseen)
     if args.json:
         print(json.dumps([_as_json(recovered) for recovered in found]))
     else:

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from carbontrack.assembly import find_region
+from carbontrack.api.assembly import find_region
 from carbontrack.cli.terminal import Terminal, printable
-from carbontrack.config import load
+from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
-from carbontrack.grid import facility, names, region, rows, table
+from carbontrack.grid import names, region, rows
+from carbontrack.grid import tables as facility
+from carbontrack.grid import tables as table
 from carbontrack.grid.advice import Place, compare, same_method
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.read import iter_records
@@ -163,7 +165,7 @@ def _line(grid: GridIntensity) -> str:
 
 
 def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
-    settings = load({"region": here_text}, writes=False)
+    settings = load_settings({"region": here_text}, writes=False)
     here_region = find_region(settings)
     here = region.intensity_for(here_region).intensity
     query = args.query or (here_region.cloud_provider or "")

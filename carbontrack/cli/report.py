@@ -1,4 +1,7 @@
-"""`carbontrack report`: from records to tables and to a page."""
+"""`carbontrack report`: from records to tables and to a page.
+
+The page of `carbontrack report --html`: its surroundings looked up, then written in one go.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,25 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from carbontrack.bar import new_terminal_bar
+from carbontrack.api.progress import new_terminal_bar
 from carbontrack.cli.terminal import Terminal
-from carbontrack.config import load as load_settings
-from carbontrack.errors import ConfigError
-from carbontrack.report.bibtex import as_bibtex
-from carbontrack.report.cards import as_boamps, as_model_card, as_sci
+from carbontrack.config.load import load_settings
+from carbontrack.errors import ConfigError, NoIntensity
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.grid.tables import lookup
+from carbontrack.impact.equivalents import compare
+from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
-from carbontrack.report.formats import FORMATS, Summary
 from carbontrack.report.frame import HOW, Loaded, files_of, load
+from carbontrack.report.page import page
+from carbontrack.report.page_html import Around
 from carbontrack.report.statement import as_statement
-from carbontrack.report.totals import keys_of, totals
+from carbontrack.report.tables import FORMATS, Summary
+from carbontrack.report.timelines import largest, timelines_beside
+from carbontrack.report.totals import Total, keys_of, totals
+from carbontrack.units import JOULES_PER_KWH
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
     "statement": as_statement,
@@ -71,8 +81,6 @@ def run(args: Namespace) -> int:
         loaded = load(sources, extra=extra, progress=told)
     summary = _summary(loaded, by, sources)
     if page is not None:
-        from carbontrack.cli.report_page import write_page
-
         write_page(page, summary, loaded.frame, files_of(sources))
         print(f"carbontrack: wrote {page}", file=sys.stderr)
     if page is None or args.format or args.json:
@@ -146,3 +154,61 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
             bar.update(so_far - bar.n)
 
         yield told
+
+
+_ZONES = (
+    "SE",
+    "FR",
+    "CA-QC",
+    "BR",
+    "GB",
+    "US",
+    "US-CA",
+    "DE",
+    "JP",
+    "CN",
+    "AU",
+    "PL",
+    "IN",
+    "WORLD",
+)
+"""Grids from clean to dirty on which many data centres stand."""
+
+
+_MOST_CURVES = 6
+"""Runs whose power over time is drawn; those with the most energy."""
+
+
+def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:
+    """Write the page; what stood there before stays until the new one is whole.
+
+    Timelines are looked for beside `files`.
+    """
+    curves = largest(timelines_beside(files), frame, _MOST_CURVES)
+    around = Around(elsewhere=tuple(_grids()), comparison=_comparison(summary.total), curves=curves)
+    text = page(summary, frame, around)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _grids() -> Iterator[GridIntensity]:
+    for zone in _ZONES:
+        try:
+            yield lookup(zone)
+        except NoIntensity:
+            continue
+
+
+def _comparison(total: Total) -> tuple[str, str, str] | None:
+    kwh = total.energy_kwh
+    joules = None if kwh is None else kwh * JOULES_PER_KWH
+    found = compare(energy_joules=joules, emissions_g=total.emissions_g)
+    if found is None:
+        return None
+    number, _, _ = found.text.partition(" ")
+    noun = found.thing.one if number == "1" else found.thing.many
+    return f"{number} {noun}", found.thing.cite, found.thing.source

@@ -9,23 +9,22 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from carbontrack.assembly import assemble
-from carbontrack.budget import Budget, Verdict
+from carbontrack.api.assembly import assemble
 from carbontrack.cli import summary
-from carbontrack.cli.bailiff import GRACE_S, Bailiff
+from carbontrack.cli.budget_watch import GRACE_S, Bailiff
 from carbontrack.cli.child import Child, End, default_name, obstacle
 from carbontrack.cli.live import LiveLine
-from carbontrack.cli.notes import collected
-from carbontrack.cli.terminal import Terminal
-from carbontrack.config import child_environ, load
-from carbontrack.disabled import DisabledTracker
+from carbontrack.cli.terminal import Terminal, collected
+from carbontrack.config.environment import child_environ
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.guard import Guard
-from carbontrack.records import Record, Sink
-from carbontrack.settings import Settings
-from carbontrack.sinks.choose import is_url
+from carbontrack.record import Record, Sink
+from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
-from carbontrack.span import Span
+from carbontrack.tracking.budget import Budget, Guard, Verdict
+from carbontrack.tracking.noop import DisabledTracker
+from carbontrack.tracking.span import Span
 
 OVER_BUDGET = 3
 
@@ -140,7 +139,7 @@ def _settings(args: Namespace) -> Settings:
         raise ConfigError("--output is empty; name a file or an address, or write 'none'")
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
-    return load(given)
+    return load_settings(given)
 
 
 def _shows_text(args: Namespace) -> bool:

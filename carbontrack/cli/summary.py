@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from carbontrack.budget import Verdict
-from carbontrack.cli.sparkline import sparkline
-from carbontrack.curve import PowerRow
-from carbontrack.equivalents import compare
-from carbontrack.records import Record
+from carbontrack.cli.live import sparkline
+from carbontrack.impact.equivalents import compare
+from carbontrack.record import Record
+from carbontrack.tracking.budget import Verdict
+from carbontrack.tracking.timeline import PowerRow
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _PLACE = {

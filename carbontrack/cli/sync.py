@@ -7,11 +7,11 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 from dataclasses import asdict
 from pathlib import Path
 
-from carbontrack import config
-from carbontrack.cli.notes import Unseen
-from carbontrack.sinks.dead_letters import FOLDER
-from carbontrack.sinks.drain import Drained, drain
+from carbontrack.cli.terminal import Unseen
+from carbontrack.config import load
+from carbontrack.sinks.delivery import FOLDER
 from carbontrack.sinks.post import shown
+from carbontrack.sinks.sync import Drained, drain
 
 _NOTHING = {False: "nothing waits to be sent", True: "nothing could be sent"}
 
@@ -34,9 +34,9 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 
 def run(args: Namespace) -> int:
     """Send, and say for each address what came of it."""
-    settings = config.load(writes=False)
+    settings = load.load_settings(writes=False)
     unseen = Unseen()
-    state_dir = config.state_path(settings)
+    state_dir = load.state_path(settings)
     found = drain(state_dir, args.url, settings.http_token, on_trouble=unseen)
     remaining = sum(drained.remaining for drained in found)
     if args.json:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from carbontrack import config
 from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
-from carbontrack.clock import Clock, SystemClock
-from carbontrack.living import OpenRun, open_runs
+from carbontrack.config import load
+from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import (
     JOULES_PER_KWH,
     format_grams,
@@ -52,7 +52,7 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | None = None) -> int:
     """Print the open runs; on a terminal, until Ctrl-C or until `over` is set."""
     clock = clock or SystemClock()
-    state_dir = config.state_path(config.load(writes=False))
+    state_dir = load.state_path(load.load_settings(writes=False))
     terminal = Terminal(sys.stdout)
     if args.json:
         print(json.dumps(facts(open_runs(state_dir), clock.now_utc()), ensure_ascii=False))

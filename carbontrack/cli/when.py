@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from carbontrack.assembly import find_region
+from carbontrack.api.assembly import find_region
 from carbontrack.cli.terminal import Terminal
-from carbontrack.clock import Clock, SystemClock
-from carbontrack.config import load
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.grid.advice import Window, greenest_window
-from carbontrack.grid.series import Series
-from carbontrack.grid.slots import Slot
-from carbontrack.settings import Settings
+from carbontrack.grid.series import Series, Slot
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import format_seconds
 
 _EPILOG = """\
@@ -58,7 +57,7 @@ def run(
 ) -> int:
     """Print the greenest window; with `--wait`, return when it begins."""
     clock = clock or SystemClock()
-    settings = load({"region": args.region, "intensity_source": args.source}, writes=False)
+    settings = load_settings({"region": args.region, "intensity_source": args.source}, writes=False)
     now = clock.now_utc()
     earliest = _time(args.start) if args.start else now
     slots, source = _slots(args, settings, now, base_urls)
@@ -75,7 +74,7 @@ def run(
 
 
 def _time(text: str) -> datetime:
-    from carbontrack.grid.slots import parse_time_s, utc
+    from carbontrack.grid.series import parse_time_s, utc
 
     try:
         return utc(parse_time_s(text))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.grid.slots import Slot, courses, utc
+from carbontrack.grid.series import Slot, courses, utc
+from carbontrack.system.clock import Clock, SystemClock
 
 Verdict = Literal["here", "less", "more", "unclear", "other method"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.errors import NoIntensity
-from carbontrack.grid import names, rows, table
+from carbontrack.grid import names, rows
+from carbontrack.grid import tables as table
 from carbontrack.grid.intensity import Fixed
 
 WORLD = table.WORLD

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from carbontrack.front import PROCESS
+from carbontrack.api.track import PROCESS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -10,8 +10,8 @@ from typing import Any
 from IPython.core.error import UsageError
 from IPython.display import display
 
+from carbontrack.api.track import Track, track
 from carbontrack.errors import CarbontrackError
-from carbontrack.front import Track, track
 
 
 def load(shell: Any) -> None:

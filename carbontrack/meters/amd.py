@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
-from carbontrack.meters.courier import Courier
 from carbontrack.meters.meter import BoardUse, Meter, Refusal
-from carbontrack.records import Basis, Component
+from carbontrack.meters.nvml_driver import Courier
+from carbontrack.record import Basis, Component
 
 T = TypeVar("T")
 

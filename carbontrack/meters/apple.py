@@ -13,7 +13,7 @@ from typing import Any
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter
 from carbontrack.meters.meter import Meter
-from carbontrack.records import Basis, Component
+from carbontrack.record import Basis, Component
 
 RELATIVE_UNCERTAINTY = 0.25
 """Half-width, a guess and called one: no comparison with a meter is known to us, and on an M5 Max

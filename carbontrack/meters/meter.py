@@ -2,16 +2,20 @@
 
 Whatever a machine offers is made to look like this: a hardware counter is unwrapped, a watt gauge
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
+
+Reading the one-line files of sysfs and procfs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from carbontrack.errors import ConfigError
-from carbontrack.records import BASES, COMPONENTS, Basis, Component
+from carbontrack.record import BASES, COMPONENTS, Basis, Component
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that nobody read for so long that it may have wrapped unseen."""
@@ -218,3 +222,34 @@ _FACTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("relative_uncertainty", _is_size, "a number, such as 0.05 for +-5 %"),
     ("read_joules", callable, "a method"),
 )
+
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def open_to_read(path: str | Path) -> int:
+    """A descriptor that children do not inherit; a FIFO in its place cannot make us wait."""
+    return os.open(path, _FLAGS)
+
+
+def read_text(path: str | Path, size: int = 4096) -> str | None:
+    """The beginning of a file without blanks around it; None where it cannot be read."""
+    try:
+        descriptor = open_to_read(path)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, size).decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def read_number(path: str | Path) -> int | None:
+    """The whole number in a file; None where there is none."""
+    text = read_text(path, 64)
+    try:
+        return int(text) if text else None
+    except ValueError:
+        return None

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carbontrack.cgroups import own_groups
 from carbontrack.errors import MeterGone
-from carbontrack.meters.text_files import read_number, read_text
-from carbontrack.records import Basis, Component
+from carbontrack.meters.meter import read_number, read_text
+from carbontrack.record import Basis, Component
+from carbontrack.system.host import own_groups
 
 GIB = 2**30
 W_PER_GIB = 0.375

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from carbontrack.errors import ConfigError, MeterGone
 from carbontrack.meters.meter import Meter
-from carbontrack.records import BASES, Basis, Component
+from carbontrack.record import BASES, Basis, Component
 
 WALL_ID = "wall:rest"
 WALL_METER_UNCERTAINTY = 0.02

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid import names
 from carbontrack.report import page_data
-from carbontrack.report.formats import Summary
 from carbontrack.report.frame import HOW
+from carbontrack.report.tables import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

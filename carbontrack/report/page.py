@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import MissingExtra
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.report import charts, page_data, power
-from carbontrack.report.formats import Summary
-from carbontrack.report.page_parts import (
+from carbontrack.report import charts, page_data
+from carbontrack.report import charts as power
+from carbontrack.report.page_html import (
     Around,
     bars_table,
     cards,
@@ -27,8 +27,9 @@ from carbontrack.report.page_parts import (
     table,
     time_table,
 )
+from carbontrack.report.tables import Summary
 from carbontrack.report.totals import Total, totals
-from carbontrack.version import VERSION
+from carbontrack.system.version import VERSION
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.records import COMPONENTS
+from carbontrack.record import COMPONENTS
 from carbontrack.report.totals import Total
 
 if TYPE_CHECKING:

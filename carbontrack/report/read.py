@@ -1,20 +1,186 @@
-"""Records back from where a sink put them."""
+"""Records back from where a sink put them.
+
+CSV text to rows, past whatever a killed process, a full disk or an editor left in between.
+
+The rows of a file in each of the formats that sinks write, chosen by its ending.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.notices import LOGGER
-from carbontrack.records import COLUMNS, NUMBER_COLUMNS, Record
-from carbontrack.report.rows import ROWS
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record
+from carbontrack.sinks.csv_file import restored
+from carbontrack.system.log import LOGGER
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+LINE_LIMIT = 1 << 20
+"""Bytes of a line, and characters of a row, above which it is taken for garbage."""
+
+CsvRow = dict[str, str]
+
+
+def text_lines(file: BinaryIO) -> Iterator[str | None]:
+    """The lines of the file, without a byte order mark; None for one that is too long."""
+    first = True
+    while line := file.readline(LINE_LIMIT):
+        if len(line) == LINE_LIMIT and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LINE_LIMIT)
+            yield None
+            continue
+        yield line.decode("utf-8-sig" if first else "utf-8", errors="replace")
+        first = False
+
+
+class CsvRows:
+    """The rows of a CSV file as column to text, and None for each line that belongs to no row.
+
+    A row may run over several lines, where a cell holds line feeds. A torn row can end inside a
+    quoted cell, and would then swallow the rows after it; so when lines that were taken together
+    make no row, only the first of them is given up, and reading goes on with the second.
+    """
+
+    def __init__(self, lines: Iterator[str | None], header: tuple[str, ...] = COLUMNS) -> None:
+        self._lines = lines
+        self._again: deque[str] = deque()
+        self._header = header
+
+    @property
+    def holds_lines(self) -> bool:
+        """Whether lines were taken from the iterator that are still to be read as rows."""
+        return bool(self._again)
+
+    def __iter__(self) -> Iterator[CsvRow | None]:
+        while (taken := self._take()) is not None:
+            cells = _parsed("".join(taken)) if taken else None
+            if cells == []:
+                continue
+            if cells and "record_id" in cells and "run_id" in cells:
+                self._header = tuple(cells)
+            elif cells and len(cells) == len(self._header):
+                pairs = zip(self._header, cells, strict=True)
+                yield {name: restored(name, cell) for name, cell in pairs}
+            else:
+                self._again.extendleft(reversed(taken[1:]))
+                yield None
+
+    def _take(self) -> list[str] | None:
+        """The next lines that seem to make a row; none if too long; None at the end."""
+        line = self._next()
+        if line is None:
+            return []
+        if line == "":
+            return None
+        taken, quotes, size = [line], line.count('"'), len(line)
+        while quotes % 2 and size < LINE_LIMIT:
+            line = self._next()
+            if not line:
+                break
+            taken.append(line)
+            quotes += line.count('"')
+            size += len(line)
+        return taken
+
+    def _next(self) -> str | None:
+        return self._again.popleft() if self._again else next(self._lines, "")
+
+
+def _parsed(text: str) -> list[str] | None:
+    """The cells of one row; [] for an empty line, None if the text is not exactly one row."""
+    if not text.strip("\r\n"):
+        return []
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error:
+        # its limit for a cell, 128 KiB, is the whole process's, and so not ours to change
+        return _long_cells(text) if len(text) > csv.field_size_limit() else None
+    return rows[0] if len(rows) == 1 else None
+
+
+_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\Z)')
+
+
+def _long_cells(text: str) -> list[str] | None:
+    """The cells of one row, whatever their length; None if the text is not exactly one row."""
+    text = text.rstrip("\r\n")
+    cells: list[str] = []
+    at = 0
+    while found := _CELL.match(text, at):
+        quoted, bare, comma = found.groups()
+        cells.append(bare if quoted is None else quoted.replace('""', '"'))
+        if not comma:
+            return cells
+        at = found.end()
+    return None
+
+
+Row = Mapping[str, object]
+"""Column to cell, as values or as text."""
+
+
+def csv_rows(path: Path) -> Iterator[Row | None]:
+    """The rows of a CSV file; None for each line that belongs to none."""
+    with path.open("rb") as file:
+        yield from CsvRows(text_lines(file))
+
+
+def json_rows(path: Path) -> Iterator[Row | None]:
+    """The objects of a file with one JSON object in each line; None for any other line."""
+    with path.open("rb") as file:
+        for line in text_lines(file):
+            if line is not None and not line.strip():
+                continue
+            yield _json_object(line)
+
+
+def sqlite_rows(path: Path) -> Iterator[Row | None]:
+    """The rows of the table in an SQLite database, in the order of their arrival."""
+    import sqlite3
+
+    path.open("rb").close()  # what cannot be read is told by its name
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM carbontrack_records ORDER BY rowid")
+        for row in rows:
+            yield {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row is no mapping
+    except sqlite3.DatabaseError:
+        yield None
+    finally:
+        connection.close()
+
+
+def _json_object(line: str | None) -> Row | None:
+    try:
+        found = None if line is None else json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+ROWS: dict[str, Callable[[Path], Iterator[Row | None]]] = {
+    ".csv": csv_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+    ".sqlite": sqlite_rows,
+    ".sqlite3": sqlite_rows,
+    ".db": sqlite_rows,
+}
+"""The reader for each ending."""
+
 
 AnyPath = str | os.PathLike[str]
 OnSkip = Callable[[str], None]
@@ -69,7 +235,7 @@ def read_records(*paths: AnyPath) -> pd.DataFrame:
     columns: dict[str, Any] = {
         name: _typed(pd, name, [getattr(record, name) for record in records]) for name in COLUMNS
     }
-    from carbontrack.report.records_frame import frame_class
+    from carbontrack.report.notebook import frame_class
 
     frame: pd.DataFrame = frame_class()(columns)
     frame.attrs["skipped_lines"] = skipped

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from carbontrack.report.facts import Asked, Facts, place
-from carbontrack.report.formats import markdown, notes
+from carbontrack.report.tables import markdown, notes
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _SCOPES = {

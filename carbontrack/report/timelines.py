@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.beside import TIMELINE_SUFFIX, timeline_path
-from carbontrack.curve import Timeline
 from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.notices import LOGGER
-from carbontrack.records import COMPONENTS
-from carbontrack.report.read import AnyPath
-from carbontrack.report.rows import json_rows
+from carbontrack.record import COMPONENTS, TIMELINE_SUFFIX, timeline_path
+from carbontrack.report.read import AnyPath, json_rows
+from carbontrack.system.log import LOGGER
+from carbontrack.tracking.timeline import Timeline
 
 if TYPE_CHECKING:
     import pandas as pd

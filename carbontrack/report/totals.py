@@ -12,7 +12,7 @@ from math import isnan, sqrt
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
-from carbontrack.records import BASES, COMPONENTS
+from carbontrack.record import BASES, COMPONENTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,15 +9,15 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.forking import holding_forks, remember
-from carbontrack.journal import Journal, orphans
-from carbontrack.notices import say_aloud
-from carbontrack.records import Record
+from carbontrack.record import Record
+from carbontrack.sinks.buffered import PatientSink
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
-from carbontrack.sinks.patient_sink import PatientSink
+from carbontrack.sinks.journal.journal import Journal, orphans
 from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
+from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.log import say_aloud
 
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is spent waiting; the rest is for the end itself."""

@@ -1,18 +1,45 @@
-"""Records as lines of JSON (NDJSON) in a file that many processes share."""
+"""Records as lines of JSON (NDJSON) in a file that many processes share.
+
+A record as JSON that every parser takes: labels as an object, unknown and NaN as null.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from carbontrack.json_text import json_line, record_object
-from carbontrack.records import Record
-from carbontrack.sinks.outputs import shared_file
-from carbontrack.sinks.patient_sink import PatientSink
+from carbontrack.record import Record, plain
+from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.files import shared_file
 
 if TYPE_CHECKING:
-    from carbontrack.journal import Journal
+    from carbontrack.sinks.journal.journal import Journal
+
+
+def record_object(record: Record) -> dict[str, Any]:
+    """The record as a mapping for JSON, its keys in the order of the columns."""
+    return record.to_row() | {"labels": dict(record.labels)}
+
+
+def json_line(content: Any) -> bytes:
+    """The content as one line of JSON in UTF-8, with its line feed.
+
+    NaN and the infinities, which JSON does not have, become null; what JSON has no type for
+    becomes its text; a lone surrogate is written as the escape that JSON has for it.
+    """
+    try:
+        text = _dumped(content)
+    except Exception:
+        text = _dumped(plain(content))
+    return (text + "\n").encode(errors="backslashreplace")
+
+
+def _dumped(content: Any) -> str:
+    return json.dumps(
+        content, ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":")
+    )
 
 
 class JsonlSink(PatientSink[bytes]):

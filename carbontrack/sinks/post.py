@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from carbontrack.clock import Clock, SystemClock
 from carbontrack.errors import ConfigError
-from carbontrack.json_text import json_line, record_object
-from carbontrack.records import Record
+from carbontrack.record import Record
+from carbontrack.sinks.jsonl import json_line, record_object
+from carbontrack.system.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     import requests

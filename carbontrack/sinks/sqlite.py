@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.records import COLUMNS, NUMBER_COLUMNS, Cell, Record
-from carbontrack.sinks.outputs import own_place
-from carbontrack.sinks.patient_sink import PatientSink
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
+from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.files import own_place
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from carbontrack.journal import Journal
+    from carbontrack.sinks.journal.journal import Journal
 
 TABLE = "carbontrack_records"
 """The table's name, unlikely enough to be put into a database that has other tables."""

@@ -20,7 +20,7 @@ class _Waiter:
 
 
 class FakeClock:
-    """Time by hand, for `carbontrack.clock.Clock`.
+    """Time by hand, for `carbontrack.system.clock.Clock`.
 
     `advance` steps through the deadlines of the threads that sit in `wait`: each of them wakes
     exactly at its deadline, and is waiting again, or has ended, before time goes on. A test of a

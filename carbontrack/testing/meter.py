@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from carbontrack.errors import MeterGone, MeterReadError
-from carbontrack.records import Basis, Component
+from carbontrack.record import Basis, Component
 
 
 class FakeMeter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carbontrack.errors import SinkError
-from carbontrack.records import Record
+from carbontrack.record import Record
 
 
 class MemorySink:

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from carbontrack.grid.chain import Chain, Guarded
-from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
+from carbontrack.grid.cloud_metadata import CloudProbe, Detected
+from carbontrack.grid.intensity import Chain, Fixed, GridIntensity, Guarded, IntensitySource
 from carbontrack.grid.live.choose import make_grid
 from carbontrack.grid.live.feed import Outside
-from carbontrack.grid.metadata import CloudProbe, Detected
 from carbontrack.grid.region import Region, intensity_for
 from carbontrack.grid.series import Series
 from carbontrack.testing import FakeClock

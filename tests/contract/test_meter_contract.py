@@ -9,9 +9,9 @@ import pytest
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.meter import Meter
-from carbontrack.meters.powercap import powercap_meters
 from carbontrack.meters.ram_model import RamModel
-from carbontrack.records import BASES, COMPONENTS
+from carbontrack.meters.rapl import powercap_meters
+from carbontrack.record import BASES, COMPONENTS
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.gpus import StillDriver, gpu_meter
 

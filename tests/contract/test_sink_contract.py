@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.journal import Journal
-from carbontrack.records import Record, Sink
+from carbontrack.record import Record, Sink
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.choose import sink_for
+from carbontrack.sinks.factory import sink_for
+from carbontrack.sinks.journal.journal import Journal
 from carbontrack.testing.receiver import Receiver
 from tests.support.records import HOSTILE, a_record
 

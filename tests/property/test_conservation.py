@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.attribution.idle import IdlePower
-from carbontrack.attribution.policy import Attribution, Shares, Usage
-from carbontrack.ledger import Account, Step, Terms, credit
-from carbontrack.machine import Machine, Reading, advance
-from carbontrack.records import COLUMNS, Record
+from carbontrack.attribution.policy import Attribution, IdlePower, Shares, Usage
+from carbontrack.record import COLUMNS, Record
+from carbontrack.sampling.counts import Machine, Reading, advance
+from carbontrack.sampling.ledger import Account, Step, Terms, credit
 from carbontrack.testing import FakeMeter
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench, joules

@@ -9,9 +9,9 @@ import sys
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from carbontrack.csv_text import HEADER, record_line
-from carbontrack.records import Record
-from carbontrack.report.csv_lines import CsvRows, _long_cells, text_lines
+from carbontrack.record import Record
+from carbontrack.report.read import CsvRows, _long_cells, text_lines
+from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import HOSTILE, a_record
 
 UNWRITABLE = [chr(code) for code in range(0xD800, 0xE000)] + ["\0"]

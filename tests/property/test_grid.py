@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from carbontrack.errors import UnknownRegion
 from carbontrack.grid.advice import greenest_window
 from carbontrack.grid.names import normalise
-from carbontrack.grid.slots import Slot, courses, in_order
+from carbontrack.grid.series import Slot, courses, in_order
 
 GRAMS = st.floats(0.0, 1000.0)
 LENGTHS = st.integers(1, 5)

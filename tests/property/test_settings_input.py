@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbontrack.config import load
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import READERS, SECRETS
 from carbontrack.errors import ConfigError
-from carbontrack.settings import READERS, SECRETS
 
 NUMBERS = {
     "interval_s": (0.001, 3600.0),
@@ -72,7 +72,9 @@ def test_any_environment_loads_or_is_refused_without_its_secrets(texts: dict[str
     }
     environ = {f"CARBONTRACK_{name.upper()}": text for name, text in marked.items()}
     try:
-        settings = load(environ=environ, cwd=Path("/"), user_config=Path("/no/file"), writes=False)
+        settings = load_settings(
+            environ=environ, cwd=Path("/"), user_config=Path("/no/file"), writes=False
+        )
         said = repr(settings)
     except ConfigError as refusal:
         said = str(refusal)

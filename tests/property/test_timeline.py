@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.curve import MOST_BINS, Curve, Edge
 from carbontrack.testing import FakeMeter
+from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge
 from carbontrack.units import kwh_from
 from tests.support.keeping import KeepingBench
 

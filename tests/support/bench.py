@@ -10,11 +10,11 @@ from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.meters.meter import MeterSet
-from carbontrack.records import Record
-from carbontrack.sampler import Sampler
-from carbontrack.session import Session
+from carbontrack.record import Record
+from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
-from carbontrack.tracker import Tracker
+from carbontrack.tracking.session import Session
+from carbontrack.tracking.tracker import Tracker
 from carbontrack.units import JOULES_PER_KWH
 
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_ENTRY_POINTS = "[pytest11]\ncarbontrack = carbontrack.pytest_plugin\n"
+_ENTRY_POINTS = "[pytest11]\ncarbontrack = carbontrack.integrations.pytest_plugin\n"
 _CONFTEST = """
 from tests.support.fake_energy import FakeMetric
 def pytest_carbon_metric(config):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import carbontrack
-from carbontrack.front import PROCESS
+from carbontrack.api.track import PROCESS
 
 NAMES = {
     *("outer", "block 0", "block 1", "block 2"),

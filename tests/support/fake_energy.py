@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carbontrack.budgets.metric import Round
+from carbontrack.integrations.pytest_plugin.metrics import Round
 
 G_PER_JOULE = 0.001
 """One joule is one milligram, so that "5 mg" and "5 J" are the same budget."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from carbontrack.curve import Timeline
-from carbontrack.records import Record
-from carbontrack.session import Session
+from carbontrack.record import Record
 from carbontrack.testing import FakeMeter
-from carbontrack.tracker import Tracker
+from carbontrack.tracking.session import Session
+from carbontrack.tracking.timeline import Timeline
+from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from carbontrack.records import Record
+from carbontrack.record import Record
 
 HOSTILE = [
     "n" * 1000,

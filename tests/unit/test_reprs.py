@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import carbontrack
-from carbontrack.csv_text import HEADER, record_line
-from carbontrack.disabled import DisabledSpan
-from carbontrack.report.records_frame import MOST_ROWS
+from carbontrack.report.notebook import MOST_ROWS
+from carbontrack.sinks.csv_file import HEADER, record_line
+from carbontrack.tracking.noop import DisabledSpan
 from tests.support.bench import Bench
 from tests.support.records import HOSTILE, a_record
 

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError, NoIntensity
 from carbontrack.grid import rows
-from carbontrack.grid.chain import Candidate, Chain, Guarded
-from carbontrack.grid.intensity import IntensitySource
-from carbontrack.grid.live.cache import Cache
+from carbontrack.grid.intensity import Candidate, Chain, Guarded, IntensitySource
 from carbontrack.grid.live.eia import Eia
 from carbontrack.grid.live.electricity_maps import ElectricityMaps
 from carbontrack.grid.live.energy_charts import EnergyCharts
-from carbontrack.grid.live.feed import Feed, Outside
+from carbontrack.grid.live.feed import Cache, Feed, Outside
 from carbontrack.grid.live.provider import Provider
 from carbontrack.grid.live.uk_carbon_intensity import UkCarbonIntensity
 from carbontrack.grid.live.watttime import WattTime
 from carbontrack.grid.live.web import FetchFailed, Web
 from carbontrack.grid.region import Region
-from carbontrack.grid.slots import Slot, in_order
-from carbontrack.notices import Notices
+from carbontrack.grid.series import Slot, in_order
+from carbontrack.system.log import Notices
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

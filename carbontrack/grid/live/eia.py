@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from carbontrack.grid import rows
 from carbontrack.grid.live.provider import Signal, items
 from carbontrack.grid.live.web import FetchFailed, Get
-from carbontrack.grid.slots import Slot, parse_time_s
+from carbontrack.grid.series import Slot, parse_time_s
 
 BASE_URL = "https://api.eia.gov/v2"
 TECHNOLOGY = {

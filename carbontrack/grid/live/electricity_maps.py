@@ -11,7 +11,7 @@ from typing import Any
 
 from carbontrack.grid.live.provider import Signal, items
 from carbontrack.grid.live.web import FetchFailed, Get
-from carbontrack.grid.slots import Slot, parse_time_s
+from carbontrack.grid.series import Slot, parse_time_s
 
 BASE_URL = "https://api.electricitymaps.com/v4"
 _STEP_S = {"5_minutes": 300.0, "15_minutes": 900.0, "hourly": 3600.0}

@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from carbontrack.grid.live.provider import Signal, items
 from carbontrack.grid.live.web import Get
-from carbontrack.grid.slots import Slot
+from carbontrack.grid.series import Slot
 
 BASE_URL = "https://api.energy-charts.info"
 _STEP_S = 900.0

@@ -1,21 +1,57 @@
-"""A live figure kept fresh behind the measured program's back, and honest about its age."""
+"""A live figure kept fresh behind the measured program's back, and honest about its age.
+
+The last figures of a service on disk, so that the next process need not ask for them again.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from math import ceil
+from pathlib import Path
 
-from carbontrack.clock import Clock, SystemClock
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.grid.live.cache import Cache
 from carbontrack.grid.live.provider import Provider
 from carbontrack.grid.live.web import FetchFailed, Get
-from carbontrack.grid.slots import Slot, in_order, last_before, slot_at, utc
+from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
+from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.files import replace_privately
+
+
+class Cache:
+    """One JSON file; what cannot be read is nothing, and what cannot be written is not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def of(cls, folder: Path, service: str, zone: str, signal: str) -> Cache:
+        """The file of one service, zone and signal; names are made safe for any file system."""
+        name = "".join(c if c.isalnum() else "-" for c in f"{service}-{zone}-{signal}".lower())
+        return cls(folder / "intensity" / f"{name}.json")
+
+    def load(self) -> list[Slot]:
+        """The figures that were saved last; each carries its own time, so none passes as new."""
+        import json
+
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
+            return [Slot(float(s), float(e), float(g), bool(x)) for s, e, g, x in entries]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Replace the file in one step, so that no reader sees half of it."""
+        import json
+
+        with suppress(OSError):
+            replace_privately(self._path, json.dumps(slots))
+
 
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from carbontrack.grid.live.web import FetchFailed, Get
-from carbontrack.grid.slots import Slot
+from carbontrack.grid.series import Slot
 
 Signal = Literal["average", "marginal"]
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from carbontrack.grid.live.provider import Signal, items
 from carbontrack.grid.live.web import Get
-from carbontrack.grid.slots import Slot, parse_time_s
+from carbontrack.grid.series import Slot, parse_time_s
 
 BASE_URL = "https://api.carbonintensity.org.uk"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
-from carbontrack.forking import holding_forks
+from carbontrack.system.forking import holding_forks
 
 if TYPE_CHECKING:
     import requests

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.cli import main
-from carbontrack.csv_text import HEADER, record_line
+from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
 COMMANDS = {

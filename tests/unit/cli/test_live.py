@@ -11,7 +11,7 @@ import pytest
 
 from carbontrack.cli.live import LiveLine, is_ours, live_text
 from carbontrack.cli.terminal import Terminal
-from carbontrack.records import Record
+from carbontrack.record import Record
 
 
 def record(duration_s: float | None, joules: float | None, grams: float | None) -> Record:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from carbontrack.cli import COMMANDS, main
-from carbontrack.version import VERSION
+from carbontrack.system.version import VERSION
 
 
 def test_the_version_is_told_without_loading_a_command() -> None:

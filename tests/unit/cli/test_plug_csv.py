@@ -2,9 +2,9 @@
 
 import pytest
 
-from carbontrack.cli.plug_csv import mean_w, paired, read_plug
+from carbontrack.cli.calibrate import mean_w, paired, read_plug
 from carbontrack.errors import ConfigError
-from carbontrack.records import Record
+from carbontrack.record import Record
 
 T0 = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 

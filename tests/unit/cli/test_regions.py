@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from carbontrack.cli import main
-from carbontrack.grid.table import lookup
-from carbontrack.records import Record
+from carbontrack.grid.tables import lookup
+from carbontrack.record import Record
 
 Printed = pytest.CaptureFixture[str]
 

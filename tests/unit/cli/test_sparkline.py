@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from itertools import pairwise
 
-from carbontrack.cli.sparkline import sparkline
+from carbontrack.cli.live import sparkline
 from carbontrack.cli.terminal import Terminal
-from carbontrack.curve import PowerRow
+from carbontrack.tracking.timeline import PowerRow
 
 
 def rows(*watts, component="cpu"):

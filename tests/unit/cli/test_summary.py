@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from carbontrack.budget import Budget
 from carbontrack.cli.summary import headline, rows
-from carbontrack.records import Record
+from carbontrack.record import Record
+from carbontrack.tracking.budget import Budget
 
 WHOLE: dict[str, Any] = {
     "record_id": "r-1",

@@ -12,7 +12,7 @@ import pytest
 
 from carbontrack.cli.terminal import Terminal, width_of
 from carbontrack.cli.top import facts, page, run
-from carbontrack.living import OpenRun
+from carbontrack.sinks.journal.open_runs import OpenRun
 from carbontrack.testing import FakeClock
 from tests.support.records import HOSTILE, a_record
 

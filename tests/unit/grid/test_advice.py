@@ -8,9 +8,8 @@ import pytest
 from carbontrack.errors import ConfigError
 from carbontrack.grid.advice import compare, greenest_window, wait_for_green
 from carbontrack.grid.intensity import Fixed, GridIntensity
-from carbontrack.grid.series import Series
-from carbontrack.grid.slots import Slot, utc
-from carbontrack.grid.table import lookup
+from carbontrack.grid.series import Series, Slot, utc
+from carbontrack.grid.tables import lookup
 from carbontrack.testing import FakeClock
 
 GB = Path(__file__).parents[2] / "support" / "grid_pack" / "gb_national_hourly.csv"

@@ -1,7 +1,7 @@
 """Every table says how old it is."""
 
 from carbontrack.grid import rows
-from carbontrack.grid.editions import editions
+from carbontrack.grid.tables import editions
 
 
 def test_every_table_of_figures_tells_its_years():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import UnknownRegion
-from carbontrack.grid.facility import grid_water, site, water_l
+from carbontrack.grid.tables import grid_water, site, water_l
 
 PACK = Path(__file__).parents[2] / "support" / "grid_pack"
 

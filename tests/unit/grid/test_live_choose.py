@@ -3,8 +3,7 @@
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.grid.chain import Chain
-from carbontrack.grid.intensity import Fixed
+from carbontrack.grid.intensity import Chain, Fixed
 from carbontrack.grid.live import choose
 from carbontrack.grid.live.feed import Outside
 from carbontrack.grid.region import Region

@@ -5,12 +5,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from carbontrack.grid.chain import Chain, Guarded
-from carbontrack.grid.intensity import Fixed
-from carbontrack.grid.live.cache import Cache
-from carbontrack.grid.live.feed import MAX_AGE_S, Feed, Outside, age_ratio
+from carbontrack.grid.intensity import Chain, Fixed, Guarded
+from carbontrack.grid.live.feed import MAX_AGE_S, Cache, Feed, Outside, age_ratio
 from carbontrack.grid.live.web import FetchFailed
-from carbontrack.grid.slots import Slot
+from carbontrack.grid.series import Slot
 from carbontrack.testing import FakeClock
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=timezone.utc)

@@ -10,7 +10,7 @@ from carbontrack.grid.live.energy_charts import EnergyCharts
 from carbontrack.grid.live.uk_carbon_intensity import UkCarbonIntensity
 from carbontrack.grid.live.watttime import WattTime
 from carbontrack.grid.live.web import FetchFailed, Web
-from carbontrack.grid.slots import in_order, slot_at
+from carbontrack.grid.series import in_order, slot_at
 from tests.support.intensity_services import ACCOUNT, FAULTS, NOW, TOKEN, IntensityServices
 
 NOW_S = NOW.timestamp()

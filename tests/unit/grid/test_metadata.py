@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from carbontrack.errors import ConfigError
+from carbontrack.grid.cloud_metadata import SERVICES, CloudProbe, Detected, RegionCache
 from carbontrack.grid.intensity import Fixed
-from carbontrack.grid.metadata import SERVICES, CloudProbe, Detected, RegionCache
 from carbontrack.grid.region import Region, intensity_for
 
 NOW = datetime(2026, 8, 1, tzinfo=timezone.utc)

@@ -9,7 +9,7 @@ import pytest
 from carbontrack.errors import NoIntensity, UnknownRegion
 from carbontrack.grid import rows
 from carbontrack.grid.region import CLOUD_VARIABLES, HINTS, Region, intensity_for, resolve
-from carbontrack.grid.table import lookup
+from carbontrack.grid.tables import lookup
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.grid.series import Series
-from carbontrack.grid.slots import Slot, courses, in_order, parse_time_s, slot_at
+from carbontrack.grid.series import Series, Slot, courses, in_order, parse_time_s, slot_at
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
 

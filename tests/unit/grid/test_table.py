@@ -7,7 +7,7 @@ import pytest
 
 from carbontrack.errors import NoIntensity, UnknownRegion
 from carbontrack.grid import rows
-from carbontrack.grid.table import lookup
+from carbontrack.grid.tables import lookup
 
 
 def test_a_look_up_is_answered_from_memory_the_second_time():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.meters.cpu_names import TABLE, find_part, plain_name, spellings
+from carbontrack.meters.cpu_info import TABLE, find_part, plain_name, spellings
 
 NAMES = Path(__file__).parents[2] / "data" / "cpu_names.tsv"
 PAIRS = [

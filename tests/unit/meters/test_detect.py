@@ -7,8 +7,7 @@ import pytest
 
 from carbontrack.errors import ConfigError
 from carbontrack.meters.detect import Machine, detect
-from carbontrack.meters.gpu_choice import Gpu, asked_gpus, visible_gpus
-from carbontrack.meters.nvml_slices import Slice
+from carbontrack.meters.gpu_selection import Gpu, Slice, asked_gpus, visible_gpus
 from carbontrack.testing import Zone, build_powercap
 
 NO_LIBRARY = "libnvidia-ml-that-is-not-there.so"

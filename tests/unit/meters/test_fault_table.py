@@ -12,7 +12,7 @@ from carbontrack.errors import MeterError
 from carbontrack.meters.meter import MeterSet
 from carbontrack.meters.nvml import nvml_meters
 from carbontrack.meters.nvml_driver import Driver
-from carbontrack.meters.powercap import powercap_meters
+from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
 from tests.support.bench import Bench
 from tests.support.gpus import StillDriver

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbontrack.errors import MeterReadError
-from carbontrack.meters.powercap import powercap_meters
+from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
 
 DIES = [Zone(f"package-0-die-{n}", f"intel-rapl:{n}", 7_000_000_000) for n in range(4)]

@@ -3,9 +3,9 @@
 import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.meters.detect import nvml_is_present
 from carbontrack.meters.nvml import RELATIVE_UNCERTAINTY, nvml_meters
 from carbontrack.meters.nvml_driver import DEFAULT_CAP_W, Device, Driver, NotSupported
-from carbontrack.meters.nvml_presence import nvml_is_present
 from tests.support.gpus import NVMLError, StillDriver, gpu_meter
 
 

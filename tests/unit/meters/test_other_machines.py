@@ -7,9 +7,8 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.apple import apple_meters
-from carbontrack.meters.battery import BatteryMeter
 from carbontrack.meters.detect import Machine, detect
-from carbontrack.meters.hwmon import hwmon_meters
+from carbontrack.meters.hwmon import BatteryMeter, hwmon_meters
 from carbontrack.testing import Zone, build_powercap
 
 ALL = ("cpu", "ram", "gpu")

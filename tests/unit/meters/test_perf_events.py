@@ -6,7 +6,7 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.detect import Machine, detect
-from carbontrack.meters.perf_events import perf_meters
+from carbontrack.meters.perf import perf_meters
 from carbontrack.testing import build_powercap
 
 SCALE = 2.0**-32
@@ -166,7 +166,7 @@ def test_perf_adds_only_the_domain_that_powercap_refuses(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="perf events are Linux's")
 def test_the_system_call_counts_the_processors_own_clock():
     """A software event proves the call: the kernel's cpu-clock runs on, in nanoseconds."""
-    from carbontrack.meters.perf_open import PerfEvent
+    from carbontrack.meters.perf import PerfEvent
 
     try:
         event = PerfEvent(1, 0, 0)

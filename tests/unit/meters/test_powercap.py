@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import MeterReadError
-from carbontrack.meters.powercap import cap_w, powercap_meters
+from carbontrack.meters.rapl import cap_w, powercap_meters
 from carbontrack.testing import Zone, build_powercap
 
 

@@ -5,7 +5,7 @@ import time
 
 from carbontrack.meters.nvml import nvml_meters
 from carbontrack.meters.nvml_driver import Driver
-from carbontrack.meters.powercap import powercap_meters
+from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
 from tests.support.gpus import StillDriver
 

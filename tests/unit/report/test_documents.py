@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from carbontrack.cli import main
-from carbontrack.csv_text import HEADER, record_line
-from carbontrack.records import Record
+from carbontrack.record import Record
+from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.units import format_grams
 from tests.support.records import HOSTILE, a_record
 

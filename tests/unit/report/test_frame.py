@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.csv_text import HEADER, record_line
 from carbontrack.errors import ConfigError
-from carbontrack.json_text import json_line, record_object
-from carbontrack.records import Record
-from carbontrack.report.fast_csv import CsvBlocks
-from carbontrack.report.frame import load
+from carbontrack.record import Record
+from carbontrack.report.frame import CsvBlocks, load
 from carbontrack.report.read import iter_records
 from carbontrack.report.totals import keys_of
-from carbontrack.sinks.choose import sink_for
+from carbontrack.sinks.csv_file import HEADER, record_line
+from carbontrack.sinks.factory import sink_for
+from carbontrack.sinks.jsonl import json_line, record_object
 from tests.support.records import HOSTILE, a_record
 
 

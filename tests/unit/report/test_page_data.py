@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from carbontrack.csv_text import HEADER, record_line
 from carbontrack.report.frame import HOW, load
 from carbontrack.report.page_data import MOST_BARS, bars, over_time, runs
 from carbontrack.report.totals import totals
+from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
 BEGIN = datetime(2026, 3, 1, tzinfo=timezone.utc)

@@ -8,12 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from carbontrack.csv_text import HEADER, csv_line, record_line
 from carbontrack.errors import ConfigError
-from carbontrack.records import COLUMNS, Record
-from carbontrack.report.csv_lines import LINE_LIMIT
+from carbontrack.record import COLUMNS, Record
 from carbontrack.report.frame import load
-from carbontrack.report.read import distinct, iter_records, read_records
+from carbontrack.report.read import LINE_LIMIT, distinct, iter_records, read_records
+from carbontrack.sinks.csv_file import HEADER, csv_line, record_line
 from tests.support.records import HOSTILE, a_record
 
 

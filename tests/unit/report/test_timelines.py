@@ -8,14 +8,14 @@ import math
 import pytest
 
 import carbontrack
-from carbontrack.beside import timeline_path
-from carbontrack.curve import Timeline
 from carbontrack.errors import ConfigError
+from carbontrack.record import timeline_path
+from carbontrack.report.charts import drawn
 from carbontrack.report.frame import load
-from carbontrack.report.power import drawn
 from carbontrack.report.timelines import RunTimeline, iter_timelines, largest
-from carbontrack.sinks.timeline_files import TimelineFiles
+from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.testing import build_powercap
+from carbontrack.tracking.timeline import Timeline, timeline_object
 from tests.support.records import HOSTILE, a_record
 
 TIMELINE = Timeline(
@@ -30,7 +30,7 @@ def test_a_timeline_comes_back_as_it_was(tmp_path):
     output = tmp_path / "runs.csv"
     files = TimelineFiles([output, output.with_suffix(".jsonl")])
     for number, name in enumerate(HOSTILE):
-        files.write(a_record(number, name=name), TIMELINE)
+        files.write(timeline_object(a_record(number, name=name), TIMELINE))
     found = list(iter_timelines(output))
     assert [run.name for run in found] == HOSTILE
     assert {run.record_id for run in found} == {a_record(n).record_id for n in range(len(HOSTILE))}
@@ -41,7 +41,7 @@ def test_a_timeline_comes_back_as_it_was(tmp_path):
 def test_a_torn_line_is_passed_over(tmp_path):
     """What a killed writer left, and what never was a timeline, harms no other line."""
     place = tmp_path / "runs.timeline.jsonl"
-    TimelineFiles([tmp_path / "runs.csv"]).write(a_record(), TIMELINE)
+    TimelineFiles([tmp_path / "runs.csv"]).write(timeline_object(a_record(), TIMELINE))
     whole = place.read_bytes()
     odd = json.loads(whole) | {"edges_s": [0.0]}
     lines = [b"[]\n", json.dumps(odd).encode() + b"\n", b"null\n", whole, whole[:40]]
@@ -55,7 +55,7 @@ def test_the_frame_has_a_row_for_each_bin_and_component(tmp_path):
     """Times in UTC, watts missing in a gap, and a run that is there twice counted once."""
     files = TimelineFiles([tmp_path / "runs.csv"])
     for _ in range(2):
-        files.write(a_record(started_at="2026-11-24T03:00:00Z"), TIMELINE)
+        files.write(timeline_object(a_record(started_at="2026-11-24T03:00:00Z"), TIMELINE))
     frame = carbontrack.read_timeline(tmp_path / "runs.csv")
     assert list(frame["component"]) == ["cpu", "ram", "cpu", "ram"]
     assert str(frame["at"][2]) == "2026-11-24 03:00:01+00:00"
@@ -74,7 +74,7 @@ def test_reading_nothing_is_an_error_that_says_so(tmp_path):
 def test_a_report_does_not_take_timelines_for_records(tmp_path):
     """In a directory they are left alone; named, the message tells what to name."""
     output = tmp_path / "runs.jsonl"
-    TimelineFiles([output]).write(a_record(), TIMELINE)
+    TimelineFiles([output]).write(timeline_object(a_record(), TIMELINE))
     output.write_text(json.dumps(a_record().to_row()) + "\n")
     loaded = load([tmp_path])
     assert (len(loaded.frame), loaded.skipped_lines) == (1, 0)

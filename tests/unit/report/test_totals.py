@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.csv_text import HEADER, record_line
 from carbontrack.errors import ConfigError
-from carbontrack.records import Record
+from carbontrack.record import Record
 from carbontrack.report.frame import load
 from carbontrack.report.totals import USUAL_UNCERTAINTY, Total, totals
+from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
 GRIDS = {"FR": (40.0, 25.0, 70.0), "DE": (330.0, 280.0, 390.0), "PL": (650.0, 560.0, 760.0)}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.choose import sink_for
 from carbontrack.sinks.csv_file import CsvSink
+from carbontrack.sinks.factory import sink_for
 
 
 def test_the_ending_chooses_whatever_its_case(tmp_path: Path) -> None:

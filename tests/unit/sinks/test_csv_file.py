@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.csv_text import HEADER
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.journal import Journal
-from carbontrack.records import COLUMNS
+from carbontrack.record import COLUMNS
 from carbontrack.report.read import iter_records
-from carbontrack.sinks import patient_sink
-from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.recovery import recover
+from carbontrack.sinks import buffered as patient_sink
+from carbontrack.sinks.csv_file import HEADER, CsvSink
+from carbontrack.sinks.journal.journal import Journal
+from carbontrack.sinks.journal.recovery import recover
 from tests.support.records import HOSTILE, a_record
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "schema-1.csv"

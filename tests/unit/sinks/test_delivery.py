@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.records import Record
+from carbontrack.record import Record
 from carbontrack.sinks.delivery import Delivery
 from carbontrack.sinks.post import Outcome
 from carbontrack.testing.clock import FakeClock

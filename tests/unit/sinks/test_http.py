@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.journal import Journal
 from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.journal.journal import Journal
 
 URL = "https://carbon.example/records?key=hunter2"
 

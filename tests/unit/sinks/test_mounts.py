@@ -8,7 +8,7 @@ import pytest
 
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.mounts import remote_filesystem
+from carbontrack.sinks.files import remote_filesystem
 from tests.support.records import a_record
 
 MOUNTINFO = """\

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.journal import SEND, Journal, orphans
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.recovery import Recovered, pick_up, recover
+from carbontrack.sinks.journal.journal import SEND, Journal, orphans
+from carbontrack.sinks.journal.recovery import Recovered, pick_up, recover
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.records import COLUMNS
+from carbontrack.record import COLUMNS
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.sqlite import SqliteSink
 from tests.support.records import a_record

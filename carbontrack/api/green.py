@@ -1,0 +1,48 @@
+"""Waiting for a greener hour, in a program that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from carbontrack.api.assembly import find_region, make_grid
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
+from carbontrack.errors import ConfigError
+from carbontrack.grid import advice
+from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.system.clock import Clock
+
+
+def wait_for_green(
+    source: IntensitySource | None = None,
+    *,
+    max_wait_s: float,
+    below: float,
+    clock: Clock | None = None,
+    tell: Callable[[GridIntensity, float], None] | None = None,
+    **given: object,
+) -> bool:
+    """Wait until the grid emits less than `below` g CO2e/kWh, for at most `max_wait_s` seconds.
+
+    Where no source is handed in, the live one of the settings is asked (`region`,
+    `intensity_source`, … may be given here, too), once a minute at most and on this thread, which
+    has nothing else to do. `tell` is called at each look, with the intensity and the seconds that
+    are left. Ctrl-C ends the wait as it ends any other call. True if the grid became green.
+
+    Raises:
+        ConfigError: neither a source nor a live service is given; a yearly table never changes.
+    """
+    if source is None:
+        source = _asked_here(load_settings(given, writes=False))
+    return advice.wait_for_green(
+        source, max_wait_s=max_wait_s, below=below, poll_s=60.0, clock=clock, tell=tell
+    )
+
+
+def _asked_here(settings: Settings) -> IntensitySource:
+    if not settings.intensity_source or settings.intensity_g_per_kwh is not None:
+        raise ConfigError(
+            "only a grid that is followed can become green: set intensity_source to a live "
+            "service, or hand in a source of your own; a yearly table never changes"
+        )
+    return make_grid(settings, find_region(settings), run=lambda job: job())

@@ -1,0 +1,324 @@
+"""The front door: `track`, one callable that is a decorator and a context manager, and `auto`.
+
+The spans that one `track(...)` has open: several at once, in threads and tasks, or nested.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from carbontrack.api.provider import Trackers
+from carbontrack.config import load
+from carbontrack.config.settings import Settings
+from carbontrack.errors import ConfigError
+from carbontrack.record import Status
+from carbontrack.system.forking import holding_forks
+from carbontrack.tracking.block import Block
+from carbontrack.tracking.budget import Guard, OnExceed, checked_on_exceed
+from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.span import Span, current_span, innermost
+from carbontrack.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from carbontrack.tracking.budget import Budget, Verdict
+    from carbontrack.tracking.session import Session
+
+
+class OpenSpans:
+    """Which span is meant when a block that may be open several times is left or asked."""
+
+    def __init__(self) -> None:
+        self._open: list[Span] = []
+        self._last: Span | None = None
+
+    def add(self, span: Span) -> Span:
+        """It has been opened."""
+        self._open.append(span)
+        return span
+
+    def mine(self) -> Span | None:
+        """The one of this context; the one opened last where the context has been left.
+
+        When none is open, the one that was closed last: leaving it may still have to act, and it
+        can be asked. None before the first.
+        """
+        here = innermost()
+        while here is not None and here not in self._open:
+            here = here.parent
+        if here is not None:
+            return here
+        return self._open[-1] if self._open else self._last
+
+    def take(self) -> Span | None:
+        """The same, which is now going to be closed."""
+        span = self._last = self.mine()
+        if span in self._open:
+            self._open.remove(span)
+        return span
+
+
+__all__ = ["auto", "current_span", "track"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROCESS = Trackers()
+"""The trackers of this process."""
+
+_log = logging.getLogger("carbontrack")
+
+
+def auto(**settings: object) -> Tracker:
+    """A tracker for this machine, put together from settings: `auto(region="FR", output="a.csv")`.
+
+    Settings come from the arguments, the environment, pyproject.toml and the user's config file,
+    in this order; the defaults are those of `track`.
+
+    Raises:
+        ConfigError: a setting is unknown or cannot be used.
+    """
+    with holding_forks():
+        loaded = load.load_settings(settings)
+    return _disabled() if loaded.disable else PROCESS.make(loaded)
+
+
+# What few need is imported where it is needed: a new process feels every millisecond.
+
+
+def _disabled() -> Tracker:
+    from carbontrack.tracking.noop import DisabledTracker
+
+    return DisabledTracker()
+
+
+def _budget(limit: str) -> Budget:
+    from carbontrack.tracking.budget import Budget
+
+    return Budget(limit)
+
+
+class Track(Block[Span]):
+    """What `track(...)` returns: decorate a function with it, or open it with `with`."""
+
+    def __init__(
+        self,
+        name: str | None,
+        *,
+        window_s: float,
+        limit: tuple[str | None, OnExceed | None],
+        labels: Mapping[str, Any] | None,
+        tracker: Tracker | None,
+        settings: Mapping[str, object],
+        place: str,
+    ) -> None:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigError(f"name must be a text of at least one character, not {name!r}")
+        if not isinstance(window_s, (int, float)) or not 0.0 <= window_s <= 86400.0:
+            raise ConfigError(f"window_s must be 0 to 86400 seconds, not {window_s!r}")
+        if tracker is not None and not callable(getattr(tracker, "span", None)):
+            raise ConfigError(f"tracker must be a Tracker, such as auto() makes, not {tracker!r}")
+        if tracker is not None and settings:
+            raise ConfigError(
+                f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
+            )
+        if not isinstance(labels or {}, Mapping):
+            raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r}")
+        self._name = name
+        self._place = place
+        self._window_s = float(window_s)
+        budget, self._on_exceed = limit
+        self._budget = None if budget is None else _budget(budget)
+        if self._on_exceed is not None:
+            checked_on_exceed(self._on_exceed, has_budget=budget is not None)
+        self._labels = dict(labels or {})
+        self._tracker = tracker
+        self._given = dict(settings)
+        self._settings: Settings | None = None
+        self._open = OpenSpans()
+        if tracker is None:
+            with holding_forks():
+                self._settings = PROCESS.checked(
+                    settings, inside=nearest_open(current.get()) is not None
+                )
+
+    # -- as a context manager ----------------------------------------------------------------
+
+    def open(self) -> Span:
+        """Open a span: of its own, or as a child of the one that is open here."""
+        return self._open.add(self._new_span(self._name or self._place).open())
+
+    def enter(self) -> Span:
+        """Open a span unless an exceeded budget around forbids it."""
+        return self._open.add(self._new_span(self._name or self._place).enter())
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close the span that was opened here last, and act on its budget."""
+        span = self._open.take()
+        if span is not None:
+            span.leave(error)
+
+    def close(self, status: Status = "ok", error: str | None = None) -> None:
+        """Close the span that was opened here last; where none is open it does nothing."""
+        span = self._open.take()
+        if span is not None:
+            span.close(status, error)
+
+    def check(self) -> Verdict | None:
+        """Look now at the budgets that hold in the span that was opened here last: `Span.check`."""
+        span = self._open.mine()
+        return None if span is None else span.check()
+
+    def _new_span(self, name: str) -> Span:
+        around = current_span() if self._tracker is None else None
+        if around is not None:
+            self._warn_if_ignored(around.session)
+            span = around.span(name, labels=self._labels)
+        else:
+            span = self._own_tracker().span(name, labels=self._labels)
+        if self._budget is not None:
+            span.guard = Guard(self._budget, self._on_exceed or "warn")
+            span.judge = span.guard.judge
+        return span
+
+    def _own_tracker(self) -> Tracker:
+        if self._tracker is not None:
+            return self._tracker
+        assert self._settings is not None
+        return _disabled() if self._settings.disable else PROCESS.get(self._settings)
+
+    def _warn_if_ignored(self, around: Session) -> None:
+        if not self._given or self._settings is None:
+            return
+        names = PROCESS.ignored(self._given, self._settings, around)
+        if names:
+            PROCESS.warn_once(
+                f"track({names}) stands inside an open span, whose settings hold; "
+                "its own are ignored (tracker= makes a separate root)"
+            )
+
+    def _is_off(self) -> bool:
+        if self._settings is not None:
+            return self._settings.disable
+        from carbontrack.tracking.noop import DisabledTracker
+
+        return isinstance(self._tracker, DisabledTracker)
+
+    # -- as a decorator ----------------------------------------------------------------------
+
+    def __call__(self, function: F) -> F:
+        """Count every call of the function.
+
+        Raises:
+            ConfigError: it is a class, or cannot be called.
+        """
+        if inspect.isclass(function) or not (
+            callable(function) or isinstance(function, (staticmethod, classmethod))
+        ):
+            raise ConfigError(
+                f"track decorates functions and methods, not {function!r}; "
+                "decorate the methods that do the work"
+            )
+        if self._is_off():
+            return function
+        with holding_forks():
+            from carbontrack.tracking.decorate import (
+                CallCounter,
+                callee_of,
+                name_of,
+                wrap,
+                wrap_stoppable,
+            )
+
+        if self._on_exceed is not None:
+            name = self._name or name_of(getattr(function, "__func__", function))
+            stoppable: F = wrap_stoppable(function, lambda: self._new_span(name))  # type: ignore[assignment]
+            return stoppable
+        judge = None
+        if self._budget is not None:
+            from carbontrack.tracking.budget import judge_with
+
+            judge = judge_with(self._budget)
+        counter = CallCounter(
+            callee_of(function, self._name, self._labels),
+            window_s=self._window_s,
+            judge=judge,
+            tracker=self._own_tracker,
+            alone=self._tracker is not None,
+            inside=self._warn_if_ignored,
+        )
+        wrapped: F = wrap(function, counter.begin)  # type: ignore[assignment]
+        return wrapped
+
+
+def place_of(frame: FrameType) -> str:
+    """Module and qualified name of what a frame runs."""
+    module = str(frame.f_globals.get("__name__", "__main__"))
+    function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
+    return module if function == "<module>" else f"{module}.{function}"
+
+
+@overload
+def track(name: F, /) -> F: ...
+@overload
+def track(
+    name: str | None = None,
+    *,
+    window_s: float = 10.0,
+    budget: str | None = None,
+    on_exceed: OnExceed | None = None,
+    labels: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
+    **settings: object,
+) -> Track: ...
+def track(
+    name: F | str | None = None,
+    *,
+    window_s: float = 10.0,
+    budget: str | None = None,
+    on_exceed: OnExceed | None = None,
+    labels: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
+    **settings: object,
+) -> F | Track:
+    """Measure a block or a function.
+
+    `with track("train", region="FR") as run:` measures a block, and `run.record` tells what it
+    used. `@track`, `@track("name")` and `@track(window_s=60)` measure each call of a function,
+    method, coroutine or generator. Inside an open span it opens a child of that span.
+
+    Args:
+        name: what the records call it; by default the function's module and qualified name.
+        window_s: a call of 1 s or longer has a row of its own; shorter ones are summed up, one row
+            for each `window_s` seconds. 0: every call has a row.
+        budget: what a run, or a call, may use at most: "5 g", "2 kWh". A block is looked at while
+            it runs; 80 % are warned of, and more than all of it too, which the record's status
+            notes.
+        on_exceed: what else happens when the lower end of the interval is above the budget: "warn",
+            nothing else; "raise", `BudgetExceeded` in the thread that next opens or closes a span
+            inside, ends the block or calls `span.check()`; or a function to be called there once
+            with the verdict. A decorated function for which this is given has a row for each call;
+            without it a call is judged only when it has ended.
+        labels: facts of your own, written with the record.
+        tracker: measure with this tracker, as a root of its own.
+        settings: any of carbontrack's settings: region, output, scope, pue, …
+
+    Raises:
+        ConfigError: an argument or a setting cannot be used; nothing has been started then.
+        BudgetExceeded: later, and only with `on_exceed="raise"`.
+    """
+    make = Track(
+        name if isinstance(name, str) or name is None else None,
+        window_s=window_s,
+        limit=(budget, on_exceed),
+        labels=labels,
+        tracker=tracker,
+        settings=settings,
+        place=place_of(sys._getframe(1)),
+    )
+    if name is None or isinstance(name, str):
+        return make
+    return make(name)

@@ -1,0 +1,243 @@
+"""What can be set, in which unit and range; `carbontrack.config.load` finds where it is set.
+
+Each setting has a field of `Settings`, with its default, and a reader in `READERS`, which makes
+the field's value of what was given (text from the environment, a value from a TOML file or from
+Python) or raises ValueError with the rest of the sentence "interval_s=0 …".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, SupportsFloat
+
+from carbontrack.record import TIMELINE_SUFFIX
+
+Reader = Callable[[object], Any]
+
+FILE_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
+"""What a path in `output` may end in; the suffix chooses the format. A file that is anything else,
+such as a shell's start-up script, cannot become an output by mistake or by malice."""
+
+SECRETS = frozenset({"http_token", "live_token"})
+"""Settings whose values are never printed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting with its default; equal and of equal hash where all values are equal.
+
+    `carbontrack.config.load` makes and checks it; a Settings made by hand is taken as it is.
+    """
+
+    region: str | None = None
+    """Where the machine stands: "FR", "US-CA", "aws:eu-west-3"; None: found out without network."""
+    cloud: Literal["none", "detect"] | None = None
+    """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
+    asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
+    output: tuple[str, ...] = ("emissions.csv",)
+    """Files (.csv, .jsonl, .db) and http(s) addresses that get each record; () for none."""
+    http_token: str | None = field(default=None, repr=False)
+    """The bearer token sent to an http(s) output."""
+    scope: Literal["process", "machine"] = "process"
+    """Whose energy is billed: this process tree's share, or the whole machine's."""
+    idle: Literal["proportional", "reserved", "none"] = "proportional"
+    """How the idle machine's energy is billed, in scope process: like the rest, by the processors
+    that are reserved, or not at all."""
+    idle_w: float | None = None
+    """Power of the idle processors, all packages together, in watts, up to 5000; None: what
+    `carbontrack calibrate --idle` measured on this host, else from the design power."""
+    interval_s: float = 1.0
+    """Seconds between two ticks of the sampler; 0.001 to 3600."""
+    pue: float | None = None
+    """Power usage effectiveness of the site, 1 to 10; None: the cloud provider's where one is
+    known, else 1.0."""
+    wue: float | None = None
+    """Water usage effectiveness of the site, litres per kWh, 0 to 100; None: unknown."""
+    embodied_g_per_h: float | None = None
+    """CO2e of making this machine for each hour of its life, in grams; None: from the table."""
+    embodied_lifetime_years: float | None = None
+    """For how many years this hardware is used, above 0 and up to 50; None: 4."""
+    embodied_utilisation: float = 1.0
+    """The share of its life in which this hardware is at work, above 0 and up to 1."""
+    cpu_tdp_w: float | None = None
+    """Thermal design power of one CPU package, in watts, up to 5000; None: from the table."""
+    ram_w_per_gib: float | None = None
+    """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
+    gpu_ids: tuple[str, ...] | None = None
+    """GPUs to count, by index or UUID; None: those this process may use; (): none."""
+    intensity_g_per_kwh: float | None = None
+    """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
+    intensity_source: tuple[str, ...] = ()
+    """Live sources in the order in which they are tried; (): the yearly table, without network."""
+    live_token: str | None = field(default=None, repr=False)
+    """The token of the live intensity source."""
+    spans: Literal["roots", "all"] = "roots"
+    """Which spans have a row of their own: roots only, or children as well."""
+    timeline: bool = False
+    """Keep power over time of each root span, in a file beside the output."""
+    checkpoint_s: float = 10.0
+    """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
+    sysfs_path: str = "/sys"
+    """The root of sysfs; for containers that mount the host's elsewhere, and for tests."""
+    procfs_path: str = "/proc"
+    """The root of procfs; likewise."""
+    state_dir: str | None = None
+    """The folder of the journal; None: the user's state folder, found when it is needed."""
+    host_id: str | None = None
+    """The name of this host in records; None: a salted hash that no one can turn back."""
+    flush_on_signals: bool = False
+    """Write what is open when SIGTERM or SIGHUP comes, before its effect; False: no handler."""
+    disable: bool = False
+    """Turn all of carbontrack into a no-op."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each setting comes from: "argument", "environment", a file's path, or "default"."""
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str) or not given.strip():
+        raise ValueError("is not a text")
+    return given.strip()
+
+
+def _token(given: object) -> str:
+    token = _text(given)
+    # RFC 7230 allows visible ASCII in a header; a line break in a token would end the header
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("is not a token; it may hold visible ASCII characters only")
+    return token
+
+
+def _one_of(*names: str) -> Reader:
+    def read(given: object) -> str:
+        name = given.strip().lower() if isinstance(given, str) else None
+        if name not in names:
+            raise ValueError(f"is none of {', '.join(names)}{nearest(name or '', names)}")
+        return name
+
+    return read
+
+
+def _number(unit: str, low: float, high: float, *, above: bool = False) -> Reader:
+    def read(given: object) -> float:
+        limits = f"above {low:g} and up to {high:g}" if above else f"from {low:g} to {high:g}"
+        number = math.nan  # which no interval contains
+        if isinstance(given, (str, SupportsFloat)) and not isinstance(given, bool):
+            with suppress(ValueError, OverflowError):
+                number = float(given)
+        if not low <= number <= high or (above and number == low):
+            raise ValueError(f"is not {unit} {limits}")
+        return number
+
+    return read
+
+
+def _flag(given: object) -> bool:
+    if isinstance(given, bool):
+        return given
+    word = str(given).strip().lower() if isinstance(given, (str, int)) else ""
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("is neither true nor false")
+
+
+def _items(given: object) -> tuple[str, ...]:
+    """Take a list's entries, or a text's parts between commas; "none" and an empty list are ()."""
+    if isinstance(given, str):
+        if given.strip().lower() == "none":
+            return ()
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    entries = given if isinstance(given, (list, tuple)) else (given,)
+    return tuple(_item(entry) for entry in entries)
+
+
+def _item(entry: object) -> str:
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        return str(entry)
+    path = os.fspath(entry) if isinstance(entry, os.PathLike) else entry
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError("is neither a text nor a list of texts")
+    return path.strip()
+
+
+def _outputs(given: object) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_output(item) for item in _items(given)))
+
+
+def _output(item: str) -> str:
+    if "://" in item:
+        from urllib.parse import urlsplit  # an address is rare, and this import costs a while
+
+        parts = urlsplit(item)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("is not an address that starts with http:// or https:// and a host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("holds a user name or password; give a token as http_token instead")
+        return item
+    path = os.path.expanduser(item)  # noqa: PTH111 - text in, text out; "./x" stays "./x"
+    if not path.lower().endswith(FILE_SUFFIXES) or "\0" in path:
+        raise ValueError(
+            f"is neither an http(s) address nor a file that ends in {', '.join(FILE_SUFFIXES)}; "
+            "for a directory, add a file name, such as emissions.csv"
+        )
+    if path.lower().endswith(TIMELINE_SUFFIX):
+        raise ValueError(f"is the name of a file of timelines; leave {TIMELINE_SUFFIX} to those")
+    return path
+
+
+def _directory(given: object) -> str:
+    path = _folder(given)
+    if not os.path.isdir(path):  # noqa: PTH112 - pathlib is not needed for one question
+        raise ValueError("is not a directory")
+    return path
+
+
+def _folder(given: object) -> str:
+    path = os.fspath(given) if isinstance(given, os.PathLike) else given
+    return os.path.expanduser(_text(path))  # noqa: PTH111 - as above
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """End an error's sentence with "; did you mean 'region'?" where a name is near."""
+    from difflib import get_close_matches  # 2 ms, and only for the unlucky
+
+    near = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+READERS: Mapping[str, Reader] = {
+    "region": _text,
+    "cloud": _one_of("none", "detect"),
+    "output": _outputs,
+    "http_token": _token,
+    "scope": _one_of("process", "machine"),
+    "idle": _one_of("proportional", "reserved", "none"),
+    "idle_w": _number("a number of watts", 0, 5000),
+    "interval_s": _number("a number of seconds", 0.001, 3600),
+    "pue": _number("a ratio", 1, 10),
+    "wue": _number("a number of litres per kWh", 0, 100),
+    "embodied_g_per_h": _number("a number of grams per hour", 0, 1e6),
+    "embodied_lifetime_years": _number("a number of years", 0, 50, above=True),
+    "embodied_utilisation": _number("a share", 0, 1, above=True),
+    "cpu_tdp_w": _number("a number of watts", 0, 5000, above=True),
+    "ram_w_per_gib": _number("a number of watts per GiB", 0, 10),
+    "gpu_ids": _items,
+    "intensity_g_per_kwh": _number("a number of g CO2e per kWh", 0, 5000),
+    "intensity_source": _items,
+    "live_token": _token,
+    "spans": _one_of("roots", "all"),
+    "timeline": _flag,
+    "checkpoint_s": _number("a number of seconds", 0.1, 3600),
+    "sysfs_path": _directory,
+    "procfs_path": _directory,
+    "state_dir": _folder,
+    "host_id": _text,
+    "flush_on_signals": _flag,
+    "disable": _flag,
+}
+"""How each setting is read, in the order of the fields."""

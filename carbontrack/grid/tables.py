@@ -1,0 +1,212 @@
+"""What a site adds: power for cooling and conversion (PUE), and water there and at the plants.
+
+The yearly tables: the intensity of a place, from the package's own files.
+
+How old the shipped tables are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from carbontrack.errors import NoIntensity
+from carbontrack.grid import names, rows
+from carbontrack.grid.intensity import GridIntensity
+
+Method = Literal["lifecycle", "direct", "marginal"]
+WORLD = "WORLD"
+_TABLE: dict[str, str] = {
+    "lifecycle": "intensity",
+    "direct": "intensity_direct",
+    "marginal": "intensity_marginal",
+}
+
+
+def lookup(region: str, *, method: Method = "lifecycle") -> GridIntensity:
+    """The yearly intensity of a place: "FR", "California", "aws:eu-west-3".
+
+    The answer's `zone` is the place's code; its `source` also names the grid that a cloud region
+    stands in. `method` is "lifecycle" by default, the basis of every national figure; "direct"
+    gives stack emissions, "marginal" what one more kWh causes (US subregions only). The answer's
+    own `method` says exactly what is counted; a few zones have only a direct figure.
+
+    Raises:
+        UnknownRegion: no table knows the place, or its name means several; `matches` names them.
+        NoIntensity: the place is known and has no figure; a neighbour's is never taken for it.
+    """
+    return _lookup(region, method)
+
+
+@lru_cache(maxsize=1024)
+def _lookup(region: str, method: str) -> GridIntensity:
+    if method not in _TABLE:
+        raise ValueError(f"method {method!r} is none of {', '.join(_TABLE)}")
+    place = names.normalise(region)
+    found = next(filter(None, (rows.row(_TABLE[method], z) for z in _zones(place, method))), None)
+    if found is None:
+        raise NoIntensity(_why_none(place, method))
+    grid = "" if found["zone"] == place else f" (the grid of {found['zone']})"
+    return GridIntensity(
+        zone=place,
+        g_per_kwh=float(found["g_per_kwh"]),
+        low_g_per_kwh=float(found["low_g_per_kwh"]),
+        high_g_per_kwh=float(found["high_g_per_kwh"]),
+        source=f"{rows.source(found['source'])}{grid}",
+        year=int(found["year"]),
+        method=found["method"],
+    )
+
+
+def zone_of(place: str) -> str:
+    """The grid zone of a code: itself, or the zone that a cloud region stands in."""
+    cloud = rows.row("cloud_regions", place) if ":" in place else None
+    return cloud["zone"] if cloud is not None else place
+
+
+def _zones(place: str, method: str) -> tuple[str, ...]:
+    """The rows that may answer for a place, best first: a cloud region stands in some zone."""
+    cloud = rows.row("cloud_regions", place) if ":" in place else None
+    if cloud is None or method == "lifecycle":
+        return (zone_of(place),)
+    return (place, cloud["direct_zone"], cloud["zone"])
+
+
+def _why_none(place: str, method: str) -> str:
+    known = rows.row("zones", place)
+    name = f"{known['name']} ({place})" if known else place
+    reason = f"no table has a {method} intensity for {name}"
+    like = known["supplied_like"] if known and method == "lifecycle" else ""
+    hint = f"; its grid resembles that of {like}, so region={like!r} may serve you" if like else ""
+    return f"{reason}{hint}; or give intensity_g_per_kwh"
+
+
+_YEARS = {
+    "intensity": "year",
+    "intensity_direct": "year",
+    "intensity_marginal": "year",
+    "water": "year",
+    "cloud_regions": "pue_year",
+    "generation_factors": "year",
+}
+"""Table -> the column with the year that a row's figure describes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """A table's size, and the years its figures describe; `most` is the commonest."""
+
+    table: str
+    rows: int
+    oldest: int
+    most: int
+    newest: int
+
+
+def editions() -> list[Edition]:
+    """The age of every table of figures, by table."""
+    found = []
+    for table, column in _YEARS.items():
+        years = [int(row[column]) for row in rows.rows(table) if row[column]]
+        most = Counter(years).most_common(1)[0][0]
+        found.append(Edition(table, len(years), min(years), most, max(years)))
+    return found
+
+
+class Site(NamedTuple):
+    """A cloud region's or a provider's overheads; None is unknown.
+
+    `pue` is the site's energy over that of its computers; `wue_l_per_kwh` the water it consumes
+    for each kWh of them. A basis is "region", "region_design" (a plan, not a measurement) or
+    "provider_default" (the fleet's mean).
+    """
+
+    code: str
+    pue: float | None
+    pue_year: int | None
+    pue_basis: str | None
+    wue_l_per_kwh: float | None
+    wue_year: int | None
+    wue_basis: str | None
+
+
+class GridWater(NamedTuple):
+    """Litres that generating a kWh consumes, the water that reservoirs evaporate kept apart.
+
+    `l_per_kwh` leaves reservoirs out: what to charge to power of their evaporation is contested,
+    and where there is much hydropower it outweighs all else. `with_reservoirs_…` includes it.
+    """
+
+    zone: str
+    l_per_kwh: float
+    with_reservoirs_l_per_kwh: float
+    with_reservoirs_low_l_per_kwh: float
+    with_reservoirs_high_l_per_kwh: float
+    year: int
+    source: str
+
+
+def site(region: str) -> Site | None:
+    """The overheads of a cloud region ("aws:eu-west-3"), or None for a place that is none.
+
+    Raises:
+        UnknownRegion: the region is no place.
+    """
+    code = names.normalise(region)
+    found = rows.row("cloud_regions", code)
+    if found is None:
+        return None
+    return Site(
+        code=code,
+        pue=_number(found["pue"]),
+        pue_year=_year(found["pue_year"]),
+        pue_basis=found["pue_basis"] or None,
+        wue_l_per_kwh=_number(found["wue_l_per_kwh"]),
+        wue_year=_year(found["wue_year"]),
+        wue_basis=found["wue_basis"] or None,
+    )
+
+
+def grid_water(region: str) -> GridWater | None:
+    """The water behind a place's electricity, of its country; None where nothing is known.
+
+    Raises:
+        UnknownRegion: the region is no place.
+    """
+    zone = zone_of(names.normalise(region))
+    place = rows.row("zones", zone)
+    found = rows.row("water", zone) or (rows.row("water", place["parent"]) if place else None)
+    if found is None:
+        return None
+    return GridWater(
+        zone=found["zone"],
+        l_per_kwh=float(found["l_per_kwh"]),
+        with_reservoirs_l_per_kwh=float(found["with_reservoirs_l_per_kwh"]),
+        with_reservoirs_low_l_per_kwh=float(found["with_reservoirs_low_l_per_kwh"]),
+        with_reservoirs_high_l_per_kwh=float(found["with_reservoirs_high_l_per_kwh"]),
+        year=int(found["year"]),
+        source=rows.source(found["source"]),
+    )
+
+
+def water_l(
+    computers_kwh: float, *, pue: float, wue_l_per_kwh: float | None, grid: GridWater | None
+) -> float | None:
+    """Litres consumed for what computers used; None if nothing is known.
+
+    On site per kWh of theirs, at the plants per kWh of the whole site (ISO/IEC 30134-9).
+    """
+    if wue_l_per_kwh is None and grid is None:
+        return None
+    at_plants_l = computers_kwh * pue * grid.l_per_kwh if grid is not None else 0.0
+    return computers_kwh * (wue_l_per_kwh or 0.0) + at_plants_l
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def _year(cell: str) -> int | None:
+    return int(cell) if cell else None

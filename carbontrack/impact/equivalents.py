@@ -1,0 +1,79 @@
+"""Everyday things that use as much energy or emit as much, each with its source and year."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from math import log10
+from pathlib import Path
+
+TABLE = Path(__file__).parent.parent / "data" / "equivalents.csv"
+LEAST, MOST = 0.1, 1000.0
+"""A comparison is only made with a number of things in this range; others say nothing."""
+_EASIEST = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalent:
+    """One everyday thing: what it is called, and its energy in joules or emissions in grams."""
+
+    id: str
+    one: str
+    many: str
+    quantity: str
+    amount: float
+    year: int
+    cite: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """So many of an everyday thing."""
+
+    times: float
+    thing: Equivalent
+
+    @property
+    def text(self) -> str:
+        """As people read it: "5.6 prompts to an AI assistant (Elsworth et al. 2025)"."""
+        number = f"{self.times:.2g}" if self.times < 9.95 else f"{self.times:.0f}"
+        noun = self.thing.one if number == "1" else self.thing.many
+        return f"{number} {noun} ({self.thing.cite})"
+
+    @property
+    def sourced(self) -> str:
+        """The same with the source in full and its year, for those who want to check it."""
+        return f"{self.text}; {self.thing.source} [{self.thing.year}]"
+
+
+@cache
+def equivalents(table: Path = TABLE) -> tuple[Equivalent, ...]:
+    """Every row of the table, in its order."""
+    with table.open(newline="", encoding="utf-8") as lines:
+        return tuple(
+            Equivalent(
+                id=row["id"],
+                one=row["one"],
+                many=row["many"],
+                quantity=row["quantity"],
+                amount=float(row["amount"]),
+                year=int(row["year"]),
+                cite=row["cite"],
+                source=row["source"],
+            )
+            for row in csv.DictReader(lines)
+        )
+
+
+def compare(*, energy_joules: float | None, emissions_g: float | None) -> Comparison | None:
+    """The thing of which there are a number easy to grasp, near ten; None where there is none."""
+    amounts = {"energy": energy_joules, "emissions": emissions_g}
+    candidates = [
+        Comparison(amount / thing.amount, thing)
+        for thing in equivalents()
+        if (amount := amounts[thing.quantity]) is not None
+    ]
+    fitting = [c for c in candidates if LEAST <= c.times <= MOST]
+    return min(fitting, key=lambda c: abs(log10(c.times / _EASIEST)), default=None)

@@ -1,0 +1,107 @@
+"""Processors and accelerators by the names that people write, and the power they are made for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from carbontrack.errors import ConfigError
+from carbontrack.meters import cpu_info as cpu_names
+
+GPU_TABLE = Path(__file__).parent.parent / "data" / "gpu_tdp.csv"
+
+_MAKERS = re.compile(r"\b(?:nvidia|amd|intel|google|geforce|tesla|radeon|graphics|gpu|chip)\b")
+_CPU_LINES = ("", "core ", "xeon ")
+"""What people leave out before "i7-8700K" and "E5-2620 v4"."""
+_NO_WORD = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """An accelerator as sold: thermal design power of one card, and what kind of card it is."""
+
+    name: str
+    tdp_w: float
+    memory_gb: float | None
+    year: int | None
+    kind: str
+    grade: str
+    source: str
+
+
+def find_gpu(name: str) -> Gpu:
+    """The accelerator of this name: "A100", "NVIDIA A100-SXM4-80GB", "rtx 4090", "TPU v3".
+
+    A name that fits several cards stands for the one sold most, which the answer's name tells.
+
+    Raises:
+        ConfigError: the table has no such card; the message offers the nearest names.
+    """
+    found = _gpus().get(_key(_text(name, "gpu")))
+    if found is None:
+        near = _nearest(name, {gpu.name for gpu in _gpus().values()})
+        raise ConfigError(f"gpu={name!r} is in no table{near}; or give power_w")
+    return found
+
+
+def find_cpu(name: str) -> cpu_names.CpuPart:
+    """The processor of this name: "Xeon Gold 6248", "AMD EPYC 7763 64-Core Processor".
+
+    Raises:
+        ConfigError: the table has no such part; the message offers the nearest names.
+    """
+    plain = cpu_names.plain_name(_text(name, "cpu"))
+    found = next(filter(None, (cpu_names.find_part(line + plain) for line in _CPU_LINES)), None)
+    if found is None:
+        near = _nearest(plain, _cpu_names())
+        raise ConfigError(f"cpu={name!r} is in no table{near}; or give power_w")
+    return found
+
+
+def _text(name: object, what: str) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f"{what}={name!r} is not the name of any hardware")
+    return name
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    by_key = {_key(full): full for full in sorted(known)}
+    near = [by_key[key] for key in get_close_matches(_key(name), by_key, n=3, cutoff=0.6)]
+    return f"; did you mean {' or '.join(repr(full) for full in near)}?" if near else ""
+
+
+def _key(name: str) -> str:
+    """One spelling: makers and brands left out, letters and digits only."""
+    words = _MAKERS.sub(" ", _NO_WORD.sub(" ", name.lower()))
+    return words.replace(" ", "") or _NO_WORD.sub("", name.lower())
+
+
+@cache
+def _gpus() -> dict[str, Gpu]:
+    """Every spelling of a card, and the card; an earlier row wins where two share a spelling."""
+    index: dict[str, Gpu] = {}
+    for line in GPU_TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+        name, tdp_w, memory_gb, year, kind, keys, grade, source, _note = line.split(",", 8)
+        gpu = Gpu(
+            name=name,
+            tdp_w=float(tdp_w),
+            memory_gb=float(memory_gb) if memory_gb else None,
+            year=int(year) if year else None,
+            kind=kind,
+            grade=grade,
+            source=source,
+        )
+        for spelling in (name, *keys.split("|")):
+            index.setdefault(_key(spelling), gpu)
+    return index
+
+
+@cache
+def _cpu_names() -> frozenset[str]:
+    lines = cpu_names.TABLE.read_text(encoding="utf-8").splitlines()[1:]
+    return frozenset(line.partition(",")[0] for line in lines)

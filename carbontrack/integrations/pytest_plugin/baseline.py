@@ -1,0 +1,383 @@
+"""A saved baseline: what tests used, in which processes, on which machine, by which metric.
+
+Now against a saved baseline: the ratio of two figures, and how far it may be off.
+
+A test's figure differs from one process to the next, though nothing in it has changed: where the
+system puts code and data decides which of them meet in a cache or a branch predictor (Mytkowicz
+et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). Rounds within
+a process share that, and cannot show it. So a figure is known by its processes, and what one
+process cannot show is taken from recordings. The derivation is in docs/explanation/comparing.md.
+
+The gate of `--carbon-fail-on`: what a comparison means for a test, and what the run is told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from carbontrack.api.forecast import student_t
+from carbontrack.errors import ConfigError
+from carbontrack.integrations.pytest_plugin.metrics import Metric, Statistic
+from carbontrack.integrations.pytest_plugin.options import Options
+from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
+from carbontrack.integrations.pytest_plugin.results import TestResult
+from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
+
+RESAMPLES = 1000
+FEWEST_ROUNDS = 3
+"""With fewer rounds on either side an interval cannot be known, and nothing is surely over."""
+NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
+"""Notes by which the gate tells what can hide a change from what cannot."""
+PRIOR_DEGREES = 5.7
+"""How many degrees of freedom the recorded spread among processes is worth beside what is seen."""
+
+Rounds = Sequence[float]
+Processes = Sequence[Rounds]
+"""The rounds of a test, process by process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How a test's figure stands to its baseline.
+
+    Attributes:
+        ratio: now over then; 1.2 is 20 % more. None where there is nothing to compare with.
+        low, high: 95 % interval of the ratio; None with fewer than three rounds on a side.
+        note: why there is no ratio, or no interval.
+    """
+
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The ratio as people say it: "+21.3 % (18.9 to 24.0)"."""
+        if self.ratio is None:
+            return self.note or "not compared"
+        change = f"{(self.ratio - 1.0) * 100.0:+.1f} %"
+        if self.low is None or self.high is None:
+            return f"{change} ({self.note})" if self.note else change
+        return f"{change} ({(self.low - 1.0) * 100.0:+.1f} to {(self.high - 1.0) * 100.0:+.1f})"
+
+
+def compare(
+    now: Processes,
+    then: Processes,
+    *,
+    statistic: Statistic,
+    seed: str,
+    spread: float,
+    machines_differ_by: float = 0.0,
+) -> Comparison:
+    """The ratio of two figures and its 95 % interval.
+
+    Each side's figure is the mean of its processes' figures. Three things widen the interval, in
+    quadrature of logarithms: the spread among processes; where a side has one process only, that
+    of its rounds; and what two machines may differ by.
+
+    Args:
+        now: rounds in joules, process by process; at least one.
+        then: the same of the baseline.
+        statistic: makes a figure of the rounds of a process.
+        seed: of the draws, so that a verdict can be repeated.
+        spread: relative standard deviation of a figure among processes, as recorded.
+        machines_differ_by: relative half-width, 95 %, where the sides are two machines'.
+    """
+    figures, base = [statistic(rounds) for rounds in now], [statistic(rounds) for rounds in then]
+    if min(base) <= 0.0:
+        return Comparison(note=ZERO)
+    ratio = fmean(figures) / fmean(base)
+    if min(sum(map(len, now)), sum(map(len, then))) < FEWEST_ROUNDS:
+        return Comparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")
+    low, high = _of_rounds(now, then, statistic, random.Random(seed))  # noqa: S311 - no secrets
+    apart = math.hypot(_of_processes(figures, base, spread), machines_differ_by)
+    return Comparison(
+        ratio, ratio * math.exp(-math.hypot(low, apart)), ratio * math.exp(math.hypot(high, apart))
+    )
+
+
+def _of_processes(figures: Rounds, base: Rounds, spread: float) -> float:
+    """Half-width of the ratio's logarithm for the spread among processes.
+
+    The spread that is seen, pooled over both sides, is moderated by the recorded one, which counts
+    as `PRIOR_DEGREES` further degrees of freedom (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    """
+    degrees = PRIOR_DEGREES + len(figures) + len(base) - 2
+    squares = sum(_relative_squares(side) for side in (figures, base))
+    variance = (PRIOR_DEGREES * spread**2 + squares) / degrees
+    return student_t(degrees) * math.sqrt(variance * (1.0 / len(figures) + 1.0 / len(base)))
+
+
+def _relative_squares(side: Rounds) -> float:
+    mean = fmean(side)
+    return sum((one / mean - 1.0) ** 2 for one in side) if mean > 0.0 else 0.0
+
+
+def _of_rounds(
+    now: Processes, then: Processes, statistic: Statistic, draw: random.Random
+) -> tuple[float, float]:
+    """How far below and above the ratio's logarithm may lie because of the rounds of one process.
+
+    Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13):
+    rounds are drawn again with replacement 1,000 times; the ends are the 2.5th and 97.5th
+    percentiles. With two processes and more their spread shows the rounds' as well.
+    """
+
+    def again(side: Processes) -> float:
+        if len(side) > 1:
+            return 1.0
+        return statistic(draw.choices(side[0], k=len(side[0]))) / statistic(side[0])
+
+    if len(now) > 1 < len(then) or statistic(now[0]) <= 0.0:
+        return 0.0, 0.0
+    drawn = sorted(again(now) / again(then) for _ in range(RESAMPLES))
+    low, high = drawn[round(0.025 * RESAMPLES)], drawn[round(0.975 * RESAMPLES) - 1]
+    return max(0.0, -math.log(max(low, 1e-9))), max(0.0, math.log(high))
+
+
+SCHEMA = 2
+LEAST_RESOLUTIONS = 10.0
+"""A figure of fewer resolutions than this may change by 10 % because of the reading alone."""
+MOST_PROCESSES = 50
+"""Processes that are kept of a test; of more, the latest."""
+KIND = "carbontrack baseline"
+
+Key = tuple[str, str, str]
+"""Test id, metric and machine."""
+
+
+def fingerprint(cpu: CpuFacts | None = None) -> str:
+    """What decides how fast this machine is: processor, its threads, system, interpreter."""
+    cpu = read_cpu_facts() if cpu is None else cpu
+    name = cpu.name or cpu.vendor or platform.processor() or platform.machine()
+    part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))
+    model = f"{name} ({part})" if part else name
+    python = f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
+    return f"{model} x{os.cpu_count()}, {platform.system()}, {python}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One test in a baseline; `rounds_joules` has a tuple for each process."""
+
+    pins: str
+    rounds_joules: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Entries by test id, metric and machine."""
+
+    entries: Mapping[Key, Entry]
+
+    @classmethod
+    def load(cls, path: Path) -> Baseline:
+        """Read a baseline, of this schema or an older one.
+
+        Raises:
+            ConfigError: there is no such file, or it is no baseline.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+            entries = _entries(content)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is no baseline of carbontrack: {error!r}") from error
+        return cls(entries)
+
+    @classmethod
+    def load_if_there(cls, path: Path | None) -> Baseline:
+        """The same; without entries where there is no file yet.
+
+        Raises:
+            ConfigError: it is no baseline.
+        """
+        return cls.load(path) if path is not None and path.exists() else cls({})
+
+    def processes(self, result: TestResult, machine: str) -> Processes:
+        """What other processes on the machine measured of a test, by its metric and pins."""
+        entry = self.entries.get((result.nodeid, result.metric, machine))
+        return entry.rounds_joules if entry is not None and entry.pins == result.pins else ()
+
+    def compare(
+        self,
+        result: TestResult,
+        metric: Metric,
+        *,
+        machine: str,
+        earlier: Processes = (),
+        resolution_joules: float = 0.0,
+    ) -> Comparison:
+        """How a test stands to its entry; a note where the two cannot be compared.
+
+        Args:
+            result: what the test used in this process.
+            metric: what it was measured by.
+            machine: this one.
+            earlier: rounds of the same code in other processes, which count as this one's.
+            resolution_joules: what cannot be told from zero.
+        """
+        entry, elsewhere = self._entry(result.nodeid, metric.name, machine)
+        if entry is None:
+            others = {name for nodeid, name, _ in self.entries if nodeid == result.nodeid}
+            found = f"the baseline is by {', '.join(sorted(others))}" if others else NEW
+            return Comparison(note=found)
+        if not result.rounds_joules:
+            return Comparison(note="nothing measured")
+        if entry.pins != result.pins:
+            return Comparison(note="the baseline has other pins")
+        now, then = (*earlier, result.rounds_joules), entry.rounds_joules
+        if max(map(metric.statistic, (*now, *then))) < LEAST_RESOLUTIONS * resolution_joules:
+            return Comparison(note=TOO_SMALL)
+        if elsewhere and not metric.same_everywhere:
+            return Comparison(note="the baseline is another machine's")
+        return compare(
+            now,
+            then,
+            statistic=metric.statistic,
+            seed=result.nodeid,
+            spread=metric.spread,
+            machines_differ_by=RELATIVE_UNCERTAINTY * sqrt(2.0) if elsewhere else 0.0,
+        )
+
+    def _entry(self, nodeid: str, metric: str, machine: str) -> tuple[Entry | None, bool]:
+        """A test's entry and whether it is another machine's; this machine's own comes first."""
+        own = self.entries.get((nodeid, metric, machine))
+        if own is not None:
+            return own, False
+        others = (e for (n, m, _), e in self.entries.items() if (n, m) == (nodeid, metric))
+        return next(others, None), True
+
+
+def _entries(content: Mapping[str, Any]) -> dict[Key, Entry]:
+    schema = content["schema"]
+    if schema not in (1, SCHEMA) or content["kind"] != KIND:
+        raise ValueError(f"schema {schema} is not {SCHEMA}")
+    return {
+        (str(row["nodeid"]), str(row["metric"]), str(row["machine"])): _entry(row, schema)
+        for row in content["tests"]
+    }
+
+
+def _entry(row: Mapping[str, Any], schema: int) -> Entry:
+    processes = [row["rounds_joules"]] if schema == 1 else row["rounds_joules"]
+    if not processes or not all(isinstance(rounds, list) and rounds for rounds in processes):
+        raise ValueError(f"{row['nodeid']} has no rounds")
+    return Entry(str(row["pins"]), tuple(tuple(map(float, rounds)) for rounds in processes))
+
+
+def save(path: Path, results: Iterable[TestResult], machine: str) -> None:
+    """Write the figures of tests that passed; what the file has of others stays."""
+    _write(path, results, machine, adds=False)
+
+
+def add(path: Path, results: Iterable[TestResult], machine: str) -> None:
+    """Write the figures of tests that passed beside those of earlier processes."""
+    _write(path, results, machine, adds=True)
+
+
+def _write(path: Path, results: Iterable[TestResult], machine: str, *, adds: bool) -> None:
+    before = Baseline.load_if_there(path)
+    entries = dict(before.entries)
+    for result in results:
+        if result.outcome == "passed" and result.rounds_joules:
+            kept = before.processes(result, machine) if adds else ()
+            processes = (*map(tuple, kept), tuple(result.rounds_joules))[-MOST_PROCESSES:]
+            entries[result.nodeid, result.metric, machine] = Entry(result.pins, processes)
+    content = {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "tests": [_row(key, entries[key]) for key in sorted(entries)],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(key: Key, entry: Entry) -> dict[str, object]:
+    nodeid, metric, machine = key
+    return {
+        "nodeid": nodeid,
+        "metric": metric,
+        "pins": entry.pins,
+        "machine": machine,
+        "rounds_joules": [list(rounds) for rounds in entry.rounds_joules],
+    }
+
+
+def ruled(result: TestResult, found: Comparison, limit: float) -> TestResult:
+    """The result with what the gate says of it.
+
+    Over: even the lower end of the change is over the limit. Inconclusive: the change is over and
+    its lower end is not, or it cannot be known, which would hide a change. All else stays as it is.
+    """
+    allowed = f"{limit * 100.0:+.3g} %"
+    if found.low is not None and found.low > 1.0 + limit:
+        reason = f"{found.text} against the baseline, where {allowed} is allowed"
+        return replace(result, verdict="over", reason=_both(result, reason))
+    if result.verdict == "over" or not _may_hide(found, limit, result):
+        return result
+    reason = f"not judged by the baseline at {allowed}: {found.note}"
+    if found.low is not None:
+        reason = f"{found.text} against the baseline, not surely within or over {allowed}"
+    return replace(result, verdict="inconclusive", reason=_both(result, reason))
+
+
+def _may_hide(found: Comparison, limit: float, result: TestResult) -> bool:
+    """Whether a change above the limit could stand behind what was found."""
+    if found.ratio is not None:
+        return found.low is None or found.ratio > 1.0 + limit
+    if found.note == ZERO:
+        return bool(result.energy_joules)
+    return found.note not in (NEW, TOO_SMALL)
+
+
+def _both(result: TestResult, reason: str) -> str:
+    return reason if result.reason is None else f"{result.reason}; {reason}"
+
+
+def missing(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
+    """What to say loudly where the baseline knows none of the tests: most likely it is not theirs.
+
+    Args:
+        results: of the tests.
+        options: what was asked for.
+        root: pytest's root directory, where ids begin.
+    """
+    known, new = _known_and_new(results)
+    if known or not new:
+        return []
+    return [
+        f"nothing was compared: of {_tests(new)} none is in {options.compare}",
+        f"tests are known by their ids, which begin at pytest's root directory, here {root}",
+        "where that has moved, write --carbon-compare=PATH with '=': see the reference page",
+    ]
+
+
+def unjudged(results: Sequence[TestResult], options: Options) -> str | None:
+    """How many tests the gate let through because they are new."""
+    known, new = _known_and_new(results)
+    if options.fail_on is None or not known or not new:
+        return None
+    return f"{_tests(new)} not in the baseline, and not judged by it"
+
+
+def _known_and_new(results: Sequence[TestResult]) -> tuple[int, int]:
+    changes = [result.change for result in results if result.change is not None]
+    new = changes.count(NEW)
+    return len(changes) - new, new
+
+
+def _tests(count: int) -> str:
+    return f"{count} test{'' if count == 1 else 's'}"

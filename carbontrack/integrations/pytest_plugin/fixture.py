@@ -1,0 +1,294 @@
+"""What is going on with one test, and the verdict on it at its end.
+
+What a test sees of its own figures, through the fixture `carbon`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from carbontrack.integrations.pytest_plugin import baseline as gate
+from carbontrack.integrations.pytest_plugin import results as verdict
+from carbontrack.integrations.pytest_plugin.baseline import Baseline
+from carbontrack.integrations.pytest_plugin.metrics import (
+    Measurement,
+    Metric,
+    Round,
+    Window,
+    sum_up,
+)
+from carbontrack.integrations.pytest_plugin.options import Limits, Options
+from carbontrack.integrations.pytest_plugin.results import TestResult
+from carbontrack.record import Basis, Record
+from carbontrack.system.clock import SystemClock
+from carbontrack.units import kwh_from
+
+
+class Watch:
+    """One test: its limits, its rounds, and the window that is open just now."""
+
+    def __init__(self, limit: Limits, *, repeat: int, judged: bool) -> None:
+        self.limit = limit
+        self.repeat = repeat
+        self.judged = judged
+        self.rounds: list[Round] = []
+        self.window: Window | None = None
+        """Of the phase that runs now, if it is billed."""
+        self.early: Window | None = None
+        """Opened by the fixture before the test was called."""
+        self.last: Round | None = None
+        self.note: str | None = None
+        self.is_ours = False
+        """Whether our own protocol runs it just now."""
+        self._parts: list[Round] = []
+        self._open: list[Window] = []
+        """All windows that are open now, the innermost last."""
+
+    @property
+    def bills_fixtures(self) -> bool:
+        """Whether set-up and teardown belong to the figure."""
+        return self.limit.scope == "all"
+
+    @property
+    def is_run_by_us(self) -> bool:
+        """Whether we must hold its reports back until all of it has been measured."""
+        return self.repeat > 1 or self.bills_fixtures
+
+    def note_what_is_left_out(self) -> None:
+        """Say what is not done for a test whose rounds and reports are another plugin's."""
+        left = ["not repeated"] if self.repeat > 1 else []
+        left += ["its fixtures are not billed"] if self.bills_fixtures else []
+        if left:
+            self.note = f"{', '.join(left)}: another plugin runs or reruns it"
+
+    def begin(self, metric: Metric, name: str) -> Window:
+        """Open a window within the innermost one that is open, so that neither takes of the other.
+
+        Two windows side by side would share what is used while both are open.
+        """
+        window = self._open[-1].child(name) if self._open else metric.open(name)
+        self._open.append(window)
+        return window
+
+    def end(self, window: Window) -> Round:
+        """Close a window, wherever it stands among the open ones."""
+        self._open = [other for other in self._open if other is not window]
+        return window.close()
+
+    def end_early(self) -> None:
+        """Close what the fixture opened before the call."""
+        if self.early is not None:
+            self.end(self.early)
+            self.early = None
+
+    def end_all(self) -> None:
+        """Close what is open though the test is over; it would share what later tests use."""
+        self.early = None
+        for window in reversed(self._open):
+            self.end(window)
+
+    def add_part(self, found: Round) -> None:
+        """Keep what one phase used."""
+        self.last = found
+        self._parts.append(found)
+
+    def end_round(self, *, passed: bool) -> bool:
+        """Make a round of the phases; True if it may be followed by another one."""
+        parts, self._parts = self._parts, []
+        if not passed and self.rounds:
+            count = len(self.rounds)
+            self.note = f"round {count + 1} failed, so the figure is of {count}"
+        elif parts:
+            self.rounds.append(_added(parts))
+        return passed
+
+
+@dataclass(frozen=True, slots=True)
+class Court:
+    """What verdicts are made by."""
+
+    options: Options
+    metric: Metric
+    baseline: Baseline | None
+    earlier: Baseline
+    """What earlier processes measured of the same code."""
+    machine: str
+
+    def judge(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
+        """The result of a test; one that did not plainly pass keeps its outcome unjudged."""
+        measured = sum_up(self.metric, watch.rounds)
+        result = replace(
+            TestResult.of(nodeid, outcome, measured),
+            budget=watch.limit.text,
+            note=watch.note,
+            pins=pins(self.metric),
+            how=self.metric.describe(),
+        )
+        if not plain:
+            return result
+        if watch.limit.quantities:
+            ruling = verdict.rule(watch.limit.quantities, measured)
+            reason = "; ".join(ruling.reasons) or None
+            result = replace(result, verdict=ruling.outcome, reason=reason)
+        result = self._compared(result, measured.resolution_joules)
+        fails = result.verdict == "over" or (
+            result.verdict == "inconclusive" and self.options.inconclusive == "fail"
+        )
+        return replace(result, outcome="failed") if fails else result
+
+    def _compared(self, result: TestResult, resolution_joules: float) -> TestResult:
+        if self.baseline is None:
+            return result
+        found = self.baseline.compare(
+            result,
+            self.metric,
+            machine=self.machine,
+            earlier=self.earlier.processes(result, self.machine),
+            resolution_joules=resolution_joules,
+        )
+        result = replace(
+            result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high
+        )
+        limit = self.options.fail_on
+        return result if limit is None else gate.ruled(result, found, limit)
+
+
+def pins(metric: Metric) -> str:
+    """What two figures must have in common to be compared."""
+    watts, grid = getattr(metric, "watts", None), getattr(metric, "g_per_kwh", None)
+    return metric.name if watts is None else f"{watts:g} W, {grid:g} g/kWh"
+
+
+def _added(parts: Sequence[Round]) -> Round:
+    """One round of its set-up, call and teardown."""
+    if len(parts) == 1:
+        return parts[0]
+    known = [part.joules for part in parts if part.joules is not None]
+    longest = max(parts, key=lambda part: (part.g_per_joule is not None, part.duration_s))
+    return replace(
+        longest,
+        joules=sum(known) if known else None,
+        fixed_joules=sum(part.fixed_joules for part in parts),
+        speed=max(part.speed for part in parts),
+        resolution_joules=sum(part.resolution_joules for part in parts),
+        duration_s=sum(part.duration_s for part in parts),
+    )
+
+
+class Phase:
+    """A part of a test: its figures so far while it is open, and of the whole once it has ended."""
+
+    def __init__(
+        self,
+        name: str,
+        metric: Metric,
+        window: Window | None,
+        close: Callable[[Window], Round] | None = None,
+    ) -> None:
+        self.name = name
+        self._metric = metric
+        self._window = window
+        self._close = close
+        self._round: Round | None = None
+        self._started_at = _now()
+        self._ended_at: str | None = None
+
+    def _measured(self) -> Measurement:
+        if self._window is None:
+            return Measurement(metric="none")
+        found = self._round if self._round is not None else self._window.so_far()
+        return sum_up(self._metric, [found])
+
+    def end(self) -> None:
+        """Stop counting."""
+        self._ended_at = _now()
+        if self._round is None and self._window is not None:
+            window = self._window
+            self._round = self._close(window) if self._close is not None else window.close()
+
+    @property
+    def energy_joules(self) -> float | None:
+        """Joules; None where nothing answered."""
+        return self._measured().energy_joules
+
+    @property
+    def emissions_g(self) -> float | None:
+        """Grams of CO2e; None where nothing answered or the intensity is unknown."""
+        return self._measured().emissions_g
+
+    @property
+    def basis(self) -> Basis | None:
+        """How the figures are known: measured, modelled or assumed."""
+        return self._measured().basis
+
+    @property
+    def record(self) -> Record:
+        """The figures as a record, for whoever wants to keep them."""
+        found = self._measured()
+        return Record(
+            record_id=f"pytest-{os.getpid()}-{id(self):x}",
+            run_id=f"pytest-{os.getpid()}",
+            name=self.name,
+            labels={"metric": found.metric},
+            status="disabled" if self._window is None else "ok",
+            started_at=self._started_at,
+            ended_at=self._ended_at or _now(),
+            duration_s=found.duration_s,
+            energy_kwh=_kwh(found.energy_joules),
+            energy_low_kwh=_kwh(found.energy_low_joules),
+            energy_high_kwh=_kwh(found.energy_high_joules),
+            emissions_g=found.emissions_g,
+            emissions_low_g=found.emissions_low_g,
+            emissions_high_g=found.emissions_high_g,
+            basis=found.basis,
+        )
+
+
+class CarbonFigures(Phase):
+    """The figures of the running test, and of phases within it."""
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[Phase]:
+        """Measure a part of the test: `with carbon.measure("warm-up") as span: …`."""
+        phase = self._phase(name)
+        try:
+            yield phase
+        finally:
+            phase.end()
+
+    def _phase(self, name: str) -> Phase:
+        return Phase(name, self._metric, None)
+
+
+class FiguresOfTest(CarbonFigures):
+    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
+
+    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
+        if watch.window is None:
+            watch.early = watch.begin(metric, name)
+        super().__init__(name, metric, watch.window or watch.early)
+        self._watch = watch
+
+    def _phase(self, name: str) -> Phase:
+        watch = self._watch
+        return Phase(name, self._metric, watch.begin(self._metric, name), watch.end)
+
+    def _measured(self) -> Measurement:
+        watch = self._watch
+        open_now = watch.window or watch.early
+        if open_now is not None:
+            self._window = open_now
+        elif watch.last is not None:
+            return sum_up(self._metric, [watch.last])
+        return super()._measured()
+
+
+def _kwh(joules: float | None) -> float | None:
+    return None if joules is None else kwh_from(joules)
+
+
+def _now() -> str:
+    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

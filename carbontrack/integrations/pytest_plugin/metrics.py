@@ -1,0 +1,250 @@
+"""What every metric says: rounds of a test, and the figure made of them.
+
+The measured metric: this machine's meters, read at the edges of each test.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Protocol
+
+from carbontrack.record import Basis, Record
+from carbontrack.tracking.span import Span
+from carbontrack.tracking.tracker import Tracker
+from carbontrack.units import JOULES_PER_KWH
+
+SPREAD = 0.04
+"""Relative standard deviation of a test's figure among processes that run the same code: where the
+system puts code and data. Recorded: see docs/explanation/comparing.md."""
+
+Statistic = Callable[[Sequence[float]], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One run of a test, as measured.
+
+    Attributes:
+        joules: what it used; None where nothing answered.
+        fixed_joules: the part of `joules` that the machine's speed does not scale, such as a GPU's.
+        speed: of this machine at that time, in reference machines; 1.0 where that has no meaning.
+        low_ratio, high_ratio: the interval of the energy, in parts of it.
+        g_per_joule, g_low_per_joule, g_high_per_joule: emissions of a joule; None is unknown.
+        resolution_joules: what cannot be told from zero.
+        basis: how it is known.
+        duration_s: how long it took.
+    """
+
+    joules: float | None
+    fixed_joules: float = 0.0
+    speed: float = 1.0
+    low_ratio: float = 1.0
+    high_ratio: float = 1.0
+    g_per_joule: float | None = None
+    g_low_per_joule: float | None = None
+    g_high_per_joule: float | None = None
+    resolution_joules: float = 0.0
+    basis: Basis | None = None
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """The figure of a test: the best estimate, its interval, and how it came about."""
+
+    metric: str
+    basis: Basis | None = None
+    energy_joules: float | None = None
+    energy_low_joules: float | None = None
+    energy_high_joules: float | None = None
+    emissions_g: float | None = None
+    emissions_low_g: float | None = None
+    emissions_high_g: float | None = None
+    resolution_joules: float = 0.0
+    resolution_g: float = 0.0
+    duration_s: float = 0.0
+    rounds_joules: tuple[float, ...] = ()
+
+
+class Window(Protocol):
+    """A time that is being measured."""
+
+    def so_far(self) -> Round:
+        """What has been used up to now."""
+        ...
+
+    def close(self) -> Round:
+        """End the time and tell what was used in it."""
+        ...
+
+    def child(self, name: str) -> Window:
+        """A time within this one, which takes nothing away from it."""
+        ...
+
+
+class Metric(Protocol):
+    """A way to tell what a test used."""
+
+    name: str
+    same_everywhere: bool
+    """Whether figures from two machines may be compared."""
+    spread: float
+    """Relative standard deviation of a test's figure among processes, where nothing changed."""
+
+    def statistic(self, figures: Sequence[float], /) -> float:
+        """The figure made of several rounds: their least or their median."""
+        ...
+
+    def open(self, name: str) -> Window:
+        """Begin to measure."""
+        ...
+
+    def speed_now(self) -> float:
+        """The speed of this machine at this moment, in reference machines."""
+        ...
+
+    def describe(self) -> str:
+        """The pins and choices behind the figures, in a few words."""
+        ...
+
+    def close(self) -> None:
+        """Give everything up."""
+        ...
+
+
+def sum_up(metric: Metric, rounds: Sequence[Round]) -> Measurement:
+    """The figure of a test from its rounds.
+
+    Rounds in which nothing answered are left out. All are scaled by the highest speed seen among
+    them: the least time of the test belongs to the least time of the calibration beside it.
+    """
+    answered = [entry for entry in rounds if entry.joules is not None]
+    if not answered:
+        return Measurement(metric=metric.name)
+    speed = max(entry.speed for entry in answered)
+    scaled = tuple(_scaled(entry, speed) for entry in answered)
+    joules = metric.statistic(scaled)
+    worst = max(answered, key=lambda entry: entry.resolution_joules)
+    typical = min(answered, key=lambda entry: abs(_scaled(entry, speed) - joules))
+    low = max(0.0, joules * typical.low_ratio - worst.resolution_joules)
+    high = joules * typical.high_ratio + worst.resolution_joules
+    g, g_low, g_high = typical.g_per_joule, typical.g_low_per_joule, typical.g_high_per_joule
+    return Measurement(
+        metric=metric.name,
+        basis=typical.basis,
+        energy_joules=joules,
+        energy_low_joules=low,
+        energy_high_joules=high,
+        emissions_g=_times(joules, g),
+        emissions_low_g=_times(low, g if g_low is None else g_low),
+        emissions_high_g=_times(high, g if g_high is None else g_high),
+        resolution_joules=worst.resolution_joules,
+        resolution_g=worst.resolution_joules * (g or 0.0),
+        duration_s=typical.duration_s,
+        rounds_joules=scaled,
+    )
+
+
+def _scaled(entry: Round, speed: float) -> float:
+    assert entry.joules is not None
+    return (entry.joules - entry.fixed_joules) * speed + entry.fixed_joules
+
+
+def _times(joules: float, g_per_joule: float | None) -> float | None:
+    return None if g_per_joule is None else joules * g_per_joule
+
+
+class MeasuredMetric:
+    """Counts with a tracker of its own, so that what the tests track themselves stays theirs."""
+
+    name = "measured"
+    same_everywhere = False
+    spread = SPREAD
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    @staticmethod
+    def statistic(figures: Sequence[float], /) -> float:
+        """The median: a meter errs to both sides."""
+        return statistics.median(figures)
+
+    @property
+    def resolution_s(self) -> float:
+        """The slowest meter's time between two updates."""
+        return max((meter.resolution_s for meter in self.tracker.session.meters()), default=0.0)
+
+    def open(self, name: str) -> MeasuredWindow:
+        """Begin to measure."""
+        return MeasuredWindow(self, self.tracker.span(name))
+
+    def speed_now(self) -> float:
+        """Speed has no meaning here: the joules are this machine's own."""
+        return 1.0
+
+    def describe(self) -> str:
+        """The meters, and the grid that weighs their joules."""
+        grid = self.tracker.session.intensity()
+        place = "unknown intensity" if grid is None else f"{grid.g_per_kwh:.0f} g CO2e/kWh"
+        meters = ", ".join(meter.id for meter in self.tracker.session.meters()) or "no meter"
+        return f"measured metric, {meters}, {place}"
+
+    def close(self) -> None:
+        """Let the meters go."""
+        self.tracker.close()
+
+
+class MeasuredWindow:
+    """A span that no one else's code finds around it.
+
+    It is opened in a copy of the context: a `track` in the test must not become its child.
+    """
+
+    def __init__(self, metric: MeasuredMetric, span: Span) -> None:
+        self._metric = metric
+        self._span = span
+        copy_context().run(span.open)
+
+    def so_far(self) -> Round:
+        """What was used up to now."""
+        return self._round(self._span.snapshot())
+
+    def close(self) -> Round:
+        """End the span."""
+        copy_context().run(self._span.close)
+        return self._round(self._span.snapshot())
+
+    def child(self, name: str) -> MeasuredWindow:
+        """A span within this one."""
+        return MeasuredWindow(self._metric, self._span.span(name))
+
+    def _round(self, record: Record) -> Round:
+        duration_s = record.duration_s or 0.0
+        kwh = record.energy_kwh
+        if kwh is None:
+            return Round(joules=None, duration_s=duration_s)
+        joules = kwh * JOULES_PER_KWH
+        watts = joules / duration_s if duration_s > 0.0 else 0.0
+        return Round(
+            joules=joules,
+            low_ratio=_ratio(record.energy_low_kwh, kwh) or 1.0,
+            high_ratio=_ratio(record.energy_high_kwh, kwh) or 1.0,
+            g_per_joule=_per_joule(record.emissions_g, kwh),
+            g_low_per_joule=_per_joule(record.emissions_low_g, record.energy_low_kwh),
+            g_high_per_joule=_per_joule(record.emissions_high_g, record.energy_high_kwh),
+            resolution_joules=watts * self._metric.resolution_s,
+            basis=record.basis,
+            duration_s=duration_s,
+        )
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
+
+
+def _per_joule(grams: float | None, kwh: float | None) -> float | None:
+    ratio = _ratio(grams, kwh)
+    return None if ratio is None else ratio / JOULES_PER_KWH

@@ -1,1 +1,0 @@
-"""Energy labels: measured energy per unit, graded against what was published for a task."""

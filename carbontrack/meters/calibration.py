@@ -1,0 +1,110 @@
+"""What was calibrated on this host, and the file in the state directory that keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from carbontrack.errors import ConfigError
+from carbontrack.meters.wall import WallFit, WallReading, check_readings, fit_wall
+from carbontrack.record import COMPONENTS
+from carbontrack.system.files import replace_privately
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Readings of a wall meter beside ours, the line through them, and the idle machine's power.
+
+    Attributes:
+        meters: the ids of the meters that were read.
+        readings: what they and the wall meter showed.
+        fit: the line; None while there are too few readings.
+        idle_w: by component (cpu, gpu, ram), what was measured while nothing ran.
+    """
+
+    meters: tuple[str, ...] = ()
+    readings: tuple[WallReading, ...] = ()
+    fit: WallFit | None = None
+    idle_w: Mapping[str, float] = field(default_factory=dict)
+
+    def with_readings(
+        self, readings: tuple[WallReading, ...], meters: tuple[str, ...]
+    ) -> Calibration:
+        """What is kept and more readings, made with these meters.
+
+        Raises:
+            ConfigError: the readings give no line, or earlier ones were made with other meters.
+        """
+        if self.readings and set(meters) != set(self.meters):
+            raise ConfigError(
+                f"the readings so far were made with {', '.join(self.meters)}, and here are "
+                f"{', '.join(meters)}; start anew with: carbontrack calibrate --clear"
+            )
+        everything = (*self.readings, *readings)
+        check_readings(everything)
+        if len(everything) == 1:
+            return replace(self, meters=meters, readings=everything)
+        return replace(self, meters=meters, readings=everything, fit=fit_wall(everything, meters))
+
+
+def load_calibration(path: Path) -> Calibration | None:
+    """What is kept; None where nothing is.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not one of ours.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return _from_json(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is no calibration ({error}); remove it with: carbontrack calibrate --clear"
+        ) from error
+
+
+def _from_json(kept: dict[str, object]) -> Calibration:
+    if kept["schema"] != SCHEMA:
+        raise ValueError(f"schema {kept['schema']!r}")
+    meters = tuple(str(name) for name in _list(kept["meters"]))
+    readings = tuple(WallReading(float(x), float(y)) for x, y in _list(kept["readings"]))
+    idle = kept["idle_w"]
+    if not isinstance(idle, dict):
+        raise TypeError("idle_w is no table")
+    idle_w = {name: float(watts) for name, watts in idle.items() if name in COMPONENTS}
+    if any(not 0.0 <= watts < float("inf") for watts in idle_w.values()):
+        raise ValueError("an idle power below 0 W")
+    # the line is made of the readings each time, so a file can hold no line that they do not give
+    fit = fit_wall(readings, meters) if len(readings) > 1 else None
+    return Calibration(meters, readings, fit, idle_w)
+
+
+def _list(what: object) -> list[Any]:
+    if not isinstance(what, list):
+        raise TypeError("not a list")
+    return what
+
+
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Keep it, readable by its owner only, whole or not at all."""
+    kept = {"schema": SCHEMA, **asdict(calibration)}
+    del kept["fit"]
+    replace_privately(path, json.dumps(kept, indent=1))
+
+
+def clear_calibration(path: Path) -> bool:
+    """Forget it; whether there was anything."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,209 @@
+"""RAPL through perf events: the same counters by another door, where powercap's files are closed.
+
+Layout: the kernel's Documentation/ABI/testing/sysfs-bus-event_source-devices-events. The counters
+are 64 bits wide in steps of 2^-32 J, so they do not wrap. The door is open with CAP_PERFMON, or for
+everybody where kernel.perf_event_paranoid is -1 or 0.
+
+The system call perf_event_open(2), which Python does not offer.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.meters.counter import Counter
+from carbontrack.meters.meter import Meter, Refusal, read_number, read_text
+from carbontrack.meters.rapl import RELATIVE_UNCERTAINTY, RESOLUTION_S
+from carbontrack.record import Basis, Component
+
+_SYSCALL = {"x86_64": 298, "aarch64": 241}
+_FLAG_CLOEXEC = 8
+_ATTR = struct.Struct("IIQQQQQIIQ")
+"""struct perf_event_attr up to config1, PERF_ATTR_SIZE_VER0: type, size, config, sample_period,
+sample_type, read_format, flags, wakeup_events, bp_type, config1."""
+
+
+class PerfEvent:
+    """A counter of one processor and all its processes, running from the start.
+
+    Raises:
+        OSError: the kernel refuses; EACCES and EPERM are a matter of kernel.perf_event_paranoid.
+    """
+
+    def __init__(self, kind: int, config: int, cpu: int) -> None:
+        import ctypes
+
+        number = _SYSCALL.get(os.uname().machine)
+        if number is None:
+            raise OSError(38, "no perf_event_open for this kind of processor")
+        attr = ctypes.create_string_buffer(
+            _ATTR.pack(kind, _ATTR.size, config, 0, 0, 0, 0, 0, 0, 0), _ATTR.size
+        )
+        libc = ctypes.CDLL(None, use_errno=True)
+        # any process (-1), on this processor, in no group (-1)
+        self._descriptor = libc.syscall(number, attr, -1, cpu, -1, _FLAG_CLOEXEC)
+        if self._descriptor < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+
+    def read(self) -> int:
+        """The count so far."""
+        return int.from_bytes(os.read(self._descriptor, 8), "little")
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+_EVENTS: dict[Component, tuple[str, str]] = {
+    "cpu": ("energy-pkg", "package"),
+    "ram": ("energy-ram", "dram"),
+}
+_CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
+"""As for powercap zones that name no limit; perf tells none."""
+CURE = """\
+# as root; let programs without privileges count events of the whole machine, until the next boot
+sysctl kernel.perf_event_paranoid=-1
+# or for one service: AmbientCapabilities=CAP_PERFMON in its systemd unit"""
+
+
+class Event(Protocol):
+    """An opened counter."""
+
+    def read(self) -> int:
+        """The count since it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Give up the descriptor."""
+        ...
+
+
+OpenEvent = Callable[[int, int, int], Event]
+"""Type, config and processor of an event to an opened counter; raises OSError."""
+
+
+class PerfMeter:
+    """One energy event of one package."""
+
+    basis: Basis = "measured"
+    resolution_s = RESOLUTION_S
+    relative_uncertainty = RELATIVE_UNCERTAINTY
+    max_period_s: float | None = None
+    nominal_w: float | None = None
+
+    def __init__(self, label: str, component: Component, event: Event, scale_j: float) -> None:
+        self.id = f"perf:{label}"
+        self.component: Component = component
+        self._event: Event | None = event
+        self._scale_j = scale_j
+        self._counter = Counter(None, _CAP_W[component])
+        self.fault_counts = self._counter.fault_counts
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules since the first read."""
+        if self._event is None:
+            raise MeterGone(f"{self.id} is closed")
+        try:
+            count = self._event.read()
+        except OSError as error:
+            raise MeterReadError(f"{self.id}: {error.strerror}") from error
+        return self._counter.advance(count * self._scale_j, now_s)
+
+    def close(self) -> None:
+        """Close the event."""
+        event, self._event = self._event, None
+        if event is not None:
+            event.close()
+
+
+def perf_meters(
+    sysfs: Path, components: Iterable[Component], open_event: OpenEvent | None = None
+) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+    """A meter for each package and each of these components that perf shows."""
+    power = sysfs / "bus" / "event_source" / "devices" / "power"
+    kind = read_number(power / "type")
+    if kind is None:
+        return (), ()
+    if open_event is None:
+        open_event = PerfEvent
+    meters: list[Meter] = []
+    refused: list[Refusal] = []
+    for component in components:
+        name, label = _EVENTS.get(component, ("", ""))
+        config = _config(read_text(power / "events" / name)) if name else None
+        scale_j = _number(read_text(power / "events" / f"{name}.scale"))
+        if config is None or not scale_j:
+            continue
+        places = tuple(_packages(sysfs, power))
+        events = _open_all(open_event, kind, config, [cpu for cpu, _ in places])
+        if isinstance(events, OSError):
+            reason = f"perf_event_open: {events.strerror}"
+            refused.append(Refusal(f"perf:{label}", reason, CURE))
+            continue
+        for (_, package), event in zip(places, events, strict=True):
+            meters.append(PerfMeter(f"{label}-{package}", component, event, scale_j))
+    return tuple(meters), tuple(refused)
+
+
+def _open_all(
+    open_event: OpenEvent, kind: int, config: int, processors: Iterable[int]
+) -> list[Event] | OSError:
+    """One event for each processor, or none of them: half a machine would look like the whole."""
+    events: list[Event] = []
+    try:
+        for cpu in processors:
+            events.append(open_event(kind, config, cpu))  # noqa: PERF401 - kept when one fails
+    except OSError as error:
+        for event in events:
+            event.close()
+        return error
+    return events
+
+
+def _packages(sysfs: Path, power: Path) -> Iterator[tuple[int, str]]:
+    """A processor of each domain that counts, and the package's number.
+
+    `cpumask` names one processor for each die. Dies of one AMD package all show the package's
+    counter; Intel's parts with several dies (CLX-AP) have one for each, and count dram, which AMD's
+    do not.
+    """
+    dies_differ = read_text(power / "events" / "energy-ram") is not None
+    seen: dict[str, int] = {}
+    for cpu in _processors(read_text(power / "cpumask") or "0"):
+        topology = sysfs / "devices" / "system" / "cpu" / f"cpu{cpu}" / "topology"
+        package = read_text(topology / "physical_package_id") or str(len(seen))
+        times = seen[package] = seen.get(package, -1) + 1
+        if times == 0:
+            yield cpu, package
+        elif dies_differ:
+            yield cpu, f"{package}-die-{times}"
+
+
+def _processors(cpumask: str) -> Iterator[int]:
+    for piece in cpumask.split(","):
+        first, _, last = piece.partition("-")
+        if first.isdigit():
+            yield from range(int(first), int(last or first) + 1)
+
+
+def _config(text: str | None) -> int | None:
+    """The number in "event=0x02"."""
+    try:
+        return int(text.removeprefix("event="), 16) if text else None
+    except ValueError:
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

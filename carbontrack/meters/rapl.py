@@ -1,0 +1,452 @@
+"""RAPL through the kernel's powercap tree: which zones there are and which of them are disjoint.
+
+Layout and meaning: the kernel's Documentation/power/powercap/powercap.rst. The tree shows every
+zone twice, nested in its parent and flat in class/powercap, so zones are known by their directory's
+name: "intel-rapl:1" is a top-level zone, "intel-rapl:1:0" its child. The boundary is package +
+dram: package contains core, uncore and an integrated GPU, and not dram, although dram is drawn as a
+child; psys contains all of them; intel-rapl-mmio is a second register of the same package.
+
+One RAPL counter through a descriptor that stays open, and counters that mirror each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
+from carbontrack.meters.counter import Counter
+from carbontrack.meters.meter import Meter, Refusal, open_to_read, read_number, read_text
+from carbontrack.record import Basis, Component
+
+RESOLUTION_S = 0.001
+"""RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
+LOOK_EVERY_S = 0.05
+"""A file that shows no change is checked for having been deleted, this often at most."""
+RELATIVE_UNCERTAINTY = 0.07
+"""Half-width for package and dram, within the boundary package + dram.
+
+From public wall-meter data: 318 runs of an i9-13900K with an RTX 4090 (Fischer 2025, arXiv
+2509.22092). After one affine fit of software readings (RAPL and NVML) to the meter, which takes
+out power supply, board and fans, a mean absolute error of 5.6 % is left; for normal errors that is
+a standard deviation of 5.6 % / 0.8 = 7 %. Mainboard, fans, disks and the supply's own loss are
+outside the boundary and outside this interval: at the wall a joule read here costs 1.17 J (Jay et
+al., CCGrid 2023, slope over servers of one kind; it differs between machines).
+"""
+
+
+class RaplZone:
+    """A package or a dram domain.
+
+    A read is one pread of a text of a dozen digits. A file that was put in the place of the open
+    one, or a zone that vanishes and returns, is found again by its path.
+    """
+
+    basis: Basis = "measured"
+    resolution_s = RESOLUTION_S
+    relative_uncertainty = RELATIVE_UNCERTAINTY
+    nominal_w: float | None = None
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the protocol's name
+        component: Component,
+        path: Path,
+        *,
+        range_j: float | None,
+        cap_w: Callable[[], float],
+        open_file: Callable[[Path], int] = open_to_read,
+    ) -> None:
+        self.id = id
+        self.component: Component = component
+        self._path = path
+        self._open_file = open_file
+        self._cap_w = cap_w
+        self.counter = Counter(range_j, cap_w())
+        self.fault_counts: Mapping[str, int] = self.counter.fault_counts
+        """Resets and impossible steps that were dropped."""
+        self._raw_uj = -1
+        self._looked_at_s = float("-inf")
+        self._descriptor: int | None = open_file(path)
+        self._closed = False
+        self.read_uj()
+
+    @property
+    def max_period_s(self) -> float | None:
+        """0.4 of the time in which the counter can wrap."""
+        return self.counter.max_period_s
+
+    def read_uj(self) -> int:
+        """The counter as it stands, in microjoules.
+
+        A read that fails is made once more, at once and by the path: at the edge of a span there
+        is no later one, and its energy would go to the span around it.
+
+        Raises:
+            MeterReadError: the zone cannot be read now, or shows no number.
+        """
+        descriptor = self._descriptor
+        try:
+            text = self._read_anew() if descriptor is None else os.pread(descriptor, 32, 0)
+        except OSError:
+            text = self._read_anew()
+        try:
+            raw_uj = int(text)
+        except ValueError as error:
+            raise MeterReadError(f"{self._path} shows no number: {error}") from error
+        self._raw_uj = raw_uj
+        return raw_uj
+
+    def _read_anew(self) -> bytes:
+        try:
+            return os.pread(self._reopen(), 32, 0)
+        except OSError as error:
+            self._release()
+            raise MeterReadError(f"{self._path}: {error.strerror}") from error
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules since the meter was opened."""
+        before_uj = self._raw_uj
+        raw_uj = self.read_uj()
+        if raw_uj == before_uj and now_s - self._looked_at_s >= LOOK_EVERY_S:
+            # live counters move every millisecond; one that stands still may be a deleted file,
+            # which is worth a look, but not at every one of many close reads
+            self._looked_at_s = now_s
+            raw_uj = self._look_again(raw_uj)
+        try:
+            return self.counter.advance(raw_uj * 1e-6, now_s)
+        except MeterReadError:
+            return self._count_within_new_limits(raw_uj, now_s)
+
+    def count(self, raw_uj: int, now_s: float) -> float:
+        """Take a reading of this zone into its count."""
+        try:
+            return self.counter.advance(raw_uj * 1e-6, now_s)
+        except MeterReadError:
+            return self._count_within_new_limits(raw_uj, now_s)
+
+    def _count_within_new_limits(self, raw_uj: int, now_s: float) -> float:
+        # the limits may have been raised since the meter was opened
+        counter = self.counter
+        counter.cap_w = max(counter.cap_w, self._cap_w())
+        return counter.advance(raw_uj * 1e-6, now_s)
+
+    def close(self) -> None:
+        """Close the descriptor for good."""
+        self._closed = True
+        self._release()
+
+    def _look_again(self, raw_uj: int) -> int:
+        if self._descriptor is None or os.fstat(self._descriptor).st_nlink > 0:
+            return raw_uj
+        self._release()
+        return self.read_uj()
+
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _reopen(self) -> int:
+        if self._closed:
+            raise MeterGone(f"{self.id} is closed")
+        self._release()
+        self._descriptor = self._open_file(self._path)
+        return self._descriptor
+
+
+def differ(one: RaplZone, other: RaplZone) -> bool:
+    """Whether two zones are seen to show different counters.
+
+    They do when three times in a row the other's value does not lie between two readings of the
+    one's, which a counter that wraps meanwhile explains once. A failed read proves nothing.
+
+    Multi-die AMD parts show the socket's counter once for each die. Real counters of several dies
+    differ (Intel CLX-AP), so values decide, never names.
+    """
+    for _ in range(3):
+        try:
+            before_uj, other_uj, after_uj = one.read_uj(), other.read_uj(), one.read_uj()
+        except MeterReadError:
+            return False
+        if before_uj <= other_uj <= after_uj:
+            return False
+    return True
+
+
+class MirroredZones:
+    """Zones that showed equal values when they were opened, as one meter.
+
+    As long as they stay equal they are one counter, and one of them is counted. Every zone keeps a
+    count of its own all the same: when they turn out to differ, two fresh sockets for instance, the
+    meter becomes the sum of all from the beginning, and nothing of either was lost.
+    """
+
+    basis: Basis = "measured"
+    resolution_s = RESOLUTION_S
+    relative_uncertainty = RELATIVE_UNCERTAINTY
+    nominal_w: float | None = None
+
+    def __init__(self, zones: Sequence[RaplZone]) -> None:
+        self.zones = tuple(zones)
+        self.id = zones[0].id
+        self.component: Component = zones[0].component
+        self.mirrored = True
+        """False once the zones have been seen to differ."""
+        self._total_j = 0.0
+
+    @property
+    def fault_counts(self) -> Mapping[str, int]:
+        """Of the zones that are counted."""
+        if self.mirrored:
+            return self.zones[0].fault_counts
+        counts: dict[str, int] = {}
+        for zone in self.zones:
+            for code, times in zone.fault_counts.items():
+                counts[code] = counts.get(code, 0) + times
+        return counts
+
+    @property
+    def max_period_s(self) -> float | None:
+        """Of the zone that wraps soonest."""
+        periods_s = (zone.max_period_s for zone in self.zones)
+        return min((period_s for period_s in periods_s if period_s), default=None)
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules of the one counter, or of all of them together."""
+        counts_j: list[float] = []
+        error: MeterError | None = None
+        for zone in self.zones:
+            try:
+                counts_j.append(zone.read_joules(now_s))
+            except MeterError as failure:
+                if zone is self.zones[0]:
+                    raise
+                error = failure
+        if self.mirrored and error is None:
+            # judged only when all could be read and believed: garbage in one is no difference
+            self.mirrored = not any(differ(self.zones[0], zone) for zone in self.zones[1:])
+        if error is not None and not self.mirrored:
+            raise error
+        self._total_j = max(self._total_j, counts_j[0] if self.mirrored else sum(counts_j))
+        return self._total_j
+
+    def close(self) -> None:
+        """Close every zone."""
+        for zone in self.zones:
+            zone.close()
+
+
+_CONTROL_TYPES = ("intel-rapl", "intel-rapl-mmio")
+"""AMD's counters appear as intel-rapl too. The mmio twin counts only where it stands alone."""
+_UNUSED = {
+    "psys": "it contains package and dram, which are read; both would be counted twice",
+    "core": "it is contained in package",
+    "uncore": "it is contained in package",
+}
+_DEFAULT_CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
+"""Where a zone names no limit: twice the largest server part (500 W TDP in 2025), and a socket's 24
+DIMMs at 25 W."""
+_FLOOR_CAP_W: dict[Component, float] = {"cpu": 50.0, "ram": 200.0}
+_LIMIT_MARGIN = 1.5
+"""Power limits are averages over a window, which a burst exceeds."""
+
+CURE = """\
+# one of these, as root; then open a new session
+# for good: members of the group `power` may read the counters
+groupadd -f power && usermod -aG power "$USER"
+cat >/etc/udev/rules.d/70-powercap.rules <<'RULE'
+SUBSYSTEM=="powercap", ACTION=="add", RUN+="/bin/sh -c 'chgrp power /sys%p/energy_uj; \
+chmod g+r /sys%p/energy_uj'"
+RULE
+udevadm control --reload && udevadm trigger --subsystem-match=powercap --action=add
+# for one service: AmbientCapabilities=CAP_DAC_READ_SEARCH in its systemd unit
+# until the next boot, for everybody on this machine:
+chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"""
+"""The counters are root's since kernel 5.10, because fast reading of them can leak secrets
+(CVE-2020-8694, "Platypus")."""
+ENERGY_FILTERING = (
+    "SGX is enabled on this Intel processor. With recent microcode it then blurs its energy "
+    "counters at random, up to 50 % over short times; sums over minutes stay useful. To be rid of "
+    "it: disable SGX in the firmware's set-up, where nothing needs it"
+)
+"""Intel's mitigation of CVE-2020-8694 ("energy filtering"): it comes with SGX, whether that is used
+or not. What it does to a counter cannot be told from the outside, so this is a suspicion."""
+CONTAINER_CURE = """\
+# Docker hides the counters from containers (GHSA-jq35-85cj-fj4p); show them under another root:
+docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
+
+
+class _Place(NamedTuple):
+    """A zone's directory, what it is called, and the id it gets."""
+
+    path: Path
+    id: str
+    component: Component
+
+
+def powercap_meters(
+    sysfs: Path = Path("/sys"), *, open_file: Callable[[Path], int] = open_to_read
+) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+    """Open a disjoint set of the machine's RAPL zones, and say which were not used and why."""
+    root = sysfs / "class" / "powercap"
+    zones = _zones(root)
+    if not zones:
+        return (), (_nothing_there(sysfs, root),)
+    places, refused = _disjoint(zones)
+    opened: list[RaplZone] = []
+    for place in places:
+        zone = _open_or_refuse(place, open_file)
+        if isinstance(zone, Refusal):
+            refused.append(zone)
+        else:
+            opened.append(zone)
+    return tuple(_merge_mirrors(opened)), tuple(refused)
+
+
+def _zones(root: Path) -> dict[str, Path]:
+    """Every zone that answers once, by its directory's name, in the order of its numbers."""
+    found: dict[str, Path] = {}
+    for directory in _walk(root, depth=3):
+        if directory.name not in found and (directory / "name").is_file():
+            found[directory.name] = directory
+    return {name: found[name] for name in sorted(found, key=_numbers)}
+
+
+def _walk(directory: Path, depth: int) -> Iterator[Path]:
+    # Children may be nested only, flat only, or both; links go round in circles (subsystem,
+    # device), so only names of zones are followed, and only as deep as zones are nested.
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 - half the cost of iterdir
+    except OSError:
+        return
+    for name in names:
+        if name.startswith("intel-rapl"):
+            if ":" in name:
+                yield directory / name
+            if depth > 1:
+                yield from _walk(directory / name, depth - 1)
+
+
+def _numbers(name: str) -> tuple[str, list[int]]:
+    kind, *numbers = name.split(":")
+    return kind, [int(number) if number.isdigit() else 0 for number in numbers]
+
+
+def _disjoint(zones: dict[str, Path]) -> tuple[list[_Place], list[Refusal]]:
+    names = {key: read_text(path / "name", 64) or "" for key, path in zones.items()}
+    control = _control_type(names)
+    places: list[_Place] = []
+    refused: dict[str, Refusal] = {}
+    for key, name in names.items():
+        kind = name.split("-")[0]
+        if not key.startswith(f"{control}:"):
+            reason = "it is a second interface to the same package"
+            refused.setdefault(key.split(":")[0], Refusal(f"rapl:{key.split(':')[0]}", reason))
+        elif kind in ("package", "dram"):
+            component: Component = "cpu" if kind == "package" else "ram"
+            label = name if kind == "package" else _dram_label(key, names)
+            places.append(_Place(zones[key], _unique(f"rapl:{label}", places), component))
+        else:
+            reason = _UNUSED.get(kind, f"carbontrack does not know a domain called {name!r}")
+            refused.setdefault(kind, Refusal(f"rapl:{name}", reason))
+    return places, list(refused.values())
+
+
+def _control_type(names: dict[str, str]) -> str:
+    for control in _CONTROL_TYPES:
+        packages = (key for key, name in names.items() if name.startswith("package"))
+        if any(key.startswith(f"{control}:") for key in packages):
+            return control
+    return _CONTROL_TYPES[0]
+
+
+def _dram_label(key: str, names: dict[str, str]) -> str:
+    control, socket, *_ = key.split(":")
+    parent = names.get(f"{control}:{socket}", "")
+    return f"dram-{parent.removeprefix('package-') if parent.startswith('package-') else socket}"
+
+
+def _unique(label: str, places: Iterable[_Place]) -> str:
+    taken = {place.id for place in places}
+    candidates = (label if number == 1 else f"{label}#{number}" for number in range(1, 1000))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _open_or_refuse(place: _Place, open_file: Callable[[Path], int]) -> RaplZone | Refusal:
+    try:
+        return _open(place, open_file)
+    except MeterUnavailable as error:
+        return Refusal(place.id, str(error), error.cure)
+    except MeterError as error:
+        return Refusal(place.id, f"its first reading failed: {error}")
+
+
+def _open(place: _Place, open_file: Callable[[Path], int]) -> RaplZone:
+    range_uj = read_number(place.path / "max_energy_range_uj")
+    try:
+        return RaplZone(
+            place.id,
+            place.component,
+            place.path / "energy_uj",
+            range_j=range_uj * 1e-6 if range_uj and range_uj > 0 else None,
+            cap_w=lambda: cap_w(place.path, place.component),
+            open_file=open_file,
+        )
+    except PermissionError as error:
+        raise MeterUnavailable(f"{place.path / 'energy_uj'}: permission denied", CURE) from error
+    except OSError as error:
+        raise MeterUnavailable(f"{place.path / 'energy_uj'}: {error.strerror}") from error
+
+
+def cap_w(zone: Path, component: Component) -> float:
+    """A power the zone cannot exceed: 1.5 times the highest limit that it names.
+
+    With a floor of 50 W for packages and 200 W for dram, whose limits come from firmware that does
+    not know the DIMMs; 1000 W or 600 W where the zone names no limit.
+    """
+    limits_uw = [
+        read_number(zone / f"constraint_{number}_{limit}_uw")
+        for number in range(3)
+        for limit in ("power_limit", "max_power")
+    ]
+    highest_w = max((limit for limit in limits_uw if limit), default=0) * 1e-6
+    if highest_w <= 0.0:
+        return _DEFAULT_CAP_W[component]
+    return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
+
+
+def filtering_suspected(procfs: Path = Path("/proc")) -> bool:
+    """Whether the counters may be blurred: an Intel processor that tells the flag of SGX."""
+    block = (read_text(procfs / "cpuinfo", 8192) or "").split("\n\n")[0]
+    fields = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
+    named = {name.strip(): text.strip() for name, text in fields.items()}
+    return named.get("vendor_id") == "GenuineIntel" and "sgx" in named.get("flags", "").split()
+
+
+def _merge_mirrors(zones: Iterable[RaplZone]) -> Iterator[Meter]:
+    groups: list[list[RaplZone]] = []
+    for zone in zones:
+        for group in groups:
+            if group[0].component == zone.component and not differ(group[0], zone):
+                group.append(zone)
+                break
+        else:
+            groups.append([zone])
+    for group in groups:
+        yield group[0] if len(group) == 1 else MirroredZones(group)
+
+
+def _nothing_there(sysfs: Path, root: Path) -> Refusal:
+    # Docker covers devices/virtual/powercap by an empty directory and leaves class/powercap's links
+    if any(path.is_symlink() for path in root.glob("intel-rapl*")):
+        return Refusal(
+            "rapl", f"the links in {root} lead nowhere, as in a container", CONTAINER_CURE
+        )
+    reason = (
+        f"{root} holds no RAPL zone: a virtual machine, or the module intel_rapl_msr is missing"
+    )
+    cure = "modprobe intel_rapl_msr  # on real hardware; a virtual machine has no counters to show"
+    return Refusal("rapl", reason, cure if (sysfs / "module").is_dir() else CONTAINER_CURE)

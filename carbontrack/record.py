@@ -1,0 +1,308 @@
+"""The record: one flat, frozen, versioned row for each finished span, and the protocol of sinks.
+
+A number's name ends in its unit. Unknown is None, never 0. The order of the fields is the order
+of the columns and never changes within a schema version; a reader takes older versions.
+
+A record as a few lines of HTML, for notebooks; every text in it is escaped.
+
+What lies beside a file of records, and what it is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from html import escape
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, get_args
+
+from carbontrack.errors import ConfigError
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+
+SCHEMA = 1
+
+Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
+Basis = Literal["measured", "modelled", "assumed"]
+Component = Literal["cpu", "gpu", "ram", "other"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+BASES: tuple[Basis, ...] = get_args(Basis)
+"""From the strongest to the weakest."""
+WHOLE_MACHINE = "machine"
+"""The key of a rate that stands for the whole machine, not for one component of it."""
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What one span used and emitted, how that is known, and how far it may be off.
+
+    `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
+    `pue`; `machine_kwh` is what the whole machine used in the same time. `emissions_g` is grams of
+    CO2e of that energy; `embodied_g` and `water_l` stand beside it, never inside it. The reference
+    page of the documentation explains every field.
+    """
+
+    schema: int = SCHEMA
+    record_id: str
+    run_id: str
+    parent_id: str | None = None
+    name: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = "ok"
+    error: str | None = None
+    started_at: str
+    ended_at: str
+    duration_s: float | None = None
+    calls: int | None = 1
+    cpu_kwh: float | None = None
+    gpu_kwh: float | None = None
+    ram_kwh: float | None = None
+    other_kwh: float | None = None
+    energy_kwh: float | None = None
+    energy_low_kwh: float | None = None
+    energy_high_kwh: float | None = None
+    machine_kwh: float | None = None
+    emissions_g: float | None = None
+    emissions_low_g: float | None = None
+    emissions_high_g: float | None = None
+    water_l: float | None = None
+    embodied_g: float | None = None
+    region: str | None = None
+    region_basis: str | None = None
+    intensity_g_per_kwh: float | None = None
+    intensity_low_g_per_kwh: float | None = None
+    intensity_high_g_per_kwh: float | None = None
+    intensity_source: str | None = None
+    intensity_year: int | None = None
+    pue: float | None = None
+    basis: Basis | None = None
+    cpu_basis: Basis | None = None
+    gpu_basis: Basis | None = None
+    ram_basis: Basis | None = None
+    meters: str | None = None
+    coverage: float | None = None
+    max_gap_s: float | None = None
+    missed_reads: int | None = None
+    faults: str | None = None
+    scope: str | None = None
+    idle: str | None = None
+    cpu_share: float | None = None
+    cpu_model: str | None = None
+    cpu_threads: int | None = None
+    cpu_tdp_w: float | None = None
+    gpu_models: str | None = None
+    gpu_count: int | None = None
+    ram_gib: float | None = None
+    host_id: str | None = None
+    pid: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    cloud_provider: str | None = None
+    cloud_region: str | None = None
+    os: str | None = None
+    python: str | None = None
+    carbontrack: str | None = None
+
+    def to_row(self) -> dict[str, Cell]:
+        """The record as column name to plain value, in column order; labels as JSON text."""
+        import json  # 2 ms that only those pay who write
+
+        row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
+        try:
+            row["labels"] = json.dumps(
+                dict(self.labels), ensure_ascii=False, allow_nan=False, default=str
+            )
+        except Exception:
+            row["labels"] = json.dumps(plain(self.labels), ensure_ascii=False)
+        return row
+
+    def _repr_html_(self) -> str:
+
+        return record_html(self)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, object]) -> Record:
+        """Read a row back, from values or from text, of this schema version or an older one.
+
+        Columns that this version does not know are ignored; columns that the row lacks are None.
+
+        Raises:
+            ValueError: a required column is missing or a cell does not hold its column's type.
+        """
+        values: dict[str, Any] = {}
+        for name, convert in _CONVERTERS.items():
+            cell = row.get(name)
+            if cell is None or cell == "":
+                if name == "calls" and name in row:
+                    values[name] = None  # empty is unknown; only a row without it means one call
+                continue
+            try:
+                values[name] = convert(cell)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
+        missing = [name for name in _REQUIRED if name not in values]
+        if missing:
+            raise ValueError(f"the row has no {', '.join(missing)}")
+        return cls(**values)
+
+
+_DEEPEST = 8
+
+
+def plain(content: object, depth: int = 0) -> Any:
+    """What JSON can hold of anything: keys and strangers as text, an end to what has none.
+
+    NaN and the infinities, which JSON does not have, become None.
+    """
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if content is None or isinstance(content, (str, int)):
+        return content
+    if isinstance(content, (Mapping, list, tuple)) and depth == _DEEPEST:
+        return "…"
+    if isinstance(content, Mapping):
+        return {_text(key): plain(inner, depth + 1) for key, inner in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(inner, depth + 1) for inner in content]
+    return _text(content)
+
+
+def _text(stranger: object) -> str:
+    try:
+        return str(stranger)
+    except Exception:
+        return f"<{type(stranger).__name__}>"
+
+
+def _labels(cell: object) -> Mapping[str, Any]:
+    if isinstance(cell, Mapping):
+        return dict(cell)
+    import json
+
+    value = json.loads(str(cell))
+    if not isinstance(value, dict):
+        raise TypeError("labels must be a JSON object")
+    return value
+
+
+def _whole(cell: object) -> int:
+    return cell if isinstance(cell, int) else int(float(str(cell)))
+
+
+def _number(cell: object) -> float:
+    return float(cell) if isinstance(cell, (int, float)) else float(str(cell))
+
+
+_TYPES = {"int": _whole, "float": _number}
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Record))
+"""The columns of schema 1, in order."""
+NUMBER_COLUMNS: tuple[str, ...] = tuple(
+    f.name for f in fields(Record) if str(f.type).split(" ")[0] in _TYPES
+)
+"""The columns that hold numbers; all others hold text."""
+_CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in fields(Record)} | {
+    "labels": _labels
+}
+_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
+
+
+def checked_name(name: object) -> str:
+    """The name, where it can be one.
+
+    Raises:
+        ConfigError: it is no text, or an empty one.
+    """
+    if isinstance(name, str) and name:
+        return name
+    raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
+
+
+class Sink(Protocol):
+    """Somewhere records go. A sink writes what it is given and judges nothing."""
+
+    def write(self, record: Record) -> None:
+        """Keep the record; may raise, and is then counted as a loss and said once."""
+        ...
+
+    def close(self) -> None:
+        """Give up files and connections; a second call does nothing."""
+        ...
+
+
+_PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
+
+
+def record_html(record: Any, *, state: str | None = None) -> str:
+    """The record as a small table; `state` stands in for its status."""
+    length = "" if record.duration_s is None else f", {format_seconds(record.duration_s)}"
+    status = state or record.status
+    heading = f"<b>{escape(record.name)}</b>{escape(length)}, {escape(status)}"
+    rows = "".join(_row(label, text) for label, text in _rows(record))
+    return f"<div>{heading}</div><table>{rows}</table>"
+
+
+def plain_html(text: str) -> str:
+    """A text, escaped."""
+    return f"<code>{escape(text)}</code>"
+
+
+def _row(label: str, text: str) -> str:
+    left = ' style="text-align:left"'
+    return f"<tr><th{left}>{escape(label)}</th><td{left}>{escape(text)}</td></tr>"
+
+
+def _rows(record: Any) -> Iterator[tuple[str, str]]:
+    if record.error:
+        yield "error", record.error
+    yield "energy", energy_text(record)
+    yield "CO2e", emissions_text(record)
+    parts = list(_parts(record))
+    if parts:
+        yield "parts", "; ".join(parts)
+    if record.intensity_g_per_kwh is not None:
+        year = f", {record.intensity_year}" if record.intensity_year else ""
+        source = f", {record.intensity_source}" if record.intensity_source else ""
+        grams = f"{record.intensity_g_per_kwh:.0f} g CO2e/kWh"
+        yield "grid", f"{record.region}, {grams}{source}{year}"
+
+
+def energy_text(record: Any) -> str:
+    """The energy and its interval: "1.50 Wh (1.20 to 1.80 Wh)"."""
+    kwhs = (record.energy_kwh, record.energy_low_kwh, record.energy_high_kwh)
+    joules = [None if kwh is None else kwh * JOULES_PER_KWH for kwh in kwhs]
+    return _with_interval(joules[0], joules[1], joules[2], form=format_joules)
+
+
+def emissions_text(record: Any) -> str:
+    """The emissions and their interval."""
+    ends = record.emissions_low_g, record.emissions_high_g
+    return _with_interval(record.emissions_g, ends[0], ends[1], form=format_grams)
+
+
+def _with_interval(best: float | None, low: float | None, high: float | None, form: Any) -> str:
+    if best is None:
+        return "unknown"
+    if low is None or high is None:
+        return str(form(best))
+    number, _, _ = form(low, like=best).partition(" ")
+    return f"{form(best)} ({number} to {form(high, like=best)})"
+
+
+def _parts(record: Any) -> Iterator[str]:
+    for column, name in _PARTS:
+        kwh = getattr(record, f"{column}_kwh")
+        if kwh is not None:
+            basis = getattr(record, f"{column}_basis", record.basis)
+            known = f" {basis}" if basis else ""
+            yield f"{name} {format_joules(kwh * JOULES_PER_KWH)}{known}"
+
+
+TIMELINE_SUFFIX: Final = ".timeline.jsonl"
+"""The ending of the files of timelines."""
+
+
+def timeline_path(output: Path) -> Path:
+    """The file of the timelines of the records in `output`: runs.csv has runs.timeline.jsonl."""
+    return output.with_name(f"{output.stem}{TIMELINE_SUFFIX}")

@@ -1,0 +1,82 @@
+"""The frame of records: a pandas frame that a notebook shows as a person would want it."""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import cache
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from carbontrack.record import COLUMNS, emissions_text, energy_text
+from carbontrack.units import format_grams, format_joules, format_seconds, kwh_from
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_ROWS = 20
+_HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", "status")
+
+
+@cache
+def frame_class() -> type[pd.DataFrame]:
+    """The class; made when pandas is there, and wanted for the first time."""
+    import pandas as pd
+
+    class RecordsFrame(pd.DataFrame):
+        """Records as `read_records` returns them.
+
+        Whatever is done with it gives a plain frame; so does a pickle of it.
+        """
+
+        def _repr_html_(self) -> str | None:
+            if not set(COLUMNS) <= set(self.columns):  # changed in place
+                whole: str | None = pd.DataFrame(self).to_html(max_rows=MOST_ROWS)
+                return whole
+            return frame_html(self)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            plain = pd.DataFrame(self)
+            plain.attrs = self.attrs
+            return copy, (plain,)
+
+    return RecordsFrame
+
+
+def frame_html(frame: pd.DataFrame) -> str:
+    """The first records as a table, and the sums of all that lie in no other."""
+    known = frame.astype(object).where(frame.notna(), None)
+    rows = "".join(_row(record) for record in known.head(MOST_ROWS).itertuples(index=False))
+    heads = "".join(f'<th style="text-align:left">{escape(head)}</th>' for head in _HEADS)
+    more = len(frame) - MOST_ROWS
+    shown = f"<p>{more:,} more records; <code>.describe()</code> and the like see all.</p>"
+    return (
+        f"<p>{escape(_sums(frame))}</p><table><thead><tr>{heads}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>{shown if more > 0 else ''}"
+    )
+
+
+def _row(record: Any) -> str:
+    cells = (
+        "" if record.started_at is None else f"{record.started_at:%Y-%m-%d %H:%M:%S}",
+        record.name if len(record.name) <= 60 else f"{record.name[:59]}…",
+        "" if record.duration_s is None else format_seconds(record.duration_s),
+        energy_text(record),
+        emissions_text(record),
+        record.region or "",
+        record.basis or "",
+        record.status,
+    )
+    inner = "".join(f'<td style="text-align:left">{escape(str(cell))}</td>' for cell in cells)
+    return f"<tr>{inner}</tr>"
+
+
+def _sums(frame: pd.DataFrame) -> str:
+    outer = frame[~frame["parent_id"].isin({*frame["record_id"], *frame["run_id"]})]
+    count = f"{len(frame):,} record{'s' * (len(frame) != 1)}"
+    if len(outer) < len(frame):
+        count += f", {len(frame) - len(outer):,} of them inside others"
+    joules = outer["energy_kwh"].sum(min_count=1) / kwh_from(1.0)
+    grams = outer["emissions_g"].sum(min_count=1)
+    energy = "unknown energy" if joules != joules else format_joules(float(joules))  # noqa: PLR0124
+    emissions = "unknown" if grams != grams else format_grams(float(grams))  # noqa: PLR0124 - NaN
+    return f"{count}: {energy}, {emissions} CO2e"

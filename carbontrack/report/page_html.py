@@ -1,0 +1,224 @@
+"""The page's text and tables as HTML; every text from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.report import page_data
+from carbontrack.report.tables import Summary, notes
+from carbontrack.report.timelines import RunTimeline
+from carbontrack.report.totals import Total
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PART_NAMES = {"cpu": "CPU", "gpu": "GPU", "ram": "memory", "other": "other"}
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a page says beyond the records.
+
+    Attributes:
+        elsewhere: grids on which the same energy is reckoned again.
+        comparison: an everyday thing of the same size as text, whom to cite, and the source
+            in full; None where there is none.
+        curves: the power over time of some runs.
+    """
+
+    elsewhere: Sequence[GridIntensity] = ()
+    comparison: tuple[str, str, str] | None = None
+    curves: Sequence[RunTimeline] = ()
+
+
+def headline(total: Total) -> str:
+    """What a reader should remember, in one line of plain text."""
+    runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
+    if total.emissions_g is None:
+        return f"{runs}, of unknown emissions"
+    return f"{runs} emitted {format_grams(total.emissions_g)} of CO2e"
+
+
+def period(frame: pd.DataFrame) -> str:
+    """From when to when the runs started, and on how many hosts."""
+    known = frame["started_at"].dropna()
+    hosts = int(frame["host_id"].nunique())
+    where = f" on {hosts} hosts" if hosts > 1 else ""
+    if known.empty:
+        return where.strip()
+    first, last = known.min(), known.max()
+    start, end = f"{first:%Y-%m-%d %H:%M}", f"{last:%Y-%m-%d %H:%M}"
+    return f"{start} UTC{where}" if start == end else f"{start} to {end} UTC{where}"
+
+
+def cards(total: Total, around: Around) -> Iterator[str]:
+    """The headline figures, each with its interval or what it stands beside."""
+    joules = _joules(total.energy_kwh)
+    ends = _ends(
+        _joules(total.energy_low_kwh), _joules(total.energy_high_kwh), joules, format_joules
+    )
+    yield _card("Energy", "unknown" if joules is None else format_joules(joules), ends)
+    grams = total.emissions_g
+    ends = _ends(total.emissions_low_g, total.emissions_high_g, grams, format_grams)
+    yield _card("CO2e", "unknown" if grams is None else format_grams(grams), ends)
+    if total.duration_s is not None:
+        hours = total.duration_s / 3600.0
+        long = hours >= 100.0
+        text = f"{hours:,.0f} h" if long else format_seconds(total.duration_s)
+        yield _card("Time running", text, f"{total.runs:,} runs together")
+    if total.water_l is not None:
+        yield _card("Water", _litres(total.water_l), "where the power is made and used")
+    if total.embodied_g is not None:
+        yield _card(
+            "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
+        )
+    if around.comparison is not None:
+        yield _card("About as much as", around.comparison[0], around.comparison[1], "words")
+
+
+def _card(title: str, figure: str, more: str, style: str = "") -> str:
+    return (
+        f'<div><dt>{escape(title)}</dt><dd class="big {style}">{escape(figure)}</dd>'
+        f'<dd class="more">{escape(more)}</dd></div>'
+    )
+
+
+def _litres(litres: float) -> str:
+    return f"{litres:,.3g} L" if litres >= 0.1 else f"{litres * 1e3:.3g} mL"
+
+
+def _joules(kwh: float | None) -> float | None:
+    return None if kwh is None else kwh * JOULES_PER_KWH
+
+
+def _ends(low: float | None, high: float | None, best: float | None, form: Any) -> str:
+    if low is None or high is None:
+        return "no interval"
+    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best)}"
+
+
+def known_text(total: Total) -> str:
+    """How much of the energy is measured, modelled and assumed, in words."""
+    if total.measured_share is None:
+        return "How the energy is known is unknown."
+    return (
+        f"{total.measured_share:.0%} of the energy is measured, "
+        f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed."
+    )
+
+
+def known_bars(total: Total) -> Iterator[str]:
+    """The same as pieces of a bar."""
+    for basis in ("measured", "modelled", "assumed"):
+        share = getattr(total, f"{basis}_share")
+        if share:
+            yield f'<i style="width:{share * 100:.2f}%;background:var(--{basis})"></i>'
+
+
+def runs_note(frame: pd.DataFrame) -> str:
+    """What the table of runs holds."""
+    press = "Press a name to see how its figures were made."
+    if len(frame) > page_data.MOST_RUNS:
+        most = f"{page_data.MOST_RUNS:,} of {len(frame):,} runs"
+        return f"The {most} with the largest emissions; all are in the figures above. {press}"
+    return press
+
+
+def table(heads: Sequence[str], *rows: Sequence[str]) -> str:
+    """A table of texts that may come from anywhere."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    head = line(heads, 'th scope="col"').replace('</th scope="col">', "</th>")
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def bars_table(rows: Sequence[dict[str, Any]], title: str) -> list[list[str]]:
+    """The figures of a chart of intervals, heads first."""
+    heads = [title, "CO2e", "low", "high"]
+    ends = ("g", "low_g", "high_g")
+    return [
+        heads,
+        *(
+            [
+                row["key"],
+                *("" if row[e] is None else format_grams(row[e], like=row["g"]) for e in ends),
+            ]
+            for row in rows
+        ),
+    ]
+
+
+def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
+    """The figures of the chart over time, heads first; steps without energy left out."""
+    from datetime import datetime, timezone
+
+    names = list(dict.fromkeys(row["part"] for row in parts))
+    by_time: dict[int, dict[str, float]] = {}
+    for row in parts:
+        by_time.setdefault(row["at"], {})[row["part"]] = row["kwh"]
+    form = "%Y-%m-%d %H:%M" if step in ("minute", "hour") else "%Y-%m-%d"
+    lines = [
+        [
+            datetime.fromtimestamp(at / 1000, timezone.utc).strftime(form),
+            *(f"{kwh.get(name, 0.0):.4g} kWh" for name in names),
+        ]
+        for at, kwh in by_time.items()
+        if any(kwh.values())
+    ]
+    return [[step, *(_PART_NAMES.get(name, name) for name in names)], *lines]
+
+
+def how(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
+    """The section that says how each number was made."""
+    meters = [
+        [_PART_NAMES[row["component"]], row["basis"], format_joules(row["kwh"] * JOULES_PER_KWH)]
+        for row in page_data.meters(frame)
+    ]
+    grids = [
+        [
+            str(row["region"] or "unknown"),
+            str(row["region_basis"] or ""),
+            _per_kwh(row),
+            str(row["intensity_source"] or ""),
+            "" if row["intensity_year"] is None else f"{row['intensity_year']:.0f}",
+            f"{row['runs']:,}",
+        ]
+        for row in page_data.grids(frame)
+    ]
+    left_out = " ".join(notes(summary)) or "Nothing was left out."
+    return (
+        '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
+        "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
+        "design power and its load. Assumed: from a default. Parts before PUE.</p>"
+        f"{table(['part', 'known', 'energy'], *meters)}"
+        "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
+        f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
+        "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
+        "known in one way add up; those of different parts, and of measured GPUs on different "
+        "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
+        "The interval of a sum is therefore not the sum of the intervals.</p>"
+        f"{_compared(around)}<h3>What was read</h3><p>{escape(left_out)}</p></section>"
+    )
+
+
+def _compared(around: Around) -> str:
+    if around.comparison is None:
+        return ""
+    thing, _cite, source = around.comparison
+    return f"<h3>The comparison</h3><p>{escape(thing)}: {escape(source)}</p>"
+
+
+def _per_kwh(row: dict[str, Any]) -> str:
+    if row["g_per_kwh"] is None:
+        return "unknown"
+    if row["low_g_per_kwh"] is None or row["high_g_per_kwh"] is None:
+        return f"{row['g_per_kwh']:.4g}"
+    return f"{row['g_per_kwh']:.4g} ({row['low_g_per_kwh']:.3g} to {row['high_g_per_kwh']:.3g})"

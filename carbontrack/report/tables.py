@@ -1,0 +1,195 @@
+"""Totals as text: a table for people, JSON and CSV for programs, Markdown and LaTeX for papers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from carbontrack.report.totals import Total
+from carbontrack.sinks.csv_file import csv_line
+from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a report says: the sum of everything, the groups, and what was left out.
+
+    Attributes:
+        by: how the groups are made; None where there are none.
+        sources: the files and directories that were read.
+        skipped_lines, repeated, nested: what was left out, as in `report.frame.Loaded`.
+    """
+
+    by: str | None
+    total: Total
+    groups: Sequence[Total]
+    sources: Sequence[str] = ()
+    skipped_lines: int = 0
+    repeated: int = 0
+    nested: int = 0
+
+
+_HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
+_UNKNOWN = "(unknown)"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "µ": r"\textmu{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+def as_table(summary: Summary) -> str:
+    """Columns in plain text, with what was left out below."""
+    rows = [list(row) for row in _rows(summary)]
+    rows = [[_one_line(row[0], 40), *row[1:]] for row in rows]
+    heads = [summary.by or "all", *_HEADS]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [_aligned(heads, widths), *(_aligned(row, widths) for row in rows)]
+    if len(rows) > 1:
+        lines.insert(len(lines) - 1, "  ".join("-" * width for width in widths))
+    return "\n".join([*lines, "", *notes(summary)]).rstrip() + "\n"
+
+
+def as_json(summary: Summary) -> str:
+    """One JSON object: total, groups, and what was left out."""
+    content = {
+        "schema": 1,
+        "by": summary.by,
+        "sources": list(summary.sources),
+        "total": summary.total.to_dict(),
+        "groups": [group.to_dict() for group in summary.groups],
+        "skipped_lines": summary.skipped_lines,
+        "repeated": summary.repeated,
+        "nested": summary.nested,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
+
+
+def as_csv(summary: Summary) -> str:
+    """A row for each group, or one for everything; keys made harmless for spreadsheets."""
+    names = [field.name for field in fields(Total)]
+    lines = [csv_line(names)]
+    for total in summary.groups or [summary.total]:
+        cells = ["" if cell is None else repr(cell) for cell in total.to_dict().values()]
+        lines.append(csv_line([_harmless(total.key or ""), *cells[1:]]))
+    return b"".join(lines).decode()
+
+
+def as_markdown(summary: Summary) -> str:
+    """A table for a README or a comment."""
+    heads = [summary.by or "all", *_HEADS]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    lines += [[markdown(row[0]), *row[1:]] for row in _rows(summary)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{' '.join(notes(summary))}".rstrip() + "\n"
+
+
+def as_latex(summary: Summary) -> str:
+    """A `tabular` with the rules of booktabs."""
+    heads = [summary.by or "all", *_HEADS]
+    rows = list(_rows(summary))
+    lines = [" & ".join(map(latex, row)) + r" \\" for row in rows]
+    if len(lines) > 1:
+        lines.insert(len(lines) - 1, r"\midrule")
+    return "\n".join(
+        [
+            r"\begin{tabular}{l" + "r" * len(_HEADS) + "}",
+            r"\toprule",
+            " & ".join(map(latex, heads)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in notes(summary)),
+            "",
+        ]
+    )
+
+
+FORMATS: dict[str, Callable[[Summary], str]] = {
+    "table": as_table,
+    "json": as_json,
+    "csv": as_csv,
+    "markdown": as_markdown,
+    "latex": as_latex,
+}
+"""Every format and what writes it."""
+
+
+def notes(summary: Summary) -> Iterator[str]:
+    """What was left out, in sentences; nothing where nothing was."""
+    if summary.nested:
+        yield f"{summary.nested} rows lie inside others and are in no sum."
+    if summary.repeated:
+        yield f"{summary.repeated} repeated records count once."
+    if summary.total.unknown_runs:
+        yield f"{summary.total.unknown_runs} runs have no known energy."
+    if summary.skipped_lines:
+        yield f"{summary.skipped_lines} lines hold no record."
+
+
+def _rows(summary: Summary) -> Iterator[list[str]]:
+    for group in summary.groups:
+        yield _cells(_UNKNOWN if group.key is None else group.key, group)
+    yield _cells("total", summary.total)
+
+
+def _cells(key: str, total: Total) -> list[str]:
+    joules = _joules(total.energy_kwh)
+    low_j, high_j = _joules(total.energy_low_kwh), _joules(total.energy_high_kwh)
+    grams, low_g, high_g = total.emissions_g, total.emissions_low_g, total.emissions_high_g
+    return [
+        key,
+        f"{total.runs:,}",
+        "" if joules is None else format_joules(joules),
+        _interval(joules, low_j, high_j, format_joules),
+        "" if grams is None else format_grams(grams),
+        _interval(grams, low_g, high_g, format_grams),
+        "" if total.measured_share is None else f"{total.measured_share:.0%}",
+        "" if total.duration_s is None else format_seconds(total.duration_s),
+    ]
+
+
+def _joules(kwh: float | None) -> float | None:
+    return None if kwh is None else kwh * JOULES_PER_KWH
+
+
+def _interval(
+    best: float | None, low: float | None, high: float | None, form: Callable[..., str]
+) -> str:
+    if best is None or low is None or high is None:
+        return ""
+    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best).partition(' ')[0]}"
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (
+        cell.ljust(width) if place == 0 else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return "  ".join([first, *others]).rstrip()
+
+
+def _one_line(text: str, longest: int) -> str:
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def _harmless(text: str) -> str:
+    return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
+
+
+def markdown(text: str) -> str:
+    """A text with what Markdown would take for its own made plain."""
+    plain = _one_line(text, 200)
+    for char in "\\`*_[]<>|":
+        plain = plain.replace(char, "\\" + char)
+    return plain
+
+
+def latex(text: str) -> str:
+    """A text with what LaTeX would take for its own made plain."""
+    return "".join(_LATEX.get(char, char) for char in _one_line(text, 200))

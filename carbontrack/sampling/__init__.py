@@ -1,0 +1,1 @@
+"""From meters to running sums: joules of the machine, joules of ours, grams. One thread."""

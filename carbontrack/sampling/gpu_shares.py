@@ -1,0 +1,116 @@
+"""Which part of each GPU is ours, found out by the sampler's thread, with no lock held.
+
+What a look finds holds until the next one. Until the first one has said anything, all that this
+process may use is its own: the upper end, never nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from carbontrack.attribution.policy import Held, held
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.errors import MeterError
+from carbontrack.meters.meter import BoardUse
+from carbontrack.sampling.counts import Machine, with_fault
+from carbontrack.sampling.meter_bank import Slot
+from carbontrack.system.clock import Clock
+
+LOOK_PERIOD_S: Final = 0.9
+"""The driver is asked for its processes this often at most: once in each tick of a second."""
+
+_log = logging.getLogger("carbontrack")
+
+
+class Boards:
+    """The meters among `slots` that several processes can share, and our part of each.
+
+    Attributes:
+        parts: our part of each meter's energy, 0 to 1, where a look says; () without such meters.
+        codes: the assumptions that these parts rest on, as the record's `faults` name them.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._shared = [(n, s.meter) for n, s in enumerate(slots) if hasattr(s.meter, "look")]
+        self._looked_at_s = float("-inf")
+        self._doubts: dict[int, float] = {}
+        self._codes_of: dict[int, str] = {}
+        self.codes: tuple[str, ...] = ()
+        self.parts: tuple[float | None, ...] = ()
+        if self._shared:
+            self._take({place: meter.part for place, meter in self._shared}, len(slots))  # type: ignore[attr-defined]
+
+    def __bool__(self) -> bool:
+        return bool(self._shared)
+
+    def look(self, usage: UsageReader | None, clock: Clock) -> None:
+        """Ask who uses the boards, where it is time to; without `usage` nobody wants to know."""
+        if usage is None:
+            self.codes = ()
+            return
+        now_s = clock.monotonic_s()
+        if now_s - self._looked_at_s < LOOK_PERIOD_S:
+            return
+        self._looked_at_s = now_s
+        ours = usage.pids_as_the_driver_counts()
+        found = {
+            place: part
+            for place, meter in self._shared
+            if (part := self._part(place, meter, ours)) is not None
+        }
+        self._take(found, len(self.parts))
+        self.codes = tuple(sorted(set(self._codes_of.values())))
+
+    def _part(self, place: int, meter: object, ours: Collection[int] | None) -> float | None:
+        try:
+            uses: Sequence[BoardUse] = meter.look()  # type: ignore[attr-defined]
+        except MeterError as error:
+            _log.debug("who uses the board could not be read: %s", error)
+            return None  # what was found last holds on
+        slices = [(use.part, held(use.holders, use.busy, ours)) for use in uses]
+        part = min(1.0, sum(part * one.share for part, one in slices))
+        code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
+        self._codes_of.pop(place, None)
+        self._doubts.pop(place, None)
+        if code is not None and part > 0.0:
+            self._codes_of[place] = code
+            if code != "gpu_share_assumed":
+                self._doubts[place] = min(1.0, 1.0 / part - 1.0)
+        return part
+
+    def _take(self, found: dict[int, float], width: int) -> None:
+        parts = tuple(found.get(n, self.parts[n] if self.parts else None) for n in range(width))
+        if parts != self.parts:
+            self.parts = parts
+
+    def doubt(self, place: int) -> float:
+        """How far our part of a meter may be off, relative to it, at most 1.
+
+        An even split and a slice say nothing of what was drawn: all of the board may be ours.
+        """
+        return self._doubts.get(place, 0.0)
+
+    def noted(self, machine: Machine) -> Machine:
+        """The machine's ledger with the assumptions that its last step was shared out by."""
+        for code in self.codes:
+            machine = with_fault(machine, code)
+        return machine
+
+    def forget_parent(self) -> None:
+        """In a child process: other processes are ours, and nothing is known of them."""
+        self._looked_at_s = float("-inf")
+        self._take({place: meter.part for place, meter in self._shared}, len(self.parts))  # type: ignore[attr-defined]
+        self._doubts.clear()
+        self._codes_of.clear()
+        self.codes = ()
+
+
+def _code(held_parts: Sequence[Held], *, is_slice: bool) -> str | None:
+    ways = {one.how for one in held_parts if one.share > 0.0}
+    if is_slice:
+        return "gpu_share_slices"
+    if "assumed" in ways:
+        return "gpu_share_assumed"
+    return "gpu_share_even" if "even" in ways else None

@@ -1,0 +1,246 @@
+"""The meters in service: read them all, notice which is lost, let another stand in, take it back.
+
+A meter only reads or raises. What its silence means is decided here: for a short while nothing,
+because its own count carries what was missed; after three silent ticks or ten seconds the next best
+meter of the same component covers the outage. When the first one answers again, the step that the
+other covered is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from carbontrack.errors import MeterError, MeterGone
+from carbontrack.meters.meter import LOWER_BOUND, Meter, MeterSet
+from carbontrack.record import Component
+from carbontrack.sampling.counts import Reading
+from carbontrack.system.log import Later
+
+LOST_AFTER_TICKS: Final = 3
+LOST_AFTER_S: Final = 10.0
+
+_NO_FAULTS: Mapping[str, int] = {}
+_log = logging.getLogger("carbontrack")
+
+
+class Slot:
+    """One meter in service, and what is remembered of it between two reads."""
+
+    __slots__ = (
+        "_faults",
+        "_later", "covered", "failed_ticks", "gone", "meter", "silent_since_s", "stands_in",
+        "told_gone",
+    )  # fmt: skip
+
+    def __init__(self, meter: Meter, later: Later, *, stands_in: bool = False) -> None:
+        self.meter = meter
+        self._later = later
+        self.stands_in = stands_in
+        self.gone = False
+        """It will not be read again."""
+        self.told_gone = False
+        self.covered = False
+        """Another meter has counted in its place since its last answer."""
+        self.failed_ticks = 0
+        self.silent_since_s: float | None = None
+        self._faults = dict(_faults_of(meter))
+
+    def read(self, now_s: float) -> float | None:
+        """The count, or None. A meter may fail in any way it likes without reaching anybody."""
+        if self.gone:
+            return None
+        try:
+            return self.meter.read_joules(now_s)
+        except Exception as error:
+            self.note_silence(error, now_s)
+        return None
+
+    def note_silence(self, error: Exception, now_s: float) -> None:
+        """The meter did not answer; a mistake of someone else's making is a silence like any."""
+        if isinstance(error, MeterGone):
+            self.gone = True
+            self._later.note(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
+        elif isinstance(error, MeterError):
+            self._later.note(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
+        elif not self.failed_ticks:
+            self._later.note(logging.ERROR, f"meter {self.meter.id} failed", error)
+        if self.silent_since_s is None:
+            self.silent_since_s = now_s
+
+    def new_faults(self) -> Mapping[str, int]:
+        """What the meter met, and dropped a step for, since the last asking."""
+        faults = _faults_of(self.meter)
+        if not faults or faults == self._faults:
+            return _NO_FAULTS
+        new = {code: times - self._faults.get(code, 0) for code, times in faults.items()}
+        self._faults = dict(faults)
+        return new
+
+    def is_lost(self, now_s: float) -> bool:
+        """Whether the silence has lasted so long that another meter should stand in."""
+        if self.silent_since_s is None:
+            return False
+        long_s = now_s - self.silent_since_s
+        return self.gone or self.failed_ticks >= LOST_AFTER_TICKS or long_s >= LOST_AFTER_S
+
+
+def _faults_of(meter: Meter) -> Mapping[str, int]:
+    return getattr(meter, "fault_counts", _NO_FAULTS)
+
+
+class Bank:
+    """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
+
+    def __init__(self, meters: MeterSet) -> None:
+        self.later = Later()
+        """What is to be said once no lock is held."""
+        self._spare = dict(meters.substitutes)
+        self._standing: dict[Component, Slot] = {}
+        self.slots = [Slot(meter, self.later) for meter in meters]
+        self._all_answer = True
+        self._watchful: list[tuple[int, Slot, Any]] = [
+            (place, slot, slot.meter)
+            for place, slot in enumerate(self.slots)
+            if hasattr(slot.meter, "fault_counts")
+        ]
+        self._reads = [slot.meter.read_joules for slot in self.slots]
+
+    @property
+    def max_period_s(self) -> float:
+        """The longest time between two reads that loses nothing, by the most demanding meter."""
+        limits = (getattr(slot.meter, "max_period_s", None) for slot in self.slots)
+        return min((limit for limit in limits if limit), default=float("inf"))
+
+    def resolutions_s(self) -> list[float]:
+        """The time between two changes of each meter's count."""
+        return [slot.meter.resolution_s for slot in self.slots]
+
+    def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
+        """What every meter says at this instant, and the faults that were met on the way."""
+        joules = self._read_all(now_s)
+        if not self._all_answer:
+            return self._with_returns(now_s, joules)
+        for _, _, meter in self._watchful:
+            if meter.fault_counts:
+                return self._with_faults(now_s, joules)
+        return Reading(now_s, joules), _NO_FAULTS
+
+    def _with_faults(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        faults: dict[str, int] = {}
+        dropped, unsure = set[int](), set[int]()
+        for place, slot, meter in self._watchful:
+            if meter.fault_counts:
+                _sort(place, slot.new_faults(), dropped, unsure, faults)
+        if not faults:
+            return Reading(now_s, joules), faults
+        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
+
+    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
+        if not self._all_answer:
+            return tuple([slot.read(now_s) for slot in self.slots])
+        joules: list[float | None] = []
+        try:
+            for read in self._reads:
+                joules.append(read(now_s))  # noqa: PERF401 - what was read before an error counts
+        except Exception as error:
+            # Each meter is asked once for an instant: a second answer would hide the silence.
+            self._all_answer = False
+            place = len(joules)
+            self.slots[place].note_silence(error, now_s)
+            joules.append(None)
+            joules.extend(slot.read(now_s) for slot in self.slots[place + 1 :])
+        return tuple(joules)
+
+    def _with_returns(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        faults: dict[str, int] = {}
+        dropped, unsure, silent = set[int](), set[int](), 0
+        for place, slot in enumerate(self.slots):
+            _sort(place, slot.new_faults(), dropped, unsure, faults)
+            if slot.gone and not slot.told_gone:
+                slot.told_gone = True
+                _note({"gone": 1}, faults)
+            if joules[place] is not None:
+                slot.silent_since_s, slot.failed_ticks = None, 0
+                if slot.covered:
+                    slot.covered = False
+                    dropped.add(place)
+                    self._retire(slot.meter.component)
+            elif slot.silent_since_s is not None:
+                silent += 1
+        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
+
+    def heal(self, now_s: float) -> Mapping[str, int]:
+        """Once a tick: let other meters stand in for lost ones; returns faults by code."""
+        faults: dict[str, int] = {}
+        if self._all_answer:
+            return faults
+        for slot in self.slots:
+            slot.failed_ticks += slot.silent_since_s is not None
+        for component in {slot.meter.component for slot in self.slots if slot.is_lost(now_s)}:
+            if self._stand_in(component, now_s):
+                _note({"substituted": 1}, faults)
+        self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.slots)
+        self._reads = [slot.meter.read_joules for slot in self.slots]
+        return faults
+
+    def _stand_in(self, component: Component, now_s: float) -> bool:
+        # One meter stands in for a whole component. It may start only when all of the component's
+        # meters are lost, or it would count again what the others still count.
+        lost = [s for s in self.slots if s.meter.component == component and not s.stands_in]
+        if component not in self._spare or not all(slot.is_lost(now_s) for slot in lost):
+            return False
+        make = self._spare.pop(component)
+        try:
+            substitute = Slot(make(), self.later, stands_in=True)
+        except MeterError as error:
+            self.later.note(logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}")
+            return False
+        self.later.note(
+            logging.WARNING,
+            f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
+        )
+        for slot in lost:
+            slot.covered = True
+        self._standing[component] = substitute
+        self.slots.append(substitute)
+        return True
+
+    def _retire(self, component: Component) -> None:
+        substitute = self._standing.pop(component, None)
+        if substitute is not None:
+            substitute.gone = substitute.told_gone = True
+            substitute.silent_since_s = None
+            self._spare[component] = lambda: substitute.meter
+            self.later.note(logging.WARNING, f"{component} is measured again")
+
+    def close(self) -> None:
+        """Close every meter; one that cannot be closed is left behind."""
+        for slot in self.slots:
+            try:
+                slot.meter.close()
+            except Exception:
+                _log.exception("meter %s did not close", slot.meter.id)
+
+
+def _note(faults: Mapping[str, int], into: dict[str, int]) -> None:
+    for code, times in faults.items():
+        into[code] = into.get(code, 0) + times
+
+
+def _sort(
+    place: int,
+    new: Mapping[str, int],
+    dropped: set[int],
+    unsure: set[int],
+    faults: dict[str, int],
+) -> None:
+    """Note new faults of the meter at `place`, and what they make of its step."""
+    if new:
+        _note(new, faults)
+        (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(place)

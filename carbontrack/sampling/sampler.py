@@ -1,0 +1,323 @@
+"""The sampler: the core's only thread, and the one place where meters are read.
+
+Anyone may call `sample()`: entering and leaving a span does. The thread exists to catch wraps, to
+integrate gauges, to follow a grid that changes, and to settle decorated calls. It ticks at whole
+multiples of its interval on a clock that all processes of the host share, and it sleeps while
+nothing is open.
+
+What may hang on the sampler's tick; those who do stand on a higher floor.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from carbontrack.attribution.usage import UsageReader
+from carbontrack.errors import ConfigError
+from carbontrack.meters.meter import Hardware, Meter, MeterSet
+from carbontrack.record import Component
+from carbontrack.sampling.amounts import Joules
+from carbontrack.sampling.counts import Machine, advance, with_fault, with_suspend, without_counts
+from carbontrack.sampling.gpu_shares import Boards
+from carbontrack.sampling.history import Gaps, Powers
+from carbontrack.sampling.ledger import Book, Mark, Step
+from carbontrack.sampling.meter_bank import Bank, Slot
+from carbontrack.sampling.ticker import Ticker
+from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
+from carbontrack.system.forking import remember
+
+
+class CallPool(Protocol):
+    """What a tick does for decorated calls; `carbontrack.tracking.apportion` has the real one."""
+
+    def tick(self) -> None:
+        """Share out what was set aside since the last time; the sampler's lock is held."""
+        ...
+
+    def write_due_rows(self) -> None:
+        """Write what is due; the sampler's lock is not held."""
+        ...
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        ...
+
+
+class Watcher(Protocol):
+    """Somebody who does something now and then."""
+
+    def after_tick(self, now_s: float) -> None:
+        """Called after each tick, without the sampler's lock."""
+        ...
+
+
+SUSPEND_S = 0.5
+"""A sleep of the machine shorter than this is noise between two clocks."""
+
+_log = logging.getLogger("carbontrack")
+
+
+class Sampler:
+    """Reads the meters and keeps the books of all trackers that share it.
+
+    Args:
+        meters: disjoint meters, with or without what stands in for them.
+        interval_s: time between two ticks, above 0; span edges are read in addition.
+        clock: the time.
+        usage: reads what this process and the machine have used; made when first needed.
+    """
+
+    def __init__(
+        self,
+        meters: MeterSet | Iterable[Meter],
+        *,
+        interval_s: float = 1.0,
+        clock: Clock | None = None,
+        usage: UsageReader | None = None,
+    ) -> None:
+        if not 0.0 < interval_s <= 3600.0:
+            raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
+        self.clock: Clock = clock or SystemClock()
+        self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
+        self.leaves = 0
+        """Open spans that hold no open span; changed only with the lock held."""
+        self.under_way: dict[int, Any] = {}
+        """Decorated calls that are being made now, by identity."""
+        self.pool: CallPool | None = None
+        """What shares energy out among decorated calls; there once there are any."""
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+        self.epoch = 0
+        """Rises in a child process after a fork; what was open before is the parent's."""
+        self.forked_awake = False
+        """In a child process: whether something was open in the parent at the fork."""
+        self._interval_s = interval_s
+        self._usage = usage
+        self._bank = Bank(self.meters)
+        self.boards = Boards(self._bank.slots)
+        self._machine = Machine(self.clock.monotonic_s())
+        self._books: list[Book] = []
+        self.components: tuple[Component, ...] = ()
+        """What the energy of each meter belongs to."""
+        self._holds = 0
+        self._closed = False
+        self._powers = Powers(self._machine, self._bank.resolutions_s)
+        self._slept_s = self.clock.suspended_s()
+        self._cpu_s = process_cpu_s()
+        self._gaps = Gaps()
+        self._begin()
+        remember(self)
+
+    def _begin(self) -> None:
+        self.lock = threading.RLock()
+        self._inside = False
+        self._ticker = Ticker(
+            self.tick,
+            period_s=self._period_s,
+            is_wanted=lambda: self._holds > 0,
+            clock=self.clock,
+        )
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the machine is made of."""
+        return self.meters.hardware
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The meters in service, in the order of every tuple of joules."""
+        return self._bank.slots
+
+    @property
+    def awake(self) -> bool:
+        """Whether anything is open, so that time and energy count."""
+        return self._holds > 0
+
+    # -- what trackers do -------------------------------------------------------------------
+
+    def hold(self, book: Book) -> Mark:
+        """Keep the sampler awake for this book, waking it if it sleeps; reads the meters."""
+        with self.lock:
+            missed = self._machine.missed
+            if self._holds:
+                self.sample()
+            else:
+                self._wake()
+            if not book.holds:
+                process = book.attribution.scope == "process"
+                if process:
+                    self._usage = self._usage or UsageReader()
+                book.begin(
+                    self._usage if process else None, self._machine.at_s, self.clock.now_utc()
+                )
+                self._books.append(book)
+            book.holds += 1
+            self._holds += 1
+            if self._holds == 1:
+                self._ticker.wake()
+            machine = self._machine
+            if machine.missed != missed:  # a meter that is silent at the first edge is missed too
+                machine = machine._replace(missed=missed)
+            return Mark(machine, book.account)
+
+    def release(self, book: Book) -> None:
+        """Let go; with the last one the sampler falls asleep at its next tick."""
+        with self.lock:
+            self._holds -= 1
+            book.holds -= 1
+            if not book.holds:
+                self._books.remove(book)
+
+    def mark(self, book: Book) -> Mark:
+        """Read the meters now, and return where both ledgers stand."""
+        with self.lock:
+            self.sample()
+            return Mark(self._machine, book.account)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine's ledger as of the last reading."""
+        return self._machine
+
+    def max_gap_s(self, since_s: float) -> float | None:
+        """The longest time between two readings since `since_s`; None before the first."""
+        return self._gaps.longest_since(since_s)
+
+    def powers_w(self) -> Sequence[float | None]:
+        """The last known power of each meter; None, or no entry, where none has been seen."""
+        return self._powers.known_w(self._machine)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def sample(self) -> None:
+        """Read all meters now and advance every open book; any thread may ask."""
+        with self.lock:
+            if self._inside:
+                # A finalizer, run by the garbage collector in the middle of a sample, closes a
+                # span: it takes the sums as they stand, and this sample carries the rest.
+                return
+            self._inside = True
+            try:
+                self._sample()
+            except Exception as error:
+                # The user's own thread may stand here. What this sample missed, the next carries.
+                self._machine = with_fault(self._machine, "sample")
+                self._bank.later.note(logging.ERROR, "a sample failed", error)
+            finally:
+                self._inside = False
+
+    def _sample(self) -> None:
+        now_s = self.clock.monotonic_s()
+        elapsed_s = now_s - self._machine.at_s
+        reading, faults = self._bank.read(now_s)
+        slept_s = self.clock.suspended_s()
+        if slept_s - self._slept_s > SUSPEND_S:
+            reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
+            self._machine = with_suspend(self._machine, slept_s - self._slept_s)
+        self._slept_s = slept_s
+        self._machine, steps = advance(self._machine, reading)
+        for code, times in faults.items():
+            self._machine = with_fault(self._machine, code, times)
+        if self._books:
+            self._credit(now_s, elapsed_s, steps)
+        self._powers.follow(self._machine)
+
+    def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
+        self._gaps.add(now_s, elapsed_s)
+        if len(self.components) != len(steps):
+            self.components = tuple(slot.meter.component for slot in self._bank.slots)
+        cpu_s = 0.0
+        if self.pool is not None:  # nobody else wants to know
+            now_cpu_s = process_cpu_s()
+            cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
+        calls = len(self.under_way)
+        self._machine, parts = self.boards.noted(self._machine), self.boards.parts
+        step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
+        for book in self._books:
+            book.take(step, self.clock.now_utc() if book.follows_grid else None)
+
+    def _wake(self) -> None:
+        # What was used while nothing was open is nobody's, and must not be carried by the next
+        # answer of a meter that happens to be silent just now.
+        self._machine = without_counts(self._machine)
+        self.sample()
+        self._powers.restart(self._machine)
+        self._gaps.clear()
+        self._cpu_s = process_cpu_s()
+
+    # -- the thread -------------------------------------------------------------------------
+
+    def _period_s(self) -> float:
+        return min(self._interval_s, self._bank.max_period_s)
+
+    def tick(self) -> None:
+        """What the thread does at each deadline; never raises."""
+        try:
+            for book in tuple(self._books):
+                book.refresh(self.clock)
+            shares = any(book.attribution.scope == "process" for book in tuple(self._books))
+            if self.boards:  # asked first, so that the coming step goes by the answer
+                self.boards.look(self._usage if shares else None, self.clock)
+            with self.lock:
+                self.sample()
+                self._heal()
+                pool, watchers = self.pool, list(self.watchers)
+                if pool is not None:
+                    pool.tick()
+                notes = [self._bank.later, *(book.later for book in self._books)]
+            for note in notes:
+                note.say()
+            if shares and self._usage is not None:
+                self._usage.survey(self.clock)
+            if pool is not None:
+                pool.write_due_rows()
+            for watcher in watchers:
+                watcher.after_tick(self._machine.at_s)
+        except Exception:
+            # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
+            _log.exception("a tick of the sampler failed")
+
+    def _heal(self) -> None:
+        faults = self._bank.heal(self._machine.at_s)
+        for code, times in faults.items():
+            self._machine = with_fault(self._machine, code, times)
+        if faults:
+            self.sample()  # what stands in counts from now on, not from the next tick
+
+    def attach(self, pool: CallPool) -> None:
+        """Let decorated calls be settled at every tick."""
+        self._cpu_s = process_cpu_s()
+        self.pool = pool
+
+    def demand_interval(self, interval_s: float) -> None:
+        """Tick at least this often: trackers that share a sampler share the shortest interval."""
+        self._interval_s = min(self._interval_s, interval_s)
+
+    def close(self) -> None:
+        """End the thread and close the meters. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._ticker.close()
+            self._bank.close()
+            self._bank.later.say()
+
+    def forget_parent(self) -> None:
+        """Start at zero in a child process: its locks, thread and open spans are the parent's."""
+        self.epoch += 1
+        self.forked_awake = self._holds > 0
+        self.leaves = 0
+        self.under_way.clear()
+        self._holds = 0
+        for book in self._books:
+            book.holds = 0
+        self._books.clear()
+        self._gaps.clear()
+        self.boards.forget_parent()
+        if self.pool is not None:
+            self.pool.forget_parent()
+        if self._usage is not None:
+            self._usage = self._usage.for_child()
+        self._begin()

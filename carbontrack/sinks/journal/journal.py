@@ -1,0 +1,305 @@
+"""What must survive the process: checkpoints of open runs and records not yet delivered.
+
+Each process has one file of its own in the folder `journal` of the state directory. While it lives
+it holds the file's lock; what it leaves behind is adopted by whoever looks next, exactly once.
+Nothing here raises once a program runs: what could not be kept is counted and said.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from carbontrack.record import COLUMNS, Record
+from carbontrack.sinks.journal.file import (
+    DRAFT_SUFFIX,
+    SIZE_LIMIT,
+    SUFFIX,
+    JournalFile,
+    Key,
+    entry_line,
+)
+from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.files import make_private_folder
+from carbontrack.system.forking import remember
+from carbontrack.system.log import Notices
+
+RUN = "run"
+"""The kind of key of an open run: ("run", record id)."""
+SEND = "send"
+"""The kind of key of a record on its way: ("send", output, record id)."""
+
+OnTrouble = Callable[[Path, OSError], None]
+"""Called with a journal, or the folder of all, that cannot be looked into, and the reason."""
+
+_FOLDER = "journal"
+_RETRY_S = 30.0
+"""Seconds until a state directory that could not be used is tried again."""
+_MAKE_ROOM_BY = 100
+"""Records that are given up at a time when the journal is full, oldest first."""
+_STALE_DRAFT_S = 86_400.0
+
+
+class _Own:
+    """What belongs to one process; a forked child has a new one, with a free lock and no file."""
+
+    def __init__(self) -> None:
+        # A finalizer, run by the garbage collector in the middle of a change, may come back in.
+        self.lock = threading.RLock()
+        self.changes: deque[Callable[[JournalFile], None]] = deque()
+        self.is_changing = False
+        self.file: JournalFile | None = None
+        self.retry_at_s = float("-inf")
+
+
+class Journal:
+    """The journal of this process; the file appears with the first entry and goes with the last.
+
+    Attributes:
+        lost_records: records that were given up because the journal was full.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        clock: Clock | None = None,
+        *,
+        size_limit: int = SIZE_LIMIT,
+        procfs: Path = Path("/proc"),
+    ) -> None:
+        self.state_dir = state_dir
+        self.lost_records = 0
+        self._size_limit = size_limit
+        self._clock = clock or SystemClock()
+        self._procfs = procfs
+        self._notices = Notices(self._clock)
+        self._by_process: dict[int, _Own] = {}
+        remember(self)
+
+    def checkpoint(
+        self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
+    ) -> bool:
+        """Keep what an open run has used so far, in place of its last checkpoint.
+
+        `outputs` are where its record is meant to go: absolute paths and URLs; `timeline` is what
+        goes into the files of timelines beside them. False if it could not be kept.
+        """
+        key = (RUN, record.record_id)
+        # The labels' own methods are called here, while no lock of ours is held.
+        entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
+        line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
+        return self._do(lambda file: file.put_line(key, line))
+
+    def finished(self, record_id: str) -> None:
+        """Forget an open run: its record was given to its outputs, or enqueued for them."""
+        self._drop([(RUN, record_id)])
+
+    def enqueue(self, record: Record, output: str) -> bool:
+        """Keep a finished record until it is delivered to `output`; False if that failed."""
+        key = (SEND, output, record.record_id)
+        line = entry_line(key, {"record": sparse(record)})
+        return self._do(lambda file: self._put_queued(file, key, line))
+
+    def delivered(self, output: str, record_ids: Iterable[str]) -> None:
+        """Forget records that have arrived at `output`, or that were set aside for good."""
+        self._drop([(SEND, output, record_id) for record_id in record_ids])
+
+    def queued(self, output: str, limit: int) -> list[Record]:
+        """The oldest records that wait for `output`, `limit` of them at most."""
+        own = self._own()
+        with own.lock:
+            return [] if own.file is None else queued(own.file, output, limit)
+
+    def close(self) -> None:
+        """Let go of the file, and remove it if nothing is left; a later entry opens another."""
+        own = self._own()
+        with own.lock:
+            file, own.file = own.file, None
+            if file is not None:
+                _quietly(file.close)
+
+    def forget_parent(self) -> None:
+        """Close what was inherited: the parent's lock would otherwise outlive the parent."""
+        self._own()
+
+    def _own(self) -> _Own:
+        pid = os.getpid()
+        own = self._by_process.get(pid)
+        if own is None:
+            for inherited in list(self._by_process.values()):
+                if inherited.file is not None:
+                    _quietly(inherited.file.abandon)
+            self._by_process = {pid: _Own()}
+            own = self._by_process[pid]
+        return own
+
+    def _drop(self, keys: list[Key]) -> None:
+        if self._own().file is not None:
+            self._do(lambda file: file.drop(keys))
+
+    def _do(self, action: Callable[[JournalFile], None]) -> bool:
+        own = self._own()
+        with own.lock:
+            own.changes.append(action)
+            trouble = None if own.is_changing else self._change(own)
+        if trouble is not None and trouble.errno != errno.EAGAIN:
+            reason = trouble.strerror or str(trouble)
+            self._notices.warn(
+                str(trouble.errno),
+                f"the journal in {self.state_dir} cannot be written: {reason}; what is not yet "
+                f"delivered would be lost if this process were killed now",
+            )
+        return trouble is None
+
+    def _change(self, own: _Own) -> OSError | None:
+        """Make the changes that are wanted, one after the other; returns what went wrong last."""
+        trouble: OSError | None = None
+        own.is_changing = True
+        try:
+            while own.changes:
+                try:
+                    own.changes.popleft()(self._opened(own))
+                except OSError as error:
+                    trouble = error
+        finally:
+            own.is_changing = False
+        return trouble
+
+    def _opened(self, own: _Own) -> JournalFile:
+        if own.file is None:
+            now_s = self._clock.monotonic_s()
+            if now_s < own.retry_at_s:
+                raise OSError(errno.EAGAIN, "it could not be opened a moment ago")
+            own.retry_at_s = now_s + _RETRY_S
+            name = f"{_boot(self._procfs)}-{os.getpid()}"
+            own.file = JournalFile.create(folder(self.state_dir), name, size_limit=self._size_limit)
+            own.retry_at_s = float("-inf")
+        return own.file
+
+    def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
+        try:
+            file.put_line(key, line)
+        except OSError as error:
+            if error.errno != errno.EDQUOT:
+                raise
+            oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
+            file.drop(oldest)
+            self.lost_records += len(oldest)
+            self._notices.warn(
+                "full",
+                f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
+                f"not be delivered have been given up so far, oldest first",
+            )
+            file.put_line(key, line)
+
+
+def orphans(
+    state_dir: Path, clock: Clock | None = None, *, on_trouble: OnTrouble | None = None
+) -> Iterator[JournalFile]:
+    """The journals of processes that are gone, each held by the caller until it closes it.
+
+    However many processes ask at once, each journal is given to one of them only. Each takes a
+    descriptor: work off one before you ask for the next. One that cannot be looked into, for want
+    of descriptors for example, is told to `on_trouble`, or else to the log.
+    """
+    tell = on_trouble or partial(_warn, Notices(clock))
+    try:
+        found = sorted(folder(state_dir, create=False).iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        tell(state_dir / _FOLDER, error)
+        return
+    now = (clock or SystemClock()).now_utc().timestamp()
+    for path in found:
+        if path.suffix == SUFFIX:
+            try:
+                file = JournalFile.adopt(path)
+            except OSError as error:
+                tell(path, error)
+                continue
+            if file is not None:
+                yield file
+        elif path.suffix == DRAFT_SUFFIX:
+            _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
+
+
+def _warn(notices: Notices, path: Path, error: OSError) -> None:
+    reason = error.strerror or str(error)
+    notices.warn(str(error.errno), f"{path} cannot be looked into: {reason}; what it keeps stays")
+
+
+def queued(file: JournalFile, output: str, limit: int) -> list[Record]:
+    """The oldest records in the file that wait for `output`, `limit` of them at most."""
+    records: list[Record] = []
+    for key in file.keys(SEND):
+        if len(records) >= limit:
+            break
+        if key[1] == output and (record := record_in(file, key)) is not None:
+            records.append(record)
+    return records
+
+
+def record_in(file: JournalFile, key: Key) -> Record | None:
+    """The record under a key; None if it cannot be read."""
+    entry = file.get(key)
+    try:
+        return None if entry is None else Record.from_row(entry["record"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+_cells = attrgetter(*COLUMNS)
+
+
+def sparse(record: Record) -> dict[str, Any]:
+    """What is known in a record, by column."""
+    pairs = zip(COLUMNS, _cells(record), strict=True)
+    return {name: cell for name, cell in pairs if cell is not None}
+
+
+def folder(state_dir: Path, *, create: bool = True) -> Path:
+    """The folder of the journals, for this user's eyes only.
+
+    Raises:
+        OSError: it cannot be made, or it belongs to somebody else or is a link.
+    """
+    place = state_dir / _FOLDER
+    if create:
+        make_private_folder(place)
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))
+    if os.name == "posix":
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(place))
+        if status.st_mode & 0o077:
+            place.chmod(0o700)
+    return place
+
+
+def _boot(procfs: Path) -> str:
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return "boot"
+
+
+def _remove_stale(draft: Path, now: float) -> None:
+    if now - draft.lstat().st_mtime > _STALE_DRAFT_S:
+        draft.unlink()
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except OSError:
+        return

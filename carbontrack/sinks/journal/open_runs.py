@@ -1,0 +1,137 @@
+"""The runs that are open on this host, read from the journals of living processes.
+
+A journal that lives is only read, never locked or changed: its lock says to those who recover runs
+that its process is alive, and must not be disturbed. Whether it lives is told by its name, which
+holds the boot and the process, and by when that process began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from carbontrack.record import Record
+from carbontrack.sinks.journal.file import SUFFIX, decoded
+from carbontrack.sinks.journal.journal import RUN, folder
+from carbontrack.units import JOULES_PER_KWH
+
+_SLACK_S = 2.0
+"""How far a process's start, counted in clock ticks, may seem to lie behind its first line."""
+
+_LEAST_S = 0.05
+"""Over less time than this a difference is noise; the first checkpoint is written at the start."""
+
+StartOf = Callable[[int], "float | None"]
+"""When the process with this id began, in seconds since the epoch; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run that was open at its last checkpoint.
+
+    Attributes:
+        pid: the process that measures it.
+        record: its record so far, as of the checkpoint.
+        watts: between the last two checkpoints; from the run's beginning where there is one only;
+            None where that is not known either.
+    """
+
+    pid: int
+    record: Record
+    watts: float | None
+
+
+def open_runs(
+    state_dir: Path,
+    *,
+    start_of: StartOf | None = None,
+    boot_id: str | None = None,
+    procfs: Path = Path("/proc"),
+) -> list[OpenRun]:
+    """The runs that are open on this host, by process and age; never raises for a file."""
+    start_of = start_of or started_at_s
+    boot = (boot_id or _boot_id(procfs))[:8]
+    found: list[OpenRun] = []
+    try:
+        journals = sorted(folder(state_dir, create=False).iterdir())
+    except OSError:
+        return found
+    for path in journals:
+        pid = _living_pid(path, boot, start_of)
+        if pid is not None:
+            found += (OpenRun(pid, *run) for run in _runs_in(path))
+    return sorted(found, key=lambda run: (run.record.started_at, run.pid))
+
+
+def started_at_s(pid: int) -> float | None:
+    """When a process began; None where there is none, or only what is left of one."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _boot_id(procfs: Path) -> str:
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return "boot"
+
+
+def _living_pid(path: Path, boot: str, start_of: StartOf) -> int | None:
+    """The process of a journal; None if it is gone, or if its number is another's by now."""
+    parts = path.stem.split("-")
+    if path.suffix != SUFFIX or len(parts) != 3 or parts[0] != boot or not parts[1].isdigit():
+        return None
+    began_s = start_of(int(parts[1]))
+    try:
+        written_s = path.stat().st_mtime
+    except OSError:
+        return None
+    return None if began_s is None or began_s > written_s + _SLACK_S else int(parts[1])
+
+
+def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
+    """Each open run with its watts; the last line may be half written at this very moment."""
+    seen: dict[tuple[str, ...], list[Record]] = {}
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                _replay(decoded(line) or {}, seen)
+    except OSError:
+        return
+    for checkpoints in seen.values():
+        yield checkpoints[-1], _watts(*checkpoints)
+
+
+def _replay(entry: dict[str, object], seen: dict[tuple[str, ...], list[Record]]) -> None:
+    put, dropped = entry.get("put"), entry.get("drop")
+    if isinstance(put, list) and put[:1] == [RUN]:
+        try:
+            record = Record.from_row(entry["record"])  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return
+        key = tuple(map(str, put))
+        seen[key] = [*seen.get(key, []), record][-2:]
+    elif isinstance(dropped, list):
+        for gone in dropped:
+            seen.pop(tuple(map(str, gone)) if isinstance(gone, list) else (), None)
+
+
+def _watts(*checkpoints: Record) -> float | None:
+    last = checkpoints[-1]
+    kwh, seconds = last.energy_kwh, last.duration_s
+    if len(checkpoints) == 2:
+        before = checkpoints[0]
+        if before.energy_kwh is not None and before.duration_s is not None:
+            kwh = None if kwh is None else kwh - before.energy_kwh
+            seconds = None if seconds is None else seconds - before.duration_s
+    if kwh is None or seconds is None or seconds < _LEAST_S:
+        return None
+    return max(0.0, kwh) * JOULES_PER_KWH / seconds

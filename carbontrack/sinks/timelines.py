@@ -1,0 +1,40 @@
+"""Power over time of each run, as a line of JSON in a file beside the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from carbontrack.record import timeline_path
+from carbontrack.sinks.files import shared_file
+from carbontrack.sinks.jsonl import json_line
+
+
+class TimelineFiles:
+    """A file of timelines beside each output that is a file; none beside an address.
+
+    Any number of processes may write to one file at a time; the line of a run bears its record_id.
+
+    Raises:
+        ConfigError: no file can be written beside an output; says why and what to do.
+    """
+
+    def __init__(self, outputs: Sequence[Path], *, procfs: Path = Path("/proc")) -> None:
+        places = dict.fromkeys(timeline_path(output) for output in outputs)
+        self._files = [shared_file(place, procfs=procfs) for place in places]
+
+    def write(self, timeline: Mapping[str, object]) -> None:
+        """Add the timeline of a finished record, as an object of JSON, to every file.
+
+        Raises:
+            OSError: a file could not be written; the others were.
+        """
+        line = json_line(timeline)
+        trouble: OSError | None = None
+        for file in self._files:
+            try:
+                file.append(line)
+            except OSError as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble

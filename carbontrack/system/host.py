@@ -1,0 +1,60 @@
+"""Where the limits of this process stand in the control group tree (cgroups(7)), both versions.
+
+A name for this host in records that tells nobody which host it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def host_id(etc: Path = Path("/etc")) -> str:
+    """A name for this host that nobody can turn back into one: a keyed hash of its machine id.
+
+    The machine id is random (machine-id(5)), and its manual asks for a keyed hash of it wherever it
+    leaves the machine. Where there is none, the host's name takes its place.
+    """
+    try:
+        from _blake2 import blake2b  # hashlib would load all of OpenSSL first, 5 ms
+    except ImportError:
+        from hashlib import blake2b
+    try:
+        secret = (etc / "machine-id").read_bytes().strip()
+    except OSError:
+        secret = b""
+    if not secret:
+        import socket
+
+        secret = socket.gethostname().encode()
+    return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
+
+
+def calibration_path(state: Path, host: str) -> Path:
+    """One file for each host: a state directory may be shared by several."""
+    safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
+    return state / f"calibration-{safe}.json"
+
+
+def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, int]]:
+    """The directories that limit this process for `controller`, from the top of the tree down.
+
+    Each with the version of its tree, 1 or 2. In a container the path may be the host's, which does
+    not exist here; the top is ours then, and what does not exist is for the caller to pass over.
+    """
+    try:
+        text = (procfs / "self" / "cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found: list[tuple[Path, int]] = []
+    for line in text.splitlines():
+        number, controllers, path = ("::" if line.count(":") < 2 else line).split(":", 2)
+        if number == "0":
+            top, version = sysfs / "fs" / "cgroup", 2
+        elif controller in controllers.split(","):
+            top, version = sysfs / "fs" / "cgroup" / controller, 1
+        else:
+            continue
+        pieces = [piece for piece in path.split("/") if piece not in {"", ".", ".."}]
+        steps = (pieces[:depth] for depth in range(len(pieces) + 1))
+        found += [(top.joinpath(*step), version) for step in steps]
+    return found

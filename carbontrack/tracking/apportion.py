@@ -1,0 +1,165 @@
+"""Sharing energy out among decorated calls that are too short and too many to be measured singly.
+
+A call leaves two numbers behind: how long it ran and how many CPU seconds the process used
+meanwhile. At every tick what the process used since the last one is shared out in proportion to
+them: the energy of the CPU by CPU seconds where only this process's part is counted, everything
+else by time. What the calls do not account for is nobody's, as between spans.
+"""
+
+from __future__ import annotations
+
+import weakref
+from operator import mul
+from typing import NamedTuple, Protocol
+
+from carbontrack.sampling.amounts import NOTHING, Joules, Sums, sub_joules
+from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.ledger import Account, Book, pooled_between
+from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.clock import process_cpu_s
+from carbontrack.tracking.tree import OWN_ROW_S
+
+
+class Claim(NamedTuple):
+    """How long some calls ran, and the CPU seconds of the process meanwhile."""
+
+    ran_s: float
+    cpu_s: float
+
+
+NO_CLAIM = Claim(0.0, 0.0)
+
+
+class Claimant(Protocol):
+    """Somebody who gets a part: one call, or all the short ones of a function."""
+
+    @property
+    def book(self) -> Book:
+        """Whose policy and grid hold."""
+        ...
+
+    def claim(self, now_s: float, cpu_s: float) -> Claim | None:
+        """What has been run since the last asking; None for nothing."""
+        ...
+
+    def grant(self, sums: Sums, machine_j: Joules) -> None:
+        """Take the part."""
+        ...
+
+
+class Site(Claimant, Protocol):
+    """A decorated function."""
+
+    def write_row_if_due(self, now_s: float) -> None:
+        """Write what is summed up when its window is over."""
+        ...
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        ...
+
+
+class Pool:
+    """Shares out, at every tick, what was set aside for calls; one for each sampler."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.sites: set[Site] = set()
+        """Decorated functions whose calls are being summed up."""
+        self.single: dict[int, Claimant] = {}
+        """Calls that get a part of their own: those under way, and suspended generators."""
+        self._settled: weakref.WeakKeyDictionary[Book, Account] = weakref.WeakKeyDictionary()
+        self._machine = sampler.machine
+
+    @classmethod
+    def of(cls, sampler: Sampler) -> Pool:
+        """The sampler's pool, made when it is first wanted."""
+        with sampler.lock:
+            if not isinstance(sampler.pool, Pool):
+                sampler.attach(Pool(sampler))
+            pool = sampler.pool
+            assert isinstance(pool, Pool)
+            return pool
+
+    def begin(self, book: Book) -> None:
+        """Begin to count calls on this book: what was set aside before was for nobody."""
+        self.settle()
+        self._settled[book] = book.account
+
+    def tick(self) -> None:
+        """Settle, and let calls that last become spans; the sampler's lock is held."""
+        self.settle()
+        now_s = self._sampler.machine.at_s
+        for call in list(self._sampler.under_way.values()):
+            if call.ran_for_s(now_s) >= OWN_ROW_S:
+                call.promote()
+
+    def settle(self) -> None:
+        """Share out what was set aside since the last time; the sampler's lock is held."""
+        machine, before = self._sampler.machine, self._machine
+        self._machine = machine
+        now_s, cpu_s = machine.at_s, process_cpu_s()
+        self._single_out()
+        claimants: list[Claimant] = [*self.sites, *list(self.single.values())]
+        claims = [(one, one.claim(now_s, cpu_s)) for one in claimants]
+        real = [(one, claim) for one, claim in claims if claim is not None]
+        everyone = Claim(sum(c.ran_s for _, c in real), sum(c.cpu_s for _, c in real))
+        for one, claim in real:
+            sums = self._part(one.book, claim, everyone)
+            one.grant(sums, _machine_part(before, machine, claim))
+        for book in {one.book for one in claimants}:
+            self._settled[book] = book.account
+
+    def _single_out(self) -> None:
+        # A call that a tick finds under way may turn out to be long, so it gets its own part from
+        # here on. One that has just ended in its own thread is left to that thread.
+        for key, call in list(self._sampler.under_way.items()):
+            if not call.single:
+                call.become_single()
+                if key not in self._sampler.under_way:
+                    self.single.pop(key, None)
+
+    def _part(self, book: Book, claim: Claim, everyone: Claim) -> Sums:
+        before = self._settled.get(book, book.account)
+        pooled = pooled_between(before, book.account)
+        whole_j = sum(pooled.ours_j)
+        if whole_j <= 0.0:
+            return NOTHING
+        by_time = _ratio(claim.ran_s, everyone.ran_s, book.account.pool_s - before.pool_s)
+        by_cpu = _ratio(claim.cpu_s, everyone.cpu_s, book.account.pool_cpu_s - before.pool_cpu_s)
+        if book.attribution.scope == "machine":
+            by_cpu = by_time
+        parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
+        weights = (parts[component] for component in self._sampler.components)
+        joules = tuple(map(mul, pooled.ours_j, weights))
+        fraction = sum(joules) / whole_j
+        best, low, high = (grams * fraction for grams in pooled.grams)
+        served_j = {source: part_j * fraction for source, part_j in pooled.served_j.items()}
+        return Sums(joules, (best, low, high), served_j)
+
+    def write_due_rows(self) -> None:
+        """Write the rows whose windows are over; the sampler's lock is not held."""
+        now_s = self._sampler.machine.at_s
+        with self._sampler.lock:
+            sites = list(self.sites)
+        for site in sites:
+            site.write_row_if_due(now_s)
+
+    def forget_parent(self) -> None:
+        """Begin at zero in a child process."""
+        self.single.clear()
+        for site in list(self.sites):
+            site.forget_parent()
+
+
+def _ratio(part: float, everyone: float, available: float) -> float:
+    whole = max(everyone, available)
+    return part / whole if whole > 0.0 else 0.0
+
+
+def _machine_part(before: Machine, now: Machine, claim: Claim) -> Joules:
+    elapsed_s = now.at_s - before.at_s
+    if elapsed_s <= 0.0:
+        return ()
+    part = min(1.0, claim.ran_s / elapsed_s)
+    return tuple(joules * part for joules in sub_joules(now.energy_j, before.energy_j))

@@ -1,0 +1,42 @@
+"""Carrying the open span into threads, which do not inherit it by themselves.
+
+What is being counted here: a variable of the context, as threads and tasks carry it along.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from typing import Any, ParamSpec, TypeVar
+
+current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
+"""The innermost span of this context, open or not; a decorated call may stand in its place."""
+
+
+def nearest_open(here: Any) -> Any:
+    """The nearest span or call from here outwards that is being counted in this process."""
+    while here is not None and not here.is_open:
+        here = here.around
+    return here
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def wrap_context(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, with the spans that are open here around every call of it.
+
+    Threads and executors begin with an empty context, so that a span opened in one of their calls
+    is a root. `executor.submit(carbontrack.wrap_context(work), item)` makes it a child of the span
+    that is open where `wrap_context` is called. `asyncio.to_thread` needs no help.
+    """
+    here = copy_context()
+
+    @functools.wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        # A context can be entered once at a time, and an executor may run many calls at once.
+        return here.copy().run(function, *args, **kwargs)
+
+    return inside

@@ -1,0 +1,403 @@
+"""Wrapping a function so that its calls are counted: plain, coroutine, generator, async generator.
+
+Nothing of ours may change what the function does: its result, its exceptions and its order of steps
+stay as they are, and a mistake of ours is logged and leaves the call uncounted.
+
+One thing moves. Wrong arguments of a coroutine or generator function are told by the same
+`TypeError`, but at its first step and no longer at the call. To tell them at the call the wrapper
+would have to call the function there, and then be neither a generator function for those who
+inspect it nor, before Python 3.12, a coroutine function; and of a task that is cancelled before it
+starts Python would warn that the function's own coroutine was never awaited.
+
+Which way a decorated call is counted: as a call, as a span, or by the span around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import nullcontext
+from types import MethodType
+from typing import Any, Protocol
+
+from carbontrack.errors import ConfigError
+from carbontrack.record import Record, Status
+from carbontrack.tracking.block import Block, outcome_of
+from carbontrack.tracking.call import Call, InsideCall, past_ended
+from carbontrack.tracking.call_site import Callee, CallSite
+from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.session import Session
+from carbontrack.tracking.span import Span, innermost
+from carbontrack.tracking.tracker import Tracker
+
+_log = logging.getLogger("carbontrack")
+
+
+class Counted(Protocol):
+    """One call that is being counted."""
+
+    def resume(self) -> None: ...  # noqa: D102 - the words say it
+    def pause(self) -> None: ...  # noqa: D102
+    def end(self, status: Status = "ok", error: str | None = None) -> None: ...  # noqa: D102
+
+
+class Uncounted:
+    """A call that is not counted, because we failed or are told not to."""
+
+    def resume(self) -> None:
+        """Nothing."""
+
+    def pause(self) -> None:
+        """Nothing."""
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """Nothing."""
+
+
+UNCOUNTED = Uncounted()
+"""One for all: near the limit of recursion there is no room to make another."""
+
+Begin = Callable[[], Counted]
+"""Begins a call and lets it run; never raises."""
+
+
+def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    """The function, with every call of it counted."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(wrap(function.__func__, begin))
+    target = _called(function)
+    if inspect.isasyncgenfunction(target):
+        wrapper = _async_generator(function, begin)
+    elif _is_coroutine_function(target):
+        wrapper = _coroutine(function, begin)
+    elif inspect.isgeneratorfunction(target):
+        wrapper = _generator(function, begin)
+    else:
+        wrapper = _plain(function, begin)
+    return functools.wraps(function)(wrapper)
+
+
+def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return function
+    return getattr(type(function), "__call__", function)  # noqa: B004 - its kind is wanted
+
+
+def _is_coroutine_function(target: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(target)
+
+
+def _end(call: Counted, error: BaseException | None) -> None:
+    try:
+        if error is None:
+            call.end()
+        else:
+            call.end(*outcome_of(error))
+    except RecursionError:  # what the program itself may just get by with is not enough for us
+        pass
+    except Exception:
+        _log.exception("a call could not be counted")
+
+
+def _quietly(step: Callable[[], None]) -> None:
+    try:
+        step()
+    except RecursionError:
+        pass
+    except Exception:
+        _log.exception("a call could not be counted")
+
+
+def _plain(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = begin()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            _end(call, error)
+            raise
+        _end(call, None)
+        return result
+
+    return wrapper
+
+
+def _coroutine(function: Callable[..., Awaitable[Any]], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = begin()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            _end(call, error)
+            raise
+        _end(call, None)
+        return result
+
+    return wrapper
+
+
+def wrap_stoppable(
+    function: Callable[..., Any], new_block: Callable[[], Block[Any]]
+) -> Callable[..., Any]:
+    """The function with every call of it in a block, which may raise when it is left.
+
+    Raises:
+        ConfigError: it is a generator, whose body and consumer take turns.
+    """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(wrap_stoppable(function.__func__, new_block))
+    target = _called(function)
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise ConfigError(
+            "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
+        )
+
+    async def stoppable_coroutine(*args: Any, **kwargs: Any) -> Any:
+        async with _made(new_block):
+            return await function(*args, **kwargs)
+
+    def stoppable(*args: Any, **kwargs: Any) -> Any:
+        with _made(new_block):
+            return function(*args, **kwargs)
+
+    chosen: Any = stoppable_coroutine if _is_coroutine_function(target) else stoppable
+    wrapper: Callable[..., Any] = functools.wraps(function)(chosen)
+    return wrapper
+
+
+def _made(new_block: Callable[[], Block[Any]]) -> Any:
+    try:
+        return new_block()
+    except Exception:
+        _log.exception("a call could not be counted")
+        return nullcontext()
+
+
+def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    # PEP 380 spells out what `yield from` does; this is that, with the body's time taken out.
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        body = function(*args, **kwargs)
+        call = begin()
+        step: Callable[[], Any] = functools.partial(next, body)
+        while True:
+            try:
+                item = step()
+            except StopIteration as stop:
+                _end(call, None)
+                return stop.value
+            except BaseException as error:
+                _end(call, error)
+                raise
+            _quietly(call.pause)
+            try:
+                sent = yield item
+            except BaseException as error:
+                # GeneratorExit too: a body may answer it with a value, and the caller is told.
+                step = functools.partial(body.throw, error)
+            else:
+                step = functools.partial(_send, body, sent)
+            _quietly(call.resume)
+
+    return wrapper
+
+
+def _send(body: Generator[Any, Any, Any], sent: Any) -> Any:
+    return next(body) if sent is None else body.send(sent)
+
+
+def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        body = function(*args, **kwargs)
+        call = begin()
+        step: Callable[[], Awaitable[Any]] = body.__anext__
+        while True:
+            try:
+                item = await step()
+            except StopAsyncIteration:
+                _end(call, None)
+                return
+            except BaseException as error:
+                _end(call, error)
+                raise
+            _quietly(call.pause)
+            try:
+                sent = yield item
+            except BaseException as error:
+                step = functools.partial(body.athrow, error)
+            else:
+                step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
+            _quietly(call.resume)
+
+    return wrapper
+
+
+class CallCounter:
+    """Begins the calls of one decorated function.
+
+    Args:
+        callee: the function.
+        window_s: for how long short calls are summed into one row; 0: every call has a row.
+        judge: called with each row before it is written.
+        tracker: finds the tracker when the first call needs it.
+        alone: calls are roots even inside a span of another tracker.
+        inside: told of each session inside whose spans the function is called.
+    """
+
+    def __init__(
+        self,
+        callee: Callee,
+        *,
+        window_s: float,
+        judge: Callable[[Record], Record] | None,
+        tracker: Callable[[], Tracker],
+        alone: bool,
+        inside: Callable[[Session], None] | None = None,
+    ) -> None:
+        self._callee = callee
+        self._name, self._labels = callee.name, callee.labels
+        self._window_s = window_s
+        self._judge = judge
+        self._tracker = tracker
+        self._alone = alone
+        self._tell_inside = inside
+        self._told: Session | None = None
+        self._site: CallSite | None = None
+        self._inner: CallSite | None = None
+
+    def begin(self) -> Counted:
+        """Begin a call and let it run; never raises."""
+        try:
+            here = current.get()
+            try:
+                return self._begin_root() if here is None else self._begin_inside(here)
+            except RecursionError:
+                current.set(here)
+            except Exception:
+                current.set(here)
+                _log.exception("a call of %s could not be counted", self._name)
+        except RecursionError:  # the program has one frame left, and may get by with it
+            pass
+        return UNCOUNTED
+
+    def _begin_root(self) -> Counted:
+        site = self._site
+        if site is None or site.session.closed:
+            return self._begin_first()
+        call = Call(site)
+        call.resume()
+        return call
+
+    def _begin_first(self) -> Counted:
+        session = self._tracker().session
+        if session.closed:
+            session.leave_out(self._name)
+            return UNCOUNTED
+        if self._window_s == 0.0 or session.writes_at_once:
+            return self._as_span(Span(session, self._name, labels=self._labels))
+        self._site = self._new_site(session)
+        return self._begin_root()
+
+    def _new_site(self, session: Session) -> CallSite:
+        return CallSite.of(session, self._callee, window_s=self._window_s, judge=self._judge)
+
+    def _begin_inside(self, here: Any) -> Counted:
+        open_around = nearest_open(here)
+        if open_around is not here:
+            current.set(past_ended(here))
+        if open_around is None or (
+            self._alone and open_around.session is not self._tracker().session
+        ):
+            return self._begin_root()
+        session: Session = open_around.session
+        if session is not self._told:
+            self._told = session
+            if self._tell_inside is not None:
+                self._tell_inside(session)
+        if session.circumstances.spans == "roots" and self._judge is None:
+            return self._inside()
+        parent = innermost()
+        assert parent is not None
+        return self._as_span(parent.span(self._name, labels=self._labels))
+
+    def _inside(self) -> Counted:
+        call = InsideCall(self._name, self._labels)
+        call.resume()
+        return call
+
+    def _as_span(self, span: Span) -> Counted:
+        span.judge = self._judge
+        if self._window_s > 0.0 and not span.session.writes_at_once:
+            if self._inner is None or self._inner.session is not span.session:
+                self._inner = self._new_site(span.session)
+            span.absorb_if_short(self._inner.absorb_span)
+        return SpanCall(span)
+
+
+class SpanCall:
+    """A decorated call that is a span from its beginning."""
+
+    __slots__ = ("_before", "_inside", "_span")
+
+    def __init__(self, span: Span) -> None:
+        self._before: Any = current.get()
+        self._inside: Any = span
+        self._span = span.open()
+
+    def resume(self) -> None:
+        """The body goes on."""
+        self._before = current.get()
+        self._span.resume()
+        current.set(self._inside)
+
+    def pause(self) -> None:
+        """The body is suspended."""
+        self._span.pause()
+        self._inside = current.get()  # a block inside may be open
+        current.set(self._before)
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended."""
+        if current.get() is self._span:
+            current.set(self._before)
+        self._span.close(status, error)
+
+
+def callee_of(function: Callable[..., Any], name: str | None, labels: Mapping[str, Any]) -> Callee:
+    """The function as its rows will call it: by `name`, or by module and qualified name."""
+    inner = _bare(function)
+    code = getattr(inner, "__code__", None)
+    return Callee(name or name_of(function), labels, id(inner) if code is None else code)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Module and qualified name; those of the function behind a partial."""
+    function = _bare(function)
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        name = type(function).__qualname__
+    return f"{module}.{name}" if module else name
+
+
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is run in the end, behind methods and partials."""
+    while (inner := _inner(function)) is not None:
+        function = inner
+    return function
+
+
+def _inner(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return function.func
+    # What a class gives for a partialmethod is a function of functools that remembers its maker,
+    # by another name from Python 3.13 on.
+    maker = getattr(function, "__partialmethod__", getattr(function, "_partialmethod", None))
+    if isinstance(maker, functools.partialmethod):
+        return maker.func
+    # Not whatever has a `__func__`: a proxy of something remote has an attribute of any name.
+    methods = (staticmethod, classmethod, MethodType)
+    return function.__func__ if isinstance(function, methods) else None

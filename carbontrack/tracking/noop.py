@@ -1,0 +1,101 @@
+"""What everything becomes under CARBONTRACK_DISABLE: the same shapes, measuring nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from carbontrack.record import Record, Status
+from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.tracking.record_builder import rfc3339
+from carbontrack.tracking.span import Span
+from carbontrack.tracking.tracker import Tracker
+
+
+class DisabledSpan(Span):
+    """A span that counts nothing; its record says so."""
+
+    def __init__(self, name: str, *, labels: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self.labels = dict(labels or {})
+        self.record_id = None
+        self._parent = self._parent_id = None
+        self.judge = None
+        self._at: tuple[str, str] | None = None
+        self._open = False
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A child that counts nothing either."""
+        return DisabledSpan(name, labels=labels)
+
+    @property
+    def clock(self) -> Clock:
+        """The machine's own."""
+        return SystemClock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the block is being run."""
+        return self._open
+
+    @property
+    def record(self) -> Record | None:
+        """A record without numbers, once the block has ended."""
+        if self._at is None or self._open:
+            return None
+        return self._empty_record(*self._at)
+
+    def snapshot(self) -> Record:
+        """A record without numbers."""
+        now = rfc3339(SystemClock.now_utc())
+        return self.record or self._empty_record(self._at[0] if self._at else now, now)
+
+    def open(self) -> Span:
+        """Note the time, no more."""
+        now = rfc3339(SystemClock.now_utc())
+        self._at, self._open = (now, now), True
+        return self
+
+    def close(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
+        """Note the time, no more."""
+        if self._open and self._at is not None:
+            self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
+
+    def __repr__(self) -> str:
+        return f"<DisabledSpan {self.name!r}>"
+
+    def discard(self) -> None:
+        """Nothing would be written anyway."""
+        self.close()
+
+    def pause(self) -> None:
+        """Nothing is counted anyway."""
+
+    def resume(self) -> None:
+        """Nothing is counted anyway."""
+
+    def _empty_record(self, started_at: str, ended_at: str) -> Record:
+        return Record(
+            record_id="disabled",
+            run_id="disabled",
+            name=self.name,
+            labels=self.labels,
+            status="disabled",
+            started_at=started_at,
+            ended_at=ended_at,
+            calls=None,
+        )
+
+
+class DisabledTracker(Tracker):
+    """A tracker that measures nothing and writes nothing."""
+
+    def __init__(self) -> None:
+        """There is nothing to build."""
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A span that counts nothing."""
+        return DisabledSpan(name, labels=labels)
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,455 @@
+"""From joules to the figures of a record: energies, bases, intervals, quality. Pure functions.
+
+What records say of each meter, made anew when a meter or a look has something else to say.
+
+What holds for every record of a tracker besides what was measured, and facts about the host.
+
+What stands beside the emissions in a record: water, and the making of the hardware.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import hypot, isclose, sqrt
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from carbontrack.attribution.policy import Attribution
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.meters.meter import Meter
+from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component
+from carbontrack.sampling.amounts import Joules, Sums
+from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.gpu_shares import Boards
+from carbontrack.sampling.meter_bank import Slot
+from carbontrack.units import kwh_from
+
+if TYPE_CHECKING:
+    from carbontrack.sinks.journal.journal import Journal
+
+
+CONTRIBUTES = 0.01
+"""A basis counts for the record when it stands for more than this share of the energy."""
+
+
+class MeterFacts(NamedTuple):
+    """What a record says of a meter."""
+
+    id: str
+    component: Component
+    basis: Basis
+    resolution_s: float
+    relative_uncertainty: float
+    stands_in: bool
+
+
+def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis, doubt: float = 0.0) -> MeterFacts:
+    """What a record says of a meter whose idle part is known by `idle_basis`.
+
+    What is left of a measured count when something modelled is taken off is modelled. `doubt` is
+    how far our part of the count may be off, relative to it; it errs apart from the sensor.
+    """
+    basis = meter.basis
+    if meter.component in ("cpu", "other"):
+        basis = max(basis, idle_basis, key=BASES.index)
+    return MeterFacts(
+        meter.id,
+        meter.component,
+        basis,
+        meter.resolution_s,
+        min(1.0, hypot(meter.relative_uncertainty, doubt)) if doubt else meter.relative_uncertainty,
+        stands_in,
+    )
+
+
+class Course(NamedTuple):
+    """How a span, or a window of summed calls, went.
+
+    Attributes:
+        start, end: its ends in the machine's ledger.
+        length_s: from its beginning to its end.
+        duration_s: for how much of that it was running; the same for a span.
+        machine_j: what each meter counted for the whole machine while it was running.
+        max_gap_s: the longest time between two readings; None where there was none.
+    """
+
+    start: Machine
+    end: Machine
+    length_s: float
+    duration_s: float
+    machine_j: Joules
+    max_gap_s: float | None
+
+
+class Part(NamedTuple):
+    """The energy of one meter in a span, and how it is known.
+
+    Attributes:
+        joules: ours.
+        machine_j: the whole machine's meanwhile, known in the same way; never less than ours.
+    """
+
+    meter: MeterFacts
+    joules: float
+    basis: Basis
+    machine_j: float
+
+
+def parts_of(
+    sums: Sums, course: Course, meters: Sequence[MeterFacts], powers_w: Sequence[float | None]
+) -> list[Part]:
+    """What each meter contributes to a span.
+
+    A span shorter than a counter's refresh cannot be measured by a difference, which would be 0 or
+    too much; its energy is the last known power times its length, and is called modelled. A meter
+    that said nothing in the span, and of which no power is known, contributes no number at all.
+    """
+    parts = []
+    for place, meter in enumerate(meters):
+        joules, machine_j = _at(sums.ours_j, place), _at(course.machine_j, place)
+        if _too_short(course.length_s, joules, meter.resolution_s):
+            power_w = powers_w[place] if place < len(powers_w) else None
+            share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
+            if power_w is not None:
+                all_j = power_w * course.duration_s
+                parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
+        elif joules > 0.0 or _observed_s(course, place) > 0.0:
+            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
+    return parts
+
+
+def _too_short(length_s: float, joules: float, resolution_s: float) -> bool:
+    if length_s < resolution_s:
+        return True
+    return joules <= 0.0 and length_s < 3.0 * resolution_s
+
+
+def _modelled(meter: MeterFacts) -> Basis:
+    return "modelled" if meter.basis == "measured" else meter.basis
+
+
+def _at(numbers: Sequence[float], place: int) -> float:
+    return numbers[place] if place < len(numbers) else 0.0
+
+
+def _observed_s(course: Course, place: int) -> float:
+    return _at(course.end.observed_s, place) - _at(course.start.observed_s, place)
+
+
+def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
+    """Half the width of the interval around the sum of the parts, in joules.
+
+    Meters of one kind err together: the same model, or the same sort of sensor, on several devices
+    is off in the same direction, so their uncertainties add up linearly. Different kinds err
+    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
+
+    To these comes what the edges of a span of `length_s` cost. A count may be one refresh old when
+    it is read, so a refresh's energy at most is missing at one edge, or is too much at the other:
+    the mean power times the meter's resolution, independent from meter to meter.
+    """
+    by_kind: dict[tuple[str, Component], float] = {}
+    edges_j2 = 0.0
+    for part in parts:
+        kind = (part.meter.id.partition(":")[0], part.meter.component)
+        half_width_j = part.joules * part.meter.relative_uncertainty
+        by_kind[kind] = by_kind.get(kind, 0.0) + half_width_j
+        if length_s > 0.0:
+            edges_j2 += (part.joules * min(1.0, part.meter.resolution_s / length_s)) ** 2
+    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()) + edges_j2)
+
+
+def weakest(parts: Sequence[Part]) -> Basis | None:
+    """The weakest basis among those that stand for more than 1 % of the energy."""
+    whole_j = sum(part.joules for part in parts)
+    by_basis: dict[Basis, float] = {}
+    for part in parts:
+        by_basis[part.basis] = by_basis.get(part.basis, 0.0) + part.joules
+    counting = [b for b, joules in by_basis.items() if joules > CONTRIBUTES * whole_j]
+    return max(counting or by_basis, key=BASES.index, default=None)
+
+
+def energy_figures(
+    parts: Sequence[Part], course: Course, attribution: Attribution
+) -> dict[str, Any]:
+    """The columns of energy and of how it is known."""
+    figures: dict[str, Any] = {
+        "basis": weakest(parts),
+        "meters": ";".join(part.meter.id for part in parts) or None,
+    }
+    for component in COMPONENTS:
+        own = [part for part in parts if part.meter.component == component]
+        if own:
+            figures[f"{component}_kwh"] = kwh_from(sum(part.joules for part in own))
+            if component != "other":
+                figures[f"{component}_basis"] = weakest(own)
+    if parts:
+        joules = sum(part.joules for part in parts)
+        half_width_j = uncertainty_j(parts, course.length_s)
+        figures["energy_kwh"] = kwh_from(joules) * attribution.pue
+        figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
+        figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue
+        figures |= _machine_figures(parts)
+    return figures
+
+
+def _machine_figures(parts: Sequence[Part]) -> dict[str, Any]:
+    cpu = [part for part in parts if part.meter.component == "cpu"]
+    cpu_j = sum(part.machine_j for part in cpu)
+    return {
+        "machine_kwh": kwh_from(sum(part.machine_j for part in parts)),
+        "cpu_share": sum(part.joules for part in cpu) / cpu_j if cpu_j > 0.0 else None,
+    }
+
+
+def emission_figures(
+    sums: Sums, energy: Mapping[str, Any], grid: GridIntensity | None, pue: float
+) -> dict[str, Any]:
+    """The columns of emissions and of the grid.
+
+    The grams were summed while the energy was counted, each joule at the intensity of its moment;
+    the intensity of the record is their mean, weighted with energy. The interval of the energy and
+    that of the grid multiply: both ends at once.
+    """
+    if grid is None:
+        return {}
+    g, low_g, high_g = _mean_intensity(sums, energy_factor=pue, grid=grid)
+    figures: dict[str, Any] = {
+        "region": grid.zone,
+        "intensity_g_per_kwh": g,
+        "intensity_low_g_per_kwh": low_g,
+        "intensity_high_g_per_kwh": high_g,
+        "intensity_source": _sources(sums, grid),
+        "intensity_year": grid.year,
+    }
+    if energy.get("energy_kwh") is not None:
+        figures["emissions_g"] = energy["energy_kwh"] * g
+        figures["emissions_low_g"] = energy["energy_low_kwh"] * low_g
+        figures["emissions_high_g"] = energy["energy_high_kwh"] * high_g
+    return figures
+
+
+def _sources(sums: Sums, grid: GridIntensity) -> str:
+    """Who said what the energy emits, with shares where there were several."""
+    whole_j = sum(sums.served_j.values())
+    shares = {source: joules / whole_j for source, joules in sums.served_j.items() if joules > 0.0}
+    if len(shares) < 2:
+        return next(iter(shares), grid.source)
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    return "; ".join(f"{source} ({share:.1%})" for source, share in ranked)
+
+
+def _mean_intensity(
+    sums: Sums, *, energy_factor: float, grid: GridIntensity
+) -> tuple[float, float, float]:
+    now = (grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
+    kwh = kwh_from(sum(sums.ours_j)) * energy_factor
+    if kwh <= 0.0:
+        return now
+    means = [grams / kwh for grams in sums.grams]
+    # A figure that did not change comes back as it went in, without the rounding of the sums.
+    same = (isclose(mean, n, rel_tol=1e-9) for mean, n in zip(means, now, strict=True))
+    return now if all(same) else (means[0], means[1], means[2])
+
+
+def quality_figures(course: Course, meters: Sequence[MeterFacts]) -> dict[str, Any]:
+    """The columns that say how well the span was watched."""
+    start, end = course.start, course.end
+    faults = {
+        code: times - start.faults.get(code, 0)
+        for code, times in end.faults.items()
+        if times > start.faults.get(code, 0)
+    }
+    gap_s = course.max_gap_s
+    return {
+        "coverage": _coverage(course, meters),
+        "max_gap_s": None if gap_s is None else min(gap_s, course.length_s),
+        "missed_reads": end.missed - start.missed,
+        "faults": ";".join(f"{code}:{times}" for code, times in sorted(faults.items())) or None,
+    }
+
+
+def _coverage(course: Course, meters: Sequence[MeterFacts]) -> float | None:
+    length_s = course.length_s + course.end.suspended_s - course.start.suspended_s
+    if length_s <= 0.0 or not meters:
+        return None
+    stood_in: dict[Component, float] = {}
+    for place, meter in enumerate(meters):
+        if meter.stands_in:
+            observed_s = _observed_s(course, place)
+            stood_in[meter.component] = stood_in.get(meter.component, 0.0) + observed_s
+    observed = (
+        _observed_s(course, place) + stood_in.get(meter.component, 0.0)
+        for place, meter in enumerate(meters)
+        if not meter.stands_in
+    )
+    return min(1.0, min(observed) / length_s)
+
+
+class FactsOfMeters:
+    """The facts under one policy; remembered, since most never change and every span asks."""
+
+    def __init__(self, attribution: Attribution) -> None:
+        self._idle_basis = attribution.idle_basis()
+        self._shares = attribution.scope == "process"
+        self._known: list[tuple[float, float]] = []
+        self._facts: list[MeterFacts] = []
+
+    def of(self, slots: Sequence[Slot], boards: Boards) -> Sequence[MeterFacts]:
+        """What the records say of each meter, in the order of every tuple of joules."""
+        doubt = boards.doubt if boards and self._shares else _no_doubt
+        now = [(slot.meter.relative_uncertainty, doubt(place)) for place, slot in enumerate(slots)]
+        if now != self._known:
+            self._known = now
+            self._facts = [
+                facts_of(
+                    slot.meter, stands_in=slot.stands_in, idle_basis=self._idle_basis, doubt=doubt
+                )
+                for slot, (_, doubt) in zip(slots, now, strict=True)
+            ]
+        return self._facts
+
+
+def _no_doubt(_place: int) -> float:
+    return 0.0
+
+
+class Timelines(Protocol):
+    """Somewhere timelines go."""
+
+    def write(self, timeline: Mapping[str, object]) -> None:
+        """Keep the timeline of a finished record, an object; may raise, and is then said once."""
+        ...
+
+
+class Relatives(Protocol):
+    """Who tells child processes which root they are counted with."""
+
+    def opened(self, key: int, record_id: str) -> None:
+        """A root has been opened; of a decorated call, which has no record yet, the run's id."""
+        ...
+
+    def closed(self, key: int) -> None:
+        """It has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What holds for every record of a tracker, besides what was measured.
+
+    Attributes:
+        region_basis: how the region is known.
+        parent_id: the record that the records of this process belong to; None for a tracker of
+            its own.
+        spans: which spans are written, "roots" or "all".
+        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
+        making_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
+            whole "machine"; None: unknown.
+        facts: columns of the record by name: host_id, rank, cloud_provider, …
+        journal: where open runs leave checkpoints, so that a killed process loses little; None:
+            nowhere.
+        outputs: where recovered records are to go: absolute paths and URLs.
+        checkpoint_s: seconds between two checkpoints of a run.
+        timelines: where root spans' power over time goes; None: none is kept.
+        relatives: who is told of open roots, for the processes that are started meanwhile.
+    """
+
+    region_basis: str | None = None
+    parent_id: str | None = None
+    spans: Literal["roots", "all"] = "roots"
+    water_l_per_kwh: float | None = None
+    making_g_per_h: Mapping[str, float] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    journal: Journal | None = None
+    outputs: tuple[str, ...] = ()
+    checkpoint_s: float = 10.0
+    timelines: Timelines | None = None
+    relatives: Relatives | None = None
+
+
+class Ending(NamedTuple):
+    """The end of a span or a window, and what was known then.
+
+    Attributes:
+        course: how it went.
+        ended_at: the wall clock.
+        grid: the grid's intensity; None where nothing is known.
+        powers_w: the last known power of each meter.
+    """
+
+    course: Course
+    ended_at: datetime
+    grid: GridIntensity | None
+    powers_w: Sequence[float | None]
+
+
+def rfc3339(when: datetime) -> str:
+    """An instant in UTC as RFC 3339 writes it, to the microsecond: 2026-01-01T00:00:00.000000Z."""
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
+
+
+def system_name() -> str:
+    """The operating system and its release: "Linux 6.8.0"."""
+    if not hasattr(os, "uname"):
+        return sys.platform
+    system = os.uname()
+    return f"{system.sysname} {system.release}"
+
+
+def beside_figures(
+    parts: Sequence[Part],
+    course: Course,
+    energy: Mapping[str, Any],
+    attribution: Attribution,
+    circumstances: Circumstances,
+) -> dict[str, Any]:
+    """The columns beside the emissions; what is unknown is left out."""
+    water = water_figures(energy, attribution, circumstances.water_l_per_kwh)
+    return water | making_figures(parts, course, circumstances.making_g_per_h)
+
+
+def water_figures(
+    energy: Mapping[str, Any], attribution: Attribution, grid_l_per_kwh: float | None
+) -> dict[str, Any]:
+    """The water consumed: on site per kWh of the computers, at the plants per kWh of the site.
+
+    Beside the emissions, never in them; None where neither is known (ISO/IEC 30134-9 for the WUE).
+    """
+    site_kwh, wue = energy.get("energy_kwh"), attribution.wue_l_per_kwh
+    if site_kwh is None or (wue is None and grid_l_per_kwh is None):
+        return {}
+    computers_kwh = site_kwh / attribution.pue
+    return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
+
+
+def making_figures(
+    parts: Sequence[Part],
+    course: Course,
+    rates_g_per_h: Mapping[str, float] | None,
+) -> dict[str, Any]:
+    """The column `embodied_g`; nothing where the rates, or what to share them by, are unknown.
+
+    Each part of the machine is made for all who use it, so ours is the share of its energy that is
+    ours, in the time in which we ran. Shares of energy add up to one over all spans and processes,
+    and so do these.
+    """
+    if not rates_g_per_h:
+        return {}
+    hours = course.duration_s / 3600.0
+    found_g = 0.0
+    for name, g_per_h in rates_g_per_h.items():
+        share = _share(parts, name)
+        if share is None:
+            return {}
+        found_g += share * g_per_h * hours
+    return {"embodied_g": found_g}
+
+
+def _share(parts: Sequence[Part], name: str) -> float | None:
+    """Our share of the energy of a component, or of the machine; None where it used none."""
+    own = [part for part in parts if name in (WHOLE_MACHINE, part.meter.component)]
+    all_j = sum(part.machine_j for part in own)
+    return sum(part.joules for part in own) / all_j if all_j > 0.0 else None

@@ -1,0 +1,200 @@
+"""Power over time: a bounded series that thins itself, and the timeline that is made of it.
+
+The series keeps instants and what had been used by each of them, never watts: what lies between
+two of them is a subtraction. To leave one out joins its neighbours, and no joule is lost by it; so
+the curve's energy is the span's, however often the series has been thinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from carbontrack.record import COMPONENTS, Component
+from carbontrack.sampling.amounts import Joules
+from carbontrack.sampling.counts import Machine
+from carbontrack.tracking.record_builder import MeterFacts
+from carbontrack.units import JOULES_PER_KWH, kwh_from
+
+MOST_BINS: Final = 360
+"""Bins that a series holds at most. A screen shows no more; a run of six minutes keeps each tick of
+one second, one of a day keeps three to six minutes to a bin."""
+
+
+TIMELINE_SCHEMA: Final = 1
+"""The version of the object that a timeline is written as."""
+
+
+class Edge(NamedTuple):
+    """An instant, and what a span had used by then.
+
+    Attributes:
+        at_s: the instant, on the monotonic clock.
+        joules: what the span had got of each meter.
+        observed_s: for how much of the sampler's time each meter's energy was known.
+    """
+
+    at_s: float
+    joules: Joules
+    observed_s: tuple[float, ...]
+
+
+class Curve:
+    """The edges of a span's bins: at most `most_bins` bins, however long the span lasts.
+
+    When it is full, bins are joined until each is twice as wide as before, and later ones are kept
+    that wide.
+    """
+
+    def __init__(self, start: Edge, *, most_bins: int = MOST_BINS) -> None:
+        self.edges: list[Edge] = [start]
+        self._most_bins = most_bins
+        self._width_s = 0.0
+
+    @classmethod
+    def begin(cls, machine: Machine) -> Curve:
+        """A series that begins now, with nothing used."""
+        return cls(Edge(machine.at_s, (), machine.observed_s))
+
+    def go_on(self, machine: Machine, joules: Joules) -> None:
+        """Take in what has been used by now."""
+        self.add(Edge(machine.at_s, joules, machine.observed_s))
+
+    def add(self, edge: Edge) -> None:
+        """Go on to this edge; one that is not after the last takes its place."""
+        edges = self.edges
+        if len(edges) > 1 and self._belongs_to_last(edge):
+            edges[-1] = edge
+        else:
+            edges.append(edge)
+        if len(edges) > self._most_bins + 1:
+            self._thin()
+
+    def _belongs_to_last(self, edge: Edge) -> bool:
+        before, last = self.edges[-2], self.edges[-1]
+        width_s = last.at_s - before.at_s
+        return edge.at_s <= last.at_s or width_s <= 0.0 or width_s < self._width_s
+
+    def _thin(self) -> None:
+        first, *middle, last = self.edges
+        self._width_s = max(2.0 * self._width_s, 2.0 * (last.at_s - first.at_s) / self._most_bins)
+        kept = [first]
+        for edge in middle:
+            if edge.at_s - kept[-1].at_s >= self._width_s:
+                kept.append(edge)
+        self.edges = [*kept, last]
+
+
+class PowerRow(NamedTuple):
+    """One component in one bin of a timeline.
+
+    Attributes:
+        start_s, end_s: the bin, in seconds since the span began.
+        component: cpu, gpu, ram or other.
+        energy_j: the energy of the component, of the user's share, before PUE.
+        observed_s: the seconds that this energy stands for. More than the bin's length where the
+            first answer after a silence brought what was used meanwhile; 0 in a gap.
+        watts: the mean power in the observed time; None in a gap.
+    """
+
+    start_s: float
+    end_s: float
+    component: Component
+    energy_j: float
+    observed_s: float
+    watts: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Power over time of one finished or open span.
+
+    Attributes:
+        edges_s: the edges of the bins, in seconds since the span began, from 0.
+        energy_j: for each component what had been used by each edge; the last is the whole.
+        observed_s: for each component, in each bin, the seconds that its energy stands for.
+    """
+
+    edges_s: tuple[float, ...]
+    energy_j: Mapping[Component, tuple[float, ...]] = field(default_factory=dict)
+    observed_s: Mapping[Component, tuple[float, ...]] = field(default_factory=dict)
+
+    def rows(self) -> list[PowerRow]:
+        """A row for each bin and component, in the order of time."""
+        found = []
+        for place, (start_s, end_s) in enumerate(pairwise(self.edges_s)):
+            for component, joules in self.energy_j.items():
+                step_j = joules[place + 1] - joules[place]
+                seen_s = self.observed_s[component][place]
+                watts = step_j / seen_s if seen_s > 0.0 else None
+                found.append(PowerRow(start_s, end_s, component, step_j, seen_s, watts))
+        return found
+
+
+def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any) -> Timeline:
+    """The timeline of a span with this record, which says what each component used in all.
+
+    Where the record's figure is not the sum of the counts, as in a span that is shorter than a
+    counter's refresh, the curve is scaled to it.
+    """
+    energy_j: dict[Component, tuple[float, ...]] = {}
+    observed_s: dict[Component, tuple[float, ...]] = {}
+    for component in COMPONENTS:
+        kwh = getattr(record, f"{component}_kwh")
+        if kwh is not None:
+            places = [place for place, m in enumerate(meters) if m.component == component]
+            counted_j = [sum(_at(edge.joules, place) for place in places) for edge in edges]
+            energy_j[component] = _scaled(counted_j, edges, kwh)
+            regular = [place for place in places if not meters[place].stands_in]
+            others = [place for place in places if meters[place].stands_in]
+            seen_s = tuple(_seen_s(a, b, regular, others) for a, b in pairwise(edges))
+            observed_s[component] = seen_s if any(seen_s) else _lengths_s(edges)
+    return Timeline(tuple(edge.at_s - edges[0].at_s for edge in edges), energy_j, observed_s)
+
+
+def _at(numbers: Sequence[float], place: int) -> float:
+    return numbers[place] if place < len(numbers) else 0.0
+
+
+def _seen_s(a: Edge, b: Edge, regular: Sequence[int], others: Sequence[int]) -> float:
+    def seen(place: int) -> float:
+        return max(0.0, _at(b.observed_s, place) - _at(a.observed_s, place))
+
+    return min(map(seen, regular), default=0.0) + sum(map(seen, others))
+
+
+def _lengths_s(edges: Sequence[Edge]) -> tuple[float, ...]:
+    # No count moved, and yet the record knows a figure: power times length, all of it.
+    return tuple(b.at_s - a.at_s for a, b in pairwise(edges))
+
+
+def _scaled(counted_j: Sequence[float], edges: Sequence[Edge], kwh: float) -> tuple[float, ...]:
+    whole_j = counted_j[-1]
+    if kwh_from(whole_j) == kwh:
+        return tuple(counted_j)
+    wanted_j = kwh * JOULES_PER_KWH
+    if whole_j > 0.0:
+        return tuple(joules * (wanted_j / whole_j) for joules in counted_j)
+    length_s = edges[-1].at_s - edges[0].at_s
+    if length_s <= 0.0:
+        return (*(0.0 for _ in counted_j[1:]), wanted_j)
+    return tuple(wanted_j * (edge.at_s - edges[0].at_s) / length_s for edge in edges)
+
+
+def timeline_object(record: Any, timeline: Timeline) -> dict[str, object]:
+    """The line as a mapping; instants are rounded to the microsecond, energy is not rounded."""
+    return {
+        "schema": TIMELINE_SCHEMA,
+        "record_id": record.record_id,
+        "run_id": record.run_id,
+        "name": record.name,
+        "started_at": record.started_at,
+        "edges_s": [round(edge_s, 6) for edge_s in timeline.edges_s],
+        "energy_j": timeline.energy_j,
+        "observed_s": {
+            component: [round(seen_s, 6) for seen_s in seen]
+            for component, seen in timeline.observed_s.items()
+        },
+    }

@@ -1,0 +1,132 @@
+"""The tracker: where meters, a grid, a policy and sinks meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from carbontrack.attribution.policy import Attribution, Scope
+from carbontrack.errors import ConfigError
+from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
+from carbontrack.meters.meter import Meter, MeterSet, check_meters
+from carbontrack.record import Sink
+from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.clock import Clock
+from carbontrack.tracking.record_builder import Circumstances
+from carbontrack.tracking.session import Session
+from carbontrack.tracking.span import Span
+
+
+class Tracker:
+    """Measures what happens inside its spans and gives each root span's record to its sinks.
+
+    It starts with its first span and ends with `close`, or at the end of a `with` block. A tracker
+    built by hand stands alone: it reads its own meters, and spans of other trackers take nothing
+    from it. `carbontrack.auto` builds one from settings.
+
+    Args:
+        meters: disjoint meters, with or without what stands in for them; or a sampler that other
+            trackers use too.
+        grid: where the carbon intensity comes from; a fixed one, or a bare number of g/kWh. None:
+            emissions are unknown, energy is not.
+        attribution: whose energy it is; "machine" (all of it), "process" (this process tree's
+            share), or a policy with its own PUE.
+        sinks: where the records go; none by default.
+        interval_s: time between two ticks of the sampler, above 0.
+        clock: the time.
+
+    Raises:
+        ConfigError: one of these cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        meters: MeterSet | Iterable[Meter] | Sampler,
+        grid: IntensitySource | GridIntensity | float | None = None,
+        attribution: Attribution | Scope = "machine",
+        sinks: Sequence[Sink] = (),
+        interval_s: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._owns_sampler = not isinstance(meters, Sampler)
+        if isinstance(meters, Sampler):
+            meters.demand_interval(interval_s)
+            sampler = meters
+        else:
+            found = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
+            check_meters(found)
+            sampler = Sampler(found, interval_s=interval_s, clock=clock)
+        policy = attribution if isinstance(attribution, Attribution) else Attribution(attribution)
+        basis = None if grid is None else "argument"
+        self._session = Session(
+            sampler,
+            grid=_source(grid),
+            attribution=policy,
+            sinks=_writers(sinks),
+            circumstances=Circumstances(region_basis=basis),
+        )
+
+    @classmethod
+    def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
+        """A tracker around a session that was put together elsewhere."""
+        tracker = cls.__new__(cls)
+        tracker._session = session
+        tracker._owns_sampler = owns_sampler
+        return tracker
+
+    @property
+    def session(self) -> Session:
+        """The tracker's inside, for the parts of carbontrack that build on it."""
+        return self._session
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A span, to be opened with `with`.
+
+        Inside an open span of the same tracker it becomes that one's child, otherwise a root.
+
+        Raises:
+            ConfigError: the name is no text, or the tracker has been closed.
+        """
+        if self._session.closed:
+            raise ConfigError("this tracker has been closed; make a new one")
+        return Span(self._session, name, labels=labels)
+
+    def close(self) -> None:
+        """End: open roots are written as interrupted, sinks are closed; only once."""
+        self._session.close()
+        if self._owns_sampler:
+            self._session.sampler.close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:
+    for sink in sinks:
+        if not callable(getattr(sink, "write", None)):
+            raise ConfigError(
+                f"sinks must have a method `write`, as CsvSink and HttpSink have; not {sink!r}"
+            )
+    return sinks
+
+
+def _source(grid: IntensitySource | GridIntensity | float | None) -> IntensitySource | None:
+    if grid is None or hasattr(grid, "at"):
+        return grid
+    if isinstance(grid, GridIntensity):
+        return Fixed(grid)
+    if isinstance(grid, (int, float)) and not isinstance(grid, bool):
+        return Fixed.of(float(grid))
+    raise ConfigError(
+        f"grid must be a number of g CO2e/kWh, a GridIntensity, or have a method `at`; not {grid!r}"
+    )

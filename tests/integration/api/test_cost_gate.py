@@ -1,0 +1,220 @@
+"""The gate: costs that may not grow, held as counts and as ratios to a calibration, never as time.
+
+The bounds stand a little above what was measured when they were set. Who makes something cheaper
+lowers its bound; who needs to raise one says in the change log what the user gets for it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from carbontrack.api.track import track
+from carbontrack.meters.rapl import powercap_meters
+from carbontrack.system.clock import SystemClock
+from carbontrack.testing import FakeMeter, MemorySink, Zone, build_powercap
+from carbontrack.tracking.tracker import Tracker
+from tests.support.costs import (
+    blocks_kept,
+    calibration,
+    function_calls,
+    has,
+    instructions,
+    ratio,
+    run,
+    system_calls,
+    without_collections,
+)
+
+CALLED_BY_A_CALL = 27
+CALLED_BY_A_SPAN = 225
+CALLED_BY_A_TICK = 130
+CALL_TO_CALIBRATION = 3.2
+SPAN_TO_CALIBRATION = 28.0
+KEPT_BLOCKS = 300
+MODULES_OF_A_BLOCK = 89
+"""Our modules at the end of an empty block with the default settings."""
+STANDARD_MODULES_OF_A_BLOCK = 65
+"""Modules of the standard library that a bare interpreter has not loaded."""
+COSTLY = {"asyncio", "cpuinfo", "http", "pandas", "platform", "psutil", "pynvml", "requests",
+          "socket", "subprocess", "urllib.request", "uuid"}  # fmt: skip
+
+EMPTY_BLOCK = """
+import os, sys, threading, json
+def open_files(): return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+before, files = set(sys.modules), open_files()
+import carbontrack
+with carbontrack.track("x") as run:
+    inside = threading.active_count()
+new = set(sys.modules) - before
+print(json.dumps({
+    "ours": sum(name.partition(".")[0] == "carbontrack" for name in new),
+    "standard": sum(name.partition(".")[0] in sys.stdlib_module_names for name in new),
+    "foreign": sorted({name.partition(".")[0] for name in new}
+                      - set(sys.stdlib_module_names) - {"carbontrack", "org"}),
+    "new": sorted(new), "threads": inside, "files": open_files() - files,
+}))
+"""
+CALLS = """
+import carbontrack
+from carbontrack.testing import FakeMeter
+from carbontrack.system.clock import SystemClock
+class Patient(SystemClock):  # callgrind's waits with a limit spin, and would be counted
+    wait = staticmethod(lambda event, timeout_s: event.wait())
+tracker = carbontrack.Tracker(meters=[FakeMeter()], interval_s=3600.0, clock=Patient())
+@carbontrack.track(tracker=tracker)
+def tracked(): pass
+with tracker.span("x"): pass
+for _ in range({calls}): tracked()
+for _ in range({calibrations}): str([1, 2, 3])
+tracker.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def block(tmp_path_factory):
+    """What a new process with an empty block has loaded, started and left open."""
+    return json.loads(run(EMPTY_BLOCK, tmp_path_factory.mktemp("block")).stdout)
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    """A tracker of two zones that ticks only when it is told to."""
+    zones = [Zone("package-0", "intel-rapl:0"), Zone("dram", "intel-rapl:0:0")]
+    build_powercap(tmp_path, zones)
+    meters, _ = powercap_meters(tmp_path)
+    with Tracker(meters=meters, grid=50.0, attribution="machine", interval_s=3600.0) as made:
+        yield made
+
+
+def tracked_by(tracker: Tracker, **options):
+    """An empty function whose calls are counted."""
+
+    @track(tracker=tracker, **options)
+    def tracked():
+        pass
+
+    return tracked
+
+
+def slowed_tracker() -> Tracker:
+    """One whose clock does ten times what a clock should: what the gate is there to notice."""
+
+    class Slowed(SystemClock):
+        def monotonic_s(self):
+            return max([time.monotonic() for _ in range(10)])
+
+    return Tracker(meters=[FakeMeter()], clock=Slowed(), interval_s=3600.0)
+
+
+def test_an_empty_block_loads_no_more_modules(block):
+    """As many modules as it needs, no other library, nothing that is known to be costly."""
+    assert block["foreign"] == []
+    assert COSTLY & set(block["new"]) == set()
+    assert block["ours"] <= MODULES_OF_A_BLOCK
+    assert block["standard"] <= STANDARD_MODULES_OF_A_BLOCK
+
+
+def test_an_empty_block_has_one_thread_and_few_files(block):
+    """The sampler's thread inside; afterwards the meters' files and the journal stay open."""
+    assert block["threads"] == 2
+    assert block["files"] <= 8
+
+
+def test_a_call_makes_no_more_function_calls(tracker):
+    """A decorated call is a fixed number of steps."""
+    assert function_calls(tracked_by(tracker), 1280) <= CALLED_BY_A_CALL
+
+
+def test_a_span_makes_no_more_function_calls(tracker):
+    """Opening and closing a child span is a fixed number of steps."""
+    with tracker.span("root") as root:
+        assert function_calls(lambda: root.span("x").open().close()) <= CALLED_BY_A_SPAN
+
+
+def test_a_tick_makes_no_more_function_calls(tracker):
+    """A tick on two meters is a fixed number of steps."""
+    with tracker.span("root"):
+        assert function_calls(tracker.session.sampler.tick) <= CALLED_BY_A_TICK
+
+
+def test_a_call_costs_no_more_beside_the_calibration(tracker):
+    """A decorated call takes a small multiple of the bare clocks and objects that it needs."""
+    with without_collections():
+        assert ratio(tracked_by(tracker), calibration) <= CALL_TO_CALIBRATION
+
+
+def test_a_span_costs_no_more_beside_the_calibration(tracker):
+    """A span with two readings of two zones takes a fixed multiple of the calibration."""
+    with tracker.span("root") as root, without_collections():
+        opened = ratio(lambda: root.span("x").open().close(), calibration, times=100)
+    assert opened <= SPAN_TO_CALIBRATION
+
+
+def test_nothing_is_kept_of_calls(tracker):
+    """Memory does not grow with the number of calls."""
+    assert blocks_kept(tracked_by(tracker), 20_000) <= KEPT_BLOCKS
+
+
+def test_nothing_is_kept_of_spans_and_ticks(tracker):
+    """Memory does not grow with the number of child spans, nor with time."""
+    with tracker.span("root") as root:
+        assert blocks_kept(lambda: root.span("x").open().close()) <= KEPT_BLOCKS
+        assert blocks_kept(tracker.session.sampler.tick) <= KEPT_BLOCKS
+
+
+def test_no_thread_is_started_for_a_call(tracker):
+    """One thread, whatever is called however often."""
+    tracked = tracked_by(tracker)
+    tracked()
+    before = threading.active_count()
+    for _ in range(1000):
+        tracked()
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not has("strace"), reason="strace is not there, or may not trace here")
+def test_a_call_makes_two_system_calls(tmp_path):
+    """The process's CPU time before and after; everything else is done without the system."""
+    few, many = (
+        system_calls(CALLS.format(calls=calls, calibrations=0), tmp_path) for calls in (1280, 6400)
+    )
+    assert (many - few) / 5120 <= 2.1
+
+
+@pytest.mark.skipif(not has("valgrind"), reason="valgrind is not there")
+def test_a_call_takes_no_more_instructions(tmp_path):
+    """The instructions of a call, as many as so many of `str([1, 2, 3])`."""
+    none, calls, calibrations = (
+        instructions(CALLS.format(calls=256 + many, calibrations=more), tmp_path)
+        for many, more in ((0, 0), (2560, 0), (0, 2560))
+    )
+    assert (calls - none) / (calibrations - none) <= 8.0
+
+
+# -- the gate itself ---------------------------------------------------------------------------
+
+
+def test_the_gate_notices_a_slower_call():
+    """A call whose clock has become costly is beyond the bounds."""
+    with slowed_tracker() as tracker, without_collections():
+        tracked = tracked_by(tracker)
+        assert function_calls(tracked, 1280) > CALLED_BY_A_CALL
+        assert ratio(tracked, calibration) > CALL_TO_CALIBRATION
+
+
+def test_the_gate_notices_what_is_kept():
+    """A row for every call, kept in memory, is beyond the bound."""
+    with Tracker(meters=[FakeMeter()], sinks=[MemorySink()], interval_s=3600.0) as tracker:
+        assert blocks_kept(tracked_by(tracker, window_s=0), 300) > KEPT_BLOCKS
+
+
+def test_the_gate_notices_a_costly_import(tmp_path):
+    """A block that loads psutil, which is installed beside us, is told of."""
+    code = EMPTY_BLOCK.replace("import carbontrack\n", "import carbontrack, psutil\n")
+    found = json.loads(run(code, tmp_path).stdout)
+    assert found["foreign"] == ["psutil"]
+    assert COSTLY & set(found["new"])

@@ -1,0 +1,137 @@
+"""One CSV file, many writers, and disks that fill up: with real processes and a real kernel."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from carbontrack.report.read import iter_records
+from carbontrack.sinks.csv_file import HEADER, record_line
+from tests.support.records import a_record
+
+ROOT = Path(__file__).parents[3]
+
+WRITER = """
+import sys
+from carbontrack.sinks.csv_file import CsvSink
+from tests.support.records import a_record
+
+place, writer, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+names = [f'=writer "{writer}",\\nrow {n}' for n in range(count)]
+records = [a_record(writer * count + n, name=names[n]) for n in range(count)]
+sink = CsvSink(place)
+print("ready", flush=True)
+sys.stdin.readline()
+for record in records:
+    sink.write(record)
+sink.close()
+"""
+
+
+def started(*args: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, *map(str, args)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_twenty_processes_write_one_new_file(tmp_path: Path) -> None:
+    """Of 20 x 1,000 rows written at once, all 20,000 are there once, under one header."""
+    place = tmp_path / "runs.csv"
+    writers = [started(place, number, 1000) for number in range(20)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    begun_s = time.perf_counter()
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    codes = [writer.wait() for writer in writers]
+    elapsed_s = time.perf_counter() - begun_s
+    for writer in writers:
+        writer.communicate()
+    print(f"\n20,000 rows by 20 processes in {elapsed_s:.2f} s: {20_000 / elapsed_s:,.0f} rows/s")
+    skipped: list[str] = []
+    counts = Counter(record.record_id for record in iter_records(place, on_skip=skipped.append))
+
+    assert codes == [0] * 20
+    assert (len(counts), set(counts.values()), skipped) == (20_000, {1}, [])
+    assert place.read_bytes().count(HEADER) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_processes_race_for_the_header_of_an_empty_file(tmp_path: Path) -> None:
+    """Where the file is there but empty, 8 processes still write one header."""
+    for turn in range(5):
+        place = tmp_path / f"{turn}.csv"
+        place.touch()
+        writers = [started(place, number, 5) for number in range(4)]
+        for writer in writers:
+            writer.communicate("\n")
+        assert place.read_bytes().count(HEADER) == 1
+        assert len(list(iter_records(place))) == 20
+
+
+FULL = """
+import resource, sys
+from carbontrack.sinks.csv_file import CsvSink
+from tests.support.records import a_record
+
+sink = CsvSink(sys.argv[1])
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), hard))
+for number in range(10):
+    sink.write(a_record(number))
+print(len(sink.pending_ids), flush=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+sink.write(a_record(10))
+print(len(sink.pending_ids))
+"""
+ROW = len(record_line(a_record().to_row()))
+
+
+@pytest.mark.parametrize("room", [0, 100, len(HEADER) - 1, len(HEADER) + ROW + 50])
+def test_rows_wait_for_room_on_a_full_disk(tmp_path: Path, room: int) -> None:
+    """Whether the header, a row or half a row still fitted: when there is room, all rows arrive."""
+    place = tmp_path / "runs.csv"
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL, str(place), str(room)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    waited, left = map(int, ran.stdout.split())
+    read = list(iter_records(place))
+
+    assert (waited >= 9, left, ran.stderr) == (True, 0, "")
+    assert read == [a_record(number) for number in range(11)]
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+
+def test_rows_wait_while_there_is_no_descriptor_left(tmp_path: Path) -> None:
+    """With every file descriptor in use, rows wait; with one free again, they are written."""
+    from carbontrack.sinks.csv_file import CsvSink
+
+    sink = CsvSink(tmp_path / "runs.csv")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        sink.write(a_record(0))
+        waiting = sink.pending_ids
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    sink.close()
+
+    assert waiting == ("run-7f3a:0",)
+    assert list(iter_records(tmp_path / "runs.csv")) == [a_record(0)]

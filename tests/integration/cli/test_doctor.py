@@ -1,0 +1,194 @@
+"""`carbontrack doctor` on machines that a test builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import carbontrack
+from carbontrack.config.settings import READERS
+from carbontrack.testing import build_powercap
+
+ROOT = Path(carbontrack.__file__).parents[1]
+Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """Ask the doctor about the machine below `tmp_path/sys`."""
+    (tmp_path / "sys").mkdir()
+
+    def ask(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "carbontrack", "doctor", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "PYTHONPATH": str(ROOT),
+                "PYTHONWARNINGS": "error",
+                "CARBONTRACK_SYSFS_PATH": f"{tmp_path}/sys",
+                **variables,
+            },
+            timeout=60,
+            check=False,
+        )
+
+    return ask
+
+
+def test_a_machine_without_counters_is_told_what_it_lacks(doctor: Doctor) -> None:
+    """All is modelled, and RAPL stands among what is not used, with the reason."""
+    done = doctor("--json", "--region", "FR")
+
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert found["measured"] is False
+    assert {meter["basis"] for meter in found["meters"]} <= {"modelled", "assumed"}
+    assert any("rapl" in refusal["id"] and refusal["reason"] for refusal in found["refused"])
+
+
+def test_a_machine_with_counters_is_measured(doctor: Doctor, tmp_path: Path) -> None:
+    """One readable RAPL package is a measurement."""
+    build_powercap(tmp_path / "sys")
+
+    done = doctor("--json", "--region", "FR")
+
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert found["measured"] is True
+    assert any(meter["id"].startswith("rapl:") for meter in found["meters"])
+
+
+def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:
+    """With `--check` the exit code is 1 where nothing is, and 0 where something is."""
+    without = doctor("--check", "--region", "FR")
+    build_powercap(tmp_path / "sys")
+    measured = doctor("--check", "--json", "--region", "FR")
+
+    assert (without.returncode, without.stderr) == (1, "")
+    assert (measured.returncode, measured.stderr) == (0, "")
+
+
+def test_every_setting_is_told_with_its_origin(doctor: Doctor, tmp_path: Path) -> None:
+    """Where a value comes from is half of a diagnosis; a token is never shown."""
+    (tmp_path / "pyproject.toml").write_text("[tool.carbontrack]\ninterval_s = 5\n")
+
+    done = doctor("--json", CARBONTRACK_REGION="DE", CARBONTRACK_HTTP_TOKEN="hush")
+
+    settings = json.loads(done.stdout)["settings"]
+    assert list(settings) == list(READERS)
+    assert settings["region"] == {"value": "DE", "origin": "environment"}
+    assert settings["interval_s"] == {"value": 5.0, "origin": f"{tmp_path}/pyproject.toml"}
+    assert settings["http_token"] == {"value": "(set)", "origin": "environment"}
+    assert "hush" not in done.stdout + done.stderr
+
+
+def test_the_text_has_a_part_for_each_question(doctor: Doctor) -> None:
+    """What is there, what is not used and why, where, and with which settings."""
+    done = doctor("--region", "FR")
+
+    for part in ("This machine", "Meters", "Not used", "Grid", "Settings", "model:cpu"):
+        assert part in done.stdout
+    assert "FR  (argument)" in done.stdout
+    assert "interval_s" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_an_unknown_place_is_said_in_a_note(doctor: Doctor) -> None:
+    """A warning becomes part of the report, even where warnings are errors."""
+    found = json.loads(doctor("--json", TZ="UTC", CARBONTRACK_CLOUD="none").stdout)
+
+    assert found["region_basis"] == "unknown"
+    assert len(found["notes"]) == 1
+
+
+def test_an_output_that_cannot_be_written_does_not_silence_the_doctor(doctor: Doctor) -> None:
+    """It writes nothing itself."""
+    done = doctor("--json", CARBONTRACK_OUTPUT="no/such/place.csv")
+
+    assert json.loads(done.stdout)["settings"]["output"]["value"] == ["no/such/place.csv"]
+
+
+def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A counter is watched for a second: one that moves has watts, one that does not is named."""
+    tree = build_powercap(tmp_path / "sys")
+    ended = threading.Event()
+
+    def use_energy() -> None:
+        while not ended.wait(0.02):
+            tree.add_joules("package-0", 1.0)
+
+    user = threading.Thread(target=use_energy)
+    user.start()
+    try:
+        checks = json.loads(doctor("--json").stdout)["checks"]
+    finally:
+        ended.set()
+        user.join()
+    assert checks["still"] == ["rapl:dram-0"]
+    assert checks["watts"]["rapl:package-0"] > 1.0
+    assert checks["watts"]["rapl:dram-0"] == 0.0
+    assert "did not move in a second" in doctor().stdout
+
+
+def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:
+    """The time of a reading and of a block, in microseconds."""
+    overhead = json.loads(doctor("--json").stdout)["checks"]["overhead"]
+    assert overhead["tick_us"] > 0.0
+    assert overhead["span_us"] > 0.0
+
+
+@pytest.mark.parametrize(("flags", "suspected"), [("fpu sgx sgx_lc", True), ("fpu vme", False)])
+def test_blurred_counters_are_suspected(
+    doctor: Doctor, tmp_path: Path, flags: str, *, suspected: bool
+) -> None:
+    """Intel blurs RAPL where SGX is enabled; the suspicion is told, with the way out."""
+    build_powercap(tmp_path / "sys")
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "cpuinfo").write_text(
+        f"vendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Core(TM) i7-8700\nflags\t: {flags}\n\n"
+    )
+    done = doctor(CARBONTRACK_PROCFS_PATH=str(proc))
+    assert ("disable SGX in the" in " ".join(done.stdout.split())) is suspected
+
+
+def test_only_what_was_set_takes_a_line_each(doctor: Doctor) -> None:
+    """Settings that somebody chose stand out; the others are there, on few lines, and fit."""
+    done = doctor(CARBONTRACK_REGION="DE", CARBONTRACK_IDLE="none")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["idle", "none", "(environment)"] in lines
+    assert "interval_s=1" in done.stdout
+    assert "for idle=none" in " ".join(done.stdout.split())
+    prose = [line for line in done.stdout.splitlines() if not line.startswith("      ")]
+    assert max(map(len, prose)) <= 80
+
+
+def test_a_calibration_is_shown(doctor: Doctor, tmp_path: Path) -> None:
+    """The line that a wall meter gave stands beside the meter that it makes."""
+    build_powercap(tmp_path / "sys")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environ["CARBONTRACK_SYSFS_PATH"] = f"{tmp_path}/sys"
+    command = [sys.executable, "-m", "carbontrack", "calibrate", "50:110", "100:170"]
+    subprocess.run(command, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    shown = " ".join(doctor().stdout.split())
+    assert "the wall draws 50.0 W + 1.200 x metered (calibrated with 2 readings)" in shown
+
+
+def test_a_key_in_an_address_is_not_shown(doctor: Doctor) -> None:
+    """What the doctor says is made to be pasted; a query often holds a key."""
+    address = "http://127.0.0.1:9/records"
+    for form in ((), ("--json",)):
+        done = doctor(*form, CARBONTRACK_OUTPUT=f"{address}?key=hush")
+        assert address in done.stdout
+        assert "hush" not in done.stdout + done.stderr

@@ -1,0 +1,180 @@
+"""`%load_ext carbontrack` and `%%carbontrack` in a real IPython, and a notebook in a kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carbontrack.report.read import iter_records
+from carbontrack.sinks.csv_file import HEADER
+
+pytest.importorskip("IPython", reason="IPython is not installed: pip install carbontrack[notebook]")
+
+NOTEBOOK = Path(__file__).parents[3] / "docs" / "examples" / "notebook.ipynb"
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """A home of its own, so that no profile and no settings of ours are read."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "CARBONTRACK_REGION": "FR",
+        "PYTHONUTF8": "1",
+    }
+
+
+@pytest.fixture
+def shell(tmp_path: Path, environ: dict[str, str]) -> Callable[..., list[dict[str, Any]]]:
+    """Run cells in a shell of their own; for each what it printed, displayed, and raised."""
+    program = """
+import io, json, sys
+from contextlib import redirect_stdout
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+shell = InteractiveShell.instance(colors="NoColor")
+found = []
+for cell in json.load(sys.stdin):
+    with capture_output() as held:
+        result = shell.run_cell(cell, store_history=True)
+    error = result.error_before_exec or result.error_in_exec
+    found.append({
+        "printed": held.stdout + held.stderr,
+        "shown": [output.data for output in held.outputs],
+        "error": None if error is None else type(error).__name__,
+    })
+print(json.dumps(found))
+"""
+
+    def run(*cells: str) -> list[dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps(cells), cwd=tmp_path, env=environ, capture_output=True, text=True,
+            check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: list[dict[str, Any]] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+def test_a_cell_is_measured_and_shown(
+    shell: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Its value, names and output are as without the magic; a record and a table are more."""
+    _, cell, after = shell(
+        "%load_ext carbontrack",
+        "%%carbontrack train output=runs.csv\nprint('hello')\nx = sum(range(500_000))\nx + 1",
+        "x, _",
+    )
+    assert cell["error"] is None
+    assert cell["printed"].startswith("hello\n")
+    assert "text/html" in cell["shown"][-1]
+    assert "<b>train</b>" in cell["shown"][-1]["text/html"]
+    assert after["printed"].rstrip().endswith("(124999750000, 124999750001)")
+    (record,) = iter_records(tmp_path / "runs.csv")
+    assert (record.name, record.status, record.region) == ("train", "ok", "FR")
+
+
+def test_an_error_in_a_cell_is_the_cells_own(
+    shell: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The traceback is shown once, names the cell's line, and the record says error."""
+    _, cell = shell("%load_ext carbontrack", "%%carbontrack\na = 1\n1 / 0")
+    assert cell["error"] == "ZeroDivisionError"
+    assert cell["printed"].count("ZeroDivisionError: division by zero") == 1
+    assert "1 / 0" in cell["printed"]
+    (record,) = iter_records(tmp_path / "emissions.csv")
+    assert (record.name, record.status) == ("In[2]", "error")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("regoin=FR", "did you mean 'region'"),
+        ("train region=Atlantis", "Atlantis"),
+        ("two names", "one name, or one in quotes"),
+        ("'half", "No closing quotation"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_the_cell_runs(
+    shell: Callable[..., list[dict[str, Any]]], tmp_path: Path, line: str, says: str
+) -> None:
+    """A sentence, no traceback; the cell has not run and nothing is written."""
+    _, cell, after = shell(
+        "%load_ext carbontrack", f"%%carbontrack {line}\nran = True", "'ran' in dir()"
+    )
+    assert cell["error"] == "UsageError"
+    assert says in cell["printed"]
+    assert "Traceback" not in cell["printed"]
+    assert after["printed"].rstrip().endswith("False")
+    assert not (tmp_path / "emissions.csv").exists()
+
+
+def test_cells_may_hold_magics_and_syntax_errors(
+    shell: Callable[..., list[dict[str, Any]]],
+) -> None:
+    """Other magics work inside, a semicolon hides the value, a misspelt cell is not measured."""
+    _, inner, quiet, wrong = shell(
+        "%load_ext carbontrack",
+        "%%carbontrack output=none\nnames = %who_ls\n!echo from the shell",
+        "%%carbontrack output=none\n6 * 7;",
+        "%%carbontrack output=none\nif:",
+    )
+    assert inner["error"] is None
+    assert "from the shell" in inner["printed"]
+    assert "42" not in quiet["printed"]
+    assert wrong["error"] == "SyntaxError"
+    assert wrong["shown"] == []
+
+
+def test_the_frame_of_records_is_shown_as_a_table(
+    shell: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """A frame fresh from the file has a table of what matters and the sums."""
+    (tmp_path / "empty.csv").write_bytes(HEADER)
+    *_, shown, plain = shell(
+        "%load_ext carbontrack",
+        "%%carbontrack '<b>bold</b>' output=runs.csv\npass",
+        "import carbontrack\ncarbontrack.read_records('runs.csv')",
+        "carbontrack.read_records('runs.csv')[['name']]",
+    )
+    assert plain["error"] is None
+    assert shown["error"] is None
+
+
+def test_the_example_notebook_runs_in_a_kernel(tmp_path: Path, environ: dict[str, str]) -> None:
+    """Every cell of the notebook in the docs, in the kernel that Jupyter would start."""
+    program = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+nbformat.write(notebook, sys.argv[2])
+"""
+    pytest.importorskip("nbclient", reason="nbclient is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(NOTEBOOK), "done.ipynb"],
+        cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "done.ipynb").read_text(encoding="utf-8"))["cells"]
+    pages = [
+        "".join(output["data"]["text/html"])
+        for cell in cells
+        for output in cell.get("outputs", ())
+        if "text/html" in output.get("data", {})
+    ]
+    assert any("<b>sum of squares</b>" in page for page in pages)
+    assert any("record" in page and "<td" in page for page in pages)

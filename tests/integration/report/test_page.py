@@ -1,0 +1,364 @@
+"""The page of `carbontrack report --html` in a real, headless Chromium, without any network."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carbontrack.cli import main
+from carbontrack.grid.tables import lookup
+from carbontrack.record import Record
+from carbontrack.report.tables import format_grams
+from carbontrack.sinks.csv_file import HEADER, record_line
+from carbontrack.sinks.timelines import TimelineFiles
+from carbontrack.tracking.timeline import Timeline, timeline_object
+from tests.support.records import HOSTILE, a_record
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NASTY = [
+    "<script>window.owned = 1</script>",
+    "</script><img src=x onerror='window.owned = 1'>",
+    "<!--<script>",
+    "${alert(1)} {{7*7}}",
+    "javascript:window.owned=1",
+    "\"'><svg onload=window.owned=1>",
+    *HOSTILE,
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Write the page of some records and open it; complaints and requests are gathered."""
+    contexts = []
+
+    def open_page(records: Sequence[Record], **context: Any) -> Any:
+        source, target = tmp_path / "runs.csv", tmp_path / "report.html"
+        source.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
+        assert main(["report", str(source), "--html", str(target)]) == 0
+        contexts.append(browser.new_context(offline=True, **context))
+        page = contexts[-1].new_page()
+        page.complaints, page.asked = [], []
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(target.as_uri())
+        page.wait_for_function("document.documentElement.dataset.charts", timeout=60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def some_runs(count: int) -> list[Record]:
+    zones = ("FR", "DE", "PL")
+    return [
+        a_record(
+            n,
+            name=f"job {n % 5}",
+            labels={},
+            started_at=f"2026-10-{1 + n % 20:02d}T06:00:00Z",
+            cpu_kwh=0.2,
+            ram_kwh=0.1,
+            cpu_basis="measured" if n % 2 else "modelled",
+            ram_basis="modelled",
+            pue=1.5,
+            energy_kwh=0.45,
+            energy_low_kwh=0.4,
+            energy_high_kwh=0.5,
+            emissions_g=0.45 * (100 + n),
+            emissions_low_g=0.4 * 90,
+            emissions_high_g=0.5 * (110 + n),
+            intensity_g_per_kwh=100 + n,
+            intensity_low_g_per_kwh=90,
+            intensity_high_g_per_kwh=110 + n,
+            region=zones[n % 3],
+        )
+        for n in range(count)
+    ]
+
+
+def cells(page: Any, column: int) -> list[str]:
+    return page.eval_on_selector_all(
+        f"#table tbody tr:not(.more) td:nth-child({column})", "all => all.map(e => e.textContent)"
+    )
+
+
+def test_it_draws_every_chart_and_asks_nothing_of_any_network(opened: Callable[..., Any]) -> None:
+    """Four charts, no word on the console, and the file itself is all that was asked for."""
+    page = opened(some_runs(60))
+    assert page.complaints == []
+    assert len(page.asked) == 1
+    assert page.evaluate("document.querySelectorAll('.chart svg').length") == 4
+
+
+def test_it_draws_the_power_of_runs_that_kept_it(
+    opened: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The six largest have a curve and its figures as a table; a gap is a gap; names are inert."""
+    runs = [replace(run, name=name) for run, name in zip(some_runs(8), NASTY, strict=False)]
+    timeline = Timeline(
+        (0.0, 1.0, 2.0, 3.0),
+        {"cpu": (0.0, 50.0, 50.0, 150.0), "ram": (0.0, 5.0, 10.0, 15.0)},
+        {"cpu": (1.0, 0.0, 2.0), "ram": (1.0, 1.0, 1.0)},
+    )
+    files = TimelineFiles([tmp_path / "runs.csv"])
+    for run in runs:
+        files.write(timeline_object(run, timeline))
+    page = opened(runs)
+    assert page.complaints == []
+    assert page.evaluate("window.owned") is None
+    assert page.locator("[id^='c-power-'] svg").count() == 6
+    table = page.locator("section:has(#c-power-0) table tbody tr")
+    cells = table.evaluate_all("all => all.map(e => [...e.cells].map(c => c.textContent))")
+    assert [row[2:] for row in cells] == [
+        ["50.0 W", "5.00 W"],
+        ["gap", "5.00 W"],
+        ["50.0 W", "5.00 W"],
+    ]
+
+
+def test_its_figures_are_those_of_the_records(opened: Callable[..., Any]) -> None:
+    """Headline, groups and other grids, each reckoned here again from the records."""
+    runs = some_runs(60)
+    page = opened(runs)
+    grams = math.fsum(run.emissions_g for run in runs)
+    kwh = math.fsum(run.energy_kwh for run in runs)
+    assert format_grams(grams) in page.inner_text("h1")
+    assert f"{kwh:.1f} kWh" in page.inner_text(".cards")
+    tables = {
+        name: dict(
+            page.eval_on_selector_all(
+                f"[aria-labelledby=h-{name}] tbody tr",
+                "all => all.map(r => [r.cells[0].textContent, r.cells[1].textContent])",
+            )
+        )
+        for name in ("c-groups", "c-regions", "c-elsewhere")
+    }
+    for job in {run.name for run in runs}:
+        own = math.fsum(run.emissions_g for run in runs if run.name == job)
+        assert tables["c-groups"][job] == format_grams(own)
+    for zone in ("FR", "DE", "PL"):
+        own = math.fsum(run.emissions_g for run in runs if run.region == zone)
+        assert tables["c-regions"][zone] == format_grams(own)
+        there = kwh * lookup(zone).g_per_kwh
+        assert tables["c-elsewhere"][zone] == format_grams(there)
+    parts = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    drawn = parts["charts"]["c-time"]["data"]["values"]
+    assert math.fsum(value["amount"] for value in drawn) == pytest.approx(kwh * 1e3)
+
+
+def test_the_table_sorts_filters_and_turns_pages(opened: Callable[..., Any]) -> None:
+    """By the mouse and by the keyboard; what is shown is summed in words."""
+    page = opened(some_runs(120))
+    assert "Page 1 of 3" in page.inner_text("#page")
+    assert cells(page, 5)[0] == format_grams(0.45 * 219)
+    page.click("th[data-key=emissions_g] button")
+    assert page.get_attribute("th[data-key=emissions_g]", "aria-sort") == "ascending"
+    assert cells(page, 5)[0] == format_grams(45.0)
+    page.focus("th[data-key=name] button")
+    page.keyboard.press("Enter")
+    assert cells(page, 1) == sorted(cells(page, 1))
+    page.fill("#q", "JOB 3")
+    assert set(cells(page, 1)) == {"job 3"}
+    assert page.inner_text("#shown").startswith("24 runs")
+    page.select_option("#f-region", "PL")
+    assert page.inner_text("#shown").startswith("8 runs")
+    page.fill("#q", "no such run")
+    assert "No run fits" in page.inner_text("#shown")
+    page.fill("#q", "")
+    page.select_option("#f-region", "")
+    page.click("#next")
+    assert "Page 2 of 3" in page.inner_text("#page")
+    page.click("td.name button >> nth=0")
+    assert "Grid" in page.inner_text("tr.more")
+    assert page.get_attribute("td.name button >> nth=0", "aria-expanded") == "true"
+
+
+def test_hostile_names_are_text_and_nothing_else(opened: Callable[..., Any]) -> None:
+    """Tags, quotes, templates and a thousand characters are shown as they are, and do nothing."""
+    hostile = [
+        a_record(
+            n,
+            name=name,
+            labels={name: name},
+            host_id=name,
+            region=name,
+            intensity_source=name,
+            cpu_model=name,
+            emissions_g=float(n + 1),
+        )
+        for n, name in enumerate(NASTY)
+    ]
+    page = opened(hostile, viewport={"width": 1280, "height": 900})
+    assert page.complaints == []
+    assert page.evaluate("window.owned") is None
+    shown = page.eval_on_selector_all("td.name button", "all => all.map(e => e.textContent)")
+    assert sorted(shown) == sorted(name.replace("\0", "") for name in NASTY)
+    for place in range(3):
+        page.click(f"td.name button >> nth={place}")
+    assert page.evaluate("window.owned") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+        {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+        {"viewport": {"width": 360, "height": 780}, "color_scheme": "light"},
+    ],
+    ids=["desktop", "dark", "phone"],
+)
+def test_it_fits_the_screen_and_can_be_read(opened: Callable[..., Any], context: Any) -> None:
+    """Nothing hangs over the edge, and text stands out from its ground by 4.5 to 1 (WCAG AA)."""
+    page = opened(some_runs(30), **context)
+    width = context["viewport"]["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert (
+        page.evaluate(
+            "Math.max(...[...document.querySelectorAll('svg')].map(s => "
+            "s.getBoundingClientRect().right))"
+        )
+        <= width
+    )
+    for selector in ("h1", ".soft", ".brand", "td.name button", ".chip", "th", "summary"):
+        text, ground = page.eval_on_selector(selector, _COLOURS)
+        assert contrast(text, ground) >= 4.5, selector
+
+
+def test_light_and_dark_can_be_chosen(opened: Callable[..., Any]) -> None:
+    """The button turns the page over, charts included, and names what it leads to."""
+    page = opened(some_runs(5), color_scheme="light")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert page.inner_text("#theme") == "Dark"
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert page.inner_text("#theme") == "Light"
+
+
+def test_every_control_has_a_name_and_charts_have_tables(opened: Callable[..., Any]) -> None:
+    """What a screen reader says: labelled sections and controls, and figures as tables."""
+    page = opened(some_runs(30))
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter(e => "
+        "!(e.textContent.trim() || e.labels?.length)).length"
+    )
+    assert nameless == 0
+    assert page.evaluate(
+        "[...document.querySelectorAll('.chart')].every(e => "
+        "e.closest('section').querySelector('details table tbody tr'))"
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('section')].every(e => "
+        "document.getElementById(e.getAttribute('aria-labelledby')))"
+    )
+
+
+def test_ten_thousand_runs_stay_usable(opened: Callable[..., Any]) -> None:
+    """The first paint comes before the charts, and a search over all rows before the next one."""
+    page = opened(some_runs(10_000))
+    paint, charts = page.evaluate(
+        "[performance.getEntriesByName('first-contentful-paint')[0].startTime, performance.now()]"
+    )
+    assert paint < charts
+    page.fill("#q", "job 4")
+    assert page.inner_text("#shown").startswith("2,000 runs")
+    assert len(cells(page, 1)) == 50
+    assert page.complaints == []
+
+
+def test_print_leaves_controls_out(opened: Callable[..., Any]) -> None:
+    """On paper there are figures and tables, and nothing to press."""
+    page = opened(some_runs(30), color_scheme="dark")
+    page.emulate_media(media="print")
+    for control in ("#filters", "#prev", "#next", "#theme"):
+        assert not page.is_visible(control)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.is_visible("#table")
+
+
+def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None:
+    """On paper, A4 within its margins, every table ends on the sheet and every chart fills it."""
+    page = opened(some_runs(120), viewport={"width": 1200, "height": 1000})
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 688, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") == 688
+    right = "all => all.map(e => Math.round(e.getBoundingClientRect().right))"
+    drawn = page.locator("table:visible").evaluate_all(right)
+    assert len(drawn) >= 3
+    assert set(drawn) == {688}
+    charts = page.locator(".chart svg").evaluate_all(right)
+    assert len(charts) >= 3
+    assert set(charts) == {688}
+    assert page.inner_text("#page") == "Page 1 of 3"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1200])
+@pytest.mark.parametrize("embodied_g", [None, 9.0])
+@pytest.mark.parametrize("water_l", [None, 2.0])
+def test_the_cards_fill_their_rows(
+    opened: Callable[..., Any], width: int, embodied_g: float | None, water_l: float | None
+) -> None:
+    """However many figures there are, the last row of cards reaches as far as the first."""
+    runs = [replace(r, embodied_g=embodied_g, water_l=water_l) for r in some_runs(3)]
+    page = opened(runs, viewport={"width": width, "height": 900})
+    edges = page.locator(".cards > div").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
+    )
+    last_of_row = dict(edges)
+    assert len(edges) == 4 + (embodied_g is not None) + (water_l is not None)
+    assert len(set(last_of_row.values())) == 1
+
+
+_COLOURS = """element => {
+  let ground = element;
+  const none = 'rgba(0, 0, 0, 0)';
+  while (getComputedStyle(ground).backgroundColor === none) ground = ground.parentElement;
+  return [getComputedStyle(element).color, getComputedStyle(ground).backgroundColor];
+}"""
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two CSS colours (WCAG 2.1, 1.4.3)."""
+
+    def light(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_the_file_needs_no_other(tmp_path: Path) -> None:
+    """No address that a browser would fetch stands in the page, whatever browser it is."""
+    source, target = tmp_path / "runs.csv", tmp_path / "report.html"
+    source.write_bytes(HEADER + record_line(a_record(1).to_row()))
+    assert main(["report", str(source), "--html", str(target)]) == 0
+    text = target.read_text(encoding="utf-8")
+    markup = re.sub(r"<script[^>]*>.*?</script>", "<script>", text, flags=re.DOTALL)
+    assert not re.findall(r"<[^>]*\ssrc=|<link[^>]*href=\"(?!data:)|url\(", markup)
+    assert "default-src 'none'" in text
+    held = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+    assert held is not None
+    assert json.loads(held[1])["runs"]["count"] == 1

@@ -1,0 +1,395 @@
+"""Where settings are found, who wins, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from carbontrack.config import environment, load
+from carbontrack.config.load import Settings, load_settings
+from carbontrack.errors import ConfigError, UnknownSettingError
+from carbontrack.grid.region import HINTS
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder without any configuration, and a project folder in it."""
+    (tmp_path / "project" / "deep").mkdir(parents=True)
+    return tmp_path
+
+
+def settings(
+    home: Path, arguments: Mapping[str, object] | None = None, **variables: str
+) -> Settings:
+    """Load with nothing but what the test hands in."""
+    environ = {"HOME": str(home), "XDG_CONFIG_HOME": f"{home}/cfg", **variables}
+    return load_settings(arguments or {}, environ=environ, cwd=home / "project" / "deep")
+
+
+def write_user(home: Path, text: str) -> Path:
+    path = home / "cfg" / "carbontrack" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_project(home: Path, text: str) -> Path:
+    path = home / "project" / "pyproject.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_any_configuration_all_is_default(home: Path) -> None:
+    """Nothing said, nothing changed, and every origin says so."""
+    found = settings(home)
+
+    assert found == Settings()
+    assert set(found.origins.values()) == {"default"}
+
+
+def test_the_stronger_place_wins_setting_by_setting(home: Path) -> None:
+    """Argument, then environment, then pyproject.toml, then the user's own file."""
+    user = write_user(home, 'region = "US"\npue = 1.4\nscope = "machine"\nspans = "all"\n')
+    project = write_project(home, '[tool.carbontrack]\nregion = "DE"\npue = 1.3\nscope = "process"')
+
+    found = settings(home, {"region": "FR"}, CARBONTRACK_REGION="SE", CARBONTRACK_PUE="1.2")
+
+    assert (found.region, found.pue, found.scope, found.spans) == ("FR", 1.2, "process", "all")
+    assert [found.origins[name] for name in ("region", "pue", "scope", "spans", "wue")] == [
+        "argument",
+        "environment",
+        str(project),
+        str(user),
+        "default",
+    ]
+
+
+def test_an_argument_of_none_is_not_given_except_for_output(home: Path) -> None:
+    """Command lines pass None for what was left out; output=None asks for silence."""
+    found = settings(home, {"region": None, "output": None}, CARBONTRACK_REGION="SE")
+
+    assert found.region == "SE"
+    assert found.output == ()
+
+
+def test_only_the_nearest_project_file_counts(home: Path) -> None:
+    """A project inside another one is its own master, even when it says nothing of us."""
+    write_project(home, '[tool.carbontrack]\nregion = "DE"')
+    assert settings(home).region == "DE"
+
+    (home / "project" / "deep" / "pyproject.toml").write_text("[project]\nname = 'x'")
+    assert settings(home).region is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ tool . carbontrack ]\nregion = 'DE'",
+        '[tool."carbontrack"]\nregion = "DE"',
+        "[tool]\ncarbontrack = {region = 'DE'}",
+        "tool.carbontrack.region = 'DE'",
+        "tool = {carbontrack = {region = 'DE'}}",
+    ],
+)
+def test_every_spelling_of_the_table_is_read(home: Path, text: str) -> None:
+    """TOML has several ways to write one table, and the short cut past the parser knows them."""
+    write_project(home, text)
+
+    assert settings(home).region == "DE"
+
+
+def test_a_project_that_only_depends_on_us_is_not_parsed(home: Path) -> None:
+    """Broken TOML that does not concern us is none of our business."""
+    write_project(home, "[project]\ndependencies = ['carbontrack'\n[tool.other]\n")
+
+    assert settings(home) == Settings()
+
+
+def test_a_user_file_may_be_handed_in(home: Path, tmp_path: Path) -> None:
+    """Tests and tools can bring a file of their own."""
+    path = tmp_path / "mine.toml"
+    path.write_text("interval_s = 5")
+
+    found = load_settings(environ={"HOME": str(home)}, cwd=home, user_config=path)
+
+    assert found.interval_s == 5.0
+    assert found.origins["interval_s"] == str(path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "says"),
+    [
+        ({"CARBONTRACK_REGOIN": "FR"}, {}, "CARBONTRACK_REGOIN: .* 'CARBONTRACK_REGION'"),
+        ({"CARBONTRACK_REGOIN": ""}, {}, "CARBONTRACK_REGOIN"),
+        ({}, {"regoin": "FR"}, "argument regoin: .* 'region'"),
+        ({}, {"regoin": None}, "argument regoin"),
+    ],
+)
+def test_a_misspelt_name_is_an_error_that_knows_better(
+    home: Path, variables: dict[str, str], arguments: dict[str, object], says: str
+) -> None:
+    """A setting that silently does nothing is worse than none."""
+    with pytest.raises(UnknownSettingError, match=says):
+        settings(home, arguments, **variables)
+
+
+def test_a_misspelt_name_in_a_file_names_the_file(home: Path) -> None:
+    """The path is half of the cure."""
+    path = write_project(home, "[tool.carbontrack]\nregoin = 'FR'")
+    with pytest.raises(UnknownSettingError) as caught:
+        settings(home)
+    assert str(path) in str(caught.value)
+    assert "did you mean 'region'" in str(caught.value)
+
+    path.unlink()
+    path = write_user(home, "intervall_s = 1")
+    with pytest.raises(UnknownSettingError) as caught:
+        settings(home)
+    assert str(path) in str(caught.value)
+    assert "did you mean 'interval_s'" in str(caught.value)
+
+
+def test_a_bad_value_names_its_place_even_when_overridden(home: Path) -> None:
+    """A mistake is found when it is made, not when the override goes away."""
+    with pytest.raises(ConfigError, match="CARBONTRACK_INTERVAL_S='0' is not a number of seconds"):
+        settings(home, {"interval_s": 1}, CARBONTRACK_INTERVAL_S="0")
+
+    with pytest.raises(ConfigError, match="argument cpu_tdp_w=-65"):
+        settings(home, {"cpu_tdp_w": -65})
+
+
+def test_our_other_variables_are_no_misspelt_settings(home: Path) -> None:
+    """The parent's id and the test plugin's options share the prefix."""
+    found = settings(home, CARBONTRACK_PARENT_ID="r1", CARBONTRACK_PYTEST_BUDGET="5 mg")
+
+    assert found == Settings()
+
+
+def test_an_empty_variable_is_an_unset_one(home: Path) -> None:
+    """CI systems define variables that they leave empty."""
+    assert settings(home, CARBONTRACK_REGION="", CARBONTRACK_OUTPUT=" ") == Settings()
+
+
+def test_broken_files_of_ours_are_errors(home: Path) -> None:
+    """Half a configuration is not obeyed in silence."""
+    path = write_project(home, "[tool.carbontrack]\nregion = \n")
+    with pytest.raises(ConfigError, match=r"pyproject.toml is not valid TOML"):
+        settings(home)
+    path.write_text("[tool]\ncarbontrack = 3")
+    with pytest.raises(ConfigError, match="is not a table"):
+        settings(home)
+    path.unlink()
+    write_user(home, "").write_bytes(b"region = '\xff'")
+    with pytest.raises(ConfigError, match=r"config.toml is not valid TOML"):
+        settings(home)
+
+
+def test_the_emergency_switch_needs_no_sound_configuration(home: Path) -> None:
+    """Whoever turns us off must not have to repair our settings first."""
+    write_project(home, "[tool.carbontrack]\nnonsense = 1")
+
+    found = settings(home, CARBONTRACK_DISABLE="1", CARBONTRACK_TYPO="x", CARBONTRACK_PUE="bad")
+
+    assert found.disable
+    assert found.origins["disable"] == "environment"
+
+
+def test_the_emergency_switch_yields_to_an_argument_and_to_no(home: Path) -> None:
+    """The order of precedence has no exception."""
+    assert not settings(home, {"disable": False}, CARBONTRACK_DISABLE="1").disable
+    assert not settings(home, CARBONTRACK_DISABLE="0").disable
+    with pytest.raises(ConfigError, match="CARBONTRACK_DISABLE='maybe'"):
+        settings(home, CARBONTRACK_DISABLE="maybe")
+
+
+@pytest.mark.parametrize(
+    ("output", "says"),
+    [("no/such/place/x.csv", "there is no directory"), ("folder.csv", "is a directory")],
+)
+def test_an_output_that_cannot_be_written_is_said_before_the_start(
+    home: Path, output: str, says: str
+) -> None:
+    """Nobody wants to learn after a week that the week was not written down."""
+    (home / "project" / "deep" / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match=says):
+        settings(home, {"output": output})
+
+    environ = {"HOME": str(home)}
+    reader = load_settings(
+        {"output": output}, environ=environ, cwd=home / "project" / "deep", writes=False
+    )
+    assert reader.output == (output,)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory_is_said_before_the_start(home: Path) -> None:
+    """The same for a directory without permission."""
+    (home / "closed").mkdir(mode=0o500)
+    with pytest.raises(ConfigError, match="permission denied"):
+        settings(home, {"output": f"{home}/closed/x.csv"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "output = 'https://evil.example/x'",
+        "output = ['a.csv', 'https://evil.example/x']",
+        "state_dir = '/tmp/planted'",
+    ],
+)
+def test_a_project_file_cannot_lead_a_token_away(home: Path, text: str) -> None:
+    """A stranger's checkout neither names the address nor the journal that a token goes to."""
+    write_project(home, f"[tool.carbontrack]\n{text}")
+    with pytest.raises(ConfigError, match="may not decide where a token goes") as caught:
+        settings(home, CARBONTRACK_HTTP_TOKEN="hush")
+    assert "hush" not in str(caught.value)
+
+    write_user(home, "http_token = 'hush'")
+    with pytest.raises(ConfigError, match="may not decide where a token goes"):
+        settings(home)
+
+
+def test_a_project_file_cannot_put_its_token_beside_our_address(home: Path) -> None:
+    """Our records would land in a stranger's account."""
+    write_project(home, "[tool.carbontrack]\nhttp_token = 'theirs'")
+    with pytest.raises(ConfigError, match="may not decide where a token goes"):
+        settings(home, {"output": "https://ours.example/"})
+
+
+def test_a_project_file_may_post_without_a_token_of_ours(home: Path) -> None:
+    """A team's collector needs no secret, or has its token beside its address."""
+    write_project(home, "[tool.carbontrack]\noutput = 'https://team.example/'")
+    assert settings(home).output == ("https://team.example/",)
+
+    write_project(
+        home, "[tool.carbontrack]\noutput = 'https://team.example/'\nhttp_token = 'shared'"
+    )
+    assert settings(home).http_token == "shared"
+    assert settings(home, {"output": "own.csv"}).output == ("own.csv",)
+
+
+def test_neither_token_nor_password_is_quoted_in_an_error(home: Path) -> None:
+    """Errors end up in logs."""
+    with pytest.raises(ConfigError) as caught:
+        settings(home, CARBONTRACK_HTTP_TOKEN="hush hush")
+    assert "hush" not in str(caught.value)
+
+    with pytest.raises(ConfigError) as caught:
+        settings(home, CARBONTRACK_OUTPUT="https://me:hush@example.org/")
+    assert "hush" not in str(caught.value)
+
+
+def test_a_plain_start_parses_and_imports_nothing(home: Path) -> None:
+    """Without a configuration file no parser, no platformdirs and no difflib is loaded."""
+    code = (
+        "import sys, carbontrack.config.load as c; c.load_settings();"
+        "print([m for m in ('tomllib', 'tomli', 'platformdirs', 'difflib') if m in sys.modules])"
+    )
+    environ = {"HOME": str(home), "PYTHONPATH": str(Path(load.__file__).parents[2])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environ,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_state_folder_is_the_users_unless_set(home: Path) -> None:
+    """Journals live where the system keeps state."""
+    environ = {"HOME": str(home), "XDG_STATE_HOME": f"{home}/st"}
+
+    assert load.state_path(Settings(state_dir="/x"), environ=environ) == Path("/x")
+    if sys.platform == "linux":
+        assert load.state_path(Settings(), environ=environ) == home / "st" / "carbontrack"
+        environ["XDG_STATE_HOME"] = "relative"
+        assert load.state_path(Settings(), environ=environ) == home / ".local/state/carbontrack"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs decides")
+def test_a_user_without_a_home_has_state_and_no_configuration(home: Path) -> None:
+    """A container may run as a user that nobody has heard of."""
+    environ = {"HOME": "not/absolute"}
+
+    assert load_settings(environ=environ, cwd=home) == Settings()
+    folder = load.state_path(Settings(), environ=environ)
+    assert folder.is_absolute()
+    assert folder.name == f"carbontrack-{os.getuid()}"
+
+
+def test_our_folders_are_those_of_platformdirs() -> None:
+    """The short cut on Linux says what the library would say."""
+    import platformdirs
+
+    expected = platformdirs.user_state_path("carbontrack", appauthor=False)
+    assert load.state_path(Settings()) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, (None, None)),
+        ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
+        ({"RANK": "3"}, (None, None)),
+        ({"RANK": "8", "WORLD_SIZE": "8"}, (None, None)),
+        ({"RANK": "x", "WORLD_SIZE": "8", "PMI_RANK": "1", "PMI_SIZE": "2"}, (1, 2)),
+        ({"RANK": "-1", "WORLD_SIZE": "8"}, (None, None)),
+        ({"RANK": "9" * 5000, "WORLD_SIZE": "8"}, (None, None)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (None, None)),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}, (2, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0",
+          "SLURM_STEP_NUM_TASKS": "1"}, (0, 1)),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, (1, 2)),
+        ({"JSM_NAMESPACE_RANK": "5", "JSM_NAMESPACE_SIZE": "6"}, (5, 6)),
+        ({"RANK": "1", "WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0",
+          "OMPI_COMM_WORLD_SIZE": "1"}, (1, 2)),
+    ],
+)  # fmt: skip
+def test_ranks_are_known_by_their_launchers(
+    environ: dict[str, str], expected: tuple[int | None, int | None]
+) -> None:
+    """A launcher's variables are believed where they make sense, and nonsense never raises."""
+    assert environment.rank_and_world(environ) == expected
+
+
+def test_a_parent_is_carried_to_the_child() -> None:
+    """A child's environment is ours with the parent's id, and the child reads it back."""
+    child = environment.child_environ("r-1", {"A": "b"})
+
+    assert child == {"A": "b", "CARBONTRACK_PARENT_ID": "r-1"}
+    assert environment.parent_id(child) == "r-1"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 129, "a\nb", "é"])
+def test_a_strange_parent_is_no_parent(text: str) -> None:
+    """The id goes into a record, so it must look like one."""
+    assert environment.parent_id({"CARBONTRACK_PARENT_ID": text}) is None
+
+
+def test_hints_of_clouds_are_handed_on_as_they_are() -> None:
+    """Judging them is the region's task; an empty one is none."""
+    environ = {"AWS_REGION": "eu-west-3", "REGION_NAME": " ", "HOME": "/root"}
+
+    assert environment.cloud_hints(HINTS, environ) == {"AWS_REGION": "eu-west-3"}
+
+
+def test_small_facts_of_the_environment() -> None:
+    """Unset is None; what is set comes back as it stands."""
+    assert environment.visible_gpus({}) is None
+    assert environment.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ""
+    assert environment.tz({}) is None
+    assert environment.tz({"TZ": ":Europe/Paris"}) == "Europe/Paris"
+    assert environment.no_color({"NO_COLOR": "1"})
+    assert not environment.no_color({"NO_COLOR": ""})
+    assert environment.dumb_terminal({})
+    assert environment.dumb_terminal({"TERM": "dumb"})
+    assert not environment.dumb_terminal({"TERM": "xterm-256color"})

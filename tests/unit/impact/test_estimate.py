@@ -1,0 +1,175 @@
+"""`carbontrack.estimate`: from hardware and hours to energy, emissions and water."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+import carbontrack
+from carbontrack.errors import ConfigError, UnknownRegion
+from carbontrack.impact.embodied import embodied_g
+from carbontrack.impact.hardware import find_cpu, find_gpu
+
+
+def test_power_times_hours_times_pue_times_intensity() -> None:
+    """A given power is used as it is, without an interval of its own."""
+    found = carbontrack.estimate(power_w=500, hours=4, pue=1.5, intensity_g_per_kwh=100)
+    assert found.energy_kwh == pytest.approx(3.0)
+    assert (found.energy_low_kwh, found.energy_high_kwh) == (found.energy_kwh, found.energy_kwh)
+    assert found.emissions_g == pytest.approx(300.0)
+    assert found.basis == "assumed"
+
+
+def test_a_region_brings_its_interval_source_and_year() -> None:
+    """The grid's interval multiplies on; source and year are the table's."""
+    grid = carbontrack.lookup("FR")
+    found = carbontrack.estimate(power_w=1000, hours=1, region="France")
+    assert found.region == "FR"
+    assert found.pue == 1.0
+    assert found.emissions_low_g == pytest.approx(grid.low_g_per_kwh)
+    assert found.emissions_g == pytest.approx(grid.g_per_kwh)
+    assert found.emissions_high_g == pytest.approx(grid.high_g_per_kwh)
+    assert (found.intensity_source, found.intensity_year) == (grid.source, grid.year)
+
+
+def test_a_cloud_region_brings_its_pue_and_water() -> None:
+    """A cloud region's PUE is taken unless one is given."""
+    cloud = carbontrack.estimate(gpu="V100", hours=10, region="aws:eu-west-3")
+    assert cloud.pue > 1.0
+    assert carbontrack.estimate(gpu="V100", hours=10, region="aws:eu-west-3", pue=2).pue == 2.0
+    assert cloud.water_l is not None
+    assert cloud.water_l > carbontrack.estimate(gpu="V100", hours=10, region="FR").water_l
+
+
+def test_named_hardware_draws_its_tdp_times_utilisation() -> None:
+    """TDP x count x utilisation for cards and sockets; memory draws all the time."""
+    found = carbontrack.estimate(
+        gpu="V100",
+        gpus=4,
+        cpu="Xeon Gold 6248",
+        cpus=2,
+        ram_gib=64,
+        hours=10,
+        utilisation=0.5,
+        intensity_g_per_kwh=400,
+    )
+    assert found.gpu_kwh == pytest.approx(4 * 300 * 0.5 * 10 / 1e3)
+    assert found.cpu_kwh == pytest.approx(2 * 150 * 0.5 * 10 / 1e3)
+    assert found.ram_kwh == pytest.approx(64 * 0.375 * 10 / 1e3)
+    assert found.energy_kwh == pytest.approx(found.gpu_kwh + found.cpu_kwh + found.ram_kwh)
+    assert found.energy_low_kwh < found.energy_kwh < found.energy_high_kwh
+    assert found.basis == "modelled"
+    assert len(found.how) == 3
+
+
+def test_cards_of_one_kind_err_together_and_kinds_apart() -> None:
+    """Ten cards have ten times the half-width of one; CPU and GPU combine in quadrature."""
+
+    def width(**hardware: object) -> float:
+        found = carbontrack.estimate(hours=1, intensity_g_per_kwh=1, **hardware)
+        return found.energy_high_kwh - found.energy_kwh
+
+    cpu, gpu = width(cpu="EPYC 7763"), width(gpu="A100")
+    assert width(gpu="A100", gpus=10) == pytest.approx(10 * gpu)
+    assert width(gpu="A100", cpu="EPYC 7763") == pytest.approx(math.hypot(cpu, gpu))
+
+
+def test_an_idle_server_is_inside_the_interval() -> None:
+    """At low utilisation the interval reaches up to what hardware draws when it idles."""
+    found = carbontrack.estimate(
+        cpu="EPYC 7763", gpu="A100", hours=1, utilisation=0, intensity_g_per_kwh=1
+    )
+    assert found.energy_kwh == 0.0
+    assert found.energy_high_kwh * 1e3 > 46  # an A100 idles at 46 W (Teads)
+
+
+def test_embodied_stands_beside_the_emissions() -> None:
+    """The making of the hardware is a share of its lifetime and is not part of the emissions."""
+    found = carbontrack.estimate(gpu="H100", gpus=8, hours=8766, intensity_g_per_kwh=0)
+    assert found.emissions_g == 0.0
+    assert found.embodied_g == pytest.approx(8 * 164e3 / 4)
+    assert found.embodied_low_g < found.embodied_g < found.embodied_high_g
+    assert carbontrack.estimate(power_w=1, hours=1, intensity_g_per_kwh=1).embodied_g is None
+    assert embodied_g("cpu", 1, 8766, lifetime_years=5).best == pytest.approx(20e3)
+
+
+def test_it_is_frozen_and_turns_into_json() -> None:
+    """An estimate is a fact; its JSON has the attributes' names."""
+    found = carbontrack.estimate(gpu="T4", hours=1, region="DE")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.energy_kwh = 1.0
+    assert json.loads(json.dumps(found.to_dict()))["emissions_g"] == found.emissions_g
+
+
+@pytest.mark.parametrize(
+    ("name", "tdp_w"),
+    [
+        ("A100", 400),
+        ("NVIDIA A100-SXM4-80GB", 400),
+        ("nvidia a100-pcie-40gb", 250),
+        ("NVIDIA H100 80GB HBM3", 700),
+        ("Tesla V100-SXM2-16GB", 300),
+        ("tpuv3", 450),
+        ("RTX 4090", 450),
+        ("NVIDIA GeForce RTX 3090", 350),
+        ("AMD Instinct MI250X", 500),
+    ],
+)
+def test_cards_are_known_by_the_names_that_people_and_drivers_use(name: str, tdp_w: int) -> None:
+    """Marketing name, driver name and short name lead to the same card."""
+    assert find_gpu(name).tdp_w == tdp_w
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("AMD EPYC 7763 64-Core Processor", "epyc 7763"),
+        ("Intel(R) Xeon(R) CPU E5-2620 v4 @ 2.10GHz", "xeon e5-2620 v4"),
+        ("E5-2620 v4", "xeon e5-2620 v4"),
+        ("i7-8700K", "core i7-8700k"),
+    ],
+)
+def test_processors_are_known_by_the_names_that_people_and_kernels_use(
+    name: str, part: str
+) -> None:
+    """What /proc/cpuinfo says and what people say lead to the same part."""
+    assert find_cpu(name).name == part
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"gpu": "A10O"}, "did you mean 'NVIDIA A10"),
+        ({"cpu": "Xeon Gold 62488"}, "did you mean 'xeon gold 6248"),
+        ({"gpu": "A100", "power_w": 3}, "not both"),
+        ({"gpu": "A100", "gpus": 0}, "gpus=0"),
+        ({"gpu": "A100", "gpus": 1.5}, "gpus=1.5"),
+        ({"gpus": 2, "power_w": 3}, "gpus without gpu"),
+        ({"gpu": ""}, "gpu=''"),
+        ({"power_w": -3}, "power_w=-3"),
+        ({"power_w": True}, "power_w=True"),
+        ({"power_w": "300"}, "power_w='300'"),
+        ({"power_w": float("nan")}, "power_w=nan"),
+        ({}, "needs power_w"),
+        ({"power_w": 3, "hours": None}, "hours is missing"),
+        ({"power_w": 3, "hours": 0}, "hours=0"),
+        ({"power_w": 3, "utilisation": 80}, "write 0.8"),
+        ({"power_w": 3, "pue": 0.9}, "pue=0.9"),
+        ({"power_w": 3, "region": "FR"}, "not both"),
+        ({"power_w": 3, "intensity_g_per_kwh": None}, "region or intensity_g_per_kwh"),
+        ({"power_w": 3, "intensity_g_per_kwh": -1}, "intensity_g_per_kwh=-1"),
+    ],
+)
+def test_bad_input_is_told_by_name(wrong: dict[str, object], says: str) -> None:
+    """The error names the parameter and what would be right."""
+    with pytest.raises(ConfigError, match=says.replace("(", r"\(")):
+        carbontrack.estimate(**{"hours": 1, "intensity_g_per_kwh": 100, **wrong})
+
+
+def test_an_unknown_region_names_its_neighbours() -> None:
+    """The region's own error comes through."""
+    with pytest.raises(UnknownRegion):
+        carbontrack.estimate(power_w=1, hours=1, region="Frnce")

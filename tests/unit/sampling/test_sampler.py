@@ -1,0 +1,118 @@
+"""The sampler: when it reads, when it sleeps, what it survives."""
+
+import pytest
+
+from carbontrack.sampling.sampler import Sampler
+from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.tracking.tracker import Tracker
+from tests.support.bench import Bench, ScriptedUsage, joules
+
+
+def test_each_edge_and_each_tick_is_one_reading():
+    """Opening reads once, closing reads once, a tick reads once."""
+    with Bench() as bench:
+        with bench.tracker.span("a"):
+            assert bench.meter.reads == 1
+            bench.run(1.0)
+            assert bench.meter.reads == 2
+        assert bench.meter.reads == 3
+
+
+def test_a_tick_that_fails_is_not_the_last(caplog):
+    """Whatever goes wrong in a tick is logged; the next tick comes."""
+
+    class Watcher:
+        def after_tick(self, now_s):
+            raise RuntimeError("watcher broke")
+
+    with Bench() as bench, bench.tracker.span("a") as span:
+        watcher = Watcher()
+        bench.sampler.watchers.add(watcher)
+        bench.run(2.0, ticks=2)
+        span.close()
+        assert joules(span.record) == pytest.approx(200.0)
+    assert "watcher broke" in caplog.text
+
+
+def test_the_most_demanding_meter_sets_the_pace():
+    """A counter that may wrap within seconds is read at least that often."""
+    meter = FakeMeter(max_period_s=2.0)
+    with Bench([meter], interval_s=3600.0) as bench, bench.tracker.span("a"):
+        bench.clock.until_waiting()
+        bench.clock.advance(20.0)
+        assert meter.reads >= 10
+
+
+def test_the_longest_gap_is_the_spans():
+    """`max_gap_s` is the longest time without a reading inside the span."""
+    with Bench() as bench:
+        with bench.tracker.span("a") as a:
+            bench.run(1.0)
+            bench.run(7.0)
+            with bench.tracker.span("b") as b:
+                bench.run(2.0)
+        assert a.record.max_gap_s == pytest.approx(7.0)
+        assert b.record.max_gap_s == pytest.approx(2.0)
+
+
+def test_a_pause_is_not_billed_when_its_end_finds_a_meter_silent():
+    """A meter that fails as a span opens hours after the last one carries nothing of the hours."""
+    with Bench() as bench:
+        with bench.tracker.span("before"):
+            bench.run(10.0)
+        bench.clock.advance(10_000.0)
+        bench.meter.fail(1)
+        with bench.tracker.span("after") as span:
+            bench.run(2.0)
+            bench.run(8.0)
+    assert joules(span.record) == pytest.approx(800.0)  # of 1,000: nobody saw the first 2 s
+    assert span.record.coverage == pytest.approx(0.8)
+    assert span.record.missed_reads == 1
+
+
+class WornOutUsage(ScriptedUsage):
+    """Answers twice, then never again."""
+
+    def read(self, now_s):
+        if self.reads >= 2:
+            raise ValueError("no more")
+        return super().read(now_s)
+
+
+def test_a_reader_of_usage_that_breaks_reaches_nobody():
+    """Spans open and close, the last share holds on, and the sampler falls asleep in the end."""
+    clock, meter = FakeClock(), FakeMeter(watts=100.0)
+    sampler = Sampler([meter], interval_s=3600.0, clock=clock, usage=WornOutUsage(ours=0.25))
+    with Tracker(meters=sampler, attribution="process", clock=clock) as tracker:
+        for _ in range(3):
+            with tracker.span("outer") as outer:
+                clock.advance(10.0)
+                with outer.span("inner"):
+                    clock.advance(10.0)
+                outer.snapshot()
+            assert not sampler.awake
+            assert sampler.leaves == 0
+            assert joules(outer.record) <= 2000.0
+            clock.advance(3600.0)
+    sampler.close()
+
+
+class BrokenClock(FakeClock):
+    """Fails when asked how long the machine slept."""
+
+    def suspended_s(self):
+        raise OSError("no such clock")
+
+
+def test_a_sample_that_fails_is_carried_by_the_next():
+    """Whatever breaks inside a sample is counted as a fault and never reaches a span's edge."""
+    with Bench() as bench:
+        with bench.tracker.span("work") as span:
+            bench.clock.advance(5.0)
+            bench.sampler.clock = BrokenClock()
+            with span.span("child"):
+                pass
+            bench.sampler.clock = bench.clock
+            bench.clock.advance(5.0)
+        assert joules(span.record) == pytest.approx(1000.0)
+        assert span.record.faults == "sample:2"

@@ -1,0 +1,234 @@
+"""One journal file: a log that a killed writer cannot make unreadable."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carbontrack.sinks.journal.file import COMPACT_ABOVE, LINE_LIMIT, JournalFile, decoded, encoded
+
+
+def reopened(file: JournalFile) -> JournalFile:
+    """The file as the next process finds it after this one was killed."""
+    file.abandon()
+    adopted = JournalFile.adopt(file.path)
+    assert adopted is not None
+    return adopted
+
+
+def contents(file: JournalFile) -> dict[tuple[str, ...], object]:
+    return {key: (file.get(key) or {})["x"] for key in file.keys("k")}
+
+
+@pytest.mark.parametrize(
+    "entry", [{"x": 1}, {"x": "zwei\nlines\udcff\0"}, {"x": None, "y": [1.5, {"z": True}]}, {}]
+)
+def test_a_line_reads_back(entry: dict[str, object]) -> None:
+    """What was written in a line comes back, in one line, whatever its text."""
+    line = encoded(entry)
+
+    assert decoded(line) == entry
+    assert line.count(b"\n") == 1
+
+
+@given(st.integers(0, 10**6), st.integers(0, 255))
+def test_an_altered_line_is_no_line(place: int, byte: int) -> None:
+    """A line with any one byte changed, or cut off anywhere, is not believed."""
+    line = encoded({"x": "some text", "n": 1.25})
+    place %= len(line)
+    altered = line[:place] + bytes([byte]) + line[place + 1 :]
+
+    assert decoded(line[:place]) is None
+    if altered.lower() != line.lower():
+        assert decoded(altered) is None
+
+
+def test_entries_outlive_their_process(tmp_path: Path) -> None:
+    """The next process finds what was put, what replaced it, and not what was dropped."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"x": 1})
+    file.put(("k", "b"), {"x": 2})
+    file.put(("k", "a"), {"x": 3})
+    file.put(("k", "c"), {"x": 4})
+    file.drop([("k", "b"), ("k", "never there")])
+    found = reopened(file)
+
+    assert contents(found) == {("k", "a"): 3, ("k", "c"): 4}
+    assert found.bad_lines == 0
+
+
+def test_only_the_owner_may_look(tmp_path: Path) -> None:
+    """The file is readable for its user alone, whatever the umask."""
+    before = os.umask(0)
+    try:
+        file = JournalFile.create(tmp_path, "test")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+
+
+def test_a_journal_that_is_held_cannot_be_adopted(tmp_path: Path) -> None:
+    """While its process has it open, nobody else gets it; afterwards one does."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"x": 1})
+
+    assert JournalFile.adopt(file.path) is None
+    file.abandon()
+    first = JournalFile.adopt(file.path)
+    assert first is not None
+    assert JournalFile.adopt(file.path) is None
+
+
+def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
+    """When everything is settled, the file goes with the process; with an entry it stays."""
+    done = JournalFile.create(tmp_path, "test")
+    done.put(("k", "a"), {"x": 1})
+    done.drop([("k", "a")])
+    done.close()
+    done.close()
+    left = JournalFile.create(tmp_path, "test")
+    left.put(("k", "a"), {"x": 1})
+    left.close()
+
+    assert list(tmp_path.iterdir()) == [left.path]
+
+
+def test_links_and_strangers_are_not_opened(tmp_path: Path) -> None:
+    """A symbolic link, a directory and a pipe in the journal's folder are passed by."""
+    target = tmp_path / "target.txt"
+    target.write_bytes(encoded({"put": ["k", "a"], "x": 1}))
+    (tmp_path / "link.journal").symlink_to(target)
+    (tmp_path / "folder.journal").mkdir()
+
+    assert JournalFile.adopt(tmp_path / "link.journal") is None
+    assert JournalFile.adopt(tmp_path / "folder.journal") is None
+    assert JournalFile.adopt(tmp_path / "absent.journal") is None
+
+
+GARBAGE = [b"garbage\n", b"\n", b"\0" * 100 + b"\n", b"00000000 {}\n", encoded({"other": 1})]
+
+
+@pytest.mark.parametrize(
+    "garbage", [*GARBAGE, encoded({"put": 3}), b"x" * (LINE_LIMIT + 9) + b"\n"]
+)
+def test_bad_lines_are_counted_and_passed_over(tmp_path: Path, garbage: bytes) -> None:
+    """Whatever stands between two lines, both are read."""
+    path = tmp_path / "x.journal"
+    lines = [encoded({"put": ["k", name], "x": name}) for name in "ab"]
+    path.write_bytes(lines[0] + garbage + lines[1])
+    file = JournalFile.adopt(path)
+
+    assert file is not None
+    assert contents(file) == {("k", "a"): "a", ("k", "b"): "b"}
+    assert file.bad_lines >= 1
+
+
+def test_a_torn_end_is_cut_off_before_going_on(tmp_path: Path) -> None:
+    """Wherever the last line was torn, the lines before it and those after it are read."""
+    lines = [encoded({"put": ["k", name], "x": name}) for name in "ab"]
+    for cut in range(1, len(lines[1])):
+        path = tmp_path / f"{cut}.journal"
+        path.write_bytes(lines[0] + lines[1][:cut])
+        file = JournalFile.adopt(path)
+        assert file is not None
+        file.put(("k", "c"), {"x": "c"})
+        assert contents(reopened(file)) == {("k", "a"): "a", ("k", "c"): "c"}
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from("pppd"), st.integers(0, 5), st.integers(0, 2000)), max_size=60
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(operations, st.integers(0, 40))
+def test_the_file_is_the_map_it_stands_for(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], at: int
+) -> None:
+    """After any puts and drops, with a kill in between, the file holds what a dict would."""
+    file = JournalFile.create(tmp_path_factory.mktemp("j"), "test", size_limit=20_000)
+    model: dict[tuple[str, ...], object] = {}
+    for number, (kind, name, size) in enumerate(steps):
+        key = ("k", str(name))
+        if kind == "d":
+            file.drop([key])
+            model.pop(key, None)
+        else:
+            model.pop(key, None)
+            model[key] = "x" * size
+            file.put(key, {"x": "x" * size})
+        if number == at:
+            file = reopened(file)
+    final = reopened(file)
+
+    assert contents(final) == model
+    assert list(contents(final)) == list(model)
+    final.abandon()
+
+
+def test_history_is_compacted(tmp_path: Path) -> None:
+    """Ten thousand checkpoints of one run take no more room than the limit for history."""
+    file = JournalFile.create(tmp_path, "test")
+    for number in range(10_000):
+        file.put(("k", "run"), {"x": number, "text": "t" * 100})
+
+    assert file.path.stat().st_size <= COMPACT_ABOVE + 200
+    assert contents(reopened(file)) == {("k", "run"): 9_999}
+    assert list(tmp_path.iterdir()) == [file.path]
+
+
+def test_a_compacted_journal_is_still_held(tmp_path: Path) -> None:
+    """There is no instant in which an adopter finds the new file free."""
+    file = JournalFile.create(tmp_path, "test")
+    while True:
+        before = file.path.stat().st_ino
+        file.put(("k", "run"), {"x": "t" * 1000})
+        if file.path.stat().st_ino != before:
+            break
+
+    assert JournalFile.adopt(file.path) is None
+
+
+def test_the_size_has_a_limit(tmp_path: Path) -> None:
+    """Live entries beyond the limit are refused, and nothing that was there is harmed."""
+    file = JournalFile.create(tmp_path, "test", size_limit=5000)
+    line = len(encoded({"put": ["k", "00"], "x": "t" * 100}))
+    for number in range(10, 10 + 5000 // line):
+        file.put(("k", str(number)), {"x": "t" * 100})
+    kept = contents(file)
+    with pytest.raises(OSError, match="full"):
+        file.put(("k", "one more"), {"x": "t" * 100})
+    with pytest.raises(OSError, match="bytes"):
+        file.put(("k", "huge"), {"x": "t" * LINE_LIMIT})
+
+    assert len(kept) == 5000 // line
+    assert contents(reopened(file)) == kept
+
+
+def test_a_deleted_file_comes_back_whole(tmp_path: Path) -> None:
+    """When a cleaner removes the file under us, the next entry brings everything back."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"x": 1})
+    file.path.unlink()
+    file.put(("k", "b"), {"x": 2})
+
+    assert contents(reopened(file)) == {("k", "a"): 1, ("k", "b"): 2}
+
+
+def test_a_draft_left_by_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
+    """An adopter can compact a journal whose owner was killed while compacting it."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "run"), {"x": "t" * 1000})
+    for name in (".draft", ".0.draft"):
+        file.path.with_suffix(name).touch()
+    adopted = reopened(file)
+    for number in range(1000):
+        adopted.put(("k", "run"), {"x": str(number) * 300})
+
+    assert adopted.path.stat().st_size < COMPACT_ABOVE + 2000

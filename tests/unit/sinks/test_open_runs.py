@@ -1,0 +1,99 @@
+"""Reading the journals of living processes: which live, what they say; nothing is touched."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from carbontrack.sinks.journal.journal import Journal, folder, orphans
+from carbontrack.sinks.journal.open_runs import open_runs, started_at_s
+from tests.support.records import a_record
+
+OUTPUTS = ("/tmp/runs.csv",)
+
+
+def looked(state_dir, **world):
+    return open_runs(state_dir, **world)
+
+
+def test_a_run_is_seen_with_the_power_between_its_last_checkpoints(tmp_path):
+    """One kJ more in ten seconds is 100 W, whatever the mean since the start."""
+    journal = Journal(tmp_path)
+    first = a_record(duration_s=10.0, energy_kwh=5000.0 / 3.6e6)
+    journal.checkpoint(first, OUTPUTS)
+    journal.checkpoint(replace(first, duration_s=20.0, energy_kwh=6000.0 / 3.6e6), OUTPUTS)
+    (run,) = looked(tmp_path)
+    assert run.pid == os.getpid()
+    assert run.record.duration_s == 20.0
+    assert run.watts == pytest.approx(100.0)
+    journal.close()
+
+
+def test_a_single_checkpoint_gives_the_mean_and_a_fresh_one_nothing(tmp_path):
+    """Energy over time where there is time; at the very start the power is unknown."""
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(0, duration_s=10.0, energy_kwh=5000.0 / 3.6e6), OUTPUTS)
+    journal.checkpoint(a_record(1, duration_s=0.0004, energy_kwh=1e-9), OUTPUTS)
+    journal.checkpoint(a_record(2, duration_s=10.0, energy_kwh=None), OUTPUTS)
+    watts = [run.watts for run in looked(tmp_path)]
+    assert watts == [pytest.approx(500.0), None, None]
+    journal.close()
+
+
+def test_finished_runs_and_queued_records_are_not_shown(tmp_path):
+    """Only what is open is."""
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(0), OUTPUTS)
+    journal.enqueue(a_record(1), "https://carbon.example/")
+    journal.finished(a_record(0).record_id)
+    assert looked(tmp_path) == []
+    journal.close()
+
+
+def test_a_journal_is_read_without_a_lock_or_a_change(tmp_path):
+    """Its owner goes on writing, nobody adopts it, and no byte of it has changed."""
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(), OUTPUTS)
+    (path,) = folder(tmp_path).iterdir()
+    before, status = path.read_bytes(), path.stat()
+    looked(tmp_path)
+    assert path.read_bytes() == before
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    assert list(orphans(tmp_path)) == []
+    assert journal.checkpoint(a_record(duration_s=3.0), OUTPUTS)
+    journal.close()
+
+
+def test_a_gone_process_is_not_shown(tmp_path):
+    """Nor one of another boot, nor one whose number belongs to a younger process by now."""
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(), OUTPUTS)
+    (path,) = folder(tmp_path).iterdir()
+    written_s = path.stat().st_mtime
+    assert looked(tmp_path, start_of=lambda pid: None) == []
+    assert looked(tmp_path, boot_id="another-boot") == []
+    assert looked(tmp_path, start_of=lambda pid: written_s + 60.0) == []
+    assert len(looked(tmp_path, start_of=lambda pid: written_s - 60.0)) == 1
+    journal.close()
+
+
+def test_what_is_no_journal_is_passed_over(tmp_path):
+    """Torn lines, strange files and a missing folder do no harm."""
+    assert looked(tmp_path / "nowhere") == []
+    journal = Journal(tmp_path)
+    journal.checkpoint(a_record(), OUTPUTS)
+    (path,) = folder(tmp_path).iterdir()
+    with path.open("ab") as file:
+        file.write(b'deadbeef {"put":["run","x"]}\nhalf a li')
+    (path.parent / "notes.txt").write_text("hello")
+    (path.parent / f"{path.stem.split('-')[0]}-x-y.journal").write_text("hello")
+    assert len(looked(tmp_path)) == 1
+    journal.close()
+
+
+def test_a_process_that_is_not_there_has_no_start():
+    """A number that no process has."""
+    assert started_at_s(os.getpid()) is not None
+    assert started_at_s(2**30) is None

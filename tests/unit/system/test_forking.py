@@ -1,0 +1,98 @@
+"""Forked children are told that they are children."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+
+import pytest
+
+from carbontrack.system.forking import holding_forks, remember
+
+
+class Counting:
+    """A follower that counts the forks it has come through."""
+
+    def __init__(self) -> None:
+        self.forks = 0
+        remember(self)
+
+    def forget_parent(self) -> None:
+        self.forks += 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_each_follower_is_told_once_and_only_in_the_child() -> None:
+    """Several followers share one hook: the child hears of its fork once, the parent not at all."""
+    followers = [Counting() for _ in range(3)]
+    child = os.fork()
+    if child == 0:
+        os._exit(10 if [follower.forks for follower in followers] == [1, 1, 1] else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+    assert [follower.forks for follower in followers] == [0, 0, 0]
+
+
+def test_followers_are_not_kept_alive() -> None:
+    """What nobody needs any more is collected, hook or not."""
+    follower = Counting()
+    reference = weakref.ref(follower)
+    del follower
+    gc.collect()
+
+    assert reference() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_fork_waits_for_an_import_of_ours() -> None:
+    """While a thread of ours imports, a fork elsewhere happens only after it."""
+    importing, order = threading.Event(), []
+
+    def import_something() -> None:
+        with holding_forks():
+            importing.set()
+            for _ in range(1000):
+                order.append("import")
+                threading.Event().wait(0.0001)
+
+    thread = threading.Thread(target=import_something)
+    thread.start()
+    importing.wait()
+    child = os.fork()
+    if child == 0:
+        with holding_forks():  # the child has a free lock
+            os._exit(10 if len(order) == 1000 else 1)
+    thread.join()
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_an_importing_thread_may_fork() -> None:
+    """A fork within an import of ours does not wait for itself."""
+    with holding_forks():
+        child = os.fork()
+        if child == 0:
+            os._exit(10)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+
+
+def test_imports_of_ours_do_not_wait_for_each_other() -> None:
+    """A thread that loads something slow holds up forks, and nobody else."""
+    done = threading.Event()
+
+    def import_something() -> None:
+        with holding_forks():
+            done.set()
+
+    with holding_forks():
+        thread = threading.Thread(target=import_something)
+        thread.start()
+        assert done.wait(30.0)
+        thread.join()

@@ -1,0 +1,226 @@
+"""From joules to a record's figures: basis, interval, quality."""
+
+from math import sqrt
+
+import pytest
+
+from carbontrack.attribution.policy import Attribution
+from carbontrack.grid.intensity import GridIntensity
+from carbontrack.sampling.amounts import Sums
+from carbontrack.sampling.counts import Machine
+from carbontrack.tracking.record_builder import (
+    Course,
+    MeterFacts,
+    Part,
+    emission_figures,
+    energy_figures,
+    parts_of,
+    quality_figures,
+    uncertainty_j,
+    weakest,
+)
+from carbontrack.units import JOULES_PER_KWH
+
+GRID = GridIntensity("FR", 50.0, 40.0, 80.0, "table", 2024, "lifecycle")
+
+
+def meter(id_="rapl:package-0", component="cpu", basis="measured", resolution_s=0.001,
+          uncertainty=0.0, stands_in=False):  # fmt: skip
+    return MeterFacts(id_, component, basis, resolution_s, uncertainty, stands_in)
+
+
+def course(length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None, **end):
+    width = len(machine_j)
+    seen_s = (length_s,) * width if observed_s is None else observed_s
+    return Course(
+        Machine(0.0, observed_s=(0.0,) * width),
+        Machine(length_s, observed_s=seen_s, **end),
+        length_s,
+        length_s if duration_s is None else duration_s,
+        machine_j,
+        1.0,
+    )
+
+
+def part(joules, **facts):
+    facts = meter(**facts)
+    return Part(facts, joules, facts.basis, joules)
+
+
+def test_each_meter_contributes_what_it_counted():
+    """A measured difference stays a measured difference."""
+    (only,) = parts_of(Sums((400.0,)), course(), [meter()], ())
+    assert (only.joules, only.basis) == (400.0, "measured")
+
+
+def test_an_observed_zero_is_a_zero():
+    """An idle GPU that was watched all the time used nothing, and that is known."""
+    (only,) = parts_of(Sums((0.0,)), course(machine_j=(0.0,)), [meter()], ())
+    assert only.joules == 0.0
+
+
+def test_an_unobserved_zero_is_nothing():
+    """A meter that never answered contributes no number."""
+    assert parts_of(Sums((0.0,)), course(observed_s=(0.0,)), [meter()], ()) == []
+
+
+def test_shorter_than_the_refresh_takes_the_last_power():
+    """The power times the length, times our share, called modelled."""
+    facts = [meter(resolution_s=0.1)]
+    short = course(length_s=0.05, machine_j=(8.0,))
+    (only,) = parts_of(Sums((2.0,)), short, facts, (200.0,))
+    assert only.joules == pytest.approx(200.0 * 0.05 * 0.25)
+    assert only.basis == "modelled"
+
+
+def test_an_assumption_stays_an_assumption_when_short():
+    """The last known power of an assumed meter is no better than the meter."""
+    facts = [meter(resolution_s=0.1, basis="assumed")]
+    (only,) = parts_of(Sums((2.0,)), course(length_s=0.05), facts, (200.0,))
+    assert only.basis == "assumed"
+
+
+def test_a_still_counter_over_a_few_refreshes_is_not_believed():
+    """Up to three refreshes without a move may be chance; beyond that it is an idle meter."""
+    facts = [meter(resolution_s=0.1)]
+    (near,) = parts_of(Sums((0.0,)), course(length_s=0.29, machine_j=(0.0,)), facts, (100.0,))
+    assert near.basis == "modelled"
+    assert near.joules == pytest.approx(29.0)
+    (far,) = parts_of(Sums((0.0,)), course(length_s=0.31, machine_j=(0.0,)), facts, (100.0,))
+    assert (far.joules, far.basis) == (0.0, "measured")
+
+
+def test_the_weakest_basis_that_counts_is_the_records():
+    """Above 1 % of the energy a weaker basis names the record; at or below it does not."""
+    strong = part(990.0)
+    assert weakest([strong, part(10.0, basis="assumed")]) == "measured"
+    assert weakest([strong, part(10.1, basis="assumed")]) == "assumed"
+    assert weakest([strong, part(200.0, basis="modelled")]) == "modelled"
+    assert weakest([part(0.0), part(0.0, basis="modelled")]) == "modelled"
+    assert weakest([]) is None
+
+
+def test_small_parts_of_one_basis_add_up():
+    """Two parts of 0.6 % of one basis are 1.2 %."""
+    small = [part(6.0, basis="modelled", id_=f"m:{n}") for n in range(2)]
+    assert weakest([part(988.0), *small]) == "modelled"
+
+
+def test_meters_of_one_kind_err_together():
+    """The same model on several devices adds up linearly."""
+    gpus = [part(100.0, id_=f"nvml:{n}", component="gpu", uncertainty=0.05) for n in range(4)]
+    assert uncertainty_j(gpus, 1e9) == pytest.approx(20.0)
+
+
+def test_meters_of_different_kinds_err_independently():
+    """Different kinds combine in quadrature."""
+    parts = [
+        part(100.0, uncertainty=0.03),
+        part(100.0, id_="nvml:0", component="gpu", uncertainty=0.04),
+    ]
+    assert uncertainty_j(parts, 1e9) == pytest.approx(sqrt(3.0**2 + 4.0**2))
+
+
+def test_the_edges_of_a_short_span_widen_the_interval():
+    """One refresh's energy may be missing or too much; over the whole of it that is everything."""
+    exact = [part(100.0)]
+    assert uncertainty_j(exact, 0.01) == pytest.approx(10.0)
+    assert uncertainty_j(exact, 0.0001) == pytest.approx(100.0)
+
+
+def test_energy_is_times_pue_and_components_are_before_it():
+    """`energy_kwh` is what the building drew; a component is what the component drew."""
+    facts = [meter(uncertainty=0.1), meter("model:ram", "ram", "modelled")]
+    parts = [Part(facts[0], 3.6e6, "measured", 7.2e6), Part(facts[1], 3.6e6, "modelled", 3.6e6)]
+    got = energy_figures(parts, course(), Attribution(pue=1.5))
+    assert got["cpu_kwh"] == 1.0
+    assert got["ram_kwh"] == 1.0
+    assert got["energy_kwh"] == pytest.approx(3.0)
+    assert got["energy_low_kwh"] == pytest.approx(1.9 * 1.5, rel=1e-4)
+    assert got["energy_high_kwh"] == pytest.approx(2.1 * 1.5, rel=1e-4)
+    assert got["machine_kwh"] == pytest.approx(3.0)
+    assert got["cpu_share"] == pytest.approx(0.5)
+    assert got["cpu_basis"] == "measured"
+    assert got["ram_basis"] == "modelled"
+    assert got["meters"] == "rapl:package-0;model:ram"
+    assert "gpu_kwh" not in got
+
+
+def test_no_interval_goes_below_zero():
+    """A wide interval ends at nothing."""
+    facts = [meter(uncertainty=2.0)]
+    got = energy_figures([Part(facts[0], 10.0, "assumed", 10.0)], course(), Attribution())
+    assert got["energy_low_kwh"] == 0.0
+
+
+def test_nothing_known_is_no_figure():
+    """Without a part there is no energy, and without a grid no emissions."""
+    assert energy_figures([], course(), Attribution())["basis"] is None
+    assert "energy_kwh" not in energy_figures([], course(), Attribution())
+    assert emission_figures(Sums(), {"energy_kwh": 1.0}, None, 1.0) == {}
+
+
+def test_emissions_are_energy_times_the_mean_of_the_grid():
+    """Grams were summed at each moment's intensity; the record's is their mean."""
+    energy = {"energy_kwh": 2.0, "energy_low_kwh": 1.0, "energy_high_kwh": 3.0}
+    sums = Sums((2 * JOULES_PER_KWH,), (300.0, 200.0, 400.0))
+    got = emission_figures(sums, energy, GRID, 1.0)
+    assert got["intensity_g_per_kwh"] == pytest.approx(150.0)
+    assert got["emissions_g"] == pytest.approx(300.0)
+    assert got["emissions_low_g"] == pytest.approx(1.0 * 100.0)
+    assert got["emissions_high_g"] == pytest.approx(3.0 * 200.0)
+
+
+def test_a_constant_intensity_comes_back_without_rounding():
+    """What went in as 50 comes out as 50."""
+    joules = 123.456
+    kwh = joules / JOULES_PER_KWH
+    sums = Sums((joules,), (kwh * 50.0, kwh * 40.0, kwh * 80.0))
+    energy = {"energy_kwh": kwh, "energy_low_kwh": kwh, "energy_high_kwh": kwh}
+    assert emission_figures(sums, energy, GRID, 1.0)["intensity_g_per_kwh"] == 50.0
+
+
+def test_unknown_energy_has_no_emissions_but_a_grid():
+    """The intensity of the place is known even where the energy is not."""
+    got = emission_figures(Sums(), {}, GRID, 1.0)
+    assert got["intensity_g_per_kwh"] == 50.0
+    assert "emissions_g" not in got
+
+
+def test_coverage_is_the_least_observed_meter():
+    """One blind meter lowers the coverage of all."""
+    got = quality_figures(
+        course(machine_j=(1.0, 1.0), observed_s=(10.0, 6.0)), [meter(), meter("nvml:0", "gpu")]
+    )
+    assert got["coverage"] == pytest.approx(0.6)
+
+
+def test_a_substitute_covers_for_its_component():
+    """Lost and stood in for are together one observation."""
+    facts = [meter(), meter("model:cpu", basis="modelled", stands_in=True)]
+    got = quality_figures(course(machine_j=(1.0, 1.0), observed_s=(4.0, 5.0)), facts)
+    assert got["coverage"] == pytest.approx(0.9)
+
+
+def test_sleep_lowers_the_coverage():
+    """Time asleep is not in the duration and is not observed."""
+    got = quality_figures(course(suspended_s=30.0), [meter()])
+    assert got["coverage"] == pytest.approx(0.25)
+
+
+def test_faults_are_those_of_the_span():
+    """Counts from before the span are taken off; codes stand in order."""
+    before = Machine(0.0, observed_s=(0.0,), missed=2, faults={"reset": 3, "old": 1})
+    after = Machine(
+        10.0, observed_s=(10.0,), missed=5, faults={"reset": 4, "old": 1, "implausible": 2}
+    )
+    got = quality_figures(Course(before, after, 10.0, 10.0, (1.0,), 2.5), [meter()])
+    assert got["faults"] == "implausible:2;reset:1"
+    assert got["missed_reads"] == 3
+    assert got["max_gap_s"] == 2.5
+
+
+def test_a_gap_is_never_longer_than_the_span():
+    """A reading before the span does not make a gap in it."""
+    got = quality_figures(course(length_s=0.5), [meter()])
+    assert got["max_gap_s"] == 0.5
