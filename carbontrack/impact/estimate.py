@@ -3,19 +3,285 @@
     energy = sum of power x utilisation x hours x PUE        emissions = energy x intensity
 
 as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval.
+
+What the calculator is given: checked once, all together, before anything is reckoned.
+
+The answer of the calculator.
+
+From named hardware to watts, each with how far it may be off and why.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import sqrt
+from numbers import Real
+from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.region import of
 from carbontrack.grid.tables import lookup
+from carbontrack.impact.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.impact.embodied import total as total_of
-from carbontrack.impact.given import Given, check
-from carbontrack.impact.parts import PowerPart, parts_of, square_sum
-from carbontrack.impact.result import Estimate
+from carbontrack.impact.hardware import find_cpu, find_gpu
+from carbontrack.meters.cpu_model import KNOWN_UNCERTAINTY, power_share
+from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
+from carbontrack.record import Basis, Component
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "power_w": (0.0, 1e9, "a number of watts"),
+    "gpus": (1, 1e7, "a whole number of cards"),
+    "cpus": (1, 1e7, "a whole number of sockets"),
+    "ram_gib": (0.0, 1e9, "a number of GiB"),
+    "hours": (0.0, 1e9, "a number of hours"),
+    "utilisation": (0.0, 1.0, "a share"),
+    "pue": (1.0, 10.0, "a ratio"),
+    "intensity_g_per_kwh": (0.0, 5000.0, "a number of g CO2e per kWh"),
+}
+_WHOLE = ("gpus", "cpus")
+_ABOVE_ZERO = ("power_w", "hours", "ram_gib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The checked input; the parameters of `carbontrack.estimate` explain the fields."""
+
+    power_w: float | None
+    gpu: str | None
+    gpus: int
+    cpu: str | None
+    cpus: int
+    ram_gib: float | None
+    hours: float
+    utilisation: float
+    pue: float | None
+    region: str | None
+    intensity_g_per_kwh: float | None
+
+
+def check(given: Mapping[str, object]) -> Given:
+    """The input as numbers in their ranges, with nothing missing and nothing twice.
+
+    Raises:
+        ConfigError: says which parameter is wrong, why, and what would be right.
+    """
+    numbers = {name: _number(name, given[name]) for name in _RANGES}
+    _whole_picture(given)
+    hours = numbers["hours"]
+    if hours is None:
+        raise ConfigError("hours is missing: for how long will it run?")
+    utilisation = numbers["utilisation"]
+    return Given(
+        power_w=numbers["power_w"],
+        gpu=_text("gpu", given["gpu"]),
+        gpus=int(numbers["gpus"] or 1),
+        cpu=_text("cpu", given["cpu"]),
+        cpus=int(numbers["cpus"] or 1),
+        ram_gib=numbers["ram_gib"],
+        hours=hours,
+        utilisation=1.0 if utilisation is None else utilisation,
+        pue=numbers["pue"],
+        region=_text("region", given["region"]),
+        intensity_g_per_kwh=numbers["intensity_g_per_kwh"],
+    )
+
+
+def _whole_picture(given: Mapping[str, object]) -> None:
+    """Raise for what is missing, or given in two ways that may contradict each other."""
+
+    def has(name: str) -> bool:
+        return given[name] is not None
+
+    for name, count in (("gpu", "gpus"), ("cpu", "cpus")):
+        if has(count) and not has(name):
+            raise ConfigError(f"{count} without {name}: name the hardware as well")
+        if has("power_w") and has(name):
+            raise ConfigError(f"give power_w, for all hardware together, or {name}, not both")
+    if not (has("power_w") or has("gpu") or has("cpu") or has("ram_gib")):
+        raise ConfigError("an estimate needs power_w, or the name of a gpu or cpu")
+    if has("region") == has("intensity_g_per_kwh"):
+        wrong = "not both" if has("region") else "one of them is needed"
+        raise ConfigError(f"give region or intensity_g_per_kwh; {wrong}")
+
+
+def _number(name: str, given: object) -> float | None:
+    if given is None:
+        return None
+    low, high, what = _RANGES[name]
+    number = math.nan
+    if isinstance(given, Real) and not isinstance(given, bool):
+        number = float(given)
+    if not low <= number <= high or (name in _ABOVE_ZERO and number == 0.0):
+        limits = f"above 0 and up to {high:g}" if name in _ABOVE_ZERO else f"{low:g} to {high:g}"
+        raise ConfigError(f"{name}={given!r} is not {what}, {limits}{_hint(name, number)}")
+    if name in _WHOLE and not number.is_integer():
+        raise ConfigError(f"{name}={given!r} is not {what}")
+    return number
+
+
+def _hint(name: str, number: float) -> str:
+    if name == "utilisation" and 1.0 < number <= 100.0:
+        return f"; for {number:g} % write {number / 100:g}"
+    return ""
+
+
+def _text(name: str, given: object) -> str | None:
+    if given is None or (isinstance(given, str) and given.strip()):
+        return given
+    raise ConfigError(f"{name}={given!r} is not a name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run would use and emit, how far that may be off, and what it was made from.
+
+    Attributes:
+        energy_kwh: at the meter of the building, PUE included, with low and high.
+        emissions_g: grams of CO2e of that energy, with low and high.
+        intensity_g_per_kwh: of the grid, with low, high, source and year.
+        region: the code of the place; None with an intensity of your own.
+        power_w: mean power of the computers, before PUE.
+        cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
+            of the estimate. `other` is what was given as `power_w`.
+        water_l: litres that power stations and, where its WUE is known, the site consume.
+        embodied_g: the hardware's making for the share of its life; never part of `emissions_g`.
+        basis: "modelled" from hardware names, "assumed" where a power was given.
+        how: one sentence for each part.
+    """
+
+    energy_kwh: float
+    energy_low_kwh: float
+    energy_high_kwh: float
+    emissions_g: float
+    emissions_low_g: float
+    emissions_high_g: float
+    intensity_g_per_kwh: float
+    intensity_low_g_per_kwh: float
+    intensity_high_g_per_kwh: float
+    intensity_source: str
+    intensity_year: int | None
+    region: str | None
+    hours: float
+    power_w: float
+    utilisation: float
+    pue: float
+    pue_source: str
+    cpu_kwh: float | None = None
+    gpu_kwh: float | None = None
+    ram_kwh: float | None = None
+    other_kwh: float | None = None
+    water_l: float | None
+    embodied_g: float | None
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+    basis: Basis
+    how: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes by name, as `carbontrack estimate --json` prints them."""
+        return asdict(self) | {"how": list(self.how)}
+
+
+GPU_LEAST, GPU_MOST = 0.5, 1.1
+"""What an accelerator in training draws, as a share of its TDP. Published means of whole systems
+per accelerator, host included: TPU v3 245 to 310 W of 450 (0.54 to 0.69), TPU v2 208 of 280 (0.74),
+V100 330 of 300 (1.10) (Patterson et al. 2021, table 4); P100 173 to 189 W of 300 (0.58 to 0.63) and
+V100 188 of 300 (0.63) (Strubell et al. 2019, table 3). The interval is that range, rounded out."""
+GPU_IDLE = 0.15
+"""An idle card's share of its TDP: A100 46 of 400 W, V100 35 of 300, P100 36 of 250, which is 0.12
+to 0.14 (Teads, as used by Cloud Carbon Footprint), rounded up. It only widens the interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerPart:
+    """The mean power of one kind of hardware, all pieces of it together, before PUE."""
+
+    component: Component
+    power_w: float
+    below_w: float
+    above_w: float
+    how: str
+    embodied: Amount | None = None
+
+
+def parts_of(given: Given) -> list[PowerPart]:
+    """The hardware of an estimate. Pieces of one kind err together: their half-widths add up.
+
+    Raises:
+        ConfigError: a name is in no table.
+    """
+    parts = []
+    if given.power_w is not None:
+        watts = given.power_w * given.utilisation
+        how = (
+            f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
+        )
+        parts.append(PowerPart("other", watts, 0.0, 0.0, how))
+    if given.gpu is not None:
+        parts.append(_gpu(given.gpu, given))
+    if given.cpu is not None:
+        parts.append(_cpu(given.cpu, given))
+    if given.ram_gib is not None:
+        parts.append(_ram(given.ram_gib, given))
+    return parts
+
+
+def square_sum(widths: Iterable[float]) -> float:
+    """Half-widths of independent parts combined (JCGM 100:2008, GUM, 5.1.2)."""
+    return sqrt(sum(width**2 for width in widths))
+
+
+def _gpu(name: str, given: Given) -> PowerPart:
+    card, load = find_gpu(name), given.utilisation
+    all_w = card.tdp_w * given.gpus
+    most_w = all_w * (GPU_MOST * load + GPU_IDLE * (1.0 - load))
+    item = embodied_item(card.name, card.kind)
+    return PowerPart(
+        component="gpu",
+        power_w=all_w * load,
+        below_w=all_w * load * (1.0 - GPU_LEAST),
+        above_w=most_w - all_w * load,
+        how=f"{given.gpus} x {card.name}: TDP {card.tdp_w:g} W, used to {load:.0%} ({card.source})",
+        embodied=embodied_g(item, given.gpus, given.hours) if item else None,
+    )
+
+
+def _cpu(name: str, given: Given) -> PowerPart:
+    """TDP x utilisation, as Green Algorithms and ML CO2 Impact reckon.
+
+    A server at half load draws more than half its TDP; the interval reaches up to the load curve.
+    """
+    part, load = find_cpu(name), given.utilisation
+    all_w = part.tdp_w * given.cpus
+    spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
+    width = square_sum((KNOWN_UNCERTAINTY, spread))
+    most_w = all_w * max(load * (1.0 + width), power_share(load))
+    return PowerPart(
+        component="cpu",
+        power_w=all_w * load,
+        below_w=all_w * load * min(1.0, width),
+        above_w=most_w - all_w * load,
+        how=f"{given.cpus} x {part.name}: TDP {part.tdp_w:g} W, used to {load:.0%} ({part.source})",
+        embodied=embodied_g("cpu", given.cpus, given.hours),
+    )
+
+
+def _ram(gib: float, given: Given) -> PowerPart:
+    watts = gib * W_PER_GIB
+    half_w = watts * RELATIVE_UNCERTAINTY
+    return PowerPart(
+        component="ram",
+        power_w=watts,
+        below_w=half_w,
+        above_w=half_w,
+        how=f"{gib:g} GiB of memory x {W_PER_GIB:g} W, whether used or not",
+        embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
+    )
+
 
 __all__ = ["Estimate", "estimate"]
 
@@ -143,29 +409,3 @@ def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
         return None
     wue = site.wue_l_per_kwh if site else None
     return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)
-
-
-# moved beside for now; the next step joins them
-from carbontrack.impact.given import (
-    _ABOVE_ZERO,
-    _RANGES,
-    _WHOLE,
-    Given,
-    _hint,
-    _number,
-    _text,
-    _whole_picture,
-    check,
-)
-from carbontrack.impact.parts import (
-    GPU_IDLE,
-    GPU_LEAST,
-    GPU_MOST,
-    PowerPart,
-    _cpu,
-    _gpu,
-    _ram,
-    parts_of,
-    square_sum,
-)
-from carbontrack.impact.result import Estimate

@@ -1,20 +1,246 @@
-"""Telling people and other programs what was found."""
+"""Telling people and other programs what was found.
+
+The table of tests as lines of text for a width, and as Markdown.
+
+The files a run leaves behind: JSON, the benchmark list, CSV records.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from carbontrack.config.environment import step_summary
+from carbontrack.config.environment import parent_id, step_summary
 from carbontrack.errors import CarbontrackError
-from carbontrack.integrations.pytest_plugin import baseline, outputs, table
+from carbontrack.integrations.pytest_plugin import baseline
 from carbontrack.integrations.pytest_plugin import baseline as gate
 from carbontrack.integrations.pytest_plugin.options import Options
-from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.integrations.pytest_plugin.session_total import SessionTotal
+from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
+from carbontrack.record import Record, Status
+from carbontrack.system.clock import SystemClock
+from carbontrack.system.host import host_id
+from carbontrack.system.version import VERSION
+from carbontrack.units import format_grams, format_joules, kwh_from
+
+UNKNOWN = "-"
+_VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
+_NARROW = 60
+_LEAST_NAME = 24
+"""With less room than this, tests could not be told apart; their ids get lines of their own."""
+_INDENT = "    "
+_MARKDOWN_ROWS = 200
+
+
+def costliest(results: Sequence[TestResult], top: int) -> list[TestResult]:
+    """Those that used most, first; and after them those over or not sure, however little."""
+    ordered = sorted(results, key=lambda result: -(result.energy_joules or 0.0))
+    rest = [result for result in ordered[top:] if result.verdict in ("over", "inconclusive")]
+    return ordered[:top] + rest
+
+
+def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
+    """A header and a text for each test, no line wider than `width`.
+
+    The test's id is cut in front; where it would be cut to nothing it stands on a line of its own.
+    """
+    rows = [cells(result) for result in results]
+    header = ["energy", "CO2e", "budget", "verdict", "change"]
+    used = [n for n in range(5) if n < 2 or any(row[n] for row in rows)]
+    if width < _NARROW:
+        used = [n for n in used if n in (1, 3)]
+    widths = {n: max(len(header[n]), *(len(row[n]) for row in rows)) for n in used}
+    longest = max((len(result.nodeid) for result in results), default=0)
+    beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
+    table = []
+    for row, name in zip([header, *rows], ["test", *(r.nodeid for r in results)], strict=True):
+        # figures to the right, words to the left
+        parts = [row[n].rjust(widths[n]) if n < 2 else row[n].ljust(widths[n]) for n in used]
+        if beside:
+            start = "  ".join(parts) + "  "
+            table.append(start + shortened(name, width - len(start)))
+        else:
+            table.append("\n".join(_stacked(parts, name, width)))
+    return table
+
+
+def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
+    """The figures, on as many lines as they need, and the name below them."""
+    found = [parts[0]]
+    for part in parts[1:]:
+        if len(f"{found[-1]}  {part}".rstrip()) <= width:
+            found[-1] += f"  {part}"
+        elif part.strip():
+            found.append(_INDENT + part)
+    lines = [shortened(line.rstrip(), width) for line in found]
+    return [*lines, _INDENT + shortened(name, max(8, width - len(_INDENT)))]
+
+
+def cells(result: TestResult) -> list[str]:
+    """Energy, emissions, budget, verdict and change of a test as texts."""
+    joules, grams = result.energy_joules, result.emissions_g
+    return [
+        UNKNOWN if joules is None else format_joules(joules),
+        UNKNOWN if grams is None else format_grams(grams),
+        result.budget or "",
+        _VERDICTS[result.verdict],
+        result.change or "",
+    ]
+
+
+def shortened(name: str, width: int) -> str:
+    """The name's end, after an ellipsis, where all of it is too wide."""
+    return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
+
+
+def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str]) -> str:
+    """The table for a page that renders Markdown, such as the summary of a workflow's step."""
+    text = [f"### {title}", ""]
+    if results:
+        text += [
+            "| test | energy | CO2e | budget | verdict | change |",
+            "|---|--:|--:|---|---|---|",
+        ]
+    for result in results[:_MARKDOWN_ROWS]:
+        name = result.nodeid.replace("|", "\\|").replace("`", "'").replace("\n", " ")
+        text.append(f"| `{name}` | " + " | ".join(cells(result)) + " |")
+    if len(results) > _MARKDOWN_ROWS:
+        text.append(f"\n{len(results) - _MARKDOWN_ROWS} more tests are not shown.")
+    return "\n".join([*text, "", *(f"{note}  " for note in notes), ""])
+
+
+SCHEMA = 1
+
+
+def report(results: Sequence[TestResult], total: SessionTotal, machine: str) -> dict[str, Any]:
+    """The whole run: `{"schema": 1, "session": {…}, "tests": [{…}, …]}`."""
+    session = total.to_row() | {
+        "pins": "; ".join(sorted({result.pins for result in results})),
+        "machine": machine,
+        "carbontrack": VERSION,
+        "finished_at": _now(),
+    }
+    return {"schema": SCHEMA, "session": session, "tests": [one.to_row() for one in results]}
+
+
+def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
+    """What github-action-benchmark reads as `customSmallerIsBetter`."""
+    entries: list[dict[str, Any]] = []
+    for result in results:
+        if result.outcome != "passed" and result.verdict is None:
+            continue
+        columns = (
+            ("CO2e", "mg", 1e3, "emissions_g", "emissions_low_g", "emissions_high_g"),
+            ("energy", "J", 1.0, "energy_joules", "energy_low_joules", "energy_high_joules"),
+        )
+        for what, unit, factor, column, low_column, high_column in columns:
+            figure, low = getattr(result, column), getattr(result, low_column)
+            high = getattr(result, high_column)
+            if figure is None:
+                continue
+            entry = {
+                "name": f"{result.nodeid} ({what})",
+                "unit": unit,
+                "value": figure * factor,
+                "extra": f"{result.metric}, {result.pins}",
+            }
+            if low is not None and high is not None:
+                entry["range"] = f"± {(high - low) / 2.0 * factor:.3g}"
+            entries.append(entry)
+    return entries
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, all of it or nothing: the file appears when it is complete.
+
+    A device or a pipe is written to, and what a link leads to is replaced, not the link.
+    """
+    import json
+
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # a file's name that is no UTF-8 stands in the text as half a pair, which JSON can escape
+    encoded = text.encode("utf-8", errors="backslashreplace")
+    special = path.exists() and not path.is_file()
+    path = path if special else Path(os.path.realpath(path))
+    if special or not os.access(path.parent, os.W_OK):
+        path.write_bytes(encoded)
+        return
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(encoded)
+    part.replace(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run's records come from.
+
+    Attributes:
+        parent_id: the record that the run began in, such as that of `carbontrack run`, which has
+            counted the tests as well; reports do not add up both.
+        host_id: the machine's name in records.
+    """
+
+    parent_id: str | None
+    host_id: str | None
+
+    @classmethod
+    def here(cls, host: str | None) -> Origin:
+        """As it is now, before a test changes the environment; `host` is what a setting says."""
+        return cls(parent_id(), host or host_id())
+
+
+def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
+    """Append a record for each test, in carbontrack's own columns, for `carbontrack report`."""
+    from carbontrack.sinks.csv_file import CsvSink
+
+    run_id, now = os.urandom(16).hex(), _now()
+    sink = CsvSink(path)
+    try:
+        for number, result in enumerate(results, 1):
+            record = _record(result, run_id, number, now)
+            sink.write(replace(record, parent_id=origin.parent_id, host_id=origin.host_id))
+    finally:
+        sink.close()
+
+
+def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
+    status: Status = "error" if result.outcome == "failed" else "ok"
+    labels = {"outcome": result.outcome, "metric": result.metric, "pins": result.pins}
+    facts = {"budget": result.budget, "verdict": result.verdict, "change": result.change}
+    return Record(
+        record_id=f"{run_id}-{number}",
+        run_id=run_id,
+        name=result.nodeid,
+        labels=labels | {name: fact for name, fact in facts.items() if fact is not None},
+        status="budget" if result.verdict == "over" else status,
+        error=result.reason if result.verdict == "over" else None,
+        started_at=result.started_at or now,
+        ended_at=result.ended_at or now,
+        duration_s=result.duration_s,
+        calls=max(1, len(result.rounds_joules)),
+        energy_kwh=_kwh(result.energy_joules),
+        energy_low_kwh=_kwh(result.energy_low_joules),
+        energy_high_kwh=_kwh(result.energy_high_joules),
+        emissions_g=result.emissions_g,
+        emissions_low_g=result.emissions_low_g,
+        emissions_high_g=result.emissions_high_g,
+        basis=result.basis,  # type: ignore[arg-type]
+        pid=result.pid,
+        carbontrack=VERSION,
+    )
+
+
+def _kwh(joules: float | None) -> float | None:
+    return None if joules is None else kwh_from(joules)
+
+
+def _now() -> str:
+    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
 
 _RED, _YELLOW = {"red": True}, {"yellow": True}
 
@@ -22,7 +248,7 @@ _RED, _YELLOW = {"red": True}, {"yellow": True}
 class Telling:
     """Collects results, and writes them to the terminal and to files at the end."""
 
-    def __init__(self, options: Options, origin: outputs.Origin, root: Path) -> None:
+    def __init__(self, options: Options, origin: Origin, root: Path) -> None:
         self._options = options
         self._root = root
         self._origin = origin
@@ -64,13 +290,13 @@ class Telling:
         budget = options.session_budget if results else None
         total = self._total = SessionTotal.of(results, budget)
         if options.json is not None:
-            self._try(outputs.write_json, options.json, outputs.report(results, total, machine))
+            self._try(write_json, options.json, report(results, total, machine))
         if options.benchmark is not None:
-            self._try(outputs.write_json, options.benchmark, outputs.benchmark_list(results))
+            self._try(write_json, options.benchmark, benchmark_list(results))
         if not results:
             return False
         if options.csv is not None:
-            self._try(outputs.append_csv, options.csv, results, self._origin)
+            self._try(append_csv, options.csv, results, self._origin)
         if options.save is not None:
             self._try(baseline.save, options.save, results, machine)
         if options.add is not None:
@@ -91,14 +317,14 @@ class Telling:
             self._troubles.append(f"{path} was not written: {error}")
 
     def _markdown(self, total: SessionTotal) -> str:
-        shown = table.costliest(self.results, self._options.top)
+        shown = costliest(self.results, self._options.top)
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
         new = gate.unjudged(self.results, self._options)
         said = [*gate.missing(self.results, self._options, self._root), *([new] if new else [])]
         notes += [f"**{line}**" for line in said]
-        return table.markdown(shown, title="Emissions of the tests", notes=notes)
+        return markdown(shown, title="Emissions of the tests", notes=notes)
 
     def _pins(self) -> list[str]:
         return sorted({result.how for result in self.results if result.how})
@@ -118,7 +344,7 @@ class Telling:
             terminal.section("carbontrack", bold=True)
             for pins in self._pins():
                 terminal.write_line(pins)
-        self._table(terminal, [] if quiet else table.costliest(results, self._options.top))
+        self._table(terminal, [] if quiet else costliest(results, self._options.top))
         unsure = total.inconclusive and self._options.inconclusive != "pass"
         terminal.write_line(total.text, **(_RED if bad else _YELLOW if unsure else {}))
         if total.verdict is not None:
@@ -135,7 +361,7 @@ class Telling:
     def _table(self, terminal: Any, shown: list[TestResult]) -> None:
         if not shown:
             return
-        header, *rows = table.lines(shown, width=terminal._tw.fullwidth)
+        header, *rows = lines(shown, width=terminal._tw.fullwidth)
         terminal.write_line(header, bold=True)
         for result, row in zip(shown, rows, strict=True):
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(result.verdict or "", {})
@@ -148,31 +374,3 @@ class Telling:
 def _append(path: Path, text: str) -> None:
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text + "\n")
-
-
-# moved beside for now; the next step joins them
-from carbontrack.integrations.pytest_plugin.outputs import (
-    SCHEMA,
-    Origin,
-    _kwh,
-    _now,
-    _record,
-    append_csv,
-    benchmark_list,
-    report,
-    write_json,
-)
-from carbontrack.integrations.pytest_plugin.table import (
-    _INDENT,
-    _LEAST_NAME,
-    _MARKDOWN_ROWS,
-    _NARROW,
-    _VERDICTS,
-    UNKNOWN,
-    _stacked,
-    cells,
-    costliest,
-    lines,
-    markdown,
-    shortened,
-)

@@ -1,4 +1,9 @@
-"""What is known of one test at its end; plain enough to travel from a worker to its controller."""
+"""What is known of one test at its end; plain enough to travel from a worker to its controller.
+
+The verdict: a pure function of limits, a measurement and a comparison.
+
+All tests together: the sums, and the budget of the whole run.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ from typing import Any
 import pytest
 
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
+from carbontrack.record import Basis
+from carbontrack.tracking.budget import Outcome, Verdict
+from carbontrack.units import Quantity, format_grams, format_joules
 
 PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "carbon_budget")
 """The names of what junit's XML says of a test."""
@@ -102,13 +110,153 @@ def _utc(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-# moved beside for now; the next step joins them
-from carbontrack.integrations.pytest_plugin.session_total import _COLUMNS, SessionTotal
-from carbontrack.integrations.pytest_plugin.verdict import (
-    Ruling,
-    _outcome,
-    how,
-    judge,
-    rule,
-    sentence,
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is said of a test: the outcome, and a sentence for each limit that is not kept."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...] = ()
+
+
+def judge(limit: Quantity, measured: Measurement) -> Verdict:
+    """Judge one limit.
+
+    Over: even the lower bound is over the limit. Within: the best estimate is not, and if it is
+    too small to be told from zero, the limit is not too small for that. All else is inconclusive;
+    nothing passes because the meters did not see it.
+    """
+    if limit.kind == "emissions":
+        used, low, high = measured.emissions_g, measured.emissions_low_g, measured.emissions_high_g
+        resolution = measured.resolution_g
+    else:
+        used, low, high = (
+            measured.energy_joules,
+            measured.energy_low_joules,
+            measured.energy_high_joules,
+        )
+        resolution = measured.resolution_joules
+    return Verdict(_outcome(limit.amount, used, low, resolution), limit, used, low, high)
+
+
+def _outcome(limit: float, used: float | None, low: float | None, resolution: float) -> Outcome:
+    if used is None:
+        return "inconclusive"
+    if (used if low is None else low) > limit:
+        return "over"
+    unseen = used < resolution and limit < resolution
+    return "inconclusive" if used > limit or unseen else "within"
+
+
+def rule(limits: Sequence[Quantity], measured: Measurement) -> Ruling:
+    """Judge all limits: one that is over decides; then one that is not sure."""
+    verdicts = [judge(limit, measured) for limit in limits]
+    for outcome in ("over", "inconclusive"):
+        found = [verdict for verdict in verdicts if verdict.outcome == outcome]
+        if found:
+            return Ruling(outcome, tuple(sentence(verdict, measured) for verdict in found))
+    return Ruling("within")
+
+
+def sentence(verdict: Verdict, measured: Measurement) -> str:
+    """Used, interval, metric and limit: "used 7.10 J (6.39 to 7.81, reference, least of 5)…"."""
+    if verdict.used is None:
+        return f"no meter answered, so {verdict.limit.text} can be neither kept nor exceeded"
+    shown = format_grams if verdict.limit.kind == "emissions" else format_joules
+    used = Quantity(verdict.limit.kind, verdict.used).text
+    bounds = [
+        shown(bound, like=verdict.used).split(" ", maxsplit=1)[0]
+        for bound in (verdict.low, verdict.high)
+        if bound is not None
+    ]
+    interval = f"{bounds[0]} to {bounds[1]}, " if len(bounds) == 2 else ""
+    link = {"over": "over", "within": "within", "inconclusive": "not surely within or over"}
+    return (
+        f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "
+        f"the budget of {verdict.limit.text}"
+    )
+
+
+def how(measured: Measurement) -> str:
+    """The metric and how many rounds stand behind the figure: "reference, least of 5"."""
+    rounds = len(measured.rounds_joules)
+    if rounds < 2:
+        return measured.metric
+    return (
+        f"{measured.metric}, {'least' if measured.metric == 'reference' else 'median'} of {rounds}"
+    )
+
+
+_COLUMNS = (
+    "energy_joules",
+    "energy_low_joules",
+    "energy_high_joules",
+    "emissions_g",
+    "emissions_low_g",
+    "emissions_high_g",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTotal:
+    """The sum of the tests' figures, and what the session's budget says of it."""
+
+    tests: int
+    over: int
+    inconclusive: int
+    measured: Measurement
+    verdict: Verdict | None
+
+    @classmethod
+    def of(cls, results: Sequence[TestResult], budget: Quantity | None) -> SessionTotal:
+        """Add up; bounds add linearly, since one pin or meter moves all tests together."""
+        sums: dict[str, Any] = {}
+        for column in _COLUMNS:
+            known = [getattr(one, column) for one in results]
+            known = [figure for figure in known if figure is not None]
+            sums[column] = sum(known) if known else None
+        bases = {result.basis for result in results}
+        weakest: tuple[Basis, ...] = ("assumed", "modelled", "measured")
+        basis = next((b for b in weakest if b in bases), None)
+        metrics = sorted({result.metric for result in results})
+        duration_s = sum(result.duration_s for result in results)
+        measured = Measurement(
+            metric=", ".join(metrics) or "none",
+            basis=basis,
+            duration_s=duration_s,
+            **sums,
+        )
+        verdicts = [result.verdict for result in results]
+        return cls(
+            tests=len(results),
+            over=verdicts.count("over"),
+            inconclusive=verdicts.count("inconclusive"),
+            measured=measured,
+            verdict=None if budget is None else judge(budget, measured),
+        )
+
+    @property
+    def text(self) -> str:
+        """The sums in a line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over budget"."""
+        joules, grams = self.measured.energy_joules, self.measured.emissions_g
+        parts = [
+            "an unknown energy" if joules is None else format_joules(joules),
+            "unknown emissions" if grams is None else f"{format_grams(grams)} CO2e",
+        ]
+        text = f"{self.tests} test{'' if self.tests == 1 else 's'} used {', '.join(parts)}"
+        counts = ((self.over, "over budget"), (self.inconclusive, "not sure"))
+        found = [f"{count} {what}" for count, what in counts if count]
+        return "; ".join([text, *found])
+
+    def to_row(self) -> dict[str, Any]:
+        """The session in the JSON report."""
+        row = {name: getattr(self.measured, name) for name in _COLUMNS}
+        return row | {
+            "tests": self.tests,
+            "over": self.over,
+            "inconclusive": self.inconclusive,
+            "metric": self.measured.metric,
+            "basis": self.measured.basis,
+            "duration_s": self.measured.duration_s,
+            "budget": None if self.verdict is None else self.verdict.limit.text,
+            "verdict": None if self.verdict is None else self.verdict.outcome,
+        }
