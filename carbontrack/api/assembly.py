@@ -29,7 +29,7 @@ from carbontrack.record import BASES, Basis, Component
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import is_url, sink_for
 from carbontrack.system.host import calibration_path, host_id
-from carbontrack.system.log import Notices, say_aloud
+from carbontrack.system.log import RateLimitedLog, say_aloud
 from carbontrack.tracking.propagation import Kin
 from carbontrack.tracking.record_builder import Circumstances
 from carbontrack.tracking.session import Session
@@ -199,7 +199,7 @@ def make_grid(
         table,
         token=settings.live_token,
         state=load.state_path(settings),
-        outside=None if run is None else Outside(run=run, warn=Notices().warn),
+        outside=None if run is None else Outside(run=run, warn=RateLimitedLog().warn),
     )
 
 

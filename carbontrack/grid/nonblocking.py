@@ -15,7 +15,7 @@ from datetime import datetime
 
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.system.clock import Clock
-from carbontrack.system.log import Later
+from carbontrack.system.log import DeferredLog
 
 PATIENCE_S = 0.05
 """How long a span's edge or a tick waits for a source that is not prompt."""
@@ -26,9 +26,9 @@ FRESH_S = 1.0
 class GridDesk:
     """What a source says, at once; with the errors it made for `later`."""
 
-    def __init__(self, source: IntensitySource | None, later: Later) -> None:
+    def __init__(self, source: IntensitySource | None, deferred_log: DeferredLog) -> None:
         self._source = source
-        self._later = later
+        self._deferred_log = deferred_log
         self._answer: GridIntensity | None = None
         self._asked_s = float("-inf")
         self._thread: threading.Thread | None = None
@@ -53,7 +53,7 @@ class GridDesk:
         if self._thread is not None and self._thread.is_alive():  # never true after a fork
             if not self._told:
                 self._told = True
-                self._later.note(logging.WARNING, f"{self._source!r} does not answer")
+                self._deferred_log.note(logging.WARNING, f"{self._source!r} does not answer")
             return
         self._asked_s, self._told = now_s, False
         self._thread = threading.Thread(
@@ -75,4 +75,4 @@ class GridDesk:
             self._answer = self._source.at(when)
         except Exception as error:
             # A source of someone else's making; what it said last holds on.
-            self._later.note(logging.ERROR, "the carbon intensity could not be had", error)
+            self._deferred_log.note(logging.ERROR, "the carbon intensity could not be had", error)

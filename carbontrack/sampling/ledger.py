@@ -35,7 +35,7 @@ from carbontrack.sampling.amounts import (
 )
 from carbontrack.sampling.counts import Machine
 from carbontrack.system.clock import Clock
-from carbontrack.system.log import Later
+from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
 
 
@@ -238,16 +238,16 @@ class Book:
     Attributes:
         attribution: who shares.
         account: the sums; immutable, replaced at every sample.
-        later: what is to be said once no lock is held.
+        deferred_log: messages that wait until no lock is held.
         holds: how many spans, and windows of summed calls, are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
         self.attribution = attribution
         self.account = Account()
-        self.later = Later()
+        self.deferred_log = DeferredLog()
         self.holds = 0
-        self._desk = GridDesk(grid, self.later)
+        self._desk = GridDesk(grid, self.deferred_log)
         self._intensity: GridIntensity | None = None
         self._begun_at: datetime | None = None
         self._window: ShareWindow | None = None
@@ -270,7 +270,7 @@ class Book:
         try:
             return ShareWindow(self.attribution, usage, now_s)
         except Exception as error:
-            self.later.note(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.note(logging.ERROR, "what this process uses could not be read", error)
         return None
 
     def intensity(self, when: datetime) -> GridIntensity | None:
@@ -311,7 +311,7 @@ class Book:
         try:
             return self._window.shares(at_s)
         except Exception as error:
-            self.later.note(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.note(logging.ERROR, "what this process uses could not be read", error)
         return self._window.known  # what was known last holds on
 
     @property

@@ -16,7 +16,7 @@ from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import LOWER_BOUND, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading
-from carbontrack.system.log import Later
+from carbontrack.system.log import DeferredLog
 
 LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
@@ -29,14 +29,20 @@ class Slot:
     """One meter in service, and what is remembered of it between two reads."""
 
     __slots__ = (
+        "_deferred_log",
         "_faults",
-        "_later", "covered", "failed_ticks", "gone", "meter", "silent_since_s", "stands_in",
+        "covered",
+        "failed_ticks",
+        "gone",
+        "meter",
+        "silent_since_s",
+        "stands_in",
         "told_gone",
     )  # fmt: skip
 
-    def __init__(self, meter: Meter, later: Later, *, stands_in: bool = False) -> None:
+    def __init__(self, meter: Meter, deferred_log: DeferredLog, *, stands_in: bool = False) -> None:
         self.meter = meter
-        self._later = later
+        self._deferred_log = deferred_log
         self.stands_in = stands_in
         self.gone = False
         """It will not be read again."""
@@ -61,11 +67,11 @@ class Slot:
         """The meter did not answer; a mistake of someone else's making is a silence like any."""
         if isinstance(error, MeterGone):
             self.gone = True
-            self._later.note(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
+            self._deferred_log.note(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
         elif isinstance(error, MeterError):
-            self._later.note(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
+            self._deferred_log.note(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
         elif not self.failed_ticks:
-            self._later.note(logging.ERROR, f"meter {self.meter.id} failed", error)
+            self._deferred_log.note(logging.ERROR, f"meter {self.meter.id} failed", error)
         if self.silent_since_s is None:
             self.silent_since_s = now_s
 
@@ -94,11 +100,11 @@ class Bank:
     """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
 
     def __init__(self, meters: MeterSet) -> None:
-        self.later = Later()
+        self.deferred_log = DeferredLog()
         """What is to be said once no lock is held."""
         self._spare = dict(meters.substitutes)
         self._standing: dict[Component, Slot] = {}
-        self.slots = [Slot(meter, self.later) for meter in meters]
+        self.slots = [Slot(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
         self._watchful: list[tuple[int, Slot, Any]] = [
             (place, slot, slot.meter)
@@ -197,11 +203,13 @@ class Bank:
             return False
         make = self._spare.pop(component)
         try:
-            substitute = Slot(make(), self.later, stands_in=True)
+            substitute = Slot(make(), self.deferred_log, stands_in=True)
         except MeterError as error:
-            self.later.note(logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}")
+            self.deferred_log.note(
+                logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
+            )
             return False
-        self.later.note(
+        self.deferred_log.note(
             logging.WARNING,
             f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
         )
@@ -217,7 +225,7 @@ class Bank:
             substitute.gone = substitute.told_gone = True
             substitute.silent_since_s = None
             self._spare[component] = lambda: substitute.meter
-            self.later.note(logging.WARNING, f"{component} is measured again")
+            self.deferred_log.note(logging.WARNING, f"{component} is measured again")
 
     def close(self) -> None:
         """Close every meter; one that cannot be closed is left behind."""

@@ -205,7 +205,7 @@ class Sampler:
             except Exception as error:
                 # The user's own thread may stand here. What this sample missed, the next carries.
                 self._machine = with_fault(self._machine, "sample")
-                self._bank.later.note(logging.ERROR, "a sample failed", error)
+                self._bank.deferred_log.note(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
@@ -267,7 +267,7 @@ class Sampler:
                 pool, watchers = self.pool, list(self.watchers)
                 if pool is not None:
                     pool.tick()
-                notes = [self._bank.later, *(book.later for book in self._books)]
+                notes = [self._bank.deferred_log, *(book.deferred_log for book in self._books)]
             for note in notes:
                 note.say()
             if shares and self._usage is not None:
@@ -302,7 +302,7 @@ class Sampler:
             self._closed = True
             self._ticker.close()
             self._bank.close()
-            self._bank.later.say()
+            self._bank.deferred_log.say()
 
     def forget_parent(self) -> None:
         """Start at zero in a child process: its locks, thread and open spans are the parent's."""

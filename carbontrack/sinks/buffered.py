@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.record import Record
-from carbontrack.system.log import Notices
+from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -42,7 +42,7 @@ class PatientSink(Generic[Entry]):
         self._kept: set[str] = set()
         self._pending: deque[tuple[str, Entry]] = deque()
         self._pending_pid = 0
-        self._notices = Notices()
+        self._warnings = RateLimitedLog()
 
     @property
     def path(self) -> Path:
@@ -117,7 +117,7 @@ class PatientSink(Generic[Entry]):
 
     def _say(self, error: Exception, count: int) -> None:
         reason = getattr(error, "strerror", None) or str(error)
-        self._notices.warn(
+        self._warnings.warn(
             str(getattr(error, "errno", "other")),
             f"cannot write {self.path}: {reason}; {count} records wait in memory",
         )

@@ -23,7 +23,7 @@ from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.sinks.post import Outcome, Poster, shown
 from carbontrack.system.clock import Clock
 from carbontrack.system.files import make_private_folder
-from carbontrack.system.log import LOGGER, Notices
+from carbontrack.system.log import LOGGER, RateLimitedLog
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -152,7 +152,7 @@ class Delivery:
         self._batch = self._limit = batch
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - jitter is no secret
-        self._notices = Notices(clock)
+        self._warnings = RateLimitedLog(clock)
         self._failures = 0
 
     def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
@@ -186,7 +186,7 @@ class Delivery:
             return self._time_left_s() > 0
         self._failures += 1
         where = shown(self._poster.url)
-        self._notices.warn("later", f"{where}: {outcome.reason}; records wait in the journal")
+        self._warnings.warn("later", f"{where}: {outcome.reason}; records wait in the journal")
         self._clock.wait(self.stop, self._wait_s(outcome))
         if not self.stop.is_set():
             return True
@@ -221,7 +221,7 @@ class Delivery:
             return Outcome("later", f"{outcome.reason}, and no dead letter: {error.strerror}")
         queue.settle([record.record_id for record in records])
         self.refused += len(records)
-        self._notices.warn(
+        self._warnings.warn(
             f"refused {outcome.status}",
             f"{shown(url)} refuses records ({outcome.reason}); {self.refused} so far are in {path}",
         )

@@ -15,8 +15,8 @@ LOGGER.addHandler(logging.NullHandler())
 _OURS = __name__.partition(".")[0] + "."
 
 
-class Notices:
-    """A mouth that repeats itself at most once in `period_s` for each topic, and counts."""
+class RateLimitedLog:
+    """Warns at most once in `period_s` for each topic."""
 
     def __init__(self, clock: Clock | None = None, *, period_s: float = 60.0) -> None:
         self._clock = clock or SystemClock()
@@ -32,7 +32,7 @@ class Notices:
             LOGGER.warning("%s", message)
 
 
-class Later:
+class DeferredLog:
     """Messages that must wait until no lock is held.
 
     A program's log handler may do anything, even open a span in another thread while it holds a

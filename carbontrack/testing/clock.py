@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 _POLL_S = 0.005
-"""How soon, in real time, a waiting thread notices that its event was set."""
+"""How soon, in real time, a waiting thread warnings that its event was set."""
 _GUARD_S = 5.0
 """Real seconds after which `advance` gives up on a thread that does not come back to wait."""
 

@@ -22,7 +22,7 @@ from carbontrack.sampling.counts import Machine
 from carbontrack.sampling.ledger import Book, Mark
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import at_end_of_worker
-from carbontrack.system.log import Notices
+from carbontrack.system.log import RateLimitedLog
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.record_builder import (
     Circumstances,
@@ -110,7 +110,7 @@ class Session:
         self.book = Book(attribution, grid)
         self.circumstances = circumstances
         self.lost_records = 0
-        self._notices = Notices(sampler.clock)
+        self._warnings = RateLimitedLog(sampler.clock)
         self.closed = self._sinks_closed = False
         self.uncounted_calls = 0
         self.writes_at_once = False
@@ -237,7 +237,7 @@ class Session:
         if written and self.sinks and (is_root or self.circumstances.spans == "all"):
             self.deliver(span.record)
         if written and span.curve is not None:
-            keep_timeline(span, self.circumstances.timelines, self._notices)
+            keep_timeline(span, self.circumstances.timelines, self._warnings)
         if self._open_roots.pop(id(span), None) is not None:
             if self.circumstances.relatives is not None:
                 self.circumstances.relatives.closed(id(span))
@@ -266,7 +266,7 @@ class Session:
                 if record is not None:
                     journal.checkpoint(record, self.circumstances.outputs, timeline)
             except Exception as error:  # labels are the program's, and it may change them just now
-                self._notices.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+                self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
 
     def forget(self, record_id: str | None) -> None:
         """A record has been given to its outputs, or is part of another: drop its checkpoint."""
@@ -296,14 +296,14 @@ class Session:
             return
         self._sinks_closed = True
         close(self.sinks)
-        self.book.later.say()
+        self.book.deferred_log.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
 
     def leave_out(self, name: str) -> None:
         """A call was made after the end; count it and say so."""
         self.uncounted_calls += 1
-        self._notices.warn(
+        self._warnings.warn(
             f"closed {name}",
             f"{name} is called after its tracker was closed, and its calls are not counted; "
             f"{self.uncounted_calls} calls so far",
@@ -317,7 +317,7 @@ class Session:
             except Exception as error:  # whatever it is, it is not the measured program's
                 self.lost_records += 1
                 lost = self.lost_records
-                self._notices.warn(
+                self._warnings.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
 
@@ -334,7 +334,7 @@ def checkpoint_of(one: Any) -> tuple[Record | None, Mapping[str, object] | None]
     return record, None if timeline is None else timeline_object(record, timeline)
 
 
-def keep_timeline(span: Any, timelines: Timelines | None, notices: Notices) -> None:
+def keep_timeline(span: Any, timelines: Timelines | None, warnings: RateLimitedLog) -> None:
     """Write the timeline of a finished span; a failure is said and stops nothing."""
     timeline = span.whole_timeline()
     if timelines is None or timeline is None:
@@ -344,4 +344,4 @@ def keep_timeline(span: Any, timelines: Timelines | None, notices: Notices) -> N
     try:
         timelines.write(timeline_object(span.record, timeline))
     except Exception as error:
-        notices.warn("timeline", f"a timeline could not be written: {error}")
+        warnings.warn("timeline", f"a timeline could not be written: {error}")

@@ -20,7 +20,7 @@ from carbontrack.grid.live.watttime import WattTime
 from carbontrack.grid.live.web import FetchFailed, Web
 from carbontrack.grid.region import Region
 from carbontrack.grid.series import Slot, in_order
-from carbontrack.system.log import Notices
+from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -54,7 +54,7 @@ def make_grid(
     Raises:
         ConfigError: a name is unknown, a token is missing, or no named service covers the region.
     """
-    outside = outside or Outside(warn=Notices().warn)
+    outside = outside or Outside(warn=RateLimitedLog().warn)
     candidates: list[Candidate] = []
     for text in _until_table(names):
         found = _covering(text, region, token, base_urls or {})

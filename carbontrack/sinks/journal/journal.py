@@ -30,7 +30,7 @@ from carbontrack.sinks.journal.file import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import remember
-from carbontrack.system.log import Notices
+from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
@@ -80,7 +80,7 @@ class Journal:
         self._size_limit = size_limit
         self._clock = clock or SystemClock()
         self._procfs = procfs
-        self._notices = Notices(self._clock)
+        self._warnings = RateLimitedLog(self._clock)
         self._by_process: dict[int, _Own] = {}
         remember(self)
 
@@ -152,7 +152,7 @@ class Journal:
             trouble = None if own.is_changing else self._change(own)
         if trouble is not None and trouble.errno != errno.EAGAIN:
             reason = trouble.strerror or str(trouble)
-            self._notices.warn(
+            self._warnings.warn(
                 str(trouble.errno),
                 f"the journal in {self.state_dir} cannot be written: {reason}; what is not yet "
                 f"delivered would be lost if this process were killed now",
@@ -193,7 +193,7 @@ class Journal:
             oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
             file.drop(oldest)
             self.lost_records += len(oldest)
-            self._notices.warn(
+            self._warnings.warn(
                 "full",
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
                 f"not be delivered have been given up so far, oldest first",
@@ -210,7 +210,7 @@ def orphans(
     descriptor: work off one before you ask for the next. One that cannot be looked into, for want
     of descriptors for example, is told to `on_trouble`, or else to the log.
     """
-    tell = on_trouble or partial(_warn, Notices(clock))
+    tell = on_trouble or partial(_warn, RateLimitedLog(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
     except FileNotFoundError:
@@ -232,9 +232,9 @@ def orphans(
             _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
 
 
-def _warn(notices: Notices, path: Path, error: OSError) -> None:
+def _warn(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
     reason = error.strerror or str(error)
-    notices.warn(str(error.errno), f"{path} cannot be looked into: {reason}; what it keeps stays")
+    warnings.warn(str(error.errno), f"{path} cannot be looked into: {reason}; what it keeps stays")
 
 
 def queued(file: JournalFile, output: str, limit: int) -> list[Record]:

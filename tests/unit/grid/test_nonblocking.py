@@ -7,7 +7,7 @@ import pytest
 
 from carbontrack.grid.intensity import Chain, Fixed, GridIntensity, Guarded
 from carbontrack.grid.nonblocking import FRESH_S, GridDesk
-from carbontrack.system.log import Later
+from carbontrack.system.log import DeferredLog
 from carbontrack.testing import FakeClock
 from tests.support.bench import Bench, joules
 
@@ -83,7 +83,7 @@ def test_it_is_asked_at_edges_and_ticks_at_most_once_a_second():
 
 def test_what_it_said_last_holds_while_it_fails():
     """Errors are told and change nothing."""
-    source, later, clock = Foreign(), Later(), FakeClock(now=NOW)
+    source, later, clock = Foreign(), DeferredLog(), FakeClock(now=NOW)
     desk = GridDesk(source, later)
     desk.refresh(clock)
     assert desk.now(NOW).g_per_kwh == 100.0
@@ -98,7 +98,7 @@ def test_a_constant_is_asked_once():
     """Whoever made it."""
     source = Foreign()
     source.constant = True
-    clock, desk = FakeClock(now=NOW), GridDesk(source, Later())
+    clock, desk = FakeClock(now=NOW), GridDesk(source, DeferredLog())
     for _ in range(3):
         desk.refresh(clock)
         clock.advance(10.0)
@@ -111,7 +111,7 @@ def test_our_own_sources_are_asked_in_place():
     assert Chain([], mine).prompt
     assert not Chain([Guarded("theirs", Foreign())], mine).prompt
     threads = threading.active_count()
-    desk = GridDesk(mine, Later())
+    desk = GridDesk(mine, DeferredLog())
     desk.refresh(FakeClock(now=NOW))
     assert desk.now(NOW) is mine.intensity
     assert threading.active_count() == threads

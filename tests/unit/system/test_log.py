@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import pytest
 
 import carbontrack
-from carbontrack.system.log import LOGGER, Notices, say_aloud
+from carbontrack.system.log import LOGGER, RateLimitedLog, say_aloud
 
 
 class HandClock:
@@ -34,11 +34,11 @@ class HandClock:
 def test_a_topic_is_warned_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """Within a minute the same topic is silent, another one is not."""
     clock = HandClock()
-    notices = Notices(clock)
+    warnings = RateLimitedLog(clock)
     for now_s in (0.0, 30.0, 59.9, 60.0, 100.0):
         clock.now_s = now_s
-        notices.warn("disk", f"disk at {now_s}")
-    notices.warn("network", "network")
+        warnings.warn("disk", f"disk at {now_s}")
+    warnings.warn("network", "network")
 
     assert [r.message for r in caplog.records] == ["disk at 0.0", "disk at 60.0", "network"]
 

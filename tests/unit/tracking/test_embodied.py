@@ -7,8 +7,9 @@ import pytest
 from carbontrack.errors import ConfigError
 from carbontrack.impact.embodied import rates_g_per_h
 from carbontrack.meters.meter import Hardware
+from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.counts import Machine
-from carbontrack.tracking.record_builder import WHOLE, Course, MeterFacts, Part, making_figures
+from carbontrack.tracking.record_builder import Course, MeterFacts, Part, making_figures
 
 METERS = [
     MeterFacts("rapl:package-0", "cpu", "measured", 0.001, 0.07, stands_in=False),
@@ -49,7 +50,7 @@ def test_shares_add_up_to_the_machine():
 def test_a_figure_for_the_whole_machine_goes_by_all_energy():
     """One's own rate is shared by the energy of all parts together."""
     used = parts((25.0, 150.0), (25.0, 50.0))
-    found = making_figures(used, course(1800.0), {WHOLE: 10.0})
+    found = making_figures(used, course(1800.0), {WHOLE_MACHINE: 10.0})
     assert found["embodied_g"] == pytest.approx(10.0 * 0.5 * 50.0 / 200.0)
 
 

@@ -14,7 +14,7 @@ from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.noop import DisabledSpan
 from carbontrack.tracking.record_builder import MeterFacts
-from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge, timeline_of
+from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge, timeline_object, timeline_of
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench
 from tests.support.keeping import KeepingBench
@@ -37,7 +37,7 @@ def test_each_tick_is_a_bin_with_its_power():
         assert [(row.start_s, row.end_s) for row in rows] == [
             (0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0), (4.0, 4.5),
         ]  # fmt: skip
-        assert bench.timelines.kept == [(run.record, run.whole_timeline())]
+        assert bench.timelines.kept == [timeline_object(run.record, run.whole_timeline())]
 
 
 def test_a_silent_meter_leaves_a_gap_and_its_answer_carries_the_energy():
@@ -131,7 +131,7 @@ def test_children_and_discarded_spans_keep_none():
                 bench.run(2.0, ticks=2)
             assert child.timeline() == []
         bench.tracker.span("c").open().discard()
-        assert [record.name for record, _ in bench.timelines.kept] == ["a"]
+        assert [timeline["name"] for timeline in bench.timelines.kept] == ["a"]
 
 
 def test_a_timeline_that_cannot_be_written_is_said_and_stops_nothing(caplog):
