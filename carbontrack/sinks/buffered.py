@@ -21,7 +21,7 @@ PENDING_LIMIT = 1000
 Entry = TypeVar("Entry")
 
 
-class PatientSink(Generic[Entry]):
+class BufferedSink(Generic[Entry]):
     """A sink that puts each record into a file, shared with others, as one entry.
 
     While the disk is full or the directory gone, entries wait in memory and go out, in order,

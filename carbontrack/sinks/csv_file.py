@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, Cell, Record
-from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import shared_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ HEADER = csv_line(COLUMNS)
 """The first line of a CSV file of this schema version."""
 
 
-class CsvSink(PatientSink[bytes]):
+class CsvSink(BufferedSink[bytes]):
     """A CSV file: the columns of the record in their order, a row for each record.
 
     Any number of threads, processes and runs may write to one file at a time. A path that is not

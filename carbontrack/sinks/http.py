@@ -11,7 +11,7 @@ from pathlib import Path
 
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
-from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
 from carbontrack.sinks.journal.journal import Journal, orphans
 from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
@@ -36,7 +36,7 @@ class _Here:
         self.adopted: list[OrphanQueue] = []
 
 
-class HttpSink(PatientSink[Record]):
+class HttpSink(BufferedSink[Record]):
     """Posts records, as a JSON array, to a URL.
 
     Each record is in the journal before any attempt to send it, and leaves it when the server has

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, plain
-from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import shared_file
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _dumped(content: Any) -> str:
     )
 
 
-class JsonlSink(PatientSink[bytes]):
+class JsonlSink(BufferedSink[bytes]):
     """A file with one JSON object for each record; unknown is null.
 
     Any number of threads, processes and runs may write to one file at a time. A path that is not

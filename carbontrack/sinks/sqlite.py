@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
-from carbontrack.sinks.buffered import PatientSink
+from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import own_place
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Here:
         self.connection: sqlite3.Connection | None = None
 
 
-class SqliteSink(PatientSink[tuple[Cell, ...]]):
+class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     """A database file with one row for each record in the table `carbontrack_records`.
 
     Any number of threads, processes and runs may write to one file at a time. A table of an older

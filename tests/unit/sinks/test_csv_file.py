@@ -12,7 +12,7 @@ import pytest
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import COLUMNS
 from carbontrack.report.read import iter_records
-from carbontrack.sinks import buffered as patient_sink
+from carbontrack.sinks import buffered
 from carbontrack.sinks.csv_file import HEADER, CsvSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
@@ -242,12 +242,12 @@ def test_waiting_has_a_limit(tmp_path: Path) -> None:
     home.mkdir()
     sink = CsvSink(home / "runs.csv")
     home.rmdir()
-    for number in range(patient_sink.PENDING_LIMIT):
+    for number in range(buffered.PENDING_LIMIT):
         sink.write(a_record(number))
 
     with pytest.raises(SinkError, match="1000 records wait"):
         sink.write(a_record(-1))
-    assert len(sink.pending_ids) == patient_sink.PENDING_LIMIT
+    assert len(sink.pending_ids) == buffered.PENDING_LIMIT
 
 
 def test_a_full_disk_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -304,10 +304,10 @@ def test_beyond_the_memory_the_journal_keeps_all(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
     sink = CsvSink(home / "runs.csv", journal=journal)
     home.rmdir()
-    count = patient_sink.PENDING_LIMIT + 10
+    count = buffered.PENDING_LIMIT + 10
     for number in range(count):
         sink.write(a_record(number))
     sink.close()
 
-    assert len(sink.pending_ids) == patient_sink.PENDING_LIMIT
+    assert len(sink.pending_ids) == buffered.PENDING_LIMIT
     assert len(journal.queued(sink.address, 10_000)) == count
