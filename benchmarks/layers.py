@@ -106,7 +106,7 @@ def span(folder: Path) -> None:
     descriptor = os.open(folder / "class" / "powercap" / "intel-rapl:0" / "energy_uj", os.O_RDONLY)
     tracker = Tracker(meters=meters, grid=50.0, attribution="machine", interval_s=3600.0)
     with tracker.span("root") as root:
-        sampler, book = tracker.session.sampler, tracker.session.book
+        sampler, ledger = tracker.session.sampler, tracker.session.ledger
 
         def one() -> None:
             with root.span("x"):
@@ -119,7 +119,7 @@ def span(folder: Path) -> None:
         reading, _ = sampler._bank.read(time.monotonic())
         ledger = best_us(lambda: advance(sampler.machine, reading))
         sample = best_us(sampler.sample)
-        mark: Mark = sampler.mark(book)
+        mark: Mark = sampler.mark(ledger)
         span = root.span("y").open()
         assert isinstance(span, Span)
         sealed = best_us(lambda: span._seal(mark))

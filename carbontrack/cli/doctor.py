@@ -269,9 +269,9 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
         "region": intensity and intensity.zone,
         "region_basis": session.circumstances.region_basis,
         "intensity": intensity and asdict(intensity),
-        "pue": session.book.attribution.pue,
+        "pue": session.ledger.attribution.pue,
         "tables": [asdict(edition) for edition in editions()],
-        "idle_power": _idle_power(session.book.attribution),
+        "idle_power": _idle_power(session.ledger.attribution),
         "facts": dict(session.circumstances.facts),
         "settings": {
             name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}

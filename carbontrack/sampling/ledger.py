@@ -1,4 +1,4 @@
-"""One tracker's book: its policy, its grid and its account, advanced with every sample.
+"""One tracker's ledger: its policy, its grid and its account, advanced with every sample.
 
 The running sum: joules of the machine, joules of ours, grams. Pure functions on immutable facts.
 
@@ -232,7 +232,7 @@ class ShareWindow:
         return usage._replace(reserved_share=reservation.share, reserved_cpu_s=reservation.cpu_s())
 
 
-class Book:
+class Ledger:
     """What one tracker's policy and grid make of the machine's energy, so far.
 
     Attributes:
@@ -257,7 +257,7 @@ class Book:
         self._terms = Terms((), None, attribution.pue, self._desk.changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
-        """The first span opens: from here on this book takes its part."""
+        """The first span opens: from here on this ledger takes its part."""
         window = self._window
         # A reader of another process is what a fork has left behind.
         if usage is not None and not (
@@ -287,7 +287,7 @@ class Book:
         return self.intensity(clock.now_utc())
 
     def take(self, step: Step, when: datetime | None) -> None:
-        """Take this book's part of one step of the machine's energy."""
+        """Take this ledger's part of one step of the machine's energy."""
         shares = self._shares_now(step.at_s)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)

@@ -24,7 +24,7 @@ from carbontrack.sampling.amounts import Joules
 from carbontrack.sampling.counts import Machine, advance, with_fault, with_suspend, without_counts
 from carbontrack.sampling.gpu_shares import Boards
 from carbontrack.sampling.history import Gaps, Powers
-from carbontrack.sampling.ledger import Book, Mark, Step
+from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import Bank, Slot
 from carbontrack.sampling.ticker import Ticker
 from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
@@ -62,7 +62,7 @@ _log = logging.getLogger("carbontrack")
 
 
 class Sampler:
-    """Reads the meters and keeps the books of all trackers that share it.
+    """Reads the meters and keeps the ledgers of all trackers that share it.
 
     Args:
         meters: disjoint meters, with or without what stands in for them.
@@ -99,7 +99,7 @@ class Sampler:
         self._bank = Bank(self.meters)
         self.boards = Boards(self._bank.slots)
         self._machine = Machine(self.clock.monotonic_s())
-        self._books: list[Book] = []
+        self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
         """What the energy of each meter belongs to."""
         self._holds = 0
@@ -138,44 +138,44 @@ class Sampler:
 
     # -- what trackers do -------------------------------------------------------------------
 
-    def hold(self, book: Book) -> Mark:
-        """Keep the sampler awake for this book, waking it if it sleeps; reads the meters."""
+    def hold(self, ledger: Ledger) -> Mark:
+        """Keep the sampler awake for this ledger, waking it if it sleeps; reads the meters."""
         with self.lock:
             missed = self._machine.missed
             if self._holds:
                 self.sample()
             else:
                 self._wake()
-            if not book.holds:
-                process = book.attribution.scope == "process"
+            if not ledger.holds:
+                process = ledger.attribution.scope == "process"
                 if process:
                     self._usage = self._usage or UsageReader()
-                book.begin(
+                ledger.begin(
                     self._usage if process else None, self._machine.at_s, self.clock.now_utc()
                 )
-                self._books.append(book)
-            book.holds += 1
+                self._ledgers.append(ledger)
+            ledger.holds += 1
             self._holds += 1
             if self._holds == 1:
                 self._ticker.wake()
             machine = self._machine
             if machine.missed != missed:  # a meter that is silent at the first edge is missed too
                 machine = machine._replace(missed=missed)
-            return Mark(machine, book.account)
+            return Mark(machine, ledger.account)
 
-    def release(self, book: Book) -> None:
+    def release(self, ledger: Ledger) -> None:
         """Let go; with the last one the sampler falls asleep at its next tick."""
         with self.lock:
             self._holds -= 1
-            book.holds -= 1
-            if not book.holds:
-                self._books.remove(book)
+            ledger.holds -= 1
+            if not ledger.holds:
+                self._ledgers.remove(ledger)
 
-    def mark(self, book: Book) -> Mark:
+    def mark(self, ledger: Ledger) -> Mark:
         """Read the meters now, and return where both ledgers stand."""
         with self.lock:
             self.sample()
-            return Mark(self._machine, book.account)
+            return Mark(self._machine, ledger.account)
 
     @property
     def machine(self) -> Machine:
@@ -193,7 +193,7 @@ class Sampler:
     # -- reading ----------------------------------------------------------------------------
 
     def sample(self) -> None:
-        """Read all meters now and advance every open book; any thread may ask."""
+        """Read all meters now and advance every open ledger; any thread may ask."""
         with self.lock:
             if self._inside:
                 # A finalizer, run by the garbage collector in the middle of a sample, closes a
@@ -221,7 +221,7 @@ class Sampler:
         self._machine, steps = advance(self._machine, reading)
         for code, times in faults.items():
             self._machine = with_fault(self._machine, code, times)
-        if self._books:
+        if self._ledgers:
             self._credit(now_s, elapsed_s, steps)
         self._powers.follow(self._machine)
 
@@ -236,8 +236,8 @@ class Sampler:
         calls = len(self.under_way)
         self._machine, parts = self.boards.noted(self._machine), self.boards.parts
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
-        for book in self._books:
-            book.take(step, self.clock.now_utc() if book.follows_grid else None)
+        for ledger in self._ledgers:
+            ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
 
     def _wake(self) -> None:
         # What was used while nothing was open is nobody's, and must not be carried by the next
@@ -256,9 +256,9 @@ class Sampler:
     def tick(self) -> None:
         """What the thread does at each deadline; never raises."""
         try:
-            for book in tuple(self._books):
-                book.refresh(self.clock)
-            shares = any(book.attribution.scope == "process" for book in tuple(self._books))
+            for ledger in tuple(self._ledgers):
+                ledger.refresh(self.clock)
+            shares = any(ledger.attribution.scope == "process" for ledger in tuple(self._ledgers))
             if self.boards:  # asked first, so that the coming step goes by the answer
                 self.boards.look(self._usage if shares else None, self.clock)
             with self.lock:
@@ -267,9 +267,12 @@ class Sampler:
                 pool, watchers = self.pool, list(self.watchers)
                 if pool is not None:
                     pool.tick()
-                notes = [self._bank.deferred_log, *(book.deferred_log for book in self._books)]
-            for note in notes:
-                note.say()
+                notes = [
+                    self._bank.deferred_log,
+                    *(ledger.deferred_log for ledger in self._ledgers),
+                ]
+            for log in logs:
+                log.say()
             if shares and self._usage is not None:
                 self._usage.survey(self.clock)
             if pool is not None:
@@ -311,9 +314,9 @@ class Sampler:
         self.leaves = 0
         self.under_way.clear()
         self._holds = 0
-        for book in self._books:
-            book.holds = 0
-        self._books.clear()
+        for ledger in self._ledgers:
+            ledger.holds = 0
+        self._ledgers.clear()
         self._gaps.clear()
         self.boards.forget_parent()
         if self.pool is not None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, sub_joules
 from carbontrack.sampling.counts import Machine
-from carbontrack.sampling.ledger import Account, Book, pooled_between
+from carbontrack.sampling.ledger import Account, Ledger, pooled_between
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.tracking.tree import OWN_ROW_S
@@ -34,7 +34,7 @@ class Claimant(Protocol):
     """Somebody who gets a part: one call, or all the short ones of a function."""
 
     @property
-    def book(self) -> Book:
+    def ledger(self) -> Ledger:
         """Whose policy and grid hold."""
         ...
 
@@ -68,7 +68,7 @@ class Pool:
         """Decorated functions whose calls are being summed up."""
         self.single: dict[int, Claimant] = {}
         """Calls that get a part of their own: those under way, and suspended generators."""
-        self._settled: weakref.WeakKeyDictionary[Book, Account] = weakref.WeakKeyDictionary()
+        self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
         self._machine = sampler.machine
 
     @classmethod
@@ -81,10 +81,10 @@ class Pool:
             assert isinstance(pool, Pool)
             return pool
 
-    def begin(self, book: Book) -> None:
-        """Begin to count calls on this book: what was set aside before was for nobody."""
+    def begin(self, ledger: Ledger) -> None:
+        """Begin to count calls on this ledger: what was set aside before was for nobody."""
         self.settle()
-        self._settled[book] = book.account
+        self._settled[ledger] = ledger.account
 
     def tick(self) -> None:
         """Settle, and let calls that last become spans; the sampler's lock is held."""
@@ -105,10 +105,10 @@ class Pool:
         real = [(one, claim) for one, claim in claims if claim is not None]
         everyone = Claim(sum(c.ran_s for _, c in real), sum(c.cpu_s for _, c in real))
         for one, claim in real:
-            sums = self._part(one.book, claim, everyone)
+            sums = self._part(one.ledger, claim, everyone)
             one.grant(sums, _machine_part(before, machine, claim))
-        for book in {one.book for one in claimants}:
-            self._settled[book] = book.account
+        for ledger in {one.ledger for one in claimants}:
+            self._settled[ledger] = ledger.account
 
     def _single_out(self) -> None:
         # A call that a tick finds under way may turn out to be long, so it gets its own part from
@@ -119,15 +119,15 @@ class Pool:
                 if key not in self._sampler.under_way:
                     self.single.pop(key, None)
 
-    def _part(self, book: Book, claim: Claim, everyone: Claim) -> Sums:
-        before = self._settled.get(book, book.account)
-        pooled = pooled_between(before, book.account)
+    def _part(self, ledger: Ledger, claim: Claim, everyone: Claim) -> Sums:
+        before = self._settled.get(ledger, ledger.account)
+        pooled = pooled_between(before, ledger.account)
         whole_j = sum(pooled.ours_j)
         if whole_j <= 0.0:
             return NOTHING
-        by_time = _ratio(claim.ran_s, everyone.ran_s, book.account.pool_s - before.pool_s)
-        by_cpu = _ratio(claim.cpu_s, everyone.cpu_s, book.account.pool_cpu_s - before.pool_cpu_s)
-        if book.attribution.scope == "machine":
+        by_time = _ratio(claim.ran_s, everyone.ran_s, ledger.account.pool_s - before.pool_s)
+        by_cpu = _ratio(claim.cpu_s, everyone.cpu_s, ledger.account.pool_cpu_s - before.pool_cpu_s)
+        if ledger.attribution.scope == "machine":
             by_cpu = by_time
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
         weights = (parts[component] for component in self._sampler.components)

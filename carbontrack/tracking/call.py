@@ -14,7 +14,7 @@ from typing import Any
 
 from carbontrack.record import Status
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
-from carbontrack.sampling.ledger import Book
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.tracking.apportion import NO_CLAIM, Claim
 from carbontrack.tracking.call_site import CallSite
@@ -66,9 +66,9 @@ class Call:
         self._inside: Any = self
 
     @property
-    def book(self) -> Book:
+    def ledger(self) -> Ledger:
         """Whose policy and grid hold."""
-        return self.site.book
+        return self.site.ledger
 
     @property
     def session(self) -> Session:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from carbontrack.record import Record, plain
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
 from carbontrack.sampling.counts import Machine
-from carbontrack.sampling.ledger import Book
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.tracking.apportion import NO_CLAIM, Claim, Pool
 from carbontrack.tracking.record_builder import rfc3339
 from carbontrack.tracking.session import Session
@@ -105,19 +105,19 @@ class CallSite:
             return site
 
     @property
-    def book(self) -> Book:
+    def ledger(self) -> Ledger:
         """Whose policy and grid hold."""
-        return self.session.book
+        return self.session.ledger
 
     # -- windows ----------------------------------------------------------------------------
 
     def open_window(self) -> Window:
         """Begin to sum; keeps the sampler awake until the row is written."""
-        self.book.refresh(self.sampler.clock)
+        self.ledger.refresh(self.sampler.clock)
         with self.sampler.lock:
             if self.window is None:
-                mark = self.sampler.hold(self.book)
-                self.pool.begin(self.book)
+                mark = self.sampler.hold(self.ledger)
+                self.pool.begin(self.ledger)
                 self.pool.sites.add(self)
                 self.window = self._new_window(mark.machine)
             return self.window
@@ -205,7 +205,7 @@ class CallSite:
                 self.window = self._new_window(end)
             else:
                 self.pool.sites.discard(self)
-                self.sampler.release(self.book)
+                self.sampler.release(self.ledger)
             record = self._record(window, end) if window.calls else None
         if record is not None:
             self._deliver(record)

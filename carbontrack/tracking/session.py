@@ -1,4 +1,4 @@
-"""What a tracker's spans share: the sampler, their book, the facts about the host, the sinks.
+"""What a tracker's spans share: the sampler, their ledger, the facts about the host, the sinks.
 
 The end of sinks: together, so that what one waits for holds up no other.
 """
@@ -19,7 +19,7 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.amounts import Joules, Sums
 from carbontrack.sampling.counts import Machine
-from carbontrack.sampling.ledger import Book, Mark
+from carbontrack.sampling.ledger import Ledger, Mark
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import at_end_of_worker
 from carbontrack.system.log import RateLimitedLog
@@ -107,7 +107,7 @@ class Session:
         circumstances: Circumstances,
     ) -> None:
         self.sampler = sampler
-        self.book = Book(attribution, grid)
+        self.ledger = Ledger(attribution, grid)
         self.circumstances = circumstances
         self.lost_records = 0
         self._warnings = RateLimitedLog(sampler.clock)
@@ -161,7 +161,7 @@ class Session:
 
     def intensity(self) -> GridIntensity | None:
         """The grid's intensity now."""
-        return self.book.fresh_intensity(self.sampler.clock)
+        return self.ledger.fresh_intensity(self.sampler.clock)
 
     def meters(self) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""
@@ -177,7 +177,7 @@ class Session:
         gap_s = sampler.max_gap_s(start.at_s)
         course = Course(start, end, length_s, duration_s, machine_j, gap_s)
         now = sampler.clock.now_utc()
-        return Ending(course, now, self.book.intensity(now), sampler.powers_w())
+        return Ending(course, now, self.ledger.intensity(now), sampler.powers_w())
 
     def figures(self, sums: Sums, ending: Ending) -> dict[str, Any]:
         """The columns that come from measuring."""
@@ -189,7 +189,7 @@ class Session:
         return measured | self._constants()
 
     def _measured(self, sums: Sums, ending: Ending) -> dict[str, Any]:
-        meters, attribution, course = self.meters(), self.book.attribution, ending.course
+        meters, attribution, course = self.meters(), self.ledger.attribution, ending.course
         parts = parts_of(sums, course, meters, ending.powers_w)
         energy = energy_figures(parts, course, attribution)
         figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
@@ -198,7 +198,7 @@ class Session:
         return figures | quality_figures(course, meters)
 
     def _constants(self) -> dict[str, Any]:
-        attribution, hardware = self.book.attribution, self.sampler.hardware
+        attribution, hardware = self.ledger.attribution, self.sampler.hardware
         return {
             "region_basis": self.circumstances.region_basis,
             "pue": attribution.pue,
@@ -247,7 +247,7 @@ class Session:
         """Take the instant into the timelines, and leave checkpoints behind when it is time."""
         if self.circumstances.timelines is not None:
             with self.sampler.lock:
-                mark = Mark(self.sampler.machine, self.book.account)
+                mark = Mark(self.sampler.machine, self.ledger.account)
                 for root in self._open_roots.values():
                     root.draw(mark)
         if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
@@ -296,7 +296,7 @@ class Session:
             return
         self._sinks_closed = True
         close(self.sinks)
-        self.book.deferred_log.say()
+        self.ledger.deferred_log.say()
         if self.circumstances.journal is not None:
             self.circumstances.journal.close()
 

@@ -87,7 +87,7 @@ class Looks:
         with session.sampler.lock:
             record = self.snapshot() if self._end is None else self.record
             if self._end is None:
-                self.draw(Mark(session.sampler.machine, session.book.account))
+                self.draw(Mark(session.sampler.machine, session.ledger.account))
             edges = list(self.curve.edges)
         if record is None:
             return None, None
@@ -207,7 +207,7 @@ class Span(Looks, Guarded["Span"]):
             raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
         with self._session.sampler.lock:
             if self._end is None:  # another thread may just have closed it
-                mark = self._session.sampler.mark(self._session.book)
+                mark = self._session.sampler.mark(self._session.ledger)
                 self._seal(mark)
                 return self._make_record(self._got(mark), ("ok", None))
         record = self.record
@@ -223,9 +223,9 @@ class Span(Looks, Guarded["Span"]):
             return self
         session, sampler = self._session, self._session.sampler
         parent = self._open_parent()
-        session.book.refresh(sampler.clock)
+        session.ledger.refresh(sampler.clock)
         with sampler.lock:
-            self._start = mark = sampler.hold(session.book)
+            self._start = mark = sampler.hold(session.ledger)
             self._epoch = sampler.epoch
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
         self._begin_guard(parent, sampler)
@@ -256,13 +256,13 @@ class Span(Looks, Guarded["Span"]):
         sampler = self._session.sampler
         if not self.is_open:
             return
-        self._session.book.refresh(sampler.clock)
+        self._session.ledger.refresh(sampler.clock)
         with sampler.lock:
             if self._node is None or self._end is not None:
                 return
-            mark = sampler.mark(self._session.book)
+            mark = sampler.mark(self._session.ledger)
             self._node.leave(mark)
-            sampler.release(self._session.book)
+            sampler.release(self._session.ledger)
             self._seal(mark)
             self._outcome = (status, error)
             if self.curve is not None:
@@ -281,14 +281,14 @@ class Span(Looks, Guarded["Span"]):
         sampler = self._session.sampler
         with sampler.lock:
             if self.is_open and self._node is not None:
-                self._node.pause(sampler.mark(self._session.book))
+                self._node.pause(sampler.mark(self._session.ledger))
 
     def resume(self) -> None:
         """Count again."""
         sampler = self._session.sampler
         with sampler.lock:
             if self.is_open and self._node is not None:
-                self._node.resume(sampler.mark(self._session.book))
+                self._node.resume(sampler.mark(self._session.ledger))
 
     def take_over(self, used: Used, *, absorb: Callable[[Span], None]) -> None:
         """Go on, as a root, from what a call has used so far; the sampler's lock is held.
@@ -297,7 +297,7 @@ class Span(Looks, Guarded["Span"]):
         """
         session, sampler = self._session, self._session.sampler
         self._parent_id = session.parent_id
-        now = sampler.hold(session.book)
+        now = sampler.hold(session.ledger)
         machine = now.machine
         begun = machine._replace(
             at_s=machine.at_s - used.ran_s,

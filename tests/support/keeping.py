@@ -36,7 +36,7 @@ class KeepingBench(Bench):
         session = Session(
             plain.sampler,
             grid=None,
-            attribution=plain.book.attribution,
+            attribution=plain.ledger.attribution,
             sinks=[self.sink],
             circumstances=replace(plain.circumstances, timelines=self.timelines),
         )

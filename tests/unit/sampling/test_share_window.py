@@ -1,4 +1,4 @@
-"""A tracker's book: the share of the moment, the grid of the moment."""
+"""A tracker's ledger: the share of the moment, the grid of the moment."""
 
 from datetime import datetime, timezone
 
@@ -10,7 +10,7 @@ from carbontrack.sampling.ledger import (
     SHARE_WINDOW_S,
     STALE_S,
     USAGE_PERIOD_S,
-    Book,
+    Ledger,
     ShareWindow,
     Step,
 )
@@ -68,12 +68,12 @@ def test_a_long_look_is_taken_over_the_last_stretch_only():
 def test_a_book_takes_its_share():
     """The account gets our part of the step, and its grams."""
     grid = Fixed.of(50.0)
-    book = Book(PROCESS, grid)
+    ledger = Ledger(PROCESS, grid)
     reader = ScriptedUsage(ours=0.5)
-    book.begin(reader, 0.0, NOW)
-    book.take(step(1.0), None)
-    assert book.account.leaf_j == pytest.approx((50.0,))
-    assert book.account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
+    ledger.begin(reader, 0.0, NOW)
+    ledger.take(step(1.0), None)
+    assert ledger.account.leaf_j == pytest.approx((50.0,))
+    assert ledger.account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
 
 
 @pytest.mark.parametrize(
@@ -81,44 +81,44 @@ def test_a_book_takes_its_share():
 )
 def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
     """100 J in a second, 40 of them idle; half of the work is ours, and a tenth is booked."""
-    book = Book(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
-    book.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    book.take(step(1.0), None)
-    assert book.account.leaf_j == pytest.approx((ours_j,))
+    ledger = Ledger(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
+    ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
+    ledger.take(step(1.0), None)
+    assert ledger.account.leaf_j == pytest.approx((ours_j,))
 
 
 def test_a_book_that_slept_looks_afresh():
     """A window that ended long ago says nothing about now."""
-    book = Book(PROCESS, None)
+    ledger = Ledger(PROCESS, None)
     reader = ScriptedUsage(ours=1.0)
-    book.begin(reader, 0.0, NOW)
-    book.take(step(1.0), None)
+    ledger.begin(reader, 0.0, NOW)
+    ledger.take(step(1.0), None)
     reader.ours = 0.1
-    book.begin(reader, 1.0 + STALE_S * 2, NOW)
-    before = book.account.leaf_j[0]
-    book.take(step(2.0 + STALE_S * 2), None)
-    assert book.account.leaf_j[0] - before == pytest.approx(10.0)
+    ledger.begin(reader, 1.0 + STALE_S * 2, NOW)
+    before = ledger.account.leaf_j[0]
+    ledger.take(step(2.0 + STALE_S * 2), None)
+    assert ledger.account.leaf_j[0] - before == pytest.approx(10.0)
 
 
 def test_a_reader_of_another_process_is_not_believed():
     """After a fork the child looks with its own reader, however recent the parent's look is."""
-    book = Book(PROCESS, None)
+    ledger = Ledger(PROCESS, None)
     parents = ScriptedUsage(ours=1.0)
-    book.begin(parents, 0.0, NOW)
+    ledger.begin(parents, 0.0, NOW)
     childs = parents.for_child()
-    book.begin(childs, 0.1, NOW)
+    ledger.begin(childs, 0.1, NOW)
     parents_reads = parents.reads
-    book.take(step(1.0), None)
+    ledger.take(step(1.0), None)
     assert childs.reads > 0
     assert parents.reads == parents_reads
 
 
 def test_in_scope_machine_nobody_is_asked():
     """Without a reader all of it is ours."""
-    book = Book(Attribution("machine"), None)
-    book.begin(None, 0.0, NOW)
-    book.take(step(1.0, components=("cpu", "ram")), None)
-    assert book.account.leaf_j == (100.0, 100.0)
+    ledger = Ledger(Attribution("machine"), None)
+    ledger.begin(None, 0.0, NOW)
+    ledger.take(step(1.0, components=("cpu", "ram")), None)
+    assert ledger.account.leaf_j == (100.0, 100.0)
 
 
 class Moving:
@@ -138,21 +138,21 @@ class Moving:
 def test_a_moving_grid_is_asked_at_every_step_and_a_constant_one_once():
     """A table is looked up once; a live source weighs each step with its own moment."""
     grid = Moving()
-    book = Book(Attribution(), grid)
-    assert book.follows_grid
-    book.begin(None, 0.0, NOW)
-    book.take(step(1.0, joules=3.6e6), NOW)
+    ledger = Ledger(Attribution(), grid)
+    assert ledger.follows_grid
+    ledger.begin(None, 0.0, NOW)
+    ledger.take(step(1.0, joules=3.6e6), NOW)
     grid.g = 300.0
-    book.take(step(2.0, joules=3.6e6), NOW)
-    assert book.account.leaf_g[0] == pytest.approx(400.0)
+    ledger.take(step(2.0, joules=3.6e6), NOW)
+    assert ledger.account.leaf_g[0] == pytest.approx(400.0)
     assert grid.asked == 3
-    assert not Book(Attribution(), Fixed.of(5.0)).follows_grid
+    assert not Ledger(Attribution(), Fixed.of(5.0)).follows_grid
 
 
 def test_a_new_meter_has_its_components_share():
     """A substitute that joins later is weighed as its component is."""
-    book = Book(PROCESS, None)
-    book.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    book.take(step(1.0), None)
-    book.take(step(2.0, components=("cpu", "gpu")), None)
-    assert book.account.leaf_j == pytest.approx((100.0, 100.0))
+    ledger = Ledger(PROCESS, None)
+    ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
+    ledger.take(step(1.0), None)
+    ledger.take(step(2.0, components=("cpu", "gpu")), None)
+    assert ledger.account.leaf_j == pytest.approx((100.0, 100.0))
