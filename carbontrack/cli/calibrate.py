@@ -281,11 +281,11 @@ def _measured(
             after, busy_after_s = sampler.machine, usage.machine_busy_s()
         elapsed_s = after.at_s - before.at_s
         powers_w: dict[Component, float] = {}
-        meters = [slot.meter for slot in sampler.slots if slot.meter.id != WALL_ID]
-        for place, slot in enumerate(sampler.slots):
-            if slot.meter in meters:
+        meters = [state.meter for state in sampler.meter_states if state.meter.id != WALL_ID]
+        for place, state in enumerate(sampler.meter_states):
+            if state.meter in meters:
                 power_w = (after.energy_j[place] - before.energy_j[place]) / elapsed_s
-                component = slot.meter.component
+                component = state.meter.component
                 powers_w[component] = powers_w.get(component, 0.0) + power_w
         threads = sampler.hardware.cpu_threads or 1
         busy = None

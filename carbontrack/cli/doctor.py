@@ -45,8 +45,8 @@ def check_up(tracker: Tracker, procfs: Path) -> Findings:
     with tracker.span("doctor"):
         powers_w = _watch(sampler)
         overhead = _overhead(tracker)
-    ids = [slot.meter.id for slot in sampler.slots]
-    measured = {slot.meter.id for slot in sampler.slots if slot.meter.basis == "measured"}
+    ids = [state.meter.id for state in sampler.meter_states]
+    measured = {state.meter.id for state in sampler.meter_states if state.meter.basis == "measured"}
     suspected = any(i.startswith("rapl:") for i in ids) and filtering_suspected(procfs)
     return {
         "watts": dict(zip(ids, powers_w, strict=False)),

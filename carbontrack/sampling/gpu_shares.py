@@ -15,7 +15,7 @@ from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import MeterError
 from carbontrack.meters.meter import BoardUse
 from carbontrack.sampling.counts import Machine, with_fault
-from carbontrack.sampling.meter_bank import Slot
+from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
 
 LOOK_PERIOD_S: Final = 0.9
@@ -25,22 +25,22 @@ _log = logging.getLogger("carbontrack")
 
 
 class Boards:
-    """The meters among `slots` that several processes can share, and our part of each.
+    """The meters among `states` that several processes can share, and our part of each.
 
     Attributes:
         parts: our part of each meter's energy, 0 to 1, where a look says; () without such meters.
         codes: the assumptions that these parts rest on, as the record's `faults` name them.
     """
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self._shared = [(n, s.meter) for n, s in enumerate(slots) if hasattr(s.meter, "look")]
+    def __init__(self, states: Sequence[MeterState]) -> None:
+        self._shared = [(n, s.meter) for n, s in enumerate(states) if hasattr(s.meter, "look")]
         self._looked_at_s = float("-inf")
         self._doubts: dict[int, float] = {}
         self._codes_of: dict[int, str] = {}
         self.codes: tuple[str, ...] = ()
         self.parts: tuple[float | None, ...] = ()
         if self._shared:
-            self._take({place: meter.part for place, meter in self._shared}, len(slots))  # type: ignore[attr-defined]
+            self._take({place: meter.part for place, meter in self._shared}, len(states))  # type: ignore[attr-defined]
 
     def __bool__(self) -> bool:
         return bool(self._shared)

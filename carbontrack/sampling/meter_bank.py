@@ -25,7 +25,7 @@ _NO_FAULTS: Mapping[str, int] = {}
 _log = logging.getLogger("carbontrack")
 
 
-class Slot:
+class MeterState:
     """One meter in service, and what is remembered of it between two reads."""
 
     __slots__ = (
@@ -96,32 +96,32 @@ def _faults_of(meter: Meter) -> Mapping[str, int]:
     return getattr(meter, "fault_counts", _NO_FAULTS)
 
 
-class Bank:
+class MeterBank:
     """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
 
     def __init__(self, meters: MeterSet) -> None:
         self.deferred_log = DeferredLog()
         """What is to be said once no lock is held."""
         self._spare = dict(meters.substitutes)
-        self._standing: dict[Component, Slot] = {}
-        self.slots = [Slot(meter, self.deferred_log) for meter in meters]
+        self._standing: dict[Component, MeterState] = {}
+        self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
-        self._watchful: list[tuple[int, Slot, Any]] = [
-            (place, slot, slot.meter)
-            for place, slot in enumerate(self.slots)
-            if hasattr(slot.meter, "fault_counts")
+        self._watchful: list[tuple[int, MeterState, Any]] = [
+            (place, state, state.meter)
+            for place, state in enumerate(self.states)
+            if hasattr(state.meter, "fault_counts")
         ]
-        self._reads = [slot.meter.read_joules for slot in self.slots]
+        self._reads = [state.meter.read_joules for state in self.states]
 
     @property
     def max_period_s(self) -> float:
         """The longest time between two reads that loses nothing, by the most demanding meter."""
-        limits = (getattr(slot.meter, "max_period_s", None) for slot in self.slots)
+        limits = (getattr(state.meter, "max_period_s", None) for state in self.states)
         return min((limit for limit in limits if limit), default=float("inf"))
 
     def resolutions_s(self) -> list[float]:
         """The time between two changes of each meter's count."""
-        return [slot.meter.resolution_s for slot in self.slots]
+        return [state.meter.resolution_s for state in self.states]
 
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """What every meter says at this instant, and the faults that were met on the way."""
@@ -138,16 +138,16 @@ class Bank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure = set[int](), set[int]()
-        for place, slot, meter in self._watchful:
+        for place, state, meter in self._watchful:
             if meter.fault_counts:
-                _sort(place, slot.new_faults(), dropped, unsure, faults)
+                _sort(place, state.new_faults(), dropped, unsure, faults)
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
-            return tuple([slot.read(now_s) for slot in self.slots])
+            return tuple([state.read(now_s) for state in self.states])
         joules: list[float | None] = []
         try:
             for read in self._reads:
@@ -156,9 +156,9 @@ class Bank:
             # Each meter is asked once for an instant: a second answer would hide the silence.
             self._all_answer = False
             place = len(joules)
-            self.slots[place].note_silence(error, now_s)
+            self.states[place].note_silence(error, now_s)
             joules.append(None)
-            joules.extend(slot.read(now_s) for slot in self.slots[place + 1 :])
+            joules.extend(state.read(now_s) for state in self.states[place + 1 :])
         return tuple(joules)
 
     def _with_returns(
@@ -166,18 +166,18 @@ class Bank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure, silent = set[int](), set[int](), 0
-        for place, slot in enumerate(self.slots):
-            _sort(place, slot.new_faults(), dropped, unsure, faults)
-            if slot.gone and not slot.told_gone:
-                slot.told_gone = True
+        for place, state in enumerate(self.states):
+            _sort(place, state.new_faults(), dropped, unsure, faults)
+            if state.gone and not state.told_gone:
+                state.told_gone = True
                 _note({"gone": 1}, faults)
             if joules[place] is not None:
-                slot.silent_since_s, slot.failed_ticks = None, 0
-                if slot.covered:
-                    slot.covered = False
+                state.silent_since_s, state.failed_ticks = None, 0
+                if state.covered:
+                    state.covered = False
                     dropped.add(place)
-                    self._retire(slot.meter.component)
-            elif slot.silent_since_s is not None:
+                    self._retire(state.meter.component)
+            elif state.silent_since_s is not None:
                 silent += 1
         return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
 
@@ -186,24 +186,24 @@ class Bank:
         faults: dict[str, int] = {}
         if self._all_answer:
             return faults
-        for slot in self.slots:
-            slot.failed_ticks += slot.silent_since_s is not None
-        for component in {slot.meter.component for slot in self.slots if slot.is_lost(now_s)}:
+        for state in self.states:
+            state.failed_ticks += state.silent_since_s is not None
+        for component in {state.meter.component for state in self.states if state.is_lost(now_s)}:
             if self._stand_in(component, now_s):
                 _note({"substituted": 1}, faults)
-        self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.slots)
-        self._reads = [slot.meter.read_joules for slot in self.slots]
+        self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
+        self._reads = [state.meter.read_joules for state in self.states]
         return faults
 
     def _stand_in(self, component: Component, now_s: float) -> bool:
         # One meter stands in for a whole component. It may start only when all of the component's
         # meters are lost, or it would count again what the others still count.
-        lost = [s for s in self.slots if s.meter.component == component and not s.stands_in]
-        if component not in self._spare or not all(slot.is_lost(now_s) for slot in lost):
+        lost = [s for s in self.states if s.meter.component == component and not s.stands_in]
+        if component not in self._spare or not all(state.is_lost(now_s) for state in lost):
             return False
         make = self._spare.pop(component)
         try:
-            substitute = Slot(make(), self.deferred_log, stands_in=True)
+            substitute = MeterState(make(), self.deferred_log, stands_in=True)
         except MeterError as error:
             self.deferred_log.note(
                 logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
@@ -213,10 +213,10 @@ class Bank:
             logging.WARNING,
             f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
         )
-        for slot in lost:
-            slot.covered = True
+        for state in lost:
+            state.covered = True
         self._standing[component] = substitute
-        self.slots.append(substitute)
+        self.states.append(substitute)
         return True
 
     def _retire(self, component: Component) -> None:
@@ -229,11 +229,11 @@ class Bank:
 
     def close(self) -> None:
         """Close every meter; one that cannot be closed is left behind."""
-        for slot in self.slots:
+        for state in self.states:
             try:
-                slot.meter.close()
+                state.meter.close()
             except Exception:
-                _log.exception("meter %s did not close", slot.meter.id)
+                _log.exception("meter %s did not close", state.meter.id)
 
 
 def _note(faults: Mapping[str, int], into: dict[str, int]) -> None:

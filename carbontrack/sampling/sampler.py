@@ -25,7 +25,7 @@ from carbontrack.sampling.counts import Machine, advance, with_fault, with_suspe
 from carbontrack.sampling.gpu_shares import Boards
 from carbontrack.sampling.history import Gaps, Powers
 from carbontrack.sampling.ledger import Ledger, Mark, Step
-from carbontrack.sampling.meter_bank import Bank, Slot
+from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker
 from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.system.forking import remember
@@ -96,8 +96,8 @@ class Sampler:
         """In a child process: whether something was open in the parent at the fork."""
         self._interval_s = interval_s
         self._usage = usage
-        self._bank = Bank(self.meters)
-        self.boards = Boards(self._bank.slots)
+        self._bank = MeterBank(self.meters)
+        self.boards = Boards(self._bank.states)
         self._machine = Machine(self.clock.monotonic_s())
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
@@ -127,9 +127,9 @@ class Sampler:
         return self.meters.hardware
 
     @property
-    def slots(self) -> list[Slot]:
+    def meter_states(self) -> list[MeterState]:
         """The meters in service, in the order of every tuple of joules."""
-        return self._bank.slots
+        return self._bank.states
 
     @property
     def awake(self) -> bool:
@@ -228,7 +228,7 @@ class Sampler:
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         self._gaps.add(now_s, elapsed_s)
         if len(self.components) != len(steps):
-            self.components = tuple(slot.meter.component for slot in self._bank.slots)
+            self.components = tuple(state.meter.component for state in self._bank.states)
         cpu_s = 0.0
         if self.pool is not None:  # nobody else wants to know
             now_cpu_s = process_cpu_s()
@@ -267,7 +267,7 @@ class Sampler:
                 pool, watchers = self.pool, list(self.watchers)
                 if pool is not None:
                     pool.tick()
-                notes = [
+                logs = [
                     self._bank.deferred_log,
                     *(ledger.deferred_log for ledger in self._ledgers),
                 ]

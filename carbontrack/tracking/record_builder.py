@@ -24,7 +24,7 @@ from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Componen
 from carbontrack.sampling.amounts import Joules, Sums
 from carbontrack.sampling.counts import Machine
 from carbontrack.sampling.gpu_shares import Boards
-from carbontrack.sampling.meter_bank import Slot
+from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.units import kwh_from
 
 if TYPE_CHECKING:
@@ -297,17 +297,19 @@ class FactsOfMeters:
         self._known: list[tuple[float, float]] = []
         self._facts: list[MeterFacts] = []
 
-    def of(self, slots: Sequence[Slot], boards: Boards) -> Sequence[MeterFacts]:
+    def of(self, states: Sequence[MeterState], boards: Boards) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""
         doubt = boards.doubt if boards and self._shares else _no_doubt
-        now = [(slot.meter.relative_uncertainty, doubt(place)) for place, slot in enumerate(slots)]
+        now = [
+            (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
+        ]
         if now != self._known:
             self._known = now
             self._facts = [
                 facts_of(
-                    slot.meter, stands_in=slot.stands_in, idle_basis=self._idle_basis, doubt=doubt
+                    state.meter, stands_in=state.stands_in, idle_basis=self._idle_basis, doubt=doubt
                 )
-                for slot, (_, doubt) in zip(slots, now, strict=True)
+                for state, (_, doubt) in zip(states, now, strict=True)
             ]
         return self._facts
 

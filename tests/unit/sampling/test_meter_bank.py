@@ -8,7 +8,7 @@ from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.meter import MeterSet
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.sampling.counts import Machine, advance
-from carbontrack.sampling.meter_bank import Bank
+from carbontrack.sampling.meter_bank import MeterBank
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.bench import Bench, joules
 
@@ -28,7 +28,7 @@ def ticks(bank, *instants_s):
 def test_all_meters_are_read_at_one_instant():
     """A reading holds the count of each meter, in their order."""
     a, b = FakeMeter("a", watts=10.0), FakeMeter("b", watts=20.0)
-    bank = Bank(MeterSet((a, b)))
+    bank = MeterBank(MeterSet((a, b)))
     bank.read(0.0)
     reading, faults = read(bank, 2.0)
     assert reading.joules == (20.0, 40.0)
@@ -39,7 +39,7 @@ def test_all_meters_are_read_at_one_instant():
 def test_a_failed_read_is_counted_once_and_read_once():
     """One read that fails is one missed read; no meter is asked twice for one instant."""
     a, b, c = FakeMeter("a"), FakeMeter("b"), FakeMeter("c")
-    bank = Bank(MeterSet((a, b, c)))
+    bank = MeterBank(MeterSet((a, b, c)))
     bank.read(0.0)
     b.fail()
     reading, _ = read(bank, 1.0)
@@ -60,7 +60,7 @@ def test_an_error_of_any_kind_is_a_silence(caplog):
                 raise ZeroDivisionError("oops")
             return super().read_joules(now_s)
 
-    bank = Bank(MeterSet((Careless("careless"), FakeMeter("good"))))
+    bank = MeterBank(MeterSet((Careless("careless"), FakeMeter("good"))))
     bank.read(0.0)
     with caplog.at_level(logging.ERROR):
         reading, _ = read(bank, 1.0)
@@ -75,7 +75,7 @@ def test_an_error_of_any_kind_is_a_silence(caplog):
 def test_a_rise_of_faults_drops_the_step():
     """A meter that says it met a reset has its step left out, and the fault is named."""
     a, b = FakeMeter("a"), FakeMeter("b")
-    bank = Bank(MeterSet((a, b)))
+    bank = MeterBank(MeterSet((a, b)))
     bank.read(0.0)
     a.reset()
     reading, faults = read(bank, 1.0)
@@ -90,7 +90,7 @@ def test_faults_from_before_are_not_ours():
     """What a meter met before it came into service is not counted."""
     meter = FakeMeter()
     meter.fault_counts["reset"] = 7
-    bank = Bank(MeterSet((meter,)))
+    bank = MeterBank(MeterSet((meter,)))
     _, faults = read(bank, 0.0)
     assert faults == {}
 
@@ -98,21 +98,21 @@ def test_faults_from_before_are_not_ours():
 def test_three_silent_ticks_bring_the_substitute():
     """Two silent ticks are bridged; with the third the next best meter takes over."""
     meter, model = FakeMeter("rapl:package-0"), FakeMeter("model:cpu", watts=50.0)
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: model}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: model}))
     bank.read(0.0)
     meter.fail(100)
     ticks(bank, 1.0, 2.0)
-    assert len(bank.slots) == 1
+    assert len(bank.states) == 1
     bank.read(3.0)
     assert bank.heal(3.0) == {"substituted": 1}
-    assert [slot.meter.id for slot in bank.slots] == ["rapl:package-0", "model:cpu"]
-    assert bank.slots[1].stands_in
+    assert [state.meter.id for state in bank.states] == ["rapl:package-0", "model:cpu"]
+    assert bank.states[1].stands_in
 
 
 def test_ten_silent_seconds_are_enough():
     """With long ticks the time alone decides."""
     meter = FakeMeter()
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
     bank.read(0.0)
     meter.fail(100)
     bank.read(1.0)
@@ -123,11 +123,11 @@ def test_ten_silent_seconds_are_enough():
 def test_a_meter_that_says_it_is_gone_is_replaced_at_once_and_not_asked_again():
     """`MeterGone` needs no three ticks."""
     meter = FakeMeter()
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
     bank.read(0.0)
     meter.gone()
     ticks(bank, 1.0)
-    assert len(bank.slots) == 2
+    assert len(bank.states) == 2
     asked = meter.reads
     ticks(bank, 2.0, 3.0)
     assert meter.reads == asked
@@ -136,7 +136,7 @@ def test_a_meter_that_says_it_is_gone_is_replaced_at_once_and_not_asked_again():
 def test_the_return_of_a_meter_is_not_counted_again():
     """The step that the substitute covered is dropped, and the substitute retires."""
     meter, model = FakeMeter("m"), FakeMeter("model:cpu")
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: model}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: model}))
     bank.read(0.0)
     meter.fail(3)
     ticks(bank, 1.0, 2.0, 3.0)
@@ -152,7 +152,7 @@ def test_the_return_of_a_meter_is_not_counted_again():
 def test_a_substitute_stands_in_again():
     """A meter may be lost, return, and be lost again; each outage is covered."""
     meter, model = FakeMeter("m"), FakeMeter("model:cpu")
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: model}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: model}))
     bank.read(0.0)
     now_s = 0.0
     for _ in range(3):
@@ -168,20 +168,20 @@ def test_a_substitute_stands_in_again():
         bank.read(now_s)
         faults += sum(bank.heal(now_s).values())
     assert faults == 1
-    assert [s.stands_in and not s.gone for s in bank.slots].count(True) == 1
+    assert [s.stands_in and not s.gone for s in bank.states].count(True) == 1
 
 
 def test_one_of_two_sockets_lost_is_not_modelled_twice():
     """A substitute speaks for the whole component, so it waits until all of it is lost."""
     a, b = FakeMeter("rapl:package-0"), FakeMeter("rapl:package-1")
-    bank = Bank(MeterSet((a, b), {"cpu": lambda: FakeMeter("model:cpu")}))
+    bank = MeterBank(MeterSet((a, b), {"cpu": lambda: FakeMeter("model:cpu")}))
     bank.read(0.0)
     a.gone()
     ticks(bank, 1.0, 2.0, 3.0, 4.0)
-    assert len(bank.slots) == 2
+    assert len(bank.states) == 2
     b.gone()
     ticks(bank, 5.0)
-    assert len(bank.slots) == 3
+    assert len(bank.states) == 3
 
 
 def test_a_substitute_that_cannot_be_made_is_said(caplog):
@@ -191,21 +191,21 @@ def test_a_substitute_that_cannot_be_made_is_said(caplog):
         raise MeterUnavailable("no model for this machine")
 
     meter = FakeMeter()
-    bank = Bank(MeterSet((meter,), {"cpu": none}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": none}))
     bank.read(0.0)
     meter.gone()
     with caplog.at_level(logging.WARNING):
         ticks(bank, 1.0)
         bank.deferred_log.say()
     assert "no model for this machine" in caplog.text
-    assert len(bank.slots) == 1
+    assert len(bank.states) == 1
 
 
 def test_the_shortest_period_holds():
     """The most demanding meter decides how often all are read; without demands there is none."""
-    assert Bank(MeterSet(())).max_period_s == float("inf")
+    assert MeterBank(MeterSet(())).max_period_s == float("inf")
     meters = (FakeMeter("a"), FakeMeter("b", max_period_s=30.0), FakeMeter("c", max_period_s=60.0))
-    assert Bank(MeterSet(meters)).max_period_s == 30.0
+    assert MeterBank(MeterSet(meters)).max_period_s == 30.0
 
 
 def test_closing_closes_all_even_past_an_error(caplog):
@@ -216,7 +216,7 @@ def test_closing_closes_all_even_past_an_error(caplog):
             raise OSError("stuck")
 
     last = FakeMeter("last")
-    Bank(MeterSet((Stuck("stuck"), last))).close()
+    MeterBank(MeterSet((Stuck("stuck"), last))).close()
     assert last.closed
     assert "stuck" in caplog.text
 
@@ -225,7 +225,7 @@ def test_closing_closes_all_even_past_an_error(caplog):
 def test_outages_too_short_for_a_substitute_lose_nothing(silent):
     """The meter's own count carries a short outage: no step is dropped."""
     meter = FakeMeter()
-    bank = Bank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
+    bank = MeterBank(MeterSet((meter,), {"cpu": lambda: FakeMeter("model:cpu")}))
     bank.read(0.0)
     meter.fail(silent)
     dropped = set()
@@ -240,7 +240,7 @@ def test_outages_too_short_for_a_substitute_lose_nothing(silent):
 def test_a_gap_that_may_hide_a_wrap_counts_and_is_not_observed(tmp_path):
     """Energy is what was seen at least; that time was not watched, as when a process is stopped."""
     tree = build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
-    bank, machine = Bank(MeterSet(powercap_meters(tmp_path)[0])), Machine(0.0)
+    bank, machine = MeterBank(MeterSet(powercap_meters(tmp_path)[0])), Machine(0.0)
     told = {}
     # at 1.5 x 200 W the counter may have wrapped in 1,200 s, and not in 800
     for at_s, used_j in ((0.0, 0.0), (10.0, 1000.0), (1210.0, 5000.0), (2010.0, 7000.0)):
