@@ -117,7 +117,7 @@ def span(folder: Path) -> None:
         meter = best_us(lambda: meters[0].read_joules(time.monotonic()))
         bank = best_us(lambda: sampler._bank.read(time.monotonic()))
         reading, _ = sampler._bank.read(time.monotonic())
-        ledger = best_us(lambda: advance(sampler.machine, reading))
+        ledger = best_us(lambda: advance(sampler.counts, reading))
         sample = best_us(sampler.sample)
         mark: Mark = sampler.mark(ledger)
         span = root.span("y").open()

@@ -274,11 +274,11 @@ def _measured(
     with collected(), assemble(replace(settings, output=(), scope="machine")) as tracker:
         sampler = tracker.session.sampler
         with tracker.span("calibrate"):
-            before, busy_s = sampler.machine, usage.machine_busy_s()
+            before, busy_s = sampler.counts, usage.machine_busy_s()
             print(f"measuring for {seconds:g} s …", file=sys.stderr)
             sampler.clock.wait(threading.Event(), seconds)
             sampler.sample()
-            after, busy_after_s = sampler.machine, usage.machine_busy_s()
+            after, busy_after_s = sampler.counts, usage.machine_busy_s()
         elapsed_s = after.at_s - before.at_s
         powers_w: dict[Component, float] = {}
         meters = [state.meter for state in sampler.meter_states if state.meter.id != WALL_ID]

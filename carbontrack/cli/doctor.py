@@ -58,10 +58,10 @@ def check_up(tracker: Tracker, procfs: Path) -> Findings:
 
 def _watch(sampler: Sampler) -> list[float | None]:
     sampler.sample()
-    before = sampler.machine
+    before = sampler.counts
     sampler.clock.wait(threading.Event(), WATCH_S)
     sampler.sample()
-    after = sampler.machine
+    after = sampler.counts
     powers_w: list[float | None] = []
     for place in range(len(before.energy_j)):
         observed_s = after.observed_s[place] - before.observed_s[place]

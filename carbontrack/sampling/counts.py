@@ -1,4 +1,4 @@
-"""The machine's ledger: what each meter has counted, whatever its answers are worth.
+"""What each meter of the machine has counted, whatever its answers are worth.
 
 Pure functions on immutable facts. A silent meter counts nothing now and everything with its next
 answer. An answer that is no number is a silence. So is a count that has fallen, or risen beyond
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     unsure: frozenset[int] = frozenset()
 
 
-class Machine(NamedTuple):
+class Counts(NamedTuple):
     """What the meters have counted since the sampler began; immutable.
 
     Attributes:
@@ -60,40 +60,40 @@ class Machine(NamedTuple):
     doubted: frozenset[int] = frozenset()
 
 
-def advance(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
+def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
     """Take a reading in; returns the new sums and what each meter has counted since the old ones.
 
     A missed read neither invents energy nor loses any.
     """
     at_s = reading.at_s
-    if len(reading.joules) > len(machine.counts_j):
-        machine = _widened(machine, len(reading.joules))
-    joules, last_j = reading.joules, machine.counts_j
+    if len(reading.joules) > len(counts.counts_j):
+        counts = _widened(counts, len(reading.joules))
+    joules, last_j = reading.joules, counts.counts_j
     if reading.dropped or reading.unsure or None in joules or None in last_j:
-        return _advance_with_gaps(machine, reading)
+        return _advance_with_gaps(counts, reading)
     try:
         steps: Joules = tuple(map(sub, joules, last_j))
         believed = not steps or (min(steps) >= 0.0 and sum(steps) < IMPOSSIBLE_J)
     except TypeError:
         believed = False
     if not believed:
-        return _advance_with_gaps(machine, reading)
-    since_s = map(sub, repeat(at_s), machine.counted_s)
-    return Machine(
+        return _advance_with_gaps(counts, reading)
+    since_s = map(sub, repeat(at_s), counts.counted_s)
+    return Counts(
         at_s,
         joules,
         (at_s,) * len(joules),
-        tuple(map(add, machine.energy_j, steps)),
-        tuple(map(add, machine.observed_s, since_s)),
-        machine.missed,
-        machine.suspended_s,
-        machine.faults,
+        tuple(map(add, counts.energy_j, steps)),
+        tuple(map(add, counts.observed_s, since_s)),
+        counts.missed,
+        counts.suspended_s,
+        counts.faults,
     ), steps
 
 
-def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Joules]:
-    steps, observed_s = [0.0] * len(reading.joules), list(machine.observed_s)
-    counts_j, counted_s = list(machine.counts_j), list(machine.counted_s)
+def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
+    steps, observed_s = [0.0] * len(reading.joules), list(counts.observed_s)
+    counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     doubted: set[int] = set()
     missed = resets = 0
     for place, joules in enumerate(reading.joules):
@@ -108,21 +108,21 @@ def _advance_with_gaps(machine: Machine, reading: Reading) -> tuple[Machine, Jou
                 steps[place] = joules - last_j
                 if place not in reading.unsure:
                     observed_s[place] += reading.at_s - counted_s[place]
-            elif place not in machine.doubted:
+            elif place not in counts.doubted:
                 missed += 1
                 doubted.add(place)
                 continue
             else:
                 resets += 1
         counts_j[place], counted_s[place] = joules, reading.at_s
-    machine = with_fault(machine, "reset", resets) if resets else machine
-    return machine._replace(
+    counts = with_fault(counts, "reset", resets) if resets else counts
+    return counts._replace(
         at_s=reading.at_s,
         counts_j=tuple(counts_j),
         counted_s=tuple(counted_s),
-        energy_j=tuple(map(add, machine.energy_j, steps)),
+        energy_j=tuple(map(add, counts.energy_j, steps)),
         observed_s=tuple(observed_s),
-        missed=machine.missed + reading.missed + missed,
+        missed=counts.missed + reading.missed + missed,
         doubted=frozenset(doubted),
     ), tuple(steps)
 
@@ -132,27 +132,27 @@ def _is_count(joules: object) -> bool:
     return isinstance(joules, (int, float)) and isfinite(joules) and joules >= 0.0
 
 
-def _widened(machine: Machine, width: int) -> Machine:
-    more = width - len(machine.counts_j)
-    return machine._replace(
-        counts_j=machine.counts_j + (None,) * more,
-        counted_s=machine.counted_s + (machine.at_s,) * more,
-        energy_j=machine.energy_j + (0.0,) * more,
-        observed_s=machine.observed_s + (0.0,) * more,
+def _widened(counts: Counts, width: int) -> Counts:
+    more = width - len(counts.counts_j)
+    return counts._replace(
+        counts_j=counts.counts_j + (None,) * more,
+        counted_s=counts.counted_s + (counts.at_s,) * more,
+        energy_j=counts.energy_j + (0.0,) * more,
+        observed_s=counts.observed_s + (0.0,) * more,
     )
 
 
-def without_counts(machine: Machine) -> Machine:
+def without_counts(counts: Counts) -> Counts:
     """The same sums, going on from each meter's next count, whatever it was used for meanwhile."""
-    return machine._replace(counts_j=(None,) * len(machine.counts_j))
+    return counts._replace(counts_j=(None,) * len(counts.counts_j))
 
 
-def with_fault(machine: Machine, code: str, times: int = 1) -> Machine:
+def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:
     """The same sums with one more fault noted."""
-    return machine._replace(faults={**machine.faults, code: machine.faults.get(code, 0) + times})
+    return counts._replace(faults={**counts.faults, code: counts.faults.get(code, 0) + times})
 
 
-def with_suspend(machine: Machine, slept_s: float) -> Machine:
+def with_suspend(counts: Counts, slept_s: float) -> Counts:
     """The same sums, and that the machine slept meanwhile."""
-    machine = with_fault(machine, "suspend")
-    return machine._replace(suspended_s=machine.suspended_s + slept_s)
+    counts = with_fault(counts, "suspend")
+    return counts._replace(suspended_s=counts.suspended_s + slept_s)

@@ -14,7 +14,7 @@ from carbontrack.attribution.policy import Held, held
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import MeterError
 from carbontrack.meters.meter import BoardUse
-from carbontrack.sampling.counts import Machine, with_fault
+from carbontrack.sampling.counts import Counts, with_fault
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
 
@@ -92,11 +92,11 @@ class Boards:
         """
         return self._doubts.get(place, 0.0)
 
-    def noted(self, machine: Machine) -> Machine:
-        """The machine's ledger with the assumptions that its last step was shared out by."""
+    def noted(self, counts: Counts) -> Counts:
+        """The counts with the assumptions that their last step was shared out by."""
         for code in self.codes:
-            machine = with_fault(machine, code)
-        return machine
+            counts = with_fault(counts, code)
+        return counts
 
     def forget_parent(self) -> None:
         """In a child process: other processes are ours, and nothing is known of them."""

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 
 
 class Gaps:
@@ -52,56 +52,56 @@ energy or too much, and over five the mean is off by a fifth at most."""
 
 
 class Powers:
-    """Follows the machine's ledger and remembers the last mean power of each meter.
+    """Follows the counts and remembers the last mean power of each meter.
 
     Args:
-        machine: where it stands now.
+        counts: where they stand now.
         resolutions_s: the time between two changes of each meter, in the order of the ledger's.
     """
 
-    def __init__(self, machine: Machine, resolutions_s: Callable[[], Sequence[float]]) -> None:
+    def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
         self._resolutions_s = resolutions_s
         self._refresh_s: Sequence[float] = ()
         self._last_w: list[float | None] = []
-        self.restart(machine)
+        self.restart(counts)
 
-    def restart(self, machine: Machine) -> None:
+    def restart(self, counts: Counts) -> None:
         """A pause has ended: what was used in it says nothing about now."""
-        self._looked_at_s = machine.at_s
-        self._since = [(machine.at_s, joules) for joules in machine.energy_j]
-        self._widen(machine)
+        self._looked_at_s = counts.at_s
+        self._since = [(counts.at_s, joules) for joules in counts.energy_j]
+        self._widen(counts)
 
-    def follow(self, machine: Machine) -> None:
+    def follow(self, counts: Counts) -> None:
         """Take a new mean of each meter that has been watched for long enough."""
-        at_s = machine.at_s
-        if at_s - self._looked_at_s < WINDOW_S and len(self._since) == len(machine.energy_j):
+        at_s = counts.at_s
+        if at_s - self._looked_at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
             return
         self._looked_at_s = at_s
-        self._widen(machine)
-        for place, (joules, since) in enumerate(zip(machine.energy_j, self._since, strict=True)):
+        self._widen(counts)
+        for place, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
             elapsed_s = at_s - since[0]
             if elapsed_s >= max(WINDOW_S, REFRESHES * self._refresh_s[place]):
                 self._last_w[place] = (joules - since[1]) / elapsed_s
                 self._since[place] = (at_s, joules)
 
-    def _widen(self, machine: Machine) -> None:
-        width = len(machine.energy_j)
-        self._since += [(machine.at_s, joules) for joules in machine.energy_j[len(self._since) :]]
+    def _widen(self, counts: Counts) -> None:
+        width = len(counts.energy_j)
+        self._since += [(counts.at_s, joules) for joules in counts.energy_j[len(self._since) :]]
         self._last_w += [None] * (width - len(self._last_w))
         if len(self._refresh_s) < width:
             self._refresh_s = self._resolutions_s()
 
-    def known_w(self, machine: Machine) -> Sequence[float | None]:
+    def known_w(self, counts: Counts) -> Sequence[float | None]:
         """The power of each meter; None, or no entry, where none has been seen."""
         return [
-            self._lately_w(machine, place) if power_w is None else power_w
+            self._lately_w(counts, place) if power_w is None else power_w
             for place, power_w in enumerate(self._last_w)
         ]
 
-    def _lately_w(self, machine: Machine, place: int) -> float | None:
+    def _lately_w(self, counts: Counts, place: int) -> float | None:
         # Nothing better yet: the mean of the last moments, where the count has moved at all. What
         # came with one refresh is at least one refresh's.
         begun_s, begun_j = self._since[place]
-        elapsed_s = max(machine.at_s - begun_s, self._refresh_s[place])
-        joules = machine.energy_j[place] - begun_j
+        elapsed_s = max(counts.at_s - begun_s, self._refresh_s[place])
+        joules = counts.energy_j[place] - begun_j
         return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None

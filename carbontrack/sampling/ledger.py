@@ -33,7 +33,7 @@ from carbontrack.sampling.amounts import (
     merged,
     sub_joules,
 )
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.system.clock import Clock
 from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
@@ -154,7 +154,7 @@ def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
 class Mark(NamedTuple):
     """An instant in both ledgers."""
 
-    machine: Machine
+    counts: Counts
     account: Account
 
 

@@ -21,7 +21,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.amounts import Joules
-from carbontrack.sampling.counts import Machine, advance, with_fault, with_suspend, without_counts
+from carbontrack.sampling.counts import Counts, advance, with_fault, with_suspend, without_counts
 from carbontrack.sampling.gpu_shares import Boards
 from carbontrack.sampling.history import Gaps, Powers
 from carbontrack.sampling.ledger import Ledger, Mark, Step
@@ -98,13 +98,13 @@ class Sampler:
         self._usage = usage
         self._bank = MeterBank(self.meters)
         self.boards = Boards(self._bank.states)
-        self._machine = Machine(self.clock.monotonic_s())
+        self._counts = Counts(self.clock.monotonic_s())
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
         """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
-        self._powers = Powers(self._machine, self._bank.resolutions_s)
+        self._powers = Powers(self._counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
         self._gaps = Gaps()
@@ -141,7 +141,7 @@ class Sampler:
     def hold(self, ledger: Ledger) -> Mark:
         """Keep the sampler awake for this ledger, waking it if it sleeps; reads the meters."""
         with self.lock:
-            missed = self._machine.missed
+            missed = self._counts.missed
             if self._holds:
                 self.sample()
             else:
@@ -151,17 +151,17 @@ class Sampler:
                 if process:
                     self._usage = self._usage or UsageReader()
                 ledger.begin(
-                    self._usage if process else None, self._machine.at_s, self.clock.now_utc()
+                    self._usage if process else None, self._counts.at_s, self.clock.now_utc()
                 )
                 self._ledgers.append(ledger)
             ledger.holds += 1
             self._holds += 1
             if self._holds == 1:
                 self._ticker.wake()
-            machine = self._machine
-            if machine.missed != missed:  # a meter that is silent at the first edge is missed too
-                machine = machine._replace(missed=missed)
-            return Mark(machine, ledger.account)
+            counts = self._counts
+            if counts.missed != missed:  # a meter that is silent at the first edge is missed too
+                counts = counts._replace(missed=missed)
+            return Mark(counts, ledger.account)
 
     def release(self, ledger: Ledger) -> None:
         """Let go; with the last one the sampler falls asleep at its next tick."""
@@ -175,12 +175,12 @@ class Sampler:
         """Read the meters now, and return where both ledgers stand."""
         with self.lock:
             self.sample()
-            return Mark(self._machine, ledger.account)
+            return Mark(self._counts, ledger.account)
 
     @property
-    def machine(self) -> Machine:
-        """The machine's ledger as of the last reading."""
-        return self._machine
+    def counts(self) -> Counts:
+        """The machine's counts as of the last reading."""
+        return self._counts
 
     def max_gap_s(self, since_s: float) -> float | None:
         """The longest time between two readings since `since_s`; None before the first."""
@@ -188,7 +188,7 @@ class Sampler:
 
     def powers_w(self) -> Sequence[float | None]:
         """The last known power of each meter; None, or no entry, where none has been seen."""
-        return self._powers.known_w(self._machine)
+        return self._powers.known_w(self._counts)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -204,26 +204,26 @@ class Sampler:
                 self._sample()
             except Exception as error:
                 # The user's own thread may stand here. What this sample missed, the next carries.
-                self._machine = with_fault(self._machine, "sample")
+                self._counts = with_fault(self._counts, "sample")
                 self._bank.deferred_log.note(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
     def _sample(self) -> None:
         now_s = self.clock.monotonic_s()
-        elapsed_s = now_s - self._machine.at_s
+        elapsed_s = now_s - self._counts.at_s
         reading, faults = self._bank.read(now_s)
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self._machine = with_suspend(self._machine, slept_s - self._slept_s)
+            self._counts = with_suspend(self._counts, slept_s - self._slept_s)
         self._slept_s = slept_s
-        self._machine, steps = advance(self._machine, reading)
+        self._counts, steps = advance(self._counts, reading)
         for code, times in faults.items():
-            self._machine = with_fault(self._machine, code, times)
+            self._counts = with_fault(self._counts, code, times)
         if self._ledgers:
             self._credit(now_s, elapsed_s, steps)
-        self._powers.follow(self._machine)
+        self._powers.follow(self._counts)
 
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         self._gaps.add(now_s, elapsed_s)
@@ -234,7 +234,7 @@ class Sampler:
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
-        self._machine, parts = self.boards.noted(self._machine), self.boards.parts
+        self._counts, parts = self.boards.noted(self._counts), self.boards.parts
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
@@ -242,9 +242,9 @@ class Sampler:
     def _wake(self) -> None:
         # What was used while nothing was open is nobody's, and must not be carried by the next
         # answer of a meter that happens to be silent just now.
-        self._machine = without_counts(self._machine)
+        self._counts = without_counts(self._counts)
         self.sample()
-        self._powers.restart(self._machine)
+        self._powers.restart(self._counts)
         self._gaps.clear()
         self._cpu_s = process_cpu_s()
 
@@ -278,15 +278,15 @@ class Sampler:
             if pool is not None:
                 pool.write_due_rows()
             for watcher in watchers:
-                watcher.after_tick(self._machine.at_s)
+                watcher.after_tick(self._counts.at_s)
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
 
     def _heal(self) -> None:
-        faults = self._bank.heal(self._machine.at_s)
+        faults = self._bank.heal(self._counts.at_s)
         for code, times in faults.items():
-            self._machine = with_fault(self._machine, code, times)
+            self._counts = with_fault(self._counts, code, times)
         if faults:
             self.sample()  # what stands in counts from now on, not from the next tick
 

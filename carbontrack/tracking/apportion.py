@@ -13,7 +13,7 @@ from operator import mul
 from typing import NamedTuple, Protocol
 
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, sub_joules
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Account, Ledger, pooled_between
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
@@ -69,7 +69,7 @@ class Pool:
         self.single: dict[int, Claimant] = {}
         """Calls that get a part of their own: those under way, and suspended generators."""
         self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
-        self._machine = sampler.machine
+        self._counts = sampler.counts
 
     @classmethod
     def of(cls, sampler: Sampler) -> Pool:
@@ -89,16 +89,16 @@ class Pool:
     def tick(self) -> None:
         """Settle, and let calls that last become spans; the sampler's lock is held."""
         self.settle()
-        now_s = self._sampler.machine.at_s
+        now_s = self._sampler.counts.at_s
         for call in list(self._sampler.under_way.values()):
             if call.ran_for_s(now_s) >= OWN_ROW_S:
                 call.promote()
 
     def settle(self) -> None:
         """Share out what was set aside since the last time; the sampler's lock is held."""
-        machine, before = self._sampler.machine, self._machine
-        self._machine = machine
-        now_s, cpu_s = machine.at_s, process_cpu_s()
+        counts, before = self._sampler.counts, self._counts
+        self._counts = counts
+        now_s, cpu_s = counts.at_s, process_cpu_s()
         self._single_out()
         claimants: list[Claimant] = [*self.sites, *list(self.single.values())]
         claims = [(one, one.claim(now_s, cpu_s)) for one in claimants]
@@ -106,7 +106,7 @@ class Pool:
         everyone = Claim(sum(c.ran_s for _, c in real), sum(c.cpu_s for _, c in real))
         for one, claim in real:
             sums = self._part(one.ledger, claim, everyone)
-            one.grant(sums, _machine_part(before, machine, claim))
+            one.grant(sums, _machine_part(before, counts, claim))
         for ledger in {one.ledger for one in claimants}:
             self._settled[ledger] = ledger.account
 
@@ -139,7 +139,7 @@ class Pool:
 
     def write_due_rows(self) -> None:
         """Write the rows whose windows are over; the sampler's lock is not held."""
-        now_s = self._sampler.machine.at_s
+        now_s = self._sampler.counts.at_s
         with self._sampler.lock:
             sites = list(self.sites)
         for site in sites:
@@ -157,7 +157,7 @@ def _ratio(part: float, everyone: float, available: float) -> float:
     return part / whole if whole > 0.0 else 0.0
 
 
-def _machine_part(before: Machine, now: Machine, claim: Claim) -> Joules:
+def _machine_part(before: Counts, now: Counts, claim: Claim) -> Joules:
     elapsed_s = now.at_s - before.at_s
     if elapsed_s <= 0.0:
         return ()

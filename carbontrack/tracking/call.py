@@ -166,13 +166,13 @@ class Call:
         self.become_single()
         sampler.sample()
         if self._running:
-            self._stop(sampler.machine.at_s)
+            self._stop(sampler.counts.at_s)
         site.pool.settle()
         site.pool.single.pop(id(self), None)
 
     def _become_span(self) -> Span:
         site = self.site
-        began_ago_s = site.sampler.machine.at_s - self._began_s
+        began_ago_s = site.sampler.counts.at_s - self._began_s
         span = Span(site.session, site.name, labels=site.labels)
         used = Used(self._sums, self._machine_j, self._ran_s, began_ago_s)
         span.take_over(used, absorb=site.absorb_span)

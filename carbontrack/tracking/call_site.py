@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.tracking.apportion import NO_CLAIM, Claim, Pool
 from carbontrack.tracking.record_builder import rfc3339
@@ -21,7 +21,7 @@ class Window:
     """The sums of one function's short calls, and where its window began."""
 
     def __init__(
-        self, record_id: str, start: Machine, started_at: datetime, parent_id: str | None
+        self, record_id: str, start: Counts, started_at: datetime, parent_id: str | None
     ) -> None:
         self.record_id = record_id
         self.start = start
@@ -119,10 +119,10 @@ class CallSite:
                 mark = self.sampler.hold(self.ledger)
                 self.pool.begin(self.ledger)
                 self.pool.sites.add(self)
-                self.window = self._new_window(mark.machine)
+                self.window = self._new_window(mark.counts)
             return self.window
 
-    def _new_window(self, start: Machine) -> Window:
+    def _new_window(self, start: Counts) -> Window:
         started_at = self.sampler.clock.now_utc()
         record_id = self.session.new_record_id()
         return Window(record_id, start, started_at, self.session.parent_id)
@@ -200,7 +200,7 @@ class CallSite:
             # First take the window away, then look: a call that begins meanwhile sees one or the
             # other, and is either seen here or opens a window itself.
             self.window = None
-            end = self.sampler.machine
+            end = self.sampler.counts
             if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
@@ -217,7 +217,7 @@ class CallSite:
             window = self.window
             if window is None or not window.calls:
                 return None
-            return self._record(window, self.sampler.machine)
+            return self._record(window, self.sampler.counts)
 
     def _deliver(self, record: Record) -> None:
         self.session.deliver(record if self.judge is None else self.judge(record))
@@ -225,7 +225,7 @@ class CallSite:
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
 
-    def _record(self, window: Window, end: Machine) -> Record:
+    def _record(self, window: Window, end: Counts) -> Record:
         session, failed = self.session, window.failed
         ending = session.ending(window.start, end, window.ran_s, window.machine_j)
         return Record(

@@ -22,7 +22,7 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component
 from carbontrack.sampling.amounts import Joules, Sums
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.gpu_shares import Boards
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.units import kwh_from
@@ -69,15 +69,15 @@ class Course(NamedTuple):
     """How a span, or a window of summed calls, went.
 
     Attributes:
-        start, end: its ends in the machine's ledger.
+        start, end: the machine's counts at its ends.
         length_s: from its beginning to its end.
         duration_s: for how much of that it was running; the same for a span.
         machine_j: what each meter counted for the whole machine while it was running.
         max_gap_s: the longest time between two readings; None where there was none.
     """
 
-    start: Machine
-    end: Machine
+    start: Counts
+    end: Counts
     length_s: float
     duration_s: float
     machine_j: Joules

@@ -18,7 +18,7 @@ from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.amounts import Joules, Sums
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Ledger, Mark
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import at_end_of_worker
@@ -167,7 +167,7 @@ class Session:
         """What the records say of each meter, in the order of every tuple of joules."""
         return self._facts.of(self.sampler.meter_states, self.sampler.boards)
 
-    def ending(self, start: Machine, end: Machine, duration_s: float, machine_j: Joules) -> Ending:
+    def ending(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Ending:
         """What can only be known at the end of a span or a window, which is now.
 
         `duration_s` is for how much of the time it was running, `machine_j` what each meter counted
@@ -247,7 +247,7 @@ class Session:
         """Take the instant into the timelines, and leave checkpoints behind when it is time."""
         if self.circumstances.timelines is not None:
             with self.sampler.lock:
-                mark = Mark(self.sampler.machine, self.ledger.account)
+                mark = Mark(self.sampler.counts, self.ledger.account)
                 for root in self._open_roots.values():
                     root.draw(mark)
         if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:

@@ -87,7 +87,7 @@ class Looks:
         with session.sampler.lock:
             record = self.snapshot() if self._end is None else self.record
             if self._end is None:
-                self.draw(Mark(session.sampler.machine, session.ledger.account))
+                self.draw(Mark(session.sampler.counts, session.ledger.account))
             edges = list(self.curve.edges)
         if record is None:
             return None, None
@@ -98,12 +98,12 @@ class Looks:
         assert self._start is not None
         from carbontrack.tracking.timeline import Curve  # only those who ask for it load it
 
-        self.curve = Curve.begin(self._start.machine)
+        self.curve = Curve.begin(self._start.counts)
 
     def draw(self, mark: Mark) -> None:
         """Take an instant into the timeline; the sampler's lock is held."""
         if self.curve is not None and self._end is None:
-            self.curve.go_on(mark.machine, self._got(mark).ours_j)
+            self.curve.go_on(mark.counts, self._got(mark).ours_j)
 
     def _state(self) -> str:
         return "open" if self.is_open else "closed" if self._end is not None else "not opened"
@@ -298,11 +298,11 @@ class Span(Looks, Guarded["Span"]):
         session, sampler = self._session, self._session.sampler
         self._parent_id = session.parent_id
         now = sampler.hold(session.ledger)
-        machine = now.machine
-        begun = machine._replace(
-            at_s=machine.at_s - used.ran_s,
-            energy_j=sub_joules(machine.energy_j, used.machine_j or (0.0,) * len(machine.energy_j)),
-            observed_s=tuple(max(0.0, observed - used.ran_s) for observed in machine.observed_s),
+        counts = now.counts
+        begun = counts._replace(
+            at_s=counts.at_s - used.ran_s,
+            energy_j=sub_joules(counts.energy_j, used.machine_j or (0.0,) * len(counts.energy_j)),
+            observed_s=tuple(max(0.0, observed - used.ran_s) for observed in counts.observed_s),
         )
         self._start = Mark(begun, now.account)
         self._epoch, self._absorb = sampler.epoch, absorb
@@ -350,7 +350,7 @@ class Span(Looks, Guarded["Span"]):
     def _seal(self, mark: Mark) -> None:
         """Keep what can only be known now; the rest of the record can wait until it is wanted."""
         assert self._start is not None
-        start, end, node = self._start.machine, mark.machine, self._node
+        start, end, node = self._start.counts, mark.counts, self._node
         machine_j, length_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
         ran_s = length_s
         if node is not None and node.paused_s:

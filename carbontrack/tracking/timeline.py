@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from carbontrack.record import COMPONENTS, Component
 from carbontrack.sampling.amounts import Joules
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.tracking.record_builder import MeterFacts
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 
@@ -54,13 +54,13 @@ class Curve:
         self._width_s = 0.0
 
     @classmethod
-    def begin(cls, machine: Machine) -> Curve:
+    def begin(cls, counts: Counts) -> Curve:
         """A series that begins now, with nothing used."""
-        return cls(Edge(machine.at_s, (), machine.observed_s))
+        return cls(Edge(counts.at_s, (), counts.observed_s))
 
-    def go_on(self, machine: Machine, joules: Joules) -> None:
+    def go_on(self, counts: Counts, joules: Joules) -> None:
         """Take in what has been used by now."""
-        self.add(Edge(machine.at_s, joules, machine.observed_s))
+        self.add(Edge(counts.at_s, joules, counts.observed_s))
 
     def add(self, edge: Edge) -> None:
         """Go on to this edge; one that is not after the last takes its place."""

@@ -100,7 +100,7 @@ class Node:
 
     def _end_pause(self, mark: Mark) -> None:
         if self._paused is not None:
-            paused, now = self._paused.machine, mark.machine
+            paused, now = self._paused.counts, mark.counts
             self.paused_s += now.at_s - paused.at_s
             self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
             self._paused = None

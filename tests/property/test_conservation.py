@@ -90,11 +90,11 @@ def _used(span):
 def test_roots_add_up_to_the_machine_while_something_is_open(program):
     """With something open all the time the roots are the whole, failed reads included."""
     machinery = Machinery(always_open=True)
-    before = sum(machinery.bench.sampler.machine.energy_j)
+    before = sum(machinery.bench.sampler.counts.energy_j)
     for action, amount in program:
         machinery.do(action, amount)
     machinery.finish()
-    used = sum(machinery.bench.sampler.machine.energy_j) - before
+    used = sum(machinery.bench.sampler.counts.energy_j) - before
     roots = [span for span in machinery.spans if span.parent is None]
     total = sum(map(_used, roots))
     assert total <= used * (1 + 1e-9) + 1e-9
@@ -105,7 +105,7 @@ def test_roots_add_up_to_the_machine_while_something_is_open(program):
 
 def _has_orphans(spans):
     """Whether anything was counted between the end of a parent and that of a child of it."""
-    counted = {span.record.record_id: sum(span._end.machine.energy_j) for span in spans}
+    counted = {span.record.record_id: sum(span._end.counts.energy_j) for span in spans}
     return any(
         span.parent is not None
         and counted[span.record.record_id] > counted[span.parent.record.record_id]
@@ -121,7 +121,7 @@ def test_roots_never_exceed_the_machine(program):
     for action, amount in program:
         machinery.do(action, amount)
     machinery.finish()
-    used = sum(machinery.bench.sampler.machine.energy_j)
+    used = sum(machinery.bench.sampler.counts.energy_j)
     roots = [span for span in machinery.spans if span.parent is None]
     assert sum(map(_used, roots)) <= used * (1 + 1e-9) + 1e-9
     for span in machinery.spans:

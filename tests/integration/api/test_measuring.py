@@ -109,10 +109,10 @@ def test_nested_and_concurrent_spans_conserve(driven):
         return root
 
     with tracker.span("roof") as roof:
-        before_j = roof._start.machine.energy_j[0]
+        before_j = roof._start.counts.energy_j[0]
         with ThreadPoolExecutor(6) as pool:
             roots = list(pool.map(work, range(24)))
-    after_j = roof._end.machine.energy_j[0]
+    after_j = roof._end.counts.energy_j[0]
     used_j = sum(joules(root.record) for root in [roof, *roots])
     assert used_j == pytest.approx(after_j - before_j, rel=1e-9)
 
@@ -186,7 +186,7 @@ def test_threads_and_tasks_together(driven):
         loops = pool.map(lambda n: asyncio.run(many(n)), range(4))
         spans = [span for loop in loops for span in loop]
     used_j = sum(joules(span.record) for span in [roof, *spans])
-    seen_j = roof._end.machine.energy_j[0] - roof._start.machine.energy_j[0]
+    seen_j = roof._end.counts.energy_j[0] - roof._start.counts.energy_j[0]
     assert used_j == pytest.approx(seen_j, rel=1e-9)
     assert tracker.session.sampler.leaves == 0
 

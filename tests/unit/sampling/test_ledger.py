@@ -8,7 +8,7 @@ import pytest
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.sampling.amounts import NOTHING, Sums, add_joules, sub_joules
-from carbontrack.sampling.counts import Machine, Reading, advance, with_fault
+from carbontrack.sampling.counts import Counts, Reading, advance, with_fault
 from carbontrack.sampling.ledger import Account, Mark, Step, Terms, between, credit
 
 FRANCE = GridIntensity("FR", 50.0, 40.0, 80.0, "a table", 2024, "lifecycle")
@@ -24,99 +24,99 @@ def step(*joules, leaves=1, calls=0, elapsed_s=1.0, cpu_s=0.0):
 
 def test_the_first_reading_counts_nothing():
     """What a counter held before we came is nobody's."""
-    machine, steps = advance(Machine(0.0), Reading(0.0, (5e6, 7.0)))
+    counts, steps = advance(Counts(0.0), Reading(0.0, (5e6, 7.0)))
     assert steps == (0.0, 0.0)
-    assert machine.energy_j == (0.0, 0.0)
+    assert counts.energy_j == (0.0, 0.0)
 
 
 def test_a_reading_adds_the_difference():
     """Each meter adds what it has counted since it was last read."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0, 10.0)))
-    machine, steps = advance(machine, Reading(2.0, (150.0, 11.0)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, 10.0)))
+    counts, steps = advance(counts, Reading(2.0, (150.0, 11.0)))
     assert steps == (50.0, 1.0)
-    assert machine.energy_j == (50.0, 1.0)
-    assert machine.observed_s == (2.0, 2.0)
+    assert counts.energy_j == (50.0, 1.0)
+    assert counts.observed_s == (2.0, 2.0)
 
 
 def test_a_silent_meter_neither_loses_nor_invents():
     """A missed read adds nothing; the next one carries everything, and the time as well."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (0.0, 0.0)))
-    machine, steps = advance(machine, Reading(1.0, (None, 5.0), missed=1))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0, 0.0)))
+    counts, steps = advance(counts, Reading(1.0, (None, 5.0), missed=1))
     assert steps == (0.0, 5.0)
-    assert machine.observed_s == (0.0, 1.0)
-    assert machine.missed == 1
-    machine, steps = advance(machine, Reading(2.0, (30.0, 10.0)))
+    assert counts.observed_s == (0.0, 1.0)
+    assert counts.missed == 1
+    counts, steps = advance(counts, Reading(2.0, (30.0, 10.0)))
     assert steps == (30.0, 5.0)
-    assert machine.observed_s == (2.0, 2.0)
+    assert counts.observed_s == (2.0, 2.0)
 
 
 def test_a_dropped_step_is_neither_energy_nor_time():
     """A step that cannot be believed is left out, and the time is not called observed."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (0.0,)))
-    machine, steps = advance(machine, Reading(5.0, (900.0,), dropped=frozenset({0})))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
+    counts, steps = advance(counts, Reading(5.0, (900.0,), dropped=frozenset({0})))
     assert steps == (0.0,)
-    assert machine.observed_s == (0.0,)
-    machine, steps = advance(machine, Reading(6.0, (910.0,)))
+    assert counts.observed_s == (0.0,)
+    counts, steps = advance(counts, Reading(6.0, (910.0,)))
     assert steps == (10.0,)
-    assert machine.observed_s == (1.0,)
+    assert counts.observed_s == (1.0,)
 
 
 def test_a_count_that_falls_beside_a_silent_one_adds_nothing():
     """Whatever a meter does, energy is never taken back."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0, 0.0)))
-    machine, steps = advance(machine, Reading(1.0, (90.0, None)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, 0.0)))
+    counts, steps = advance(counts, Reading(1.0, (90.0, None)))
     assert steps == (0.0, 0.0)
 
 
 def test_a_count_that_falls_adds_nothing():
     """Whatever a meter does, energy is never taken back."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0,)))
-    machine, steps = advance(machine, Reading(1.0, (90.0,)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
+    counts, steps = advance(counts, Reading(1.0, (90.0,)))
     assert steps == (0.0,)
-    assert machine.energy_j == (0.0,)
+    assert counts.energy_j == (0.0,)
 
 
 @pytest.mark.parametrize("garbage", [None, nan, inf, -inf, -1.0, 0.0, "12", b"", 1e300, []])
 @pytest.mark.parametrize("beside", [(), (5.0,)], ids=["alone", "beside another"])
 def test_garbage_is_a_silence(garbage, beside):
     """One answer that makes no sense neither counts nor costs: the next carries what it missed."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0, *beside)))
-    machine, steps = advance(machine, Reading(1.0, (garbage, *beside)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, *beside)))
+    counts, steps = advance(counts, Reading(1.0, (garbage, *beside)))
     assert not any(steps)
-    machine, steps = advance(machine, Reading(2.0, (130.0, *beside)))
+    counts, steps = advance(counts, Reading(2.0, (130.0, *beside)))
     assert steps[0] == 30.0
-    assert machine.energy_j[0] == 30.0
-    assert machine.observed_s[0] == 2.0
-    assert machine.missed == (garbage is not None)  # a None is counted by whoever read it
-    assert not machine.faults
+    assert counts.energy_j[0] == 30.0
+    assert counts.observed_s[0] == 2.0
+    assert counts.missed == (garbage is not None)  # a None is counted by whoever read it
+    assert not counts.faults
 
 
 @pytest.mark.parametrize("start_j", [3.0, 1e15])
 def test_a_count_that_stays_elsewhere_was_reset(start_j):
     """The step is left out, said, and the count goes on from where it is now."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (100.0,)))
-    machine, _ = advance(machine, Reading(1.0, (start_j,)))
-    machine, steps = advance(machine, Reading(2.0, (start_j + 1.0,)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
+    counts, _ = advance(counts, Reading(1.0, (start_j,)))
+    counts, steps = advance(counts, Reading(2.0, (start_j + 1.0,)))
     assert steps == (0.0,)
-    machine, steps = advance(machine, Reading(3.0, (start_j + 5.0,)))
+    counts, steps = advance(counts, Reading(3.0, (start_j + 5.0,)))
     assert steps == (4.0,)
-    assert machine.observed_s == (1.0,)
-    assert dict(machine.faults) == {"reset": 1}
+    assert counts.observed_s == (1.0,)
+    assert dict(counts.faults) == {"reset": 1}
 
 
 def test_a_meter_that_joins_later_begins_at_zero():
     """A substitute takes a new place and counts from its own first reading."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (0.0,)))
-    machine, _ = advance(machine, Reading(3.0, (30.0, 500.0)))
-    machine, steps = advance(machine, Reading(4.0, (30.0, 510.0)))
+    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
+    counts, _ = advance(counts, Reading(3.0, (30.0, 500.0)))
+    counts, steps = advance(counts, Reading(4.0, (30.0, 510.0)))
     assert steps == (0.0, 10.0)
-    assert machine.energy_j == (30.0, 10.0)
-    assert machine.observed_s == (4.0, 1.0)
+    assert counts.energy_j == (30.0, 10.0)
+    assert counts.observed_s == (4.0, 1.0)
 
 
 def test_faults_are_counted_by_code():
     """Old sums are never changed by a new fault."""
-    before = Machine(0.0)
+    before = Counts(0.0)
     after = with_fault(with_fault(before, "reset"), "reset", 2)
     assert dict(after.faults) == {"reset": 3}
     assert dict(before.faults) == {}
@@ -173,7 +173,7 @@ def test_between_is_additive_over_any_cut():
     accounts = [Account()]
     for energy in (1.25, 7.5, 0.0, 3.0):
         accounts.append(credit(accounts[-1], step(energy), terms(1.0, grid=FRANCE)))
-    marks = [Mark(Machine(0.0), account) for account in accounts]
+    marks = [Mark(Counts(0.0), account) for account in accounts]
     parts = NOTHING
     for a, b in itertools.pairwise(marks):
         parts = parts.plus(between(a, b))

@@ -7,7 +7,7 @@ import pytest
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.meter import MeterSet
 from carbontrack.meters.rapl import powercap_meters
-from carbontrack.sampling.counts import Machine, advance
+from carbontrack.sampling.counts import Counts, advance
 from carbontrack.sampling.meter_bank import MeterBank
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.bench import Bench, joules
@@ -240,17 +240,17 @@ def test_outages_too_short_for_a_substitute_lose_nothing(silent):
 def test_a_gap_that_may_hide_a_wrap_counts_and_is_not_observed(tmp_path):
     """Energy is what was seen at least; that time was not watched, as when a process is stopped."""
     tree = build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0", 1_000_000, limit_w=200.0)])
-    bank, machine = MeterBank(MeterSet(powercap_meters(tmp_path)[0])), Machine(0.0)
+    bank, counts = MeterBank(MeterSet(powercap_meters(tmp_path)[0])), Counts(0.0)
     told = {}
     # at 1.5 x 200 W the counter may have wrapped in 1,200 s, and not in 800
     for at_s, used_j in ((0.0, 0.0), (10.0, 1000.0), (1210.0, 5000.0), (2010.0, 7000.0)):
         tree.add_joules("package-0", used_j)
         reading, faults = bank.read(at_s)
-        machine, _ = advance(machine, reading)
+        counts, _ = advance(counts, reading)
         told[at_s] = dict(faults)
-    assert machine.energy_j == pytest.approx((13_000.0,))
+    assert counts.energy_j == pytest.approx((13_000.0,))
     assert told == {0.0: {}, 10.0: {}, 1210.0: {"wraps": 1}, 2010.0: {}}
-    assert machine.observed_s == (810.0,)
+    assert counts.observed_s == (810.0,)
 
 
 def test_the_sampler_reads_often_enough_for_every_wrap(tmp_path):

@@ -8,7 +8,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.impact.embodied import rates_g_per_h
 from carbontrack.meters.meter import Hardware
 from carbontrack.record import WHOLE_MACHINE
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.tracking.record_builder import Course, MeterFacts, Part, making_figures
 
 METERS = [
@@ -20,7 +20,7 @@ HOURS_PER_LIFE = 4 * 8766
 
 
 def course(duration_s: float) -> Course:
-    return Course(Machine(0.0), Machine(duration_s), duration_s, duration_s, (), None)
+    return Course(Counts(0.0), Counts(duration_s), duration_s, duration_s, (), None)
 
 
 def parts(*joules: tuple[float, float]) -> list[Part]:

@@ -7,7 +7,7 @@ import pytest
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.sampling.amounts import Sums
-from carbontrack.sampling.counts import Machine
+from carbontrack.sampling.counts import Counts
 from carbontrack.tracking.record_builder import (
     Course,
     MeterFacts,
@@ -33,8 +33,8 @@ def course(length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None,
     width = len(machine_j)
     seen_s = (length_s,) * width if observed_s is None else observed_s
     return Course(
-        Machine(0.0, observed_s=(0.0,) * width),
-        Machine(length_s, observed_s=seen_s, **end),
+        Counts(0.0, observed_s=(0.0,) * width),
+        Counts(length_s, observed_s=seen_s, **end),
         length_s,
         length_s if duration_s is None else duration_s,
         machine_j,
@@ -210,8 +210,8 @@ def test_sleep_lowers_the_coverage():
 
 def test_faults_are_those_of_the_span():
     """Counts from before the span are taken off; codes stand in order."""
-    before = Machine(0.0, observed_s=(0.0,), missed=2, faults={"reset": 3, "old": 1})
-    after = Machine(
+    before = Counts(0.0, observed_s=(0.0,), missed=2, faults={"reset": 3, "old": 1})
+    after = Counts(
         10.0, observed_s=(10.0,), missed=5, faults={"reset": 4, "old": 1, "implausible": 2}
     )
     got = quality_figures(Course(before, after, 10.0, 10.0, (1.0,), 2.5), [meter()])
