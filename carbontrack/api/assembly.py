@@ -22,7 +22,7 @@ from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.impact.embodied import making_g_per_h
 from carbontrack.meters.calibration import Calibration
 from carbontrack.meters.cpu_model import power_share
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import Meter, MeterSet
 from carbontrack.meters.wall import WALL_ID
 from carbontrack.record import BASES, Basis, Component
@@ -103,7 +103,7 @@ def make_sampler(settings: Settings) -> Sampler:
     """Find this machine's meters and put them into a sampler."""
     procfs = Path(settings.procfs_path)
     usage = UsageReader(procfs, Path(settings.sysfs_path))
-    machine = Machine(
+    host = Host(
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
         busy_s=usage.machine_busy_s,
@@ -114,7 +114,7 @@ def make_sampler(settings: Settings) -> Sampler:
         cpu_name_cache=load.state_path(settings),
         wall=kept.fit if (kept := calibration_of(settings)) else None,
     )
-    meters = detect(machine)
+    meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     return Sampler(meters, interval_s=settings.interval_s, usage=usage)
 

@@ -50,7 +50,7 @@ def nvml_is_present(library: str = NVML_LIBRARY) -> bool:
     return True
 
 
-class Machine(NamedTuple):
+class Host(NamedTuple):
     """Where to look for meters, and what a person has said about this machine.
 
     Attributes:
@@ -79,21 +79,21 @@ class Machine(NamedTuple):
     load_amdsmi: Callable[[], Any] | None = None
 
 
-def detect(machine: Machine) -> MeterSet:
+def detect(host: Host) -> MeterSet:
     """Open a disjoint set of the best meters, and name what was refused.
 
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
-    meters, refused = _rapl(machine.sysfs)
-    amd, amd_models, amd_refusals = _amd(machine)
-    more = _sensors(machine, meters, gpus_are_read=bool(amd))
+    meters, refused = _rapl(host.sysfs)
+    amd, amd_models, amd_refusals = _amd(host)
+    more = _sensors(host, meters, gpus_are_read=bool(amd))
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
-    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(machine)
-    facts = read_cpu_facts(machine.procfs, machine.sysfs, machine.cpu_name_cache)
-    power = cpu_power(facts, machine.cpu_tdp_w)
-    gib = installed_gib(machine.procfs, machine.sysfs)
-    substitutes = _models(machine, facts, power, gib)
+    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
+    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
+    power = cpu_power(facts, host.cpu_tdp_w)
+    gib = installed_gib(host.procfs, host.sysfs)
+    substitutes = _models(host, facts, power, gib)
     measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
     spare = {name: make for name, make in substitutes.items() if name in measured}
@@ -107,7 +107,7 @@ def detect(machine: Machine) -> MeterSet:
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
     )
-    everything, wall_refusals = _wall(everything, machine.wall)
+    everything, wall_refusals = _wall(everything, host.wall)
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals, *wall_refusals)
     return MeterSet(everything, spare, refusals, hardware)
 
@@ -142,26 +142,26 @@ def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     return (*meters, *more), (*refused, *more_refused)
 
 
-def _amd(machine: Machine) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
     """AMD SMI's GPUs, where the kernel's driver for them is loaded."""
-    if machine.gpu_ids == () or not (machine.sysfs / "module" / "amdgpu").is_dir():
+    if host.gpu_ids == () or not (host.sysfs / "module" / "amdgpu").is_dir():
         return (), (), ()
     from carbontrack.meters.amd import amd_meters, load_library
 
-    return amd_meters(machine.gpu_ids, machine.load_amdsmi or load_library)
+    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library)
 
 
-def _sensors(machine: Machine, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
+def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
     """Other sensors for what nothing better covers: hwmon's, or Apple's own counts."""
-    wanted: set[Component] = set() if machine.gpu_ids == () or gpus_are_read else {"gpu"}
+    wanted: set[Component] = set() if host.gpu_ids == () or gpus_are_read else {"gpu"}
     if not any(meter.component == "cpu" for meter in meters):
         wanted |= {"cpu", "ram"}
     if sys.platform != "darwin":
-        if not (machine.sysfs / "class" / "hwmon").is_dir():
+        if not (host.sysfs / "class" / "hwmon").is_dir():
             return Found()
         from carbontrack.meters.hwmon import hwmon_meters
 
-        return hwmon_meters(machine.sysfs, wanted)
+        return hwmon_meters(host.sysfs, wanted)
     from carbontrack.meters.apple import apple_meters
 
     try:
@@ -172,13 +172,13 @@ def _sensors(machine: Machine, meters: tuple[Meter, ...], *, gpus_are_read: bool
 
 
 def _models(
-    machine: Machine, facts: CpuFacts, power: CpuPower, gib: float | None
+    host: Host, facts: CpuFacts, power: CpuPower, gib: float | None
 ) -> dict[Component, Callable[[], Meter]]:
     models: dict[Component, Callable[[], Meter]] = {
         "cpu": partial(
             CpuModel,
             power.tdp_w,
-            machine.busy_s,
+            host.busy_s,
             facts.threads,
             power.basis,
             power.relative_uncertainty,
@@ -186,18 +186,18 @@ def _models(
         )
     }
     if gib is not None:
-        given = machine.ram_w_per_gib
+        given = host.ram_w_per_gib
         models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
     return models
 
 
-def _gpus(machine: Machine) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
-    if machine.gpu_ids == ():
+def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+    if host.gpu_ids == ():
         return (), (), (Refusal("nvml", "gpu_ids asks for no GPU"),)
-    if not nvml_is_present(machine.nvml_library):
-        reason = f"{machine.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
+    if not nvml_is_present(host.nvml_library):
+        reason = f"{host.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
         cure = "# in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility ..."
         return (), (), (Refusal("nvml", reason, cure),)
     from carbontrack.meters.nvml import nvml_meters  # 35 ms for pynvml, only where it is of use
 
-    return nvml_meters(machine.gpu_ids, machine.visible_gpus)
+    return nvml_meters(host.gpu_ids, host.visible_gpus)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from carbontrack.attribution.policy import Attribution, IdlePower, Shares, Usage
 from carbontrack.record import COLUMNS, Record
-from carbontrack.sampling.counts import Machine, Reading, advance
+from carbontrack.sampling.counts import Counts, Reading, advance
 from carbontrack.sampling.ledger import Account, Step, Terms, credit
 from carbontrack.testing import FakeMeter
 from carbontrack.units import JOULES_PER_KWH
@@ -178,7 +178,7 @@ COUNTS = st.lists(
 @given(course=COUNTS)
 def test_any_split_of_reads_gives_the_same_sum(course):
     """However often the meters are read, and whichever reads fail, the sum is the last count."""
-    machine, _ = advance(Machine(0.0), Reading(0.0, (0.0,)))
+    machine, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
     account, now_s, count = Account(), 0.0, 0.0
     for elapsed_s, step_j, fails in course:
         now_s += elapsed_s

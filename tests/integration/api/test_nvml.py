@@ -177,8 +177,8 @@ def test_detect_reads_gpus_beside_the_models(run):
     """With a driver in LD_LIBRARY_PATH the whole machine is covered, and names are told."""
     facts = run("""
 show()
-from carbontrack.meters.detect import Machine, detect
-found = detect(Machine(busy_s=lambda: 0.0))
+from carbontrack.meters.detect import Host, detect
+found = detect(Host(busy_s=lambda: 0.0))
 told = found.hardware
 print(json.dumps([[m.component for m in found], told.gpu_count, told.gpu_models]))
 """)
@@ -245,10 +245,10 @@ def test_a_driver_that_hangs_from_the_start_is_refused(run):
     """Detection waits a bounded time, says so, and the machine is measured without it."""
     reason, seconds = run("""
 from carbontrack.system.clock import SystemClock
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 show(hang=7)
 begun = SystemClock.monotonic_s()
-found = detect(Machine(busy_s=lambda: 0.0))
+found = detect(Host(busy_s=lambda: 0.0))
 reasons = [refusal.reason for refusal in found.refused if refusal.id == "nvml"]
 print(json.dumps([reasons, SystemClock.monotonic_s() - begun]), flush=True)
 os._exit(0)

@@ -6,7 +6,7 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.amd import AGREES, amd_meters
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 
 RESOLUTION_UJ = 15.3
 
@@ -206,9 +206,7 @@ def board(sysfs, **files):
 
 
 def find(sysfs, load):
-    return detect(
-        Machine(busy_s=lambda: 0.0, sysfs=sysfs, nvml_library="none.so", load_amdsmi=load)
-    )
+    return detect(Host(busy_s=lambda: 0.0, sysfs=sysfs, nvml_library="none.so", load_amdsmi=load))
 
 
 def test_the_library_comes_before_the_kernels_sensor(tmp_path):

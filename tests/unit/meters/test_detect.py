@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.gpu_selection import Gpu, Slice, asked_gpus, visible_gpus
 from carbontrack.testing import Zone, build_powercap
 
@@ -15,7 +15,7 @@ NO_LIBRARY = "libnvidia-ml-that-is-not-there.so"
 
 def find(sysfs, procfs, **options):
     return detect(
-        Machine(busy_s=lambda: 0.0, sysfs=sysfs, procfs=procfs, nvml_library=NO_LIBRARY, **options)
+        Host(busy_s=lambda: 0.0, sysfs=sysfs, procfs=procfs, nvml_library=NO_LIBRARY, **options)
     )
 
 
@@ -81,8 +81,8 @@ def test_detection_without_a_gpu_imports_no_heavy_library():
     """psutil, pynvml, py-cpuinfo and ctypes stay out of a process that does not need them."""
     script = (
         "import sys\n"
-        "from carbontrack.meters.detect import Machine, detect\n"
-        f"detect(Machine(busy_s=lambda: 0.0, nvml_library={NO_LIBRARY!r}))\n"
+        "from carbontrack.meters.detect import Host, detect\n"
+        f"detect(Host(busy_s=lambda: 0.0, nvml_library={NO_LIBRARY!r}))\n"
         "heavy = {'psutil', 'pynvml', 'cpuinfo', 'ctypes', 'csv', 'requests'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)))\n"
     )

@@ -163,7 +163,7 @@ def test_gpu_lost_half_way():
                 bench.clock.advance(1.5)
                 bench.sampler.tick()
         record = span.record
-        by_meter = bench.sampler.machine.energy_j
+        by_meter = bench.sampler.counts.energy_j
     assert by_meter == pytest.approx((301.5, 603.0), abs=0.02)
     assert record.coverage == pytest.approx(0.5)
     assert record.faults == "gone:1"

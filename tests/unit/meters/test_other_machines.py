@@ -7,7 +7,7 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.apple import apple_meters
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.hwmon import BatteryMeter, hwmon_meters
 from carbontrack.testing import Zone, build_powercap
 
@@ -71,7 +71,7 @@ def test_jetson_is_its_whole_module(tmp_path):
     meter = found.meters[0]
     meter.read_joules(0.0)
     assert meter.read_joules(1.0) == pytest.approx(10.0)
-    everything = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, nvml_library="libc.so.6"))
+    everything = detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, nvml_library="libc.so.6"))
     assert [m.id for m in everything] == ["hwmon:jetson-module"], "no model and no NVML beside it"
 
 
@@ -93,7 +93,7 @@ def test_sensors_are_used_only_for_what_is_missing(tmp_path):
     """Where RAPL reads the package, amd_energy's socket would be the same energy again."""
     chip(tmp_path, 0, "amd_energy", energy1_label="Esocket0", energy1_input=9_000_000)
     build_powercap(tmp_path, [Zone("package-0", "intel-rapl:0")])
-    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    found = detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
     assert [meter.id for meter in found] == ["rapl:package-0", "model:ram"]
 
 

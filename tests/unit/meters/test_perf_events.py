@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.perf import perf_meters
 from carbontrack.testing import build_powercap
 
@@ -138,7 +138,7 @@ def test_powercap_comes_first(tmp_path):
     """Where powercap shows both domains, perf is not even tried."""
     build_perf(tmp_path)
     build_powercap(tmp_path)
-    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    found = detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
     assert [m.id for m in found] == ["rapl:package-0", "rapl:dram-0"]
 
 
@@ -146,7 +146,7 @@ def test_a_closed_door_ends_in_the_model_with_both_cures(tmp_path):
     """Without powercap, and with events that this kernel does not know, the models remain."""
     power = build_perf(tmp_path) / "bus/event_source/devices/power"
     (power / "type").write_text("4000000\n")
-    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    found = detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
     assert [m.id for m in found] == ["model:cpu", "model:ram"]
     assert {"perf:package", "perf:dram", "rapl"} <= {refusal.id for refusal in found.refused}
 
@@ -157,7 +157,7 @@ def test_perf_adds_only_the_domain_that_powercap_refuses(tmp_path):
     (power / "type").write_text("4000000\n")
     tree = build_powercap(tmp_path)
     tree.break_zone("dram", "garbage")
-    found = detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
+    found = detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=()))
     assert [m.id for m in found] == ["rapl:package-0", "model:ram"]
     assert "perf:dram" in {refusal.id for refusal in found.refused}
     assert "perf:package" not in {refusal.id for refusal in found.refused}

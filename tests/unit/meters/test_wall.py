@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbontrack.errors import ConfigError, MeterGone
-from carbontrack.meters.detect import Machine, detect
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.wall import WALL_ID, WallFit, WallReading, fit_wall, with_wall
 from carbontrack.testing import FakeMeter, build_powercap
 from tests.support.bench import Bench, joules
@@ -125,7 +125,7 @@ def test_it_counts_with_the_meters_it_was_calibrated_with_only(tmp_path):
     fitting = WallFit(1.2, 50.0, 0.1, ("rapl:package-0", "rapl:dram-0"), 2)
     other = WallFit(1.2, 50.0, 0.1, ("rapl:package-0",), 2)
     found = [
-        detect(Machine(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=(), wall=fit))
+        detect(Host(busy_s=lambda: 0.0, sysfs=tmp_path, gpu_ids=(), wall=fit))
         for fit in (fitting, other)
     ]
     assert [meter.id for meter in found[0]][-1] == WALL_ID
