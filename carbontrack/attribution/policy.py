@@ -108,7 +108,7 @@ class IdleSplit:
 How = Literal["assumed", "alone", "absent", "time", "even"]
 
 
-class Held(NamedTuple):
+class GpuShare(NamedTuple):
     """The part that is ours, 0 to 1, and how that is known.
 
     `assumed`: nobody tells, so all of it; `alone` and `absent`: who holds a context says it all;
@@ -120,9 +120,9 @@ class Held(NamedTuple):
     how: How
 
 
-def held(
+def gpu_share(
     holders: Collection[int] | None, busy: Mapping[int, float] | None, ours: Collection[int] | None
-) -> Held:
+) -> GpuShare:
     """Our part of a board, or of a slice of one.
 
     Args:
@@ -133,17 +133,17 @@ def held(
     The parts of disjoint trees that see the same holders add up to 1 at most.
     """
     if holders is None or ours is None:
-        return Held(1.0, "assumed")
+        return GpuShare(1.0, "assumed")
     ours_here = set(holders) & set(ours)
     if not ours_here:
-        return Held(0.0, "absent")
+        return GpuShare(0.0, "absent")
     if len(ours_here) == len(set(holders)):
-        return Held(1.0, "alone")
+        return GpuShare(1.0, "alone")
     shown = {pid: max(0.0, busy.get(pid, 0.0)) for pid in holders} if busy is not None else {}
     all_busy = sum(shown.values())
     if all_busy > 0.0:
-        return Held(sum(shown[pid] for pid in ours_here) / all_busy, "time")
-    return Held(len(ours_here) / len(set(holders)), "even")
+        return GpuShare(sum(shown[pid] for pid in ours_here) / all_busy, "time")
+    return GpuShare(len(ours_here) / len(set(holders)), "even")
 
 
 __all__ = ["WHOLE", "Attribution", "Idle", "Scope", "Shares", "Usage"]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
-from carbontrack.meters.meter import BoardUse, Meter, Refusal
+from carbontrack.meters.meter import GpuUse, Meter, Refusal
 from carbontrack.meters.nvml_driver import Courier
 from carbontrack.record import Basis, Component
 
@@ -162,15 +162,15 @@ class AmdGpu:
             raise MeterReadError(f"{self.id} has no energy counter")
         return float(count) * float(resolution_uj) * 1e-6
 
-    def look(self) -> Sequence[BoardUse]:
+    def look(self) -> Sequence[GpuUse]:
         """Who holds memory on the board: HIP opens every board, whether it uses it or not."""
         if self._closed:
             raise MeterGone(f"{self.id} is closed")
         entries = self._smi.ask("amdsmi_get_gpu_process_list", self._handle)
         if not all(isinstance(entry, dict) for entry in entries):
-            return (BoardUse(1.0, None),)  # before ROCm 6.1 these were handles
+            return (GpuUse(1.0, None),)  # before ROCm 6.1 these were handles
         pids = (entry["pid"] for entry in entries if _has_memory(entry))
-        return (BoardUse(1.0, frozenset(pids)),)
+        return (GpuUse(1.0, frozenset(pids)),)
 
     def close(self) -> None:
         """Ask no more. The library stays: other parts of the program may use it."""

@@ -108,7 +108,7 @@ class Watchful(Protocol):
         ...
 
 
-class BoardUse(NamedTuple):
+class GpuUse(NamedTuple):
     """Who uses a board, or a slice of one that stands for itself.
 
     Attributes:
@@ -134,7 +134,7 @@ class Shared(Protocol):
         """The most that can be ours, 0 to 1."""
         ...
 
-    def look(self) -> Sequence[BoardUse]:
+    def look(self) -> Sequence[GpuUse]:
         """Who uses it now; may wait for a driver, so the sampler asks with no lock held.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any
 from carbontrack.errors import MeterError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
 from carbontrack.meters.gpu_selection import Gpu, asked_gpus, chosen_slices, visible_gpus
-from carbontrack.meters.meter import BoardUse, Meter, Refusal
+from carbontrack.meters.meter import GpuUse, Meter, Refusal
 from carbontrack.meters.nvml_driver import (
     START_TIMEOUT_S,
     Courier,
@@ -42,7 +42,7 @@ class Users:
         self._tells_time = True
         self._since_us = 0
 
-    def look(self) -> tuple[BoardUse, ...]:
+    def look(self) -> tuple[GpuUse, ...]:
         """Who uses each part; one errand for each, so that reads get in between.
 
         Raises:
@@ -53,10 +53,10 @@ class Users:
             for device, part in self._parts
         )
 
-    def _use(self, device: Device, part: float) -> BoardUse:
+    def _use(self, device: Device, part: float) -> GpuUse:
         holders = _holders(device)
         several = holders is not None and len(holders) > 1
-        return BoardUse(part, holders, self._busy(device) if several else None)
+        return GpuUse(part, holders, self._busy(device) if several else None)
 
     def _busy(self, device: Device) -> Mapping[int, float] | None:
         """Percent of the multiprocessors' time, summed over the driver's samples since last time.
@@ -134,7 +134,7 @@ class _Board:
         self.part = self._users.part
         self._read_at_s = float("-inf")
 
-    def look(self) -> tuple[BoardUse, ...]:
+    def look(self) -> tuple[GpuUse, ...]:
         """Who uses the board, or the slices of it that are ours."""
         return self._users.look()
 

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from carbontrack.attribution.policy import Held, held
+from carbontrack.attribution.policy import GpuShare, gpu_share
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import MeterError
-from carbontrack.meters.meter import BoardUse
+from carbontrack.meters.meter import GpuUse
 from carbontrack.sampling.counts import Counts, with_fault
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
@@ -24,7 +24,7 @@ LOOK_PERIOD_S: Final = 0.9
 _log = logging.getLogger("carbontrack")
 
 
-class Boards:
+class GpuShares:
     """The meters among `states` that several processes can share, and our part of each.
 
     Attributes:
@@ -65,11 +65,11 @@ class Boards:
 
     def _part(self, place: int, meter: object, ours: Collection[int] | None) -> float | None:
         try:
-            uses: Sequence[BoardUse] = meter.look()  # type: ignore[attr-defined]
+            uses: Sequence[GpuUse] = meter.look()  # type: ignore[attr-defined]
         except MeterError as error:
             _log.debug("who uses the board could not be read: %s", error)
             return None  # what was found last holds on
-        slices = [(use.part, held(use.holders, use.busy, ours)) for use in uses]
+        slices = [(use.part, gpu_share(use.holders, use.busy, ours)) for use in uses]
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
         self._codes_of.pop(place, None)
@@ -107,7 +107,7 @@ class Boards:
         self.codes = ()
 
 
-def _code(held_parts: Sequence[Held], *, is_slice: bool) -> str | None:
+def _code(held_parts: Sequence[GpuShare], *, is_slice: bool) -> str | None:
     ways = {one.how for one in held_parts if one.share > 0.0}
     if is_slice:
         return "gpu_share_slices"

@@ -22,7 +22,7 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.amounts import Joules
 from carbontrack.sampling.counts import Counts, advance, with_fault, with_suspend, without_counts
-from carbontrack.sampling.gpu_shares import Boards
+from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.history import Gaps, Powers
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
@@ -97,7 +97,7 @@ class Sampler:
         self._interval_s = interval_s
         self._usage = usage
         self._bank = MeterBank(self.meters)
-        self.boards = Boards(self._bank.states)
+        self.gpu_shares = GpuShares(self._bank.states)
         self._counts = Counts(self.clock.monotonic_s())
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
@@ -234,7 +234,7 @@ class Sampler:
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
-        self._counts, parts = self.boards.noted(self._counts), self.boards.parts
+        self._counts, parts = self.gpu_shares.noted(self._counts), self.gpu_shares.parts
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
@@ -259,8 +259,8 @@ class Sampler:
             for ledger in tuple(self._ledgers):
                 ledger.refresh(self.clock)
             shares = any(ledger.attribution.scope == "process" for ledger in tuple(self._ledgers))
-            if self.boards:  # asked first, so that the coming step goes by the answer
-                self.boards.look(self._usage if shares else None, self.clock)
+            if self.gpu_shares:  # asked first, so that the coming step goes by the answer
+                self.gpu_shares.look(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
                 self._heal()
@@ -318,7 +318,7 @@ class Sampler:
             ledger.holds = 0
         self._ledgers.clear()
         self._gaps.clear()
-        self.boards.forget_parent()
+        self.gpu_shares.forget_parent()
         if self.pool is not None:
             self.pool.forget_parent()
         if self._usage is not None:

@@ -23,7 +23,7 @@ from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component
 from carbontrack.sampling.amounts import Joules, Sums
 from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.gpu_shares import Boards
+from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.units import kwh_from
 
@@ -297,9 +297,9 @@ class FactsOfMeters:
         self._known: list[tuple[float, float]] = []
         self._facts: list[MeterFacts] = []
 
-    def of(self, states: Sequence[MeterState], boards: Boards) -> Sequence[MeterFacts]:
+    def of(self, states: Sequence[MeterState], gpu_shares: GpuShares) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""
-        doubt = boards.doubt if boards and self._shares else _no_doubt
+        doubt = gpu_shares.doubt if gpu_shares and self._shares else _no_doubt
         now = [
             (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
         ]

@@ -165,7 +165,7 @@ class Session:
 
     def meters(self) -> Sequence[MeterFacts]:
         """What the records say of each meter, in the order of every tuple of joules."""
-        return self._facts.of(self.sampler.meter_states, self.sampler.boards)
+        return self._facts.of(self.sampler.meter_states, self.sampler.gpu_shares)
 
     def ending(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Ending:
         """What can only be known at the end of a span or a window, which is now.

@@ -3,7 +3,7 @@
 import pytest
 
 from carbontrack.errors import MeterReadError
-from carbontrack.meters.meter import BoardUse
+from carbontrack.meters.meter import GpuUse
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
@@ -19,11 +19,11 @@ class SharedMeter(FakeMeter):
     def __init__(self, id_="nvml:GPU-0", part=1.0):
         super().__init__(id_, "gpu", watts=200.0, relative_uncertainty=0.05)
         self.part = part
-        self.uses = (BoardUse(1.0, frozenset({US})),)
+        self.uses = (GpuUse(1.0, frozenset({US})),)
         self.looks = 0
 
     def hold(self, *pids, busy=None):
-        self.uses = (BoardUse(1.0, frozenset(pids), busy),)
+        self.uses = (GpuUse(1.0, frozenset(pids), busy),)
 
     def look(self):
         self.looks += 1
@@ -124,7 +124,7 @@ def test_numbers_of_a_container_are_not_compared_with_those_of_the_host():
 def test_slices_are_a_part_of_their_board():
     """Three of seven slices, ours alone: 3/7 of the energy, and it may be all of it."""
     board = SharedMeter(part=3 / 7)
-    board.uses = (BoardUse(3 / 7, frozenset({US})),)
+    board.uses = (GpuUse(3 / 7, frozenset({US})),)
     record = Host(board).run(7)
     assert gpu_j(record) == pytest.approx(600.0)
     assert record.faults.startswith("gpu_share_slices:")
@@ -184,6 +184,6 @@ def test_a_fork_knows_nothing_of_its_parents_boards():
     board.hold(OTHER)
     host = Host(board)
     host.run(2)
-    host.sampler.boards.forget_parent()
-    assert host.sampler.boards.parts == (1.0,)
-    assert host.sampler.boards.doubt(0) == 0.0
+    host.sampler.gpu_shares.forget_parent()
+    assert host.sampler.gpu_shares.parts == (1.0,)
+    assert host.sampler.gpu_shares.doubt(0) == 0.0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbontrack.attribution.policy import held
+from carbontrack.attribution.policy import gpu_share
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from carbontrack.attribution.policy import held
 )
 def test_contexts_decide_then_time_then_heads(holders, busy, ours, share, how):
     """Who holds no context has no part; several share by time where it is told, else evenly."""
-    assert held(holders, busy, ours) == (pytest.approx(share), how)
+    assert gpu_share(holders, busy, ours) == (pytest.approx(share), how)
 
 
 PIDS = st.integers(1, 40)
@@ -41,10 +41,10 @@ def test_the_parts_of_disjoint_trees_add_up_to_one_at_most(holders, busy, trees)
     """Any holders, any samples, any trees: every part lies in 0 to 1, and so does their sum."""
     taken, sum_ = set(), 0.0
     for tree in trees:
-        part = held(holders, busy, tree - taken)
+        part = gpu_share(holders, busy, tree - taken)
         taken |= tree
         assert 0.0 <= part.share <= 1.0
         sum_ += part.share
     assert sum_ <= 1.0 + 1e-9
-    whole = held(holders, busy, holders | taken)
+    whole = gpu_share(holders, busy, holders | taken)
     assert whole.share == (1.0 if holders else 0.0)
