@@ -22,7 +22,7 @@ from carbontrack.errors import ConfigError
 
 if TYPE_CHECKING:  # those who ask for a fact of the environment need no settings
     from carbontrack.config.settings import Settings as Settings  # noqa: PLC0414 - for others
-    from carbontrack.config.sources import Place
+    from carbontrack.config.sources import Source
 
 
 def __getattr__(name: str) -> object:
@@ -58,20 +58,20 @@ def load_settings(
         ConfigError: a value that cannot be used, with its place; an output that cannot be written;
             a pyproject.toml that would lead a token of yours to an address of its own.
     """
-    from carbontrack.config import sources as places
+    from carbontrack.config import sources
 
     environ = os.environ if environ is None else environ
-    argument = places.from_arguments(arguments)
+    argument = sources.from_arguments(arguments)
     switch = environ.get("CARBONTRACK_DISABLE", "").strip()
-    off = places.Place("environment", "", {"disable": switch})
+    off = sources.Source("environment", "", {"disable": switch})
     if switch and "disable" not in argument.given and off.read("disable", switch):
         # the emergency switch works even where the rest of the configuration is broken
         return _settled(argument, off)
     folder = _working_folder() if cwd is None else str(cwd)
-    project = places.from_project(folder) if folder else None
+    project = sources.from_project(folder) if folder else None
     user = user_config or _user_config(environ)
-    mine = places.from_user_file(user) if user is not None else None
-    settings = _settled(argument, places.from_environment(environ), project, mine)
+    mine = sources.from_user_file(user) if user is not None else None
+    settings = _settled(argument, sources.from_environment(environ), project, mine)
     if project is not None:
         _keep_tokens_home(settings, project.origin)
     if writes and not settings.disable:
@@ -98,15 +98,15 @@ def _working_folder() -> str:
         return ""
 
 
-def _settled(*strongest_first: Place | None) -> Settings:
+def _settled(*strongest_first: Source | None) -> Settings:
     from carbontrack.config.settings import READERS, Settings
 
     found: dict[str, Any] = {}
     origins = dict.fromkeys(READERS, "default")
-    for place in filter(None, reversed(strongest_first)):
-        for name, given in place.given.items():
-            found[name] = place.read(name, given)
-            origins[name] = place.origin
+    for source in filter(None, reversed(strongest_first)):
+        for name, given in source.given.items():
+            found[name] = source.read(name, given)
+            origins[name] = source.origin
     return Settings(**found, origins=origins)
 
 

@@ -1,4 +1,4 @@
-"""The places where settings stand, and how each place spells and quotes them in an error."""
+"""The sources of settings, and how each spells and quotes them in an error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MAY_MEAN_US = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
 without such a line need not pay them."""
 
 
-class Place(NamedTuple):
-    """One place: its name, what stands before a setting's name in an error, and what it says."""
+class Source(NamedTuple):
+    """One source: its name, what stands before a setting's name in an error, and what it says."""
 
     origin: str
     before: str
@@ -51,7 +51,7 @@ class Place(NamedTuple):
         return f"{PREFIX}{name.upper()}" if self.origin == "environment" else name
 
 
-def from_arguments(arguments: Mapping[str, object]) -> Place:
+def from_arguments(arguments: Mapping[str, object]) -> Source:
     """Take arguments by name: `output=None` is no output, any other None is "not given"."""
     given = {
         name: () if what is None and name == "output" else what
@@ -59,10 +59,10 @@ def from_arguments(arguments: Mapping[str, object]) -> Place:
         # a wrong name is wrong whatever its value is
         if what is not None or name == "output" or name not in READERS
     }
-    return Place("argument", "argument ", given)
+    return Source("argument", "argument ", given)
 
 
-def from_environment(environ: Mapping[str, str]) -> Place:
+def from_environment(environ: Mapping[str, str]) -> Source:
     """Take the variables that begin with CARBONTRACK_, except those that are no settings."""
     given = {}
     for key in environ:
@@ -72,14 +72,14 @@ def from_environment(environ: Mapping[str, str]) -> Place:
         # an empty variable is an unset one, as usual; a wrong name is wrong all the same
         if environ[key].strip() or name not in READERS:
             given[name] = environ[key]
-    return Place("environment", "", given)
+    return Source("environment", "", given)
 
 
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
 """What says nothing about whether there is a file."""
 
 
-def from_project(folder: str) -> Place | None:
+def from_project(folder: str) -> Source | None:
     """Take [tool.carbontrack] of the nearest pyproject.toml at `folder` or above it."""
     while True:
         path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118 - runs at every start
@@ -98,10 +98,10 @@ def from_project(folder: str) -> Place | None:
         section = tool.get("carbontrack", {}) if isinstance(tool, dict) else {}
         if not isinstance(section, dict):
             raise ConfigError(f"{path}: [tool.carbontrack] is not a table")
-        return Place(path, f"{path}: [tool.carbontrack] ", section)
+        return Source(path, f"{path}: [tool.carbontrack] ", section)
 
 
-def from_user_file(path: Path) -> Place | None:
+def from_user_file(path: Path) -> Source | None:
     """Take the user's own config.toml, if there is one."""
     try:
         content = path.read_bytes()
@@ -109,7 +109,7 @@ def from_user_file(path: Path) -> Place | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    return Place(str(path), f"{path}: ", _parsed(str(path), content))
+    return Source(str(path), f"{path}: ", _parsed(str(path), content))
 
 
 _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
