@@ -31,14 +31,14 @@ clocks, heat and neighbours change it slowly. Measured, on work that was the sam
 95th percentile over all of tests/data/noise.json, in windows of 50 rounds."""
 
 
-class Step(NamedTuple):
+class LoopStep(NamedTuple):
     """One or more iterations that were looked at together, and what they used."""
 
     iterations: int
     amount: float
 
 
-class Total(NamedTuple):
+class LoopTotal(NamedTuple):
     """What the whole will have used; the bounds are None while nothing can be said of them."""
 
     amount: float
@@ -46,7 +46,7 @@ class Total(NamedTuple):
     high: float | None
 
 
-def forecast(steps: Sequence[Step], iterations: int) -> Total | None:
+def forecast(steps: Sequence[LoopStep], iterations: int) -> LoopTotal | None:
     """The whole loop's use, with its 95 % interval; None before the first step.
 
     Args:
@@ -58,21 +58,21 @@ def forecast(steps: Sequence[Step], iterations: int) -> Total | None:
     used = sum(step.amount for step in steps)
     left = max(0, iterations - sum(step.iterations for step in steps))
     if not left:
-        return Total(used, used, used)
+        return LoopTotal(used, used, used)
     known = steps[1:]
     count = sum(step.iterations for step in known) or steps[0].iterations
     mean = (sum(step.amount for step in known) if known else used) / count
     amount = used + left * mean
     if len(known) < 2:
-        return Total(amount, None, None)
+        return LoopTotal(amount, None, None)
     variance = sum(one.iterations * (one.amount / one.iterations - mean) ** 2 for one in known)
     variance *= _inflation(known, mean) / (len(known) - 1)
     chance = student_t(len(known) - 1) * sqrt(variance * (left + left * left / count))
     half = hypot(chance, RATE_DRIFT * left * mean)
-    return Total(amount, max(used, amount - half), amount + half)
+    return LoopTotal(amount, max(used, amount - half), amount + half)
 
 
-def _inflation(steps: Sequence[Step], mean: float) -> float:
+def _inflation(steps: Sequence[LoopStep], mean: float) -> float:
     """By how much likeness of neighbours widens the variance of a sum: (1 + r) / (1 - r)."""
     count = len(steps)
     if count < FEWEST_FOR_CORRELATION:
@@ -146,14 +146,14 @@ class Forecast:
         return ""
 
 
-class Course:
+class LoopCourse:
     """What the looks at a loop have seen."""
 
     def __init__(self, total: int | None) -> None:
         self.total = total
         self.forecast: Forecast | None = None
         self.watts: float | None = None
-        self._steps: dict[str, list[Step]] = {"energy_kwh": [], "emissions_g": []}
+        self._steps: dict[str, list[LoopStep]] = {"energy_kwh": [], "emissions_g": []}
         self._before: Record | None = None
         self._watts_from: Record | None = None
 
@@ -162,10 +162,10 @@ class Course:
         for name, steps in self._steps.items():
             now, then = getattr(record, name), getattr(self._before, name, None) or 0.0
             if now is not None:
-                steps.append(Step(iterations, now - then))
+                steps.append(LoopStep(iterations, now - then))
             if len(steps) > MOST_STEPS:
                 steps[:] = [
-                    Step(one.iterations + two.iterations, one.amount + two.amount)
+                    LoopStep(one.iterations + two.iterations, one.amount + two.amount)
                     for one, two in zip(steps[::2], steps[1::2], strict=False)
                 ] + (steps[-1:] if len(steps) % 2 else [])
         self._before = record
@@ -174,7 +174,7 @@ class Course:
             columns: dict[str, float | None] = {}
             for name, steps in self._steps.items():
                 head, unit = name.rsplit("_", 1)
-                whole = forecast(steps, self.total) or Total(0.0, None, None)
+                whole = forecast(steps, self.total) or LoopTotal(0.0, None, None)
                 if steps:
                     columns |= {name: whole.amount, f"{head}_low_{unit}": whole.low}
                     columns[f"{head}_high_{unit}"] = whole.high

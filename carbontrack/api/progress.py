@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, Protocol, TypeVar
 
-from carbontrack.api.forecast import Course, Forecast, foreseen
+from carbontrack.api.forecast import Forecast, LoopCourse, foreseen
 from carbontrack.api.track import Track, place_of, track
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
@@ -78,13 +78,13 @@ class Progress(Generic[T]):
         block: Track,
         *,
         total: int | None,
-        foresight: Callable[[Course, Record], None],
+        foresight: Callable[[LoopCourse, Record], None],
         bar: Callable[[], Bar],
     ) -> None:
         self.span: Span | None = None
         self._iterable = iterable
         self._block = block
-        self._course = Course(total)
+        self._course = LoopCourse(total)
         self._foresight = foresight
         self._bar = bar
 
@@ -99,7 +99,7 @@ class Progress(Generic[T]):
         return self._course.total
 
     def __iter__(self) -> Iterator[T]:
-        self._course = Course(self._course.total)
+        self._course = LoopCourse(self._course.total)
         bar = self._bar()
         try:
             with self._block as self.span:
@@ -138,7 +138,7 @@ class _Foresight:
         self._on_exceed = on_exceed
         self._acted = False
 
-    def __call__(self, course: Course, record: Record) -> None:
+    def __call__(self, course: LoopCourse, record: Record) -> None:
         verdict = foreseen(self._budget, course.forecast, record)
         if self._acted or verdict is None or verdict.outcome != "over":
             return

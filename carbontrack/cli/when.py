@@ -15,7 +15,7 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.grid.advice import Window, greenest_window
+from carbontrack.grid.advice import GreenWindow, greenest_window
 from carbontrack.grid.series import Series, Slot
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import format_seconds
@@ -104,14 +104,14 @@ def _slots(
     )
 
 
-def facts(window: Window, hours: float, source: str) -> dict[str, object]:
+def facts(window: GreenWindow, hours: float, source: str) -> dict[str, object]:
     """The window as plain values; times are RFC 3339, UTC."""
     plain = asdict(window)
     times = {name: plain.pop(name).isoformat().replace("+00:00", "Z") for name in ("start", "end")}
     return {"hours": hours, **times, **plain, "source": source}
 
 
-def about(window: Window, now: datetime, source: str) -> list[tuple[str, str]]:
+def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, str]]:
     """The window for a person, in the local time of this machine."""
     start, end = window.start.astimezone(), window.end.astimezone()
     ahead_s = (window.start - now).total_seconds()
@@ -127,7 +127,7 @@ def about(window: Window, now: datetime, source: str) -> list[tuple[str, str]]:
     return [*lines, ("source", source)]
 
 
-def _wait(window: Window, clock: Clock) -> None:
+def _wait(window: GreenWindow, clock: Clock) -> None:
     """Wait for the window; a terminal gets a line that counts down. Ctrl-C ends it as usual."""
     terminal = Terminal(sys.stderr)
     never = threading.Event()

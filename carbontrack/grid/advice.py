@@ -10,7 +10,7 @@ from typing import Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.grid.series import Slot, courses, utc
+from carbontrack.grid.series import Slot, gapless_runs, utc
 from carbontrack.system.clock import Clock, SystemClock
 
 Verdict = Literal["here", "less", "more", "unclear", "other method"]
@@ -80,7 +80,7 @@ def _kind(method: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class GreenWindow:
     """The greenest time for some work, and what it saves against starting at once.
 
     `saving` is a share of what starting at the first possible moment would emit: 0.3 saves 30 %;
@@ -100,7 +100,7 @@ def greenest_window(
     *,
     earliest: datetime | None = None,
     latest_end: datetime | None = None,
-) -> Window:
+) -> GreenWindow:
     """The `hours` of constant power that emit least, in slots that are in order of time.
 
     This is the true minimum, not that of a grid of starts: the mean over a window changes linearly
@@ -117,7 +117,7 @@ def greenest_window(
     until_s = latest_end.timestamp() if latest_end else float("inf")
     best: tuple[float, float] | None = None
     first: tuple[float, float] | None = None
-    for run in courses(slots):
+    for run in gapless_runs(slots):
         low_s, high_s = max(run.start_s, from_s), min(run.end_s, until_s) - length_s
         if low_s > high_s:
             continue
@@ -131,7 +131,7 @@ def greenest_window(
         raise ConfigError(f"no stretch of {hours:g} h without a gap lies within the given times")
     first_g = first[0] if earliest is None or first[1] == from_s else None
     saving = 1.0 - best[0] / first_g if first_g else None
-    return Window(utc(best[1]), utc(best[1] + length_s), best[0], first_g, saving)
+    return GreenWindow(utc(best[1]), utc(best[1] + length_s), best[0], first_g, saving)
 
 
 def wait_for_green(

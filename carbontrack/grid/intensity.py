@@ -87,7 +87,7 @@ class Candidate(Protocol):
         ...
 
 
-class Guarded:
+class FailSafeSource:
     """Somebody else's source as a candidate: an error of theirs is a missing figure."""
 
     def __init__(

@@ -62,7 +62,7 @@ def last_before(slots: Sequence[Slot], at_s: float) -> Slot | None:
     return slots[place - 1] if place else None
 
 
-class Course:
+class GaplessRun:
     """The integral of a run of slots without a gap; instants outside count as its ends."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
@@ -84,7 +84,7 @@ class Course:
         return (self._area_to(end_s) - self._area_to(start_s)) / (end_s - start_s)
 
 
-def courses(slots: Sequence[Slot]) -> list[Course]:
+def gapless_runs(slots: Sequence[Slot]) -> list[GaplessRun]:
     """The runs of slots that lie between gaps."""
     runs: list[list[Slot]] = []
     for slot in slots:
@@ -92,7 +92,7 @@ def courses(slots: Sequence[Slot]) -> list[Course]:
             runs[-1].append(slot)
         else:
             runs.append([slot])
-    return [Course(run) for run in runs]
+    return [GaplessRun(run) for run in runs]
 
 
 def parse_time_s(text: str) -> float:
@@ -253,7 +253,7 @@ class Series:
 
     def _mean(self) -> GridIntensity:
         values = [slot.g_per_kwh for slot in self.slots]
-        runs = courses(self.slots)
+        runs = gapless_runs(self.slots)
         hours_s = sum(run.end_s - run.start_s for run in runs)
         area = sum(
             run.mean_g_per_kwh(run.start_s, run.end_s) * (run.end_s - run.start_s) for run in runs

@@ -115,7 +115,7 @@ def editions() -> list[Edition]:
     return found
 
 
-class Site(NamedTuple):
+class Facility(NamedTuple):
     """A cloud region's or a provider's overheads; None is unknown.
 
     `pue` is the site's energy over that of its computers; `wue_l_per_kwh` the water it consumes
@@ -148,7 +148,7 @@ class GridWater(NamedTuple):
     source: str
 
 
-def site(region: str) -> Site | None:
+def site(region: str) -> Facility | None:
     """The overheads of a cloud region ("aws:eu-west-3"), or None for a place that is none.
 
     Raises:
@@ -158,7 +158,7 @@ def site(region: str) -> Site | None:
     found = rows.row("cloud_regions", code)
     if found is None:
         return None
-    return Site(
+    return Facility(
         code=code,
         pue=_number(found["pue"]),
         pue_year=_year(found["pue_year"]),

@@ -20,7 +20,7 @@ _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuModel:
     """An accelerator as sold: thermal design power of one card, and what kind of card it is."""
 
     name: str
@@ -32,7 +32,7 @@ class Gpu:
     source: str
 
 
-def find_gpu(name: str) -> Gpu:
+def find_gpu(name: str) -> GpuModel:
     """The accelerator of this name: "A100", "NVIDIA A100-SXM4-80GB", "rtx 4090", "TPU v3".
 
     A name that fits several cards stands for the one sold most, which the answer's name tells.
@@ -82,12 +82,12 @@ def _key(name: str) -> str:
 
 
 @cache
-def _gpus() -> dict[str, Gpu]:
+def _gpus() -> dict[str, GpuModel]:
     """Every spelling of a card, and the card; an earlier row wins where two share a spelling."""
-    index: dict[str, Gpu] = {}
+    index: dict[str, GpuModel] = {}
     for line in GPU_TABLE.read_text(encoding="utf-8").splitlines()[1:]:
         name, tdp_w, memory_gb, year, kind, keys, grade, source, _note = line.split(",", 8)
-        gpu = Gpu(
+        gpu = GpuModel(
             name=name,
             tdp_w=float(tdp_w),
             memory_gb=float(memory_gb) if memory_gb else None,

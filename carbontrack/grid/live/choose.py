@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError, NoIntensity
 from carbontrack.grid import rows
-from carbontrack.grid.intensity import Candidate, Chain, Guarded, IntensitySource
+from carbontrack.grid.intensity import Candidate, Chain, FailSafeSource, IntensitySource
 from carbontrack.grid.live.eia import Eia
 from carbontrack.grid.live.electricity_maps import ElectricityMaps
 from carbontrack.grid.live.energy_charts import EnergyCharts
@@ -63,7 +63,7 @@ def make_grid(
             cache = _cache(found, state) if state is not None else None
             candidates.append(Feed(found, get, zone=zone, cache=cache, outside=outside))
         elif _plain(text) not in SERVICES:
-            candidates.append(Guarded(text, _plugin(text, region, token), outside.warn))
+            candidates.append(FailSafeSource(text, _plugin(text, region, token), outside.warn))
     if not candidates and any(_until_table(names)):
         raise _not_covered(names, region)
     return Chain(candidates, last) if candidates else last

@@ -9,7 +9,7 @@ from statistics import NormalDist, fmean, quantiles
 
 import pytest
 
-from carbontrack.api.forecast import RATE_DRIFT, Step, forecast, student_t
+from carbontrack.api.forecast import RATE_DRIFT, LoopStep, forecast, student_t
 
 EPOCHS = Path(__file__).parents[2] / "data" / "epochs.json"
 
@@ -25,7 +25,7 @@ def test_the_interval_covers_the_truth_of_a_recorded_training_from_epoch_3_on(co
 
     missed = []
     for done in range(3, 51):
-        found = forecast([Step(1, one) for one in used[:done]], 50)
+        found = forecast([LoopStep(1, one) for one in used[:done]], 50)
         assert found is not None
         assert found.low is not None
         assert found.high is not None
@@ -45,7 +45,7 @@ def test_the_interval_covers_the_truth_of_later_recordings_as_often_as_it_says()
     for loop in loops:
         so_far = loop["joules"]
         used = [now - then for now, then in zip(so_far, [0.0, *so_far[:-1]], strict=True)]
-        found = [forecast([Step(1, one) for one in used[:done]], 50) for done in range(3, 51)]
+        found = [forecast([LoopStep(1, one) for one in used[:done]], 50) for done in range(3, 51)]
         missed.append(sum(not f.low - 1e-9 <= so_far[-1] <= f.high + 1e-9 for f in found))
     assert sum(missed) <= 0.05 * 16 * 48
     assert missed.count(0) >= 13
@@ -55,7 +55,7 @@ def test_the_interval_is_of_use() -> None:
     """At half of the recorded training it is narrower than a fifth of the whole."""
     rows = json.loads(EPOCHS.read_text())["epochs"]
     used = [now[1] - then[1] for now, then in zip(rows, [[0, 0.0, 0], *rows[:-1]], strict=True)]
-    found = forecast([Step(1, one) for one in used[:25]], 50)
+    found = forecast([LoopStep(1, one) for one in used[:25]], 50)
     assert found is not None
     assert found.high - found.low < 0.2 * rows[-1][1]
 
@@ -68,7 +68,7 @@ def test_it_holds_as_often_as_it_says(done: int) -> None:
     for _ in range(2000):
         used = [draw.gauss(10.0, 1.0) for _ in range(50)]
         used[0] *= 3.0
-        found = forecast([Step(1, one) for one in used[:done]], 50)
+        found = forecast([LoopStep(1, one) for one in used[:done]], 50)
         held += found.low <= sum(used) <= found.high
     assert held >= 0.93 * 2000
 
@@ -83,33 +83,33 @@ def test_likeness_of_neighbours_widens_it(done: int) -> None:
         for _ in range(50):
             level = 0.5 * level + draw.gauss(0.0, 0.75**0.5)
             used.append(10.0 + level)
-        found = forecast([Step(1, one) for one in used[:done]], 50)
+        found = forecast([LoopStep(1, one) for one in used[:done]], 50)
         held += found.low <= sum(used) <= found.high
     assert held >= 0.93 * 2000
 
 
 def test_the_first_step_says_nothing_of_the_others() -> None:
     """It counts for itself."""
-    steps = [Step(1, 100.0), Step(1, 10.0), Step(1, 10.0)]
+    steps = [LoopStep(1, 100.0), LoopStep(1, 10.0), LoopStep(1, 10.0)]
     assert forecast(steps, 10) == pytest.approx((190.0, 181.6, 198.4))  # 12 % of 70
 
 
 def test_without_enough_steps_there_is_no_interval() -> None:
     """After one step and after two there is an estimate; before, nothing."""
     assert forecast([], 10) is None
-    assert forecast([Step(1, 5.0)], 10) == (50.0, None, None)
-    assert forecast([Step(1, 5.0), Step(1, 2.0)], 10) == (23.0, None, None)
+    assert forecast([LoopStep(1, 5.0)], 10) == (50.0, None, None)
+    assert forecast([LoopStep(1, 5.0), LoopStep(1, 2.0)], 10) == (23.0, None, None)
 
 
 def test_at_the_end_it_is_what_was_used() -> None:
     """With nothing to come, or more done than was told, nothing is unknown."""
-    steps = [Step(1, 5.0), Step(1, 2.0), Step(1, 3.0)]
+    steps = [LoopStep(1, 5.0), LoopStep(1, 2.0), LoopStep(1, 3.0)]
     assert forecast(steps, 3) == forecast(steps, 2) == (10.0, 10.0, 10.0)
 
 
 def test_looks_at_many_iterations_weigh_as_many() -> None:
     """A mean is that of iterations, however they were looked at."""
-    found = forecast([Step(1, 9.0), Step(10, 10.0), Step(30, 30.0)], 141)
+    found = forecast([LoopStep(1, 9.0), LoopStep(10, 10.0), LoopStep(30, 30.0)], 141)
     assert found == pytest.approx((149.0, 137.0, 161.0))
 
 

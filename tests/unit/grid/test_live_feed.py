@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from carbontrack.grid.intensity import Chain, Fixed, Guarded
+from carbontrack.grid.intensity import Chain, FailSafeSource, Fixed
 from carbontrack.grid.live.feed import MAX_AGE_S, Cache, Feed, Outside, age_ratio
 from carbontrack.grid.live.web import FetchFailed
 from carbontrack.grid.series import Slot
@@ -294,7 +294,7 @@ def test_somebody_elses_source_may_fail():
             raise OSError("no disk")
 
     said = []
-    chain = Chain([Guarded("broken", Broken(), lambda *words: said.append(words))], TABLE)
+    chain = Chain([FailSafeSource("broken", Broken(), lambda *words: said.append(words))], TABLE)
 
     assert chain.at(NOW).source == "the table"
     assert said[0][0] == "broken"

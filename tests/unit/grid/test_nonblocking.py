@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from carbontrack.grid.intensity import Chain, Fixed, GridIntensity, Guarded
+from carbontrack.grid.intensity import Chain, FailSafeSource, Fixed, GridIntensity
 from carbontrack.grid.nonblocking import FRESH_S, GridDesk
 from carbontrack.system.log import DeferredLog
 from carbontrack.testing import FakeClock
@@ -109,7 +109,7 @@ def test_our_own_sources_are_asked_in_place():
     """They answer from memory; a chain with somebody else's source in it may not."""
     mine = Fixed.of(50.0)
     assert Chain([], mine).prompt
-    assert not Chain([Guarded("theirs", Foreign())], mine).prompt
+    assert not Chain([FailSafeSource("theirs", Foreign())], mine).prompt
     threads = threading.active_count()
     desk = GridDesk(mine, DeferredLog())
     desk.refresh(FakeClock(now=NOW))

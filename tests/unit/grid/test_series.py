@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.grid.series import Series, Slot, courses, in_order, parse_time_s, slot_at
+from carbontrack.grid.series import Series, Slot, gapless_runs, in_order, parse_time_s, slot_at
 
 START = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
@@ -173,7 +173,7 @@ def test_a_frame_without_times_is_refused():
 
 def test_the_mean_over_any_part_is_the_integral():
     """Slots count by the time they share with the part."""
-    (run,) = courses(day().slots)
+    (run,) = gapless_runs(day().slots)
     start = hours(0).timestamp()
 
     assert run.mean_g_per_kwh(start, start + 3 * 3600) == pytest.approx(200)
