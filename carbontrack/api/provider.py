@@ -28,7 +28,7 @@ Key = tuple[object, ...]
 """Settings, and what else a tracker depends on: the working directory, the environment."""
 
 
-class Trackers:
+class TrackerProvider:
     """Finds or makes the tracker for some settings."""
 
     def __init__(self) -> None:

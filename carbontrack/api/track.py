@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from carbontrack.api.provider import Trackers
+from carbontrack.api.provider import TrackerProvider
 from carbontrack.config import load
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
@@ -66,8 +66,8 @@ __all__ = ["auto", "current_span", "track"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PROCESS = Trackers()
-"""The trackers of this process."""
+PROVIDER = TrackerProvider()
+"""Finds and makes the trackers of this process."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -83,7 +83,7 @@ def auto(**settings: object) -> Tracker:
     """
     with holding_forks():
         loaded = load.load_settings(settings)
-    return _disabled() if loaded.disable else PROCESS.make(loaded)
+    return _disabled() if loaded.disable else PROVIDER.make(loaded)
 
 
 # What few need is imported where it is needed: a new process feels every millisecond.
@@ -141,7 +141,7 @@ class Track(Block[Span]):
         self._open = OpenSpans()
         if tracker is None:
             with holding_forks():
-                self._settings = PROCESS.checked(
+                self._settings = PROVIDER.checked(
                     settings, inside=nearest_open(current.get()) is not None
                 )
 
@@ -188,14 +188,14 @@ class Track(Block[Span]):
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
-        return _disabled() if self._settings.disable else PROCESS.get(self._settings)
+        return _disabled() if self._settings.disable else PROVIDER.get(self._settings)
 
     def _warn_if_ignored(self, around: Session) -> None:
         if not self._given or self._settings is None:
             return
-        names = PROCESS.ignored(self._given, self._settings, around)
+        names = PROVIDER.ignored(self._given, self._settings, around)
         if names:
-            PROCESS.warn_once(
+            PROVIDER.warn_once(
                 f"track({names}) stands inside an open span, whose settings hold; "
                 "its own are ignored (tracker= makes a separate root)"
             )

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from carbontrack.api.track import PROCESS
+from carbontrack.api.track import PROVIDER
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -29,7 +29,7 @@ class CarbontrackMiddleware:
         close: what writes the rows; takes 2 s at most and does not hold up the event loop.
     """
 
-    def __init__(self, app: App, *, close: Callable[[], None] = PROCESS.close) -> None:
+    def __init__(self, app: App, *, close: Callable[[], None] = PROVIDER.close) -> None:
         self._app = app
         self._close = close
 

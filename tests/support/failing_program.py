@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import carbontrack
-from carbontrack.api.track import PROCESS
+from carbontrack.api.track import PROVIDER
 
 NAMES = {
     *("outer", "block 0", "block 1", "block 2"),
@@ -112,7 +112,7 @@ def one_fault(shim: Shim, folder: Path, fault: tuple[str, int, int, int]) -> Non
     shim.arm(*fault)
     try:
         seen: object = program(output)
-        PROCESS.close()
+        PROVIDER.close()
     except BaseException:
         seen = traceback.format_exc()
     shim.disarm()
