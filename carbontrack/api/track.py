@@ -90,9 +90,9 @@ def auto(**settings: object) -> Tracker:
 
 
 def _disabled() -> Tracker:
-    from carbontrack.tracking.noop import DisabledTracker
+    from carbontrack.tracking.noop import NoOpTracker
 
-    return DisabledTracker()
+    return NoOpTracker()
 
 
 def _budget(limit: str) -> Budget:
@@ -203,9 +203,9 @@ class Track(Block[Span]):
     def _is_off(self) -> bool:
         if self._settings is not None:
             return self._settings.disable
-        from carbontrack.tracking.noop import DisabledTracker
+        from carbontrack.tracking.noop import NoOpTracker
 
-        return isinstance(self._tracker, DisabledTracker)
+        return isinstance(self._tracker, NoOpTracker)
 
     # -- as a decorator ----------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from carbontrack.record import Record, Sink
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
 from carbontrack.tracking.budget import Budget, Guard, Verdict
-from carbontrack.tracking.noop import DisabledTracker
+from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.span import Span
 
 OVER_BUDGET = 3
@@ -83,7 +83,7 @@ def run(args: Namespace) -> int:
     if end is not None:
         return _not_started(end, terminal)
     with collected() as notes:
-        tracker = DisabledTracker() if settings.disable else assemble(settings)
+        tracker = NoOpTracker() if settings.disable else assemble(settings)
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))

@@ -43,7 +43,7 @@ class Counted(Protocol):
     def end(self, status: Status = "ok", error: str | None = None) -> None: ...  # noqa: D102
 
 
-class Uncounted:
+class NoOpCall:
     """A call that is not counted, because we failed or are told not to."""
 
     def resume(self) -> None:
@@ -56,7 +56,7 @@ class Uncounted:
         """Nothing."""
 
 
-UNCOUNTED = Uncounted()
+NO_OP_CALL = NoOpCall()
 """One for all: near the limit of recursion there is no room to make another."""
 
 Begin = Callable[[], Counted]
@@ -281,7 +281,7 @@ class CallCounter:
                 _log.exception("a call of %s could not be counted", self._name)
         except RecursionError:  # the program has one frame left, and may get by with it
             pass
-        return UNCOUNTED
+        return NO_OP_CALL
 
     def _begin_root(self) -> Counted:
         site = self._site
@@ -295,7 +295,7 @@ class CallCounter:
         session = self._tracker().session
         if session.closed:
             session.leave_out(self._name)
-            return UNCOUNTED
+            return NO_OP_CALL
         if self._window_s == 0.0 or session.writes_at_once:
             return self._as_span(Span(session, self._name, labels=self._labels))
         self._site = self._new_site(session)

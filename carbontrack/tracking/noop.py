@@ -12,7 +12,7 @@ from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
 
 
-class DisabledSpan(Span):
+class NoOpSpan(Span):
     """A span that counts nothing; its record says so."""
 
     def __init__(self, name: str, *, labels: Mapping[str, Any] | None = None) -> None:
@@ -26,7 +26,7 @@ class DisabledSpan(Span):
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child that counts nothing either."""
-        return DisabledSpan(name, labels=labels)
+        return NoOpSpan(name, labels=labels)
 
     @property
     def clock(self) -> Clock:
@@ -62,7 +62,7 @@ class DisabledSpan(Span):
             self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
 
     def __repr__(self) -> str:
-        return f"<DisabledSpan {self.name!r}>"
+        return f"<NoOpSpan {self.name!r}>"
 
     def discard(self) -> None:
         """Nothing would be written anyway."""
@@ -87,7 +87,7 @@ class DisabledSpan(Span):
         )
 
 
-class DisabledTracker(Tracker):
+class NoOpTracker(Tracker):
     """A tracker that measures nothing and writes nothing."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class DisabledTracker(Tracker):
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A span that counts nothing."""
-        return DisabledSpan(name, labels=labels)
+        return NoOpSpan(name, labels=labels)
 
     def close(self) -> None:
         """There is nothing to close."""

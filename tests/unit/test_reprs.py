@@ -11,7 +11,7 @@ import pytest
 import carbontrack
 from carbontrack.report.notebook import MOST_ROWS
 from carbontrack.sinks.csv_file import HEADER, record_line
-from carbontrack.tracking.noop import DisabledSpan
+from carbontrack.tracking.noop import NoOpSpan
 from tests.support.bench import Bench
 from tests.support.records import HOSTILE, a_record
 
@@ -58,7 +58,7 @@ def test_a_span_shows_what_there_is():
             assert "still open" in span._repr_html_()
             assert "1.00 kJ" in span._repr_html_()
         assert span._repr_html_() == span.record._repr_html_()
-    with DisabledSpan("off") as off:
+    with NoOpSpan("off") as off:
         assert "off" in off._repr_html_()
     assert "disabled" in off._repr_html_()
 

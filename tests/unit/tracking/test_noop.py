@@ -8,7 +8,7 @@ import pytest
 
 from carbontrack.api.track import auto, track
 from carbontrack.record import NUMBER_COLUMNS
-from carbontrack.tracking.noop import DisabledTracker
+from carbontrack.tracking.noop import NoOpTracker
 
 
 def test_a_block_has_a_record_without_numbers():
@@ -43,7 +43,7 @@ def test_exceptions_pass():
 
 def test_every_question_to_a_span_is_answered():
     """What can be asked of a span can be asked of a disabled one."""
-    span = DisabledTracker().span("a")
+    span = NoOpTracker().span("a")
     assert not span.is_open
     assert "a" in repr(span)
     with span:
@@ -71,7 +71,7 @@ def test_a_disabled_tracker_decorates_in_silence(caplog):
 
 def test_opening_and_closing_by_hand():
     """`open`, `close`, `discard`, `pause` and `resume` do what their names say: nothing much."""
-    span = DisabledTracker().span("a").open()
+    span = NoOpTracker().span("a").open()
     span.pause()
     span.resume()
     span.close("error", "x")

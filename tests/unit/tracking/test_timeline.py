@@ -12,7 +12,7 @@ import pytest
 
 from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
-from carbontrack.tracking.noop import DisabledSpan
+from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import MeterFacts
 from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge, timeline_object, timeline_of
 from carbontrack.units import JOULES_PER_KWH
@@ -170,6 +170,6 @@ def test_unasked_nothing_is_loaded(tmp_path):
 
 def test_a_disabled_span_has_an_empty_timeline():
     """CARBONTRACK_DISABLE takes the figures away, not the method."""
-    with DisabledSpan("a") as run:
+    with NoOpSpan("a") as run:
         assert run.timeline() == []
     assert run.timeline() == []

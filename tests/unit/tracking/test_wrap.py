@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.tracking.decorate import Uncounted, wrap
+from carbontrack.tracking.decorate import NoOpCall, wrap
 
 
-class Log(Uncounted):
+class Log(NoOpCall):
     """Keeps what is said about one call."""
 
     def __init__(self):
@@ -48,7 +48,7 @@ class Counter:
         return log.said
 
 
-class Broken(Uncounted):
+class Broken(NoOpCall):
     """A call whose counting fails at every step."""
 
     def resume(self):
