@@ -19,7 +19,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.impact.embodied import making_g_per_h
+from carbontrack.impact.embodied import embodied_g_per_h
 from carbontrack.meters.calibration import Calibration
 from carbontrack.meters.cpu_model import power_share
 from carbontrack.meters.detect import Host, detect
@@ -238,7 +238,7 @@ def assemble(
             spans=settings.spans,
             facts=_facts(settings, region),
             water_l_per_kwh=_water_l_per_kwh(region),
-            making_g_per_h=making_g_per_h(settings, reads.hardware),
+            embodied_g_per_h=embodied_g_per_h(settings, reads.hardware),
             journal=journal,
             outputs=outputs,
             checkpoint_s=settings.checkpoint_s,

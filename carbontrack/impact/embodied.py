@@ -134,7 +134,7 @@ def _embodied() -> dict[str, Amount]:
     return found
 
 
-def making_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
+def embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
     """Grams of CO2e for each hour, by component or for the whole machine; None: unknown."""
     if settings.embodied_g_per_h is not None:
         return {WHOLE_MACHINE: settings.embodied_g_per_h}

@@ -348,7 +348,7 @@ class Circumstances:
             its own.
         spans: which spans are written, "roots" or "all".
         water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
-        making_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
+        embodied_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
             whole "machine"; None: unknown.
         facts: columns of the record by name: host_id, rank, cloud_provider, …
         journal: where open runs leave checkpoints, so that a killed process loses little; None:
@@ -363,7 +363,7 @@ class Circumstances:
     parent_id: str | None = None
     spans: Literal["roots", "all"] = "roots"
     water_l_per_kwh: float | None = None
-    making_g_per_h: Mapping[str, float] | None = None
+    embodied_g_per_h: Mapping[str, float] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     journal: Journal | None = None
     outputs: tuple[str, ...] = ()
@@ -410,7 +410,7 @@ def beside_figures(
 ) -> dict[str, Any]:
     """The columns beside the emissions; what is unknown is left out."""
     water = water_figures(energy, attribution, circumstances.water_l_per_kwh)
-    return water | making_figures(parts, course, circumstances.making_g_per_h)
+    return water | embodied_figures(parts, course, circumstances.embodied_g_per_h)
 
 
 def water_figures(
@@ -427,7 +427,7 @@ def water_figures(
     return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
 
 
-def making_figures(
+def embodied_figures(
     parts: Sequence[Part],
     course: Course,
     rates_g_per_h: Mapping[str, float] | None,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from carbontrack.grid.cloud_metadata import CloudProbe, Detected
-from carbontrack.grid.intensity import Chain, Fixed, GridIntensity, Guarded, IntensitySource
+from carbontrack.grid.intensity import Chain, FailSafeSource, Fixed, GridIntensity, IntensitySource
 from carbontrack.grid.live.choose import make_grid
 from carbontrack.grid.live.feed import Outside
 from carbontrack.grid.region import Region, intensity_for
@@ -42,7 +42,7 @@ SOURCES: dict[str, Callable[[], IntensitySource]] = {
     "a figure of one's own": lambda: Fixed.of(55.0),
     "a series": series,
     "a live source that is down": live_that_is_down,
-    "a plugin that fails": lambda: Chain([Guarded("b", Broken())], Fixed.of(55.0)),
+    "a plugin that fails": lambda: Chain([FailSafeSource("b", Broken())], Fixed.of(55.0)),
     "a cloud that is looked for": lambda: Detected(FRANCE, CloudProbe(), intensity_for),
 }
 INSTANTS = [

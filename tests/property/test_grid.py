@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from carbontrack.errors import UnknownRegion
 from carbontrack.grid.advice import greenest_window
 from carbontrack.grid.names import normalise
-from carbontrack.grid.series import Slot, courses, in_order
+from carbontrack.grid.series import Slot, gapless_runs, in_order
 
 GRAMS = st.floats(0.0, 1000.0)
 LENGTHS = st.integers(1, 5)
@@ -32,7 +32,7 @@ def test_no_window_is_greener_than_the_one_that_is_found(
     slots: list[Slot], share: float, start_share: float
 ) -> None:
     """Whatever start is tried."""
-    (run,) = courses(slots)
+    (run,) = gapless_runs(slots)
     hours = share * run.end_s / 3600.0
     found = greenest_window(slots, hours)
     start_s = start_share * (run.end_s - hours * 3600.0)
@@ -47,7 +47,7 @@ def test_no_window_is_greener_than_the_one_that_is_found(
 @given(runs(), st.floats(0.05, 0.95))
 def test_the_mean_of_the_whole_is_that_of_its_parts(slots: list[Slot], share: float) -> None:
     """Split anywhere, the parts add up."""
-    (run,) = courses(slots)
+    (run,) = gapless_runs(slots)
     split_s = share * run.end_s
     parts = run.mean_g_per_kwh(0.0, split_s) * split_s
     parts += run.mean_g_per_kwh(split_s, run.end_s) * (run.end_s - split_s)

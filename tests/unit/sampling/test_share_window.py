@@ -17,7 +17,7 @@ from carbontrack.sampling.ledger import (
 from tests.support.bench import ScriptedUsage
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-PROVIDER = Attribution("process")
+PROCESS = Attribution("process")
 
 
 def step(at_s, joules=100.0, components=("cpu",), leaves=1):
@@ -27,7 +27,7 @@ def step(at_s, joules=100.0, components=("cpu",), leaves=1):
 def test_the_share_follows_the_counts():
     """After a window has passed the share is what the counts of the window say."""
     reader = ScriptedUsage(ours=0.25)
-    window = ShareWindow(PROVIDER, reader, 0.0)
+    window = ShareWindow(PROCESS, reader, 0.0)
     assert window.shares(SHARE_WINDOW_S).cpu == pytest.approx(0.25)
     reader.ours = 1.0
     for at_s in (0.4, 0.6, 0.8):
@@ -38,14 +38,14 @@ def test_the_share_follows_the_counts():
 def test_until_the_counts_have_said_anything_all_is_ours():
     """The upper end, never nothing."""
     reader = ScriptedUsage(busy=0.0)
-    window = ShareWindow(PROVIDER, reader, 0.0)
+    window = ShareWindow(PROCESS, reader, 0.0)
     assert window.shares(1.0).cpu == WHOLE.cpu
 
 
 def test_usage_is_not_read_at_every_edge():
     """Edges that follow each other closely share one look at the counts."""
     reader = ScriptedUsage()
-    window = ShareWindow(PROVIDER, reader, 0.0)
+    window = ShareWindow(PROCESS, reader, 0.0)
     window.shares(1.0)
     reads = reader.reads
     for n in range(10):
@@ -58,7 +58,7 @@ def test_usage_is_not_read_at_every_edge():
 def test_a_long_look_is_taken_over_the_last_stretch_only():
     """What the process did long ago does not move the share of now."""
     reader = ScriptedUsage(ours=1.0)
-    window = ShareWindow(PROVIDER, reader, 0.0)
+    window = ShareWindow(PROCESS, reader, 0.0)
     for n in range(1, 11):
         window.shares(float(n))
     reader.ours = 0.0
@@ -68,7 +68,7 @@ def test_a_long_look_is_taken_over_the_last_stretch_only():
 def test_a_book_takes_its_share():
     """The account gets our part of the step, and its grams."""
     grid = Fixed.of(50.0)
-    ledger = Ledger(PROVIDER, grid)
+    ledger = Ledger(PROCESS, grid)
     reader = ScriptedUsage(ours=0.5)
     ledger.begin(reader, 0.0, NOW)
     ledger.take(step(1.0), None)
@@ -89,7 +89,7 @@ def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
 
 def test_a_book_that_slept_looks_afresh():
     """A window that ended long ago says nothing about now."""
-    ledger = Ledger(PROVIDER, None)
+    ledger = Ledger(PROCESS, None)
     reader = ScriptedUsage(ours=1.0)
     ledger.begin(reader, 0.0, NOW)
     ledger.take(step(1.0), None)
@@ -102,7 +102,7 @@ def test_a_book_that_slept_looks_afresh():
 
 def test_a_reader_of_another_process_is_not_believed():
     """After a fork the child looks with its own reader, however recent the parent's look is."""
-    ledger = Ledger(PROVIDER, None)
+    ledger = Ledger(PROCESS, None)
     parents = ScriptedUsage(ours=1.0)
     ledger.begin(parents, 0.0, NOW)
     childs = parents.for_child()
@@ -151,7 +151,7 @@ def test_a_moving_grid_is_asked_at_every_step_and_a_constant_one_once():
 
 def test_a_new_meter_has_its_components_share():
     """A substitute that joins later is weighed as its component is."""
-    ledger = Ledger(PROVIDER, None)
+    ledger = Ledger(PROCESS, None)
     ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
     ledger.take(step(1.0), None)
     ledger.take(step(2.0, components=("cpu", "gpu")), None)
