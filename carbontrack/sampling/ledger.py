@@ -348,6 +348,8 @@ class Ledger:
 
     def intensity(self, when: datetime) -> GridIntensity | None:
         """The grid's intensity at `when`; None where nothing is known."""
+        if self._intensity is not None and not self.follows_grid:
+            return self._intensity
         return self._desk.now(when)
 
     def refresh(self, clock: Clock) -> None:
