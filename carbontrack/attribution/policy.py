@@ -258,7 +258,8 @@ def _reserved_share(before: Usage, after: Usage, cpu: float | None) -> float | N
         return None if cpu is None else after.reserved_share * cpu
     ours_s = after.process_cpu_s - before.process_cpu_s
     all_s = max(after.reserved_cpu_s - before.reserved_cpu_s, ours_s)
-    return after.reserved_share * ours_s / all_s if all_s > 0.0 else None
+    # The quotient first: the product of a share and subnormal CPU seconds may round up by half.
+    return after.reserved_share * (ours_s / all_s) if all_s > 0.0 else None
 
 
 def _ram_share(usage: Usage) -> float | None:
