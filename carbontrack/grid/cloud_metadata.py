@@ -21,6 +21,7 @@ from carbontrack.grid.region import Region, of
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import holding_forks
+from carbontrack.system.host import boot_id
 
 if TYPE_CHECKING:
     import requests
@@ -158,26 +159,19 @@ class RegionCache:
             boot, zone = self._path.read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             return None
-        return zone if boot == self._boot() and names.cloud_code(*_parts(zone)) == zone else None
+        is_known = names.cloud_code(*_parts(zone)) == zone
+        return zone if is_known and boot == boot_id(self.procfs) else None
 
     def save(self, zone: str) -> None:
         """Keep the code, in one step; where that fails, the next process asks again."""
-        boot = self._boot()
+        boot = boot_id(self.procfs)
         with suppress(OSError):
-            if boot is not None:
+            if boot is not None:  # else nothing would tell an old file from a new one
                 replace_privately(self._path, f"{boot} {zone}\n")
 
     @property
     def _path(self) -> Path:
         return self.folder / "cloud-region.txt"
-
-    def _boot(self) -> str | None:
-        """The kernel's random name of this boot (random(4)); None outside Linux: never cached."""
-        try:
-            text = (self.procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return None
-        return text.strip() or None
 
 
 def _parts(zone: str) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import replace_privately
+from carbontrack.system.host import boot_id
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
@@ -93,22 +94,21 @@ def _count(piece: str) -> int:
 
 def _slow_name(procfs: Path, cache: Path | None) -> str:
     """py-cpuinfo starts other programs and takes about a second: once per boot where possible."""
-    boot_id = read_text(procfs / "sys" / "kernel" / "random" / "boot_id", 64) or ""
-    return cached_name(cache, boot_id, _ask_cpuinfo)
+    return cached_name(cache, boot_id(procfs) or "", _ask_cpuinfo)
 
 
-def cached_name(cache: Path | None, boot_id: str, ask: Callable[[], str]) -> str:
+def cached_name(cache: Path | None, boot: str, ask: Callable[[], str]) -> str:
     """What `ask` answers, remembered in `cache` until the next boot; a broken cache is no error."""
     path = cache / "cpu-name.json" if cache is not None else None
     if path is not None:
         with suppress(ValueError, TypeError, AttributeError):
             kept = json.loads(read_text(path) or "null")
-            if kept["boot_id"] == boot_id:
+            if kept["boot_id"] == boot:
                 return str(kept["name"])
     name = ask()
     if path is not None and name:
         with suppress(OSError):
-            replace_privately(path, json.dumps({"boot_id": boot_id, "name": name}))
+            replace_privately(path, json.dumps({"boot_id": boot, "name": name}))
     return name
 
 

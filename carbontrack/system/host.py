@@ -1,7 +1,4 @@
-"""Where the limits of this process stand in the control group tree (cgroups(7)), both versions.
-
-A name for this host in records that tells nobody which host it is.
-"""
+"""What identifies this host, its boot and the control groups of this process."""
 
 from __future__ import annotations
 
@@ -27,6 +24,14 @@ def host_id(etc: Path = Path("/etc")) -> str:
 
         secret = socket.gethostname().encode()
     return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
+
+
+def boot_id(procfs: Path = Path("/proc")) -> str | None:
+    """The kernel's random id of this boot (random(4)); None where there is none, as off Linux."""
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def calibration_path(state: Path, host: str) -> Path:
