@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from carbontrack.errors import UnknownRegion
+from carbontrack.errors import UnknownRegion, close_matches, did_you_mean
 from carbontrack.grid import rows
 
 PROVIDERS = (
@@ -49,8 +49,7 @@ def normalise(region: str) -> str:
         choices = ", ".join(f"{code!r} ({name_of(code)})" for code in found)
         raise UnknownRegion(f"region {region!r} may mean {choices}; write one of them", found)
     near = _near(text)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownRegion(f"unknown region {region!r}{hint}", near)
+    raise UnknownRegion(f"unknown region {region!r}{did_you_mean(near)}", near)
 
 
 def name_of(code: str) -> str:
@@ -124,8 +123,6 @@ def _near(text: str) -> tuple[str, ...]:
 
     For a part of a country: parts that are spelt alike, then the country, and then the rest.
     """
-    from difflib import get_close_matches
-
     spelled: _Index = {row["folded"]: tuple(row["codes"].split()) for row in rows.rows("names")}
     for table in ("zones", "cloud_regions"):
         for place in rows.rows(table):
@@ -134,7 +131,7 @@ def _near(text: str) -> tuple[str, ...]:
             for part in filter(None, parts):
                 _add(spelled, fold(part), code)
     codes: list[str] = []
-    for close in get_close_matches(fold(text), spelled, n=6, cutoff=0.7):
+    for close in close_matches(fold(text), spelled, most=6, cutoff=0.7):
         codes += [code for code in spelled[close] if code not in codes]
     subdivision = _PART_OF_A_COUNTRY.fullmatch(text)
     for country in _by_code(subdivision[1]) if subdivision else ():

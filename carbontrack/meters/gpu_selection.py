@@ -5,12 +5,11 @@ The slices (MIG) that a board is cut into, and how large they are.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches, did_you_mean
 
 
 class Slice(NamedTuple):
@@ -106,8 +105,7 @@ def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         gpu = _named(entry.strip(), gpus)
         if gpu is None:
             known = [gpu.uuid for gpu in gpus]
-            near = difflib.get_close_matches(entry, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(close_matches(entry, known), form=str)
             there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none at all"
             raise ConfigError(f"gpu_ids: no GPU {entry!r} on this machine, which has {there}{hint}")
         if gpu not in chosen:

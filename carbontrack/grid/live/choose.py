@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError, NoIntensity
+from carbontrack.errors import ConfigError, NoIntensity, close_matches, did_you_mean
 from carbontrack.grid import rows
 from carbontrack.grid.intensity import Candidate, Chain, FailSafeSource, IntensitySource
 from carbontrack.grid.live.eia import Eia
@@ -179,10 +179,7 @@ def _point(text: str) -> EntryPoint:
         if point.name == text:
             return point
     known = ", ".join([*SERVICES, *(point.name for point in found), "table"])
-    from difflib import get_close_matches
-
-    near = get_close_matches(_plain(text), SERVICES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(close_matches(_plain(text), SERVICES))
     raise ConfigError(f"intensity_source={text!r} is none of {known}{hint}")
 
 
