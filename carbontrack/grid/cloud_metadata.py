@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid import names
-from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_prompt
 from carbontrack.grid.region import Region, of
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
@@ -195,11 +195,8 @@ class Detected:
         self.tell: Callable[[Region], object] | None = None
         self._probe, self._make = probe, make
         self._source = make(first)
-
-    @property
-    def prompt(self) -> bool:
-        """As the source that answers by now."""
-        return bool(getattr(self._source, "prompt", False))
+        self.prompt = is_prompt(self._source)
+        """For the source of the new region too: the settings, not the region, decide about it."""
 
     def at(self, when: datetime) -> GridIntensity:
         """The intensity at `when`, of the region that is known by now."""

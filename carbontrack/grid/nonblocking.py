@@ -13,7 +13,7 @@ import logging
 import threading
 from datetime import datetime
 
-from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_constant, is_prompt
 from carbontrack.system.clock import Clock
 from carbontrack.system.log import DeferredLog
 
@@ -33,19 +33,20 @@ class GridDesk:
         self._asked_s = float("-inf")
         self._thread: threading.Thread | None = None
         self._told = False
-        self.changes = source is not None and not getattr(source, "constant", False)
+        self._is_prompt = source is not None and is_prompt(source)
+        self.changes = source is not None and not is_constant(source)
         """Whether the answer depends on the time."""
 
     def now(self, when: datetime) -> GridIntensity | None:
         """The intensity at `when`; for a source that is not prompt, what it said last."""
-        if self._source is not None and (self.changes or self._answer is None) and self._prompt():
+        if self._is_prompt and (self.changes or self._answer is None):
             self._ask(when)
         return self._answer
 
     def refresh(self, clock: Clock) -> None:
         """Ask a source that is not prompt again; none of our locks is held."""
         known = self._answer is not None
-        if (known and not self.changes) or self._source is None or self._prompt():
+        if (known and not self.changes) or self._source is None or self._is_prompt:
             return
         now_s = clock.monotonic_s()
         if known and now_s - self._asked_s < FRESH_S:
@@ -65,9 +66,6 @@ class GridDesk:
             self._thread = None
         else:
             self._thread.join(PATIENCE_S)
-
-    def _prompt(self) -> bool:
-        return bool(getattr(self._source, "prompt", False))
 
     def _ask(self, when: datetime) -> None:
         assert self._source is not None

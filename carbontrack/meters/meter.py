@@ -1,9 +1,22 @@
 """What a meter is: one physical or modelled domain whose energy is a count that never goes down.
 
-Whatever a machine offers is made to look like this: a hardware counter is unwrapped, a watt gauge
+Every source of energy data is brought to this form: a hardware counter is unwrapped, a power gauge
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
-Reading the one-line files of sysfs and procfs.
+`Meter` is all that a meter must have. What it may offer in addition is found out once, when the
+meter is taken in, by the function beside it, never at a read:
+
+    ==================  ================  ======================================================
+    attribute           found out by      meaning; without it
+    ==================  ================  ======================================================
+    fault_counts        counts_faults     steps that were dropped, by fault; none ever is
+    part, look()        is_shared         which processes use the device; all of it is ours
+    max_period_s        max_period_s      longest time between two reads; there is no limit
+    nominal_w           nominal_w         power to assume before the first measured one; unknown
+    about               about             a sentence for `carbontrack doctor`; nothing is shown
+    ==================  ================  ======================================================
+
+At the end of the file: how meters read the one-line files of sysfs and procfs.
 """
 
 from __future__ import annotations
@@ -12,7 +25,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
@@ -79,32 +92,18 @@ class Meter(Protocol):
         ...
 
 
-class Watchful(Protocol):
-    """What a meter may tell in addition; the sampler asks with `getattr`, so all of it is optional.
+class FaultCounting(Meter, Protocol):
+    """A meter that drops steps which it cannot trust, and counts them.
 
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
             only a rise of `LOWER_BOUND` means that it counts, as the least that it was.
-        max_period_s: the longest time that may pass between two reads without losing anything,
-            such as half the time in which a counter can wrap; None where there is no limit.
-        nominal_w: a power to assume for a span too short to be measured when no power has been
-            seen yet; None where nothing can be said.
     """
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
         """How often each fault was met; a rise means that a step was dropped."""
-        ...
-
-    @property
-    def max_period_s(self) -> float | None:
-        """How far apart two reads may lie; None for no limit."""
-        ...
-
-    @property
-    def nominal_w(self) -> float | None:
-        """A power to assume when none was seen yet."""
         ...
 
 
@@ -122,8 +121,8 @@ class GpuUse(NamedTuple):
     busy: Mapping[int, float] | None = None
 
 
-class Shared(Protocol):
-    """What a meter tells in addition when several processes can use what it measures.
+class SharedMeter(Meter, Protocol):
+    """A meter of something that several processes can use: a GPU.
 
     Attributes:
         part: of the energy that this process may use at most, 0 to 1: less than 1 for slices.
@@ -138,9 +137,34 @@ class Shared(Protocol):
         """Who uses it now; may wait for a driver, so the sampler asks with no lock held.
 
         Raises:
-            MeterReadError, MeterGone: nothing is known; what was known last holds on.
+            MeterReadError, MeterGone: nothing is known; the last answer stays valid.
         """
         ...
+
+
+def counts_faults(meter: Meter) -> TypeGuard[FaultCounting]:
+    """Whether the meter has `fault_counts`."""
+    return hasattr(meter, "fault_counts")
+
+
+def is_shared(meter: Meter) -> TypeGuard[SharedMeter]:
+    """Whether several processes can use what the meter measures."""
+    return hasattr(meter, "look")
+
+
+def max_period_s(meter: Meter) -> float | None:
+    """The longest time between two reads of this meter that loses nothing; None for no limit."""
+    return getattr(meter, "max_period_s", None)
+
+
+def nominal_w(meter: Meter) -> float | None:
+    """The power to assume while the meter has shown none; None where it cannot say."""
+    return getattr(meter, "nominal_w", None)
+
+
+def about(meter: Meter) -> str | None:
+    """What the meter says of the way in which it comes to its figures; None where nothing."""
+    return getattr(meter, "about", None) or None
 
 
 class Refusal(NamedTuple):
