@@ -443,7 +443,7 @@ def _merge_mirrors(zones: Iterable[RaplZone]) -> Iterator[Meter]:
 
 
 def _no_zone(sysfs: Path, root: Path) -> Refusal:
-    # Docker mounts an empty directory over devices/virtual/powercap and leaves class/powercap
+    # Docker mounts an empty directory over devices/virtual/powercap; class/powercap keeps the links
     if any(path.is_symlink() for path in root.glob("intel-rapl*")):
         return Refusal(
             "rapl", f"the links in {root} lead nowhere, as in a container", CONTAINER_CURE
