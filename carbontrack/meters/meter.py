@@ -31,14 +31,14 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 
 LOWER_BOUND = "wraps"
-"""The fault of a counter that nobody read for so long that it may have wrapped unseen."""
+"""The fault of a counter that was not read for so long that a wrap may have been missed."""
 
 
 class Meter(Protocol):
     """One domain of the machine with a cumulative energy.
 
-    A meter owns no clock and no thread: the caller hands the instant in. It never guesses: when it
-    cannot read, it raises, and the next successful read carries what was missed.
+    A meter owns no clock and no thread: the caller passes the instant. It never guesses: when it
+    cannot read, it raises, and the next successful read includes the energy of the time between.
 
     Attributes:
         id: an address that is the same in every process of the host: "rapl:package-0",
@@ -82,13 +82,13 @@ class Meter(Protocol):
         Never less than at the last read, and callable from any thread, one at a time.
 
         Raises:
-            MeterReadError: nothing is known at this instant; try again later.
-            MeterGone: nothing will be known any more.
+            MeterReadError: no value at this instant; a later read may succeed.
+            MeterGone: no read will succeed any more.
         """
         ...
 
     def close(self) -> None:
-        """Give up descriptors and handles; a second call does nothing."""
+        """Release descriptors and handles; a second call does nothing."""
         ...
 
 
@@ -108,12 +108,12 @@ class FaultCounting(Meter, Protocol):
 
 
 class GpuUse(NamedTuple):
-    """Who uses a board, or a slice of one that stands for itself.
+    """The processes that use a board, or one slice of a board.
 
     Attributes:
-        part: of the board's energy, 0 to 1; 1 for the board itself.
-        holders: the processes that hold a context on it; None where the driver does not tell.
-        busy: how busy each has kept it since the last look, in any unit; None where not told.
+        part: the part of the board's energy that this is, 0 to 1; 1 for a whole board.
+        holders: the processes that hold a context on it; None where the driver does not report it.
+        busy: how busy each kept it since the last call, in any unit; None where not reported.
     """
 
     part: float
@@ -125,19 +125,19 @@ class SharedMeter(Meter, Protocol):
     """A meter of something that several processes can use: a GPU.
 
     Attributes:
-        part: of the energy that this process may use at most, 0 to 1: less than 1 for slices.
+        part: the most of its energy that this process can use, 0 to 1; below 1 for slices.
     """
 
     @property
     def part(self) -> float:
-        """The most that can be ours, 0 to 1."""
+        """The most of its energy that this process can use, 0 to 1."""
         ...
 
     def look(self) -> Sequence[GpuUse]:
-        """Who uses it now; may wait for a driver, so the sampler asks with no lock held.
+        """Who uses it now. It may wait for a driver, so the sampler calls it with no lock held.
 
         Raises:
-            MeterReadError, MeterGone: nothing is known; the last answer stays valid.
+            MeterReadError, MeterGone: no answer; the last one stays valid.
         """
         ...
 
@@ -158,17 +158,17 @@ def max_period_s(meter: Meter) -> float | None:
 
 
 def nominal_w(meter: Meter) -> float | None:
-    """The power to assume while the meter has shown none; None where it cannot say."""
+    """The power to assume while none has been measured yet; None where it is unknown."""
     return getattr(meter, "nominal_w", None)
 
 
 def about(meter: Meter) -> str | None:
-    """What the meter says of the way in which it comes to its figures; None where nothing."""
+    """The meter's description of how it arrives at its values; None where it has none."""
     return getattr(meter, "about", None) or None
 
 
 class Refusal(NamedTuple):
-    """A meter that is not used: its id or family, why, and the lines that would change it."""
+    """A meter that is not used: its id or family, the reason, and the commands to enable it."""
 
     id: str
     reason: str
@@ -176,7 +176,7 @@ class Refusal(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Meters of one kind, the components that they cover between them, and what was refused."""
+    """Meters of one kind, the components that they cover together, and the meters not used."""
 
     meters: tuple[Meter, ...] = ()
     covered: frozenset[Component] = frozenset()
@@ -185,9 +185,9 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the machine is made of, as far as its meters found out; None is unknown.
+    """The hardware of the machine, as far as its meters could find out; None is unknown.
 
-    `cpu_sockets` is how many processor packages are this machine's; a guest has a part of one.
+    `cpu_sockets` is the number of processor packages; a virtual machine may have a part of one.
     """
 
     cpu_model: str | None = None
@@ -201,13 +201,13 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class MeterSet:
-    """Disjoint meters that together cover the machine, and what stands in when one is lost.
+    """Disjoint meters that together cover the machine, and the substitutes for lost ones.
 
     Attributes:
         meters: the meters to read; no joule is counted by two of them.
         substitutes: by component, how to make the next best meter when one is gone.
-        refused: what was looked at and not used, for people who ask why.
-        hardware: what the machine is made of.
+        refused: meters that were considered and are not used, with the reasons.
+        hardware: the hardware of the machine.
     """
 
     meters: tuple[Meter, ...] = ()
@@ -220,10 +220,10 @@ class MeterSet:
 
 
 def check_meters(meters: Iterable[Meter]) -> None:
-    """Refuse, before anything is measured, meters that say something impossible of themselves.
+    """Refuse meters with impossible attributes, before anything is measured.
 
     Raises:
-        ConfigError: names the meter, what it says, and what it may say.
+        ConfigError: names the meter, the value, and the possible values.
     """
     for meter in meters:
         name = getattr(meter, "id", None)
@@ -248,16 +248,18 @@ _FACTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
+# -- one-line files of sysfs and procfs --------------------------------------------------------
+
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def open_to_read(path: str | Path) -> int:
-    """A descriptor that children do not inherit; a FIFO in its place cannot make us wait."""
+    """A descriptor that children do not inherit; opening a FIFO in its place does not block."""
     return os.open(path, _FLAGS)
 
 
 def read_text(path: str | Path, size: int = 4096) -> str | None:
-    """The beginning of a file without blanks around it; None where it cannot be read."""
+    """The first `size` bytes of a file as text, stripped; None where it cannot be read."""
     try:
         descriptor = open_to_read(path)
     except OSError:
