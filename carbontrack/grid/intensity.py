@@ -29,8 +29,8 @@ class GridIntensity:
         zone: the place: "FR", "US-CA", "WORLD".
         g_per_kwh: the best estimate, g CO2e/kWh.
         low_g_per_kwh, high_g_per_kwh: the interval around it.
-        source: who says so, with the edition.
-        year: the year the figure describes; None for an unknown year.
+        source: where the figure comes from, with the edition.
+        year: the year that the figure describes; None where it is unknown.
         method: what is counted: "lifecycle_generation", "direct_combustion_generation", …
     """
 
@@ -44,7 +44,7 @@ class GridIntensity:
 
 
 class IntensitySource(Protocol):
-    """Where the grid's intensity comes from.
+    """A source of the grid's intensity.
 
     `at` answers from memory and at once; a live source refreshes itself elsewhere. A source whose
     answer never changes may say so with a true attribute `constant`: it is then asked only once.
@@ -98,7 +98,7 @@ class Fixed:
 
 
 class Candidate(Protocol):
-    """A source that may have nothing for an instant.
+    """A source that may have no figure for an instant.
 
     Attributes:
         prompt: whether `find` neither waits nor takes a lock.
