@@ -22,7 +22,6 @@ from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
 
-
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
 FACTOR_RATIO = 1.10
