@@ -29,7 +29,7 @@ def host_id(etc: Path = Path("/etc")) -> str:
 def boot_id(procfs: Path = Path("/proc")) -> str | None:
     """The kernel's random id of this boot (random(4)); None where there is none, as off Linux."""
     try:
-        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 
