@@ -6,7 +6,7 @@ once, when a tracker takes it in, by the function beside it:
     =========  ============  ===================================================================
     attribute  read by       meaning where it is true; without it
     =========  ============  ===================================================================
-    constant   is_constant   the answer never changes; it is asked for again and again
+    constant   is_constant   the answer never changes; it is asked for repeatedly
     prompt     is_prompt     `at` neither waits nor takes a lock; it is called in another thread
     =========  ============  ===================================================================
 """

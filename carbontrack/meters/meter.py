@@ -9,8 +9,8 @@ meter is taken in, by the function beside it, never at a read:
     ==================  ================  ======================================================
     attribute           found out by      meaning; without it
     ==================  ================  ======================================================
-    fault_counts        counts_faults     steps that were dropped, by fault; none ever is
-    part, look()        is_shared         which processes use the device; all of it is ours
+    fault_counts        counts_faults     dropped steps, by fault; no step is ever dropped
+    part, look()        is_shared         the processes that use it; all of its energy is ours
     max_period_s        max_period_s      longest time between two reads; there is no limit
     nominal_w           nominal_w         power to assume before the first measured one; unknown
     about               about             a sentence for `carbontrack doctor`; nothing is shown
