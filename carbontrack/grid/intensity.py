@@ -1,7 +1,7 @@
 """Carbon intensity as a value with an interval and a source, and the sources of such values.
 
-`IntensitySource` is all that a source must have. What it may say of itself in addition is read
-once, when a tracker takes it in, by the function beside it:
+`IntensitySource` is all that a source must have. What it may state in addition is read once, when
+a tracker takes it in, by the function beside it:
 
     =========  ============  ===================================================================
     attribute  read by       meaning where it is true; without it

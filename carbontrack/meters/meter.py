@@ -3,11 +3,11 @@
 Every source of energy data is brought to this form: a hardware counter is unwrapped, a power gauge
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
-`Meter` is all that a meter must have. What it may offer in addition is found out once, when the
-meter is taken in, by the function beside it, never at a read:
+`Meter` is all that a meter must have. What it may offer in addition is asked for by the function
+beside it, `counts_faults` and `is_shared` once, when the meter is taken in, and none at a read:
 
     ==================  ================  ======================================================
-    attribute           found out by      meaning; without it
+    attribute           asked for by      meaning; without it
     ==================  ================  ======================================================
     fault_counts        counts_faults     dropped steps, by fault; no step is ever dropped
     part, look()        is_shared         the processes that use it; all of its energy is ours
