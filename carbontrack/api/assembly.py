@@ -27,7 +27,7 @@ from carbontrack.meters.meter import Meter, MeterSet
 from carbontrack.meters.wall import WALL_ID
 from carbontrack.record import BASES, Basis, Component
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import is_url, sink_for
+from carbontrack.sinks.factory import is_file, lasting, sink_for
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, say_aloud
 from carbontrack.tracking.propagation import Kin
@@ -94,6 +94,7 @@ def host_key(settings: Settings) -> HostKey:
         settings.cpu_tdp_w,
         settings.ram_w_per_gib,
         settings.gpu_ids,
+        settings.meter_plugins,
         environment.visible_gpus(),
         kept.fit if (kept := calibration_of(settings)) else None,
     )
@@ -110,6 +111,7 @@ def make_sampler(settings: Settings) -> Sampler:
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,
+        plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus(),
         cpu_name_cache=load.state_path(settings),
         wall=kept.fit if (kept := calibration_of(settings)) else None,
@@ -223,8 +225,9 @@ def assemble(
     region = (probe and probe.region) or region
     grid = _grid(settings, region, probe)
     journal = _journal(settings) if settings.output else None
-    outputs = tuple(o if is_url(o) else str(Path(o).absolute()) for o in settings.output)
+    outputs = tuple(str(Path(o).absolute()) if is_file(o) else o for o in settings.output)
     sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
+    outputs = tuple(map(lasting, outputs, sinks))
     reads = sampler or make_sampler(settings)
     session = Session(
         reads,
@@ -277,7 +280,7 @@ def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | No
         return None
     from carbontrack.sinks.timelines import TimelineFiles  # few ask for it
 
-    return TimelineFiles([Path(output) for output in outputs if not is_url(output)])
+    return TimelineFiles([Path(output) for output in outputs if is_file(output)])
 
 
 def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -> Attribution:
@@ -307,10 +310,11 @@ def _water_l_per_kwh(region: regions.Region) -> float | None:
 def _journal(settings: Settings) -> Journal:
     # only those who write something pay for these imports
     from carbontrack.sinks.journal.journal import Journal
-    from carbontrack.sinks.journal.recovery import pick_up
+    from carbontrack.sinks.journal.recovery import opener, pick_up
 
     state_dir = load.state_path(settings)
-    pick_up(state_dir)  # what killed runs left goes to the outputs that they had
+    # what killed runs left goes to the outputs that they had
+    pick_up(state_dir, opener(is_ours=load.keeps_own_journal(settings)))
     return Journal(state_dir)
 
 

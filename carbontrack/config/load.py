@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.config import environment
 from carbontrack.config.environment import PREFIX
 from carbontrack.errors import ConfigError
+from carbontrack.record import plugin_of
 
 if TYPE_CHECKING:  # those who ask for a fact of the environment need no settings
     from carbontrack.config.settings import Settings as Settings  # noqa: PLC0414 - for others
@@ -74,6 +75,7 @@ def load_settings(
     settings = _settled(argument, sources.from_environment(environ), project, mine)
     if project is not None:
         _keep_tokens_home(settings, project.origin)
+        _keep_plugins_home(settings, project.origin)
     if writes and not settings.disable:
         _writable(settings, folder)
     return settings
@@ -132,9 +134,49 @@ def _keep_tokens_home(settings: Settings, project: str) -> None:
             )
 
 
+def _keep_plugins_home(settings: Settings, project: str) -> None:
+    """Refuse what a checked-out project hands to a plugin.
+
+    It may name one that is installed. What that does with an address, only the plugin knows: open
+    a file of yours, or send a secret of yours there.
+    """
+    named = [("meter_plugins", text) for text in settings.meter_plugins]
+    named += [("output", output) for output in settings.output if plugin_of(output) is not None]
+    for setting, text in named:
+        name, _, address = text.partition(":")
+        if address and settings.origins[setting] == project:
+            raise ConfigError(
+                f"{project}: {setting}={text!r} hands an address to the plugin {name!r}; a "
+                f"project's file may name a plugin but not direct it: set this in the environment "
+                f"or in your own config.toml"
+            )
+
+
+def keeps_own_journal(settings: Settings) -> bool:
+    """Whether the folder of the journals is the user's own choice, and not that of a project."""
+    origin = settings.origins.get("state_dir", "default")
+    return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
+
+
+def _importable(settings: Settings, output: str, name: str) -> None:
+    from carbontrack.config.settings import FILE_SUFFIXES
+    from carbontrack.system import plugins
+
+    try:
+        point = plugins.find_sink(output, name, FILE_SUFFIXES)
+        if point is not None:
+            plugins.load(point)
+    except ValueError as error:  # ConfigError is one
+        raise ConfigError(f"output={output!r} ({settings.origins['output']}) {error}") from None
+
+
 def _writable(settings: Settings, folder: str) -> None:
     """Say before anything starts that an output cannot be written."""
     for output in settings.output:
+        plugin = plugin_of(output)
+        if plugin is not None:
+            _importable(settings, output, plugin[0])
+            continue
         path = Path(folder, output)
         if "://" in output:
             continue

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
-from carbontrack.record import TIMELINE_SUFFIX
+from carbontrack.record import TIMELINE_SUFFIX, plugin_of
 
 Reader = Callable[[object], Any]
 
@@ -39,7 +39,8 @@ class Settings:
     """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
     asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
     output: tuple[str, ...] = ("emissions.csv",)
-    """Files (.csv, .jsonl, .db) and http(s) addresses that get each record; () for none."""
+    """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
+    record; () for none."""
     http_token: str | None = field(default=None, repr=False)
     """The bearer token sent to an http(s) output."""
     scope: Literal["process", "machine"] = "process"
@@ -69,6 +70,8 @@ class Settings:
     """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
     gpu_ids: tuple[str, ...] | None = None
     """GPUs to count, by index or UUID; None: those this process may use; (): none."""
+    meter_plugins: tuple[str, ...] = ()
+    """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
     intensity_g_per_kwh: float | None = None
     """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
     intensity_source: tuple[str, ...] = ()
@@ -170,6 +173,8 @@ def _outputs(given: object) -> tuple[str, ...]:
 
 
 def _output(item: str) -> str:
+    if (plugin := plugin_of(item)) is not None:
+        return _plugin_output(item, plugin[0])
     if "://" in item:
         from urllib.parse import urlsplit  # an address is rare, and this import costs a while
 
@@ -188,6 +193,23 @@ def _output(item: str) -> str:
     if path.lower().endswith(TIMELINE_SUFFIX):
         raise ValueError(f"is the name of a file of timelines; leave {TIMELINE_SUFFIX} to those")
     return path
+
+
+def _plugin_output(item: str, name: str) -> str:
+    from carbontrack.system import plugins  # only those who name a plugin pay for the look
+
+    if plugins.find_sink(item, name, FILE_SUFFIXES) is None:
+        return _output(f"./{item}")  # now it cannot be taken for anything but a file
+    return item
+
+
+def _meter_plugins(given: object) -> tuple[str, ...]:
+    from carbontrack.system import plugins  # as above
+
+    found = _items(given)
+    for item in found:
+        plugins.find(plugins.METERS, item.partition(":")[0])
+    return tuple(dict.fromkeys(found))
 
 
 def _directory(given: object) -> str:
@@ -227,6 +249,7 @@ READERS: Mapping[str, Reader] = {
     "cpu_tdp_w": _number("a number of watts", 0, 5000, above=True),
     "ram_w_per_gib": _number("a number of watts per GiB", 0, 10),
     "gpu_ids": _items,
+    "meter_plugins": _meter_plugins,
     "intensity_g_per_kwh": _number("a number of g CO2e per kWh", 0, 5000),
     "intensity_source": _items,
     "live_token": _token,

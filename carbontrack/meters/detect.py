@@ -11,7 +11,7 @@ Whether there is an NVIDIA driver, at a tenth of a millisecond where there is no
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,6 +59,7 @@ class Host(NamedTuple):
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
         gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
+        plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that took long to find out; None for no cache.
         wall: what a wall meter showed beside these meters; None where nobody has calibrated.
@@ -72,6 +73,7 @@ class Host(NamedTuple):
     cpu_tdp_w: float | None = None
     ram_w_per_gib: float | None = None
     gpu_ids: tuple[str, ...] | None = None
+    plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
@@ -96,6 +98,7 @@ def detect(host: Host) -> MeterSet:
     substitutes = _models(host, facts, power, gib)
     measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
+    spare: Mapping[Component, Callable[[], Meter]]
     spare = {name: make for name, make in substitutes.items() if name in measured}
     everything = (*meters, *more.meters, *models, *amd, *gpus)
     hardware = Hardware(
@@ -107,9 +110,16 @@ def detect(host: Host) -> MeterSet:
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
     )
+    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
+    if host.plugins:
+        from carbontrack.meters.plugins import PluginHost, join  # few have any
+
+        told = PluginHost(host.sysfs, host.procfs)
+        joined = join(host.plugins, told, everything, models=substitutes, spare=spare)
+        everything, spare = joined.meters, joined.substitutes
+        refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
-    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals, *wall_refusals)
-    return MeterSet(everything, spare, refusals, hardware)
+    return MeterSet(everything, spare, refusals + wall_refusals, hardware)
 
 
 def _wall(
