@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import MeterGone
-from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.cpu_model import CpuModel, power_share
 from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import Meter
 from carbontrack.meters.plugins import Joined, PluginHost, contents, join
@@ -91,7 +91,7 @@ def test_a_wall_meter_covers_what_it_says(package: Packages) -> None:
     assert (stand_in.id, stand_in.component) == ("model:cpu+model:ram", "other")
     assert stand_in.basis == "modelled"
     stand_in.read_joules(0.0)
-    assert stand_in.read_joules(10.0) == pytest.approx(16.0 * 0.375 * 10.0, abs=100.0)
+    assert stand_in.read_joules(10.0) == pytest.approx((100.0 * power_share(0.0) + 6.0) * 10.0)
     stand_in.close()
     with pytest.raises(MeterGone):
         stand_in.read_joules(11.0)
@@ -217,9 +217,7 @@ def test_meters_of_a_refused_plugin_are_closed(package: Packages) -> None:
 @pytest.mark.parametrize(
     ("text", "address"), [("told", None), ("told:", ""), ("told:http://h:1/x", "http://h:1/x")]
 )
-def test_a_plugin_is_told_where_to_look(
-    package: Packages, text: str, address: str | None
-) -> None:
+def test_a_plugin_is_told_where_to_look(package: Packages, text: str, address: str | None) -> None:
     """The roots of the file systems, and what stands behind the first colon."""
     package("told", "return meter(repr(tuple(map(str, host))))")
     (meter,) = joined([text], FakeMeter("nvml:a", "gpu")).meters[1:]
