@@ -3,7 +3,8 @@
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
 integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
-Apple's counts. What is not used is refused with a reason.
+Apple's counts. Meters of other packages, where a setting names them, take the place of what they
+contain. What is not used is refused with a reason.
 
 Whether there is an NVIDIA driver, at a tenth of a millisecond where there is none.
 """

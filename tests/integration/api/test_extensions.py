@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import carbontrack
 from carbontrack.report.read import iter_records
 from carbontrack.testing import build_powercap
 
@@ -43,7 +44,7 @@ def run(site: Path, tmp_path: Path) -> Iterator[object]:
 
     def ran(*command: str, **given: str) -> subprocess.CompletedProcess[str]:
         environ = {f"CARBONTRACK_{name}": text for name, text in (settings | given).items()}
-        paths = f"{ROOT}{os.pathsep}{site}"
+        paths = f"{Path(carbontrack.__file__).parents[1]}{os.pathsep}{site}"
         environ |= {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": paths}
         return subprocess.run(
             [sys.executable, "-W", "ignore", *command],

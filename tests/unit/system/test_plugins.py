@@ -91,7 +91,7 @@ def test_a_file_with_a_colon_in_its_name_is_a_file_unless_a_plugin_is_meant(
         plugins.find_sink("ftp://host/runs.csv", "ftp", SUFFIXES)
 
 
-def test_who_names_no_plugin_does_not_pay_for_looking() -> None:
+def test_who_names_no_plugin_does_not_pay_for_looking(tmp_path: Path) -> None:
     """Neither importlib.metadata nor our module for plugins is loaded by an ordinary block."""
     program = (
         "import sys, carbontrack\n"
@@ -100,6 +100,6 @@ def test_who_names_no_plugin_does_not_pay_for_looking() -> None:
         "print([m for m in sys.modules if 'plugin' in m or m == 'importlib.metadata'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
