@@ -153,7 +153,7 @@ def test_a_misspelt_service_is_not_taken_for_one_that_covers_nothing():
 
 
 def test_another_packages_source_is_offered_and_its_failure_names_it(tmp_path, monkeypatch):
-    """A slip of its name is met with it; what it cannot import is an error before anything starts."""
+    """A slip is met with its name; what cannot be used is an error before anything starts."""
     install(monkeypatch, tmp_path / "a", plugins.INTENSITY, "rooftop", "make = 1")
     with pytest.raises(ConfigError, match="did you mean 'rooftop'") as caught:
         grid("roofotp")
