@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     """Recover, and say what was found."""
     unseen = Unseen()
     settings = load.load_settings(writes=False)
-    open_sink = opener(is_ours=load.keeps_own_journal(settings))
+    open_sink = opener(is_ours=settings.owns_state_dir)
     found = recover(load.state_path(settings), open_sink=open_sink, on_trouble=unseen)
     if args.json:
         print(json.dumps([_as_json(recovered) for recovered in found]))

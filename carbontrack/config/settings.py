@@ -99,6 +99,12 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each setting comes from: "argument", "environment", a file's path, or "default"."""
 
+    @property
+    def owns_state_dir(self) -> bool:
+        """Whether the folder of the journals is the user's choice, and not that of a project."""
+        origin = self.origins.get("state_dir", "default")
+        return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
+
 
 def _text(given: object) -> str:
     if not isinstance(given, str) or not given.strip():

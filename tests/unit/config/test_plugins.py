@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.config import load
-from carbontrack.config.load import Settings, load_settings
+from carbontrack.config.environment import Environment
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.system import plugins
 from tests.support.plugins import install
@@ -27,7 +28,8 @@ def settings(
     home: Path, arguments: Mapping[str, object] | None = None, **variables: str
 ) -> Settings:
     environ = {"HOME": str(home), "XDG_CONFIG_HOME": f"{home}/cfg", **variables}
-    return load_settings(arguments or {}, environ=environ, cwd=home / "project")
+    here = Environment.take(environ=environ, working_folder=str(home / "project"))
+    return load_settings(arguments or {}, here)
 
 
 def write_project(home: Path, text: str) -> None:
@@ -71,7 +73,8 @@ def test_a_plugin_that_cannot_be_imported_is_an_error_where_it_would_write(tmp_p
     given = {"output": "broken:x"}
     with pytest.raises(ConfigError, match=r"output='broken:x' \(argument\).*acme-broken 1\.5"):
         settings(tmp_path, given)
-    assert load_settings(given, environ={}, cwd=tmp_path, writes=False).output == ("broken:x",)
+    here = Environment.take(environ={}, working_folder=str(tmp_path))
+    assert load_settings(given, here, writes=False).output == ("broken:x",)
 
 
 @pytest.mark.parametrize("text", ["output = 'lines:/home/me/x'", "meter_plugins = 'plug:http://h'"])
@@ -94,7 +97,7 @@ def test_a_project_file_may_name_a_plugin(tmp_path: Path) -> None:
 
 def test_whose_choice_the_folder_of_journals_is(tmp_path: Path) -> None:
     """A project's file may choose it, and is then not trusted with what stands in there."""
-    assert load.keeps_own_journal(settings(tmp_path))
+    assert settings(tmp_path).owns_state_dir
     write_project(tmp_path, "state_dir = 'state'")
-    assert not load.keeps_own_journal(settings(tmp_path))
-    assert load.keeps_own_journal(settings(tmp_path, CARBONTRACK_STATE_DIR=str(tmp_path)))
+    assert not settings(tmp_path).owns_state_dir
+    assert settings(tmp_path, CARBONTRACK_STATE_DIR=str(tmp_path)).owns_state_dir
