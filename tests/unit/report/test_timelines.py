@@ -10,7 +10,7 @@ import pytest
 import carbontrack
 from carbontrack.errors import ConfigError
 from carbontrack.record import timeline_path
-from carbontrack.report.charts import drawn
+from carbontrack.report.charts import run_power
 from carbontrack.report.frame import load
 from carbontrack.report.timelines import RunTimeline, iter_timelines, largest
 from carbontrack.sinks.timelines import TimelineFiles
@@ -96,10 +96,10 @@ def test_the_page_shows_the_runs_that_used_most(tmp_path):
 
 def test_a_timeline_without_a_figure_is_not_drawn():
     """No chart is better than an empty one."""
-    assert drawn(RunTimeline("a", "a", "", Timeline((0.0, 1.0)))) is None
-    assert drawn(RunTimeline("a", "a", "", Timeline(()))) is None
+    assert run_power(RunTimeline("a", "a", "", Timeline((0.0, 1.0)))) is None
+    assert run_power(RunTimeline("a", "a", "", Timeline(()))) is None
     silent = Timeline((0.0, 1.0), {"cpu": (0.0, 0.0)}, {"cpu": (0.0,)})
-    assert drawn(RunTimeline("a", "a", "", silent)) is None
+    assert run_power(RunTimeline("a", "a", "", silent)) is None
 
 
 def test_the_setting_leads_to_a_file_whose_sums_are_the_records(tmp_path):
