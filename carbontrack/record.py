@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_joules,
+    format_seconds,
+    format_with_interval,
+    joules_from,
+)
 
 SCHEMA = 1
 
@@ -270,24 +277,19 @@ def _rows(record: Any) -> Iterator[tuple[str, str]]:
 
 def energy_text(record: Any) -> str:
     """The energy and its interval: "1.50 Wh (1.20 to 1.80 Wh)"."""
-    kwhs = (record.energy_kwh, record.energy_low_kwh, record.energy_high_kwh)
-    joules = [None if kwh is None else kwh * JOULES_PER_KWH for kwh in kwhs]
-    return _with_interval(joules[0], joules[1], joules[2], form=format_joules)
+    joules = joules_from(record.energy_kwh)
+    if joules is None:
+        return "unknown"
+    low_j, high_j = joules_from(record.energy_low_kwh), joules_from(record.energy_high_kwh)
+    return format_with_interval(joules, low_j, high_j, format_joules)
 
 
 def emissions_text(record: Any) -> str:
-    """The emissions and their interval."""
-    ends = record.emissions_low_g, record.emissions_high_g
-    return _with_interval(record.emissions_g, ends[0], ends[1], form=format_grams)
-
-
-def _with_interval(best: float | None, low: float | None, high: float | None, form: Any) -> str:
-    if best is None:
+    """The emissions and their interval: "1.50 g (1.20 to 1.80 g)"."""
+    if record.emissions_g is None:
         return "unknown"
-    if low is None or high is None:
-        return str(form(best))
-    number, _, _ = form(low, like=best).partition(" ")
-    return f"{form(best)} ({number} to {form(high, like=best)})"
+    low_g, high_g = record.emissions_low_g, record.emissions_high_g
+    return format_with_interval(record.emissions_g, low_g, high_g, format_grams)
 
 
 def _parts(record: Any) -> Iterator[str]:

@@ -29,6 +29,7 @@ from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.tracker import Tracker
+from carbontrack.units import format_interval
 
 WATCH_S = 1.0
 """A counter that does not move in a second, a thousand refreshes of RAPL's, does not count."""
@@ -181,12 +182,9 @@ def _grid(findings: Findings) -> Iterator[Row]:
     if intensity is None:
         yield "intensity", "unknown"
     else:
-        low, high = intensity["low_g_per_kwh"], intensity["high_g_per_kwh"]
+        ends = format_interval(intensity["low_g_per_kwh"], intensity["high_g_per_kwh"], ".0f")
         year = f" in {intensity['year']}" if intensity["year"] else ""
-        yield (
-            "intensity",
-            f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({low:.0f} to {high:.0f}){year}",
-        )
+        yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
         yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
     yield "pue", f"{findings['pue']:g}"
     tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])

@@ -12,7 +12,13 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError
 from carbontrack.impact.equivalents import compare
 from carbontrack.impact.estimate import Estimate, estimate
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_joules,
+    format_watts,
+    format_with_interval,
+)
 
 _NAMES = (
     "power_w",
@@ -107,12 +113,11 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
 
 
 def _with_interval(
-    best: float, low: float, high: float, form: Callable[..., str], unit: str = ""
+    best: float, low: float, high: float, form: Callable[..., str], of: str = ""
 ) -> str:
-    text = f"{form(best)}{unit}"
     if low == high:
-        return text
-    return f"{text}  ({form(low, like=best).partition(' ')[0]} to {form(high, like=best)})"
+        return f"{form(best)}{of}"
+    return format_with_interval(best, low, high, form, of=of, gap="  ")
 
 
 def _grid(found: Estimate) -> str:

@@ -20,7 +20,7 @@ from carbontrack.grid import tables as table
 from carbontrack.grid.advice import Place, compare, same_method
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.read import iter_records
-from carbontrack.units import format_grams
+from carbontrack.units import format_grams, format_interval
 
 _EPILOG = """\
 examples:
@@ -128,10 +128,10 @@ def facts(code: str) -> dict[str, Any]:
 def about(code: str) -> list[tuple[str, str]]:
     """All that the tables know of a place, for a person."""
     grid = table.lookup(code)
-    low, high = grid.low_g_per_kwh, grid.high_g_per_kwh
+    ends = format_interval(grid.low_g_per_kwh, grid.high_g_per_kwh, "g")
     lines = [
         ("region", f"{code}  {names.name_of(code)}"),
-        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({low:g} to {high:g})"),
+        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({ends})"),
         ("year", str(grid.year)),
         ("method", grid.method.replace("_", " ")),
         ("source", grid.source),

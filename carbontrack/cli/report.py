@@ -29,7 +29,7 @@ from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total, keys_of, totals
-from carbontrack.units import JOULES_PER_KWH
+from carbontrack.units import joules_from
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
     "statement": as_statement,
@@ -204,8 +204,7 @@ def _grids() -> Iterator[GridIntensity]:
 
 
 def _comparison(total: Total) -> tuple[str, str, str] | None:
-    kwh = total.energy_kwh
-    joules = None if kwh is None else kwh * JOULES_PER_KWH
+    joules = joules_from(total.energy_kwh)
     found = compare(energy_joules=joules, emissions_g=total.emissions_g)
     if found is None:
         return None

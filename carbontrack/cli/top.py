@@ -16,11 +16,11 @@ from carbontrack.config import load
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import (
-    JOULES_PER_KWH,
     format_grams,
     format_joules,
     format_seconds,
     format_watts,
+    joules_from,
 )
 
 PERIOD_S = 2.0
@@ -158,13 +158,12 @@ def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str
 
 def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:
     record, age_s = run.record, _age_s(run, now)
-    joules = None if record.energy_kwh is None else record.energy_kwh * JOULES_PER_KWH
     return {
         "PID": str(run.pid),
         "NAME": ("  " * nested) + printable(record.name),
         "TIME": _or_dash(record.duration_s, format_seconds),
         "POWER": _or_dash(run.watts, format_watts),
-        "ENERGY": _or_dash(joules, format_joules),
+        "ENERGY": _or_dash(joules_from(record.energy_kwh), format_joules),
         "CO2e": _or_dash(record.emissions_g, format_grams),
         "KNOWN": record.basis or "-",
         "SEEN": "-" if age_s is None else f"{age_s:.0f} s ago",

@@ -18,7 +18,7 @@ from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.report.totals import Total
-from carbontrack.units import JOULES_PER_KWH, format_joules
+from carbontrack.units import JOULES_PER_KWH, format_interval, format_joules, joules_from
 
 TABLE = Path(__file__).parent.parent / "data" / "inference.csv"
 PER = 1000
@@ -95,8 +95,7 @@ class Label:
     @property
     def joules(self) -> tuple[float, float | None, float | None]:
         """The energy of 1,000 units in joules: best, low, high."""
-        ends = (self.kwh_per_1000_low, self.kwh_per_1000_high)
-        low, high = (None if kwh is None else kwh * JOULES_PER_KWH for kwh in ends)
+        low, high = joules_from(self.kwh_per_1000_low), joules_from(self.kwh_per_1000_high)
         return self.kwh_per_1000 * JOULES_PER_KWH, low, high
 
 
@@ -229,9 +228,7 @@ def as_svg(label: Label) -> str:
     best, low, high = label.joules
     ends = "no interval"
     if low is not None and high is not None:
-        ends = (
-            f"{format_joules(low, like=best).partition(' ')[0]} to {format_joules(high, like=best)}"
-        )
+        ends = format_interval(low, high, format_joules, like=best)
     state = "PROVISIONAL: not all measured" if label.provisional else "measured"
     texts = [
         _text(20, 34, 20, label.model, "bold", limit=34),
@@ -284,9 +281,7 @@ def _remarks(label: Label) -> list[str]:
     best, low, high = label.joules
     remarks = []
     if low is not None and high is not None:
-        ends = (
-            f"{format_joules(low, like=best).partition(' ')[0]} to {format_joules(high, like=best)}"
-        )
+        ends = format_interval(low, high, format_joules, like=best)
         grades = {label.grade_low, label.grade_high}
         over = f", so {label.grade_low} to {label.grade_high}" if len(grades) > 1 else ""
         remarks.append(f"Interval {ends}{over}; {label.units:,.0f} {_plural(label.unit)} measured.")

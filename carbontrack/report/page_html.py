@@ -12,7 +12,14 @@ from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, notes
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    joules_from,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +65,9 @@ def period(frame: pd.DataFrame) -> str:
 
 def cards(total: Total, around: Around) -> Iterator[str]:
     """The headline figures, each with its interval or what it stands beside."""
-    joules = _joules(total.energy_kwh)
+    joules = joules_from(total.energy_kwh)
     ends = _ends(
-        _joules(total.energy_low_kwh), _joules(total.energy_high_kwh), joules, format_joules
+        joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh), joules, format_joules
     )
     yield _card("Energy", "unknown" if joules is None else format_joules(joules), ends)
     grams = total.emissions_g
@@ -92,14 +99,10 @@ def _litres(litres: float) -> str:
     return f"{litres:,.3g} L" if litres >= 0.1 else f"{litres * 1e3:.3g} mL"
 
 
-def _joules(kwh: float | None) -> float | None:
-    return None if kwh is None else kwh * JOULES_PER_KWH
-
-
 def _ends(low: float | None, high: float | None, best: float | None, form: Any) -> str:
     if low is None or high is None:
         return "no interval"
-    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best)}"
+    return format_interval(low, high, form, like=best)
 
 
 def known_text(total: Total) -> str:
@@ -221,4 +224,5 @@ def _per_kwh(row: dict[str, Any]) -> str:
         return "unknown"
     if row["low_g_per_kwh"] is None or row["high_g_per_kwh"] is None:
         return f"{row['g_per_kwh']:.4g}"
-    return f"{row['g_per_kwh']:.4g} ({row['low_g_per_kwh']:.3g} to {row['high_g_per_kwh']:.3g})"
+    ends = format_interval(row["low_g_per_kwh"], row["high_g_per_kwh"], ".3g")
+    return f"{row['g_per_kwh']:.4g} ({ends})"

@@ -8,7 +8,13 @@ from dataclasses import dataclass, fields
 
 from carbontrack.report.totals import Total
 from carbontrack.sinks.csv_file import csv_line
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    joules_from,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,8 @@ def _rows(summary: Summary) -> Iterator[list[str]]:
 
 
 def _cells(key: str, total: Total) -> list[str]:
-    joules = _joules(total.energy_kwh)
-    low_j, high_j = _joules(total.energy_low_kwh), _joules(total.energy_high_kwh)
+    joules = joules_from(total.energy_kwh)
+    low_j, high_j = joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh)
     grams, low_g, high_g = total.emissions_g, total.emissions_low_g, total.emissions_high_g
     return [
         key,
@@ -153,16 +159,12 @@ def _cells(key: str, total: Total) -> list[str]:
     ]
 
 
-def _joules(kwh: float | None) -> float | None:
-    return None if kwh is None else kwh * JOULES_PER_KWH
-
-
 def _interval(
     best: float | None, low: float | None, high: float | None, form: Callable[..., str]
 ) -> str:
     if best is None or low is None or high is None:
         return ""
-    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best).partition(' ')[0]}"
+    return format_interval(low, high, form, like=best, unit=False)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
