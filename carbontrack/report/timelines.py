@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError, MissingExtra
+from carbontrack.errors import ConfigError
 from carbontrack.record import COMPONENTS, TIMELINE_SUFFIX, timeline_path
-from carbontrack.report.read import AnyPath, json_rows
+from carbontrack.report.read import AnyPath, import_pandas, json_rows
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.timeline import Timeline
 
@@ -91,10 +91,7 @@ def read_timeline(*paths: AnyPath) -> pd.DataFrame:
         MissingExtra: pandas is not installed.
         OSError: there is no such file.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtra("pandas", "analysis", "read_timeline") from error
+    pandas = import_pandas("analysis", "read_timeline")
     if not paths:
         raise ConfigError("read_timeline needs a file to read, for example 'emissions.csv'")
     found: dict[str, RunTimeline] = {}
@@ -104,7 +101,7 @@ def read_timeline(*paths: AnyPath) -> pd.DataFrame:
             found.setdefault(run.record_id, run)
         if skipped:
             LOGGER.warning("%s: passed over %d lines that hold no timeline", path, len(skipped))
-    frame: pd.DataFrame = _frame(pd, list(found.values()))
+    frame: pd.DataFrame = _frame(pandas, list(found.values()))
     return frame
 
 

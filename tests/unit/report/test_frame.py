@@ -10,8 +10,8 @@ import pytest
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record
-from carbontrack.report.frame import CsvBlocks, load
-from carbontrack.report.read import iter_records
+from carbontrack.report.frame import load
+from carbontrack.report.read import CsvBlocks, iter_records
 from carbontrack.report.totals import keys_of
 from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.sinks.factory import sink_for
