@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 import threading
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from carbontrack.api.assembly import assemble, calibration_file
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
@@ -158,9 +159,9 @@ on the rest is counted as component `other`. Without any option: show what is ke
 _BUSY = 0.05
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `calibrate` and its options."""
-    parser = subparsers.add_parser("calibrate", description=_ABOUT, allow_abbrev=False)
+    parser = new_parser(subparsers, "calibrate", run, description=_ABOUT)
     add = parser.add_argument
     add(
         "readings",
@@ -195,7 +196,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     )
     add("--clear", action="store_true", help="forget everything that was calibrated on this host")
     add("--json", action="store_true", help="print what is kept as one JSON object")  # fmt: skip
-    parser.set_defaults(func=run)
 
 
 def _watts(text: str) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from carbontrack.api.assembly import assemble
 from carbontrack.attribution.policy import Attribution
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
@@ -219,13 +220,12 @@ intensity; and every setting with the place that it comes from. Takes two second
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `doctor` and its options."""
-    parser = subparsers.add_parser("doctor", description=_ABOUT, epilog=_CODES, allow_abbrev=False)
+    parser = new_parser(subparsers, "doctor", run, description=_ABOUT, epilog=_CODES)
     parser.add_argument("--region", help="look at this region instead of the one found")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable
 
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError
 from carbontrack.impact.equivalents import compare
@@ -34,14 +35,14 @@ _NAMES = (
 )
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "estimate",
-        help="energy and emissions of a run from its hardware and hours, before it runs",
+        run,
         description="Energy and emissions of a run, with their interval, before it runs.",
         epilog="Example: carbontrack estimate --gpu A100 --gpus 8 --hours 24 --region FR",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--power-w", type=float, metavar="W", help="mean power of all hardware, in watts")
@@ -57,7 +58,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:

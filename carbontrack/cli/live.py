@@ -6,13 +6,13 @@ Power over time as a line of small bars.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from carbontrack.cli.periodic import PeriodicThread
 from carbontrack.cli.terminal import Terminal
 from carbontrack.record import Record
-from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.clock import Clock
 from carbontrack.tracking.timeline import PowerRow
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_seconds, format_watts
 
@@ -102,12 +102,18 @@ def _watts(record: Record, before: Record | None) -> float | None:
     return max(0.0, kwh) * JOULES_PER_KWH / seconds if seconds > 0.0 else None
 
 
-class LiveLine:
-    """Keeps the last line of the terminal for itself while the command has the others.
+class LiveLine(PeriodicThread):
+    """A line at the bottom of the terminal that is kept up to date while the command runs.
 
-    The command prints on the same terminal, unseen by us; so the terminal is told to scroll all
-    lines but the last (DECSTBM), and nothing that the command prints is overwritten. While a
-    program rules the whole screen, or another one has the terminal, nothing is drawn.
+    The command prints on the same terminal, and we do not see what. So the terminal is told to
+    scroll all lines but the last (DECSTBM), and nothing that the command prints is overwritten.
+    While a full-screen program runs, or another process group has the terminal, nothing is drawn.
+
+    Args:
+        terminal: where the line is drawn.
+        look: what the command has used so far.
+        period_s: seconds between two updates.
+        clock: the time.
     """
 
     def __init__(
@@ -118,17 +124,11 @@ class LiveLine:
         period_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
+        super().__init__("carbontrack-live", period_s=period_s, clock=clock)
         self._terminal = terminal
         self._look = look
-        self._period_s = period_s
-        self._clock = clock or SystemClock()
-        self._over = threading.Event()
+        self._before: Record | None = None
         self._lines = 0
-        self._thread = threading.Thread(target=self._run, name="carbontrack-live", daemon=True)
-
-    def __enter__(self) -> LiveLine:
-        self._thread.start()
-        return self
 
     def __exit__(
         self,
@@ -136,19 +136,18 @@ class LiveLine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         self.erase()
 
-    def _run(self) -> None:
-        before: Record | None = None
-        while not self._clock.wait(self._over, self._period_s):
-            if is_ours(self._terminal):
-                record = self._look()
-                self.draw(live_text(record, before))
-                before = record
-            else:
-                self._lines = 0  # whoever had the screen may have left it in any state
+    def step(self) -> bool:
+        """Draw what has been used, if the terminal is ours."""
+        if is_ours(self._terminal):
+            record = self._look()
+            self.draw(live_text(record, self._before))
+            self._before = record
+        else:
+            self._lines = 0  # another program may leave the screen in any state
+        return True
 
     def draw(self, text: str) -> None:
         """Write the text on the last line; the cursor stays where it is."""

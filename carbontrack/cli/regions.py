@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from carbontrack.api.assembly import find_region
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, printable
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
@@ -34,17 +35,15 @@ _VERDICTS = {"here": "here", "less": "less", "more": "more", "unclear": "interva
 }
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `regions` and its options."""
-    from argparse import RawDescriptionHelpFormatter
-
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "regions",
-        help="carbon intensity of places, and where the same work would emit less",
+        run,
         description="Carbon intensity of places, and where the same work would emit less.",
         epilog=_EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        keep_lines=True,
     )
     add = parser.add_argument
     add("query", nargs="?", default="", metavar="QUERY", help="a code, a name, or a provider")
@@ -53,7 +52,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--here", metavar="R", help="compare with this region, not with that of this machine")
     add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0: all")
     add("--json", action="store_true", help="print the figures as JSON")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:

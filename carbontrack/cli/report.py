@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from carbontrack.api.progress import new_terminal_bar
+from carbontrack.cli.options import Subparsers, file_to_write, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity
@@ -44,15 +45,15 @@ _SLOW_S = 1.0
 """Reading that takes longer than this shows how far it is."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `report` and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "report",
-        help="add up records into tables, or into a page to send to someone",
+        run,
         description="Add up records. Rows whose parent is in the data are left out of sums, and "
         "intervals are combined, not added.",
         epilog="Example: carbontrack report runs/ --by label:model --html report.html",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
@@ -63,7 +64,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
     add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
     add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
@@ -129,10 +129,8 @@ def _own_outputs() -> list[str]:
 
 
 def _page_path(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = file_to_write("--html", text)
     folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir():
-        raise ConfigError(f"--html {text}: not a file in a directory that exists")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"--html {text}: {folder} is not writable for this user")
     return path

@@ -6,11 +6,12 @@ import json
 import math
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
 from carbontrack.config import load
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
@@ -32,21 +33,20 @@ _OPTIONAL = ("SEEN", "KNOWN", "TIME", "PID", "ENERGY")
 """Columns that give way on a narrow terminal, the first one first."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `top` and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "top",
-        help="show the runs that are being measured on this host",
+        run,
         description="Show the runs of yours that are open on this host, from the checkpoints in "
         "their journals: power between the last two, energy and emissions so far. On a terminal "
         "it looks again every two seconds until Ctrl-C; elsewhere, with --once and with --json it "
         "looks once. Runs that write to no output keep no journal and are not seen.",
         epilog="Example: carbontrack top --once",
-        allow_abbrev=False,
     )
     parser.add_argument("--once", action="store_true", help="look once")
     parser.add_argument("--json", action="store_true", help="print what is found as JSON, once")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | None = None) -> int:

@@ -29,7 +29,7 @@ class Equivalent:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EquivalentComparison:
     """So many of an everyday thing."""
 
     times: float
@@ -67,11 +67,13 @@ def equivalents(table: Path = TABLE) -> tuple[Equivalent, ...]:
         )
 
 
-def compare(*, energy_joules: float | None, emissions_g: float | None) -> Comparison | None:
+def compare(
+    *, energy_joules: float | None, emissions_g: float | None
+) -> EquivalentComparison | None:
     """The thing of which there are a number easy to grasp, near ten; None where there is none."""
     amounts = {"energy": energy_joules, "emissions": emissions_g}
     candidates = [
-        Comparison(amount / thing.amount, thing)
+        EquivalentComparison(amount / thing.amount, thing)
         for thing in equivalents()
         if (amount := amounts[thing.quantity]) is not None
     ]
