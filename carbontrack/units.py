@@ -1,4 +1,4 @@
-"""Units: the constants, the conversions, and quantities as text in both directions.
+"""Units: constants, conversions, and quantities to and from text.
 
 Inside carbontrack energy is in joules, mass in grams of CO2e, power in watts and time in seconds;
 kilowatt-hours exist in records and in print.
@@ -117,7 +117,7 @@ def format_grams(grams: float, *, like: float | None = None) -> str:
 
 
 def format_joules(joules: float, *, like: float | None = None) -> str:
-    """Energy as people say it: joules below a watt-hour, watt-hours above: "812 J", "1.35 kWh"."""
+    """Energy in joules below a watt-hour and in watt-hours above: "812 J", "1.35 kWh"."""
     if abs(joules if like is None else like) < 3600.0:
         return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")), like)
     return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")), like)

@@ -1,4 +1,4 @@
-"""`carbontrack estimate`: what would it cost, before anything runs."""
+"""`carbontrack estimate`: energy and emissions of a run before it runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run(args: Namespace) -> int:
 
 
 def _in_options(text: str) -> str:
-    """A sentence that names arguments as Python does, with the options of this command."""
+    """An error message with the names of options instead of those of arguments."""
     text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
     text = text.replace("intensity_g_per_kwh", "--intensity")
     text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
@@ -88,7 +88,7 @@ def _option(name: str) -> str:
 
 
 def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
-    """The estimate as labels and texts for a person."""
+    """The estimate as labels and texts."""
     joules = found.energy_kwh * JOULES_PER_KWH
     low_j, high_j = (k * JOULES_PER_KWH for k in (found.energy_low_kwh, found.energy_high_kwh))
     grams = found.emissions_g

@@ -1,4 +1,4 @@
-"""`carbontrack label`: a grade for the energy that a model was measured to use."""
+"""`carbontrack label`: a grade for the measured energy of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`carbontrack run`: measure any command, and be as good as invisible to it."""
+"""`carbontrack run`: measure any command, without disturbing it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def run(args: Namespace) -> int:
 
 
 def _place(output: str, sink: Sink) -> str:
-    """Where the record went: a file of someone else's is left alone, and a server may be down."""
+    """Where the record was written or sent: another file, if the named one is someone else's."""
     if is_url(output):
         waits = getattr(sink, "still_waits", False)
         return f"{shown(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"

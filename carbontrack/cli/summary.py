@@ -1,4 +1,4 @@
-"""A record in a few lines that a person enjoys reading."""
+"""The summary of a record that `carbontrack run` prints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WELL_OBSERVED = 0.99
 
 
 def headline(record: Record) -> str:
-    """What ran, for how long, and what went wrong."""
+    """The name, the duration and the error of the record."""
     parts = [record.name]
     if record.duration_s is not None:
         parts.append(format_seconds(record.duration_s))

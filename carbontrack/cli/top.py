@@ -1,4 +1,4 @@
-"""`carbontrack top`: what is being measured on this host just now."""
+"""`carbontrack top`: the runs that are being measured on this host now."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _SHORTEST_NAME = 8
 _HEADS = ("PID", "NAME", "TIME", "POWER", "ENERGY", "CO2e", "KNOWN", "SEEN")
 _OPTIONAL = ("SEEN", "KNOWN", "TIME", "PID", "ENERGY")
-"""Columns that give way on a narrow terminal, the first one first."""
+"""Columns that are left out on a narrow terminal, the first one first."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -81,7 +81,7 @@ def _watch(terminal: Terminal, state_dir: Path, clock: Clock, over: threading.Ev
 
 
 def facts(runs: Sequence[OpenRun], now: datetime) -> dict[str, object]:
-    """The runs as plain values; the totals count what lies in another open run once."""
+    """The runs as plain values; the totals leave out runs inside other open runs."""
     return {
         "at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "runs": [
@@ -113,7 +113,7 @@ def _roots(runs: Sequence[OpenRun]) -> list[OpenRun]:
 
 
 def _inside(root: OpenRun, runs: Sequence[OpenRun]) -> list[OpenRun]:
-    """The runs within a run, at any depth, the outer ones first."""
+    """The runs inside a run, at any depth, each before those inside it."""
     ids = (root.record.record_id, root.record.run_id)
     own = [run for run in runs if run is not root and run.record.parent_id in ids]
     return [one for run in own for one in [run, *_inside(run, runs)]]
@@ -133,7 +133,7 @@ def _age_s(run: OpenRun, now: datetime) -> float | None:
 
 
 def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str]:
-    """What is shown, line by line, as wide as the terminal at most."""
+    """The lines to show, at most as wide as the terminal."""
     if not runs:
         return ["nothing of yours is being measured"]
     roots = _roots(runs)
@@ -175,7 +175,7 @@ def _or_dash(number: float | None, form: Callable[[float], str]) -> str:
 
 
 def _table(rows: Sequence[dict[str, str]], width: int, *, cut: str) -> list[str]:
-    """The rows as columns; where they do not fit, columns give way, and then names are cut."""
+    """The rows in columns; on a narrow terminal columns are left out, then names are shortened."""
     widths = {head: max(width_of(row[head]) for row in rows) for head in _HEADS}
     kept = list(_HEADS)
 

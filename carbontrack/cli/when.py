@@ -1,4 +1,4 @@
-"""`carbontrack when`: the greenest time for some hours of work, and what it saves."""
+"""`carbontrack when`: the time of lowest grid intensity for some hours of work."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def facts(window: GreenWindow, hours: float, source: str) -> dict[str, object]:
 
 
 def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, str]]:
-    """The window for a person, in the local time of this machine."""
+    """The window as labels and texts, in local time."""
     start, end = window.start.astimezone(), window.end.astimezone()
     ahead_s = (window.start - now).total_seconds()
     wait = f"in {format_seconds(ahead_s)}" if ahead_s > 0.0 else "now"
@@ -126,7 +126,7 @@ def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, st
 
 
 def _wait(window: GreenWindow, clock: Clock) -> None:
-    """Wait for the window; a terminal gets a line that counts down. Ctrl-C ends it as usual."""
+    """Wait until the window begins, with a countdown on a terminal. Ctrl-C ends the command."""
     terminal = Terminal(sys.stderr)
     never = threading.Event()
     try:

@@ -50,7 +50,7 @@ _TIME_UNITS = {
 _TIME_FORMATS = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}
 _LONGEST_NAME = 60
 _TIMES = ((180.0, 1.0, "s"), (10_800.0, 60.0, "min"), (math.inf, 3600.0, "h"))
-"""Seconds that a run lasts at most, and the seconds and the name of the unit of its axis then."""
+"""Seconds that a run lasts at most, and the unit of its time axis: its seconds and its name."""
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -111,7 +111,7 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
 
 
 def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
-    """Steps of power by component, stacked; where nothing is known there is nothing.
+    """Steps of power by component, stacked, with gaps where nothing is known.
 
     Each row is a component (`part`) from `t` on, and the ends of its band, `y0` and `y1`.
     """
@@ -256,7 +256,7 @@ def _colour_of_parts(rows: Rows) -> Spec:
 
 
 def _time_axis(rows: Rows) -> Spec:
-    """No more ticks than steps: closer ones would repeat a step's name."""
+    """At most one tick a step: closer ones would repeat the label of a step."""
     steps = len({row["at"] for row in rows})
     return {"grid": False, "labelOverlap": "greedy", "tickCount": min(steps, _TICKS)}
 

@@ -1,4 +1,4 @@
-"""One page in one file: it opens from a disk, asks nothing of any network, and explains itself."""
+"""The page of a report: one HTML file that needs no network and explains its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report import charts, page_data
 from carbontrack.report.charts import Chart
 from carbontrack.report.page_html import (
-    Around,
+    PageContext,
     bars_table,
     cards,
     headline,
@@ -39,13 +39,13 @@ _HERE = "as it was"
 _POWER = "c-power-"
 
 
-def page(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
+def page(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
     """The page as HTML.
 
     Raises:
         MissingExtra: the library that draws the charts is not installed.
     """
-    drawn = _charts(summary, frame, around)
+    drawn = _charts(summary, frame, context)
     data = {
         "runs": page_data.runs(frame),
         "charts": {name: chart.spec for name, chart in drawn.items()},
@@ -58,17 +58,17 @@ def page(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
         data=_inert(data),
         headline=headline(summary.total),
         period=escape(period(frame)),
-        cards="\n".join(cards(summary.total, around)),
+        cards="\n".join(cards(summary.total, context)),
         known_text=escape(known_text(summary.total)),
         known_bars="".join(known_bars(summary.total)),
         figures=_figures(drawn),
         runs_note=escape(runs_note(frame)),
-        how=how(summary, frame, around),
+        how=how(summary, frame, context),
         sources=escape(", ".join(summary.sources)),
     )
 
 
-def _charts(summary: Summary, frame: pd.DataFrame, around: Around) -> dict[str, Chart]:
+def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict[str, Chart]:
     """For each chart: its specification, title, text, and the same figures as a table."""
     step, parts = page_data.over_time(frame)
     found = {}
@@ -87,14 +87,14 @@ def _charts(summary: Summary, frame: pd.DataFrame, around: Around) -> dict[str, 
         spec = charts.intervals(regions, title="region")
         text = "Where the runs were billed. The band is energy and grid together."
         found["c-regions"] = Chart(spec, "CO2e by region", text, bars_table(regions, "region"))
-    elsewhere = _elsewhere(summary.total, around.elsewhere)
+    elsewhere = _elsewhere(summary.total, context.elsewhere)
     if elsewhere:
         spec = charts.intervals(elsewhere, title="grid", here=(_HERE,))
         text = "The same energy on other grids, yearly means of their lifecycle intensity."
         found["c-elsewhere"] = Chart(
             spec, "The same work elsewhere", text, bars_table(elsewhere, "grid")
         )
-    for number, run in enumerate(around.curves):
+    for number, run in enumerate(context.timelines):
         if chart := charts.run_power(run):
             found[f"{_POWER}{number}"] = chart
     return found
@@ -123,13 +123,13 @@ def _elsewhere(total: Total, grids: Sequence[GridIntensity]) -> list[dict[str, A
 
 def _figures(drawn: dict[str, Chart]) -> str:
     wide = [_figure(name, chart) for name, chart in drawn.items() if name == "c-time"]
-    curves = [_figure(name, chart) for name, chart in drawn.items() if name.startswith(_POWER)]
+    timelines = [_figure(name, chart) for name, chart in drawn.items() if name.startswith(_POWER)]
     others = [
         _figure(name, chart)
         for name, chart in drawn.items()
         if name != "c-time" and not name.startswith(_POWER)
     ]
-    pairs = (['<div class="pair">', *some, "</div>"] for some in (others, curves) if some)
+    pairs = (['<div class="pair">', *some, "</div>"] for some in (others, timelines) if some)
     return "\n".join([*wide, *chain.from_iterable(pairs)])
 
 
@@ -152,6 +152,6 @@ def _vega() -> str:
 
 
 def _inert(data: Any) -> str:
-    """JSON that nothing in it can end: no tag, no comment, no line separator."""
+    """JSON to stand inside a script element: its strings cannot close it or open a comment."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

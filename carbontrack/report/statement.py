@@ -1,4 +1,4 @@
-"""The sentences and the table that a methods section needs."""
+"""The statement for a methods section of a paper: a paragraph and a table, in Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OUTSIDE = "network, storage outside the machine, display, and people"
 
 
 def as_statement(facts: Facts, _asked: Asked) -> str:
-    """Two paragraphs and a table, in Markdown."""
+    """A paragraph, a table and what was left out, in Markdown."""
     total = facts.summary.total
     kwhs = (total.energy_kwh, total.energy_low_kwh, total.energy_high_kwh)
     energy = _with_ends(*map(joules_from, kwhs), form=format_joules)
@@ -37,7 +37,7 @@ def as_statement(facts: Facts, _asked: Asked) -> str:
     first = (
         f"{runs}{_on(facts)} used {energy} of electricity, {_pue(facts)}, and emitted {grams} of "
         f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_scope(facts)}; making the "
-        f"hardware{_making(facts)} is no part of the figure, nor are {_OUTSIDE}."
+        f"hardware{_embodied(facts)} is no part of the figure, nor are {_OUTSIDE}."
     )
     rows = [f"| {head} | {markdown(text)} |" for head, text in _rows(facts, energy, grams)]
     parts = [first, "", "| item | value |", "| --- | --- |", *rows]
@@ -100,7 +100,7 @@ def _scope(facts: Facts) -> str:
     return " or ".join(_SCOPES.get(scope, scope) for scope in facts.scopes) or "unknown"
 
 
-def _making(facts: Facts) -> str:
+def _embodied(facts: Facts) -> str:
     grams = facts.summary.total.embodied_g
     if grams is None or not facts.all_embodied:
         return " (unknown)"

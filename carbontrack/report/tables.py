@@ -19,10 +19,10 @@ from carbontrack.units import (
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a report says: the sum of everything, the groups, and what was left out.
+    """The figures of a report: the sum of all records, the groups, and what was left out.
 
     Attributes:
-        by: how the groups are made; None where there are none.
+        by: the property that the groups have in common; None where there are none.
         sources: the files and directories that were read.
         skipped_lines, repeated, nested: what was left out, as in `report.frame.Loaded`.
     """
@@ -75,12 +75,12 @@ def as_json(summary: Summary) -> str:
 
 
 def as_csv(summary: Summary) -> str:
-    """A row for each group, or one for everything; keys made harmless for spreadsheets."""
+    """A row for each group, or one for all; no key can be taken for a formula by spreadsheets."""
     names = [field.name for field in fields(Total)]
     lines = [csv_line(names)]
     for total in summary.groups or [summary.total]:
         cells = ["" if cell is None else repr(cell) for cell in total.to_dict().values()]
-        lines.append(csv_line([_harmless(total.key or ""), *cells[1:]]))
+        lines.append(csv_line([_not_a_formula(total.key or ""), *cells[1:]]))
     return b"".join(lines).decode()
 
 
@@ -122,11 +122,11 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
     "markdown": as_markdown,
     "latex": as_latex,
 }
-"""Every format and what writes it."""
+"""The writer of each format."""
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """What was left out, in sentences; nothing where nothing was."""
+    """A sentence for each kind of row or line that was left out."""
     if summary.nested:
         yield f"{summary.nested} rows lie inside others and are in no sum."
     if summary.repeated:
@@ -180,12 +180,12 @@ def _one_line(text: str, longest: int) -> str:
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
-def _harmless(text: str) -> str:
+def _not_a_formula(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
 
 
 def markdown(text: str) -> str:
-    """A text with what Markdown would take for its own made plain."""
+    """A text with the special characters of Markdown escaped."""
     plain = _one_line(text, 200)
     for char in "\\`*_[]<>|":
         plain = plain.replace(char, "\\" + char)
@@ -193,5 +193,5 @@ def markdown(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """A text with what LaTeX would take for its own made plain."""
+    """A text with the special characters of LaTeX escaped."""
     return "".join(_LATEX.get(char, char) for char in _one_line(text, 200))

@@ -1,4 +1,4 @@
-"""Timelines back from the files beside the records."""
+"""Power over time of the runs, read from the files of timelines beside those of records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def iter_timelines(
 ) -> Iterator[RunTimeline]:
     """The timelines in one file, or in the one beside this file of records.
 
-    A run that is there twice, because its file was copied together, is told twice. `on_skip` is
+    A run that is in the file twice, as after files were concatenated, comes twice. `on_skip` is
     called for each line that holds no timeline.
 
     Raises:
@@ -64,7 +64,7 @@ def timelines_beside(files: Iterable[Path]) -> Iterator[RunTimeline]:
 
 
 def largest(runs: Iterable[RunTimeline], frame: pd.DataFrame, most: int) -> list[RunTimeline]:
-    """Those of the runs in a frame of `report.frame` that used most, the largest first."""
+    """The runs of a frame of `report.frame` that used the most energy, the largest first."""
     import numpy as np
     from pandas.util import hash_array
 
@@ -129,5 +129,5 @@ def _from_row(row: Mapping[str, Any]) -> RunTimeline:
     if any(len(joules) != len(edges_s) for joules in energy_j.values()) or any(
         len(seen) != len(edges_s) - 1 for seen in observed_s.values()
     ):
-        raise ValueError("the series have not one length")
+        raise ValueError("the series differ in length")
     return RunTimeline(str(row["record_id"]), str(row["name"]), str(row["started_at"]), timeline)
