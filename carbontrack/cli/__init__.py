@@ -17,14 +17,14 @@ from carbontrack.system.version import VERSION
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
     "report": "add up records into tables, or into a page to send to someone",
-    "estimate": "reckon the energy and emissions of a run before it runs",
+    "estimate": "estimate the energy and emissions of a run before it runs",
     "top": "show the runs that are being measured on this host",
     "label": "grade measured energy per 1,000 inferences against published models",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
     "when": "find the greenest time to start some hours of work",
-    "calibrate": "teach this host what a wall meter sees beyond its own meters",
+    "calibrate": "make a meter of what a wall meter sees beyond this host's own meters",
     "doctor": "show what is measured here, how, and what would make it better",
 }
 """Every command and its line of help; the module `carbontrack.cli.<command>` implements it."""

@@ -43,9 +43,9 @@ LONGEST_HOLD_S = 120.0
 """A plug's value is taken to hold until the next one, for this long at most."""
 _BUSY = 0.05
 _ABOUT = """\
-Teach this host what a wall meter sees beyond its own meters: power supply, board, fans, disks.
-Two or more readings at different loads give a line, wall = constant + gain x metered, and from then
-on the rest is counted as component `other`. Without any option: show what is kept."""
+Make a meter of what a wall meter sees beyond this host's own meters: power supply, board, fans,
+disks. Two or more readings at different loads give a line, wall = constant + gain x metered, and
+from then on the rest is counted as component `other`. Without any option: show what is kept."""
 Series = Sequence[tuple[float, float]]
 """Seconds since 1970 and watts, in order of time."""
 

@@ -48,7 +48,7 @@ Row = tuple[str, str]
 def add_parser(subparsers: Subparsers) -> None:
     """Add `doctor` and its options."""
     parser = new_parser(subparsers, "doctor", run, description=_ABOUT, epilog=_CODES)
-    parser.add_argument("--region", help="look at this region instead of the one found")
+    parser.add_argument("--region", help="use this region instead of the one found")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
     parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
 

@@ -51,16 +51,16 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add = parser.add_argument
     add("--name", help="what the record calls it; the script's or program's name by default")
-    add("--region", help="where the machine stands, such as FR, US-CA or aws:eu-west-3")
+    add("--region", help="where the machine is, such as FR, US-CA or aws:eu-west-3")
     add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
     add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
     add("--budget", metavar="QUANTITY", type=_budget, help="a limit, such as '5 g' or '0.4 kWh'")
     add("--on-exceed", choices=("warn", "terminate"),
-        help="when the budget is exceeded: say so (the default), or end the command")  # fmt: skip
+        help="when the budget is exceeded: warn (the default), or end the command")  # fmt: skip
     add("--grace", metavar="SECONDS", type=_grace,
         help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
     add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
-        help="a fact of your own for the record; may be repeated")  # fmt: skip
+        help="a label for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
     add("--timeline", action="store_true", default=None, help="keep power over time as well")
     add("--quiet", action="store_true", help="print nothing")

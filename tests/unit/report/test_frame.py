@@ -66,7 +66,7 @@ def test_a_header_in_the_middle_changes_the_columns(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_no_number_costs_its_row_only(tmp_path: Path) -> None:
-    """One spoilt row is passed over and counted; the others of its block stay."""
+    """One invalid row is skipped and counted; the others of its block stay."""
     path = written(tmp_path / "runs.csv", [a_record(n) for n in range(5)])
     path.write_bytes(path.read_bytes().replace(b"1.5e-05", b"oops", 1))
     loaded = load([path])

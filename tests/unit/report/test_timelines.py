@@ -72,7 +72,7 @@ def test_reading_nothing_is_an_error_that_says_so(tmp_path):
 
 
 def test_a_report_does_not_take_timelines_for_records(tmp_path):
-    """In a directory they are left alone; named, the message tells what to name."""
+    """In a directory they are ignored; where one is named, the message says what to name."""
     output = tmp_path / "runs.jsonl"
     TimelineFiles([output]).write(timeline_object(a_record(), TIMELINE))
     output.write_text(json.dumps(a_record().to_row()) + "\n")
@@ -83,7 +83,7 @@ def test_a_report_does_not_take_timelines_for_records(tmp_path):
 
 
 def test_the_page_shows_the_runs_that_used_most(tmp_path):
-    """Runs of the data, each once, the largest first; strangers' timelines are not drawn."""
+    """Runs of the data, each once, the largest first; timelines of other runs are not drawn."""
     output = tmp_path / "runs.jsonl"
     records = [a_record(n, energy_kwh=float(n % 7)) for n in range(10)]
     output.write_text("".join(json.dumps(record.to_row()) + "\n" for record in records))
