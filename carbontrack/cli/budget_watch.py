@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from carbontrack.cli.child import Child
 from carbontrack.cli.periodic import PeriodicThread
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.budget import Guard, Verdict
+from carbontrack.tracking.budget import BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class BudgetWatch(PeriodicThread):
 
     def __init__(
         self,
-        guard: Guard,
+        guard: BudgetGuard,
         span: Span,
         child: Child,
         *,
@@ -49,7 +49,7 @@ class BudgetWatch(PeriodicThread):
         self._child = child
         self._terminates = terminates
         self._grace_s = grace_s
-        span.guard = guard
+        span.budget_guard = guard
 
     def step(self) -> bool:
         """Check the budget; no more after the command was to be ended."""

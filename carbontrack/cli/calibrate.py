@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble, calibration_file
+from carbontrack.api.assembly import assemble, calibration_file, environment_now
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -92,7 +92,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: Namespace) -> int:
     """Add the readings to those kept, save them, and print what is kept; 0."""
     settings = load_settings({}, writes=False)
-    path = calibration_file(settings)
+    path = calibration_file(settings, environment_now())
     if args.clear:
         forgotten = clear_calibration(path)
         print(f"{path} is removed" if forgotten else "nothing was calibrated on this host")
@@ -134,7 +134,7 @@ def _with_readings(args: Namespace, settings: Settings, kept: Calibration) -> Ca
 
 
 def _meters(settings: Settings) -> tuple[str, ...]:
-    with collected(), assemble(replace(settings, output=())) as tracker:
+    with collected(), assemble(replace(settings, output=()), environment_now()) as tracker:
         found = tracker.session.sampler.meters
         return tuple(meter.id for meter in found if meter.id != WALL_ID)
 
@@ -144,7 +144,10 @@ def _measured(
 ) -> tuple[dict[Component, float], tuple[str, ...], float | None]:
     """Mean watts by component without the wall meter's; the meters; and the CPUs' utilisation."""
     usage = UsageReader(Path(settings.procfs_path))
-    with collected(), assemble(replace(settings, output=(), scope="machine")) as tracker:
+    with (
+        collected(),
+        assemble(replace(settings, output=(), scope="machine"), environment_now()) as tracker,
+    ):
         sampler = tracker.session.sampler
         with tracker.span("calibrate"):
             before, busy_s = sampler.counts, usage.machine_busy_s()

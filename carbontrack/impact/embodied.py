@@ -1,8 +1,7 @@
 """Embodied emissions of the hardware, for the share of its lifetime that some work takes.
 
 They are reported beside the operational emissions and never added to them. `embodied_g` looks up an
-item of the table; `embodied_g_per_h` is the hourly rate of this machine, as the settings give it or
-from the table.
+item of the table; `rates_g_per_h` are the hourly rates of a machine.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware
-from carbontrack.record import WHOLE_MACHINE
 
 EMBODIED_TABLE = Path(__file__).parent.parent / "data" / "embodied.csv"
 HOURS_PER_YEAR = 8766.0
@@ -83,19 +80,6 @@ def total(amounts: Iterable[Amount]) -> Amount | None:
         sum(part.best for part in parts),
         sum(part.low for part in parts),
         sum(part.high for part in parts),
-    )
-
-
-def embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
-    """Embodied grams of CO2e per hour, by component or for the whole machine; None: unknown."""
-    if settings.embodied_g_per_h is not None:
-        return {WHOLE_MACHINE: settings.embodied_g_per_h}
-    if hardware.cpu_sockets is None or hardware.ram_gib is None:
-        return None  # before the table is read
-    return rates_g_per_h(
-        hardware,
-        lifetime_years=settings.embodied_lifetime_years,
-        utilisation=settings.embodied_utilisation,
     )
 
 

@@ -69,20 +69,16 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
     """Stacked bars of energy by component, a bar for each minute, hour, day, week or month."""
     largest = max((row["kwh"] for row in rows), default=1.0)
     scale, unit = (1.0, "kWh") if largest >= 1.0 else (1e3, "Wh")
-    values = [
-        {
-            "at": row["at"],
-            "part": _PART_NAMES[row["part"]],
-            "place": _PARTS.index(row["part"]),
-            "amount": row["kwh"] * scale,
-        }
-        for row in rows
-    ]
     time_format = _TIME_FORMATS.get(step, "%b %-d")
+    tooltip = [
+        {"field": "at", "type": "temporal", "title": step, "format": time_format},
+        {"field": "part", "title": "part"},
+        {"field": "amount", "title": unit, "format": ",.4g"},
+    ]
     return _specification(
         {
             "height": 240,
-            "data": {"values": values},
+            "data": {"values": [_energy_value(row, scale) for row in rows]},
             "mark": {"type": "bar", "cornerRadiusEnd": 1, "stroke": "var(--card)"},
             "encoding": {
                 "x": {
@@ -100,11 +96,7 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
                 },
                 "color": _colour_of_parts(rows),
                 "order": {"field": "place"},
-                "tooltip": [
-                    {"field": "at", "type": "temporal", "title": step, "format": time_format},
-                    {"field": "part", "title": "part"},
-                    {"field": "amount", "title": unit, "format": ",.4g"},
-                ],
+                "tooltip": tooltip,
             },
         }
     )
@@ -252,6 +244,15 @@ def _colour_of_parts(rows: Rows) -> Spec:
             "range": [f"var(--{part})" for part in own],
         },
         "legend": {"orient": "top"},
+    }
+
+
+def _energy_value(row: dict[str, Any], scale: float) -> dict[str, Any]:
+    return {
+        "at": row["at"],
+        "part": _PART_NAMES[row["part"]],
+        "place": _PARTS.index(row["part"]),
+        "amount": row["kwh"] * scale,
     }
 
 
