@@ -32,6 +32,7 @@ from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
 from carbontrack.integrations.pytest_plugin.results import TestResult
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
+from carbontrack.units import format_interval
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
@@ -69,7 +70,8 @@ class Comparison:
         change = f"{(self.ratio - 1.0) * 100.0:+.1f} %"
         if self.low is None or self.high is None:
             return f"{change} ({self.note})" if self.note else change
-        return f"{change} ({(self.low - 1.0) * 100.0:+.1f} to {(self.high - 1.0) * 100.0:+.1f})"
+        low, high = (self.low - 1.0) * 100.0, (self.high - 1.0) * 100.0
+        return f"{change} ({format_interval(low, high, '+.1f')})"
 
 
 def compare(

@@ -18,7 +18,7 @@ import pytest
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.record import Basis
 from carbontrack.tracking.budget import Outcome, Verdict
-from carbontrack.units import Quantity, format_grams, format_joules
+from carbontrack.units import Quantity, format_grams, format_interval, format_joules
 
 PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "carbon_budget")
 """The names of what junit's XML says of a test."""
@@ -163,12 +163,10 @@ def sentence(verdict: Verdict, measured: Measurement) -> str:
         return f"no meter answered, so {verdict.limit.text} can be neither kept nor exceeded"
     shown = format_grams if verdict.limit.kind == "emissions" else format_joules
     used = Quantity(verdict.limit.kind, verdict.used).text
-    bounds = [
-        shown(bound, like=verdict.used).split(" ", maxsplit=1)[0]
-        for bound in (verdict.low, verdict.high)
-        if bound is not None
-    ]
-    interval = f"{bounds[0]} to {bounds[1]}, " if len(bounds) == 2 else ""
+    interval = ""
+    if verdict.low is not None and verdict.high is not None:
+        ends = format_interval(verdict.low, verdict.high, shown, like=verdict.used, unit=False)
+        interval = f"{ends}, "
     link = {"over": "over", "within": "within", "inconclusive": "not surely within or over"}
     return (
         f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "

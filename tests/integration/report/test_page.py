@@ -138,7 +138,7 @@ def test_it_draws_the_power_of_runs_that_kept_it(
 
 
 def test_its_figures_are_those_of_the_records(opened: Callable[..., Any]) -> None:
-    """Headline, groups and other grids, each reckoned here again from the records."""
+    """Headline, groups and other grids, each computed here again from the records."""
     runs = some_runs(60)
     page = opened(runs)
     grams = math.fsum(run.emissions_g for run in runs)
