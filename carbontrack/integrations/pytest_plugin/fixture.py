@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from carbontrack.integrations.pytest_plugin import baseline as gate
-from carbontrack.integrations.pytest_plugin import results as verdict
+from carbontrack.integrations.pytest_plugin import results
 from carbontrack.integrations.pytest_plugin.baseline import Baseline
 from carbontrack.integrations.pytest_plugin.metrics import (
     Measurement,
@@ -30,10 +30,10 @@ from carbontrack.units import kwh_from
 class Watch:
     """One test: its limits, its rounds, and the window that is open just now."""
 
-    def __init__(self, limit: Limits, *, repeat: int, judged: bool) -> None:
+    def __init__(self, limit: Limits, *, repeat: int, gets_verdict: bool) -> None:
         self.limit = limit
         self.repeat = repeat
-        self.judged = judged
+        self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
         self.window: Window | None = None
         """Of the phase that runs now, if it is billed."""
@@ -107,7 +107,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Court:
+class Verdicts:
     """What verdicts are made by."""
 
     options: Options
@@ -117,8 +117,8 @@ class Court:
     """What earlier processes measured of the same code."""
     machine: str
 
-    def judge(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
-        """The result of a test; one that did not plainly pass keeps its outcome unjudged."""
+    def result_of(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
+        """The result of a test; one that did not plainly pass keeps its outcome and gets no verdict."""
         measured = sum_up(self.metric, watch.rounds)
         result = replace(
             TestResult.of(nodeid, outcome, measured),
@@ -130,9 +130,9 @@ class Court:
         if not plain:
             return result
         if watch.limit.quantities:
-            ruling = verdict.rule(watch.limit.quantities, measured)
-            reason = "; ".join(ruling.reasons) or None
-            result = replace(result, verdict=ruling.outcome, reason=reason)
+            verdict = results.combined_verdict(watch.limit.quantities, measured)
+            reason = "; ".join(verdict.reasons) or None
+            result = replace(result, verdict=verdict.outcome, reason=reason)
         result = self._compared(result, measured.resolution_joules)
         fails = result.verdict == "over" or (
             result.verdict == "inconclusive" and self.options.inconclusive == "fail"

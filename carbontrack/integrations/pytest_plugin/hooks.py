@@ -24,8 +24,8 @@ from carbontrack.integrations.pytest_plugin.baseline import Baseline, fingerprin
 from carbontrack.integrations.pytest_plugin.choose import choose, pins_text
 from carbontrack.integrations.pytest_plugin.fixture import (
     CarbonFigures,
-    Court,
     FiguresOfTest,
+    Verdicts,
     Watch,
 )
 from carbontrack.integrations.pytest_plugin.metrics import Metric
@@ -205,8 +205,8 @@ class CarbonPlugin:
 
     def _watch(self, item: pytest.Item, limit: Limits) -> None:
         repeat = limit.repeat or self.options.repeat
-        judged = bool(limit.quantities) or self.options.compares
-        watch = Watch(limit, repeat=repeat, judged=judged)
+        gets_verdict = bool(limit.quantities) or self.options.compares
+        watch = Watch(limit, repeat=repeat, gets_verdict=gets_verdict)
         if repeat > 1 and not can_repeat(item):
             watch.repeat, watch.note = 1, "not repeated: it cannot begin anew"
         self._watched[item.nodeid] = watch
@@ -216,14 +216,14 @@ class CarbonPlugin:
         if self._disabled:
             return CarbonFigures(item.nodeid, self.metric, None)
         if item.nodeid not in self._watched:
-            self._watched[item.nodeid] = Watch(self._default, repeat=1, judged=False)
+            self._watched[item.nodeid] = Watch(self._default, repeat=1, gets_verdict=False)
         return FiguresOfTest(item.nodeid, self.metric, self._watched[item.nodeid])
 
     # -- running -----------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
-        """Run tests that are repeated, or billed with their fixtures, to their end, then judge."""
+        """Run tests that are repeated, or billed with their fixtures, to their end, then decide."""
         watch = self._watched.get(item.nodeid)
         if watch is None or not watch.is_run_by_us or is_rerun(item):
             return None
@@ -235,7 +235,7 @@ class CarbonPlugin:
             watch.is_ours = False
         for report in reports:
             if report.when == "call":
-                self._judge(item, report, watch, reports)
+                self._attach_result(item, report, watch, reports)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -264,7 +264,7 @@ class CarbonPlugin:
         watch = self._watched.get(item.nodeid)
         if watch is None or not (is_call or (watch.bills_fixtures and watch.is_ours)):
             return (yield)
-        calibrates = watch.judged and is_call
+        calibrates = watch.gets_verdict and is_call
         if watch.repeat > 1 and is_call and self.metric.spread > 0.0 and gc.isenabled():
             # Else a collection of all that was made before would fall into one round of many. To
             # a metric that is the same in every process it makes no difference.
@@ -284,7 +284,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Judge tests that we do not run; all that others say of the report is said by then."""
+        """Decide on tests that another plugin runs; other plugins have changed the report by now."""
         report = yield
         watch = self._watched.get(item.nodeid)
         if watch is None or watch.window is not None:
@@ -293,21 +293,21 @@ class CarbonPlugin:
             watch.note_what_is_left_out()
             watch.rounds.clear()
             watch.end_round(passed=True)
-            self._judge(item, report, watch, [report])
+            self._attach_result(item, report, watch, [report])
         return report
 
-    def _judge(
+    def _attach_result(
         self,
         item: pytest.Item,
         report: pytest.TestReport,
         watch: Watch,
         reports: Sequence[pytest.TestReport],
     ) -> None:
-        court = Court(self.options, self.metric, self._baseline, self._earlier, self._machine)
+        verdicts = Verdicts(self.options, self.metric, self._baseline, self._earlier, self._machine)
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
-        result = court.judge(item.nodeid, watch, outcome=outcome, plain=plain)
+        result = verdicts.result_of(item.nodeid, watch, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"
@@ -342,7 +342,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge the session and write the files, unless nothing was to run."""
+        """Check the session's budget and write the files, unless nothing was to run."""
         nothing_runs = (
             session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
         )

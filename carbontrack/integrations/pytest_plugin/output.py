@@ -284,9 +284,9 @@ class Telling:
         return None
 
     def finish(self, machine: str) -> bool:
-        """Judge the whole run and write every file; True if the session's budget is exceeded."""
+        """Check the session's budget and write every file; True if the session's budget is exceeded."""
         results, options = self.results, self._options
-        # where nothing was measured there is nothing to judge, and nothing to be unsure of
+        # where nothing was measured there is no verdict, and nothing to be unsure of
         budget = options.session_budget if results else None
         total = self._total = SessionTotal.of(results, budget)
         if options.json is not None:

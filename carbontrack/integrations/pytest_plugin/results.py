@@ -28,7 +28,7 @@ PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "ca
 class TestResult:
     """One test: its outcome, its figure, its budget and what was said of it.
 
-    `verdict` is "within", "over", "inconclusive", or None where nothing was to be judged: there is
+    `verdict` is "within", "over", "inconclusive", or None where no verdict was due: there is
     no budget, or the test failed by itself. `change` is the ratio to the baseline, as text; `pins`
     is what two figures must share to be compared, `how` describes the metric. Of several rounds,
     `started_at` and `ended_at` are the first one's.
@@ -64,7 +64,7 @@ class TestResult:
 
     @classmethod
     def of(cls, nodeid: str, outcome: str, measured: Measurement) -> TestResult:
-        """The figures of a test that nobody has judged yet."""
+        """The figures of a test, without a verdict yet."""
         return cls(
             nodeid=nodeid,
             outcome=outcome,
@@ -111,15 +111,15 @@ def _utc(at_s: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class CombinedVerdict:
     """What is said of a test: the outcome, and a sentence for each limit that is not kept."""
 
     outcome: Outcome
     reasons: tuple[str, ...] = ()
 
 
-def judge(limit: Quantity, measured: Measurement) -> Verdict:
-    """Judge one limit.
+def verdict_on(limit: Quantity, measured: Measurement) -> Verdict:
+    """The verdict on one limit.
 
     Over: even the lower bound is over the limit. Within: the best estimate is not, and if it is
     too small to be told from zero, the limit is not too small for that. All else is inconclusive;
@@ -147,14 +147,14 @@ def _outcome(limit: float, used: float | None, low: float | None, resolution: fl
     return "inconclusive" if used > limit or unseen else "within"
 
 
-def rule(limits: Sequence[Quantity], measured: Measurement) -> Ruling:
-    """Judge all limits: one that is over decides; then one that is not sure."""
-    verdicts = [judge(limit, measured) for limit in limits]
+def combined_verdict(limits: Sequence[Quantity], measured: Measurement) -> CombinedVerdict:
+    """The verdict on all limits: one that is over decides, then one that is not sure."""
+    verdicts = [verdict_on(limit, measured) for limit in limits]
     for outcome in ("over", "inconclusive"):
         found = [verdict for verdict in verdicts if verdict.outcome == outcome]
         if found:
-            return Ruling(outcome, tuple(sentence(verdict, measured) for verdict in found))
-    return Ruling("within")
+            return CombinedVerdict(outcome, tuple(sentence(verdict, measured) for verdict in found))
+    return CombinedVerdict("within")
 
 
 def sentence(verdict: Verdict, measured: Measurement) -> str:
@@ -231,7 +231,7 @@ class SessionTotal:
             over=verdicts.count("over"),
             inconclusive=verdicts.count("inconclusive"),
             measured=measured,
-            verdict=None if budget is None else judge(budget, measured),
+            verdict=None if budget is None else verdict_on(budget, measured),
         )
 
     @property
