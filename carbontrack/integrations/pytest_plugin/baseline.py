@@ -8,7 +8,7 @@ et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2
 a process share that, and cannot show it. So a figure is known by its processes, and what one
 process cannot show is taken from recordings. The derivation is in docs/explanation/comparing.md.
 
-The gate of `--carbon-fail-on`: what a comparison means for a test, and what the run is told.
+The regression check of `--carbon-fail-on`: what a comparison means for a test and for the run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESAMPLES = 1000
 FEWEST_ROUNDS = 3
 """With fewer rounds on either side an interval cannot be known, and nothing is surely over."""
 NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
-"""Notes by which the gate tells what can hide a change from what cannot."""
+"""Notes by which the regression check tells what can hide a change from what cannot."""
 PRIOR_DEGREES = 5.7
 """How many degrees of freedom the recorded spread among processes is worth beside what is seen."""
 
@@ -316,8 +316,8 @@ def _row(key: Key, entry: Entry) -> dict[str, object]:
     }
 
 
-def ruled(result: TestResult, found: Comparison, limit: float) -> TestResult:
-    """The result with what the gate says of it.
+def with_regression_verdict(result: TestResult, found: Comparison, limit: float) -> TestResult:
+    """The result with the verdict of the regression check.
 
     Over: even the lower end of the change is over the limit. Inconclusive: the change is over and
     its lower end is not, or it cannot be known, which would hide a change. All else stays as it is.
@@ -347,7 +347,7 @@ def _both(result: TestResult, reason: str) -> str:
     return reason if result.reason is None else f"{result.reason}; {reason}"
 
 
-def missing(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
+def no_match_warning(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
     """What to say loudly where the baseline knows none of the tests: most likely it is not theirs.
 
     Args:
@@ -365,8 +365,8 @@ def missing(results: Sequence[TestResult], options: Options, root: Path) -> list
     ]
 
 
-def unjudged(results: Sequence[TestResult], options: Options) -> str | None:
-    """How many tests the gate let through because they are new."""
+def new_tests_note(results: Sequence[TestResult], options: Options) -> str | None:
+    """How many tests the regression check passes because they are new."""
     known, new = _known_and_new(results)
     if options.fail_on is None or not known or not new:
         return None

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from carbontrack.integrations.pytest_plugin import baseline as gate
 from carbontrack.integrations.pytest_plugin import results
-from carbontrack.integrations.pytest_plugin.baseline import Baseline
+from carbontrack.integrations.pytest_plugin.baseline import Baseline, with_regression_verdict
 from carbontrack.integrations.pytest_plugin.metrics import (
     Measurement,
     Metric,
@@ -108,7 +107,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What verdicts are made by."""
+    """Gives each test its verdict, by its own budget and by the baseline."""
 
     options: Options
     metric: Metric
@@ -118,7 +117,7 @@ class Verdicts:
     machine: str
 
     def result_of(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
-        """The result of a test; one that did not plainly pass keeps its outcome and gets no verdict."""
+        """The result of a test; one that did not plainly pass keeps its outcome."""
         measured = sum_up(self.metric, watch.rounds)
         result = replace(
             TestResult.of(nodeid, outcome, measured),
@@ -153,7 +152,7 @@ class Verdicts:
             result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high
         )
         limit = self.options.fail_on
-        return result if limit is None else gate.ruled(result, found, limit)
+        return result if limit is None else with_regression_verdict(result, found, limit)
 
 
 def pins(metric: Metric) -> str:

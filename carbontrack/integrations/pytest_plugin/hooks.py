@@ -284,7 +284,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Decide on tests that another plugin runs; other plugins have changed the report by now."""
+        """Decide on tests that another plugin runs, after all other changes to the report."""
         report = yield
         watch = self._watched.get(item.nodeid)
         if watch is None or watch.window is not None:

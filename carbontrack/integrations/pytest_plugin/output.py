@@ -18,7 +18,6 @@ import pytest
 from carbontrack.config.environment import parent_id, step_summary
 from carbontrack.errors import CarbontrackError
 from carbontrack.integrations.pytest_plugin import baseline
-from carbontrack.integrations.pytest_plugin import baseline as gate
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
 from carbontrack.record import Record, Status
@@ -284,7 +283,7 @@ class Telling:
         return None
 
     def finish(self, machine: str) -> bool:
-        """Check the session's budget and write every file; True if the session's budget is exceeded."""
+        """Check the session's budget and write every file; True if it is exceeded."""
         results, options = self.results, self._options
         # where nothing was measured there is no verdict, and nothing to be unsure of
         budget = options.session_budget if results else None
@@ -321,8 +320,11 @@ class Telling:
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
-        new = gate.unjudged(self.results, self._options)
-        said = [*gate.missing(self.results, self._options, self._root), *([new] if new else [])]
+        new = baseline.new_tests_note(self.results, self._options)
+        said = [
+            *baseline.no_match_warning(self.results, self._options, self._root),
+            *([new] if new else []),
+        ]
         notes += [f"**{line}**" for line in said]
         return markdown(shown, title="Emissions of the tests", notes=notes)
 
@@ -336,7 +338,7 @@ class Telling:
             return
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        lost = gate.missing(results, self._options, self._root)
+        lost = baseline.no_match_warning(results, self._options, self._root)
         speaks = bad or lost or self._troubles
         if quiet and terminal.config.get_verbosity() < -1 and not speaks:
             return
@@ -350,7 +352,7 @@ class Telling:
         if total.verdict is not None:
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
             terminal.write_line(f"the session is {total.verdict.text}", **markup)
-        new = gate.unjudged(results, self._options)
+        new = baseline.new_tests_note(results, self._options)
         if new is not None:
             terminal.write_line(new)
         for line in lost:
