@@ -30,7 +30,7 @@ from carbontrack.integrations.pytest_plugin.fixture import (
 )
 from carbontrack.integrations.pytest_plugin.metrics import Metric
 from carbontrack.integrations.pytest_plugin.options import Limits, Lookup, Options, resolve
-from carbontrack.integrations.pytest_plugin.output import Origin, Telling
+from carbontrack.integrations.pytest_plugin.output import Origin, SessionOutput
 from carbontrack.integrations.pytest_plugin.results import PROPERTIES, TestResult, circumstances
 
 
@@ -124,7 +124,7 @@ class CarbonPlugin:
     def __init__(self, config: pytest.Config, options: Options, loaded: load.Settings) -> None:
         self.options = options
         self._settings = loaded
-        self.telling = Telling(options, Origin.here(loaded.host_id), config.rootpath)
+        self.output = SessionOutput(options, Origin.here(loaded.host_id), config.rootpath)
         self._config = config
         self._pid = os.getpid()
         self._is_worker = hasattr(config, "workerinput")
@@ -318,20 +318,20 @@ class CarbonPlugin:
         for one in reports:
             one.user_properties = list(item.user_properties)
 
-    # -- telling -----------------------------------------------------------------------------
+    # -- output ------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what was found; under pytest-xdist this is where the controller learns of it."""
         row = getattr(report, "carbon", None)
         if row is not None:
-            self.telling.add(TestResult.from_row(row))
+            self.output.add(TestResult.from_row(row))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """A letter, a word and a colour of its own for what the budget decided."""
         row = getattr(report, "carbon", None)
-        return None if row is None else self.telling.status(report, row)
+        return None if row is None else self.output.status(report, row)
 
     def pytest_report_header(self) -> str | None:
         """The metric with its pins, where the run was asked to measure."""
@@ -350,12 +350,12 @@ class CarbonPlugin:
         is_forked = os.getpid() != self._pid
         if self._is_worker or self._disabled or nothing_runs or is_forked:
             return
-        if self.telling.finish(self._machine) and session.exitstatus == pytest.ExitCode.OK:
+        if self.output.finish(self._machine) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
-        self.telling.summary(terminalreporter)
+        self.output.summary(terminalreporter)
 
     def pytest_unconfigure(self) -> None:
         """Let the meters go."""

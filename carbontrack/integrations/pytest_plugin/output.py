@@ -1,9 +1,4 @@
-"""Telling people and other programs what was found.
-
-The table of tests as lines of text for a width, and as Markdown.
-
-The files a run leaves behind: JSON, the benchmark list, CSV records.
-"""
+"""The output of a run: the table in the terminal, Markdown for CI, JSON, a benchmark list, CSV."""
 
 from __future__ import annotations
 
@@ -244,7 +239,7 @@ def _now() -> str:
 _RED, _YELLOW = {"red": True}, {"yellow": True}
 
 
-class Telling:
+class SessionOutput:
     """Collects results, and writes them to the terminal and to files at the end."""
 
     def __init__(self, options: Options, origin: Origin, root: Path) -> None:
@@ -253,7 +248,7 @@ class Telling:
         self._origin = origin
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
-        self._troubles: list[str] = []
+        self._write_errors: list[str] = []
 
     @property
     def results(self) -> list[TestResult]:
@@ -313,7 +308,7 @@ class Telling:
             write(path, *what)
         except (OSError, ValueError, CarbontrackError) as error:
             # the tests have run; a full disk must not hide what they found
-            self._troubles.append(f"{path} was not written: {error}")
+            self._write_errors.append(f"{path} was not written: {error}")
 
     def _markdown(self, total: SessionTotal) -> str:
         shown = costliest(self.results, self._options.top)
@@ -339,7 +334,7 @@ class Telling:
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
         lost = baseline.no_match_warning(results, self._options, self._root)
-        speaks = bad or lost or self._troubles
+        speaks = bad or lost or self._write_errors
         if quiet and terminal.config.get_verbosity() < -1 and not speaks:
             return
         if not quiet:
@@ -357,8 +352,8 @@ class Telling:
             terminal.write_line(new)
         for line in lost:
             terminal.write_line(line, **_YELLOW)
-        for trouble in self._troubles:
-            terminal.write_line(trouble, **_RED)
+        for error in self._write_errors:
+            terminal.write_line(error, **_RED)
 
     def _table(self, terminal: Any, shown: list[TestResult]) -> None:
         if not shown:
