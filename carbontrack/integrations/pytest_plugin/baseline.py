@@ -47,7 +47,7 @@ Processes = Sequence[Rounds]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class BaselineComparison:
     """How a test's figure stands to its baseline.
 
     Attributes:
@@ -80,7 +80,7 @@ def compare(
     seed: str,
     spread: float,
     machines_differ_by: float = 0.0,
-) -> Comparison:
+) -> BaselineComparison:
     """The ratio of two figures and its 95 % interval.
 
     Each side's figure is the mean of its processes' figures. Three things widen the interval, in
@@ -97,13 +97,13 @@ def compare(
     """
     figures, base = [statistic(rounds) for rounds in now], [statistic(rounds) for rounds in then]
     if min(base) <= 0.0:
-        return Comparison(note=ZERO)
+        return BaselineComparison(note=ZERO)
     ratio = fmean(figures) / fmean(base)
     if min(sum(map(len, now)), sum(map(len, then))) < FEWEST_ROUNDS:
-        return Comparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")
+        return BaselineComparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")
     low, high = _of_rounds(now, then, statistic, random.Random(seed))  # noqa: S311 - no secrets
     apart = math.hypot(_of_processes(figures, base, spread), machines_differ_by)
-    return Comparison(
+    return BaselineComparison(
         ratio, ratio * math.exp(-math.hypot(low, apart)), ratio * math.exp(math.hypot(high, apart))
     )
 
@@ -220,7 +220,7 @@ class Baseline:
         machine: str,
         earlier: Processes = (),
         resolution_joules: float = 0.0,
-    ) -> Comparison:
+    ) -> BaselineComparison:
         """How a test stands to its entry; a note where the two cannot be compared.
 
         Args:
@@ -234,16 +234,16 @@ class Baseline:
         if entry is None:
             others = {name for nodeid, name, _ in self.entries if nodeid == result.nodeid}
             found = f"the baseline is by {', '.join(sorted(others))}" if others else NEW
-            return Comparison(note=found)
+            return BaselineComparison(note=found)
         if not result.rounds_joules:
-            return Comparison(note="nothing measured")
+            return BaselineComparison(note="nothing measured")
         if entry.pins != result.pins:
-            return Comparison(note="the baseline has other pins")
+            return BaselineComparison(note="the baseline has other pins")
         now, then = (*earlier, result.rounds_joules), entry.rounds_joules
         if max(map(metric.statistic, (*now, *then))) < LEAST_RESOLUTIONS * resolution_joules:
-            return Comparison(note=TOO_SMALL)
+            return BaselineComparison(note=TOO_SMALL)
         if elsewhere and not metric.same_everywhere:
-            return Comparison(note="the baseline is another machine's")
+            return BaselineComparison(note="the baseline is another machine's")
         return compare(
             now,
             then,
@@ -316,7 +316,9 @@ def _row(key: Key, entry: Entry) -> dict[str, object]:
     }
 
 
-def with_regression_verdict(result: TestResult, found: Comparison, limit: float) -> TestResult:
+def with_regression_verdict(
+    result: TestResult, found: BaselineComparison, limit: float
+) -> TestResult:
     """The result with the verdict of the regression check.
 
     Over: even the lower end of the change is over the limit. Inconclusive: the change is over and
@@ -334,7 +336,7 @@ def with_regression_verdict(result: TestResult, found: Comparison, limit: float)
     return replace(result, verdict="inconclusive", reason=_both(result, reason))
 
 
-def _may_hide(found: Comparison, limit: float, result: TestResult) -> bool:
+def _may_hide(found: BaselineComparison, limit: float, result: TestResult) -> bool:
     """Whether a change above the limit could stand behind what was found."""
     if found.ratio is not None:
         return found.low is None or found.ratio > 1.0 + limit

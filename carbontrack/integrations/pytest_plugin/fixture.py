@@ -14,9 +14,9 @@ from carbontrack.integrations.pytest_plugin import results
 from carbontrack.integrations.pytest_plugin.baseline import Baseline, with_regression_verdict
 from carbontrack.integrations.pytest_plugin.metrics import (
     Measurement,
+    MeasurementWindow,
     Metric,
     Round,
-    Window,
     sum_up,
 )
 from carbontrack.integrations.pytest_plugin.options import Limits, Options
@@ -34,16 +34,16 @@ class Watch:
         self.repeat = repeat
         self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
-        self.window: Window | None = None
+        self.window: MeasurementWindow | None = None
         """Of the phase that runs now, if it is billed."""
-        self.early: Window | None = None
+        self.early: MeasurementWindow | None = None
         """Opened by the fixture before the test was called."""
         self.last: Round | None = None
         self.note: str | None = None
         self.is_ours = False
         """Whether our own protocol runs it just now."""
         self._parts: list[Round] = []
-        self._open: list[Window] = []
+        self._open: list[MeasurementWindow] = []
         """All windows that are open now, the innermost last."""
 
     @property
@@ -63,7 +63,7 @@ class Watch:
         if left:
             self.note = f"{', '.join(left)}: another plugin runs or reruns it"
 
-    def begin(self, metric: Metric, name: str) -> Window:
+    def begin(self, metric: Metric, name: str) -> MeasurementWindow:
         """Open a window within the innermost one that is open, so that neither takes of the other.
 
         Two windows side by side would share what is used while both are open.
@@ -72,7 +72,7 @@ class Watch:
         self._open.append(window)
         return window
 
-    def end(self, window: Window) -> Round:
+    def end(self, window: MeasurementWindow) -> Round:
         """Close a window, wherever it stands among the open ones."""
         self._open = [other for other in self._open if other is not window]
         return window.close()
@@ -184,8 +184,8 @@ class Phase:
         self,
         name: str,
         metric: Metric,
-        window: Window | None,
-        close: Callable[[Window], Round] | None = None,
+        window: MeasurementWindow | None,
+        close: Callable[[MeasurementWindow], Round] | None = None,
     ) -> None:
         self.name = name
         self._metric = metric

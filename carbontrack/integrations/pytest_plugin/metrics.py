@@ -69,7 +69,7 @@ class Measurement:
     rounds_joules: tuple[float, ...] = ()
 
 
-class Window(Protocol):
+class MeasurementWindow(Protocol):
     """A time that is being measured."""
 
     def so_far(self) -> Round:
@@ -80,7 +80,7 @@ class Window(Protocol):
         """End the time and tell what was used in it."""
         ...
 
-    def child(self, name: str) -> Window:
+    def child(self, name: str) -> MeasurementWindow:
         """A time within this one, which takes nothing away from it."""
         ...
 
@@ -98,7 +98,7 @@ class Metric(Protocol):
         """The figure made of several rounds: their least or their median."""
         ...
 
-    def open(self, name: str) -> Window:
+    def open(self, name: str) -> MeasurementWindow:
         """Begin to measure."""
         ...
 

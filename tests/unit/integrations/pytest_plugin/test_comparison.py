@@ -9,7 +9,11 @@ from statistics import median
 import pytest
 
 from carbontrack.api.forecast import student_t
-from carbontrack.integrations.pytest_plugin.baseline import PRIOR_DEGREES, Comparison, compare
+from carbontrack.integrations.pytest_plugin.baseline import (
+    PRIOR_DEGREES,
+    BaselineComparison,
+    compare,
+)
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
 
@@ -20,7 +24,7 @@ def compared(
     *,
     spread: float = 0.0,
     machines_differ_by: float = 0.0,
-) -> Comparison:
+) -> BaselineComparison:
     """By the least of the rounds."""
     return compare(
         now,
