@@ -31,7 +31,7 @@ from carbontrack.integrations.pytest_plugin.fixture import (
 from carbontrack.integrations.pytest_plugin.metrics import Metric
 from carbontrack.integrations.pytest_plugin.options import Limits, Lookup, Options, resolve
 from carbontrack.integrations.pytest_plugin.output import Origin, SessionOutput
-from carbontrack.integrations.pytest_plugin.results import PROPERTIES, TestResult, circumstances
+from carbontrack.integrations.pytest_plugin.results import PROPERTIES, TestResult, execution_columns
 
 
 class AfterRound(Protocol):
@@ -312,7 +312,7 @@ class CarbonPlugin:
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"
         of_figure = reports if watch.bills_fixtures else [report]
-        vars(report)[REPORT_KEY] = result.to_row() | circumstances(of_figure)
+        vars(report)[REPORT_KEY] = result.to_row() | execution_columns(of_figure)
         theirs = [pair for pair in item.user_properties if pair[0] not in PROPERTIES]
         item.user_properties[:] = [*theirs, *result.properties]
         for one in reports:

@@ -97,7 +97,7 @@ class TestResult:
         return [(name, value) for name, value in pairs if value is not None]
 
 
-def circumstances(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
+def execution_columns(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
     """When and in which process a test ran, as columns of its row."""
     return {
         "started_at": _utc(min(report.start for report in reports)),
