@@ -26,7 +26,7 @@ from carbontrack.system.clock import SystemClock
 from carbontrack.units import kwh_from
 
 
-class Watch:
+class MeasuredTest:
     """One test: its limits, its rounds, and the window that is open just now."""
 
     def __init__(self, limit: Limits, *, repeat: int, gets_verdict: bool) -> None:
@@ -116,20 +116,22 @@ class Verdicts:
     """What earlier processes measured of the same code."""
     machine: str
 
-    def result_of(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
+    def result_of(
+        self, nodeid: str, test: MeasuredTest, *, outcome: str, plain: bool
+    ) -> TestResult:
         """The result of a test; one that did not plainly pass keeps its outcome."""
-        measured = sum_up(self.metric, watch.rounds)
+        measured = sum_up(self.metric, test.rounds)
         result = replace(
             TestResult.of(nodeid, outcome, measured),
-            budget=watch.limit.text,
-            note=watch.note,
+            budget=test.limit.text,
+            note=test.note,
             pins=pins(self.metric),
             how=self.metric.describe(),
         )
         if not plain:
             return result
-        if watch.limit.quantities:
-            verdict = results.combined_verdict(watch.limit.quantities, measured)
+        if test.limit.quantities:
+            verdict = results.combined_verdict(test.limit.quantities, measured)
             reason = "; ".join(verdict.reasons) or None
             result = replace(result, verdict=verdict.outcome, reason=reason)
         result = self._compared(result, measured.resolution_joules)
@@ -265,23 +267,23 @@ class CarbonFigures(Phase):
 class FiguresOfTest(CarbonFigures):
     """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
 
-    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
-        if watch.window is None:
-            watch.early = watch.begin(metric, name)
-        super().__init__(name, metric, watch.window or watch.early)
-        self._watch = watch
+    def __init__(self, name: str, metric: Metric, test: MeasuredTest) -> None:
+        if test.window is None:
+            test.early = test.begin(metric, name)
+        super().__init__(name, metric, test.window or test.early)
+        self._test = test
 
     def _phase(self, name: str) -> Phase:
-        watch = self._watch
-        return Phase(name, self._metric, watch.begin(self._metric, name), watch.end)
+        test = self._test
+        return Phase(name, self._metric, test.begin(self._metric, name), test.end)
 
     def _measured(self) -> Measurement:
-        watch = self._watch
-        open_now = watch.window or watch.early
+        test = self._test
+        open_now = test.window or test.early
         if open_now is not None:
             self._window = open_now
-        elif watch.last is not None:
-            return sum_up(self._metric, [watch.last])
+        elif test.last is not None:
+            return sum_up(self._metric, [test.last])
         return super()._measured()
 
 

@@ -25,8 +25,8 @@ from carbontrack.integrations.pytest_plugin.choose import choose, pins_text
 from carbontrack.integrations.pytest_plugin.fixture import (
     CarbonFigures,
     FiguresOfTest,
+    MeasuredTest,
     Verdicts,
-    Watch,
 )
 from carbontrack.integrations.pytest_plugin.metrics import Metric
 from carbontrack.integrations.pytest_plugin.options import Limits, Lookup, Options, resolve
@@ -137,7 +137,7 @@ class CarbonPlugin:
         needs_machine = options.compares or options.json is not None
         self._machine = fingerprint() if needs_machine else ""
         self._metric: Metric | None = None
-        self._watched: dict[str, Watch] = {}
+        self._tests: dict[str, MeasuredTest] = {}
 
     @classmethod
     def of(cls, config: pytest.Config, names: Sequence[str], ini: Lookup) -> CarbonPlugin:
@@ -201,41 +201,41 @@ class CarbonPlugin:
         for item, limit in zip(items, marks.read(items, self._default), strict=True):
             # a marker that only says how to measure is a wish to measure
             if not limit.says_nothing or self.options.measures_all or has_fixture(item):
-                self._watch(item, limit)
+                self._add_test(item, limit)
 
-    def _watch(self, item: pytest.Item, limit: Limits) -> None:
+    def _add_test(self, item: pytest.Item, limit: Limits) -> None:
         repeat = limit.repeat or self.options.repeat
         gets_verdict = bool(limit.quantities) or self.options.compares
-        watch = Watch(limit, repeat=repeat, gets_verdict=gets_verdict)
+        test = MeasuredTest(limit, repeat=repeat, gets_verdict=gets_verdict)
         if repeat > 1 and not can_repeat(item):
-            watch.repeat, watch.note = 1, "not repeated: it cannot begin anew"
-        self._watched[item.nodeid] = watch
+            test.repeat, test.note = 1, "not repeated: it cannot begin anew"
+        self._tests[item.nodeid] = test
 
     def figures(self, item: pytest.Item) -> CarbonFigures:
         """What the fixture gives to a test."""
         if self._disabled:
             return CarbonFigures(item.nodeid, self.metric, None)
-        if item.nodeid not in self._watched:
-            self._watched[item.nodeid] = Watch(self._default, repeat=1, gets_verdict=False)
-        return FiguresOfTest(item.nodeid, self.metric, self._watched[item.nodeid])
+        if item.nodeid not in self._tests:
+            self._tests[item.nodeid] = MeasuredTest(self._default, repeat=1, gets_verdict=False)
+        return FiguresOfTest(item.nodeid, self.metric, self._tests[item.nodeid])
 
     # -- running -----------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
         """Run tests that are repeated, or billed with their fixtures, to their end, then decide."""
-        watch = self._watched.get(item.nodeid)
-        if watch is None or not watch.is_run_by_us or is_rerun(item):
+        test = self._tests.get(item.nodeid)
+        if test is None or not test.is_run_by_us or is_rerun(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        watch.is_ours = True
+        test.is_ours = True
         try:
-            reports = run(item, nextitem, watch.repeat, after_round=watch.end_round)
+            reports = run(item, nextitem, test.repeat, after_round=test.end_round)
         finally:
-            watch.is_ours = False
+            test.is_ours = False
         for report in reports:
             if report.when == "call":
-                self._attach_result(item, report, watch, reports)
+                self._attach_result(item, report, test, reports)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -257,61 +257,61 @@ class CarbonPlugin:
         try:
             return (yield from self._measured(item, is_call=False))
         finally:
-            if item.nodeid in self._watched:
-                self._watched[item.nodeid].end_all()
+            if item.nodeid in self._tests:
+                self._tests[item.nodeid].end_all()
 
     def _measured(self, item: pytest.Item, *, is_call: bool) -> Any:
-        watch = self._watched.get(item.nodeid)
-        if watch is None or not (is_call or (watch.bills_fixtures and watch.is_ours)):
+        test = self._tests.get(item.nodeid)
+        if test is None or not (is_call or (test.bills_fixtures and test.is_ours)):
             return (yield)
-        calibrates = watch.gets_verdict and is_call
-        if watch.repeat > 1 and is_call and self.metric.spread > 0.0 and gc.isenabled():
+        calibrates = test.gets_verdict and is_call
+        if test.repeat > 1 and is_call and self.metric.spread > 0.0 and gc.isenabled():
             # Else a collection of all that was made before would fall into one round of many. To
             # a metric that is the same in every process it makes no difference.
             gc.collect()
         # of two moments, before and after, the faster one is nearer to what the test itself met
         speed = self.metric.speed_now() if calibrates else None
-        watch.end_early()
-        watch.window = watch.begin(self.metric, item.nodeid)
+        test.end_early()
+        test.window = test.begin(self.metric, item.nodeid)
         try:
             return (yield)
         finally:
-            found = watch.end(watch.window)
-            watch.window = None
+            found = test.end(test.window)
+            test.window = None
             if speed is not None:
                 found = replace(found, speed=max(speed, self.metric.speed_now()))
-            watch.add_part(found)
+            test.add_part(found)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         """Decide on tests that another plugin runs, after all other changes to the report."""
         report = yield
-        watch = self._watched.get(item.nodeid)
-        if watch is None or watch.window is not None:
+        test = self._tests.get(item.nodeid)
+        if test is None or test.window is not None:
             return report  # a subtest of a test that is still being measured
-        if call.when == "call" and not watch.is_ours:
-            watch.note_what_is_left_out()
-            watch.rounds.clear()
-            watch.end_round(passed=True)
-            self._attach_result(item, report, watch, [report])
+        if call.when == "call" and not test.is_ours:
+            test.note_what_is_left_out()
+            test.rounds.clear()
+            test.end_round(passed=True)
+            self._attach_result(item, report, test, [report])
         return report
 
     def _attach_result(
         self,
         item: pytest.Item,
         report: pytest.TestReport,
-        watch: Watch,
+        test: MeasuredTest,
         reports: Sequence[pytest.TestReport],
     ) -> None:
         verdicts = Verdicts(self.options, self.metric, self._baseline, self._earlier, self._machine)
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
-        result = verdicts.result_of(item.nodeid, watch, outcome=outcome, plain=plain)
+        result = verdicts.result_of(item.nodeid, test, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"
-        of_figure = reports if watch.bills_fixtures else [report]
+        of_figure = reports if test.bills_fixtures else [report]
         vars(report)[REPORT_KEY] = result.to_row() | execution_columns(of_figure)
         theirs = [pair for pair in item.user_properties if pair[0] not in PROPERTIES]
         item.user_properties[:] = [*theirs, *result.properties]
