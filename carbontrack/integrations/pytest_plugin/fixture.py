@@ -19,7 +19,7 @@ from carbontrack.integrations.pytest_plugin.metrics import (
     Round,
     sum_up,
 )
-from carbontrack.integrations.pytest_plugin.options import Limits, Options
+from carbontrack.integrations.pytest_plugin.options import BudgetMarker, Options
 from carbontrack.integrations.pytest_plugin.results import TestResult
 from carbontrack.record import Basis, Record
 from carbontrack.system.clock import SystemClock
@@ -27,10 +27,10 @@ from carbontrack.units import kwh_from
 
 
 class MeasuredTest:
-    """One test: its limits, its rounds, and the window that is open just now."""
+    """One test: its marker, its rounds, and the windows that are open now."""
 
-    def __init__(self, limit: Limits, *, repeat: int, gets_verdict: bool) -> None:
-        self.limit = limit
+    def __init__(self, marker: BudgetMarker, *, repeat: int, gets_verdict: bool) -> None:
+        self.marker = marker
         self.repeat = repeat
         self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
@@ -49,7 +49,7 @@ class MeasuredTest:
     @property
     def bills_fixtures(self) -> bool:
         """Whether set-up and teardown belong to the figure."""
-        return self.limit.scope == "all"
+        return self.marker.scope == "all"
 
     @property
     def is_run_by_us(self) -> bool:
@@ -123,15 +123,15 @@ class Verdicts:
         measured = sum_up(self.metric, test.rounds)
         result = replace(
             TestResult.of(nodeid, outcome, measured),
-            budget=test.limit.text,
+            budget=test.marker.text,
             note=test.note,
             pins=pins(self.metric),
             how=self.metric.describe(),
         )
         if not plain:
             return result
-        if test.limit.quantities:
-            verdict = results.combined_verdict(test.limit.quantities, measured)
+        if test.marker.limits:
+            verdict = results.combined_verdict(test.marker.limits, measured)
             reason = "; ".join(verdict.reasons) or None
             result = replace(result, verdict=verdict.outcome, reason=reason)
         result = self._compared(result, measured.resolution_joules)

@@ -18,8 +18,6 @@ from _pytest.runner import runtestprotocol
 
 from carbontrack.config import environment, load
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.pytest_plugin import options as limits
-from carbontrack.integrations.pytest_plugin import options as marks
 from carbontrack.integrations.pytest_plugin.baseline import Baseline, fingerprint
 from carbontrack.integrations.pytest_plugin.choose import choose, pins_text
 from carbontrack.integrations.pytest_plugin.fixture import (
@@ -29,7 +27,14 @@ from carbontrack.integrations.pytest_plugin.fixture import (
     Verdicts,
 )
 from carbontrack.integrations.pytest_plugin.metrics import Metric
-from carbontrack.integrations.pytest_plugin.options import Limits, Lookup, Options, resolve
+from carbontrack.integrations.pytest_plugin.options import (
+    BudgetMarker,
+    Lookup,
+    Options,
+    marker_of_quantity,
+    read_markers,
+    resolve,
+)
 from carbontrack.integrations.pytest_plugin.output import Origin, SessionOutput
 from carbontrack.integrations.pytest_plugin.results import PROPERTIES, TestResult, execution_columns
 
@@ -130,7 +135,7 @@ class CarbonPlugin:
         self._is_worker = hasattr(config, "workerinput")
         self._hands_out = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = environment.is_disabled()
-        self._default = limits.of_quantity(options.budget)
+        self._default = marker_of_quantity(options.budget)
         self._baseline = Baseline.load(options.compare) if options.compare else None
         self._earlier = Baseline.load_if_there(options.add)
         Baseline.load_if_there(options.save)  # what is no baseline is told now, not at the end
@@ -187,7 +192,7 @@ class CarbonPlugin:
     def plan(
         self, items: Sequence[pytest.Item], has_fixture: Callable[[pytest.Item], bool]
     ) -> None:
-        """Read the limits of every test, and choose those to measure.
+        """Read the markers of every test, and choose the tests to measure.
 
         Args:
             items: the tests.
@@ -198,15 +203,15 @@ class CarbonPlugin:
         """
         if self._disabled:
             return
-        for item, limit in zip(items, marks.read(items, self._default), strict=True):
-            # a marker that only says how to measure is a wish to measure
-            if not limit.says_nothing or self.options.measures_all or has_fixture(item):
-                self._add_test(item, limit)
+        for item, marker in zip(items, read_markers(items, self._default), strict=True):
+            # a marker without a limit, such as repeat=3, asks for a measurement as well
+            if not marker.is_empty or self.options.measures_all or has_fixture(item):
+                self._add_test(item, marker)
 
-    def _add_test(self, item: pytest.Item, limit: Limits) -> None:
-        repeat = limit.repeat or self.options.repeat
-        gets_verdict = bool(limit.quantities) or self.options.compares
-        test = MeasuredTest(limit, repeat=repeat, gets_verdict=gets_verdict)
+    def _add_test(self, item: pytest.Item, marker: BudgetMarker) -> None:
+        repeat = marker.repeat or self.options.repeat
+        gets_verdict = bool(marker.limits) or self.options.compares
+        test = MeasuredTest(marker, repeat=repeat, gets_verdict=gets_verdict)
         if repeat > 1 and not can_repeat(item):
             test.repeat, test.note = 1, "not repeated: it cannot begin anew"
         self._tests[item.nodeid] = test

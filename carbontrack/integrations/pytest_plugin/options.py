@@ -24,8 +24,8 @@ _KEYS = ("emissions", "energy", "repeat", "scope")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What holds for a test; None is "nobody said"."""
+class BudgetMarker:
+    """The arguments of a test's `carbon_budget` markers; None is "not given"."""
 
     emissions: Quantity | None = None
     energy: Quantity | None = None
@@ -33,48 +33,48 @@ class Limits:
     scope: Scope | None = None
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """The limits there are."""
+    def limits(self) -> tuple[Quantity, ...]:
+        """The limits that are given."""
         return tuple(limit for limit in (self.emissions, self.energy) if limit is not None)
 
     @property
-    def says_nothing(self) -> bool:
-        """Whether nobody said anything, neither what holds nor how to measure."""
+    def is_empty(self) -> bool:
+        """Whether nothing is given, neither a limit nor how to measure."""
         return all(getattr(self, key) is None for key in _KEYS)
 
     @property
     def text(self) -> str | None:
-        """The limits in words; None where there is none."""
-        return " and ".join(limit.text for limit in self.quantities) or None
+        """The limits as text; None where there is none."""
+        return " and ".join(limit.text for limit in self.limits) or None
 
-    def over(self, wider: Limits) -> Limits:
-        """These, and what they leave open from the wider ones: the nearest wins per quantity."""
+    def merged_with(self, wider: BudgetMarker) -> BudgetMarker:
+        """These arguments, and from a marker of a wider scope those that are not given here."""
         missing = {key: getattr(wider, key) for key in _KEYS if getattr(self, key) is None}
         return replace(self, **missing)
 
 
-def layered(from_near_to_far: Sequence[Limits]) -> Limits:
-    """What holds where several have a say: for each thing the nearest that says something."""
-    found = Limits()
-    for wider in from_near_to_far:
-        found = found.over(wider)
+def merge_markers(nearest_first: Iterable[BudgetMarker]) -> BudgetMarker:
+    """One marker of several: for each argument the nearest marker that gives it."""
+    found = BudgetMarker()
+    for wider in nearest_first:
+        found = found.merged_with(wider)
     return found
 
 
-def of_quantity(quantity: Quantity | None) -> Limits:
-    """The limits that one quantity makes."""
+def marker_of_quantity(quantity: Quantity | None) -> BudgetMarker:
+    """A marker with one limit, or with none."""
     if quantity is None:
-        return Limits()
+        return BudgetMarker()
     if quantity.kind == "emissions":
-        return Limits(emissions=quantity)
-    return Limits(energy=quantity)
+        return BudgetMarker(emissions=quantity)
+    return BudgetMarker(energy=quantity)
 
 
-def of_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Limits:
-    """Read one marker.
+def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker:
+    """Check the arguments of one marker.
 
     Raises:
-        ConfigError: it holds something that is no quantity, or says one thing twice.
+        ConfigError: an argument cannot be used, or is given twice.
     """
     found: dict[str, Any] = {}
     for text in args:
@@ -92,7 +92,7 @@ def of_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Limits:
         found[key] = _argument(key, given)
     if not found:
         raise ConfigError("says nothing; write a quantity, such as '5 mg' or '20 J'")
-    return Limits(**found)
+    return BudgetMarker(**found)
 
 
 def _argument(key: str, given: Any) -> Any:
@@ -117,37 +117,37 @@ def _of_kind(kind: Kind, text: Any) -> Quantity:
 MARKER = "carbon_budget"
 
 
-def read(items: Sequence[pytest.Item], default: Limits) -> list[Limits]:
-    """The limits of every test, in the order of the tests.
+def read_markers(items: Sequence[pytest.Item], default: BudgetMarker) -> list[BudgetMarker]:
+    """The marker of every test, merged of all that apply to it, in the order of the tests.
 
     Args:
         items: the tests.
-        default: what holds where no marker says anything.
+        default: what holds where no marker says otherwise.
 
     Raises:
-        pytest.UsageError: markers cannot be used; each is named with its place.
+        pytest.UsageError: markers cannot be used; the message lists them with their places.
     """
     errors: list[str] = []
-    known: dict[tuple[int, ...], Limits] = {}
-    found: list[Limits] = []
+    known: dict[tuple[int, ...], BudgetMarker] = {}
+    found: list[BudgetMarker] = []
     for item in items:
         marks = list(item.iter_markers_with_node(MARKER))
         key = tuple(id(mark) for _, mark in marks)
         if key not in known:
-            own = [_limits_of(node, mark, errors) for node, mark in marks]
-            known[key] = layered([*own, default])
+            own = [_marker_of(node, mark, errors) for node, mark in marks]
+            known[key] = merge_markers([*own, default])
         found.append(known[key])
     if errors:
         raise pytest.UsageError("\n".join(errors))
     return found
 
 
-def _limits_of(node: Any, mark: pytest.Mark, errors: list[str]) -> Limits:
+def _marker_of(node: Any, mark: pytest.Mark, errors: list[str]) -> BudgetMarker:
     try:
-        return of_marker(mark.args, mark.kwargs)
+        return parse_marker(mark.args, mark.kwargs)
     except ConfigError as error:
         errors.append(f"{_place(node)}: @pytest.mark.{MARKER}: {error}")
-        return Limits()
+        return BudgetMarker()
 
 
 def _place(node: Any) -> str:
