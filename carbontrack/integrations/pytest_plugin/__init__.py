@@ -23,8 +23,8 @@ MARKER = "carbon_budget"
 _NAME = "carbontrack-budgets"
 _ERROR_KEY = "carbon_usage_error"
 """Under which a worker of pytest-xdist tells its controller that the run cannot begin."""
-_HELP: dict[str, tuple[str | None, str]] = {
-    # name: (metavar, help); in the order of the reference page
+HELP: dict[str, tuple[str | None, str]] = {
+    # name: (metavar, help)
     "carbon": (None, "measure the energy and emissions of every test"),
     "carbon_budget": ("QUANTITY", "what each test may use at most: '5 mg', '20 J'"),
     "carbon_session_budget": ("QUANTITY", "what all tests together may use at most"),
@@ -42,6 +42,8 @@ _HELP: dict[str, tuple[str | None, str]] = {
     "carbon_reference_watts": ("W", "reference metric: watts of a busy core"),
     "carbon_reference_intensity": ("G", "reference metric: g CO2e per kWh"),
 }
+"""The help of each option. pytest asks for it in every run, and only a run that asks for
+carbontrack loads `options.Options`, which declares the rest: type, default and reader."""
 
 
 class Specs:
@@ -60,14 +62,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add each option and its ini twin; None means "not given", so that the ini can win."""
     group = parser.getgroup("carbontrack", "emission budgets (carbontrack)")
-    for name, (metavar, text) in _HELP.items():
-        option = "--" + name.replace("_", "-")
-        if metavar is None:
-            group.addoption(option, action="store_true", default=None, help=text)
-            parser.addini(name, text, type=_ini_type(name), default=None)
-        else:
-            group.addoption(option, metavar=metavar, default=None, help=text)
-            parser.addini(name, text, type=_ini_type(name), default=None)
+    for name, (metavar, text) in HELP.items():
+        takes = {"action": "store_true"} if metavar is None else {"metavar": metavar}
+        group.addoption("--" + name.replace("_", "-"), default=None, help=text, **takes)
+        parser.addini(name, text, type=_ini_type(name), default=None)
 
 
 def _ini_type(name: str) -> Any:
@@ -91,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from carbontrack.config.environment import pytest_twins
 
     twins = pytest_twins()
-    given = {name: config.getoption(name, None) for name in _HELP}
+    given = {name: config.getoption(name, None) for name in HELP}
     if twins or any(option is not None for option in given.values()) or _has_ini(config):
         start(config)
     elif _hands_out_tests(config):
@@ -99,7 +97,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _has_ini(config: pytest.Config) -> bool:
-    found = {name: _ini(config, name) for name in _HELP}
+    found = {name: _ini(config, name) for name in HELP}
     found["carbon"] = str(found["carbon"]).lower() not in ("none", "", "false", "0", "no", "off")
     return any(value not in (None, "") and value is not False for value in found.values())
 
@@ -126,7 +124,7 @@ def start(config: pytest.Config) -> CarbonPlugin:
     if plugin is None:
         from carbontrack.integrations.pytest_plugin.hooks import CarbonPlugin
 
-        plugin = CarbonPlugin.of(config, tuple(_HELP), lambda name: _ini(config, name))
+        plugin = CarbonPlugin.of(config, lambda name: _ini(config, name))
         config.pluginmanager.register(plugin, _NAME)
     return plugin
 
@@ -143,7 +141,7 @@ def pytest_collection_modifyitems(
     result = yield
     try:
         if config.pluginmanager.has_plugin(_NAME) or any(map(_asks, items)):
-            start(config).plan(items, _uses_fixture)
+            start(config).plan(items, MARKER, _uses_fixture)
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
             raise

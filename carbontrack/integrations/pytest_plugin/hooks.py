@@ -145,12 +145,11 @@ class CarbonPlugin:
         self._tests: dict[str, MeasuredTest] = {}
 
     @classmethod
-    def of(cls, config: pytest.Config, names: Sequence[str], ini: Lookup) -> CarbonPlugin:
+    def of(cls, config: pytest.Config, ini: Lookup) -> CarbonPlugin:
         """The plugin for a run's options.
 
         Args:
             config: the run's.
-            names: the options by their ini names.
             ini: the ini's values.
 
         Raises:
@@ -163,7 +162,6 @@ class CarbonPlugin:
             if environment.is_disabled():  # works even where the rest is broken
                 return cls(config, Options(), loaded)
             options = resolve(
-                names,
                 option=lambda name: config.getoption(name, None),
                 ini=ini,
                 environ=environment.pytest_twins(),
@@ -190,12 +188,13 @@ class CarbonPlugin:
         return self._metric
 
     def plan(
-        self, items: Sequence[pytest.Item], has_fixture: Callable[[pytest.Item], bool]
+        self, items: Sequence[pytest.Item], name: str, has_fixture: Callable[[pytest.Item], bool]
     ) -> None:
         """Read the markers of every test, and choose the tests to measure.
 
         Args:
             items: the tests.
+            name: the marker's.
             has_fixture: whether a test uses our fixture.
 
         Raises:
@@ -203,7 +202,7 @@ class CarbonPlugin:
         """
         if self._disabled:
             return
-        for item, marker in zip(items, read_markers(items, self._default), strict=True):
+        for item, marker in zip(items, read_markers(items, name, self._default), strict=True):
             # a marker without a limit, such as repeat=3, asks for a measurement as well
             if not marker.is_empty or self.options.measures_all or has_fixture(item):
                 self._add_test(item, marker)
