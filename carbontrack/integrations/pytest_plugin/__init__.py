@@ -126,6 +126,8 @@ def start(config: pytest.Config) -> CarbonPlugin:
 
         plugin = CarbonPlugin.of(config, lambda name: _ini(config, name))
         config.pluginmanager.register(plugin, _NAME)
+        if plugin.output is not None:
+            config.pluginmanager.register(plugin.output, f"{_NAME}-output")
     return plugin
 
 
@@ -178,7 +180,9 @@ class _Listener:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if hasattr(report, "carbon"):
             self._config.pluginmanager.unregister(self)
-            start(self._config).pytest_runtest_logreport(report)
+            output = start(self._config).output
+            if output is not None:
+                output.pytest_runtest_logreport(report)  # this hook is being called already
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import copy
 import gc
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -35,16 +34,8 @@ from carbontrack.integrations.pytest_plugin.options import (
     read_markers,
     resolve,
 )
-from carbontrack.integrations.pytest_plugin.output import Origin, SessionOutput
-from carbontrack.integrations.pytest_plugin.results import PROPERTIES, TestResult, execution_columns
-
-
-class AfterRound(Protocol):
-    """Hears how a round went, and says whether to go on."""
-
-    def __call__(self, *, passed: bool) -> bool:
-        """True to go on."""
-        ...
+from carbontrack.integrations.pytest_plugin.output import REPORT_KEY, Origin, SessionOutput
+from carbontrack.integrations.pytest_plugin.results import PROPERTIES, execution_columns
 
 
 def can_repeat(item: pytest.Item) -> bool:
@@ -74,38 +65,29 @@ def _ini_reruns(config: pytest.Config) -> int:
 
 
 def run(
-    item: pytest.Item,
-    nextitem: pytest.Item | None,
-    repeat: int,
-    *,
-    after_round: AfterRound,
+    item: pytest.Item, nextitem: pytest.Item | None, test: MeasuredTest
 ) -> list[pytest.TestReport]:
-    """The reports of the first round, after up to `repeat` rounds.
+    """Run a test for each of its rounds, and give the reports of the first one.
 
-    The first round is the test's own: its outcome, output and failures are what pytest tells. Later
-    rounds only measure, and end early where one fails, since not every test can be run twice.
-    Fixtures of wider scope than the test stay as they are between rounds.
-
-    Args:
-        item: the test.
-        nextitem: the test that comes next.
-        repeat: how many rounds, 1 or more.
-        after_round: called with whether the round passed; says whether to go on.
+    The first round is the test's own: its outcome, output and failures are what pytest reports.
+    Later rounds only measure, and end early where one fails, since not every test can be run twice.
+    Fixtures of wider scope than the test stay set up between rounds.
     """
-    # between rounds all that is wider than the test stays; other plugins want a test here, and that
-    # pytest tears this one down it must be another object
-    stays = copy.copy(item) if repeat > 1 else nextitem
-    reports = runtestprotocol(item, nextitem=stays, log=False)
-    goes_on = after_round(passed=_passed(reports)) and repeat > 1
-    told = list(item.user_properties)
+    repeat = test.repeat
+    # Between rounds, wider fixtures stay up because the next item is in the same scopes. Other
+    # plugins want a test as `nextitem`; for pytest to tear this one down it must not be the same.
+    same_scopes = copy.copy(item) if repeat > 1 else nextitem
+    reports = runtestprotocol(item, nextitem=same_scopes, log=False)
+    goes_on = test.end_round(passed=_passed(reports)) and repeat > 1
+    properties = list(item.user_properties)
     for number in range(2, repeat + 1):
         if not goes_on or item.session.shouldstop:
             break
-        goes_on = after_round(passed=_passed(runtestprotocol(item, nextitem=stays, log=False)))
-        item.user_properties[:] = told  # the first round's, each once
-        goes_on = goes_on and number < repeat
+        later = runtestprotocol(item, nextitem=same_scopes, log=False)
+        goes_on = test.end_round(passed=_passed(later)) and number < repeat
+        item.user_properties[:] = properties  # those of the first round, each once
     if repeat > 1:
-        # what the rounds left standing; pytest's own hooks for a test's end have run by now
+        # tear down what stayed up between rounds; pytest's hooks for a teardown have run by now
         state = item.session._setupstate
         end = pytest.CallInfo.from_call(lambda: state.teardown_exact(nextitem), when="teardown")
         if end.excinfo is not None:
@@ -119,30 +101,35 @@ def _passed(reports: list[pytest.TestReport]) -> bool:
 
 _EXPECTED = {"skipped": "xfailed", "passed": "xpassed"}
 """pytest's words for a report of a test that is expected to fail."""
-REPORT_KEY = "carbon"
-"""The attribute by which a report carries the result; pytest-xdist sends attributes along."""
 
 
 class CarbonPlugin:
-    """The plugin while it measures; in workers of pytest-xdist and in their controller."""
+    """The plugin while it measures; in workers of pytest-xdist and in their controller.
+
+    Attributes:
+        output: what collects the results, a plugin of its own; None in workers, which send theirs
+            to the controller, and where carbontrack is disabled.
+    """
 
     def __init__(self, config: pytest.Config, options: Options, loaded: load.Settings) -> None:
         self.options = options
         self._settings = loaded
-        self.output = SessionOutput(options, Origin.here(loaded.host_id), config.rootpath)
         self._config = config
-        self._pid = os.getpid()
         self._is_worker = hasattr(config, "workerinput")
-        self._hands_out = bool(config.getoption("tx", None)) and not self._is_worker
+        self._is_controller = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = environment.is_disabled()
         self._default = marker_of_quantity(options.budget)
         self._baseline = Baseline.load(options.compare) if options.compare else None
         self._earlier = Baseline.load_if_there(options.add)
-        Baseline.load_if_there(options.save)  # what is no baseline is told now, not at the end
+        Baseline.load_if_there(options.save)  # an unusable file is an error now, not at the end
         needs_machine = options.compares or options.json is not None
         self._machine = fingerprint() if needs_machine else ""
         self._metric: Metric | None = None
         self._tests: dict[str, MeasuredTest] = {}
+        self.output: SessionOutput | None = None
+        if not (self._is_worker or self._disabled):
+            origin = Origin.here(loaded.host_id)
+            self.output = SessionOutput(options, origin, config.rootpath, self._machine)
 
     @classmethod
     def of(cls, config: pytest.Config, ini: Lookup) -> CarbonPlugin:
@@ -223,6 +210,13 @@ class CarbonPlugin:
             self._tests[item.nodeid] = MeasuredTest(self._default, repeat=1, gets_verdict=False)
         return FiguresOfTest(item.nodeid, self.metric, self._tests[item.nodeid])
 
+    def pytest_report_header(self) -> str | None:
+        """The metric with its pins, where the run was asked to measure."""
+        if self._disabled or not self.options.measures_all:
+            return None
+        pins = pins_text(self.options) if self._is_controller else self.metric.describe()
+        return f"carbontrack: {pins}"
+
     # -- running -----------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
@@ -234,7 +228,7 @@ class CarbonPlugin:
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         test.is_ours = True
         try:
-            reports = run(item, nextitem, test.repeat, after_round=test.end_round)
+            reports = run(item, nextitem, test)
         finally:
             test.is_ours = False
         for report in reports:
@@ -321,45 +315,6 @@ class CarbonPlugin:
         item.user_properties[:] = [*theirs, *result.properties]
         for one in reports:
             one.user_properties = list(item.user_properties)
-
-    # -- output ------------------------------------------------------------------------------
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what was found; under pytest-xdist this is where the controller learns of it."""
-        row = getattr(report, "carbon", None)
-        if row is not None:
-            self.output.add(TestResult.from_row(row))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> Any:
-        """A letter, a word and a colour of its own for what the budget decided."""
-        row = getattr(report, "carbon", None)
-        return None if row is None else self.output.status(report, row)
-
-    def pytest_report_header(self) -> str | None:
-        """The metric with its pins, where the run was asked to measure."""
-        if self._disabled or not self.options.measures_all:
-            return None
-        pins = pins_text(self.options) if self._hands_out else self.metric.describe()
-        return f"carbontrack: {pins}"
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Check the session's budget and write the files, unless nothing was to run."""
-        nothing_runs = (
-            session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
-        )
-        # a child that a test has forked, and that left by sys.exit, comes by here as well
-        is_forked = os.getpid() != self._pid
-        if self._is_worker or self._disabled or nothing_runs or is_forked:
-            return
-        if self.output.finish(self._machine) and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """The table."""
-        self.output.summary(terminalreporter)
 
     def pytest_unconfigure(self) -> None:
         """Let the meters go."""

@@ -236,16 +236,23 @@ def _now() -> str:
     return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+REPORT_KEY = "carbon"
+"""The attribute by which a report carries the result; pytest-xdist sends attributes along."""
 _RED, _YELLOW = {"red": True}, {"yellow": True}
 
 
 class SessionOutput:
-    """Collects results, and writes them to the terminal and to files at the end."""
+    """Collects the results of a session, and writes them to the terminal and to files at its end.
 
-    def __init__(self, options: Options, origin: Origin, root: Path) -> None:
+    A plugin of pytest; under pytest-xdist it runs in the controller alone.
+    """
+
+    def __init__(self, options: Options, origin: Origin, root: Path, machine: str) -> None:
         self._options = options
         self._root = root
         self._origin = origin
+        self._machine = machine
+        self._pid = os.getpid()
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
         self._write_errors: list[str] = []
@@ -255,17 +262,43 @@ class SessionOutput:
         """One for each test, in the order of the tests' ids."""
         return [self._found[nodeid] for nodeid in sorted(self._found)]
 
-    def add(self, result: TestResult) -> None:
-        """Keep a result; of a test that is rerun, the last one counts."""
-        self._found[result.nodeid] = result
+    # -- hooks of pytest -------------------------------------------------------------------------
 
-    def status(self, report: Any, row: dict[str, Any]) -> Any:
-        """Category, letter and word with colour; None leaves it to pytest."""
-        found = self._status(report, row)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the result that a report carries; of a test that is rerun, the last one counts."""
+        row = getattr(report, REPORT_KEY, None)
+        if row is not None:
+            result = TestResult.from_row(row)
+            self._found[result.nodeid] = result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """A letter, a word and a colour for what the budget decided; None leaves it to pytest."""
+        row = getattr(report, REPORT_KEY, None)
+        found = None if row is None else self._status(report, row)
         if found is not None and pytest.version_tuple < (8, 3):
             # its summary of failures prints a word with colour as it prints any tuple
             return *found[:2], found[2][0]
         return found
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Check the session's budget and write the files, unless nothing was to run."""
+        nothing_runs = (
+            session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
+        )
+        # a child that a test has forked, and that left by sys.exit, comes by here as well
+        if nothing_runs or os.getpid() != self._pid:
+            return
+        if self._finish() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The table; less of it with -q."""
+        self._summary(terminalreporter)
+
+    # -- what they do ----------------------------------------------------------------------------
 
     def _status(self, report: Any, row: dict[str, Any]) -> Any:
         if report.failed and row["verdict"] == "over":
@@ -277,14 +310,14 @@ class SessionOutput:
                 return "passed", "c", ("PASSED, CARBON BUDGET NOT SURE", _YELLOW)
         return None
 
-    def finish(self, machine: str) -> bool:
+    def _finish(self) -> bool:
         """Check the session's budget and write every file; True if it is exceeded."""
         results, options = self.results, self._options
         # where nothing was measured there is no verdict, and nothing to be unsure of
         budget = options.session_budget if results else None
         total = self._total = SessionTotal.of(results, budget)
         if options.json is not None:
-            self._try(write_json, options.json, report(results, total, machine))
+            self._try(write_json, options.json, report(results, total, self._machine))
         if options.benchmark is not None:
             self._try(write_json, options.benchmark, benchmark_list(results))
         if not results:
@@ -292,9 +325,9 @@ class SessionOutput:
         if options.csv is not None:
             self._try(append_csv, options.csv, results, self._origin)
         if options.save is not None:
-            self._try(baseline.save, options.save, results, machine)
+            self._try(baseline.save, options.save, results, self._machine)
         if options.add is not None:
-            self._try(baseline.add, options.add, results, machine)
+            self._try(baseline.add, options.add, results, self._machine)
         page = step_summary()
         if page is not None:
             self._try(_append, page, self._markdown(total))
@@ -326,8 +359,7 @@ class SessionOutput:
     def _pins(self) -> list[str]:
         return sorted({result.how for result in self.results if result.how})
 
-    def summary(self, terminal: Any) -> None:
-        """The table in the terminal; less of it with -q."""
+    def _summary(self, terminal: Any) -> None:
         total, results = self._total, self.results
         if total is None or not (results or self._options.measures_all):
             return
