@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +29,6 @@ from carbontrack.integrations.pytest_plugin.metrics import Metric, Statistic
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
 from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
@@ -156,16 +153,6 @@ KIND = "carbontrack baseline"
 
 Key = tuple[str, str, str]
 """Test id, metric and machine."""
-
-
-def fingerprint(cpu: CpuFacts | None = None) -> str:
-    """What decides how fast this machine is: processor, its threads, system, interpreter."""
-    cpu = read_cpu_facts() if cpu is None else cpu
-    name = cpu.name or cpu.vendor or platform.processor() or platform.machine()
-    part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))
-    model = f"{name} ({part})" if part else name
-    python = f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
-    return f"{model} x{os.cpu_count()}, {platform.system()}, {python}"
 
 
 @dataclass(frozen=True, slots=True)

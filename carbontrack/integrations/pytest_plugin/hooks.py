@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
+from carbontrack.api.hardware import machine_fingerprint
 from carbontrack.config import environment, load
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.pytest_plugin.baseline import Baseline, fingerprint
+from carbontrack.integrations.pytest_plugin.baseline import Baseline
 from carbontrack.integrations.pytest_plugin.choose import choose, pins_text
 from carbontrack.integrations.pytest_plugin.fixture import (
     CarbonFigures,
@@ -123,7 +124,7 @@ class CarbonPlugin:
         self._earlier = Baseline.load_if_there(options.add)
         Baseline.load_if_there(options.save)  # an unusable file is an error now, not at the end
         needs_machine = options.compares or options.json is not None
-        self._machine = fingerprint() if needs_machine else ""
+        self._machine = machine_fingerprint() if needs_machine else ""
         self._metric: Metric | None = None
         self._tests: dict[str, MeasuredTest] = {}
         self.output: SessionOutput | None = None

@@ -13,11 +13,9 @@ from carbontrack.integrations.pytest_plugin.baseline import (
     MOST_PROCESSES,
     Baseline,
     add,
-    fingerprint,
     save,
 )
 from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.meters.cpu_info import CpuFacts
 from tests.support.fake_energy import FakeMetric
 
 HERE, THERE = "a processor x2", "another processor x8"
@@ -185,15 +183,3 @@ def test_what_is_no_baseline_is_refused(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"baseline\.json is no baseline of carbontrack"):
         Baseline.load(path)
-
-
-def test_the_fingerprint_tells_processors_apart() -> None:
-    """By name where it has one, by its part's numbers, by threads, system and interpreter."""
-    one = CpuFacts(name="AMD EPYC 7763", vendor="AMD", family="25", model="1", stepping="1")
-    assert fingerprint(one).startswith("AMD EPYC 7763 (25.1.1) x")
-    assert fingerprint(one) != fingerprint(one._replace(model="2"))
-    assert fingerprint(CpuFacts(vendor="ARM", family="0x41", model="0xd0c")).startswith(
-        "ARM (0x41.0xd0c) x"
-    )
-    assert fingerprint(CpuFacts()).partition(" x")[0]
-    assert "Python 3." in fingerprint(one)
