@@ -1,1 +1,1 @@
-"""Servers and frameworks, one to a file; none of them is imported unless it is used."""
+"""Integrations with servers and frameworks, one to a file; each is imported only when used."""

@@ -1,8 +1,7 @@
-"""The door of the pytest plugin: options, the marker and the fixture, and nothing that costs.
+"""The pytest plugin as pytest loads it: options, the marker and the fixture, at next to no cost.
 
-The other modules of this package are loaded when a run asks for them: by an option, by its ini or
-environment twin, by a marker on a collected test, or by a test that uses the fixture. `hooks` is
-where pytest meets the rest; the others know no pytest.
+The other modules of this package are loaded when a run asks for them: by an option, by its ini key
+or environment variable, by a marker on a collected test, or by a test that uses the fixture.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 MARKER = "carbon_budget"
 _NAME = "carbontrack-budgets"
 _ERROR_KEY = "carbon_usage_error"
-"""Under which a worker of pytest-xdist tells its controller that the run cannot begin."""
+"""The key under which a pytest-xdist worker tells its controller that the run cannot start."""
 HELP: dict[str, tuple[str | None, str]] = {
     # name: (metavar, help)
     "carbon": (None, "measure the energy and emissions of every test"),
@@ -47,11 +46,11 @@ carbontrack loads `options.Options`, which declares the rest: type, default and 
 
 
 class Specs:
-    """The hook that the plugin offers to others."""
+    """The hook that other plugins can implement."""
 
     @pytest.hookspec(firstresult=True)
     def pytest_carbon_metric(self, config: pytest.Config) -> Metric | None:
-        """Give a metric of your own, which measures instead of reference and measured."""
+        """Return a metric of your own to measure by, in place of reference and measured."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -60,7 +59,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add each option and its ini twin; None means "not given", so that the ini can win."""
+    """Add each option and its ini key; None means "not given", so that the ini value counts."""
     group = parser.getgroup("carbontrack", "emission budgets (carbontrack)")
     for name, (metavar, text) in HELP.items():
         takes = {"action": "store_true"} if metavar is None else {"metavar": metavar}
@@ -69,10 +68,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _ini_type(name: str) -> Any:
-    """Text, so that we judge it and name its place; in native TOML numbers and booleans too."""
+    """Text, so that errors can name its place; in native TOML numbers and booleans too."""
     if pytest.version_tuple >= (9, 2):
         return str | int | float | bool
-    # pytest 9.0 and 9.1 know native TOML, but no choice of types: numbers need quotes there
+    # pytest 9.0 and 9.1 read native TOML, but allow one type per key: numbers need quotes there
     return "bool" if pytest.version_tuple >= (9, 0) and name == "carbon" else "string"
 
 
@@ -85,14 +84,14 @@ def pytest_configure(config: pytest.Config) -> None:
         "scope='all' bills its fixtures too",
     )
     if config.option.help or getattr(config.option, "markers", False):
-        return  # runs nothing, and may be what helps to set things right
+        return  # no test runs, and a bad setting must not hide the help
     from carbontrack.config.environment import pytest_twins
 
     twins = pytest_twins()
     given = {name: config.getoption(name, None) for name in HELP}
     if twins or any(option is not None for option in given.values()) or _has_ini(config):
         start(config)
-    elif _hands_out_tests(config):
+    elif _is_controller(config):
         config.pluginmanager.register(_Listener(config))
 
 
@@ -109,13 +108,13 @@ def _ini(config: pytest.Config, name: str) -> Any:
         raise pytest.UsageError(f"carbontrack: ini {name}: {error}") from None
 
 
-def _hands_out_tests(config: pytest.Config) -> bool:
-    """Whether this is the controller of pytest-xdist, which sees reports but no markers."""
+def _is_controller(config: pytest.Config) -> bool:
+    """Whether this process is the controller of pytest-xdist, which sees reports but no markers."""
     return bool(config.getoption("tx", None)) and not hasattr(config, "workerinput")
 
 
 def start(config: pytest.Config) -> CarbonPlugin:
-    """The running plugin, started if it is not.
+    """The running plugin; it is started at the first call.
 
     Raises:
         pytest.UsageError: an option, ini value or environment variable cannot be used.
@@ -135,7 +134,7 @@ def start(config: pytest.Config) -> CarbonPlugin:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
-    """Read the markers when everybody else has added theirs, and start if there is one.
+    """Read the markers after all other plugins have added theirs, and start if there is one.
 
     Raises:
         pytest.UsageError: a marker or a setting cannot be used; the message names its place.
@@ -147,7 +146,7 @@ def pytest_collection_modifyitems(
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
             raise
-        # a worker that raised would be told as an internal error; without tests it just ends
+        # pytest reports an exception in a worker as an internal error; without tests it just ends
         items.clear()
         config.workeroutput[_ERROR_KEY] = str(error)  # type: ignore[attr-defined]
     return result
@@ -158,7 +157,7 @@ def _asks(item: pytest.Item) -> bool:
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    """Whether the fixture `carbon` of a test is ours; a project may have its own of that name."""
+    """Whether a test uses our fixture `carbon`; a project may have its own of that name."""
     if "carbon" not in getattr(item, "fixturenames", ()):
         return False
     known = getattr(item, "_fixtureinfo", None)
@@ -166,7 +165,7 @@ def _uses_fixture(item: pytest.Item) -> bool:
         if getattr(definition.func, "__module__", None) == __name__:
             return True
         if "carbon" not in definition.argnames:
-            return False  # it hides ours; otherwise it is made of the next one
+            return False  # it replaces ours; otherwise it uses the next one
     return False
 
 
@@ -187,10 +186,10 @@ class _Listener:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear from a worker of pytest-xdist that the run cannot begin.
+    """End the run if a pytest-xdist worker reports that it cannot start.
 
     Raises:
-        pytest.UsageError: it cannot.
+        pytest.UsageError: the worker's message.
     """
     found = getattr(node, "workeroutput", {}).get(_ERROR_KEY)
     if found:
@@ -199,5 +198,5 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.fixture
 def carbon(request: pytest.FixtureRequest) -> CarbonFigures:
-    """What this test has used so far: `energy_joules`, `emissions_g`, `basis`, `measure(name)`."""
+    """The figures of this test so far: `energy_joules`, `emissions_g`, `basis`, `measure(name)`."""
     return start(request.config).figures(request.node)

@@ -1,14 +1,14 @@
-"""A saved baseline: what tests used, in which processes, on which machine, by which metric.
+"""Baselines: saving what tests used, comparing with it, and the check of `--carbon-fail-on`.
 
-Now against a saved baseline: the ratio of two figures, and how far it may be off.
+A baseline keeps the rounds of each test, process by process, per metric and machine. A comparison
+is the ratio of two figures with its interval.
 
-A test's figure differs from one process to the next, though nothing in it has changed: where the
-system puts code and data decides which of them meet in a cache or a branch predictor (Mytkowicz
-et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). Rounds within
-a process share that, and cannot show it. So a figure is known by its processes, and what one
-process cannot show is taken from recordings. The derivation is in docs/explanation/comparing.md.
-
-The regression check of `--carbon-fail-on`: what a comparison means for a test and for the run.
+A test's figure differs from one process to the next though its code has not changed: the addresses
+of code and data decide which of them compete for a cache line or a branch predictor's entry
+(Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009).
+Rounds in one process share that, so their spread does not show it. Intervals are therefore made of
+the spread among processes, and where there is only one process, of the spread that was recorded.
+The derivation is in docs/explanation/comparing.md.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from carbontrack.integrations.pytest_plugin.results import TestResult
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
-"""With fewer rounds on either side an interval cannot be known, and nothing is surely over."""
+"""With fewer rounds on either side there is no interval, and nothing is surely over."""
 NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
-"""Notes by which the regression check tells what can hide a change from what cannot."""
+"""Notes that the regression check looks at: only some of them can hide a change."""
 PRIOR_DEGREES = 5.7
-"""How many degrees of freedom the recorded spread among processes is worth beside what is seen."""
+"""The degrees of freedom of the recorded spread among processes, as a prior."""
 
 Rounds = Sequence[float]
 Processes = Sequence[Rounds]
@@ -45,10 +45,10 @@ Processes = Sequence[Rounds]
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """How a test's figure stands to its baseline.
+    """A test's figure compared with its baseline.
 
     Attributes:
-        ratio: now over then; 1.2 is 20 % more. None where there is nothing to compare with.
+        ratio: new figure over old figure; 1.2 is 20 % more. None where there is none.
         low, high: 95 % interval of the ratio; None with fewer than three rounds on a side.
         note: why there is no ratio, or no interval.
     """
@@ -60,7 +60,7 @@ class BaselineComparison:
 
     @property
     def text(self) -> str:
-        """The ratio as people say it: "+21.3 % (18.9 to 24.0)"."""
+        """The ratio as a change: "+21.3 % (+18.9 to +24.0)"."""
         if self.ratio is None:
             return self.note or "not compared"
         change = f"{(self.ratio - 1.0) * 100.0:+.1f} %"
@@ -80,17 +80,17 @@ def compare(
 ) -> BaselineComparison:
     """The ratio of two figures and its 95 % interval.
 
-    Each side's figure is the mean of its processes' figures. Three things widen the interval, in
-    quadrature of logarithms: the spread among processes; where a side has one process only, that
-    of its rounds; and what two machines may differ by.
+    Each side's figure is the mean of its processes' figures. The interval has three parts, whose
+    logarithms add in quadrature: the spread among processes; where a side has one process only, the
+    spread of its rounds; and the difference between two machines.
 
     Args:
         now: rounds in joules, process by process; at least one.
         then: the same of the baseline.
         statistic: makes a figure of the rounds of a process.
-        seed: of the draws, so that a verdict can be repeated.
+        seed: of the random draws, so that a verdict can be reproduced.
         spread: relative standard deviation of a figure among processes, as recorded.
-        machines_differ_by: relative half-width, 95 %, where the sides are two machines'.
+        machines_differ_by: relative half-width, 95 %, where the sides ran on two machines.
     """
     figures, base = [statistic(rounds) for rounds in now], [statistic(rounds) for rounds in then]
     if min(base) <= 0.0:
@@ -108,8 +108,8 @@ def compare(
 def _of_processes(figures: Rounds, base: Rounds, spread: float) -> float:
     """Half-width of the ratio's logarithm for the spread among processes.
 
-    The spread that is seen, pooled over both sides, is moderated by the recorded one, which counts
-    as `PRIOR_DEGREES` further degrees of freedom (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    The observed spread, pooled over both sides, is moderated by the recorded one, which counts as
+    `PRIOR_DEGREES` further degrees of freedom (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
     """
     degrees = PRIOR_DEGREES + len(figures) + len(base) - 2
     squares = sum(_relative_squares(side) for side in (figures, base))
@@ -128,8 +128,8 @@ def _of_rounds(
     """How far below and above the ratio's logarithm may lie because of the rounds of one process.
 
     Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13):
-    rounds are drawn again with replacement 1,000 times; the ends are the 2.5th and 97.5th
-    percentiles. With two processes and more their spread shows the rounds' as well.
+    rounds are resampled with replacement 1,000 times; the ends are the 2.5th and 97.5th
+    percentiles. With two or more processes their spread includes that of the rounds.
     """
 
     def again(side: Processes) -> float:
@@ -146,9 +146,9 @@ def _of_rounds(
 
 SCHEMA = 2
 LEAST_RESOLUTIONS = 10.0
-"""A figure of fewer resolutions than this may change by 10 % because of the reading alone."""
+"""A figure below this many resolutions may change by 10 % because of the reading alone."""
 MOST_PROCESSES = 50
-"""Processes that are kept of a test; of more, the latest."""
+"""How many processes are kept of a test; the latest ones."""
 KIND = "carbontrack baseline"
 
 Key = tuple[str, str, str]
@@ -187,7 +187,7 @@ class Baseline:
 
     @classmethod
     def load_if_there(cls, path: Path | None) -> Baseline:
-        """The same; without entries where there is no file yet.
+        """Read a baseline; one without entries where there is no file yet.
 
         Raises:
             ConfigError: it is no baseline.
@@ -195,7 +195,7 @@ class Baseline:
         return cls.load(path) if path is not None and path.exists() else cls({})
 
     def processes(self, result: TestResult, machine: str) -> Processes:
-        """What other processes on the machine measured of a test, by its metric and pins."""
+        """A test's rounds in other processes on the machine, by the same metric and pins."""
         entry = self.entries.get((result.nodeid, result.metric, machine))
         return entry.rounds_joules if entry is not None and entry.pins == result.pins else ()
 
@@ -208,14 +208,14 @@ class Baseline:
         earlier: Processes = (),
         resolution_joules: float = 0.0,
     ) -> BaselineComparison:
-        """How a test stands to its entry; a note where the two cannot be compared.
+        """Compare a test with its entry; the note says why where that is not possible.
 
         Args:
-            result: what the test used in this process.
-            metric: what it was measured by.
-            machine: this one.
-            earlier: rounds of the same code in other processes, which count as this one's.
-            resolution_joules: what cannot be told from zero.
+            result: of the test in this process.
+            metric: by which it was measured.
+            machine: the fingerprint of this machine.
+            earlier: rounds of the same code in other processes, counted with this one's.
+            resolution_joules: the least that can be told from zero.
         """
         entry, elsewhere = self._entry(result.nodeid, metric.name, machine)
         if entry is None:
@@ -241,7 +241,7 @@ class Baseline:
         )
 
     def _entry(self, nodeid: str, metric: str, machine: str) -> tuple[Entry | None, bool]:
-        """A test's entry and whether it is another machine's; this machine's own comes first."""
+        """A test's entry, this machine's if there is one, and whether it is another machine's."""
         own = self.entries.get((nodeid, metric, machine))
         if own is not None:
             return own, False
@@ -267,12 +267,12 @@ def _entry(row: Mapping[str, Any], schema: int) -> Entry:
 
 
 def save(path: Path, results: Iterable[TestResult], machine: str) -> None:
-    """Write the figures of tests that passed; what the file has of others stays."""
+    """Write the figures of tests that passed; the file keeps those of other tests."""
     _write(path, results, machine, adds=False)
 
 
 def add(path: Path, results: Iterable[TestResult], machine: str) -> None:
-    """Write the figures of tests that passed beside those of earlier processes."""
+    """Add the figures of tests that passed to those of earlier processes."""
     _write(path, results, machine, adds=True)
 
 
@@ -309,7 +309,8 @@ def with_regression_verdict(
     """The result with the verdict of the regression check.
 
     Over: even the lower end of the change is over the limit. Inconclusive: the change is over and
-    its lower end is not, or it cannot be known, which would hide a change. All else stays as it is.
+    its lower end is not, or it is unknown in a way that could hide a change. Otherwise the result
+    stays as it is.
     """
     allowed = f"{limit * 100.0:+.3g} %"
     if found.low is not None and found.low > 1.0 + limit:
@@ -324,7 +325,7 @@ def with_regression_verdict(
 
 
 def _may_hide(found: BaselineComparison, limit: float, result: TestResult) -> bool:
-    """Whether a change above the limit could stand behind what was found."""
+    """Whether a change above the limit is possible."""
     if found.ratio is not None:
         return found.low is None or found.ratio > 1.0 + limit
     if found.note == ZERO:
@@ -337,11 +338,11 @@ def _both(result: TestResult, reason: str) -> str:
 
 
 def no_match_warning(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
-    """What to say loudly where the baseline knows none of the tests: most likely it is not theirs.
+    """Lines of warning where none of the tests is in the baseline: most likely it is not theirs.
 
     Args:
         results: of the tests.
-        options: what was asked for.
+        options: of the run.
         root: pytest's root directory, where ids begin.
     """
     known, new = _known_and_new(results)
@@ -355,7 +356,7 @@ def no_match_warning(results: Sequence[TestResult], options: Options, root: Path
 
 
 def new_tests_note(results: Sequence[TestResult], options: Options) -> str | None:
-    """How many tests the regression check passes because they are new."""
+    """How many tests have no verdict of the regression check because they are new."""
     known, new = _known_and_new(results)
     if options.fail_on is None or not known or not new:
         return None

@@ -1,4 +1,4 @@
-"""Which metric a run measures by, and how it is built on this machine."""
+"""The choice of a run's metric, and how the metric is made on this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from carbontrack.integrations.pytest_plugin.reference import (
 
 
 def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
-    """The metric that was asked for; for "auto" measured where a CPU counter can be read.
+    """The metric that was asked for; "auto" is measured where a CPU counter can be read.
 
     Args:
         options: what was asked for.
-        settings: carbontrack's own, as they were when the run started.
-        alone: False where other processes run tests at the same time; "auto" is then reference.
+        settings: carbontrack's own, as read at the start of the run.
+        alone: False where other processes run tests at the same time; then "auto" is reference.
 
     Raises:
         ConfigError: a setting cannot be used.

@@ -1,7 +1,4 @@
-"""What is going on with one test, and the verdict on it at its end.
-
-What a test sees of its own figures, through the fixture `carbon`.
-"""
+"""One measured test: its windows and rounds, its verdict, and the value of the fixture `carbon`."""
 
 from __future__ import annotations
 
@@ -35,67 +32,67 @@ class MeasuredTest:
         self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
         self.window: MeasurementWindow | None = None
-        """Of the phase that runs now, if it is billed."""
+        """The window of the phase that runs now, if the phase is billed."""
         self.early: MeasurementWindow | None = None
-        """Opened by the fixture before the test was called."""
+        """The window that the fixture opened before the test was called."""
         self.last: Round | None = None
         self.note: str | None = None
         self.is_ours = False
-        """Whether our own protocol runs it just now."""
+        """Whether it is being run by `hooks.run`, not by pytest or another plugin."""
         self._parts: list[Round] = []
         self._open: list[MeasurementWindow] = []
-        """All windows that are open now, the innermost last."""
+        """All open windows, the innermost last."""
 
     @property
     def bills_fixtures(self) -> bool:
-        """Whether set-up and teardown belong to the figure."""
+        """Whether the figure includes set-up and teardown."""
         return self.marker.scope == "all"
 
     @property
     def is_run_by_us(self) -> bool:
-        """Whether we must hold its reports back until all of it has been measured."""
+        """Whether its reports must wait until all of it has been measured."""
         return self.repeat > 1 or self.bills_fixtures
 
     def note_what_is_left_out(self) -> None:
-        """Say what is not done for a test whose rounds and reports are another plugin's."""
+        """Note what is not done for a test that another plugin runs."""
         left = ["not repeated"] if self.repeat > 1 else []
         left += ["its fixtures are not billed"] if self.bills_fixtures else []
         if left:
             self.note = f"{', '.join(left)}: another plugin runs or reruns it"
 
     def begin(self, metric: Metric, name: str) -> MeasurementWindow:
-        """Open a window within the innermost one that is open, so that neither takes of the other.
+        """Open a window inside the innermost open one.
 
-        Two windows side by side would share what is used while both are open.
+        Two windows beside each other would share what is used while both are open.
         """
         window = self._open[-1].child(name) if self._open else metric.open(name)
         self._open.append(window)
         return window
 
     def end(self, window: MeasurementWindow) -> Round:
-        """Close a window, wherever it stands among the open ones."""
+        """Close a window, in whatever order windows are closed."""
         self._open = [other for other in self._open if other is not window]
         return window.close()
 
     def end_early(self) -> None:
-        """Close what the fixture opened before the call."""
+        """Close the window that the fixture opened before the call."""
         if self.early is not None:
             self.end(self.early)
             self.early = None
 
     def end_all(self) -> None:
-        """Close what is open though the test is over; it would share what later tests use."""
+        """Close what is still open at the test's end; it would share what later tests use."""
         self.early = None
         for window in reversed(self._open):
             self.end(window)
 
     def add_part(self, found: Round) -> None:
-        """Keep what one phase used."""
+        """Add what one phase used."""
         self.last = found
         self._parts.append(found)
 
     def end_round(self, *, passed: bool) -> bool:
-        """Make a round of the phases; True if it may be followed by another one."""
+        """Make a round of the phases; True if another round may follow."""
         parts, self._parts = self._parts, []
         if not passed and self.rounds:
             count = len(self.rounds)
@@ -113,7 +110,7 @@ class Verdicts:
     metric: Metric
     baseline: Baseline | None
     earlier: Baseline
-    """What earlier processes measured of the same code."""
+    """Measurements of the same code in earlier processes."""
     machine: str
 
     def result_of(
@@ -164,7 +161,7 @@ def pins(metric: Metric) -> str:
 
 
 def _added(parts: Sequence[Round]) -> Round:
-    """One round of its set-up, call and teardown."""
+    """One round, made of set-up, call and teardown."""
     if len(parts) == 1:
         return parts[0]
     known = [part.joules for part in parts if part.joules is not None]
@@ -180,7 +177,7 @@ def _added(parts: Sequence[Round]) -> Round:
 
 
 class Phase:
-    """A part of a test: its figures so far while it is open, and of the whole once it has ended."""
+    """A part of a test: its figures so far while it is open, its final figures after its end."""
 
     def __init__(
         self,
@@ -204,7 +201,7 @@ class Phase:
         return sum_up(self._metric, [found])
 
     def end(self) -> None:
-        """Stop counting."""
+        """End the phase."""
         self._ended_at = _now()
         if self._round is None and self._window is not None:
             window = self._window
@@ -227,7 +224,7 @@ class Phase:
 
     @property
     def record(self) -> Record:
-        """The figures as a record, for whoever wants to keep them."""
+        """The figures as a record."""
         found = self._measured()
         return Record(
             record_id=f"pytest-{os.getpid()}-{id(self):x}",
@@ -265,7 +262,7 @@ class CarbonFigures(Phase):
 
 
 class FiguresOfTest(CarbonFigures):
-    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
+    """Figures since the start of the test's call; in set-up, since the fixture was requested."""
 
     def __init__(self, name: str, metric: Metric, test: MeasuredTest) -> None:
         if test.window is None:

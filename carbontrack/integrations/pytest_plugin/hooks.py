@@ -1,6 +1,7 @@
-"""Where pytest meets the budgets: measure, judge, tell.
+"""The hooks that measure: a window around each phase of a test, rounds, and the verdict at its end.
 
-Running a test several times, each with fixtures of its own, and telling pytest of one run.
+A test that is repeated, or billed with its fixtures, is run here, each round with fixtures of its
+own, and pytest gets the reports of one round. All other tests are measured where pytest runs them.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ from carbontrack.integrations.pytest_plugin.results import PROPERTIES, execution
 
 
 def can_repeat(item: pytest.Item) -> bool:
-    """Whether a test can begin anew."""
+    """Whether pytest can run a test more than once."""
     return hasattr(item, "_initrequest")
 
 
 def is_rerun(item: pytest.Item) -> bool:
-    """Whether pytest-rerunfailures runs a test again when it fails; then the test is that plugin's.
+    """Whether pytest-rerunfailures runs a test again when it fails; such a test is left to it.
 
-    Its order: the option that forces, the marker, the other option, the ini.
+    In its order of precedence: `--force-reruns`, the marker, `--reruns`, the ini.
     """
     forced = item.config.getoption("force_reruns", None)
     if forced is not None:
@@ -75,8 +76,8 @@ def run(
     Fixtures of wider scope than the test stay set up between rounds.
     """
     repeat = test.repeat
-    # Between rounds, wider fixtures stay up because the next item is in the same scopes. Other
-    # plugins want a test as `nextitem`; for pytest to tear this one down it must not be the same.
+    # The next item is in the same scopes, so wider fixtures stay up between rounds. Other plugins
+    # expect a test there; it must not be the same object, or pytest would not tear this one down.
     same_scopes = copy.copy(item) if repeat > 1 else nextitem
     reports = runtestprotocol(item, nextitem=same_scopes, log=False)
     goes_on = test.end_round(passed=_passed(reports)) and repeat > 1
@@ -88,7 +89,7 @@ def run(
         goes_on = test.end_round(passed=_passed(later)) and number < repeat
         item.user_properties[:] = properties  # those of the first round, each once
     if repeat > 1:
-        # tear down what stayed up between rounds; pytest's hooks for a teardown have run by now
+        # tear down what stayed up between rounds; the hooks for a teardown have run already
         state = item.session._setupstate
         end = pytest.CallInfo.from_call(lambda: state.teardown_exact(nextitem), when="teardown")
         if end.excinfo is not None:
@@ -101,7 +102,7 @@ def _passed(reports: list[pytest.TestReport]) -> bool:
 
 
 _EXPECTED = {"skipped": "xfailed", "passed": "xpassed"}
-"""pytest's words for a report of a test that is expected to fail."""
+"""pytest's outcomes for a test that is expected to fail, by those of its report."""
 
 
 class CarbonPlugin:
@@ -137,17 +138,17 @@ class CarbonPlugin:
         """The plugin for a run's options.
 
         Args:
-            config: the run's.
-            ini: the ini's values.
+            config: of the run.
+            ini: looks up a value of the ini.
 
         Raises:
-            pytest.UsageError: one of them cannot be used.
+            pytest.UsageError: an option or a setting cannot be used.
         """
         cwd = Path(config.invocation_params.dir)
         try:
-            # once and now: what a test does to the environment or the folder decides nothing
+            # read once, now: tests may change the environment and the working directory
             loaded = load.load_settings({"output": None}, cwd=cwd, writes=False)
-            if environment.is_disabled():  # works even where the rest is broken
+            if environment.is_disabled():  # even where an option cannot be used
                 return cls(config, Options(), loaded)
             options = resolve(
                 option=lambda name: config.getoption(name, None),
@@ -164,7 +165,7 @@ class CarbonPlugin:
 
     @property
     def metric(self) -> Metric:
-        """The metric, built when it is first needed."""
+        """The metric, made when it is first needed."""
         if self._metric is None:
             own: Metric | None = self._config.hook.pytest_carbon_metric(config=self._config)
             try:
@@ -182,8 +183,8 @@ class CarbonPlugin:
 
         Args:
             items: the tests.
-            name: the marker's.
-            has_fixture: whether a test uses our fixture.
+            name: of the marker.
+            has_fixture: whether a test uses the fixture `carbon`.
 
         Raises:
             pytest.UsageError: a marker cannot be used.
@@ -200,11 +201,11 @@ class CarbonPlugin:
         gets_verdict = bool(marker.limits) or self.options.compares
         test = MeasuredTest(marker, repeat=repeat, gets_verdict=gets_verdict)
         if repeat > 1 and not can_repeat(item):
-            test.repeat, test.note = 1, "not repeated: it cannot begin anew"
+            test.repeat, test.note = 1, "not repeated: a test of this kind cannot run twice"
         self._tests[item.nodeid] = test
 
     def figures(self, item: pytest.Item) -> CarbonFigures:
-        """What the fixture gives to a test."""
+        """The value of the fixture for a test."""
         if self._disabled:
             return CarbonFigures(item.nodeid, self.metric, None)
         if item.nodeid not in self._tests:
@@ -212,7 +213,7 @@ class CarbonPlugin:
         return FiguresOfTest(item.nodeid, self.metric, self._tests[item.nodeid])
 
     def pytest_report_header(self) -> str | None:
-        """The metric with its pins, where the run was asked to measure."""
+        """The metric with its pins, where the run measures every test."""
         if self._disabled or not self.options.measures_all:
             return None
         pins = pins_text(self.options) if self._is_controller else self.metric.describe()
@@ -222,7 +223,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
-        """Run tests that are repeated, or billed with their fixtures, to their end, then decide."""
+        """Run a test that is repeated, or billed with its fixtures, and decide at its end."""
         test = self._tests.get(item.nodeid)
         if test is None or not test.is_run_by_us or is_rerun(item):
             return None
@@ -242,7 +243,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Any:
-        """Measure the fixtures where they are billed."""
+        """Measure the set-up of fixtures that are billed."""
         return (yield from self._measured(item, is_call=False))
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -252,7 +253,7 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Any:
-        """Measure the fixtures' end where it is billed."""
+        """Measure the teardown of fixtures that are billed."""
         try:
             return (yield from self._measured(item, is_call=False))
         finally:
@@ -265,10 +266,10 @@ class CarbonPlugin:
             return (yield)
         calibrates = test.gets_verdict and is_call
         if test.repeat > 1 and is_call and self.metric.spread > 0.0 and gc.isenabled():
-            # Else a collection of all that was made before would fall into one round of many. To
-            # a metric that is the same in every process it makes no difference.
+            # Otherwise the collection of earlier garbage would fall into one round of several. A
+            # metric without spread counts the same with and without it.
             gc.collect()
-        # of two moments, before and after, the faster one is nearer to what the test itself met
+        # measured before and after: the faster of the two is closer to the speed during the test
         speed = self.metric.speed_now() if calibrates else None
         test.end_early()
         test.window = test.begin(self.metric, item.nodeid)
@@ -283,11 +284,11 @@ class CarbonPlugin:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-        """Decide on tests that another plugin runs, after all other changes to the report."""
+        """Decide on a test that is not run here, after all other changes to its report."""
         report = yield
         test = self._tests.get(item.nodeid)
         if test is None or test.window is not None:
-            return report  # a subtest of a test that is still being measured
+            return report  # of a subtest, while the test is still being measured
         if call.when == "call" and not test.is_ours:
             test.note_what_is_left_out()
             test.rounds.clear()
@@ -318,6 +319,6 @@ class CarbonPlugin:
             one.user_properties = list(item.user_properties)
 
     def pytest_unconfigure(self) -> None:
-        """Let the meters go."""
+        """Close the meters."""
         if self._metric is not None:
             self._metric.close()

@@ -25,22 +25,22 @@ UNKNOWN = "-"
 _VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
 _NARROW = 60
 _LEAST_NAME = 24
-"""With less room than this, tests could not be told apart; their ids get lines of their own."""
+"""With fewer columns than this for ids, tests look alike; then ids get lines of their own."""
 _INDENT = "    "
 _MARKDOWN_ROWS = 200
 
 
 def costliest(results: Sequence[TestResult], top: int) -> list[TestResult]:
-    """Those that used most, first; and after them those over or not sure, however little."""
+    """The tests that used most, and after them those over or not sure, however little they used."""
     ordered = sorted(results, key=lambda result: -(result.energy_joules or 0.0))
     rest = [result for result in ordered[top:] if result.verdict in ("over", "inconclusive")]
     return ordered[:top] + rest
 
 
 def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
-    """A header and a text for each test, no line wider than `width`.
+    """A header and a row for each test, no line wider than `width`.
 
-    The test's id is cut in front; where it would be cut to nothing it stands on a line of its own.
+    Ids are cut at the front; where too little would be left, they stand on lines of their own.
     """
     rows = [cells(result) for result in results]
     header = ["energy", "CO2e", "budget", "verdict", "change"]
@@ -52,7 +52,7 @@ def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
     beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
     table = []
     for row, name in zip([header, *rows], ["test", *(r.nodeid for r in results)], strict=True):
-        # figures to the right, words to the left
+        # numbers are aligned to the right, words to the left
         parts = [row[n].rjust(widths[n]) if n < 2 else row[n].ljust(widths[n]) for n in used]
         if beside:
             start = "  ".join(parts) + "  "
@@ -63,7 +63,7 @@ def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
 
 
 def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
-    """The figures, on as many lines as they need, and the name below them."""
+    """The figures, on as many lines as needed, with the name below."""
     found = [parts[0]]
     for part in parts[1:]:
         if len(f"{found[-1]}  {part}".rstrip()) <= width:
@@ -87,12 +87,12 @@ def cells(result: TestResult) -> list[str]:
 
 
 def shortened(name: str, width: int) -> str:
-    """The name's end, after an ellipsis, where all of it is too wide."""
+    """The end of a name that is too wide, after an ellipsis."""
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
 
 
 def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str]) -> str:
-    """The table for a page that renders Markdown, such as the summary of a workflow's step."""
+    """The table in Markdown, for pages such as the summary of a workflow's step."""
     text = [f"### {title}", ""]
     if results:
         text += [
@@ -122,7 +122,7 @@ def report(results: Sequence[TestResult], total: SessionTotal, machine: str) -> 
 
 
 def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
-    """What github-action-benchmark reads as `customSmallerIsBetter`."""
+    """The list that github-action-benchmark reads as `customSmallerIsBetter`."""
     entries: list[dict[str, Any]] = []
     for result in results:
         if result.outcome != "passed" and result.verdict is None:
@@ -149,14 +149,14 @@ def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, all of it or nothing: the file appears when it is complete.
+    """Write JSON atomically: the file appears when it is complete.
 
-    A device or a pipe is written to, and what a link leads to is replaced, not the link.
+    A device or a pipe is written to directly; of a symbolic link, the target is replaced.
     """
     import json
 
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    # a file's name that is no UTF-8 stands in the text as half a pair, which JSON can escape
+    # a file name that is not UTF-8 holds lone surrogates, which JSON can escape
     encoded = text.encode("utf-8", errors="backslashreplace")
     special = path.exists() and not path.is_file()
     path = path if special else Path(os.path.realpath(path))
@@ -173,8 +173,8 @@ class Origin:
     """Where a run's records come from.
 
     Attributes:
-        parent_id: the record that the run began in, such as that of `carbontrack run`, which has
-            counted the tests as well; reports do not add up both.
+        parent_id: the record of the run that pytest was started in, such as `carbontrack run`. It
+            includes the tests, so reports do not add up both.
         host_id: the machine's name in records.
     """
 
@@ -183,12 +183,12 @@ class Origin:
 
     @classmethod
     def here(cls, host: str | None) -> Origin:
-        """As it is now, before a test changes the environment; `host` is what a setting says."""
+        """The origin now, before a test changes the environment; `host` is the setting, if any."""
         return cls(parent_id(), host or host_id())
 
 
 def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
-    """Append a record for each test, in carbontrack's own columns, for `carbontrack report`."""
+    """Append a record for each test, for `carbontrack report`."""
     from carbontrack.sinks.csv_file import CsvSink
 
     run_id, now = os.urandom(16).hex(), _now()
@@ -278,7 +278,7 @@ class SessionOutput:
         row = getattr(report, REPORT_KEY, None)
         found = None if row is None else self._status(report, row)
         if found is not None and pytest.version_tuple < (8, 3):
-            # its summary of failures prints a word with colour as it prints any tuple
+            # its summary of failures would print the word with its colour as a tuple
             return *found[:2], found[2][0]
         return found
 
@@ -288,7 +288,7 @@ class SessionOutput:
         nothing_runs = (
             session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
         )
-        # a child that a test has forked, and that left by sys.exit, comes by here as well
+        # a child that a test has forked also gets here when it leaves by sys.exit
         if nothing_runs or os.getpid() != self._pid:
             return
         if self._finish() and session.exitstatus == pytest.ExitCode.OK:
@@ -296,7 +296,33 @@ class SessionOutput:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table; less of it with -q."""
-        self._summary(terminalreporter)
+        terminal = terminalreporter
+        total, results = self._total, self.results
+        if total is None or not (results or self._options.measures_all):
+            return
+        quiet = terminal.config.get_verbosity() < 0
+        bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
+        warnings = baseline.no_match_warning(results, self._options, self._root)
+        is_needed = bad or warnings or self._write_errors
+        if quiet and terminal.config.get_verbosity() < -1 and not is_needed:
+            return
+        if not quiet:
+            terminal.section("carbontrack", bold=True)
+            for pins in self._pins():
+                terminal.write_line(pins)
+        self._table(terminal, [] if quiet else costliest(results, self._options.top))
+        unsure = total.inconclusive and self._options.inconclusive != "pass"
+        terminal.write_line(total.text, **(_RED if bad else _YELLOW if unsure else {}))
+        if total.verdict is not None:
+            markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
+            terminal.write_line(f"the session is {total.verdict.text}", **markup)
+        new = baseline.new_tests_note(results, self._options)
+        if new is not None:
+            terminal.write_line(new)
+        for line in warnings:
+            terminal.write_line(line, **_YELLOW)
+        for error in self._write_errors:
+            terminal.write_line(error, **_RED)
 
     # -- what they do ----------------------------------------------------------------------------
 
@@ -333,14 +359,14 @@ class SessionOutput:
             self._try(_append, page, self._markdown(total))
         if total.verdict is None:
             return False
-        sure = total.verdict.outcome == "inconclusive" and options.inconclusive == "fail"
-        return total.verdict.outcome == "over" or sure
+        unsure = total.verdict.outcome == "inconclusive" and options.inconclusive == "fail"
+        return total.verdict.outcome == "over" or unsure
 
     def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
         try:
             write(path, *what)
         except (OSError, ValueError, CarbontrackError) as error:
-            # the tests have run; a full disk must not hide what they found
+            # the tests have run: a full disk must not hide their results
             self._write_errors.append(f"{path} was not written: {error}")
 
     def _markdown(self, total: SessionTotal) -> str:
@@ -348,44 +374,13 @@ class SessionOutput:
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
+        warnings = baseline.no_match_warning(self.results, self._options, self._root)
         new = baseline.new_tests_note(self.results, self._options)
-        said = [
-            *baseline.no_match_warning(self.results, self._options, self._root),
-            *([new] if new else []),
-        ]
-        notes += [f"**{line}**" for line in said]
+        notes += [f"**{line}**" for line in (*warnings, new) if line is not None]
         return markdown(shown, title="Emissions of the tests", notes=notes)
 
     def _pins(self) -> list[str]:
         return sorted({result.how for result in self.results if result.how})
-
-    def _summary(self, terminal: Any) -> None:
-        total, results = self._total, self.results
-        if total is None or not (results or self._options.measures_all):
-            return
-        quiet = terminal.config.get_verbosity() < 0
-        bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        lost = baseline.no_match_warning(results, self._options, self._root)
-        speaks = bad or lost or self._write_errors
-        if quiet and terminal.config.get_verbosity() < -1 and not speaks:
-            return
-        if not quiet:
-            terminal.section("carbontrack", bold=True)
-            for pins in self._pins():
-                terminal.write_line(pins)
-        self._table(terminal, [] if quiet else costliest(results, self._options.top))
-        unsure = total.inconclusive and self._options.inconclusive != "pass"
-        terminal.write_line(total.text, **(_RED if bad else _YELLOW if unsure else {}))
-        if total.verdict is not None:
-            markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
-            terminal.write_line(f"the session is {total.verdict.text}", **markup)
-        new = baseline.new_tests_note(results, self._options)
-        if new is not None:
-            terminal.write_line(new)
-        for line in lost:
-            terminal.write_line(line, **_YELLOW)
-        for error in self._write_errors:
-            terminal.write_line(error, **_RED)
 
     def _table(self, terminal: Any, shown: list[TestResult]) -> None:
         if not shown:

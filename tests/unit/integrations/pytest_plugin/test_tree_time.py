@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.integrations.pytest_plugin.reference import Ticks, TreeTime, doubt_s
+from carbontrack.integrations.pytest_plugin.reference import Ticks, TreeTime, uncertainty_s
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -77,4 +77,4 @@ def test_each_coarse_count_is_worth_two_ticks_of_doubt(
     before: dict[int, Ticks], after: dict[int, Ticks], ticks: int
 ) -> None:
     """Own time that is known in ticks always, that of ended children where it has changed."""
-    assert doubt_s(before, after) == pytest.approx(ticks * TICK_S)
+    assert uncertainty_s(before, after) == pytest.approx(ticks * TICK_S)
