@@ -17,10 +17,9 @@ from carbontrack.integrations.pytest_plugin.metrics import (
     sum_up,
 )
 from carbontrack.integrations.pytest_plugin.options import BudgetMarker, Options
-from carbontrack.integrations.pytest_plugin.results import TestResult
+from carbontrack.integrations.pytest_plugin.results import TestResult, kwh_or_none, utc_text
 from carbontrack.record import Basis, Record
 from carbontrack.system.clock import SystemClock
-from carbontrack.units import kwh_from
 
 
 class MeasuredTest:
@@ -191,7 +190,7 @@ class Phase:
         self._window = window
         self._close = close
         self._round: Round | None = None
-        self._started_at = _now()
+        self._started_at = utc_text(SystemClock.now_utc())
         self._ended_at: str | None = None
 
     def _measured(self) -> Measurement:
@@ -202,7 +201,7 @@ class Phase:
 
     def end(self) -> None:
         """End the phase."""
-        self._ended_at = _now()
+        self._ended_at = utc_text(SystemClock.now_utc())
         if self._round is None and self._window is not None:
             window = self._window
             self._round = self._close(window) if self._close is not None else window.close()
@@ -233,11 +232,11 @@ class Phase:
             labels={"metric": found.metric},
             status="disabled" if self._window is None else "ok",
             started_at=self._started_at,
-            ended_at=self._ended_at or _now(),
+            ended_at=self._ended_at or utc_text(SystemClock.now_utc()),
             duration_s=found.duration_s,
-            energy_kwh=_kwh(found.energy_joules),
-            energy_low_kwh=_kwh(found.energy_low_joules),
-            energy_high_kwh=_kwh(found.energy_high_joules),
+            energy_kwh=kwh_or_none(found.energy_joules),
+            energy_low_kwh=kwh_or_none(found.energy_low_joules),
+            energy_high_kwh=kwh_or_none(found.energy_high_joules),
             emissions_g=found.emissions_g,
             emissions_low_g=found.emissions_low_g,
             emissions_high_g=found.emissions_high_g,
@@ -282,11 +281,3 @@ class FiguresOfTest(CarbonFigures):
         elif test.last is not None:
             return sum_up(self._metric, [test.last])
         return super()._measured()
-
-
-def _kwh(joules: float | None) -> float | None:
-    return None if joules is None else kwh_from(joules)
-
-
-def _now() -> str:
-    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

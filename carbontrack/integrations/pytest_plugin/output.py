@@ -14,12 +14,17 @@ from carbontrack.config.environment import parent_id, step_summary
 from carbontrack.errors import CarbontrackError
 from carbontrack.integrations.pytest_plugin import baseline
 from carbontrack.integrations.pytest_plugin.options import Options
-from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
+from carbontrack.integrations.pytest_plugin.results import (
+    SessionTotal,
+    TestResult,
+    kwh_or_none,
+    utc_text,
+)
 from carbontrack.record import Record, Status
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.host import host_id
 from carbontrack.system.version import VERSION
-from carbontrack.units import format_grams, format_joules, kwh_from
+from carbontrack.units import format_grams, format_joules
 
 UNKNOWN = "-"
 _VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
@@ -116,7 +121,7 @@ def report(results: Sequence[TestResult], total: SessionTotal, machine: str) -> 
         "pins": "; ".join(sorted({result.pins for result in results})),
         "machine": machine,
         "carbontrack": VERSION,
-        "finished_at": _now(),
+        "finished_at": utc_text(SystemClock.now_utc()),
     }
     return {"schema": SCHEMA, "session": session, "tests": [one.to_row() for one in results]}
 
@@ -191,7 +196,7 @@ def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> Non
     """Append a record for each test, for `carbontrack report`."""
     from carbontrack.sinks.csv_file import CsvSink
 
-    run_id, now = os.urandom(16).hex(), _now()
+    run_id, now = os.urandom(16).hex(), utc_text(SystemClock.now_utc())
     sink = CsvSink(path)
     try:
         for number, result in enumerate(results, 1):
@@ -216,9 +221,9 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
         ended_at=result.ended_at or now,
         duration_s=result.duration_s,
         calls=max(1, len(result.rounds_joules)),
-        energy_kwh=_kwh(result.energy_joules),
-        energy_low_kwh=_kwh(result.energy_low_joules),
-        energy_high_kwh=_kwh(result.energy_high_joules),
+        energy_kwh=kwh_or_none(result.energy_joules),
+        energy_low_kwh=kwh_or_none(result.energy_low_joules),
+        energy_high_kwh=kwh_or_none(result.energy_high_joules),
         emissions_g=result.emissions_g,
         emissions_low_g=result.emissions_low_g,
         emissions_high_g=result.emissions_high_g,
@@ -226,14 +231,6 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
         pid=result.pid,
         carbontrack=VERSION,
     )
-
-
-def _kwh(joules: float | None) -> float | None:
-    return None if joules is None else kwh_from(joules)
-
-
-def _now() -> str:
-    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 REPORT_KEY = "carbon"

@@ -17,7 +17,7 @@ import pytest
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.record import Basis
 from carbontrack.tracking.budget import Outcome, Verdict
-from carbontrack.units import Quantity, format_grams, format_joules
+from carbontrack.units import Quantity, format_grams, format_joules, kwh_from
 
 PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "carbon_budget")
 """The names of a test's properties in JUnit XML."""
@@ -99,14 +99,24 @@ class TestResult:
 def execution_columns(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
     """When and in which process a test ran, as columns of its row."""
     return {
-        "started_at": _utc(min(report.start for report in reports)),
-        "ended_at": _utc(max(report.stop for report in reports)),
+        "started_at": utc_text(_moment(min(report.start for report in reports))),
+        "ended_at": utc_text(_moment(max(report.stop for report in reports))),
         "pid": os.getpid(),
     }
 
 
-def _utc(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _moment(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, timezone.utc)
+
+
+def utc_text(moment: datetime) -> str:
+    """A moment in UTC as it stands in results and records (ISO 8601)."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def kwh_or_none(joules: float | None) -> float | None:
+    """Joules in kWh; None where they are unknown."""
+    return None if joules is None else kwh_from(joules)
 
 
 @dataclass(frozen=True, slots=True)
