@@ -72,14 +72,14 @@ def test_an_inconclusive_regression_does_not_soften_a_budget(project: Project) -
 
 
 def test_without_a_limit_a_comparison_gives_no_verdict(project: Project) -> None:
-    """--carbon-compare alone tells, and no more."""
+    """--carbon-compare alone only shows the change."""
     saved(project, 2.0)
     result = project.run("--carbon-compare=base.json", "--carbon-inconclusive=fail")
     result.assert_outcomes(passed=1)
 
 
 def test_new_tests_are_counted(project: Project) -> None:
-    """They have no past to be judged by, so they pass, and the summary says how many they are."""
+    """Without a past they pass, and the summary says how many they are."""
     saved(project, 2.0)
     project.file("def test_it(): burn(2)\ndef test_a(): burn(1)\ndef test_b(): burn(1)\n")
     result = limited(project, "--carbon-repeat=3", "--carbon-inconclusive=fail")
@@ -92,7 +92,7 @@ def test_new_tests_are_counted(project: Project) -> None:
 def test_a_baseline_of_other_tests_is_said_loudly(
     project: Project, verbosity: tuple[str, ...]
 ) -> None:
-    """Where no test is known, nothing is guarded; ids that moved are the likely reason."""
+    """Where no test is known nothing is checked; changed ids are the likely reason."""
     saved(project, 2.0)
     project.file("def test_other(): burn(2)\n")
     result = limited(project, "--color=yes", *verbosity)
@@ -103,7 +103,7 @@ def test_a_baseline_of_other_tests_is_said_loudly(
 
 
 def test_the_step_summary_says_it_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who looks at the page of a job only learns that nothing was guarded, or what was not."""
+    """The page of a job says so too when nothing, or not everything, was checked."""
     saved(project, 2.0)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
     project.file("def test_other(): burn(2)\n")
@@ -132,7 +132,7 @@ def test_ids_that_moved_with_the_root_directory_are_said(project: Project) -> No
 
 
 def test_a_regression_limit_needs_a_baseline(project: Project) -> None:
-    """--carbon-fail-on alone would guard nothing; in the ini it waits for a run that compares."""
+    """--carbon-fail-on alone would check nothing; in the ini it waits for a run that compares."""
     project.file("def test_it(): print('I RAN')\n")
     result = project.run("--carbon-fail-on=10%", "-s")
     assert result.ret == pytest.ExitCode.USAGE_ERROR

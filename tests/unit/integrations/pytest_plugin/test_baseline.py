@@ -83,7 +83,7 @@ def test_figures_of_other_pins_are_not_added_to(path: Path) -> None:
 
 
 def test_only_tests_that_passed_are_kept(path: Path) -> None:
-    """What a failing test used says little."""
+    """The figures of a failing test are not kept."""
     save(path, [result(1.0, outcome="failed")], HERE)
     assert rounds(path) == []
 
@@ -99,7 +99,7 @@ def test_machines_stand_side_by_side_and_ones_own_is_taken(path: Path) -> None:
 
 
 def test_another_machines_figures_are_compared_with_a_wider_interval(path: Path) -> None:
-    """By a metric that means the same everywhere, and only by such."""
+    """Only by a metric whose figures mean the same on every machine."""
     save(path, [result(1.0, 1.0, 1.0)], THERE)
     baseline, metric = Baseline.load(path), FakeMetric()
 
@@ -179,7 +179,7 @@ def test_a_baseline_of_the_first_schema_is_read(path: Path) -> None:
     ],
 )
 def test_what_is_no_baseline_is_refused(path: Path, text: str) -> None:
-    """With its name; before any test has run."""
+    """The error names the file and comes before any test runs."""
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"baseline\.json is no baseline of carbontrack"):
         Baseline.load(path)

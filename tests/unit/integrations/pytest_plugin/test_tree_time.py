@@ -1,4 +1,4 @@
-"""The process tree's CPU seconds for short tests: what is fine, what is coarse, and how coarse."""
+"""CPU seconds of the process tree for short tests: what is known in ticks only, and its error."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_childs_own_clock_is_finer_than_its_ticks(procfs: Path) -> None:
 
 @pytest.mark.usefixtures("child")
 def test_without_a_clock_the_ticks_count_and_are_said_to_be_coarse(procfs: Path) -> None:
-    """Where the kernel does not tell, it is known how little is known."""
+    """Where a clock cannot be read, the uncertainty says so."""
     put(procfs, 7, 3, 2, 0, 0)
     time = TreeTime(procfs, clock_s=lambda _: None)
     time()
