@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble
+from carbontrack.api.assembly import assemble, environment_now
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, Bailiff
 from carbontrack.cli.child import Child, End, default_name, obstacle
@@ -22,7 +22,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
-from carbontrack.tracking.budget import Budget, Guard, Verdict
+from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.span import Span
 
@@ -83,7 +83,7 @@ def run(args: Namespace) -> int:
     if end is not None:
         return _not_started(end, terminal)
     with collected() as notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings)
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment_now())
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
@@ -124,7 +124,7 @@ def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | Non
             terminal.say(f"carbontrack: {text}\n")
 
     return Bailiff(
-        Guard(args.budget, say=say),
+        BudgetGuard(args.budget, say=say),
         span,
         child,
         ends=args.on_exceed == "terminate",

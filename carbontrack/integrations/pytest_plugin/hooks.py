@@ -17,7 +17,10 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from carbontrack.api.hardware import machine_fingerprint
-from carbontrack.config import environment, load
+from carbontrack.config import environment
+from carbontrack.config.environment import Environment
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.pytest_plugin.baseline import Baseline
 from carbontrack.integrations.pytest_plugin.choose import choose, pins_text
@@ -113,7 +116,7 @@ class CarbonPlugin:
             to the controller, and where carbontrack is disabled.
     """
 
-    def __init__(self, config: pytest.Config, options: Options, loaded: load.Settings) -> None:
+    def __init__(self, config: pytest.Config, options: Options, loaded: Settings) -> None:
         self.options = options
         self._settings = loaded
         self._config = config
@@ -147,7 +150,8 @@ class CarbonPlugin:
         cwd = Path(config.invocation_params.dir)
         try:
             # read once, now: tests may change the environment and the working directory
-            loaded = load.load_settings({"output": None}, cwd=cwd, writes=False)
+            here = Environment.take(working_folder=str(cwd))
+            loaded = load_settings({"output": None}, here, writes=False)
             if environment.is_disabled():  # even where an option cannot be used
                 return cls(config, Options(), loaded)
             options = resolve(

@@ -176,7 +176,8 @@ class MeasuredMetric:
     @property
     def resolution_s(self) -> float:
         """The time between two updates of the slowest meter."""
-        return max((meter.resolution_s for meter in self.tracker.session.meters()), default=0.0)
+        meters = self.tracker.session.builder.meters()
+        return max((meter.resolution_s for meter in meters), default=0.0)
 
     def open(self, name: str) -> MeasuredWindow:
         """Open a span."""
@@ -188,9 +189,10 @@ class MeasuredMetric:
 
     def describe(self) -> str:
         """The meters and the grid intensity."""
-        grid = self.tracker.session.intensity()
+        session = self.tracker.session
+        grid = session.ledger.fresh_intensity(session.sampler.clock)
         place = "unknown intensity" if grid is None else f"{grid.g_per_kwh:.0f} g CO2e/kWh"
-        meters = ", ".join(meter.id for meter in self.tracker.session.meters()) or "no meter"
+        meters = ", ".join(meter.id for meter in session.builder.meters()) or "no meter"
         return f"measured metric, {meters}, {place}"
 
     def close(self) -> None:
