@@ -87,7 +87,7 @@ def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker
     for text in args:
         quantity = parse_quantity(text)
         if quantity.kind in found:
-            raise ConfigError(f"says two times how much {quantity.kind} is allowed")
+            raise ConfigError(f"gives the limit of {quantity.kind} two times")
         found[quantity.kind] = quantity
     for key, given in kwargs.items():
         if key not in _KEYS:
@@ -95,7 +95,7 @@ def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker
         if given is None:
             continue
         if key in found:
-            raise ConfigError(f"says two times how much {key} is allowed")
+            raise ConfigError(f"gives the limit of {key} two times")
         found[key] = _argument(key, given)
     if not found:
         raise ConfigError("says nothing; write a quantity, such as '5 mg' or '20 J'")
@@ -234,7 +234,7 @@ def _output(given: Any, base: Path) -> Path:
 def _csv(given: Any, base: Path) -> Path:
     path = _output(given, base)
     if path.suffix.lower() != ".csv":
-        raise ValueError("is no name of a CSV file; let it end in .csv")
+        raise ValueError("is not the name of a CSV file; let it end in .csv")
     return path
 
 

@@ -169,7 +169,7 @@ def combined_verdict(limits: Sequence[Quantity], measured: Measurement) -> Combi
 def sentence(verdict: Verdict, measured: Measurement) -> str:
     """The verdict as text: "used 7.10 J (6.39 to 7.81, reference, least of 5), over …"."""
     if verdict.used is None:
-        return f"no meter answered, so {verdict.limit.text} can be neither kept nor exceeded"
+        return f"no meter answered, so it is unknown whether {verdict.limit.text} is exceeded"
     shown = format_grams if verdict.limit.kind == "emissions" else format_joules
     used = Quantity(verdict.limit.kind, verdict.used).text
     bounds = [
