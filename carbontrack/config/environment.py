@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,16 +63,19 @@ class Environment(NamedTuple):
             working_folder: where the program stands; the process's own by default.
         """
         environ = os.environ if environ is None else environ
+        wanted = _FACTS.union(hints)
+        # a look-up of a variable that is not set costs much more than going over those that are
+        found = {name: environ[name] for name in environ if name in wanted or PREFIX in name}
         return cls(
             _working_folder() if working_folder is None else working_folder,
-            tuple(sorted((name, environ[name]) for name in environ if _is_setting(name))),
-            _user_folder("config", environ),
-            _user_folder("state", environ),
-            tz(environ),
-            visible_gpus(environ),
-            *rank_and_world(environ),
-            tuple(cloud_hints(hints, environ).items()),
-            parent_id(environ),
+            tuple(sorted((name, found[name]) for name in found if _is_setting(name))),
+            _user_folder("config", found),
+            _user_folder("state", found),
+            tz(found),
+            visible_gpus(found),
+            *rank_and_world(found),
+            tuple(cloud_hints(hints, found).items()),
+            parent_id(found),
         )
 
     def for_tracker(self, *, writes_here: bool) -> Environment:
@@ -142,6 +146,13 @@ _LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE", "PMI_SIZE"),  # MPICH, Intel MPI
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_SIZE"),  # LSF
 )
+
+
+_FACTS = frozenset(
+    {"HOME", "TZ", "CUDA_VISIBLE_DEVICES", *chain.from_iterable(_XDG.values())}
+    | set(chain.from_iterable(_LAUNCHERS))
+)
+"""The variables of other programs that are read."""
 
 
 def rank_and_world(environ: Mapping[str, str] | None = None) -> tuple[int | None, int | None]:

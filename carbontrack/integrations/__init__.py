@@ -1,1 +1,1 @@
-"""Integrations with servers and frameworks, one to a file; each is imported only when used."""
+"""Servers and frameworks, one to a file; none of them is imported unless it is used."""

@@ -1,4 +1,4 @@
-"""The pytest plugin as pytest loads it: options, the marker and the fixture, at next to no cost.
+"""The pytest plugin: options, the marker and the fixture, and nothing here that costs.
 
 The other modules of this package are loaded when a run asks for them: by an option, by its ini key
 or environment variable, by a marker on a collected test, or by a test that uses the fixture.

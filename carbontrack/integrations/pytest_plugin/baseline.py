@@ -351,7 +351,7 @@ def no_match_warning(results: Sequence[TestResult], options: Options, root: Path
     return [
         f"nothing was compared: of {_tests(new)} none is in {options.compare}",
         f"tests are matched by their ids, which begin at pytest's root directory, here {root}",
-        "if that directory has changed, write --carbon-compare=PATH with '=': see the reference page",
+        "if that is another one now, write --carbon-compare=PATH with '=': see the reference page",
     ]
 
 
