@@ -23,10 +23,10 @@ from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import editions
+from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.post import shown
+from carbontrack.sinks.factory import told
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.tracker import Tracker
 
@@ -263,7 +263,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
                 "basis": meter.basis,
                 "resolution_s": meter.resolution_s,
                 "relative_uncertainty": meter.relative_uncertainty,
-                "about": getattr(meter, "about", None) or None,
+                "about": about(meter),
             }
             for meter in meters
         ],
@@ -293,5 +293,7 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if name == "output":
         # people paste what the doctor says into reports, and a query often holds a key
-        return tuple(shown(output) if is_url(output) else output for output in value)
+        return tuple(map(told, value))
+    if name == "meter_plugins":  # what a plugin is handed may be such an address as well
+        return tuple(f"{text.partition(':')[0]}:…" if ":" in text else text for text in value)
     return "(set)" if name in SECRETS and value is not None else value

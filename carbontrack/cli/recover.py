@@ -7,10 +7,9 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from carbontrack.cli.terminal import Unseen
 from carbontrack.config import load
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.journal.recovery import Recovered, recover
+from carbontrack.sinks.factory import is_url, told
+from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.post import shown
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _NOTHING = {False: "no run was left behind", True: "no run could be recovered"}
@@ -33,7 +32,9 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace) -> int:
     """Recover, and say what was found."""
     unseen = Unseen()
-    found = recover(load.state_path(load.load_settings(writes=False)), on_trouble=unseen)
+    settings = load.load_settings(writes=False)
+    open_sink = opener(is_ours=settings.owns_state_dir)
+    found = recover(load.state_path(settings), open_sink=open_sink, on_trouble=unseen)
     if args.json:
         print(json.dumps([_as_json(recovered) for recovered in found]))
     else:
@@ -50,8 +51,7 @@ def _as_json(recovered: Recovered) -> dict[str, object]:
 
 
 def _place(recovered: Recovered) -> str | None:
-    output = recovered.output
-    return shown(output) if output is not None and is_url(output) else output
+    return None if recovered.output is None else told(recovered.output)
 
 
 def _told(recovered: Recovered) -> str:

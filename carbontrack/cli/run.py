@@ -20,8 +20,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.post import shown
+from carbontrack.sinks.factory import is_file, told
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.span import Span
@@ -111,9 +110,9 @@ def run(args: Namespace) -> int:
 
 def _place(output: str, sink: Sink) -> str:
     """Where the record went: a file of someone else's is left alone, and a server may be down."""
-    if is_url(output):
+    if not is_file(output):
         waits = getattr(sink, "still_waits", False)
-        return f"{shown(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
+        return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
     written = getattr(sink, "path", None)
     return output if written is None else str(Path(output).with_name(written.name))
 

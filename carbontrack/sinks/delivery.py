@@ -64,7 +64,11 @@ def set_aside(
 
 def _name(url: str) -> str:
     # a host can be told from the name, but nothing in a URL can become a part of a path
-    host = re.sub(r"[^a-z0-9-]+", "_", (urlsplit(url).hostname or "").lower())[:60]
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # what a plugin is handed may look like half an address
+        host = ""
+    host = re.sub(r"[^a-z0-9-]+", "_", host.lower())[:60]
     return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
-from carbontrack.record import Sink
+from carbontrack.record import Sink, plugin_of
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -19,14 +19,39 @@ SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 
 
 def is_url(output: str) -> bool:
-    """Whether the output is an address to post to rather than a file."""
-    return "://" in output
+    """Whether the output is an address to post to rather than a file or a plugin."""
+    return "://" in output and plugin_of(output) is None
+
+
+def is_file(output: str) -> bool:
+    """Whether the output is a file of ours, neither an address nor a plugin."""
+    return "://" not in output and plugin_of(output) is None
+
+
+def told(output: str) -> str:
+    """The output as it may be shown: an address may hold a key, and so may what a plugin takes."""
+    plugin = plugin_of(output)
+    if plugin is not None:
+        return f"{plugin[0]}:…"
+    if is_file(output):
+        return output
+    from carbontrack.sinks.post import shown
+
+    return shown(output)
+
+
+def lasting(output: str, sink: Sink) -> str:
+    """What opens this output again in any directory; a plugin's sink may say it as `address`."""
+    plugin = plugin_of(output)
+    if plugin is None:
+        return output
+    return f"{plugin[0]}:{getattr(sink, 'address', plugin[1])}"
 
 
 def sink_for(
     output: str | os.PathLike[str], *, token: str | None = None, journal: Journal | None = None
 ) -> Sink:
-    """The sink for a file name, chosen by its ending, or for a URL.
+    """The sink for a file name, chosen by its ending, for a URL, or of a plugin: "NAME:ADDRESS".
 
     `token` is for a URL; in `journal` records wait for it, or for a disk that is full.
 
@@ -34,6 +59,12 @@ def sink_for(
         ConfigError: no sink writes such an output, or this one cannot be used; says why.
     """
     text = os.fsdecode(output)
+    if not isinstance(output, os.PathLike) and (plugin := plugin_of(text)) is not None:
+        from carbontrack.sinks.plugin import plugin_sink
+
+        sink = plugin_sink(text, *plugin, SUFFIXES, journal)
+        if sink is not None:
+            return sink
     if is_url(text):
         from carbontrack.sinks.http import HttpSink
 

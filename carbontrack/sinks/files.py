@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.system.host import boot_id
 from carbontrack.system.log import say_aloud
 
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs"}) | {
@@ -43,14 +44,6 @@ def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str |
         if place.startswith(point) and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
     return kind if kind in _REMOTE else None
-
-
-def boot_id(*, procfs: Path = Path("/proc")) -> str:
-    """A few letters that tell this running kernel, and so this client of a server, from others."""
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
-        return "unknown"
 
 
 def _unescaped(point: str) -> str:
@@ -260,7 +253,8 @@ def own_place(path: str | os.PathLike[str], *, procfs: Path) -> Path:
     kind = remote_filesystem(place.parent, procfs=procfs)
     if kind is None:
         return place
-    own = place.with_name(f"{place.stem}.boot-{boot_id(procfs=procfs)}{place.suffix}")
+    boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
+    own = place.with_name(f"{place.stem}.boot-{boot}{place.suffix}")
     say_aloud(
         f"{place.parent} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."

@@ -1,4 +1,4 @@
-"""Folders and files that only their user may read, whatever the process's umask is."""
+"""Folders and files that only their owner may read, whatever the process's umask is."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, each for its user alone (0700).
+    """Make a folder and its missing parents, each for its owner only (0700).
 
-    The XDG base directory specification asks for that. A folder that is there stays as it is.
+    The XDG base directory specification asks for that. An existing folder is left as it is.
 
     Raises:
-        OSError: it cannot be made, or something else has its name.
+        OSError: it cannot be made, or a file has its name.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
-        # mkdir(parents=True) would give those above the mode of any other folder
+        # mkdir(parents=True) would make the parents with the default mode
         if folder.parent == folder:
             raise
         make_private_folder(folder.parent)
@@ -26,12 +26,12 @@ def make_private_folder(folder: Path) -> None:
 
 
 def replace_privately(path: Path, text: str) -> None:
-    """Let a file with this text take the place of `path` in one step, for its user alone (0600).
+    """Replace `path` by a file with this text in one step, for its owner only (0600).
 
-    Folders that are missing are made, likewise. No reader ever sees half of it.
+    Missing folders are made in the same way. No reader ever sees a partial file.
 
     Raises:
-        OSError: it could not be written; what was there is still there.
+        OSError: it could not be written; the old file is still there.
     """
     make_private_folder(path.parent)
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")

@@ -1,4 +1,4 @@
-"""What a child does after a fork, and what a fork waits for: the one hook of the package."""
+"""Forks: what a child resets, and what a fork waits for; the only fork hook of the package."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Forked(Protocol):
-    """Something whose locks, threads and open things are the parent's after a fork."""
+    """An object whose locks, threads and open records are the parent's after a fork."""
 
     def forget_parent(self) -> None:
-        """Begin at zero; called in the child, where only the forking thread lives on."""
+        """Start at zero; called in the child, where only the forking thread exists."""
         ...
 
 
@@ -24,35 +24,35 @@ _all: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 def remember(one: Forked) -> None:
-    """Let `one` begin at zero in every child; there is no need to take it back."""
+    """Let `one` start at zero in every child; it is held by a weak reference."""
     _all.add(one)
 
 
 def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:
-    """Call `end`, and later `close`, at the end of this process, if multiprocessing has made it.
+    """Call `end`, and later `close`, at the end of this process, if multiprocessing started it.
 
-    Such a child, forked or from a fork server, ends without running what `atexit` holds; its own
-    finalizers are what it runs. All that asked are ended before the first of them is closed.
+    Such a child, forked or from a fork server, ends without running `atexit` functions; it runs
+    multiprocessing's finalizers. Every `end` is called before the first `close`.
     """
     process = sys.modules.get("multiprocessing.process")
     finalizers = sys.modules.get("multiprocessing.util")
     if process is not None and finalizers is not None and process.parent_process() is not None:
-        # Before the queues' own, which have priorities from -5 to 10 and close what logging needs.
+        # Before those of queues, with priorities from -5 to 10, which close what logging needs.
         finalizers.Finalize(None, end, exitpriority=101)
         finalizers.Finalize(None, close, exitpriority=100)
 
 
 class _Imports:
-    """Which threads are importing, and a lock that they take only to say so."""
+    """The threads that are importing, under a lock that is held only to change this."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.depths: dict[int, int] = {}
-        """By thread: how many imports of ours it is inside of."""
+        """By thread: the depth of its nested imports."""
         self.fork_waits = self.held_by_fork = False
 
-    def begin_anew(self) -> None:
-        """In a child: the lock may be held by a thread that is gone, as all others are."""
+    def reset(self) -> None:
+        """In a child: the lock may be held by a thread that does not exist there."""
         me = threading.get_ident()
         depth = self.depths.get(me, 0)
         self.changed = threading.Condition()
@@ -64,21 +64,21 @@ class _Imports:
         return not self.depths.keys() - {threading.get_ident()}
 
     def no_fork_waits(self) -> bool:
-        """Whether an import may begin: those that come later let a fork go first."""
+        """Whether an import may begin: a waiting fork goes before later imports."""
         return not self.fork_waits
 
 
 _imports = _Imports()
 _PATIENCE_S = 5.0
-"""The longest that a fork waits; what an import takes, many times over."""
+"""The longest time that a fork waits, much longer than an import takes."""
 
 
 @contextmanager
 def holding_forks() -> Iterator[None]:
-    """Let forks wait while this thread imports; any number of threads may at a time.
+    """Let forks wait while this thread imports; any number of threads may import at a time.
 
-    A module that one thread is importing stays locked for ever in the child of another thread's
-    fork: the first import of it there, by anybody's code, would never return.
+    A module that one thread is importing stays locked in the child of another thread's fork: the
+    first import of it there, by any code, would never return.
     """
     imports, me = _imports, threading.get_ident()
     with imports.changed:
@@ -89,7 +89,7 @@ def holding_forks() -> Iterator[None]:
     try:
         yield
     finally:
-        with imports.changed:  # another one, if this thread has forked meanwhile
+        with imports.changed:  # a new one, if this is the child of a fork in between
             if depth:
                 imports.depths[me] = depth
             else:
@@ -113,13 +113,13 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    _imports.begin_anew()
+    _imports.reset()
     for one in list(_all):
         one.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    # Hooks run in reverse order. Logging's takes a lock that an import may need, so it must run
-    # after ours has waited for the imports: it must have been registered before.
+    # Hooks run in reverse order. That of logging takes a lock that an import may need, so it must
+    # run after ours has waited for imports: `logging` must be imported before this.
     assert logging
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -30,6 +30,7 @@ from carbontrack.sinks.journal.file import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import remember
+from carbontrack.system.host import boot_id
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
@@ -179,7 +180,7 @@ class Journal:
             if now_s < own.retry_at_s:
                 raise OSError(errno.EAGAIN, "it could not be opened a moment ago")
             own.retry_at_s = now_s + _RETRY_S
-            name = f"{_boot(self._procfs)}-{os.getpid()}"
+            name = f"{short_boot_id(self._procfs)}-{os.getpid()}"
             own.file = JournalFile.create(folder(self.state_dir), name, size_limit=self._size_limit)
             own.retry_at_s = float("-inf")
         return own.file
@@ -286,11 +287,9 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     return place
 
 
-def _boot(procfs: Path) -> str:
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
-        return "boot"
+def short_boot_id(procfs: Path) -> str:
+    """The first part of a journal's name: the boot that its process belongs to."""
+    return (boot_id(procfs) or "boot")[:8]
 
 
 def _remove_stale(draft: Path, now: float) -> None:

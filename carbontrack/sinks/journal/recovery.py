@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.errors import CarbontrackError
-from carbontrack.record import Record, Sink
-from carbontrack.sinks.factory import is_url, sink_for
+from carbontrack.errors import CarbontrackError, SinkError
+from carbontrack.record import Record, Sink, plugin_of
+from carbontrack.sinks.factory import is_file, is_url, sink_for, told
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import RUN, SEND, OnTrouble, orphans, record_in, sparse
 from carbontrack.system.clock import Clock, SystemClock
@@ -35,10 +35,28 @@ class Recovered(NamedTuple):
     trouble: str | None = None
 
 
-def pick_up(state_dir: Path) -> None:
+def opener(*, is_ours: bool) -> OpenSink:
+    """How to open the outputs that stand in a journal: those of plugins only if it is ours.
+
+    A folder of journals that a project's file has chosen may hold an address that the project has
+    written into it, and a project may not hand an address to a plugin.
+    """
+    return sink_for if is_ours else _file_sink
+
+
+def _file_sink(output: str) -> Sink:
+    if plugin_of(output) is not None:
+        raise SinkError(
+            f"{told(output)} is handed nothing from a state_dir that a project's file has chosen; "
+            "set state_dir in the environment or in your own config.toml"
+        )
+    return sink_for(output)
+
+
+def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
     """Recover what is there at the start of a run; says it in the log and never raises."""
     try:
-        found = recover(state_dir)
+        found = recover(state_dir, open_sink=open_sink)
     except Exception as error:
         LOGGER.warning("what killed runs left could not be looked at: %r", error)
         return
@@ -107,7 +125,7 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
     from carbontrack.sinks.timelines import TimelineFiles  # few keep one
 
     try:
-        files = TimelineFiles([Path(output) for output in outputs if not is_url(output)])
+        files = TimelineFiles([Path(output) for output in outputs if is_file(output)])
         files.write(timeline)
     except (OSError, CarbontrackError) as error:
         LOGGER.warning("the timeline of a killed run could not be written: %s", error)
@@ -146,7 +164,7 @@ def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
 def _named(output: str | None) -> str:
     if output is None:
         return "no output"
-    return "its server" if is_url(output) else output
+    return "its server" if is_url(output) else told(output)
 
 
 def _untouched(file: JournalFile, error: OSError) -> Iterator[Recovered]:
