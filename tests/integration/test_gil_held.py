@@ -14,6 +14,8 @@ from carbontrack.tracker import Tracker
 from tests.integration.test_measuring import Driven
 from tests.support.bench import joules
 
+pytestmark = pytest.mark.xdist_group("alone")  # instants
+
 HELD_S = 3
 
 

@@ -22,6 +22,8 @@ from carbontrack.report.formats import format_grams
 from carbontrack.sinks.timeline_files import TimelineFiles
 from tests.support.records import HOSTILE, a_record
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser for all tests
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NASTY = [
     "<script>window.owned = 1</script>",
