@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from statistics import median
 
 import pytest
 
