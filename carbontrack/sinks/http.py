@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,15 +15,15 @@ from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
 from carbontrack.sinks.journal.journal import Journal, orphans
 from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.forking import PerProcess, holding_forks
 from carbontrack.system.log import say_aloud
 
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is spent waiting; the rest is for the end itself."""
 
 
-class _Here:
-    """What belongs to one process: after a fork the child has neither the thread nor the locks."""
+class _Sender:
+    """The thread of one process that sends, and what it works with."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a finalizer may come back in
@@ -34,6 +33,11 @@ class _Here:
         self.deadline_s: float | None = None
         self.orphans: Iterator[OrphanQueue] = iter(())
         self.adopted: list[OrphanQueue] = []
+
+    def abandon(self) -> None:
+        """In a child: close the journals that the parent's thread works off."""
+        for queue in self.adopted:
+            queue.file.abandon()
 
 
 class HttpSink(BufferedSink[Record]):
@@ -85,8 +89,7 @@ class HttpSink(BufferedSink[Record]):
         self._clock = clock or SystemClock()
         self._owns_journal = journal is None
         self._journal = journal or Journal(self.own_state_dir(), self._clock)
-        self._by_process: dict[int, _Here] = {}
-        remember(self)
+        self._sender = PerProcess(_Sender, abandon=_Sender.abandon)
 
     @staticmethod
     def own_state_dir() -> Path:
@@ -113,9 +116,9 @@ class HttpSink(BufferedSink[Record]):
             SinkError: the journal cannot be written and no more records can wait in memory.
         """
         super().write(record)
-        here = self._here()
-        self._start(here)
-        here.wake.set()
+        sender = self._sender.get()
+        self._start(sender)
+        sender.wake.set()
 
     def hurry(self) -> None:
         """Let the thread begin its last attempts, and wait for nothing; `close` follows.
@@ -123,14 +126,14 @@ class HttpSink(BufferedSink[Record]):
         Where several sinks come to an end together, each is told so before the first is waited
         for: then all of them take no longer than one.
         """
-        here = self._here()
-        with here.lock:
-            if here.deadline_s is None:
+        sender = self._sender.get()
+        with sender.lock:
+            if sender.deadline_s is None:
                 patience_s = self._exit_timeout_s * _EXIT_SHARE
-                here.deadline_s = self._clock.monotonic_s() + patience_s
-            if here.delivery is not None and not here.delivery.stop.is_set():
-                here.delivery.last_attempts(here.deadline_s)
-        here.wake.set()
+                sender.deadline_s = self._clock.monotonic_s() + patience_s
+            if sender.delivery is not None and not sender.delivery.stop.is_set():
+                sender.delivery.last_attempts(sender.deadline_s)
+        sender.wake.set()
 
     def close(self) -> None:
         """Let the thread try for a short while; what is left stays in the journal.
@@ -139,10 +142,10 @@ class HttpSink(BufferedSink[Record]):
             SinkError: records are left that could not even be put into the journal.
         """
         self.hurry()
-        here = self._here()
-        with here.lock:
-            thread, here.thread = here.thread, None
-            deadline_s, here.deadline_s = here.deadline_s, None
+        sender = self._sender.get()
+        with sender.lock:
+            thread, sender.thread = sender.thread, None
+            deadline_s, sender.deadline_s = sender.deadline_s, None
         if thread is not None and deadline_s is not None:
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
         try:
@@ -152,60 +155,59 @@ class HttpSink(BufferedSink[Record]):
             if self._owns_journal and (thread is None or not thread.is_alive()):
                 self._journal.close()
 
-    def forget_parent(self) -> None:
-        """Let go of the journals that the parent holds."""
-        self._here()
-
     def _enqueue(self, record: Record) -> None:
         if not self._journal.enqueue(record, self._url):
             raise SinkError("its journal cannot be written")
 
-    def _start(self, here: _Here) -> None:
-        with here.lock:
-            if here.thread is not None and here.thread.is_alive():
+    def _start(self, sender: _Sender) -> None:
+        with sender.lock:
+            if sender.thread is not None and sender.thread.is_alive():
                 return
             poster = Poster(
                 self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
             )
-            here.delivery = Delivery(
+            sender.delivery = Delivery(
                 poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
             )
-            here.thread = threading.Thread(
-                target=self._work, args=(here, here.delivery), name="carbontrack-http", daemon=True
+            sender.thread = threading.Thread(
+                target=self._work,
+                args=(sender, sender.delivery),
+                name="carbontrack-http",
+                daemon=True,
             )
             try:
-                here.thread.start()
+                sender.thread.start()
             except RuntimeError:  # the interpreter is shutting down; the next process will send
-                here.thread = None
+                sender.thread = None
 
-    def _work(self, here: _Here, delivery: Delivery) -> None:
+    def _work(self, sender: _Sender, delivery: Delivery) -> None:
         try:
             with holding_forks():
                 import requests  # noqa: F401 - so that no import is under way in a fork's child
-            here.orphans = self._orphans()
-            delivery.run(lambda: self._queues(here), here.wake)
+            sender.orphans = self._orphans()
+            delivery.run(lambda: self._queues(sender), sender.wake)
         finally:
-            while here.adopted:
-                here.adopted.pop().file.close()
+            while sender.adopted:
+                sender.adopted.pop().file.close()
 
-    def _queues(self, here: _Here) -> Sequence[Queue]:
-        for queue in [queue for queue in here.adopted if not queue.take(1)]:
-            here.adopted.remove(queue)
+    def _queues(self, sender: _Sender) -> Sequence[Queue]:
+        for queue in [queue for queue in sender.adopted if not queue.take(1)]:
+            sender.adopted.remove(queue)
             queue.file.close()
-        if not here.adopted:  # one at a time, so that the program's descriptors stay free
-            here.adopted += islice(here.orphans, 1)
-        return [OwnQueue(self._journal, self._url), *here.adopted, self]
+        if not sender.adopted:  # one at a time, so that the program's descriptors stay free
+            sender.adopted += islice(sender.orphans, 1)
+        return [OwnQueue(self._journal, self._url), *sender.adopted, self]
 
     def take(self, limit: int) -> list[Record]:
         """Records that the journal did not take, as on a read-only disk, are sent from memory."""
-        return [record for _, record in list(self._own_pending())[:limit]]
+        return [record for _, record in list(self._buffer.get().entries)[:limit]]
 
     def settle(self, record_ids: Sequence[str]) -> None:
         """Forget records that were sent from memory."""
-        pending = self._own_pending()
-        for waiting in [waiting for waiting in list(pending) if waiting[0] in record_ids]:
+        entries = self._buffer.get().entries
+        for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppress(ValueError):  # written to the journal in the meantime
-                pending.remove(waiting)
+                entries.remove(sent)
 
     def _orphans(self) -> Iterator[OrphanQueue]:
         """The journals of dead processes in which something waits for our URL."""
@@ -215,17 +217,6 @@ class HttpSink(BufferedSink[Record]):
                 yield queue
             else:
                 file.close()
-
-    def _here(self) -> _Here:
-        pid = os.getpid()
-        here = self._by_process.get(pid)
-        if here is None:
-            for inherited in list(self._by_process.values()):
-                for queue in inherited.adopted:
-                    queue.file.abandon()
-            self._by_process = {pid: _Here()}
-            here = self._by_process[pid]
-        return here
 
 
 def default_state_dir() -> Path:

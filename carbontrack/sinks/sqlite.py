@@ -11,6 +11,7 @@ from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import own_place
+from carbontrack.system.forking import PerProcess
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,12 +29,18 @@ _INSERT = (
 )
 
 
-class _Here:
-    """What belongs to one process: a connection must not be carried over a fork."""
+class _Connection:
+    """The connection of one process, which must not be carried over a fork."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a finalizer may come back in
-        self.connection: sqlite3.Connection | None = None
+        self.open: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close it; the next write opens another."""
+        if self.open is not None:
+            self.open.close()
+            self.open = None
 
 
 class SqliteSink(BufferedSink[tuple[Cell, ...]]):
@@ -58,8 +65,10 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         super().__init__(_row, self._insert, journal=journal)
         self._busy_timeout_s = busy_timeout_s
         self._path = own_place(path, procfs=procfs)
-        # by process id; those of a parent stay here unused, since collecting would close them
-        self._by_process: dict[int, _Here] = {}
+        # A child that closed an inherited connection, or let it be collected, would drop the locks
+        # of its parent (sqlite.org/howtocorrupt.html, 2.6): it keeps it here, unused.
+        self._inherited: list[_Connection] = []
+        self._connection = PerProcess(_Connection, abandon=self._inherited.append)
         if self._path.exists():
             self._check()
 
@@ -73,22 +82,22 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         try:
             super().close()
         finally:
-            here = self._here()
-            with here.lock:
-                self._drop(here)
+            connection = self._connection.get()
+            with connection.lock:
+                connection.close()
 
     def _insert(self, row: tuple[Cell, ...]) -> None:
         import sqlite3
 
-        here = self._here()
-        with here.lock:
+        connection = self._connection.get()
+        with connection.lock:
             try:
-                if here.connection is None or not self._path.exists():
-                    self._drop(here)
-                    here.connection = self._connected()
-                here.connection.execute(_INSERT, row)
+                if connection.open is None or not self._path.exists():
+                    connection.close()
+                    connection.open = self._connected()
+                connection.open.execute(_INSERT, row)
             except sqlite3.Error as error:
-                self._drop(here)
+                connection.close()
                 raise SinkError(str(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
@@ -122,15 +131,6 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
             ) from error
         finally:
             connection.close()
-
-    def _here(self) -> _Here:
-        return self._by_process.setdefault(os.getpid(), _Here())
-
-    @staticmethod
-    def _drop(here: _Here) -> None:
-        if here.connection is not None:
-            here.connection.close()
-            here.connection = None
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

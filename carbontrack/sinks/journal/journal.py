@@ -29,7 +29,7 @@ from carbontrack.sinks.journal.file import (
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
-from carbontrack.system.forking import remember
+from carbontrack.system.forking import PerProcess
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
@@ -59,6 +59,11 @@ class _Own:
         self.file: JournalFile | None = None
         self.retry_at_s = float("-inf")
 
+    def abandon(self) -> None:
+        """In a child: close the file, or its lock would outlive the parent."""
+        if self.file is not None:
+            _quietly(self.file.abandon)
+
 
 class Journal:
     """The journal of this process; the file appears with the first entry and goes with the last.
@@ -81,8 +86,7 @@ class Journal:
         self._clock = clock or SystemClock()
         self._procfs = procfs
         self._warnings = RateLimitedLog(self._clock)
-        self._by_process: dict[int, _Own] = {}
-        remember(self)
+        self._own = PerProcess(_Own, abandon=_Own.abandon)
 
     def checkpoint(
         self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
@@ -114,39 +118,24 @@ class Journal:
 
     def queued(self, output: str, limit: int) -> list[Record]:
         """The oldest records that wait for `output`, `limit` of them at most."""
-        own = self._own()
+        own = self._own.get()
         with own.lock:
             return [] if own.file is None else queued(own.file, output, limit)
 
     def close(self) -> None:
         """Let go of the file, and remove it if nothing is left; a later entry opens another."""
-        own = self._own()
+        own = self._own.get()
         with own.lock:
             file, own.file = own.file, None
             if file is not None:
                 _quietly(file.close)
 
-    def forget_parent(self) -> None:
-        """Close what was inherited: the parent's lock would otherwise outlive the parent."""
-        self._own()
-
-    def _own(self) -> _Own:
-        pid = os.getpid()
-        own = self._by_process.get(pid)
-        if own is None:
-            for inherited in list(self._by_process.values()):
-                if inherited.file is not None:
-                    _quietly(inherited.file.abandon)
-            self._by_process = {pid: _Own()}
-            own = self._by_process[pid]
-        return own
-
     def _drop(self, keys: list[Key]) -> None:
-        if self._own().file is not None:
+        if self._own.get().file is not None:
             self._do(lambda file: file.drop(keys))
 
     def _do(self, action: Callable[[JournalFile], None]) -> bool:
-        own = self._own()
+        own = self._own.get()
         with own.lock:
             own.changes.append(action)
             trouble = None if own.is_changing else self._change(own)

@@ -19,7 +19,7 @@ URL = "https://carbon.example/records"
 
 def killed(journal: Journal) -> Path:
     """Let the journal's file look as after a SIGKILL, and say where its state is."""
-    own = journal._own()
+    own = journal._own.get()
     if own.file is not None:
         own.file.abandon()
         own.file = None
