@@ -1,6 +1,6 @@
-"""From the queues of records to the server, batch by batch, with patience.
+"""Delivery of queued records to a server, in batches and with retries.
 
-Records that a server refused for good: set aside with the reason, never lost.
+Records that the server refuses for good are written to a dead-letter file with the reason.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from carbontrack.system.log import LOGGER, RateLimitedLog
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-FOLDER = "dead-letter"
-"""Where they are, inside of the state directory."""
+DEAD_LETTER_FOLDER = "dead-letter"
+"""The folder of the dead-letter files in the state directory."""
 
 
-def set_aside(
+def write_dead_letters(
     state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
 ) -> Path:
-    """Add a line for each record to the dead letters of this URL, for this user's eyes only.
+    """Append the records to the dead-letter file of this URL, which only this user may read.
 
-    Each line is a JSON object with `record`, `status`, `reason` and `time`.
+    Each line of it is a JSON object with `record`, `status`, `reason` and `time`.
 
     Raises:
         OSError: they could not all be written.
     """
-    folder = state_dir / FOLDER
+    folder = state_dir / DEAD_LETTER_FOLDER
     make_private_folder(folder)
-    path = folder / _name(url)
+    path = folder / _file_name(url)
     handle = os.open(path, _FLAGS, 0o600)
     try:
         for record in records:
@@ -62,8 +62,8 @@ def set_aside(
     return path
 
 
-def _name(url: str) -> str:
-    # a host can be told from the name, but nothing in a URL can become a part of a path
+def _file_name(url: str) -> str:
+    # the name shows the host, but nothing in a URL can become a part of a path
     host = re.sub(r"[^a-z0-9-]+", "_", (urlsplit(url).hostname or "").lower())[:60]
     return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"
 
@@ -71,68 +71,70 @@ def _name(url: str) -> str:
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 _LAST_BACKOFF_S = 0.1
-"""The first backoff once the process is about to end."""
+"""The first backoff while the process ends."""
 _LAST_FAILURES = 3
-"""Failures after which a process that is about to end leaves the rest to the next one."""
+"""Failures after which a process that ends leaves the rest to the next one."""
 
 
 class Queue(Protocol):
     """Records that wait for one URL."""
 
-    def take(self, limit: int) -> list[Record]:
+    def peek(self, limit: int) -> list[Record]:
         """The oldest of them, which stay in the queue until they are settled."""
         ...
 
     def settle(self, record_ids: Sequence[str]) -> None:
-        """Forget records that were delivered or set aside."""
+        """Remove records that were delivered or became dead letters."""
         ...
 
 
 class OwnQueue:
-    """What this process has put into its journal."""
+    """The records in the journal of this process."""
 
     def __init__(self, journal: Journal, url: str) -> None:
         self._journal = journal
         self._url = url
 
-    def take(self, limit: int) -> list[Record]:
+    def peek(self, limit: int) -> list[Record]:
         """The oldest records in the journal."""
         return self._journal.queued(self._url, limit)
 
     def settle(self, record_ids: Sequence[str]) -> None:
-        """Drop them from the journal."""
+        """Remove them from the journal."""
         self._journal.delivered(self._url, record_ids)
 
 
-class OrphanQueue:
-    """What a process that is gone has left in a journal that this one holds now."""
+class LeftoverQueue:
+    """The records in the journal of an ended process, whose lock this process holds."""
 
     def __init__(self, file: JournalFile, url: str) -> None:
         self.file = file
         self._url = url
 
-    def take(self, limit: int) -> list[Record]:
+    def peek(self, limit: int) -> list[Record]:
         """The oldest records in the file."""
         return queued(self.file, self._url, limit)
 
     def settle(self, record_ids: Sequence[str]) -> None:
-        """Drop them from the file."""
+        """Remove them from the file."""
         try:
             self.file.drop([(SEND, self._url, record_id) for record_id in record_ids])
         except OSError as error:
             LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
 
     def count(self) -> int:
-        """How many records wait, those included that cannot be read any more."""
+        """How many records wait, including those that cannot be read."""
         return sum(key[1] == self._url for key in self.file.keys(SEND))
 
 
 class Delivery:
-    """Posts what waits in some queues; `run` is the work of one thread.
+    """Posts the records of some queues; `run` is the work of one thread.
 
     Attributes:
-        delivered: records that the server has taken.
-        refused: records that were set aside.
+        delivered: how many records the server has accepted.
+        refused: how many became dead letters.
+        stop: set when the process ends: what can be sent by `deadline_s` is sent.
+        deadline_s: when to stop, on the monotonic clock.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Delivery:
         state_dir: Path,
         batch: int,
         clock: Clock,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self.delivered = self.refused = 0
         self.stop = threading.Event()
@@ -151,36 +153,36 @@ class Delivery:
         self._state_dir = state_dir
         self._batch = self._limit = batch
         self._clock = clock
-        self._chance = chance or random.Random()  # noqa: S311 - jitter is no secret
+        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._warnings = RateLimitedLog(clock)
         self._failures = 0
 
     def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
-        """Deliver until told to stop, sleeping while nothing waits; never raises."""
+        """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
         while True:
             try:
                 outcome = self.step(queues())
             except Exception as error:
-                # only its kind: nothing is known of its text, which might hold the URL's query
+                # only the type: the text might contain the URL's query
                 LOGGER.warning("records wait longer: %s", type(error).__name__)
-                outcome = Outcome("later", "an error of our own")
+                outcome = Outcome("later", "an internal error")
             if outcome is None and not self.stop.is_set():
                 self._clock.wait(wake, None)
                 wake.clear()
-            elif outcome is None or not self.patient(outcome):
+            elif outcome is None or not self.wait_after(outcome):
                 return
 
     def step(self, queues: Sequence[Queue]) -> Outcome | None:
-        """Try to deliver the oldest records of the first queue that has some; None if none has."""
+        """Post a batch from the first queue that is not empty; None if all are empty."""
         for queue in queues:
-            records = queue.take(self._limit)
+            records = queue.peek(self._limit)
             if records:
                 outcome = self._poster.post(records, timeout_s=self._time_left_s())
                 return self._settle(queue, records, outcome)
         return None
 
-    def patient(self, outcome: Outcome) -> bool:
-        """Wait as the outcome demands; False if there is no use in going on."""
+    def wait_after(self, outcome: Outcome) -> bool:
+        """Wait before the next attempt, if the outcome demands it; False if there is none."""
         if outcome.verdict != "later":
             self._failures = 0
             return self._time_left_s() > 0
@@ -195,8 +197,8 @@ class Delivery:
         self._clock.wait(threading.Event(), self._jitter(_LAST_BACKOFF_S))
         return self._time_left_s() > 0
 
-    def last_attempts(self, deadline_s: float) -> None:
-        """Come to an end by `deadline_s`, trying what can be tried until then."""
+    def finish_by(self, deadline_s: float) -> None:
+        """Send what can be sent by `deadline_s`, then stop."""
         self.deadline_s = deadline_s
         self._failures = 0
         self.stop.set()
@@ -210,13 +212,14 @@ class Delivery:
         elif outcome.verdict == "divide" and len(ids) > 1:
             self._limit = len(ids) // 2
         elif outcome.verdict in ("divide", "refused"):
-            return self._set_aside(queue, records, outcome)
+            return self._refuse(queue, records, outcome)
         return outcome
 
-    def _set_aside(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
+    def _refuse(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
         url = self._poster.url
         try:
-            path = set_aside(self._state_dir, url, records, outcome, now=self._clock.now_utc())
+            now = self._clock.now_utc()
+            path = write_dead_letters(self._state_dir, url, records, outcome, now=now)
         except OSError as error:
             return Outcome("later", f"{outcome.reason}, and no dead letter: {error.strerror}")
         queue.settle([record.record_id for record in records])
@@ -234,8 +237,8 @@ class Delivery:
         return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
 
     def _jitter(self, longest_s: float) -> float:
-        # full jitter: many clients that failed together do not come back together
-        return self._chance.uniform(0.0, longest_s)
+        # full jitter, so that clients that failed at the same time do not retry at the same time
+        return self._rng.uniform(0.0, longest_s)
 
     def _time_left_s(self) -> float:
         return self.deadline_s - self._clock.monotonic_s()

@@ -35,9 +35,9 @@ def sink_for(
     """
     text = os.fsdecode(output)
     if is_url(text):
-        from carbontrack.sinks.http import HttpSink
+        from carbontrack.sinks.http import JournaledHttpSink
 
-        return HttpSink(text, token=token, journal=journal)
+        return JournaledHttpSink(text, token=token, journal=journal)
     suffix = PurePath(text).suffix.lower()
     if suffix == ".csv":
         from carbontrack.sinks.csv_file import CsvSink

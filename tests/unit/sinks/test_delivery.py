@@ -40,7 +40,7 @@ class ListQueue:
     def __init__(self, count: int) -> None:
         self.records = [a_record(number) for number in range(count)]
 
-    def take(self, limit: int) -> list[Record]:
+    def peek(self, limit: int) -> list[Record]:
         return self.records[:limit]
 
     def settle(self, record_ids: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def delivery_of(poster: ScriptedPoster, tmp_path: Path, clock: FakeClock | None 
         state_dir=tmp_path,
         batch=4,
         clock=clock or FakeClock(),
-        chance=Upper(),
+        rng=Upper(),
     )
 
 
@@ -117,7 +117,7 @@ def test_waits_grow_to_a_minute_and_start_again_after_success(tmp_path: Path) ->
     waits = []
     for outcome in [later()] * 9 + [Outcome("delivered", "HTTP 200", 200), later()]:
         before_s = clock.monotonic_s()
-        delivery.patient(outcome)
+        delivery.wait_after(outcome)
         waits.append(clock.monotonic_s() - before_s)
 
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 0, 1]
@@ -127,7 +127,7 @@ def test_the_servers_wish_is_granted(tmp_path: Path) -> None:
     """Retry-After is waited for in full, and a little longer, so that not all come at once."""
     clock = LeapingClock()
     before_s = clock.monotonic_s()
-    delivery_of(ScriptedPoster(), tmp_path, clock).patient(later(wait_s=30.0))
+    delivery_of(ScriptedPoster(), tmp_path, clock).wait_after(later(wait_s=30.0))
 
     assert 30.0 < clock.monotonic_s() - before_s <= 31.0
 
@@ -203,7 +203,7 @@ def test_the_thread_sleeps_while_nothing_waits_and_ends_when_told(tmp_path: Path
     clock.advance(86_400.0)
     idle = list(poster.posted)
     queue.records = [a_record(1)]
-    delivery.last_attempts(clock.monotonic_s() + 2.0)
+    delivery.finish_by(clock.monotonic_s() + 2.0)
     wake.set()
     thread.join(10.0)
 
@@ -216,7 +216,7 @@ def test_at_the_end_three_failures_are_enough(tmp_path: Path) -> None:
     clock, queue = LeapingClock(), ListQueue(4)
     poster = ScriptedPoster(*[later()] * 100)
     delivery = delivery_of(poster, tmp_path, clock)
-    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.finish_by(clock.monotonic_s() + 60.0)
     delivery.run(lambda: [queue], threading.Event())
 
     assert len(poster.posted) == 4
@@ -236,7 +236,7 @@ def test_a_surprise_does_not_end_the_thread(tmp_path: Path) -> None:
 
     poster = Surprising()
     delivery = delivery_of(poster, tmp_path, clock)
-    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.finish_by(clock.monotonic_s() + 60.0)
     delivery.run(lambda: [queue], threading.Event())
 
     assert queue.records == []

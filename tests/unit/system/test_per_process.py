@@ -32,7 +32,7 @@ def test_a_process_has_one_state():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_a_child_begins_anew_and_abandons_what_it_inherited():
-    """The child's state is a new one, its parent's is released once, and the parent keeps its own."""
+    """The child has a new state and releases the inherited one; the parent keeps its own."""
     abandoned: list[list[str]] = []
     state: PerProcess[list[str]] = PerProcess(list, abandon=abandoned.append)
     mine = state.get()
