@@ -29,6 +29,7 @@ from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total, keys_of, totals
+from carbontrack.system.files import replace_file
 from carbontrack.units import JOULES_PER_KWH
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
@@ -187,12 +188,7 @@ def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] =
     curves = largest(timelines_beside(files), frame, _MOST_CURVES)
     around = Around(elsewhere=tuple(_grids()), comparison=_comparison(summary.total), curves=curves)
     text = page(summary, frame, around)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(path, text.encode())
 
 
 def _grids() -> Iterator[GridIntensity]:

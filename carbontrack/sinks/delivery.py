@@ -25,49 +25,6 @@ from carbontrack.system.clock import Clock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.log import LOGGER, RateLimitedLog
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-
-DEAD_LETTER_FOLDER = "dead-letter"
-"""The folder of the dead-letter files in the state directory."""
-
-
-def write_dead_letters(
-    state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
-) -> Path:
-    """Append the records to the dead-letter file of this URL, which only this user may read.
-
-    Each line of it is a JSON object with `record`, `status`, `reason` and `time`.
-
-    Raises:
-        OSError: they could not all be written.
-    """
-    folder = state_dir / DEAD_LETTER_FOLDER
-    make_private_folder(folder)
-    path = folder / _file_name(url)
-    handle = os.open(path, _FLAGS, 0o600)
-    try:
-        for record in records:
-            letter = {
-                "record": record_object(record),
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "time": now.isoformat(),
-            }
-            line = json_line(letter)
-            if os.write(handle, line) != len(line):
-                raise OSError(28, "the disk is full", str(path))
-    finally:
-        os.close(handle)
-    return path
-
-
-def _file_name(url: str) -> str:
-    # the name shows the host, but nothing in a URL can become a part of a path
-    host = re.sub(r"[^a-z0-9-]+", "_", (urlsplit(url).hostname or "").lower())[:60]
-    return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"
-
-
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 _LAST_BACKOFF_S = 0.1
@@ -242,3 +199,46 @@ class Delivery:
 
     def _time_left_s(self) -> float:
         return self.deadline_s - self._clock.monotonic_s()
+
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+DEAD_LETTER_FOLDER = "dead-letter"
+"""The folder of the dead-letter files in the state directory."""
+
+
+def write_dead_letters(
+    state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
+) -> Path:
+    """Append the records to the dead-letter file of this URL, which only this user may read.
+
+    Each line of it is a JSON object with `record`, `status`, `reason` and `time`.
+
+    Raises:
+        OSError: they could not all be written.
+    """
+    folder = state_dir / DEAD_LETTER_FOLDER
+    make_private_folder(folder)
+    path = folder / _file_name(url)
+    handle = os.open(path, _FLAGS, 0o600)
+    try:
+        for record in records:
+            letter = {
+                "record": record_object(record),
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "time": now.isoformat(),
+            }
+            line = json_line(letter)
+            if os.write(handle, line) != len(line):
+                raise OSError(28, "the disk is full", str(path))
+    finally:
+        os.close(handle)
+    return path
+
+
+def _file_name(url: str) -> str:
+    # the name shows the host, but nothing in a URL can become a part of a path
+    host = re.sub(r"[^a-z0-9-]+", "_", (urlsplit(url).hostname or "").lower())[:60]
+    return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"

@@ -1,4 +1,4 @@
-"""From the name of an output to the sink that writes it."""
+"""The sink for the name of an output: by its ending, or because it is a URL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 
 
 def is_url(output: str) -> bool:
-    """Whether the output is an address to post to rather than a file."""
+    """Whether the output is a URL rather than a file."""
     return "://" in output
 
 
@@ -28,7 +28,7 @@ def sink_for(
 ) -> Sink:
     """The sink for a file name, chosen by its ending, or for a URL.
 
-    `token` is for a URL; in `journal` records wait for it, or for a disk that is full.
+    `token` is for a URL; records that cannot be sent or written yet wait in `journal`.
 
     Raises:
         ConfigError: no sink writes such an output, or this one cannot be used; says why.

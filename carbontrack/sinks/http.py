@@ -27,7 +27,7 @@ class _Sender:
     """The thread of one process that sends, and what it works with."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a finalizer may come back in
+        self.lock = threading.RLock()  # reentrant: a finalizer may close the sink meanwhile
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None

@@ -1,4 +1,4 @@
-"""Records as rows of an SQLite database, where a record that arrives twice is there once."""
+"""Records as rows of an SQLite database, where a record that arrives twice is stored once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.sinks.files import own_place
+from carbontrack.sinks.files import path_for_this_machine
 from carbontrack.system.forking import PerProcess
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
 
 TABLE = "carbontrack_records"
-"""The table's name, unlikely enough to be put into a database that has other tables."""
+"""A name that is unlikely to clash in a database with other tables."""
 
 _TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(NUMBER_COLUMNS, "NUMERIC")
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -33,7 +33,7 @@ class _Connection:
     """The connection of one process, which must not be carried over a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a finalizer may come back in
+        self.lock = threading.RLock()  # reentrant: a finalizer may write during a write
         self.open: sqlite3.Connection | None = None
 
     def close(self) -> None:
@@ -46,12 +46,12 @@ class _Connection:
 class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     """A database file with one row for each record in the table `carbontrack_records`.
 
-    Any number of threads, processes and runs may write to one file at a time. A table of an older
-    version is given the columns that it lacks. A write waits `busy_timeout_s` for another
-    process's; after that the record waits in memory.
+    Any number of threads, processes and runs may write to one file at a time. Missing columns are
+    added to a table of an older version. A write waits up to `busy_timeout_s` for another process;
+    after that the record waits in memory.
 
     Raises:
-        ConfigError: no database can be at `path`; says why and what to do.
+        ConfigError: no database can be written at `path`; says why and what to do.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     ) -> None:
         super().__init__(_row, self._insert, journal=journal)
         self._busy_timeout_s = busy_timeout_s
-        self._path = own_place(path, procfs=procfs)
+        self._path = path_for_this_machine(path, procfs=procfs)
         # A child that closed an inherited connection, or let it be collected, would drop the locks
         # of its parent (sqlite.org/howtocorrupt.html, 2.6): it keeps it here, unused.
         self._inherited: list[_Connection] = []
@@ -107,7 +107,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
             self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
-            # write-ahead log: a killed writer leaves the database whole, and no write waits for
+            # write-ahead log: a killed writer leaves the database intact, and no write waits for
             # the disk (sqlite.org/wal.html)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -124,7 +124,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         try:
             connection.execute("SELECT name FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
-            return  # busy: it is a database, and writes have patience
+            return  # busy: it is a database, and writes wait
         except sqlite3.DatabaseError as error:
             raise ConfigError(
                 f"cannot write records to {self._path}: {error}; choose another output"
@@ -134,7 +134,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table, or add the columns that a table of an older version lacks."""
+    """Create the table, or add the columns that a table of an older version lacks."""
     columns = ", ".join(f'"{name}" {kind}' for name, kind in _TYPES.items())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} ({columns}, PRIMARY KEY (record_id))")
     present = {row[1] for row in connection.execute(f"PRAGMA table_info({TABLE})")}

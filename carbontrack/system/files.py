@@ -1,24 +1,35 @@
-"""Folders and files that only their user may read, whatever the process's umask is."""
+"""Files that are replaced in one step, or that only their user may read, and where one can be."""
 
 from __future__ import annotations
 
 import os
 import threading
 from pathlib import Path
+from typing import Literal
+
+Obstacle = Literal[
+    "no directory",
+    "parent is a file",
+    "directory not writable",
+    "is a directory",
+    "not a regular file",
+    "no permission",
+]
+"""Why a file cannot be written."""
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, each for its user alone (0700).
+    """Create a folder and its missing parents, for this user only (0700) whatever the umask is.
 
-    The XDG base directory specification asks for that. A folder that is there stays as it is.
+    The XDG base directory specification asks for that. Existing folders keep their mode.
 
     Raises:
-        OSError: it cannot be made, or something else has its name.
+        OSError: it cannot be created, or a file has its name.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
-        # mkdir(parents=True) would give those above the mode of any other folder
+        # mkdir(parents=True) would give the parents the default mode
         if folder.parent == folder:
             raise
         make_private_folder(folder.parent)
@@ -26,21 +37,54 @@ def make_private_folder(folder: Path) -> None:
 
 
 def replace_privately(path: Path, text: str) -> None:
-    """Let a file with this text take the place of `path` in one step, for its user alone (0600).
-
-    Folders that are missing are made, likewise. No reader ever sees half of it.
+    """As `replace_file`, for this user only (0600), in a folder that is created if missing.
 
     Raises:
-        OSError: it could not be written; what was there is still there.
+        OSError: as `replace_file`.
     """
     make_private_folder(path.parent)
+    replace_file(path, text.encode(), mode=0o600)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Create the file, or replace the one there in one step: no reader ever sees half of it.
+
+    Raises:
+        OSError: it could not be written; the file there before is unchanged.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(draft, flags, mode)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None:
+    """What keeps this process from writing to a file, or from creating it; None if nothing does.
+
+    `access` is what an existing file must allow. Nothing is created.
+
+    Raises:
+        OSError: it cannot be found out, as for a name that is too long.
+    """
+    if not path.exists():
+        return _obstacle_to_creating(path.parent)
+    if path.is_dir():
+        return "is a directory"
+    if not os.access(path, access):
+        return "no permission"
+    return None if path.is_file() else "not a regular file"
+
+
+def _obstacle_to_creating(folder: Path) -> Obstacle | None:
+    if not folder.exists():
+        return "no directory"
+    if not folder.is_dir():
+        return "parent is a file"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "directory not writable"
