@@ -32,5 +32,6 @@ def on_config(config: Any) -> Any:
         rest = sorted(name for name in names if name not in first)
         if names:
             config.nav.append({title: [f"{folder}/{name}" for name in [*first, *rest]]})
+    config.nav.append({"Development": ["architecture.md", "contributing.md"]})
     config.nav.append("changelog.md")
     return config

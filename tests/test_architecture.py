@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -33,6 +34,7 @@ SMALL = {
     "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
+    "sinks.capabilities": "protocols that few ask for, kept out of the start path",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",
     "cli": "a command to a file",
@@ -52,6 +54,11 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+
+
+def is_package(module: str) -> bool:
+    """Whether it is a folder with modules in it."""
+    return MODULES[module].name == "__init__.py"
 
 
 @cache
@@ -123,6 +130,24 @@ def test_layers_are_kept():
         [lint, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_architecture_page_says_what_the_rooms_say():
+    """The map lists each room in the order of the floors, with the sentence of its docstring."""
+    contract = (ROOT / "pyproject.toml").read_text().split('type = "layers"')[1].split("\n]")[0]
+    floors = [set(line.split(" | ")) for line in re.findall(r'^  "(.+)",$', contract, re.MULTILINE)]
+    tops = {module.partition(".")[0] for module in MODULES}
+    expected = [
+        (module, (ast.get_docstring(tree_of(MODULES[module])) or "").splitlines()[0])
+        for floor in floors
+        for room in sorted(floor & tops)
+        for module in MODULES
+        if module == room or (module.startswith(f"{room}.") and is_package(module))
+    ]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| `([\w/]+?)/?(?:\.py)?` \| (.+) \|$", page, re.MULTILINE)
+    assert [(name.replace("/", "."), sentence) for name, sentence in rows] == expected
+    assert [name for name, _ in expected if "." not in name and f' {name}["' not in page] == []
 
 
 def test_there_are_no_circles():

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import carbontrack
+from carbontrack.cli import COMMANDS
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
@@ -115,6 +116,12 @@ def test_the_record_page_explains_every_column_in_order() -> None:
     text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` (?:\|[^|]*){3}\|$", text, re.MULTILINE)
     assert tuple(rows) == COLUMNS
+
+
+def test_the_commands_page_has_a_section_for_each_command() -> None:
+    """No command is missing in the reference, and none is there that does not exist."""
+    text = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^## (\S+)$", text, re.MULTILINE)) == sorted(COMMANDS)
 
 
 def test_the_plugin_page_lists_every_option_with_its_twins() -> None:

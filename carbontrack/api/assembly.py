@@ -1,38 +1,31 @@
-"""From settings to a tracker: the one module that names concrete meters, grids and sinks.
-
-What this machine draws while it idles: as given, as measured here, or as its models have it.
-"""
+"""From settings to a tracker: the one module that names concrete meters, grids and sinks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carbontrack.attribution.policy import UNKNOWN, Attribution, IdlePower
 from carbontrack.attribution.usage import UsageReader
-from carbontrack.config import environment, load
+from carbontrack.config.environment import Environment
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.impact.embodied import embodied_g_per_h
-from carbontrack.meters.calibration import Calibration
-from carbontrack.meters.cpu_model import power_share
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import Meter, MeterSet
-from carbontrack.meters.wall import WALL_ID
-from carbontrack.record import BASES, Basis, Component
+from carbontrack.meters.meter import Hardware, MeterSet
+from carbontrack.record import WHOLE_MACHINE
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import is_url, sink_for
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, say_aloud
-from carbontrack.tracking.propagation import Kin
-from carbontrack.tracking.record_builder import Circumstances
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.propagation import Propagator
+from carbontrack.tracking.record_builder import RecordBuilder, Resource
+from carbontrack.tracking.session import Checkpoints, Session
 from carbontrack.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -43,50 +36,10 @@ if TYPE_CHECKING:
     from carbontrack.sinks.timelines import TimelineFiles
 
 
-def idle_power(settings: Settings, meters: MeterSet, kept: Calibration) -> IdlePower:
-    """The idle power of each component, as far as it is known.
-
-    The processors': the setting `idle_w`, else what was measured while nothing ran, else the load
-    curve's share of the design power. Modelled memory draws the same busy or idle. Where a wall
-    meter was calibrated, the rest of the wall's power goes with them.
-    """
-    cpu_w, basis = _cpu(settings, meters, kept.idle_w)
-    ram_w = kept.idle_w.get("ram", _modelled_ram_w(meters))
-    gpu_w, other_w = kept.idle_w.get("gpu"), None
-    if kept.fit is not None and any(meter.id == WALL_ID for meter in meters):
-        other_w = kept.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
-    return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
-
-
-def _cpu(
-    settings: Settings, meters: MeterSet, measured_w: Mapping[str, float]
-) -> tuple[float | None, Basis]:
-    if settings.idle_w is not None:
-        return settings.idle_w, "modelled"
-    if "cpu" in measured_w:
-        bases = (meter.basis for meter in _of(meters, "cpu"))
-        return measured_w["cpu"], max(bases, key=BASES.index, default="modelled")
-    tdp_w = meters.hardware.cpu_tdp_w
-    return (None if tdp_w is None else tdp_w * power_share(0.0)), "modelled"
-
-
-def _modelled_ram_w(meters: MeterSet) -> float | None:
-    watts = [
-        None if meter.basis == "measured" else getattr(meter, "nominal_w", None)
-        for meter in _of(meters, "ram")
-    ]
-    known = [power_w for power_w in watts if power_w is not None]
-    return sum(known) if known and len(known) == len(watts) else None
-
-
-def _of(meters: MeterSet, component: Component) -> list[Meter]:
-    return [meter for meter in meters if meter.component == component]
-
-
 HostKey = tuple[object, ...]
 
 
-def host_key(settings: Settings) -> HostKey:
+def host_key(settings: Settings, environment: Environment) -> HostKey:
     """The settings that decide which meters there are; those who agree in them share a sampler."""
     return (
         settings.sysfs_path,
@@ -94,12 +47,12 @@ def host_key(settings: Settings) -> HostKey:
         settings.cpu_tdp_w,
         settings.ram_w_per_gib,
         settings.gpu_ids,
-        environment.visible_gpus(),
-        kept.fit if (kept := calibration_of(settings)) else None,
+        environment.visible_gpus,
+        kept.fit if (kept := calibration_of(settings, environment)) else None,
     )
 
 
-def make_sampler(settings: Settings) -> Sampler:
+def make_sampler(settings: Settings, environment: Environment) -> Sampler:
     """Find this machine's meters and put them into a sampler."""
     procfs = Path(settings.procfs_path)
     usage = UsageReader(procfs, Path(settings.sysfs_path))
@@ -110,18 +63,18 @@ def make_sampler(settings: Settings) -> Sampler:
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,
-        visible_gpus=environment.visible_gpus(),
-        cpu_name_cache=load.state_path(settings),
-        wall=kept.fit if (kept := calibration_of(settings)) else None,
+        visible_gpus=environment.visible_gpus,
+        cpu_name_cache=environment.state_path(settings.state_dir),
+        wall=kept.fit if (kept := calibration_of(settings, environment)) else None,
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     return Sampler(meters, interval_s=settings.interval_s, usage=usage)
 
 
-def calibration_of(settings: Settings) -> Calibration | None:
+def calibration_of(settings: Settings, environment: Environment) -> Calibration | None:
     """What was calibrated on this host; a file that cannot be used is said, and left alone."""
-    path = calibration_file(settings)
+    path = calibration_file(settings, environment)
     if not path.exists():
         return None
     from carbontrack.meters.calibration import load_calibration  # few have calibrated
@@ -133,12 +86,14 @@ def calibration_of(settings: Settings) -> Calibration | None:
         return None
 
 
-def calibration_file(settings: Settings) -> Path:
+def calibration_file(settings: Settings, environment: Environment) -> Path:
     """Where this host's calibration is kept."""
-    return calibration_path(load.state_path(settings), settings.host_id or host_id())
+    return calibration_path(
+        environment.state_path(settings.state_dir), settings.host_id or host_id()
+    )
 
 
-def find_region(settings: Settings) -> regions.Region:
+def find_region(settings: Settings, environment: Environment) -> regions.Region:
     """Where this machine stands, without any network.
 
     Raises:
@@ -148,14 +103,17 @@ def find_region(settings: Settings) -> regions.Region:
     return regions.resolve(
         region=settings.region,
         region_basis=origin if origin in ("argument", "environment") else "config",
-        environ_hints=None if settings.cloud == "none" else environment.cloud_hints(regions.HINTS),
+        environ_hints=None if settings.cloud == "none" else dict(environment.cloud_hints),
         sysfs=Path(settings.sysfs_path),
-        tz=environment.tz(),
+        tz=environment.time_zone,
     )
 
 
 def probe_cloud(
-    settings: Settings, region: regions.Region, base_urls: Mapping[str, str] | None = None
+    settings: Settings,
+    environment: Environment,
+    region: regions.Region,
+    base_urls: Mapping[str, str] | None = None,
 ) -> CloudProbe | None:
     """Ask the clouds' metadata services behind the caller's back, where `cloud="detect"` wants it.
 
@@ -165,12 +123,15 @@ def probe_cloud(
         return None
     from carbontrack.grid.cloud_metadata import CloudProbe, RegionCache
 
-    cache = RegionCache(load.state_path(settings), Path(settings.procfs_path))
+    cache = RegionCache(environment.state_path(settings.state_dir), Path(settings.procfs_path))
     return CloudProbe(cache=cache, base_urls=base_urls).start()
 
 
 def make_grid(
-    settings: Settings, region: regions.Region, run: Runner | None = None
+    settings: Settings,
+    environment: Environment,
+    region: regions.Region,
+    run: Runner | None = None,
 ) -> IntensitySource:
     """Where the intensity comes from: the user's own figure, live services, or the table.
 
@@ -198,77 +159,114 @@ def make_grid(
         region,
         table,
         token=settings.live_token,
-        state=load.state_path(settings),
+        state=environment.state_path(settings.state_dir),
         outside=None if run is None else Outside(run=run, warn=RateLimitedLog().warn),
     )
 
 
+def environment_now() -> Environment:
+    """What the process stands in, as it is now."""
+    return Environment.take(regions.HINTS)
+
+
 def assemble(
     settings: Settings,
+    environment: Environment,
     *,
     sampler: Sampler | None = None,
-    kin: Kin | None = None,
+    propagator: Propagator | None = None,
     metadata_urls: Mapping[str, str] | None = None,
 ) -> Tracker:
-    """A tracker as the settings want it; on a given sampler, or on one of its own.
+    """A tracker as the settings want it in this environment.
 
-    `kin` tells child processes of its roots; `metadata_urls` moves the clouds' metadata services,
-    for tests.
+    Args:
+        settings: what was set.
+        environment: what the process stands in; nothing else is asked.
+        sampler: reads the meters for other trackers too; None: one of its own does.
+        propagator: has child processes find its roots.
+        metadata_urls: moves the clouds' metadata services, for tests.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
     """
-    region = find_region(settings)
-    probe = probe_cloud(settings, region, metadata_urls)
+    region = find_region(settings, environment)
+    probe = probe_cloud(settings, environment, region, metadata_urls)
     region = (probe and probe.region) or region
-    grid = _grid(settings, region, probe)
-    journal = _journal(settings) if settings.output else None
-    outputs = tuple(o if is_url(o) else str(Path(o).absolute()) for o in settings.output)
-    sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
-    reads = sampler or make_sampler(settings)
-    session = Session(
-        reads,
-        grid=grid,
-        attribution=_attribution(settings, region, reads.meters),
-        sinks=sinks,
-        circumstances=Circumstances(
-            region_basis=region.basis,
-            parent_id=environment.parent_id() if kin is None else kin.parent_id(),
-            relatives=kin,
-            spans=settings.spans,
-            facts=_facts(settings, region),
-            water_l_per_kwh=_water_l_per_kwh(region),
-            embodied_g_per_h=embodied_g_per_h(settings, reads.hardware),
-            journal=journal,
-            outputs=outputs,
-            checkpoint_s=settings.checkpoint_s,
-            timelines=_timelines(settings, outputs),
-        ),
-    )
+    grid = _grid(settings, environment, region, probe)
+    reads = sampler or make_sampler(settings, environment)
+    attribution = _attribution(settings, environment, region, reads.meters)
+    resource = _resource(settings, environment, region, reads)
+    session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,
+                       environment, propagator)  # fmt: skip
     if hasattr(grid, "tell"):  # a place that is still being asked for
-        grid.tell = partial(_move, session, settings)
+        grid.tell = partial(_move, session, settings, environment)
     session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
 
 
-def _grid(settings: Settings, region: regions.Region, probe: CloudProbe | None) -> IntensitySource:
+def _session(
+    builder: RecordBuilder,
+    settings: Settings,
+    environment: Environment,
+    propagator: Propagator | None,
+) -> Session:
+    outputs = tuple(
+        output if is_url(output) else str(Path(environment.working_folder, output))
+        for output in settings.output
+    )
+    journal = checkpoints = None
+    if outputs:
+        journal = _journal(environment.state_path(settings.state_dir))
+        checkpoints = Checkpoints(journal, outputs, settings.checkpoint_s)
+    return Session(
+        builder,
+        sinks=[sink_for(o, token=settings.http_token, journal=journal) for o in outputs],
+        spans=settings.spans,
+        checkpoints=checkpoints,
+        timelines=_timelines(settings, outputs),
+        propagator=propagator,
+        parent_id=environment.parent_id if propagator is None else propagator.extract(),
+    )
+
+
+def _grid(
+    settings: Settings,
+    environment: Environment,
+    region: regions.Region,
+    probe: CloudProbe | None,
+) -> IntensitySource:
     if probe is None or probe.region is not None:
-        return make_grid(settings, region)
+        return make_grid(settings, environment, region)
     from carbontrack.grid.cloud_metadata import Detected
 
-    return Detected(region, probe, partial(make_grid, settings))
+    return Detected(region, probe, partial(make_grid, settings, environment))
 
 
-def _move(session: Session, settings: Settings, region: regions.Region) -> None:
+def _move(
+    session: Session, settings: Settings, environment: Environment, region: regions.Region
+) -> None:
     """Name the region that a metadata service has named, from now on, in every record.
 
     The provider's PUE is not changed while a run lasts; the next process knows the region at once.
     """
-    session.circumstances = replace(
-        session.circumstances,
+    session.builder.resource = _resource(settings, environment, region, session.sampler)
+
+
+def _resource(
+    settings: Settings, environment: Environment, region: regions.Region, sampler: Sampler
+) -> Resource:
+    water = facility.grid_water(region.zone)
+    return Resource(
         region_basis=region.basis,
-        facts=_facts(settings, region),
-        water_l_per_kwh=_water_l_per_kwh(region),
+        water_l_per_kwh=water.l_per_kwh if water is not None else None,
+        embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
+        columns={
+            "host_id": settings.host_id or host_id(),
+            "rank": environment.rank,
+            "world_size": environment.world_size,
+            "cloud_provider": region.cloud_provider,
+            "cloud_region": region.cloud_region,
+        },
     )
 
 
@@ -280,41 +278,53 @@ def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | No
     return TimelineFiles([Path(output) for output in outputs if not is_url(output)])
 
 
-def _attribution(settings: Settings, region: regions.Region, meters: MeterSet) -> Attribution:
+def _attribution(
+    settings: Settings, environment: Environment, region: regions.Region, meters: MeterSet
+) -> Attribution:
     site = facility.site(region.zone)
     return Attribution(
         scope=settings.scope,
         idle=settings.idle,
         pue=settings.pue or region.pue or 1.0,
         wue_l_per_kwh=site.wue_l_per_kwh if site and settings.wue is None else settings.wue,
-        idle_power=_idle_power(settings, meters),
+        idle_power=_idle_power(settings, environment, meters),
     )
 
 
-def _idle_power(settings: Settings, meters: MeterSet) -> IdlePower:
+def _idle_power(settings: Settings, environment: Environment, meters: MeterSet) -> IdlePower:
     if settings.scope == "machine" or settings.idle == "proportional":
         return UNKNOWN  # nobody asks
+    from carbontrack.api.idle_power import idle_power
     from carbontrack.meters.calibration import Calibration
 
-    return idle_power(settings, meters, calibration_of(settings) or Calibration())
+    return idle_power(settings, meters, calibration_of(settings, environment) or Calibration())
 
 
-def _water_l_per_kwh(region: regions.Region) -> float | None:
-    water = facility.grid_water(region.zone)
-    return water.l_per_kwh if water is not None else None
+def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
+    """Grams of CO2e for each hour, by component or for the whole machine; None: unknown."""
+    if settings.embodied_g_per_h is not None:
+        return {WHOLE_MACHINE: settings.embodied_g_per_h}
+    if hardware.cpu_sockets is None or hardware.ram_gib is None:
+        return None  # before the table is read
+    from carbontrack.impact.embodied import rates_g_per_h
+
+    return rates_g_per_h(
+        hardware,
+        lifetime_years=settings.embodied_lifetime_years,
+        utilisation=settings.embodied_utilisation,
+    )
 
 
-def _journal(settings: Settings) -> Journal:
+def _journal(state_dir: Path) -> Journal:
     # only those who write something pay for these imports
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.journal.recovery import pick_up
 
-    state_dir = load.state_path(settings)
     pick_up(state_dir)  # what killed runs left goes to the outputs that they had
     return Journal(state_dir)
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, environment: Environment) -> None:
     """Find out now, before anything starts, what is wrong with the place and the grid's sources.
 
     Raises:
@@ -325,21 +335,10 @@ def check(settings: Settings) -> None:
     given, live = settings.region is not None, settings.intensity_source
     if settings.disable or not (given or live):
         return
-    region, asks = find_region(settings), settings.intensity_g_per_kwh is None
+    region, asks = find_region(settings, environment), settings.intensity_g_per_kwh is None
     if given and asks:
         regions.intensity_for(region)
     if live and asks and (given or settings.cloud != "detect"):  # else the place may yet change
         from carbontrack.grid.live import choose
 
         choose.check(live, region, settings.live_token)
-
-
-def _facts(settings: Settings, region: regions.Region) -> Mapping[str, Any]:
-    rank, world_size = environment.rank_and_world()
-    return {
-        "host_id": settings.host_id or host_id(),
-        "rank": rank,
-        "world_size": world_size,
-        "cloud_provider": region.cloud_provider,
-        "cloud_region": region.cloud_region,
-    }

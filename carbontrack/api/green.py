@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from carbontrack.api.assembly import find_region, make_grid
+from carbontrack.api.assembly import environment_now, find_region, make_grid
 from carbontrack.config.load import load_settings
-from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.grid import advice
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
@@ -33,16 +32,19 @@ def wait_for_green(
         ConfigError: neither a source nor a live service is given; a yearly table never changes.
     """
     if source is None:
-        source = _asked_here(load_settings(given, writes=False))
+        source = _asked_here(given)
     return advice.wait_for_green(
         source, max_wait_s=max_wait_s, below=below, poll_s=60.0, clock=clock, tell=tell
     )
 
 
-def _asked_here(settings: Settings) -> IntensitySource:
+def _asked_here(given: Mapping[str, object]) -> IntensitySource:
+    environment = environment_now()
+    settings = load_settings(given, environment, writes=False)
     if not settings.intensity_source or settings.intensity_g_per_kwh is not None:
         raise ConfigError(
             "only a grid that is followed can become green: set intensity_source to a live "
             "service, or hand in a source of your own; a yearly table never changes"
         )
-    return make_grid(settings, find_region(settings), run=lambda job: job())
+    region = find_region(settings, environment)
+    return make_grid(settings, environment, region, run=lambda job: job())

@@ -124,8 +124,8 @@ class Progress(Generic[T]):
         record = span.snapshot()
         self._course.take(record, iterations)
         bar.set_postfix_str(self._course.text, refresh=False)
-        if span.guard is not None:
-            span.guard.edge()
+        if span.budget_guard is not None:
+            span.budget_guard.edge()
         self._foresight(self._course, record)
 
 

@@ -7,25 +7,33 @@ nothing is open on it.
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import threading
 import weakref
 from collections.abc import Hashable, Mapping
 
-from carbontrack.api.assembly import HostKey, assemble, check, host_key, make_sampler
-from carbontrack.config import load
+from carbontrack.api.assembly import (
+    HostKey,
+    assemble,
+    check,
+    environment_now,
+    host_key,
+    make_sampler,
+)
+from carbontrack.config.environment import Environment
+from carbontrack.config.load import check_outputs, from_arguments, load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.grid.region import HINTS
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.log import LOGGER
-from carbontrack.tracking.propagation import Kin
+from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
-Key = tuple[object, ...]
-"""Settings, and what else a tracker depends on: the working directory, the environment."""
+Key = tuple[Settings, str, Environment]
+"""Settings, where the region comes from, and what of the environment a tracker depends on."""
 
 
 class TrackerProvider:
@@ -43,8 +51,12 @@ class TrackerProvider:
         self._worked: dict[Hashable, Settings] = {}
         """What was found for some arguments, here, and could be used."""
         self._settings: weakref.WeakKeyDictionary[Session, Settings] = weakref.WeakKeyDictionary()
-        self._kin = Kin()
+        self._propagator = Propagator()
         remember(self)
+
+    def environment(self) -> Environment:
+        """What the process stands in now; of its parents, the one that it was started by."""
+        return environment_now()._replace(parent_id=self._propagator.at_start())
 
     def get(self, settings: Settings) -> Tracker:
         """The process's tracker for these settings, here; made at the first asking.
@@ -52,23 +64,18 @@ class TrackerProvider:
         Raises:
             ConfigError: a setting cannot be used.
         """
-        tracker = self.find(settings)
+        environment = self.environment()
+        tracker = self._find(settings, environment)
         if tracker is None:
             with self._lock:
-                tracker = self.find(settings)
+                tracker = self._find(settings, environment)
                 if tracker is None:
-                    tracker = self.make(settings)
-                    self._shared[self._key(settings)] = tracker
+                    tracker = self._make(settings, environment)
+                    self._shared[_key(settings, environment)] = tracker
         return tracker
 
-    def _key(self, settings: Settings) -> Key:
-        # where the region comes from is written, so it tells trackers apart as the region does
-        said = settings.origins.get("region", "")
-        return settings, said, self._kin.outside(), load.surroundings(settings, HINTS)
-
-    def find(self, settings: Settings) -> Tracker | None:
-        """The tracker for these settings, here, if they have been in use already."""
-        tracker = self._shared.get(self._key(settings))
+    def _find(self, settings: Settings, environment: Environment) -> Tracker | None:
+        tracker = self._shared.get(_key(settings, environment))
         return None if tracker is None or tracker.session.closed else tracker
 
     def checked(self, given: Mapping[str, object], *, inside: bool) -> Settings:
@@ -85,22 +92,24 @@ class TrackerProvider:
         Raises:
             ConfigError: a setting cannot be used; inside of a span only if it is an argument.
         """
+        environment = self.environment()
+        question = repr(sorted(given.items())), environment
         try:
-            settings = load.load_settings(given, writes=False)
+            settings = load_settings(given, environment, writes=False)
         except ConfigError as error:
-            known = self._worked.get(load.question(given))
+            known = self._worked.get(question)
             if known is None and not inside:
                 raise
             self.warn_once(f"settings that have worked before are kept: {error}")
-            return load.from_arguments(given) if known is None else known
+            return from_arguments(given) if known is None else known
         # A server decorates in its main thread, which alone can, and serves in others.
         self._flush_on_signals(settings)
-        if self.find(settings) is None:
+        if self._find(settings, environment) is None:
             if not inside:
-                load.check_outputs(settings)
+                check_outputs(settings, environment.working_folder)
             if not inside or "region" in given or "intensity_source" in given:
-                check(settings)
-            self._worked[load.question(given)] = settings
+                check(settings, environment)
+            self._worked[question] = settings
         return settings
 
     def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:
@@ -121,12 +130,17 @@ class TrackerProvider:
         Raises:
             ConfigError: a setting cannot be used.
         """
+        return self._make(settings, self.environment())
+
+    def _make(self, settings: Settings, environment: Environment) -> Tracker:
         with self._lock, holding_forks():
-            key = host_key(settings)
+            key = host_key(settings, environment)
             if key not in self._samplers:
                 self._warn_of_twins(key)
-                self._samplers[key] = make_sampler(settings)
-            tracker = assemble(settings, sampler=self._samplers[key], kin=self._kin)
+                self._samplers[key] = make_sampler(settings, environment)
+            tracker = assemble(
+                settings, environment, sampler=self._samplers[key], propagator=self._propagator
+            )
             tracker.session.writes_at_once = self._is_ending
             self._sessions.add(tracker.session)
             self._settings[tracker.session] = settings
@@ -176,3 +190,10 @@ class TrackerProvider:
     def forget_parent(self) -> None:
         """Take a new lock: one that another thread held at the fork would never be free."""
         self._lock = threading.RLock()
+
+
+def _key(settings: Settings, environment: Environment) -> Key:
+    # where the region comes from is written, so it tells trackers apart as the region does
+    origin = settings.origins.get("region", "")
+    relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
+    return settings, origin, environment.for_tracker(writes_here=relative)

@@ -13,13 +13,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from carbontrack.api.provider import TrackerProvider
-from carbontrack.config import load
+from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import Status
 from carbontrack.system.forking import holding_forks
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.budget import Guard, OnExceed, checked_on_exceed
+from carbontrack.tracking.budget import BudgetGuard, OnExceed, checked_on_exceed
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.span import Span, current_span, innermost
 from carbontrack.tracking.tracker import Tracker
@@ -82,7 +82,7 @@ def auto(**settings: object) -> Tracker:
         ConfigError: a setting is unknown or cannot be used.
     """
     with holding_forks():
-        loaded = load.load_settings(settings)
+        loaded = load_settings(settings)
     return _disabled() if loaded.disable else PROVIDER.make(loaded)
 
 
@@ -180,8 +180,8 @@ class Track(Block[Span]):
         else:
             span = self._own_tracker().span(name, labels=self._labels)
         if self._budget is not None:
-            span.guard = Guard(self._budget, self._on_exceed or "warn")
-            span.judge = span.guard.judge
+            span.budget_guard = BudgetGuard(self._budget, self._on_exceed or "warn")
+            span.budget_check = span.budget_guard.mark_exceeded
         return span
 
     def _own_tracker(self) -> Tracker:
@@ -237,15 +237,15 @@ class Track(Block[Span]):
             name = self._name or name_of(getattr(function, "__func__", function))
             stoppable: F = wrap_stoppable(function, lambda: self._new_span(name))  # type: ignore[assignment]
             return stoppable
-        judge = None
+        budget_check = None
         if self._budget is not None:
-            from carbontrack.tracking.budget import judge_with
+            from carbontrack.tracking.budget import budget_check_of
 
-            judge = judge_with(self._budget)
+            budget_check = budget_check_of(self._budget)
         counter = CallCounter(
             callee_of(function, self._name, self._labels),
             window_s=self._window_s,
-            judge=judge,
+            budget_check=budget_check,
             tracker=self._own_tracker,
             alone=self._tracker is not None,
             inside=self._warn_if_ignored,

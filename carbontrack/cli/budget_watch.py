@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbontrack.cli.child import Child
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.tracking.budget import Guard, Verdict
+from carbontrack.tracking.budget import BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Bailiff:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: BudgetGuard,
         span: Span,
         child: Child,
         *,
@@ -51,7 +51,7 @@ class Bailiff:
         self._clock = clock or SystemClock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="carbontrack-budget", daemon=True)
-        span.guard = guard
+        span.budget_guard = guard
 
     def __enter__(self) -> Bailiff:
         self._thread.start()

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble, calibration_file
+from carbontrack.api.assembly import assemble, calibration_file, environment_now
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
@@ -219,7 +219,7 @@ def _reading(text: str) -> WallReading:
 def run(args: Namespace) -> int:
     """Take the readings in, keep them, and show what is kept; 0."""
     settings = load_settings({}, writes=False)
-    path = calibration_file(settings)
+    path = calibration_file(settings, environment_now())
     if args.clear:
         forgotten = clear_calibration(path)
         print(f"{path} is removed" if forgotten else "nothing was calibrated on this host")
@@ -261,7 +261,7 @@ def _taken_in(args: Namespace, settings: Settings, kept: Calibration) -> Calibra
 
 
 def _meters(settings: Settings) -> tuple[str, ...]:
-    with collected(), assemble(replace(settings, output=())) as tracker:
+    with collected(), assemble(replace(settings, output=()), environment_now()) as tracker:
         found = tracker.session.sampler.meters
         return tuple(meter.id for meter in found if meter.id != WALL_ID)
 
@@ -271,7 +271,10 @@ def _measured(
 ) -> tuple[dict[Component, float], tuple[str, ...], float | None]:
     """Mean watts by component, without the wall's rest; the meters; and how busy the CPUs were."""
     usage = UsageReader(Path(settings.procfs_path))
-    with collected(), assemble(replace(settings, output=(), scope="machine")) as tracker:
+    with (
+        collected(),
+        assemble(replace(settings, output=(), scope="machine"), environment_now()) as tracker,
+    ):
         sampler = tracker.session.sampler
         with tracker.span("calibrate"):
             before, busy_s = sampler.counts, usage.machine_busy_s()

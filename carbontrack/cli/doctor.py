@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from carbontrack.api.assembly import assemble
+from carbontrack.api.assembly import assemble, environment_now
 from carbontrack.attribution.policy import Attribution
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
@@ -234,7 +234,7 @@ def run(args: Namespace) -> int:
     """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
     # an output that cannot be written is no reason to stay silent about the rest
     settings = load_settings({"region": args.region}, writes=False)
-    with collected() as notes, assemble(replace(settings, output=())) as tracker:
+    with collected() as notes, assemble(replace(settings, output=()), environment_now()) as tracker:
         findings = examine(settings, tracker)
         findings["checks"] = check_up(tracker, Path(settings.procfs_path))
     findings["notes"] = notes
@@ -249,7 +249,10 @@ def run(args: Namespace) -> int:
 def examine(settings: Settings, tracker: Tracker) -> Findings:
     """Everything that the doctor knows, as plain values."""
     session = tracker.session
-    meters, intensity = session.sampler.meters, session.intensity()
+    meters, intensity = (
+        session.sampler.meters,
+        session.ledger.fresh_intensity(session.sampler.clock),
+    )
     return {
         "carbontrack": VERSION,
         "measured": any(meter.basis == "measured" for meter in meters),
@@ -267,12 +270,12 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
         "refused": [refusal._asdict() for refusal in meters.refused],
         "hardware": asdict(meters.hardware),
         "region": intensity and intensity.zone,
-        "region_basis": session.circumstances.region_basis,
+        "region_basis": session.builder.resource.region_basis,
         "intensity": intensity and asdict(intensity),
         "pue": session.ledger.attribution.pue,
         "tables": [asdict(edition) for edition in editions()],
         "idle_power": _idle_power(session.ledger.attribution),
-        "facts": dict(session.circumstances.facts),
+        "facts": dict(session.builder.resource.columns),
         "settings": {
             name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}
             for name in READERS

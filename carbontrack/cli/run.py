@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble
+from carbontrack.api.assembly import assemble, environment_now
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, Bailiff
 from carbontrack.cli.child import Child, End, default_name, obstacle
@@ -20,9 +20,10 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
+from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.post import shown
-from carbontrack.tracking.budget import Budget, Guard, Verdict
+from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.span import Span
 
@@ -83,7 +84,7 @@ def run(args: Namespace) -> int:
     if end is not None:
         return _not_started(end, terminal)
     with collected() as notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings)
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment_now())
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
@@ -112,10 +113,9 @@ def run(args: Namespace) -> int:
 def _place(output: str, sink: Sink) -> str:
     """Where the record went: a file of someone else's is left alone, and a server may be down."""
     if is_url(output):
-        waits = getattr(sink, "still_waits", False)
+        waits = isinstance(sink, QueuedSink) and sink.still_waits
         return f"{shown(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
-    written = getattr(sink, "path", None)
-    return output if written is None else str(Path(output).with_name(written.name))
+    return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
 
 
 def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | None) -> Bailiff:
@@ -124,7 +124,7 @@ def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | Non
             terminal.say(f"carbontrack: {text}\n")
 
     return Bailiff(
-        Guard(args.budget, say=say),
+        BudgetGuard(args.budget, say=say),
         span,
         child,
         ends=args.on_exceed == "terminate",

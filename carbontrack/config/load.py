@@ -1,46 +1,31 @@
-"""Where settings come from; the only module of the package that reads the environment.
+"""Where settings come from, and which source wins.
 
 In order of precedence: an argument, the environment's `CARBONTRACK_<NAME>`, `[tool.carbontrack]`
 in the nearest pyproject.toml, and `carbontrack/config.toml` in the user's config folder. A name
 that no setting has and a value that cannot be used are errors, wherever they stand, even where
 a stronger place overrides them.
-
-The few other facts that others need from the environment are functions here as well; a bad value
-there is as good as none, since it is not ours to complain about.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from carbontrack.config import environment
-from carbontrack.config.environment import PREFIX
+from carbontrack.config import sources
+from carbontrack.config.environment import Environment
+from carbontrack.config.settings import READERS, Settings
+from carbontrack.config.sources import Source
 from carbontrack.errors import ConfigError
-
-if TYPE_CHECKING:  # those who ask for a fact of the environment need no settings
-    from carbontrack.config.settings import Settings as Settings  # noqa: PLC0414 - for others
-    from carbontrack.config.sources import Source
-
-
-def __getattr__(name: str) -> object:
-    if name == "Settings":  # the name by which they are known
-        from carbontrack.config.settings import Settings as found  # noqa: N813
-
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 _NOTHING: Mapping[str, Any] = {}
 
 
 def load_settings(
     arguments: Mapping[str, object] = _NOTHING,
+    environment: Environment | None = None,
     *,
-    environ: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     user_config: Path | None = None,
     writes: bool = True,
 ) -> Settings:
@@ -48,35 +33,38 @@ def load_settings(
 
     Args:
         arguments: settings by name; `output=None` is no output, any other None is "not given".
-        environ: the environment; the process's own by default.
-        cwd: where the search for pyproject.toml begins and relative outputs lie.
+        environment: the variables, and where the search for pyproject.toml begins and relative
+            outputs lie; as they are now by default.
         user_config: the file that takes the place of the user's config.toml.
         writes: False where nothing will be written, so that outputs need not be writable.
 
     Raises:
-        UnknownSettingError: a name that no setting has; names the place and the nearest right one.
-        ConfigError: a value that cannot be used, with its place; an output that cannot be written;
+        UnknownSettingError: a name that no setting has; names the source and the nearest right one.
+        ConfigError: a value that cannot be used, with its source; an output that cannot be written;
             a pyproject.toml that would lead a token of yours to an address of its own.
     """
-    from carbontrack.config import sources
-
-    environ = os.environ if environ is None else environ
+    environment = Environment.take() if environment is None else environment
     argument = sources.from_arguments(arguments)
-    switch = environ.get("CARBONTRACK_DISABLE", "").strip()
+    switch = dict(environment.variables).get("CARBONTRACK_DISABLE", "").strip()
     off = sources.Source("environment", "", {"disable": switch})
     if switch and "disable" not in argument.given and off.read("disable", switch):
         # the emergency switch works even where the rest of the configuration is broken
         return _settled(argument, off)
-    folder = _working_folder() if cwd is None else str(cwd)
+    folder = environment.working_folder
     project = sources.from_project(folder) if folder else None
-    user = user_config or _user_config(environ)
+    user = user_config or _user_config(environment)
     mine = sources.from_user_file(user) if user is not None else None
-    settings = _settled(argument, sources.from_environment(environ), project, mine)
+    settings = _settled(argument, sources.from_environment(environment.variables), project, mine)
     if project is not None:
         _keep_tokens_home(settings, project.origin)
-    if writes and not settings.disable:
-        _writable(settings, folder)
+    if writes:
+        check_outputs(settings, folder)
     return settings
+
+
+def _user_config(environment: Environment) -> Path | None:
+    folder = environment.config_folder
+    return None if folder is None else Path(folder, "config.toml")
 
 
 def from_arguments(arguments: Mapping[str, object]) -> Settings:
@@ -85,22 +73,10 @@ def from_arguments(arguments: Mapping[str, object]) -> Settings:
     Raises:
         ConfigError: as for `load_settings`, of the arguments alone.
     """
-    from carbontrack.config.sources import from_arguments as given_here
-
-    return _settled(given_here(arguments))
-
-
-def _working_folder() -> str:
-    """Tell the working directory; "" when it has been removed under the program's feet."""
-    try:
-        return os.getcwd()  # noqa: PTH109 - text is enough
-    except OSError:
-        return ""
+    return _settled(sources.from_arguments(arguments))
 
 
 def _settled(*strongest_first: Source | None) -> Settings:
-    from carbontrack.config.settings import READERS, Settings
-
     found: dict[str, Any] = {}
     origins = dict.fromkeys(READERS, "default")
     for source in filter(None, reversed(strongest_first)):
@@ -132,9 +108,17 @@ def _keep_tokens_home(settings: Settings, project: str) -> None:
             )
 
 
-def _writable(settings: Settings, folder: str) -> None:
-    """Say before anything starts that an output cannot be written."""
-    for output in settings.output:
+def check_outputs(settings: Settings, folder: str) -> None:
+    """Say now, before anything starts, that a file cannot be written.
+
+    Args:
+        settings: what names the files.
+        folder: the working folder; "" when it is gone.
+
+    Raises:
+        ConfigError: its directory is not there, or it or its directory must not be written.
+    """
+    for output in () if settings.disable else settings.output:
         path = Path(folder, output)
         if "://" in output:
             continue
@@ -151,50 +135,6 @@ def _writable(settings: Settings, folder: str) -> None:
         raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
 
 
-def check_outputs(settings: Settings) -> None:
-    """Say now, before anything starts, that a file cannot be written.
-
-    Raises:
-        ConfigError: its directory is not there, or it or its directory must not be written.
-    """
-    if not settings.disable:
-        _writable(settings, _working_folder())
-
-
-def question(arguments: Mapping[str, object]) -> tuple[object, ...]:
-    """Everything `load_settings` depends on except the files, which may change or vanish."""
-    ours = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
-    return repr(sorted(arguments.items())), _working_folder(), repr(sorted(ours.items()))
-
-
-def surroundings(settings: Settings, hints: Iterable[str]) -> tuple[object, ...]:
-    """Tell what a tracker depends on besides settings: the working directory, the environment."""
-    relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
-    return (
-        _working_folder() if relative else None,
-        str(state_path(settings)),
-        environment.tz(),
-        environment.visible_gpus(),
-        tuple(environment.cloud_hints(hints).items()),
-    )
-
-
-def state_path(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Path:
+def state_path(settings: Settings, environment: Environment | None = None) -> Path:
     """Find the folder of journals and caches; it need not exist yet."""
-    if settings.state_dir is not None:
-        return Path(settings.state_dir)
-    from carbontrack.config.sources import user_folder
-
-    folder = user_folder("state", os.environ if environ is None else environ)
-    if folder is None:  # a container's user without a home
-        import tempfile
-
-        folder = Path(tempfile.gettempdir(), f"carbontrack-{os.getuid()}")
-    return folder
-
-
-def _user_config(environ: Mapping[str, str]) -> Path | None:
-    from carbontrack.config.sources import user_folder
-
-    folder = user_folder("config", environ)
-    return None if folder is None else folder / "config.toml"
+    return (environment or Environment.take()).state_path(settings.state_dir)

@@ -6,11 +6,11 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.config.environment import PARENT_ID, PREFIX, PYTEST
+from carbontrack.config.environment import PREFIX
 from carbontrack.config.settings import READERS, SECRETS, nearest
 from carbontrack.errors import ConfigError, UnknownSettingError
 
@@ -62,16 +62,14 @@ def from_arguments(arguments: Mapping[str, object]) -> Source:
     return Source("argument", "argument ", given)
 
 
-def from_environment(environ: Mapping[str, str]) -> Source:
-    """Take the variables that begin with CARBONTRACK_, except those that are no settings."""
+def from_environment(variables: Iterable[tuple[str, str]]) -> Source:
+    """Take the CARBONTRACK_<NAME> variables."""
     given = {}
-    for key in environ:
-        if not key.startswith(PREFIX) or key == PARENT_ID or key.startswith(PYTEST):
-            continue
-        name = key[len(PREFIX) :].lower()
+    for variable, text in variables:
+        name = variable[len(PREFIX) :].lower()
         # an empty variable is an unset one, as usual; a wrong name is wrong all the same
-        if environ[key].strip() or name not in READERS:
-            given[name] = environ[key]
+        if text.strip() or name not in READERS:
+            given[name] = text
     return Source("environment", "", given)
 
 
@@ -110,27 +108,6 @@ def from_user_file(path: Path) -> Source | None:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     return Source(str(path), f"{path}: ", _parsed(str(path), content))
-
-
-_XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".local/state")}
-
-
-def user_folder(kind: str, environ: Mapping[str, str]) -> Path | None:
-    """Say what platformdirs would, whose import takes 11 ms; Linux's rule is short.
-
-    None where the user has no home.
-    """
-    if sys.platform == "linux":
-        variable, below_home = _XDG[kind]
-        base = environ.get(variable, "").strip()
-        if not base.startswith("/"):  # the XDG specification has relative paths ignored
-            home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
-            base = f"{home}/{below_home}"
-        return Path(base, "carbontrack") if base.startswith("/") else None
-    import platformdirs
-
-    find = platformdirs.user_config_path if kind == "config" else platformdirs.user_state_path
-    return find("carbontrack", appauthor=False)
 
 
 def _parsed(path: str, content: bytes) -> dict[str, Any]:

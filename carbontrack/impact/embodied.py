@@ -1,8 +1,6 @@
 """The making of the hardware, for the share of its life that some work takes.
 
 It stands beside the operational emissions and is never added to them.
-
-What an hour of this machine's making comes to: as given, or from the table of parts.
 """
 
 from __future__ import annotations
@@ -12,10 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware
-from carbontrack.record import WHOLE_MACHINE
 
 EMBODIED_TABLE = Path(__file__).parent.parent / "data" / "embodied.csv"
 
@@ -132,17 +128,3 @@ def _embodied() -> dict[str, Amount]:
         item, _unit, best, low, high, _rest = line.split(",", 5)
         found[item] = Amount(float(best), float(low), float(high))
     return found
-
-
-def embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
-    """Grams of CO2e for each hour, by component or for the whole machine; None: unknown."""
-    if settings.embodied_g_per_h is not None:
-        return {WHOLE_MACHINE: settings.embodied_g_per_h}
-    if hardware.cpu_sockets is None or hardware.ram_gib is None:
-        return None  # before the table is read
-
-    return rates_g_per_h(
-        hardware,
-        lifetime_years=settings.embodied_lifetime_years,
-        utilisation=settings.embodied_utilisation,
-    )

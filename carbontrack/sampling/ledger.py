@@ -83,38 +83,38 @@ class Account(NamedTuple):
 
     Attributes:
         leaf_j, leaf_g: what one span that was open, and a leaf, all the time would have got.
-        pool_j, pool_g: what was set aside for decorated calls.
-        pool_s, pool_cpu_s: the time, and CPU time, for which the pool stands.
-        leaf_served_j, pool_served_j: the joules by the source that said what they emit.
+        calls_j, calls_g: what was set aside for decorated calls.
+        calls_s, calls_cpu_s: the time, and CPU time, for which that stands.
+        leaf_served_j, calls_served_j: the joules by the source that said what they emit.
     """
 
     leaf_j: Joules = ()
     leaf_g: Grams = NO_GRAMS
-    pool_j: Joules = ()
-    pool_g: Grams = NO_GRAMS
-    pool_s: float = 0.0
-    pool_cpu_s: float = 0.0
+    calls_j: Joules = ()
+    calls_g: Grams = NO_GRAMS
+    calls_s: float = 0.0
+    calls_cpu_s: float = 0.0
     leaf_served_j: Served = NOTHING_SERVED
-    pool_served_j: Served = NOTHING_SERVED
+    calls_served_j: Served = NOTHING_SERVED
 
 
 def credit(account: Account, step: Step, terms: Terms) -> Account:
     """Share one step of the machine's energy out among what is open.
 
     At each instant the energy is split evenly among the open leaves; calls under way count as
-    leaves. Where only calls may be under way the pool takes everything, and its own rule decides
-    how much of it was somebody's.
+    leaves. Where only calls may be under way everything is set aside for them, and
+    `carbontrack.tracking.apportion` decides how much of it was somebody's.
     """
     ours = tuple(map(mul, step.joules, terms.shares))
     if not step.leaves:
-        return _into_pool(account, step, ours, terms, part=1.0)
+        return _for_calls(account, step, ours, terms, part=1.0)
     heads = step.leaves + step.calls
     if heads == 1:
         each = ours
     else:
         each = tuple(map(mul, ours, repeat(1.0 / heads)))
         if step.calls:
-            account = _into_pool(account, step, ours, terms, part=step.calls / heads)
+            account = _for_calls(account, step, ours, terms, part=step.calls / heads)
     if terms.names_sources:
         account = account._replace(leaf_served_j=_plus_served(account.leaf_served_j, each, terms))
     return Account(
@@ -122,15 +122,17 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
     )
 
 
-def _into_pool(account: Account, step: Step, ours: Joules, terms: Terms, part: float) -> Account:
-    pooled = tuple(map(mul, ours, repeat(part)))
+def _for_calls(account: Account, step: Step, ours: Joules, terms: Terms, part: float) -> Account:
+    set_aside = tuple(map(mul, ours, repeat(part)))
     if terms.names_sources:
-        account = account._replace(pool_served_j=_plus_served(account.pool_served_j, pooled, terms))
+        account = account._replace(
+            calls_served_j=_plus_served(account.calls_served_j, set_aside, terms)
+        )
     return account._replace(
-        pool_j=add_joules(account.pool_j, pooled),
-        pool_g=_plus_grams(account.pool_g, pooled, terms),
-        pool_s=account.pool_s + step.elapsed_s * part,
-        pool_cpu_s=account.pool_cpu_s + step.cpu_s * part,
+        calls_j=add_joules(account.calls_j, set_aside),
+        calls_g=_plus_grams(account.calls_g, set_aside, terms),
+        calls_s=account.calls_s + step.elapsed_s * part,
+        calls_cpu_s=account.calls_cpu_s + step.cpu_s * part,
     )
 
 
@@ -168,12 +170,12 @@ def between(start: Mark, end: Mark) -> Sums:
     )
 
 
-def pooled_between(before: Account, after: Account) -> Sums:
+def calls_between(before: Account, after: Account) -> Sums:
     """What was set aside for calls between two states of an account."""
     return Sums(
-        sub_joules(after.pool_j, before.pool_j),
-        each(sub, after.pool_g, before.pool_g),
-        merged(sub, after.pool_served_j, before.pool_served_j),
+        sub_joules(after.calls_j, before.calls_j),
+        each(sub, after.calls_g, before.calls_g),
+        merged(sub, after.calls_served_j, before.calls_served_j),
     )
 
 

@@ -31,7 +31,7 @@ from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.system.forking import remember
 
 
-class CallPool(Protocol):
+class CallHook(Protocol):
     """What a tick does for decorated calls; `carbontrack.tracking.apportion` has the real one."""
 
     def tick(self) -> None:
@@ -87,7 +87,7 @@ class Sampler:
         """Open spans that hold no open span; changed only with the lock held."""
         self.under_way: dict[int, Any] = {}
         """Decorated calls that are being made now, by identity."""
-        self.pool: CallPool | None = None
+        self.apportioner: CallHook | None = None
         """What shares energy out among decorated calls; there once there are any."""
         self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self.epoch = 0
@@ -230,7 +230,7 @@ class Sampler:
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
         cpu_s = 0.0
-        if self.pool is not None:  # nobody else wants to know
+        if self.apportioner is not None:  # nobody else wants to know
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
@@ -264,9 +264,9 @@ class Sampler:
             with self.lock:
                 self.sample()
                 self._heal()
-                pool, watchers = self.pool, list(self.watchers)
-                if pool is not None:
-                    pool.tick()
+                apportioner, watchers = self.apportioner, list(self.watchers)
+                if apportioner is not None:
+                    apportioner.tick()
                 logs = [
                     self._bank.deferred_log,
                     *(ledger.deferred_log for ledger in self._ledgers),
@@ -275,8 +275,8 @@ class Sampler:
                 log.say()
             if shares and self._usage is not None:
                 self._usage.survey(self.clock)
-            if pool is not None:
-                pool.write_due_rows()
+            if apportioner is not None:
+                apportioner.write_due_rows()
             for watcher in watchers:
                 watcher.after_tick(self._counts.at_s)
         except Exception:
@@ -290,10 +290,10 @@ class Sampler:
         if faults:
             self.sample()  # what stands in counts from now on, not from the next tick
 
-    def attach(self, pool: CallPool) -> None:
+    def attach(self, apportioner: CallHook) -> None:
         """Let decorated calls be settled at every tick."""
         self._cpu_s = process_cpu_s()
-        self.pool = pool
+        self.apportioner = apportioner
 
     def demand_interval(self, interval_s: float) -> None:
         """Tick at least this often: trackers that share a sampler share the shortest interval."""
@@ -319,8 +319,8 @@ class Sampler:
         self._ledgers.clear()
         self._gaps.clear()
         self.gpu_shares.forget_parent()
-        if self.pool is not None:
-            self.pool.forget_parent()
+        if self.apportioner is not None:
+            self.apportioner.forget_parent()
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()

@@ -1,1 +1,1 @@
-"""Where records go: one kind of sink per file, chosen by the name of the output (`factory`)."""
+"""Where records go: one kind of sink per file; `factory` picks one by the name of the output."""

@@ -1,4 +1,4 @@
-"""What a child does after a fork, and what a fork waits for: the one hook of the package."""
+"""What a child process does after a fork, and what a fork waits for: the package's only hook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ State = TypeVar("State")
 
 
 class Forked(Protocol):
-    """Something whose locks, threads and open things are the parent's after a fork."""
+    """Something whose locks, threads and descriptors are the parent's after a fork."""
 
     def forget_parent(self) -> None:
-        """Begin at zero; called in the child, where only the forking thread lives on."""
+        """Begin anew; called in the child, where only the forking thread still runs."""
         ...
 
 
@@ -26,7 +26,7 @@ _all: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 def remember(one: Forked) -> None:
-    """Let `one` begin at zero in every child; there is no need to take it back."""
+    """Call `one.forget_parent` in every child, as long as `one` exists."""
     _all.add(one)
 
 
@@ -67,30 +67,30 @@ class PerProcess(Generic[State]):
 
 
 def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:
-    """Call `end`, and later `close`, at the end of this process, if multiprocessing has made it.
+    """Call `end`, and later `close`, when this process ends, if multiprocessing started it.
 
-    Such a child, forked or from a fork server, ends without running what `atexit` holds; its own
-    finalizers are what it runs. All that asked are ended before the first of them is closed.
+    Such a process, forked or from a fork server, runs multiprocessing's finalizers when it ends,
+    but not the functions registered with `atexit`. Every `end` is called before the first `close`.
     """
     process = sys.modules.get("multiprocessing.process")
     finalizers = sys.modules.get("multiprocessing.util")
     if process is not None and finalizers is not None and process.parent_process() is not None:
-        # Before the queues' own, which have priorities from -5 to 10 and close what logging needs.
+        # Before those of queues, which have priorities from -5 to 10 and close what logging needs.
         finalizers.Finalize(None, end, exitpriority=101)
         finalizers.Finalize(None, close, exitpriority=100)
 
 
 class _Imports:
-    """Which threads are importing, and a lock that they take only to say so."""
+    """Which threads are importing; the lock is held only to change that, not during an import."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.depths: dict[int, int] = {}
-        """By thread: how many imports of ours it is inside of."""
+        """How many nested imports each thread is in, by thread id."""
         self.fork_waits = self.held_by_fork = False
 
     def begin_anew(self) -> None:
-        """In a child: the lock may be held by a thread that is gone, as all others are."""
+        """In a child: the lock may be held by a thread that does not exist here."""
         me = threading.get_ident()
         depth = self.depths.get(me, 0)
         self.changed = threading.Condition()
@@ -102,32 +102,32 @@ class _Imports:
         return not self.depths.keys() - {threading.get_ident()}
 
     def no_fork_waits(self) -> bool:
-        """Whether an import may begin: those that come later let a fork go first."""
+        """Whether an import may begin; it must not while a fork waits."""
         return not self.fork_waits
 
 
 _imports = _Imports()
-_PATIENCE_S = 5.0
-"""The longest that a fork waits; what an import takes, many times over."""
+_LONGEST_WAIT_S = 5.0
+"""The longest that a fork or an import waits; many times what an import takes."""
 
 
 @contextmanager
 def holding_forks() -> Iterator[None]:
-    """Let forks wait while this thread imports; any number of threads may at a time.
+    """Let forks wait while this thread imports; several threads may do so at the same time.
 
-    A module that one thread is importing stays locked for ever in the child of another thread's
-    fork: the first import of it there, by anybody's code, would never return.
+    If one thread forks while another imports a module, the module stays locked for ever in the
+    child: the first import of it there would never return.
     """
     imports, me = _imports, threading.get_ident()
     with imports.changed:
         depth = imports.depths.get(me, 0)
         if not depth and imports.fork_waits:
-            imports.changed.wait_for(imports.no_fork_waits, _PATIENCE_S)
+            imports.changed.wait_for(imports.no_fork_waits, _LONGEST_WAIT_S)
         imports.depths[me] = depth + 1
     try:
         yield
     finally:
-        with imports.changed:  # another one, if this thread has forked meanwhile
+        with imports.changed:  # a new one in a child, if this thread has forked meanwhile
             if depth:
                 imports.depths[me] = depth
             else:
@@ -137,10 +137,10 @@ def holding_forks() -> Iterator[None]:
 
 def _before() -> None:
     imports = _imports
-    imports.held_by_fork = imports.changed.acquire(timeout=_PATIENCE_S)
+    imports.held_by_fork = imports.changed.acquire(timeout=_LONGEST_WAIT_S)
     if imports.held_by_fork:
         imports.fork_waits = True
-        imports.changed.wait_for(imports.others_are_done, _PATIENCE_S)
+        imports.changed.wait_for(imports.others_are_done, _LONGEST_WAIT_S)
 
 
 def _in_parent() -> None:

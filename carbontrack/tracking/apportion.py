@@ -14,41 +14,41 @@ from typing import NamedTuple, Protocol
 
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, sub_joules
 from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import Account, Ledger, pooled_between
+from carbontrack.sampling.ledger import Account, Ledger, calls_between
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.tracking.tree import OWN_ROW_S
 
 
-class Claim(NamedTuple):
+class CallUsage(NamedTuple):
     """How long some calls ran, and the CPU seconds of the process meanwhile."""
 
     ran_s: float
     cpu_s: float
 
 
-NO_CLAIM = Claim(0.0, 0.0)
+NO_USAGE = CallUsage(0.0, 0.0)
 
 
-class Claimant(Protocol):
-    """Somebody who gets a part: one call, or all the short ones of a function."""
+class Recipient(Protocol):
+    """Who gets a part: one call, or all the short ones of a function."""
 
     @property
     def ledger(self) -> Ledger:
         """Whose policy and grid hold."""
         ...
 
-    def claim(self, now_s: float, cpu_s: float) -> Claim | None:
+    def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """What has been run since the last asking; None for nothing."""
         ...
 
-    def grant(self, sums: Sums, machine_j: Joules) -> None:
+    def credit(self, sums: Sums, machine_j: Joules) -> None:
         """Take the part."""
         ...
 
 
-class Site(Claimant, Protocol):
-    """A decorated function."""
+class SummedCalls(Recipient, Protocol):
+    """The short calls of a decorated function."""
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write what is summed up when its window is over."""
@@ -59,27 +59,27 @@ class Site(Claimant, Protocol):
         ...
 
 
-class Pool:
+class Apportioner:
     """Shares out, at every tick, what was set aside for calls; one for each sampler."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self.sites: set[Site] = set()
+        self.sites: set[SummedCalls] = set()
         """Decorated functions whose calls are being summed up."""
-        self.single: dict[int, Claimant] = {}
+        self.single: dict[int, Recipient] = {}
         """Calls that get a part of their own: those under way, and suspended generators."""
         self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
         self._counts = sampler.counts
 
     @classmethod
-    def of(cls, sampler: Sampler) -> Pool:
-        """The sampler's pool, made when it is first wanted."""
+    def of(cls, sampler: Sampler) -> Apportioner:
+        """The sampler's own, made when it is first wanted."""
         with sampler.lock:
-            if not isinstance(sampler.pool, Pool):
-                sampler.attach(Pool(sampler))
-            pool = sampler.pool
-            assert isinstance(pool, Pool)
-            return pool
+            if not isinstance(sampler.apportioner, Apportioner):
+                sampler.attach(Apportioner(sampler))
+            apportioner = sampler.apportioner
+            assert isinstance(apportioner, Apportioner)
+            return apportioner
 
     def begin(self, ledger: Ledger) -> None:
         """Begin to count calls on this ledger: what was set aside before was for nobody."""
@@ -99,18 +99,18 @@ class Pool:
         counts, before = self._sampler.counts, self._counts
         self._counts = counts
         now_s, cpu_s = counts.at_s, process_cpu_s()
-        self._single_out()
-        claimants: list[Claimant] = [*self.sites, *list(self.single.values())]
-        claims = [(one, one.claim(now_s, cpu_s)) for one in claimants]
-        real = [(one, claim) for one, claim in claims if claim is not None]
-        everyone = Claim(sum(c.ran_s for _, c in real), sum(c.cpu_s for _, c in real))
-        for one, claim in real:
-            sums = self._part(one.ledger, claim, everyone)
-            one.grant(sums, _machine_part(before, counts, claim))
-        for ledger in {one.ledger for one in claimants}:
+        self._separate_running()
+        recipients: list[Recipient] = [*self.sites, *list(self.single.values())]
+        usages = [(one, one.usage(now_s, cpu_s)) for one in recipients]
+        real = [(one, usage) for one, usage in usages if usage is not None]
+        everyone = CallUsage(sum(c.ran_s for _, c in real), sum(c.cpu_s for _, c in real))
+        for one, usage in real:
+            sums = self._part(one.ledger, usage, everyone)
+            one.credit(sums, _machine_part(before, counts, usage))
+        for ledger in {one.ledger for one in recipients}:
             self._settled[ledger] = ledger.account
 
-    def _single_out(self) -> None:
+    def _separate_running(self) -> None:
         # A call that a tick finds under way may turn out to be long, so it gets its own part from
         # here on. One that has just ended in its own thread is left to that thread.
         for key, call in list(self._sampler.under_way.items()):
@@ -119,22 +119,24 @@ class Pool:
                 if key not in self._sampler.under_way:
                     self.single.pop(key, None)
 
-    def _part(self, ledger: Ledger, claim: Claim, everyone: Claim) -> Sums:
+    def _part(self, ledger: Ledger, usage: CallUsage, everyone: CallUsage) -> Sums:
         before = self._settled.get(ledger, ledger.account)
-        pooled = pooled_between(before, ledger.account)
-        whole_j = sum(pooled.ours_j)
+        set_aside = calls_between(before, ledger.account)
+        whole_j = sum(set_aside.ours_j)
         if whole_j <= 0.0:
             return NOTHING
-        by_time = _ratio(claim.ran_s, everyone.ran_s, ledger.account.pool_s - before.pool_s)
-        by_cpu = _ratio(claim.cpu_s, everyone.cpu_s, ledger.account.pool_cpu_s - before.pool_cpu_s)
+        by_time = _ratio(usage.ran_s, everyone.ran_s, ledger.account.calls_s - before.calls_s)
+        by_cpu = _ratio(
+            usage.cpu_s, everyone.cpu_s, ledger.account.calls_cpu_s - before.calls_cpu_s
+        )
         if ledger.attribution.scope == "machine":
             by_cpu = by_time
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
         weights = (parts[component] for component in self._sampler.components)
-        joules = tuple(map(mul, pooled.ours_j, weights))
+        joules = tuple(map(mul, set_aside.ours_j, weights))
         fraction = sum(joules) / whole_j
-        best, low, high = (grams * fraction for grams in pooled.grams)
-        served_j = {source: part_j * fraction for source, part_j in pooled.served_j.items()}
+        best, low, high = (grams * fraction for grams in set_aside.grams)
+        served_j = {source: part_j * fraction for source, part_j in set_aside.served_j.items()}
         return Sums(joules, (best, low, high), served_j)
 
     def write_due_rows(self) -> None:
@@ -157,9 +159,9 @@ def _ratio(part: float, everyone: float, available: float) -> float:
     return part / whole if whole > 0.0 else 0.0
 
 
-def _machine_part(before: Counts, now: Counts, claim: Claim) -> Joules:
+def _machine_part(before: Counts, now: Counts, usage: CallUsage) -> Joules:
     elapsed_s = now.at_s - before.at_s
     if elapsed_s <= 0.0:
         return ()
-    part = min(1.0, claim.ran_s / elapsed_s)
+    part = min(1.0, usage.ran_s / elapsed_s)
     return tuple(joules * part for joules in sub_joules(now.energy_j, before.energy_j))

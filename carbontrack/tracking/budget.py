@@ -1,12 +1,9 @@
-"""A budget on an open span: looked at while the span runs, said once, and acted on at edges.
+"""Budgets: a limit in grams of CO2e or in joules, a record checked by it, and a guard on a span.
 
-The sampler's tick looks, and so do the edges of spans. What has been found is logged by whoever
-finds it; what the program asked for, an exception or a call, happens in its own threads only: where
-a span inside is opened or closed by `with`, at the end of the span itself, and in `check`.
-
-A budget: a limit in grams of CO2e or in joules, and a record judged by it.
-
-A budget on a decorated function: what is said, and noted in its rows, when it is exceeded.
+A budget on an open span is looked at by the sampler's tick and by the edges of spans. What has been
+found is logged by whoever finds it; what the program asked for, an exception or a call, happens in
+its own threads only: where a span inside is opened or closed by `with`, at the end of the span
+itself, and in `check`. A budget on a decorated function is checked when a row is written.
 """
 
 from __future__ import annotations
@@ -127,7 +124,7 @@ def checked_on_exceed(on_exceed: object, *, has_budget: bool) -> None:
 
 
 class Measured(Protocol):
-    """What a guard must see of its span."""
+    """What a guard must see of its span, which stands above it."""
 
     name: str
 
@@ -146,7 +143,7 @@ class Measured(Protocol):
         ...
 
 
-class Guard:
+class BudgetGuard:
     """A budget on one span.
 
     Args:
@@ -170,12 +167,12 @@ class Guard:
         self._unsaid = {"near": 1, "maybe": 2, "over": 3}
         self._told = threading.local()
         self._uncalled = [on_exceed] if callable(on_exceed) else []
-        self._outer: Guard | None = None
+        self._outer: BudgetGuard | None = None
         self._span: Measured | None = None
         self._sampler: Sampler | None = None
         self._looked_s = float("-inf")
 
-    def begin(self, span: Measured, outer: Guard | None, sampler: Sampler) -> None:
+    def begin(self, span: Measured, outer: BudgetGuard | None, sampler: Sampler) -> None:
         """The span opens; `outer` guards a span around it."""
         self._span, self._outer, self._sampler = span, outer, sampler
         self._looked_s = sampler.clock.monotonic_s()
@@ -198,7 +195,7 @@ class Guard:
         self._looked_s = sampler.clock.monotonic_s()
         return self._noted(span.name, self.budget.check(span.snapshot()))
 
-    def judge(self, record: Record) -> Record:
+    def mark_exceeded(self, record: Record) -> Record:
         """Mark a finished record that is over the budget; a failure keeps its own status."""
         verdict = self._noted(record.name, self.budget.check(record))
         if verdict.outcome != "over" or record.status != "ok":
@@ -248,8 +245,8 @@ class Guard:
         self.edge()
         return found
 
-    def _chain(self) -> Iterator[Guard]:
-        guard: Guard | None = self
+    def _chain(self) -> Iterator[BudgetGuard]:
+        guard: BudgetGuard | None = self
         while guard is not None:
             yield guard
             guard = guard._outer
@@ -283,25 +280,25 @@ class Guard:
             _log.exception("on_exceed failed while %r was on its way", error)
 
 
-class Guarded(Block[Opened]):
+class BudgetedBlock(Block[Opened]):
     """A block that may have a budget, its own or that of a block around it."""
 
-    guard: Guard | None = None
+    budget_guard: BudgetGuard | None = None
     """The nearest budget that holds here."""
 
-    def _begin_guard(self: Any, around: Any, sampler: Sampler) -> None:
-        outer = None if around is None else around.guard
-        if self.guard is None:
-            self.guard = outer
+    def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
+        outer = None if around is None else around.budget_guard
+        if self.budget_guard is None:
+            self.budget_guard = outer
         else:
-            self.guard.begin(self, outer, sampler)
+            self.budget_guard.begin(self, outer, sampler)
 
     def enter(self) -> Opened:
         """Open; not if a budget around is exceeded and its exception is due."""
         opened = self.open()
-        if self.guard is not None:
+        if self.budget_guard is not None:
             try:
-                self.guard.edge()
+                self.budget_guard.edge()
             except BaseException as error:
                 self.close(*outcome_of(error))
                 raise
@@ -310,8 +307,8 @@ class Guarded(Block[Opened]):
     def leave(self, error: BaseException | None) -> None:
         """Close, then act on an exceeded budget; never over an error that is on its way."""
         self.close(*outcome_of(error))
-        if self.guard is not None:
-            self.guard.edge(error)
+        if self.budget_guard is not None:
+            self.budget_guard.edge(error)
 
     def check(self) -> Verdict | None:
         """Look at the budgets that hold here, now.
@@ -322,7 +319,7 @@ class Guarded(Block[Opened]):
         Raises:
             BudgetExceeded: one of them is exceeded, and its `on_exceed` is "raise".
         """
-        return None if self.guard is None else self.guard.check()
+        return None if self.budget_guard is None else self.budget_guard.check()
 
 
 def _level(verdict: Verdict) -> str | None:
@@ -343,14 +340,14 @@ def _sentence(name: str, level: str, verdict: Verdict) -> str:
     return f"{name} is {verdict.text}"
 
 
-def judge_with(budget: Budget) -> Callable[[Record], Record]:
+def budget_check_of(budget: Budget) -> Callable[[Record], Record]:
     """Mark rows that are over the budget, and warn of each; failures keep their own status.
 
     The budget is that of one call. A row that sums many is judged by all of them together, which
     is by their mean.
     """
 
-    def judge(record: Record) -> Record:
+    def check(record: Record) -> Record:
         limit, calls = budget.limit, record.calls or 1
         verdict = Budget(replace(limit, amount=limit.amount * calls)).check(record)
         if verdict.outcome != "over":
@@ -360,4 +357,4 @@ def judge_with(budget: Budget) -> Callable[[Record], Record]:
             return record
         return replace(record, status="budget", error=verdict.text)
 
-    return judge
+    return check

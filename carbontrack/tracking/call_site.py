@@ -11,13 +11,13 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
 from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Ledger
-from carbontrack.tracking.apportion import NO_CLAIM, Claim, Pool
-from carbontrack.tracking.record_builder import rfc3339
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
+from carbontrack.tracking.record_builder import Outcome, Subject
+from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
 
-class Window:
+class CallWindow:
     """The sums of one function's short calls, and where its window began."""
 
     def __init__(
@@ -57,7 +57,7 @@ class CallSite:
         session: where its rows go.
         callee: the function.
         window_s: for how long short calls are summed into one row.
-        judge: called with each row before it is written; a budget sits here.
+        budget_check: called with each row before it is written; marks one over its budget.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class CallSite:
         callee: Callee,
         *,
         window_s: float,
-        judge: Callable[[Record], Record] | None = None,
+        budget_check: Callable[[Record], Record] | None = None,
     ) -> None:
         self.session = session
         self.name = callee.name
         self.labels = callee.labels
-        self.window: Window | None = None
+        self.window: CallWindow | None = None
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; deques take
         appends from any thread."""
         self._window_s = window_s
-        self.judge = judge
-        self._claimed = NO_CLAIM
+        self.budget_check = budget_check
+        self._usage = NO_USAGE
         self.closed = False
-        self.tells = session.circumstances.relatives is not None
-        """Whether the next call tells child processes that they are counted with it."""
-        self.teller: Any = None
+        self.propagates = session.propagator is not None
+        """Whether child processes started by the next call are to find this run."""
+        self.propagating: Any = None
         """The call that does."""
         self.sampler = session.sampler
-        self.pool = Pool.of(session.sampler)
+        self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
 
     @classmethod
@@ -94,14 +94,16 @@ class CallSite:
         callee: Callee,
         *,
         window_s: float,
-        judge: Callable[[Record], Record] | None,
+        budget_check: Callable[[Record], Record] | None,
     ) -> CallSite:
         """The one in this session, made at the first asking."""
-        key = (callee.key, window_s, judge)
+        key = (callee.key, window_s, budget_check)
         with session.sampler.lock:
             site = session.sites.get(key)
             if not isinstance(site, CallSite):
-                site = session.sites[key] = cls(session, callee, window_s=window_s, judge=judge)
+                site = session.sites[key] = cls(
+                    session, callee, window_s=window_s, budget_check=budget_check
+                )
             return site
 
     @property
@@ -111,23 +113,23 @@ class CallSite:
 
     # -- windows ----------------------------------------------------------------------------
 
-    def open_window(self) -> Window:
+    def open_window(self) -> CallWindow:
         """Begin to sum; keeps the sampler awake until the row is written."""
         self.ledger.refresh(self.sampler.clock)
         with self.sampler.lock:
             if self.window is None:
                 mark = self.sampler.hold(self.ledger)
-                self.pool.begin(self.ledger)
-                self.pool.sites.add(self)
+                self.apportioner.begin(self.ledger)
+                self.apportioner.sites.add(self)
                 self.window = self._new_window(mark.counts)
             return self.window
 
-    def _new_window(self, start: Counts) -> Window:
+    def _new_window(self, start: Counts) -> CallWindow:
         started_at = self.sampler.clock.now_utc()
         record_id = self.session.new_record_id()
-        return Window(record_id, start, started_at, self.session.parent_id)
+        return CallWindow(record_id, start, started_at, self.session.parent_id)
 
-    def fold(self) -> None:
+    def collect(self) -> None:
         """Take in what has been left behind by finished calls."""
         with self.sampler.lock:
             window, left = self.window, self.finished
@@ -138,23 +140,23 @@ class CallSite:
             window.calls += len(ran_s)
             window.failed += sum(failed)
             window.ran_s += sum(ran_s)
-            before = self._claimed
-            self._claimed = Claim(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
+            before = self._usage
+            self._usage = CallUsage(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
 
-    def claim(self, now_s: float, cpu_s: float) -> Claim | None:  # noqa: ARG002 - the protocol's
+    def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:  # noqa: ARG002 - the protocol's
         """The short calls that have ended since the last asking."""
-        self.fold()
-        claim, self._claimed = self._claimed, NO_CLAIM
-        return claim if claim.ran_s > 0.0 else None
+        self.collect()
+        usage, self._usage = self._usage, NO_USAGE
+        return usage if usage.ran_s > 0.0 else None
 
-    def grant(self, sums: Sums, machine_j: Joules) -> None:
+    def credit(self, sums: Sums, machine_j: Joules) -> None:
         """The part of the short calls."""
         window = self.window
         if window is not None:
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
 
-    def absorb(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
+    def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Take a call in that was counted on its own and turned out to be short."""
         with self.sampler.lock:
             window = self.open_window()
@@ -172,12 +174,12 @@ class CallSite:
         if self.closed:
             self.write_row()
 
-    def absorb_span(self, span: Span) -> None:
+    def credit_span(self, span: Span) -> None:
         """Take in a call that had to become a span because somebody looked at it."""
-        sums, course, failed = span.measured()
+        sums, window, failed = span.measured()
         if self.window is not None and self.window.parent_id != span.parent_id:
             self.write_row()  # a row belongs to one parent
-        self.absorb(sums, course.machine_j, course.duration_s, failed=failed)
+        self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
         if self.window is not None:
             self.window.parent_id = span.parent_id
 
@@ -193,10 +195,10 @@ class CallSite:
             window = self.window
             if window is None:
                 return
-            self.fold()
-            if self._claimed.ran_s > 0.0:
+            self.collect()
+            if self._usage.ran_s > 0.0:
                 self.sampler.sample()
-                self.pool.settle()
+                self.apportioner.settle()
             # First take the window away, then look: a call that begins meanwhile sees one or the
             # other, and is either seen here or opens a window itself.
             self.window = None
@@ -204,69 +206,58 @@ class CallSite:
             if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
-                self.pool.sites.discard(self)
+                self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
             record = self._record(window, end) if window.calls else None
         if record is not None:
             self._deliver(record)
             self.session.forget(record.record_id)
 
-    def checkpoint(self) -> Record | None:
+    def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where nothing has been summed."""
         with self.sampler.lock:
             window = self.window
             if window is None or not window.calls:
                 return None
-            return self._record(window, self.sampler.counts)
+            return Checkpoint(self._record(window, self.sampler.counts))
 
     def _deliver(self, record: Record) -> None:
-        self.session.deliver(record if self.judge is None else self.judge(record))
+        self.session.deliver(record if self.budget_check is None else self.budget_check(record))
 
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
 
-    def _record(self, window: Window, end: Counts) -> Record:
-        session, failed = self.session, window.failed
-        ending = session.ending(window.start, end, window.ran_s, window.machine_j)
-        return Record(
-            record_id=window.record_id,
-            run_id=session.run_id,
-            parent_id=window.parent_id,
-            name=self.name,
-            labels=self.labels,
-            status="error" if failed else "ok",
-            error=f"{failed} of {window.calls} calls failed" if failed else None,
-            started_at=rfc3339(window.started_at),
-            ended_at=rfc3339(ending.ended_at),
-            duration_s=window.ran_s,
-            calls=window.calls,
-            **session.figures(window.sums, ending),
-        )
+    def _record(self, window: CallWindow, end: Counts) -> Record:
+        builder, failed = self.session.builder, window.failed
+        ids = (window.record_id, self.session.run_id, window.parent_id)
+        subject = Subject(*ids, self.name, self.labels, window.started_at)
+        error = f"{failed} of {window.calls} calls failed" if failed else None
+        outcome = Outcome("error" if failed else "ok", error, window.calls)
+        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
+        return builder.build(subject, ended, window.sums, outcome)
 
     # -- calls ------------------------------------------------------------------------------
 
-    def tell_children(self, call: object) -> None:
-        """Have processes that are started from now on know that they are counted with this run.
+    def propagate(self, call: object) -> None:
+        """Have processes that are started from now on find this run as their parent.
 
         The first call does, and then those that follow one that a tick has seen: of short calls
-        none starts a process, or each would pay for the telling.
+        none starts a process, or each would pay for the change of the environment.
         """
-        self.tells, self.teller = False, call
-        relatives = self.session.circumstances.relatives
-        if relatives is not None:
-            relatives.opened(id(call), self.session.run_id)
+        self.propagates, self.propagating = False, call
+        if self.session.propagator is not None:
+            self.session.propagator.inject(id(call), self.session.run_id)
 
-    def tell_no_more(self, *, lasted: bool) -> None:
+    def stop_propagating(self, *, lasted: bool) -> None:
         """That call has ended, or is suspended."""
-        call, self.teller, self.tells = self.teller, None, lasted
-        relatives = self.session.circumstances.relatives
-        if relatives is not None:
-            relatives.closed(id(call))
+        call, self.propagating, self.propagates = self.propagating, None, lasted
+        if self.session.propagator is not None:
+            self.session.propagator.withdraw(id(call))
 
-    def close(self) -> None:
-        """End what is under way as interrupted, and write the last row."""
+    def interrupt(self) -> None:
+        """The program ends: end what is under way as interrupted, and write the last row."""
         with self.sampler.lock:
-            calls: list[Any] = [*self.sampler.under_way.values(), *self.pool.single.values()]
+            calls: list[Any] = [*self.sampler.under_way.values(), *self.apportioner.single.values()]
         for call in calls:
             if call.site is self:
                 call.end("interrupted")
@@ -275,7 +266,7 @@ class CallSite:
 
     def forget_parent(self) -> None:
         """Begin at zero in a child process."""
-        self.pool.sites.discard(self)
-        self.window = self.teller = None
+        self.apportioner.sites.discard(self)
+        self.window = self.propagating = None
         self.finished.clear()
-        self._claimed = NO_CLAIM
+        self._usage = NO_USAGE

@@ -1,4 +1,7 @@
-"""Wrapping a function so that its calls are counted: plain, coroutine, generator, async generator.
+"""Decorating a function so that its calls are counted: plain, coroutine or generator.
+
+`wrap` puts the counting around the function; `CallCounter` decides for each call whether it is
+counted as a call, as a span, or by the span around it.
 
 Nothing of ours may change what the function does: its result, its exceptions and its order of steps
 stay as they are, and a mistake of ours is logged and leaves the call uncounted.
@@ -8,8 +11,6 @@ One thing moves. Wrong arguments of a coroutine or generator function are told b
 would have to call the function there, and then be neither a generator function for those who
 inspect it nor, before Python 3.12, a coroutine function; and of a task that is cancelled before it
 starts Python would warn that the function's own coroutine was never awaited.
-
-Which way a decorated call is counted: as a call, as a span, or by the span around it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Protocol
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
 from carbontrack.tracking.block import Block, outcome_of
-from carbontrack.tracking.call import Call, InsideCall, past_ended
+from carbontrack.tracking.call import Call, CoveredCall, past_ended
 from carbontrack.tracking.call_site import Callee, CallSite
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.session import Session
@@ -241,7 +242,7 @@ class CallCounter:
     Args:
         callee: the function.
         window_s: for how long short calls are summed into one row; 0: every call has a row.
-        judge: called with each row before it is written.
+        budget_check: called with each row before it is written.
         tracker: finds the tracker when the first call needs it.
         alone: calls are roots even inside a span of another tracker.
         inside: told of each session inside whose spans the function is called.
@@ -252,7 +253,7 @@ class CallCounter:
         callee: Callee,
         *,
         window_s: float,
-        judge: Callable[[Record], Record] | None,
+        budget_check: Callable[[Record], Record] | None,
         tracker: Callable[[], Tracker],
         alone: bool,
         inside: Callable[[Session], None] | None = None,
@@ -260,7 +261,7 @@ class CallCounter:
         self._callee = callee
         self._name, self._labels = callee.name, callee.labels
         self._window_s = window_s
-        self._judge = judge
+        self._budget_check = budget_check
         self._tracker = tracker
         self._alone = alone
         self._tell_inside = inside
@@ -302,7 +303,9 @@ class CallCounter:
         return self._begin_root()
 
     def _new_site(self, session: Session) -> CallSite:
-        return CallSite.of(session, self._callee, window_s=self._window_s, judge=self._judge)
+        return CallSite.of(
+            session, self._callee, window_s=self._window_s, budget_check=self._budget_check
+        )
 
     def _begin_inside(self, here: Any) -> Counted:
         open_around = nearest_open(here)
@@ -317,23 +320,20 @@ class CallCounter:
             self._told = session
             if self._tell_inside is not None:
                 self._tell_inside(session)
-        if session.circumstances.spans == "roots" and self._judge is None:
-            return self._inside()
+        if session.spans == "roots" and self._budget_check is None:
+            call = CoveredCall()
+            call.resume()
+            return call
         parent = innermost()
         assert parent is not None
         return self._as_span(parent.span(self._name, labels=self._labels))
 
-    def _inside(self) -> Counted:
-        call = InsideCall(self._name, self._labels)
-        call.resume()
-        return call
-
     def _as_span(self, span: Span) -> Counted:
-        span.judge = self._judge
+        span.budget_check = self._budget_check
         if self._window_s > 0.0 and not span.session.writes_at_once:
             if self._inner is None or self._inner.session is not span.session:
                 self._inner = self._new_site(span.session)
-            span.absorb_if_short(self._inner.absorb_span)
+            span.credit_if_short = self._inner.credit_span
         return SpanCall(span)
 
 

@@ -19,8 +19,8 @@ class NoOpSpan(Span):
         self.name = name
         self.labels = dict(labels or {})
         self.record_id = None
-        self._parent = self._parent_id = None
-        self.judge = None
+        self._parent = self.parent_id = None
+        self.budget_check = None
         self._at: tuple[str, str] | None = None
         self._open = False
 

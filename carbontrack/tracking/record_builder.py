@@ -1,35 +1,33 @@
-"""From joules to the figures of a record: energies, bases, intervals, quality. Pure functions.
+"""The builder of records: what was summed, how well it was observed, and what else is known.
 
-What records say of each meter, made anew when a meter or a look has something else to say.
-
-What holds for every record of a tracker besides what was measured, and facts about the host.
-
-What stands beside the emissions in a record: water, and the making of the hardware.
+`RecordBuilder.window` takes what can only be known at the end of a span or of a window of summed
+calls; `RecordBuilder.build` makes the record of it, when somebody wants it. What they compute, they
+compute by the pure functions of this module: energies, bases, intervals, emissions, quality.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from math import hypot, isclose, sqrt
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import Meter
-from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component
+from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.amounts import Joules, Sums
 from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.meter_bank import MeterState
+from carbontrack.sampling.ledger import Ledger
+from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.version import VERSION
 from carbontrack.units import kwh_from
 
-if TYPE_CHECKING:
-    from carbontrack.sinks.journal.journal import Journal
-
+_log = logging.getLogger("carbontrack")
 
 CONTRIBUTES = 0.01
 """A basis counts for the record when it stands for more than this share of the energy."""
@@ -65,23 +63,68 @@ def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis, doubt: float =
     )
 
 
-class Course(NamedTuple):
-    """How a span, or a window of summed calls, went.
+class Resource(NamedTuple):
+    """The facts that go into every record of a tracker, whatever was measured.
+
+    Attributes:
+        region_basis: how the region is known.
+        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
+        embodied_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
+            whole "machine"; None: unknown.
+        columns: columns of the record by name: host_id, rank, cloud_provider, …
+    """
+
+    region_basis: str | None = None
+    water_l_per_kwh: float | None = None
+    embodied_g_per_h: Mapping[str, float] | None = None
+    columns: Mapping[str, Any] = MappingProxyType({})
+
+
+class Subject(NamedTuple):
+    """What a record is about: a span, or the calls of a function in one window."""
+
+    record_id: str
+    run_id: str
+    parent_id: str | None
+    name: str
+    labels: Mapping[str, Any]
+    started_at: datetime
+
+
+class Outcome(NamedTuple):
+    """How it ended: a record's status, what went wrong, and how many calls it stands for."""
+
+    status: Status
+    error: str | None = None
+    calls: int = 1
+
+
+class Window(NamedTuple):
+    """The time of a span, or of a function's summed calls, and what was known at its end.
 
     Attributes:
         start, end: the machine's counts at its ends.
-        length_s: from its beginning to its end.
-        duration_s: for how much of that it was running; the same for a span.
+        duration_s: for how much of its length it was running; all of it for a span.
         machine_j: what each meter counted for the whole machine while it was running.
         max_gap_s: the longest time between two readings; None where there was none.
+        ended_at: the wall clock at its end.
+        grid: the grid's intensity at its end; None where nothing is known.
+        powers_w: the last known power of each meter.
     """
 
     start: Counts
     end: Counts
-    length_s: float
     duration_s: float
     machine_j: Joules
     max_gap_s: float | None
+    ended_at: datetime
+    grid: GridIntensity | None
+    powers_w: Sequence[float | None]
+
+    @property
+    def length_s(self) -> float:
+        """From its beginning to its end, pauses included."""
+        return self.end.at_s - self.start.at_s
 
 
 class Part(NamedTuple):
@@ -98,9 +141,7 @@ class Part(NamedTuple):
     machine_j: float
 
 
-def parts_of(
-    sums: Sums, course: Course, meters: Sequence[MeterFacts], powers_w: Sequence[float | None]
-) -> list[Part]:
+def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[Part]:
     """What each meter contributes to a span.
 
     A span shorter than a counter's refresh cannot be measured by a difference, which would be 0 or
@@ -109,14 +150,15 @@ def parts_of(
     """
     parts = []
     for place, meter in enumerate(meters):
-        joules, machine_j = _at(sums.ours_j, place), _at(course.machine_j, place)
-        if _too_short(course.length_s, joules, meter.resolution_s):
+        joules, machine_j = _at(sums.ours_j, place), _at(window.machine_j, place)
+        if _too_short(window.length_s, joules, meter.resolution_s):
+            powers_w = window.powers_w
             power_w = powers_w[place] if place < len(powers_w) else None
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
-                all_j = power_w * course.duration_s
+                all_j = power_w * window.duration_s
                 parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
-        elif joules > 0.0 or _observed_s(course, place) > 0.0:
+        elif joules > 0.0 or _observed_s(window, place) > 0.0:
             parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
     return parts
 
@@ -135,8 +177,8 @@ def _at(numbers: Sequence[float], place: int) -> float:
     return numbers[place] if place < len(numbers) else 0.0
 
 
-def _observed_s(course: Course, place: int) -> float:
-    return _at(course.end.observed_s, place) - _at(course.start.observed_s, place)
+def _observed_s(window: Window, place: int) -> float:
+    return _at(window.end.observed_s, place) - _at(window.start.observed_s, place)
 
 
 def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
@@ -172,7 +214,7 @@ def weakest(parts: Sequence[Part]) -> Basis | None:
 
 
 def energy_figures(
-    parts: Sequence[Part], course: Course, attribution: Attribution
+    parts: Sequence[Part], window: Window, attribution: Attribution
 ) -> dict[str, Any]:
     """The columns of energy and of how it is known."""
     figures: dict[str, Any] = {
@@ -187,7 +229,7 @@ def energy_figures(
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
         joules = sum(part.joules for part in parts)
-        half_width_j = uncertainty_j(parts, course.length_s)
+        half_width_j = uncertainty_j(parts, window.length_s)
         figures["energy_kwh"] = kwh_from(joules) * attribution.pue
         figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
         figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue
@@ -254,138 +296,38 @@ def _mean_intensity(
     return now if all(same) else (means[0], means[1], means[2])
 
 
-def quality_figures(course: Course, meters: Sequence[MeterFacts]) -> dict[str, Any]:
+def quality_figures(window: Window, meters: Sequence[MeterFacts]) -> dict[str, Any]:
     """The columns that say how well the span was watched."""
-    start, end = course.start, course.end
+    start, end = window.start, window.end
     faults = {
         code: times - start.faults.get(code, 0)
         for code, times in end.faults.items()
         if times > start.faults.get(code, 0)
     }
-    gap_s = course.max_gap_s
+    gap_s = window.max_gap_s
     return {
-        "coverage": _coverage(course, meters),
-        "max_gap_s": None if gap_s is None else min(gap_s, course.length_s),
+        "coverage": _coverage(window, meters),
+        "max_gap_s": None if gap_s is None else min(gap_s, window.length_s),
         "missed_reads": end.missed - start.missed,
         "faults": ";".join(f"{code}:{times}" for code, times in sorted(faults.items())) or None,
     }
 
 
-def _coverage(course: Course, meters: Sequence[MeterFacts]) -> float | None:
-    length_s = course.length_s + course.end.suspended_s - course.start.suspended_s
+def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
+    length_s = window.length_s + window.end.suspended_s - window.start.suspended_s
     if length_s <= 0.0 or not meters:
         return None
     stood_in: dict[Component, float] = {}
     for place, meter in enumerate(meters):
         if meter.stands_in:
-            observed_s = _observed_s(course, place)
+            observed_s = _observed_s(window, place)
             stood_in[meter.component] = stood_in.get(meter.component, 0.0) + observed_s
     observed = (
-        _observed_s(course, place) + stood_in.get(meter.component, 0.0)
+        _observed_s(window, place) + stood_in.get(meter.component, 0.0)
         for place, meter in enumerate(meters)
         if not meter.stands_in
     )
     return min(1.0, min(observed) / length_s)
-
-
-class FactsOfMeters:
-    """The facts under one policy; remembered, since most never change and every span asks."""
-
-    def __init__(self, attribution: Attribution) -> None:
-        self._idle_basis = attribution.idle_basis()
-        self._shares = attribution.scope == "process"
-        self._known: list[tuple[float, float]] = []
-        self._facts: list[MeterFacts] = []
-
-    def of(self, states: Sequence[MeterState], gpu_shares: GpuShares) -> Sequence[MeterFacts]:
-        """What the records say of each meter, in the order of every tuple of joules."""
-        doubt = gpu_shares.doubt if gpu_shares and self._shares else _no_doubt
-        now = [
-            (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
-        ]
-        if now != self._known:
-            self._known = now
-            self._facts = [
-                facts_of(
-                    state.meter, stands_in=state.stands_in, idle_basis=self._idle_basis, doubt=doubt
-                )
-                for state, (_, doubt) in zip(states, now, strict=True)
-            ]
-        return self._facts
-
-
-def _no_doubt(_place: int) -> float:
-    return 0.0
-
-
-class Timelines(Protocol):
-    """Somewhere timelines go."""
-
-    def write(self, timeline: Mapping[str, object]) -> None:
-        """Keep the timeline of a finished record, an object; may raise, and is then said once."""
-        ...
-
-
-class Relatives(Protocol):
-    """Who tells child processes which root they are counted with."""
-
-    def opened(self, key: int, record_id: str) -> None:
-        """A root has been opened; of a decorated call, which has no record yet, the run's id."""
-        ...
-
-    def closed(self, key: int) -> None:
-        """It has ended."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What holds for every record of a tracker, besides what was measured.
-
-    Attributes:
-        region_basis: how the region is known.
-        parent_id: the record that the records of this process belong to; None for a tracker of
-            its own.
-        spans: which spans are written, "roots" or "all".
-        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
-        embodied_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
-            whole "machine"; None: unknown.
-        facts: columns of the record by name: host_id, rank, cloud_provider, …
-        journal: where open runs leave checkpoints, so that a killed process loses little; None:
-            nowhere.
-        outputs: where recovered records are to go: absolute paths and URLs.
-        checkpoint_s: seconds between two checkpoints of a run.
-        timelines: where root spans' power over time goes; None: none is kept.
-        relatives: who is told of open roots, for the processes that are started meanwhile.
-    """
-
-    region_basis: str | None = None
-    parent_id: str | None = None
-    spans: Literal["roots", "all"] = "roots"
-    water_l_per_kwh: float | None = None
-    embodied_g_per_h: Mapping[str, float] | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    journal: Journal | None = None
-    outputs: tuple[str, ...] = ()
-    checkpoint_s: float = 10.0
-    timelines: Timelines | None = None
-    relatives: Relatives | None = None
-
-
-class Ending(NamedTuple):
-    """The end of a span or a window, and what was known then.
-
-    Attributes:
-        course: how it went.
-        ended_at: the wall clock.
-        grid: the grid's intensity; None where nothing is known.
-        powers_w: the last known power of each meter.
-    """
-
-    course: Course
-    ended_at: datetime
-    grid: GridIntensity | None
-    powers_w: Sequence[float | None]
 
 
 def rfc3339(when: datetime) -> str:
@@ -399,18 +341,6 @@ def system_name() -> str:
         return sys.platform
     system = os.uname()
     return f"{system.sysname} {system.release}"
-
-
-def beside_figures(
-    parts: Sequence[Part],
-    course: Course,
-    energy: Mapping[str, Any],
-    attribution: Attribution,
-    circumstances: Circumstances,
-) -> dict[str, Any]:
-    """The columns beside the emissions; what is unknown is left out."""
-    water = water_figures(energy, attribution, circumstances.water_l_per_kwh)
-    return water | embodied_figures(parts, course, circumstances.embodied_g_per_h)
 
 
 def water_figures(
@@ -429,7 +359,7 @@ def water_figures(
 
 def embodied_figures(
     parts: Sequence[Part],
-    course: Course,
+    window: Window,
     rates_g_per_h: Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """The column `embodied_g`; nothing where the rates, or what to share them by, are unknown.
@@ -440,7 +370,7 @@ def embodied_figures(
     """
     if not rates_g_per_h:
         return {}
-    hours = course.duration_s / 3600.0
+    hours = window.duration_s / 3600.0
     found_g = 0.0
     for name, g_per_h in rates_g_per_h.items():
         share = _share(parts, name)
@@ -455,3 +385,116 @@ def _share(parts: Sequence[Part], name: str) -> float | None:
     own = [part for part in parts if name in (WHOLE_MACHINE, part.meter.component)]
     all_j = sum(part.machine_j for part in own)
     return sum(part.joules for part in own) / all_j if all_j > 0.0 else None
+
+
+class RecordBuilder:
+    """Builds the records of one tracker.
+
+    Args:
+        resource: the facts that go into every record; replaced when the region is found later.
+        ledger: whose policy and grid hold.
+        sampler: what reads the meters.
+    """
+
+    def __init__(self, resource: Resource, ledger: Ledger, sampler: Sampler) -> None:
+        self.resource = resource
+        self.ledger = ledger
+        self.sampler = sampler
+        self._known: list[tuple[float, float]] = []
+        self._meters: list[MeterFacts] = []
+
+    def meters(self) -> Sequence[MeterFacts]:
+        """What the records say of each meter, in the order of every tuple of joules.
+
+        Remembered, since most never change and every record asks.
+        """
+        states, shares = self.sampler.meter_states, self.sampler.gpu_shares
+        attribution = self.ledger.attribution
+        doubt = shares.doubt if shares and attribution.scope == "process" else _no_doubt
+        now = [
+            (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
+        ]
+        if now != self._known:
+            idle_basis = attribution.idle_basis()
+            self._meters = [
+                facts_of(state.meter, stands_in=state.stands_in, idle_basis=idle_basis, doubt=doubt)
+                for state, (_, doubt) in zip(states, now, strict=True)
+            ]
+            self._known = now
+        return self._meters
+
+    def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
+        """What can only be known at the end of a span or a window, which is now."""
+        sampler, now = self.sampler, self.sampler.clock.now_utc()
+        return Window(
+            start,
+            end,
+            duration_s,
+            machine_j,
+            sampler.max_gap_s(start.at_s),
+            now,
+            self.ledger.intensity(now),
+            sampler.powers_w(),
+        )
+
+    def build(self, subject: Subject, window: Window, sums: Sums, outcome: Outcome) -> Record:
+        """The record of what was summed in a window.
+
+        What a meter of the user's own says wrongly of itself leaves the measured columns empty.
+        """
+        try:
+            measured = self._measured(window, sums)
+        except Exception:
+            _log.exception("the figures of a record could not be made")
+            measured = {}
+        return Record(
+            record_id=subject.record_id,
+            run_id=subject.run_id,
+            parent_id=subject.parent_id,
+            name=subject.name,
+            labels=subject.labels,
+            status=outcome.status,
+            error=outcome.error,
+            started_at=rfc3339(subject.started_at),
+            ended_at=rfc3339(window.ended_at),
+            duration_s=window.duration_s,
+            calls=outcome.calls,
+            **measured,
+            **self._constants(),
+        )
+
+    def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
+        meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
+        parts = parts_of(sums, window, meters)
+        energy = energy_figures(parts, window, attribution)
+        return (
+            energy
+            | emission_figures(sums, energy, window.grid, attribution.pue)
+            | water_figures(energy, attribution, resource.water_l_per_kwh)
+            | embodied_figures(parts, window, resource.embodied_g_per_h)
+            | quality_figures(window, meters)
+        )
+
+    def _constants(self) -> dict[str, Any]:
+        attribution, hardware = self.ledger.attribution, self.sampler.hardware
+        return {
+            "region_basis": self.resource.region_basis,
+            "pue": attribution.pue,
+            "scope": attribution.scope,
+            "idle": attribution.idle,
+            "cpu_model": hardware.cpu_model,
+            "cpu_threads": hardware.cpu_threads,
+            "cpu_tdp_w": hardware.cpu_tdp_w,
+            "gpu_models": ";".join(hardware.gpu_models) or None,
+            "gpu_count": hardware.gpu_count,
+            "ram_gib": hardware.ram_gib,
+            "pid": os.getpid(),
+            "os": system_name(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "carbontrack": VERSION,
+            **self.resource.columns,
+        }
+
+
+def _no_doubt(_place: int) -> float:
+    return 0.0

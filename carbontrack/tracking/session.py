@@ -1,131 +1,139 @@
-"""What a tracker's spans share: the sampler, their ledger, the facts about the host, the sinks.
-
-The end of sinks: together, so that what one waits for holds up no other.
-"""
+"""What a tracker's spans share: the sampler, the ledger, the builder of records, the sinks."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import os
-import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from carbontrack.attribution.policy import Attribution
-from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.record import Record, Sink
-from carbontrack.sampling.amounts import Joules, Sums
-from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import Ledger, Mark
-from carbontrack.sampling.sampler import Sampler
+from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import at_end_of_worker
 from carbontrack.system.log import RateLimitedLog
-from carbontrack.system.version import VERSION
-from carbontrack.tracking.record_builder import (
-    Circumstances,
-    Course,
-    Ending,
-    FactsOfMeters,
-    MeterFacts,
-    beside_figures,
-    emission_figures,
-    energy_figures,
-    parts_of,
-    quality_figures,
-    system_name,
-)
+from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
-    from carbontrack.tracking.record_builder import Timelines
+    from carbontrack.sinks.journal.journal import Journal
+    from carbontrack.sinks.timelines import TimelineFiles
+    from carbontrack.tracking.propagation import Propagator
 
 _log = logging.getLogger("carbontrack")
 
 
-def hurry(sinks: Iterable[Sink]) -> None:
-    """Tell those that send records behind the program's back that they are closed in a moment.
+class Checkpoint(NamedTuple):
+    """What is kept of something open: its record so far, and its timeline as an object of JSON."""
 
-    A sink that has a method `hurry` begins its last attempts in it, and waits for nothing yet.
+    record: Record
+    timeline: Mapping[str, object] | None = None
+
+
+class Open(Protocol):
+    """Something open: a root span, or a decorated function with summed calls."""
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What is to be kept of it; None where there is nothing."""
+        ...
+
+    def interrupt(self) -> None:
+        """The program ends: write what there is."""
+        ...
+
+
+class Checkpoints:
+    """Keeps what is open in a journal, so that a killed process loses little.
+
+    Args:
+        journal: where checkpoints are written.
+        outputs: where recovered records are to go: absolute paths and URLs.
+        period_s: seconds between two checkpoints of a run.
     """
-    for sink in sinks:
-        begin: Callable[[], None] | None = getattr(sink, "hurry", None)
-        if begin is not None:
-            _done(begin, sink)
 
+    def __init__(self, journal: Journal, outputs: tuple[str, ...], period_s: float) -> None:
+        self._journal = journal
+        self._outputs = outputs
+        self.period_s = period_s
+        self._warnings = RateLimitedLog()
+        self._written_s = float("-inf")
 
-def close(sinks: Iterable[Sink]) -> None:
-    """Close them; one that fails is said, and the others are closed."""
-    for sink in sinks:
-        _done(sink.close, sink)
+    def write_soon(self) -> None:
+        """Write everything at the end of the present tick."""
+        self._written_s = float("-inf")
 
+    def are_due(self, now_s: float) -> bool:
+        """Whether it is time again; if so, the time begins anew."""
+        if now_s - self._written_s < self.period_s:
+            return False
+        self._written_s = now_s
+        return True
 
-def _done(act: Callable[[], None], sink: Sink) -> None:
-    try:
-        act()
-    except Exception as error:  # whatever it is, it is not the measured program's
-        _log.warning("%r did not close: %s", sink, error)
+    def write(self, open_ones: Iterable[Open]) -> None:
+        """Write a checkpoint of each."""
+        for one in open_ones:
+            try:
+                found = one.checkpoint()
+                if found is not None:
+                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
+            except Exception as error:  # labels are the program's, and it may change them just now
+                self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
 
-
-class Checkpointed(Protocol):
-    """Something open whose record so far is worth keeping."""
-
-    def checkpoint(self) -> Record | None:
-        """The record so far; None where there is nothing to keep."""
-        ...
-
-
-class Root(Checkpointed, Protocol):
-    """A root span; it may keep a timeline."""
-
-    record_id: str | None
-
-    def begin_curve(self) -> None:
-        """Keep a timeline from the beginning on."""
-        ...
-
-
-class Site(Checkpointed, Protocol):
-    """A decorated function; its short calls are summed."""
+    def drop(self, record_id: str | None) -> None:
+        """The record has been given to its outputs, or is part of another."""
+        if record_id is not None:
+            self._journal.finished(record_id)
 
     def close(self) -> None:
-        """Write the last row."""
-        ...
+        """Give up the journal's file."""
+        self._journal.close()
 
 
 class Session:
-    """One tracker's inside. Spans and summed calls hang on it; users see the tracker."""
+    """One tracker's inside. Spans and summed calls hang on it; users see the tracker.
+
+    Args:
+        builder: makes the records.
+        sinks: where they go.
+        spans: which spans are written, "roots" or "all".
+        checkpoints: keeps what is open; None: nothing does.
+        timelines: where root spans' power over time goes; None: none is kept.
+        propagator: has child processes find the run that started them; None: nothing does.
+        parent_id: the record that the records of this process belong to, if any.
+    """
 
     def __init__(
         self,
-        sampler: Sampler,
+        builder: RecordBuilder,
         *,
-        grid: IntensitySource | None,
-        attribution: Attribution,
         sinks: Sequence[Sink],
-        circumstances: Circumstances,
+        spans: Literal["roots", "all"] = "roots",
+        checkpoints: Checkpoints | None = None,
+        timelines: TimelineFiles | None = None,
+        propagator: Propagator | None = None,
+        parent_id: str | None = None,
     ) -> None:
-        self.sampler = sampler
-        self.ledger = Ledger(attribution, grid)
-        self.circumstances = circumstances
+        self.builder = builder
+        self.sampler, self.ledger = builder.sampler, builder.ledger
+        self.sinks = tuple(sinks)
+        self.spans = spans
+        self.propagator = propagator
+        self._checkpoints = checkpoints
+        self._timelines = timelines
+        self._warnings = RateLimitedLog(self.sampler.clock)
         self.lost_records = 0
-        self._warnings = RateLimitedLog(sampler.clock)
-        self.closed = self._sinks_closed = False
         self.uncounted_calls = 0
+        self.closed = self._sinks_closed = False
         self.writes_at_once = False
         """Whether each call has its row when it ends, as nobody will come later to write a sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Site] = weakref.WeakValueDictionary()
+        self.sites: weakref.WeakValueDictionary[Hashable, Open] = weakref.WeakValueDictionary()
         """The decorated functions, by what tells them apart; one lives while its function does,
         or while its sums wait to be written."""
         self._open_roots: dict[int, Any] = {}
-        self._checkpointed_s = float("-inf")
-        if circumstances.journal is not None or circumstances.timelines is not None:
-            with sampler.lock:
-                sampler.watchers.add(self)
-        self.sinks = tuple(sinks)
-        self._facts = FactsOfMeters(attribution)
-        self._parent_id = circumstances.parent_id
+        if checkpoints is not None or timelines is not None:
+            with self.sampler.lock:
+                self.sampler.watchers.add(self)
+        self._parent_id = parent_id
         self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
@@ -159,146 +167,51 @@ class Session:
         """The run's id and a number: the same record always has the same id."""
         return f"{self.run_id}-{next(self._numbers)}"
 
-    def intensity(self) -> GridIntensity | None:
-        """The grid's intensity now."""
-        return self.ledger.fresh_intensity(self.sampler.clock)
+    # -- what is open -----------------------------------------------------------------------
 
-    def meters(self) -> Sequence[MeterFacts]:
-        """What the records say of each meter, in the order of every tuple of joules."""
-        return self._facts.of(self.sampler.meter_states, self.sampler.gpu_shares)
-
-    def ending(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Ending:
-        """What can only be known at the end of a span or a window, which is now.
-
-        `duration_s` is for how much of the time it was running, `machine_j` what each meter counted
-        for the whole machine meanwhile.
-        """
-        sampler, length_s = self.sampler, end.at_s - start.at_s
-        gap_s = sampler.max_gap_s(start.at_s)
-        course = Course(start, end, length_s, duration_s, machine_j, gap_s)
-        now = sampler.clock.now_utc()
-        return Ending(course, now, self.ledger.intensity(now), sampler.powers_w())
-
-    def figures(self, sums: Sums, ending: Ending) -> dict[str, Any]:
-        """The columns that come from measuring."""
-        try:
-            measured = self._measured(sums, ending)
-        except Exception:  # a meter of someone else's making may say anything of itself
-            _log.exception("the figures of a record could not be made")
-            measured = {}
-        return measured | self._constants()
-
-    def _measured(self, sums: Sums, ending: Ending) -> dict[str, Any]:
-        meters, attribution, course = self.meters(), self.ledger.attribution, ending.course
-        parts = parts_of(sums, course, meters, ending.powers_w)
-        energy = energy_figures(parts, course, attribution)
-        figures = energy | emission_figures(sums, energy, ending.grid, attribution.pue)
-        circumstances = self.circumstances
-        figures |= beside_figures(parts, course, energy, attribution, circumstances)
-        return figures | quality_figures(course, meters)
-
-    def _constants(self) -> dict[str, Any]:
-        attribution, hardware = self.ledger.attribution, self.sampler.hardware
-        return {
-            "region_basis": self.circumstances.region_basis,
-            "pue": attribution.pue,
-            "scope": attribution.scope,
-            "idle": attribution.idle,
-            "cpu_model": hardware.cpu_model,
-            "cpu_threads": hardware.cpu_threads,
-            "cpu_tdp_w": hardware.cpu_tdp_w,
-            "gpu_models": ";".join(hardware.gpu_models) or None,
-            "gpu_count": hardware.gpu_count,
-            "ram_gib": hardware.ram_gib,
-            "pid": os.getpid(),
-            "os": system_name(),
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "carbontrack": VERSION,
-            **self.circumstances.facts,
-        }
-
-    def root_opened(self, span: Root, *, at_once: bool) -> None:
+    def root_opened(self, span: Any, *, at_once: bool) -> None:
         """Keep an open root, so that an end of the program can still write it, even a violent one.
 
         `at_once`: the first checkpoint is written now, not at the end of the present tick.
         """
-        if self.circumstances.timelines is not None:
-            span.begin_curve()
+        if self._timelines is not None:
+            span.begin_timeline()
         self._open_roots[id(span)] = span
-        if self.circumstances.relatives is not None and span.record_id is not None:
-            self.circumstances.relatives.opened(id(span), span.record_id)
-        if at_once:
-            self._checkpoint([span])
-        else:
-            self._checkpointed_s = float("-inf")
+        if self.propagator is not None:
+            self.propagator.inject(id(span), span.record_id)
+        if self._checkpoints is not None:
+            if at_once:
+                self._checkpoints.write([span])
+            else:
+                self._checkpoints.write_soon()
 
     def span_closed(self, span: Any, *, is_root: bool, written: bool) -> None:
         """A span has ended; write what is to be written of it."""
-        if written and self.sinks and (is_root or self.circumstances.spans == "all"):
+        if written and self.sinks and (is_root or self.spans == "all"):
             self.deliver(span.record)
-        if written and span.curve is not None:
-            keep_timeline(span, self.circumstances.timelines, self._warnings)
+        if written and span.power_series is not None:
+            self._keep_timeline(span)
         if self._open_roots.pop(id(span), None) is not None:
-            if self.circumstances.relatives is not None:
-                self.circumstances.relatives.closed(id(span))
+            if self.propagator is not None:
+                self.propagator.withdraw(id(span))
             self.forget(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
         """Take the instant into the timelines, and leave checkpoints behind when it is time."""
-        if self.circumstances.timelines is not None:
+        if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
                 for root in self._open_roots.values():
-                    root.draw(mark)
-        if now_s - self._checkpointed_s >= self.circumstances.checkpoint_s:
-            self._checkpointed_s = now_s
+                    root.extend_timeline(mark)
+        if self._checkpoints is not None and self._checkpoints.are_due(now_s):
             with self.sampler.lock:  # other threads open and decorate meanwhile
                 open_ones = [*self._open_roots.values(), *self.sites.values()]
-            self._checkpoint(open_ones)
-
-    def _checkpoint(self, open_ones: Iterable[Checkpointed]) -> None:
-        journal = self.circumstances.journal
-        if journal is None:
-            return
-        for one in open_ones:
-            try:
-                record, timeline = checkpoint_of(one)
-                if record is not None:
-                    journal.checkpoint(record, self.circumstances.outputs, timeline)
-            except Exception as error:  # labels are the program's, and it may change them just now
-                self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+            self._checkpoints.write(open_ones)
 
     def forget(self, record_id: str | None) -> None:
         """A record has been given to its outputs, or is part of another: drop its checkpoint."""
-        if self.circumstances.journal is not None and record_id is not None:
-            self.circumstances.journal.finished(record_id)
-
-    def end(self) -> None:
-        """Write open roots as interrupted; the sinks may begin to finish. `close` follows."""
-        if self.closed:
-            return
-        self.closed = True
-        endings: list[Callable[[], object]] = [
-            partial(span.close, "interrupted") for span in list(self._open_roots.values())
-        ]
-        endings += [site.close for site in list(self.sites.values())]
-        for end in endings:
-            try:
-                end()
-            except Exception:
-                _log.exception("something that was open could not be written")
-        hurry(self.sinks)
-
-    def close(self) -> None:
-        """Come to an end and close the sinks. A second call does nothing."""
-        self.end()
-        if self._sinks_closed:
-            return
-        self._sinks_closed = True
-        close(self.sinks)
-        self.ledger.deferred_log.say()
-        if self.circumstances.journal is not None:
-            self.circumstances.journal.close()
+        if self._checkpoints is not None:
+            self._checkpoints.drop(record_id)
 
     def leave_out(self, name: str) -> None:
         """A call was made after the end; count it and say so."""
@@ -308,6 +221,8 @@ class Session:
             f"{name} is called after its tracker was closed, and its calls are not counted; "
             f"{self.uncounted_calls} calls so far",
         )
+
+    # -- where records go -------------------------------------------------------------------
 
     def deliver(self, record: Record) -> None:
         """Give a finished record to every sink. A sink that fails is said and counted, no more."""
@@ -321,27 +236,49 @@ class Session:
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
 
+    def _keep_timeline(self, span: Any) -> None:
+        timeline = span.so_far().timeline
+        if self._timelines is None or timeline is None:
+            return
+        try:
+            self._timelines.write(timeline)
+        except Exception as error:  # a failure is said and stops nothing
+            self._warnings.warn("timeline", f"a timeline could not be written: {error}")
 
-def checkpoint_of(one: Any) -> tuple[Record | None, Mapping[str, object] | None]:
-    """The record so far of something open, and its timeline as an object where it keeps one."""
-    if getattr(one, "curve", None) is None:
-        return one.checkpoint(), None
-    if not one.is_open:
-        return None, None
-    from carbontrack.tracking.timeline import timeline_object
+    # -- the end ----------------------------------------------------------------------------
 
-    record, timeline = one.so_far()
-    return record, None if timeline is None else timeline_object(record, timeline)
+    def end(self) -> None:
+        """Write open roots as interrupted; the sinks may begin to finish. `close` follows."""
+        if self.closed:
+            return
+        self.closed = True
+        for one in (*list(self._open_roots.values()), *list(self.sites.values())):
+            try:
+                one.interrupt()
+            except Exception:
+                _log.exception("something that was open could not be written")
+        for sink in self.sinks:
+            # begins its last attempts, and waits for nothing yet; few sinks have any
+            begin: Callable[[], None] | None = getattr(sink, "hurry", None)
+            if begin is not None:
+                _done(begin, sink)
+
+    def close(self) -> None:
+        """Come to an end and close the sinks. A second call does nothing."""
+        self.end()
+        if self._sinks_closed:
+            return
+        self._sinks_closed = True
+        for sink in self.sinks:
+            _done(sink.close, sink)
+        self.ledger.deferred_log.say()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
 
 
-def keep_timeline(span: Any, timelines: Timelines | None, warnings: RateLimitedLog) -> None:
-    """Write the timeline of a finished span; a failure is said and stops nothing."""
-    timeline = span.whole_timeline()
-    if timelines is None or timeline is None:
-        return
-    from carbontrack.tracking.timeline import timeline_object
-
+def _done(act: Callable[[], None], sink: Sink) -> None:
+    """Let a sink finish; one that fails is said, and the others are not kept from it."""
     try:
-        timelines.write(timeline_object(span.record, timeline))
-    except Exception as error:
-        warnings.warn("timeline", f"a timeline could not be written: {error}")
+        act()
+    except Exception as error:  # whatever it is, it is not the measured program's
+        _log.warning("%r did not close: %s", sink, error)

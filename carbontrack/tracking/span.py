@@ -2,8 +2,6 @@
 
 A span measures nothing itself. What it got is its own time as a leaf, plus what its children got;
 so nested and overlapping spans add up to what the process used, and no joule is in two leaves.
-
-What can be seen of a span besides its record: a line of text, and its power over time.
 """
 
 from __future__ import annotations
@@ -13,117 +11,24 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.record import Record, Status, checked_name
+from carbontrack.record import Record, Status, checked_name, plain_html, record_html
 from carbontrack.sampling.amounts import NOTHING, Sums, sub_joules
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.budget import Guarded
+from carbontrack.tracking.budget import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
-from carbontrack.tracking.record_builder import Course, rfc3339
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.record_builder import Outcome, Subject, Window
+from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.tree import OWN_ROW_S, Node, Used
 
-if TYPE_CHECKING:
-    from carbontrack.sampling.amounts import Sums
-    from carbontrack.tracking.timeline import Curve, PowerRow, Timeline
-
-
-class Looks:
-    """The side of a span that is looked at.
-
-    Attributes:
-        curve: the series of what had been used by when; None where none is kept.
-    """
-
-    curve: Curve | None = None
-
-    if TYPE_CHECKING:  # what the span itself knows
-        name: str
-        _start: Mark | None
-        _end: Mark | None
-
-        @property
-        def session(self) -> Session:  # noqa: D102
-            ...
-
-        @property
-        def is_open(self) -> bool:  # noqa: D102
-            ...
-
-        @property
-        def record(self) -> Record | None:  # noqa: D102
-            ...
-
-        def snapshot(self) -> Record:  # noqa: D102
-            ...
-
-        def _got(self, mark: Mark) -> Sums: ...
-
-    @property
-    def clock(self) -> Clock:
-        """By which the span is timed."""
-        return self.session.sampler.clock
-
-    def timeline(self) -> list[PowerRow]:
-        """Power over time so far, a row for each bin and component, in the order of time.
-
-        Only a root span that was opened with the setting `timeline` keeps one; for others, and
-        before the opening, the list is empty. The energies of a component add up to the record's.
-        """
-        found = self.whole_timeline()
-        return [] if found is None else found.rows()
-
-    def whole_timeline(self) -> Timeline | None:
-        """The timeline in one piece; None where none is kept."""
-        return self.so_far()[1]
-
-    def so_far(self) -> tuple[Record | None, Timeline | None]:
-        """The record of the time so far and the timeline that belongs to it."""
-        if self.curve is None:
-            return None, None
-        from carbontrack.tracking.timeline import timeline_of
-
-        session = self.session
-        with session.sampler.lock:
-            record = self.snapshot() if self._end is None else self.record
-            if self._end is None:
-                self.draw(Mark(session.sampler.counts, session.ledger.account))
-            edges = list(self.curve.edges)
-        if record is None:
-            return None, None
-        return record, timeline_of(edges, session.meters(), record)
-
-    def begin_curve(self) -> None:
-        """Keep a timeline from the span's beginning on."""
-        assert self._start is not None
-        from carbontrack.tracking.timeline import Curve  # only those who ask for it load it
-
-        self.curve = Curve.begin(self._start.counts)
-
-    def draw(self, mark: Mark) -> None:
-        """Take an instant into the timeline; the sampler's lock is held."""
-        if self.curve is not None and self._end is None:
-            self.curve.go_on(mark.counts, self._got(mark).ours_j)
-
-    def _state(self) -> str:
-        return "open" if self.is_open else "closed" if self._end is not None else "not opened"
-
-    def __repr__(self) -> str:
-        return f"<Span {self.name!r} {self._state()}>"
-
-    def _repr_html_(self) -> str:
-        from carbontrack.record import plain_html, record_html  # for notebooks alone
-
-        record = self.snapshot() if self.is_open else self.record
-        if record is None:
-            return plain_html(repr(self))
-        return record_html(record, state="still open" if self.is_open else None)
-
+if TYPE_CHECKING:  # loaded only where a timeline is asked for
+    from carbontrack.tracking.timeline import PowerRow, PowerSeries, Timeline
 
 _log = logging.getLogger("carbontrack")
+_OK = Outcome("ok")
 
 
-class Span(Looks, Guarded["Span"]):
+class Span(BudgetedBlock["Span"]):
     """A named window of time whose energy and emissions are counted.
 
     Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
@@ -134,6 +39,9 @@ class Span(Looks, Guarded["Span"]):
         labels: the user's own facts, written as JSON.
         record_id: the id its record has; None before it is opened.
     """
+
+    power_series: PowerSeries | None = None
+    """What had been used by when; None where no timeline is kept."""
 
     def __init__(
         self,
@@ -146,25 +54,26 @@ class Span(Looks, Guarded["Span"]):
         self.name = checked_name(name)
         self.labels: Mapping[str, Any] = dict(labels or {})
         self.record_id: str | None = None
-        self._session = session
+        self.session = session
+        """What this span shares with the others of its tracker."""
         self._parent = parent
-        self._parent_id: str | None = None
+        self.parent_id: str | None = None
+        """The `record_id` that its record names as its parent's."""
         self._epoch = -1
         self._before: Any = None
         self._start: Mark | None = None
         self._node: Node | None = None
         self._end: Mark | None = None
-        self._absorb: Callable[[Span], None] | None = None
-        self.judge: Callable[[Record], Record] | None = None
-        """Called with the finished record before anybody sees it; a budget sits here."""
+        self.credit_if_short: Callable[[Span], None] | None = None
+        """Is given the span if it turns out to be short; then no row of its own is written."""
+        self.budget_check: Callable[[Record], Record] | None = None
+        """Called with the finished record before anybody sees it; marks one over its budget."""
         self._record: Record | None = None
-        self._outcome: tuple[Status, str | None] = ("ok", None)
-
-    # -- what users do ----------------------------------------------------------------------
+        self._outcome = _OK
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its sums go into this one."""
-        return Span(self._session, name, labels=labels, parent=self)
+        return Span(self.session, name, labels=labels, parent=self)
 
     @property
     def parent(self) -> Span | None:
@@ -174,27 +83,26 @@ class Span(Looks, Guarded["Span"]):
     around = parent
 
     @property
-    def parent_id(self) -> str | None:
-        """The `record_id` that this span's record will name as its parent's."""
-        return self._parent_id
-
-    @property
-    def session(self) -> Session:
-        """What this span shares with the others of its tracker."""
-        return self._session
+    def clock(self) -> Clock:
+        """By which the span is timed."""
+        return self.session.sampler.clock
 
     @property
     def is_open(self) -> bool:
         """Whether the span is being counted, in this process."""
         begun = self._start is not None and self._end is None
-        return begun and self._epoch == self._session.sampler.epoch
+        return begun and self._epoch == self.session.sampler.epoch
+
+    def is_of_another_process(self) -> bool:
+        """Whether it was opened before this process was forked."""
+        return self._epoch not in (-1, self.session.sampler.epoch)
 
     @property
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self._record is None and self._end is not None:
-            record = self._make_record(self._got(self._end), self._outcome)
-            self._record = record if self.judge is None else self.judge(record)
+            record = self._build(self._end, self._outcome)
+            self._record = record if self.budget_check is None else self.budget_check(record)
         return self._record
 
     def snapshot(self) -> Record:
@@ -205,173 +113,198 @@ class Span(Looks, Guarded["Span"]):
         """
         if self._start is None:
             raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
-        with self._session.sampler.lock:
+        with self.session.sampler.lock:
             if self._end is None:  # another thread may just have closed it
-                mark = self._session.sampler.mark(self._session.ledger)
+                mark = self._mark()
                 self._seal(mark)
-                return self._make_record(self._got(mark), ("ok", None))
+                return self._build(mark, _OK)
         record = self.record
         assert record is not None
         return record
 
-    def _got(self, mark: Mark) -> Sums:
-        return self._node.total(mark) if self._node is not None else NOTHING
+    def timeline(self) -> list[PowerRow]:
+        """Power over time so far, a row for each bin and component, in the order of time.
+
+        Only a root span that was opened with the setting `timeline` keeps one; for others, and
+        before the opening, the list is empty. The energies of a component add up to the record's.
+        """
+        return [] if self.power_series is None else with_timeline(self)[1].rows()
 
     def open(self) -> Span:
         """Begin to count. A second call does nothing."""
         if self._start is not None:
             return self
-        session, sampler = self._session, self._session.sampler
-        parent = self._open_parent()
+        session, sampler = self.session, self.session.sampler
+        parent, self.parent_id = _parent_of(self)
+        self._parent = parent
         session.ledger.refresh(sampler.clock)
         with sampler.lock:
             self._start = mark = sampler.hold(session.ledger)
             self._epoch = sampler.epoch
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
-        self._begin_guard(parent, sampler)
+        self._begin_budget(parent, sampler)
         self._register(sampler.clock.now_utc(), at_once=True)
         self._before = _not_closed(current.get())
         current.set(self)
         return self
 
-    def absorb_if_short(self, absorb: Callable[[Span], None]) -> None:
-        """Let someone else sum this span up if it turns out to be short."""
-        self._absorb = absorb
-
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting; a root is then written. A second call does nothing."""
         try:
-            self._finish(status, error, written=True)
+            self._finish(Outcome(status, error), written=True)
         except Exception:
             _log.exception("the end of span %r could not be counted", self.name)
             self._epoch = -1  # it is over all the same; its last checkpoint will be recovered
             if current.get() is self:
                 current.set(_not_closed(self._before))
 
+    def interrupt(self) -> None:
+        """The program ends while the span is open."""
+        self.close("interrupted")
+
     def discard(self) -> None:
         """Stop counting and write nothing: what was to be measured did not come about."""
-        self._finish("interrupted", None, written=False)
+        self._finish(Outcome("interrupted"), written=False)
 
-    def _finish(self, status: Status, error: str | None, *, written: bool) -> None:
-        sampler = self._session.sampler
+    def _finish(self, outcome: Outcome, *, written: bool) -> None:
         if not self.is_open:
             return
-        self._session.ledger.refresh(sampler.clock)
+        session, sampler = self.session, self.session.sampler
+        session.ledger.refresh(sampler.clock)
         with sampler.lock:
             if self._node is None or self._end is not None:
                 return
-            mark = sampler.mark(self._session.ledger)
+            mark = self._mark()
             self._node.leave(mark)
-            sampler.release(self._session.ledger)
+            sampler.release(session.ledger)
             self._seal(mark)
-            self._outcome = (status, error)
-            if self.curve is not None:
-                self.draw(mark)
+            self._outcome = outcome
+            self.extend_timeline(mark)
             self._end = mark  # last of all: from now on any thread may have the record made
         if current.get() is self:
             current.set(_not_closed(self._before))
-        short = self._absorb is not None and self._ending.course.duration_s < OWN_ROW_S
-        written = written and not short
-        self._session.span_closed(self, is_root=self._parent is None, written=written)
-        if short and self._absorb is not None:
-            self._absorb(self)
+        credit = self.credit_if_short if self._window.duration_s < OWN_ROW_S else None
+        session.span_closed(self, is_root=self._parent is None, written=written and credit is None)
+        if credit is not None:
+            credit(self)
 
     def pause(self) -> None:
         """Stop counting for a while: the body of a generator is suspended."""
-        sampler = self._session.sampler
-        with sampler.lock:
+        with self.session.sampler.lock:
             if self.is_open and self._node is not None:
-                self._node.pause(sampler.mark(self._session.ledger))
+                self._node.pause(self._mark())
 
     def resume(self) -> None:
         """Count again."""
-        sampler = self._session.sampler
-        with sampler.lock:
+        with self.session.sampler.lock:
             if self.is_open and self._node is not None:
-                self._node.resume(sampler.mark(self._session.ledger))
+                self._node.resume(self._mark())
 
-    def take_over(self, used: Used, *, absorb: Callable[[Span], None]) -> None:
-        """Go on, as a root, from what a call has used so far; the sampler's lock is held.
+    def _mark(self) -> Mark:
+        return self.session.sampler.mark(self.session.ledger)
 
-        `absorb` takes the span in at its end if it turns out to be short.
-        """
-        session, sampler = self._session, self._session.sampler
-        self._parent_id = session.parent_id
+    def continue_from(self, used: Used) -> None:
+        """Begin, as a root, with what a call has used so far; the sampler's lock is held."""
+        session, sampler = self.session, self.session.sampler
+        self.parent_id = session.parent_id
         now = sampler.hold(session.ledger)
-        counts = now.counts
-        begun = counts._replace(
-            at_s=counts.at_s - used.ran_s,
-            energy_j=sub_joules(counts.energy_j, used.machine_j or (0.0,) * len(counts.energy_j)),
-            observed_s=tuple(max(0.0, observed - used.ran_s) for observed in counts.observed_s),
-        )
-        self._start = Mark(begun, now.account)
-        self._epoch, self._absorb = sampler.epoch, absorb
+        self._start = used.start(now)
+        self._epoch = sampler.epoch
         self._node = Node(sampler, None, now, used.sums)
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
 
     def _register(self, started_at: datetime, *, at_once: bool) -> None:
-        self.record_id = self._session.new_record_id()
+        self.record_id = self.session.new_record_id()
         self._started_at = started_at
         if self._parent is None:
-            self._session.root_opened(self, at_once=at_once)
-
-    def checkpoint(self) -> Record | None:
-        """The record so far, for the journal; None once the span has ended."""
-        return self.snapshot() if self.is_open else None
-
-    def measured(self) -> tuple[Sums, Course, bool]:
-        """What a finished span got, how it went, and whether it failed."""
-        assert self._end is not None
-        return self._got(self._end), self._ending.course, self._outcome[0] != "ok"
-
-    # -- the tree ---------------------------------------------------------------------------
-
-    def _open_parent(self) -> Span | None:
-        around = self._parent or innermost()
-        self._parent = parent = None
-        self._parent_id = self._session.parent_id
-        if around is not None and around._session is self._session:
-            if around._epoch not in (-1, self._session.sampler.epoch):
-                # The parent process counts this one with its tree; reports must not add both.
-                self._parent_id = around.record_id
-            parent = around.nearest_open()
-            if parent is not None:
-                self._parent, self._parent_id = parent, parent.record_id
-        return parent
-
-    def nearest_open(self) -> Span | None:
-        """The nearest span from here outwards that is still open; itself if it is."""
-        found: Span | None = nearest_open(self)
-        return found
-
-    # -- the record -------------------------------------------------------------------------
+            self.session.root_opened(self, at_once=at_once)
 
     def _seal(self, mark: Mark) -> None:
         """Keep what can only be known now; the rest of the record can wait until it is wanted."""
         assert self._start is not None
         start, end, node = self._start.counts, mark.counts, self._node
-        machine_j, length_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        ran_s = length_s
+        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
         if node is not None and node.paused_s:
-            machine_j, ran_s = sub_joules(machine_j, node.paused_j), length_s - node.paused_s
-        self._ending = self._session.ending(start, end, ran_s, machine_j)
+            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
+        self._window = self.session.builder.window(start, end, ran_s, machine_j)
 
-    def _make_record(self, sums: Sums, outcome: tuple[Status, str | None]) -> Record:
-        session, ending = self._session, self._ending
-        return Record(
-            record_id=self.record_id or "",
-            run_id=session.run_id,
-            parent_id=self._parent_id,
-            name=self.name,
-            labels=self.labels,
-            status=outcome[0],
-            error=outcome[1],
-            started_at=rfc3339(self._started_at),
-            ended_at=rfc3339(ending.ended_at),
-            duration_s=ending.course.duration_s,
-            **session.figures(sums, ending),
-        )
+    def sums(self, mark: Mark) -> Sums:
+        """What the span has got by `mark`."""
+        return self._node.total(mark) if self._node is not None else NOTHING
+
+    def _build(self, mark: Mark, outcome: Outcome) -> Record:
+        ids = (self.record_id or "", self.session.run_id, self.parent_id)
+        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
+
+    def measured(self) -> tuple[Sums, Window, bool]:
+        """What a finished span got, its window, and whether it failed."""
+        assert self._end is not None
+        return self.sums(self._end), self._window, self._outcome.status != "ok"
+
+    def checkpoint(self) -> Checkpoint | None:
+        """What to keep of the span so far; None once it has ended."""
+        return self.so_far() if self.is_open else None
+
+    def so_far(self) -> Checkpoint:
+        """The record so far, or the finished one, and the timeline that belongs to it."""
+        if self.power_series is None:
+            return Checkpoint(self.snapshot())
+        from carbontrack.tracking.timeline import timeline_object
+
+        record, timeline = with_timeline(self)
+        return Checkpoint(record, timeline_object(record, timeline))
+
+    def begin_timeline(self) -> None:
+        """Keep a timeline from the span's beginning on."""
+        assert self._start is not None
+        from carbontrack.tracking.timeline import PowerSeries  # only those who ask for it load it
+
+        self.power_series = PowerSeries.begin(self._start.counts)
+
+    def extend_timeline(self, mark: Mark) -> None:
+        """Take an instant into the timeline, if one is kept; the sampler's lock is held."""
+        if self.power_series is not None and self._end is None:
+            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
+        return f"<Span {self.name!r} {state}>"
+
+    def _repr_html_(self) -> str:
+        record = self.snapshot() if self.is_open else self.record
+        if record is None:
+            return plain_html(repr(self))
+        return record_html(record, state="still open" if self.is_open else None)
+
+
+def with_timeline(span: Span) -> tuple[Record, Timeline]:
+    """The record of a span that keeps a timeline, so far, and the timeline that belongs to it."""
+    from carbontrack.tracking.timeline import timeline_of
+
+    session = span.session
+    assert span.power_series is not None
+    with session.sampler.lock:
+        is_over = span.record is not None
+        record = span.snapshot()
+        if not is_over:
+            span.extend_timeline(Mark(session.sampler.counts, session.ledger.account))
+        edges = list(span.power_series.edges)
+    return record, timeline_of(edges, session.builder.meters(), record)
+
+
+def _parent_of(span: Span) -> tuple[Span | None, str | None]:
+    """The open span that a span opens in, if any, and the record that its own will name."""
+    session = span.session
+    around, parent_id = span.parent or innermost(), session.parent_id
+    if around is None or around.session is not session:
+        return None, parent_id
+    if around.is_of_another_process():
+        # The parent process counts this one with its tree; reports must not add both.
+        parent_id = around.record_id
+    parent: Span | None = nearest_open(around)
+    return (None, parent_id) if parent is None else (parent, parent.record_id)
 
 
 def _not_closed(around: Any) -> Any:
@@ -392,6 +325,9 @@ def innermost() -> Span | None:
 
 
 def current_span() -> Span | None:
-    """The innermost open span here, or None."""
-    around = innermost()
-    return around.nearest_open() if around is not None else None
+    """The innermost open span here, or None.
+
+    A decorated call inside an open span is counted by that span and has none of its own.
+    """
+    found: Span | None = nearest_open(innermost())
+    return found

@@ -2,7 +2,7 @@
 
 The series keeps instants and what had been used by each of them, never watts: what lies between
 two of them is a subtraction. To leave one out joins its neighbours, and no joule is lost by it; so
-the curve's energy is the span's, however often the series has been thinned.
+the series holds the energy of the span, however often the series has been thinned.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Edge(NamedTuple):
     observed_s: tuple[float, ...]
 
 
-class Curve:
+class PowerSeries:
     """The edges of a span's bins: at most `most_bins` bins, however long the span lasts.
 
     When it is full, bins are joined until each is twice as wide as before, and later ones are kept
@@ -54,11 +54,11 @@ class Curve:
         self._width_s = 0.0
 
     @classmethod
-    def begin(cls, counts: Counts) -> Curve:
+    def begin(cls, counts: Counts) -> PowerSeries:
         """A series that begins now, with nothing used."""
         return cls(Edge(counts.at_s, (), counts.observed_s))
 
-    def go_on(self, counts: Counts, joules: Joules) -> None:
+    def extend(self, counts: Counts, joules: Joules) -> None:
         """Take in what has been used by now."""
         self.add(Edge(counts.at_s, joules, counts.observed_s))
 
@@ -137,7 +137,7 @@ def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any
     """The timeline of a span with this record, which says what each component used in all.
 
     Where the record's figure is not the sum of the counts, as in a span that is shorter than a
-    counter's refresh, the curve is scaled to it.
+    counter's refresh, the series is scaled to it.
     """
     energy_j: dict[Component, tuple[float, ...]] = {}
     observed_s: dict[Component, tuple[float, ...]] = {}

@@ -11,9 +11,10 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
 from carbontrack.meters.meter import Meter, MeterSet, check_meters
 from carbontrack.record import Sink
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.record_builder import Circumstances
+from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
@@ -60,13 +61,8 @@ class Tracker:
             sampler = Sampler(found, interval_s=interval_s, clock=clock)
         policy = attribution if isinstance(attribution, Attribution) else Attribution(attribution)
         basis = None if grid is None else "argument"
-        self._session = Session(
-            sampler,
-            grid=_source(grid),
-            attribution=policy,
-            sinks=_writers(sinks),
-            circumstances=Circumstances(region_basis=basis),
-        )
+        builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
+        self._session = Session(builder, sinks=_writers(sinks))
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:

@@ -34,6 +34,17 @@ class Used(NamedTuple):
     ran_s: float
     began_ago_s: float
 
+    def start(self, now: Mark) -> Mark:
+        """Where the call would have begun, had it been counted as a span from its beginning."""
+        counts = now.counts
+        machine_j = self.machine_j or (0.0,) * len(counts.energy_j)
+        begun = counts._replace(
+            at_s=counts.at_s - self.ran_s,
+            energy_j=sub_joules(counts.energy_j, machine_j),
+            observed_s=tuple(max(0.0, observed - self.ran_s) for observed in counts.observed_s),
+        )
+        return Mark(begun, now.account)
+
 
 class Node:
     """One span's place in the tree. Everything here happens with the sampler's lock held."""

@@ -2,12 +2,9 @@
 
     python docs/tools/rebuild_data.py PACK
 
-For maintainers; nothing in carbontrack imports it. README.md beside this file explains the
-columns, the choice of method, and the rule behind every interval.
-
-Names of places and of time zones, for the rebuild.
-
-The raw data pack as the rebuild reads it, and the rule behind every interval (README.md).
+For maintainers; nothing in carbontrack imports it. The README of `carbontrack/data` explains the
+columns, the choice of method, and the rule behind every interval. Names of places and of time zones
+are made here as well.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from carbontrack.config.settings import FILE_SUFFIXES
 from carbontrack.record import Record, Sink
-from carbontrack.report.read import iter_records
-from carbontrack.sinks.factory import sink_for
+from carbontrack.report.read import ROWS, iter_records
+from carbontrack.sinks.factory import SUFFIXES, sink_for
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.testing.receiver import Receiver
 from tests.support.records import HOSTILE, a_record
@@ -37,6 +38,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     else:
         place = tmp_path / request.param
         yield Case(lambda: sink_for(place), lambda: list(iter_records(place)))
+
+
+def test_what_is_written_can_be_set_and_read() -> None:
+    """The setting `output`, the sinks and the readers know the same endings of files."""
+    assert set(FILE_SUFFIXES) == set(SUFFIXES) == set(ROWS)
 
 
 def test_a_record_arrives_as_it_was_given(case: Case) -> None:

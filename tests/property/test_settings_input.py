@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carbontrack.config.environment import Environment
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS
 from carbontrack.errors import ConfigError
@@ -73,7 +74,10 @@ def test_any_environment_loads_or_is_refused_without_its_secrets(texts: dict[str
     environ = {f"CARBONTRACK_{name.upper()}": text for name, text in marked.items()}
     try:
         settings = load_settings(
-            environ=environ, cwd=Path("/"), user_config=Path("/no/file"), writes=False
+            {},
+            Environment.take(environ=environ, working_folder="/"),
+            user_config=Path("/no/file"),
+            writes=False,
         )
         said = repr(settings)
     except ConfigError as refusal:

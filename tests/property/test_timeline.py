@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbontrack.testing import FakeMeter
-from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge
+from carbontrack.tracking.span import with_timeline
+from carbontrack.tracking.timeline import MOST_BINS, Edge, PowerSeries
 from carbontrack.units import kwh_from
 from tests.support.keeping import KeepingBench
 
@@ -73,7 +74,7 @@ def test_the_curve_holds_the_spans_energy_to_the_last_bit(program):
     for action, amount in program:
         story.do(action, amount)
     root = story.end()
-    timeline = root.whole_timeline()
+    timeline = with_timeline(root)[1]
     for component in ("cpu", "gpu"):
         kwh = getattr(root.record, f"{component}_kwh")
         if kwh is None:
@@ -98,7 +99,7 @@ def test_bins_follow_each_other_and_stay_few(program):
     for action, amount in program:
         story.do(action, amount)
     root = story.end()
-    edges_s = root.whole_timeline().edges_s
+    edges_s = with_timeline(root)[1].edges_s
     assert len(edges_s) <= MOST_BINS + 1
     assert edges_s[0] == 0.0
     assert edges_s[-1] == root.record.duration_s
@@ -113,7 +114,7 @@ def test_bins_follow_each_other_and_stay_few(program):
 )
 def test_a_series_of_any_length_fits_its_bins(steps, most):
     """However unevenly its edges come, it keeps the first, the last and a limited number."""
-    at_s, curve = 50.0, Curve(Edge(50.0, (0.0,), (0.0,)), most_bins=most)
+    at_s, curve = 50.0, PowerSeries(Edge(50.0, (0.0,), (0.0,)), most_bins=most)
     for number, step_s in enumerate(steps):
         at_s += step_s
         curve.add(Edge(at_s, (float(number),), (at_s,)))

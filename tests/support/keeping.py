@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from carbontrack.testing import FakeMeter
@@ -32,12 +31,6 @@ class KeepingBench(Bench):
     def __init__(self, meters: Sequence[FakeMeter] | None = None, **tracker: Any) -> None:
         super().__init__(meters, **tracker)
         self.timelines = KeptTimelines()
-        plain = self.tracker.session
-        session = Session(
-            plain.sampler,
-            grid=None,
-            attribution=plain.ledger.attribution,
-            sinks=[self.sink],
-            circumstances=replace(plain.circumstances, timelines=self.timelines),
-        )
+        builder = self.tracker.session.builder
+        session = Session(builder, sinks=[self.sink], timelines=self.timelines)
         self.tracker = Tracker.of(session, owns_sampler=True)

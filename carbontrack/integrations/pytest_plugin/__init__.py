@@ -1,4 +1,4 @@
-"""The door of the pytest plugin: options, the marker and the fixture, and nothing that costs.
+"""The pytest plugin: options, the marker and the fixture, and nothing here that costs.
 
 The other modules of this package are loaded when a run asks for them: by an option, by its ini or
 environment twin, by a marker on a collected test, or by a test that uses the fixture. `hooks` is

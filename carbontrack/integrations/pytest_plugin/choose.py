@@ -31,10 +31,10 @@ def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
         ConfigError: a setting cannot be used.
     """
     if options.metric == "measured" or (options.metric == "auto" and alone and _counts(settings)):
-        from carbontrack.api.assembly import assemble
+        from carbontrack.api.assembly import assemble, environment_now
         from carbontrack.integrations.pytest_plugin.metrics import MeasuredMetric
 
-        return MeasuredMetric(assemble(settings))
+        return MeasuredMetric(assemble(settings, environment_now()))
     return ReferenceMetric(
         watts=options.reference_watts or WATTS_PER_BUSY_CORE,
         g_per_kwh=options.reference_intensity or G_PER_KWH,

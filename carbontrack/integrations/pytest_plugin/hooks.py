@@ -16,7 +16,10 @@ from typing import Any, Protocol
 import pytest
 from _pytest.runner import runtestprotocol
 
-from carbontrack.config import environment, load
+from carbontrack.config import environment
+from carbontrack.config.environment import Environment
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.pytest_plugin import options as limits
 from carbontrack.integrations.pytest_plugin import options as marks
@@ -121,7 +124,7 @@ REPORT_KEY = "carbon"
 class CarbonPlugin:
     """The plugin while it measures; in workers of pytest-xdist and in their controller."""
 
-    def __init__(self, config: pytest.Config, options: Options, loaded: load.Settings) -> None:
+    def __init__(self, config: pytest.Config, options: Options, loaded: Settings) -> None:
         self.options = options
         self._settings = loaded
         self.telling = Telling(options, Origin.here(loaded.host_id), config.rootpath)
@@ -154,7 +157,8 @@ class CarbonPlugin:
         cwd = Path(config.invocation_params.dir)
         try:
             # once and now: what a test does to the environment or the folder decides nothing
-            loaded = load.load_settings({"output": None}, cwd=cwd, writes=False)
+            here = Environment.take(working_folder=str(cwd))
+            loaded = load_settings({"output": None}, here, writes=False)
             if environment.is_disabled():  # works even where the rest is broken
                 return cls(config, Options(), loaded)
             options = resolve(

@@ -175,7 +175,9 @@ class MeasuredMetric:
     @property
     def resolution_s(self) -> float:
         """The slowest meter's time between two updates."""
-        return max((meter.resolution_s for meter in self.tracker.session.meters()), default=0.0)
+        return max(
+            (meter.resolution_s for meter in self.tracker.session.builder.meters()), default=0.0
+        )
 
     def open(self, name: str) -> MeasuredWindow:
         """Begin to measure."""
@@ -187,9 +189,12 @@ class MeasuredMetric:
 
     def describe(self) -> str:
         """The meters, and the grid that weighs their joules."""
-        grid = self.tracker.session.intensity()
+        session = self.tracker.session
+        grid = session.ledger.fresh_intensity(session.sampler.clock)
         place = "unknown intensity" if grid is None else f"{grid.g_per_kwh:.0f} g CO2e/kWh"
-        meters = ", ".join(meter.id for meter in self.tracker.session.meters()) or "no meter"
+        meters = (
+            ", ".join(meter.id for meter in self.tracker.session.builder.meters()) or "no meter"
+        )
         return f"measured metric, {meters}, {place}"
 
     def close(self) -> None:

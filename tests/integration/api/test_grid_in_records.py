@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import carbontrack
-from carbontrack.api.assembly import assemble, find_region, probe_cloud
+from carbontrack.api.assembly import assemble, environment_now, find_region, probe_cloud
+from carbontrack.config.environment import Environment
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.grid.series import Series
@@ -51,9 +52,8 @@ def settings(tmp_path: Path, **more: object) -> Settings:
     (tmp_path / "sys").mkdir(exist_ok=True)
     (tmp_path / "proc").mkdir(exist_ok=True)
     roots = {"sysfs_path": str(tmp_path / "sys"), "state_dir": str(tmp_path / "state")}
-    return load_settings(
-        {"output": None, "scope": "machine", **roots, **more}, environ={}, cwd=tmp_path
-    )
+    here = Environment.take(environ={}, working_folder=str(tmp_path))
+    return load_settings({"output": None, "scope": "machine", **roots, **more}, here)
 
 
 def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
@@ -61,7 +61,11 @@ def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
     meter, clock = FakeMeter(watts=3.6e6), FakeClock()
     given = settings(tmp_path, region="eu-west-1", pue=1.25, wue=0.4)
     sampler = Sampler([meter], clock=clock)
-    with closing(sampler), assemble(given, sampler=sampler) as tracker, tracker.span("work") as run:
+    with (
+        closing(sampler),
+        assemble(given, environment_now(), sampler=sampler) as tracker,
+        tracker.span("work") as run,
+    ):
         clock.advance(1.0)
     water = grid_water("IE")
 
@@ -78,7 +82,9 @@ def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> No
     with Metadata("aws", "eu-west-3") as services:
         services.hold.clear()
         sampler = Sampler([meter], clock=clock)
-        tracker = assemble(given, sampler=sampler, metadata_urls=services.base_urls)
+        tracker = assemble(
+            given, environment_now(), sampler=sampler, metadata_urls=services.base_urls
+        )
         with closing(sampler), tracker, tracker.span("work") as run:
             before = run.snapshot()
             services.hold.set()
@@ -98,7 +104,8 @@ def test_no_metadata_service_is_asked_unless_it_is_wanted_and_needed(
     """Not by default, and not where the region was given."""
     given = settings(tmp_path, **more)
 
-    assert probe_cloud(given, find_region(given)) is None
+    here = environment_now()
+    assert probe_cloud(given, here, find_region(given, here)) is None
 
 
 def test_nothing_is_asked_of_any_network_by_default(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from carbontrack.api.assembly import Circumstances
 from carbontrack.api.track import track
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.record import Record
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.testing import FakeClock, FakeMeter
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.record_builder import RecordBuilder, Resource
+from carbontrack.tracking.session import Checkpoints, Session
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import ScriptedUsage
 
@@ -126,16 +127,13 @@ def bad_tracker(faults: Faults, folder: Path) -> tuple[Tracker, FakeClock]:
     meters = [
         BadMeter(faults, id=f"fake:{n}", component=c) for n, c in enumerate(("cpu", "gpu", "ram"))
     ]
+    sampler = Sampler(meters, interval_s=1.0, clock=clock, usage=usage)
+    ledger = Ledger(Attribution("process"), BadGrid(faults))
+    journal = Journal(folder, clock)
     session = Session(
-        Sampler(meters, interval_s=1.0, clock=clock, usage=usage),
-        grid=BadGrid(faults),
-        attribution=Attribution("process"),
+        RecordBuilder(Resource("argument"), ledger, sampler),
         sinks=[BadSink(faults)],
-        circumstances=Circumstances(
-            region_basis="argument",
-            journal=Journal(folder, clock),
-            outputs=(str(folder / "x.csv"),),
-        ),
+        checkpoints=Checkpoints(journal, (str(folder / "x.csv"),), 10.0),
     )
     return Tracker.of(session, owns_sampler=True), clock
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from carbontrack.config import environment, load
-from carbontrack.config.load import Settings, load_settings
+from carbontrack.config.environment import Environment
+from carbontrack.config.load import load_settings
+from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError, UnknownSettingError
 from carbontrack.grid.region import HINTS
 
@@ -23,12 +25,17 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def here(folder: Path, **environ: str) -> Environment:
+    """The environment of a program that stands in a folder."""
+    return Environment.take(environ=environ, working_folder=str(folder))
+
+
 def settings(
     home: Path, arguments: Mapping[str, object] | None = None, **variables: str
 ) -> Settings:
     """Load with nothing but what the test hands in."""
     environ = {"HOME": str(home), "XDG_CONFIG_HOME": f"{home}/cfg", **variables}
-    return load_settings(arguments or {}, environ=environ, cwd=home / "project" / "deep")
+    return load_settings(arguments or {}, here(home / "project" / "deep", **environ))
 
 
 def write_user(home: Path, text: str) -> Path:
@@ -115,7 +122,7 @@ def test_a_user_file_may_be_handed_in(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("interval_s = 5")
 
-    found = load_settings(environ={"HOME": str(home)}, cwd=home, user_config=path)
+    found = load_settings({}, here(home, HOME=str(home)), user_config=path)
 
     assert found.interval_s == 5.0
     assert found.origins["interval_s"] == str(path)
@@ -221,7 +228,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_start(
 
     environ = {"HOME": str(home)}
     reader = load_settings(
-        {"output": output}, environ=environ, cwd=home / "project" / "deep", writes=False
+        {"output": output}, here(home / "project" / "deep", **environ), writes=False
     )
     assert reader.output == (output,)
 
@@ -308,11 +315,13 @@ def test_the_state_folder_is_the_users_unless_set(home: Path) -> None:
     """Journals live where the system keeps state."""
     environ = {"HOME": str(home), "XDG_STATE_HOME": f"{home}/st"}
 
-    assert load.state_path(Settings(state_dir="/x"), environ=environ) == Path("/x")
+    assert load.state_path(Settings(state_dir="/x"), here(home, **environ)) == Path("/x")
     if sys.platform == "linux":
-        assert load.state_path(Settings(), environ=environ) == home / "st" / "carbontrack"
+        assert load.state_path(Settings(), here(home, **environ)) == home / "st" / "carbontrack"
         environ["XDG_STATE_HOME"] = "relative"
-        assert load.state_path(Settings(), environ=environ) == home / ".local/state/carbontrack"
+        assert (
+            load.state_path(Settings(), here(home, **environ)) == home / ".local/state/carbontrack"
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere platformdirs decides")
@@ -320,8 +329,8 @@ def test_a_user_without_a_home_has_state_and_no_configuration(home: Path) -> Non
     """A container may run as a user that nobody has heard of."""
     environ = {"HOME": "not/absolute"}
 
-    assert load_settings(environ=environ, cwd=home) == Settings()
-    folder = load.state_path(Settings(), environ=environ)
+    assert load_settings({}, here(home, **environ)) == Settings()
+    folder = load.state_path(Settings(), here(home, **environ))
     assert folder.is_absolute()
     assert folder.name == f"carbontrack-{os.getuid()}"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from carbontrack.api.assembly import idle_power
+from carbontrack.api.idle_power import idle_power
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.meters.calibration import (

@@ -15,6 +15,7 @@ from carbontrack.report.frame import load
 from carbontrack.report.timelines import RunTimeline, iter_timelines, largest
 from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.testing import build_powercap
+from carbontrack.tracking.span import with_timeline
 from carbontrack.tracking.timeline import Timeline, timeline_object
 from tests.support.records import HOSTILE, a_record
 
@@ -114,6 +115,6 @@ def test_the_setting_leads_to_a_file_whose_sums_are_the_records(tmp_path):
             run.snapshot()
     (found,) = iter_timelines(output)
     assert found.record_id == run.record.record_id
-    assert found.timeline.energy_j == run.whole_timeline().energy_j
+    assert found.timeline.energy_j == with_timeline(run)[1].energy_j
     for component, joules in found.timeline.energy_j.items():
         assert joules[-1] / 3.6e6 == getattr(run.record, f"{component}_kwh")

@@ -141,16 +141,16 @@ def test_calls_under_way_count_as_leaves():
         Account(), step(100.0, leaves=3, calls=2, elapsed_s=5.0, cpu_s=1.0), terms(1.0)
     )
     assert account.leaf_j == (20.0,)
-    assert account.pool_j == (40.0,)
-    assert account.pool_s == 2.0
-    assert account.pool_cpu_s == pytest.approx(0.4)
+    assert account.calls_j == (40.0,)
+    assert account.calls_s == 2.0
+    assert account.calls_cpu_s == pytest.approx(0.4)
 
 
 def test_without_leaves_everything_is_set_aside():
     """Where only calls may have run, the pool takes the whole step."""
     account = credit(Account(), step(100.0, leaves=0, calls=0), terms(1.0))
     assert account.leaf_j == ()
-    assert account.pool_j == (100.0,)
+    assert account.calls_j == (100.0,)
 
 
 def test_grams_follow_the_grid_of_the_moment():

@@ -16,7 +16,7 @@ import pytest
 import carbontrack
 from carbontrack import Budget, BudgetExceeded, ConfigError, track
 from carbontrack.testing import FakeMeter
-from carbontrack.tracking.budget import Guard
+from carbontrack.tracking.budget import BudgetGuard
 from tests.support.bench import Bench
 
 
@@ -292,7 +292,7 @@ def test_a_guard_costs_a_span_inside_no_look_each_time() -> None:
 
     with Bench() as bench:
         run = bench.tracker.span("run")
-        run.guard = Guard(Counting("1 kJ"))
+        run.budget_guard = BudgetGuard(Counting("1 kJ"))
         with run:
             for _ in range(250):
                 bench.clock.advance(0.001)

@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from carbontrack.api.track import track
-from carbontrack.tracking.call import Call, InsideCall
+from carbontrack.tracking.call import Call, CoveredCall
 from carbontrack.tracking.call_site import Callee, CallSite
 from carbontrack.tracking.context import current
 from carbontrack.tracking.span import current_span
@@ -392,11 +392,11 @@ def test_a_task_that_starts_the_next_leaves_nothing_behind(inside):
             while (task := following.pop()) is not None:
                 await task
             gc.collect()
-            return sum(type(one) in (Call, InsideCall) for one in gc.get_objects())
+            return sum(type(one) in (Call, CoveredCall) for one in gc.get_objects())
 
         following = []
         gc.collect()
-        before = sum(type(one) in (Call, InsideCall) for one in gc.get_objects())
+        before = sum(type(one) in (Call, CoveredCall) for one in gc.get_objects())
         with bench.tracker.span("root") if inside else nullcontext():
             assert asyncio.run(run()) <= before + 2
 
@@ -502,7 +502,7 @@ def test_a_call_that_crosses_the_close_has_a_row_at_once():
     """A call that another thread began while the tracker was closing is written, not forgotten."""
     with Bench() as bench:
         callee = Callee("work", {}, 1)
-        site = CallSite.of(bench.session, callee, window_s=10.0, judge=None)
+        site = CallSite.of(bench.session, callee, window_s=10.0, budget_check=None)
         begun(site).end()
     before = len(bench.records)
     begun(site).end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
 from carbontrack.errors import ConfigError
@@ -9,7 +11,7 @@ from carbontrack.impact.embodied import rates_g_per_h
 from carbontrack.meters.meter import Hardware
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.counts import Counts
-from carbontrack.tracking.record_builder import Course, MeterFacts, Part, embodied_figures
+from carbontrack.tracking.record_builder import MeterFacts, Part, Window, embodied_figures
 
 METERS = [
     MeterFacts("rapl:package-0", "cpu", "measured", 0.001, 0.07, stands_in=False),
@@ -19,8 +21,11 @@ SERVER = Hardware(cpu_sockets=2.0, ram_gib=64.0, gpu_count=0)
 HOURS_PER_LIFE = 4 * 8766
 
 
-def course(duration_s: float) -> Course:
-    return Course(Counts(0.0), Counts(duration_s), duration_s, duration_s, (), None)
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def window(duration_s: float) -> Window:
+    return Window(Counts(0.0), Counts(duration_s), duration_s, (), None, NOW, None, ())
 
 
 def parts(*joules: tuple[float, float]) -> list[Part]:
@@ -31,7 +36,7 @@ def parts(*joules: tuple[float, float]) -> list[Part]:
 def test_a_whole_machine_bears_its_rate_for_the_time_used():
     """An hour of the whole machine is an hour of its rates, whatever it drew."""
     found = embodied_figures(
-        parts((100.0, 100.0), (5.0, 5.0)), course(3600.0), {"cpu": 6.0, "ram": 2.0}
+        parts((100.0, 100.0), (5.0, 5.0)), window(3600.0), {"cpu": 6.0, "ram": 2.0}
     )
     assert found == {"embodied_g": 8.0}
 
@@ -40,7 +45,7 @@ def test_shares_add_up_to_the_machine():
     """What two users of one machine bear is what the machine bears, part by part."""
     rates = {"cpu": 6.0, "ram": 2.0}
     ours, theirs = (
-        embodied_figures(parts((cpu_j, 100.0), (ram_j, 10.0)), course(3600.0), rates)["embodied_g"]
+        embodied_figures(parts((cpu_j, 100.0), (ram_j, 10.0)), window(3600.0), rates)["embodied_g"]
         for cpu_j, ram_j in ((25.0, 9.0), (75.0, 1.0))
     )
     assert ours == pytest.approx(6.0 * 0.25 + 2.0 * 0.9)
@@ -50,7 +55,7 @@ def test_shares_add_up_to_the_machine():
 def test_a_figure_for_the_whole_machine_goes_by_all_energy():
     """One's own rate is shared by the energy of all parts together."""
     used = parts((25.0, 150.0), (25.0, 50.0))
-    found = embodied_figures(used, course(1800.0), {WHOLE_MACHINE: 10.0})
+    found = embodied_figures(used, window(1800.0), {WHOLE_MACHINE: 10.0})
     assert found["embodied_g"] == pytest.approx(10.0 * 0.5 * 50.0 / 200.0)
 
 
@@ -66,7 +71,7 @@ def test_a_figure_for_the_whole_machine_goes_by_all_energy():
 def test_unknown_is_nothing(joules: tuple[float, ...], rates: dict[str, float] | None):
     """No rates, a part that no meter speaks for, or no energy to share by: no figure, never 0."""
     used = parts(*((ours, ours) for ours in joules))
-    assert embodied_figures(used, course(1.0), rates) == {}
+    assert embodied_figures(used, window(1.0), rates) == {}
 
 
 def test_rates_are_the_tables_over_a_life():

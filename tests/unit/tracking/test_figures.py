@@ -1,5 +1,6 @@
 """From joules to a record's figures: basis, interval, quality."""
 
+from datetime import datetime, timezone
 from math import sqrt
 
 import pytest
@@ -9,9 +10,9 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.sampling.amounts import Sums
 from carbontrack.sampling.counts import Counts
 from carbontrack.tracking.record_builder import (
-    Course,
     MeterFacts,
     Part,
+    Window,
     emission_figures,
     energy_figures,
     parts_of,
@@ -21,6 +22,7 @@ from carbontrack.tracking.record_builder import (
 )
 from carbontrack.units import JOULES_PER_KWH
 
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 GRID = GridIntensity("FR", 50.0, 40.0, 80.0, "table", 2024, "lifecycle")
 
 
@@ -29,16 +31,20 @@ def meter(id_="rapl:package-0", component="cpu", basis="measured", resolution_s=
     return MeterFacts(id_, component, basis, resolution_s, uncertainty, stands_in)
 
 
-def course(length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None, **end):
+def window(
+    length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None, powers_w=(), **end
+):
     width = len(machine_j)
     seen_s = (length_s,) * width if observed_s is None else observed_s
-    return Course(
+    return Window(
         Counts(0.0, observed_s=(0.0,) * width),
         Counts(length_s, observed_s=seen_s, **end),
-        length_s,
         length_s if duration_s is None else duration_s,
         machine_j,
         1.0,
+        NOW,
+        None,
+        powers_w,
     )
 
 
@@ -49,26 +55,26 @@ def part(joules, **facts):
 
 def test_each_meter_contributes_what_it_counted():
     """A measured difference stays a measured difference."""
-    (only,) = parts_of(Sums((400.0,)), course(), [meter()], ())
+    (only,) = parts_of(Sums((400.0,)), window(), [meter()])
     assert (only.joules, only.basis) == (400.0, "measured")
 
 
 def test_an_observed_zero_is_a_zero():
     """An idle GPU that was watched all the time used nothing, and that is known."""
-    (only,) = parts_of(Sums((0.0,)), course(machine_j=(0.0,)), [meter()], ())
+    (only,) = parts_of(Sums((0.0,)), window(machine_j=(0.0,)), [meter()])
     assert only.joules == 0.0
 
 
 def test_an_unobserved_zero_is_nothing():
     """A meter that never answered contributes no number."""
-    assert parts_of(Sums((0.0,)), course(observed_s=(0.0,)), [meter()], ()) == []
+    assert parts_of(Sums((0.0,)), window(observed_s=(0.0,)), [meter()]) == []
 
 
 def test_shorter_than_the_refresh_takes_the_last_power():
     """The power times the length, times our share, called modelled."""
     facts = [meter(resolution_s=0.1)]
-    short = course(length_s=0.05, machine_j=(8.0,))
-    (only,) = parts_of(Sums((2.0,)), short, facts, (200.0,))
+    short = window(length_s=0.05, machine_j=(8.0,), powers_w=(200.0,))
+    (only,) = parts_of(Sums((2.0,)), short, facts)
     assert only.joules == pytest.approx(200.0 * 0.05 * 0.25)
     assert only.basis == "modelled"
 
@@ -76,17 +82,21 @@ def test_shorter_than_the_refresh_takes_the_last_power():
 def test_an_assumption_stays_an_assumption_when_short():
     """The last known power of an assumed meter is no better than the meter."""
     facts = [meter(resolution_s=0.1, basis="assumed")]
-    (only,) = parts_of(Sums((2.0,)), course(length_s=0.05), facts, (200.0,))
+    (only,) = parts_of(Sums((2.0,)), window(length_s=0.05, powers_w=(200.0,)), facts)
     assert only.basis == "assumed"
 
 
 def test_a_still_counter_over_a_few_refreshes_is_not_believed():
     """Up to three refreshes without a move may be chance; beyond that it is an idle meter."""
     facts = [meter(resolution_s=0.1)]
-    (near,) = parts_of(Sums((0.0,)), course(length_s=0.29, machine_j=(0.0,)), facts, (100.0,))
+    (near,) = parts_of(
+        Sums((0.0,)), window(length_s=0.29, machine_j=(0.0,), powers_w=(100.0,)), facts
+    )
     assert near.basis == "modelled"
     assert near.joules == pytest.approx(29.0)
-    (far,) = parts_of(Sums((0.0,)), course(length_s=0.31, machine_j=(0.0,)), facts, (100.0,))
+    (far,) = parts_of(
+        Sums((0.0,)), window(length_s=0.31, machine_j=(0.0,), powers_w=(100.0,)), facts
+    )
     assert (far.joules, far.basis) == (0.0, "measured")
 
 
@@ -132,7 +142,7 @@ def test_energy_is_times_pue_and_components_are_before_it():
     """`energy_kwh` is what the building drew; a component is what the component drew."""
     facts = [meter(uncertainty=0.1), meter("model:ram", "ram", "modelled")]
     parts = [Part(facts[0], 3.6e6, "measured", 7.2e6), Part(facts[1], 3.6e6, "modelled", 3.6e6)]
-    got = energy_figures(parts, course(), Attribution(pue=1.5))
+    got = energy_figures(parts, window(), Attribution(pue=1.5))
     assert got["cpu_kwh"] == 1.0
     assert got["ram_kwh"] == 1.0
     assert got["energy_kwh"] == pytest.approx(3.0)
@@ -149,14 +159,14 @@ def test_energy_is_times_pue_and_components_are_before_it():
 def test_no_interval_goes_below_zero():
     """A wide interval ends at nothing."""
     facts = [meter(uncertainty=2.0)]
-    got = energy_figures([Part(facts[0], 10.0, "assumed", 10.0)], course(), Attribution())
+    got = energy_figures([Part(facts[0], 10.0, "assumed", 10.0)], window(), Attribution())
     assert got["energy_low_kwh"] == 0.0
 
 
 def test_nothing_known_is_no_figure():
     """Without a part there is no energy, and without a grid no emissions."""
-    assert energy_figures([], course(), Attribution())["basis"] is None
-    assert "energy_kwh" not in energy_figures([], course(), Attribution())
+    assert energy_figures([], window(), Attribution())["basis"] is None
+    assert "energy_kwh" not in energy_figures([], window(), Attribution())
     assert emission_figures(Sums(), {"energy_kwh": 1.0}, None, 1.0) == {}
 
 
@@ -190,7 +200,7 @@ def test_unknown_energy_has_no_emissions_but_a_grid():
 def test_coverage_is_the_least_observed_meter():
     """One blind meter lowers the coverage of all."""
     got = quality_figures(
-        course(machine_j=(1.0, 1.0), observed_s=(10.0, 6.0)), [meter(), meter("nvml:0", "gpu")]
+        window(machine_j=(1.0, 1.0), observed_s=(10.0, 6.0)), [meter(), meter("nvml:0", "gpu")]
     )
     assert got["coverage"] == pytest.approx(0.6)
 
@@ -198,13 +208,13 @@ def test_coverage_is_the_least_observed_meter():
 def test_a_substitute_covers_for_its_component():
     """Lost and stood in for are together one observation."""
     facts = [meter(), meter("model:cpu", basis="modelled", stands_in=True)]
-    got = quality_figures(course(machine_j=(1.0, 1.0), observed_s=(4.0, 5.0)), facts)
+    got = quality_figures(window(machine_j=(1.0, 1.0), observed_s=(4.0, 5.0)), facts)
     assert got["coverage"] == pytest.approx(0.9)
 
 
 def test_sleep_lowers_the_coverage():
     """Time asleep is not in the duration and is not observed."""
-    got = quality_figures(course(suspended_s=30.0), [meter()])
+    got = quality_figures(window(suspended_s=30.0), [meter()])
     assert got["coverage"] == pytest.approx(0.25)
 
 
@@ -214,7 +224,7 @@ def test_faults_are_those_of_the_span():
     after = Counts(
         10.0, observed_s=(10.0,), missed=5, faults={"reset": 4, "old": 1, "implausible": 2}
     )
-    got = quality_figures(Course(before, after, 10.0, 10.0, (1.0,), 2.5), [meter()])
+    got = quality_figures(Window(before, after, 10.0, (1.0,), 2.5, NOW, None, ()), [meter()])
     assert got["faults"] == "implausible:2;reset:1"
     assert got["missed_reads"] == 3
     assert got["max_gap_s"] == 2.5
@@ -222,5 +232,5 @@ def test_faults_are_those_of_the_span():
 
 def test_a_gap_is_never_longer_than_the_span():
     """A reading before the span does not make a gap in it."""
-    got = quality_figures(course(length_s=0.5), [meter()])
+    got = quality_figures(window(length_s=0.5), [meter()])
     assert got["max_gap_s"] == 0.5

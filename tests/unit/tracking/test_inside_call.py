@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import sys
 from collections.abc import Callable
@@ -124,28 +123,21 @@ def test_a_call_with_the_last_frame_is_made(inside: bool, caplog: Any) -> None:
     assert caplog.text == ""
 
 
-def test_who_asks_deep_inside_is_given_the_whole_line() -> None:
-    """`current_span` in a deep recursion makes every call around a span, and all of them end."""
+def test_who_asks_inside_is_given_the_span_that_counts() -> None:
+    """However deep the calls, the span around counts them, and is the current one."""
     with Bench() as bench:
 
         @track("down", tracker=bench.tracker)
-        def down(n: int) -> int:
-            if n:
-                return down(n - 1)
-            span, length = current_span(), 0
-            assert span is current_span()
-            while span is not None:
-                span, length = span.parent, length + 1
-            return length
+        def down(n: int) -> Any:
+            return down(n - 1) if n else current_span()
 
-        depth = sys.getrecursionlimit() // 4
-        with bench.tracker.span("root"):
-            assert down(depth) == depth + 2
+        with bench.tracker.span("root") as root:
+            assert down(sys.getrecursionlimit() // 4) is root
         assert bench.sampler.leaves == 0
 
 
-def test_a_call_that_has_ended_does_not_come_back() -> None:
-    """A task that outlives a call inside a span is the child of the span when it asks."""
+def test_a_task_that_outlives_a_call_is_inside_the_span_still() -> None:
+    """Nothing of a call that has ended stays behind in the context of a task."""
     with Bench() as bench:
 
         @track("first", tracker=bench.tracker)
@@ -153,38 +145,38 @@ def test_a_call_that_has_ended_does_not_come_back() -> None:
             return asyncio.create_task(second())
 
         @track("second", tracker=bench.tracker)
-        async def second() -> list[str]:
+        async def second() -> Any:
             await asyncio.sleep(0)
-            line, span = [], current_span()
-            while span is not None:
-                line.append(span.name)
-                span = span.parent
-            return line
+            return current_span()
 
-        async def run() -> list[str]:
-            line: list[str] = await (await first())
-            return line
+        async def run() -> Any:
+            return await (await first())
 
-        with bench.tracker.span("root"):
-            assert asyncio.run(run()) == ["second", "root"]
+        with bench.tracker.span("root") as root:
+            assert asyncio.run(run()) is root
         assert bench.sampler.leaves == 0
 
 
-def test_a_call_whose_span_is_closed_just_now_is_a_root() -> None:
-    """Whoever asks in the moment in which another thread closes the span around gets a span."""
+def test_a_generator_keeps_its_blocks_to_itself() -> None:
+    """A block open in a suspended body is current in the body, not in the loop around it."""
     with Bench() as bench:
-        root = bench.tracker.span("root")
 
-        @track("work", tracker=bench.tracker)
-        def work() -> Any:
-            call = current.get()
-            contextvars.Context().run(root.close)
-            return call.promote()
+        @track("numbers", tracker=bench.tracker)
+        def numbers() -> Any:
+            with bench.tracker.span("inner") as inner:
+                for number in range(3):
+                    assert current_span() is inner
+                    yield number
+            yield 3
 
-        def within() -> Any:
-            root.open()
-            return work()
-
-        span = contextvars.Context().run(within)
-        assert (span.name, span.parent, span.is_open) == ("work", None, False)
+        with bench.tracker.span("root") as root:
+            for _ in numbers():
+                assert current_span() is root
+                with bench.tracker.span("consumer") as consumer:
+                    assert consumer.parent is root
+            steps = numbers()
+            next(steps)
+            with bench.tracker.span("later") as later:
+                assert list(steps) == [1, 2, 3]
+                assert current_span() is later
         assert bench.sampler.leaves == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from carbontrack.tracking.propagation import Kin
+from carbontrack.tracking.propagation import Propagator
 
 
 class Environment:
@@ -14,8 +14,8 @@ class Environment:
         self.record_id = record_id
         self.told: list[str | None] = []
 
-    def kin(self) -> Kin:
-        return Kin(found=lambda: self.record_id, tell=self._tell)
+    def propagator(self) -> Propagator:
+        return Propagator(read=lambda: self.record_id, write=self._tell)
 
     def _tell(self, record_id: str | None) -> None:
         self.record_id = record_id
@@ -25,84 +25,84 @@ class Environment:
 def test_children_of_an_open_root_find_it():
     """While it is open, and not after."""
     environment = Environment()
-    kin = environment.kin()
-    kin.opened(1, "run-1")
+    propagator = environment.propagator()
+    propagator.inject(1, "run-1")
     assert environment.record_id == "run-1"
-    kin.closed(1)
+    propagator.withdraw(1)
     assert environment.record_id is None
 
 
 def test_what_was_there_before_comes_back():
     """A program that was itself started inside a run belongs to that run, before and after."""
     environment = Environment("outer-1")
-    kin = environment.kin()
-    assert kin.parent_id() == "outer-1"
-    kin.opened(1, "run-1")
-    assert kin.parent_id() == "outer-1"
-    kin.closed(1)
+    propagator = environment.propagator()
+    assert propagator.extract() == "outer-1"
+    propagator.inject(1, "run-1")
+    assert propagator.extract() == "outer-1"
+    propagator.withdraw(1)
     assert environment.told == ["run-1", "outer-1"]
 
 
 def test_of_several_roots_the_oldest_is_told():
     """And when it ends, the next; a child is counted with one of them."""
     environment = Environment()
-    kin = environment.kin()
-    kin.opened(1, "a")
-    kin.opened(2, "b")
-    kin.opened(3, "c")
-    kin.closed(2)
+    propagator = environment.propagator()
+    propagator.inject(1, "a")
+    propagator.inject(2, "b")
+    propagator.inject(3, "c")
+    propagator.withdraw(2)
     assert environment.told == ["a"]
-    kin.closed(1)
-    kin.closed(3)
+    propagator.withdraw(1)
+    propagator.withdraw(3)
     assert environment.told == ["a", "c", None]
 
 
 def test_roots_of_other_threads_are_not_told():
     """The environment is left alone by a server's workers."""
     environment = Environment()
-    kin = environment.kin()
-    thread = threading.Thread(target=kin.opened, args=(1, "run-1"))
+    propagator = environment.propagator()
+    thread = threading.Thread(target=propagator.inject, args=(1, "run-1"))
     thread.start()
     thread.join()
-    kin.closed(1)
+    propagator.withdraw(1)
     assert environment.told == []
 
 
 def test_what_the_program_itself_writes_there_stays():
     """It may have reasons of its own."""
     environment = Environment()
-    kin = environment.kin()
-    kin.opened(1, "run-1")
+    propagator = environment.propagator()
+    propagator.inject(1, "run-1")
     environment.record_id = "theirs"
-    assert kin.parent_id() == "theirs"
-    kin.closed(1)
+    assert propagator.extract() == "theirs"
+    propagator.withdraw(1)
     assert environment.record_id == "theirs"
-    assert kin.parent_id() == "theirs"
+    assert propagator.extract() == "theirs"
 
 
 def test_a_forked_child_belongs_to_what_was_open():
     """Its own roots are told to its children, and its trackers stay those that it inherited."""
     environment = Environment("outer-1")
-    kin = environment.kin()
-    kin.opened(1, "run-1")
-    kin.forget_parent()
-    assert (kin.parent_id(), kin.outside()) == ("run-1", "outer-1")
+    propagator = environment.propagator()
+    propagator.inject(1, "run-1")
+    propagator.forget_parent()
+    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
 
-    kin.opened(1, "child-1")
+    propagator.inject(1, "child-1")
     assert environment.record_id == "child-1"
-    assert (kin.parent_id(), kin.outside()) == ("run-1", "outer-1")
-    kin.closed(1)
+    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
+    propagator.withdraw(1)
     assert environment.record_id == "run-1"
-    assert (kin.parent_id(), kin.outside()) == ("run-1", "outer-1")
+    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
 
 
 def test_a_child_that_was_forked_while_nothing_was_open_belongs_to_nothing():
     """It is a program of its own."""
-    kin = Environment().kin()
-    kin.opened(1, "run-1")
-    kin.closed(1)
-    kin.forget_parent()
-    assert kin.parent_id() is None
+    propagator = Environment().propagator()
+    propagator.inject(1, "run-1")
+    propagator.withdraw(1)
+    propagator.forget_parent()
+    assert propagator.extract() is None
 
 
 def test_an_environment_that_takes_nothing_stops_nobody(caplog):
@@ -110,17 +110,17 @@ def test_an_environment_that_takes_nothing_stops_nobody(caplog):
     environment = Environment("outer-1")
     refuses = [True]
 
-    def tell(record_id: str | None) -> None:
+    def write(record_id: str | None) -> None:
         if refuses[0]:
             raise OSError("no memory")
         environment.record_id = record_id
 
-    kin = Kin(found=lambda: environment.record_id, tell=tell)
-    kin.opened(1, "run-1")
-    kin.closed(1)
+    propagator = Propagator(read=lambda: environment.record_id, write=write)
+    propagator.inject(1, "run-1")
+    propagator.withdraw(1)
     assert "could not be told" in caplog.text
-    assert kin.parent_id() == environment.record_id == "outer-1"
+    assert propagator.extract() == environment.record_id == "outer-1"
 
     refuses[0] = False
-    kin.opened(2, "run-2")
+    propagator.inject(2, "run-2")
     assert environment.record_id == "run-2"

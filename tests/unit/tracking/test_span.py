@@ -170,10 +170,9 @@ def test_a_span_after_its_parents_end_is_a_root():
 
 def test_with_all_spans_children_have_rows_too():
     """`spans="all"` writes each span, the inner ones first."""
-    from dataclasses import replace
 
     bench = Bench()
-    bench.session.circumstances = replace(bench.session.circumstances, spans="all")
+    bench.session.spans = "all"
     with bench, bench.tracker.span("outer") as outer, outer.span("inner"):
         bench.clock.advance(1.0)
     assert [record.name for record in bench.records] == ["inner", "outer"]
@@ -501,13 +500,13 @@ def test_spans_closed_elsewhere_leave_no_chain_behind():
     class Mark:
         pass
 
-    with Bench() as bench, ThreadPoolExecutor(1) as pool:
+    with Bench() as bench, ThreadPoolExecutor(1) as apportioner:
         marks = []
         for _ in range(1000):
             mark = Mark()
             marks.append(weakref.ref(mark))
             span = bench.tracker.span("a", labels={"mark": mark}).open()
-            pool.submit(span.close).result()
+            apportioner.submit(span.close).result()
             bench.records.clear()
         del span, mark
         gc.collect()
@@ -600,8 +599,8 @@ def test_a_snapshot_from_another_thread_is_the_same():
     """Any thread may look."""
     with Bench() as bench, bench.tracker.span("a") as span:
         bench.clock.advance(2.0)
-        with ThreadPoolExecutor(1) as pool:
-            seen = pool.submit(span.snapshot).result()
+        with ThreadPoolExecutor(1) as apportioner:
+            seen = apportioner.submit(span.snapshot).result()
         assert joules(seen) == pytest.approx(200.0)
 
 

@@ -14,7 +14,8 @@ from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import MeterFacts
-from carbontrack.tracking.timeline import MOST_BINS, Curve, Edge, timeline_object, timeline_of
+from carbontrack.tracking.span import with_timeline
+from carbontrack.tracking.timeline import MOST_BINS, Edge, PowerSeries, timeline_object, timeline_of
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench
 from tests.support.keeping import KeepingBench
@@ -37,7 +38,7 @@ def test_each_tick_is_a_bin_with_its_power():
         assert [(row.start_s, row.end_s) for row in rows] == [
             (0.0, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, 4.0), (4.0, 4.5),
         ]  # fmt: skip
-        assert bench.timelines.kept == [timeline_object(run.record, run.whole_timeline())]
+        assert bench.timelines.kept == [timeline_object(*with_timeline(run))]
 
 
 def test_a_silent_meter_leaves_a_gap_and_its_answer_carries_the_energy():
@@ -83,7 +84,7 @@ def test_a_meter_that_stands_in_goes_on_with_the_curve():
 
 def test_a_long_run_keeps_even_bins():
     """A day of ticks of a second is a few hundred bins, each about as wide as the next."""
-    curve = Curve(Edge(0.0, (0.0,), (0.0,)))
+    curve = PowerSeries(Edge(0.0, (0.0,), (0.0,)))
     for second in range(1, 86_401):
         curve.add(Edge(float(second), (second * 5.0,), (float(second),)))
     widths = [b.at_s - a.at_s for a, b in pairwise(curve.edges[:-1])]
@@ -150,7 +151,7 @@ def test_unasked_nothing_is_kept():
     with Bench() as bench:
         with bench.tracker.span("a") as run:
             bench.run(3.0, ticks=3)
-        assert run.curve is None
+        assert run.power_series is None
         assert run.timeline() == []
         assert len(bench.sampler.watchers) == 0
 

@@ -1,0 +1,383 @@
+"""Through how many files a step of carbontrack leads: `python benchmarks/journeys.py [--json OUT]`.
+
+A journey is one step that a program takes: a block is entered, a call is counted. For each of them:
+
+- files: the distinct source files of the package in which one of its functions is called, or a
+  generator of it resumed.
+- returns: how often the way leads into a file again after it has left it. A call, or the resumption
+  of a generator, enters a file if the nearest function around it that belongs to the package is in
+  another file, or if there is none. Each entry beyond a file's first is a return, so returns =
+  entries - files. A call within one file is no entry, and neither is coming back to a caller when
+  what it called has ended.
+- calls: functions of the package called and generators resumed.
+- bytecodes: instructions of the interpreter in functions of the package, counted in rounds of their
+  own; "all" adds those of the standard library. Unknown from Python 3.13 on, where tracing leaves
+  some out.
+
+Everything is warm: each step is taken a few times before it is counted, so that nothing is imported
+or made for the first time. The meters are a simulated RAPL package with its memory, and records go
+to a CSV file with a journal beside it. Time is simulated as well, because what is done depends on
+how long ago things were done last; and the figures are those of most rounds, because some do a
+little more, such as a reading that is due every few seconds.
+
+How long ago the use of the processors was read counts most. Readings that follow within 20 ms do
+not read it again: this is so in all journeys but those that say "usage due". For `track(...)` the
+number of settings given counts: here it is five.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading  # noqa: F401 - keeps the real clock, being imported before there is another
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+
+class Clock:
+    """A monotonic clock that moves when it is told to, and a little at each look."""
+
+    now_s = 1000.0
+    looks = 0
+
+    def monotonic_s(self) -> float:
+        """What stands for `time.monotonic`."""
+        self.looks += 1
+        self.now_s += LOOK_S
+        return self.now_s
+
+
+LOOK_S = 20e-6
+"""A look at the clock and what is done until the next one take about as long."""
+CLOCK = Clock()
+time.monotonic = CLOCK.monotonic_s  # the package takes its clock from there when it is imported
+
+import carbontrack  # noqa: E402
+from carbontrack.testing import Zone, build_powercap  # noqa: E402
+
+PACKAGE = str(Path(carbontrack.__file__).parent) + os.sep
+WARM_ROUNDS = 6
+ROUNDS = 30
+DUE_S = 0.25
+"""After this time without a reading, the next one reads the use of the processors as well."""
+SOON_S = 0.001
+"""After this time it does not."""
+POWER_W = 20.0
+
+COUNTS_BYTECODES = sys.version_info < (3, 13)
+
+Act = Callable[[], object]
+T = TypeVar("T", bound=Hashable)
+
+
+# -- what is counted ---------------------------------------------------------------------------
+
+
+def file_of(frame: FrameType | None) -> str | None:
+    """The source file of a frame, from the package's folder on; None for one of anybody else."""
+    if frame is None or not frame.f_code.co_filename.startswith(PACKAGE):
+        return None
+    return frame.f_code.co_filename[len(PACKAGE) :]
+
+
+def file_around(frame: FrameType) -> str | None:
+    """The file of the nearest function of the package around this frame."""
+    around = frame.f_back
+    while around is not None and file_of(around) is None:
+        around = around.f_back
+    return file_of(around)
+
+
+def walk(act: Act) -> tuple[int, tuple[str, ...]]:
+    """How many of the package's functions an act calls, and the files it enters, in order."""
+    calls = 0
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        nonlocal calls
+        file = file_of(frame) if event == "call" else None
+        if file is not None:
+            calls += 1
+            if file != file_around(frame):
+                entered.append(file)
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return calls, tuple(entered)
+
+
+def bytecodes(act: Act) -> tuple[int, int]:
+    """The instructions that an act takes in the package, and in the standard library."""
+    counts = [0, 0]  # ours, others
+
+    def note(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename == __file__:
+            return None
+        place = 0 if file_of(frame) is not None else 1
+        if event == "call":
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            counts[place] += 1
+        return note
+
+    sys.settrace(note)
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+    return counts[0], counts[1]
+
+
+# -- the journeys ------------------------------------------------------------------------------
+
+
+class Fixture:
+    """A simulated machine and a program's settings; each journey yields the act that is counted.
+
+    What stands before a `yield` prepares the act, what stands after it tidies up.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        zones = [Zone("package-0", "intel-rapl:0"), Zone("dram", "intel-rapl:0:0")]
+        self.tree = build_powercap(folder / "sys", zones)
+        self.output = folder / "emissions.csv"
+        self.settings: dict[str, Any] = {
+            "output": str(self.output),
+            "sysfs_path": str(folder / "sys"),
+            "state_dir": str(folder / "state"),
+            "region": "FR",
+            "interval_s": 3600.0,  # no tick comes between
+        }
+        self.tracker = carbontrack.auto(**self.settings)
+        self.sampler = self.tracker.session.sampler
+        assert CLOCK.looks, "the package does not go by the simulated clock"
+
+    def go_on(self, length_s: float) -> None:
+        """Let time pass and the counters move on."""
+        CLOCK.now_s += length_s
+        self.tree.add_joules("package-0", POWER_W * length_s)
+        self.tree.add_joules("dram", POWER_W / 4 * length_s)
+
+    def have_read(self) -> None:
+        """Have everything read just now."""
+        self.go_on(DUE_S)
+        self.sampler.sample()
+        self.go_on(SOON_S)
+
+    def rows(self) -> int:
+        """How many records have been written."""
+        return len(self.output.read_text().splitlines()) - 1 if self.output.exists() else 0
+
+    def sample(self, rounds: int) -> Iterator[Act]:
+        """One reading of all meters, inside an open block."""
+        with self.tracker.span("open"):
+            for _ in range(rounds):
+                self.have_read()
+                yield self.sampler.sample
+
+    def tick(self, rounds: int) -> Iterator[Act]:
+        """A tick while a block is open in which nothing happens."""
+        with self.tracker.span("open"):
+            for _ in range(rounds):
+                self.go_on(DUE_S)
+                yield self.sampler.tick
+
+    def child(self, rounds: int) -> Iterator[Act]:
+        """A child span opened and closed."""
+        with self.tracker.span("open") as root:
+            for _ in range(rounds):
+                self.have_read()
+                yield lambda: root.span("child").open().close()
+
+    def made(self, rounds: int) -> Iterator[Act]:
+        """A block object made, of the same settings as before."""
+        for _ in range(rounds):
+            yield lambda: carbontrack.track("block", **self.settings)
+
+    def made_in_use(self, rounds: int) -> Iterator[Act]:
+        """The same, where a block with these settings has been open before."""
+        with carbontrack.track("block", **self.settings):
+            pass
+        yield from self.made(rounds)
+
+    def entered(self, rounds: int) -> Iterator[Act]:
+        """A root block entered, soon after another was left."""
+        for _ in range(rounds):
+            block = carbontrack.track("block", **self.settings)
+            self.go_on(SOON_S)
+            yield block.__enter__
+            self.have_read()
+            block.__exit__(None, None, None)
+
+    def left(self, rounds: int, *, due: bool = False) -> Iterator[Act]:
+        """A root block left, until its row is written."""
+        for _ in range(rounds):
+            block = carbontrack.track("block", **self.settings)
+            block.__enter__()
+            if due:
+                self.go_on(DUE_S)
+            else:
+                self.have_read()
+            before = self.rows()
+            yield lambda block=block: block.__exit__(None, None, None)  # type: ignore[misc]
+            assert self.rows() == before + 1
+
+    def left_due(self, rounds: int) -> Iterator[Act]:
+        """The same, of a block that has lasted longer than two readings may be apart."""
+        return self.left(rounds, due=True)
+
+    def first_call(self, rounds: int) -> Iterator[Act]:
+        """The first call of a decorated function, while nothing is open."""
+        for number in range(rounds):
+            job = self.decorated(f"job {number}")
+            before = self.rows()
+            self.go_on(SOON_S)
+            yield job
+            self.end_window()
+            assert self.rows() == before + 1
+
+    def short_call(self, rounds: int) -> Iterator[Act]:
+        """A later call, which lasts no time."""
+        job = self.decorated("short job")
+        job()
+        for _ in range(rounds):
+            yield job
+        self.end_window()
+
+    def decorated(self, name: str) -> Act:
+        """An empty function whose calls are counted; any tick ends the window of its sums."""
+
+        def job() -> None:
+            pass
+
+        wrapped: Act = carbontrack.track(name, window_s=0.001, **self.settings)(job)
+        return wrapped
+
+    def end_window(self) -> None:
+        """Have the row of the short calls written, so that nothing is open any more."""
+        self.go_on(DUE_S)
+        self.sampler.tick()
+
+
+Journey = Callable[[Fixture, int], Iterator[Act]]
+JOURNEYS: dict[str, Journey] = {
+    "sample()": Fixture.sample,
+    "idle tick, usage due": Fixture.tick,
+    "child span opened and closed": Fixture.child,
+    "track(...) made, no tracker in use": Fixture.made,
+    "track(...) made, its tracker in use": Fixture.made_in_use,
+    "root block entered": Fixture.entered,
+    "block left to its row": Fixture.left,
+    "block left to its row, usage due": Fixture.left_due,
+    "first decorated call": Fixture.first_call,
+    "short decorated call": Fixture.short_call,
+}
+"""In this order: `track` does not use the fixture's tracker, so that it has none at first."""
+
+
+# -- the figures -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one journey.
+
+    Attributes:
+        agreeing: the share of the rounds that went exactly this way.
+        entries: the files in the order in which they are entered.
+    """
+
+    journey: str
+    files: int
+    returns: int
+    calls: int
+    bytecodes: int | None
+    bytecodes_all: int | None
+    agreeing: float
+    entries: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """A row of the table."""
+        counts = (self.files, self.returns, self.calls, self.bytecodes, self.bytecodes_all)
+        cells = ("unknown" if count is None else str(count) for count in counts)
+        return f"| {self.journey:35} | " + " | ".join(f"{cell:>7}" for cell in cells) + " |"
+
+
+def counted(journey: Journey, fixture: Fixture, count: Callable[[Act], T]) -> list[T]:
+    """What is counted in each round, the first ones left out."""
+    found = []
+    for act in journey(fixture, WARM_ROUNDS + ROUNDS):
+        gc.collect()
+        gc.disable()  # what a collection calls is not the act's
+        try:
+            found.append(count(act))
+        finally:
+            gc.enable()
+    return found[WARM_ROUNDS:]
+
+
+def usual(found: Sequence[T]) -> tuple[T, float]:
+    """What most rounds found, and the share of them that did."""
+    ((most, times),) = Counter(found).most_common(1)
+    return most, times / len(found)
+
+
+def row(name: str, fixture: Fixture) -> Row:
+    """Measure one journey."""
+    (calls, entries), agreeing = usual(counted(JOURNEYS[name], fixture, walk))
+    ours, both = None, None
+    if COUNTS_BYTECODES:
+        (ours, others), _ = usual(counted(JOURNEYS[name], fixture, bytecodes))
+        both = ours + others
+    files = len(set(entries))
+    returns = len(entries) - files
+    return Row(name, files, returns, calls, ours, both, agreeing, entries)
+
+
+def alone(folder: Path) -> None:
+    """Take away what the user or the folder has set; the rest of the environment costs time too."""
+    os.environ.clear()
+    os.environ["HOME"] = os.environ["XDG_CONFIG_HOME"] = str(folder)
+    os.chdir(folder)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Through how many files a step leads.")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as JSON too")
+    options = parser.parse_args()
+    out = options.json and options.json.absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        alone(Path(folder))
+        fixture = Fixture(Path(folder))
+        python = platform.python_version()
+        print(f"carbontrack {carbontrack.__version__}, Python {python}\n")
+        print(f"| {'journey':35} |   files | returns |   calls | bytecodes |   all |")
+        print("|---|---|---|---|---|---|")
+        rows = []
+        for name in JOURNEYS:
+            rows.append(row(name, fixture))
+            print(rows[-1].line, flush=True)
+        fixture.tracker.close()
+        os.chdir("/")
+    if out:
+        out.write_text(json.dumps({"python": python, "rows": [asdict(r) for r in rows]}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What this machine draws while it idles: as given, as measured here, or as its models have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from carbontrack.attribution.policy import IdlePower
+from carbontrack.config.settings import Settings
+from carbontrack.meters.calibration import Calibration
+from carbontrack.meters.cpu_model import power_share
+from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.meters.wall import WALL_ID
+from carbontrack.record import BASES, Basis, Component
+
+
+def idle_power(settings: Settings, meters: MeterSet, kept: Calibration) -> IdlePower:
+    """The idle power of each component, as far as it is known.
+
+    The processors': the setting `idle_w`, else what was measured while nothing ran, else the load
+    curve's share of the design power. Modelled memory draws the same busy or idle. Where a wall
+    meter was calibrated, the rest of the wall's power goes with them.
+    """
+    cpu_w, basis = _cpu(settings, meters, kept.idle_w)
+    ram_w = kept.idle_w.get("ram", _modelled_ram_w(meters))
+    gpu_w, other_w = kept.idle_w.get("gpu"), None
+    if kept.fit is not None and any(meter.id == WALL_ID for meter in meters):
+        other_w = kept.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
+    return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
+
+
+def _cpu(
+    settings: Settings, meters: MeterSet, measured_w: Mapping[str, float]
+) -> tuple[float | None, Basis]:
+    if settings.idle_w is not None:
+        return settings.idle_w, "modelled"
+    if "cpu" in measured_w:
+        bases = (meter.basis for meter in _of(meters, "cpu"))
+        return measured_w["cpu"], max(bases, key=BASES.index, default="modelled")
+    tdp_w = meters.hardware.cpu_tdp_w
+    return (None if tdp_w is None else tdp_w * power_share(0.0)), "modelled"
+
+
+def _modelled_ram_w(meters: MeterSet) -> float | None:
+    watts = [
+        None if meter.basis == "measured" else getattr(meter, "nominal_w", None)
+        for meter in _of(meters, "ram")
+    ]
+    known = [power_w for power_w in watts if power_w is not None]
+    return sum(known) if known and len(known) == len(watts) else None
+
+
+def _of(meters: MeterSet, component: Component) -> list[Meter]:
+    return [meter for meter in meters if meter.component == component]
