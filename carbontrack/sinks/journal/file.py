@@ -161,7 +161,7 @@ class JournalFile:
         self._handle = handle
         self._size = 0
         self._live_bytes = 0
-        self._places: dict[Key, tuple[int, int]] = {}
+        self._extents: dict[Key, tuple[int, int]] = {}
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
@@ -204,16 +204,16 @@ class JournalFile:
         return None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._extents)
 
     def keys(self, kind: str) -> list[Key]:
         """The live keys that begin with `kind`, oldest first."""
-        return [key for key in self._places if key[0] == kind]
+        return [key for key in self._extents if key[0] == kind]
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """The entry of a live key; None if it can no longer be read."""
-        place = self._places.get(key)
-        return None if place is None else decoded(read_at(self._handle, *place))
+        extent = self._extents.get(key)
+        return None if extent is None else decoded(read_at(self._handle, *extent))
 
     def put(self, key: Key, entry: Entry) -> None:
         """Store the entry under the key, in place of the one before.
@@ -234,7 +234,7 @@ class JournalFile:
         self._make_room(len(line))
         self._append(line)
         self._forget(key)
-        self._places[key] = (self._size - len(line), len(line))
+        self._extents[key] = (self._size - len(line), len(line))
         self._live_bytes += len(line)
 
     def drop(self, keys: Iterable[Key]) -> None:
@@ -244,10 +244,10 @@ class JournalFile:
             OSError: it could not be written; the keys are removed here, but a process that opens
                 the file later will see them again.
         """
-        known = [key for key in keys if key in self._places]
+        known = [key for key in keys if key in self._extents]
         for key in known:
             self._forget(key)
-        if known and (self._places or self._size < COMPACT_ABOVE):
+        if known and (self._extents or self._size < COMPACT_ABOVE):
             self._append(encoded({"drop": known}))
             self._make_room(0)
         elif known:
@@ -258,7 +258,7 @@ class JournalFile:
         """Close the file, and delete it if it has no live keys."""
         if self._handle < 0:
             return
-        if not self._places and not self._missing():
+        if not self._extents and not self._missing():
             self.path.unlink(missing_ok=True)
         self.abandon()
 
@@ -269,9 +269,9 @@ class JournalFile:
             os.close(handle)
 
     def _forget(self, key: Key) -> None:
-        place = self._places.pop(key, None)
-        if place is not None:
-            self._live_bytes -= place[1]
+        extent = self._extents.pop(key, None)
+        if extent is not None:
+            self._live_bytes -= extent[1]
 
     def _append(self, line: bytes) -> None:
         if self._missing():
@@ -303,13 +303,13 @@ class JournalFile:
         """
         draft = _draft_of(self.path)
         handle = locked_new(draft)
-        places: dict[Key, tuple[int, int]] = {}
+        extents: dict[Key, tuple[int, int]] = {}
         size = 0
         try:
-            for key, place in self._places.items():
-                line = read_at(self._handle, *place)
+            for key, extent in self._extents.items():
+                line = read_at(self._handle, *extent)
                 write_whole(handle, line)
-                places[key] = (size, len(line))
+                extents[key] = (size, len(line))
                 size += len(line)
             draft.replace(self.path)
         except BaseException:
@@ -317,7 +317,7 @@ class JournalFile:
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle, self._places = handle, places
+        self._handle, self._extents = handle, extents
         self._size = self._live_bytes = size
 
     def _load(self) -> None:
@@ -336,7 +336,7 @@ class JournalFile:
         if isinstance(put, list):
             key = tuple(map(str, put))
             self._forget(key)
-            self._places[key] = (offset, length)
+            self._extents[key] = (offset, length)
             self._live_bytes += length
         elif isinstance(dropped, list):
             for gone in dropped:

@@ -263,18 +263,18 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     Raises:
         OSError: it cannot be created, belongs to another user, or is a link.
     """
-    place = state_dir / _FOLDER
+    path = state_dir / _FOLDER
     if create:
-        make_private_folder(place)
-    status = place.lstat()
+        make_private_folder(path)
+    status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(path))
     if os.name == "posix":
         if status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it belongs to another user", str(place))
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
         if status.st_mode & 0o077:
-            place.chmod(0o700)
-    return place
+            path.chmod(0o700)
+    return path
 
 
 def _boot(procfs: Path) -> str:
