@@ -47,6 +47,8 @@ class OpenSpans:
         When none is open, the one that was closed last: leaving it may still have to act, and it
         can be asked. None before the first.
         """
+        if len(self._open) == 1:
+            return self._open[0]
         here = innermost()
         while here is not None and here not in self._open:
             here = here.parent

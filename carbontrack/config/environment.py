@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from operator import methodcaller
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ PARENT_ID = f"{PREFIX}PARENT_ID"
 """The record that this process's own records belong to; set for child processes."""
 PYTEST = f"{PREFIX}PYTEST_"
 """Before the name of an option of the pytest plugin."""
+_begins_with_prefix = methodcaller("startswith", PREFIX)
 
 
 class Environment(NamedTuple):
@@ -63,18 +65,19 @@ class Environment(NamedTuple):
             working_folder: where the program stands; the process's own by default.
         """
         environ = os.environ if environ is None else environ
-        wanted = _FACTS.union(hints)
         # a look-up of a variable that is not set costs much more than going over those that are
-        found = {name: environ[name] for name in environ if name in wanted or PREFIX in name}
+        names = set(environ)
+        found = {name: environ[name] for name in names & _FACTS.union(hints)}
+        ours = [name for name in filter(_begins_with_prefix, names) if _is_setting(name)]
         return cls(
             _working_folder() if working_folder is None else working_folder,
-            tuple(sorted((name, found[name]) for name in found if _is_setting(name))),
+            tuple(sorted((name, environ[name]) for name in ours)),
             _user_folder("config", found),
             _user_folder("state", found),
             tz(found),
             visible_gpus(found),
-            *rank_and_world(found),
-            tuple(cloud_hints(hints, found).items()),
+            *(rank_and_world(found) if _RANKS & names else (None, None)),
+            tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
         )
 
@@ -99,7 +102,7 @@ class Environment(NamedTuple):
 
 
 def _is_setting(name: str) -> bool:
-    return name.startswith(PREFIX) and name != PARENT_ID and not name.startswith(PYTEST)
+    return name != PARENT_ID and not name.startswith(PYTEST)
 
 
 def _working_folder() -> str:
@@ -148,8 +151,9 @@ _LAUNCHERS = (
 )
 
 
+_RANKS = frozenset(rank for rank, _, _ in _LAUNCHERS)
 _FACTS = frozenset(
-    {"HOME", "TZ", "CUDA_VISIBLE_DEVICES", *chain.from_iterable(_XDG.values())}
+    {"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID, *chain.from_iterable(_XDG.values())}
     | set(chain.from_iterable(_LAUNCHERS))
 )
 """The variables of other programs that are read."""

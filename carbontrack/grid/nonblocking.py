@@ -35,6 +35,8 @@ class GridDesk:
         self._told = False
         self.changes = source is not None and not getattr(source, "constant", False)
         """Whether the answer depends on the time."""
+        self.waits = source is not None and not self._prompt()
+        """Whether asking may take time, so that `refresh` does it elsewhere."""
 
     def now(self, when: datetime) -> GridIntensity | None:
         """The intensity at `when`; for a source that is not prompt, what it said last."""
@@ -45,7 +47,7 @@ class GridDesk:
     def refresh(self, clock: Clock) -> None:
         """Ask a source that is not prompt again; none of our locks is held."""
         known = self._answer is not None
-        if (known and not self.changes) or self._source is None or self._prompt():
+        if (known and not self.changes) or not self.waits:
             return
         now_s = clock.monotonic_s()
         if known and now_s - self._asked_s < FRESH_S:

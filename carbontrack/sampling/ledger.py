@@ -11,9 +11,10 @@ difference between two marks in both.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import repeat
-from operator import mul, sub
+from operator import add, mul, sub
 from typing import Final, NamedTuple
 
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
@@ -21,22 +22,82 @@ from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import GridDesk
 from carbontrack.record import Component
-from carbontrack.sampling.amounts import (
-    NO_GRAMS,
-    NOTHING_SERVED,
-    Grams,
-    Joules,
-    Served,
-    Sums,
-    add_joules,
-    each,
-    merged,
-    sub_joules,
-)
-from carbontrack.sampling.counts import Counts
+from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.system.clock import Clock
 from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
+
+Grams = tuple[float, float, float]
+"""Best estimate, low and high end of the grid's interval."""
+
+Operation = Callable[[float, float], float]
+Served = Mapping[str, float]
+"""Joules by the source of the intensity they were weighed with; empty where it never changes."""
+
+NO_GRAMS: Grams = (0.0, 0.0, 0.0)
+NOTHING_SERVED: Served = {}
+
+
+class Sums(NamedTuple):
+    """Energy and grams of a span, or of calls, or of several together; they add up."""
+
+    ours_j: Joules = ()
+    grams: Grams = NO_GRAMS
+    served_j: Served = NOTHING_SERVED
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        if not self.ours_j:
+            return other
+        if not other.ours_j:
+            return self
+        return Sums(
+            add_joules(self.ours_j, other.ours_j),
+            each(add, self.grams, other.grams),
+            merged(add, self.served_j, other.served_j),
+        )
+
+    def times(self, factor: int) -> Sums:
+        """So many times as much."""
+        if factor == 1:
+            return self
+        best, low, high = self.grams
+        return Sums(
+            tuple(map(mul, self.ours_j, repeat(factor))),
+            (best * factor, low * factor, high * factor),
+            {source: joules * factor for source, joules in self.served_j.items()},
+        )
+
+
+NOTHING = Sums()
+
+
+def each(operation: Operation, a: Grams, b: Grams) -> Grams:
+    """The operation on both estimates and on both ends."""
+    return operation(a[0], b[0]), operation(a[1], b[1]), operation(a[2], b[2])
+
+
+def merged(operation: Operation, a: Served, b: Served) -> Served:
+    """The operation source by source; one that a side does not know has served nothing there."""
+    if not a and not b:
+        return a
+    return {source: operation(a.get(source, 0.0), b.get(source, 0.0)) for source in {**a, **b}}
+
+
+def add_joules(a: Joules, b: Joules) -> Joules:
+    """Meter by meter; a meter that one side does not know yet has counted nothing there."""
+    if len(a) == len(b):
+        return tuple(map(add, a, b))
+    if len(a) < len(b):
+        a, b = b, a
+    return tuple(map(add, a, b)) + a[len(b) :]
+
+
+def sub_joules(a: Joules, b: Joules) -> Joules:
+    """Meter by meter, `a` being the later and not the shorter."""
+    if len(a) == len(b):
+        return tuple(map(sub, a, b))
+    return tuple(map(sub, a, b)) + a[len(b) :]
 
 
 class Step(NamedTuple):
@@ -170,6 +231,12 @@ def between(start: Mark, end: Mark) -> Sums:
     )
 
 
+def total(sums: Sums, start: Mark, end: Mark, leaves: int) -> Sums:
+    """These sums, and what so many open leaves got from `start` to `end`."""
+    got = between(start, end)
+    return sums.plus(got if leaves == 1 else got.times(leaves))
+
+
 def calls_between(before: Account, after: Account) -> Sums:
     """What was set aside for calls between two states of an account."""
     return Sums(
@@ -250,6 +317,10 @@ class Ledger:
         self.deferred_log = DeferredLog()
         self.holds = 0
         self._desk = GridDesk(grid, self.deferred_log)
+        self.follows_grid = self._desk.changes
+        """Whether the grid's intensity changes with time."""
+        self.waits_for_grid = self._desk.waits
+        """Whether the intensity must be asked for anew with `refresh`, since that takes time."""
         self._intensity: GridIntensity | None = None
         self._begun_at: datetime | None = None
         self._window: ShareWindow | None = None
@@ -277,6 +348,8 @@ class Ledger:
 
     def intensity(self, when: datetime) -> GridIntensity | None:
         """The grid's intensity at `when`; None where nothing is known."""
+        if self._intensity is not None and not self.follows_grid:
+            return self._intensity
         return self._desk.now(when)
 
     def refresh(self, clock: Clock) -> None:
@@ -315,11 +388,6 @@ class Ledger:
         except Exception as error:
             self.deferred_log.note(logging.ERROR, "what this process uses could not be read", error)
         return self._window.known  # what was known last holds on
-
-    @property
-    def follows_grid(self) -> bool:
-        """Whether the grid's intensity changes with time."""
-        return self._desk.changes
 
 
 def _by_meter(shares: Shares, components: tuple[Component, ...], parts: Parts) -> Joules:

@@ -20,10 +20,16 @@ from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
-from carbontrack.sampling.amounts import Joules
-from carbontrack.sampling.counts import Counts, advance, with_fault, with_suspend, without_counts
+from carbontrack.sampling.counts import (
+    Counts,
+    History,
+    Joules,
+    advance,
+    with_fault,
+    with_suspend,
+    without_counts,
+)
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.history import Gaps, Powers
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker
@@ -97,17 +103,21 @@ class Sampler:
         self._interval_s = interval_s
         self._usage = usage
         self._bank = MeterBank(self.meters)
+        self.hardware: Hardware = self.meters.hardware
+        """What the machine is made of."""
+        self.meter_states: list[MeterState] = self._bank.states
+        """The meters in service, in the order of every tuple of joules."""
         self.gpu_shares = GpuShares(self._bank.states)
-        self._counts = Counts(self.clock.monotonic_s())
+        self.counts = Counts(self.clock.monotonic_s())
+        """The machine's counts as of the last reading."""
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
         """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
-        self._powers = Powers(self._counts, self._bank.resolutions_s)
+        self._history = History(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
-        self._gaps = Gaps()
         self._begin()
         remember(self)
 
@@ -122,16 +132,6 @@ class Sampler:
         )
 
     @property
-    def hardware(self) -> Hardware:
-        """What the machine is made of."""
-        return self.meters.hardware
-
-    @property
-    def meter_states(self) -> list[MeterState]:
-        """The meters in service, in the order of every tuple of joules."""
-        return self._bank.states
-
-    @property
     def awake(self) -> bool:
         """Whether anything is open, so that time and energy count."""
         return self._holds > 0
@@ -141,7 +141,7 @@ class Sampler:
     def hold(self, ledger: Ledger) -> Mark:
         """Keep the sampler awake for this ledger, waking it if it sleeps; reads the meters."""
         with self.lock:
-            missed = self._counts.missed
+            missed = self.counts.missed
             if self._holds:
                 self.sample()
             else:
@@ -151,14 +151,14 @@ class Sampler:
                 if process:
                     self._usage = self._usage or UsageReader()
                 ledger.begin(
-                    self._usage if process else None, self._counts.at_s, self.clock.now_utc()
+                    self._usage if process else None, self.counts.at_s, self.clock.now_utc()
                 )
                 self._ledgers.append(ledger)
             ledger.holds += 1
             self._holds += 1
             if self._holds == 1:
                 self._ticker.wake()
-            counts = self._counts
+            counts = self.counts
             if counts.missed != missed:  # a meter that is silent at the first edge is missed too
                 counts = counts._replace(missed=missed)
             return Mark(counts, ledger.account)
@@ -171,24 +171,25 @@ class Sampler:
             if not ledger.holds:
                 self._ledgers.remove(ledger)
 
+    def last_mark(self, ledger: Ledger) -> Mark:
+        """Read the meters, let go, and return where the counts and the ledger stand."""
+        with self.lock:
+            self.sample()
+            self.release(ledger)
+            return Mark(self.counts, ledger.account)
+
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters now, and return where both ledgers stand."""
         with self.lock:
             self.sample()
-            return Mark(self._counts, ledger.account)
+            return Mark(self.counts, ledger.account)
 
-    @property
-    def counts(self) -> Counts:
-        """The machine's counts as of the last reading."""
-        return self._counts
+    def history(self, since_s: float) -> tuple[float | None, Sequence[float | None]]:
+        """The longest time between two readings since `since_s`, and each meter's last power.
 
-    def max_gap_s(self, since_s: float) -> float | None:
-        """The longest time between two readings since `since_s`; None before the first."""
-        return self._gaps.longest_since(since_s)
-
-    def powers_w(self) -> Sequence[float | None]:
-        """The last known power of each meter; None, or no entry, where none has been seen."""
-        return self._powers.known_w(self._counts)
+        None, or no entry, where there was none.
+        """
+        return self._history.since(since_s, self.counts)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -204,29 +205,28 @@ class Sampler:
                 self._sample()
             except Exception as error:
                 # The user's own thread may stand here. What this sample missed, the next carries.
-                self._counts = with_fault(self._counts, "sample")
+                self.counts = with_fault(self.counts, "sample")
                 self._bank.deferred_log.note(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
     def _sample(self) -> None:
         now_s = self.clock.monotonic_s()
-        elapsed_s = now_s - self._counts.at_s
+        elapsed_s = now_s - self.counts.at_s
         reading, faults = self._bank.read(now_s)
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self._counts = with_suspend(self._counts, slept_s - self._slept_s)
+            self.counts = with_suspend(self.counts, slept_s - self._slept_s)
         self._slept_s = slept_s
-        self._counts, steps = advance(self._counts, reading)
+        self.counts, steps = advance(self.counts, reading)
         for code, times in faults.items():
-            self._counts = with_fault(self._counts, code, times)
+            self.counts = with_fault(self.counts, code, times)
         if self._ledgers:
             self._credit(now_s, elapsed_s, steps)
-        self._powers.follow(self._counts)
+        self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
-        self._gaps.add(now_s, elapsed_s)
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
         cpu_s = 0.0
@@ -234,7 +234,9 @@ class Sampler:
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
-        self._counts, parts = self.gpu_shares.noted(self._counts), self.gpu_shares.parts
+        parts = self.gpu_shares.parts
+        if parts:
+            self.counts = self.gpu_shares.noted(self.counts)
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
@@ -242,10 +244,9 @@ class Sampler:
     def _wake(self) -> None:
         # What was used while nothing was open is nobody's, and must not be carried by the next
         # answer of a meter that happens to be silent just now.
-        self._counts = without_counts(self._counts)
+        self.counts = without_counts(self.counts)
         self.sample()
-        self._powers.restart(self._counts)
-        self._gaps.clear()
+        self._history.restart(self.counts)
         self._cpu_s = process_cpu_s()
 
     # -- the thread -------------------------------------------------------------------------
@@ -278,15 +279,15 @@ class Sampler:
             if apportioner is not None:
                 apportioner.write_due_rows()
             for watcher in watchers:
-                watcher.after_tick(self._counts.at_s)
+                watcher.after_tick(self.counts.at_s)
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
 
     def _heal(self) -> None:
-        faults = self._bank.heal(self._counts.at_s)
+        faults = self._bank.heal(self.counts.at_s)
         for code, times in faults.items():
-            self._counts = with_fault(self._counts, code, times)
+            self.counts = with_fault(self.counts, code, times)
         if faults:
             self.sample()  # what stands in counts from now on, not from the next tick
 
@@ -317,7 +318,7 @@ class Sampler:
         for ledger in self._ledgers:
             ledger.holds = 0
         self._ledgers.clear()
-        self._gaps.clear()
+        self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
             self.apportioner.forget_parent()

@@ -12,12 +12,49 @@ import weakref
 from operator import mul
 from typing import NamedTuple, Protocol
 
-from carbontrack.sampling.amounts import NOTHING, Joules, Sums, sub_joules
-from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import Account, Ledger, calls_between
+from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.ledger import (
+    NOTHING,
+    Account,
+    Ledger,
+    Mark,
+    Sums,
+    calls_between,
+    sub_joules,
+)
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
-from carbontrack.tracking.tree import OWN_ROW_S
+
+OWN_ROW_S = 1.0
+"""A decorated call of this length or longer is a span with a row of its own; shorter ones are
+summed."""
+
+
+class Used(NamedTuple):
+    """What a call has used before it became a span.
+
+    Attributes:
+        sums: its energy and grams.
+        machine_j: what each meter counted for the whole machine while it ran.
+        ran_s: how long it ran.
+        began_ago_s: how long ago it began.
+    """
+
+    sums: Sums
+    machine_j: Joules
+    ran_s: float
+    began_ago_s: float
+
+    def start(self, now: Mark) -> Mark:
+        """Where the call would have begun, had it been counted as a span from its beginning."""
+        counts = now.counts
+        machine_j = self.machine_j or (0.0,) * len(counts.energy_j)
+        begun = counts._replace(
+            at_s=counts.at_s - self.ran_s,
+            energy_j=sub_joules(counts.energy_j, machine_j),
+            observed_s=tuple(max(0.0, observed - self.ran_s) for observed in counts.observed_s),
+        )
+        return Mark(begun, now.account)
 
 
 class CallUsage(NamedTuple):

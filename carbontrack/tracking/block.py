@@ -1,17 +1,18 @@
-"""What makes an object a block: `with` and `async with`, on top of opening and closing.
-
-How a block or a call ended, in a record's words.
-"""
+"""What makes an object a block: `with` and `async with`, and the outcome that a block ends with."""
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carbontrack.errors import BudgetExceeded
 from carbontrack.record import Status
+
+if TYPE_CHECKING:  # loaded only where there is a budget
+    from carbontrack.sampling.sampler import Sampler
+    from carbontrack.tracking.budget import BudgetGuard, Verdict
 
 _ERROR_LENGTH = 200
 """Characters of an exception's message that a record keeps."""
@@ -89,3 +90,45 @@ class Block(ABC, Generic[Opened]):
         trace: TracebackType | None,
     ) -> None:
         self.leave(error)
+
+
+class BudgetedBlock(Block[Opened]):
+    """A block that may have a budget, its own or that of a block around it."""
+
+    budget_guard: BudgetGuard | None = None
+    """The nearest budget that holds here."""
+
+    def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
+        outer = None if around is None else around.budget_guard
+        if self.budget_guard is None:
+            self.budget_guard = outer
+        else:
+            self.budget_guard.begin(self, outer, sampler)
+
+    def enter(self) -> Opened:
+        """Open; not if a budget around is exceeded and its exception is due."""
+        opened = self.open()
+        if self.budget_guard is not None:
+            try:
+                self.budget_guard.edge()
+            except BaseException as error:
+                self.close(*outcome_of(error))
+                raise
+        return opened
+
+    def leave(self, error: BaseException | None) -> None:
+        """Close, then act on an exceeded budget; never over an error that is on its way."""
+        self.close(*outcome_of(error))
+        if self.budget_guard is not None:
+            self.budget_guard.edge(error)
+
+    def check(self) -> Verdict | None:
+        """Look at the budgets that hold here, now.
+
+        Returns:
+            What the nearest budget says so far; None where there is none.
+
+        Raises:
+            BudgetExceeded: one of them is exceeded, and its `on_exceed` is "raise".
+        """
+        return None if self.budget_guard is None else self.budget_guard.check()

@@ -12,12 +12,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from carbontrack.errors import BudgetExceeded, ConfigError
 from carbontrack.record import Record
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.tracking.block import Block, Opened, outcome_of
 from carbontrack.units import JOULES_PER_KWH, Quantity, parse_quantity
 
 Outcome = Literal["within", "over", "inconclusive"]
@@ -278,48 +277,6 @@ class BudgetGuard:
             if error is None:  # the program's own way to stop itself
                 raise
             _log.exception("on_exceed failed while %r was on its way", error)
-
-
-class BudgetedBlock(Block[Opened]):
-    """A block that may have a budget, its own or that of a block around it."""
-
-    budget_guard: BudgetGuard | None = None
-    """The nearest budget that holds here."""
-
-    def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
-        outer = None if around is None else around.budget_guard
-        if self.budget_guard is None:
-            self.budget_guard = outer
-        else:
-            self.budget_guard.begin(self, outer, sampler)
-
-    def enter(self) -> Opened:
-        """Open; not if a budget around is exceeded and its exception is due."""
-        opened = self.open()
-        if self.budget_guard is not None:
-            try:
-                self.budget_guard.edge()
-            except BaseException as error:
-                self.close(*outcome_of(error))
-                raise
-        return opened
-
-    def leave(self, error: BaseException | None) -> None:
-        """Close, then act on an exceeded budget; never over an error that is on its way."""
-        self.close(*outcome_of(error))
-        if self.budget_guard is not None:
-            self.budget_guard.edge(error)
-
-    def check(self) -> Verdict | None:
-        """Look at the budgets that hold here, now.
-
-        Returns:
-            What the nearest budget says so far; None where there is none.
-
-        Raises:
-            BudgetExceeded: one of them is exceeded, and its `on_exceed` is "raise".
-        """
-        return None if self.budget_guard is None else self.budget_guard.check()
 
 
 def _level(verdict: Verdict) -> str | None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from carbontrack.record import Status
-from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
-from carbontrack.sampling.ledger import Ledger
+from carbontrack.sampling.counts import Joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
-from carbontrack.tracking.apportion import NO_USAGE, CallUsage
+from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, Used
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tree import OWN_ROW_S, Used
 
 COLLECT_AT = 128
 """So many finished calls are collected at once by the thread that made the last of them."""

@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record, plain
-from carbontrack.sampling.amounts import NOTHING, Joules, Sums, add_joules
-from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import Ledger
+from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.record_builder import Outcome, Subject
 from carbontrack.tracking.session import Checkpoint, Session
@@ -126,7 +125,7 @@ class CallSite:
 
     def _new_window(self, start: Counts) -> CallWindow:
         started_at = self.sampler.clock.now_utc()
-        record_id = self.session.new_record_id()
+        _, record_id = self.session.new_ids()
         return CallWindow(record_id, start, started_at, self.session.parent_id)
 
     def collect(self) -> None:

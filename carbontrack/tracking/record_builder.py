@@ -20,12 +20,11 @@ from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
-from carbontrack.sampling.amounts import Joules, Sums
-from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import Ledger
+from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
-from carbontrack.units import kwh_from
+from carbontrack.units import JOULES_PER_KWH
 
 _log = logging.getLogger("carbontrack")
 
@@ -224,15 +223,17 @@ def energy_figures(
     for component in COMPONENTS:
         own = [part for part in parts if part.meter.component == component]
         if own:
-            figures[f"{component}_kwh"] = kwh_from(sum(part.joules for part in own))
+            figures[f"{component}_kwh"] = sum(part.joules for part in own) / JOULES_PER_KWH
             if component != "other":
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
         joules = sum(part.joules for part in parts)
         half_width_j = uncertainty_j(parts, window.length_s)
-        figures["energy_kwh"] = kwh_from(joules) * attribution.pue
-        figures["energy_low_kwh"] = kwh_from(max(0.0, joules - half_width_j)) * attribution.pue
-        figures["energy_high_kwh"] = kwh_from(joules + half_width_j) * attribution.pue
+        figures["energy_kwh"] = joules / JOULES_PER_KWH * attribution.pue
+        figures["energy_low_kwh"] = (
+            max(0.0, joules - half_width_j) / JOULES_PER_KWH * attribution.pue
+        )
+        figures["energy_high_kwh"] = (joules + half_width_j) / JOULES_PER_KWH * attribution.pue
         figures |= _machine_figures(parts)
     return figures
 
@@ -241,7 +242,7 @@ def _machine_figures(parts: Sequence[Part]) -> dict[str, Any]:
     cpu = [part for part in parts if part.meter.component == "cpu"]
     cpu_j = sum(part.machine_j for part in cpu)
     return {
-        "machine_kwh": kwh_from(sum(part.machine_j for part in parts)),
+        "machine_kwh": sum(part.machine_j for part in parts) / JOULES_PER_KWH,
         "cpu_share": sum(part.joules for part in cpu) / cpu_j if cpu_j > 0.0 else None,
     }
 
@@ -287,7 +288,7 @@ def _mean_intensity(
     sums: Sums, *, energy_factor: float, grid: GridIntensity
 ) -> tuple[float, float, float]:
     now = (grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
-    kwh = kwh_from(sum(sums.ours_j)) * energy_factor
+    kwh = sum(sums.ours_j) / JOULES_PER_KWH * energy_factor
     if kwh <= 0.0:
         return now
     means = [grams / kwh for grams in sums.grams]
@@ -410,7 +411,7 @@ class RecordBuilder:
         """
         states, shares = self.sampler.meter_states, self.sampler.gpu_shares
         attribution = self.ledger.attribution
-        doubt = shares.doubt if shares and attribution.scope == "process" else _no_doubt
+        doubt = shares.doubt if shares.parts and attribution.scope == "process" else _no_doubt
         now = [
             (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
         ]
@@ -425,16 +426,17 @@ class RecordBuilder:
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """What can only be known at the end of a span or a window, which is now."""
-        sampler, now = self.sampler, self.sampler.clock.now_utc()
+        max_gap_s, powers_w = self.sampler.history(start.at_s)
+        now = self.sampler.clock.now_utc()
         return Window(
             start,
             end,
             duration_s,
             machine_j,
-            sampler.max_gap_s(start.at_s),
+            max_gap_s,
             now,
             self.ledger.intensity(now),
-            sampler.powers_w(),
+            powers_w,
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: Outcome) -> Record:

@@ -163,9 +163,10 @@ class Session:
             self._begin_epoch()
         return self._parent_id
 
-    def new_record_id(self) -> str:
-        """The run's id and a number: the same record always has the same id."""
-        return f"{self.run_id}-{next(self._numbers)}"
+    def new_ids(self) -> tuple[str, str]:
+        """The run's id, and that of a new record: the run's and a number, always the same."""
+        run_id = self.run_id
+        return run_id, f"{run_id}-{next(self._numbers)}"
 
     # -- what is open -----------------------------------------------------------------------
 
@@ -185,10 +186,10 @@ class Session:
             else:
                 self._checkpoints.write_soon()
 
-    def span_closed(self, span: Any, *, is_root: bool, written: bool) -> None:
-        """A span has ended; write what is to be written of it."""
-        if written and self.sinks and (is_root or self.spans == "all"):
-            self.deliver(span.record)
+    def span_closed(self, span: Any, record: Record | None, *, written: bool) -> None:
+        """A span has ended; write its record, if it has a row, and its timeline."""
+        if record is not None:
+            self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
         if self._open_roots.pop(id(span), None) is not None:

@@ -2,6 +2,11 @@
 
 A span measures nothing itself. What it got is its own time as a leaf, plus what its children got;
 so nested and overlapping spans add up to what the process used, and no joule is in two leaves.
+
+Every open leaf gets the same at each instant (see `carbontrack.sampling.ledger`), so a span gets
+that many times as much as it has leaves below it; a span without children is a leaf itself. Only a
+change of that number needs arithmetic: a child that opens in a leaf takes its place, and nothing
+changes.
 """
 
 from __future__ import annotations
@@ -12,20 +17,102 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, Status, checked_name, plain_html, record_html
-from carbontrack.sampling.amounts import NOTHING, Sums, sub_joules
-from carbontrack.sampling.ledger import Mark
+from carbontrack.sampling.counts import Joules
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
+from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.budget import BudgetedBlock
+from carbontrack.tracking.apportion import OWN_ROW_S, Used
+from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.record_builder import Outcome, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
-from carbontrack.tracking.tree import OWN_ROW_S, Node, Used
 
 if TYPE_CHECKING:  # loaded only where a timeline is asked for
     from carbontrack.tracking.timeline import PowerRow, PowerSeries, Timeline
 
 _log = logging.getLogger("carbontrack")
 _OK = Outcome("ok")
+
+
+class Node:
+    """One span's place in the tree. Everything here happens with the sampler's lock held."""
+
+    __slots__ = (
+        "_around", "_children", "_leaves", "_paused", "_sampler", "_since", "_sums",
+        "paused_j", "paused_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, sampler: Sampler, around: Node | None, mark: Mark, sums: Sums = NOTHING
+    ) -> None:
+        self._sampler = sampler
+        self._around = around
+        self._children: set[Node] = set()
+        self._sums = sums
+        self._since = mark
+        self._leaves = 1
+        self._paused: Mark | None = None
+        self.paused_s = 0.0
+        self.paused_j: Joules = ()
+        if around is None:
+            sampler.leaves += 1
+            return
+        if around._children or around._paused is not None:
+            around._grow(1, mark)
+        around._children.add(self)
+
+    def leave(self, mark: Mark) -> None:
+        """The span ends; children that outlive it go to the one around it."""
+        self._end_pause(mark)
+        around = self._around
+        if around is not None:
+            around._children.discard(self)
+            around._children |= self._children
+            becomes_leaf = not around._children and around._paused is None
+            change = becomes_leaf - (0 if self._children else self._leaves)
+            if change:
+                around._grow(change, mark)
+        elif not self._children:
+            self._sampler.leaves -= self._leaves
+        for child in self._children:
+            child._around = around
+
+    def total(self, mark: Mark) -> Sums:
+        """What the span has got by `mark`, or got by its end, if `mark` is that."""
+        if not self._leaves:
+            return self._sums
+        return total(self._sums, self._since, mark, self._leaves)
+
+    def pause(self, mark: Mark) -> None:
+        """The body of a generator is suspended: what its consumer does meanwhile is not ours."""
+        if self._paused is None:
+            self._paused = mark
+            if not self._children:
+                self._grow(-1, mark)
+
+    def resume(self, mark: Mark) -> None:
+        """The body goes on."""
+        if self._paused is not None:
+            self._end_pause(mark)
+            if not self._children:
+                self._grow(1, mark)
+
+    def _end_pause(self, mark: Mark) -> None:
+        if self._paused is not None:
+            paused, now = self._paused.counts, mark.counts
+            self.paused_s += now.at_s - paused.at_s
+            self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
+            self._paused = None
+
+    def _grow(self, leaves: int, mark: Mark) -> None:
+        """So many leaves more, or fewer, below this node and all around it."""
+        self._sampler.leaves += leaves
+        node: Node | None = self
+        while node is not None:
+            node._sums = node.total(mark)
+            node._since = mark
+            node._leaves += leaves
+            node = node._around
 
 
 class Span(BudgetedBlock["Span"]):
@@ -137,7 +224,8 @@ class Span(BudgetedBlock["Span"]):
         session, sampler = self.session, self.session.sampler
         parent, self.parent_id = _parent_of(self)
         self._parent = parent
-        session.ledger.refresh(sampler.clock)
+        if session.ledger.waits_for_grid:
+            session.ledger.refresh(sampler.clock)
         with sampler.lock:
             self._start = mark = sampler.hold(session.ledger)
             self._epoch = sampler.epoch
@@ -170,13 +258,13 @@ class Span(BudgetedBlock["Span"]):
         if not self.is_open:
             return
         session, sampler = self.session, self.session.sampler
-        session.ledger.refresh(sampler.clock)
+        if session.ledger.waits_for_grid:
+            session.ledger.refresh(sampler.clock)
         with sampler.lock:
             if self._node is None or self._end is not None:
                 return
-            mark = self._mark()
+            mark = sampler.last_mark(session.ledger)
             self._node.leave(mark)
-            sampler.release(session.ledger)
             self._seal(mark)
             self._outcome = outcome
             self.extend_timeline(mark)
@@ -184,9 +272,15 @@ class Span(BudgetedBlock["Span"]):
         if current.get() is self:
             current.set(_not_closed(self._before))
         credit = self.credit_if_short if self._window.duration_s < OWN_ROW_S else None
-        session.span_closed(self, is_root=self._parent is None, written=written and credit is None)
+        written = written and credit is None
+        session.span_closed(
+            self, self.record if written and self._has_row() else None, written=written
+        )
         if credit is not None:
             credit(self)
+
+    def _has_row(self) -> bool:
+        return bool(self.session.sinks) and (self._parent is None or self.session.spans == "all")
 
     def pause(self) -> None:
         """Stop counting for a while: the body of a generator is suspended."""
@@ -215,7 +309,7 @@ class Span(BudgetedBlock["Span"]):
         self._register(started_at, at_once=False)
 
     def _register(self, started_at: datetime, *, at_once: bool) -> None:
-        self.record_id = self.session.new_record_id()
+        self._run_id, self.record_id = self.session.new_ids()
         self._started_at = started_at
         if self._parent is None:
             self.session.root_opened(self, at_once=at_once)
@@ -234,7 +328,7 @@ class Span(BudgetedBlock["Span"]):
         return self._node.total(mark) if self._node is not None else NOTHING
 
     def _build(self, mark: Mark, outcome: Outcome) -> Record:
-        ids = (self.record_id or "", self.session.run_id, self.parent_id)
+        ids = (self.record_id or "", self._run_id, self.parent_id)
         subject = Subject(*ids, self.name, self.labels, self._started_at)
         return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
 

@@ -13,8 +13,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from carbontrack.record import COMPONENTS, Component
-from carbontrack.sampling.amounts import Joules
-from carbontrack.sampling.counts import Counts
+from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.tracking.record_builder import MeterFacts
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 

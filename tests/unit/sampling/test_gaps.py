@@ -2,7 +2,7 @@
 
 import random
 
-from carbontrack.sampling.history import Gaps
+from carbontrack.sampling.counts import Gaps
 
 
 def test_nothing_is_known_before_the_first():

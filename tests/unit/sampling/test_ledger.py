@@ -7,9 +7,19 @@ from math import inf, nan
 import pytest
 
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.sampling.amounts import NOTHING, Sums, add_joules, sub_joules
 from carbontrack.sampling.counts import Counts, Reading, advance, with_fault
-from carbontrack.sampling.ledger import Account, Mark, Step, Terms, between, credit
+from carbontrack.sampling.ledger import (
+    NOTHING,
+    Account,
+    Mark,
+    Step,
+    Sums,
+    Terms,
+    add_joules,
+    between,
+    credit,
+    sub_joules,
+)
 
 FRANCE = GridIntensity("FR", 50.0, 40.0, 80.0, "a table", 2024, "lifecycle")
 

@@ -7,8 +7,8 @@ import pytest
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.sampling.amounts import Sums
 from carbontrack.sampling.counts import Counts
+from carbontrack.sampling.ledger import Sums
 from carbontrack.tracking.record_builder import (
     MeterFacts,
     Part,
