@@ -1,4 +1,4 @@
-"""Every error carbontrack raises, on one screen.
+"""Every error carbontrack raises, and how their messages offer the right name.
 
     CarbontrackError
     ├── ConfigError (ValueError)          a setting or argument that cannot be used
@@ -20,7 +20,7 @@ reaches the measured program, except `BudgetExceeded` where the program asked fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -96,3 +96,18 @@ class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract name
     def __init__(self, message: str, verdict: Any = None) -> None:
         super().__init__(message)
         self.verdict = verdict
+
+
+def close_matches(
+    name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6
+) -> list[str]:
+    """The known names that are spelt like `name`, best first; `cutoff` as difflib has it."""
+    from difflib import get_close_matches  # 2 ms, and only for an error
+
+    return get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
+def did_you_mean(names: Iterable[str], form: Callable[[str], str] = repr) -> str:
+    """The end of an error's sentence: "; did you mean 'FR' or 'FI'?", or nothing without names."""
+    choices = " or ".join(map(form, names))
+    return f"; did you mean {choices}?" if choices else ""

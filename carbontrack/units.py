@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from carbontrack.errors import QuantityError
+from carbontrack.errors import QuantityError, did_you_mean
 
 JOULES_PER_KWH = 3.6e6
 """Joules in a kilowatt-hour, exact by definition (SI brochure, 9th edition, table 8)."""
@@ -86,7 +86,7 @@ def _unit(unit: str, text: str) -> tuple[Kind, float]:
     near = [name for name in _UNITS if name.lower() == unit.lower()]
     if len(near) == 1:
         return _UNITS[near[0]]
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; units are {', '.join(_UNITS)}"
+    hint = did_you_mean(near, form=str) if near else f"; units are {', '.join(_UNITS)}"
     raise QuantityError(f"{text!r} has the unknown unit {unit!r}{hint}")
 
 

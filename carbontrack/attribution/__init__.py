@@ -1,1 +1,1 @@
-"""Attribution: which part of the machine's energy is ours."""
+"""Attribution: which part of the machine's energy belongs to this process tree."""

@@ -1,4 +1,7 @@
-"""How much memory a process tree occupies, and out of how much; slower looks than a tick's."""
+"""Memory in use by a process tree, its control group and the machine.
+
+The proportional size of the tree is costly to read, so `MemorySurvey` does it seldom, in a thread.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from carbontrack.system.host import own_groups
 
 SURVEY_PERIOD_S = 60.0
 """The kernel walks the page tables for a proportional size, which took 40 ms for each GiB in pages
-of 4 KiB on a virtual machine. So it is asked once a minute at most, ..."""
+of 4 KiB on a virtual machine. So it is read once a minute at most, ..."""
 SURVEY_COST = 2000.0
-"""... and so seldom that the asking takes a two thousandth of the time at most."""
+"""... and so seldom that reading it takes at most 1/2000 of the time."""
 _S_PER_BYTE = 0.04 / 2**30
 _FIRST_S = 5.0
 
@@ -23,39 +26,39 @@ Run = Callable[[Callable[[], None]], object]
 
 
 def in_a_thread(job: Callable[[], None]) -> None:
-    """Do it beside everything else; a job that cannot be begun is left for the next time."""
+    """Run a job in the background; one that cannot be started is left for the next time."""
     with suppress(RuntimeError):  # the program ends, or may have no more threads
         threading.Thread(target=job, name="carbontrack-memory", daemon=True).start()
 
 
 class MemorySurvey:
-    """What part of a tree's resident memory is its own; looked at seldom, in a thread of its own.
+    """Which part of a tree's resident memory is its own; read seldom, in a thread of its own.
 
     Args:
         procfs: the root of procfs.
         pids: the living descendants.
-        run: does the looking.
+        run: runs the reading in the background.
     """
 
     def __init__(
         self, procfs: Path, pids: Callable[[], Iterable[int]], run: Run = in_a_thread
     ) -> None:
         self.part = 1.0
-        """Proportional over resident size, as last seen; 1.0 before the first look."""
+        """Proportional over resident size, as last read; 1.0 before the first time."""
         self._procfs, self._pids, self._run = procfs, pids, run
         self._due_s: float | None = None
 
     def look(self, clock: Clock, resident_bytes: int | None) -> None:
-        """Look again when it is time; returns at once, and never raises."""
+        """Read it again when it is due; returns at once, and never raises."""
         now_s = clock.monotonic_s()
-        if self._due_s is None:  # a short program needs no survey, and a large one pays for it
+        if self._due_s is None:  # none in a short program, and later in one with much memory
             cost_s = (resident_bytes or 0) * _S_PER_BYTE
             self._due_s = now_s + max(_FIRST_S, SURVEY_COST * cost_s)
         if now_s >= self._due_s:
             self._due_s = float("inf")
             self._run(lambda: self._look(clock))
             if self._due_s == float("inf"):
-                self._due_s = now_s + SURVEY_PERIOD_S  # until it is known what it costs
+                self._due_s = now_s + SURVEY_PERIOD_S  # until its cost is known
 
     def _look(self, clock: Clock) -> None:
         begun_s = clock.monotonic_s()
@@ -69,9 +72,9 @@ class MemorySurvey:
 def proportional_part(procfs: Path, pids: Iterable[int | str]) -> float | None:
     """Proportional over resident size of these processes together (PSS over RSS), 0 to 1.
 
-    Resident size counts a page once for each process that has it mapped, so workers that share a
-    data set would be billed for it each; proportional size splits the page among them. A process
-    that does not let us look is left out of both; None where none does (proc_pid_smaps(5)).
+    Resident size counts a page once for each process that has it mapped, so a data set that workers
+    share would count once for each of them; proportional size splits the page among them. A process
+    that may not be read is left out of both; None where none may (proc_pid_smaps(5)).
     """
     resident_kib = proportional_kib = 0
     for pid in pids:
@@ -88,7 +91,7 @@ def _field_kib(text: bytes, name: bytes) -> int:
 
 
 def machine_ram_bytes(procfs: Path) -> int | None:
-    """Bytes of memory in use on the machine: what is there less what is available."""
+    """Bytes of memory in use on the machine: the total less what is available."""
     try:
         text = (procfs / "meminfo").read_bytes()
         free_kib = int(text.split(b"MemAvailable:", 1)[1].split(None, 1)[0])
@@ -102,10 +105,9 @@ def _total_of(meminfo: bytes) -> int:
 
 
 def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
-    """Bytes in use in the group that limits this process to less than the machine has.
+    """Bytes in use in the control group that limits this process's memory; None without a limit.
 
-    Without the file cache that the kernel would give back first, as `docker stats` counts; None
-    where no group limits this process.
+    Without the file cache that the kernel would reclaim first, as `docker stats` counts.
     """
     try:
         narrowest = _total_of((procfs / "meminfo").read_bytes())
@@ -141,7 +143,7 @@ def _number(path: Path) -> int | None:
 
 
 def own_pids(procfs: Path, descendants: Iterable[int]) -> list[int | str]:
-    """Ourselves, as the kernel shows a process to itself, and the descendants."""
+    """Our process, as "self" where procfs has that, and the descendants."""
     return ["self" if (procfs / "self").exists() else os.getpid(), *descendants]
 
 

@@ -1,4 +1,4 @@
-"""What a process and its descendants have used: CPU seconds that never fall, and memory."""
+"""CPU seconds, which never decrease, and memory of a process and its descendants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _TREE_PERIOD_S = 0.05
-"""Children are looked at this often at most; what they use in between is carried, not lost."""
+"""Children are read this often at most; what they use in between is counted at the next read."""
 
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
@@ -22,14 +22,14 @@ _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 class ProcessTree:
     """The CPU seconds of this process, of its living descendants and of those that have ended.
 
-    A child's time moves from its own count to its parent's when it is waited for, so the sum stays
-    right over a child's end. A child that nobody waits for takes its count with it; what was seen
-    of it is kept.
+    The time of a child moves from its own count to its parent's when it is waited for, so the sum
+    is unaffected by a child's end. The count of a child that nobody waits for is gone with it; what
+    was read of it before is kept.
 
     Args:
-        procfs: where the kernel tells of processes.
+        procfs: the root of procfs.
         pid: the root of the tree; this process by default.
-        living_cpu_s: counts the living descendants where ticks of 10 ms are too coarse; it is given
+        living_cpu_s: counts the living descendants where ticks of 10 ms are too coarse; called with
             procfs and the root.
     """
 
@@ -56,14 +56,14 @@ class ProcessTree:
         """CPU seconds used so far; never less than at the last call."""
         waited_s = waited_children_cpu_s()
         if now_s - self._live_at_s >= _TREE_PERIOD_S or waited_s != self._waited_s:
-            self._look(now_s)
+            self._read_children(now_s)
         total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
         if total_s < self._highest_s:
-            # Reaped just between the two reads of a look? Then a second look finds it again.
-            self._look(now_s)
+            # A child may have been waited for between the two reads; then a second read finds it.
+            self._read_children(now_s)
             total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
         if total_s < self._highest_s:
-            # A child is gone and nobody waited for it: keep what was seen of it.
+            # A child is gone and nobody waited for it: keep what was read of it.
             self._lost_s += self._highest_s - total_s
             total_s = self._highest_s
         self._highest_s = total_s
@@ -74,15 +74,15 @@ class ProcessTree:
         return [pid for pid, _, _ in descendants(self._procfs, self._pid)] if has_children() else []
 
     def ram_bytes(self) -> int | None:
-        """Resident memory of this process and its living descendants, shared pages twice."""
+        """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:
             text = _read_bytes(f"{self._procfs}/self/statm")
             return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
         except (OSError, ValueError, IndexError):
             return _psutil_rss_bytes()
 
-    def _look(self, now_s: float) -> None:
-        # Waited first: a child that is reaped in between is then missing once, not counted twice.
+    def _read_children(self, now_s: float) -> None:
+        # Waited first: a child that is waited for in between is missing once, not counted twice.
         self._waited_s = waited_children_cpu_s()
         self._live_at_s = now_s
         self._live_s, self._live_ram_bytes = self._living() if has_children() else (0.0, 0)
@@ -100,7 +100,7 @@ class ProcessTree:
 
 
 def waited_children_cpu_s() -> float:
-    """CPU seconds of children that have ended and been waited for, theirs included."""
+    """CPU seconds of children that have been waited for, with those that they waited for."""
     if resource is None:  # Windows counts no ended children; psutil sees the living ones
         return 0.0
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -108,7 +108,7 @@ def waited_children_cpu_s() -> float:
 
 
 def has_children() -> bool:
-    """Whether this process has any child; one system call that waits for and reaps nothing."""
+    """Whether this process has any child; one system call, which waits for none of them."""
     if not hasattr(os, "waitid"):
         return True
     try:
@@ -121,7 +121,7 @@ def has_children() -> bool:
 
 
 def in_first_namespace(procfs: Path) -> bool:
-    """Whether processes have the same numbers here as on the host: no container is in between.
+    """Whether pids are the same here as on the host, as outside containers.
 
     The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h).
     """
@@ -133,7 +133,7 @@ def in_first_namespace(procfs: Path) -> bool:
 def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:
     """Pid, CPU ticks (its own and its waited children's) and resident pages of each descendant.
 
-    Zombies count: their time is theirs until they are waited for.
+    Zombies count: their time is not in their parent's until they are waited for.
     """
     children: dict[int, list[tuple[int, int, int]]] = {}
     for entry in os.listdir(procfs):  # noqa: PTH208 - Path objects cost as much as the reads
@@ -145,7 +145,7 @@ def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:
             fields = text[text.rindex(b")") + 2 :].split()
             facts = (int(entry), sum(map(int, fields[11:15])), max(0, int(fields[21])))
         except (OSError, ValueError, IndexError):
-            continue  # it ended while we looked
+            continue  # it has just ended
         children.setdefault(int(fields[1]), []).append(facts)
     found: list[tuple[int, int, int]] = []
     ahead = list(children.get(root_pid, ()))
@@ -187,7 +187,7 @@ def _psutil_descendants() -> tuple[float, int]:
                 cpu_s += times.user + times.system
                 ram_bytes += int(child.memory_info().rss)
             except psutil.Error:
-                continue  # it ended while we looked
+                continue  # it has just ended
     except psutil.Error:
         return 0.0, 0
     return cpu_s, ram_bytes

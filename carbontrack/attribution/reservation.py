@@ -1,8 +1,8 @@
-"""The processors that this process has reserved, and who else works on that reservation.
+"""The part of the machine's processors that is reserved for this process.
 
-A reservation is what keeps a process off a part of the machine's hardware threads: a set of them
-that it may run on (its affinity, which a cpuset narrows too), or a quota of CPU time (`cpu.max`).
-A process that may use all of them shares the whole machine with everybody.
+A reservation limits the process to some of the machine's hardware threads: by a set of threads that
+it may run on (its affinity, which a cpuset narrows too), or by a quota of CPU time (`cpu.max`). A
+process without such a limit has the whole machine, together with all others.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from carbontrack.system.host import own_groups
 
 
 def own_affinity() -> Collection[int] | None:
-    """The hardware threads that this process may run on; None where the system does not tell."""
+    """The hardware threads that this process may run on; None where the system has no such call."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 class Reservation:
-    """What part of the machine's threads is reserved, and the CPU time of all who work on it.
+    """The reserved part of the machine's threads, and the CPU time of all processes that use it.
 
     Args:
         procfs, sysfs: the roots of these file systems.
@@ -53,7 +53,7 @@ class Reservation:
             self.share, self._threads = cores / len(online), allowed
 
     def cpu_s(self) -> float | None:
-        """CPU seconds of all who work on this reservation; None: unknown, or the whole machine."""
+        """CPU seconds of all users of the reservation; None: unknown, or the whole machine."""
         if self._group is not None:
             return _cgroup_cpu_s(self._group)
         if self._threads is None:
@@ -76,7 +76,7 @@ class Reservation:
 
 
 def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, Path | None]:
-    """The narrowest quota above this process, in threads, and the group that has it."""
+    """The lowest quota of the groups of this process, in threads, and the group that has it."""
     narrowest: tuple[float | None, Path | None] = (None, None)
     for directory, version in own_groups(procfs, sysfs, "cpu"):
         if version != 2:

@@ -1,6 +1,6 @@
-"""Reading how much CPU time and memory this process tree and the machine have used.
+"""Reads the CPU time and memory that this process tree and the machine use.
 
-On Linux straight from procfs, at a few microseconds a read; elsewhere through psutil.
+On Linux directly from procfs, at a few microseconds a read; elsewhere through psutil.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock
 
 _MEMORY_PERIOD_S = 5.0
-"""Reading it costs as much as the rest of an idle tick, and what is resident changes slowly."""
+"""Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
 
 
 class UsageReader:
@@ -43,21 +43,20 @@ class UsageReader:
         self._ram: tuple[int | None, int | None] = (None, None)
         self._survey = MemorySurvey(procfs, self._tree.pids, run)
         self.within_limit = False
-        """Whether memory is compared with what the limiting control group uses, not the machine:
-        for a meter that counts no more than the limit, as the model of memory does."""
+        """Whether our memory is compared with that of the control group that limits it instead of
+        the machine's: for a meter that counts no more than the limit, as the model of memory."""
 
     def for_child(self) -> UsageReader:
-        """A reader that begins at zero in a child process, after a fork."""
+        """A reader that starts at zero in a child process, after a fork."""
         child = UsageReader(self._procfs, self._sysfs)
         child.within_limit = self.within_limit
         return child
 
     def pids_as_the_driver_counts(self) -> frozenset[int] | None:
-        """Our process and its living descendants, by the numbers that a GPU's driver knows.
+        """Our process and its living descendants, by the pids that a GPU's driver reports.
 
-        None where that cannot be said: drivers number processes as the host does, and whoever sits
-        in a container has other numbers (pid_namespaces(7)). Then a number that fits may be another
-        process's.
+        None where these are unknown: drivers report the pids of the host, and in a container they
+        differ (pid_namespaces(7)), so that an equal number may be another process.
         """
         try:
             if not in_first_namespace(self._procfs):
@@ -67,7 +66,7 @@ class UsageReader:
             return None
 
     def reservation(self) -> Reservation:
-        """What is reserved for this process now."""
+        """The processors that are reserved for this process now."""
         return Reservation(self._procfs, self._sysfs)
 
     def machine_busy_s(self) -> float | None:
@@ -75,7 +74,7 @@ class UsageReader:
         return self._machine()
 
     def read(self, now_s: float) -> Usage:
-        """What has been used up to now; unknown parts are None, nothing is raised."""
+        """The usage up to now; unknown parts are None, nothing is raised."""
         cpu_s = self._tree.cpu_s(now_s)
         if now_s - self._memory_at_s >= _MEMORY_PERIOD_S:
             self._memory_at_s = now_s
@@ -93,9 +92,9 @@ class UsageReader:
         return used if limited is None else limited
 
     def survey(self, clock: Clock) -> None:
-        """Look, once in a while, what part of the resident memory is ours alone; never raises.
+        """Read now and then which part of the resident memory is ours alone; never raises.
 
-        The sampler's thread asks for it, never the edge of a span.
+        Called by the sampler's thread only, not at the start or end of a span.
         """
         self._survey.look(clock, self._ram[0])
 
@@ -118,7 +117,7 @@ class _ProcStat:
     def busy_s(self) -> float | None:
         try:
             name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
-            if name != b"cpu" or len(fields) < 4:  # anything else is no count, and not a count of 0
+            if name != b"cpu" or len(fields) < 4:  # unknown, which is not a count of 0
                 return None
             # user nice system, then irq softirq; not idle, iowait and steal. Guests are in user.
             ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
@@ -127,7 +126,7 @@ class _ProcStat:
         return ticks * self._tick_s
 
     def __del__(self) -> None:
-        try:  # noqa: SIM105 - contextlib may be gone when the interpreter ends
+        try:  # noqa: SIM105 - contextlib may be unloaded at interpreter exit
             os.close(self._descriptor)
         except OSError:
             pass

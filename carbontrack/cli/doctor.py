@@ -23,6 +23,7 @@ from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import editions
+from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import is_url
@@ -263,7 +264,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
                 "basis": meter.basis,
                 "resolution_s": meter.resolution_s,
                 "relative_uncertainty": meter.relative_uncertainty,
-                "about": getattr(meter, "about", None) or None,
+                "about": about(meter),
             }
             for meter in meters
         ],

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
+from carbontrack.errors import close_matches, did_you_mean
 from carbontrack.record import TIMELINE_SUFFIX
 
 Reader = Callable[[object], Any]
@@ -204,10 +205,7 @@ def _folder(given: object) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """End an error's sentence with "; did you mean 'region'?" where a name is near."""
-    from difflib import get_close_matches  # 2 ms, and only for the unlucky
-
-    near = get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return did_you_mean(close_matches(name, names))
 
 
 READERS: Mapping[str, Reader] = {

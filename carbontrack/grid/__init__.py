@@ -1,1 +1,1 @@
-"""Carbon intensity: how many grams a kilowatt-hour costs, where and when."""
+"""Carbon intensity: the emissions of a kilowatt-hour by place and time."""

@@ -1,4 +1,4 @@
-"""Where and when the same work would have emitted less: pure functions of given figures."""
+"""Where and when the same work would emit less: pure functions of given figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Verdict = Literal["here", "less", "more", "unclear", "other method"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What some energy would have emitted at one place, in grams, against the place it ran at.
+    """The emissions of some energy at one place, in grams, compared with those where it was used.
 
-    `factor` is 0.5 where it would have emitted half; None against a grid of zero. `verdict` is
-    "less" or "more" only where the two intervals do not overlap; else "unclear"; and "other method"
-    where one figure counts the lifecycle and the other the stack, or the margin.
+    `factor` is 0.5 for half the emissions; None compared with a grid of zero. `verdict` is "less"
+    or "more" only where the two intervals do not overlap, else "unclear"; and "other method" where
+    the two figures are of different kinds: lifecycle, direct or marginal.
     """
 
     zone: str
@@ -35,10 +35,10 @@ class Place:
 
 
 def compare(energy_kwh: float, here: GridIntensity, others: Iterable[GridIntensity]) -> list[Place]:
-    """Rank places by what the energy would emit there, the least first, `here` among them.
+    """Rank places by the emissions of the energy there, the least first, `here` included.
 
-    The intervals are those of the grids alone: the energy is the same everywhere, so that its own
-    uncertainty cancels in a comparison.
+    The intervals are those of the grids alone: the energy is the same everywhere, so its own
+    uncertainty cancels in the comparison.
     """
     if not 0.0 <= energy_kwh < float("inf"):
         raise ConfigError(f"energy_kwh={energy_kwh!r} is not an energy, zero or more")
@@ -70,7 +70,7 @@ def _verdict(here: GridIntensity, grid: GridIntensity) -> Verdict:
 
 
 def same_method(one: GridIntensity, other: GridIntensity) -> bool:
-    """Whether two figures count the same things; a figure that the user gave goes with any."""
+    """Whether two figures are of the same kind; a figure given by the user fits any."""
     kinds = {_kind(one.method), _kind(other.method)} - {None}
     return len(kinds) < 2
 
@@ -81,10 +81,10 @@ def _kind(method: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class GreenWindow:
-    """The greenest time for some work, and what it saves against starting at once.
+    """The greenest time for some work, and its saving compared with starting at once.
 
-    `saving` is a share of what starting at the first possible moment would emit: 0.3 saves 30 %;
-    None where nothing is known of that moment, or it emits nothing.
+    `saving` is a share of the emissions with the earliest possible start: 0.3 saves 30 %; None
+    where the intensity at that time is unknown or zero.
     """
 
     start: datetime
@@ -103,12 +103,12 @@ def greenest_window(
 ) -> GreenWindow:
     """The `hours` of constant power that emit least, in slots that are in order of time.
 
-    This is the true minimum, not that of a grid of starts: the mean over a window changes linearly
-    while neither edge crosses the edge of a slot, so that the least is where one of them lies on
-    one. Of equal windows the first wins. A window never spans a gap in the slots.
+    This is the exact minimum, not that over some regular starts: the mean over a window changes
+    linearly while neither of its ends crosses the end of a slot, so at the minimum one of them lies
+    on one. Of equal windows the first is taken. A window never spans a gap in the slots.
 
     Raises:
-        ConfigError: the hours are not positive, or no stretch of the slots is so long.
+        ConfigError: the hours are not positive, or no gapless run of slots is so long.
     """
     if not 0.0 < hours < float("inf"):
         raise ConfigError(f"hours={hours!r} is not a length of time")
@@ -123,7 +123,7 @@ def greenest_window(
             continue
         edges_s = {start for edge in run.edges_s for start in (edge, edge - length_s)}
         starts_s = sorted({low_s, high_s, *(s for s in edges_s if low_s < s < high_s)})
-        # rounded far below any meaning, so that of equal windows the first wins
+        # rounded to far less than any real difference, so that of equal windows the first is taken
         means = [(round(run.mean_g_per_kwh(s, s + length_s), 9), s) for s in starts_s]
         first = first or means[0]
         best = min(means) if best is None else min(best, *means)
@@ -145,8 +145,8 @@ def wait_for_green(
 ) -> bool:
     """Wait until the grid emits less than `below` g CO2e/kWh, for at most `max_wait_s` seconds.
 
-    `tell` is called at each look, with the intensity and the seconds that are left, for a line of
-    progress. Ctrl-C ends the wait as it ends any other call. True if the grid became green.
+    `tell` is called at each poll, with the intensity and the seconds that are left, for a progress
+    line. Ctrl-C ends the wait as it ends any other call. True if the grid became green.
     """
     clock = clock or SystemClock()
     never = threading.Event()

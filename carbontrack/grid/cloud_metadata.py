@@ -1,8 +1,8 @@
-"""Which cloud is this? Asked of the clouds' metadata services, only where a setting wants it.
+"""The cloud region of this machine, from the clouds' metadata services; only with a setting.
 
-The services answer at an address that exists inside their own networks alone. They are asked at
-the same time, on threads of their own, and what has not answered within a second counts as silent.
-A region that was found is kept until the machine is started anew.
+Each service answers at an address inside its own cloud's network only. All are queried at the same
+time, in threads of their own; one that has not answered within a second is taken as absent. A
+region that was found is kept until the next boot.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.grid import names
-from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_prompt
 from carbontrack.grid.region import Region, of
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
+from carbontrack.system.host import boot_id
 from carbontrack.system.http import Answer, exchange, new_session
 
 LINK_LOCAL = "http://169.254.169.254"
-"""The address of all three; Google's by number, so that no name server is asked."""
+"""The address of all three; Google's as a number, so that no name server is queried."""
 ALLOWED_S = 1.0
 LARGEST_BYTES = 1 << 20
 
 
 class CloudProbe:
-    """One question to all metadata services; `region` is None until one of them has answered."""
+    """One query to all metadata services; `region` is None until one of them has answered."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class CloudProbe:
         self.region: Region | None = None
 
     def start(self) -> CloudProbe:
-        """Answer from the cache, or ask; returns at once."""
+        """Take the region from the cache, or query the services; returns at once."""
         known = self._cache.load() if self._cache is not None else None
         if known is not None:
             self._found(known)
@@ -59,12 +60,12 @@ class CloudProbe:
             job = threading.Thread(
                 target=self._ask, args=(provider,), name=f"carbontrack-{provider}", daemon=True
             )
-            with suppress(RuntimeError):  # no thread to be had: this one stays silent
+            with suppress(RuntimeError):  # at the limit of threads: this one is not queried
                 job.start()
         return self
 
     def wait(self) -> Region | None:
-        """Wait for an answer, or for all to be silent, at most the allowed time."""
+        """Wait until one has answered or all have failed, for at most the allowed time."""
         left_s = min(self._deadline_s - self._clock.monotonic_s(), self._allowed_s)
         self._clock.wait(self._over, max(0.0, left_s))
         return self.region
@@ -77,7 +78,7 @@ class CloudProbe:
                 self._found(zone)
                 if self._cache is not None:
                     self._cache.save(zone)
-        except Exception:  # noqa: S110 - not this cloud, or none: silence is the usual answer
+        except Exception:  # noqa: S110 - another cloud or none, which is the usual case
             pass
         finally:
             with self._lock:
@@ -86,7 +87,7 @@ class CloudProbe:
                     self._over.set()
 
     def _open(self, provider: str) -> Ask:
-        session = new_session(uses_proxies=False)  # one would answer for the machine it runs on
+        session = new_session(uses_proxies=False)  # one would answer for its own machine
         base_url = self._base_urls.get(provider, LINK_LOCAL)
 
         def ask(method: str, path: str, headers: Mapping[str, str]) -> Answer:
@@ -114,7 +115,7 @@ Ask = Callable[[str, str, Mapping[str, str]], Answer]
 
 
 def _aws(ask: Ask) -> str:
-    """IMDSv2: a token first, which forwarded requests cannot get, then the identity document."""
+    """IMDSv2: first a token, which forwarded requests cannot get, then the identity document."""
     token = ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}).body
     path = "/latest/dynamic/instance-identity/document"
     answer = ask("GET", path, {"X-aws-ec2-metadata-token": token.decode()})
@@ -122,10 +123,10 @@ def _aws(ask: Ask) -> str:
 
 
 def _gcp(ask: Ask) -> str:
-    """The zone, as "projects/123/zones/europe-west1-b"; the header keeps others' services out."""
+    """The zone, as "projects/123/zones/europe-west1-b"; the header proves Google's service."""
     answer = ask("GET", "/computeMetadata/v1/instance/zone", {"Metadata-Flavor": "Google"})
     if answer.headers.get("Metadata-Flavor") != "Google":
-        raise ValueError("not Google's")
+        raise ValueError("not Google's service")
     return answer.body.decode().strip().rpartition("/")[2]
 
 
@@ -145,37 +146,30 @@ SERVICES: dict[str, Callable[[Ask], str]] = {"aws": _aws, "gcp": _gcp, "azure": 
 
 @dataclass(frozen=True, slots=True)
 class RegionCache:
-    """The region that was found since the last start of the machine, in one small file."""
+    """The region that was found since the last boot, in one small file."""
 
     folder: Path
     procfs: Path = Path("/proc")
 
     def load(self) -> str | None:
-        """The cloud region's code, or None if none was found since the machine was started."""
+        """The cloud region's code, or None if none was found since the last boot."""
         try:
             boot, zone = self._path.read_text(encoding="utf-8").split()
         except (OSError, ValueError):
             return None
-        return zone if boot == self._boot() and names.cloud_code(*_parts(zone)) == zone else None
+        is_known = names.cloud_code(*_parts(zone)) == zone
+        return zone if is_known and boot == boot_id(self.procfs) else None
 
     def save(self, zone: str) -> None:
-        """Keep the code, in one step; where that fails, the next process asks again."""
-        boot = self._boot()
+        """Keep the code, in one step; where that fails, the next process queries again."""
+        boot = boot_id(self.procfs)
         with suppress(OSError):
-            if boot is not None:
+            if boot is not None:  # without it an outdated file could not be recognised
                 replace_privately(self._path, f"{boot} {zone}\n")
 
     @property
     def _path(self) -> Path:
         return self.folder / "cloud-region.txt"
-
-    def _boot(self) -> str | None:
-        """The kernel's random name of this boot (random(4)); None outside Linux: never cached."""
-        try:
-            text = (self.procfs / "sys/kernel/random/boot_id").read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
-            return None
-        return text.strip() or None
 
 
 def _parts(zone: str) -> tuple[str, str]:
@@ -186,7 +180,7 @@ def _parts(zone: str) -> tuple[str, str]:
 class Detected:
     """The intensity of one region until a probe has found another, and then of that one.
 
-    `tell` hears of the new region, once, so that records can name it.
+    `tell` is called once with the new region, so that records can name it.
     """
 
     def __init__(
@@ -199,14 +193,11 @@ class Detected:
         self.tell: Callable[[Region], object] | None = None
         self._probe, self._make = probe, make
         self._source = make(first)
-
-    @property
-    def prompt(self) -> bool:
-        """As the source that answers by now."""
-        return bool(getattr(self._source, "prompt", False))
+        self.prompt = is_prompt(self._source)
+        """Also for the source of the new region: it depends on the settings, not on the region."""
 
     def at(self, when: datetime) -> GridIntensity:
-        """The intensity at `when`, of the region that is known by now."""
+        """The intensity at `when`, of the region known so far."""
         found = self._probe.region
         if found is not None and self.region is not found:
             self._move_to(found)
@@ -216,7 +207,7 @@ class Detected:
         self.region = found
         try:
             self._source = self._make(found)
-        except ValueError:  # a live source that does not cover it: the first one goes on
+        except ValueError:  # a live source that does not cover it: the first one stays
             return
         if self.tell is not None:
             self.tell(found)

@@ -1,6 +1,14 @@
-"""Carbon intensity as a value with an interval and a source, and where such values come from.
+"""Carbon intensity as a value with an interval and a source, and the sources of such values.
 
-Several sources of intensity, asked in order and ending in one that never fails.
+`IntensitySource` is all that a source must have. What it may state in addition is read once, when
+a tracker takes it in, by the function beside it:
+
+    =========  ============  ===================================================================
+    attribute  read by       meaning where it is true; without it
+    =========  ============  ===================================================================
+    constant   is_constant   the answer never changes; it is asked for repeatedly
+    prompt     is_prompt     `at` neither waits nor takes a lock; it is called in another thread
+    =========  ============  ===================================================================
 """
 
 from __future__ import annotations
@@ -21,8 +29,8 @@ class GridIntensity:
         zone: the place: "FR", "US-CA", "WORLD".
         g_per_kwh: the best estimate, g CO2e/kWh.
         low_g_per_kwh, high_g_per_kwh: the interval around it.
-        source: who says so, with the edition.
-        year: the year the figure describes; None for an unknown year.
+        source: where the figure comes from, with the edition.
+        year: the year that the figure describes; None where it is unknown.
         method: what is counted: "lifecycle_generation", "direct_combustion_generation", …
     """
 
@@ -36,18 +44,28 @@ class GridIntensity:
 
 
 class IntensitySource(Protocol):
-    """Where the grid's intensity comes from.
+    """A source of the grid's intensity.
 
     `at` answers from memory and at once; a live source refreshes itself elsewhere. A source whose
-    answer never changes says so with a true attribute `constant`, which saves the asking. One that
-    neither waits nor takes a lock may say so with a true attribute `prompt`: it is then asked at
-    every reading, in place. Any other is asked in a thread of its own, once a second at most, and
-    while it does not answer, what it said last holds.
+    answer never changes may say so with a true attribute `constant`: it is then asked only once.
+    One that neither waits nor takes a lock may say so with a true attribute `prompt`: it is then
+    asked at every reading, by the thread that reads. Any other is asked in a thread of its own,
+    once a second at most, and its last answer stays valid until the next one.
     """
 
     def at(self, when: datetime) -> GridIntensity:
         """The intensity at `when`, which has a time zone."""
         ...
+
+
+def is_constant(source: IntensitySource) -> bool:
+    """Whether the source says that its answer never changes."""
+    return bool(getattr(source, "constant", False))
+
+
+def is_prompt(source: IntensitySource) -> bool:
+    """Whether the source says that its `at` neither waits nor takes a lock."""
+    return bool(getattr(source, "prompt", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +98,16 @@ class Fixed:
 
 
 class Candidate(Protocol):
-    """A source that may have nothing for an instant."""
+    """A source that may have no figure for an instant.
+
+    Attributes:
+        prompt: whether `find` neither waits nor takes a lock.
+    """
+
+    @property
+    def prompt(self) -> bool:
+        """Whether `find` neither waits nor takes a lock."""
+        ...
 
     def find(self, when: datetime) -> GridIntensity | None:
         """The intensity at `when`, from memory and at once, or None."""
@@ -88,7 +115,9 @@ class Candidate(Protocol):
 
 
 class FailSafeSource:
-    """Somebody else's source as a candidate: an error of theirs is a missing figure."""
+    """A third-party source as a candidate: where it raises, it has no figure."""
+
+    prompt = False
 
     def __init__(
         self, name: str, source: IntensitySource, warn: Callable[[str, str], object] | None = None
@@ -96,26 +125,26 @@ class FailSafeSource:
         self._name, self._source, self._warn = name, source, warn
 
     def find(self, when: datetime) -> GridIntensity | None:
-        """What the source says, or None where it fails."""
+        """The source's answer, or None where it fails."""
         try:
             return self._source.at(when)
-        except Exception as error:  # whatever it is, it is not the measured program's
+        except Exception as error:  # third-party code must not end the measured program
             if self._warn is not None:
                 self._warn(self._name, f"no intensity from {self._name}: {error!r}")
             return None
 
 
 class Chain:
-    """The first candidate that has a figure answers; where none has, the last source does."""
+    """Several sources, asked in order; where no candidate has a figure, the last source answers.
+
+    Attributes:
+        prompt: whether all of them answer without waiting; a third-party source may not.
+    """
 
     def __init__(self, candidates: Sequence[Candidate], last: IntensitySource) -> None:
         self._candidates = tuple(candidates)
         self._last = last
-
-    @property
-    def prompt(self) -> bool:
-        """Whether all of them answer in place; somebody else's may wait or take a lock."""
-        return all(getattr(one, "prompt", False) for one in (*self._candidates, self._last))
+        self.prompt = is_prompt(last) and all(one.prompt for one in self._candidates)
 
     def at(self, when: datetime) -> GridIntensity:
         """The intensity at `when`; its `source` says who answered."""

@@ -1,11 +1,11 @@
-"""The names of places: from what a person writes to the one code that the tables use."""
+"""Names of places: from the spellings that people use to the codes of the tables."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-from carbontrack.errors import UnknownRegion
+from carbontrack.errors import UnknownRegion, close_matches, did_you_mean
 from carbontrack.grid import rows
 
 PROVIDERS = (
@@ -23,7 +23,7 @@ _OTHER_NAMES = {
 _NO_WORD = re.compile(r"[\W_]+")
 _CODE = re.compile(r"[A-Za-z0-9_-]+")
 _PART_OF_A_COUNTRY = re.compile(r"([A-Za-z]{2,3})[-_][A-Za-z0-9]{1,3}")
-"""The form of ISO 3166-2, whose codes are many more than there are figures for."""
+"""The form of ISO 3166-2 codes; the tables have figures for few of them."""
 _AVAILABILITY_ZONE = re.compile(r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$")
 
 _Index = dict[str, tuple[str, ...]]
@@ -37,7 +37,7 @@ def normalise(region: str) -> str:
     AWS, the bare name means AWS.
 
     Raises:
-        UnknownRegion: no place is called so, or several are; `matches` names the candidates.
+        UnknownRegion: no place has this name, or several have; `matches` names the candidates.
     """
     if not isinstance(region, str) or not region.strip():
         raise UnknownRegion(f"{region!r} is not a region; write one such as 'FR' or 'US-CA'")
@@ -49,8 +49,7 @@ def normalise(region: str) -> str:
         choices = ", ".join(f"{code!r} ({name_of(code)})" for code in found)
         raise UnknownRegion(f"region {region!r} may mean {choices}; write one of them", found)
     near = _near(text)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownRegion(f"unknown region {region!r}{hint}", near)
+    raise UnknownRegion(f"unknown region {region!r}{did_you_mean(near)}", near)
 
 
 def name_of(code: str) -> str:
@@ -70,10 +69,10 @@ def fold(text: str) -> str:
 
 
 def cloud_code(provider: str, region: str) -> str | None:
-    """The code of a provider's region as the provider may spell it, or None if there is none.
+    """The code of a provider's region in any of the provider's spellings, or None.
 
-    An availability zone is cut off: ("aws", "us-east-1a"), ("gcp", "europe-west9-b"), ("Azure",
-    "West Europe").
+    An availability zone is reduced to its region: ("aws", "us-east-1a"), ("gcp", "europe-west9-b"),
+    ("Azure", "West Europe").
     """
     provider = provider.strip().lower()
     provider = _OTHER_NAMES.get(provider, provider)
@@ -100,11 +99,11 @@ def _by_cloud(text: str) -> tuple[str, ...]:
     if colon:
         code = cloud_code(provider, region)
         return (code,) if code else ()
-    if len(text) < 5:  # OVH's "DE" and "UK" are countries to everybody else
+    if len(text) < 5:  # OVH's "DE" and "UK" are countries elsewhere
         return ()
     exact = (f"{provider}:{text.lower()}" for provider in PROVIDERS)
     codes = tuple(code for code in exact if rows.row("cloud_regions", code))
-    # what IBM calls the zone us-east-1 is a region of AWS: an exact name comes first
+    # IBM's zone us-east-1 has the name of a region of AWS: an exact name comes first
     codes = codes or tuple(filter(None, (cloud_code(provider, text) for provider in PROVIDERS)))
     return tuple(code for code in codes if not code.startswith("alibaba:")) or codes
 
@@ -120,12 +119,10 @@ def _add(index: _Index, key: str, code: str) -> None:
 
 
 def _near(text: str) -> tuple[str, ...]:
-    """The codes whose spelling or name comes closest, best first, at most three.
+    """The codes with the closest spelling or name, best first, at most three.
 
-    For a part of a country: parts that are spelt alike, then the country, and then the rest.
+    For a part of a country: parts with a similar spelling, then the country, and then the rest.
     """
-    from difflib import get_close_matches
-
     spelled: _Index = {row["folded"]: tuple(row["codes"].split()) for row in rows.rows("names")}
     for table in ("zones", "cloud_regions"):
         for place in rows.rows(table):
@@ -134,7 +131,7 @@ def _near(text: str) -> tuple[str, ...]:
             for part in filter(None, parts):
                 _add(spelled, fold(part), code)
     codes: list[str] = []
-    for close in get_close_matches(fold(text), spelled, n=6, cutoff=0.7):
+    for close in close_matches(fold(text), spelled, most=6, cutoff=0.7):
         codes += [code for code in spelled[close] if code not in codes]
     subdivision = _PART_OF_A_COUNTRY.fullmatch(text)
     for country in _by_code(subdivision[1]) if subdivision else ():

@@ -1,10 +1,9 @@
-"""Asking for the carbon intensity, so that no source of anybody's can hold up a measurement.
+"""Asking for the carbon intensity without letting any source delay a measurement.
 
-A source that says it is `prompt` answers from memory, without a lock, and is asked wherever its
-answer is needed. Any other may wait for a network, or for a lock that the program holds just when
-it opens a span: it is asked in a thread of its own, while none of our locks is held, before a span
-opens or closes and at every tick. It is waited for briefly; until it answers, what it said last
-holds.
+A source that is `prompt` answers from memory, without a lock, and is asked wherever its answer is
+needed. Any other may wait for a network, or for a lock that the program holds just when it opens a
+span: it is asked in a thread of its own, while none of our locks is held, before a span opens or
+closes and at every tick. It is waited for briefly; until it answers, its last answer stays valid.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import logging
 import threading
 from datetime import datetime
 
-from carbontrack.grid.intensity import GridIntensity, IntensitySource
+from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_constant, is_prompt
 from carbontrack.system.clock import Clock
 from carbontrack.system.log import DeferredLog
 
 PATIENCE_S = 0.05
-"""How long a span's edge or a tick waits for a source that is not prompt."""
+"""How long a tick, or the start or end of a span, waits for a source that is not prompt."""
 FRESH_S = 1.0
 """An answer is asked for again when it is this old; a thread costs a tenth of a millisecond."""
 
 
 class GridDesk:
-    """What a source says, at once; with the errors it made for `later`."""
+    """The answer of a source, at once; its errors go to the deferred log."""
 
     def __init__(self, source: IntensitySource | None, deferred_log: DeferredLog) -> None:
         self._source = source
@@ -32,15 +31,16 @@ class GridDesk:
         self._answer: GridIntensity | None = None
         self._asked_s = float("-inf")
         self._thread: threading.Thread | None = None
-        self._told = False
-        self.changes = source is not None and not getattr(source, "constant", False)
+        self._warned = False
+        self._is_prompt = source is not None and is_prompt(source)
+        self.changes = source is not None and not is_constant(source)
         """Whether the answer depends on the time."""
-        self.waits = source is not None and not self._prompt()
+        self.waits = source is not None and not self._is_prompt
         """Whether asking may take time, so that `refresh` does it elsewhere."""
 
     def now(self, when: datetime) -> GridIntensity | None:
-        """The intensity at `when`; for a source that is not prompt, what it said last."""
-        if self._source is not None and (self.changes or self._answer is None) and self._prompt():
+        """The intensity at `when`; for a source that is not prompt, its last answer."""
+        if self._is_prompt and (self.changes or self._answer is None):
             self._ask(when)
         return self._answer
 
@@ -53,28 +53,25 @@ class GridDesk:
         if known and now_s - self._asked_s < FRESH_S:
             return
         if self._thread is not None and self._thread.is_alive():  # never true after a fork
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 self._deferred_log.note(logging.WARNING, f"{self._source!r} does not answer")
             return
-        self._asked_s, self._told = now_s, False
+        self._asked_s, self._warned = now_s, False
         self._thread = threading.Thread(
             target=self._ask, args=(clock.now_utc(),), name="carbontrack-grid", daemon=True
         )
         try:
             self._thread.start()
-        except RuntimeError:  # the program ends, or may have no more threads
+        except RuntimeError:  # at interpreter exit, or at the limit of threads
             self._thread = None
         else:
             self._thread.join(PATIENCE_S)
-
-    def _prompt(self) -> bool:
-        return bool(getattr(self._source, "prompt", False))
 
     def _ask(self, when: datetime) -> None:
         assert self._source is not None
         try:
             self._answer = self._source.at(when)
         except Exception as error:
-            # A source of someone else's making; what it said last holds on.
+            # Third-party code may raise anything; the last answer stays valid.
             self._deferred_log.note(logging.ERROR, "the carbon intensity could not be had", error)

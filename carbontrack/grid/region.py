@@ -1,4 +1,4 @@
-"""Where this machine stands, found without any network."""
+"""The region of this machine, found without any network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLOUD_VARIABLES: dict[str, tuple[str, bool]] = {
     "SCW_DEFAULT_REGION": ("scaleway", False),
 }
 """Variable -> provider, and whether the cloud itself sets it where code runs. The others are
-settings of command-line tools, on laptops too: they count only on that provider's machine."""
+settings of command-line tools, on laptops too: they are used only on that provider's machines."""
 CLOUD_MARKERS = {
     "AWS_EXECUTION_ENV": "aws",
     "AWS_LAMBDA_FUNCTION_NAME": "aws",
@@ -42,13 +42,13 @@ CLOUD_MARKERS = {
     "OCI_RESOURCE_PRINCIPAL_VERSION": "oci",
     "FC_FUNCTION_NAME": "alibaba",
 }
-"""Variables that a provider's runtimes set, whatever their value; they name no region."""
+"""Variables that a provider's runtimes set, with any value; they do not name a region."""
 HINTS = (*CLOUD_VARIABLES, *CLOUD_MARKERS)
-"""The environment variables that `resolve` wants to see in `environ_hints`."""
+"""The environment variables that `resolve` takes in `environ_hints`."""
 
 _DMI = {
     "amazon": "aws",
-    "google compute engine": "gcp",  # a Chromebook says "Google" too
+    "google compute engine": "gcp",  # a Chromebook has "Google" too
     "digitalocean": "digitalocean",
     "hetzner": "hetzner",
     "alibaba": "alibaba",
@@ -61,7 +61,7 @@ _VIRTUAL = ("qemu", "kvm", "xen", "vmware", "openstack", "red hat", "virtual mac
 
 
 class Region(NamedTuple):
-    """A place to bill, how it was found, and the cloud that it belongs to, if any.
+    """The place whose grid is used, how it was found, and its cloud, if any.
 
     `basis` is argument, environment, config, cloud, metadata, timezone or unknown. `pue` is the
     provider's own figure for the region, or its fleet's; None outside clouds.
@@ -84,12 +84,11 @@ def resolve(
     tz: str | None = None,
     platform: str = sys.platform,
 ) -> Region:
-    """The place of this machine: what is given, else its cloud, else its time zone, else unknown.
+    """The place of this machine: the given one, else its cloud, else its time zone, else unknown.
 
-    `environ_hints` holds the variables named by `HINTS`, as far as they are set; None leaves out
-    whatever clouds say, their firmware included. `tz` is the value of `TZ`. No step asks a network.
-    A place that was only found, and for which no table has a
-    figure, is unknown: nobody is asked to mend what nobody has written.
+    `environ_hints` holds the variables named by `HINTS`, as far as they are set; None leaves clouds
+    out, their firmware included. `tz` is the value of `TZ`. No step uses a network. A detected
+    place for which no table has a figure is unknown: no user has given it who could correct it.
 
     Raises:
         UnknownRegion: the given region is no place, or several.
@@ -109,7 +108,7 @@ def resolve(
 
 
 def of(region: str, *, basis: str) -> Region:
-    """A region from what someone wrote: its code, and its cloud and PUE if it is a cloud's.
+    """A region from its name: its code, and its cloud and PUE if it is a cloud's.
 
     Raises:
         UnknownRegion: no place is called so, or several are.
@@ -127,8 +126,8 @@ def intensity_for(region: Region) -> Fixed:
     """The table's figure for a region, as a source that never changes.
 
     Raises:
-        NoIntensity: someone gave this region, and no table has a figure for it. A region that was
-            only found falls back to the world's average with its wide interval.
+        NoIntensity: the region was given, and no table has a figure for it. For a detected region
+            the world's average with its wide interval is used instead.
     """
     try:
         return Fixed(table.lookup(region.zone))
@@ -139,16 +138,16 @@ def intensity_for(region: Region) -> Fixed:
 
 
 def _vendor(dmi: Path) -> str | None:
-    """What the firmware says of the machine's maker, in lower case; None where it says nothing."""
+    """The machine's maker by its firmware (DMI), in lower case; None where it is not stated."""
     texts = (_first_line(dmi / name) for name in _DMI_FILES)
     return " ".join(filter(None, texts)).strip().lower() or None
 
 
 def _from_cloud(hints: Mapping[str, str], vendor: str | None, platform: str) -> Region | None:
-    """The cloud's region, or its provider alone; None where this is no cloud's machine."""
+    """The cloud's region, or its provider alone; None outside clouds."""
     maker = next((cloud for text, cloud in _DMI.items() if text in (vendor or "")), None)
     runtimes = {cloud for name, cloud in CLOUD_MARKERS.items() if hints.get(name)}
-    # a laptop's maker, or a system that no cloud rents out, speaks against a stray variable
+    # a laptop's maker, or a system that no cloud offers, makes a variable alone unreliable
     elsewhere = platform != "linux" or (vendor is not None and not _is_virtual(vendor))
     for name, (provider, set_by_cloud) in CLOUD_VARIABLES.items():
         code = hints.get(name, "").strip()
@@ -170,7 +169,7 @@ def _fleet_pue(provider: str) -> float | None:
 
 
 def _from_time_zone(tz: str | None, etc: Path) -> Region | None:
-    """The country of the machine's time zone; offsets such as UTC or "CET-1CEST" name none."""
+    """The country of the machine's time zone; None for offsets such as UTC or "CET-1CEST"."""
     for name in (tz, _first_line(etc / "timezone"), _link_target(etc / "localtime")):
         found = rows.row("time_zones", _zone_name(name)) if name else None
         if found and rows.row("intensity", found["country"]):

@@ -1,7 +1,7 @@
 """Rows of the shipped tables, found by their first column without parsing the whole file.
 
-The tables need no quoting: only their last column may hold a comma. Finding one line in 20 kB of
-text costs microseconds, where a csv reader and its import cost milliseconds.
+The tables have no quoting: only their last column may contain a comma. To find a line in 20 kB of
+text costs microseconds; a csv reader and its import cost milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def row(table: str, key: str) -> dict[str, str] | None:
 
 
 def key_of(table: str, cells: str) -> str | None:
-    """The first column of the first row that holds `cells`, written with their commas: ",FRA,"."""
+    """The first column of the first row that contains `cells`, given with commas: ",FRA,"."""
     text = _text(table)
     found = text.find(cells)
     if found < 0:

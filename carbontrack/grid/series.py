@@ -1,6 +1,7 @@
-"""An intensity that changes with time, from your own figures: a utility's data, a solar roof.
+"""An intensity that changes with time: slots of constant intensity, and series of them.
 
-A grid's intensity over time: slots of constant intensity, their values and their integrals.
+`Series` is a source made from the user's own figures, such as a utility's data or a solar roof.
+Live services and forecasts use the slots and their integrals as well.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 HIGHEST_G_PER_KWH = 2500.0
-"""No grid comes near it: the worst lignite plant emits about 1,700 g/kWh (IPCC AR5 WG III, A.III),
-the worst national grid of the tables 1,306. What lies above, or below zero, is an error."""
+"""Higher than any grid: the worst lignite plant emits about 1,700 g/kWh (IPCC AR5 WG III, A.III),
+the worst national grid of the tables 1,306. A value above it, or below zero, is an error."""
 
 
 class Slot(NamedTuple):
@@ -33,11 +34,11 @@ class Slot(NamedTuple):
     end_s: float
     g_per_kwh: float
     estimated: bool = False
-    """A forecast, or the provider's own stand-in for a figure it does not have yet."""
+    """A forecast, or the provider's own estimate of a figure that it does not have yet."""
 
 
 def in_order(slots: Iterable[Slot]) -> tuple[Slot, ...]:
-    """Sorted, without absurd values, and each ended where the next begins."""
+    """Sorted, without impossible values, and each ended where the next begins."""
     good = [slot for slot in slots if _possible(slot)]
     latest = {slot.start_s: slot for slot in sorted(good, key=lambda slot: slot.start_s)}
     ordered = list(latest.values())
@@ -51,19 +52,19 @@ def _possible(slot: Slot) -> bool:
 
 
 def slot_at(slots: Sequence[Slot], at_s: float) -> Slot | None:
-    """The slot that holds an instant, or None."""
+    """The slot that contains an instant, or None."""
     slot = last_before(slots, at_s)
     return slot if slot is not None and at_s < slot.end_s else None
 
 
 def last_before(slots: Sequence[Slot], at_s: float) -> Slot | None:
-    """The last slot that has begun at an instant, over or not; or None."""
+    """The last slot that has begun by an instant, ended or not; or None."""
     place = bisect_right(slots, at_s, key=lambda slot: slot.start_s)
     return slots[place - 1] if place else None
 
 
 class GaplessRun:
-    """The integral of a run of slots without a gap; instants outside count as its ends."""
+    """The integral over slots without a gap; instants outside are taken as its ends."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         """Take slots that follow each other without a gap, at least one."""
@@ -105,7 +106,7 @@ def parse_time_s(text: str) -> float:
     if text.endswith(("Z", "z")):
         text = f"{text[:-1]}+00:00"
     head, dot, tail = text.partition(".")
-    if dot:  # Python 3.10 takes three or six digits of a second, and servers send others
+    if dot:  # Python 3.10 parses three or six digits of a second; servers send other numbers
         digits = len(tail) - len(tail.lstrip("0123456789"))
         text = f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}"
     when = datetime.fromisoformat(text)
@@ -122,10 +123,10 @@ _AMOUNTS = ("g_per_kwh", "gco2e_per_kwh", "gco2_per_kwh", "intensity", "carbon_i
 
 
 class Series:
-    """Hourly, or otherwise regular, figures: each holds until the next one begins.
+    """Hourly, or otherwise regular, figures: each is valid until the next one begins.
 
     Outside its hours, and in its gaps, `at` gives the mean of the whole series with its lowest and
-    highest value as interval, and says so in `source`; `find` gives None there.
+    highest value as the interval, and `source` says so; `find` gives None there.
     """
 
     prompt = True
@@ -158,7 +159,7 @@ class Series:
     def of(cls, times_s: Sequence[float], g_per_kwh: Sequence[float], **about: Any) -> Series:
         """A series from instants, in seconds since 1970, and the values that begin there.
 
-        The last value lasts as long as most others do; so does one before a gap.
+        The last value, and one before a gap, last as long as most others do.
         """
         points = sorted(zip(times_s, g_per_kwh, strict=True))
         steps = [after[0] - before[0] for before, after in pairwise(points)]
@@ -181,10 +182,10 @@ class Series:
         column: str | None = None,
         **about: Any,
     ) -> Series:
-        """Read a CSV file with a column of ISO 8601 times (UTC where no offset stands) and values.
+        """Read a CSV file with columns of ISO 8601 times (UTC where there is no offset) and values.
 
         Columns are found by their usual names ("datetime", "g_per_kwh"), else the first two are
-        taken. `about` is what the constructor takes: zone, source, relative_uncertainty.
+        used. `about` is what the constructor takes: zone, source, relative_uncertainty.
 
         Raises:
             ConfigError: the file cannot be read, or a cell is no time or no number.
@@ -241,7 +242,7 @@ class Series:
         return self._intensity(slot_at(self.slots, when.timestamp()))
 
     def _intensity(self, slot: Slot | None) -> GridIntensity:
-        """The same object for the same slot, so that a sampler sees that nothing has changed."""
+        """The same object for the same slot, so that callers can see that nothing has changed."""
         if self._last is None or self._last[0] is not slot:
             self._last = slot, self._mean() if slot is None else self._of(slot)
         return self._last[1]

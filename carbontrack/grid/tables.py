@@ -1,8 +1,7 @@
-"""What a site adds: power for cooling and conversion (PUE), and water there and at the plants.
+"""Yearly figures from the package's own tables: carbon intensity, PUE and water of a place.
 
-The yearly tables: the intensity of a place, from the package's own files.
-
-How old the shipped tables are.
+`lookup` gives a place's intensity, `site` and `grid_water` the overheads of a data centre (PUE,
+WUE) and the water behind its electricity, and `editions` the age of the tables.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ _TABLE: dict[str, str] = {
 def lookup(region: str, *, method: Method = "lifecycle") -> GridIntensity:
     """The yearly intensity of a place: "FR", "California", "aws:eu-west-3".
 
-    The answer's `zone` is the place's code; its `source` also names the grid that a cloud region
-    stands in. `method` is "lifecycle" by default, the basis of every national figure; "direct"
-    gives stack emissions, "marginal" what one more kWh causes (US subregions only). The answer's
-    own `method` says exactly what is counted; a few zones have only a direct figure.
+    The answer's `zone` is the place's code; its `source` also names the grid of a cloud region.
+    `method` is "lifecycle" by default, the basis of every national figure; "direct" gives stack
+    emissions, "marginal" those of one more kWh (US subregions only). The answer's own `method` says
+    exactly what is counted; a few zones have only a direct figure.
 
     Raises:
-        UnknownRegion: no table knows the place, or its name means several; `matches` names them.
-        NoIntensity: the place is known and has no figure; a neighbour's is never taken for it.
+        UnknownRegion: no table has the place, or its name means several; `matches` names them.
+        NoIntensity: the place is known and has no figure; that of another place is never used.
     """
     return _lookup(region, method)
 
@@ -61,13 +60,13 @@ def _lookup(region: str, method: str) -> GridIntensity:
 
 
 def zone_of(place: str) -> str:
-    """The grid zone of a code: itself, or the zone that a cloud region stands in."""
+    """The grid zone of a code: the code itself, or the zone of a cloud region."""
     cloud = rows.row("cloud_regions", place) if ":" in place else None
     return cloud["zone"] if cloud is not None else place
 
 
 def _zones(place: str, method: str) -> tuple[str, ...]:
-    """The rows that may answer for a place, best first: a cloud region stands in some zone."""
+    """The keys of the rows to try for a place, best first; a cloud region lies in a zone."""
     cloud = rows.row("cloud_regions", place) if ":" in place else None
     if cloud is None or method == "lifecycle":
         return (zone_of(place),)
@@ -83,6 +82,8 @@ def _why_none(place: str, method: str) -> str:
     return f"{reason}{hint}; or give intensity_g_per_kwh"
 
 
+# -- the age of the tables ---------------------------------------------------------------------
+
 _YEARS = {
     "intensity": "year",
     "intensity_direct": "year",
@@ -91,12 +92,12 @@ _YEARS = {
     "cloud_regions": "pue_year",
     "generation_factors": "year",
 }
-"""Table -> the column with the year that a row's figure describes."""
+"""Table -> its column for the year that a row's figure describes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """A table's size, and the years its figures describe; `most` is the commonest."""
+    """A table's size, and the years that its figures describe; `most` is the commonest."""
 
     table: str
     rows: int
@@ -113,6 +114,9 @@ def editions() -> list[Edition]:
         most = Counter(years).most_common(1)[0][0]
         found.append(Edition(table, len(years), min(years), most, max(years)))
     return found
+
+
+# -- data centres and water --------------------------------------------------------------------
 
 
 class Facility(NamedTuple):
@@ -133,10 +137,10 @@ class Facility(NamedTuple):
 
 
 class GridWater(NamedTuple):
-    """Litres that generating a kWh consumes, the water that reservoirs evaporate kept apart.
+    """Litres consumed for a generated kWh, without and with the evaporation from reservoirs.
 
-    `l_per_kwh` leaves reservoirs out: what to charge to power of their evaporation is contested,
-    and where there is much hydropower it outweighs all else. `with_reservoirs_…` includes it.
+    `l_per_kwh` leaves reservoirs out: how much of their evaporation to attribute to power is
+    contested, and with much hydropower it exceeds all the rest. `with_reservoirs_…` includes it.
     """
 
     zone: str
@@ -149,10 +153,10 @@ class GridWater(NamedTuple):
 
 
 def site(region: str) -> Facility | None:
-    """The overheads of a cloud region ("aws:eu-west-3"), or None for a place that is none.
+    """The overheads of a cloud region ("aws:eu-west-3"), or None for any other place.
 
     Raises:
-        UnknownRegion: the region is no place.
+        UnknownRegion: there is no such place.
     """
     code = names.normalise(region)
     found = rows.row("cloud_regions", code)
@@ -170,10 +174,10 @@ def site(region: str) -> Facility | None:
 
 
 def grid_water(region: str) -> GridWater | None:
-    """The water behind a place's electricity, of its country; None where nothing is known.
+    """The water consumed for electricity in a place's country; None where it is unknown.
 
     Raises:
-        UnknownRegion: the region is no place.
+        UnknownRegion: there is no such place.
     """
     zone = zone_of(names.normalise(region))
     place = rows.row("zones", zone)
@@ -194,9 +198,10 @@ def grid_water(region: str) -> GridWater | None:
 def water_l(
     computers_kwh: float, *, pue: float, wue_l_per_kwh: float | None, grid: GridWater | None
 ) -> float | None:
-    """Litres consumed for what computers used; None if nothing is known.
+    """Litres consumed for the energy of computers; None if nothing is known.
 
-    On site per kWh of theirs, at the plants per kWh of the whole site (ISO/IEC 30134-9).
+    On site per kWh of the computers, at the power plants per kWh of the whole site (ISO/IEC
+    30134-9).
     """
     if wue_l_per_kwh is None and grid is None:
         return None

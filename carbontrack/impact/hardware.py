@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.meters import cpu_info as cpu_names
 
 GPU_TABLE = Path(__file__).parent.parent / "data" / "gpu_tdp.csv"
@@ -68,11 +68,9 @@ def _text(name: object, what: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
     by_key = {_key(full): full for full in sorted(known)}
-    near = [by_key[key] for key in get_close_matches(_key(name), by_key, n=3, cutoff=0.6)]
-    return f"; did you mean {' or '.join(repr(full) for full in near)}?" if near else ""
+    near = [by_key[key] for key in close_matches(_key(name), by_key, most=3)]
+    return did_you_mean(near)
 
 
 def _key(name: str) -> str:

@@ -1,1 +1,1 @@
-"""Instruments that count joules."""
+"""Meters: sources of energy data, each brought to a count of joules."""

@@ -1,9 +1,8 @@
 """AMD GPUs through AMD SMI (the package amdsmi, extra `amd`); not tried on hardware.
 
 The energy counter has been wrong on some boards (github.com/ROCm/amdsmi/issues/38), so it must
-first agree with the board's power: until then, and for ever where it does not, the power is
-integrated.
-Of a board with two dies (MI250) the first one shows the power of both, and the second none.
+first agree with the board's power: until then, and always where it does not, the power is
+integrated. Of a board with two dies (MI250) the first shows the power of both, the second none.
 """
 
 from __future__ import annotations
@@ -14,35 +13,35 @@ from typing import Any, TypeVar
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
 from carbontrack.meters.meter import GpuUse, Meter, Refusal
-from carbontrack.meters.nvml_driver import Courier
+from carbontrack.meters.nvml_driver import DriverThread
 from carbontrack.record import Basis, Component
 
 T = TypeVar("T")
 
 RELATIVE_UNCERTAINTY = 0.10
-"""Half-width. No comparison of these sensors with another meter is known to us; twice the +-5 %
-that was found for NVIDIA's boards (Yang, Adamek and Armour, SC'24) is a guess, and called one."""
+"""Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),
+because no published comparison of these sensors with another meter is known."""
 PERIOD_S = 0.1
 """Power is read this often while it is integrated; the same as for other boards."""
 TRIAL_S = 0.5
 """For this long at least, counter and power are compared, as Zeus does when it starts."""
 AGREES = 2.0
-"""The counter is believed when it is within this factor of the power: a wrong one is off by far."""
+"""The counter is trusted when it is within this factor of the power; a wrong one is far off."""
 CAP_W = 2100.0
-"""1.5 times the most hungry module sold in 2025 (1,400 W, MI355X)."""
+"""1.5 times the highest rated power of a module sold in 2025 (1,400 W, MI355X)."""
 START_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 0.25
 
 _POWERS = ("socket_power", "current_socket_power", "average_socket_power")
-"""What amdsmi_get_power_info calls the watts of the board, newest name first; "N/A" where none."""
+"""Names of the board's power in amdsmi_get_power_info, newest first; "N/A" where it has none."""
 
 
 class Smi:
-    """The library behind one thread: its calls may hang, and are not safe to make side by side."""
+    """The library, called by one thread only: calls may hang, and may not run concurrently."""
 
     def __init__(self, library: Any) -> None:
         self._library = library
-        self._courier = Courier("amdsmi")
+        self._thread = DriverThread("amdsmi")
         self._open = 0
 
     def start(self) -> list[Any]:
@@ -58,38 +57,38 @@ class Smi:
             return list(self._library.amdsmi_get_processor_handles())
 
         try:
-            return self._courier.ask(begin, START_TIMEOUT_S)
-        except Exception as error:  # the library raises what it likes
-            self._courier.close()
+            return self._thread.ask(begin, START_TIMEOUT_S)
+        except Exception as error:  # the library's errors have no common base
+            self._thread.close()
             raise MeterUnavailable(f"AMD SMI does not start: {error}", "amd-smi list") from error
 
     def ask(self, function: str, handle: Any) -> Any:
-        """What a function says of a GPU.
+        """What a function of the library returns for a GPU.
 
         Raises:
             MeterReadError: it fails, or does not answer in time.
         """
         call: Callable[[Any], Any] = getattr(self._library, function)
         try:
-            return self._courier.ask(lambda: call(handle), READ_TIMEOUT_S)
+            return self._thread.ask(lambda: call(handle), READ_TIMEOUT_S)
         except MeterError:
             raise
         except Exception as error:
             raise MeterReadError(f"{function}: {error}") from error
 
     def opened(self) -> None:
-        """A meter uses this."""
+        """A meter was opened."""
         self._open += 1
 
     def closed(self) -> None:
-        """A meter has done with this; with the last one the thread ends."""
+        """A meter was closed; with the last one the thread ends."""
         self._open -= 1
         if self._open <= 0:
-            self._courier.close()
+            self._thread.close()
 
 
 class AmdGpu:
-    """One GPU: its power, integrated, until its energy counter has been found to agree."""
+    """One GPU: its power, integrated, until its energy counter is known to agree with it."""
 
     component: Component = "gpu"
     basis: Basis = "measured"
@@ -111,12 +110,12 @@ class AmdGpu:
 
     @property
     def max_period_s(self) -> float | None:
-        """Often while the power is integrated; no limit once the counter is believed."""
+        """The sensor's period while the power is integrated; no limit once the counter is used."""
         return PERIOD_S if self._base_j is None else None
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """Silences of the power, or resets and jumps of the counter, that were dropped."""
+        """Gaps of the power, or resets and jumps of the counter, that were dropped."""
         return self._gauge.fault_counts if self._base_j is None else self._counter.fault_counts
 
     def read_joules(self, now_s: float) -> float:
@@ -131,11 +130,11 @@ class AmdGpu:
         return total_j
 
     def _try_counter(self, now_s: float) -> None:
-        """Compare counter and power; go over to the counter from here on where they agree."""
+        """Compare counter and power; use the counter from now on where they agree."""
         try:
             self._trial_j = self._counter.advance(self._energy_j(), now_s)
         except MeterReadError:
-            self._trial_j = None  # it has none, or one that makes no sense: never asked again
+            self._trial_j = None  # it has none, or an implausible one: not read again
             return
         if self._begun_s is None:
             self._begun_s = now_s
@@ -163,7 +162,7 @@ class AmdGpu:
         return float(count) * float(resolution_uj) * 1e-6
 
     def look(self) -> Sequence[GpuUse]:
-        """Who holds memory on the board: HIP opens every board, whether it uses it or not."""
+        """The processes with memory on the board; HIP opens every board, used or not."""
         if self._closed:
             raise MeterGone(f"{self.id} is closed")
         entries = self._smi.ask("amdsmi_get_gpu_process_list", self._handle)
@@ -173,7 +172,7 @@ class AmdGpu:
         return (GpuUse(1.0, frozenset(pids)),)
 
     def close(self) -> None:
-        """Ask no more. The library stays: other parts of the program may use it."""
+        """Stop reading. The library stays initialised: other parts of the program may use it."""
         if not self._closed:
             self._closed = True
             self._smi.closed()
@@ -195,7 +194,7 @@ def load_library() -> Any:
     except ImportError as error:
         cure = 'pip install "carbontrack[amd]"'
         raise MeterUnavailable("amdsmi is not installed", cure) from error
-    except Exception as error:  # it loads ROCm's library as it is imported, and fails in many ways
+    except Exception as error:  # importing it loads ROCm's library, which can fail in many ways
         raise MeterUnavailable(f"amdsmi cannot be imported: {error!r}") from error
     return amdsmi
 
@@ -213,7 +212,7 @@ def amd_meters(
     names: list[str] = []
     refused: list[Refusal] = []
     for index, handle in enumerate(handles):
-        uuid = _told(smi, "amdsmi_get_gpu_device_uuid", handle) or str(index)
+        uuid = _asked(smi, "amdsmi_get_gpu_device_uuid", handle) or str(index)
         if gpu_ids is not None and not _is_named(index, uuid, gpu_ids):
             refused.append(Refusal(f"amdsmi:{uuid}", "gpu_ids does not name it"))
             continue
@@ -223,14 +222,14 @@ def amd_meters(
             reason = f"{error}; the second die of a board is in what its first one shows"
             refused.append(Refusal(f"amdsmi:{uuid}", reason))
             continue
-        facts = _told(smi, "amdsmi_get_gpu_asic_info", handle) or {}
+        facts = _asked(smi, "amdsmi_get_gpu_asic_info", handle) or {}
         names.append(str(facts.get("market_name") or "AMD GPU"))
     if not meters:
         smi.closed()
     return tuple(meters), tuple(names), tuple(refused)
 
 
-def _told(smi: Smi, function: str, handle: Any) -> Any:
+def _asked(smi: Smi, function: str, handle: Any) -> Any:
     try:
         return smi.ask(function, handle)
     except (MeterReadError, AttributeError):

@@ -1,8 +1,8 @@
 """Apple silicon without root, through zeus-apple-silicon (extra `apple`).
 
 The library reads IOReport's "Energy Model", Apple's own estimate in millijoules, by a private
-interface that has changed between releases of macOS. Processor, memory, GPU and neural engine are
-told apart; the display and the rest of the machine are not in it.
+interface that has changed between releases of macOS. It has separate counts for processor, memory,
+GPU and neural engine; the display and the rest of the machine are not included.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from carbontrack.meters.meter import Meter
 from carbontrack.record import Basis, Component
 
 RELATIVE_UNCERTAINTY = 0.25
-"""Half-width, a guess and called one: no comparison with a meter is known to us, and on an M5 Max
-the clusters' totals were 1.5 to 2 times the sum of their cores (public reports on macmon)."""
+"""Half-width, a guess: no published comparison with a meter is known. On an M5 Max the clusters'
+totals were 1.5 to 2 times the sum of their cores (public reports on macmon)."""
 FROZEN_S = 5.0
-"""A running processor always uses some millijoules; a count that stands still for so long is dead,
-as on a beta of macOS 27 (macmon, issue 76)."""
+"""A running processor always uses some millijoules; a count that does not change for so long is not
+maintained, as on a beta of macOS 27 (macmon, issue 76)."""
 _CAP_W = 500.0
 _PARTS: tuple[tuple[str, Component, tuple[str, ...]], ...] = (
     ("cpu", "cpu", ("cpu_total_mj",)),
@@ -31,29 +31,29 @@ _PARTS: tuple[tuple[str, Component, tuple[str, ...]], ...] = (
 
 
 class AppleCounts:
-    """One question to the library for all parts of one instant."""
+    """The counts of all parts, read from the library once for each instant."""
 
     def __init__(self, monitor: Any) -> None:
         self._monitor = monitor
-        self._asked_at_s = float("-inf")
-        self._shown: Any = None
+        self._read_at_s = float("-inf")
+        self._energy: Any = None
 
     def joules(self, fields: tuple[str, ...], now_s: float) -> float:
-        """The sum of these fields that the chip has; unknown ones are left out.
+        """The sum of those of these fields that the chip has.
 
         Raises:
             MeterReadError: the library fails, or the chip has none of them.
         """
-        if now_s != self._asked_at_s:
+        if now_s != self._read_at_s:
             try:
-                self._shown = self._monitor.get_cumulative_energy()
+                self._energy = self._monitor.get_cumulative_energy()
             except Exception as error:  # the library's own errors are plain RuntimeErrors
                 raise MeterReadError(f"IOReport does not answer: {error}") from error
-            self._asked_at_s = now_s
-        known = [getattr(self._shown, name, None) for name in fields]
+            self._read_at_s = now_s
+        known = [getattr(self._energy, name, None) for name in fields]
         counts_mj = [float(count) for count in known if count is not None]
         if not counts_mj:
-            raise MeterReadError(f"this chip does not tell {' or '.join(fields)}")
+            raise MeterReadError(f"this chip has no {' or '.join(fields)}")
         return sum(counts_mj) * 1e-3
 
 
@@ -75,7 +75,7 @@ class AppleMeter:
         self._counts: AppleCounts | None = counts
         self._counter = Counter(None, _CAP_W)
         self._moved_at_s: float | None = None
-        self._shown_j = -1.0
+        self._count_j = -1.0
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -86,15 +86,15 @@ class AppleMeter:
         """Joules since the first read."""
         if self._counts is None:
             raise MeterGone(f"{self.id} is closed")
-        shown_j = self._counts.joules(self._fields, now_s)
-        if shown_j != self._shown_j or self._moved_at_s is None:
-            self._shown_j, self._moved_at_s = shown_j, now_s
+        count_j = self._counts.joules(self._fields, now_s)
+        if count_j != self._count_j or self._moved_at_s is None:
+            self._count_j, self._moved_at_s = count_j, now_s
         elif self.component == "cpu" and now_s - self._moved_at_s > FROZEN_S:
             raise MeterReadError(f"{self.id} has not moved for {FROZEN_S:g} s")
-        return self._counter.advance(shown_j, now_s)
+        return self._counter.advance(count_j, now_s)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop reading."""
         self._counts = None
 
 

@@ -1,4 +1,4 @@
-"""What was calibrated on this host, and the file in the state directory that keeps it."""
+"""The calibration of this host, and its file in the state directory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Readings of a wall meter beside ours, the line through them, and the idle machine's power.
+    """Readings of a wall meter with those of our meters, their line, and the idle machine's power.
 
     Attributes:
         meters: the ids of the meters that were read.
-        readings: what they and the wall meter showed.
+        readings: their power and the wall meter's.
         fit: the line; None while there are too few readings.
-        idle_w: by component (cpu, gpu, ram), what was measured while nothing ran.
+        idle_w: by component (cpu, gpu, ram), the power measured while nothing ran.
     """
 
     meters: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Calibration:
     def with_readings(
         self, readings: tuple[WallReading, ...], meters: tuple[str, ...]
     ) -> Calibration:
-        """What is kept and more readings, made with these meters.
+        """The calibration with more readings, made with these meters.
 
         Raises:
             ConfigError: the readings give no line, or earlier ones were made with other meters.
@@ -53,10 +53,10 @@ class Calibration:
 
 
 def load_calibration(path: Path) -> Calibration | None:
-    """What is kept; None where nothing is.
+    """The kept calibration; None where there is none.
 
     Raises:
-        ConfigError: the file cannot be read, or is not one of ours.
+        ConfigError: the file cannot be read, or is no calibration.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def _from_json(kept: dict[str, object]) -> Calibration:
     idle_w = {name: float(watts) for name, watts in idle.items() if name in COMPONENTS}
     if any(not 0.0 <= watts < float("inf") for watts in idle_w.values()):
         raise ValueError("an idle power below 0 W")
-    # the line is made of the readings each time, so a file can hold no line that they do not give
+    # the line is always fitted anew, so that a file cannot hold one that its readings do not give
     fit = fit_wall(readings, meters) if len(readings) > 1 else None
     return Calibration(meters, readings, fit, idle_w)
 
@@ -95,14 +95,14 @@ def _list(what: object) -> list[Any]:
 
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
-    """Keep it, readable by its owner only, whole or not at all."""
+    """Write it in one step, readable by its owner only."""
     kept = {"schema": SCHEMA, **asdict(calibration)}
     del kept["fit"]
     replace_privately(path, json.dumps(kept, indent=1))
 
 
 def clear_calibration(path: Path) -> bool:
-    """Forget it; whether there was anything."""
+    """Remove it; whether there was one."""
     try:
         path.unlink()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""From what hardware shows to a count that never goes down: counters unwrapped, gauges integrated.
+"""From hardware readings to a count that never goes down: counters unwrapped, gauges integrated.
 
-Pure: no files, no clocks, no threads. What a reading means is decided by what is physically
-possible, a cap on the power, and never by the sign of a difference alone.
+Pure: no files, no clocks, no threads. A reading is judged by what is physically possible, a cap on
+the power, and never by the sign of a difference alone.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 from carbontrack.errors import MeterReadError
 
 CONFIRM_S = 0.01
-"""A strange reading is believed when one at least this much later goes on from it."""
+"""A doubtful reading is accepted when one at least this much later continues from it."""
 MAX_BRIDGE_S = 10.0
-"""A gauge silent for longer than this is not interpolated: nothing is known of the time between."""
+"""A longer gap between two readings of a gauge is not interpolated."""
 
 
 class Counter:
     """Unwraps a cumulative counter of joules.
 
-    A step is believed when its power is possible: at most `cap_w` on average since the last good
-    reading, with `refresh_s` of grace because a reading may be one refresh old. A reading that fits
-    neither a step nor a wrap is held back (MeterReadError): it may be a transient 0, -1 or garbage,
-    and then the next reading fits the old one again and carries everything. When instead the next
-    reading goes on from the strange one, the counter was reset, or has jumped: the step between is
-    dropped and counted in `fault_counts` as "reset" (downwards) or "implausible" (upwards), and
-    what came after the strange reading is carried by the one after.
+    A step is accepted when its power is possible: at most `cap_w` on average since the last good
+    reading, plus `refresh_s` because a reading may be one refresh old. A reading that fits neither
+    a step nor a wrap is rejected for now (MeterReadError): it may be a transient 0, -1 or other
+    invalid value, and then the next reading fits the old one again and includes all the energy.
+    Where the next reading continues from the doubtful one instead, the counter was reset, or has
+    jumped: the step between is dropped and counted in `fault_counts` as "reset" (downwards) or
+    "implausible" (upwards); the energy since the doubtful reading is counted at the one after.
 
-    A wrap is believed only if the range is known and its power is possible. Two wraps between two
-    reads cannot be told from one; `max_period_s` is the period at which that cannot happen. After a
-    gap so long that the domain could have used a whole range more than is seen, what is seen is
-    counted, as the least that it was, and `fault_counts` has a "wraps" more.
+    A wrap is accepted only if the range is known and its power is possible. Two wraps between two
+    reads look like one; `max_period_s` is the period at which that cannot happen. After a gap so
+    long that the domain could have used a whole range more, the visible step is counted as a lower
+    bound, and `fault_counts` has a "wraps" more.
 
     Args:
         range_j: where the counter wraps to 0; None where that is not known.
@@ -37,7 +37,7 @@ class Counter:
     """
 
     __slots__ = (
-        "_at_s", "_base_j", "_credit_j", "_last_j", "_strange", "_unsure_j", "cap_w",
+        "_at_s", "_base_j", "_credit_j", "_doubtful", "_last_j", "_unsure_j", "cap_w",
         "fault_counts", "range_j", "refresh_s", "total_j",
     )  # fmt: skip
 
@@ -50,22 +50,22 @@ class Counter:
         self.total_j = 0.0
         """The joules counted so far."""
         self._base_j = 0.0
-        """What to add to a raw reading: wraps and faults move it, so that no rounding piles up."""
+        """Added to a raw reading; only wraps and faults change it, so rounding does not add up."""
         self._last_j: float | None = None
         self._at_s = 0.0
         self._credit_j = 0.0
-        self._strange: tuple[float, float] | None = None
+        self._doubtful: tuple[float, float] | None = None
 
     @property
     def max_period_s(self) -> float | None:
-        """Two reads may lie this far apart, 0.4 of the shortest time in which it can wrap."""
+        """How far apart two reads may be: 0.4 of the shortest time in which it can wrap."""
         return 0.4 * self.range_j / self.cap_w if self.range_j else None
 
     def advance(self, raw_joules: float, now_s: float) -> float:
         """Take a reading; return the joules counted since the first one.
 
         Raises:
-            MeterReadError: the reading cannot be true, or cannot yet be believed.
+            MeterReadError: the reading is impossible, or not yet confirmed.
         """
         last_j = self._last_j
         if last_j is None:
@@ -79,13 +79,13 @@ class Counter:
             self._last_j = raw_joules
             self._at_s = now_s
             self._credit_j = min(left_j, self.cap_w * self.refresh_s)
-            self._strange = None
+            self._doubtful = None
             total_j = self._base_j + raw_joules
             # rounding in the base may not show as a loss; `if` is half the cost of max()
             if total_j > self.total_j:  # noqa: PLR1730 - once for each zone and read
                 self.total_j = total_j
             return self.total_j
-        # 0 is what a dying driver shows and hardly ever what a wrap leaves behind (1 in 2^32)
+        # 0 is what a failing driver shows and very rarely the value after a wrap (1 in 2^32)
         if self.range_j is not None and 0.0 < raw_joules < last_j <= self.range_j:
             wrapped_j = step_j + self.range_j
             if wrapped_j <= allowed_j:
@@ -105,19 +105,19 @@ class Counter:
         self._last_j = raw_joules
         self._at_s = now_s
         self._credit_j = min(credit_j, self.cap_w * self.refresh_s)
-        self._strange = None
+        self._doubtful = None
         self.total_j = max(self.total_j, self._base_j + raw_joules)
         return self.total_j
 
     def _doubt(self, raw_joules: float, now_s: float) -> float:
         if not 0.0 <= raw_joules < float("inf"):
             raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
-        if self._strange is None:
-            self._strange = (raw_joules, now_s)
-        strange_j, strange_s = self._strange
-        step_j, since_s = raw_joules - strange_j, now_s - strange_s
+        if self._doubtful is None:
+            self._doubtful = (raw_joules, now_s)
+        doubtful_j, doubtful_s = self._doubtful
+        step_j, since_s = raw_joules - doubtful_j, now_s - doubtful_s
         if not 0.0 <= step_j <= self.cap_w * (since_s + self.refresh_s):
-            self._strange = (raw_joules, now_s)
+            self._doubtful = (raw_joules, now_s)
         elif since_s >= CONFIRM_S and raw_joules > 0.0:
             return self._rebase(raw_joules, now_s, step_j)
         raise MeterReadError(
@@ -129,12 +129,12 @@ class Counter:
         assert self._last_j is not None
         fault = "reset" if raw_joules < self._last_j else "implausible"
         self._note(fault)
-        # What came after the strange reading was used, and is never too much. It shows from the
-        # next reading on: a rise of the fault counts says that the step up to here is dropped.
+        # The energy after the doubtful reading is real, and capped. It is visible from the next
+        # reading on: a rise of the fault counts means that the step up to here is dropped.
         step_j = min(step_j, self.cap_w * max(0.0, now_s - self._at_s))
         self._base_j = self.total_j + step_j - raw_joules
         self._last_j, self._at_s, self._credit_j = raw_joules, now_s, 0.0
-        self._strange = None
+        self._doubtful = None
         return self.total_j
 
     def _note(self, fault: str) -> None:
@@ -142,10 +142,10 @@ class Counter:
 
 
 class Gauge:
-    """Integrates watts into joules: trapezoids over the true time between readings.
+    """Integrates watts into joules: trapezoids over the time between readings.
 
-    After more than MAX_BRIDGE_S without a reading nothing is known of the time between; that step
-    is dropped and counted in `fault_counts` as "gap".
+    After more than MAX_BRIDGE_S without a reading the step is dropped and counted in `fault_counts`
+    as "gap", since nothing is known of the time between.
 
     Args:
         cap_w: a power that the domain cannot exceed.

@@ -1,9 +1,8 @@
-"""What processor this is: read from procfs, asked of py-cpuinfo only where that is silent.
+"""Which processor this is, and the row of the shipped table that describes it.
 
-From what a processor calls itself to the row of a table that describes it, or to none.
-
-Names are brought to one spelling and then compared whole. There is no similarity score: a person
-would rather read "unknown" than find a Xeon E5-2620 billed as an E5-2620 v4.
+The processor is read from procfs, and asked of py-cpuinfo only where procfs has neither name nor
+model. Its name is brought to one spelling and then compared as a whole. There is no similarity
+score: "unknown" is better than a Xeon E5-2620 taken for an E5-2620 v4.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import replace_privately
+from carbontrack.system.host import boot_id
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
 
 
 class CpuFacts(NamedTuple):
-    """A processor as it presents itself; empty text and None are unknown.
+    """A processor as the system describes it; empty text and None are unknown.
 
     Attributes:
         name: its "model name".
-        vendor, family, model, stepping: as CPUID tells them; on ARM "ARM", the implementer's and
+        vendor, family, model, stepping: from CPUID; on ARM "ARM", the implementer's and
             the part's hexadecimal code, and the revision.
         threads: hardware threads online, of all packages that this system sees.
         siblings: hardware threads of one package.
-        is_guest: this is a virtual machine, so the part is larger than what is seen of it.
+        is_guest: this is a virtual machine, so the part may have more threads than are visible.
     """
 
     name: str = ""
@@ -92,23 +92,22 @@ def _count(piece: str) -> int:
 
 
 def _slow_name(procfs: Path, cache: Path | None) -> str:
-    """py-cpuinfo starts other programs and takes about a second: once per boot where possible."""
-    boot_id = read_text(procfs / "sys" / "kernel" / "random" / "boot_id", 64) or ""
-    return cached_name(cache, boot_id, _ask_cpuinfo)
+    """From py-cpuinfo, which starts other programs and takes about a second: cached per boot."""
+    return cached_name(cache, boot_id(procfs) or "", _ask_cpuinfo)
 
 
-def cached_name(cache: Path | None, boot_id: str, ask: Callable[[], str]) -> str:
-    """What `ask` answers, remembered in `cache` until the next boot; a broken cache is no error."""
+def cached_name(cache: Path | None, boot: str, ask: Callable[[], str]) -> str:
+    """The result of `ask`, kept in `cache` until the next boot; a broken cache is no error."""
     path = cache / "cpu-name.json" if cache is not None else None
     if path is not None:
         with suppress(ValueError, TypeError, AttributeError):
             kept = json.loads(read_text(path) or "null")
-            if kept["boot_id"] == boot_id:
+            if kept["boot_id"] == boot:
                 return str(kept["name"])
     name = ask()
     if path is not None and name:
         with suppress(OSError):
-            replace_privately(path, json.dumps({"boot_id": boot_id, "name": name}))
+            replace_privately(path, json.dumps({"boot_id": boot, "name": name}))
     return name
 
 
@@ -120,6 +119,8 @@ def _ask_cpuinfo() -> str:
     except Exception:
         return ""
 
+
+# -- the table of processors -------------------------------------------------------------------
 
 TABLE = Path(__file__).parent.parent / "data" / "cpu_tdp.csv"
 
@@ -172,7 +173,7 @@ def plain_name(model_name: str) -> str:
 
 
 def spellings(model_name: str) -> tuple[str, ...]:
-    """The ways in which lists may write this very part, the likeliest first."""
+    """The spellings under which lists may have exactly this part, the likeliest first."""
     name = plain_name(model_name)
     if not any(digit in name for digit in "0123456789"):
         return ()  # a family, not a part: "epyc", "xeon platinum"
@@ -183,9 +184,9 @@ def spellings(model_name: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def find_part(model_name: str, table: Path = TABLE) -> CpuPart | None:
-    """The part of exactly this name; None where the table has none.
+    """The part with exactly this name; None where the table has none.
 
-    The text is searched for the name instead of being parsed: half a millisecond instead of ten.
+    The text is searched for the name and not parsed: half a millisecond instead of ten.
     """
     keys = spellings(model_name)
     if not keys:

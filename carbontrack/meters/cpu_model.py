@@ -1,6 +1,7 @@
-"""How much power the processors of this machine are designed for, and how well that is known.
+"""Energy of the processors from their load and design power, where no counter can be read.
 
-Energy of the processors from how busy they are, where no counter can be read.
+`CpuModel` is the meter. `cpu_power` finds the design power (TDP) of the part, or of its family, and
+says how well it is known.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from carbontrack.meters.cpu_info import CpuFacts, CpuPart, find_part
 from carbontrack.record import Basis, Component
 
 LOAD_CURVE: tuple[tuple[float, float], ...] = ((0.0, 0.12), (0.1, 0.32), (0.5, 0.75), (1.0, 1.02))
-"""Load and power as a share of TDP, straight between: the mean of servers under a stress test, as
+"""Load and power as a share of TDP, linear in between: the mean of servers under a stress test, as
 published by Teads (2021), used by Boavizta. Concave: the first busy core wakes the uncore too."""
 ANCHOR_S = 1.0
 """Load is averaged over at least this long; busy time moves in steps of about 10 ms."""
@@ -35,16 +36,16 @@ def power_share(load: float) -> float:
 class CpuModel:
     """TDP x load curve over CPU seconds, as a count of joules.
 
-    The energy since an anchor is E = P(u) x t with u the load over the whole time t since then. For
+    The energy since an anchor is E = P(u) x t with u the mean load over the time t since then. For
     a concave P this is the perspective of P, which grows with busy time and with time, so the count
-    never goes down however coarse or late the readings are. The anchor moves every second.
+    never goes down, however coarse or late the readings are. The anchor moves every second.
 
     Attributes:
         tdp_w: design power of this machine's threads together, in watts.
         busy_s: CPU seconds that all processors have worked since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
-        basis, relative_uncertainty: from `carbontrack.meters.cpu_model`, which says why.
-        about: which part, TDP and share that is, in a line for people.
+        basis, relative_uncertainty: as `cpu_power` has them.
+        about: the part, its TDP and the share of it, in a line for people.
     """
 
     tdp_w: float
@@ -65,14 +66,14 @@ class CpuModel:
 
     @property
     def nominal_w(self) -> float:
-        """The power at the load of one busy thread, which is the one that asks."""
+        """The power at the load of one busy thread, that of the caller."""
         return self.tdp_w * power_share(1.0 / self.threads)
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read.
 
         Raises:
-            MeterReadError: how busy the machine is cannot be read.
+            MeterReadError: the load of the machine cannot be read.
         """
         if self._closed:
             raise MeterGone(f"{self.id} is closed")
@@ -96,6 +97,8 @@ class CpuModel:
         self._closed = True
 
 
+# -- the design power of this machine's processors ---------------------------------------------
+
 FAMILIES = Path(__file__).parent.parent / "data" / "cpu_families.csv"
 
 KNOWN_UNCERTAINTY = 0.40
@@ -115,7 +118,7 @@ threads has 4.1 W (medians over the CPU lists that cpu_tdp.csv is made of)."""
 
 
 class CpuPower(NamedTuple):
-    """The design power of the threads this machine has.
+    """The design power of this machine's threads.
 
     Attributes:
         tdp_w: for all of this machine's threads together.
@@ -133,10 +136,10 @@ class CpuPower(NamedTuple):
 
 
 def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
-    """Design power for `facts`; `tdp_w` is what a person says one package has.
+    """Design power for `facts`; `tdp_w` is a given TDP of one package.
 
-    A virtual machine pays for its threads only. A given figure is taken for the whole package, and
-    for the share of a guest where the table knows how many threads the part has.
+    A virtual machine gets the share of its threads only. A given figure is that of a whole package,
+    of which a guest gets its share where the table has the part's number of threads.
     """
     part = find_part(facts.name)
     share = _share(facts, part)
@@ -157,12 +160,12 @@ def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
         if part is not None and part.threads:
             return facts.threads / part.threads
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
-    # on real hardware every package is ours, with simultaneous multithreading on or off
+    # on bare metal whole packages count, with simultaneous multithreading on or off
     return max(1.0, float(round(facts.threads / facts.siblings)))
 
 
 def _by_family(facts: CpuFacts) -> CpuPower | None:
-    """Watts per thread of the processor's family, for names that say nothing: "AMD EPYC"."""
+    """By watts per thread of the processor's family, for names without a model: "AMD EPYC"."""
     if not (facts.vendor and facts.family and facts.model):
         return None
     for line in FAMILIES.read_text(encoding="utf-8").splitlines()[1:]:

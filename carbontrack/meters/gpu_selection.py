@@ -1,54 +1,27 @@
-"""Which GPUs to count: the grammar of CUDA_VISIBLE_DEVICES, and of the setting gpu_ids.
+"""Which GPUs to count: the grammar of CUDA_VISIBLE_DEVICES and of the setting gpu_ids.
 
-The slices (MIG) that a board is cut into, and how large they are.
+An entry may also name a MIG slice, a part into which a board is divided; `slices_of` finds these
+and their sizes.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, close_matches, did_you_mean
 
 
 class Slice(NamedTuple):
-    """One slice: its UUID ("MIG-…"), and its part of the board's compute slices, 0 to 1."""
+    """A MIG slice: its UUID ("MIG-…"), and its part of the board's compute slices, 0 to 1."""
 
     uuid: str
     part: float
 
 
-def slices_of(nvml: Any, handle: Any) -> tuple[Slice, ...]:
-    """The slices of a board; none where it has none or cannot have any."""
-    try:
-        if nvml.nvmlDeviceGetMigMode(handle)[0] != 1:
-            return ()
-        most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except nvml.NVMLError:
-        return ()
-    found = []
-    for position in range(most):
-        try:
-            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)
-            found.append(Slice(str(nvml.nvmlDeviceGetUUID(part)), _part(nvml, part, most)))
-        except nvml.NVMLError:
-            continue  # an empty position, or a slice that this container may not see
-    return tuple(found)
-
-
-def _part(nvml: Any, handle: Any, most: int) -> float:
-    """Compute slices over those of the whole board: as many as it can be cut into at most."""
-    try:
-        count = int(nvml.nvmlDeviceGetAttributes(handle).computeInstanceSliceCount)
-    except nvml.NVMLError:
-        count = 1  # the smallest there is
-    return min(1.0, max(1, count) / most)
-
-
 _NONE = frozenset({"", "-1", "none", "void", "nodevfiles"})
-"""What hides every GPU; `none`, `void` and the like come from container runtimes."""
+"""Values that hide every GPU; `none`, `void` and the like come from container runtimes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +47,8 @@ def visible_gpus(visible: str | None, gpus: Sequence[Gpu]) -> Choice:
 
     A comma-separated list of indices, UUIDs, unique beginnings of UUIDs, or MIG slices (which stand
     for the GPU that they are part of). As in CUDA, the list ends at the first entry that names
-    nothing. Where that is the very first, all GPUs are counted and the problem is told: too much
-    with a note is better than a silent nothing.
+    nothing. Where that is the very first, all GPUs are counted and `problem` says why: too much
+    with a note is better than nothing without one.
     """
     if visible is None:
         return Choice(tuple(gpus))
@@ -106,8 +79,7 @@ def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         gpu = _named(entry.strip(), gpus)
         if gpu is None:
             known = [gpu.uuid for gpu in gpus]
-            near = difflib.get_close_matches(entry, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(close_matches(entry, known), form=str)
             there = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus) or "none at all"
             raise ConfigError(f"gpu_ids: no GPU {entry!r} on this machine, which has {there}{hint}")
         if gpu not in chosen:
@@ -116,7 +88,7 @@ def asked_gpus(gpu_ids: Sequence[str], gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
 
 
 def chosen_slices(entries: Sequence[str], gpu: Gpu) -> tuple[Slice, ...]:
-    """The board's slices that a list of GPUs names; all of them where it names none of them."""
+    """The board's slices that a list of GPUs names; all of its slices where it names none."""
     wanted = [entry.strip().lower() for entry in entries]
     named = [
         part
@@ -144,3 +116,30 @@ def _named(entry: str, gpus: Sequence[Gpu]) -> Gpu | None:
         if any(uuid.lower().startswith(wanted) for uuid in (gpu.uuid, *_uuids(gpu)))
     ]
     return fits[0] if len(fits) == 1 else None
+
+
+def slices_of(nvml: Any, handle: Any) -> tuple[Slice, ...]:
+    """The slices of a board; none where it is not divided, or cannot be."""
+    try:
+        if nvml.nvmlDeviceGetMigMode(handle)[0] != 1:
+            return ()
+        most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except nvml.NVMLError:
+        return ()
+    found = []
+    for position in range(most):
+        try:
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, position)
+            found.append(Slice(str(nvml.nvmlDeviceGetUUID(part)), _part(nvml, part, most)))
+        except nvml.NVMLError:
+            continue  # an empty position, or a slice that is hidden from this container
+    return tuple(found)
+
+
+def _part(nvml: Any, handle: Any, most: int) -> float:
+    """Compute slices over those of the whole board, which are as many as it can be divided into."""
+    try:
+        count = int(nvml.nvmlDeviceGetAttributes(handle).computeInstanceSliceCount)
+    except nvml.NVMLError:
+        count = 1  # the smallest size
+    return min(1.0, max(1, count) / most)

@@ -1,21 +1,18 @@
-"""Sensors of the kernel's hwmon tree: AMD sockets, NVIDIA Grace, Jetson modules, AMD boards.
+"""Sensors of the kernel's hwmon tree, and a laptop's battery: power and energy as sysfs has them.
 
-Layout: the kernel's Documentation/hwmon/sysfs-interface.rst: energyN_input in microjoules,
-powerN_average and powerN_input in microwatts, inN_input in millivolts, currN_input in milliamperes.
-These are used only for what no better meter covers.
+hwmon covers AMD sockets, NVIDIA Grace, Jetson modules and AMD boards. Its layout is in the kernel's
+Documentation/hwmon/sysfs-interface.rst: energyN_input in microjoules, powerN_average and
+powerN_input in microwatts, inN_input in millivolts, currN_input in milliamperes. These sensors are
+used only for components that no better meter covers.
 
-A laptop's battery while it is discharged: the whole machine, screen and all.
-
-It is never chosen by itself, since it overlaps with everything and holds what no program caused.
-Hand it over where that is wanted: `Tracker(meters=[BatteryMeter.find()])`.
-
-Layout: the kernel's Documentation/ABI/testing/sysfs-class-power: power_now in microwatts, or
-current_now in microamperes and voltage_now in microvolts.
+`BatteryMeter` is the power of the whole machine, screen included, while a battery is discharged. It
+is never chosen automatically, since it overlaps with every other meter; hand it over where it is
+wanted: `Tracker(meters=[BatteryMeter.find()])`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
@@ -23,81 +20,9 @@ from carbontrack.meters.counter import Counter, Gauge
 from carbontrack.meters.meter import Found, Meter, Refusal, read_number, read_text
 from carbontrack.record import Basis, Component
 
-_BATTERY_CAP_W = 300.0
-
-
-class BatteryMeter:
-    """The discharge of one battery, integrated."""
-
-    component: Component = "other"
-    basis: Basis = "measured"
-    resolution_s = 1.0
-    relative_uncertainty = 0.10
-    """A guess, and called one: no comparison of fuel gauges with a meter is known to us."""
-    max_period_s = 1.0
-    nominal_w: float | None = None
-
-    def __init__(self, folder: Path) -> None:
-        self.id = f"battery:{folder.name}"
-        self._folder = folder
-        self._gauge = Gauge(_BATTERY_CAP_W)
-        self._closed = False
-        self.nominal_w = self.power_w()
-
-    @classmethod
-    def find(cls, sysfs: Path = Path("/sys")) -> BatteryMeter:
-        """The first battery that is being discharged.
-
-        Raises:
-            MeterUnavailable: there is none, or the machine runs on mains power.
-        """
-        root = sysfs / "class" / "power_supply"
-        for folder in sorted(root.glob("*")):
-            # mice and pens have batteries too; theirs say scope "Device"
-            is_ours = read_text(folder / "type") == "Battery"
-            if is_ours and read_text(folder / "scope") != "Device":
-                try:
-                    return cls(folder)
-                except MeterReadError:
-                    continue
-        raise MeterUnavailable(f"{root} holds no battery that is discharged", "unplug the charger")
-
-    @property
-    def fault_counts(self) -> Mapping[str, int]:
-        """Silences too long to be bridged."""
-        return self._gauge.fault_counts
-
-    def power_w(self) -> float:
-        """What the battery gives now.
-
-        Raises:
-            MeterReadError: it is not discharged, or does not tell its power.
-        """
-        if read_text(self._folder / "status") != "Discharging":
-            raise MeterReadError(f"{self.id} is not discharged: the machine runs on mains power")
-        microwatts = read_number(self._folder / "power_now")
-        if microwatts is not None:
-            return abs(microwatts) * 1e-6
-        microamperes = read_number(self._folder / "current_now")
-        microvolts = read_number(self._folder / "voltage_now")
-        if microamperes is None or microvolts is None:
-            raise MeterReadError(f"{self.id} does not tell its power")
-        return abs(microamperes) * microvolts * 1e-12
-
-    def read_joules(self, now_s: float) -> float:
-        """Joules since the first read."""
-        if self._closed:
-            raise MeterGone(f"{self.id} is closed")
-        return self._gauge.advance(self.power_w(), now_s)
-
-    def close(self) -> None:
-        """Read it no more."""
-        self._closed = True
-
-
 RELATIVE_UNCERTAINTY = 0.10
-"""Half-width. No comparison of these sensors with a wall meter is known to us; twice the +-5 % that
-was found for NVIDIA's boards (Yang, Adamek and Armour, SC'24) is a guess, and called one."""
+"""Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),
+because no published comparison of these sensors with a wall meter is known."""
 GAUGE_PERIOD_S = 0.1
 _CAP_W = 2000.0
 
@@ -121,30 +46,29 @@ class Sensor:
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """Resets, jumps and silences that were dropped."""
+        """Resets, jumps and gaps that were dropped."""
         return self._count.fault_counts
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read."""
-        shown = self.show()
-        if shown is None:
-            raise MeterReadError(f"{self.id} shows nothing")
-        return self._count.advance(shown, now_s)
+        value = self.value()
+        if value is None:
+            raise MeterReadError(f"{self.id} has no value")
+        return self._count.advance(value, now_s)
 
-    def show(self) -> float | None:
-        """What the sensor shows now, in joules or watts; None where it shows nothing."""
+    def value(self) -> float | None:
+        """The sensor's value now, in joules or watts; None where it has none."""
         if self._read is None:
             raise MeterGone(f"{self.id} is closed")
         return self._read()
 
     def close(self) -> None:
-        """Read it no more."""
+        """Stop reading."""
         self._read = None
 
 
-def hwmon_meters(sysfs: Path, wanted: Iterable[Component]) -> Found:
-    """Sensors for the components that are wanted; one may cover more than its own component."""
-    open_ = set(wanted)
+def hwmon_meters(sysfs: Path, wanted: Collection[Component]) -> Found:
+    """Sensors for the wanted components; one may cover more than its own component."""
     meters: list[Meter] = []
     refused: list[Refusal] = []
     covered: set[Component] = set()
@@ -153,17 +77,17 @@ def hwmon_meters(sysfs: Path, wanted: Iterable[Component]) -> Found:
         for sensor, covers in kind(chip) if kind is not None else ():
             if isinstance(sensor, Refusal):
                 refused.append(sensor)
-            elif sensor.component in open_ and _answers(sensor):
+            elif sensor.component in wanted and _has_value(sensor):
                 meters.append(sensor)
                 covered |= covers
-    return Found(tuple(meters), frozenset(covered & open_), tuple(refused))
+    return Found(tuple(meters), frozenset(covered.intersection(wanted)), tuple(refused))
 
 
 Offer = tuple[Sensor | Refusal, set[Component]]
 
 
 def _amd_energy(chip: Path) -> Iterator[Offer]:
-    """The module amd_energy: "Esocket0" holds the cores "Ecore000" …, and no memory."""
+    """The module amd_energy: "Esocket0" contains the cores "Ecore000" …, and no memory."""
     for path, label in _labelled(chip, "energy"):
         if label.startswith("Esocket"):
             read = _scaled(path, 1e-6)
@@ -171,7 +95,7 @@ def _amd_energy(chip: Path) -> Iterator[Offer]:
 
 
 def _grace(chip: Path) -> Iterator[Offer]:
-    """ACPI power meters of Grace: the socket with its memory; the module holds the GPU as well."""
+    """ACPI power meters of Grace: the socket with its memory; the module includes the GPU."""
     label = read_text(chip / "device" / "power1_oem_info") or read_text(chip / "power1_oem_info")
     if label and label.startswith("Grace Power Socket"):
         number = label.rsplit(" ", 1)[-1]
@@ -222,8 +146,8 @@ def _labelled(chip: Path, quantity: str) -> Iterator[tuple[Path, str]]:
 
 def _scaled(path: Path, scale: float) -> Read:
     def read() -> float | None:
-        shown = read_number(path)
-        return None if shown is None else shown * scale
+        number = read_number(path)
+        return None if number is None else number * scale
 
     return read
 
@@ -236,5 +160,83 @@ def _product(millivolts: Path, milliamperes: Path) -> Read:
     return read
 
 
-def _answers(sensor: Sensor) -> bool:
-    return sensor.show() is not None
+def _has_value(sensor: Sensor) -> bool:
+    return sensor.value() is not None
+
+
+# -- a laptop's battery ------------------------------------------------------------------------
+
+_BATTERY_CAP_W = 300.0
+
+
+class BatteryMeter:
+    """The discharge of one battery, integrated.
+
+    Layout: the kernel's Documentation/ABI/testing/sysfs-class-power: power_now in microwatts, or
+    current_now in microamperes and voltage_now in microvolts.
+    """
+
+    component: Component = "other"
+    basis: Basis = "measured"
+    resolution_s = 1.0
+    relative_uncertainty = 0.10
+    """A guess: no published comparison of fuel gauges with a meter is known."""
+    max_period_s = 1.0
+    nominal_w: float | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.id = f"battery:{folder.name}"
+        self._folder = folder
+        self._gauge = Gauge(_BATTERY_CAP_W)
+        self._closed = False
+        self.nominal_w = self.power_w()
+
+    @classmethod
+    def find(cls, sysfs: Path = Path("/sys")) -> BatteryMeter:
+        """The first battery that is discharging.
+
+        Raises:
+            MeterUnavailable: there is none, or the machine runs on mains power.
+        """
+        root = sysfs / "class" / "power_supply"
+        for folder in sorted(root.glob("*")):
+            # mice and pens have batteries too, with the scope "Device"
+            is_ours = read_text(folder / "type") == "Battery"
+            if is_ours and read_text(folder / "scope") != "Device":
+                try:
+                    return cls(folder)
+                except MeterReadError:
+                    continue
+        raise MeterUnavailable(f"{root} holds no battery that is discharged", "unplug the charger")
+
+    @property
+    def fault_counts(self) -> Mapping[str, int]:
+        """Gaps too long to be interpolated."""
+        return self._gauge.fault_counts
+
+    def power_w(self) -> float:
+        """The power drawn from the battery now.
+
+        Raises:
+            MeterReadError: it is not discharging, or does not report its power.
+        """
+        if read_text(self._folder / "status") != "Discharging":
+            raise MeterReadError(f"{self.id} is not discharged: the machine runs on mains power")
+        microwatts = read_number(self._folder / "power_now")
+        if microwatts is not None:
+            return abs(microwatts) * 1e-6
+        microamperes = read_number(self._folder / "current_now")
+        microvolts = read_number(self._folder / "voltage_now")
+        if microamperes is None or microvolts is None:
+            raise MeterReadError(f"{self.id} does not report its power")
+        return abs(microamperes) * microvolts * 1e-12
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules since the first read."""
+        if self._closed:
+            raise MeterGone(f"{self.id} is closed")
+        return self._gauge.advance(self.power_w(), now_s)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True

@@ -1,9 +1,22 @@
 """What a meter is: one physical or modelled domain whose energy is a count that never goes down.
 
-Whatever a machine offers is made to look like this: a hardware counter is unwrapped, a watt gauge
+Every source of energy data is brought to this form: a hardware counter is unwrapped, a power gauge
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
-Reading the one-line files of sysfs and procfs.
+`Meter` is all that a meter must have. What it may offer in addition is asked for by the function
+beside it, `counts_faults` and `is_shared` once, when the meter is taken in, and none at a read:
+
+    ==================  ================  ======================================================
+    attribute           asked for by      meaning; without it
+    ==================  ================  ======================================================
+    fault_counts        counts_faults     dropped steps, by fault; no step is ever dropped
+    part, look()        is_shared         the processes that use it; all of its energy is ours
+    max_period_s        max_period_s      longest time between two reads; there is no limit
+    nominal_w           nominal_w         power to assume before the first measured one; unknown
+    about               about             a sentence for `carbontrack doctor`; nothing is shown
+    ==================  ================  ======================================================
+
+At the end of the file: how meters read the one-line files of sysfs and procfs.
 """
 
 from __future__ import annotations
@@ -12,20 +25,20 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 
 LOWER_BOUND = "wraps"
-"""The fault of a counter that nobody read for so long that it may have wrapped unseen."""
+"""The fault of a counter that was not read for so long that a wrap may have been missed."""
 
 
 class Meter(Protocol):
     """One domain of the machine with a cumulative energy.
 
-    A meter owns no clock and no thread: the caller hands the instant in. It never guesses: when it
-    cannot read, it raises, and the next successful read carries what was missed.
+    A meter owns no clock and no thread: the caller passes the instant. It never guesses: when it
+    cannot read, it raises, and the next successful read includes the energy of the time between.
 
     Attributes:
         id: an address that is the same in every process of the host: "rapl:package-0",
@@ -69,27 +82,23 @@ class Meter(Protocol):
         Never less than at the last read, and callable from any thread, one at a time.
 
         Raises:
-            MeterReadError: nothing is known at this instant; try again later.
-            MeterGone: nothing will be known any more.
+            MeterReadError: no value at this instant; a later read may succeed.
+            MeterGone: no read will succeed any more.
         """
         ...
 
     def close(self) -> None:
-        """Give up descriptors and handles; a second call does nothing."""
+        """Release descriptors and handles; a second call does nothing."""
         ...
 
 
-class Watchful(Protocol):
-    """What a meter may tell in addition; the sampler asks with `getattr`, so all of it is optional.
+class FaultCounting(Meter, Protocol):
+    """A meter that drops steps which it cannot trust, and counts them.
 
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
             only a rise of `LOWER_BOUND` means that it counts, as the least that it was.
-        max_period_s: the longest time that may pass between two reads without losing anything,
-            such as half the time in which a counter can wrap; None where there is no limit.
-        nominal_w: a power to assume for a span too short to be measured when no power has been
-            seen yet; None where nothing can be said.
     """
 
     @property
@@ -97,24 +106,14 @@ class Watchful(Protocol):
         """How often each fault was met; a rise means that a step was dropped."""
         ...
 
-    @property
-    def max_period_s(self) -> float | None:
-        """How far apart two reads may lie; None for no limit."""
-        ...
-
-    @property
-    def nominal_w(self) -> float | None:
-        """A power to assume when none was seen yet."""
-        ...
-
 
 class GpuUse(NamedTuple):
-    """Who uses a board, or a slice of one that stands for itself.
+    """The processes that use a board, or one slice of a board.
 
     Attributes:
-        part: of the board's energy, 0 to 1; 1 for the board itself.
-        holders: the processes that hold a context on it; None where the driver does not tell.
-        busy: how busy each has kept it since the last look, in any unit; None where not told.
+        part: the part of the board's energy that this is, 0 to 1; 1 for a whole board.
+        holders: the processes that hold a context on it; None where the driver does not report it.
+        busy: how busy each kept it since the last call, in any unit; None where not reported.
     """
 
     part: float
@@ -122,29 +121,54 @@ class GpuUse(NamedTuple):
     busy: Mapping[int, float] | None = None
 
 
-class Shared(Protocol):
-    """What a meter tells in addition when several processes can use what it measures.
+class SharedMeter(Meter, Protocol):
+    """A meter of something that several processes can use: a GPU.
 
     Attributes:
-        part: of the energy that this process may use at most, 0 to 1: less than 1 for slices.
+        part: the most of its energy that this process can use, 0 to 1; below 1 for slices.
     """
 
     @property
     def part(self) -> float:
-        """The most that can be ours, 0 to 1."""
+        """The most of its energy that this process can use, 0 to 1."""
         ...
 
     def look(self) -> Sequence[GpuUse]:
-        """Who uses it now; may wait for a driver, so the sampler asks with no lock held.
+        """Who uses it now. It may wait for a driver, so the sampler calls it with no lock held.
 
         Raises:
-            MeterReadError, MeterGone: nothing is known; what was known last holds on.
+            MeterReadError, MeterGone: no answer; the last one stays valid.
         """
         ...
 
 
+def counts_faults(meter: Meter) -> TypeGuard[FaultCounting]:
+    """Whether the meter has `fault_counts`."""
+    return hasattr(meter, "fault_counts")
+
+
+def is_shared(meter: Meter) -> TypeGuard[SharedMeter]:
+    """Whether several processes can use what the meter measures."""
+    return hasattr(meter, "look")
+
+
+def max_period_s(meter: Meter) -> float | None:
+    """The longest time between two reads of this meter that loses nothing; None for no limit."""
+    return getattr(meter, "max_period_s", None)
+
+
+def nominal_w(meter: Meter) -> float | None:
+    """The power to assume while none has been measured yet; None where it is unknown."""
+    return getattr(meter, "nominal_w", None)
+
+
+def about(meter: Meter) -> str | None:
+    """The meter's description of how it arrives at its values; None where it has none."""
+    return getattr(meter, "about", None) or None
+
+
 class Refusal(NamedTuple):
-    """A meter that is not used: its id or family, why, and the lines that would change it."""
+    """A meter that is not used: its id or family, the reason, and the commands to enable it."""
 
     id: str
     reason: str
@@ -152,7 +176,7 @@ class Refusal(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Meters of one kind, the components that they cover between them, and what was refused."""
+    """Meters of one kind, the components that they cover together, and the meters not used."""
 
     meters: tuple[Meter, ...] = ()
     covered: frozenset[Component] = frozenset()
@@ -161,9 +185,9 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the machine is made of, as far as its meters found out; None is unknown.
+    """The hardware of the machine, as far as its meters could find out; None is unknown.
 
-    `cpu_sockets` is how many processor packages are this machine's; a guest has a part of one.
+    `cpu_sockets` is the number of processor packages; a virtual machine may have a part of one.
     """
 
     cpu_model: str | None = None
@@ -177,13 +201,13 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class MeterSet:
-    """Disjoint meters that together cover the machine, and what stands in when one is lost.
+    """Disjoint meters that together cover the machine, and the substitutes for lost ones.
 
     Attributes:
         meters: the meters to read; no joule is counted by two of them.
         substitutes: by component, how to make the next best meter when one is gone.
-        refused: what was looked at and not used, for people who ask why.
-        hardware: what the machine is made of.
+        refused: meters that were considered and are not used, with the reasons.
+        hardware: the hardware of the machine.
     """
 
     meters: tuple[Meter, ...] = ()
@@ -196,10 +220,10 @@ class MeterSet:
 
 
 def check_meters(meters: Iterable[Meter]) -> None:
-    """Refuse, before anything is measured, meters that say something impossible of themselves.
+    """Refuse meters with impossible attributes, before anything is measured.
 
     Raises:
-        ConfigError: names the meter, what it says, and what it may say.
+        ConfigError: names the meter, the value, and the possible values.
     """
     for meter in meters:
         name = getattr(meter, "id", None)
@@ -224,16 +248,18 @@ _FACTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
+# -- one-line files of sysfs and procfs --------------------------------------------------------
+
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def open_to_read(path: str | Path) -> int:
-    """A descriptor that children do not inherit; a FIFO in its place cannot make us wait."""
+    """A descriptor that children do not inherit; opening a FIFO in its place does not block."""
     return os.open(path, _FLAGS)
 
 
 def read_text(path: str | Path, size: int = 4096) -> str | None:
-    """The beginning of a file without blanks around it; None where it cannot be read."""
+    """The first `size` bytes of a file as text, stripped; None where it cannot be read."""
     try:
         descriptor = open_to_read(path)
     except OSError:

@@ -1,14 +1,14 @@
-"""NVIDIA GPUs through the driver's management library and nvidia-ml-py.
+"""NVIDIA GPUs through the driver's management library (NVML) and nvidia-ml-py.
 
 A board's energy counter is read where there is one (Volta and newer), else its power is integrated.
-Each GPU has a meter of its own, known by UUID, and what happens to one never touches another.
-
-Who uses a board, or a slice of one, as the driver tells it; asked through its courier.
+Each GPU has a meter of its own, identified by UUID, and a fault of one does not affect another. A
+meter also reports which processes use its board, or its slices (MIG).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from carbontrack.errors import MeterError, MeterUnavailable
@@ -17,82 +17,13 @@ from carbontrack.meters.gpu_selection import Gpu, asked_gpus, chosen_slices, vis
 from carbontrack.meters.meter import GpuUse, Meter, Refusal
 from carbontrack.meters.nvml_driver import (
     START_TIMEOUT_S,
-    Courier,
     Device,
     Driver,
+    DriverThread,
     Nothing,
     NotSupported,
 )
 from carbontrack.record import Basis, Component
-
-_COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
-_OTHERS = ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
-
-
-class Users:
-    """The processes on a board's parts: the board itself, or those of its slices that are ours.
-
-    Args:
-        parts: a device for each part, with the part's share of the board, 0 to 1.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Device, float]]) -> None:
-        self._parts = tuple(parts)
-        self.part = min(1.0, sum(part for _, part in self._parts))
-        self._tells_time = True
-        self._since_us = 0
-
-    def look(self) -> tuple[GpuUse, ...]:
-        """Who uses each part; one errand for each, so that reads get in between.
-
-        Raises:
-            MeterReadError, MeterGone: the driver does not answer, or the board is gone.
-        """
-        return tuple(
-            device.ask(lambda device=device, part=part: self._use(device, part))  # type: ignore[misc]
-            for device, part in self._parts
-        )
-
-    def _use(self, device: Device, part: float) -> GpuUse:
-        holders = _holders(device)
-        several = holders is not None and len(holders) > 1
-        return GpuUse(part, holders, self._busy(device) if several else None)
-
-    def _busy(self, device: Device) -> Mapping[int, float] | None:
-        """Percent of the multiprocessors' time, summed over the driver's samples since last time.
-
-        The driver keeps samples of some seconds, each over its own short window.
-        """
-        if not self._tells_time:
-            return None
-        try:
-            samples = device.call("nvmlDeviceGetProcessUtilization", self._since_us)
-        except Nothing:
-            return {}  # nobody was busy
-        except NotSupported:
-            self._tells_time = False
-            return None
-        busy: dict[int, float] = {}
-        for sample in samples:
-            if 0 <= sample.smUtil <= 100:
-                busy[sample.pid] = busy.get(sample.pid, 0.0) + sample.smUtil
-            self._since_us = max(self._since_us, sample.timeStamp)
-        return busy
-
-
-def _holders(device: Device) -> frozenset[int] | None:
-    """Every process with a context: for computing, for graphics, or through MPS."""
-    try:
-        found: list[Any] = list(device.call(_COMPUTE))
-    except NotSupported:
-        return None
-    for name in _OTHERS:
-        try:
-            found += device.call(name)
-        except NotSupported:
-            continue
-    return frozenset(process.pid for process in found)
-
 
 RESOLUTION_S = 0.1
 """Counter and power change every 20 to 100 ms, by model (Alumet; Zeus: "roughly 100 ms")."""
@@ -104,24 +35,24 @@ RELATIVE_UNCERTAINTY = 0.05
 in steady state, fixed for each board (Yang, Adamek and Armour, SC'24, arXiv 2312.02741)."""
 POWER_UNCERTAINTY = 0.10
 """Half-width for integrated power: the gain above, and what is missed between windows. The sensor
-looks for 25 of each 100 ms on some boards; following that study's protocol leaves 4.9 % in total,
+samples 25 of each 100 ms on some boards; following that study's protocol leaves 4.9 % in total,
 ignoring it far more. Twice its figure is taken, since a running program cannot follow it."""
 POWER_PERIOD_S = 0.1
-"""Power is read once per sensor period, so that every window it shows is seen."""
+"""Power is read once per sensor period, so that no window of the sensor is missed."""
 CHECK_EVERY_S = 5.0
-"""The counter is compared with the integrated power this often: seldom enough to cost nothing."""
+"""The counter is compared with the integrated power this often; the cost is negligible."""
 CHECKS_NEEDED = 24
-"""Fewer samples of the power, each of 25 ms or more, say too little about two minutes."""
+"""Fewer samples of the power, each of 25 ms or more, are too few for a mean over two minutes."""
 _POWER_INSTANT = 186
 """NVML_FI_DEV_POWER_INSTANT; nvmlDeviceGetPowerUsage is a mean over 1 s on most new boards."""
 _SCOPE_GPU = 0
-"""NVML_POWER_SCOPE_GPU. Scope 1, the module, holds a superchip's processor and memory as well."""
+"""NVML_POWER_SCOPE_GPU. Scope 1, the module, includes a superchip's processor and memory."""
 _VIRTUAL = 2
-"""NVML_GPU_VIRTUALIZATION_MODE_VGPU: what a guest sees of a board that a host has divided."""
+"""NVML_GPU_VIRTUALIZATION_MODE_VGPU: a guest's part of a board that the host has divided."""
 
 
 class _Board:
-    """What both kinds of meter have in common: the board, and who uses it."""
+    """What both kinds of meter have in common: the board, and the processes that use it."""
 
     component: Component = "gpu"
     basis: Basis = "measured"
@@ -135,20 +66,20 @@ class _Board:
         self._read_at_s = float("-inf")
 
     def look(self) -> tuple[GpuUse, ...]:
-        """Who uses the board, or the slices of it that are ours."""
+        """The processes that use the board, or the slices of it that are ours."""
         return self._users.look()
 
     def close(self) -> None:
-        """Let go of the driver."""
+        """Stop reading the board."""
         self._device.close()
 
 
 class GpuEnergy(_Board):
     """The energy counter of one board, in millijoules since the driver was loaded.
 
-    A smaller value is a reloaded driver, never a wrap: 64 bits of millijoules last for ever. The
-    board's power is integrated beside it; where the two disagree by more than the interval, the
-    interval becomes as wide as their disagreement.
+    A smaller value means that the driver was reloaded, never a wrap: 64 bits of millijoules do not
+    wrap in practice. The board's power is integrated as a check; where the two differ by more than
+    the interval, the interval becomes as wide as their difference.
     """
 
     max_period_s: float | None = None
@@ -171,7 +102,7 @@ class GpuEnergy(_Board):
 
     @property
     def relative_uncertainty(self) -> float:
-        """The published one, or the disagreement of counter and power over at least two minutes."""
+        """The published one, or the difference of counter and power over at least two minutes."""
         counted_j = self._counter.total_j - self._counted_before_j
         if self._checks < CHECKS_NEEDED or counted_j <= 0.0:
             return RELATIVE_UNCERTAINTY
@@ -206,7 +137,7 @@ class GpuEnergy(_Board):
             return
         self._checks += 1
         if self._checks == 1 or self._power.fault_counts:
-            # begin, after a pause again: from here on both see the same time
+            # the first check, or the first after a gap: from here on both cover the same time
             self._power = Gauge(self._power.cap_w)
             self._power.advance(watts, now_s)
             self._counted_before_j = self._counter.total_j
@@ -227,7 +158,7 @@ class GpuPower(_Board):
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """Silences too long to be interpolated."""
+        """Gaps too long to be interpolated."""
         return self._gauge.fault_counts
 
     def read_joules(self, now_s: float) -> float:
@@ -245,11 +176,83 @@ def energy_j(device: Device) -> float:
 
 
 def power_w(device: Device) -> float:
-    """The board's power now: the instant field where there is one, else what the driver gives."""
+    """The board's power now: the instantaneous field where there is one, else the driver's mean."""
     try:
         return device.field(_POWER_INSTANT, _SCOPE_GPU) * 1e-3
     except NotSupported:
         return float(device.call("nvmlDeviceGetPowerUsage")) * 1e-3
+
+
+_COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
+_OTHERS = ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
+
+
+class Users:
+    """The processes on a board's parts: the whole board, or those of its slices that are ours.
+
+    Args:
+        parts: a device for each part, with the part's share of the board, 0 to 1.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Device, float]]) -> None:
+        self._parts = tuple(parts)
+        self.part = min(1.0, sum(part for _, part in self._parts))
+        self._has_busy_time = True
+        self._since_us = 0
+
+    def look(self) -> tuple[GpuUse, ...]:
+        """Who uses each part; one call to the thread for each, so that reads can come between.
+
+        Raises:
+            MeterReadError, MeterGone: the driver does not answer, or the board is gone.
+        """
+        return tuple(device.ask(partial(self._use, part=part)) for device, part in self._parts)
+
+    def _use(self, device: Device, part: float) -> GpuUse:
+        holders = _holders(device)
+        several = holders is not None and len(holders) > 1
+        return GpuUse(part, holders, self._busy(device) if several else None)
+
+    def _busy(self, device: Device) -> Mapping[int, float] | None:
+        """Percent of the multiprocessors' time, summed over the driver's samples since last time.
+
+        The driver keeps the samples of some seconds, each over a short window of its own.
+        """
+        if not self._has_busy_time:
+            return None
+        try:
+            samples = device.call("nvmlDeviceGetProcessUtilization", self._since_us)
+        except Nothing:
+            return {}  # nobody was busy
+        except NotSupported:
+            self._has_busy_time = False
+            return None
+        busy: dict[int, float] = {}
+        for sample in samples:
+            if 0 <= sample.smUtil <= 100:
+                busy[sample.pid] = busy.get(sample.pid, 0.0) + sample.smUtil
+            self._since_us = max(self._since_us, sample.timeStamp)
+        return busy
+
+
+def _holders(device: Device) -> frozenset[int] | None:
+    """Every process with a context: for computing, for graphics, or through MPS."""
+    try:
+        found: list[Any] = list(device.call(_COMPUTE))
+    except NotSupported:
+        return None
+    for name in _OTHERS:
+        try:
+            found += device.call(name)
+        except NotSupported:
+            continue
+    return frozenset(process.pid for process in found)
+
+
+_VIRTUAL_REASON = (
+    "it is a virtual GPU (vGPU): what a guest is shown is no energy of its own part of the board"
+)
+_VIRTUAL_CURE = "carbontrack doctor  # on the host, which sees the board"
 
 
 def nvml_meters(
@@ -260,17 +263,17 @@ def nvml_meters(
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
-    courier = Courier("nvml")
+    thread = DriverThread("nvml")
     try:
-        found = courier.ask(
-            lambda: _open(driver or Driver.load(courier), gpu_ids, visible), START_TIMEOUT_S
+        found = thread.ask(
+            lambda: _open(driver or Driver.load(thread), gpu_ids, visible), START_TIMEOUT_S
         )
     except MeterUnavailable as error:
         found = (), (), (Refusal("nvml", str(error), error.cure),)
     except MeterError as error:
         return (), (), (Refusal("nvml", str(error), "nvidia-smi  # does it hang as well?"),)
     if not found[0] or driver is not None:
-        courier.close()
+        thread.close()
     return found
 
 
@@ -294,13 +297,13 @@ def _open(
 
 
 def _users(driver: Driver, gpu: Gpu, entries: Sequence[str]) -> Users | None:
-    """Of a board that is cut into slices: those that are ours; None for a whole board."""
+    """The users of our slices of a board that is divided into slices; None for a whole board."""
     slices = chosen_slices(entries, gpu)
     return Users([(Device(driver, s.uuid, power_w), s.part) for s in slices]) if slices else None
 
 
 def _meter(driver: Driver, gpu: Gpu, users: Users | None) -> Meter | Refusal:
-    """The energy counter where there is one, else the power; every board fails for itself."""
+    """The energy counter where there is one, else the power; a fault is this board's alone."""
     try:
         if _is_virtual(driver, gpu):
             return Refusal(f"nvml:{gpu.uuid}", _VIRTUAL_REASON, _VIRTUAL_CURE)
@@ -314,15 +317,9 @@ def _meter(driver: Driver, gpu: Gpu, users: Users | None) -> Meter | Refusal:
         return Refusal(f"nvml:{gpu.uuid}", str(error))
 
 
-_VIRTUAL_REASON = (
-    "it is a virtual GPU (vGPU): what a guest is shown is no energy of its own part of the board"
-)
-_VIRTUAL_CURE = "carbontrack doctor  # on the host, which sees the board"
-
-
 def _is_virtual(driver: Driver, gpu: Gpu) -> bool:
     try:
         mode = Device(driver, gpu.uuid, power_w).call("nvmlDeviceGetVirtualizationMode")
     except MeterError:
-        return False  # an older driver does not know
+        return False  # an older driver has no such call
     return bool(mode == _VIRTUAL)

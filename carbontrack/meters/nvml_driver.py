@@ -1,6 +1,7 @@
-"""The driver's library with its errors sorted: which device, for how long, and what to do next.
+"""NVIDIA's management library (NVML): its devices, its errors by what they mean, its time limits.
 
-A thread of its own for calls that may never return, so that nobody waits for them long.
+A call into a driver may hang and never return. All calls are therefore made in a `DriverThread`,
+for whose answer a reader waits a bounded time; AMD SMI is called through one as well.
 """
 
 from __future__ import annotations
@@ -18,93 +19,21 @@ from carbontrack.meters.meter import Refusal
 T = TypeVar("T")
 
 
-class _Errand:
-    __slots__ = ("done", "error", "result", "work")
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.work = work
-        self.done = threading.Event()
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            self.result = self.work()
-        except BaseException as error:  # raised again where it was asked
-            self.error = error
-        self.done.set()
-
-
-class Courier:
-    """Runs one call after the other elsewhere and waits for each a bounded time.
-
-    While a call hangs, further ones are refused at once; when it returns, its answer is thrown away
-    and the courier is free again. The thread starts with the first errand, again in a child process
-    after a fork, and never keeps the interpreter alive.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._owner = 0
-        self._errands: SimpleQueue[_Errand | None] = SimpleQueue()
-        self._late: _Errand | None = None
-
-    def ask(self, work: Callable[[], T], timeout_s: float) -> T:
-        """What `work` returns; what it raises is raised here.
-
-        Raises:
-            MeterReadError: it takes longer than `timeout_s`, or an earlier errand still hangs.
-        """
-        if self._owner != os.getpid():
-            self._start()
-        if self._late is not None and not self._late.done.is_set():
-            raise MeterReadError(f"{self._name} still has not answered an earlier call")
-        errand = _Errand(work)
-        self._errands.put(errand)
-        if not errand.done.wait(timeout_s):
-            self._late = errand
-            raise MeterReadError(f"{self._name} did not answer within {timeout_s:g} s")
-        if errand.error is not None:
-            raise errand.error
-        result: T = errand.result
-        return result
-
-    def close(self) -> None:
-        """Let the thread end when its present errand does."""
-        if self._owner == os.getpid():
-            self._owner = 0
-            self._errands.put(None)
-
-    def _start(self) -> None:
-        self._owner = os.getpid()
-        self._late = None
-        errands: SimpleQueue[_Errand | None] = SimpleQueue()
-        self._errands = errands
-        threading.Thread(
-            target=_serve, args=(errands,), name=f"carbontrack-{self._name}", daemon=True
-        ).start()
-
-
-def _serve(errands: SimpleQueue[_Errand | None]) -> None:
-    while (errand := errands.get()) is not None:
-        errand.run()
-
-
 # nvml.h, enum nvmlReturn_enum
 _UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 1, 3, 4, 6
 _DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 13, 15, 18
-_DRIVER_IS_AWAY = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
+_DRIVER_IS_UNLOADED = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
 _NOTHING = frozenset({0, _NOT_FOUND})
 """nvidia-ml-py raises a success, too, when a list is empty."""
 _NEVER = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NO_PERMISSION})
 
 START_TIMEOUT_S = 5.0
-"""Starting NVML wakes every board up, which takes a second or more each without persistence."""
+"""Starting NVML initialises every board, a second or more each without persistence mode."""
 READ_TIMEOUT_S = 0.25
 """A read takes up to some milliseconds; a driver that needs longer is busy, or hangs."""
 
 DEFAULT_CAP_W = 1800.0
-"""1.5 times the most hungry module sold in 2025 (1,200 W, GB200 per GPU)."""
+"""1.5 times the highest rated power of a module sold in 2025 (1,200 W, GB200 per GPU)."""
 _LIMIT_MARGIN = 1.5
 _UNSIGNED_KINDS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal"}
 """nvml.h, enum nvmlValueType_enum: which member of the union holds a field's value."""
@@ -115,20 +44,20 @@ class NotSupported(MeterGone):
 
 
 class Nothing(MeterReadError):  # noqa: N818 - states a condition
-    """The driver has nothing to tell just now."""
+    """The driver has no data at the moment."""
 
 
 class Driver:
-    """NVML; initialised again after a reload of the driver, after pauses that grow to a minute."""
+    """NVML; after the driver was unloaded it is initialised again, with pauses up to a minute."""
 
-    def __init__(self, nvml: Any, courier: Courier | None = None) -> None:
+    def __init__(self, nvml: Any, thread: DriverThread | None = None) -> None:
         self.nvml = nvml
         self.loads = 0
         """How often the library was initialised; handles live as long as one of these."""
         self._retry_at_s = 0.0
         self._pause_s = 1.0
         self._is_up = False
-        self._courier = courier or Courier("nvml")
+        self._thread = thread or DriverThread("nvml")
         self._devices: list[Device] = []
         self._answers: dict[Device, float | MeterError] = {}
         self._answered_at_s = float("-inf")
@@ -136,7 +65,7 @@ class Driver:
         self._init()
 
     @classmethod
-    def load(cls, courier: Courier | None = None) -> Driver:
+    def load(cls, thread: DriverThread | None = None) -> Driver:
         """The real library.
 
         Raises:
@@ -148,7 +77,7 @@ class Driver:
             cure = "pip install nvidia-ml-py"
             raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", cure) from error
         try:
-            return cls(pynvml, courier)
+            return cls(pynvml, thread)
         except pynvml.NVMLError as error:
             raise MeterUnavailable(f"NVML does not start: {error}", "nvidia-smi") from error
 
@@ -175,13 +104,13 @@ class Driver:
         return found, refused
 
     def read(self, device: Device, now_s: float) -> float:
-        """What the device shows at this instant; all devices are read in one errand.
+        """The device's reading at this instant; all devices are read in one call to the thread.
 
         Raises:
-            MeterReadError, MeterGone: this device's own trouble, or the driver's.
+            MeterReadError, MeterGone: this device failed, or the driver as a whole.
         """
         if now_s != self._answered_at_s or device not in self._answers:
-            self._answers = self._courier.ask(lambda: self._read_all(now_s), READ_TIMEOUT_S)
+            self._answers = self._thread.ask(lambda: self._read_all(now_s), READ_TIMEOUT_S)
             self._answered_at_s = now_s
         answer = self._answers[device]
         if isinstance(answer, MeterError):
@@ -189,15 +118,15 @@ class Driver:
         return answer
 
     def ask(self, work: Callable[[], T]) -> T:
-        """Do something with the driver that may take long, or for ever.
+        """Call the driver for something other than a reading, within a bounded time.
 
         Raises:
             MeterReadError: it did not answer in time, or an earlier call still hangs.
-            MeterGone: nothing is read of this driver any more.
+            MeterGone: no device is open any more.
         """
         if self._closed:
             raise MeterGone("the driver is not used any more")
-        return self._courier.ask(work, READ_TIMEOUT_S)
+        return self._thread.ask(work, READ_TIMEOUT_S)
 
     def add(self, device: Device) -> None:
         """Read this device together with the others from now on."""
@@ -205,19 +134,19 @@ class Driver:
         self._closed = False
 
     def remove(self, device: Device) -> None:
-        """Read it no more; without devices the courier goes home."""
+        """Stop reading this device; without devices the thread ends."""
         if device in self._devices:
             self._devices.remove(device)
             if not self._devices:
                 self._closed = True
-                self._courier.close()
+                self._thread.close()
 
     def _read_all(self, now_s: float) -> dict[Device, float | MeterError]:
         self._tick(now_s)
         return {device: device.show() for device in self._devices}
 
     def _tick(self, now_s: float) -> None:
-        """Initialise again, when the driver is away and it is time to look for it."""
+        """Initialise again where the driver is unloaded and the next attempt is due."""
         if self._is_up or now_s < self._retry_at_s:
             return
         try:
@@ -226,12 +155,12 @@ class Driver:
             self._retry_at_s = now_s + self._pause_s
             self._pause_s = min(60.0, 2.0 * self._pause_s)
 
-    def went_away(self) -> None:
-        """Remember that the driver was unloaded; handles made until now are void."""
+    def note_unloaded(self) -> None:
+        """Note that the driver was unloaded, which makes all handles invalid."""
         self._is_up = False
 
-    def raise_if_away(self) -> None:
-        """Raise MeterReadError while the driver is away."""
+    def raise_if_unloaded(self) -> None:
+        """Raise MeterReadError while the driver is unloaded."""
         if not self._is_up:
             raise MeterReadError("the NVIDIA driver is not loaded")
 
@@ -261,20 +190,20 @@ class Device:
         self._closed = False
 
     def read(self, now_s: float) -> float:
-        """What this device's meter reads, at this instant."""
+        """The device's reading at this instant."""
         if self._closed:
             raise MeterGone(f"nvml:{self.uuid} is closed")
         return self._driver.read(self, now_s)
 
     def show(self) -> float | MeterError:
-        """The reading, or what prevents it; called by the driver's courier."""
+        """The reading, or the error in its place; called in the driver's thread."""
         try:
             return self._reading(self)
         except MeterError as error:
             return error
 
     def ask(self, work: Callable[[Device], T]) -> T:
-        """Something else about this device, within a bounded time."""
+        """Call the driver for something else about this device, within a bounded time."""
         return self._driver.ask(lambda: work(self))
 
     def cap_w(self) -> float:
@@ -286,7 +215,7 @@ class Device:
         return float(highest_mw) * 1e-3 * _LIMIT_MARGIN or DEFAULT_CAP_W
 
     def field(self, field_id: int, scope: int) -> float:
-        """One of the driver's numbered fields, in its own unit, of this part of a superchip."""
+        """A numbered field in its own unit; `scope` is the GPU or, on a superchip, the module."""
         value = self.call("nvmlDeviceGetFieldValues", [(field_id, scope)])[0]
         if value.nvmlReturn != 0:
             self._refused.add(f"nvmlDeviceGetFieldValues{[(field_id, scope)]}")
@@ -297,9 +226,9 @@ class Device:
         """Ask the driver about this board.
 
         Raises:
-            NotSupported: now and for ever; it is not asked again.
+            NotSupported: the call never works here; it is not made again.
             MeterGone: the board has fallen off the bus, or this was closed.
-            MeterReadError: this time.
+            MeterReadError: the call failed this time.
         """
         key = f"{function}{arguments[0]}" if arguments else function
         if self._closed:
@@ -307,7 +236,7 @@ class Device:
         if key in self._refused:
             raise NotSupported(f"{function} is not supported")
         driver = self._driver
-        driver.raise_if_away()
+        driver.raise_if_unloaded()
         try:
             if self._handle is None or self._handle_load != driver.loads:
                 self._handle = driver.nvml.nvmlDeviceGetHandleByUUID(self.uuid)
@@ -318,12 +247,12 @@ class Device:
                 raise NotSupported(f"nvidia-ml-py knows no {function}")
             return ask(self._handle, *arguments)
         except driver.nvml.NVMLError as error:
-            raise self._sorted(error, key) from error
+            raise self._error_from(error, key) from error
         except getattr(driver.nvml, "NVMLLibraryMismatchError", ()) as error:
             self._refused.add(key)  # nvidia-ml-py is newer than the driver
             raise NotSupported(f"{function}: {error}") from error
 
-    def _sorted(self, error: Any, key: str) -> MeterError:
+    def _error_from(self, error: Any, key: str) -> MeterError:
         code = error.value
         if code == _GPU_IS_LOST:
             return MeterGone(f"nvml:{self.uuid}: {error}")
@@ -332,8 +261,8 @@ class Device:
             return NotSupported(f"{key}: {error}")
         if code in _NOTHING:
             return Nothing(f"nvml:{self.uuid}: {error}")
-        if code in _DRIVER_IS_AWAY:
-            self._driver.went_away()
+        if code in _DRIVER_IS_UNLOADED:
+            self._driver.note_unloaded()
         return MeterReadError(f"nvml:{self.uuid}: {error}")
 
     def close(self) -> None:
@@ -341,3 +270,78 @@ class Device:
         self._closed = True
         self._handle = None
         self._driver.remove(self)
+
+
+# -- the thread that calls a driver's library --------------------------------------------------
+
+
+class _Request:
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.work()
+        except BaseException as error:  # raised again in the thread that asked
+            self.error = error
+        self.done.set()
+
+
+class DriverThread:
+    """Makes one call after the other in a thread of its own, and waits a bounded time for each.
+
+    While a call hangs, further ones are refused at once; when it returns, its late answer is
+    dropped and calls are made again. The thread starts with the first call, again in a child
+    process after a fork, and never keeps the interpreter alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owner = 0
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._late: _Request | None = None
+
+    def ask(self, work: Callable[[], T], timeout_s: float) -> T:
+        """What `work` returns; what it raises is raised here.
+
+        Raises:
+            MeterReadError: it takes longer than `timeout_s`, or an earlier call still hangs.
+        """
+        if self._owner != os.getpid():
+            self._start()
+        if self._late is not None and not self._late.done.is_set():
+            raise MeterReadError(f"{self._name} still has not answered an earlier call")
+        request = _Request(work)
+        self._requests.put(request)
+        if not request.done.wait(timeout_s):
+            self._late = request
+            raise MeterReadError(f"{self._name} did not answer within {timeout_s:g} s")
+        if request.error is not None:
+            raise request.error
+        result: T = request.result
+        return result
+
+    def close(self) -> None:
+        """Let the thread end when its present call does."""
+        if self._owner == os.getpid():
+            self._owner = 0
+            self._requests.put(None)
+
+    def _start(self) -> None:
+        self._owner = os.getpid()
+        self._late = None
+        requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests = requests
+        threading.Thread(
+            target=_serve, args=(requests,), name=f"carbontrack-{self._name}", daemon=True
+        ).start()
+
+
+def _serve(requests: SimpleQueue[_Request | None]) -> None:
+    while (request := requests.get()) is not None:
+        request.run()

@@ -1,10 +1,8 @@
-"""RAPL through perf events: the same counters by another door, where powercap's files are closed.
+"""RAPL counters through perf events, for users who may not read powercap's files.
 
 Layout: the kernel's Documentation/ABI/testing/sysfs-bus-event_source-devices-events. The counters
-are 64 bits wide in steps of 2^-32 J, so they do not wrap. The door is open with CAP_PERFMON, or for
-everybody where kernel.perf_event_paranoid is -1 or 0.
-
-The system call perf_event_open(2), which Python does not offer.
+are 64 bits wide in steps of 2^-32 J, so they do not wrap. Access needs CAP_PERFMON, or a
+kernel.perf_event_paranoid of -1 or 0. Python has no perf_event_open(2), so it is called by ctypes.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ sample_type, read_format, flags, wakeup_events, bp_type, config1."""
 
 
 class PerfEvent:
-    """A counter of one processor and all its processes, running from the start.
+    """A counter of one processor over all processes; it counts from the moment it is opened.
 
     Raises:
-        OSError: the kernel refuses; EACCES and EPERM are a matter of kernel.perf_event_paranoid.
+        OSError: the kernel refuses; EACCES and EPERM come from kernel.perf_event_paranoid.
     """
 
     def __init__(self, kind: int, config: int, cpu: int) -> None:
@@ -67,7 +65,7 @@ _EVENTS: dict[Component, tuple[str, str]] = {
     "ram": ("energy-ram", "dram"),
 }
 _CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
-"""As for powercap zones that name no limit; perf tells none."""
+"""As for powercap zones without limits; perf shows none."""
 CURE = """\
 # as root; let programs without privileges count events of the whole machine, until the next boot
 sysctl kernel.perf_event_paranoid=-1
@@ -127,7 +125,7 @@ class PerfMeter:
 def perf_meters(
     sysfs: Path, components: Iterable[Component], open_event: OpenEvent | None = None
 ) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """A meter for each package and each of these components that perf shows."""
+    """A meter for each package and each of these components, where perf has an event for it."""
     power = sysfs / "bus" / "event_source" / "devices" / "power"
     kind = read_number(power / "type")
     if kind is None:
@@ -142,13 +140,13 @@ def perf_meters(
         scale_j = _number(read_text(power / "events" / f"{name}.scale"))
         if config is None or not scale_j:
             continue
-        places = tuple(_packages(sysfs, power))
-        events = _open_all(open_event, kind, config, [cpu for cpu, _ in places])
+        packages = tuple(_packages(sysfs, power))
+        events = _open_all(open_event, kind, config, [cpu for cpu, _ in packages])
         if isinstance(events, OSError):
             reason = f"perf_event_open: {events.strerror}"
             refused.append(Refusal(f"perf:{label}", reason, CURE))
             continue
-        for (_, package), event in zip(places, events, strict=True):
+        for (_, package), event in zip(packages, events, strict=True):
             meters.append(PerfMeter(f"{label}-{package}", component, event, scale_j))
     return tuple(meters), tuple(refused)
 
@@ -156,7 +154,7 @@ def perf_meters(
 def _open_all(
     open_event: OpenEvent, kind: int, config: int, processors: Iterable[int]
 ) -> list[Event] | OSError:
-    """One event for each processor, or none of them: half a machine would look like the whole."""
+    """One event for each processor, or none: some alone would pass for the whole machine."""
     events: list[Event] = []
     try:
         for cpu in processors:
@@ -169,7 +167,7 @@ def _open_all(
 
 
 def _packages(sysfs: Path, power: Path) -> Iterator[tuple[int, str]]:
-    """A processor of each domain that counts, and the package's number.
+    """A processor of each domain with a counter of its own, and the package's number.
 
     `cpumask` names one processor for each die. Dies of one AMD package all show the package's
     counter; Intel's parts with several dies (CLX-AP) have one for each, and count dram, which AMD's

@@ -1,4 +1,4 @@
-"""Energy of memory from how much of it is installed, where no counter can be read."""
+"""Energy of memory from its installed size, where no counter can be read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ GIB = 2**30
 W_PER_GIB = 0.375
 """Watts per GiB installed. Published figures, per GB: 0.284 (Boavizta, stress tests), 0.3725 (Green
 Algorithms), 0.375 (3 W for 8 GB: Crucial; Eco2AI), 0.392 (Cloud Carbon Footprint), 0.408 (Micron's
-power calculator). The middle one is taken; a GiB is 7 % more than a GB, which is far inside the
-interval."""
+power calculator). The median is taken; a GiB is 7 % more than a GB, well within the interval."""
 RELATIVE_UNCERTAINTY = 0.5
 """Half-width. Those figures spread by -24 to +9 %, but they are per GB for modules of 8 to 16 GB. A
 heuristic of 5 W per DIMM (CodeCarbon's) gives 0.625 W/GB for 8 GB modules and 0.16 for 32 GB ones:
@@ -47,7 +46,7 @@ class RamModel:
 
     @property
     def about(self) -> str:
-        """How large and how hungry, in a line for people."""
+        """Size and power per GiB, in a line for people."""
         return f"{self.gib:.1f} GiB x {self.w_per_gib:g} W"
 
     @property
@@ -70,7 +69,7 @@ class RamModel:
 
 
 def installed_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> float | None:
-    """GiB of memory that this process's container or machine has; None where it cannot be told."""
+    """GiB of memory of this process's container or machine; None where it is unknown."""
     total_bytes = _total_bytes(procfs)
     if total_bytes is None:
         return None

@@ -1,12 +1,12 @@
-"""RAPL through the kernel's powercap tree: which zones there are and which of them are disjoint.
+"""RAPL counters through the kernel's powercap tree: a disjoint set of zones, and how one is read.
 
 Layout and meaning: the kernel's Documentation/power/powercap/powercap.rst. The tree shows every
-zone twice, nested in its parent and flat in class/powercap, so zones are known by their directory's
-name: "intel-rapl:1" is a top-level zone, "intel-rapl:1:0" its child. The boundary is package +
-dram: package contains core, uncore and an integrated GPU, and not dram, although dram is drawn as a
-child; psys contains all of them; intel-rapl-mmio is a second register of the same package.
+zone twice, nested in its parent and flat in class/powercap, so zones are identified by the name of
+their directory: "intel-rapl:1" is a top-level zone, "intel-rapl:1:0" its child. The boundary is
+package + dram: package contains core, uncore and an integrated GPU, and not dram, although dram is
+nested in it; psys contains all of them; intel-rapl-mmio is a second register of the same package.
 
-One RAPL counter through a descriptor that stays open, and counters that mirror each other.
+A zone is read through a descriptor that stays open. Zones that show the same counter are one meter.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from carbontrack.record import Basis, Component
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
-LOOK_EVERY_S = 0.05
-"""A file that shows no change is checked for having been deleted, this often at most."""
+CHECK_DELETED_EVERY_S = 0.05
+"""A file whose value does not change is checked for having been deleted, this often at most."""
 RELATIVE_UNCERTAINTY = 0.07
 """Half-width for package and dram, within the boundary package + dram.
 
@@ -40,8 +40,8 @@ al., CCGrid 2023, slope over servers of one kind; it differs between machines).
 class RaplZone:
     """A package or a dram domain.
 
-    A read is one pread of a text of a dozen digits. A file that was put in the place of the open
-    one, or a zone that vanishes and returns, is found again by its path.
+    A read is one pread of a dozen digits. A file that replaces the open one, or a zone that
+    vanishes and returns, is found again by its path.
     """
 
     basis: Basis = "measured"
@@ -68,7 +68,7 @@ class RaplZone:
         self.fault_counts: Mapping[str, int] = self.counter.fault_counts
         """Resets and impossible steps that were dropped."""
         self._raw_uj = -1
-        self._looked_at_s = float("-inf")
+        self._checked_at_s = float("-inf")
         self._descriptor: int | None = open_file(path)
         self._closed = False
         self.read_uj()
@@ -79,19 +79,19 @@ class RaplZone:
         return self.counter.max_period_s
 
     def read_uj(self) -> int:
-        """The counter as it stands, in microjoules.
+        """The counter's value, in microjoules.
 
-        A read that fails is made once more, at once and by the path: at the edge of a span there
-        is no later one, and its energy would go to the span around it.
+        A read that fails is repeated once, at once and by the path: at the end of a span there is
+        no later one, and the span's last energy would go to the span around it.
 
         Raises:
-            MeterReadError: the zone cannot be read now, or shows no number.
+            MeterReadError: the zone cannot be read now, or holds no number.
         """
         descriptor = self._descriptor
         try:
-            text = self._read_anew() if descriptor is None else os.pread(descriptor, 32, 0)
+            text = self._read_by_path() if descriptor is None else os.pread(descriptor, 32, 0)
         except OSError:
-            text = self._read_anew()
+            text = self._read_by_path()
         try:
             raw_uj = int(text)
         except ValueError as error:
@@ -99,7 +99,7 @@ class RaplZone:
         self._raw_uj = raw_uj
         return raw_uj
 
-    def _read_anew(self) -> bytes:
+    def _read_by_path(self) -> bytes:
         try:
             return os.pread(self._reopen(), 32, 0)
         except OSError as error:
@@ -110,18 +110,17 @@ class RaplZone:
         """Joules since the meter was opened."""
         before_uj = self._raw_uj
         raw_uj = self.read_uj()
-        if raw_uj == before_uj and now_s - self._looked_at_s >= LOOK_EVERY_S:
-            # live counters move every millisecond; one that stands still may be a deleted file,
-            # which is worth a look, but not at every one of many close reads
-            self._looked_at_s = now_s
-            raw_uj = self._look_again(raw_uj)
+        if raw_uj == before_uj and now_s - self._checked_at_s >= CHECK_DELETED_EVERY_S:
+            # live counters change every millisecond; one that does not may be a deleted file
+            self._checked_at_s = now_s
+            raw_uj = self._read_if_deleted(raw_uj)
         try:
             return self.counter.advance(raw_uj * 1e-6, now_s)
         except MeterReadError:
             return self._count_within_new_limits(raw_uj, now_s)
 
     def count(self, raw_uj: int, now_s: float) -> float:
-        """Take a reading of this zone into its count."""
+        """Add a reading of this zone to its count."""
         try:
             return self.counter.advance(raw_uj * 1e-6, now_s)
         except MeterReadError:
@@ -138,7 +137,7 @@ class RaplZone:
         self._closed = True
         self._release()
 
-    def _look_again(self, raw_uj: int) -> int:
+    def _read_if_deleted(self, raw_uj: int) -> int:
         if self._descriptor is None or os.fstat(self._descriptor).st_nlink > 0:
             return raw_uj
         self._release()
@@ -158,13 +157,13 @@ class RaplZone:
 
 
 def differ(one: RaplZone, other: RaplZone) -> bool:
-    """Whether two zones are seen to show different counters.
+    """Whether two zones demonstrably show different counters.
 
-    They do when three times in a row the other's value does not lie between two readings of the
-    one's, which a counter that wraps meanwhile explains once. A failed read proves nothing.
+    They do when three times in a row the second's value does not lie between two readings of the
+    first's; a wrap in between can explain that once. A failed read proves nothing.
 
-    Multi-die AMD parts show the socket's counter once for each die. Real counters of several dies
-    differ (Intel CLX-AP), so values decide, never names.
+    Multi-die AMD parts show the socket's counter once for each die. Where dies have counters of
+    their own (Intel CLX-AP) the values differ, so values decide, not names.
     """
     for _ in range(3):
         try:
@@ -179,9 +178,9 @@ def differ(one: RaplZone, other: RaplZone) -> bool:
 class MirroredZones:
     """Zones that showed equal values when they were opened, as one meter.
 
-    As long as they stay equal they are one counter, and one of them is counted. Every zone keeps a
-    count of its own all the same: when they turn out to differ, two fresh sockets for instance, the
-    meter becomes the sum of all from the beginning, and nothing of either was lost.
+    As long as they stay equal they are one counter, and one of them is counted. Every zone still
+    keeps a count of its own: when they turn out to differ, as those of two sockets after a boot
+    may, the meter becomes the sum of all from the beginning, and no energy is lost.
     """
 
     basis: Basis = "measured"
@@ -215,7 +214,7 @@ class MirroredZones:
         return min((period_s for period_s in periods_s if period_s), default=None)
 
     def read_joules(self, now_s: float) -> float:
-        """Joules of the one counter, or of all of them together."""
+        """Joules of the one counter, or of all zones together."""
         counts_j: list[float] = []
         error: MeterError | None = None
         for zone in self.zones:
@@ -226,7 +225,7 @@ class MirroredZones:
                     raise
                 error = failure
         if self.mirrored and error is None:
-            # judged only when all could be read and believed: garbage in one is no difference
+            # compared only when all reads succeeded: an invalid value in one is no difference
             self.mirrored = not any(differ(self.zones[0], zone) for zone in self.zones[1:])
         if error is not None and not self.mirrored:
             raise error
@@ -239,15 +238,17 @@ class MirroredZones:
             zone.close()
 
 
+# -- finding the zones of this machine ---------------------------------------------------------
+
 _CONTROL_TYPES = ("intel-rapl", "intel-rapl-mmio")
-"""AMD's counters appear as intel-rapl too. The mmio twin counts only where it stands alone."""
+"""AMD's counters appear as intel-rapl too. The mmio interface is used only where it is alone."""
 _UNUSED = {
     "psys": "it contains package and dram, which are read; both would be counted twice",
     "core": "it is contained in package",
     "uncore": "it is contained in package",
 }
 _DEFAULT_CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
-"""Where a zone names no limit: twice the largest server part (500 W TDP in 2025), and a socket's 24
+"""Where a zone has no limit: twice the largest server part (500 W TDP in 2025), and a socket's 24
 DIMMs at 25 W."""
 _FLOOR_CAP_W: dict[Component, float] = {"cpu": 50.0, "ram": 200.0}
 _LIMIT_MARGIN = 1.5
@@ -267,20 +268,13 @@ udevadm control --reload && udevadm trigger --subsystem-match=powercap --action=
 chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"""
 """The counters are root's since kernel 5.10, because fast reading of them can leak secrets
 (CVE-2020-8694, "Platypus")."""
-ENERGY_FILTERING = (
-    "SGX is enabled on this Intel processor. With recent microcode it then blurs its energy "
-    "counters at random, up to 50 % over short times; sums over minutes stay useful. To be rid of "
-    "it: disable SGX in the firmware's set-up, where nothing needs it"
-)
-"""Intel's mitigation of CVE-2020-8694 ("energy filtering"): it comes with SGX, whether that is used
-or not. What it does to a counter cannot be told from the outside, so this is a suspicion."""
 CONTAINER_CURE = """\
-# Docker hides the counters from containers (GHSA-jq35-85cj-fj4p); show them under another root:
+# Docker hides the counters from containers (GHSA-jq35-85cj-fj4p); mount them under another root:
 docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
 
 
 class _Place(NamedTuple):
-    """A zone's directory, what it is called, and the id it gets."""
+    """A zone's directory, the id of its meter, and its component."""
 
     path: Path
     id: str
@@ -294,7 +288,7 @@ def powercap_meters(
     root = sysfs / "class" / "powercap"
     zones = _zones(root)
     if not zones:
-        return (), (_nothing_there(sysfs, root),)
+        return (), (_no_zone(sysfs, root),)
     places, refused = _disjoint(zones)
     opened: list[RaplZone] = []
     for place in places:
@@ -307,7 +301,7 @@ def powercap_meters(
 
 
 def _zones(root: Path) -> dict[str, Path]:
-    """Every zone that answers once, by its directory's name, in the order of its numbers."""
+    """Every zone once, by the name of its directory, in the order of its numbers."""
     found: dict[str, Path] = {}
     for directory in _walk(root, depth=3):
         if directory.name not in found and (directory / "name").is_file():
@@ -316,8 +310,8 @@ def _zones(root: Path) -> dict[str, Path]:
 
 
 def _walk(directory: Path, depth: int) -> Iterator[Path]:
-    # Children may be nested only, flat only, or both; links go round in circles (subsystem,
-    # device), so only names of zones are followed, and only as deep as zones are nested.
+    # Children may be nested only, flat only, or both; links form cycles (subsystem, device), so
+    # only names of zones are followed, and only as deep as zones are nested.
     try:
         names = os.listdir(directory)  # noqa: PTH208 - half the cost of iterdir
     except OSError:
@@ -402,10 +396,10 @@ def _open(place: _Place, open_file: Callable[[Path], int]) -> RaplZone:
 
 
 def cap_w(zone: Path, component: Component) -> float:
-    """A power the zone cannot exceed: 1.5 times the highest limit that it names.
+    """A power the zone cannot exceed: 1.5 times the highest of its limits.
 
     With a floor of 50 W for packages and 200 W for dram, whose limits come from firmware that does
-    not know the DIMMs; 1000 W or 600 W where the zone names no limit.
+    not know the DIMMs; 1000 W or 600 W where the zone has no limit.
     """
     limits_uw = [
         read_number(zone / f"constraint_{number}_{limit}_uw")
@@ -418,8 +412,17 @@ def cap_w(zone: Path, component: Component) -> float:
     return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
 
 
+ENERGY_FILTERING = (
+    "SGX is enabled on this Intel processor. With recent microcode it then blurs its energy "
+    "counters at random, up to 50 % over short times; sums over minutes stay useful. To be rid of "
+    "it: disable SGX in the firmware's set-up, where nothing needs it"
+)
+"""Intel's mitigation of CVE-2020-8694 ("energy filtering"): it comes with SGX, whether that is used
+or not. Its effect on a counter cannot be seen from outside, so this is a suspicion only."""
+
+
 def filtering_suspected(procfs: Path = Path("/proc")) -> bool:
-    """Whether the counters may be blurred: an Intel processor that tells the flag of SGX."""
+    """Whether noise may be added to the counters: an Intel processor with the flag of SGX."""
     block = (read_text(procfs / "cpuinfo", 8192) or "").split("\n\n")[0]
     fields = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
     named = {name.strip(): text.strip() for name, text in fields.items()}
@@ -439,8 +442,8 @@ def _merge_mirrors(zones: Iterable[RaplZone]) -> Iterator[Meter]:
         yield group[0] if len(group) == 1 else MirroredZones(group)
 
 
-def _nothing_there(sysfs: Path, root: Path) -> Refusal:
-    # Docker covers devices/virtual/powercap by an empty directory and leaves class/powercap's links
+def _no_zone(sysfs: Path, root: Path) -> Refusal:
+    # Docker mounts an empty directory over devices/virtual/powercap; class/powercap keeps the links
     if any(path.is_symlink() for path in root.glob("intel-rapl*")):
         return Refusal(
             "rapl", f"the links in {root} lead nowhere, as in a container", CONTAINER_CURE

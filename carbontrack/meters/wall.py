@@ -1,8 +1,8 @@
-"""What a wall meter sees and no meter inside does: power supply, board, fans, disks.
+"""Power that only a wall meter measures: power supply, board, fans, disks.
 
-A line is fitted once on this host, wall = constant + gain x metered, and what it gives beyond the
-metered power is counted as a meter of its own, component `other`. So all components together are
-the wall's power, and no joule of the meters inside is counted again.
+A line is fitted once on this host, wall = constant + gain x metered. What it gives beyond the
+metered power is counted as a meter of its own, component `other`, so that all components together
+are the wall's power and no joule of the other meters is counted again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ WALL_ID = "wall:rest"
 WALL_METER_UNCERTAINTY = 0.02
 """Half-width of a wall meter: accuracy class 2 of household meters (IEC 62053-21) is +-2 %."""
 TWO_POINTS_UNCERTAINTY = 0.07
-"""Half-width of the wall's power where two readings say nothing of the fit's own: the mean absolute
-error of 5.6 % that a line leaves over 318 published runs (Fischer 2025, arXiv 2509.22092), over
+"""Half-width of the wall's power from two readings, which leave no residuals: the mean absolute
+error of 5.6 % after a line fit over 318 published runs (Fischer 2025, arXiv 2509.22092), over
 0.8."""
 _CLOSEST_W = 1.0
 _CLOSEST = 0.05
 
 
 class WallReading(NamedTuple):
-    """Mean power over the same time: what our meters counted, and what the wall meter showed."""
+    """Mean power over the same time, by the meters of this host and by the wall meter."""
 
     metered_w: float
     wall_w: float
@@ -42,7 +42,7 @@ class WallFit:
         relative_uncertainty: half-width of the interval around the energy that the line adds,
             relative to it; the largest over the readings.
         meters: the ids of the meters whose sum `metered` is.
-        readings: how many it was made from.
+        readings: how many readings it was fitted to.
     """
 
     gain: float
@@ -52,16 +52,16 @@ class WallFit:
     readings: int
 
     def rest_w(self, metered_w: float) -> float:
-        """What the line adds to a metered power."""
+        """The power that the line adds to a metered power."""
         return self.constant_w + (self.gain - 1.0) * metered_w
 
 
 def fit_wall(readings: Sequence[WallReading], meters: Sequence[str]) -> WallFit:
-    """The line of least squares through readings.
+    """The least-squares line through readings.
 
     Raises:
-        ConfigError: fewer than two readings, all at the same power, or a line that no machine has:
-            a gain below 1, or a negative constant.
+        ConfigError: fewer than two readings, all at the same power, or an impossible line: a gain
+            below 1, or a negative constant.
     """
     check_readings(readings)
     _check_spread(readings)
@@ -93,7 +93,7 @@ def fit_wall(readings: Sequence[WallReading], meters: Sequence[str]) -> WallFit:
 
 
 def check_readings(readings: Sequence[WallReading]) -> None:
-    """Refuse what is no reading.
+    """Refuse impossible readings.
 
     Raises:
         ConfigError: a power that is not above 0, or not finite.
@@ -142,7 +142,7 @@ def _half_widths_w(
 
 
 class Tap:
-    """A meter as it was, which remembers how far it has counted."""
+    """A meter, unchanged, that also remembers how far it has counted."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -150,7 +150,7 @@ class Tap:
         self.grown_j = 0.0
 
     def read_joules(self, now_s: float) -> float:
-        """What the meter counts."""
+        """The meter's own count."""
         joules = self._meter.read_joules(now_s)
         if self._last_j is not None and joules > self._last_j:
             self.grown_j += joules - self._last_j
@@ -165,8 +165,8 @@ class Tap:
 class WallRest:
     """The energy beyond the other meters: constant x time + (gain - 1) x what they have counted.
 
-    It is read after them, and touches none of them again. Its basis is that of the weakest of them,
-    since a calibrated model remains a model.
+    It is read after them, and does not read them again. Its basis is the weakest of theirs, since a
+    calibrated model remains a model.
     """
 
     id = WALL_ID
@@ -203,6 +203,6 @@ class WallRest:
 
 
 def with_wall(meters: Sequence[Meter], fit: WallFit) -> tuple[Meter, ...]:
-    """The meters, and the one that stands for the rest of the wall's power."""
+    """The meters, and one for the rest of the wall's power."""
     taps = [Tap(meter) for meter in meters]
     return (*cast("list[Meter]", taps), WallRest(fit, taps))

@@ -13,7 +13,7 @@ from typing import Final
 from carbontrack.attribution.policy import GpuShare, gpu_share
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import MeterError
-from carbontrack.meters.meter import GpuUse
+from carbontrack.meters.meter import SharedMeter, is_shared
 from carbontrack.sampling.counts import Counts, with_fault
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
@@ -33,14 +33,16 @@ class GpuShares:
     """
 
     def __init__(self, states: Sequence[MeterState]) -> None:
-        self._shared = [(n, s.meter) for n, s in enumerate(states) if hasattr(s.meter, "look")]
+        self._shared: list[tuple[int, SharedMeter]] = [
+            (n, s.meter) for n, s in enumerate(states) if is_shared(s.meter)
+        ]
         self._looked_at_s = float("-inf")
         self._doubts: dict[int, float] = {}
         self._codes_of: dict[int, str] = {}
         self.codes: tuple[str, ...] = ()
         self.parts: tuple[float | None, ...] = ()
         if self._shared:
-            self._take({place: meter.part for place, meter in self._shared}, len(states))  # type: ignore[attr-defined]
+            self._take({place: meter.part for place, meter in self._shared}, len(states))
 
     def __bool__(self) -> bool:
         return bool(self._shared)
@@ -63,9 +65,9 @@ class GpuShares:
         self._take(found, len(self.parts))
         self.codes = tuple(sorted(set(self._codes_of.values())))
 
-    def _part(self, place: int, meter: object, ours: Collection[int] | None) -> float | None:
+    def _part(self, place: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
         try:
-            uses: Sequence[GpuUse] = meter.look()  # type: ignore[attr-defined]
+            uses = meter.look()
         except MeterError as error:
             _log.debug("who uses the board could not be read: %s", error)
             return None  # what was found last holds on
@@ -101,7 +103,7 @@ class GpuShares:
     def forget_parent(self) -> None:
         """In a child process: other processes are ours, and nothing is known of them."""
         self._looked_at_s = float("-inf")
-        self._take({place: meter.part for place, meter in self._shared}, len(self.parts))  # type: ignore[attr-defined]
+        self._take({place: meter.part for place, meter in self._shared}, len(self.parts))
         self._doubts.clear()
         self._codes_of.clear()
         self.codes = ()

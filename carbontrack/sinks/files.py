@@ -20,6 +20,7 @@ from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.system.files import obstacle_to_writing
+from carbontrack.system.host import boot_id
 from carbontrack.system.log import say_aloud
 
 if TYPE_CHECKING:
@@ -49,14 +50,6 @@ def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str |
         if real_path.startswith(point) and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
     return kind if kind in _REMOTE else None
-
-
-def boot_id(*, procfs: Path = Path("/proc")) -> str:
-    """The beginning of this kernel's boot id, which differs between the clients of a server."""
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
-        return "unknown"
 
 
 def _unescaped(point: str) -> str:
@@ -299,7 +292,8 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
     kind = remote_filesystem(checked.parent, procfs=procfs)
     if kind is None:
         return checked
-    own = checked.with_name(f"{checked.stem}.boot-{boot_id(procfs=procfs)}{checked.suffix}")
+    boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
+    own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     say_aloud(
         f"{checked.parent} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."

@@ -1,1 +1,1 @@
-"""The process and its machine as Python sees them: clock, forks, files, host, log, signals."""
+"""The process and its machine: clock, forks, private files, host, log, signals, version."""

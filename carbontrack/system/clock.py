@@ -1,7 +1,7 @@
 """Time: the only file of the package that imports `time`.
 
 Durations are monotonic, so that a step of the wall clock cannot change them; the wall clock only
-labels a record with the hour at which it happened.
+dates records.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _CPUCLOCK_SCHED = 2
 
 
 def other_process_cpu_s(pid: int) -> float | None:
-    """CPU seconds of another process, threads that have ended included; None: cannot be told.
+    """CPU seconds of another process, ended threads included; None where unknown.
 
-    The clock's number is made as clock_getcpuclockid(3) makes it.
+    The clock's number is computed as clock_getcpuclockid(3) does it.
     """
     if sys.platform != "linux":
         return None
@@ -31,14 +31,14 @@ def other_process_cpu_s(pid: int) -> float | None:
 
 
 class Clock(Protocol):
-    """What carbontrack needs to know of time; `carbontrack.testing.FakeClock` is one by hand."""
+    """Time as carbontrack needs it; `carbontrack.testing.FakeClock` is one for tests."""
 
     def monotonic_s(self) -> float:
-        """Seconds since an arbitrary instant, never going back; stands still in suspend."""
+        """Seconds since an arbitrary instant, never decreasing; stopped in suspend."""
         ...
 
     def suspended_s(self) -> float:
-        """Seconds this machine has slept since boot, as far as the system tells; else 0."""
+        """Seconds in suspend since boot; 0 where the system does not report it."""
         ...
 
     def now_utc(self) -> datetime:
@@ -61,7 +61,7 @@ class SystemClock:
 
     @staticmethod
     def suspended_s() -> float:
-        """CLOCK_BOOTTIME runs on in suspend and CLOCK_MONOTONIC does not (clock_gettime(2))."""
+        """CLOCK_BOOTTIME advances in suspend and CLOCK_MONOTONIC does not (clock_gettime(2))."""
         if not _HAS_BOOTTIME:
             return 0.0
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

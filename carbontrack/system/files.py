@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, or that only their user may read, and where one can be."""
+"""Files that are replaced in one step, or that only their owner may read, and where one can be."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Obstacle = Literal[
 
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, for this user only (0700) whatever the umask is.
+    """Make a folder and its missing parents, each for its owner only (0700).
 
-    The XDG base directory specification asks for that. Existing folders keep their mode.
+    The XDG base directory specification asks for that. An existing folder is left as it is.
 
     Raises:
-        OSError: it cannot be created, or a file has its name.
+        OSError: it cannot be made, or a file has its name.
     """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except FileNotFoundError:
-        # mkdir(parents=True) would give the parents the default mode
+        # mkdir(parents=True) would make the parents with the default mode
         if folder.parent == folder:
             raise
         make_private_folder(folder.parent)
@@ -37,7 +37,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def replace_privately(path: Path, text: str) -> None:
-    """As `replace_file`, for this user only (0600), in a folder that is created if missing.
+    """As `replace_file`, for its owner only (0600), in a folder that is created if missing.
 
     Raises:
         OSError: as `replace_file`.

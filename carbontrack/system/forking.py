@@ -1,4 +1,4 @@
-"""What a child process does after a fork, and what a fork waits for: the package's only hook."""
+"""Forks: what a child resets, and what a fork waits for; the only fork hook of the package."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ State = TypeVar("State")
 
 
 class Forked(Protocol):
-    """Something whose locks, threads and descriptors are the parent's after a fork."""
+    """An object whose locks, threads and open records are the parent's after a fork."""
 
     def forget_parent(self) -> None:
-        """Begin anew; called in the child, where only the forking thread still runs."""
+        """Start at zero; called in the child, where only the forking thread exists."""
         ...
 
 
@@ -26,7 +26,7 @@ _all: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 def remember(one: Forked) -> None:
-    """Call `one.forget_parent` in every child, as long as `one` exists."""
+    """Let `one` start at zero in every child; it is held by a weak reference."""
     _all.add(one)
 
 
@@ -67,30 +67,30 @@ class PerProcess(Generic[State]):
 
 
 def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:
-    """Call `end`, and later `close`, when this process ends, if multiprocessing started it.
+    """Call `end`, and later `close`, at the end of this process, if multiprocessing started it.
 
-    Such a process, forked or from a fork server, runs multiprocessing's finalizers when it ends,
-    but not the functions registered with `atexit`. Every `end` is called before the first `close`.
+    Such a child, forked or from a fork server, ends without running `atexit` functions; it runs
+    multiprocessing's finalizers. Every `end` is called before the first `close`.
     """
     process = sys.modules.get("multiprocessing.process")
     finalizers = sys.modules.get("multiprocessing.util")
     if process is not None and finalizers is not None and process.parent_process() is not None:
-        # Before those of queues, which have priorities from -5 to 10 and close what logging needs.
+        # Before those of queues, with priorities from -5 to 10, which close what logging needs.
         finalizers.Finalize(None, end, exitpriority=101)
         finalizers.Finalize(None, close, exitpriority=100)
 
 
 class _Imports:
-    """Which threads are importing; the lock is held only to change that, not during an import."""
+    """The threads that are importing, under a lock that is held only to change this."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.depths: dict[int, int] = {}
-        """How many nested imports each thread is in, by thread id."""
+        """By thread: the depth of its nested imports."""
         self.fork_waits = self.held_by_fork = False
 
-    def begin_anew(self) -> None:
-        """In a child: the lock may be held by a thread that does not exist here."""
+    def reset(self) -> None:
+        """In a child: the lock may be held by a thread that does not exist there."""
         me = threading.get_ident()
         depth = self.depths.get(me, 0)
         self.changed = threading.Condition()
@@ -102,32 +102,32 @@ class _Imports:
         return not self.depths.keys() - {threading.get_ident()}
 
     def no_fork_waits(self) -> bool:
-        """Whether an import may begin; it must not while a fork waits."""
+        """Whether an import may begin: a waiting fork goes before later imports."""
         return not self.fork_waits
 
 
 _imports = _Imports()
-_LONGEST_WAIT_S = 5.0
-"""The longest that a fork or an import waits; many times what an import takes."""
+_PATIENCE_S = 5.0
+"""The longest time that a fork waits, much longer than an import takes."""
 
 
 @contextmanager
 def holding_forks() -> Iterator[None]:
-    """Let forks wait while this thread imports; several threads may do so at the same time.
+    """Let forks wait while this thread imports; any number of threads may import at a time.
 
-    If one thread forks while another imports a module, the module stays locked for ever in the
-    child: the first import of it there would never return.
+    A module that one thread is importing stays locked in the child of another thread's fork: the
+    first import of it there, by any code, would never return.
     """
     imports, me = _imports, threading.get_ident()
     with imports.changed:
         depth = imports.depths.get(me, 0)
         if not depth and imports.fork_waits:
-            imports.changed.wait_for(imports.no_fork_waits, _LONGEST_WAIT_S)
+            imports.changed.wait_for(imports.no_fork_waits, _PATIENCE_S)
         imports.depths[me] = depth + 1
     try:
         yield
     finally:
-        with imports.changed:  # a new one in a child, if this thread has forked meanwhile
+        with imports.changed:  # a new one, if this is the child of a fork in between
             if depth:
                 imports.depths[me] = depth
             else:
@@ -137,10 +137,10 @@ def holding_forks() -> Iterator[None]:
 
 def _before() -> None:
     imports = _imports
-    imports.held_by_fork = imports.changed.acquire(timeout=_LONGEST_WAIT_S)
+    imports.held_by_fork = imports.changed.acquire(timeout=_PATIENCE_S)
     if imports.held_by_fork:
         imports.fork_waits = True
-        imports.changed.wait_for(imports.others_are_done, _LONGEST_WAIT_S)
+        imports.changed.wait_for(imports.others_are_done, _PATIENCE_S)
 
 
 def _in_parent() -> None:
@@ -151,13 +151,13 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    _imports.begin_anew()
+    _imports.reset()
     for one in list(_all):
         one.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):
-    # Hooks run in reverse order. Logging's takes a lock that an import may need, so it must run
-    # after ours has waited for the imports: it must have been registered before.
+    # Hooks run in reverse order. That of logging takes a lock that an import may need, so it must
+    # run after ours has waited for imports: `logging` must be imported before this.
     assert logging
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,7 +1,4 @@
-"""Where the limits of this process stand in the control group tree (cgroups(7)), both versions.
-
-A name for this host in records that tells nobody which host it is.
-"""
+"""What identifies this host, its boot and the control groups of this process."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ from pathlib import Path
 
 
 def host_id(etc: Path = Path("/etc")) -> str:
-    """A name for this host that nobody can turn back into one: a keyed hash of its machine id.
+    """A pseudonymous id of this host: a keyed hash of its machine id.
 
-    The machine id is random (machine-id(5)), and its manual asks for a keyed hash of it wherever it
-    leaves the machine. Where there is none, the host's name takes its place.
+    The machine id is random (machine-id(5)), and its manual asks for a keyed hash wherever it
+    leaves the machine. Where there is none, the host's name is hashed instead.
     """
     try:
         from _blake2 import blake2b  # hashlib would load all of OpenSSL first, 5 ms
@@ -29,17 +26,25 @@ def host_id(etc: Path = Path("/etc")) -> str:
     return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
 
 
+def boot_id(procfs: Path = Path("/proc")) -> str | None:
+    """The kernel's random id of this boot (random(4)); None where there is none, as off Linux."""
+    try:
+        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def calibration_path(state: Path, host: str) -> Path:
-    """One file for each host: a state directory may be shared by several."""
+    """The calibration file of a host; several hosts may share a state directory."""
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
     return state / f"calibration-{safe}.json"
 
 
 def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, int]]:
-    """The directories that limit this process for `controller`, from the top of the tree down.
+    """The control groups (cgroups(7)) of this process for `controller`, from the root down.
 
     Each with the version of its tree, 1 or 2. In a container the path may be the host's, which does
-    not exist here; the top is ours then, and what does not exist is for the caller to pass over.
+    not exist here; the root is ours then, and the caller must ignore directories without files.
     """
     try:
         text = (procfs / "self" / "cgroup").read_text(encoding="utf-8", errors="replace")

@@ -1,7 +1,7 @@
-"""Writing what is open when a signal is about to end the program; only where a setting asks for it.
+"""Writes open records when a signal is about to end the program; only with a setting.
 
-By default carbontrack installs no signal handler: a killed program's journal is enough for the next
-one to write its records. This is for those who want the row at once, and know their handlers.
+By default carbontrack installs no signal handler: from the journal of a killed program the next one
+writes its records. With the setting the row is written at once.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from collections.abc import Callable
 from types import FrameType
 
 FLUSH_S = 2.0
-"""How long the end of the program is held up at most."""
+"""How long the end of the program is delayed at most."""
 _log = logging.getLogger("carbontrack")
 
 
 def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
-    """Call `flush` when the signal comes, then do what would have been done without us.
+    """Call `flush` when the signal arrives, and then the previous handler.
 
-    The handler that was there before is called; where there was none, the signal has its default
-    effect. Only the main thread can install handlers; from another one nothing is installed, and
-    that is said.
+    Without a previous handler the signal has its default effect. Only the main thread can install
+    handlers; from another one nothing is installed, and a warning is logged.
     """
     if threading.current_thread() is not threading.main_thread():
         _log.warning(
@@ -45,7 +44,7 @@ def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
 
 def _flush_for_a_moment(flush: Callable[[], None]) -> None:
     # In a thread, because the interrupted code may hold a lock that writing needs: then the wait
-    # ends, the program goes on to its end, and the journal has what could not be written.
+    # times out, the program ends, and what was not written is in the journal.
     thread = threading.Thread(target=flush, name="carbontrack-flush", daemon=True)
     try:
         thread.start()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 _POLL_S = 0.005
-"""How soon, in real time, a waiting thread warnings that its event was set."""
+"""How soon, in real time, a waiting thread notices that its event was set."""
 _GUARD_S = 5.0
-"""Real seconds after which `advance` gives up on a thread that does not come back to wait."""
+"""Real seconds after which `advance` gives up on a thread that does not wait again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -20,13 +20,13 @@ class _Waiter:
 
 
 class FakeClock:
-    """Time by hand, for `carbontrack.system.clock.Clock`.
+    """A `carbontrack.system.clock.Clock` that a test sets.
 
-    `advance` steps through the deadlines of the threads that sit in `wait`: each of them wakes
-    exactly at its deadline, and is waiting again, or has ended, before time goes on. A test of a
-    background thread is therefore exact and never sleeps. A thread that has just been started is
-    waited for when it has an attribute `clock` that is this one, as carbontrack's have; before any
-    other, call `until_waiting`.
+    `advance` steps through the deadlines of the threads that are in `wait`: each of them wakes
+    exactly at its deadline, and waits again, or has ended, before time advances further. A test of
+    a background thread is therefore exact and never sleeps. A thread that was just started is
+    waited for if its attribute `clock` is this one, as with carbontrack's threads; for any other,
+    call `until_waiting` first.
     """
 
     def __init__(self, start_s: float = 1000.0, now: datetime | None = None) -> None:
@@ -47,7 +47,7 @@ class FakeClock:
         return self._suspended_s
 
     def now_utc(self) -> datetime:
-        """The wall clock, moved by everything."""
+        """The wall clock, moved by `advance`, `suspend`, `set_wall` and `step_wall`."""
         return self._wall
 
     def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
@@ -68,10 +68,10 @@ class FakeClock:
         return event.is_set()
 
     def until_waiting(self, threads: int = 1) -> None:
-        """Return when at least this many threads sit in `wait`.
+        """Return when at least this many threads are in `wait`.
 
         Raises:
-            TimeoutError: they do not within five real seconds.
+            TimeoutError: they are not within five real seconds.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._waiters) >= threads, _GUARD_S):
@@ -82,7 +82,7 @@ class FakeClock:
 
         Raises:
             ValueError: the step is negative.
-            TimeoutError: a thread that was woken did not come back within five real seconds.
+            TimeoutError: a thread that was woken did not wait again within five real seconds.
         """
         if seconds < 0.0:
             raise ValueError(f"monotonic time does not go back: {seconds!r}")
@@ -100,16 +100,16 @@ class FakeClock:
             self._move_to(target_s)
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine sleep: the wall clock goes on, the monotonic clock stands still."""
+        """Suspend the machine: the wall clock advances, the monotonic clock does not."""
         self._suspended_s += seconds
         self.step_wall(seconds)
 
     def set_wall(self, now: datetime) -> None:
-        """Set the wall clock, as an administrator or NTP does; nothing else moves."""
+        """Set the wall clock, as an administrator or NTP does; nothing else changes."""
         self._wall = now
 
     def step_wall(self, seconds: float) -> None:
-        """Step the wall clock forwards or backwards; nothing else moves."""
+        """Step the wall clock forwards or backwards; nothing else changes."""
         self._wall += timedelta(seconds=seconds)
 
     def _move_to(self, at_s: float) -> None:
@@ -118,7 +118,7 @@ class FakeClock:
         self._changed.notify_all()
 
     def _settle(self) -> None:
-        """Wait until every thread that should be awake has come back to wait, or has ended."""
+        """Wait until every thread that was woken waits again, or has ended."""
         if self._changed.wait_for(self._all_back, _GUARD_S):
             return
         late = [thread.name for thread, by_deadline in self._released.items() if by_deadline]
@@ -128,7 +128,7 @@ class FakeClock:
 
     def _all_back(self) -> bool:
         me = threading.current_thread()
-        # a thread that ended, or that stayed behind in the parent of a fork, will not come back
+        # a thread that has ended, or that exists only in the parent of a fork, will not wait again
         self._waiters = [w for w in self._waiters if w.thread.is_alive()]
         for thread in [t for t in self._released if t is me or not t.is_alive()]:
             del self._released[thread]

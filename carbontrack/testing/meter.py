@@ -1,4 +1,4 @@
-"""A meter whose power a test decides."""
+"""A meter whose power a test sets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from carbontrack.record import Basis, Component
 
 
 class FakeMeter:
-    """A meter for `carbontrack.meters.meter.Meter` that counts from its first read.
+    """A `carbontrack.meters.meter.Meter` that counts from its first read.
 
     Args:
         id: the meter's address.
         component: what the energy belongs to.
-        watts: constant power; change it at any time, and the new value holds from the last read
-            on, so it is exact where a read (a span's edge, `snapshot()`) lies at the change.
-        joules: instead of watts, the energy as a function of the monotonic instant, for any curve
-            exactly.
-        basis: as the meter protocol explains.
-        resolution_s: likewise.
-        relative_uncertainty: likewise.
+        watts: constant power; it can be changed at any time, and the new value applies from the
+            last read on, so it is exact with a read at the change (a span's start, `snapshot()`).
+        joules: instead of watts, the energy as a function of the monotonic instant.
+        basis, resolution_s, relative_uncertainty: as the meter protocol explains.
+        max_period_s, nominal_w: optional attributes of a meter, explained there too.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter for each attribute of the protocol
@@ -46,7 +44,7 @@ class FakeMeter:
         self.watts = watts
         self.fault_counts: dict[str, int] = {}
         self.reads = 0
-        """Reads asked for, failed ones included."""
+        """How often it was read, failed reads included."""
         self.closed = False
         self._curve = joules
         self._at_s: float | None = None
@@ -60,8 +58,8 @@ class FakeMeter:
         """The energy since the first read.
 
         Raises:
-            MeterReadError: `fail` asked for it.
-            MeterGone: `gone` asked for it.
+            MeterReadError: after `fail`.
+            MeterGone: after `gone`.
         """
         self.reads += 1
         if self._gone:
@@ -77,7 +75,7 @@ class FakeMeter:
         return self._total_joules
 
     def close(self) -> None:
-        """Remember that it was closed."""
+        """Note that it was closed."""
         self.closed = True
 
     def add_joules(self, joules: float) -> None:
@@ -85,11 +83,11 @@ class FakeMeter:
         self._total_joules += joules
 
     def fail(self, times: int = 1) -> None:
-        """Let the next reads fail; the one after them carries what they missed."""
+        """Let the next reads fail; the one after them includes the energy of that time."""
         self._failures += times
 
     def gone(self) -> None:
-        """Let every read from now on say that the meter is gone."""
+        """Let every read from now on raise MeterGone."""
         self._gone = True
 
     def back(self) -> None:
@@ -98,7 +96,7 @@ class FakeMeter:
         self._failures = 0
 
     def reset(self) -> None:
-        """Let the next read meet a counter that was reset: its step is dropped and counted."""
+        """Let the next read find a counter that was reset: its step is dropped and counted."""
         self._drop_next = True
         self.fault_counts["reset"] = self.fault_counts.get("reset", 0) + 1
 

@@ -1,4 +1,4 @@
-"""A powercap tree in a folder, shaped like the kernel's, whose counters a test drives."""
+"""A powercap tree in a folder, structured like the kernel's, whose counters a test sets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ DRAM_RANGE_UJ = 65_712_999_613
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What a zone of the tree is like.
+    """One zone of the tree.
 
     Attributes:
-        name: what the zone calls itself: "package-0", "dram", "core", "uncore", "psys".
+        name: the zone's name: "package-0", "dram", "core", "uncore", "psys".
         key: its directory, "intel-rapl:0", or "intel-rapl:0:2" for a child of the first.
-        raw_uj: where its counter stands, in microjoules.
-        range_uj: where its counter wraps; None writes no such file.
+        raw_uj: the value of its counter, in microjoules.
+        range_uj: the value at which its counter wraps; None writes no such file.
         limit_w: its long-term power limit; None writes no constraint, as AMD's zones do.
     """
 
@@ -41,11 +41,11 @@ DEFAULT_ZONES = (
 
 
 class Powercap:
-    """The handle of a tree that `build_powercap` made; zones go by key or by unique name."""
+    """A tree that `build_powercap` made; zones are named by their key, or by a unique name."""
 
     def __init__(self, sysfs: Path, zones: Sequence[Zone]) -> None:
         self.sysfs = sysfs
-        """The root to hand to carbontrack (`sysfs_path`)."""
+        """The root for carbontrack's `sysfs_path`."""
         self.zones: Mapping[str, Zone] = {zone.key: zone for zone in zones}
         self._raw_uj: dict[str, float] = {zone.key: float(zone.raw_uj) for zone in zones}
 
@@ -57,32 +57,32 @@ class Powercap:
         return self.sysfs.joinpath("devices", "virtual", "powercap", control, *nested)
 
     def add_joules(self, zone: str, joules: float) -> None:
-        """Let the zone use energy; its counter wraps as hardware does."""
+        """Let the zone use energy; its counter wraps as a real one does."""
         key = self._key(zone)
         range_uj = self.zones[key].range_uj
         raw_uj = self._raw_uj[key] + joules * 1e6
         self.set_raw_uj(key, raw_uj % range_uj if range_uj else raw_uj)
 
     def raw_uj(self, zone: str) -> int:
-        """Where the counter stands."""
+        """The value of the counter."""
         return int(self._raw_uj[self._key(zone)])
 
     def set_raw_uj(self, zone: str, raw_uj: float) -> None:
-        """Put the counter somewhere, as a reset does."""
+        """Set the counter, as a reset does."""
         key = self._key(zone)
         self._raw_uj[key] = raw_uj
         self._write(key, b"%d" % int(raw_uj))
 
     def break_zone(self, zone: str, text: str = "") -> None:
-        """Let the zone show something that is no count, until `restore` or the next energy."""
+        """Let the zone show an invalid value, until `restore` or the next `add_joules`."""
         self._write(self._key(zone), text.encode())
 
     def remove(self, zone: str) -> None:
-        """Let the zone's counter vanish."""
+        """Remove the zone's counter."""
         (self.directory(zone) / "energy_uj").unlink()
 
     def restore(self, zone: str) -> None:
-        """Bring the zone back, where its counter stands now."""
+        """Restore the zone with the present value of its counter."""
         self.set_raw_uj(zone, self._raw_uj[self._key(zone)])
 
     def _key(self, zone: str) -> str:
@@ -95,7 +95,7 @@ class Powercap:
 
     def _write(self, key: str, text: bytes) -> None:
         # One pwrite of a fixed width over the old text: a reader with an open descriptor sees the
-        # old count or the new one, never half of each, and never an empty file.
+        # old count or the new one, never a mixture, and never an empty file.
         path = self.directory(key) / "energy_uj"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:

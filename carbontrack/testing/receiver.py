@@ -1,7 +1,7 @@
-"""A small server that takes records, for trying the HTTP output and for testing it.
+"""A small HTTP server that receives records, for trying and testing the HTTP output.
 
 `python -m carbontrack.testing.receiver` listens on http://127.0.0.1:8765/records and prints a line
-for each record. In a test, `Receiver(faults=…)` answers as badly as a real network does.
+for each record. In a test, `Receiver(faults=…)` fails as real networks and servers do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 
 _BODY_LIMIT = 64 << 20
@@ -19,13 +18,13 @@ _BODY_LIMIT = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong with one request.
+    """How one request fails.
 
     Attributes:
-        status: the answer; None cuts the connection without one.
-        headers: what the answer carries, such as Retry-After or Location.
-        store: whether the records are kept all the same, as when only the answer is lost.
-        hang: never answer, until the receiver stops.
+        status: the status of the answer; None closes the connection without one.
+        headers: headers of the answer, such as Retry-After or Location.
+        store: whether the records are kept nevertheless, as when only the answer is lost.
+        hang: do not answer until the receiver stops.
     """
 
     status: int | None = 503
@@ -44,15 +43,15 @@ class Request:
 
 
 Faults = Callable[[int], Fault | None]
-"""From the number of a request, from 0, to what goes wrong with it."""
+"""From the number of a request, beginning with 0, to its fault, if any."""
 
 
 class Receiver:
     """A server on this machine, running from the start of a `with` block to its end.
 
     Attributes:
-        requests: everything that arrived, taken or not.
-        records: the records that were taken, repetitions included.
+        requests: all requests, accepted or not.
+        records: the accepted records, repetitions included.
     """
 
     def __init__(
@@ -79,17 +78,17 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where records are to be posted."""
+        """The address to which records are posted."""
         return f"http://127.0.0.1:{self._server.server_port}/records"
 
     @property
     def record_ids(self) -> set[str]:
-        """The ids of the records that were taken."""
+        """The ids of the accepted records."""
         with self._lock:
             return {record["record_id"] for record in self.records}
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Fault:
-        """Decide about one request and keep its records if they are taken."""
+        """Decide about one request, and keep its records if they are accepted."""
         batch = json.loads(body)
         ids = tuple(record["record_id"] for record in batch)
         with self._lock:
@@ -113,12 +112,7 @@ class Receiver:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stopping.set()
         self._server.shutdown()
         self._server.server_close()
@@ -130,7 +124,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: connections are cut on purpose here."""
+        """Print nothing: connections are closed on purpose here."""
 
 
 def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
@@ -153,7 +147,7 @@ def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Keep the terminal for the records."""
+            """Print nothing: the terminal is for the records."""
 
     return Handler
 
@@ -164,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m carbontrack.testing.receiver")
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--token", help="refuse what does not carry this token")
+    parser.add_argument("--token", help="refuse requests without this token")
     args = parser.parse_args(argv)
     seen: set[str] = set()
 

@@ -7,7 +7,7 @@ from carbontrack.record import Record
 
 
 class MemorySink:
-    """Keeps what it is given in `records`."""
+    """Keeps all records in `records`."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -18,7 +18,7 @@ class MemorySink:
         self.records.append(record)
 
     def close(self) -> None:
-        """Remember that it was closed."""
+        """Note that it was closed."""
         self.closed = True
 
 
@@ -30,10 +30,10 @@ class FailingSink(MemorySink):
         self.failures_left = times
 
     def write(self, record: Record) -> None:
-        """Keep the record, once there have been enough refusals.
+        """Keep the record, after the first `times`.
 
         Raises:
-            SinkError: as long as there have not.
+            SinkError: for each of the first `times` records.
         """
         if self.failures_left > 0:
             self.failures_left -= 1

@@ -7,7 +7,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carbontrack.attribution.policy import Attribution, IdlePower, Shares, Usage
@@ -233,6 +233,12 @@ MOMENT = st.tuples(
     threads=st.lists(st.integers(0, 3), min_size=8, max_size=8),
     idle=st.sampled_from(["proportional", "reserved", "none"]),
     idle_w=st.floats(0.0, 500.0),
+)
+@example(  # CPU seconds so few that they are subnormal numbers, which round coarsely
+    moments=[(1.0, 0.0, [0.0] * 8, 0.0), (3.0, 1.0, [0, 0, 0, 1.0, 0, 0, 0, 5e-324], 0.0)],
+    threads=[0, 0, 0, 1, 0, 0, 0, 1],
+    idle="reserved",
+    idle_w=1.0,
 )
 def test_eight_processes_get_no_more_than_the_machine_by_any_policy(moments, threads, idle, idle_w):
     """Whoever works when: with disjoint or common reservations the sum is at most the machine."""

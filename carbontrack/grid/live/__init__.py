@@ -1,1 +1,1 @@
-"""Live intensity: services that say what the grid emits now, and what it will."""
+"""Live intensity: services with the grid's present and forecast emissions."""

@@ -1,4 +1,4 @@
-"""From the names in a setting to a grid: live services in order, then the table."""
+"""The intensity source for the names in a setting: live services in order, then the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError, NoIntensity
+from carbontrack.errors import ConfigError, NoIntensity, close_matches, did_you_mean
 from carbontrack.grid import rows
 from carbontrack.grid.intensity import Candidate, Chain, FailSafeSource, IntensitySource
 from carbontrack.grid.live.eia import Eia
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "carbontrack.intensity"
-"""Entry-point group of other packages' sources: a callable that takes a Region and the token, or
-None, and returns an IntensitySource."""
+"""Entry-point group for sources of other packages: a callable that takes a Region and the token (or
+None) and returns an IntensitySource."""
 
 _EUROPE = (
     "AL AT BA BE BG CH CY CZ DE DK EE ES FI FR GB GE GR HR HU IE IT LT "
@@ -46,10 +46,10 @@ def make_grid(
     outside: Outside | None = None,
     base_urls: Mapping[str, str] | None = None,
 ) -> IntensitySource:
-    """The sources of a setting, asked in order, and `last`, which is the table's figure.
+    """The sources of a setting, asked in order, and then `last`, the table's figure.
 
     A name is that of a service, of a plugin, or "table", which ends the list. A service's own zone
-    may follow a colon: "watttime:CAISO_NORTH". `base_urls` moves a service, for tests.
+    may follow a colon: "watttime:CAISO_NORTH". `base_urls` replaces services' addresses, for tests.
 
     Raises:
         ConfigError: a name is unknown, a token is missing, or no named service covers the region.
@@ -70,7 +70,7 @@ def make_grid(
 
 
 def check(names: Sequence[str], region: Region, token: str | None) -> None:
-    """Find out whether these sources can be made here, and make none of them.
+    """Check whether these sources can be made here, without making them.
 
     Raises:
         ConfigError: as for `make_grid`.
@@ -92,9 +92,9 @@ def forecast(
     now: datetime,
     base_urls: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Slot, ...], str]:
-    """The next hours as the first service knows them that answers, and that service's name.
+    """The forecast of the first service that answers, and that service's name.
 
-    This one waits for the network: it is for commands and scripts that have nothing else to do.
+    It waits for the network: it is meant for commands and scripts, not for measured programs.
 
     Raises:
         ConfigError: as for `make_grid`.
@@ -105,7 +105,7 @@ def forecast(
         provider = _covering(text, region, token, base_urls or {})
         if provider is None:
             if _plain(text) not in SERVICES:
-                _point(text)  # a name that nobody has is said
+                _point(text)  # raises for an unknown name
             continue
         try:
             slots = in_order(provider.forecast(_web(token).get, now))
@@ -135,7 +135,7 @@ def _not_covered(names: Sequence[str], region: Region) -> ConfigError:
 def _covering(
     text: str, region: Region, token: str | None, base_urls: Mapping[str, str]
 ) -> Provider | None:
-    """The service of a name for a region; None for a plugin, and where it does not cover it."""
+    """The service of this name for a region; None for a plugin or a region it does not cover."""
     name, own_zone = _plain(text), text.partition(":")[2].strip()
     zone = own_zone or (_COVERS[name](region.zone) if name in _COVERS else None)
     if zone is None or name not in SERVICES:
@@ -179,10 +179,7 @@ def _point(text: str) -> EntryPoint:
         if point.name == text:
             return point
     known = ", ".join([*SERVICES, *(point.name for point in found), "table"])
-    from difflib import get_close_matches
-
-    near = get_close_matches(_plain(text), SERVICES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(close_matches(_plain(text), SERVICES))
     raise ConfigError(f"intensity_source={text!r} is none of {known}{hint}")
 
 
@@ -197,7 +194,7 @@ def _country(zone: str) -> str:
 
 
 def _electricity_maps_zone(zone: str) -> str | None:
-    """All but US states and eGRID subregions, which lie across its zones, and aggregates."""
+    """All but US states and eGRID subregions, which differ from its zones, and aggregates."""
     live = _live_zone(zone)
     row = rows.row("zones", live)
     kinds = {"US state", "eGRID subregion", "aggregate"}
@@ -214,7 +211,7 @@ def _eia_zone(zone: str) -> str | None:
 
 
 def _watttime_zone(zone: str) -> str | None:
-    """The coordinates of a cloud region, from which the service finds its own name."""
+    """The coordinates of a cloud region, from which the service finds its own region."""
     cloud = rows.row("cloud_regions", zone)
     if cloud is None or not cloud["latitude"]:
         return None

@@ -1,7 +1,7 @@
-"""The US Energy Information Administration: what each fuel generates, hour by hour, with a key.
+"""The US Energy Information Administration: hourly generation by fuel, with an API key.
 
-The intensity is ours: the mix times lifecycle medians, each with its range over published sets
-(table generation_factors). Data are in the public domain.
+The intensity is computed here: the mix times lifecycle medians, each with its range over published
+sets (table generation_factors). The data are in the public domain.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TECHNOLOGY = {
     "WND": "wind_onshore",
     "GEO": "geothermal",
 }
-"""Fuel of the EIA -> technology of the table. Storage gives back what others made; "other" and
-"unknown" have no factor, and an hour with more than a tenth of them has no figure."""
+"""Fuel of the EIA -> technology of the table. Storage is left out, since its energy was generated
+before; "other" and "unknown" have no factor, and an hour with over a tenth of them no figure."""
 _STORAGE = ("PS", "BAT", "SNB", "UES")
 
 
@@ -48,7 +48,7 @@ class Eia:
         return f"Eia({self.zone!r})"
 
     def fetch(self, get: Get, now: datetime) -> Iterable[Slot]:
-        """The hours of the last day that are published, the newest an hour or two ago."""
+        """The published hours of the last day, the newest an hour or two ago."""
         params = {
             "api_key": self._token,
             "frequency": "hourly",

@@ -1,6 +1,6 @@
 """Electricity Maps: flow-traced averages for more than 350 zones, with a token.
 
-Its terms forbid to hand its data on: figures are kept in this machine's own cache only.
+Its terms forbid sharing its data: figures are kept in this machine's own cache only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STEP_S = {"5_minutes": 300.0, "15_minutes": 900.0, "hourly": 3600.0}
 
 
 class ElectricityMaps:
-    """Lifecycle intensity of what a zone consumes."""
+    """Lifecycle intensity of the electricity that a zone consumes."""
 
     name = "Electricity Maps"
     signal: Signal = "average"

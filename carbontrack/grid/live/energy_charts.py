@@ -15,7 +15,7 @@ _STEP_S = 900.0
 
 
 class EnergyCharts:
-    """The CO2e of a country's mix, in quarter hours, to the end of the forecast."""
+    """CO2e intensity of a country's mix by quarter hours, up to the end of the forecast."""
 
     name = "Energy-Charts"
     signal: Signal = "average"
@@ -27,7 +27,7 @@ class EnergyCharts:
         self._base_url = base_url
 
     def fetch(self, get: Get, now: datetime) -> Iterable[Slot]:  # noqa: ARG002 - the protocol's
-        """Today and what is forecast of it and of tomorrow."""
+        """Today's figures, and the forecast for today and tomorrow."""
         answer = get(f"{self._base_url}/co2eq", params={"country": self.zone})
         times = items(answer, "unix_seconds")
         columns = (times, times[1:], items(answer, "co2eq"), _optional(answer, "co2eq_forecast"))

@@ -1,6 +1,6 @@
-"""A live figure kept fresh behind the measured program's back, and honest about its age.
+"""The figures of one live service, refreshed in the background, with an interval for their age.
 
-The last figures of a service on disk, so that the next process need not ask for them again.
+The last figures are also kept on disk, so that the next process need not fetch them again.
 """
 
 from __future__ import annotations
@@ -22,37 +22,6 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import PerProcess
 
-
-class Cache:
-    """One JSON file; what cannot be read is nothing, and what cannot be written is not kept."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @classmethod
-    def of(cls, folder: Path, service: str, zone: str, signal: str) -> Cache:
-        """The file of one service, zone and signal; names are made safe for any file system."""
-        name = "".join(c if c.isalnum() else "-" for c in f"{service}-{zone}-{signal}".lower())
-        return cls(folder / "intensity" / f"{name}.json")
-
-    def load(self) -> list[Slot]:
-        """The figures that were saved last; each carries its own time, so none passes as new."""
-        import json
-
-        try:
-            entries = json.loads(self._path.read_text(encoding="utf-8"))
-            return [Slot(float(s), float(e), float(g), bool(x)) for s, e, g, x in entries]
-        except (OSError, ValueError, TypeError):
-            return []
-
-    def save(self, slots: Sequence[Slot]) -> None:
-        """Replace the file in one step, so that no reader sees half of it."""
-        import json
-
-        with suppress(OSError):
-            replace_privately(self._path, json.dumps(slots))
-
-
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
 FACTOR_RATIO = 1.10
@@ -60,29 +29,29 @@ FACTOR_RATIO = 1.10
 FORECAST_RATIO = 1.29
 """95 % of the GB forecasts of 2025-26 lay within this ratio of what came."""
 AGE_RATIOS = ((0.0, 1.0), (1.0, 1.26), (2.0, 1.53), (3.0, 1.79), (6.0, 2.34))
-"""Hours, and the ratio within which 95 % of the hours of GB in 2025-26 lay of the hour so long
-before: what an old figure may be off. A windy island grid is a demanding case."""
+"""Age in hours, and the ratio within which 95 % of the hours of GB in 2025-26 lay of the hour that
+long before: the error of an old figure. An island grid with much wind power is a demanding case."""
 
 Runner = Callable[[Callable[[], None]], object]
 
 
 def in_background(job: Callable[[], None]) -> None:
-    """Run a job in a thread of its own, which no exit waits for."""
+    """Run a job in a thread of its own, for which the interpreter's exit does not wait."""
     threading.Thread(target=job, name="carbontrack-intensity", daemon=True).start()
 
 
 def _random() -> float:
     from random import random
 
-    return random()  # noqa: S311 - spreads requests, guards nothing
+    return random()  # noqa: S311 - spreads requests, no secret depends on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """The world around a feed, each part with its everyday default.
+    """What a feed needs from outside, each with its default.
 
-    `run` starts a job elsewhere and returns at once; an executor's `submit` will do. `warn` takes a
-    topic and a message; `jitter` gives a random number from 0 to 1.
+    `run` starts a job in the background and returns at once, like an executor's `submit`. `warn`
+    takes a topic and a message; `jitter` gives a random number from 0 to 1.
     """
 
     clock: Clock = field(default_factory=SystemClock)
@@ -92,12 +61,13 @@ class Outside:
 
 
 class Feed:
-    """One service's figures, refreshed when they are asked for and due, never while one waits.
+    """One service's figures, refreshed in the background when they are asked for and due.
 
-    `find` answers from memory. Where the service is down, slow, or answers nonsense, the last good
-    figure goes on with its age in `source` and a wider interval, for `MAX_AGE_S`; then there is
-    none. After a failure the next attempt waits: longer each time, at random up to a quarter
-    sooner, so that many machines do not return at once, and at least as long as the service asks.
+    `find` answers from memory. Where the service is down, slow, or its answers are invalid, the
+    last good figure stays valid for `MAX_AGE_S`, with its age in `source` and a wider interval;
+    then there is none. After a failure the next attempt waits: longer each time, at random up to a
+    quarter less, so that many machines do not retry at once, and at least as long as the service
+    asks for.
     """
 
     prompt = True
@@ -118,7 +88,7 @@ class Feed:
         self._outside = outside or Outside()
         self._clock = self._outside.clock
         self._due_s = float("-inf")
-        self._lock = PerProcess(threading.Lock)  # one held at a fork stays held in the child
+        self._lock = PerProcess(threading.Lock)  # in a child, one held at the fork stays so
         self._slots: tuple[Slot, ...] = in_order(cache.load()) if cache else ()
         self._answer: tuple[Slot, int, GridIntensity] | None = None
 
@@ -140,7 +110,7 @@ class Feed:
         self._due_s = now_s + self.provider.poll_s
         try:
             self._outside.run(self._job)
-        except RuntimeError as error:  # no thread can be started: a limit, or the program ends
+        except RuntimeError as error:  # at interpreter exit, or at the limit of threads
             lock.release()
             self._fail(FetchFailed(f"{self.provider.name}: {error}"))
 
@@ -149,7 +119,7 @@ class Feed:
             self._fetch()
         except FetchFailed as failure:
             self._fail(failure)
-        except Exception as error:  # a provider's bug must not reach the program
+        except Exception as error:  # a bug in a provider must not end the program
             self._fail(FetchFailed(f"{self.provider.name}: {type(error).__name__}"))
         finally:
             self._lock.get().release()
@@ -177,7 +147,7 @@ class Feed:
             self._outside.warn(self.provider.name, f"no live intensity: {failure.reason}")
 
     def _intensity(self, slot: Slot, age_h: int) -> GridIntensity:
-        """The same object while nothing changes; the age counts in whole hours."""
+        """The same object while nothing changes; the age is in whole hours."""
         known = self._answer
         if known is None or known[0] is not slot or known[1] != age_h:
             known = self._answer = slot, age_h, self._describe(slot, age_h)
@@ -203,7 +173,7 @@ def _age_h(late_s: float) -> int:
 
 
 def age_ratio(hours: float) -> float:
-    """What a figure so many hours old may be off, as a ratio, between the hours of `AGE_RATIOS`."""
+    """The error of a figure of this age, as a ratio, interpolated between those of `AGE_RATIOS`."""
     for (h0, r0), (h1, r1) in pairwise(AGE_RATIOS):
         if hours <= h1:
             return r0 + (r1 - r0) * (hours - h0) / (h1 - h0)
@@ -211,6 +181,36 @@ def age_ratio(hours: float) -> float:
 
 
 def _merged(old: Sequence[Slot], new: Sequence[Slot], now_s: float) -> tuple[Slot, ...]:
-    """New figures over old ones, which are kept for as long as they may still be offered."""
+    """New figures, and those old ones before them that are not yet too old."""
     kept = [slot for slot in old if now_s - slot.end_s < MAX_AGE_S and slot.end_s <= new[0].start_s]
     return in_order([*kept, *new])
+
+
+class Cache:
+    """The last figures in a JSON file; errors of reading and writing it are ignored."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @classmethod
+    def of(cls, folder: Path, service: str, zone: str, signal: str) -> Cache:
+        """The file of one service, zone and signal; names are made safe for any file system."""
+        name = "".join(c if c.isalnum() else "-" for c in f"{service}-{zone}-{signal}".lower())
+        return cls(folder / "intensity" / f"{name}.json")
+
+    def load(self) -> list[Slot]:
+        """The figures that were saved last; each has its own time, so an old one is recognised."""
+        import json
+
+        try:
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
+            return [Slot(float(s), float(e), float(g), bool(x)) for s, e, g, x in entries]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def save(self, slots: Sequence[Slot]) -> None:
+        """Replace the file in one step, so that no reader sees half of it."""
+        import json
+
+        with suppress(OSError):
+            replace_privately(self._path, json.dumps(slots))

@@ -1,4 +1,4 @@
-"""What every live service has in common, and the words for what its figures mean."""
+"""What all live services have in common: the protocol, and the kinds of their figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Provider(Protocol):
     """One service for one zone.
 
     Attributes:
-        name: as people know it: "Electricity Maps".
+        name: the service's name for people: "Electricity Maps".
         zone: the service's own name of the zone.
         signal: "average", the mix of all plants, or "marginal", the plants that follow demand.
         counts: "lifecycle", "direct", or "unstated".
-        poll_s: how often new figures are worth asking for.
+        poll_s: the time between two requests for new figures.
     """
 
     name: str
@@ -30,19 +30,19 @@ class Provider(Protocol):
     poll_s: float
 
     def fetch(self, get: Get, now: datetime) -> Iterable[Slot]:
-        """What the service says of the present, and of the future where that costs nothing."""
+        """The present figures, and the forecast where it comes in the same answer."""
         ...
 
     def forecast(self, get: Get, now: datetime) -> Iterable[Slot]:
-        """What the service expects of the next hours."""
+        """The forecast for the next hours."""
         ...
 
 
 def items(answer: Any, *keys: str) -> list[Any]:
-    """The list that lies under the keys of an answer.
+    """The list under these keys of an answer.
 
     Raises:
-        FetchFailed: the answer has another shape; nothing is read into it.
+        FetchFailed: the answer has another structure.
     """
     for key in keys:
         if not isinstance(answer, dict) or key not in answer:

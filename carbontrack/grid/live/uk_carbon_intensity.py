@@ -1,7 +1,7 @@
 """Great Britain's own service: half-hourly figures and a forecast of 48 hours, without a key.
 
 Carbon Intensity API, National Energy System Operator and University of Oxford, CC BY 4.0. It counts
-what power stations emit while they run, imports included.
+direct emissions of power stations, those of imports included.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BASE_URL = "https://api.carbonintensity.org.uk"
 
 
 class UkCarbonIntensity:
-    """The national figure of Great Britain; half an hour is a slot."""
+    """The national figure of Great Britain, by half hours."""
 
     name = "UK Carbon Intensity"
     signal: Signal = "average"

@@ -1,6 +1,6 @@
-"""WattTime: what one more kilowatt-hour causes, with an account.
+"""WattTime: marginal emissions, those of one more kilowatt-hour, with an account.
 
-Its terms forbid to hand its data on: they stay in this machine's own cache.
+Its terms forbid sharing its data: figures are kept in this machine's own cache only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class WattTime:
         return f"WattTime({self.zone!r})"
 
     def fetch(self, get: Get, now: datetime) -> Iterable[Slot]:  # noqa: ARG002 - the protocol's
-        """The present rate and the forecast of a day, which come in one answer."""
+        """The present rate and the forecast of a day, in one answer."""
         region = self._region or self._find_region(get)
         params = {"region": region, "signal_type": "co2_moer", "horizon_hours": "24"}
         answer = self._ask(get, "forecast", params)
@@ -63,7 +63,7 @@ class WattTime:
         return region
 
     def _ask(self, get: Get, what: str, params: dict[str, str]) -> Any:
-        """Ask with the token of the last log-in, and log in once more where it has run out."""
+        """Request with the token of the last log-in, and log in again where it has expired."""
         if self._bearer is not None:
             try:
                 return self._get(get, what, params)

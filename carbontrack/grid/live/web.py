@@ -1,4 +1,4 @@
-"""Asking a web service for JSON, so that every way of failing is one kind of error."""
+"""HTTP requests for JSON whose failures are all of one kind, and whose messages hold no secrets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 TIMEOUT_S = (3.05, 10.0)
-"""Seconds to connect and to wait for the next bytes; only ever spent on a background thread."""
+"""Seconds to connect and to wait for the next bytes; spent on background threads only."""
 LARGEST_BYTES = 4 * 1024 * 1024
 _SHOWN = 120
 
 
 @dataclass(eq=False)
 class FetchFailed(Exception):  # noqa: N818 - states what happened
-    """A service did not give what was asked; the reason holds no secret.
+    """A request failed; the reason contains no secret.
 
-    `retry_after_s` is the service's own wish; `refused` means that asking again soon is pointless
-    (a wrong token, an unknown zone).
+    `retry_after_s` is what the service asks for; `refused` means that to retry soon is pointless (a
+    wrong token, an unknown zone).
     """
 
     reason: str
@@ -36,7 +36,7 @@ class FetchFailed(Exception):  # noqa: N818 - states what happened
 
 
 class Get(Protocol):
-    """Fetches JSON; `Web.get` is one, and a test's function may be another."""
+    """Fetches JSON: `Web.get`, or a function of a test."""
 
     def __call__(
         self,
@@ -51,7 +51,7 @@ class Get(Protocol):
 
 
 class Web:
-    """HTTP through requests: certificates checked, no redirects, nothing secret in any message."""
+    """HTTP through requests: certificates checked, no redirects, no secret in any message."""
 
     def __init__(self, secrets: Iterable[str] = (), *, timeout_s: tuple[float, float] = TIMEOUT_S):
         self._secrets = tuple(secret for secret in secrets if secret)
@@ -71,7 +71,7 @@ class Web:
         """The parsed JSON of a GET.
 
         Raises:
-            FetchFailed: no connection, an answer that is no 2xx, too much of it, or no JSON.
+            FetchFailed: no connection, a status other than 2xx, too long an answer, or no JSON.
         """
         where = url.partition("?")[0]
         shown = {name: text for name, text in (params or {}).items() if text not in self._secrets}
@@ -79,7 +79,7 @@ class Web:
         try:
             with new_session() as session:
                 if hidden:
-                    session.mount(url, _whispering(urlencode(hidden)))
+                    session.mount(url, _adapter_with(urlencode(hidden)))
                 answer = exchange(
                     session,
                     "GET",
@@ -90,8 +90,8 @@ class Web:
                     timeout_s=self._timeout_s,
                     limit_bytes=LARGEST_BYTES + 1,
                 )
-        except Exception as error:  # requests, urllib3 and ssl each have their own kinds
-            # only the kind: their texts may quote the address, and with it a key
+        except Exception as error:  # requests, urllib3 and ssl each have their own classes
+            # only the class: their messages may quote the address, and with it a key
             raise FetchFailed(f"{where}: {type(error).__name__}") from None
         if not answer.is_success:
             raise self._refusal(where, answer)
@@ -108,27 +108,27 @@ class Web:
         return FetchFailed(reason, asked_s, refused)
 
 
-def _whispering(query: str) -> HTTPAdapter:
-    """What adds a query to the address only where it is written to the connection.
+def _adapter_with(query: str) -> HTTPAdapter:
+    """An adapter that adds a query to the address only when it is written to the connection.
 
     urllib3 logs each address at DEBUG, and a program may show that log.
     """
     from requests.adapters import HTTPAdapter
 
-    class Whispering(HTTPAdapter):
+    class HiddenQueryAdapter(HTTPAdapter):
         def init_poolmanager(self, *given: Any, **named: Any) -> Any:
             super().init_poolmanager(*given, **named)
-            _teach(self.poolmanager, query)
+            _add_to_connections(self.poolmanager, query)
 
         def proxy_manager_for(self, *given: Any, **named: Any) -> Any:
             manager = super().proxy_manager_for(*given, **named)
-            _teach(manager, query)
+            _add_to_connections(manager, query)
             return manager
 
-    return Whispering()
+    return HiddenQueryAdapter()
 
 
-def _teach(manager: Any, query: str) -> None:
+def _add_to_connections(manager: Any, query: str) -> None:
     """Let every connection that the manager makes add the query."""
     manager.pool_classes_by_scheme = {
         scheme: _pool_with(pool, query) for scheme, pool in manager.pool_classes_by_scheme.items()

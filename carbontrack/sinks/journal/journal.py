@@ -30,6 +30,7 @@ from carbontrack.sinks.journal.file import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
+from carbontrack.system.host import boot_id
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
@@ -168,7 +169,7 @@ class Journal:
             if now_s < state.retry_at_s:
                 raise OSError(errno.EAGAIN, "it could not be created a moment ago")
             state.retry_at_s = now_s + _RETRY_S
-            name = f"{_boot(self._procfs)}-{os.getpid()}"
+            name = f"{short_boot_id(self._procfs)}-{os.getpid()}"
             state.file = JournalFile.create(
                 folder(self.state_dir), name, size_limit=self._size_limit
             )
@@ -277,11 +278,9 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     return path
 
 
-def _boot(procfs: Path) -> str:
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
-        return "boot"
+def short_boot_id(procfs: Path) -> str:
+    """The first part of a journal's name: the boot that its process belongs to."""
+    return (boot_id(procfs) or "boot")[:8]
 
 
 def _remove_stale(draft: Path, now: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from carbontrack.record import Record
 from carbontrack.sinks.journal.file import SUFFIX, decoded
-from carbontrack.sinks.journal.journal import RUN, folder
+from carbontrack.sinks.journal.journal import RUN, folder, short_boot_id
 from carbontrack.units import JOULES_PER_KWH
 
 _SLACK_S = 2.0
@@ -51,7 +51,7 @@ def open_runs(
 ) -> list[OpenRun]:
     """The runs that are open on this host, oldest first; files that cannot be read are skipped."""
     start_of = start_of or started_at_s
-    boot = (boot_id or _boot_id(procfs))[:8]
+    boot = boot_id[:8] if boot_id else short_boot_id(procfs)
     found: list[OpenRun] = []
     try:
         journals = sorted(folder(state_dir, create=False).iterdir())
@@ -75,13 +75,6 @@ def started_at_s(pid: int) -> float | None:
         return float(process.create_time())
     except psutil.Error:
         return None
-
-
-def _boot_id(procfs: Path) -> str:
-    try:
-        return (procfs / "sys/kernel/random/boot_id").read_text()
-    except OSError:
-        return "boot"
 
 
 def _running_pid(path: Path, boot: str, start_of: StartOf) -> int | None:

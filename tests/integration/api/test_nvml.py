@@ -207,7 +207,7 @@ print(json.dumps([seen, begun, ended, threads]))
     assert threads.count("carbontrack-nvml") == 1
 
 
-def test_a_forked_child_reads_through_a_courier_of_its_own(run):
+def test_a_forked_child_reads_through_a_thread_of_its_own(run):
     """The parent's thread does not exist in the child."""
     facts = run("""
 show()

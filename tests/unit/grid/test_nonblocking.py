@@ -105,6 +105,15 @@ def test_a_constant_is_asked_once():
     assert (source.asked, desk.changes) == (1, False)
 
 
+def test_what_a_source_says_of_itself_is_read_once():
+    """When it is taken in: a source cannot make a later reading wait by changing its mind."""
+    source = Foreign()
+    desk = GridDesk(source, DeferredLog())
+    source.prompt = True
+    assert desk.now(NOW) is None
+    assert source.asked == 0
+
+
 def test_our_own_sources_are_asked_in_place():
     """They answer from memory; a chain with somebody else's source in it may not."""
     mine = Fixed.of(50.0)

@@ -33,8 +33,8 @@ def test_two_sockets_with_dram_and_eight_gpus_are_exact(tmp_path):
         meter.close()
 
 
-def test_all_gpus_are_read_in_one_errand():
-    """Eight boards cost little more than one: the hop to the courier is made once for all."""
+def test_all_gpus_are_read_in_one_call():
+    """Eight boards cost little more than one: one call to the driver's thread for all."""
     costs = {}
     for count in (1, 8):
         driver = StillDriver(uuids=[f"GPU-{n:08d}-1fb8" for n in range(count)])
