@@ -8,7 +8,7 @@ from carbontrack.attribution.policy import IdlePower
 from carbontrack.config.settings import Settings
 from carbontrack.meters.calibration import Calibration
 from carbontrack.meters.cpu_model import power_share
-from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.meters.meter import Meter, MeterSet, nominal_w
 from carbontrack.meters.wall import WALL_ID
 from carbontrack.record import BASES, Basis, Component
 
@@ -42,8 +42,7 @@ def _cpu(
 
 def _modelled_ram_w(meters: MeterSet) -> float | None:
     watts = [
-        None if meter.basis == "measured" else getattr(meter, "nominal_w", None)
-        for meter in _of(meters, "ram")
+        None if meter.basis == "measured" else nominal_w(meter) for meter in _of(meters, "ram")
     ]
     known = [power_w for power_w in watts if power_w is not None]
     return sum(known) if known and len(known) == len(watts) else None

@@ -10,10 +10,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from carbontrack.errors import MeterError, MeterGone
-from carbontrack.meters.meter import LOWER_BOUND, Meter, MeterSet
+from carbontrack.meters.meter import (
+    LOWER_BOUND,
+    FaultCounting,
+    Meter,
+    MeterSet,
+    counts_faults,
+    max_period_s,
+)
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading
 from carbontrack.system.log import DeferredLog
@@ -29,6 +36,7 @@ class MeterState:
     """One meter in service, and what is remembered of it between two reads."""
 
     __slots__ = (
+        "_counting",
         "_deferred_log",
         "_faults",
         "covered",
@@ -51,7 +59,8 @@ class MeterState:
         """Another meter has counted in its place since its last answer."""
         self.failed_ticks = 0
         self.silent_since_s: float | None = None
-        self._faults = dict(_faults_of(meter))
+        self._counting = meter if counts_faults(meter) else None
+        self._faults = dict(self._counting.fault_counts) if self._counting else {}
 
     def read(self, now_s: float) -> float | None:
         """The count, or None. A meter may fail in any way it likes without reaching anybody."""
@@ -77,7 +86,7 @@ class MeterState:
 
     def new_faults(self) -> Mapping[str, int]:
         """What the meter met, and dropped a step for, since the last asking."""
-        faults = _faults_of(self.meter)
+        faults = self._counting.fault_counts if self._counting is not None else _NO_FAULTS
         if not faults or faults == self._faults:
             return _NO_FAULTS
         new = {code: times - self._faults.get(code, 0) for code, times in faults.items()}
@@ -92,10 +101,6 @@ class MeterState:
         return self.gone or self.failed_ticks >= LOST_AFTER_TICKS or long_s >= LOST_AFTER_S
 
 
-def _faults_of(meter: Meter) -> Mapping[str, int]:
-    return getattr(meter, "fault_counts", _NO_FAULTS)
-
-
 class MeterBank:
     """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
 
@@ -106,17 +111,17 @@ class MeterBank:
         self._standing: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
-        self._watchful: list[tuple[int, MeterState, Any]] = [
+        self._watchful: list[tuple[int, MeterState, FaultCounting]] = [
             (place, state, state.meter)
             for place, state in enumerate(self.states)
-            if hasattr(state.meter, "fault_counts")
+            if counts_faults(state.meter)
         ]
         self._reads = [state.meter.read_joules for state in self.states]
 
     @property
     def max_period_s(self) -> float:
         """The longest time between two reads that loses nothing, by the most demanding meter."""
-        limits = (getattr(state.meter, "max_period_s", None) for state in self.states)
+        limits = (max_period_s(state.meter) for state in self.states)
         return min((limit for limit in limits if limit), default=float("inf"))
 
     def resolutions_s(self) -> list[float]:
