@@ -304,6 +304,21 @@ def _parts(record: Any) -> Iterator[str]:
             yield f"{name} {format_joules(kwh * JOULES_PER_KWH)}{known}"
 
 
+def plugin_of(output: str) -> tuple[str, str] | None:
+    """Name and address of an output that a plugin takes: "logfmt:stderr" -> ("logfmt", "stderr").
+
+    None for files and for http(s) addresses. A name is a letter, and then one or more letters,
+    digits and "+", "-", ".", "_": one letter alone is a drive of Windows.
+    """
+    name, colon, address = output.partition(":")
+    if not colon or len(name) < 2 or name.lower() in ("http", "https"):
+        return None
+    is_name = name[0].isalpha() and name.isascii()
+    if is_name and all(sign.isalnum() or sign in "+-._" for sign in name):
+        return name, address
+    return None
+
+
 TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 

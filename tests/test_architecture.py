@@ -34,7 +34,6 @@ SMALL = {
     "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
-    "sinks.capabilities": "protocols that few ask for, kept out of the start path",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",
     "cli": "a command to a file",

@@ -20,7 +20,7 @@ from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import is_url, sink_for
+from carbontrack.sinks.factory import is_file, lasting, sink_for
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, say_aloud
 from carbontrack.tracking.propagation import Propagator
@@ -47,6 +47,7 @@ def host_key(settings: Settings, environment: Environment) -> HostKey:
         settings.cpu_tdp_w,
         settings.ram_w_per_gib,
         settings.gpu_ids,
+        settings.meter_plugins,
         environment.visible_gpus,
         kept.fit if (kept := calibration_of(settings, environment)) else None,
     )
@@ -63,6 +64,7 @@ def make_sampler(settings: Settings, environment: Environment) -> Sampler:
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,
+        plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus,
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=kept.fit if (kept := calibration_of(settings, environment)) else None,
@@ -211,16 +213,20 @@ def _session(
     propagator: Propagator | None,
 ) -> Session:
     outputs = tuple(
-        output if is_url(output) else str(Path(environment.working_folder, output))
+        str(Path(environment.working_folder, output)) if is_file(output) else output
         for output in settings.output
     )
     journal = checkpoints = None
     if outputs:
-        journal = _journal(environment.state_path(settings.state_dir))
+        state_dir = environment.state_path(settings.state_dir)
+        journal = _journal(state_dir, is_ours=settings.owns_state_dir)
+    sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
+    outputs = tuple(map(lasting, outputs, sinks))
+    if journal is not None:
         checkpoints = Checkpoints(journal, outputs, settings.checkpoint_s)
     return Session(
         builder,
-        sinks=[sink_for(o, token=settings.http_token, journal=journal) for o in outputs],
+        sinks=sinks,
         spans=settings.spans,
         checkpoints=checkpoints,
         timelines=_timelines(settings, outputs),
@@ -275,7 +281,7 @@ def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | No
         return None
     from carbontrack.sinks.timelines import TimelineFiles  # few ask for it
 
-    return TimelineFiles([Path(output) for output in outputs if not is_url(output)])
+    return TimelineFiles([Path(output) for output in outputs if is_file(output)])
 
 
 def _attribution(
@@ -315,12 +321,13 @@ def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, fl
     )
 
 
-def _journal(state_dir: Path) -> Journal:
+def _journal(state_dir: Path, *, is_ours: bool) -> Journal:
     # only those who write something pay for these imports
     from carbontrack.sinks.journal.journal import Journal
-    from carbontrack.sinks.journal.recovery import pick_up
+    from carbontrack.sinks.journal.recovery import opener, pick_up
 
-    pick_up(state_dir)  # what killed runs left goes to the outputs that they had
+    # what killed runs left goes to the outputs that they had
+    pick_up(state_dir, opener(is_ours=is_ours))
     return Journal(state_dir)
 
 

@@ -26,8 +26,7 @@ from carbontrack.grid.tables import editions
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.post import shown
+from carbontrack.sinks.factory import told
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.tracker import Tracker
 
@@ -294,5 +293,7 @@ def _shown(settings: Settings, name: str) -> object:
     value = getattr(settings, name)
     if name == "output":
         # people paste what the doctor says into reports, and a query often holds a key
-        return tuple(shown(output) if is_url(output) else output for output in value)
+        return tuple(map(told, value))
+    if name == "meter_plugins":  # what a plugin is handed may be such an address as well
+        return tuple(f"{text.partition(':')[0]}:…" if ":" in text else text for text in value)
     return "(set)" if name in SECRETS and value is not None else value

@@ -7,10 +7,9 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from carbontrack.cli.journals import UnreadableJournals, add_run, print_result
 from carbontrack.config import load
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.journal.recovery import Recovered, recover
+from carbontrack.sinks.factory import is_url, told
+from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.post import shown
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
 
 _NOTHING = ("no run was left behind", "no run could be recovered")
@@ -32,8 +31,9 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
 def run(args: Namespace) -> int:
     """Recover, and print what was found."""
     unreadable = UnreadableJournals()
-    state_dir = load.state_path(load.load_settings(writes=False))
-    found = recover(state_dir, on_unreadable=unreadable)
+    settings = load.load_settings(writes=False)
+    open_sink = opener(is_ours=settings.owns_state_dir)
+    found = recover(load.state_path(settings), open_sink=open_sink, on_unreadable=unreadable)
     return print_result(
         list(map(_as_json, found)) if args.json else None,
         map(_line, found),
@@ -52,8 +52,7 @@ def _as_json(recovered: Recovered) -> dict[str, object]:
 
 
 def _output(recovered: Recovered) -> str | None:
-    output = recovered.output
-    return shown(output) if output is not None and is_url(output) else output
+    return None if recovered.output is None else told(recovered.output)
 
 
 def _line(recovered: Recovered) -> str:

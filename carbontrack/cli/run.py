@@ -21,8 +21,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
-from carbontrack.sinks.factory import is_url
-from carbontrack.sinks.post import shown
+from carbontrack.sinks.factory import is_file, told
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.span import Span
@@ -112,9 +111,9 @@ def run(args: Namespace) -> int:
 
 def _place(output: str, sink: Sink) -> str:
     """Where the record went: a file of someone else's is left alone, and a server may be down."""
-    if is_url(output):
+    if not is_file(output):
         waits = isinstance(sink, QueuedSink) and sink.still_waits
-        return f"{shown(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
+        return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
     return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 from carbontrack.config import sources
 from carbontrack.config.environment import Environment
-from carbontrack.config.settings import READERS, Settings
+from carbontrack.config.settings import FILE_SUFFIXES, READERS, Settings
 from carbontrack.config.sources import Source
 from carbontrack.errors import ConfigError
+from carbontrack.record import plugin_of
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -57,6 +58,7 @@ def load_settings(
     settings = _settled(argument, sources.from_environment(environment.variables), project, mine)
     if project is not None:
         _keep_tokens_home(settings, project.origin)
+        _keep_plugins_home(settings, project.origin)
     if writes:
         check_outputs(settings, folder)
     return settings
@@ -108,6 +110,35 @@ def _keep_tokens_home(settings: Settings, project: str) -> None:
             )
 
 
+def _keep_plugins_home(settings: Settings, project: str) -> None:
+    """Refuse what a checked-out project hands to a plugin.
+
+    It may name one that is installed. What that does with an address, only the plugin knows: open
+    a file of yours, or send a secret of yours there.
+    """
+    named = [("meter_plugins", text) for text in settings.meter_plugins]
+    named += [("output", output) for output in settings.output if plugin_of(output) is not None]
+    for setting, text in named:
+        name, _, address = text.partition(":")
+        if address and settings.origins[setting] == project:
+            raise ConfigError(
+                f"{project}: {setting}={text!r} hands an address to the plugin {name!r}; a "
+                f"project's file may name a plugin but not direct it: set this in the environment "
+                f"or in your own config.toml"
+            )
+
+
+def _importable(settings: Settings, output: str, name: str) -> None:
+    from carbontrack.system import plugins
+
+    try:
+        point = plugins.find_sink(output, name, FILE_SUFFIXES)
+        if point is not None:
+            plugins.load(point)
+    except ValueError as error:  # ConfigError is one
+        raise ConfigError(f"output={output!r} ({settings.origins['output']}) {error}") from None
+
+
 def check_outputs(settings: Settings, folder: str) -> None:
     """Say now, before anything starts, that a file cannot be written.
 
@@ -119,6 +150,10 @@ def check_outputs(settings: Settings, folder: str) -> None:
         ConfigError: its directory is not there, or it or its directory must not be written.
     """
     for output in () if settings.disable else settings.output:
+        plugin = plugin_of(output)
+        if plugin is not None:
+            _importable(settings, output, plugin[0])
+            continue
         path = Path(folder, output)
         if "://" in output:
             continue

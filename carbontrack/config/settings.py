@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
 from carbontrack.errors import close_matches, did_you_mean
-from carbontrack.record import TIMELINE_SUFFIX
+from carbontrack.record import TIMELINE_SUFFIX, plugin_of
 
 Reader = Callable[[object], Any]
 
@@ -40,7 +40,8 @@ class Settings:
     """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
     asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
     output: tuple[str, ...] = ("emissions.csv",)
-    """Files (.csv, .jsonl, .db) and http(s) addresses that get each record; () for none."""
+    """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
+    record; () for none."""
     http_token: str | None = field(default=None, repr=False)
     """The bearer token sent to an http(s) output."""
     scope: Literal["process", "machine"] = "process"
@@ -70,6 +71,8 @@ class Settings:
     """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
     gpu_ids: tuple[str, ...] | None = None
     """GPUs to count, by index or UUID; None: those this process may use; (): none."""
+    meter_plugins: tuple[str, ...] = ()
+    """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
     intensity_g_per_kwh: float | None = None
     """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
     intensity_source: tuple[str, ...] = ()
@@ -96,6 +99,12 @@ class Settings:
     """Turn all of carbontrack into a no-op."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each setting comes from: "argument", "environment", a file's path, or "default"."""
+
+    @property
+    def owns_state_dir(self) -> bool:
+        """Whether the folder of the journals is the user's choice, and not that of a project."""
+        origin = self.origins.get("state_dir", "default")
+        return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
 
 
 def _text(given: object) -> str:
@@ -171,6 +180,8 @@ def _outputs(given: object) -> tuple[str, ...]:
 
 
 def _output(item: str) -> str:
+    if (plugin := plugin_of(item)) is not None:
+        return _plugin_output(item, plugin[0])
     if "://" in item:
         from urllib.parse import urlsplit  # an address is rare, and this import costs a while
 
@@ -189,6 +200,23 @@ def _output(item: str) -> str:
     if path.lower().endswith(TIMELINE_SUFFIX):
         raise ValueError(f"is the name of a file of timelines; leave {TIMELINE_SUFFIX} to those")
     return path
+
+
+def _plugin_output(item: str, name: str) -> str:
+    from carbontrack.system import plugins  # only those who name a plugin pay for the look
+
+    if plugins.find_sink(item, name, FILE_SUFFIXES) is None:
+        return _output(f"./{item}")  # now it cannot be taken for anything but a file
+    return item
+
+
+def _meter_plugins(given: object) -> tuple[str, ...]:
+    from carbontrack.system import plugins  # as above
+
+    found = _items(given)
+    for item in found:
+        plugins.find(plugins.METERS, item.partition(":")[0])
+    return tuple(dict.fromkeys(found))
 
 
 def _directory(given: object) -> str:
@@ -225,6 +253,7 @@ READERS: Mapping[str, Reader] = {
     "cpu_tdp_w": _number("a number of watts", 0, 5000, above=True),
     "ram_w_per_gib": _number("a number of watts per GiB", 0, 10),
     "gpu_ids": _items,
+    "meter_plugins": _meter_plugins,
     "intensity_g_per_kwh": _number("a number of g CO2e per kWh", 0, 5000),
     "intensity_source": _items,
     "live_token": _token,

@@ -3,13 +3,14 @@
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
 integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
-Apple's counts. Each meter that is not used is named with the reason.
+Apple's counts. Meters of other packages, where a setting names them, take the place of what they
+contain. Each meter that is not used is named with the reason.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,7 @@ class Host(NamedTuple):
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
         gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
+        plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
@@ -51,6 +53,7 @@ class Host(NamedTuple):
     cpu_tdp_w: float | None = None
     ram_w_per_gib: float | None = None
     gpu_ids: tuple[str, ...] | None = None
+    plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
@@ -75,6 +78,7 @@ def detect(host: Host) -> MeterSet:
     substitutes = _models(host, facts, power, gib)
     measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
+    spare: Mapping[Component, Callable[[], Meter]]
     spare = {name: make for name, make in substitutes.items() if name in measured}
     everything = (*meters, *more.meters, *models, *amd, *gpus)
     hardware = Hardware(
@@ -86,9 +90,16 @@ def detect(host: Host) -> MeterSet:
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
     )
+    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
+    if host.plugins:
+        from carbontrack.meters.plugins import PluginHost, join  # few have any
+
+        told = PluginHost(host.sysfs, host.procfs)
+        joined = join(host.plugins, told, everything, models=substitutes, spare=spare)
+        everything, spare = joined.meters, joined.substitutes
+        refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
-    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals, *wall_refusals)
-    return MeterSet(everything, spare, refusals, hardware)
+    return MeterSet(everything, spare, refusals + wall_refusals, hardware)
 
 
 def _wall(

@@ -39,6 +39,8 @@ class Sensor:
     def __init__(self, label: str, component: Component, read: Read, *, counts: bool) -> None:
         self.id = f"hwmon:{label}"
         self.component: Component = component
+        self.covers = frozenset({component})
+        """The components whose energy it contains."""
         self.resolution_s = 0.01 if counts else GAUGE_PERIOD_S
         self.max_period_s = None if counts else GAUGE_PERIOD_S
         self._count: Counter | Gauge = Counter(None, _CAP_W) if counts else Gauge(_CAP_W)
@@ -79,6 +81,7 @@ def hwmon_meters(sysfs: Path, wanted: Collection[Component]) -> Found:
                 refused.append(sensor)
             elif sensor.component in wanted and _has_value(sensor):
                 meters.append(sensor)
+                sensor.covers = frozenset(covers)
                 covered |= covers
     return Found(tuple(meters), frozenset(covered.intersection(wanted)), tuple(refused))
 

@@ -34,3 +34,13 @@ class FileSink(Protocol):
     def path(self) -> Path:
         """The file that the next record goes to."""
         ...
+
+
+@runtime_checkable
+class AddressedSink(Protocol):
+    """A sink with a name that opens its output again."""
+
+    @property
+    def address(self) -> str:
+        """What opens the output again, in any directory."""
+        ...

@@ -20,7 +20,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import SEND, Journal, queued
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.post import Outcome, Poster, shown
+from carbontrack.sinks.post import Poster, PostResult, shown
 from carbontrack.system.clock import Clock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.log import LOGGER, RateLimitedLog
@@ -118,38 +118,38 @@ class Delivery:
         """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
         while True:
             try:
-                outcome = self.step(queues())
+                result = self.step(queues())
             except Exception as error:
                 # only the type: the text might contain the URL's query
                 LOGGER.warning("records wait longer: %s", type(error).__name__)
-                outcome = Outcome("later", "an internal error")
-            if outcome is None and not self.stop.is_set():
+                result = PostResult("later", "an internal error")
+            if result is None and not self.stop.is_set():
                 self._clock.wait(wake, None)
                 wake.clear()
-            elif outcome is None or not self.wait_after(outcome):
+            elif result is None or not self.wait_after(result):
                 return
 
-    def step(self, queues: Sequence[Queue]) -> Outcome | None:
+    def step(self, queues: Sequence[Queue]) -> PostResult | None:
         """Post a batch from the first queue that is not empty; None if all are empty."""
         for queue in queues:
             records = queue.peek(self._limit)
             if records:
-                outcome = self._poster.post(records, timeout_s=self._time_left_s())
-                return self._settle(queue, records, outcome)
+                result = self._poster.post(records, timeout_s=self._time_left_s())
+                return self._settle(queue, records, result)
         return None
 
-    def wait_after(self, outcome: Outcome) -> bool:
-        """Wait before the next attempt, if the outcome demands it; False if there is none."""
-        if outcome.verdict != "later":
+    def wait_after(self, result: PostResult) -> bool:
+        """Wait before the next attempt, if the result demands it; False if there is none."""
+        if result.verdict != "later":
             self._failures = 0
             return self._time_left_s() > 0
         self._failures += 1
         where = shown(self._poster.url)
-        self._warnings.warn("later", f"{where}: {outcome.reason}; records wait in the journal")
-        self._clock.wait(self.stop, self._wait_s(outcome))
+        self._warnings.warn("later", f"{where}: {result.reason}; records wait in the journal")
+        self._clock.wait(self.stop, self._wait_s(result))
         if not self.stop.is_set():
             return True
-        if outcome.wait_s is not None or self._failures > _LAST_FAILURES:
+        if result.wait_s is not None or self._failures > _LAST_FAILURES:
             return False
         self._clock.wait(threading.Event(), self._jitter(_LAST_BACKOFF_S))
         return self._time_left_s() > 0
@@ -160,36 +160,36 @@ class Delivery:
         self._failures = 0
         self.stop.set()
 
-    def _settle(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
+    def _settle(self, queue: Queue, records: list[Record], result: PostResult) -> PostResult:
         ids = [record.record_id for record in records]
-        if outcome.verdict == "delivered":
+        if result.verdict == "delivered":
             queue.settle(ids)
             self.delivered += len(ids)
             self._limit = min(self._batch, self._limit * 2)
-        elif outcome.verdict == "divide" and len(ids) > 1:
+        elif result.verdict == "divide" and len(ids) > 1:
             self._limit = len(ids) // 2
-        elif outcome.verdict in ("divide", "refused"):
-            return self._refuse(queue, records, outcome)
-        return outcome
+        elif result.verdict in ("divide", "refused"):
+            return self._refuse(queue, records, result)
+        return result
 
-    def _refuse(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
+    def _refuse(self, queue: Queue, records: list[Record], result: PostResult) -> PostResult:
         url = self._poster.url
         try:
             now = self._clock.now_utc()
-            path = write_dead_letters(self._state_dir, url, records, outcome, now=now)
+            path = write_dead_letters(self._state_dir, url, records, result, now=now)
         except OSError as error:
-            return Outcome("later", f"{outcome.reason}, and no dead letter: {error.strerror}")
+            return PostResult("later", f"{result.reason}, and no dead letter: {error.strerror}")
         queue.settle([record.record_id for record in records])
         self.refused += len(records)
         self._warnings.warn(
-            f"refused {outcome.status}",
-            f"{shown(url)} refuses records ({outcome.reason}); {self.refused} so far are in {path}",
+            f"refused {result.status}",
+            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are in {path}",
         )
-        return outcome
+        return result
 
-    def _wait_s(self, outcome: Outcome) -> float:
-        if outcome.wait_s is not None:
-            return outcome.wait_s + self._jitter(min(1.0, outcome.wait_s / 10))
+    def _wait_s(self, result: PostResult) -> float:
+        if result.wait_s is not None:
+            return result.wait_s + self._jitter(min(1.0, result.wait_s / 10))
         backoff_s = FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10)
         return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
 
@@ -209,7 +209,7 @@ DEAD_LETTER_FOLDER = "dead-letter"
 
 
 def write_dead_letters(
-    state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
+    state_dir: Path, url: str, records: Sequence[Record], result: PostResult, *, now: datetime
 ) -> Path:
     """Append the records to the dead-letter file of this URL, which only this user may read.
 
@@ -226,8 +226,8 @@ def write_dead_letters(
         for record in records:
             letter = {
                 "record": record_object(record),
-                "status": outcome.status,
-                "reason": outcome.reason,
+                "status": result.status,
+                "reason": result.reason,
                 "time": now.isoformat(),
             }
             line = json_line(letter)
@@ -240,5 +240,9 @@ def write_dead_letters(
 
 def _file_name(url: str) -> str:
     # the name shows the host, but nothing in a URL can become a part of a path
-    host = re.sub(r"[^a-z0-9-]+", "_", (urlsplit(url).hostname or "").lower())[:60]
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # the address of a plugin may look like an invalid URL
+        host = ""
+    host = re.sub(r"[^a-z0-9-]+", "_", host.lower())[:60]
     return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
-from carbontrack.record import Sink
+from carbontrack.record import Sink, plugin_of
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -19,14 +19,41 @@ SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 
 
 def is_url(output: str) -> bool:
-    """Whether the output is a URL rather than a file."""
-    return "://" in output
+    """Whether the output is a URL rather than a file or a plugin."""
+    return "://" in output and plugin_of(output) is None
+
+
+def is_file(output: str) -> bool:
+    """Whether the output is a file, neither a URL nor a plugin."""
+    return "://" not in output and plugin_of(output) is None
+
+
+def told(output: str) -> str:
+    """The output as it may be shown: a URL and the address of a plugin may contain a key."""
+    plugin = plugin_of(output)
+    if plugin is not None:
+        return f"{plugin[0]}:…"
+    if is_file(output):
+        return output
+    from carbontrack.sinks.post import shown
+
+    return shown(output)
+
+
+def lasting(output: str, sink: Sink) -> str:
+    """The output under a name that opens it in any directory: that of a plugin by its `address`."""
+    plugin = plugin_of(output)
+    if plugin is None:
+        return output
+    from carbontrack.sinks.capabilities import AddressedSink  # few use plugins
+
+    return f"{plugin[0]}:{sink.address if isinstance(sink, AddressedSink) else plugin[1]}"
 
 
 def sink_for(
     output: str | os.PathLike[str], *, token: str | None = None, journal: Journal | None = None
 ) -> Sink:
-    """The sink for a file name, chosen by its ending, or for a URL.
+    """The sink for a file name, chosen by its ending, for a URL, or of a plugin: "NAME:ADDRESS".
 
     `token` is for a URL; records that cannot be sent or written yet wait in `journal`.
 
@@ -34,6 +61,12 @@ def sink_for(
         ConfigError: no sink writes such an output, or this one cannot be used; says why.
     """
     text = os.fsdecode(output)
+    if not isinstance(output, os.PathLike) and (plugin := plugin_of(text)) is not None:
+        from carbontrack.sinks.plugin import plugin_sink
+
+        sink = plugin_sink(text, *plugin, SUFFIXES, journal)
+        if sink is not None:
+            return sink
     if is_url(text):
         from carbontrack.sinks.http import JournaledHttpSink
 

@@ -1,4 +1,4 @@
-"""One attempt to post records to a URL, and what its outcome means for the records."""
+"""One attempt to post records to a URL, and what its result means for the records."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Verdict = Literal["delivered", "later", "refused", "divide"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of an attempt.
+class PostResult:
+    """The result of an attempt.
 
     Attributes:
         verdict: delivered; later: retry; refused: never retry; divide: the size or a single record
@@ -57,7 +57,7 @@ class Poster:
         self._timeout_s = timeout_s
         self._session: requests.Session | None = None
 
-    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
         """Try once; `timeout_s` is the longest wait for a connection, and for an answer."""
         load_requests()
         import requests
@@ -81,14 +81,16 @@ class Poster:
                 timeout_s=limit_s,
             )
         except requests.exceptions.SSLError:
-            return Outcome("later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S)
+            return PostResult(
+                "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
+            )
         except requests.exceptions.Timeout:
-            return Outcome("later", f"no answer within {limit_s:g} s")
+            return PostResult("later", f"no answer within {limit_s:g} s")
         except (requests.exceptions.RequestException, OSError) as error:
             # only the type: the text of the error contains the whole URL
-            return Outcome("later", f"no connection ({type(error).__name__})")
+            return PostResult("later", f"no connection ({type(error).__name__})")
         wait_s = retry_after_s(answer.headers.get("Retry-After"), now=self._clock.now_utc())
-        return outcome_for(answer.status, wait_s)
+        return result_for(answer.status, wait_s)
 
     def close(self) -> None:
         """Close the connection; a later post opens another."""
@@ -102,17 +104,17 @@ class Poster:
         return request
 
 
-def outcome_for(status: int, wait_s: float | None = None) -> Outcome:
+def result_for(status: int, wait_s: float | None = None) -> PostResult:
     """What an HTTP status means for the records that were sent; `wait_s` is its Retry-After."""
     if 200 <= status < 300:
-        return Outcome("delivered", f"HTTP {status}", status)
+        return PostResult("delivered", f"HTTP {status}", status)
     if status in _PERHAPS_ONE:
-        return Outcome("divide", f"HTTP {status}", status)
+        return PostResult("divide", f"HTTP {status}", status)
     if status in _RETRIED or status >= 500:
         granted_s = None if wait_s is None else min(wait_s, RETRY_AFTER_LIMIT_S)
-        return Outcome("later", f"HTTP {status}", status, granted_s)
+        return PostResult("later", f"HTTP {status}", status, granted_s)
     redirect = " redirects, which are not followed" if 300 <= status < 400 else ""
-    return Outcome("refused", f"HTTP {status}{redirect}", status)
+    return PostResult("refused", f"HTTP {status}{redirect}", status)
 
 
 def checked_url(url: str) -> str:

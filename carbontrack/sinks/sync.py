@@ -9,7 +9,7 @@ from pathlib import Path
 from carbontrack.sinks.delivery import Delivery, LeftoverQueue
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.journal import SEND, OnUnreadable, leftover_journals
-from carbontrack.sinks.post import Outcome, Poster
+from carbontrack.sinks.post import Poster, PostResult
 from carbontrack.system.clock import Clock, SystemClock
 
 _LONGEST_WAIT_S = 60.0
@@ -80,8 +80,8 @@ class _Drain:
 
     def deliver(self, queue: LeftoverQueue) -> None:
         """Deliver what waits in one journal, unless the address is given up; count what is left."""
-        while not self._is_given_up and (outcome := self._delivery.step([queue])) is not None:
-            self._note(outcome)
+        while not self._is_given_up and (result := self._delivery.step([queue])) is not None:
+            self._note(result)
         self._remaining += queue.count()
 
     def result(self, url: str) -> Drained:
@@ -89,12 +89,12 @@ class _Drain:
         delivery = self._delivery
         return Drained(url, delivery.delivered, delivery.refused, self._remaining, self._trouble)
 
-    def _note(self, outcome: Outcome) -> None:
-        if outcome.verdict == "later":
-            self._failures, self._trouble = self._failures + 1, outcome.reason
-            long = outcome.wait_s is not None and outcome.wait_s > _LONGEST_WAIT_S
+    def _note(self, result: PostResult) -> None:
+        if result.verdict == "later":
+            self._failures, self._trouble = self._failures + 1, result.reason
+            long = result.wait_s is not None and result.wait_s > _LONGEST_WAIT_S
             self._is_given_up = long or self._failures >= ATTEMPTS
         else:
             self._failures, self._trouble = 0, None
         if not self._is_given_up:
-            self._delivery.wait_after(outcome)
+            self._delivery.wait_after(result)

@@ -25,10 +25,6 @@ from carbontrack.system.log import RateLimitedLog
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-ENTRY_POINTS = "carbontrack.intensity"
-"""Entry-point group for sources of other packages: a callable that takes a Region and the token (or
-None) and returns an IntensitySource."""
-
 _EUROPE = (
     "AL AT BA BE BG CH CY CZ DE DK EE ES FI FR GB GE GR HR HU IE IT LT "
     "LU LV MD ME MK MT NL NO PL PT RO RS SE SI SK TR UA XK "
@@ -167,20 +163,24 @@ def _provider(name: str, zone: str, token: str | None, base_url: str | None) -> 
 
 
 def _plugin(text: str, region: Region, token: str | None) -> IntensitySource:
-    source: IntensitySource = _point(text).load()(region, token)
+    from carbontrack.system import plugins  # and with it importlib.metadata, for plugins alone
+
+    source: IntensitySource = plugins.load(_point(text))(region, token)
     return source
 
 
 def _point(text: str) -> EntryPoint:
-    from importlib.metadata import entry_points
+    from carbontrack.system import plugins
 
-    found = entry_points(group=ENTRY_POINTS)
-    for point in found:
-        if point.name == text:
-            return point
-    known = ", ".join([*SERVICES, *(point.name for point in found), "table"])
-    hint = did_you_mean(close_matches(_plain(text), SERVICES))
-    raise ConfigError(f"intensity_source={text!r} is none of {known}{hint}")
+    try:
+        return plugins.find(plugins.INTENSITY, text)
+    except ValueError:
+        others = plugins.installed(plugins.INTENSITY)
+        near = close_matches(_plain(text), SERVICES) or close_matches(text, others)
+        known = ", ".join([*SERVICES, *others, "table"])
+        raise ConfigError(
+            f"intensity_source={text!r} is none of {known}{did_you_mean(near)}"
+        ) from None
 
 
 def _live_zone(zone: str) -> str:

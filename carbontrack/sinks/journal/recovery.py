@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.errors import CarbontrackError
-from carbontrack.record import Record, Sink
-from carbontrack.sinks.factory import is_url, sink_for
+from carbontrack.errors import CarbontrackError, SinkError
+from carbontrack.record import Record, Sink, plugin_of
+from carbontrack.sinks.factory import is_file, is_url, sink_for, told
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import (
     RUN,
@@ -43,10 +43,28 @@ class Recovered(NamedTuple):
     trouble: str | None = None
 
 
-def pick_up(state_dir: Path) -> None:
+def opener(*, is_ours: bool) -> OpenSink:
+    """How to open the outputs in a journal: those of plugins only if the folder is the user's.
+
+    A folder of journals that a project's file has chosen may contain an address that the project
+    has put there, and a project may not hand an address to a plugin.
+    """
+    return sink_for if is_ours else _file_sink
+
+
+def _file_sink(output: str) -> Sink:
+    if plugin_of(output) is not None:
+        raise SinkError(
+            f"{told(output)} is handed nothing from a state_dir that a project's file has chosen; "
+            "set state_dir in the environment or in your own config.toml"
+        )
+    return sink_for(output)
+
+
+def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
     """Recover at the start of a run: logs what was found, and never raises."""
     try:
-        found = recover(state_dir)
+        found = recover(state_dir, open_sink=open_sink)
     except Exception as error:
         LOGGER.warning("killed runs could not be recovered: %r", error)
         return
@@ -114,13 +132,13 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
     from carbontrack.sinks.timelines import TimelineFiles  # few keep one
 
     try:
-        files = TimelineFiles([Path(output) for output in outputs if not is_url(output)])
+        files = TimelineFiles([Path(output) for output in outputs if is_file(output)])
         files.write(timeline)
     except (OSError, CarbontrackError) as error:
         LOGGER.warning("the timeline of a killed run could not be written: %s", error)
 
 
-def _records_for_files(file: JournalFile) -> Iterator[tuple[Key, Record]]:
+def _records_to_write(file: JournalFile) -> Iterator[tuple[Key, Record]]:
     for key in file.keys(SEND):
         record = None if is_url(key[1]) else record_in(file, key)
         if record is not None:
@@ -128,8 +146,8 @@ def _records_for_files(file: JournalFile) -> Iterator[tuple[Key, Record]]:
 
 
 def _write_records(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
-    """Write each record whose output is a file."""
-    for key, record in _records_for_files(file):
+    """Write each record whose output is not a URL."""
+    for key, record in _records_to_write(file):
         try:
             sink = open_sink(key[1])
             sink.write(record)
@@ -144,18 +162,18 @@ def _write_records(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered
 def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
     """Move what could not be written for a week to dead letters, as for a deleted directory."""
     from carbontrack.sinks.delivery import write_dead_letters
-    from carbontrack.sinks.post import Outcome
+    from carbontrack.sinks.post import PostResult
 
-    for key, record in _records_for_files(file):
-        outcome = Outcome("refused", f"{key[1]} could not be written for a week")
-        write_dead_letters(state_dir, key[1], [record], outcome, now=now)
+    for key, record in _records_to_write(file):
+        result = PostResult("refused", f"{key[1]} could not be written for a week")
+        write_dead_letters(state_dir, key[1], [record], result, now=now)
         file.drop([key])
 
 
 def _named(output: str | None) -> str:
     if output is None:
         return "no output"
-    return "its server" if is_url(output) else output
+    return "its server" if is_url(output) else told(output)
 
 
 def _unchanged(file: JournalFile, error: OSError) -> Iterator[Recovered]:

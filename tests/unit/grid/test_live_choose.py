@@ -7,8 +7,10 @@ from carbontrack.grid.intensity import Chain, Fixed
 from carbontrack.grid.live import choose
 from carbontrack.grid.live.feed import Outside
 from carbontrack.grid.region import Region
+from carbontrack.system import plugins
 from carbontrack.testing import FakeClock
 from tests.support.intensity_services import ACCOUNT, NOW, TOKEN, IntensityServices
+from tests.support.plugins import install
 
 LAST = Fixed.of(400.0, source="the table")
 
@@ -148,3 +150,13 @@ def test_a_misspelt_service_is_not_taken_for_one_that_covers_nothing():
         choose.check(["energychart"], france, None)
     with pytest.raises(ConfigError, match="did you mean 'energycharts'"):
         choose.forecast(["energychart"], france, now=NOW)
+
+
+def test_another_packages_source_is_offered_and_its_failure_names_it(tmp_path, monkeypatch):
+    """A slip is met with its name; what cannot be used is an error before anything starts."""
+    install(monkeypatch, tmp_path / "a", plugins.INTENSITY, "rooftop", "make = 1")
+    with pytest.raises(ConfigError, match="did you mean 'rooftop'") as caught:
+        grid("roofotp")
+    assert "ukcarbonintensity" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"the plugin 'rooftop' of acme-rooftop 1\.5"):
+        grid("rooftop")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.post import checked_token, checked_url, outcome_for, shown
+from carbontrack.sinks.post import checked_token, checked_url, result_for, shown
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ from carbontrack.sinks.post import checked_token, checked_url, outcome_for, show
 )
 def test_a_status_has_one_meaning(status: int, verdict: str) -> None:
     """2xx is delivered; what may pass is tried again; the rest is set aside."""
-    assert outcome_for(status).verdict == verdict
+    assert result_for(status).verdict == verdict
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(None, None), (7.0, 7.0), (86400.0, 600.0)])
 def test_a_server_is_granted_ten_minutes_at_most(asked_s: float | None, wait_s: float | None):
     """What Retry-After asks for is waited for, within bounds."""
-    assert outcome_for(503, asked_s).wait_s == wait_s
+    assert result_for(503, asked_s).wait_s == wait_s
 
 
 @pytest.mark.parametrize(
