@@ -1,31 +1,27 @@
-"""The HTTP sink as a program makes it by hand: its journal is where the settings say.
-
-The sinks' own floor knows of no settings, and only `carbontrack.config.load` reads the environment.
-"""
+"""The public HTTP sink: its journal is where the settings say, which sinks do not read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from carbontrack.config import load
-from carbontrack.sinks import http
+from carbontrack.sinks.http import JournaledHttpSink
 
 
-class HttpSink(http.HttpSink):
+class HttpSink(JournaledHttpSink):
     """Posts records, as a JSON array, to a URL.
 
-    Each record is in a journal before any attempt to send it, and leaves it when the server has
-    answered 2xx. A thread sends; the caller only writes to the journal. What is left at the exit,
-    which waits `exit_timeout_s` at most, is sent by the next process with the same journal and
-    URL, or by `carbontrack sync`. A record can therefore arrive twice, never not at all;
-    `record_id` tells a repetition.
+    Each record is written to a journal first, sent by a thread in the background, and removed from
+    the journal when the server has answered 2xx. What is left when `exit_timeout_s` has passed at
+    the exit is sent by the next process with the same journal and URL, or by `carbontrack sync`.
+    Delivery is at least once: a record may arrive twice, with the same `record_id`.
 
     Args:
         url: http or https, without a password in it.
         token: sent as `Authorization: Bearer …`, and never shown.
         timeout_s: the longest wait for a connection, and for an answer.
-        batch: the most records in one request.
-        exit_timeout_s: how long `close` may wait.
+        batch: the largest number of records in one request.
+        exit_timeout_s: the longest that `close` may take.
         journal: where records wait; by default a journal in the setting `state_dir`.
         clock: the time.
 
@@ -34,6 +30,6 @@ class HttpSink(http.HttpSink):
     """
 
     @staticmethod
-    def own_state_dir() -> Path:
-        """The folder of the settings, which `carbontrack sync` looks into."""
+    def default_state_dir() -> Path:
+        """The directory of the setting `state_dir`, where `carbontrack sync` looks."""
         return load.state_path(load.load_settings(writes=False))

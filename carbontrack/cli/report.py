@@ -27,6 +27,7 @@ from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total, keys_of, totals
+from carbontrack.system.files import replace_file
 from carbontrack.units import joules_from
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
@@ -115,12 +116,7 @@ def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] =
         elsewhere=tuple(_grids()), comparison=_comparison(summary.total), timelines=timelines
     )
     text = page(summary, frame, context)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(path, text.encode())
 
 
 def _asked(args: Namespace) -> Asked:

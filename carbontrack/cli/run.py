@@ -21,6 +21,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
+from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file, told
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
@@ -112,10 +113,9 @@ def run(args: Namespace) -> int:
 def _place(output: str, sink: Sink) -> str:
     """Where the record was written or sent: another file, if the named one is someone else's."""
     if not is_file(output):
-        waits = getattr(sink, "still_waits", False)
+        waits = isinstance(sink, QueuedSink) and sink.still_waits
         return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
-    written = getattr(sink, "path", None)
-    return output if written is None else str(Path(output).with_name(written.name))
+    return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
 
 
 def _budget_watch(

@@ -1,19 +1,18 @@
-"""`carbontrack sync`: deliver what ended processes could not."""
+"""`carbontrack sync`: deliver the records that ended processes could not."""
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from dataclasses import asdict
 from pathlib import Path
 
-from carbontrack.cli.terminal import Unseen
+from carbontrack.cli.journals import UnreadableJournals, add_run, print_result
 from carbontrack.config import load
-from carbontrack.sinks.delivery import FOLDER
+from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
 from carbontrack.sinks.post import shown
 from carbontrack.sinks.sync import Drained, drain
 
-_NOTHING = {False: "nothing waits to be sent", True: "nothing could be sent"}
+_NOTHING = ("nothing waits to be sent", "nothing could be sent")
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
@@ -28,30 +27,30 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--url", metavar="URL", help="only what waits for this address")
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
-    parser.set_defaults(func=run)
+    add_run(parser, run, json_help="print what was done as JSON")
 
 
 def run(args: Namespace) -> int:
-    """Send, and say for each address what came of it."""
+    """Send, and print the result for each address."""
     settings = load.load_settings(writes=False)
-    unseen = Unseen()
+    unreadable = UnreadableJournals()
     state_dir = load.state_path(settings)
-    found = drain(state_dir, args.url, settings.http_token, on_trouble=unseen)
+    found = drain(state_dir, args.url, settings.http_token, on_unreadable=unreadable)
     remaining = sum(drained.remaining for drained in found)
-    if args.json:
-        addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
-        print(json.dumps({"addresses": addresses, "remaining": remaining}))
-    else:
-        told = [_told(drained, state_dir) for drained in found]
-        print("\n".join(told) or _NOTHING[bool(unseen.found)])
-    return 1 if unseen.say() or remaining else 0
+    addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
+    return print_result(
+        {"addresses": addresses, "remaining": remaining} if args.json else None,
+        [_line(drained, state_dir) for drained in found],
+        unreadable,
+        nothing=_NOTHING,
+        is_complete=not remaining,
+    )
 
 
-def _told(drained: Drained, state_dir: Path) -> str:
+def _line(drained: Drained, state_dir: Path) -> str:
     parts = [f"{drained.delivered} delivered"]
     if drained.refused:
-        parts.append(f"{drained.refused} refused and set aside in {state_dir / FOLDER}")
+        parts.append(f"{drained.refused} refused and set aside in {state_dir / DEAD_LETTER_FOLDER}")
     if drained.remaining:
         why = f" ({drained.trouble})" if drained.trouble else ""
         parts.append(f"{drained.remaining} still wait{why}")

@@ -7,28 +7,27 @@ region that was found is kept until the next boot.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from carbontrack.grid import names
 from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_prompt
 from carbontrack.grid.region import Region, of
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
-from carbontrack.system.forking import holding_forks
 from carbontrack.system.host import boot_id
-
-if TYPE_CHECKING:
-    import requests
+from carbontrack.system.http import Answer, exchange, new_session
 
 LINK_LOCAL = "http://169.254.169.254"
 """The address of all three; Google's as a number, so that no name server is queried."""
 ALLOWED_S = 1.0
+LARGEST_BYTES = 1 << 20
 
 
 class CloudProbe:
@@ -88,23 +87,21 @@ class CloudProbe:
                     self._over.set()
 
     def _open(self, provider: str) -> Ask:
-        with holding_forks():
-            import requests
-
-        session = requests.Session()
-        session.trust_env = False  # a proxy would answer for the machine that it runs on
+        session = new_session(uses_proxies=False)  # one would answer for its own machine
         base_url = self._base_urls.get(provider, LINK_LOCAL)
 
-        def ask(method: str, path: str, headers: Mapping[str, str]) -> requests.Response:
+        def ask(method: str, path: str, headers: Mapping[str, str]) -> Answer:
             left_s = max(0.05, self._deadline_s - self._clock.monotonic_s())
-            answer = session.request(
+            answer = exchange(
+                session,
                 method,
                 f"{base_url}{path}",
-                headers=dict(headers),
-                timeout=left_s,
-                allow_redirects=False,
+                headers=headers,
+                timeout_s=left_s,
+                limit_bytes=LARGEST_BYTES,
             )
-            answer.raise_for_status()
+            if not answer.is_success:
+                raise ValueError(f"HTTP {answer.status}")
             return answer
 
         return ask
@@ -114,14 +111,15 @@ class CloudProbe:
         self._over.set()
 
 
-Ask = Callable[[str, str, Mapping[str, str]], "requests.Response"]
+Ask = Callable[[str, str, Mapping[str, str]], Answer]
 
 
 def _aws(ask: Ask) -> str:
     """IMDSv2: first a token, which forwarded requests cannot get, then the identity document."""
-    token = ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}).text
+    token = ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}).body
     path = "/latest/dynamic/instance-identity/document"
-    return _text(ask("GET", path, {"X-aws-ec2-metadata-token": token}).json()["region"])
+    answer = ask("GET", path, {"X-aws-ec2-metadata-token": token.decode()})
+    return _text(json.loads(answer.body)["region"])
 
 
 def _gcp(ask: Ask) -> str:
@@ -129,12 +127,12 @@ def _gcp(ask: Ask) -> str:
     answer = ask("GET", "/computeMetadata/v1/instance/zone", {"Metadata-Flavor": "Google"})
     if answer.headers.get("Metadata-Flavor") != "Google":
         raise ValueError("not Google's service")
-    return answer.text.strip().rpartition("/")[2]
+    return answer.body.decode().strip().rpartition("/")[2]
 
 
 def _azure(ask: Ask) -> str:
     path = "/metadata/instance?api-version=2021-02-01"
-    return _text(ask("GET", path, {"Metadata": "true"}).json()["compute"]["location"])
+    return _text(json.loads(ask("GET", path, {"Metadata": "true"}).body)["compute"]["location"])
 
 
 def _text(found: Any) -> str:

@@ -1,8 +1,7 @@
-"""What the sinks that write to files have in common: patience while the disk is full."""
+"""What all sinks have in common: records wait in memory while they cannot be written."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.record import Record
+from carbontrack.system.forking import PerProcess
 from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -21,12 +21,22 @@ PENDING_LIMIT = 1000
 Entry = TypeVar("Entry")
 
 
-class BufferedSink(Generic[Entry]):
-    """A sink that puts each record into a file, shared with others, as one entry.
+class _Buffer(Generic[Entry]):
+    """What waits in one process: a child has a copy of its parent's, which the parent writes."""
 
-    While the disk is full or the directory gone, entries wait in memory and go out, in order,
-    with the first write that succeeds. `pending_ids` are the records that wait. With a journal,
-    which may be on another disk, they are kept there too, and outlive the process.
+    def __init__(self) -> None:
+        self.entries: deque[tuple[str, Entry]] = deque()
+        """The id of each record and its entry, oldest first."""
+        self.journaled: set[str] = set()
+        """The ids of those that are in the journal too."""
+
+
+class BufferedSink(Generic[Entry]):
+    """A sink that writes each record as one entry, by `put`.
+
+    While that fails, as on a full disk, entries wait in memory and are written, in order, with the
+    first write that succeeds. `pending_ids` are the records that wait. With a journal, which may
+    be on another disk, they are kept there too, and outlive the process.
     """
 
     def __init__(
@@ -38,10 +48,8 @@ class BufferedSink(Generic[Entry]):
     ) -> None:
         self._entry_of = entry_of
         self._put = put
-        self._keeper = journal
-        self._kept: set[str] = set()
-        self._pending: deque[tuple[str, Entry]] = deque()
-        self._pending_pid = 0
+        self._overflow = journal
+        self._buffer: PerProcess[_Buffer[Entry]] = PerProcess(_Buffer)
         self._warnings = RateLimitedLog()
 
     @property
@@ -56,66 +64,62 @@ class BufferedSink(Generic[Entry]):
 
     @property
     def pending_ids(self) -> tuple[str, ...]:
-        """The ids of the records that wait for the file to become writable."""
-        return tuple(record_id for record_id, _ in self._own_pending())
+        """The ids of the records that wait in memory."""
+        return tuple(record_id for record_id, _ in self._buffer.get().entries)
 
     def write(self, record: Record) -> None:
-        """Put the record into the file; where that is impossible for now, keep it for later.
+        """Write the record; where that fails for now, keep it for later.
 
         Raises:
-            SinkError: the file cannot be written and no more can wait, so this record is lost.
+            SinkError: it cannot be written and no more can wait, so this record is lost.
         """
-        pending = self._own_pending()
-        if len(pending) >= PENDING_LIMIT:
-            self._flush()
-        if len(pending) < PENDING_LIMIT:
-            pending.append((record.record_id, self._entry_of(record)))
-            if not self._flush() and self._keep(record):
-                self._kept.add(record.record_id)
-        elif not self._keep(record):
-            raise SinkError(f"{self.path} cannot be written: {len(pending)} records wait already")
+        buffer = self._buffer.get()
+        entries = buffer.entries
+        if len(entries) >= PENDING_LIMIT:
+            self._flush(buffer)
+        if len(entries) < PENDING_LIMIT:
+            entries.append((record.record_id, self._entry_of(record)))
+            if not self._flush(buffer) and self._enqueued(record):
+                buffer.journaled.add(record.record_id)
+        elif not self._enqueued(record):
+            raise SinkError(f"{self.path} cannot be written: {len(entries)} records wait already")
 
     def close(self) -> None:
-        """Try once more to write what waits; what the journal keeps is left to `recover`.
+        """Try once more to write what waits; what is in the journal is left to `recover`.
 
         Raises:
-            SinkError: records are lost, neither written nor kept; it says how many.
+            SinkError: records are lost, neither written nor in the journal; it says how many.
         """
-        if self._flush():
+        buffer = self._buffer.get()
+        if self._flush(buffer):
             return
-        lost = [record_id for record_id in self.pending_ids if record_id not in self._kept]
+        lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
         if lost:
             raise SinkError(f"{len(lost)} records could not be written to {self.path}")
 
-    def _keep(self, record: Record) -> bool:
-        return self._keeper is not None and self._keeper.enqueue(record, self.address)
+    def _enqueued(self, record: Record) -> bool:
+        return self._overflow is not None and self._overflow.enqueue(record, self.address)
 
-    def _flush(self) -> bool:
+    def _flush(self, buffer: _Buffer[Entry]) -> bool:
         """Write what waits, oldest first; False when some is left."""
-        pending = self._own_pending()
-        while pending:
+        entries = buffer.entries
+        while entries:
             try:
-                waiting = pending.popleft()
+                oldest = entries.popleft()
             except IndexError:  # another thread took the last one
                 return True
             try:
-                self._put(waiting[1])
+                self._put(oldest[1])
             except (OSError, SinkError) as error:
-                pending.appendleft(waiting)
-                self._say(error, len(pending))
+                entries.appendleft(oldest)
+                self._warn(error, len(entries))
                 return False
-            if waiting[0] in self._kept and self._keeper is not None:
-                self._kept.discard(waiting[0])
-                self._keeper.delivered(self.address, [waiting[0]])
+            if oldest[0] in buffer.journaled and self._overflow is not None:
+                buffer.journaled.discard(oldest[0])
+                self._overflow.delivered(self.address, [oldest[0]])
         return True
 
-    def _own_pending(self) -> deque[tuple[str, Entry]]:
-        # a forked child has a copy of its parent's entries, which the parent will write
-        if self._pending_pid != os.getpid():
-            self._pending, self._kept, self._pending_pid = deque(), set(), os.getpid()
-        return self._pending
-
-    def _say(self, error: Exception, count: int) -> None:
+    def _warn(self, error: Exception, count: int) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         self._warnings.warn(
             str(getattr(error, "errno", "other")),

@@ -1,31 +1,21 @@
-"""A record as a line of CSV text, in both directions.
+"""Records as rows of a CSV file that many processes share.
 
-The text is UTF-8, a comma between cells, a line feed after each row, cells quoted where they must
-be, numbers written so that they read back exactly, unknown left empty. A text cell that a
-spreadsheet could take for a formula has one `'` in front, which `restored` takes off again.
-
-Records as rows of a CSV file that many processes share.
+The text is UTF-8, with a comma between cells, a line feed after each row, quotes only where they
+are needed, numbers that read back exactly, and nothing for unknown. A text cell that a spreadsheet
+could take for a formula begins with an added `'`, which `restored` removes.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, Cell, Record
-from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.sinks.files import shared_file
-
-if TYPE_CHECKING:
-    from carbontrack.sinks.journal.journal import Journal
-
+from carbontrack.sinks.files import SharedFileSink
 
 _NUMBERS = frozenset(NUMBER_COLUMNS)
 _HAZARDS = ("=", "+", "-", "@", "'", "\t", "\r")
-"""What makes a spreadsheet calculate (OWASP, CSV injection), and the mark that we put in front."""
+"""What makes a spreadsheet calculate (OWASP, CSV injection), and the `'` that is added itself."""
 _MUST_QUOTE = re.compile('[",\r\n]').search
 
 
@@ -46,7 +36,7 @@ def record_line(row: Mapping[str, Cell]) -> bytes:
 
 
 def restored(column: str, cell: str) -> str:
-    """The cell as it was before it was made harmless for spreadsheets."""
+    """The cell without the `'` that was added for spreadsheets."""
     return cell if column in _NUMBERS or not cell.startswith("'") else cell[1:]
 
 
@@ -68,31 +58,20 @@ HEADER = csv_line(COLUMNS)
 """The first line of a CSV file of this schema version."""
 
 
-class CsvSink(BufferedSink[bytes]):
+class CsvSink(SharedFileSink):
     """A CSV file: the columns of the record in their order, a row for each record.
 
-    Any number of threads, processes and runs may write to one file at a time. A path that is not
-    absolute is meant from the working directory at construction.
+    Any number of threads, processes and runs may write to one file at a time. A relative path
+    starts at the working directory at construction.
 
     Raises:
         ConfigError: no file can be written at `path`; says why and what to do.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        journal: Journal | None = None,
-        procfs: Path = Path("/proc"),
-    ) -> None:
-        self._file = shared_file(path, header=HEADER, tag=f"schema-{SCHEMA}", procfs=procfs)
-        super().__init__(_row, self._file.append, journal=journal)
+    header = HEADER
+    tag = f"schema-{SCHEMA}"
 
-    @property
-    def path(self) -> Path:
-        """The file that the next record goes to, absolute."""
-        return self._file.path
-
-
-def _row(record: Record) -> bytes:
-    return record_line(record.to_row())
+    @staticmethod
+    def line_of(record: Record) -> bytes:
+        """The record as a row."""
+        return record_line(record.to_row())

@@ -1,6 +1,6 @@
-"""From the queues of records to the server, batch by batch, with patience.
+"""Delivery of queued records to a server, in batches and with retries.
 
-Records that a server refused for good: set aside with the reason, never lost.
+Records that the server refuses for good are written to a dead-letter file with the reason.
 """
 
 from __future__ import annotations
@@ -20,38 +20,214 @@ from carbontrack.record import Record
 from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import SEND, Journal, queued
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.post import Outcome, Poster, shown
+from carbontrack.sinks.post import Poster, PostResult, shown
 from carbontrack.system.clock import Clock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.log import LOGGER, RateLimitedLog
 
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+_LAST_BACKOFF_S = 0.1
+"""The first backoff while the process ends."""
+_LAST_FAILURES = 3
+"""Failures after which a process that ends leaves the rest to the next one."""
+
+
+class Queue(Protocol):
+    """Records that wait for one URL."""
+
+    def peek(self, limit: int) -> list[Record]:
+        """The oldest of them, which stay in the queue until they are settled."""
+        ...
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Remove records that were delivered or became dead letters."""
+        ...
+
+
+class OwnQueue:
+    """The records in the journal of this process."""
+
+    def __init__(self, journal: Journal, url: str) -> None:
+        self._journal = journal
+        self._url = url
+
+    def peek(self, limit: int) -> list[Record]:
+        """The oldest records in the journal."""
+        return self._journal.queued(self._url, limit)
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Remove them from the journal."""
+        self._journal.delivered(self._url, record_ids)
+
+
+class LeftoverQueue:
+    """The records in the journal of an ended process, whose lock this process holds."""
+
+    def __init__(self, file: JournalFile, url: str) -> None:
+        self.file = file
+        self._url = url
+
+    def peek(self, limit: int) -> list[Record]:
+        """The oldest records in the file."""
+        return queued(self.file, self._url, limit)
+
+    def settle(self, record_ids: Sequence[str]) -> None:
+        """Remove them from the file."""
+        try:
+            self.file.drop([(SEND, self._url, record_id) for record_id in record_ids])
+        except OSError as error:
+            LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
+
+    def count(self) -> int:
+        """How many records wait, including those that cannot be read."""
+        return sum(key[1] == self._url for key in self.file.keys(SEND))
+
+
+class Delivery:
+    """Posts the records of some queues; `run` is the work of one thread.
+
+    Attributes:
+        delivered: how many records the server has accepted.
+        refused: how many became dead letters.
+        stop: set when the process ends: what can be sent by `deadline_s` is sent.
+        deadline_s: when to stop, on the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        poster: Poster,
+        *,
+        state_dir: Path,
+        batch: int,
+        clock: Clock,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.delivered = self.refused = 0
+        self.stop = threading.Event()
+        self.deadline_s = float("inf")
+        self._poster = poster
+        self._state_dir = state_dir
+        self._batch = self._limit = batch
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
+        self._warnings = RateLimitedLog(clock)
+        self._failures = 0
+
+    def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
+        """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
+        while True:
+            try:
+                result = self.step(queues())
+            except Exception as error:
+                # only the type: the text might contain the URL's query
+                LOGGER.warning("records wait longer: %s", type(error).__name__)
+                result = PostResult("later", "an internal error")
+            if result is None and not self.stop.is_set():
+                self._clock.wait(wake, None)
+                wake.clear()
+            elif result is None or not self.wait_after(result):
+                return
+
+    def step(self, queues: Sequence[Queue]) -> PostResult | None:
+        """Post a batch from the first queue that is not empty; None if all are empty."""
+        for queue in queues:
+            records = queue.peek(self._limit)
+            if records:
+                result = self._poster.post(records, timeout_s=self._time_left_s())
+                return self._settle(queue, records, result)
+        return None
+
+    def wait_after(self, result: PostResult) -> bool:
+        """Wait before the next attempt, if the result demands it; False if there is none."""
+        if result.verdict != "later":
+            self._failures = 0
+            return self._time_left_s() > 0
+        self._failures += 1
+        where = shown(self._poster.url)
+        self._warnings.warn("later", f"{where}: {result.reason}; records wait in the journal")
+        self._clock.wait(self.stop, self._wait_s(result))
+        if not self.stop.is_set():
+            return True
+        if result.wait_s is not None or self._failures > _LAST_FAILURES:
+            return False
+        self._clock.wait(threading.Event(), self._jitter(_LAST_BACKOFF_S))
+        return self._time_left_s() > 0
+
+    def finish_by(self, deadline_s: float) -> None:
+        """Send what can be sent by `deadline_s`, then stop."""
+        self.deadline_s = deadline_s
+        self._failures = 0
+        self.stop.set()
+
+    def _settle(self, queue: Queue, records: list[Record], result: PostResult) -> PostResult:
+        ids = [record.record_id for record in records]
+        if result.verdict == "delivered":
+            queue.settle(ids)
+            self.delivered += len(ids)
+            self._limit = min(self._batch, self._limit * 2)
+        elif result.verdict == "divide" and len(ids) > 1:
+            self._limit = len(ids) // 2
+        elif result.verdict in ("divide", "refused"):
+            return self._refuse(queue, records, result)
+        return result
+
+    def _refuse(self, queue: Queue, records: list[Record], result: PostResult) -> PostResult:
+        url = self._poster.url
+        try:
+            now = self._clock.now_utc()
+            path = write_dead_letters(self._state_dir, url, records, result, now=now)
+        except OSError as error:
+            return PostResult("later", f"{result.reason}, and no dead letter: {error.strerror}")
+        queue.settle([record.record_id for record in records])
+        self.refused += len(records)
+        self._warnings.warn(
+            f"refused {result.status}",
+            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are in {path}",
+        )
+        return result
+
+    def _wait_s(self, result: PostResult) -> float:
+        if result.wait_s is not None:
+            return result.wait_s + self._jitter(min(1.0, result.wait_s / 10))
+        backoff_s = FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10)
+        return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
+
+    def _jitter(self, longest_s: float) -> float:
+        # full jitter, so that clients that failed at the same time do not retry at the same time
+        return self._rng.uniform(0.0, longest_s)
+
+    def _time_left_s(self) -> float:
+        return self.deadline_s - self._clock.monotonic_s()
+
+
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
-FOLDER = "dead-letter"
-"""Where they are, inside of the state directory."""
+DEAD_LETTER_FOLDER = "dead-letter"
+"""The folder of the dead-letter files in the state directory."""
 
 
-def set_aside(
-    state_dir: Path, url: str, records: Sequence[Record], outcome: Outcome, *, now: datetime
+def write_dead_letters(
+    state_dir: Path, url: str, records: Sequence[Record], result: PostResult, *, now: datetime
 ) -> Path:
-    """Add a line for each record to the dead letters of this URL, for this user's eyes only.
+    """Append the records to the dead-letter file of this URL, which only this user may read.
 
-    Each line is a JSON object with `record`, `status`, `reason` and `time`.
+    Each line of it is a JSON object with `record`, `status`, `reason` and `time`.
 
     Raises:
         OSError: they could not all be written.
     """
-    folder = state_dir / FOLDER
+    folder = state_dir / DEAD_LETTER_FOLDER
     make_private_folder(folder)
-    path = folder / _name(url)
+    path = folder / _file_name(url)
     handle = os.open(path, _FLAGS, 0o600)
     try:
         for record in records:
             letter = {
                 "record": record_object(record),
-                "status": outcome.status,
-                "reason": outcome.reason,
+                "status": result.status,
+                "reason": result.reason,
                 "time": now.isoformat(),
             }
             line = json_line(letter)
@@ -62,184 +238,11 @@ def set_aside(
     return path
 
 
-def _name(url: str) -> str:
-    # a host can be told from the name, but nothing in a URL can become a part of a path
+def _file_name(url: str) -> str:
+    # the name shows the host, but nothing in a URL can become a part of a path
     try:
         host = urlsplit(url).hostname or ""
-    except ValueError:  # what a plugin is handed may look like half an address
+    except ValueError:  # the address of a plugin may look like an invalid URL
         host = ""
     host = re.sub(r"[^a-z0-9-]+", "_", host.lower())[:60]
     return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"
-
-
-FIRST_BACKOFF_S = 1.0
-LONGEST_BACKOFF_S = 60.0
-_LAST_BACKOFF_S = 0.1
-"""The first backoff once the process is about to end."""
-_LAST_FAILURES = 3
-"""Failures after which a process that is about to end leaves the rest to the next one."""
-
-
-class Queue(Protocol):
-    """Records that wait for one URL."""
-
-    def take(self, limit: int) -> list[Record]:
-        """The oldest of them, which stay in the queue until they are settled."""
-        ...
-
-    def settle(self, record_ids: Sequence[str]) -> None:
-        """Forget records that were delivered or set aside."""
-        ...
-
-
-class OwnQueue:
-    """What this process has put into its journal."""
-
-    def __init__(self, journal: Journal, url: str) -> None:
-        self._journal = journal
-        self._url = url
-
-    def take(self, limit: int) -> list[Record]:
-        """The oldest records in the journal."""
-        return self._journal.queued(self._url, limit)
-
-    def settle(self, record_ids: Sequence[str]) -> None:
-        """Drop them from the journal."""
-        self._journal.delivered(self._url, record_ids)
-
-
-class OrphanQueue:
-    """What a process that is gone has left in a journal that this one holds now."""
-
-    def __init__(self, file: JournalFile, url: str) -> None:
-        self.file = file
-        self._url = url
-
-    def take(self, limit: int) -> list[Record]:
-        """The oldest records in the file."""
-        return queued(self.file, self._url, limit)
-
-    def settle(self, record_ids: Sequence[str]) -> None:
-        """Drop them from the file."""
-        try:
-            self.file.drop([(SEND, self._url, record_id) for record_id in record_ids])
-        except OSError as error:
-            LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
-
-    def count(self) -> int:
-        """How many records wait, those included that cannot be read any more."""
-        return sum(key[1] == self._url for key in self.file.keys(SEND))
-
-
-class Delivery:
-    """Posts what waits in some queues; `run` is the work of one thread.
-
-    Attributes:
-        delivered: records that the server has taken.
-        refused: records that were set aside.
-    """
-
-    def __init__(
-        self,
-        poster: Poster,
-        *,
-        state_dir: Path,
-        batch: int,
-        clock: Clock,
-        chance: random.Random | None = None,
-    ) -> None:
-        self.delivered = self.refused = 0
-        self.stop = threading.Event()
-        self.deadline_s = float("inf")
-        self._poster = poster
-        self._state_dir = state_dir
-        self._batch = self._limit = batch
-        self._clock = clock
-        self._chance = chance or random.Random()  # noqa: S311 - jitter is no secret
-        self._warnings = RateLimitedLog(clock)
-        self._failures = 0
-
-    def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
-        """Deliver until told to stop, sleeping while nothing waits; never raises."""
-        while True:
-            try:
-                outcome = self.step(queues())
-            except Exception as error:
-                # only its kind: nothing is known of its text, which might hold the URL's query
-                LOGGER.warning("records wait longer: %s", type(error).__name__)
-                outcome = Outcome("later", "an error of our own")
-            if outcome is None and not self.stop.is_set():
-                self._clock.wait(wake, None)
-                wake.clear()
-            elif outcome is None or not self.patient(outcome):
-                return
-
-    def step(self, queues: Sequence[Queue]) -> Outcome | None:
-        """Try to deliver the oldest records of the first queue that has some; None if none has."""
-        for queue in queues:
-            records = queue.take(self._limit)
-            if records:
-                outcome = self._poster.post(records, timeout_s=self._time_left_s())
-                return self._settle(queue, records, outcome)
-        return None
-
-    def patient(self, outcome: Outcome) -> bool:
-        """Wait as the outcome demands; False if there is no use in going on."""
-        if outcome.verdict != "later":
-            self._failures = 0
-            return self._time_left_s() > 0
-        self._failures += 1
-        where = shown(self._poster.url)
-        self._warnings.warn("later", f"{where}: {outcome.reason}; records wait in the journal")
-        self._clock.wait(self.stop, self._wait_s(outcome))
-        if not self.stop.is_set():
-            return True
-        if outcome.wait_s is not None or self._failures > _LAST_FAILURES:
-            return False
-        self._clock.wait(threading.Event(), self._jitter(_LAST_BACKOFF_S))
-        return self._time_left_s() > 0
-
-    def last_attempts(self, deadline_s: float) -> None:
-        """Come to an end by `deadline_s`, trying what can be tried until then."""
-        self.deadline_s = deadline_s
-        self._failures = 0
-        self.stop.set()
-
-    def _settle(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
-        ids = [record.record_id for record in records]
-        if outcome.verdict == "delivered":
-            queue.settle(ids)
-            self.delivered += len(ids)
-            self._limit = min(self._batch, self._limit * 2)
-        elif outcome.verdict == "divide" and len(ids) > 1:
-            self._limit = len(ids) // 2
-        elif outcome.verdict in ("divide", "refused"):
-            return self._set_aside(queue, records, outcome)
-        return outcome
-
-    def _set_aside(self, queue: Queue, records: list[Record], outcome: Outcome) -> Outcome:
-        url = self._poster.url
-        try:
-            path = set_aside(self._state_dir, url, records, outcome, now=self._clock.now_utc())
-        except OSError as error:
-            return Outcome("later", f"{outcome.reason}, and no dead letter: {error.strerror}")
-        queue.settle([record.record_id for record in records])
-        self.refused += len(records)
-        self._warnings.warn(
-            f"refused {outcome.status}",
-            f"{shown(url)} refuses records ({outcome.reason}); {self.refused} so far are in {path}",
-        )
-        return outcome
-
-    def _wait_s(self, outcome: Outcome) -> float:
-        if outcome.wait_s is not None:
-            return outcome.wait_s + self._jitter(min(1.0, outcome.wait_s / 10))
-        backoff_s = FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10)
-        return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
-
-    def _jitter(self, longest_s: float) -> float:
-        # full jitter: many clients that failed together do not come back together
-        return self._chance.uniform(0.0, longest_s)
-
-    def _time_left_s(self) -> float:
-        return self.deadline_s - self._clock.monotonic_s()

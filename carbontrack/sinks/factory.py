@@ -1,4 +1,4 @@
-"""From the name of an output to the sink that writes it."""
+"""The sink for the name of an output: by its ending, or because it is a URL."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SUFFIXES = (".csv", *_JSON_SUFFIXES, *_SQLITE_SUFFIXES)
 
 
 def is_url(output: str) -> bool:
-    """Whether the output is an address to post to rather than a file or a plugin."""
+    """Whether the output is a URL rather than a file or a plugin."""
     return "://" in output and plugin_of(output) is None
 
 
 def is_file(output: str) -> bool:
-    """Whether the output is a file of ours, neither an address nor a plugin."""
+    """Whether the output is a file, neither a URL nor a plugin."""
     return "://" not in output and plugin_of(output) is None
 
 
 def told(output: str) -> str:
-    """The output as it may be shown: an address may hold a key, and so may what a plugin takes."""
+    """The output as it may be shown: a URL and the address of a plugin may contain a key."""
     plugin = plugin_of(output)
     if plugin is not None:
         return f"{plugin[0]}:…"
@@ -41,11 +41,13 @@ def told(output: str) -> str:
 
 
 def lasting(output: str, sink: Sink) -> str:
-    """What opens this output again in any directory; a plugin's sink may say it as `address`."""
+    """The output under a name that opens it in any directory: that of a plugin by its `address`."""
     plugin = plugin_of(output)
     if plugin is None:
         return output
-    return f"{plugin[0]}:{getattr(sink, 'address', plugin[1])}"
+    from carbontrack.sinks.capabilities import AddressedSink  # few use plugins
+
+    return f"{plugin[0]}:{sink.address if isinstance(sink, AddressedSink) else plugin[1]}"
 
 
 def sink_for(
@@ -53,7 +55,7 @@ def sink_for(
 ) -> Sink:
     """The sink for a file name, chosen by its ending, for a URL, or of a plugin: "NAME:ADDRESS".
 
-    `token` is for a URL; in `journal` records wait for it, or for a disk that is full.
+    `token` is for a URL; records that cannot be sent or written yet wait in `journal`.
 
     Raises:
         ConfigError: no sink writes such an output, or this one cannot be used; says why.
@@ -66,9 +68,9 @@ def sink_for(
         if sink is not None:
             return sink
     if is_url(text):
-        from carbontrack.sinks.http import HttpSink
+        from carbontrack.sinks.http import JournaledHttpSink
 
-        return HttpSink(text, token=token, journal=journal)
+        return JournaledHttpSink(text, token=token, journal=journal)
     suffix = PurePath(text).suffix.lower()
     if suffix == ".csv":
         from carbontrack.sinks.csv_file import CsvSink

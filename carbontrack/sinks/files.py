@@ -1,39 +1,45 @@
-"""A text file to which many threads, processes and programs append whole lines.
+"""Text files to which many threads and processes append whole lines.
 
 Each line is one `write` to a descriptor in append mode, which the kernel keeps whole and apart
 from all others on local file systems. The file is opened for each line: that costs a few
-microseconds, and a file that was moved, deleted or rotated away never swallows a line; nothing is
-held over a fork.
-
-Which file systems are shared with other machines, where appending is not atomic.
-
-Whether a file can be an output at all, checked before anything is measured.
+microseconds, no line is lost to a file that was moved, deleted or rotated, and no descriptor is
+inherited by a fork. On a network file system appending is not atomic, so each machine has a file of
+its own there. Whether a file can be an output is checked before anything is measured.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.record import Record
+from carbontrack.sinks.buffered import BufferedSink
+from carbontrack.system.files import obstacle_to_writing
 from carbontrack.system.host import boot_id
 from carbontrack.system.log import say_aloud
+
+if TYPE_CHECKING:
+    from carbontrack.sinks.journal.journal import Journal
 
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs"}) | {
     f"fuse.{name}" for name in ("sshfs", "s3fs", "gcsfuse", "rclone", "goofys", "blobfuse2")
 }
-"""Types whose clients place an append by the size that they last saw (open(2), O_APPEND; NFS FAQ
-A9). Lustre, GPFS and Ceph are absent: they keep O_APPEND atomic between machines."""
+"""Types whose clients append at the size that they last saw (open(2), O_APPEND; NFS FAQ A9).
+Lustre, GPFS and Ceph are absent: their O_APPEND is atomic between machines."""
 
 
 def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str | None:
-    """The type of the remote file system that holds `directory`; None if local or not known."""
+    """The type of the network file system of `directory`; None if it is local or not known."""
     try:
         mounts = (procfs / "self/mountinfo").read_text(errors="surrogateescape")
     except OSError:
         return None
-    place = os.path.realpath(directory) + "/"
+    real_path = os.path.realpath(directory) + "/"
     best, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
@@ -41,7 +47,7 @@ def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str |
         if len(fields) < 5 or not after:
             continue
         point = _unescaped(fields[4]).rstrip("/") + "/"
-        if place.startswith(point) and len(point) >= len(best):
+        if real_path.startswith(point) and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
     return kind if kind in _REMOTE else None
 
@@ -58,11 +64,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SharedFile:
-    """A file of lines under one header; `path` is where they go.
+    """A file of lines that begins with a header.
 
-    A file that stands under another header, such as that of an older version or of another
-    program, is left as it is: `path` then becomes a name beside it that contains `tag`, and
-    `original` keeps the first one.
+    A file with another header, such as that of an older version or another program, is left as it
+    is: `path` is then a name beside it that contains `tag`, and `original` the name that was given.
     """
 
     def __init__(self, path: Path, *, header: bytes = b"", tag: str = "") -> None:
@@ -72,10 +77,10 @@ class SharedFile:
         self.settle()
 
     def settle(self) -> None:
-        """Find the first of the names in line that is free or has our header; creates nothing.
+        """Set `path` to the first name that is free or whose file has our header; creates nothing.
 
         Raises:
-            OSError: a file is there and cannot be read.
+            OSError: a file exists and cannot be read.
             SinkError: a hundred names are taken by files with other headers.
         """
         for number in range(100):
@@ -85,19 +90,19 @@ class SharedFile:
             except FileNotFoundError:
                 return
             try:
-                if self._stands_under(_start(handle, len(self._header) + 5)):
+                if self._has_header(_start(handle, len(self._header) + 5)):
                     return
             finally:
                 os.close(handle)
         raise SinkError(f"{self.original} and 99 names beside it hold other columns; move them")
 
     def append(self, line: bytes) -> None:
-        """Add one line, which ends in a line feed.
+        """Append one line, which ends in a line feed.
 
         Raises:
-            OSError: it could not be written, or not all of it; what is there of it then stands on
-                a line of its own, which readers skip.
-            SinkError: there is no file with our header, and no name free for one.
+            OSError: it could not be written, or only in part; the part is on a line of its own,
+                which readers skip.
+            SinkError: there is no file with our header, and no free name for one.
         """
         handle = self._open()
         try:
@@ -125,29 +130,29 @@ class SharedFile:
         raise SinkError(f"{self.path} is replaced faster than it can be opened")
 
     def _ready(self, handle: int) -> bool:
-        """Whether the open file has our header, which it is given where it is empty."""
+        """Whether the open file has our header, which is completed if it is cut off."""
         start = _start(handle, len(self._header) + 5)
-        if not self._stands_under(start):
+        if not self._has_header(start):
             return False
         if len(start) < len(self._header):
             self._complete_header(handle)
         return True
 
-    def _stands_under(self, start: bytes) -> bool:
-        """Whether our header, or a beginning of it that a full disk cut off, starts the file."""
+    def _has_header(self, start: bytes) -> bool:
+        """Whether the file begins with our header, which a full disk may have cut off."""
         plain = start.removeprefix(_BOM).replace(b"\r\n", b"\n")
         return plain.startswith(self._header) or self._header.startswith(start)
 
     def _complete_header(self, handle: int) -> None:
-        with _Lock(handle):
+        with _locked(handle):
             start = _start(handle, len(self._header))
             if self._header.startswith(start):
                 _write_whole(handle, self._header[len(start) :])
 
     def _create(self) -> None:
-        """Let the file appear with its header in it; where another process was faster, do nothing.
+        """Create the file with its header, unless another process was faster.
 
-        The header is written to a file of another name, which is then linked to the real one:
+        The header is written to a file of another name, which is then linked to the final one:
         nobody sees the file without it, and a link never replaces a file.
         """
         draft = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}")
@@ -168,7 +173,7 @@ class SharedFile:
             draft.unlink(missing_ok=True)
 
     def _create_empty(self) -> None:
-        # a file system without links, such as FAT: the first to hold the lock writes the header
+        # a file system without links, such as FAT: the first process that gets the lock writes it
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | _FLAGS, 0o666))
 
     def _name(self, number: int) -> Path:
@@ -181,25 +186,23 @@ class SharedFile:
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
-class _Lock:
-    """The lock of an open file while a header is written; nothing where the system has none."""
+@contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    """Hold the lock of an open file, if the system has locks."""
+    _flock(handle, "LOCK_EX")
+    try:
+        yield
+    finally:
+        _flock(handle, "LOCK_UN")
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
 
-    def __enter__(self) -> None:
-        self._do("LOCK_EX")
+def _flock(handle: int, operation: str) -> None:
+    try:
+        import fcntl
 
-    def __exit__(self, *_: object) -> None:
-        self._do("LOCK_UN")
-
-    def _do(self, operation: str) -> None:
-        try:
-            import fcntl
-
-            fcntl.flock(self._handle, getattr(fcntl, operation))
-        except (ImportError, OSError):
-            return
+        fcntl.flock(handle, getattr(fcntl, operation))
+    except (ImportError, OSError):
+        return
 
 
 def _start(handle: int, size: int) -> bytes:
@@ -208,7 +211,7 @@ def _start(handle: int, size: int) -> bytes:
 
 
 def _ends_midline(handle: int) -> bool:
-    """Whether somebody's last line lacks its end, as after a short write on a full disk."""
+    """Whether the last line has no line feed, as after a short write on a full disk."""
     if os.lseek(handle, 0, os.SEEK_END) == 0:
         return False
     os.lseek(handle, -1, os.SEEK_END)
@@ -218,52 +221,88 @@ def _ends_midline(handle: int) -> bool:
 def _write_whole(handle: int, content: bytes) -> None:
     written = os.write(handle, content)
     if written != len(content):
-        # a second write could land behind another process's line
+        # the rest could end up after another process's line
         raise OSError(errno.ENOSPC, f"only {written} of {len(content)} bytes fitted")
+
+
+class SharedFileSink(BufferedSink[bytes]):
+    """A sink of one line for each record, in a text file shared with other processes.
+
+    Any number of threads, processes and runs may write to one file at a time. A relative path
+    starts at the working directory at construction.
+
+    Raises:
+        ConfigError: no file can be written at `path`; says why and what to do.
+    """
+
+    header = b""
+    """The first line of the file."""
+    tag = ""
+    """What is added to the name beside a file with another header."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        journal: Journal | None = None,
+        procfs: Path = Path("/proc"),
+    ) -> None:
+        self._file = shared_file(path, header=self.header, tag=self.tag, procfs=procfs)
+        super().__init__(self.line_of, self._file.append, journal=journal)
+
+    @staticmethod
+    def line_of(record: Record) -> bytes:
+        """The record as a line."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> Path:
+        """The file that the next record goes to, absolute."""
+        return self._file.path
 
 
 def shared_file(
     path: str | os.PathLike[str], *, header: bytes = b"", tag: str = "", procfs: Path
 ) -> SharedFile:
-    """The text file at `path`, after everything that can be checked is.
+    """The text file at `path`, after all checks that are possible before a write.
 
     Raises:
         ConfigError: no record could be written there; the message says why and what to do.
     """
-    place = own_place(path, procfs=procfs)
+    checked = path_for_this_machine(path, procfs=procfs)
     try:
-        file = SharedFile(place, header=header, tag=tag)
+        file = SharedFile(checked, header=header, tag=tag)
     except (OSError, SinkError) as error:
-        raise ConfigError(f"cannot use {place} as output: {error}") from error
-    if file.path != place:
+        raise ConfigError(f"cannot use {checked} as output: {error}") from error
+    if file.path != checked:
         say_aloud(
-            f"{place} has other columns, perhaps of another version or program, and is left as it "
-            f"is; records go to {file.path.name} beside it."
+            f"{checked} has other columns, perhaps of another version or program, and is left as "
+            f"it is; records go to {file.path.name} beside it."
         )
     return file
 
 
-def own_place(path: str | os.PathLike[str], *, procfs: Path) -> Path:
-    """The checked path; on a network file system, a name beside it for this machine alone.
+def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path:
+    """The checked path; on a network file system, a name beside it that only this machine uses.
 
     Raises:
         ConfigError: no record could be written there; the message says why and what to do.
     """
-    place = checked_path(path)
-    kind = remote_filesystem(place.parent, procfs=procfs)
+    checked = checked_path(path)
+    kind = remote_filesystem(checked.parent, procfs=procfs)
     if kind is None:
-        return place
+        return checked
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
-    own = place.with_name(f"{place.stem}.boot-{boot}{place.suffix}")
+    own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     say_aloud(
-        f"{place.parent} is on {kind}, where machines spoil each other's writes to one file; "
+        f"{checked.parent} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."
     )
     return own
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path of an output file as absolute, if a file can be there.
+    """The path of an output file as absolute, if a file can be written there.
 
     Raises:
         ConfigError: it cannot; the message says why and what to do.
@@ -271,36 +310,26 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     text = os.fsdecode(path)
     if not text or "\0" in text:
         raise ConfigError(f"output {text!r} is not a file name; give one such as 'emissions.csv'")
-    place = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps symlinks as given
+    absolute = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps symlinks
     try:
-        reason = _objection(place)
+        obstacle = obstacle_to_writing(absolute, access=os.R_OK | os.W_OK)
+        reason = obstacle and _REASONS[obstacle].format(path=absolute, directory=absolute.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno == errno.ENAMETOOLONG:
             reason = "the name is too long; choose a shorter one"
-    if reason:
-        raise ConfigError(f"cannot write records to {place}: {reason}")
-    return place
+    if reason is not None:
+        raise ConfigError(f"cannot write records to {absolute}: {reason}")
+    return absolute
 
 
-def _objection(place: Path) -> str | None:
-    directory = place.parent
-    if not directory.exists():
-        return f"the directory {directory} does not exist; make it with: mkdir -p {directory}"
-    if not directory.is_dir():
-        return f"{directory} is not a directory"
-    if place.exists():
-        return _objection_to_file(place)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        return f"the directory {directory} is not writable for this user; choose another output"
-    return None
-
-
-def _objection_to_file(place: Path) -> str | None:
-    if place.is_dir():
-        return f"it is a directory; name a file in it, such as {place / 'emissions.csv'}"
-    if not place.is_file():
-        return "it is not a regular file"
-    if not os.access(place, os.R_OK | os.W_OK):
-        return "the file is not readable and writable for this user; choose another, or chmod u+rw"
-    return None
+_REASONS = {
+    "no directory": "the directory {directory} does not exist; make it with: mkdir -p {directory}",
+    "parent is a file": "{directory} is not a directory",
+    "directory not writable": "the directory {directory} is not writable for this user; choose "
+    "another output",
+    "is a directory": "it is a directory; name a file in it, such as {path}/emissions.csv",
+    "not a regular file": "it is not a regular file",
+    "no permission": "the file is not readable and writable for this user; choose another, or "
+    "chmod u+rw",
+}

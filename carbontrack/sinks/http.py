@@ -1,8 +1,7 @@
-"""Records to a server, through the journal, without the program ever waiting for the network."""
+"""Records to a server, queued in the journal and sent by a thread in the background."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,51 +11,41 @@ from pathlib import Path
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.sinks.delivery import Delivery, OrphanQueue, OwnQueue, Queue
-from carbontrack.sinks.journal.journal import Journal, orphans
-from carbontrack.sinks.post import Poster, checked_token, checked_url, shown, travels_open
+from carbontrack.sinks.delivery import Delivery, LeftoverQueue, OwnQueue, Queue
+from carbontrack.sinks.journal.journal import Journal, leftover_journals
+from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted, shown
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.forking import PerProcess
+from carbontrack.system.http import load_requests
 from carbontrack.system.log import say_aloud
 
 _EXIT_SHARE = 0.9
-"""The share of the exit timeout that is spent waiting; the rest is for the end itself."""
+"""The share of the exit timeout that is left for sending; the rest is for closing."""
 
 
-class _Here:
-    """What belongs to one process: after a fork the child has neither the thread nor the locks."""
+class _Sender:
+    """The thread of one process that sends, and what it works with."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a finalizer may come back in
+        self.lock = threading.RLock()  # reentrant: a finalizer may close the sink meanwhile
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None
         self.deadline_s: float | None = None
-        self.orphans: Iterator[OrphanQueue] = iter(())
-        self.adopted: list[OrphanQueue] = []
+        self.leftovers: Iterator[LeftoverQueue] = iter(())
+        self.acquired: list[LeftoverQueue] = []
+
+    def abandon(self) -> None:
+        """In a child: close the leftover journals that the parent's thread holds."""
+        for queue in self.acquired:
+            queue.file.abandon()
 
 
-class HttpSink(BufferedSink[Record]):
-    """Posts records, as a JSON array, to a URL.
+class JournaledHttpSink(BufferedSink[Record]):
+    """Posts records to a URL; `carbontrack.HttpSink` documents how, and the arguments.
 
-    Each record is in the journal before any attempt to send it, and leaves it when the server has
-    answered 2xx. A thread sends; the caller only writes to the journal. What is left at the exit,
-    which waits `exit_timeout_s` at most, is sent by the next process with the same journal and
-    URL, or by `carbontrack sync`. A record can therefore arrive twice, never not at all;
-    `record_id` tells a repetition.
-
-    Args:
-        url: http or https, without a password in it.
-        token: sent as `Authorization: Bearer …`, and never shown.
-        timeout_s: the longest wait for a connection, and for an answer.
-        batch: the most records in one request.
-        exit_timeout_s: how long `close` may wait.
-        journal: where records wait; by default in the user's own state directory, whatever the
-            settings say, which this floor does not know. `carbontrack.HttpSink` goes by them.
-        clock: the time.
-
-    Raises:
-        ConfigError: the URL, the token or a number cannot be used.
+    The one difference: without a `journal`, records wait in the user's state directory, whatever
+    the setting `state_dir` says, since sinks do not read settings.
     """
 
     def __init__(
@@ -73,25 +62,26 @@ class HttpSink(BufferedSink[Record]):
         super().__init__(lambda record: record, self._enqueue)
         self._url = checked_url(url)
         self._token = checked_token(token)
-        if token is not None and travels_open(url):
+        if token is not None and is_unencrypted(url):
             say_aloud(f"the token for {shown(url)} can be read on its way; use https://")
         _check_above_zero(timeout_s=timeout_s, batch=batch)
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
         self._timeout_s, self._batch = timeout_s, batch
         self.still_waits = False
-        """After `close`: whether something was not delivered, and waits for the next process."""
+        """After `close`: whether records were not delivered, and wait for the next process."""
         self._exit_timeout_s = exit_timeout_s
         self._clock = clock or SystemClock()
         self._owns_journal = journal is None
-        self._journal = journal or Journal(self.own_state_dir(), self._clock)
-        self._by_process: dict[int, _Here] = {}
-        remember(self)
+        self._journal = journal or Journal(self.default_state_dir(), self._clock)
+        self._sender = PerProcess(_Sender, abandon=_Sender.abandon)
 
     @staticmethod
-    def own_state_dir() -> Path:
-        """Where the journal is, if none is handed in."""
-        return default_state_dir()
+    def default_state_dir() -> Path:
+        """The directory of the journal, if none is handed in."""
+        from platformdirs import user_state_path
+
+        return user_state_path("carbontrack", appauthor=False)
 
     @property
     def address(self) -> str:
@@ -100,139 +90,119 @@ class HttpSink(BufferedSink[Record]):
 
     @property
     def path(self) -> Path:
-        """The directory whose journal keeps the records until they are delivered."""
+        """The state directory, whose journal keeps the records until they are delivered."""
         return self._journal.state_dir
 
     def __repr__(self) -> str:
         return f"HttpSink({shown(self._url)!r})"
 
     def write(self, record: Record) -> None:
-        """Put the record into the journal and wake the thread that sends; waits for no network.
+        """Put the record into the journal and wake the thread that sends; never blocks on a send.
 
         Raises:
             SinkError: the journal cannot be written and no more records can wait in memory.
         """
         super().write(record)
-        here = self._here()
-        self._start(here)
-        here.wake.set()
+        sender = self._sender.get()
+        self._start(sender)
+        sender.wake.set()
 
     def hurry(self) -> None:
-        """Let the thread begin its last attempts, and wait for nothing; `close` follows.
+        """Let the thread begin its last attempts, without waiting for it; `close` follows.
 
-        Where several sinks come to an end together, each is told so before the first is waited
-        for: then all of them take no longer than one.
+        Several sinks that are closed together are all hurried first, so that closing them takes
+        no longer than closing one.
         """
-        here = self._here()
-        with here.lock:
-            if here.deadline_s is None:
-                patience_s = self._exit_timeout_s * _EXIT_SHARE
-                here.deadline_s = self._clock.monotonic_s() + patience_s
-            if here.delivery is not None and not here.delivery.stop.is_set():
-                here.delivery.last_attempts(here.deadline_s)
-        here.wake.set()
+        sender = self._sender.get()
+        with sender.lock:
+            if sender.deadline_s is None:
+                allowed_s = self._exit_timeout_s * _EXIT_SHARE
+                sender.deadline_s = self._clock.monotonic_s() + allowed_s
+            if sender.delivery is not None and not sender.delivery.stop.is_set():
+                sender.delivery.finish_by(sender.deadline_s)
+        sender.wake.set()
 
     def close(self) -> None:
-        """Let the thread try for a short while; what is left stays in the journal.
+        """Let the thread send until the exit timeout; what is left stays in the journal.
 
         Raises:
             SinkError: records are left that could not even be put into the journal.
         """
         self.hurry()
-        here = self._here()
-        with here.lock:
-            thread, here.thread = here.thread, None
-            deadline_s, here.deadline_s = here.deadline_s, None
+        sender = self._sender.get()
+        with sender.lock:
+            thread, sender.thread = sender.thread, None
+            deadline_s, sender.deadline_s = sender.deadline_s, None
         if thread is not None and deadline_s is not None:
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
         try:
             super().close()
-            self.still_waits = bool(OwnQueue(self._journal, self._url).take(1))
+            self.still_waits = bool(OwnQueue(self._journal, self._url).peek(1))
         finally:
             if self._owns_journal and (thread is None or not thread.is_alive()):
                 self._journal.close()
-
-    def forget_parent(self) -> None:
-        """Let go of the journals that the parent holds."""
-        self._here()
 
     def _enqueue(self, record: Record) -> None:
         if not self._journal.enqueue(record, self._url):
             raise SinkError("its journal cannot be written")
 
-    def _start(self, here: _Here) -> None:
-        with here.lock:
-            if here.thread is not None and here.thread.is_alive():
+    def _start(self, sender: _Sender) -> None:
+        with sender.lock:
+            if sender.thread is not None and sender.thread.is_alive():
                 return
             poster = Poster(
                 self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
             )
-            here.delivery = Delivery(
+            sender.delivery = Delivery(
                 poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
             )
-            here.thread = threading.Thread(
-                target=self._work, args=(here, here.delivery), name="carbontrack-http", daemon=True
+            sender.thread = threading.Thread(
+                target=self._work,
+                args=(sender, sender.delivery),
+                name="carbontrack-http",
+                daemon=True,
             )
             try:
-                here.thread.start()
+                sender.thread.start()
             except RuntimeError:  # the interpreter is shutting down; the next process will send
-                here.thread = None
+                sender.thread = None
 
-    def _work(self, here: _Here, delivery: Delivery) -> None:
+    def _work(self, sender: _Sender, delivery: Delivery) -> None:
         try:
-            with holding_forks():
-                import requests  # noqa: F401 - so that no import is under way in a fork's child
-            here.orphans = self._orphans()
-            delivery.run(lambda: self._queues(here), here.wake)
+            load_requests()
+            sender.leftovers = self._leftover_queues()
+            delivery.run(lambda: self._queues(sender), sender.wake)
         finally:
-            while here.adopted:
-                here.adopted.pop().file.close()
+            while sender.acquired:
+                sender.acquired.pop().file.close()
 
-    def _queues(self, here: _Here) -> Sequence[Queue]:
-        for queue in [queue for queue in here.adopted if not queue.take(1)]:
-            here.adopted.remove(queue)
+    def _queues(self, sender: _Sender) -> Sequence[Queue]:
+        for queue in [queue for queue in sender.acquired if not queue.peek(1)]:
+            sender.acquired.remove(queue)
             queue.file.close()
-        if not here.adopted:  # one at a time, so that the program's descriptors stay free
-            here.adopted += islice(here.orphans, 1)
-        return [OwnQueue(self._journal, self._url), *here.adopted, self]
+        if not sender.acquired:  # one at a time, so that the program's descriptors stay free
+            sender.acquired += islice(sender.leftovers, 1)
+        return [OwnQueue(self._journal, self._url), *sender.acquired, self]
 
-    def take(self, limit: int) -> list[Record]:
-        """Records that the journal did not take, as on a read-only disk, are sent from memory."""
-        return [record for _, record in list(self._own_pending())[:limit]]
+    def peek(self, limit: int) -> list[Record]:
+        """The oldest records in memory, which the journal did not take, as on a read-only disk."""
+        return [record for _, record in list(self._buffer.get().entries)[:limit]]
 
     def settle(self, record_ids: Sequence[str]) -> None:
         """Forget records that were sent from memory."""
-        pending = self._own_pending()
-        for waiting in [waiting for waiting in list(pending) if waiting[0] in record_ids]:
+        entries = self._buffer.get().entries
+        for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppress(ValueError):  # written to the journal in the meantime
-                pending.remove(waiting)
+                entries.remove(sent)
 
-    def _orphans(self) -> Iterator[OrphanQueue]:
-        """The journals of dead processes in which something waits for our URL."""
-        for file in orphans(self._journal.state_dir, self._clock):
-            queue = OrphanQueue(file, self._url)
-            if queue.take(1):
+    def _leftover_queues(self) -> Iterator[LeftoverQueue]:
+        """The journals of ended processes in which records wait for this URL."""
+        for file in leftover_journals(self._journal.state_dir, self._clock):
+            queue = LeftoverQueue(file, self._url)
+            if queue.peek(1):
                 yield queue
             else:
                 file.close()
-
-    def _here(self) -> _Here:
-        pid = os.getpid()
-        here = self._by_process.get(pid)
-        if here is None:
-            for inherited in list(self._by_process.values()):
-                for queue in inherited.adopted:
-                    queue.file.abandon()
-            self._by_process = {pid: _Here()}
-            here = self._by_process[pid]
-        return here
-
-
-def default_state_dir() -> Path:
-    """The user's own folder for what must outlive a process."""
-    from platformdirs import user_state_path
-
-    return user_state_path("carbontrack", appauthor=False)
 
 
 def _check_above_zero(**numbers: float) -> None:

@@ -1,4 +1,4 @@
-"""Sinks that other packages bring, found by the name before the colon of an output."""
+"""Sinks of other packages, found by the name before the colon of an output."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import CarbontrackError, ConfigError, SinkError
 from carbontrack.record import Record, Sink
+from carbontrack.sinks.capabilities import AddressedSink, HurriedSink
 from carbontrack.system import plugins
 from carbontrack.system.log import RateLimitedLog
 
@@ -36,7 +37,7 @@ def plugin_sink(
     try:
         return PluginSink(name, address, _checked(make(address)), journal)
     except (Exception, SystemExit) as error:
-        # what a plugin raises as an error of ours is meant for its user to read
+        # the message of a CarbontrackError is meant for users
         reason = str(error) if isinstance(error, CarbontrackError) else repr(error)
         raise ConfigError(f"output {name}:…: {plugins.described(point)}: {reason}") from error
 
@@ -50,28 +51,29 @@ def _checked(sink: Any) -> Sink:
 
 
 class PluginSink:
-    """A sink of another package, behind what every sink promises.
+    """A sink of another package, with the promises of every sink.
 
     A record that it does not take is kept in the journal, and is written by the next run or by
     `carbontrack recover` once this process has ended. It may then arrive twice, if the plugin had
-    taken it all the same; `record_id` tells.
+    taken it nevertheless; both have the same `record_id`.
     """
 
     def __init__(self, name: str, address: str, sink: Sink, journal: Journal | None = None) -> None:
         self._name, self._sink, self._journal = name, sink, journal
-        own = getattr(sink, "address", None)
+        self._hurried = sink if isinstance(sink, HurriedSink) else None
+        own = sink.address if isinstance(sink, AddressedSink) else None
         self.address = own if isinstance(own, str) else address
-        """What stands behind the name to open this again, from any directory: the sink's own
-        `address`, where it has one, else what it was given."""
+        """What follows the name to open this output again, in any directory: the sink's own
+        `address`, if it has one, else the address that was given."""
         self._warnings = RateLimitedLog()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        # an address may hold a key, and this stands in logs
+        # an address may contain a key, and this appears in logs
         return f"PluginSink('{self._name}:…')"
 
     def write(self, record: Record) -> None:
-        """Hand the record to the plugin, or else keep it.
+        """Hand the record to the plugin; if that fails, keep it in the journal.
 
         Raises:
             SinkError: the plugin did not take it, and it could not be kept.
@@ -89,10 +91,9 @@ class PluginSink:
             )
 
     def hurry(self) -> None:
-        """Let the plugin begin its last attempts, where it has such a method."""
-        begin = getattr(self._sink, "hurry", None)
-        if callable(begin):
-            begin()
+        """Let the plugin begin its last attempts, if it has such a method."""
+        if self._hurried is not None:
+            self._hurried.hurry()
 
     def close(self) -> None:
         """Close the plugin's sink, once.

@@ -1,12 +1,10 @@
-"""One attempt to deliver records to an address, and what came of it."""
+"""One attempt to post records to a URL, and what its result means for the records."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,14 +12,15 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.http import exchange, load_requests, new_session, retry_after_s
 
 if TYPE_CHECKING:
     import requests
 
 RETRY_AFTER_LIMIT_S = 600.0
-"""The longest wait that a server can ask for and get."""
+"""The longest wait that a server is granted."""
 BAD_CERTIFICATE_WAIT_S = 3600.0
-"""A certificate that does not hold is not going to a minute later."""
+"""An invalid certificate will still be invalid a minute later."""
 _RETRIED = frozenset({408, 425, 429})
 _PERHAPS_ONE = frozenset({400, 413, 422})
 
@@ -29,15 +28,15 @@ Verdict = Literal["delivered", "later", "refused", "divide"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an attempt.
+class PostResult:
+    """The result of an attempt.
 
     Attributes:
-        verdict: delivered; later: try the same again; refused: never try again; divide: it may be
-            the size, or one record among them, so try a half.
-        reason: in a few words of our own, never the server's: its answer may repeat a secret.
+        verdict: delivered; later: retry; refused: never retry; divide: the size or a single record
+            may be the cause, so retry with half of them.
+        reason: in our own words, never the server's, which may repeat a secret.
         status: the HTTP status, if there was an answer.
-        wait_s: how long the server wants to be left alone, if it said so.
+        wait_s: how long to wait before the next attempt, if the server said so.
     """
 
     verdict: Verdict
@@ -47,11 +46,7 @@ class Outcome:
 
 
 class Poster:
-    """Posts records to one URL with one token; used by one thread.
-
-    Certificates are always checked, redirects are never followed, and nothing but the token given
-    here is ever sent as one: not what a .netrc file holds.
-    """
+    """Posts records to one URL with one token; not thread-safe."""
 
     def __init__(
         self, url: str, *, token: str | None, timeout_s: float, clock: Clock | None = None
@@ -62,16 +57,19 @@ class Poster:
         self._timeout_s = timeout_s
         self._session: requests.Session | None = None
 
-    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
-        """Try once; takes `timeout_s` at most for each step of the exchange."""
+    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
+        """Try once; `timeout_s` is the longest wait for a connection, and for an answer."""
+        load_requests()
         import requests
 
         body = json_line([record_object(record) for record in records])
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         try:
             if self._session is None:
-                self._session = requests.Session()
-            with self._session.post(
+                self._session = new_session()
+            answer = exchange(  # the status says all: the body is not read
+                self._session,
+                "POST",
                 self.url,
                 data=body,
                 headers={
@@ -80,19 +78,19 @@ class Poster:
                     "Idempotency-Key": hashlib.sha256(body).hexdigest(),
                 },
                 auth=self._authorize,
-                timeout=limit_s,
-                allow_redirects=False,
-                stream=True,  # the status says all; a body without end cannot hold us
-            ) as answer:
-                asked = answer.headers.get("Retry-After")
-                return judged(answer.status_code, asked, now=self._clock.now_utc())
+                timeout_s=limit_s,
+            )
         except requests.exceptions.SSLError:
-            return Outcome("later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S)
+            return PostResult(
+                "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
+            )
         except requests.exceptions.Timeout:
-            return Outcome("later", f"no answer within {limit_s:g} s")
+            return PostResult("later", f"no answer within {limit_s:g} s")
         except (requests.exceptions.RequestException, OSError) as error:
-            # only the kind: the text of the error holds the whole URL
-            return Outcome("later", f"no connection ({type(error).__name__})")
+            # only the type: the text of the error contains the whole URL
+            return PostResult("later", f"no connection ({type(error).__name__})")
+        wait_s = retry_after_s(answer.headers.get("Retry-After"), now=self._clock.now_utc())
+        return result_for(answer.status, wait_s)
 
     def close(self) -> None:
         """Close the connection; a later post opens another."""
@@ -101,49 +99,29 @@ class Poster:
             session.close()
 
     def _authorize(self, request: Any) -> Any:
-        # as a callable, so that requests does not look into .netrc for this host
         if self._token is not None:
             request.headers["Authorization"] = f"Bearer {self._token}"
         return request
 
 
-def judged(status: int, retry_after: str | None, *, now: datetime) -> Outcome:
-    """What an HTTP status means for the records that were sent."""
+def result_for(status: int, wait_s: float | None = None) -> PostResult:
+    """What an HTTP status means for the records that were sent; `wait_s` is its Retry-After."""
     if 200 <= status < 300:
-        return Outcome("delivered", f"HTTP {status}", status)
+        return PostResult("delivered", f"HTTP {status}", status)
     if status in _PERHAPS_ONE:
-        return Outcome("divide", f"HTTP {status}", status)
+        return PostResult("divide", f"HTTP {status}", status)
     if status in _RETRIED or status >= 500:
-        return Outcome("later", f"HTTP {status}", status, wait_asked_s(retry_after, now=now))
+        granted_s = None if wait_s is None else min(wait_s, RETRY_AFTER_LIMIT_S)
+        return PostResult("later", f"HTTP {status}", status, granted_s)
     redirect = " redirects, which are not followed" if 300 <= status < 400 else ""
-    return Outcome("refused", f"HTTP {status}{redirect}", status)
-
-
-def wait_asked_s(retry_after: str | None, *, now: datetime) -> float | None:
-    """The wait that a Retry-After header asks for, in seconds or by date, within bounds.
-
-    RFC 9110, section 10.2.3. None for no header and for one that cannot be read.
-    """
-    if retry_after is None:
-        return None
-    text = retry_after.strip()
-    if text.isdecimal():
-        return min(float(text), RETRY_AFTER_LIMIT_S)
-    try:
-        until = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=timezone.utc)
-    wait_s = (until - now).total_seconds()
-    return min(max(wait_s, 0.0), RETRY_AFTER_LIMIT_S)
+    return PostResult("refused", f"HTTP {status}{redirect}", status)
 
 
 def checked_url(url: str) -> str:
-    """The URL, if records may be posted to it.
+    """The URL, if records can be posted to it.
 
     Raises:
-        ConfigError: it cannot be used; the message never repeats a password in it.
+        ConfigError: it cannot be used; the message does not repeat a password in it.
     """
     try:
         parts = urlsplit(url)
@@ -166,7 +144,7 @@ def checked_url(url: str) -> str:
 
 
 def checked_token(token: str | None) -> str | None:
-    """The token, if it can stand in a header.
+    """The token, if an HTTP header can hold it.
 
     Raises:
         ConfigError: it cannot; the message does not show it.
@@ -181,7 +159,7 @@ def checked_token(token: str | None) -> str | None:
     return token
 
 
-def travels_open(url: str) -> bool:
+def is_unencrypted(url: str) -> bool:
     """Whether what is sent to the URL can be read on the way: plain http to another machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -190,6 +168,6 @@ def travels_open(url: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """The URL as it may be shown: without the query, which often holds a key."""
+    """The URL as it may be shown: without a password or the query, which often holds a key."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

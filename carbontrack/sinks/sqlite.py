@@ -1,4 +1,4 @@
-"""Records as rows of an SQLite database, where a record that arrives twice is there once."""
+"""Records as rows of an SQLite database, where a record that arrives twice is stored once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.sinks.files import own_place
+from carbontrack.sinks.files import path_for_this_machine
+from carbontrack.system.forking import PerProcess
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
 
 TABLE = "carbontrack_records"
-"""The table's name, unlikely enough to be put into a database that has other tables."""
+"""A name that is unlikely to clash in a database with other tables."""
 
 _TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(NUMBER_COLUMNS, "NUMERIC")
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -28,23 +29,29 @@ _INSERT = (
 )
 
 
-class _Here:
-    """What belongs to one process: a connection must not be carried over a fork."""
+class _Connection:
+    """The connection of one process, which must not be carried over a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # a finalizer may come back in
-        self.connection: sqlite3.Connection | None = None
+        self.lock = threading.RLock()  # reentrant: a finalizer may write during a write
+        self.open: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close it; the next write opens another."""
+        if self.open is not None:
+            self.open.close()
+            self.open = None
 
 
 class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     """A database file with one row for each record in the table `carbontrack_records`.
 
-    Any number of threads, processes and runs may write to one file at a time. A table of an older
-    version is given the columns that it lacks. A write waits `busy_timeout_s` for another
-    process's; after that the record waits in memory.
+    Any number of threads, processes and runs may write to one file at a time. Missing columns are
+    added to a table of an older version. A write waits up to `busy_timeout_s` for another process;
+    after that the record waits in memory.
 
     Raises:
-        ConfigError: no database can be at `path`; says why and what to do.
+        ConfigError: no database can be written at `path`; says why and what to do.
     """
 
     def __init__(
@@ -57,9 +64,11 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     ) -> None:
         super().__init__(_row, self._insert, journal=journal)
         self._busy_timeout_s = busy_timeout_s
-        self._path = own_place(path, procfs=procfs)
-        # by process id; those of a parent stay here unused, since collecting would close them
-        self._by_process: dict[int, _Here] = {}
+        self._path = path_for_this_machine(path, procfs=procfs)
+        # A child that closed an inherited connection, or let it be collected, would drop the locks
+        # of its parent (sqlite.org/howtocorrupt.html, 2.6): it keeps it here, unused.
+        self._inherited: list[_Connection] = []
+        self._connection = PerProcess(_Connection, abandon=self._inherited.append)
         if self._path.exists():
             self._check()
 
@@ -73,22 +82,22 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         try:
             super().close()
         finally:
-            here = self._here()
-            with here.lock:
-                self._drop(here)
+            connection = self._connection.get()
+            with connection.lock:
+                connection.close()
 
     def _insert(self, row: tuple[Cell, ...]) -> None:
         import sqlite3
 
-        here = self._here()
-        with here.lock:
+        connection = self._connection.get()
+        with connection.lock:
             try:
-                if here.connection is None or not self._path.exists():
-                    self._drop(here)
-                    here.connection = self._connected()
-                here.connection.execute(_INSERT, row)
+                if connection.open is None or not self._path.exists():
+                    connection.close()
+                    connection.open = self._connected()
+                connection.open.execute(_INSERT, row)
             except sqlite3.Error as error:
-                self._drop(here)
+                connection.close()
                 raise SinkError(str(error)) from error
 
     def _connected(self) -> sqlite3.Connection:
@@ -98,7 +107,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
             self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
-            # write-ahead log: a killed writer leaves the database whole, and no write waits for
+            # write-ahead log: a killed writer leaves the database intact, and no write waits for
             # the disk (sqlite.org/wal.html)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -115,7 +124,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         try:
             connection.execute("SELECT name FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
-            return  # busy: it is a database, and writes have patience
+            return  # busy: it is a database, and writes wait
         except sqlite3.DatabaseError as error:
             raise ConfigError(
                 f"cannot write records to {self._path}: {error}; choose another output"
@@ -123,18 +132,9 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         finally:
             connection.close()
 
-    def _here(self) -> _Here:
-        return self._by_process.setdefault(os.getpid(), _Here())
-
-    @staticmethod
-    def _drop(here: _Here) -> None:
-        if here.connection is not None:
-            here.connection.close()
-            here.connection = None
-
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Make the table, or add the columns that a table of an older version lacks."""
+    """Create the table, or add the columns that a table of an older version lacks."""
     columns = ", ".join(f'"{name}" {kind}' for name, kind in _TYPES.items())
     connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} ({columns}, PRIMARY KEY (record_id))")
     present = {row[1] for row in connection.execute(f"PRAGMA table_info({TABLE})")}

@@ -11,30 +11,30 @@ from carbontrack.sinks.jsonl import json_line
 
 
 class TimelineFiles:
-    """A file of timelines beside each output that is a file; none beside an address.
+    """A file of timelines beside each of the files `outputs`.
 
-    Any number of processes may write to one file at a time; the line of a run bears its record_id.
+    Any number of processes may write to one file at a time; each line has the record_id of its run.
 
     Raises:
         ConfigError: no file can be written beside an output; says why and what to do.
     """
 
     def __init__(self, outputs: Sequence[Path], *, procfs: Path = Path("/proc")) -> None:
-        places = dict.fromkeys(timeline_path(output) for output in outputs)
-        self._files = [shared_file(place, procfs=procfs) for place in places]
+        paths = dict.fromkeys(timeline_path(output) for output in outputs)
+        self._files = [shared_file(path, procfs=procfs) for path in paths]
 
     def write(self, timeline: Mapping[str, object]) -> None:
-        """Add the timeline of a finished record, as an object of JSON, to every file.
+        """Append the timeline of a finished record, as a JSON object, to every file.
 
         Raises:
             OSError: a file could not be written; the others were.
         """
         line = json_line(timeline)
-        trouble: OSError | None = None
+        failure: OSError | None = None
         for file in self._files:
             try:
                 file.append(line)
             except OSError as error:
-                trouble = error
-        if trouble is not None:
-            raise trouble
+                failure = error
+        if failure is not None:
+            raise failure

@@ -1,10 +1,21 @@
-"""Folders and files that only their owner may read, whatever the process's umask is."""
+"""Files that are replaced in one step, or that only their owner may read, and where one can be."""
 
 from __future__ import annotations
 
 import os
 import threading
 from pathlib import Path
+from typing import Literal
+
+Obstacle = Literal[
+    "no directory",
+    "parent is a file",
+    "directory not writable",
+    "is a directory",
+    "not a regular file",
+    "no permission",
+]
+"""Why a file cannot be written."""
 
 
 def make_private_folder(folder: Path) -> None:
@@ -26,21 +37,54 @@ def make_private_folder(folder: Path) -> None:
 
 
 def replace_privately(path: Path, text: str) -> None:
-    """Replace `path` by a file with this text in one step, for its owner only (0600).
-
-    Missing folders are made in the same way. No reader ever sees a partial file.
+    """As `replace_file`, for its owner only (0600), in a folder that is created if missing.
 
     Raises:
-        OSError: it could not be written; the old file is still there.
+        OSError: as `replace_file`.
     """
     make_private_folder(path.parent)
+    replace_file(path, text.encode(), mode=0o600)
+
+
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Create the file, or replace the one there in one step: no reader ever sees half of it.
+
+    Raises:
+        OSError: it could not be written; the file there before is unchanged.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(draft, flags, mode)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None:
+    """What keeps this process from writing to a file, or from creating it; None if nothing does.
+
+    `access` is what an existing file must allow. Nothing is created.
+
+    Raises:
+        OSError: it cannot be found out, as for a name that is too long.
+    """
+    if not path.exists():
+        return _obstacle_to_creating(path.parent)
+    if path.is_dir():
+        return "is a directory"
+    if not os.access(path, access):
+        return "no permission"
+    return None if path.is_file() else "not a regular file"
+
+
+def _obstacle_to_creating(folder: Path) -> Obstacle | None:
+    if not folder.exists():
+        return "no directory"
+    if not folder.is_dir():
+        return "parent is a file"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "directory not writable"

@@ -9,7 +9,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
+
+State = TypeVar("State")
 
 
 class Forked(Protocol):
@@ -26,6 +28,42 @@ _all: weakref.WeakSet[Forked] = weakref.WeakSet()
 def remember(one: Forked) -> None:
     """Let `one` start at zero in every child; it is held by a weak reference."""
     _all.add(one)
+
+
+class PerProcess(Generic[State]):
+    """State of one process, made when it is first asked for, and made anew in a forked child.
+
+    A child has neither its parent's threads nor, for certain, its locks, and what the parent holds
+    open is not the child's to use. With `abandon`, which releases what was inherited without
+    changing it for the parent, the child does so right after the fork; without it, the inherited
+    state is dropped when the child first asks for its own.
+    """
+
+    def __init__(
+        self, make: Callable[[], State], *, abandon: Callable[[State], object] | None = None
+    ) -> None:
+        self._make = make
+        self._abandon = abandon
+        self._by_pid: dict[int, State] = {}
+        if abandon is not None:
+            remember(self)
+
+    def get(self) -> State:
+        """The state of this process."""
+        pid = os.getpid()
+        state = self._by_pid.get(pid)
+        return self._begin(pid) if state is None else state
+
+    def forget_parent(self) -> None:
+        """Release what was inherited."""
+        self._begin(os.getpid())
+
+    def _begin(self, pid: int) -> State:
+        for other in [other for other in list(self._by_pid) if other != pid]:
+            inherited = self._by_pid.pop(other, None)
+            if inherited is not None and self._abandon is not None:
+                self._abandon(inherited)
+        return self._by_pid.setdefault(pid, self._make())  # the same for threads that ask at once
 
 
 def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:

@@ -5,7 +5,6 @@ The last figures are also kept on disk, so that the next process need not fetch 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from carbontrack.grid.live.web import FetchFailed, Get
 from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
+from carbontrack.system.forking import PerProcess
 
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
@@ -88,7 +88,7 @@ class Feed:
         self._outside = outside or Outside()
         self._clock = self._outside.clock
         self._due_s = float("-inf")
-        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._lock = PerProcess(threading.Lock)  # in a child, one held at the fork stays so
         self._slots: tuple[Slot, ...] = in_order(cache.load()) if cache else ()
         self._answer: tuple[Slot, int, GridIntensity] | None = None
 
@@ -104,15 +104,14 @@ class Feed:
         return self._intensity(slot, _age_h(at_s - slot.end_s))
 
     def _refresh(self, now_s: float) -> None:
-        if self._pid != os.getpid():  # in a child, a lock held at the fork stays so
-            self._lock, self._pid = threading.Lock(), os.getpid()
-        if not self._lock.acquire(blocking=False):
+        lock = self._lock.get()
+        if not lock.acquire(blocking=False):
             return
         self._due_s = now_s + self.provider.poll_s
         try:
             self._outside.run(self._job)
         except RuntimeError as error:  # at interpreter exit, or at the limit of threads
-            self._lock.release()
+            lock.release()
             self._fail(FetchFailed(f"{self.provider.name}: {error}"))
 
     def _job(self) -> None:
@@ -123,7 +122,7 @@ class Feed:
         except Exception as error:  # a bug in a provider must not end the program
             self._fail(FetchFailed(f"{self.provider.name}: {type(error).__name__}"))
         finally:
-            self._lock.release()
+            self._lock.get().release()
 
     def _fetch(self) -> None:
         now = self._clock.now_utc()

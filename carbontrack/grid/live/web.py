@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
-from carbontrack.system.forking import holding_forks
+from carbontrack.system.clock import SystemClock
+from carbontrack.system.http import Answer, exchange, new_session, retry_after_s
 
 if TYPE_CHECKING:
-    import requests
     from requests.adapters import HTTPAdapter
 
 TIMEOUT_S = (3.05, 10.0)
@@ -73,41 +73,39 @@ class Web:
         Raises:
             FetchFailed: no connection, a status other than 2xx, too long an answer, or no JSON.
         """
-        with holding_forks():
-            import requests
-
         where = url.partition("?")[0]
         shown = {name: text for name, text in (params or {}).items() if text not in self._secrets}
         hidden = {name: text for name, text in (params or {}).items() if text in self._secrets}
         try:
-            with requests.Session() as session:
+            with new_session() as session:
                 if hidden:
                     session.mount(url, _adapter_with(urlencode(hidden)))
-                with session.get(
+                answer = exchange(
+                    session,
+                    "GET",
                     url,
                     params=shown,
                     headers={"Accept": "application/json", **(headers or {})},
-                    auth=login or _no_login,
-                    timeout=self._timeout_s,
-                    allow_redirects=False,
-                    stream=True,
-                ) as answer:
-                    body = answer.raw.read(LARGEST_BYTES + 1, decode_content=True)
+                    auth=login,
+                    timeout_s=self._timeout_s,
+                    limit_bytes=LARGEST_BYTES + 1,
+                )
         except Exception as error:  # requests, urllib3 and ssl each have their own classes
             # only the class: their messages may quote the address, and with it a key
             raise FetchFailed(f"{where}: {type(error).__name__}") from None
-        if not 200 <= answer.status_code < 300:
-            raise self._refusal(where, answer, body)
-        return _parsed(where, body)
+        if not answer.is_success:
+            raise self._refusal(where, answer)
+        return _parsed(where, answer.body)
 
-    def _refusal(self, where: str, answer: requests.Response, body: bytes) -> FetchFailed:
-        status = answer.status_code
-        said = " ".join(body[:2000].decode("utf-8", "replace").split())
+    def _refusal(self, where: str, answer: Answer) -> FetchFailed:
+        status = answer.status
+        said = " ".join(answer.body[:2000].decode("utf-8", "replace").split())
         for secret in self._secrets:
             said = said.replace(secret, "***")
         reason = f"{where}: HTTP {status} {said[:_SHOWN]}".rstrip()
         refused = status in (400, 401, 403, 404)
-        return FetchFailed(reason, _retry_after_s(answer.headers.get("Retry-After")), refused)
+        asked_s = retry_after_s(answer.headers.get("Retry-After"), now=SystemClock.now_utc())
+        return FetchFailed(reason, asked_s, refused)
 
 
 def _adapter_with(query: str) -> HTTPAdapter:
@@ -146,11 +144,6 @@ def _pool_with(pool: Any, query: str) -> Any:
     return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
-def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No authentication; without any, requests would take a password from ~/.netrc."""
-    return request
-
-
 def _parsed(where: str, body: bytes) -> Any:
     import json
 
@@ -160,11 +153,3 @@ def _parsed(where: str, body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         raise FetchFailed(f"{where}: the answer is no JSON") from None
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """The header's seconds; for a date None, so that our own back-off applies."""
-    try:
-        return max(0.0, float(header)) if header else None
-    except ValueError:
-        return None

@@ -222,11 +222,14 @@ def _percent(given: Any, _: Path) -> float:
 
 def _output(given: Any, base: Path) -> Path:
     path = base / Path(str(given)).expanduser()
-    if path.is_dir():
+    from carbontrack.system.files import obstacle_to_writing
+
+    obstacle = obstacle_to_writing(path)
+    if obstacle == "is a directory":
         raise ValueError("is a directory; add a file name")
-    if not path.parent.is_dir():
+    if obstacle in ("no directory", "parent is a file"):
         raise ValueError(f"cannot be written: there is no directory {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    if obstacle in ("directory not writable", "no permission"):
         raise ValueError("cannot be written: permission denied")
     return path
 

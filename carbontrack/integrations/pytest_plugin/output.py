@@ -168,9 +168,9 @@ def write_json(path: Path, content: object) -> None:
     if special or not os.access(path.parent, os.W_OK):
         path.write_bytes(encoded)
         return
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(encoded)
-    part.replace(path)
+    from carbontrack.system.files import replace_file
+
+    replace_file(path, encoded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""What must survive the process: checkpoints of open runs, and records not yet delivered."""
+"""The journal of open runs and undelivered records, and recovery from it after a crash."""

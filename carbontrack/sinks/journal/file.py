@@ -1,15 +1,13 @@
-"""One journal file: keys and their entries in an append-only log, held by one process at a time.
+"""One journal file: keys and their entries in an append-only log, locked by one process at a time.
 
 Each change is one line, `crc32 json`, written by one `write`: `{"put": key, …}` or `{"drop":
-[key, …]}`. A process that is killed leaves at most one torn line, and a reader passes over every
-line whose checksum does not hold. The lock (flock) of the open file says that its process lives;
-the kernel releases it at the process's death, however that comes. No file is ever mapped into
+[key, …]}`. A killed process leaves at most one incomplete line, and readers skip every line with a
+wrong checksum. The lock (flock) of the open file shows that its process runs; the kernel releases
+it when the last process that has the file open ends, even by SIGKILL. Files are never mapped into
 memory: on a full disk that kills the program with SIGBUS, where `write` returns an error.
 
-Journals, one level down: checksummed lines, locks, and reads and writes that are whole.
-
-A line is `crc32 json`. The lock is flock's: it belongs to the open file, and the kernel releases
-it when the last process that has the file open dies, however that comes.
+The functions in the first half read, write and lock single lines and files; `JournalFile` is built
+on them.
 """
 
 from __future__ import annotations
@@ -25,17 +23,17 @@ from typing import Any
 
 from carbontrack.record import plain
 
-# at the top, since it cannot be loaded any more once the process has no descriptor left
+# imported early, since a process without free descriptors could not load it any more
 try:
     import fcntl
 
     _HAS_LOCKS = True
-except ImportError:  # without flock a dead journal cannot be told from a live one
+except ImportError:  # without flock nobody can tell whether the process of a journal still runs
     _HAS_LOCKS = False
 
 LINE_LIMIT = 1 << 20
-"""Bytes above which a line is no entry of ours."""
-OUT_OF_MEANS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+"""Bytes above which a line is not an entry."""
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 """Errors that say nothing about the file: no descriptor or memory is left, or a disk fails."""
 
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -48,13 +46,13 @@ def encoded(entry: Mapping[str, Any]) -> bytes:
     """The entry as a line with its checksum."""
     try:
         text = _ENCODER.encode(entry).encode()
-    except Exception:  # a label may hold anything, even what cannot say what it is
+    except Exception:  # a label may be any object, even one whose `str` fails
         text = _ENCODER.encode(plain(entry)).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def decoded(line: bytes) -> dict[str, Any] | None:
-    """The entry in a line; None if it is torn, altered or never was one."""
+    """The entry in a line; None if the line is incomplete, altered or something else."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     try:
         if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
@@ -66,10 +64,10 @@ def decoded(line: bytes) -> dict[str, Any] | None:
 
 
 def locked_new(path: Path) -> int:
-    """Make a file, for this user only, that this process holds from the start.
+    """Create a file that only this user may read, locked by this process from the start.
 
     Raises:
-        OSError: it is there already, or cannot be made or locked.
+        OSError: it exists already, or cannot be created or locked.
     """
     handle = os.open(path, APPEND | os.O_CREAT | os.O_EXCL, 0o600)
     if os.name == "posix" and not lock(handle):
@@ -80,7 +78,7 @@ def locked_new(path: Path) -> int:
 
 
 def lock(handle: int) -> bool:
-    """Take the lock of an open file, at once or not at all."""
+    """Lock an open file; False if another process holds the lock."""
     if not _HAS_LOCKS:
         return False
     try:
@@ -91,7 +89,7 @@ def lock(handle: int) -> bool:
 
 
 def is_ours(handle: int) -> bool:
-    """Whether the open file is a plain file of this user."""
+    """Whether the open file is a regular file of this user."""
     status = os.fstat(handle)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
@@ -110,20 +108,20 @@ def write_whole(handle: int, line: bytes) -> None:
     """Append the line in one write.
 
     Raises:
-        OSError: it could not be written, or only a part of it was, as on a full disk.
+        OSError: it could not be written, or only in part, as on a full disk.
     """
     if os.write(handle, line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_at(handle: int, offset: int, length: int) -> bytes:
-    """Some bytes from the middle of the open file."""
+    """Read bytes from the middle of the open file."""
     os.lseek(handle, offset, os.SEEK_SET)
     return os.read(handle, length)
 
 
 def lines_of(handle: int) -> Iterator[tuple[int, bytes]]:
-    """Each line with its offset; an overlong one in pieces, none of which has a right checksum."""
+    """Each line with its offset; one that is too long in pieces, which have no valid checksum."""
     os.lseek(handle, 0, os.SEEK_SET)
     with os.fdopen(os.dup(handle), "rb") as file:
         offset = 0
@@ -138,9 +136,9 @@ Entry = Mapping[str, Any]
 SUFFIX = ".journal"
 DRAFT_SUFFIX = ".draft"
 SIZE_LIMIT = 64 << 20
-"""Bytes above which a journal takes no further entry."""
+"""Bytes above which a journal accepts no further entry."""
 COMPACT_ABOVE = 256 << 10
-"""Bytes above which a file that is mostly history is written anew."""
+"""Bytes above which a file whose entries are mostly outdated is compacted."""
 
 
 def entry_line(key: Key, entry: Entry) -> bytes:
@@ -149,10 +147,10 @@ def entry_line(key: Key, entry: Entry) -> bytes:
 
 
 class JournalFile:
-    """A journal that this process holds. Not thread-safe: its owner has a lock.
+    """A journal that this process has locked. Not thread-safe: `Journal` has a lock for that.
 
     Attributes:
-        path: where it is.
+        path: the file.
         bad_lines: how many lines could not be read when it was opened.
     """
 
@@ -163,36 +161,35 @@ class JournalFile:
         self._handle = handle
         self._size = 0
         self._live_bytes = 0
-        self._places: dict[Key, tuple[int, int]] = {}
+        self._extents: dict[Key, tuple[int, int]] = {}
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
         """A new, empty journal with a unique name that begins with `name`.
 
         Raises:
-            OSError: there cannot be one.
+            OSError: it cannot be created.
         """
         path = directory / f"{name}-{os.urandom(8).hex()}{SUFFIX}"
         draft = _draft_of(path)
         handle = locked_new(draft)
-        draft.replace(path)  # it has a name that adopters look for only now that it is locked
+        draft.replace(path)  # only now that it is locked, others can find it
         return cls(path, handle, size_limit=size_limit)
 
     @classmethod
-    def adopt(cls, path: Path) -> JournalFile | None:
-        """The journal of a process that is gone, now held by this one; None if it still lives.
+    def acquire(cls, path: Path) -> JournalFile | None:
+        """Open and lock the journal of a process that has ended; None if the process still runs.
 
-        Also None if the file is not this user's own, is a link, or has just been adopted and
-        removed by another process.
+        Also None if the file is another user's, is a link, or has just been processed and deleted
+        by another process.
 
         Raises:
-            OSError: nothing is known of it; it could not be opened for want of descriptors, for
-                example, or not be read.
+            OSError: it could not be opened, for want of descriptors for example, or not be read.
         """
         try:
             handle = os.open(path, APPEND)
         except OSError as error:
-            if error.errno in OUT_OF_MEANS:
+            if error.errno in OUT_OF_RESOURCES:
                 raise
             return None
         journal = cls(path, handle)
@@ -207,27 +204,27 @@ class JournalFile:
         return None
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._extents)
 
     def keys(self, kind: str) -> list[Key]:
         """The live keys that begin with `kind`, oldest first."""
-        return [key for key in self._places if key[0] == kind]
+        return [key for key in self._extents if key[0] == kind]
 
     def get(self, key: Key) -> dict[str, Any] | None:
-        """The entry of a live key; None if it cannot be read any more."""
-        place = self._places.get(key)
-        return None if place is None else decoded(read_at(self._handle, *place))
+        """The entry of a live key; None if it can no longer be read."""
+        extent = self._extents.get(key)
+        return None if extent is None else decoded(read_at(self._handle, *extent))
 
     def put(self, key: Key, entry: Entry) -> None:
-        """Keep the entry under the key, in place of what was there.
+        """Store the entry under the key, in place of the one before.
 
         Raises:
-            OSError: it could not be written, or there is no room; nothing has changed.
+            OSError: it could not be written, or the journal is full; nothing has changed.
         """
         self.put_line(key, entry_line(key, entry))
 
     def put_line(self, key: Key, line: bytes) -> None:
-        """Keep an entry that has been made a line already; as `put`.
+        """As `put`, for an entry that is encoded already.
 
         Raises:
             OSError: as `put`.
@@ -237,20 +234,20 @@ class JournalFile:
         self._make_room(len(line))
         self._append(line)
         self._forget(key)
-        self._places[key] = (self._size - len(line), len(line))
+        self._extents[key] = (self._size - len(line), len(line))
         self._live_bytes += len(line)
 
     def drop(self, keys: Iterable[Key]) -> None:
-        """Forget the keys that are there.
+        """Remove those of the keys that exist.
 
         Raises:
-            OSError: it could not be written; the keys are forgotten here, but an adopter of this
-                file would see them again.
+            OSError: it could not be written; the keys are removed here, but a process that opens
+                the file later will see them again.
         """
-        known = [key for key in keys if key in self._places]
+        known = [key for key in keys if key in self._extents]
         for key in known:
             self._forget(key)
-        if known and (self._places or self._size < COMPACT_ABOVE):
+        if known and (self._extents or self._size < COMPACT_ABOVE):
             self._append(encoded({"drop": known}))
             self._make_room(0)
         elif known:
@@ -258,23 +255,23 @@ class JournalFile:
             self._size = 0
 
     def close(self) -> None:
-        """Let go of the file, and remove it if it holds nothing any more."""
+        """Close the file, and delete it if it has no live keys."""
         if self._handle < 0:
             return
-        if not self._places and not self._missing():
+        if not self._extents and not self._missing():
             self.path.unlink(missing_ok=True)
         self.abandon()
 
     def abandon(self) -> None:
-        """Close the descriptor and nothing else, as a forked child does with its parent's."""
+        """Only close the descriptor, as a forked child does with its parent's."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
 
     def _forget(self, key: Key) -> None:
-        place = self._places.pop(key, None)
-        if place is not None:
-            self._live_bytes -= place[1]
+        extent = self._extents.pop(key, None)
+        if extent is not None:
+            self._live_bytes -= extent[1]
 
     def _append(self, line: bytes) -> None:
         if self._missing():
@@ -295,24 +292,24 @@ class JournalFile:
             self._rewrite()
 
     def _missing(self) -> bool:
-        """Whether the file was deleted under us; what goes in then would be lost at our end."""
+        """Whether the file was deleted while open; what is written to it would be lost."""
         return os.fstat(self._handle).st_nlink == 0
 
     def _rewrite(self) -> None:
-        """Put the live entries into a new file and that in the place of the old one.
+        """Compact: write the live entries to a new file, which replaces the old one.
 
-        The new file is locked before it has the name, so no adopter sees it free; the old one
-        keeps its lock until it is closed, and an adopter that waited for it finds another file.
+        The new file is locked before it has the name, so no other process can acquire it; the old
+        one stays locked until it is closed, and `acquire` notices that the name is another file's.
         """
         draft = _draft_of(self.path)
         handle = locked_new(draft)
-        places: dict[Key, tuple[int, int]] = {}
+        extents: dict[Key, tuple[int, int]] = {}
         size = 0
         try:
-            for key, place in self._places.items():
-                line = read_at(self._handle, *place)
+            for key, extent in self._extents.items():
+                line = read_at(self._handle, *extent)
                 write_whole(handle, line)
-                places[key] = (size, len(line))
+                extents[key] = (size, len(line))
                 size += len(line)
             draft.replace(self.path)
         except BaseException:
@@ -320,7 +317,7 @@ class JournalFile:
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle, self._places = handle, places
+        self._handle, self._extents = handle, extents
         self._size = self._live_bytes = size
 
     def _load(self) -> None:
@@ -330,7 +327,7 @@ class JournalFile:
             if entry is None or not self._replay(entry, offset, len(line)):
                 self.bad_lines += 1
         if self._size and read_at(self._handle, self._size - 1, 1) != b"\n":
-            # the torn end of a killed writer; our first line must not become part of it
+            # a killed writer left an incomplete line, which the next line must not continue
             os.ftruncate(self._handle, self._size - len(line))
             self._size -= len(line)
 
@@ -339,7 +336,7 @@ class JournalFile:
         if isinstance(put, list):
             key = tuple(map(str, put))
             self._forget(key)
-            self._places[key] = (offset, length)
+            self._extents[key] = (offset, length)
             self._live_bytes += length
         elif isinstance(dropped, list):
             for gone in dropped:
@@ -348,5 +345,5 @@ class JournalFile:
 
 
 def _draft_of(path: Path) -> Path:
-    # a name of its own each time: a process killed while it compacted has left its draft
+    # a new name each time: a process that was killed while compacting has left its draft
     return path.with_suffix(f".{os.urandom(4).hex()}{DRAFT_SUFFIX}")

@@ -1,8 +1,8 @@
-"""What must survive the process: checkpoints of open runs and records not yet delivered.
+"""The journal: checkpoints of open runs and undelivered records, kept for after a crash.
 
-Each process has one file of its own in the folder `journal` of the state directory. While it lives
-it holds the file's lock; what it leaves behind is adopted by whoever looks next, exactly once.
-Nothing here raises once a program runs: what could not be kept is counted and said.
+Each process has a file of its own in the folder `journal` of the state directory, and holds its
+lock until it ends. What is left in it then is processed by exactly one other process. Nothing here
+raises in the measured program: what could not be kept is counted and logged.
 """
 
 from __future__ import annotations
@@ -29,43 +29,48 @@ from carbontrack.sinks.journal.file import (
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
-from carbontrack.system.forking import remember
+from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import boot_id
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
 SEND = "send"
-"""The kind of key of a record on its way: ("send", output, record id)."""
+"""The kind of key of an undelivered record: ("send", output, record id)."""
 
-OnTrouble = Callable[[Path, OSError], None]
-"""Called with a journal, or the folder of all, that cannot be looked into, and the reason."""
+OnUnreadable = Callable[[Path, OSError], None]
+"""Called with a journal, or the folder of all, that cannot be read, and the reason."""
 
 _FOLDER = "journal"
 _RETRY_S = 30.0
 """Seconds until a state directory that could not be used is tried again."""
 _MAKE_ROOM_BY = 100
-"""Records that are given up at a time when the journal is full, oldest first."""
+"""Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_DRAFT_S = 86_400.0
 
 
-class _Own:
-    """What belongs to one process; a forked child has a new one, with a free lock and no file."""
+class _State:
+    """The state of one process: its file and the changes that wait to be made in it."""
 
     def __init__(self) -> None:
-        # A finalizer, run by the garbage collector in the middle of a change, may come back in.
+        # Reentrant: the garbage collector may run a finalizer that writes here during a change.
         self.lock = threading.RLock()
         self.changes: deque[Callable[[JournalFile], None]] = deque()
         self.is_changing = False
         self.file: JournalFile | None = None
         self.retry_at_s = float("-inf")
 
+    def abandon(self) -> None:
+        """In a child: close the file, or its lock would outlive the parent."""
+        if self.file is not None:
+            _quietly(self.file.abandon)
+
 
 class Journal:
     """The journal of this process; the file appears with the first entry and goes with the last.
 
     Attributes:
-        lost_records: records that were given up because the journal was full.
+        lost_records: how many records were dropped because the journal was full.
     """
 
     def __init__(
@@ -82,25 +87,24 @@ class Journal:
         self._clock = clock or SystemClock()
         self._procfs = procfs
         self._warnings = RateLimitedLog(self._clock)
-        self._by_process: dict[int, _Own] = {}
-        remember(self)
+        self._state = PerProcess(_State, abandon=_State.abandon)
 
     def checkpoint(
         self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
     ) -> bool:
         """Keep what an open run has used so far, in place of its last checkpoint.
 
-        `outputs` are where its record is meant to go: absolute paths and URLs; `timeline` is what
-        goes into the files of timelines beside them. False if it could not be kept.
+        `outputs` are the destinations of its record: absolute paths and URLs; `timeline` is for
+        the timeline files beside them. False if it could not be kept.
         """
         key = (RUN, record.record_id)
-        # The labels' own methods are called here, while no lock of ours is held.
+        # Encoding calls methods of the labels, so it is done while the lock is not held.
         entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
         line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
     def finished(self, record_id: str) -> None:
-        """Forget an open run: its record was given to its outputs, or enqueued for them."""
+        """Remove an open run: its record was written to its outputs, or enqueued for them."""
         self._drop([(RUN, record_id)])
 
     def enqueue(self, record: Record, output: str) -> bool:
@@ -110,80 +114,67 @@ class Journal:
         return self._do(lambda file: self._put_queued(file, key, line))
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
-        """Forget records that have arrived at `output`, or that were set aside for good."""
+        """Remove records that have arrived at `output`, or became dead letters."""
         self._drop([(SEND, output, record_id) for record_id in record_ids])
 
     def queued(self, output: str, limit: int) -> list[Record]:
-        """The oldest records that wait for `output`, `limit` of them at most."""
-        own = self._own()
-        with own.lock:
-            return [] if own.file is None else queued(own.file, output, limit)
+        """The oldest records that wait for `output`, at most `limit` of them."""
+        state = self._state.get()
+        with state.lock:
+            return [] if state.file is None else queued(state.file, output, limit)
 
     def close(self) -> None:
-        """Let go of the file, and remove it if nothing is left; a later entry opens another."""
-        own = self._own()
-        with own.lock:
-            file, own.file = own.file, None
+        """Close the file, and delete it if it is empty; a later entry creates another."""
+        state = self._state.get()
+        with state.lock:
+            file, state.file = state.file, None
             if file is not None:
                 _quietly(file.close)
 
-    def forget_parent(self) -> None:
-        """Close what was inherited: the parent's lock would otherwise outlive the parent."""
-        self._own()
-
-    def _own(self) -> _Own:
-        pid = os.getpid()
-        own = self._by_process.get(pid)
-        if own is None:
-            for inherited in list(self._by_process.values()):
-                if inherited.file is not None:
-                    _quietly(inherited.file.abandon)
-            self._by_process = {pid: _Own()}
-            own = self._by_process[pid]
-        return own
-
     def _drop(self, keys: list[Key]) -> None:
-        if self._own().file is not None:
+        if self._state.get().file is not None:
             self._do(lambda file: file.drop(keys))
 
     def _do(self, action: Callable[[JournalFile], None]) -> bool:
-        own = self._own()
-        with own.lock:
-            own.changes.append(action)
-            trouble = None if own.is_changing else self._change(own)
-        if trouble is not None and trouble.errno != errno.EAGAIN:
-            reason = trouble.strerror or str(trouble)
+        state = self._state.get()
+        with state.lock:
+            state.changes.append(action)
+            failure = None if state.is_changing else self._change(state)
+        if failure is not None and failure.errno != errno.EAGAIN:
+            reason = failure.strerror or str(failure)
             self._warnings.warn(
-                str(trouble.errno),
+                str(failure.errno),
                 f"the journal in {self.state_dir} cannot be written: {reason}; what is not yet "
                 f"delivered would be lost if this process were killed now",
             )
-        return trouble is None
+        return failure is None
 
-    def _change(self, own: _Own) -> OSError | None:
-        """Make the changes that are wanted, one after the other; returns what went wrong last."""
-        trouble: OSError | None = None
-        own.is_changing = True
+    def _change(self, state: _State) -> OSError | None:
+        """Make the changes that wait, one after the other; returns the last error."""
+        failure: OSError | None = None
+        state.is_changing = True
         try:
-            while own.changes:
+            while state.changes:
                 try:
-                    own.changes.popleft()(self._opened(own))
+                    state.changes.popleft()(self._opened(state))
                 except OSError as error:
-                    trouble = error
+                    failure = error
         finally:
-            own.is_changing = False
-        return trouble
+            state.is_changing = False
+        return failure
 
-    def _opened(self, own: _Own) -> JournalFile:
-        if own.file is None:
+    def _opened(self, state: _State) -> JournalFile:
+        if state.file is None:
             now_s = self._clock.monotonic_s()
-            if now_s < own.retry_at_s:
-                raise OSError(errno.EAGAIN, "it could not be opened a moment ago")
-            own.retry_at_s = now_s + _RETRY_S
+            if now_s < state.retry_at_s:
+                raise OSError(errno.EAGAIN, "it could not be created a moment ago")
+            state.retry_at_s = now_s + _RETRY_S
             name = f"{short_boot_id(self._procfs)}-{os.getpid()}"
-            own.file = JournalFile.create(folder(self.state_dir), name, size_limit=self._size_limit)
-            own.retry_at_s = float("-inf")
-        return own.file
+            state.file = JournalFile.create(
+                folder(self.state_dir), name, size_limit=self._size_limit
+            )
+            state.retry_at_s = float("-inf")
+        return state.file
 
     def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
         try:
@@ -202,30 +193,30 @@ class Journal:
             file.put_line(key, line)
 
 
-def orphans(
-    state_dir: Path, clock: Clock | None = None, *, on_trouble: OnTrouble | None = None
+def leftover_journals(
+    state_dir: Path, clock: Clock | None = None, *, on_unreadable: OnUnreadable | None = None
 ) -> Iterator[JournalFile]:
-    """The journals of processes that are gone, each held by the caller until it closes it.
+    """The journals of processes that have ended, each locked until the caller closes it.
 
     However many processes ask at once, each journal is given to one of them only. Each takes a
-    descriptor: work off one before you ask for the next. One that cannot be looked into, for want
-    of descriptors for example, is told to `on_trouble`, or else to the log.
+    descriptor: close one before you ask for the next. One that cannot be read, for want of
+    descriptors for example, goes to `on_unreadable`, by default to the log.
     """
-    tell = on_trouble or partial(_warn, RateLimitedLog(clock))
+    report = on_unreadable or partial(_warn, RateLimitedLog(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
     except FileNotFoundError:
         return
     except OSError as error:
-        tell(state_dir / _FOLDER, error)
+        report(state_dir / _FOLDER, error)
         return
     now = (clock or SystemClock()).now_utc().timestamp()
     for path in found:
         if path.suffix == SUFFIX:
             try:
-                file = JournalFile.adopt(path)
+                file = JournalFile.acquire(path)
             except OSError as error:
-                tell(path, error)
+                report(path, error)
                 continue
             if file is not None:
                 yield file
@@ -235,11 +226,11 @@ def orphans(
 
 def _warn(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
     reason = error.strerror or str(error)
-    warnings.warn(str(error.errno), f"{path} cannot be looked into: {reason}; what it keeps stays")
+    warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
 
 
 def queued(file: JournalFile, output: str, limit: int) -> list[Record]:
-    """The oldest records in the file that wait for `output`, `limit` of them at most."""
+    """The oldest records in the file that wait for `output`, at most `limit` of them."""
     records: list[Record] = []
     for key in file.keys(SEND):
         if len(records) >= limit:
@@ -262,29 +253,29 @@ _cells = attrgetter(*COLUMNS)
 
 
 def sparse(record: Record) -> dict[str, Any]:
-    """What is known in a record, by column."""
+    """The columns of a record that are not None."""
     pairs = zip(COLUMNS, _cells(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
 
 
 def folder(state_dir: Path, *, create: bool = True) -> Path:
-    """The folder of the journals, for this user's eyes only.
+    """The folder of the journals, which only this user may read.
 
     Raises:
-        OSError: it cannot be made, or it belongs to somebody else or is a link.
+        OSError: it cannot be created, belongs to another user, or is a link.
     """
-    place = state_dir / _FOLDER
+    path = state_dir / _FOLDER
     if create:
-        make_private_folder(place)
-    status = place.lstat()
+        make_private_folder(path)
+    status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(path))
     if os.name == "posix":
         if status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it belongs to another user", str(place))
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
         if status.st_mode & 0o077:
-            place.chmod(0o700)
-    return place
+            path.chmod(0o700)
+    return path
 
 
 def short_boot_id(procfs: Path) -> str:

@@ -1,8 +1,8 @@
-"""The runs that are open on this host, read from the journals of living processes.
+"""The runs that are open on this host, read from the journals of running processes.
 
-A journal that lives is only read, never locked or changed: its lock says to those who recover runs
-that its process is alive, and must not be disturbed. Whether it lives is told by its name, which
-holds the boot and the process, and by when that process began.
+The journal of a running process is only read, never locked or changed: its lock shows that the
+process runs. To find out whether it does without the lock, the boot id and the process id in the
+journal's name are compared with this boot, and with the time the process was started.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from carbontrack.sinks.journal.journal import RUN, folder, short_boot_id
 from carbontrack.units import JOULES_PER_KWH
 
 _SLACK_S = 2.0
-"""How far a process's start, counted in clock ticks, may seem to lie behind its first line."""
+"""How far a process's start, measured in clock ticks, may seem to be after its first line."""
 
-_LEAST_S = 0.05
-"""Over less time than this a difference is noise; the first checkpoint is written at the start."""
+_MIN_INTERVAL_S = 0.05
+"""Over a shorter time a difference is noise; the first checkpoint is written at the start."""
 
 StartOf = Callable[[int], "float | None"]
-"""When the process with this id began, in seconds since the epoch; None where there is none."""
+"""When the process with this id started, in seconds since the epoch; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class OpenRun:
 
     Attributes:
         pid: the process that measures it.
-        record: its record so far, as of the checkpoint.
-        watts: between the last two checkpoints; from the run's beginning where there is one only;
-            None where that is not known either.
+        record: its record as of the checkpoint.
+        watts: between the last two checkpoints, or since the start of the run if there is only
+            one; None where unknown.
     """
 
     pid: int
@@ -49,7 +49,7 @@ def open_runs(
     boot_id: str | None = None,
     procfs: Path = Path("/proc"),
 ) -> list[OpenRun]:
-    """The runs that are open on this host, by process and age; never raises for a file."""
+    """The runs that are open on this host, oldest first; files that cannot be read are skipped."""
     start_of = start_of or started_at_s
     boot = boot_id[:8] if boot_id else short_boot_id(procfs)
     found: list[OpenRun] = []
@@ -58,14 +58,14 @@ def open_runs(
     except OSError:
         return found
     for path in journals:
-        pid = _living_pid(path, boot, start_of)
+        pid = _running_pid(path, boot, start_of)
         if pid is not None:
             found += (OpenRun(pid, *run) for run in _runs_in(path))
     return sorted(found, key=lambda run: (run.record.started_at, run.pid))
 
 
 def started_at_s(pid: int) -> float | None:
-    """When a process began; None where there is none, or only what is left of one."""
+    """When a process started; None where there is none, or only a zombie."""
     import psutil
 
     try:
@@ -77,21 +77,21 @@ def started_at_s(pid: int) -> float | None:
         return None
 
 
-def _living_pid(path: Path, boot: str, start_of: StartOf) -> int | None:
-    """The process of a journal; None if it is gone, or if its number is another's by now."""
+def _running_pid(path: Path, boot: str, start_of: StartOf) -> int | None:
+    """The process of a journal; None if it has ended, even if its id belongs to another by now."""
     parts = path.stem.split("-")
     if path.suffix != SUFFIX or len(parts) != 3 or parts[0] != boot or not parts[1].isdigit():
         return None
-    began_s = start_of(int(parts[1]))
+    started_s = start_of(int(parts[1]))
     try:
         written_s = path.stat().st_mtime
     except OSError:
         return None
-    return None if began_s is None or began_s > written_s + _SLACK_S else int(parts[1])
+    return None if started_s is None or started_s > written_s + _SLACK_S else int(parts[1])
 
 
 def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
-    """Each open run with its watts; the last line may be half written at this very moment."""
+    """Each open run with its watts; the last line may be incomplete, as it is being written."""
     seen: dict[tuple[str, ...], list[Record]] = {}
     try:
         with path.open("rb") as file:
@@ -125,6 +125,6 @@ def _watts(*checkpoints: Record) -> float | None:
         if before.energy_kwh is not None and before.duration_s is not None:
             kwh = None if kwh is None else kwh - before.energy_kwh
             seconds = None if seconds is None else seconds - before.duration_s
-    if kwh is None or seconds is None or seconds < _LEAST_S:
+    if kwh is None or seconds is None or seconds < _MIN_INTERVAL_S:
         return None
     return max(0.0, kwh) * JOULES_PER_KWH / seconds

@@ -1,8 +1,9 @@
-"""From the journals of processes that were killed to the outputs that their runs had."""
+"""Recovery: records of killed processes, from their journals to the outputs of their runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -12,22 +13,29 @@ from carbontrack.errors import CarbontrackError, SinkError
 from carbontrack.record import Record, Sink, plugin_of
 from carbontrack.sinks.factory import is_file, is_url, sink_for, told
 from carbontrack.sinks.journal.file import JournalFile, Key
-from carbontrack.sinks.journal.journal import RUN, SEND, OnTrouble, orphans, record_in, sparse
+from carbontrack.sinks.journal.journal import (
+    RUN,
+    SEND,
+    OnUnreadable,
+    leftover_journals,
+    record_in,
+    sparse,
+)
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.log import LOGGER
 
 OpenSink = Callable[[str], Sink]
-PATIENCE_S = 7 * 86_400.0
-"""How long an output that cannot be written is tried again."""
+RETRY_FOR_S = 7 * 86_400.0
+"""How long an output that cannot be written is retried."""
 
 
 class Recovered(NamedTuple):
-    """A record that a killed process left behind, and one output it was meant for.
+    """A record from the journal of a killed process, and one of its outputs.
 
     Attributes:
         record: a checkpoint, with the status "recovered", or a finished record as it was.
-        output: a path; a URL, for which it waits in the journal now; None if the run had none.
-        trouble: why it could not be written; it stays in the journal and is tried again.
+        output: a path; a URL, for which it now waits in the journal; None if the run had none.
+        trouble: why it could not be written; it stays in the journal and is retried.
     """
 
     record: Record
@@ -36,10 +44,10 @@ class Recovered(NamedTuple):
 
 
 def opener(*, is_ours: bool) -> OpenSink:
-    """How to open the outputs that stand in a journal: those of plugins only if it is ours.
+    """How to open the outputs in a journal: those of plugins only if the folder is the user's.
 
-    A folder of journals that a project's file has chosen may hold an address that the project has
-    written into it, and a project may not hand an address to a plugin.
+    A folder of journals that a project's file has chosen may contain an address that the project
+    has put there, and a project may not hand an address to a plugin.
     """
     return sink_for if is_ours else _file_sink
 
@@ -54,11 +62,11 @@ def _file_sink(output: str) -> Sink:
 
 
 def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
-    """Recover what is there at the start of a run; says it in the log and never raises."""
+    """Recover at the start of a run: logs what was found, and never raises."""
     try:
         found = recover(state_dir, open_sink=open_sink)
     except Exception as error:
-        LOGGER.warning("what killed runs left could not be looked at: %r", error)
+        LOGGER.warning("killed runs could not be recovered: %r", error)
         return
     for recovered in found:
         LOGGER.info(
@@ -75,34 +83,33 @@ def recover(
     *,
     open_sink: OpenSink = sink_for,
     clock: Clock | None = None,
-    on_trouble: OnTrouble | None = None,
+    on_unreadable: OnUnreadable | None = None,
 ) -> list[Recovered]:
-    """Write what killed processes left to the outputs that they had; never raises for a file.
+    """Write the records of killed processes to their outputs; never raises for a file.
 
-    Runs that still live are left alone. However many processes call this at once, each record is
-    written by one of them. What cannot be written is tried again the next time, and set aside in
-    a dead-letter file after a week. A journal that cannot be opened is told to `on_trouble`, or
-    else to the log.
+    Processes that still run are left alone. However many processes call this at once, each record
+    is written by one of them. What cannot be written is retried the next time, and moved to a
+    dead-letter file after a week. A journal that cannot be read goes to `on_unreadable`, by
+    default to the log.
     """
     found: list[Recovered] = []
     now = (clock or SystemClock()).now_utc()
-    for file in orphans(state_dir, clock, on_trouble=on_trouble):
-        try:
-            untouched_s = now.timestamp() - file.path.stat().st_mtime
-            was_tried = not file.keys(RUN)
-            found += _ended_runs(file)
-            found += _written(file, open_sink)
-            if was_tried and untouched_s > PATIENCE_S:
-                _give_up(file, state_dir, now)
-        except OSError as error:
-            found += _untouched(file, error)
-        finally:
-            file.close()
+    for file in leftover_journals(state_dir, clock, on_unreadable=on_unreadable):
+        with closing(file):
+            try:
+                unchanged_s = now.timestamp() - file.path.stat().st_mtime
+                is_retry = not file.keys(RUN)
+                found += _end_runs(file)
+                found += _write_records(file, open_sink)
+                if is_retry and unchanged_s > RETRY_FOR_S:
+                    _give_up(file, state_dir, now)
+            except OSError as error:
+                found += _unchanged(file, error)
     return found
 
 
-def _ended_runs(file: JournalFile) -> Iterator[Recovered]:
-    """Turn each open run into a record on its way; only what waits for a URL is told here."""
+def _end_runs(file: JournalFile) -> Iterator[Recovered]:
+    """Turn each open run into undelivered records; yields those that need no file written."""
     for key in file.keys(RUN):
         record, outputs = record_in(file, key), _outputs(file, key)
         if record is not None:
@@ -118,7 +125,7 @@ def _ended_runs(file: JournalFile) -> Iterator[Recovered]:
 
 
 def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
-    """Power over time up to the checkpoint; where it cannot be written it is given up, and said."""
+    """Write power over time up to the checkpoint; where that fails it is logged and lost."""
     timeline = entry.get("timeline")
     if not isinstance(timeline, dict):
         return
@@ -131,12 +138,16 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
         LOGGER.warning("the timeline of a killed run could not be written: %s", error)
 
 
-def _written(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
-    """Write each record that is on its way to a file."""
+def _records_to_write(file: JournalFile) -> Iterator[tuple[Key, Record]]:
     for key in file.keys(SEND):
         record = None if is_url(key[1]) else record_in(file, key)
-        if record is None:
-            continue
+        if record is not None:
+            yield key, record
+
+
+def _write_records(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
+    """Write each record whose output is not a URL."""
+    for key, record in _records_to_write(file):
         try:
             sink = open_sink(key[1])
             sink.write(record)
@@ -149,16 +160,14 @@ def _written(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
 
 
 def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
-    """Set aside what no file has taken for a week, such as that of a directory long deleted."""
-    from carbontrack.sinks.delivery import set_aside
-    from carbontrack.sinks.post import Outcome
+    """Move what could not be written for a week to dead letters, as for a deleted directory."""
+    from carbontrack.sinks.delivery import write_dead_letters
+    from carbontrack.sinks.post import PostResult
 
-    for key in file.keys(SEND):
-        record = None if is_url(key[1]) else record_in(file, key)
-        if record is not None:
-            reason = f"{key[1]} could not be written for a week"
-            set_aside(state_dir, key[1], [record], Outcome("refused", reason), now=now)
-            file.drop([key])
+    for key, record in _records_to_write(file):
+        result = PostResult("refused", f"{key[1]} could not be written for a week")
+        write_dead_letters(state_dir, key[1], [record], result, now=now)
+        file.drop([key])
 
 
 def _named(output: str | None) -> str:
@@ -167,7 +176,7 @@ def _named(output: str | None) -> str:
     return "its server" if is_url(output) else told(output)
 
 
-def _untouched(file: JournalFile, error: OSError) -> Iterator[Recovered]:
+def _unchanged(file: JournalFile, error: OSError) -> Iterator[Recovered]:
     for key in file.keys(RUN):
         record = record_in(file, key)
         if record is not None:

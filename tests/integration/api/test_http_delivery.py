@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.sync import Drained, drain
 from carbontrack.system.clock import SystemClock
@@ -58,7 +58,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def test_a_request_is_what_the_contract_says(journal: Journal) -> None:
     """A JSON array by POST, with type, key and token, and nothing about the user."""
     with Receiver() as receiver:
-        sink = HttpSink(receiver.url, token=TOKEN, journal=journal)
+        sink = JournaledHttpSink(receiver.url, token=TOKEN, journal=journal)
         sink.write(a_record(gpu_kwh=None))
         sink.close()
         (request,) = receiver.requests
@@ -91,7 +91,7 @@ def test_a_request_is_what_the_contract_says(journal: Journal) -> None:
 def test_what_passes_is_tried_until_it_has_passed(journal: Journal, fault: Fault) -> None:
     """Three faults of any transient kind delay records and lose none."""
     with Receiver(faults=lambda n: fault if n < 3 else None) as receiver:
-        sink = HttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
         for number in range(10):
             sink.write(a_record(number))
         arrived = wait_until(lambda: receiver.record_ids == ids(10))
@@ -104,7 +104,7 @@ def test_what_passes_is_tried_until_it_has_passed(journal: Journal, fault: Fault
 def test_a_repeated_request_has_the_same_key(journal: Journal) -> None:
     """When only the answer was lost, the server can tell the repetition."""
     with Receiver(faults=lambda n: Fault(None, store=True) if n == 0 else None) as receiver:
-        sink = HttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
         sink.write(a_record())
         assert wait_until(lambda: len(receiver.requests) == 2)
         sink.close()
@@ -117,7 +117,7 @@ def test_a_repeated_request_has_the_same_key(journal: Journal) -> None:
 def test_a_batch_that_is_too_large_is_split(journal: Journal) -> None:
     """A server that takes three records at a time gets them so, and gets all."""
     with Receiver(batch_limit=3) as receiver:
-        sink = HttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
         for number in range(50):
             sink.write(a_record(number))
         assert wait_until(lambda: receiver.record_ids == ids(50))
@@ -130,7 +130,7 @@ def test_a_batch_that_is_too_large_is_split(journal: Journal) -> None:
 def test_what_is_refused_is_set_aside(journal: Journal, status: int) -> None:
     """A refusal is not repeated: the records are in a dead-letter file, with the reason."""
     with Receiver(faults=lambda _: Fault(status)) as receiver:
-        sink = HttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
         sink.write(a_record())
         sink.close()
     (path,) = (journal.state_dir / "dead-letter").iterdir()
@@ -145,7 +145,7 @@ def test_a_redirect_is_not_followed(journal: Journal) -> None:
     with Receiver() as elsewhere:
         moved = Fault(307, {"Location": elsewhere.url})
         with Receiver(faults=lambda _: moved) as receiver:
-            sink = HttpSink(receiver.url, token=TOKEN, journal=journal)
+            sink = JournaledHttpSink(receiver.url, token=TOKEN, journal=journal)
             sink.write(a_record())
             sink.close()
         (path,) = (journal.state_dir / "dead-letter").iterdir()
@@ -159,7 +159,7 @@ def test_what_is_left_is_delivered_by_the_next_sink(tmp_path: Path) -> None:
     with Receiver() as receiver:
         url = receiver.url
     first = Journal(tmp_path)
-    sink = HttpSink(url, journal=first, exit_timeout_s=0.2)
+    sink = JournaledHttpSink(url, journal=first, exit_timeout_s=0.2)
     for number in range(5):
         sink.write(a_record(number))
     sink.close()
@@ -167,7 +167,7 @@ def test_what_is_left_is_delivered_by_the_next_sink(tmp_path: Path) -> None:
     port = int(url.split(":")[2].split("/")[0])
     with Receiver(port=port) as receiver:
         second = Journal(tmp_path)
-        sink = HttpSink(url, journal=second)
+        sink = JournaledHttpSink(url, journal=second)
         sink.write(a_record(5))
         assert wait_until(lambda: receiver.record_ids == ids(6))
         sink.close()
@@ -191,7 +191,7 @@ def test_a_bad_certificate_is_never_accepted(journal: Journal, tmp_path: Path) -
     with Receiver() as receiver:
         receiver._server.socket = context.wrap_socket(receiver._server.socket, server_side=True)
         url = receiver.url.replace("http:", "https:")
-        sink = HttpSink(url, token=TOKEN, journal=journal, exit_timeout_s=1.0)
+        sink = JournaledHttpSink(url, token=TOKEN, journal=journal, exit_timeout_s=1.0)
         sink.write(a_record())
         sink.close()
 
@@ -203,7 +203,7 @@ def test_records_are_sent_from_memory_where_nothing_can_be_kept(tmp_path: Path) 
     """On a machine without a writable directory, records are delivered all the same."""
     (tmp_path / "state").write_text("a file in the way")
     with Receiver() as receiver:
-        sink = HttpSink(receiver.url, journal=Journal(tmp_path / "state"))
+        sink = JournaledHttpSink(receiver.url, journal=Journal(tmp_path / "state"))
         for number in range(5):
             sink.write(a_record(number))
         sink.close()
@@ -222,13 +222,13 @@ def test_the_token_is_nowhere(
     state = tmp_path / "state"
     with Receiver(faults=lambda n: answers[n] if n < len(answers) else None) as receiver:
         url = f"{receiver.url}?key=query-secret"
-        sink = HttpSink(url, token=TOKEN, journal=Journal(state), clock=HastyClock())
+        sink = JournaledHttpSink(url, token=TOKEN, journal=Journal(state), clock=HastyClock())
         for number in range(len(answers) + 1):
             sink.write(a_record(number))
             wait_until(lambda number=number: len(receiver.requests) > number)
         sink.close()
     with pytest.raises(ConfigError) as refused:
-        HttpSink(url, token=f"{TOKEN}\n", journal=Journal(state))
+        JournaledHttpSink(url, token=f"{TOKEN}\n", journal=Journal(state))
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("carbontrack")]
     everything = [caplog.text, repr(sink), str(vars(refused.value)), str(refused.value)]
     everything += [path.read_text() for path in state.rglob("*") if path.is_file()]
@@ -245,7 +245,7 @@ def test_without_a_token_netrc_is_not_asked(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password lovelace-secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Receiver() as receiver:
-        sink = HttpSink(receiver.url, journal=journal)
+        sink = JournaledHttpSink(receiver.url, journal=journal)
         sink.write(a_record())
         sink.close()
 
@@ -276,11 +276,11 @@ EXIT = """
 import sys, time, atexit
 from pathlib import Path
 from carbontrack.sinks.journal.journal import Journal
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from tests.support.records import a_record
 
 journal = Journal(Path(sys.argv[2]))
-sink = HttpSink(sys.argv[1], journal=journal)
+sink = JournaledHttpSink(sys.argv[1], journal=journal)
 for number in range(20):
     sink.write(a_record(number))
 begun_s = time.monotonic()
@@ -392,12 +392,12 @@ MANY_ORPHANS = """
 import resource, sys, time
 from pathlib import Path
 from carbontrack.sinks.journal.journal import Journal
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from tests.support.records import a_record
 
 url, state = sys.argv[1], Path(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-sink = HttpSink(url, journal=Journal(state))
+sink = JournaledHttpSink(url, journal=Journal(state))
 sink.write(a_record(120))
 give_up_s = time.monotonic() + 20.0
 most = 0
@@ -431,7 +431,7 @@ def test_journals_left_behind_leave_the_program_its_descriptors(tmp_path: Path) 
 def test_a_sink_that_was_told_to_hurry_sends_what_comes_later(journal: Journal) -> None:
     """Between the two steps of an end a record may still come; it is sent, and no wait added."""
     with Receiver() as receiver:
-        sink = HttpSink(receiver.url, journal=journal)
+        sink = JournaledHttpSink(receiver.url, journal=journal)
         sink.write(a_record(0))
         assert wait_until(lambda: receiver.record_ids == ids(1))
         sink.hurry()
@@ -451,12 +451,12 @@ FAULTY_WRITER = """
 import os, sys
 from pathlib import Path
 from carbontrack.sinks.journal.journal import Journal
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from tests.integration.api.test_http_delivery import HastyClock
 from tests.support.records import a_record
 
 url, state, writer, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-sink = HttpSink(url, journal=Journal(state), clock=HastyClock())
+sink = JournaledHttpSink(url, journal=Journal(state), clock=HastyClock())
 for number in range(count):
     sink.write(a_record(writer * count + number))
 if writer % 2:
@@ -506,7 +506,7 @@ def test_ten_thousand_records_through_a_server_that_fails_a_third_of_the_time(
 def test_a_child_sends_nothing_of_its_parents(tmp_path: Path) -> None:
     """Forked while records wait, the child delivers its own and leaves the parent's to it."""
     with Receiver() as receiver:
-        sink = HttpSink(receiver.url, journal=Journal(tmp_path))
+        sink = JournaledHttpSink(receiver.url, journal=Journal(tmp_path))
         for number in range(100):
             sink.write(a_record(number))
         child = os.fork()

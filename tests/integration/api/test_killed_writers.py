@@ -15,7 +15,7 @@ import pytest
 from carbontrack.errors import SinkError
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.journal.journal import RUN, SEND, Journal, orphans
+from carbontrack.sinks.journal.journal import RUN, SEND, Journal, leftover_journals
 from carbontrack.sinks.journal.recovery import recover
 from tests.support.records import a_record
 
@@ -76,14 +76,14 @@ def test_a_kill_at_any_instant_costs_no_record(tmp_path: Path, times: int) -> No
     opened, closed = kill_at_random(tmp_path, times, random.Random(times))
     state, place = tmp_path / "state", tmp_path / "runs.csv"
     bad_lines = 0
-    for file in orphans(state):
+    for file in leftover_journals(state):
         bad_lines += file.bad_lines
         file.close()
     recovered = recover(state)
     skipped: list[str] = []
     rows = list(iter_records(place, on_skip=skipped.append))
     finished = Counter(row.record_id for row in rows if row.status != "recovered")
-    waiting = {key[2] for file in orphans(state) for key in file.keys(SEND)}
+    waiting = {key[2] for file in leftover_journals(state) for key in file.keys(SEND)}
     print(f"\n{times} kills: {len(closed)} records finished, {len(recovered)} runs recovered")
 
     assert len(closed) > times
@@ -232,7 +232,7 @@ def test_a_full_disk_costs_only_what_did_not_fit(tmp_path: Path, room: int) -> N
         text=True,
         check=True,
     )
-    (file,) = orphans(tmp_path)
+    (file,) = leftover_journals(tmp_path)
 
     assert ran.stderr == ""
     assert len(file.keys(SEND)) == int(ran.stdout)

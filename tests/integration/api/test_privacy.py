@@ -33,7 +33,7 @@ import logging, sys, traceback
 
 import carbontrack
 from carbontrack.config.load import load_settings
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.jsonl import JsonlSink
 from carbontrack.sinks.sqlite import SqliteSink
 
@@ -63,7 +63,7 @@ print(tracker, vars(tracker), tracker.session, vars(tracker.session))
 print(loaded, carbontrack.Budget("5 g"), carbontrack.lookup("FR"), call, carbontrack.track("x"))
 for sink in (
     carbontrack.CsvSink("runs.csv"), JsonlSink("runs.jsonl"), SqliteSink("runs.db"),
-    HttpSink(URL, token=token),
+    JournaledHttpSink(URL, token=token),
 ):
     print(sink, repr(sink), [sink])
     sink.close()
@@ -74,7 +74,7 @@ attempt(lambda: carbontrack.auto(region="Atlantis"))
 attempt(lambda: carbontrack.auto(output="no/such/folder.csv"))
 attempt(lambda: carbontrack.auto(output=URL.replace("://", "://me:" + token + "@")))
 attempt(lambda: carbontrack.auto(intensity_source="electricitymap"))
-attempt(lambda: HttpSink(URL, token=token + "\\n"))
+attempt(lambda: JournaledHttpSink(URL, token=token + "\\n"))
 attempt(lambda: carbontrack.track("over", budget="nothing", **settings).__enter__())
 tracker.close()
 """

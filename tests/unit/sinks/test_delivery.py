@@ -13,7 +13,7 @@ import pytest
 
 from carbontrack.record import Record
 from carbontrack.sinks.delivery import Delivery
-from carbontrack.sinks.post import Outcome
+from carbontrack.sinks.post import PostResult
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
 
@@ -25,13 +25,13 @@ class ScriptedPoster:
 
     url = URL
 
-    def __init__(self, *script: Outcome) -> None:
+    def __init__(self, *script: PostResult) -> None:
         self.script = list(script)
         self.posted: list[list[str]] = []
 
-    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
         self.posted.append([record.record_id for record in records])
-        return self.script.pop(0) if self.script else Outcome("delivered", "HTTP 204", 204)
+        return self.script.pop(0) if self.script else PostResult("delivered", "HTTP 204", 204)
 
 
 class ListQueue:
@@ -40,7 +40,7 @@ class ListQueue:
     def __init__(self, count: int) -> None:
         self.records = [a_record(number) for number in range(count)]
 
-    def take(self, limit: int) -> list[Record]:
+    def peek(self, limit: int) -> list[Record]:
         return self.records[:limit]
 
     def settle(self, record_ids: Sequence[str]) -> None:
@@ -69,12 +69,12 @@ def delivery_of(poster: ScriptedPoster, tmp_path: Path, clock: FakeClock | None 
         state_dir=tmp_path,
         batch=4,
         clock=clock or FakeClock(),
-        chance=Upper(),
+        rng=Upper(),
     )
 
 
-def later(wait_s: float | None = None) -> Outcome:
-    return Outcome("later", "HTTP 503", 503, wait_s)
+def later(wait_s: float | None = None) -> PostResult:
+    return PostResult("later", "HTTP 503", 503, wait_s)
 
 
 def letters(state_dir: Path) -> list[dict[str, object]]:
@@ -115,9 +115,9 @@ def test_waits_grow_to_a_minute_and_start_again_after_success(tmp_path: Path) ->
     clock = LeapingClock()
     delivery = delivery_of(ScriptedPoster(), tmp_path, clock)
     waits = []
-    for outcome in [later()] * 9 + [Outcome("delivered", "HTTP 200", 200), later()]:
+    for result in [later()] * 9 + [PostResult("delivered", "HTTP 200", 200), later()]:
         before_s = clock.monotonic_s()
-        delivery.patient(outcome)
+        delivery.wait_after(result)
         waits.append(clock.monotonic_s() - before_s)
 
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 0, 1]
@@ -127,7 +127,7 @@ def test_the_servers_wish_is_granted(tmp_path: Path) -> None:
     """Retry-After is waited for in full, and a little longer, so that not all come at once."""
     clock = LeapingClock()
     before_s = clock.monotonic_s()
-    delivery_of(ScriptedPoster(), tmp_path, clock).patient(later(wait_s=30.0))
+    delivery_of(ScriptedPoster(), tmp_path, clock).wait_after(later(wait_s=30.0))
 
     assert 30.0 < clock.monotonic_s() - before_s <= 31.0
 
@@ -136,7 +136,7 @@ def test_a_refused_batch_is_set_aside_with_the_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is lost by a 403: each record has a line that says why and when."""
-    poster, queue = ScriptedPoster(Outcome("refused", "HTTP 403", 403)), ListQueue(3)
+    poster, queue = ScriptedPoster(PostResult("refused", "HTTP 403", 403)), ListQueue(3)
     delivery = delivery_of(poster, tmp_path)
     delivery.step([queue])
     found = letters(tmp_path)
@@ -153,7 +153,7 @@ def test_a_refused_batch_is_set_aside_with_the_reason(
 
 def test_dead_letters_are_for_their_user_alone(tmp_path: Path) -> None:
     """The folder is 0700, the file 0600, and its name is no part of a path."""
-    poster = ScriptedPoster(Outcome("refused", "HTTP 403", 403))
+    poster = ScriptedPoster(PostResult("refused", "HTTP 403", 403))
     poster.url = "https://../..%2f/../../etc/passwd"
     delivery_of(poster, tmp_path).step([ListQueue(1)])
     (path,) = (tmp_path / "dead-letter").iterdir()
@@ -167,10 +167,12 @@ def test_one_bad_record_does_not_take_others_with_it(tmp_path: Path) -> None:
     """A batch that is refused as such is halved until the one record is found."""
 
     class Picky(ScriptedPoster):
-        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
             super().post(records)
             bad = a_record(2).record_id in self.posted[-1]
-            return Outcome("divide", "HTTP 422", 422) if bad else Outcome("delivered", "", 200)
+            return (
+                PostResult("divide", "HTTP 422", 422) if bad else PostResult("delivered", "", 200)
+            )
 
     poster, queue = Picky(), ListQueue(10)
     delivery = delivery_of(poster, tmp_path)
@@ -184,11 +186,11 @@ def test_one_bad_record_does_not_take_others_with_it(tmp_path: Path) -> None:
 def test_without_room_for_dead_letters_records_stay(tmp_path: Path) -> None:
     """What cannot be set aside is kept in the queue."""
     (tmp_path / "dead-letter").write_text("a file in the way")
-    poster, queue = ScriptedPoster(Outcome("refused", "HTTP 403", 403)), ListQueue(3)
-    outcome = delivery_of(poster, tmp_path).step([queue])
+    poster, queue = ScriptedPoster(PostResult("refused", "HTTP 403", 403)), ListQueue(3)
+    result = delivery_of(poster, tmp_path).step([queue])
 
-    assert outcome is not None
-    assert outcome.verdict == "later"
+    assert result is not None
+    assert result.verdict == "later"
     assert len(queue.records) == 3
 
 
@@ -203,7 +205,7 @@ def test_the_thread_sleeps_while_nothing_waits_and_ends_when_told(tmp_path: Path
     clock.advance(86_400.0)
     idle = list(poster.posted)
     queue.records = [a_record(1)]
-    delivery.last_attempts(clock.monotonic_s() + 2.0)
+    delivery.finish_by(clock.monotonic_s() + 2.0)
     wake.set()
     thread.join(10.0)
 
@@ -216,7 +218,7 @@ def test_at_the_end_three_failures_are_enough(tmp_path: Path) -> None:
     clock, queue = LeapingClock(), ListQueue(4)
     poster = ScriptedPoster(*[later()] * 100)
     delivery = delivery_of(poster, tmp_path, clock)
-    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.finish_by(clock.monotonic_s() + 60.0)
     delivery.run(lambda: [queue], threading.Event())
 
     assert len(poster.posted) == 4
@@ -228,7 +230,7 @@ def test_a_surprise_does_not_end_the_thread(tmp_path: Path) -> None:
     clock, queue = LeapingClock(), ListQueue(1)
 
     class Surprising(ScriptedPoster):
-        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> Outcome:
+        def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
             if not self.posted:
                 self.posted.append([])
                 raise ZeroDivisionError(URL)
@@ -236,7 +238,7 @@ def test_a_surprise_does_not_end_the_thread(tmp_path: Path) -> None:
 
     poster = Surprising()
     delivery = delivery_of(poster, tmp_path, clock)
-    delivery.last_attempts(clock.monotonic_s() + 60.0)
+    delivery.finish_by(clock.monotonic_s() + 60.0)
     delivery.run(lambda: [queue], threading.Event())
 
     assert queue.records == []

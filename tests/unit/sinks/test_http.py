@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.http import HttpSink
+from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.journal.journal import Journal
 
 URL = "https://carbon.example/records?key=hunter2"
@@ -29,13 +29,13 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     """Numbers and tokens that make no sense are errors before anything starts."""
     with pytest.raises(ConfigError, match=words):
-        HttpSink(URL, journal=Journal(tmp_path), **arguments)  # type: ignore[arg-type]
+        JournaledHttpSink(URL, journal=Journal(tmp_path), **arguments)  # type: ignore[arg-type]
 
 
 def test_a_sink_that_is_not_used_does_nothing(tmp_path: Path) -> None:
     """No thread, no file and no connection come from construction and close."""
     threads = threading.active_count()
-    HttpSink(URL, token="t", journal=Journal(tmp_path / "state")).close()
+    JournaledHttpSink(URL, token="t", journal=Journal(tmp_path / "state")).close()
 
     assert threading.active_count() == threads
     assert not (tmp_path / "state").exists()
@@ -43,7 +43,7 @@ def test_a_sink_that_is_not_used_does_nothing(tmp_path: Path) -> None:
 
 def test_its_repr_shows_where_and_no_secret(tmp_path: Path) -> None:
     """What is printed by accident holds neither token nor query; the address is whole."""
-    sink = HttpSink(URL, token="s3cret", journal=Journal(tmp_path))
+    sink = JournaledHttpSink(URL, token="s3cret", journal=Journal(tmp_path))
 
     assert repr(sink) == "HttpSink('https://carbon.example/records')"
     assert sink.address == URL
@@ -55,7 +55,7 @@ def test_a_token_may_go_to_this_machine_openly(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On the machine itself nobody listens in, so nothing is said."""
-    HttpSink(url, token="t", journal=Journal(tmp_path))
+    JournaledHttpSink(url, token="t", journal=Journal(tmp_path))
 
     assert caplog.records == []
 
@@ -63,6 +63,6 @@ def test_a_token_may_go_to_this_machine_openly(
 def test_a_token_over_plain_http_is_warned_of(tmp_path: Path) -> None:
     """A token that anybody on the way can read is pointed out, and not shown."""
     with pytest.warns(UserWarning, match=r"http://carbon\.example/.*use https") as caught:
-        HttpSink("http://carbon.example/?q", token="s3cret", journal=Journal(tmp_path))
+        JournaledHttpSink("http://carbon.example/?q", token="s3cret", journal=Journal(tmp_path))
 
     assert "s3cret" not in str(caught[0].message)

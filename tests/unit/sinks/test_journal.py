@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.sinks.journal.journal import RUN, SEND, Journal, orphans, record_in
+from carbontrack.sinks.journal.journal import RUN, SEND, Journal, leftover_journals, record_in
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import HOSTILE, a_record
 
@@ -19,7 +19,7 @@ URL = "https://carbon.example/records"
 
 def killed(journal: Journal) -> Path:
     """Let the journal's file look as after a SIGKILL, and say where its state is."""
-    own = journal._own()
+    own = journal._state.get()
     if own.file is not None:
         own.file.abandon()
         own.file = None
@@ -27,9 +27,9 @@ def killed(journal: Journal) -> Path:
 
 
 def waiting_in(state_dir: Path) -> set[str]:
-    """The ids of what waits in the journals that can be adopted, which are let go again."""
+    """The ids of what waits in the journals that can be acquired, which are released again."""
     found = set()
-    for file in orphans(state_dir):
+    for file in leftover_journals(state_dir):
         found |= {key[2] for key in file.keys(SEND)}
         file.close()
     return found
@@ -50,7 +50,7 @@ def test_a_checkpoint_replaces_the_one_before(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for energy_kwh in (1.0, 2.0, 3.0):
         assert journal.checkpoint(a_record(1, energy_kwh=energy_kwh), ["/a/runs.csv", URL])
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
     (key,) = file.keys(RUN)
 
     assert record_in(file, key) == a_record(1, energy_kwh=3.0)
@@ -64,7 +64,7 @@ def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
     journal.finished(a_record(1).record_id)
     journal.close()
 
-    assert list(orphans(tmp_path)) == []
+    assert list(leftover_journals(tmp_path)) == []
     assert list((tmp_path / "journal").iterdir()) == []
 
 
@@ -86,7 +86,7 @@ def test_any_record_is_kept_as_it_is(tmp_path: Path, text: str) -> None:
     journal = Journal(tmp_path)
     record = a_record(name=text, error=text, labels={text: [text]})
     journal.enqueue(record, URL)
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
 
     assert [record_in(file, key) for key in file.keys(SEND)] == [record]
 
@@ -113,7 +113,7 @@ def test_labels_of_any_kind_are_kept_as_text(
     """A label that JSON has no word for never reaches the program as an error."""
     journal = Journal(tmp_path)
     assert journal.checkpoint(a_record(labels=labels), [URL])  # type: ignore[arg-type]
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
 
     assert [record_in(file, key).labels for key in file.keys(RUN)] == [kept]
 
@@ -133,7 +133,7 @@ def test_a_linked_folder_is_not_followed(tmp_path: Path) -> None:
 
     assert Journal(tmp_path).enqueue(a_record(), URL) is False
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert list(orphans(tmp_path)) == []
+    assert list(leftover_journals(tmp_path)) == []
 
 
 def test_a_useless_directory_is_said_once_and_tried_again(
@@ -174,19 +174,19 @@ def test_open_runs_are_not_given_up_for_room(tmp_path: Path) -> None:
     journal.checkpoint(a_record(-1), ["/a/runs.csv"])
     for number in range(500):
         journal.enqueue(a_record(number), URL)
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
 
     assert file.keys(RUN) == [(RUN, a_record(-1).record_id)]
 
 
-def test_a_living_process_is_not_adopted(tmp_path: Path) -> None:
+def test_the_journal_of_a_running_process_is_left_alone(tmp_path: Path) -> None:
     """Journals that are held are passed by."""
     journal = Journal(tmp_path)
     journal.enqueue(a_record(), URL)
 
-    assert list(orphans(tmp_path)) == []
+    assert list(leftover_journals(tmp_path)) == []
     journal.close()
-    assert len(list(orphans(tmp_path))) == 1
+    assert len(list(leftover_journals(tmp_path))) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -222,10 +222,10 @@ def test_stale_drafts_are_swept_away(tmp_path: Path) -> None:
     Journal(tmp_path).enqueue(a_record(), URL)
     draft = tmp_path / "journal" / "x.draft"
     draft.touch()
-    list(orphans(tmp_path))
+    list(leftover_journals(tmp_path))
     assert draft.exists()
     os.utime(draft, (0, 0))
-    list(orphans(tmp_path))
+    list(leftover_journals(tmp_path))
 
     assert not draft.exists()
 
@@ -248,7 +248,7 @@ def test_a_finalizer_in_the_middle_of_a_change_waits_its_turn(tmp_path: Path) ->
     journal = Journal(tmp_path, clock)
     clock.finalizer = lambda: journal.checkpoint(a_record(1), [URL])
     journal.checkpoint(a_record(0), [URL])
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
 
     assert {key[1] for key in file.keys(RUN)} == {a_record(n).record_id for n in range(2)}
     assert all(record_in(file, key) is not None for key in file.keys(RUN))
@@ -267,7 +267,7 @@ def test_labels_are_read_while_no_lock_is_held(tmp_path: Path) -> None:
             return "hung" if other.is_alive() else "free"
 
     journal.checkpoint(a_record(0, labels={"x": Busy()}), [URL])
-    (file,) = orphans(killed(journal))
+    (file,) = leftover_journals(killed(journal))
 
     record = record_in(file, (RUN, a_record(0).record_id))
     assert record is not None

@@ -16,9 +16,9 @@ from carbontrack.sinks.journal.file import COMPACT_ABOVE, LINE_LIMIT, JournalFil
 def reopened(file: JournalFile) -> JournalFile:
     """The file as the next process finds it after this one was killed."""
     file.abandon()
-    adopted = JournalFile.adopt(file.path)
-    assert adopted is not None
-    return adopted
+    acquired = JournalFile.acquire(file.path)
+    assert acquired is not None
+    return acquired
 
 
 def contents(file: JournalFile) -> dict[tuple[str, ...], object]:
@@ -73,16 +73,16 @@ def test_only_the_owner_may_look(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
 
 
-def test_a_journal_that_is_held_cannot_be_adopted(tmp_path: Path) -> None:
+def test_a_locked_journal_cannot_be_acquired(tmp_path: Path) -> None:
     """While its process has it open, nobody else gets it; afterwards one does."""
     file = JournalFile.create(tmp_path, "test")
     file.put(("k", "a"), {"x": 1})
 
-    assert JournalFile.adopt(file.path) is None
+    assert JournalFile.acquire(file.path) is None
     file.abandon()
-    first = JournalFile.adopt(file.path)
+    first = JournalFile.acquire(file.path)
     assert first is not None
-    assert JournalFile.adopt(file.path) is None
+    assert JournalFile.acquire(file.path) is None
 
 
 def test_an_empty_journal_leaves_no_file(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_links_and_strangers_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "link.journal").symlink_to(target)
     (tmp_path / "folder.journal").mkdir()
 
-    assert JournalFile.adopt(tmp_path / "link.journal") is None
-    assert JournalFile.adopt(tmp_path / "folder.journal") is None
-    assert JournalFile.adopt(tmp_path / "absent.journal") is None
+    assert JournalFile.acquire(tmp_path / "link.journal") is None
+    assert JournalFile.acquire(tmp_path / "folder.journal") is None
+    assert JournalFile.acquire(tmp_path / "absent.journal") is None
 
 
 GARBAGE = [b"garbage\n", b"\n", b"\0" * 100 + b"\n", b"00000000 {}\n", encoded({"other": 1})]
@@ -122,7 +122,7 @@ def test_bad_lines_are_counted_and_passed_over(tmp_path: Path, garbage: bytes) -
     path = tmp_path / "x.journal"
     lines = [encoded({"put": ["k", name], "x": name}) for name in "ab"]
     path.write_bytes(lines[0] + garbage + lines[1])
-    file = JournalFile.adopt(path)
+    file = JournalFile.acquire(path)
 
     assert file is not None
     assert contents(file) == {("k", "a"): "a", ("k", "b"): "b"}
@@ -135,7 +135,7 @@ def test_a_torn_end_is_cut_off_before_going_on(tmp_path: Path) -> None:
     for cut in range(1, len(lines[1])):
         path = tmp_path / f"{cut}.journal"
         path.write_bytes(lines[0] + lines[1][:cut])
-        file = JournalFile.adopt(path)
+        file = JournalFile.acquire(path)
         assert file is not None
         file.put(("k", "c"), {"x": "c"})
         assert contents(reopened(file)) == {("k", "a"): "a", ("k", "c"): "c"}
@@ -184,7 +184,7 @@ def test_history_is_compacted(tmp_path: Path) -> None:
 
 
 def test_a_compacted_journal_is_still_held(tmp_path: Path) -> None:
-    """There is no instant in which an adopter finds the new file free."""
+    """There is no instant in which another process can lock the new file."""
     file = JournalFile.create(tmp_path, "test")
     while True:
         before = file.path.stat().st_ino
@@ -192,7 +192,7 @@ def test_a_compacted_journal_is_still_held(tmp_path: Path) -> None:
         if file.path.stat().st_ino != before:
             break
 
-    assert JournalFile.adopt(file.path) is None
+    assert JournalFile.acquire(file.path) is None
 
 
 def test_the_size_has_a_limit(tmp_path: Path) -> None:
@@ -222,13 +222,13 @@ def test_a_deleted_file_comes_back_whole(tmp_path: Path) -> None:
 
 
 def test_a_draft_left_by_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> None:
-    """An adopter can compact a journal whose owner was killed while compacting it."""
+    """A journal can be compacted whose process was killed while compacting it."""
     file = JournalFile.create(tmp_path, "test")
     file.put(("k", "run"), {"x": "t" * 1000})
     for name in (".draft", ".0.draft"):
         file.path.with_suffix(name).touch()
-    adopted = reopened(file)
+    acquired = reopened(file)
     for number in range(1000):
-        adopted.put(("k", "run"), {"x": str(number) * 300})
+        acquired.put(("k", "run"), {"x": str(number) * 300})
 
-    assert adopted.path.stat().st_size < COMPACT_ABOVE + 2000
+    assert acquired.path.stat().st_size < COMPACT_ABOVE + 2000

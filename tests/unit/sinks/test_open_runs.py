@@ -1,4 +1,4 @@
-"""Reading the journals of living processes: which live, what they say; nothing is touched."""
+"""Reading the journals of running processes, none of which is changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from carbontrack.sinks.journal.journal import Journal, folder, orphans
+from carbontrack.sinks.journal.journal import Journal, folder, leftover_journals
 from carbontrack.sinks.journal.open_runs import open_runs, started_at_s
 from tests.support.records import a_record
 
@@ -53,7 +53,7 @@ def test_finished_runs_and_queued_records_are_not_shown(tmp_path):
 
 
 def test_a_journal_is_read_without_a_lock_or_a_change(tmp_path):
-    """Its owner goes on writing, nobody adopts it, and no byte of it has changed."""
+    """Its process goes on writing, nobody acquires it, and no byte of it has changed."""
     journal = Journal(tmp_path)
     journal.checkpoint(a_record(), OUTPUTS)
     (path,) = folder(tmp_path).iterdir()
@@ -61,7 +61,7 @@ def test_a_journal_is_read_without_a_lock_or_a_change(tmp_path):
     looked(tmp_path)
     assert path.read_bytes() == before
     assert path.stat().st_mtime_ns == status.st_mtime_ns
-    assert list(orphans(tmp_path)) == []
+    assert list(leftover_journals(tmp_path)) == []
     assert journal.checkpoint(a_record(duration_s=3.0), OUTPUTS)
     journal.close()
 

@@ -11,7 +11,7 @@ from carbontrack.errors import ConfigError, SinkError
 from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.sinks.factory import is_file, is_url, lasting, sink_for, told
 from carbontrack.sinks.journal.journal import Journal
-from carbontrack.sinks.journal.recovery import PATIENCE_S, opener, recover
+from carbontrack.sinks.journal.recovery import RETRY_FOR_S, opener, recover
 from carbontrack.sinks.plugin import PluginSink
 from carbontrack.system import plugins
 from carbontrack.testing.clock import FakeClock
@@ -196,7 +196,7 @@ def test_a_plugin_that_is_gone_keeps_its_records_for_a_week(tmp_path: Path) -> N
     assert first.trouble is not None
     assert "names no plugin of the group carbontrack.sinks" in first.trouble
     assert again.trouble == first.trouble
-    clock = FakeClock(now=datetime.now(timezone.utc) + timedelta(seconds=PATIENCE_S + 60.0))
+    clock = FakeClock(now=datetime.now(timezone.utc) + timedelta(seconds=RETRY_FOR_S + 60.0))
     recover(tmp_path / "state", clock=clock)
     (letter,) = (tmp_path / "state" / "dead-letter").iterdir()
     assert "run-7f3a:1" in letter.read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.journal.journal import SEND, Journal, orphans
+from carbontrack.sinks.journal.journal import SEND, Journal, leftover_journals
 from carbontrack.sinks.journal.recovery import Recovered, pick_up, recover
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
@@ -45,7 +45,7 @@ def test_a_record_for_a_url_waits_on(tmp_path: Path) -> None:
 
     assert recover(tmp_path) == [Recovered(expected, URL)]
     assert recover(tmp_path) == []
-    (file,) = orphans(tmp_path)
+    (file,) = leftover_journals(tmp_path)
     assert file.keys(SEND) == [(SEND, URL, expected.record_id)]
 
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_written_for_a_week_is_set_aside(tmp_path: Path) -> None:
     assert [len(first), len(second), len(third)] == [2, 1, 1]
     assert recover(tmp_path / "state", clock=clock) == []
     assert "could not be written for a week" in letter.read_text()
-    (file,) = orphans(tmp_path / "state")
+    (file,) = leftover_journals(tmp_path / "state")
     assert file.keys(SEND) == [(SEND, URL, a_record(1).record_id)]
 
 

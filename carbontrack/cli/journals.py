@@ -1,0 +1,56 @@
+"""What `recover` and `sync` share: both process the journals of ended processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+class UnreadableJournals:
+    """The journals that a command could not read, for `on_unreadable`."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Path, OSError]] = []
+
+    def __call__(self, path: Path, error: OSError) -> None:
+        """Add one."""
+        self.found.append((path, error))
+
+    def warn(self) -> bool:
+        """Print the first on stderr, and how many there are; False if there is none."""
+        for path, error in self.found[:1]:
+            print(
+                f"carbontrack: {len(self.found)} journals could not be looked into, and what they "
+                f"keep still waits; the first: {path}: {error.strerror or error}",
+                file=sys.stderr,
+            )
+        return bool(self.found)
+
+
+def add_run(parser: ArgumentParser, run: Callable[[Namespace], int], *, json_help: str) -> None:
+    """Let the command print JSON, and be executed by `run`."""
+    parser.add_argument("--json", action="store_true", help=json_help)
+    parser.set_defaults(func=run)
+
+
+def print_result(
+    document: object | None,
+    lines: Iterable[str],
+    unreadable: UnreadableJournals,
+    *,
+    nothing: tuple[str, str],
+    is_complete: bool,
+) -> int:
+    """Print the document as JSON, or the lines if it is None; returns the exit code.
+
+    `nothing` is printed in place of no lines: the first text if there was nothing to do, the
+    second if journals could not be read. The exit code is 1 if something is left to do.
+    """
+    if document is not None:
+        print(json.dumps(document))
+    else:
+        print("\n".join(lines) or nothing[bool(unreadable.found)])
+    return 0 if not unreadable.warn() and is_complete else 1

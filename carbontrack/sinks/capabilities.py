@@ -1,0 +1,46 @@
+"""What a sink may offer beside `write` and `close`; each is optional for a sink of any package.
+
+`isinstance` answers whether a sink has it: a class needs no base class for that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class HurriedSink(Protocol):
+    """A sink whose `close` may wait, as for a server."""
+
+    def hurry(self) -> None:
+        """Begin the last attempts without waiting: called on all sinks before one is closed."""
+        ...
+
+
+@runtime_checkable
+class QueuedSink(Protocol):
+    """A sink that may leave records for a later process to deliver."""
+
+    still_waits: bool
+    """After `close`: whether there are any."""
+
+
+@runtime_checkable
+class FileSink(Protocol):
+    """A sink that writes to a file, whose name it may have changed."""
+
+    @property
+    def path(self) -> Path:
+        """The file that the next record goes to."""
+        ...
+
+
+@runtime_checkable
+class AddressedSink(Protocol):
+    """A sink with a name that opens its output again."""
+
+    @property
+    def address(self) -> str:
+        """What opens the output again, in any directory."""
+        ...
