@@ -16,13 +16,13 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_consta
 from carbontrack.system.clock import Clock
 from carbontrack.system.log import DeferredLog
 
-PATIENCE_S = 0.05
+JOIN_TIMEOUT_S = 0.05
 """How long a tick, or the start or end of a span, waits for a source that is not prompt."""
 FRESH_S = 1.0
 """An answer is asked for again when it is this old; a thread costs a tenth of a millisecond."""
 
 
-class GridDesk:
+class NonblockingSource:
     """The answer of a source, at once; its errors go to the deferred log."""
 
     def __init__(self, source: IntensitySource | None, deferred_log: DeferredLog) -> None:
@@ -66,7 +66,7 @@ class GridDesk:
         except RuntimeError:  # at interpreter exit, or at the limit of threads
             self._thread = None
         else:
-            self._thread.join(PATIENCE_S)
+            self._thread.join(JOIN_TIMEOUT_S)
 
     def _ask(self, when: datetime) -> None:
         assert self._source is not None

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
-from carbontrack.grid.nonblocking import GridDesk
+from carbontrack.grid.nonblocking import NonblockingSource
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.system.clock import Clock
@@ -316,10 +316,10 @@ class Ledger:
         self.account = Account()
         self.deferred_log = DeferredLog()
         self.holds = 0
-        self._desk = GridDesk(grid, self.deferred_log)
-        self.follows_grid = self._desk.changes
+        self._grid = NonblockingSource(grid, self.deferred_log)
+        self.follows_grid = self._grid.changes
         """Whether the grid's intensity changes with time."""
-        self.waits_for_grid = self._desk.waits
+        self.waits_for_grid = self._grid.waits
         """Whether the intensity must be asked for anew with `refresh`, since that takes time."""
         self._intensity: GridIntensity | None = None
         self._begun_at: datetime | None = None
@@ -327,7 +327,7 @@ class Ledger:
         self._shares: Shares | None = None
         self._parts: Parts = ()
         self._split = attribution.idle_split()
-        self._terms = Terms((), None, attribution.pue, self._desk.changes)
+        self._terms = Terms((), None, attribution.pue, self._grid.changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
         """The first span opens: from here on this ledger takes its part."""
@@ -337,7 +337,7 @@ class Ledger:
             window and window.reader is usage and now_s - window.at_s <= STALE_S
         ):
             self._window = self._new_window(usage, now_s)
-        self._begun_at, self._intensity = when, self._desk.now(when)
+        self._begun_at, self._intensity = when, self._grid.now(when)
 
     def _new_window(self, usage: UsageReader, now_s: float) -> ShareWindow | None:
         try:
@@ -350,11 +350,11 @@ class Ledger:
         """The grid's intensity at `when`; None where nothing is known."""
         if self._intensity is not None and not self.follows_grid:
             return self._intensity
-        return self._desk.now(when)
+        return self._grid.now(when)
 
     def refresh(self, clock: Clock) -> None:
         """Ask for the grid's intensity anew where that takes time; no lock is held."""
-        self._desk.refresh(clock)
+        self._grid.refresh(clock)
 
     def fresh_intensity(self, clock: Clock) -> GridIntensity | None:
         """The grid's intensity now, asked for anew where that takes time; no lock is held."""
@@ -367,8 +367,8 @@ class Ledger:
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
         when = when or self._begun_at
-        if when is not None and (self._desk.changes or self._intensity is None):
-            self._intensity = self._desk.now(when)
+        if when is not None and (self._grid.changes or self._intensity is None):
+            self._intensity = self._grid.now(when)
         old = self._terms
         parts = step.parts if self._window is not None else ()
         known = shares is self._shares and parts is self._parts
