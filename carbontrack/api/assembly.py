@@ -22,7 +22,7 @@ from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import is_file, lasting, sink_for
 from carbontrack.system.host import calibration_path, host_id
-from carbontrack.system.log import RateLimitedLog, say_aloud
+from carbontrack.system.log import RateLimitedLog, warn_user
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Checkpoints, Session
@@ -84,7 +84,7 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
     try:
         return load_calibration(path)
     except ConfigError as error:
-        say_aloud(f"the calibration is not used: {error}")
+        warn_user(f"the calibration is not used: {error}")
         return None
 
 
@@ -145,7 +145,7 @@ def make_grid(
     if settings.intensity_g_per_kwh is not None:
         return Fixed.of(settings.intensity_g_per_kwh, zone=region.zone)
     if region.basis == "unknown":
-        say_aloud(
+        warn_user(
             "the region of this machine is not known, so emissions are those of the world's "
             'average grid, with a wide interval; set region="FR" or CARBONTRACK_REGION=FR'
         )

@@ -18,7 +18,7 @@ from carbontrack.errors import CarbontrackError, ConfigError, MeterUnavailable
 from carbontrack.meters.meter import Meter, Refusal, check_meters
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system import plugins
-from carbontrack.system.log import LOGGER, say_aloud
+from carbontrack.system.log import LOGGER, warn_user
 
 Models = Mapping[Component, Callable[[], Meter]]
 """By component, how to make the meter that stands in when the one in service is lost."""
@@ -105,7 +105,7 @@ def join(
             taken += _taken_from(text, host, taken, ours)
         except MeterUnavailable as error:
             refused.append(Refusal(text, str(error), error.cure))
-            say_aloud(f"meter_plugins={text} is not used: {error}")
+            warn_user(f"meter_plugins={text} is not used: {error}")
             LOGGER.debug("meter_plugins=%s", text, exc_info=error)
     claims = {component: one.meter.id for one in taken for component in sorted(one.covers)}
     left_out = [meter for meter in ours if contents(meter) & claims.keys()]

@@ -21,7 +21,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.system.files import obstacle_to_writing
 from carbontrack.system.host import boot_id
-from carbontrack.system.log import say_aloud
+from carbontrack.system.log import warn_user
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -275,7 +275,7 @@ def shared_file(
     except (OSError, SinkError) as error:
         raise ConfigError(f"cannot use {checked} as output: {error}") from error
     if file.path != checked:
-        say_aloud(
+        warn_user(
             f"{checked} has other columns, perhaps of another version or program, and is left as "
             f"it is; records go to {file.path.name} beside it."
         )
@@ -294,7 +294,7 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
         return checked
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
     own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
-    say_aloud(
+    warn_user(
         f"{checked.parent} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."
     )

@@ -17,7 +17,7 @@ from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencr
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.http import load_requests
-from carbontrack.system.log import say_aloud
+from carbontrack.system.log import warn_user
 
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is left for sending; the rest is for closing."""
@@ -63,7 +63,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         self._url = checked_url(url)
         self._token = checked_token(token)
         if token is not None and is_unencrypted(url):
-            say_aloud(f"the token for {shown(url)} can be read on its way; use https://")
+            warn_user(f"the token for {shown(url)} can be read on its way; use https://")
         _check_above_zero(timeout_s=timeout_s, batch=batch)
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")

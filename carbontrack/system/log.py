@@ -53,7 +53,7 @@ class DeferredLog:
             LOGGER.log(level, "%s", message, exc_info=error)
 
 
-def say_aloud(message: str) -> None:
+def warn_user(message: str) -> None:
     """Give a message to the user: a Python warning and a line in the log.
 
     For decisions before a measurement starts that are no errors. A program that turns warnings into

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import pytest
 
 import carbontrack
-from carbontrack.system.log import LOGGER, RateLimitedLog, say_aloud
+from carbontrack.system.log import LOGGER, RateLimitedLog, warn_user
 
 
 class HandClock:
@@ -52,12 +52,12 @@ def test_the_logger_is_silent_until_the_program_wants_it() -> None:
 def test_aloud_is_a_python_warning() -> None:
     """What a person must know is shown by Python's own warnings."""
     with pytest.warns(UserWarning, match="carbontrack: the sky"):
-        say_aloud("the sky")
+        warn_user("the sky")
 
 
 def test_aloud_never_raises(caplog: pytest.LogCaptureFixture) -> None:
     """Under `-W error`, as in this suite, the log alone has it."""
-    say_aloud("the sky")
+    warn_user("the sky")
 
     assert caplog.records[0].message == "the sky"
 
