@@ -55,7 +55,7 @@ class NonblockingSource:
         if self._thread is not None and self._thread.is_alive():  # never true after a fork
             if not self._warned:
                 self._warned = True
-                self._deferred_log.note(logging.WARNING, f"{self._source!r} does not answer")
+                self._deferred_log.add(logging.WARNING, f"{self._source!r} does not answer")
             return
         self._asked_s, self._warned = now_s, False
         self._thread = threading.Thread(
@@ -74,4 +74,4 @@ class NonblockingSource:
             self._answer = self._source.at(when)
         except Exception as error:
             # Third-party code may raise anything; the last answer stays valid.
-            self._deferred_log.note(logging.ERROR, "the carbon intensity could not be had", error)
+            self._deferred_log.add(logging.ERROR, "the carbon intensity could not be had", error)

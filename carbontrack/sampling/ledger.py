@@ -343,7 +343,7 @@ class Ledger:
         try:
             return ShareWindow(self.attribution, usage, now_s)
         except Exception as error:
-            self.deferred_log.note(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
         return None
 
     def intensity(self, when: datetime) -> GridIntensity | None:
@@ -386,7 +386,7 @@ class Ledger:
         try:
             return self._window.shares(at_s)
         except Exception as error:
-            self.deferred_log.note(logging.ERROR, "what this process uses could not be read", error)
+            self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
         return self._window.known  # what was known last holds on
 
 

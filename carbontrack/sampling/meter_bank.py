@@ -76,11 +76,11 @@ class MeterState:
         """The meter did not answer; a mistake of someone else's making is a silence like any."""
         if isinstance(error, MeterGone):
             self.gone = True
-            self._deferred_log.note(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
+            self._deferred_log.add(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
         elif isinstance(error, MeterError):
-            self._deferred_log.note(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
+            self._deferred_log.add(logging.DEBUG, f"meter {self.meter.id} is silent: {error}")
         elif not self.failed_ticks:
-            self._deferred_log.note(logging.ERROR, f"meter {self.meter.id} failed", error)
+            self._deferred_log.add(logging.ERROR, f"meter {self.meter.id} failed", error)
         if self.silent_since_s is None:
             self.silent_since_s = now_s
 
@@ -210,11 +210,11 @@ class MeterBank:
         try:
             substitute = MeterState(make(), self.deferred_log, stands_in=True)
         except MeterError as error:
-            self.deferred_log.note(
+            self.deferred_log.add(
                 logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
             )
             return False
-        self.deferred_log.note(
+        self.deferred_log.add(
             logging.WARNING,
             f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
         )
@@ -230,7 +230,7 @@ class MeterBank:
             substitute.gone = substitute.told_gone = True
             substitute.silent_since_s = None
             self._spare[component] = lambda: substitute.meter
-            self.deferred_log.note(logging.WARNING, f"{component} is measured again")
+            self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def close(self) -> None:
         """Close every meter; one that cannot be closed is left behind."""

@@ -202,7 +202,7 @@ class Sampler:
             except Exception as error:
                 # The user's own thread may stand here. What this sample missed, the next carries.
                 self.counts = with_fault(self.counts, "sample")
-                self._bank.deferred_log.note(logging.ERROR, "a sample failed", error)
+                self._bank.deferred_log.add(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
@@ -264,7 +264,7 @@ class Sampler:
                     apportioner.tick()
                 logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
             for log in logs:
-                log.say()
+                log.flush()
             if shares and self._usage is not None:
                 self._usage.survey(self.clock)
             if apportioner is not None:
@@ -297,7 +297,7 @@ class Sampler:
             self._closed = True
             self._ticker.close()
             self._bank.close()
-            self._bank.deferred_log.say()
+            self._bank.deferred_log.flush()
 
     def forget_parent(self) -> None:
         """Start at zero in a child process: its locks, thread and open spans are the parent's."""

@@ -42,11 +42,11 @@ class DeferredLog:
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, str, BaseException | None]] = deque(maxlen=64)
 
-    def note(self, level: int, message: str, error: BaseException | None = None) -> None:
+    def add(self, level: int, message: str, error: BaseException | None = None) -> None:
         """Keep a message; at most 64 are kept, the newest."""
         self._waiting.append((level, message, error))
 
-    def say(self) -> None:
+    def flush(self) -> None:
         """Log the kept messages; call it with no lock of ours held."""
         while self._waiting:
             level, message, error = self._waiting.popleft()

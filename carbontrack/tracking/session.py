@@ -272,7 +272,7 @@ class Session:
         self._sinks_closed = True
         for sink in self.sinks:
             _done(sink.close, sink)
-        self.ledger.deferred_log.say()
+        self.ledger.deferred_log.flush()
         if self._checkpoints is not None:
             self._checkpoints.close()
 

@@ -65,7 +65,7 @@ def test_an_error_of_any_kind_is_a_silence(caplog):
     with caplog.at_level(logging.ERROR):
         reading, _ = read(bank, 1.0)
         assert caplog.text == ""  # a lock may be held; it is said later
-        bank.deferred_log.say()
+        bank.deferred_log.flush()
     assert reading.joules == (None, 100.0)
     assert "careless" in caplog.text
     reading, _ = read(bank, 2.0)
@@ -196,7 +196,7 @@ def test_a_substitute_that_cannot_be_made_is_said(caplog):
     meter.gone()
     with caplog.at_level(logging.WARNING):
         ticks(bank, 1.0)
-        bank.deferred_log.say()
+        bank.deferred_log.flush()
     assert "no model for this machine" in caplog.text
     assert len(bank.states) == 1
 
