@@ -37,7 +37,7 @@ from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.system.forking import remember
 
 
-class CallHook(Protocol):
+class CallApportioner(Protocol):
     """What a tick does for decorated calls; `carbontrack.tracking.apportion` has the real one."""
 
     def tick(self) -> None:
@@ -93,7 +93,7 @@ class Sampler:
         """Open spans that hold no open span; changed only with the lock held."""
         self.under_way: dict[int, Any] = {}
         """Decorated calls that are being made now, by identity."""
-        self.apportioner: CallHook | None = None
+        self.apportioner: CallApportioner | None = None
         """What shares energy out among decorated calls; there once there are any."""
         self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
         self.epoch = 0
@@ -282,7 +282,7 @@ class Sampler:
         if faults:
             self.sample()  # what stands in counts from now on, not from the next tick
 
-    def attach(self, apportioner: CallHook) -> None:
+    def attach(self, apportioner: CallApportioner) -> None:
         """Let decorated calls be settled at every tick."""
         self._cpu_s = process_cpu_s()
         self.apportioner = apportioner
