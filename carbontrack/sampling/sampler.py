@@ -53,7 +53,7 @@ class CallApportioner(Protocol):
         ...
 
 
-class Watcher(Protocol):
+class TickListener(Protocol):
     """Somebody who does something now and then."""
 
     def after_tick(self, now_s: float) -> None:
@@ -95,7 +95,7 @@ class Sampler:
         """Decorated calls that are being made now, by identity."""
         self.apportioner: CallApportioner | None = None
         """What shares energy out among decorated calls; there once there are any."""
-        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+        self.tick_listeners: weakref.WeakSet[TickListener] = weakref.WeakSet()
         self.epoch = 0
         """Rises in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
@@ -259,7 +259,7 @@ class Sampler:
             with self.lock:
                 self.sample()
                 self._heal()
-                apportioner, watchers = self.apportioner, list(self.watchers)
+                apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
                 if apportioner is not None:
                     apportioner.tick()
                 logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
@@ -269,8 +269,8 @@ class Sampler:
                 self._usage.survey(self.clock)
             if apportioner is not None:
                 apportioner.write_due_rows()
-            for watcher in watchers:
-                watcher.after_tick(self.counts.at_s)
+            for listener in tick_listeners:
+                listener.after_tick(self.counts.at_s)
         except Exception:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")

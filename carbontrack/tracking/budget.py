@@ -176,7 +176,7 @@ class BudgetGuard:
         self._span, self._outer, self._sampler = span, outer, sampler
         self._looked_s = sampler.clock.monotonic_s()
         with sampler.lock:
-            sampler.watchers.add(self)
+            sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Look, on the sampler's thread; what is to happen waits for the program's next edge."""
@@ -184,7 +184,7 @@ class BudgetGuard:
             self.look()
         elif self._sampler is not None:
             with self._sampler.lock:
-                self._sampler.watchers.discard(self)
+                self._sampler.tick_listeners.discard(self)
 
     def look(self) -> Verdict | None:
         """Judge what has been used so far; None where nothing is being counted."""

@@ -132,7 +132,7 @@ class Session:
         self._open_roots: dict[int, Any] = {}
         if checkpoints is not None or timelines is not None:
             with self.sampler.lock:
-                self.sampler.watchers.add(self)
+                self.sampler.tick_listeners.add(self)
         self._parent_id = parent_id
         self._run_id = ""
         self._epoch = -1

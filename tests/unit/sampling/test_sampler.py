@@ -21,17 +21,17 @@ def test_each_edge_and_each_tick_is_one_reading():
 def test_a_tick_that_fails_is_not_the_last(caplog):
     """Whatever goes wrong in a tick is logged; the next tick comes."""
 
-    class Watcher:
+    class TickListener:
         def after_tick(self, now_s):
-            raise RuntimeError("watcher broke")
+            raise RuntimeError("listener broke")
 
     with Bench() as bench, bench.tracker.span("a") as span:
-        watcher = Watcher()
-        bench.sampler.watchers.add(watcher)
+        listener = TickListener()
+        bench.sampler.tick_listeners.add(listener)
         bench.run(2.0, ticks=2)
         span.close()
         assert joules(span.record) == pytest.approx(200.0)
-    assert "watcher broke" in caplog.text
+    assert "listener broke" in caplog.text
 
 
 def test_the_most_demanding_meter_sets_the_pace():

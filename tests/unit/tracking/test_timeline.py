@@ -147,13 +147,13 @@ def test_a_timeline_that_cannot_be_written_is_said_and_stops_nothing(caplog):
 
 
 def test_unasked_nothing_is_kept():
-    """Without the setting there is no series, no watcher and no row."""
+    """Without the setting there is no series, no listener and no row."""
     with Bench() as bench:
         with bench.tracker.span("a") as run:
             bench.run(3.0, ticks=3)
         assert run.power_series is None
         assert run.timeline() == []
-        assert len(bench.sampler.watchers) == 0
+        assert len(bench.sampler.tick_listeners) == 0
 
 
 def test_unasked_nothing_is_loaded(tmp_path):
