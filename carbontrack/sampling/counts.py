@@ -159,7 +159,7 @@ def with_suspend(counts: Counts, slept_s: float) -> Counts:
     return counts._replace(suspended_s=counts.suspended_s + slept_s)
 
 
-class Gaps:
+class ReadingGaps:
     """Gaps between readings; one is kept only while no later one is as long.
 
     What is left is a falling sequence, so the longest gap since an instant is the first that ended
@@ -198,7 +198,7 @@ REFRESHES = 5
 energy or too much, and over five the mean is off by a fifth at most."""
 
 
-class Powers:
+class RecentPowers:
     """Follows the counts and remembers the last mean power of each meter.
 
     Args:
@@ -254,7 +254,7 @@ class Powers:
         return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None
 
 
-class History:
+class ReadingHistory:
     """What is remembered of the counts beside their sums: last powers, and the longest gaps.
 
     Args:
@@ -263,8 +263,8 @@ class History:
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
-        self._powers = Powers(counts, resolutions_s)
-        self._gaps = Gaps()
+        self._powers = RecentPowers(counts, resolutions_s)
+        self._gaps = ReadingGaps()
 
     def follow(self, counts: Counts, gap_s: float | None) -> None:
         """The counts have been read again, `gap_s` after the last time; None: nobody waited."""

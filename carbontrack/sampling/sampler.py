@@ -22,8 +22,8 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     Counts,
-    History,
     Joules,
+    ReadingHistory,
     advance,
     with_fault,
     with_suspend,
@@ -115,7 +115,7 @@ class Sampler:
         """What the energy of each meter belongs to."""
         self._holds = 0
         self._closed = False
-        self._history = History(self.counts, self._bank.resolutions_s)
+        self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
         self._begin()

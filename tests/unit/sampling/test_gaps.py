@@ -2,17 +2,17 @@
 
 import random
 
-from carbontrack.sampling.counts import Gaps
+from carbontrack.sampling.counts import ReadingGaps
 
 
 def test_nothing_is_known_before_the_first():
     """Without a reading there is no gap, which is not a gap of zero."""
-    assert Gaps().longest_since(0.0) is None
+    assert ReadingGaps().longest_since(0.0) is None
 
 
 def test_the_longest_since_an_instant_is_found():
     """Only gaps that ended after the instant count."""
-    gaps = Gaps()
+    gaps = ReadingGaps()
     for ended_s, gap_s in ((1.0, 1.0), (4.0, 3.0), (4.5, 0.5), (5.5, 1.0), (5.7, 0.2)):
         gaps.add(ended_s, gap_s)
     assert gaps.longest_since(0.0) == 3.0
@@ -24,7 +24,7 @@ def test_the_longest_since_an_instant_is_found():
 def test_it_is_right_for_every_instant_and_forgets_enough():
     """It answers like a list of all gaps would, to a millisecond, and keeps a fraction of them."""
     rng = random.Random(7)
-    gaps, everything, now_s = Gaps(), [], 0.0
+    gaps, everything, now_s = ReadingGaps(), [], 0.0
     for _ in range(5000):
         gap_s = rng.choice([0.0001, 0.01, 0.5, 1.0, rng.random()])
         now_s += gap_s
@@ -38,7 +38,7 @@ def test_it_is_right_for_every_instant_and_forgets_enough():
 
 def test_it_can_forget():
     """After `clear` nothing is known."""
-    gaps = Gaps()
+    gaps = ReadingGaps()
     gaps.add(1.0, 1.0)
     gaps.clear()
     assert gaps.longest_since(0.0) is None
