@@ -202,7 +202,7 @@ def assemble(
                        environment, propagator)  # fmt: skip
     if hasattr(grid, "tell"):  # a place that is still being asked for
         grid.tell = partial(_move, session, settings, environment)
-    session.sampler.demand_interval(min(settings.interval_s, settings.checkpoint_s))
+    session.sampler.request_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
 
 

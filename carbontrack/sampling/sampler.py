@@ -287,7 +287,7 @@ class Sampler:
         self._cpu_s = process_cpu_s()
         self.apportioner = apportioner
 
-    def demand_interval(self, interval_s: float) -> None:
+    def request_interval(self, interval_s: float) -> None:
         """Tick at least this often: trackers that share a sampler share the shortest interval."""
         self._interval_s = min(self._interval_s, interval_s)
 

@@ -53,7 +53,7 @@ class Tracker:
     ) -> None:
         self._owns_sampler = not isinstance(meters, Sampler)
         if isinstance(meters, Sampler):
-            meters.demand_interval(interval_s)
+            meters.request_interval(interval_s)
             sampler = meters
         else:
             found = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
