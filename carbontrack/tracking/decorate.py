@@ -295,7 +295,7 @@ class CallCounter:
     def _begin_first(self) -> Counted:
         session = self._tracker().session
         if session.closed:
-            session.leave_out(self._name)
+            session.warn_uncounted_call(self._name)
             return NO_OP_CALL
         if self._window_s == 0.0 or session.writes_at_once:
             return self._as_span(Span(session, self._name, labels=self._labels))

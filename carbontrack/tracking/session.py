@@ -214,7 +214,7 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
 
-    def leave_out(self, name: str) -> None:
+    def warn_uncounted_call(self, name: str) -> None:
         """A call was made after the end; count it and say so."""
         self.uncounted_calls += 1
         self._warnings.warn(
