@@ -45,7 +45,7 @@ class TrackerProvider:
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
-        self._is_ending = False
+        self._is_exiting = False
         self._flushes = False
         self._said: set[str] = set()
         self._worked: dict[Hashable, Settings] = {}
@@ -142,7 +142,7 @@ class TrackerProvider:
             tracker = assemble(
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
             )
-            tracker.session.writes_at_once = self._is_ending
+            tracker.session.writes_each_call = self._is_exiting
             self._sessions.add(tracker.session)
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
@@ -173,7 +173,7 @@ class TrackerProvider:
     def _close_at_exit(self) -> None:
         # What the program does after this, in handlers of its own or in daemon threads, gets a
         # tracker without a later: nobody will come again to write a sum.
-        self._is_ending = True
+        self._is_exiting = True
         self.close()
 
     def close(self) -> None:

@@ -297,7 +297,7 @@ class CallCounter:
         if session.closed:
             session.warn_uncounted_call(self._name)
             return NO_OP_CALL
-        if self._window_s == 0.0 or session.writes_at_once:
+        if self._window_s == 0.0 or session.writes_each_call:
             return self._as_span(Span(session, self._name, labels=self._labels))
         self._site = self._new_site(session)
         return self._begin_root()
@@ -330,7 +330,7 @@ class CallCounter:
 
     def _as_span(self, span: Span) -> Counted:
         span.budget_check = self._budget_check
-        if self._window_s > 0.0 and not span.session.writes_at_once:
+        if self._window_s > 0.0 and not span.session.writes_each_call:
             if self._inner is None or self._inner.session is not span.session:
                 self._inner = self._new_site(span.session)
             span.credit_if_short = self._inner.credit_span

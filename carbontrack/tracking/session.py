@@ -124,7 +124,7 @@ class Session:
         self.lost_records = 0
         self.uncounted_calls = 0
         self.closed = self._sinks_closed = False
-        self.writes_at_once = False
+        self.writes_each_call = False
         """Whether each call has its row when it ends, as nobody will come later to write a sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Open] = weakref.WeakValueDictionary()
         """The decorated functions, by what tells them apart; one lives while its function does,
