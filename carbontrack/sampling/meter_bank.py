@@ -42,19 +42,21 @@ class MeterState:
         "covered",
         "failed_ticks",
         "gone",
+        "gone_counted",
+        "is_substitute",
         "meter",
         "silent_since_s",
-        "stands_in",
-        "told_gone",
     )  # fmt: skip
 
-    def __init__(self, meter: Meter, deferred_log: DeferredLog, *, stands_in: bool = False) -> None:
+    def __init__(
+        self, meter: Meter, deferred_log: DeferredLog, *, is_substitute: bool = False
+    ) -> None:
         self.meter = meter
         self._deferred_log = deferred_log
-        self.stands_in = stands_in
+        self.is_substitute = is_substitute
         self.gone = False
         """It will not be read again."""
-        self.told_gone = False
+        self.gone_counted = False
         self.covered = False
         """Another meter has counted in its place since its last answer."""
         self.failed_ticks = 0
@@ -107,8 +109,8 @@ class MeterBank:
     def __init__(self, meters: MeterSet) -> None:
         self.deferred_log = DeferredLog()
         """What is to be said once no lock is held."""
-        self._spare = dict(meters.substitutes)
-        self._standing: dict[Component, MeterState] = {}
+        self._substitutes = dict(meters.substitutes)
+        self._active: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
         self._watchful: list[tuple[int, MeterState, FaultCounting]] = [
@@ -173,8 +175,8 @@ class MeterBank:
         dropped, unsure, silent = set[int](), set[int](), 0
         for place, state in enumerate(self.states):
             _sort(place, state.new_faults(), dropped, unsure, faults)
-            if state.gone and not state.told_gone:
-                state.told_gone = True
+            if state.gone and not state.gone_counted:
+                state.gone_counted = True
                 _note({"gone": 1}, faults)
             if joules[place] is not None:
                 state.silent_since_s, state.failed_ticks = None, 0
@@ -186,7 +188,7 @@ class MeterBank:
                 silent += 1
         return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
 
-    def heal(self, now_s: float) -> Mapping[str, int]:
+    def replace_lost(self, now_s: float) -> Mapping[str, int]:
         """Once a tick: let other meters stand in for lost ones; returns faults by code."""
         faults: dict[str, int] = {}
         if self._all_answer:
@@ -194,21 +196,21 @@ class MeterBank:
         for state in self.states:
             state.failed_ticks += state.silent_since_s is not None
         for component in {state.meter.component for state in self.states if state.is_lost(now_s)}:
-            if self._stand_in(component, now_s):
+            if self._substitute(component, now_s):
                 _note({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
         self._reads = [state.meter.read_joules for state in self.states]
         return faults
 
-    def _stand_in(self, component: Component, now_s: float) -> bool:
+    def _substitute(self, component: Component, now_s: float) -> bool:
         # One meter stands in for a whole component. It may start only when all of the component's
         # meters are lost, or it would count again what the others still count.
-        lost = [s for s in self.states if s.meter.component == component and not s.stands_in]
-        if component not in self._spare or not all(state.is_lost(now_s) for state in lost):
+        lost = [s for s in self.states if s.meter.component == component and not s.is_substitute]
+        if component not in self._substitutes or not all(state.is_lost(now_s) for state in lost):
             return False
-        make = self._spare.pop(component)
+        make = self._substitutes.pop(component)
         try:
-            substitute = MeterState(make(), self.deferred_log, stands_in=True)
+            substitute = MeterState(make(), self.deferred_log, is_substitute=True)
         except MeterError as error:
             self.deferred_log.add(
                 logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
@@ -220,16 +222,16 @@ class MeterBank:
         )
         for state in lost:
             state.covered = True
-        self._standing[component] = substitute
+        self._active[component] = substitute
         self.states.append(substitute)
         return True
 
     def _retire(self, component: Component) -> None:
-        substitute = self._standing.pop(component, None)
+        substitute = self._active.pop(component, None)
         if substitute is not None:
-            substitute.gone = substitute.told_gone = True
+            substitute.gone = substitute.gone_counted = True
             substitute.silent_since_s = None
-            self._spare[component] = lambda: substitute.meter
+            self._substitutes[component] = lambda: substitute.meter
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def close(self) -> None:

@@ -258,7 +258,7 @@ class Sampler:
                 self.gpu_shares.look(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
-                self._heal()
+                self._replace_lost_meters()
                 apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
                 if apportioner is not None:
                     apportioner.tick()
@@ -275,8 +275,8 @@ class Sampler:
             # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
             _log.exception("a tick of the sampler failed")
 
-    def _heal(self) -> None:
-        faults = self._bank.heal(self.counts.at_s)
+    def _replace_lost_meters(self) -> None:
+        faults = self._bank.replace_lost(self.counts.at_s)
         for code, times in faults.items():
             self.counts = with_fault(self.counts, code, times)
         if faults:

@@ -40,10 +40,12 @@ class MeterFacts(NamedTuple):
     basis: Basis
     resolution_s: float
     relative_uncertainty: float
-    stands_in: bool
+    is_substitute: bool
 
 
-def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis, doubt: float = 0.0) -> MeterFacts:
+def facts_of(
+    meter: Meter, *, is_substitute: bool, idle_basis: Basis, doubt: float = 0.0
+) -> MeterFacts:
     """What a record says of a meter whose idle part is known by `idle_basis`.
 
     What is left of a measured count when something modelled is taken off is modelled. `doubt` is
@@ -58,7 +60,7 @@ def facts_of(meter: Meter, *, stands_in: bool, idle_basis: Basis, doubt: float =
         basis,
         meter.resolution_s,
         min(1.0, hypot(meter.relative_uncertainty, doubt)) if doubt else meter.relative_uncertainty,
-        stands_in,
+        is_substitute,
     )
 
 
@@ -318,15 +320,15 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     length_s = window.length_s + window.end.suspended_s - window.start.suspended_s
     if length_s <= 0.0 or not meters:
         return None
-    stood_in: dict[Component, float] = {}
+    covered_s: dict[Component, float] = {}
     for place, meter in enumerate(meters):
-        if meter.stands_in:
+        if meter.is_substitute:
             observed_s = _observed_s(window, place)
-            stood_in[meter.component] = stood_in.get(meter.component, 0.0) + observed_s
+            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + observed_s
     observed = (
-        _observed_s(window, place) + stood_in.get(meter.component, 0.0)
+        _observed_s(window, place) + covered_s.get(meter.component, 0.0)
         for place, meter in enumerate(meters)
-        if not meter.stands_in
+        if not meter.is_substitute
     )
     return min(1.0, min(observed) / length_s)
 
@@ -418,7 +420,12 @@ class RecordBuilder:
         if now != self._known:
             idle_basis = attribution.idle_basis()
             self._meters = [
-                facts_of(state.meter, stands_in=state.stands_in, idle_basis=idle_basis, doubt=doubt)
+                facts_of(
+                    state.meter,
+                    is_substitute=state.is_substitute,
+                    idle_basis=idle_basis,
+                    doubt=doubt,
+                )
                 for state, (_, doubt) in zip(states, now, strict=True)
             ]
             self._known = now

@@ -146,8 +146,8 @@ def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any
             places = [place for place, m in enumerate(meters) if m.component == component]
             counted_j = [sum(_at(edge.joules, place) for place in places) for edge in edges]
             energy_j[component] = _scaled(counted_j, edges, kwh)
-            regular = [place for place in places if not meters[place].stands_in]
-            others = [place for place in places if meters[place].stands_in]
+            regular = [place for place in places if not meters[place].is_substitute]
+            others = [place for place in places if meters[place].is_substitute]
             seen_s = tuple(_seen_s(a, b, regular, others) for a, b in pairwise(edges))
             observed_s[component] = seen_s if any(seen_s) else _lengths_s(edges)
     return Timeline(tuple(edge.at_s - edges[0].at_s for edge in edges), energy_j, observed_s)

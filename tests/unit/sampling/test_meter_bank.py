@@ -21,7 +21,7 @@ def read(bank, now_s):
 def ticks(bank, *instants_s):
     for now_s in instants_s:
         reading, _ = bank.read(now_s)
-        bank.heal(now_s)
+        bank.replace_lost(now_s)
     return reading
 
 
@@ -104,9 +104,9 @@ def test_three_silent_ticks_bring_the_substitute():
     ticks(bank, 1.0, 2.0)
     assert len(bank.states) == 1
     bank.read(3.0)
-    assert bank.heal(3.0) == {"substituted": 1}
+    assert bank.replace_lost(3.0) == {"substituted": 1}
     assert [state.meter.id for state in bank.states] == ["rapl:package-0", "model:cpu"]
-    assert bank.states[1].stands_in
+    assert bank.states[1].is_substitute
 
 
 def test_ten_silent_seconds_are_enough():
@@ -117,7 +117,7 @@ def test_ten_silent_seconds_are_enough():
     meter.fail(100)
     bank.read(1.0)
     bank.read(11.0)
-    assert bank.heal(11.0) == {"substituted": 1}
+    assert bank.replace_lost(11.0) == {"substituted": 1}
 
 
 def test_a_meter_that_says_it_is_gone_is_replaced_at_once_and_not_asked_again():
@@ -160,15 +160,15 @@ def test_a_substitute_stands_in_again():
         for _ in range(6):
             now_s += 1.0
             bank.read(now_s)
-            bank.heal(now_s)
+            bank.replace_lost(now_s)
     faults = 0
     meter.fail(100)
     for _ in range(3):
         now_s += 1.0
         bank.read(now_s)
-        faults += sum(bank.heal(now_s).values())
+        faults += sum(bank.replace_lost(now_s).values())
     assert faults == 1
-    assert [s.stands_in and not s.gone for s in bank.states].count(True) == 1
+    assert [s.is_substitute and not s.gone for s in bank.states].count(True) == 1
 
 
 def test_one_of_two_sockets_lost_is_not_modelled_twice():
@@ -231,7 +231,7 @@ def test_outages_too_short_for_a_substitute_lose_nothing(silent):
     dropped = set()
     for now_s in (1.0, 2.0, 3.0, 4.0):
         reading, _ = bank.read(now_s)
-        bank.heal(now_s)
+        bank.replace_lost(now_s)
         dropped |= reading.dropped
     assert dropped == set()
     assert reading.joules == (400.0,)

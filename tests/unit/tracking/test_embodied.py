@@ -14,8 +14,8 @@ from carbontrack.sampling.counts import Counts
 from carbontrack.tracking.record_builder import MeterFacts, Part, Window, embodied_figures
 
 METERS = [
-    MeterFacts("rapl:package-0", "cpu", "measured", 0.001, 0.07, stands_in=False),
-    MeterFacts("model:ram", "ram", "modelled", 0.0, 0.5, stands_in=False),
+    MeterFacts("rapl:package-0", "cpu", "measured", 0.001, 0.07, is_substitute=False),
+    MeterFacts("model:ram", "ram", "modelled", 0.0, 0.5, is_substitute=False),
 ]
 SERVER = Hardware(cpu_sockets=2.0, ram_gib=64.0, gpu_count=0)
 HOURS_PER_LIFE = 4 * 8766

@@ -27,8 +27,8 @@ GRID = GridIntensity("FR", 50.0, 40.0, 80.0, "table", 2024, "lifecycle")
 
 
 def meter(id_="rapl:package-0", component="cpu", basis="measured", resolution_s=0.001,
-          uncertainty=0.0, stands_in=False):  # fmt: skip
-    return MeterFacts(id_, component, basis, resolution_s, uncertainty, stands_in)
+          uncertainty=0.0, is_substitute=False):  # fmt: skip
+    return MeterFacts(id_, component, basis, resolution_s, uncertainty, is_substitute)
 
 
 def window(
@@ -207,7 +207,7 @@ def test_coverage_is_the_least_observed_meter():
 
 def test_a_substitute_covers_for_its_component():
     """Lost and stood in for are together one observation."""
-    facts = [meter(), meter("model:cpu", basis="modelled", stands_in=True)]
+    facts = [meter(), meter("model:cpu", basis="modelled", is_substitute=True)]
     got = quality_figures(window(machine_j=(1.0, 1.0), observed_s=(4.0, 5.0)), facts)
     assert got["coverage"] == pytest.approx(0.9)
 

@@ -107,7 +107,7 @@ def test_a_span_under_a_counters_refresh_has_the_records_figure():
 def test_energy_that_no_count_shows_is_spread_over_the_time():
     """A figure without any count behind it is drawn as constant power."""
     edges = [Edge(5.0, (), ()), Edge(6.0, (0.0,), (0.0,)), Edge(9.0, (0.0,), (0.0,))]
-    meters = [MeterFacts("fake:cpu", "cpu", "modelled", 9.0, 0.0, stands_in=False)]
+    meters = [MeterFacts("fake:cpu", "cpu", "modelled", 9.0, 0.0, is_substitute=False)]
     figures = SimpleNamespace(
         cpu_kwh=40.0 / JOULES_PER_KWH, gpu_kwh=None, ram_kwh=None, other_kwh=None
     )
