@@ -97,25 +97,25 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     doubted: set[int] = set()
     missed = resets = 0
-    for place, joules in enumerate(reading.joules):
-        last_j = counts_j[place]
+    for index, joules in enumerate(reading.joules):
+        last_j = counts_j[index]
         if joules is None:
             continue
         if not _is_count(joules):
             missed += 1
             continue
-        if last_j is not None and place not in reading.dropped:
+        if last_j is not None and index not in reading.dropped:
             if 0.0 <= joules - last_j < IMPOSSIBLE_J:
-                steps[place] = joules - last_j
-                if place not in reading.unsure:
-                    observed_s[place] += reading.at_s - counted_s[place]
-            elif place not in counts.doubted:
+                steps[index] = joules - last_j
+                if index not in reading.unsure:
+                    observed_s[index] += reading.at_s - counted_s[index]
+            elif index not in counts.doubted:
                 missed += 1
-                doubted.add(place)
+                doubted.add(index)
                 continue
             else:
                 resets += 1
-        counts_j[place], counted_s[place] = joules, reading.at_s
+        counts_j[index], counted_s[index] = joules, reading.at_s
     counts = with_fault(counts, "reset", resets) if resets else counts
     return counts._replace(
         at_s=reading.at_s,
@@ -182,8 +182,8 @@ class ReadingGaps:
 
     def longest_since(self, since_s: float) -> float | None:
         """The longest gap that ended after `since_s`, in seconds; None where none did."""
-        place = bisect_right(self._ended_s, since_s)
-        return self._gap_ms[place] / 1e3 if place < len(self._gap_ms) else None
+        index = bisect_right(self._ended_s, since_s)
+        return self._gap_ms[index] / 1e3 if index < len(self._gap_ms) else None
 
     def clear(self) -> None:
         """Forget everything."""
@@ -225,11 +225,11 @@ class RecentPowers:
             return
         self._looked_at_s = at_s
         self._widen(counts)
-        for place, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
+        for index, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
             elapsed_s = at_s - since[0]
-            if elapsed_s >= max(WINDOW_S, REFRESHES * self._refresh_s[place]):
-                self._last_w[place] = (joules - since[1]) / elapsed_s
-                self._since[place] = (at_s, joules)
+            if elapsed_s >= max(WINDOW_S, REFRESHES * self._refresh_s[index]):
+                self._last_w[index] = (joules - since[1]) / elapsed_s
+                self._since[index] = (at_s, joules)
 
     def _widen(self, counts: Counts) -> None:
         width = len(counts.energy_j)
@@ -241,16 +241,16 @@ class RecentPowers:
     def known_w(self, counts: Counts) -> Sequence[float | None]:
         """The power of each meter; None, or no entry, where none has been seen."""
         return [
-            self._lately_w(counts, place) if power_w is None else power_w
-            for place, power_w in enumerate(self._last_w)
+            self._lately_w(counts, index) if power_w is None else power_w
+            for index, power_w in enumerate(self._last_w)
         ]
 
-    def _lately_w(self, counts: Counts, place: int) -> float | None:
+    def _lately_w(self, counts: Counts, index: int) -> float | None:
         # Nothing better yet: the mean of the last moments, where the count has moved at all. What
         # came with one refresh is at least one refresh's.
-        begun_s, begun_j = self._since[place]
-        elapsed_s = max(counts.at_s - begun_s, self._refresh_s[place])
-        joules = counts.energy_j[place] - begun_j
+        begun_s, begun_j = self._since[index]
+        elapsed_s = max(counts.at_s - begun_s, self._refresh_s[index])
+        joules = counts.energy_j[index] - begun_j
         return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None
 
 

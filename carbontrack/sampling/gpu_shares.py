@@ -42,7 +42,7 @@ class GpuShares:
         self.codes: tuple[str, ...] = ()
         self.parts: tuple[float | None, ...] = ()
         if self._shared:
-            self._take({place: meter.part for place, meter in self._shared}, len(states))
+            self._take({index: meter.part for index, meter in self._shared}, len(states))
 
     def __bool__(self) -> bool:
         return bool(self._shared)
@@ -58,14 +58,14 @@ class GpuShares:
         self._looked_at_s = now_s
         ours = usage.pids_as_the_driver_counts()
         found = {
-            place: part
-            for place, meter in self._shared
-            if (part := self._part(place, meter, ours)) is not None
+            index: part
+            for index, meter in self._shared
+            if (part := self._part(index, meter, ours)) is not None
         }
         self._take(found, len(self.parts))
         self.codes = tuple(sorted(set(self._codes_of.values())))
 
-    def _part(self, place: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
+    def _part(self, index: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
         try:
             uses = meter.look()
         except MeterError as error:
@@ -74,12 +74,12 @@ class GpuShares:
         slices = [(use.part, gpu_share(use.holders, use.busy, ours)) for use in uses]
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
-        self._codes_of.pop(place, None)
-        self._doubts.pop(place, None)
+        self._codes_of.pop(index, None)
+        self._doubts.pop(index, None)
         if code is not None and part > 0.0:
-            self._codes_of[place] = code
+            self._codes_of[index] = code
             if code != "gpu_share_assumed":
-                self._doubts[place] = min(1.0, 1.0 / part - 1.0)
+                self._doubts[index] = min(1.0, 1.0 / part - 1.0)
         return part
 
     def _take(self, found: dict[int, float], width: int) -> None:
@@ -87,12 +87,12 @@ class GpuShares:
         if parts != self.parts:
             self.parts = parts
 
-    def doubt(self, place: int) -> float:
+    def doubt(self, index: int) -> float:
         """How far our part of a meter may be off, relative to it, at most 1.
 
         An even split and a slice say nothing of what was drawn: all of the board may be ours.
         """
-        return self._doubts.get(place, 0.0)
+        return self._doubts.get(index, 0.0)
 
     def noted(self, counts: Counts) -> Counts:
         """The counts with the assumptions that their last step was shared out by."""
@@ -103,7 +103,7 @@ class GpuShares:
     def forget_parent(self) -> None:
         """In a child process: other processes are ours, and nothing is known of them."""
         self._looked_at_s = float("-inf")
-        self._take({place: meter.part for place, meter in self._shared}, len(self.parts))
+        self._take({index: meter.part for index, meter in self._shared}, len(self.parts))
         self._doubts.clear()
         self._codes_of.clear()
         self.codes = ()

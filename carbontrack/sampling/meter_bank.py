@@ -114,8 +114,8 @@ class MeterBank:
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
         self._watchful: list[tuple[int, MeterState, FaultCounting]] = [
-            (place, state, state.meter)
-            for place, state in enumerate(self.states)
+            (index, state, state.meter)
+            for index, state in enumerate(self.states)
             if counts_faults(state.meter)
         ]
         self._reads = [state.meter.read_joules for state in self.states]
@@ -145,9 +145,9 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure = set[int](), set[int]()
-        for place, state, meter in self._watchful:
+        for index, state, meter in self._watchful:
             if meter.fault_counts:
-                _sort(place, state.new_faults(), dropped, unsure, faults)
+                _sort(index, state.new_faults(), dropped, unsure, faults)
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
@@ -162,10 +162,10 @@ class MeterBank:
         except Exception as error:
             # Each meter is asked once for an instant: a second answer would hide the silence.
             self._all_answer = False
-            place = len(joules)
-            self.states[place].note_silence(error, now_s)
+            index = len(joules)
+            self.states[index].note_silence(error, now_s)
             joules.append(None)
-            joules.extend(state.read(now_s) for state in self.states[place + 1 :])
+            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
         return tuple(joules)
 
     def _with_returns(
@@ -173,16 +173,16 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure, silent = set[int](), set[int](), 0
-        for place, state in enumerate(self.states):
-            _sort(place, state.new_faults(), dropped, unsure, faults)
+        for index, state in enumerate(self.states):
+            _sort(index, state.new_faults(), dropped, unsure, faults)
             if state.gone and not state.gone_counted:
                 state.gone_counted = True
                 _note({"gone": 1}, faults)
-            if joules[place] is not None:
+            if joules[index] is not None:
                 state.silent_since_s, state.failed_ticks = None, 0
                 if state.covered:
                     state.covered = False
-                    dropped.add(place)
+                    dropped.add(index)
                     self._retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
@@ -249,13 +249,13 @@ def _note(faults: Mapping[str, int], into: dict[str, int]) -> None:
 
 
 def _sort(
-    place: int,
+    index: int,
     new: Mapping[str, int],
     dropped: set[int],
     unsure: set[int],
     faults: dict[str, int],
 ) -> None:
-    """Note new faults of the meter at `place`, and what they make of its step."""
+    """Note new faults of the meter at `index`, and what they make of its step."""
     if new:
         _note(new, faults)
-        (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(place)
+        (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(index)

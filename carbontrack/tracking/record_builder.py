@@ -150,16 +150,16 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
     that said nothing in the span, and of which no power is known, contributes no number at all.
     """
     parts = []
-    for place, meter in enumerate(meters):
-        joules, machine_j = _at(sums.ours_j, place), _at(window.machine_j, place)
+    for index, meter in enumerate(meters):
+        joules, machine_j = _at(sums.ours_j, index), _at(window.machine_j, index)
         if _too_short(window.length_s, joules, meter.resolution_s):
             powers_w = window.powers_w
-            power_w = powers_w[place] if place < len(powers_w) else None
+            power_w = powers_w[index] if index < len(powers_w) else None
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
                 all_j = power_w * window.duration_s
                 parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
-        elif joules > 0.0 or _observed_s(window, place) > 0.0:
+        elif joules > 0.0 or _observed_s(window, index) > 0.0:
             parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
     return parts
 
@@ -174,12 +174,12 @@ def _modelled(meter: MeterFacts) -> Basis:
     return "modelled" if meter.basis == "measured" else meter.basis
 
 
-def _at(numbers: Sequence[float], place: int) -> float:
-    return numbers[place] if place < len(numbers) else 0.0
+def _at(numbers: Sequence[float], index: int) -> float:
+    return numbers[index] if index < len(numbers) else 0.0
 
 
-def _observed_s(window: Window, place: int) -> float:
-    return _at(window.end.observed_s, place) - _at(window.start.observed_s, place)
+def _observed_s(window: Window, index: int) -> float:
+    return _at(window.end.observed_s, index) - _at(window.start.observed_s, index)
 
 
 def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
@@ -321,13 +321,13 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     if length_s <= 0.0 or not meters:
         return None
     covered_s: dict[Component, float] = {}
-    for place, meter in enumerate(meters):
+    for index, meter in enumerate(meters):
         if meter.is_substitute:
-            observed_s = _observed_s(window, place)
+            observed_s = _observed_s(window, index)
             covered_s[meter.component] = covered_s.get(meter.component, 0.0) + observed_s
     observed = (
-        _observed_s(window, place) + covered_s.get(meter.component, 0.0)
-        for place, meter in enumerate(meters)
+        _observed_s(window, index) + covered_s.get(meter.component, 0.0)
+        for index, meter in enumerate(meters)
         if not meter.is_substitute
     )
     return min(1.0, min(observed) / length_s)
@@ -415,7 +415,7 @@ class RecordBuilder:
         attribution = self.ledger.attribution
         doubt = shares.doubt if shares.parts and attribution.scope == "process" else _no_doubt
         now = [
-            (state.meter.relative_uncertainty, doubt(place)) for place, state in enumerate(states)
+            (state.meter.relative_uncertainty, doubt(index)) for index, state in enumerate(states)
         ]
         if now != self._known:
             idle_basis = attribution.idle_basis()
@@ -505,5 +505,5 @@ class RecordBuilder:
         }
 
 
-def _no_doubt(_place: int) -> float:
+def _no_doubt(_index: int) -> float:
     return 0.0

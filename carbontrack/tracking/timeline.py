@@ -123,10 +123,10 @@ class Timeline:
     def rows(self) -> list[PowerRow]:
         """A row for each bin and component, in the order of time."""
         found = []
-        for place, (start_s, end_s) in enumerate(pairwise(self.edges_s)):
+        for index, (start_s, end_s) in enumerate(pairwise(self.edges_s)):
             for component, joules in self.energy_j.items():
-                step_j = joules[place + 1] - joules[place]
-                seen_s = self.observed_s[component][place]
+                step_j = joules[index + 1] - joules[index]
+                seen_s = self.observed_s[component][index]
                 watts = step_j / seen_s if seen_s > 0.0 else None
                 found.append(PowerRow(start_s, end_s, component, step_j, seen_s, watts))
         return found
@@ -143,23 +143,23 @@ def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any
     for component in COMPONENTS:
         kwh = getattr(record, f"{component}_kwh")
         if kwh is not None:
-            places = [place for place, m in enumerate(meters) if m.component == component]
-            counted_j = [sum(_at(edge.joules, place) for place in places) for edge in edges]
+            indices = [index for index, m in enumerate(meters) if m.component == component]
+            counted_j = [sum(_at(edge.joules, index) for index in indices) for edge in edges]
             energy_j[component] = _scaled(counted_j, edges, kwh)
-            regular = [place for place in places if not meters[place].is_substitute]
-            others = [place for place in places if meters[place].is_substitute]
+            regular = [index for index in indices if not meters[index].is_substitute]
+            others = [index for index in indices if meters[index].is_substitute]
             seen_s = tuple(_seen_s(a, b, regular, others) for a, b in pairwise(edges))
             observed_s[component] = seen_s if any(seen_s) else _lengths_s(edges)
     return Timeline(tuple(edge.at_s - edges[0].at_s for edge in edges), energy_j, observed_s)
 
 
-def _at(numbers: Sequence[float], place: int) -> float:
-    return numbers[place] if place < len(numbers) else 0.0
+def _at(numbers: Sequence[float], index: int) -> float:
+    return numbers[index] if index < len(numbers) else 0.0
 
 
 def _seen_s(a: Edge, b: Edge, regular: Sequence[int], others: Sequence[int]) -> float:
-    def seen(place: int) -> float:
-        return max(0.0, _at(b.observed_s, place) - _at(a.observed_s, place))
+    def seen(index: int) -> float:
+        return max(0.0, _at(b.observed_s, index) - _at(a.observed_s, index))
 
     return min(map(seen, regular), default=0.0) + sum(map(seen, others))
 
