@@ -214,16 +214,16 @@ class RecentPowers:
 
     def restart(self, counts: Counts) -> None:
         """A pause has ended: what was used in it says nothing about now."""
-        self._looked_at_s = counts.at_s
+        self._updated_at_s = counts.at_s
         self._since = [(counts.at_s, joules) for joules in counts.energy_j]
         self._widen(counts)
 
     def follow(self, counts: Counts) -> None:
         """Take a new mean of each meter that has been watched for long enough."""
         at_s = counts.at_s
-        if at_s - self._looked_at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
+        if at_s - self._updated_at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
             return
-        self._looked_at_s = at_s
+        self._updated_at_s = at_s
         self._widen(counts)
         for index, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
             elapsed_s = at_s - since[0]

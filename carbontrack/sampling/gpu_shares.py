@@ -18,7 +18,7 @@ from carbontrack.sampling.counts import Counts, with_fault
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
 
-LOOK_PERIOD_S: Final = 0.9
+QUERY_PERIOD_S: Final = 0.9
 """The driver is asked for its processes this often at most: once in each tick of a second."""
 
 _log = logging.getLogger("carbontrack")
@@ -36,33 +36,33 @@ class GpuShares:
         self._shared: list[tuple[int, SharedMeter]] = [
             (n, s.meter) for n, s in enumerate(states) if is_shared(s.meter)
         ]
-        self._looked_at_s = float("-inf")
-        self._doubts: dict[int, float] = {}
+        self._updated_at_s = float("-inf")
+        self._uncertainties: dict[int, float] = {}
         self._codes_of: dict[int, str] = {}
         self.codes: tuple[str, ...] = ()
         self.parts: tuple[float | None, ...] = ()
         if self._shared:
-            self._take({index: meter.part for index, meter in self._shared}, len(states))
+            self._set_parts({index: meter.part for index, meter in self._shared}, len(states))
 
     def __bool__(self) -> bool:
         return bool(self._shared)
 
-    def look(self, usage: UsageReader | None, clock: Clock) -> None:
+    def update(self, usage: UsageReader | None, clock: Clock) -> None:
         """Ask who uses the boards, where it is time to; without `usage` nobody wants to know."""
         if usage is None:
             self.codes = ()
             return
         now_s = clock.monotonic_s()
-        if now_s - self._looked_at_s < LOOK_PERIOD_S:
+        if now_s - self._updated_at_s < QUERY_PERIOD_S:
             return
-        self._looked_at_s = now_s
+        self._updated_at_s = now_s
         ours = usage.pids_as_the_driver_counts()
         found = {
             index: part
             for index, meter in self._shared
             if (part := self._part(index, meter, ours)) is not None
         }
-        self._take(found, len(self.parts))
+        self._set_parts(found, len(self.parts))
         self.codes = tuple(sorted(set(self._codes_of.values())))
 
     def _part(self, index: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
@@ -75,26 +75,26 @@ class GpuShares:
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
         self._codes_of.pop(index, None)
-        self._doubts.pop(index, None)
+        self._uncertainties.pop(index, None)
         if code is not None and part > 0.0:
             self._codes_of[index] = code
             if code != "gpu_share_assumed":
-                self._doubts[index] = min(1.0, 1.0 / part - 1.0)
+                self._uncertainties[index] = min(1.0, 1.0 / part - 1.0)
         return part
 
-    def _take(self, found: dict[int, float], width: int) -> None:
+    def _set_parts(self, found: dict[int, float], width: int) -> None:
         parts = tuple(found.get(n, self.parts[n] if self.parts else None) for n in range(width))
         if parts != self.parts:
             self.parts = parts
 
-    def doubt(self, index: int) -> float:
+    def relative_uncertainty(self, index: int) -> float:
         """How far our part of a meter may be off, relative to it, at most 1.
 
         An even split and a slice say nothing of what was drawn: all of the board may be ours.
         """
-        return self._doubts.get(index, 0.0)
+        return self._uncertainties.get(index, 0.0)
 
-    def noted(self, counts: Counts) -> Counts:
+    def with_assumptions(self, counts: Counts) -> Counts:
         """The counts with the assumptions that their last step was shared out by."""
         for code in self.codes:
             counts = with_fault(counts, code)
@@ -102,9 +102,9 @@ class GpuShares:
 
     def forget_parent(self) -> None:
         """In a child process: other processes are ours, and nothing is known of them."""
-        self._looked_at_s = float("-inf")
-        self._take({index: meter.part for index, meter in self._shared}, len(self.parts))
-        self._doubts.clear()
+        self._updated_at_s = float("-inf")
+        self._set_parts({index: meter.part for index, meter in self._shared}, len(self.parts))
+        self._uncertainties.clear()
         self._codes_of.clear()
         self.codes = ()
 

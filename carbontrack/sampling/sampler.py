@@ -232,7 +232,7 @@ class Sampler:
         calls = len(self.under_way)
         parts = self.gpu_shares.parts
         if parts:
-            self.counts = self.gpu_shares.noted(self.counts)
+            self.counts = self.gpu_shares.with_assumptions(self.counts)
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
@@ -255,7 +255,7 @@ class Sampler:
                 ledger.refresh(self.clock)
             shares = any(ledger.attribution.scope == "process" for ledger in tuple(self._ledgers))
             if self.gpu_shares:  # asked first, so that the coming step goes by the answer
-                self.gpu_shares.look(self._usage if shares else None, self.clock)
+                self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
                 self._replace_lost_meters()

@@ -413,7 +413,11 @@ class RecordBuilder:
         """
         states, shares = self.sampler.meter_states, self.sampler.gpu_shares
         attribution = self.ledger.attribution
-        doubt = shares.doubt if shares.parts and attribution.scope == "process" else _no_doubt
+        doubt = (
+            shares.relative_uncertainty
+            if shares.parts and attribution.scope == "process"
+            else _no_doubt
+        )
         now = [
             (state.meter.relative_uncertainty, doubt(index)) for index, state in enumerate(states)
         ]

@@ -186,4 +186,4 @@ def test_a_fork_knows_nothing_of_its_parents_boards():
     host.run(2)
     host.sampler.gpu_shares.forget_parent()
     assert host.sampler.gpu_shares.parts == (1.0,)
-    assert host.sampler.gpu_shares.doubt(0) == 0.0
+    assert host.sampler.gpu_shares.relative_uncertainty(0) == 0.0
