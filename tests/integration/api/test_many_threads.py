@@ -101,8 +101,8 @@ def tortured(machine: Machine) -> tuple[list[Record], list[Record]]:
             return total
 
         with tracker.span("root") as root:
-            with Watcher(root.snapshot) as watcher, ThreadPoolExecutor(THREADS) as apportioner:
-                assert list(apportioner.map(work, range(THREADS))) == [CALLS] * THREADS
+            with Watcher(root.snapshot) as watcher, ThreadPoolExecutor(THREADS) as executor:
+                assert list(executor.map(work, range(THREADS))) == [CALLS] * THREADS
             assert watcher.seen
     return list(sink.records), watcher.seen
 

@@ -500,13 +500,13 @@ def test_spans_closed_elsewhere_leave_no_chain_behind():
     class Mark:
         pass
 
-    with Bench() as bench, ThreadPoolExecutor(1) as apportioner:
+    with Bench() as bench, ThreadPoolExecutor(1) as executor:
         marks = []
         for _ in range(1000):
             mark = Mark()
             marks.append(weakref.ref(mark))
             span = bench.tracker.span("a", labels={"mark": mark}).open()
-            apportioner.submit(span.close).result()
+            executor.submit(span.close).result()
             bench.records.clear()
         del span, mark
         gc.collect()
@@ -599,8 +599,8 @@ def test_a_snapshot_from_another_thread_is_the_same():
     """Any thread may look."""
     with Bench() as bench, bench.tracker.span("a") as span:
         bench.clock.advance(2.0)
-        with ThreadPoolExecutor(1) as apportioner:
-            seen = apportioner.submit(span.snapshot).result()
+        with ThreadPoolExecutor(1) as executor:
+            seen = executor.submit(span.snapshot).result()
         assert joules(seen) == pytest.approx(200.0)
 
 
