@@ -71,10 +71,10 @@ class MeterState:
         try:
             return self.meter.read_joules(now_s)
         except Exception as error:
-            self.note_silence(error, now_s)
+            self.mark_silent(error, now_s)
         return None
 
-    def note_silence(self, error: Exception, now_s: float) -> None:
+    def mark_silent(self, error: Exception, now_s: float) -> None:
         """The meter did not answer; a mistake of someone else's making is a silence like any."""
         if isinstance(error, MeterGone):
             self.gone = True
@@ -113,7 +113,7 @@ class MeterBank:
         self._active: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = True
-        self._watchful: list[tuple[int, MeterState, FaultCounting]] = [
+        self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
             (index, state, state.meter)
             for index, state in enumerate(self.states)
             if counts_faults(state.meter)
@@ -135,7 +135,7 @@ class MeterBank:
         joules = self._read_all(now_s)
         if not self._all_answer:
             return self._with_returns(now_s, joules)
-        for _, _, meter in self._watchful:
+        for _, _, meter in self._fault_counting:
             if meter.fault_counts:
                 return self._with_faults(now_s, joules)
         return Reading(now_s, joules), _NO_FAULTS
@@ -145,9 +145,9 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, unsure = set[int](), set[int]()
-        for index, state, meter in self._watchful:
+        for index, state, meter in self._fault_counting:
             if meter.fault_counts:
-                _sort(index, state.new_faults(), dropped, unsure, faults)
+                _classify(index, state.new_faults(), dropped, unsure, faults)
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
@@ -163,7 +163,7 @@ class MeterBank:
             # Each meter is asked once for an instant: a second answer would hide the silence.
             self._all_answer = False
             index = len(joules)
-            self.states[index].note_silence(error, now_s)
+            self.states[index].mark_silent(error, now_s)
             joules.append(None)
             joules.extend(state.read(now_s) for state in self.states[index + 1 :])
         return tuple(joules)
@@ -174,10 +174,10 @@ class MeterBank:
         faults: dict[str, int] = {}
         dropped, unsure, silent = set[int](), set[int](), 0
         for index, state in enumerate(self.states):
-            _sort(index, state.new_faults(), dropped, unsure, faults)
+            _classify(index, state.new_faults(), dropped, unsure, faults)
             if state.gone and not state.gone_counted:
                 state.gone_counted = True
-                _note({"gone": 1}, faults)
+                _add_faults({"gone": 1}, faults)
             if joules[index] is not None:
                 state.silent_since_s, state.failed_ticks = None, 0
                 if state.covered:
@@ -197,7 +197,7 @@ class MeterBank:
             state.failed_ticks += state.silent_since_s is not None
         for component in {state.meter.component for state in self.states if state.is_lost(now_s)}:
             if self._substitute(component, now_s):
-                _note({"substituted": 1}, faults)
+                _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
         self._reads = [state.meter.read_joules for state in self.states]
         return faults
@@ -243,12 +243,12 @@ class MeterBank:
                 _log.exception("meter %s did not close", state.meter.id)
 
 
-def _note(faults: Mapping[str, int], into: dict[str, int]) -> None:
+def _add_faults(faults: Mapping[str, int], into: dict[str, int]) -> None:
     for code, times in faults.items():
         into[code] = into.get(code, 0) + times
 
 
-def _sort(
+def _classify(
     index: int,
     new: Mapping[str, int],
     dropped: set[int],
@@ -257,5 +257,5 @@ def _sort(
 ) -> None:
     """Note new faults of the meter at `index`, and what they make of its step."""
     if new:
-        _note(new, faults)
+        _add_faults(new, faults)
         (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(index)
