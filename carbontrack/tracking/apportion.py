@@ -30,7 +30,7 @@ OWN_ROW_S = 1.0
 summed."""
 
 
-class Used(NamedTuple):
+class PriorUsage(NamedTuple):
     """What a call has used before it became a span.
 
     Attributes:

@@ -13,7 +13,7 @@ from carbontrack.record import Status
 from carbontrack.sampling.counts import Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
-from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, Used
+from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current
 from carbontrack.tracking.session import Session
@@ -170,7 +170,7 @@ class Call:
         site = self.site
         began_ago_s = site.sampler.counts.at_s - self._began_s
         span = Span(site.session, site.name, labels=site.labels)
-        used = Used(self._sums, self._machine_j, self._ran_s, began_ago_s)
+        used = PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
         span.continue_from(used)
         span.credit_if_short = site.credit_span
         span.budget_check = site.budget_check

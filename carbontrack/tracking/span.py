@@ -21,7 +21,7 @@ from carbontrack.sampling.counts import Joules
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.apportion import OWN_ROW_S, Used
+from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
@@ -289,7 +289,7 @@ class Span(BudgetedBlock["Span"]):
     def _mark(self) -> Mark:
         return self.session.sampler.mark(self.session.ledger)
 
-    def continue_from(self, used: Used) -> None:
+    def continue_from(self, used: PriorUsage) -> None:
         """Begin, as a root, with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
         self.parent_id = session.parent_id
