@@ -257,7 +257,7 @@ class CoveredCall:
             current.set(self._around)
 
 
-def past_ended(here: Any) -> Any:
+def skip_ended(here: Any) -> Any:
     """The first from here outwards that is not a call that has ended.
 
     A context that was copied while a call was made keeps it; a task that starts the next of its

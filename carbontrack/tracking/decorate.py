@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
 from carbontrack.tracking.block import Block, outcome_of
-from carbontrack.tracking.call import Call, CoveredCall, past_ended
+from carbontrack.tracking.call import Call, CoveredCall, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.session import Session
@@ -310,7 +310,7 @@ class CallCounter:
     def _begin_inside(self, here: Any) -> Counted:
         open_around = nearest_open(here)
         if open_around is not here:
-            current.set(past_ended(here))
+            current.set(skip_ended(here))
         if open_around is None or (
             self._alone and open_around.session is not self._tracker().session
         ):

@@ -228,7 +228,7 @@ class Span(BudgetedBlock["Span"]):
             self._node = Node(sampler, parent._node if parent is not None else None, mark)
         self._begin_budget(parent, sampler)
         self._register(sampler.clock.now_utc(), at_once=True)
-        self._before = _not_closed(current.get())
+        self._before = _skip_closed(current.get())
         current.set(self)
         return self
 
@@ -240,7 +240,7 @@ class Span(BudgetedBlock["Span"]):
             _log.exception("the end of span %r could not be counted", self.name)
             self._epoch = -1  # it is over all the same; its last checkpoint will be recovered
             if current.get() is self:
-                current.set(_not_closed(self._before))
+                current.set(_skip_closed(self._before))
 
     def interrupt(self) -> None:
         """The program ends while the span is open."""
@@ -266,7 +266,7 @@ class Span(BudgetedBlock["Span"]):
             self.extend_timeline(mark)
             self._end = mark  # last of all: from now on any thread may have the record made
         if current.get() is self:
-            current.set(_not_closed(self._before))
+            current.set(_skip_closed(self._before))
         credit = self.credit_if_short if self._window.duration_s < OWN_ROW_S else None
         written = written and credit is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
@@ -393,7 +393,7 @@ def _parent_of(span: Span) -> tuple[Span | None, str | None]:
     return (None, parent_id) if parent is None else (parent, parent.record_id)
 
 
-def _not_closed(around: Any) -> Any:
+def _skip_closed(around: Any) -> Any:
     # A span that was closed in another context stays behind in this one; to hold on to it would
     # make a chain of all spans that were ever opened here.
     while isinstance(around, Span) and around._end is not None:
