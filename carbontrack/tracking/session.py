@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
     timeline: Mapping[str, object] | None = None
 
 
-class Open(Protocol):
+class Checkpointable(Protocol):
     """Something open: a root span, or a decorated function with summed calls."""
 
     def checkpoint(self) -> Checkpoint | None:
@@ -69,7 +69,7 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, open_ones: Iterable[Open]) -> None:
+    def write(self, open_ones: Iterable[Checkpointable]) -> None:
         """Write a checkpoint of each."""
         for one in open_ones:
             try:
@@ -126,7 +126,9 @@ class Session:
         self.closed = self._sinks_closed = False
         self.writes_each_call = False
         """Whether each call has its row when it ends, as nobody will come later to write a sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Open] = weakref.WeakValueDictionary()
+        self.sites: weakref.WeakValueDictionary[Hashable, Checkpointable] = (
+            weakref.WeakValueDictionary()
+        )
         """The decorated functions, by what tells them apart; one lives while its function does,
         or while its sums wait to be written."""
         self._open_roots: dict[int, Any] = {}
