@@ -240,7 +240,7 @@ class Session:
                 )
 
     def _keep_timeline(self, span: Any) -> None:
-        timeline = span.so_far().timeline
+        timeline = span.current_checkpoint().timeline
         if self._timelines is None or timeline is None:
             return
         try:

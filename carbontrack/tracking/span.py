@@ -331,9 +331,9 @@ class Span(BudgetedBlock["Span"]):
 
     def checkpoint(self) -> Checkpoint | None:
         """What to keep of the span so far; None once it has ended."""
-        return self.so_far() if self.is_open else None
+        return self.current_checkpoint() if self.is_open else None
 
-    def so_far(self) -> Checkpoint:
+    def current_checkpoint(self) -> Checkpoint:
         """The record so far, or the finished one, and the timeline that belongs to it."""
         if self.power_series is None:
             return Checkpoint(self.snapshot())
