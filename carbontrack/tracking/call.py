@@ -37,7 +37,6 @@ class Call:
         "_ended",
         "_epoch",
         "_inside",
-        "_left",
         "_machine_j",
         "_marked_s",
         "_ran_s",
@@ -45,6 +44,7 @@ class Call:
         "_span",
         "_started_s",
         "_sums",
+        "_unsettled",
         "around",
         "single",
         "site",
@@ -54,7 +54,7 @@ class Call:
         self.site = site
         self.single = False
         self._ran_s = 0.0
-        self._left = NO_USAGE
+        self._unsettled = NO_USAGE
         self._span: Span | None = None
         self._began_s = float("nan")
         self._ended = False
@@ -195,11 +195,11 @@ class Call:
     def _stop(self, now_s: float) -> None:
         self.site.sampler.under_way.pop(id(self), None)
         self._ran_s += now_s - self._started_s
-        self._left = self._so_far(now_s, process_cpu_s())
+        self._unsettled = self._usage_until(now_s, process_cpu_s())
         self._running = False
 
-    def _so_far(self, now_s: float, cpu_s: float) -> CallUsage:
-        left = self._left
+    def _usage_until(self, now_s: float, cpu_s: float) -> CallUsage:
+        left = self._unsettled
         if not self._running:
             return left
         ran_s = max(0.0, now_s - self._marked_s)
@@ -215,8 +215,8 @@ class Call:
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """What the body has run since the last asking."""
-        usage = self._so_far(now_s, cpu_s)
-        self._left = NO_USAGE
+        usage = self._usage_until(now_s, cpu_s)
+        self._unsettled = NO_USAGE
         self._marked_s, self._cpu_s = now_s, cpu_s
         return usage if usage.ran_s > 0.0 else None
 
