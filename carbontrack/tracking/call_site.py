@@ -210,7 +210,7 @@ class CallSite:
             record = self._record(window, end) if window.calls else None
         if record is not None:
             self._deliver(record)
-            self.session.forget(record.record_id)
+            self.session.drop_checkpoint(record.record_id)
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where nothing has been summed."""

@@ -197,7 +197,7 @@ class Session:
         if self._open_roots.pop(id(span), None) is not None:
             if self.propagator is not None:
                 self.propagator.withdraw(id(span))
-            self.forget(span.record_id)
+            self.drop_checkpoint(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
         """Take the instant into the timelines, and leave checkpoints behind when it is time."""
@@ -211,7 +211,7 @@ class Session:
                 open_ones = [*self._open_roots.values(), *self.sites.values()]
             self._checkpoints.write(open_ones)
 
-    def forget(self, record_id: str | None) -> None:
+    def drop_checkpoint(self, record_id: str | None) -> None:
         """A record has been given to its outputs, or is part of another: drop its checkpoint."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
@@ -264,7 +264,7 @@ class Session:
             # begins its last attempts, and waits for nothing yet; few sinks have any
             begin: Callable[[], None] | None = getattr(sink, "hurry", None)
             if begin is not None:
-                _done(begin, sink)
+                _finish_sink(begin, sink)
 
     def close(self) -> None:
         """Come to an end and close the sinks. A second call does nothing."""
@@ -273,13 +273,13 @@ class Session:
             return
         self._sinks_closed = True
         for sink in self.sinks:
-            _done(sink.close, sink)
+            _finish_sink(sink.close, sink)
         self.ledger.deferred_log.flush()
         if self._checkpoints is not None:
             self._checkpoints.close()
 
 
-def _done(act: Callable[[], None], sink: Sink) -> None:
+def _finish_sink(act: Callable[[], None], sink: Sink) -> None:
     """Let a sink finish; one that fails is said, and the others are not kept from it."""
     try:
         act()
