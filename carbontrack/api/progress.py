@@ -14,7 +14,7 @@ from carbontrack.api.forecast import Forecast, LoopCourse, foreseen
 from carbontrack.api.track import Track, place_of, track
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
-from carbontrack.tracking.budget import LOOK_S, Budget, OnExceed
+from carbontrack.tracking.budget import CHECK_PERIOD_S, Budget, OnExceed
 from carbontrack.tracking.span import Span
 
 
@@ -109,13 +109,13 @@ class Progress(Generic[T]):
 
     def _measured(self, span: Span, bar: Bar) -> Iterator[T]:
         monotonic_s = span.clock.monotonic_s
-        looked_s, iterations = monotonic_s(), 0
+        checked_s, iterations = monotonic_s(), 0
         for item in self._iterable:
             yield item
             iterations += 1
-            if monotonic_s() - looked_s >= LOOK_S:
+            if monotonic_s() - checked_s >= CHECK_PERIOD_S:
                 self._look(span, bar, iterations)
-                looked_s, iterations = monotonic_s(), 0
+                checked_s, iterations = monotonic_s(), 0
             bar.update(1)
         if iterations:
             self._look(span, bar, iterations)
@@ -125,7 +125,7 @@ class Progress(Generic[T]):
         self._course.take(record, iterations)
         bar.set_postfix_str(self._course.text, refresh=False)
         if span.budget_guard is not None:
-            span.budget_guard.edge()
+            span.budget_guard.enforce()
         self._foresight(self._course, record)
 
 

@@ -53,7 +53,7 @@ class BudgetWatch(PeriodicThread):
 
     def step(self) -> bool:
         """Check the budget; no more after the command was to be ended."""
-        verdict = self._guard.look()
+        verdict = self._guard.evaluate()
         if verdict is None or verdict.outcome != "over" or not self._terminates:
             return True
         pid = self._child.running

@@ -126,7 +126,7 @@ def _budget_watch(
             terminal.say(f"carbontrack: {text}\n")
 
     return BudgetWatch(
-        BudgetGuard(args.budget, say=say),
+        BudgetGuard(args.budget, warn=say),
         span,
         child,
         terminates=args.on_exceed == "terminate",

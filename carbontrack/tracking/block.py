@@ -110,7 +110,7 @@ class BudgetedBlock(Block[Opened]):
         opened = self.open()
         if self.budget_guard is not None:
             try:
-                self.budget_guard.edge()
+                self.budget_guard.enforce()
             except BaseException as error:
                 self.close(*outcome_of(error))
                 raise
@@ -120,7 +120,7 @@ class BudgetedBlock(Block[Opened]):
         """Close, then act on an exceeded budget; never over an error that is on its way."""
         self.close(*outcome_of(error))
         if self.budget_guard is not None:
-            self.budget_guard.edge(error)
+            self.budget_guard.enforce(error)
 
     def check(self) -> Verdict | None:
         """Look at the budgets that hold here, now.

@@ -104,7 +104,7 @@ OnExceed = Literal["warn", "raise"] | Callable[["Verdict"], object]
 
 NEAR = 0.8
 """The part of a budget at which a warning is due."""
-LOOK_S = 0.1
+CHECK_PERIOD_S = 0.1
 """An edge looks no sooner than this after the last look: to look costs more than a short span."""
 
 _log = logging.getLogger("carbontrack")
@@ -122,7 +122,7 @@ def checked_on_exceed(on_exceed: object, *, has_budget: bool) -> None:
         raise ConfigError("on_exceed needs a budget, such as budget='2 kg'")
 
 
-class Measured(Protocol):
+class GuardedSpan(Protocol):
     """What a guard must see of its span, which stands above it."""
 
     name: str
@@ -156,66 +156,67 @@ class BudgetGuard:
         budget: Budget,
         on_exceed: OnExceed = "warn",
         *,
-        say: Callable[[str], object] = _log.warning,
+        warn: Callable[[str], object] = _log.warning,
     ) -> None:
         self.budget = budget
         self.exceeded: Verdict | None = None
         """The first verdict that was "over"; it stays."""
         self._on_exceed = on_exceed
-        self._say = say
-        self._unsaid = {"near": 1, "maybe": 2, "over": 3}
-        self._told = threading.local()
-        self._uncalled = [on_exceed] if callable(on_exceed) else []
+        self._warn = warn
+        self._pending_warnings = {"near": 1, "maybe": 2, "over": 3}
+        self._raised = threading.local()
+        self._pending_calls = [on_exceed] if callable(on_exceed) else []
         self._outer: BudgetGuard | None = None
-        self._span: Measured | None = None
+        self._span: GuardedSpan | None = None
         self._sampler: Sampler | None = None
-        self._looked_s = float("-inf")
+        self._checked_s = float("-inf")
 
-    def begin(self, span: Measured, outer: BudgetGuard | None, sampler: Sampler) -> None:
+    def begin(self, span: GuardedSpan, outer: BudgetGuard | None, sampler: Sampler) -> None:
         """The span opens; `outer` guards a span around it."""
         self._span, self._outer, self._sampler = span, outer, sampler
-        self._looked_s = sampler.clock.monotonic_s()
+        self._checked_s = sampler.clock.monotonic_s()
         with sampler.lock:
             sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Look, on the sampler's thread; what is to happen waits for the program's next edge."""
         if self._span is not None and self._span.is_open:
-            self.look()
+            self.evaluate()
         elif self._sampler is not None:
             with self._sampler.lock:
                 self._sampler.tick_listeners.discard(self)
 
-    def look(self) -> Verdict | None:
+    def evaluate(self) -> Verdict | None:
         """Judge what has been used so far; None where nothing is being counted."""
         span, sampler = self._span, self._sampler
         if span is None or sampler is None or not (span.is_open or span.record):
             return None
-        self._looked_s = sampler.clock.monotonic_s()
-        return self._noted(span.name, self.budget.check(span.snapshot()))
+        self._checked_s = sampler.clock.monotonic_s()
+        return self._with_warning(span.name, self.budget.check(span.snapshot()))
 
     def mark_exceeded(self, record: Record) -> Record:
         """Mark a finished record that is over the budget; a failure keeps its own status."""
-        verdict = self._noted(record.name, self.budget.check(record))
+        verdict = self._with_warning(record.name, self.budget.check(record))
         if verdict.outcome != "over" or record.status != "ok":
             return record
         return replace(record, status="budget", error=verdict.text)
 
-    def _noted(self, name: str, verdict: Verdict) -> Verdict:
+    def _with_warning(self, name: str, verdict: Verdict) -> Verdict:
         if verdict.outcome == "over" and self.exceeded is None:
             self.exceeded = verdict
         level = _level(verdict)
         if level is not None:
-            rank = self._unsaid.pop(level, None)  # one thread only gets it
+            rank = self._pending_warnings.pop(level, None)  # one thread only gets it
             if rank is not None:
-                for lower in [one for one, its in list(self._unsaid.items()) if its < rank]:
-                    self._unsaid.pop(lower, None)
-                self._say(_sentence(name, level, verdict))
+                ranks = list(self._pending_warnings.items())
+                for lower in [one for one, its in ranks if its < rank]:
+                    self._pending_warnings.pop(lower, None)
+                self._warn(_sentence(name, level, verdict))
         return verdict
 
     # -- in the program's threads --------------------------------------------------------------
 
-    def edge(self, error: BaseException | None = None) -> None:
+    def enforce(self, error: BaseException | None = None) -> None:
         """Do what was asked for, if a budget of this span or of one around it is exceeded.
 
         Args:
@@ -225,7 +226,7 @@ class BudgetGuard:
             BudgetExceeded: the budget is exceeded, and this thread has not been told yet.
         """
         for guard in self._chain():
-            guard._look_if_due()
+            guard._evaluate_if_due()
         for guard in self._chain():
             if guard.exceeded is not None:
                 guard._act(guard.exceeded, error)
@@ -236,12 +237,12 @@ class BudgetGuard:
         Raises:
             BudgetExceeded: a budget whose `on_exceed` is "raise" is exceeded.
         """
-        found = self.look()
+        found = self.evaluate()
         for guard in self._chain():
             if guard is not self:
-                guard.look()
-            guard._told.here = False
-        self.edge()
+                guard.evaluate()
+            guard._raised.here = False
+        self.enforce()
         return found
 
     def _chain(self) -> Iterator[BudgetGuard]:
@@ -250,25 +251,25 @@ class BudgetGuard:
             yield guard
             guard = guard._outer
 
-    def _look_if_due(self) -> None:
+    def _evaluate_if_due(self) -> None:
         span, sampler = self._span, self._sampler
         if span is None or sampler is None or self.exceeded is not None:
             return
-        if not span.is_open or sampler.clock.monotonic_s() - self._looked_s >= LOOK_S:
-            self.look()
+        if not span.is_open or sampler.clock.monotonic_s() - self._checked_s >= CHECK_PERIOD_S:
+            self.evaluate()
 
     def _act(self, verdict: Verdict, error: BaseException | None) -> None:
-        if self._uncalled:
+        if self._pending_calls:
             self._call(verdict, error)
-        told = getattr(self._told, "here", False)
-        if self._on_exceed == "raise" and error is None and not told:
-            self._told.here = True
+        raised = getattr(self._raised, "here", False)
+        if self._on_exceed == "raise" and error is None and not raised:
+            self._raised.here = True
             name = "" if self._span is None else f"{self._span.name} is "
             raise BudgetExceeded(f"{name}{verdict.text}", verdict)
 
     def _call(self, verdict: Verdict, error: BaseException | None) -> None:
         try:
-            call = self._uncalled.pop()
+            call = self._pending_calls.pop()
         except IndexError:  # another thread was faster
             return
         try:
