@@ -249,8 +249,8 @@ class Track(Block[Span]):
             window_s=self._window_s,
             budget_check=budget_check,
             tracker=self._own_tracker,
-            alone=self._tracker is not None,
-            inside=self._warn_if_ignored,
+            separate_root=self._tracker is not None,
+            on_enclosing=self._warn_if_ignored,
         )
         wrapped: F = wrap(function, counter.begin)  # type: ignore[assignment]
         return wrapped

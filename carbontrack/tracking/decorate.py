@@ -36,7 +36,7 @@ from carbontrack.tracking.tracker import Tracker
 _log = logging.getLogger("carbontrack")
 
 
-class Counted(Protocol):
+class CountedCall(Protocol):
     """One call that is being counted."""
 
     def resume(self) -> None: ...  # noqa: D102 - the words say it
@@ -60,7 +60,7 @@ class NoOpCall:
 NO_OP_CALL = NoOpCall()
 """One for all: near the limit of recursion there is no room to make another."""
 
-Begin = Callable[[], Counted]
+Begin = Callable[[], CountedCall]
 """Begins a call and lets it run; never raises."""
 
 
@@ -68,7 +68,7 @@ def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     """The function, with every call of it counted."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(function.__func__, begin))
-    target = _called(function)
+    target = _target_of(function)
     if inspect.isasyncgenfunction(target):
         wrapper = _async_generator(function, begin)
     elif _is_coroutine_function(target):
@@ -80,7 +80,7 @@ def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     return functools.wraps(function)(wrapper)
 
 
-def _called(function: Callable[..., Any]) -> Callable[..., Any]:
+def _target_of(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function):
@@ -92,7 +92,7 @@ def _is_coroutine_function(target: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(target)
 
 
-def _end(call: Counted, error: BaseException | None) -> None:
+def _end(call: CountedCall, error: BaseException | None) -> None:
     try:
         if error is None:
             call.end()
@@ -104,7 +104,7 @@ def _end(call: Counted, error: BaseException | None) -> None:
         _log.exception("a call could not be counted")
 
 
-def _quietly(step: Callable[[], None]) -> None:
+def _guarded(step: Callable[[], None]) -> None:
     try:
         step()
     except RecursionError:
@@ -151,18 +151,18 @@ def wrap_stoppable(
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap_stoppable(function.__func__, new_block))
-    target = _called(function)
+    target = _target_of(function)
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise ConfigError(
             "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
         )
 
     async def stoppable_coroutine(*args: Any, **kwargs: Any) -> Any:
-        async with _made(new_block):
+        async with _block_or_null(new_block):
             return await function(*args, **kwargs)
 
     def stoppable(*args: Any, **kwargs: Any) -> Any:
-        with _made(new_block):
+        with _block_or_null(new_block):
             return function(*args, **kwargs)
 
     chosen: Any = stoppable_coroutine if _is_coroutine_function(target) else stoppable
@@ -170,7 +170,7 @@ def wrap_stoppable(
     return wrapper
 
 
-def _made(new_block: Callable[[], Block[Any]]) -> Any:
+def _block_or_null(new_block: Callable[[], Block[Any]]) -> Any:
     try:
         return new_block()
     except Exception:
@@ -193,7 +193,7 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
             except BaseException as error:
                 _end(call, error)
                 raise
-            _quietly(call.pause)
+            _guarded(call.pause)
             try:
                 sent = yield item
             except BaseException as error:
@@ -201,7 +201,7 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
                 step = functools.partial(body.throw, error)
             else:
                 step = functools.partial(_send, body, sent)
-            _quietly(call.resume)
+            _guarded(call.resume)
 
     return wrapper
 
@@ -224,14 +224,14 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
             except BaseException as error:
                 _end(call, error)
                 raise
-            _quietly(call.pause)
+            _guarded(call.pause)
             try:
                 sent = yield item
             except BaseException as error:
                 step = functools.partial(body.athrow, error)
             else:
                 step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
-            _quietly(call.resume)
+            _guarded(call.resume)
 
     return wrapper
 
@@ -244,8 +244,8 @@ class CallCounter:
         window_s: for how long short calls are summed into one row; 0: every call has a row.
         budget_check: called with each row before it is written.
         tracker: finds the tracker when the first call needs it.
-        alone: calls are roots even inside a span of another tracker.
-        inside: told of each session inside whose spans the function is called.
+        separate_root: calls are roots even inside a span of another tracker.
+        on_enclosing: told of each session inside whose spans the function is called.
     """
 
     def __init__(
@@ -255,21 +255,21 @@ class CallCounter:
         window_s: float,
         budget_check: Callable[[Record], Record] | None,
         tracker: Callable[[], Tracker],
-        alone: bool,
-        inside: Callable[[Session], None] | None = None,
+        separate_root: bool,
+        on_enclosing: Callable[[Session], None] | None = None,
     ) -> None:
         self._callee = callee
         self._name, self._labels = callee.name, callee.labels
         self._window_s = window_s
         self._budget_check = budget_check
         self._tracker = tracker
-        self._alone = alone
-        self._tell_inside = inside
-        self._told: Session | None = None
+        self._separate_root = separate_root
+        self._on_enclosing = on_enclosing
+        self._enclosing: Session | None = None
         self._site: CallSite | None = None
         self._inner: CallSite | None = None
 
-    def begin(self) -> Counted:
+    def begin(self) -> CountedCall:
         """Begin a call and let it run; never raises."""
         try:
             here = current.get()
@@ -284,7 +284,7 @@ class CallCounter:
             pass
         return NO_OP_CALL
 
-    def _begin_root(self) -> Counted:
+    def _begin_root(self) -> CountedCall:
         site = self._site
         if site is None or site.session.closed:
             return self._begin_first()
@@ -292,7 +292,7 @@ class CallCounter:
         call.resume()
         return call
 
-    def _begin_first(self) -> Counted:
+    def _begin_first(self) -> CountedCall:
         session = self._tracker().session
         if session.closed:
             session.warn_uncounted_call(self._name)
@@ -307,19 +307,19 @@ class CallCounter:
             session, self._callee, window_s=self._window_s, budget_check=self._budget_check
         )
 
-    def _begin_inside(self, here: Any) -> Counted:
+    def _begin_inside(self, here: Any) -> CountedCall:
         open_around = nearest_open(here)
         if open_around is not here:
             current.set(skip_ended(here))
         if open_around is None or (
-            self._alone and open_around.session is not self._tracker().session
+            self._separate_root and open_around.session is not self._tracker().session
         ):
             return self._begin_root()
         session: Session = open_around.session
-        if session is not self._told:
-            self._told = session
-            if self._tell_inside is not None:
-                self._tell_inside(session)
+        if session is not self._enclosing:
+            self._enclosing = session
+            if self._on_enclosing is not None:
+                self._on_enclosing(session)
         if session.spans == "roots" and self._budget_check is None:
             call = CoveredCall()
             call.resume()
@@ -328,7 +328,7 @@ class CallCounter:
         assert parent is not None
         return self._as_span(parent.span(self._name, labels=self._labels))
 
-    def _as_span(self, span: Span) -> Counted:
+    def _as_span(self, span: Span) -> CountedCall:
         span.budget_check = self._budget_check
         if self._window_s > 0.0 and not span.session.writes_each_call:
             if self._inner is None or self._inner.session is not span.session:
@@ -368,14 +368,14 @@ class SpanCall:
 
 def callee_of(function: Callable[..., Any], name: str | None, labels: Mapping[str, Any]) -> Callee:
     """The function as its rows will call it: by `name`, or by module and qualified name."""
-    inner = _bare(function)
+    inner = _unwrapped(function)
     code = getattr(inner, "__code__", None)
     return Callee(name or name_of(function), labels, id(inner) if code is None else code)
 
 
 def name_of(function: Callable[..., Any]) -> str:
     """Module and qualified name; those of the function behind a partial."""
-    function = _bare(function)
+    function = _unwrapped(function)
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
@@ -383,14 +383,14 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{module}.{name}" if module else name
 
 
-def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function that is run in the end, behind methods and partials."""
-    while (inner := _inner(function)) is not None:
+    while (inner := _wrapped_by(function)) is not None:
         function = inner
     return function
 
 
-def _inner(function: Any) -> Any:
+def _wrapped_by(function: Any) -> Any:
     if isinstance(function, functools.partial):
         return function.func
     # What a class gives for a partialmethod is a function of functools that remembers its maker,
