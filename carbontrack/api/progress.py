@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, Protocol, TypeVar
 
 from carbontrack.api.forecast import Forecast, LoopCourse, foreseen
-from carbontrack.api.track import Track, place_of, track
+from carbontrack.api.track import Track, qualified_name_of, track
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
 from carbontrack.tracking.budget import CHECK_PERIOD_S, Budget, OnExceed
@@ -192,7 +192,7 @@ def progress(
     if forecast and (total is None or budget is None):
         missing = "total=, the number of iterations" if total is None else "budget="
         raise ConfigError(f"forecast=True needs {missing}")
-    name = name or place_of(sys._getframe(1))
+    name = name or qualified_name_of(sys._getframe(1))
     limit: dict[str, Any] = {}
     if budget is not None:
         # one call is enough: a forecast is over the budget before the use is

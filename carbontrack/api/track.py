@@ -41,7 +41,7 @@ class OpenSpans:
         self._open.append(span)
         return span
 
-    def mine(self) -> Span | None:
+    def current(self) -> Span | None:
         """The one of this context; the one opened last where the context has been left.
 
         When none is open, the one that was closed last: leaving it may still have to act, and it
@@ -56,9 +56,9 @@ class OpenSpans:
             return here
         return self._open[-1] if self._open else self._last
 
-    def take(self) -> Span | None:
+    def pop(self) -> Span | None:
         """The same, which is now going to be closed."""
-        span = self._last = self.mine()
+        span = self._last = self.current()
         if span in self._open:
             self._open.remove(span)
         return span
@@ -115,7 +115,7 @@ class Track(Block[Span]):
         labels: Mapping[str, Any] | None,
         tracker: Tracker | None,
         settings: Mapping[str, object],
-        place: str,
+        default_name: str,
     ) -> None:
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigError(f"name must be a text of at least one character, not {name!r}")
@@ -130,7 +130,7 @@ class Track(Block[Span]):
         if not isinstance(labels or {}, Mapping):
             raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r}")
         self._name = name
-        self._place = place
+        self._default_name = default_name
         self._window_s = float(window_s)
         budget, self._on_exceed = limit
         self._budget = None if budget is None else _budget(budget)
@@ -151,27 +151,27 @@ class Track(Block[Span]):
 
     def open(self) -> Span:
         """Open a span: of its own, or as a child of the one that is open here."""
-        return self._open.add(self._new_span(self._name or self._place).open())
+        return self._open.add(self._new_span(self._name or self._default_name).open())
 
     def enter(self) -> Span:
         """Open a span unless an exceeded budget around forbids it."""
-        return self._open.add(self._new_span(self._name or self._place).enter())
+        return self._open.add(self._new_span(self._name or self._default_name).enter())
 
     def leave(self, error: BaseException | None) -> None:
         """Close the span that was opened here last, and act on its budget."""
-        span = self._open.take()
+        span = self._open.pop()
         if span is not None:
             span.leave(error)
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Close the span that was opened here last; where none is open it does nothing."""
-        span = self._open.take()
+        span = self._open.pop()
         if span is not None:
             span.close(status, error)
 
     def check(self) -> Verdict | None:
         """Look now at the budgets that hold in the span that was opened here last: `Span.check`."""
-        span = self._open.mine()
+        span = self._open.current()
         return None if span is None else span.check()
 
     def _new_span(self, name: str) -> Span:
@@ -256,7 +256,7 @@ class Track(Block[Span]):
         return wrapped
 
 
-def place_of(frame: FrameType) -> str:
+def qualified_name_of(frame: FrameType) -> str:
     """Module and qualified name of what a frame runs."""
     module = str(frame.f_globals.get("__name__", "__main__"))
     function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
@@ -319,7 +319,7 @@ def track(
         labels=labels,
         tracker=tracker,
         settings=settings,
-        place=place_of(sys._getframe(1)),
+        default_name=qualified_name_of(sys._getframe(1)),
     )
     if name is None or isinstance(name, str):
         return make
