@@ -138,11 +138,11 @@ class Forecast:
         """In words: "6.10 g (5.80 to 6.50 g) in all"; empty where nothing is known."""
         if self.emissions_g is not None:
             found = self.emissions_g, self.emissions_low_g, self.emissions_high_g
-            return _in_all(found, format_grams)
+            return _in_total(found, format_grams)
         if self.energy_kwh is not None:
             bounds = self.energy_kwh, self.energy_low_kwh, self.energy_high_kwh
             joules = tuple(None if kwh is None else kwh * JOULES_PER_KWH for kwh in bounds)
-            return _in_all(joules, format_joules)
+            return _in_total(joules, format_joules)
         return ""
 
 
@@ -205,7 +205,7 @@ class LoopCourse:
         return ", ".join(parts)
 
 
-def foreseen(budget: Budget, found: Forecast | None, record: Record) -> Verdict | None:
+def forecast_verdict(budget: Budget, found: Forecast | None, record: Record) -> Verdict | None:
     """The verdict on a forecast; "over" where even its lower end is, by the meters' own as well.
 
     The lower end is that of the extrapolation times the part that the record's lower bound is of
@@ -232,7 +232,7 @@ def _part(whole: float | None, bound: float | None, estimate: float | None) -> f
     return whole * bound / estimate
 
 
-def _in_all(found: tuple[float | None, ...], text: Callable[..., str]) -> str:
+def _in_total(found: tuple[float | None, ...], text: Callable[..., str]) -> str:
     amount, low, high = found
     assert amount is not None
     if low is None or high is None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Generic, Protocol, TypeVar
 
-from carbontrack.api.forecast import Forecast, LoopCourse, foreseen
+from carbontrack.api.forecast import Forecast, LoopCourse, forecast_verdict
 from carbontrack.api.track import Track, qualified_name_of, track
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
@@ -78,14 +78,14 @@ class Progress(Generic[T]):
         block: Track,
         *,
         total: int | None,
-        foresight: Callable[[LoopCourse, Record], None],
+        check_forecast: Callable[[LoopCourse, Record], None],
         bar: Callable[[], Bar],
     ) -> None:
         self.span: Span | None = None
         self._iterable = iterable
         self._block = block
         self._course = LoopCourse(total)
-        self._foresight = foresight
+        self._check_forecast = check_forecast
         self._bar = bar
 
     @property
@@ -114,22 +114,22 @@ class Progress(Generic[T]):
             yield item
             iterations += 1
             if monotonic_s() - checked_s >= CHECK_PERIOD_S:
-                self._look(span, bar, iterations)
+                self._update(span, bar, iterations)
                 checked_s, iterations = monotonic_s(), 0
             bar.update(1)
         if iterations:
-            self._look(span, bar, iterations)
+            self._update(span, bar, iterations)
 
-    def _look(self, span: Span, bar: Bar, iterations: int) -> None:
+    def _update(self, span: Span, bar: Bar, iterations: int) -> None:
         record = span.snapshot()
         self._course.take(record, iterations)
         bar.set_postfix_str(self._course.text, refresh=False)
         if span.budget_guard is not None:
             span.budget_guard.enforce()
-        self._foresight(self._course, record)
+        self._check_forecast(self._course, record)
 
 
-class _Foresight:
+class _ForecastCheck:
     """Judges a forecast by a budget, and does what is to be done once."""
 
     def __init__(self, name: str, budget: Budget, on_exceed: OnExceed) -> None:
@@ -139,7 +139,7 @@ class _Foresight:
         self._acted = False
 
     def __call__(self, course: LoopCourse, record: Record) -> None:
-        verdict = foreseen(self._budget, course.forecast, record)
+        verdict = forecast_verdict(self._budget, course.forecast, record)
         if self._acted or verdict is None or verdict.outcome != "over":
             return
         self._acted = True
@@ -199,13 +199,13 @@ def progress(
         later = "warn" if forecast and callable(on_exceed) else on_exceed
         limit = {"budget": budget, "on_exceed": later}
     block = track(name, **limit, **settings)
-    foresight = (
-        _Foresight(name, Budget(budget), on_exceed) if forecast and budget else lambda *_: None
+    check_forecast = (
+        _ForecastCheck(name, Budget(budget), on_exceed) if forecast and budget else lambda *_: None
     )
     return Progress(
         iterable,
         block,
         total=total,
-        foresight=foresight,
+        check_forecast=check_forecast,
         bar=lambda: bar(total=total, desc=name),
     )
