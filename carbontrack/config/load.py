@@ -47,19 +47,19 @@ def load_settings(
     """
     environment = Environment.take() if environment is None else environment
     argument = _from_arguments(arguments)
-    switch = dict(environment.variables).get("CARBONTRACK_DISABLE", "").strip()
-    off = Source("environment", "", {"disable": switch})
-    if switch and "disable" not in argument.given and off.read("disable", switch):
-        # the emergency switch works even where the rest of the configuration is broken
-        return _settled(argument, off)
+    disable = dict(environment.variables).get("CARBONTRACK_DISABLE", "").strip()
+    switch = Source("environment", "", {"disable": disable})
+    if disable and "disable" not in argument.given and switch.read("disable", disable):
+        # the emergency disable works even where the rest of the configuration is broken
+        return _merged(argument, switch)
     folder = environment.working_folder
     project = _from_project(folder) if folder else None
     user = user_config or _user_config(environment)
-    mine = _from_user_file(user) if user is not None else None
-    settings = _settled(argument, _from_environment(environment.variables), project, mine)
+    user_file = _from_user_file(user) if user is not None else None
+    settings = _merged(argument, _from_environment(environment.variables), project, user_file)
     if project is not None:
-        _keep_tokens_home(settings, project.origin)
-        _keep_plugins_home(settings, project.origin)
+        _refuse_token_destination(settings, project.origin)
+        _refuse_plugin_address(settings, project.origin)
     if writes:
         check_outputs(settings, folder)
     return settings
@@ -76,10 +76,10 @@ def settings_from(arguments: Mapping[str, object]) -> Settings:
     Raises:
         ConfigError: as for `load_settings`, of the arguments alone.
     """
-    return _settled(_from_arguments(arguments))
+    return _merged(_from_arguments(arguments))
 
 
-def _settled(*strongest_first: Source | None) -> Settings:
+def _merged(*strongest_first: Source | None) -> Settings:
     found: dict[str, Any] = {}
     origins = dict.fromkeys(READERS, "default")
     for source in filter(None, reversed(strongest_first)):
@@ -89,7 +89,7 @@ def _settled(*strongest_first: Source | None) -> Settings:
     return Settings(**found, origins=origins)
 
 
-def _keep_tokens_home(settings: Settings, project: str) -> None:
+def _refuse_token_destination(settings: Settings, project: str) -> None:
     """Refuse what lets a checked-out project receive a token that it does not own.
 
     The folder one happens to work in may hold a stranger's pyproject.toml. It must not name the
@@ -111,7 +111,7 @@ def _keep_tokens_home(settings: Settings, project: str) -> None:
             )
 
 
-def _keep_plugins_home(settings: Settings, project: str) -> None:
+def _refuse_plugin_address(settings: Settings, project: str) -> None:
     """Refuse what a checked-out project hands to a plugin.
 
     It may name one that is installed. What that does with an address, only the plugin knows: open
@@ -129,7 +129,7 @@ def _keep_plugins_home(settings: Settings, project: str) -> None:
             )
 
 
-def _importable(settings: Settings, output: str, name: str) -> None:
+def _check_plugin(settings: Settings, output: str, name: str) -> None:
     from carbontrack.system import plugins
 
     try:
@@ -153,7 +153,7 @@ def check_outputs(settings: Settings, folder: str) -> None:
     for output in () if settings.disable else settings.output:
         plugin = plugin_of(output)
         if plugin is not None:
-            _importable(settings, output, plugin[0])
+            _check_plugin(settings, output, plugin[0])
             continue
         path = Path(folder, output)
         if "://" in output:
@@ -176,9 +176,9 @@ def state_path(settings: Settings, environment: Environment | None = None) -> Pa
     return (environment or Environment.take()).state_path(settings.state_dir)
 
 
-_BESIDE = {"argument": ("window_s", "budget", "on_exceed", "labels", "tracker", "name")}
+_TRACK_PARAMETERS = {"argument": ("window_s", "budget", "on_exceed", "labels", "tracker", "name")}
 """What `track` takes beside settings: a misspelt one of them arrives here as well."""
-_MAY_MEAN_US = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
+_TOOL_TABLE_LINE = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
 """A line like [tool.carbontrack], [tool] or tool = {…}; the parser costs 4 ms, and a file
 without such a line need not pay them."""
 
@@ -187,7 +187,7 @@ class Source(NamedTuple):
     """One source: its name, what stands before a setting's name in an error, and what it says."""
 
     origin: str
-    before: str
+    prefix: str
     given: Mapping[str, object]
 
     def read(self, name: str, given: object) -> Any:
@@ -199,15 +199,15 @@ class Source(NamedTuple):
         """
         spelled = self._spelled(name)
         if name not in READERS:
-            known = (*map(self._spelled, READERS), *_BESIDE.get(self.origin, ()))
+            known = (*map(self._spelled, READERS), *_TRACK_PARAMETERS.get(self.origin, ()))
             near = nearest(spelled, known)
-            raise UnknownSettingError(f"{self.before}{spelled}: there is no such setting{near}")
+            raise UnknownSettingError(f"{self.prefix}{spelled}: there is no such setting{near}")
         try:
             return READERS[name](given)
         except ValueError as error:
             # an address may hold a password before its @
             shown = "" if name in SECRETS or "@" in str(given) else f"={given!r}"
-            raise ConfigError(f"{self.before}{spelled}{shown} {error}") from None
+            raise ConfigError(f"{self.prefix}{spelled}{shown} {error}") from None
 
     def _spelled(self, name: str) -> str:
         return f"{PREFIX}{name.upper()}" if self.origin == "environment" else name
@@ -235,7 +235,7 @@ def _from_environment(variables: Iterable[tuple[str, str]]) -> Source:
     return Source("environment", "", given)
 
 
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+_TRANSIENT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
 """What says nothing about whether there is a file."""
 
 
@@ -247,12 +247,12 @@ def _from_project(folder: str) -> Source | None:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
                 content = file.read()
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in _TRANSIENT_ERRORS:
                 raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
             if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120 - as above
                 return None
             continue
-        if not re.search(_MAY_MEAN_US, content, re.MULTILINE):
+        if not re.search(_TOOL_TABLE_LINE, content, re.MULTILINE):
             return None
         tool = _parsed(path, content).get("tool", {})
         section = tool.get("carbontrack", {}) if isinstance(tool, dict) else {}
