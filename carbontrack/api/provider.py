@@ -57,7 +57,7 @@ class TrackerProvider:
     def environment(self) -> Environment:
         """What the process stands in now; of its parents, the one that it was started by."""
         now = environment_now()
-        return now._replace(parent_id=self._propagator.at_start(now.parent_id))
+        return now._replace(parent_id=self._propagator.original_parent(now.parent_id))
 
     def get(self, settings: Settings) -> Tracker:
         """The process's tracker for these settings, here; made at the first asking.

@@ -39,13 +39,13 @@ class Propagator:
         """What the environment names because of us."""
         self._before: str | None = None
         """What it named before we first changed it."""
-        self._put_back: str | None = None
+        self._restore_to: str | None = None
         """What it shall name when no root is open any more."""
         self._inherited: str | None = None
         """In a forked child: the root that was open in the parent."""
         remember(self)
 
-    def at_start(self, found: str | None) -> str | None:
+    def original_parent(self, found: str | None) -> str | None:
         """The record that the start of this program found, whatever we have written since.
 
         `found` is the one that the environment names now.
@@ -55,7 +55,7 @@ class Propagator:
 
     def extract(self) -> str | None:
         """The record that the roots of this process belong to, if any."""
-        return self._inherited or self.at_start(self._read())
+        return self._inherited or self.original_parent(self._read())
 
     def inject(self, key: int, record_id: str | None) -> None:
         """Something has been opened under this key: children belong to its record.
@@ -65,9 +65,9 @@ class Propagator:
         if record_id is None or threading.current_thread() is not threading.main_thread():
             return
         if not self._open:
-            self._put_back = self._read()
-            self._before = self.at_start(self._put_back)
-            self._name(record_id)
+            self._restore_to = self._read()
+            self._before = self.original_parent(self._restore_to)
+            self._set(record_id)
         self._open[key] = record_id
 
     def withdraw(self, key: int) -> None:
@@ -75,11 +75,11 @@ class Propagator:
         record_id = self._open.pop(key, None)
         if record_id is not None and record_id == self._written == self._read():
             oldest = list(self._open.values())[:1]  # a copy: the main thread may open one just now
-            self._name(oldest[0] if oldest else None)
+            self._set(oldest[0] if oldest else None)
 
-    def _name(self, record_id: str | None) -> None:
+    def _set(self, record_id: str | None) -> None:
         try:
-            self._write(self._put_back if record_id is None else record_id)
+            self._write(self._restore_to if record_id is None else record_id)
         except Exception:  # an environment that takes nothing must not stop the program's block
             LOGGER.exception("child processes could not be told which run they belong to")
         else:
