@@ -46,9 +46,9 @@ class TrackerProvider:
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._closes_at_exit = False
         self._is_exiting = False
-        self._flushes = False
-        self._said: set[str] = set()
-        self._worked: dict[Hashable, Settings] = {}
+        self._handles_signals = False
+        self._warned: set[str] = set()
+        self._usable: dict[Hashable, Settings] = {}
         """What was found for some arguments, here, and could be used."""
         self._settings: weakref.WeakKeyDictionary[Session, Settings] = weakref.WeakKeyDictionary()
         self._propagator = Propagator()
@@ -94,11 +94,11 @@ class TrackerProvider:
             ConfigError: a setting cannot be used; inside of a span only if it is an argument.
         """
         environment = self.environment()
-        question = repr(sorted(given.items())), environment
+        cache_key = repr(sorted(given.items())), environment
         try:
             settings = load_settings(given, environment, writes=False)
         except ConfigError as error:
-            known = self._worked.get(question)
+            known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
             self.warn_once(f"settings that have worked before are kept: {error}")
@@ -110,7 +110,7 @@ class TrackerProvider:
                 check_outputs(settings, environment.working_folder)
             if not inside or "region" in given or "intensity_source" in given:
                 check(settings, environment)
-            self._worked[question] = settings
+            self._usable[cache_key] = settings
         return settings
 
     def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:
@@ -121,8 +121,8 @@ class TrackerProvider:
 
     def warn_once(self, message: str) -> None:
         """Log a warning, once in this process."""
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             LOGGER.warning("%s", message)
 
     def make(self, settings: Settings) -> Tracker:
@@ -137,7 +137,7 @@ class TrackerProvider:
         with self._lock, holding_forks():
             key = host_key(settings, environment)
             if key not in self._samplers:
-                self._warn_of_twins(key)
+                self._warn_of_second_sampler(key)
                 self._samplers[key] = make_sampler(settings, environment)
             tracker = assemble(
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
@@ -151,7 +151,7 @@ class TrackerProvider:
             self._flush_on_signals(settings)
             return tracker
 
-    def _warn_of_twins(self, key: HostKey) -> None:
+    def _warn_of_second_sampler(self, key: HostKey) -> None:
         trees = key[:2]  # of which machine: its sysfs and procfs
         if any(other[:2] == trees and one.awake for other, one in self._samplers.items()):
             self.warn_once(
@@ -161,11 +161,11 @@ class TrackerProvider:
             )
 
     def _flush_on_signals(self, settings: Settings) -> None:
-        if not settings.flush_on_signals or self._flushes:
+        if not settings.flush_on_signals or self._handles_signals:
             return
         from carbontrack.system.signals import flush_on  # hardly anyone asks for it
 
-        self._flushes = True
+        self._handles_signals = True
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 flush_on(getattr(signal, name), self.close)
