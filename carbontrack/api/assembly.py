@@ -49,7 +49,7 @@ def host_key(settings: Settings, environment: Environment) -> HostKey:
         settings.gpu_ids,
         settings.meter_plugins,
         environment.visible_gpus,
-        kept.fit if (kept := calibration_of(settings, environment)) else None,
+        calibration.fit if (calibration := calibration_of(settings, environment)) else None,
     )
 
 
@@ -67,7 +67,7 @@ def make_sampler(settings: Settings, environment: Environment) -> Sampler:
         plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus,
         cpu_name_cache=environment.state_path(settings.state_dir),
-        wall=kept.fit if (kept := calibration_of(settings, environment)) else None,
+        wall=calibration.fit if (calibration := calibration_of(settings, environment)) else None,
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
@@ -89,7 +89,7 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
 
 
 def calibration_file(settings: Settings, environment: Environment) -> Path:
-    """Where this host's calibration is kept."""
+    """Where this host's calibration is calibration."""
     return calibration_path(
         environment.state_path(settings.state_dir), settings.host_id or host_id()
     )
@@ -166,7 +166,7 @@ def make_grid(
     )
 
 
-def environment_now() -> Environment:
+def current_environment() -> Environment:
     """What the process stands in, as it is now."""
     return Environment.take(regions.HINTS)
 
@@ -200,8 +200,8 @@ def assemble(
     resource = _resource(settings, environment, region, reads)
     session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,
                        environment, propagator)  # fmt: skip
-    if hasattr(grid, "tell"):  # a place that is still being asked for
-        grid.tell = partial(_move, session, settings, environment)
+    if hasattr(grid, "on_found"):  # a place that is still being asked for
+        grid.on_found = partial(_update_region, session, settings, environment)
     session.sampler.request_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
 
@@ -248,7 +248,7 @@ def _grid(
     return Detected(region, probe, partial(make_grid, settings, environment))
 
 
-def _move(
+def _update_region(
     session: Session, settings: Settings, environment: Environment, region: regions.Region
 ) -> None:
     """Name the region that a metadata service has named, from now on, in every record.

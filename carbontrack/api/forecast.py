@@ -109,7 +109,7 @@ def student_t(degrees: float, confidence: float = CONFIDENCE) -> float:
 
 
 MOST_STEPS = 512
-"""Looks that are kept; of more, two neighbours at a time become one."""
+"""Looks that are calibration; of more, two neighbours at a time become one."""
 _WATTS_S = 1.0
 """The least time that the shown watts are a mean of."""
 

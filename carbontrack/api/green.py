@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from carbontrack.api.assembly import environment_now, find_region, make_grid
+from carbontrack.api.assembly import current_environment, find_region, make_grid
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError
 from carbontrack.grid import advice
@@ -32,14 +32,14 @@ def wait_for_green(
         ConfigError: neither a source nor a live service is given; a yearly table never changes.
     """
     if source is None:
-        source = _asked_here(given)
+        source = _source_from_settings(given)
     return advice.wait_for_green(
         source, max_wait_s=max_wait_s, below=below, poll_s=60.0, clock=clock, tell=tell
     )
 
 
-def _asked_here(given: Mapping[str, object]) -> IntensitySource:
-    environment = environment_now()
+def _source_from_settings(given: Mapping[str, object]) -> IntensitySource:
+    environment = current_environment()
     settings = load_settings(given, environment, writes=False)
     if not settings.intensity_source or settings.intensity_g_per_kwh is not None:
         raise ConfigError(

@@ -13,18 +13,18 @@ from carbontrack.meters.wall import WALL_ID
 from carbontrack.record import BASES, Basis, Component
 
 
-def idle_power(settings: Settings, meters: MeterSet, kept: Calibration) -> IdlePower:
+def idle_power(settings: Settings, meters: MeterSet, calibration: Calibration) -> IdlePower:
     """The idle power of each component, as far as it is known.
 
     The processors': the setting `idle_w`, else what was measured while nothing ran, else the load
     curve's share of the design power. Modelled memory draws the same busy or idle. Where a wall
     meter was calibrated, the rest of the wall's power goes with them.
     """
-    cpu_w, basis = _cpu(settings, meters, kept.idle_w)
-    ram_w = kept.idle_w.get("ram", _modelled_ram_w(meters))
-    gpu_w, other_w = kept.idle_w.get("gpu"), None
-    if kept.fit is not None and any(meter.id == WALL_ID for meter in meters):
-        other_w = kept.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
+    cpu_w, basis = _cpu(settings, meters, calibration.idle_w)
+    ram_w = calibration.idle_w.get("ram", _modelled_ram_w(meters))
+    gpu_w, other_w = calibration.idle_w.get("gpu"), None
+    if calibration.fit is not None and any(meter.id == WALL_ID for meter in meters):
+        other_w = calibration.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
     return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
 
 

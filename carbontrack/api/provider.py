@@ -17,7 +17,7 @@ from carbontrack.api.assembly import (
     HostKey,
     assemble,
     check,
-    environment_now,
+    current_environment,
     host_key,
     make_sampler,
 )
@@ -56,7 +56,7 @@ class TrackerProvider:
 
     def environment(self) -> Environment:
         """What the process stands in now; of its parents, the one that it was started by."""
-        now = environment_now()
+        now = current_environment()
         return now._replace(parent_id=self._propagator.original_parent(now.parent_id))
 
     def get(self, settings: Settings) -> Tracker:
@@ -101,7 +101,7 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
-            self.warn_once(f"settings that have worked before are kept: {error}")
+            self.warn_once(f"settings that have worked before are calibration: {error}")
             return settings_from(given) if known is None else known
         # A server decorates in its main thread, which alone can, and serves in others.
         self._flush_on_signals(settings)

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble, calibration_file, environment_now
+from carbontrack.api.assembly import assemble, calibration_file, current_environment
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -92,7 +92,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: Namespace) -> int:
     """Add the readings to those kept, save them, and print what is kept; 0."""
     settings = load_settings({}, writes=False)
-    path = calibration_file(settings, environment_now())
+    path = calibration_file(settings, current_environment())
     if args.clear:
         forgotten = clear_calibration(path)
         print(f"{path} is removed" if forgotten else "nothing was calibrated on this host")
@@ -134,7 +134,7 @@ def _with_readings(args: Namespace, settings: Settings, kept: Calibration) -> Ca
 
 
 def _meters(settings: Settings) -> tuple[str, ...]:
-    with collected(), assemble(replace(settings, output=()), environment_now()) as tracker:
+    with collected(), assemble(replace(settings, output=()), current_environment()) as tracker:
         found = tracker.session.sampler.meters
         return tuple(meter.id for meter in found if meter.id != WALL_ID)
 
@@ -146,7 +146,7 @@ def _measured(
     usage = UsageReader(Path(settings.procfs_path))
     with (
         collected(),
-        assemble(replace(settings, output=(), scope="machine"), environment_now()) as tracker,
+        assemble(replace(settings, output=(), scope="machine"), current_environment()) as tracker,
     ):
         sampler = tracker.session.sampler
         with tracker.span("calibrate"):

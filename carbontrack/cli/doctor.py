@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from carbontrack.api.assembly import assemble, environment_now
+from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.attribution.policy import Attribution
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -57,7 +57,10 @@ def run(args: Namespace) -> int:
     """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
     # an output that cannot be written must not hide all other findings
     settings = load_settings({"region": args.region}, writes=False)
-    with collected() as notes, assemble(replace(settings, output=()), environment_now()) as tracker:
+    with (
+        collected() as notes,
+        assemble(replace(settings, output=()), current_environment()) as tracker,
+    ):
         findings = examine(settings, tracker)
         findings["checks"] = check(tracker, Path(settings.procfs_path))
     findings["notes"] = notes

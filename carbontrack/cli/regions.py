@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from carbontrack.api.assembly import environment_now, find_region
+from carbontrack.api.assembly import current_environment, find_region
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, printable
 from carbontrack.config.load import load_settings
@@ -162,7 +162,7 @@ def _line(grid: GridIntensity) -> str:
 
 def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     settings = load_settings({"region": here_text}, writes=False)
-    here_region = find_region(settings, environment_now())
+    here_region = find_region(settings, current_environment())
     here = region.intensity_for(here_region).intensity
     query = args.query or (here_region.cloud_provider or "")
     codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from carbontrack.api.assembly import assemble, environment_now
+from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, BudgetWatch
 from carbontrack.cli.child import Child, End, default_name, obstacle
@@ -84,7 +84,7 @@ def run(args: Namespace) -> int:
     if end is not None:
         return _not_started(end, terminal)
     with collected() as notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings, environment_now())
+        tracker = NoOpTracker() if settings.disable else assemble(settings, current_environment())
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))

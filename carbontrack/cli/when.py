@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
-from carbontrack.api.assembly import environment_now, find_region
+from carbontrack.api.assembly import current_environment, find_region
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
@@ -95,7 +95,7 @@ def _slots(
 
     return forecast(
         settings.intensity_source,
-        find_region(settings, environment_now()),
+        find_region(settings, current_environment()),
         token=settings.live_token,
         now=now,
         base_urls=base_urls,

@@ -190,7 +190,7 @@ class Detected:
         make: Callable[[Region], IntensitySource],
     ) -> None:
         self.region = first
-        self.tell: Callable[[Region], object] | None = None
+        self.on_found: Callable[[Region], object] | None = None
         self._probe, self._make = probe, make
         self._source = make(first)
         self.prompt = is_prompt(self._source)
@@ -209,5 +209,5 @@ class Detected:
             self._source = self._make(found)
         except ValueError:  # a live source that does not cover it: the first one stays
             return
-        if self.tell is not None:
-            self.tell(found)
+        if self.on_found is not None:
+            self.on_found(found)

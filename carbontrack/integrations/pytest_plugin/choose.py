@@ -29,10 +29,10 @@ def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
     """
     measured = options.metric == "measured"
     if measured or (options.metric == "auto" and alone and has_cpu_counter(settings)):
-        from carbontrack.api.assembly import assemble, environment_now
+        from carbontrack.api.assembly import assemble, current_environment
         from carbontrack.integrations.pytest_plugin.metrics import MeasuredMetric
 
-        return MeasuredMetric(assemble(settings, environment_now()))
+        return MeasuredMetric(assemble(settings, current_environment()))
     watts, g_per_kwh = _pins(options)
     read_joules = gpu_joules_reader(settings)
     gpu_joules = None if read_joules is None else CudaJoules(read_joules)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import carbontrack
-from carbontrack.api.assembly import assemble, environment_now, find_region, probe_cloud
+from carbontrack.api.assembly import assemble, current_environment, find_region, probe_cloud
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
@@ -63,7 +63,7 @@ def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
     sampler = Sampler([meter], clock=clock)
     with (
         closing(sampler),
-        assemble(given, environment_now(), sampler=sampler) as tracker,
+        assemble(given, current_environment(), sampler=sampler) as tracker,
         tracker.span("work") as run,
     ):
         clock.advance(1.0)
@@ -83,7 +83,7 @@ def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> No
         services.hold.clear()
         sampler = Sampler([meter], clock=clock)
         tracker = assemble(
-            given, environment_now(), sampler=sampler, metadata_urls=services.base_urls
+            given, current_environment(), sampler=sampler, metadata_urls=services.base_urls
         )
         with closing(sampler), tracker, tracker.span("work") as run:
             before = run.snapshot()
@@ -104,7 +104,7 @@ def test_no_metadata_service_is_asked_unless_it_is_wanted_and_needed(
     """Not by default, and not where the region was given."""
     given = settings(tmp_path, **more)
 
-    here = environment_now()
+    here = current_environment()
     assert probe_cloud(given, here, find_region(given, here)) is None
 
 

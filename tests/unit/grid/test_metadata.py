@@ -187,7 +187,7 @@ def test_a_found_region_takes_over_while_a_run_lasts():
     asked = Asked()
     told = []
     grid = Detected(Region("WORLD", "unknown"), asked, intensity_for)
-    grid.tell = told.append
+    grid.on_found = told.append
     assert grid.at(NOW).zone == "WORLD"
 
     asked.region = Region("aws:eu-west-3", "metadata", "aws", "eu-west-3", 1.15)
@@ -221,6 +221,6 @@ def test_a_found_region_that_the_live_source_does_not_cover_is_not_billed():
 
     told = []
     grid = Detected(Region("GB", "timezone"), Asked(), make)
-    grid.tell = told.append
+    grid.on_found = told.append
     assert [grid.at(NOW).g_per_kwh for _ in range(3)] == [123.0] * 3
     assert told == []
