@@ -241,11 +241,11 @@ class RecentPowers:
     def known_w(self, counts: Counts) -> Sequence[float | None]:
         """The power of each meter; None, or no entry, where none has been seen."""
         return [
-            self._lately_w(counts, index) if power_w is None else power_w
+            self._recent_w(counts, index) if power_w is None else power_w
             for index, power_w in enumerate(self._last_w)
         ]
 
-    def _lately_w(self, counts: Counts, index: int) -> float | None:
+    def _recent_w(self, counts: Counts, index: int) -> float | None:
         # Nothing better yet: the mean of the last moments, where the count has moved at all. What
         # came with one refresh is at least one refresh's.
         begun_s, begun_j = self._since[index]

@@ -168,14 +168,14 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
     """
     ours = tuple(map(mul, step.joules, terms.shares))
     if not step.leaves:
-        return _for_calls(account, step, ours, terms, part=1.0)
-    heads = step.leaves + step.calls
-    if heads == 1:
+        return _set_aside_for_calls(account, step, ours, terms, part=1.0)
+    sharers = step.leaves + step.calls
+    if sharers == 1:
         each = ours
     else:
-        each = tuple(map(mul, ours, repeat(1.0 / heads)))
+        each = tuple(map(mul, ours, repeat(1.0 / sharers)))
         if step.calls:
-            account = _for_calls(account, step, ours, terms, part=step.calls / heads)
+            account = _set_aside_for_calls(account, step, ours, terms, part=step.calls / sharers)
     if terms.names_sources:
         account = account._replace(leaf_served_j=_plus_served(account.leaf_served_j, each, terms))
     return Account(
@@ -183,15 +183,17 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
     )
 
 
-def _for_calls(account: Account, step: Step, ours: Joules, terms: Terms, part: float) -> Account:
-    set_aside = tuple(map(mul, ours, repeat(part)))
+def _set_aside_for_calls(
+    account: Account, step: Step, ours: Joules, terms: Terms, part: float
+) -> Account:
+    joules = tuple(map(mul, ours, repeat(part)))
     if terms.names_sources:
         account = account._replace(
-            calls_served_j=_plus_served(account.calls_served_j, set_aside, terms)
+            calls_served_j=_plus_served(account.calls_served_j, joules, terms)
         )
     return account._replace(
-        calls_j=add_joules(account.calls_j, set_aside),
-        calls_g=_plus_grams(account.calls_g, set_aside, terms),
+        calls_j=add_joules(account.calls_j, joules),
+        calls_g=_plus_grams(account.calls_g, joules, terms),
         calls_s=account.calls_s + step.elapsed_s * part,
         calls_cpu_s=account.calls_cpu_s + step.cpu_s * part,
     )
@@ -394,5 +396,5 @@ def _by_meter(shares: Shares, components: tuple[Component, ...], parts: Parts) -
     ours = tuple(float(getattr(shares, component)) for component in components)
     if not parts:
         return ours
-    told = (*parts, *repeat(None, len(ours) - len(parts)))  # what stands in comes after the rest
-    return tuple(s if p is None else s * p for s, p in zip(ours, told, strict=True))
+    known = (*parts, *repeat(None, len(ours) - len(parts)))  # what stands in comes after the rest
+    return tuple(s if p is None else s * p for s, p in zip(ours, known, strict=True))
