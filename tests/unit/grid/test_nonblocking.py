@@ -42,7 +42,7 @@ def test_a_source_that_hangs_holds_no_span_up():
         assert span.record.emissions_g is None
         assert source.asked == 1, "one question at a time"
         source.gate.set()
-        bench.session.ledger._grid._thread.join(5.0)
+        bench.session.ledger._desk._thread.join(5.0)
         with bench.tracker.span("later") as later:
             bench.run(2.0)
         assert later.record.intensity_g_per_kwh == 100.0
@@ -84,13 +84,13 @@ def test_it_is_asked_at_edges_and_ticks_at_most_once_a_second():
 def test_what_it_said_last_holds_while_it_fails():
     """Errors are told and change nothing."""
     source, later, clock = Foreign(), DeferredLog(), FakeClock(now=NOW)
-    source = NonblockingSource(source, later)
-    source.refresh(clock)
-    assert source.now(NOW).g_per_kwh == 100.0
+    grid = NonblockingSource(source, later)
+    grid.refresh(clock)
+    assert grid.now(NOW).g_per_kwh == 100.0
     source.gate = None
     clock.advance(FRESH_S)
-    source.refresh(clock)
-    assert source.now(NOW).g_per_kwh == 100.0
+    grid.refresh(clock)
+    assert grid.now(NOW).g_per_kwh == 100.0
     assert len(later._waiting) == 1
 
 
@@ -98,19 +98,19 @@ def test_a_constant_is_asked_once():
     """Whoever made it."""
     source = Foreign()
     source.constant = True
-    clock, source = FakeClock(now=NOW), NonblockingSource(source, DeferredLog())
+    clock, grid = FakeClock(now=NOW), NonblockingSource(source, DeferredLog())
     for _ in range(3):
-        source.refresh(clock)
+        grid.refresh(clock)
         clock.advance(10.0)
-    assert (source.asked, source.changes) == (1, False)
+    assert (source.asked, grid.changes) == (1, False)
 
 
 def test_what_a_source_says_of_itself_is_read_once():
     """When it is taken in: a source cannot make a later reading wait by changing its mind."""
     source = Foreign()
-    source = NonblockingSource(source, DeferredLog())
+    grid = NonblockingSource(source, DeferredLog())
     source.prompt = True
-    assert source.now(NOW) is None
+    assert grid.now(NOW) is None
     assert source.asked == 0
 
 
@@ -120,7 +120,7 @@ def test_our_own_sources_are_asked_in_place():
     assert Chain([], mine).prompt
     assert not Chain([FailSafeSource("theirs", Foreign())], mine).prompt
     threads = threading.active_count()
-    source = NonblockingSource(mine, DeferredLog())
-    source.refresh(FakeClock(now=NOW))
-    assert source.now(NOW) is mine.intensity
+    grid = NonblockingSource(mine, DeferredLog())
+    grid.refresh(FakeClock(now=NOW))
+    assert grid.now(NOW) is mine.intensity
     assert threading.active_count() == threads
