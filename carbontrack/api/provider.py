@@ -197,4 +197,4 @@ def _key(settings: Settings, environment: Environment) -> Key:
     # where the region comes from is written, so it tells trackers apart as the region does
     origin = settings.origins.get("region", "")
     relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
-    return settings, origin, environment.for_tracker(writes_here=relative)
+    return settings, origin, environment.for_tracker(has_relative_output=relative)

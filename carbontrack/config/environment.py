@@ -81,13 +81,13 @@ class Environment(NamedTuple):
             parent_id(found),
         )
 
-    def for_tracker(self, *, writes_here: bool) -> Environment:
+    def for_tracker(self, *, has_relative_output: bool) -> Environment:
         """What of it a tracker depends on, its settings being known.
 
         Args:
-            writes_here: whether an output's path is relative, so that the working folder matters.
+            has_relative_output: an output path is relative, so the working folder matters.
         """
-        folder = self.working_folder if writes_here else ""
+        folder = self.working_folder if has_relative_output else ""
         return self._replace(working_folder=folder, variables=(), config_folder=None)
 
     def state_path(self, state_dir: str | None) -> Path:
@@ -180,7 +180,7 @@ def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
     return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
 
 
-def tell_children(record_id: str | None) -> None:
+def set_parent_id(record_id: str | None) -> None:
     """Have processes that are started from now on find the record that theirs belong to, if any."""
     if record_id is not None:
         os.environ[PARENT_ID] = record_id
@@ -216,8 +216,8 @@ def dumb_terminal(environ: Mapping[str, str] | None = None) -> bool:
     return (os.environ if environ is None else environ).get("TERM", "") in {"", "dumb"}
 
 
-def pytest_twins(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Collect the CARBONTRACKPYTEST_… variables that are set, by the rest of their names."""
+def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """Collect the CARBONTRACK_PYTEST_* variables that are set, by the rest of their names."""
     environ = os.environ if environ is None else environ
     found = ((key.removeprefix(PYTEST), key) for key in environ if key.startswith(PYTEST))
     return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}

@@ -29,7 +29,7 @@ class Propagator:
     def __init__(
         self,
         read: Callable[[], str | None] = environment.parent_id,
-        write: Callable[[str | None], None] = environment.tell_children,
+        write: Callable[[str | None], None] = environment.set_parent_id,
     ) -> None:
         self._read = read
         self._write = write

@@ -85,11 +85,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.option.help or getattr(config.option, "markers", False):
         return  # no test runs, and a bad setting must not hide the help
-    from carbontrack.config.environment import pytest_twins
+    from carbontrack.config.environment import pytest_variables
 
-    twins = pytest_twins()
+    variables = pytest_variables()
     given = {name: config.getoption(name, None) for name in HELP}
-    if twins or any(option is not None for option in given.values()) or _has_ini(config):
+    if variables or any(option is not None for option in given.values()) or _has_ini(config):
         start(config)
     elif _is_controller(config):
         config.pluginmanager.register(_Listener(config))

@@ -157,7 +157,7 @@ class CarbonPlugin:
             options = resolve(
                 option=lambda name: config.getoption(name, None),
                 ini=ini,
-                environ=environment.pytest_twins(),
+                environ=environment.pytest_variables(),
                 rootdir=config.rootpath,
                 cwd=cwd,
             )
