@@ -42,7 +42,7 @@ def test_a_source_that_hangs_holds_no_span_up():
         assert span.record.emissions_g is None
         assert source.asked == 1, "one question at a time"
         source.gate.set()
-        bench.session.ledger._desk._thread.join(5.0)
+        bench.session.ledger._grid._thread.join(5.0)
         with bench.tracker.span("later") as later:
             bench.run(2.0)
         assert later.record.intensity_g_per_kwh == 100.0
