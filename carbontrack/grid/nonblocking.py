@@ -1,9 +1,9 @@
-"""Asking for the carbon intensity without letting any source delay a measurement.
+"""A non-blocking source: the carbon intensity, without letting any source delay a measurement.
 
-A source that is `prompt` answers from memory, without a lock, and is asked wherever its answer is
-needed. Any other may wait for a network, or for a lock that the program holds just when it opens a
-span: it is asked in a thread of its own, while none of our locks is held, before a span opens or
-closes and at every tick. It is waited for briefly; until it answers, its last answer stays valid.
+A source that is `prompt` answers from memory without a lock and is called wherever its answer is
+needed. Any other may wait for a network, or for a lock that the program holds while it opens a
+span. It is called in a thread of its own, with none of our locks held, before a span opens or
+closes and at every tick; after a brief wait its last answer stays valid until it returns.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from carbontrack.system.log import DeferredLog
 JOIN_TIMEOUT_S = 0.05
 """How long a tick, or the start or end of a span, waits for a source that is not prompt."""
 FRESH_S = 1.0
-"""An answer is asked for again when it is this old; a thread costs a tenth of a millisecond."""
+"""The age at which an answer is fetched again; a thread costs a tenth of a millisecond."""
 
 
 class NonblockingSource:
-    """The answer of a source, at once; its errors go to the deferred log."""
+    """A source whose last answer is returned at once; its errors go to the deferred log."""
 
     def __init__(self, source: IntensitySource | None, deferred_log: DeferredLog) -> None:
         self._source = source
@@ -36,7 +36,7 @@ class NonblockingSource:
         self.changes = source is not None and not is_constant(source)
         """Whether the answer depends on the time."""
         self.waits = source is not None and not self._is_prompt
-        """Whether asking may take time, so that `refresh` does it elsewhere."""
+        """Whether a call of the source may block, so that `refresh` is needed."""
 
     def now(self, when: datetime) -> GridIntensity | None:
         """The intensity at `when`; for a source that is not prompt, its last answer."""
@@ -45,7 +45,7 @@ class NonblockingSource:
         return self._answer
 
     def refresh(self, clock: Clock) -> None:
-        """Ask a source that is not prompt again; none of our locks is held."""
+        """Call a source that is not prompt again; none of our locks may be held."""
         known = self._answer is not None
         if (known and not self.changes) or not self.waits:
             return

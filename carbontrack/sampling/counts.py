@@ -1,8 +1,11 @@
-"""What each meter of the machine has counted, whatever its answers are worth.
+"""The counts of the machine's meters: cumulative energy, gaps between readings, recent power.
 
-Pure functions on immutable facts. A silent meter counts nothing now and everything with its next
-answer. An answer that is no number is a silence. So is a count that has fallen, or risen beyond
-all reason, the first time; the second time in a row it was reset, and goes on from there.
+`advance` is a pure function: the old `Counts` and a `Reading` give the new `Counts`. A meter that
+does not answer adds nothing now; its next answer brings what was missed. A value that is not a
+number counts as no answer. So does a count that fell or rose implausibly, the first time; the
+second time in a row the counter is taken as reset, and counting goes on from the new value.
+
+`ReadingHistory` keeps what the sums do not: the longest gaps and each meter's last mean power.
 """
 
 from __future__ import annotations
@@ -17,16 +20,20 @@ from typing import NamedTuple
 Joules = tuple[float, ...]
 """One number for each meter, in the order of the sampler's meters."""
 IMPOSSIBLE_J = 1e12
-"""No machine uses so much between two readings: a megawatt for eleven days."""
+"""A larger step is implausible: it is a megawatt for eleven days."""
 
 
 class Reading(NamedTuple):
-    """What one tick saw: an instant, and the count of each meter that answered.
+    """The counts of all meters at one instant.
 
-    `joules` holds None for a meter that was silent; `missed` is how many should have answered and
-    did not. `dropped` holds the places of meters whose step since their last answer is not to be
-    counted: it is left out and the count goes on from here. `unsure` holds the places of those
-    whose step is the least that it was: it counts, and the time does not count as observed.
+    Attributes:
+        at_s: the instant, on the monotonic clock.
+        joules: each meter's count; None where it did not answer.
+        missed: how many meters should have answered and did not.
+        dropped: indices of meters whose step since their last answer is discarded; their counts go
+            on from here.
+        unsure: indices of meters whose step is a lower bound: the energy is added, the time is not
+            counted as observed.
     """
 
     at_s: float
@@ -37,17 +44,17 @@ class Reading(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What the meters have counted since the sampler began; immutable.
+    """What the meters have counted since the sampler started; immutable.
 
     Attributes:
         at_s: the instant of the last reading.
-        counts_j, counted_s: each meter's last known count, None before its first, and when it was.
+        counts_j, counted_s: each meter's last known count, None before its first, and its instant.
         energy_j: each meter's energy so far.
-        observed_s: for how much of the time so far each meter's energy is known.
+        observed_s: the part of the time so far for which each meter's energy is known.
         missed: failed reads of single meters.
-        suspended_s: how long the machine slept.
-        faults: how often each kind of fault was met.
-        doubted: meters whose last answer did not fit their count.
+        suspended_s: how long the machine was suspended.
+        faults: the number of faults by code.
+        doubted: indices of meters whose last answer was implausible.
     """
 
     at_s: float
@@ -62,9 +69,9 @@ class Counts(NamedTuple):
 
 
 def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
-    """Take a reading in; returns the new sums and what each meter has counted since the old ones.
+    """Add a reading; returns the new counts and each meter's step since the old ones.
 
-    A missed read neither invents energy nor loses any.
+    A missed read neither invents nor loses energy.
     """
     at_s = reading.at_s
     if len(reading.joules) > len(counts.counts_j):
@@ -129,7 +136,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
 
 
 def _is_count(joules: object) -> bool:
-    # A meter of someone else's making may answer anything.
+    # A plugin's meter may return anything.
     return isinstance(joules, (int, float)) and isfinite(joules) and joules >= 0.0
 
 
@@ -144,27 +151,26 @@ def _widened(counts: Counts, width: int) -> Counts:
 
 
 def without_counts(counts: Counts) -> Counts:
-    """The same sums, going on from each meter's next count, whatever it was used for meanwhile."""
+    """The same sums; each meter's next answer becomes its new starting point."""
     return counts._replace(counts_j=(None,) * len(counts.counts_j))
 
 
 def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:
-    """The same sums with one more fault noted."""
+    """The same sums with a fault added."""
     return counts._replace(faults={**counts.faults, code: counts.faults.get(code, 0) + times})
 
 
 def with_suspend(counts: Counts, slept_s: float) -> Counts:
-    """The same sums, and that the machine slept meanwhile."""
+    """The same sums with a suspend of the machine added."""
     counts = with_fault(counts, "suspend")
     return counts._replace(suspended_s=counts.suspended_s + slept_s)
 
 
 class ReadingGaps:
-    """Gaps between readings; one is kept only while no later one is as long.
+    """The gaps between readings that are longer than every later one.
 
-    What is left is a falling sequence, so the longest gap since an instant is the first that ended
-    after it. Gaps are rounded up to a millisecond, which bounds how many can fall one below the
-    other.
+    These form a strictly falling sequence, so the longest gap since an instant is the first that
+    ended after it. Gaps are rounded up to a millisecond, which bounds the length of the sequence.
     """
 
     def __init__(self) -> None:
@@ -172,7 +178,7 @@ class ReadingGaps:
         self._gap_ms: list[int] = []
 
     def add(self, ended_s: float, gap_s: float) -> None:
-        """A gap ended at `ended_s`, later than all before."""
+        """Add a gap that ended at `ended_s`, later than all others."""
         gap_ms = ceil(gap_s * 1e3)
         while self._gap_ms and self._gap_ms[-1] <= gap_ms:
             self._gap_ms.pop()
@@ -186,24 +192,24 @@ class ReadingGaps:
         return self._gap_ms[index] / 1e3 if index < len(self._gap_ms) else None
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all gaps."""
         self._ended_s.clear()
         self._gap_ms.clear()
 
 
 WINDOW_S = 0.05
-"""A power is the mean over at least this long, fifty refreshes of a RAPL counter."""
+"""The shortest time over which a mean power is taken: fifty refreshes of a RAPL counter."""
 REFRESHES = 5
-"""And over so many refreshes of the meter's own: over less than one of a GPU's counter there is no
-energy or too much, and over five the mean is off by a fifth at most."""
+"""And the fewest refreshes of the meter: within one refresh of a GPU's counter the energy is 0 or
+too much, and over five the mean is off by a fifth at most."""
 
 
 class RecentPowers:
-    """Follows the counts and remembers the last mean power of each meter.
+    """The last mean power of each meter, updated from the counts.
 
     Args:
-        counts: where they stand now.
-        resolutions_s: the time between two changes of each meter, in the order of the ledger's.
+        counts: the current counts.
+        resolutions_s: returns each meter's refresh period, in the order of the counts.
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
@@ -213,13 +219,13 @@ class RecentPowers:
         self.restart(counts)
 
     def restart(self, counts: Counts) -> None:
-        """A pause has ended: what was used in it says nothing about now."""
+        """Start new means after a pause, whose energy must not enter them."""
         self._updated_at_s = counts.at_s
         self._since = [(counts.at_s, joules) for joules in counts.energy_j]
         self._widen(counts)
 
     def follow(self, counts: Counts) -> None:
-        """Take a new mean of each meter that has been watched for long enough."""
+        """Update the mean of each meter that has been observed for long enough."""
         at_s = counts.at_s
         if at_s - self._updated_at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
             return
@@ -239,15 +245,15 @@ class RecentPowers:
             self._refresh_s = self._resolutions_s()
 
     def known_w(self, counts: Counts) -> Sequence[float | None]:
-        """The power of each meter; None, or no entry, where none has been seen."""
+        """Each meter's power; None, or no entry, where none is known."""
         return [
             self._recent_w(counts, index) if power_w is None else power_w
             for index, power_w in enumerate(self._last_w)
         ]
 
     def _recent_w(self, counts: Counts, index: int) -> float | None:
-        # Nothing better yet: the mean of the last moments, where the count has moved at all. What
-        # came with one refresh is at least one refresh's.
+        # No full window yet: take the mean since its start, if the count has moved at all. A step
+        # covers at least one refresh period.
         begun_s, begun_j = self._since[index]
         elapsed_s = max(counts.at_s - begun_s, self._refresh_s[index])
         joules = counts.energy_j[index] - begun_j
@@ -255,11 +261,11 @@ class RecentPowers:
 
 
 class ReadingHistory:
-    """What is remembered of the counts beside their sums: last powers, and the longest gaps.
+    """The longest gaps between readings and the recent power of each meter.
 
     Args:
-        counts: where they stand now.
-        resolutions_s: the time between two changes of each meter.
+        counts: the current counts.
+        resolutions_s: returns each meter's refresh period.
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
@@ -267,16 +273,16 @@ class ReadingHistory:
         self._gaps = ReadingGaps()
 
     def follow(self, counts: Counts, gap_s: float | None) -> None:
-        """The counts have been read again, `gap_s` after the last time; None: nobody waited."""
+        """Take in new counts, `gap_s` after the last; None while nothing was open."""
         if gap_s is not None:
             self._gaps.add(counts.at_s, gap_s)
         self._powers.follow(counts)
 
     def restart(self, counts: Counts) -> None:
-        """A pause has ended: what was before says nothing about now."""
+        """Start anew after a pause."""
         self._powers.restart(counts)
         self._gaps.clear()
 
     def since(self, since_s: float, counts: Counts) -> tuple[float | None, Sequence[float | None]]:
-        """The longest gap since an instant, None where none ended since, and the last powers."""
+        """The longest gap that ended after `since_s`, or None, and the recent powers."""
         return self._gaps.longest_since(since_s), self._powers.known_w(counts)

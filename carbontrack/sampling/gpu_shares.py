@@ -1,7 +1,7 @@
-"""Which part of each GPU is ours, found out by the sampler's thread, with no lock held.
+"""The share of each GPU that this process tree uses, queried by the sampler with no lock held.
 
-What a look finds holds until the next one. Until the first one has said anything, all that this
-process may use is its own: the upper end, never nothing.
+A share holds until the next query. Before the first answer everything that this process may use
+counts as its own: an upper bound, never zero.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
 
 QUERY_PERIOD_S: Final = 0.9
-"""The driver is asked for its processes this often at most: once in each tick of a second."""
+"""The shortest time between two queries of the driver: one for each tick of a second."""
 
 _log = logging.getLogger("carbontrack")
 
 
 class GpuShares:
-    """The meters among `states` that several processes can share, and our part of each.
+    """The meters that several processes can share, and this process tree's part of each.
 
     Attributes:
-        parts: our part of each meter's energy, 0 to 1, where a look says; () without such meters.
-        codes: the assumptions that these parts rest on, as the record's `faults` name them.
+        parts: our part of each meter's energy, 0 to 1; None where it is not known, () where no
+            meter can be shared.
+        codes: the fault codes of the assumptions behind these parts, for the record's `faults`.
     """
 
     def __init__(self, states: Sequence[MeterState]) -> None:
@@ -48,7 +49,7 @@ class GpuShares:
         return bool(self._shared)
 
     def update(self, usage: UsageReader | None, clock: Clock) -> None:
-        """Ask who uses the boards, where it is time to; without `usage` nobody wants to know."""
+        """Query who uses the GPUs, if it is due; not without `usage`, as nobody needs it then."""
         if usage is None:
             self.codes = ()
             return
@@ -70,7 +71,7 @@ class GpuShares:
             uses = meter.look()
         except MeterError as error:
             _log.debug("who uses the board could not be read: %s", error)
-            return None  # what was found last holds on
+            return None  # the last known part stays valid
         slices = [(use.part, gpu_share(use.holders, use.busy, ours)) for use in uses]
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
@@ -88,20 +89,20 @@ class GpuShares:
             self.parts = parts
 
     def relative_uncertainty(self, index: int) -> float:
-        """How far our part of a meter may be off, relative to it, at most 1.
+        """The relative uncertainty of our part of a meter, at most 1.
 
-        An even split and a slice say nothing of what was drawn: all of the board may be ours.
+        An even split and a MIG slice do not say who drew the power: all of it may be ours.
         """
         return self._uncertainties.get(index, 0.0)
 
     def with_assumptions(self, counts: Counts) -> Counts:
-        """The counts with the assumptions that their last step was shared out by."""
+        """The counts with a fault for each assumption behind the last step's shares."""
         for code in self.codes:
             counts = with_fault(counts, code)
         return counts
 
     def forget_parent(self) -> None:
-        """In a child process: other processes are ours, and nothing is known of them."""
+        """Start anew in a child process, whose process tree is another one."""
         self._updated_at_s = float("-inf")
         self._set_parts({index: meter.part for index, meter in self._shared}, len(self.parts))
         self._uncertainties.clear()

@@ -1,11 +1,12 @@
-"""One tracker's ledger: its policy, its grid and its account, advanced with every sample.
+"""The ledger of one tracker: running sums of energy and emissions, advanced at every sample.
 
-The running sum: joules of the machine, joules of ours, grams. Pure functions on immutable facts.
+The sampler's `Counts` hold the energy of the whole machine. A tracker's `Account` takes its share
+of every step, multiplies it by the grid's intensity at that moment, and splits it evenly among the
+open spans. A span's energy and emissions are the difference between two `Mark`s, each a pair of
+counts and account.
 
-Two ledgers advance together at every sample. The *machine's* takes the difference of each meter's
-count. An *account*, one for each tracker, takes its share of that difference, weighs it with the
-grid's intensity of the moment, and splits it evenly among what is open. A span is then the
-difference between two marks in both.
+The first half of this module is values and pure functions on them; the second half is the state:
+`ShareWindow`, the share of the machine that this process tree uses, and `Ledger`.
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
 
 Grams = tuple[float, float, float]
-"""Best estimate, low and high end of the grid's interval."""
+"""Grams of CO2e: best estimate, lower and upper bound by the grid's interval."""
 
 Operation = Callable[[float, float], float]
 Served = Mapping[str, float]
-"""Joules by the source of the intensity they were weighed with; empty where it never changes."""
+"""Joules by the name of the intensity source used for them; empty where it never changes."""
 
 NO_GRAMS: Grams = (0.0, 0.0, 0.0)
 NOTHING_SERVED: Served = {}
 
 
+# -- sums: additive energy and emissions -------------------------------------------------------
+
+
 class Sums(NamedTuple):
-    """Energy and grams of a span, or of calls, or of several together; they add up."""
+    """The energy and emissions of a span, of calls, or of several of them; they are additive."""
 
     ours_j: Joules = ()
     grams: Grams = NO_GRAMS
     served_j: Served = NOTHING_SERVED
 
     def plus(self, other: Sums) -> Sums:
-        """Both together."""
+        """The sum of both."""
         if not self.ours_j:
             return other
         if not other.ours_j:
@@ -58,7 +62,7 @@ class Sums(NamedTuple):
         )
 
     def times(self, factor: int) -> Sums:
-        """So many times as much."""
+        """The sums multiplied by `factor`."""
         if factor == 1:
             return self
         best, low, high = self.grams
@@ -73,19 +77,19 @@ NOTHING = Sums()
 
 
 def each(operation: Operation, a: Grams, b: Grams) -> Grams:
-    """The operation on both estimates and on both ends."""
+    """Apply the operation to the estimates and to both bounds."""
     return operation(a[0], b[0]), operation(a[1], b[1]), operation(a[2], b[2])
 
 
 def merged(operation: Operation, a: Served, b: Served) -> Served:
-    """The operation source by source; one that a side does not know has served nothing there."""
+    """Apply the operation source by source; a missing source counts as 0."""
     if not a and not b:
         return a
     return {source: operation(a.get(source, 0.0), b.get(source, 0.0)) for source in {**a, **b}}
 
 
 def add_joules(a: Joules, b: Joules) -> Joules:
-    """Meter by meter; a meter that one side does not know yet has counted nothing there."""
+    """Add meter by meter; a meter that one side lacks counts as 0 there."""
     if len(a) == len(b):
         return tuple(map(add, a, b))
     if len(a) < len(b):
@@ -94,23 +98,27 @@ def add_joules(a: Joules, b: Joules) -> Joules:
 
 
 def sub_joules(a: Joules, b: Joules) -> Joules:
-    """Meter by meter, `a` being the later and not the shorter."""
+    """Subtract meter by meter; `a` is the later one and at least as long."""
     if len(a) == len(b):
         return tuple(map(sub, a, b))
     return tuple(map(sub, a, b)) + a[len(b) :]
 
 
+# -- the account: what one tracker takes of every step -----------------------------------------
+
+
 class Step(NamedTuple):
-    """What happened between two samples, and among how many it is shared.
+    """The machine's energy between two samples, and among how many spans and calls it is shared.
 
     Attributes:
-        joules: what each meter counted.
-        components: what each meter's energy belongs to.
-        leaves: open spans that hold no open span.
-        calls: decorated calls under way, which take their part by weight, later.
+        at_s: the instant of the later sample.
+        joules: each meter's energy.
+        components: each meter's component.
+        leaves: open spans without an open child.
+        calls: decorated calls that are running; their part is apportioned later.
         elapsed_s, cpu_s: the step's length, and the CPU seconds this process used in it.
-        parts: the part of each meter that this process tree used, where something tells; for those
-            who count for the process.
+        parts: the part of each meter that this process tree used, None where it is not known;
+            applied by ledgers of scope "process".
     """
 
     at_s: float
@@ -124,13 +132,13 @@ class Step(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a joule means to one account: the part that is ours and what it emits.
+    """The factors that turn the machine's energy into an account's energy and emissions.
 
     Attributes:
-        shares: the part of each meter's energy that is ours, 0 to 1.
-        intensity: the grid's, None where nothing is known.
-        pue: facility energy per energy of the computers.
-        names_sources: whether to keep account of which source served how much.
+        shares: our share of each meter's energy, 0 to 1.
+        intensity: the carbon intensity of the grid; None where it is unknown.
+        pue: power usage effectiveness: energy of the site per energy of the computers.
+        names_sources: whether to sum the energy by intensity source as well.
     """
 
     shares: Joules
@@ -140,13 +148,13 @@ class Terms(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What one tracker's policy and grid make of the machine's energy; immutable.
+    """The running sums of one tracker, by its policy and grid; immutable.
 
     Attributes:
-        leaf_j, leaf_g: what one span that was open, and a leaf, all the time would have got.
-        calls_j, calls_g: what was set aside for decorated calls.
-        calls_s, calls_cpu_s: the time, and CPU time, for which that stands.
-        leaf_served_j, calls_served_j: the joules by the source that said what they emit.
+        leaf_j, leaf_g: energy and emissions of a span that was an open leaf all the time.
+        calls_j, calls_g: energy and emissions set aside for decorated calls.
+        calls_s, calls_cpu_s: the time, and CPU time, in which the latter were used.
+        leaf_served_j, calls_served_j: the energies by intensity source.
     """
 
     leaf_j: Joules = ()
@@ -160,11 +168,11 @@ class Account(NamedTuple):
 
 
 def credit(account: Account, step: Step, terms: Terms) -> Account:
-    """Share one step of the machine's energy out among what is open.
+    """Credit one step of the machine's energy to the open spans and running calls.
 
-    At each instant the energy is split evenly among the open leaves; calls under way count as
-    leaves. Where only calls may be under way everything is set aside for them, and
-    `carbontrack.tracking.apportion` decides how much of it was somebody's.
+    At each instant the energy is split evenly among the open leaves; running calls count as leaves.
+    Where no span is open everything is set aside for calls, and `carbontrack.tracking.apportion`
+    decides how much of it belongs to one.
     """
     ours = tuple(map(mul, step.joules, terms.shares))
     if not step.leaves:
@@ -217,14 +225,14 @@ def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
 
 
 class Mark(NamedTuple):
-    """An instant in both ledgers."""
+    """The counts of the machine and a tracker's account at one instant."""
 
     counts: Counts
     account: Account
 
 
 def between(start: Mark, end: Mark) -> Sums:
-    """What a span got that was an open leaf from `start` to `end`."""
+    """The sums of a span that was an open leaf from `start` to `end`."""
     after, before = end.account, start.account
     return Sums(
         sub_joules(after.leaf_j, before.leaf_j),
@@ -234,7 +242,7 @@ def between(start: Mark, end: Mark) -> Sums:
 
 
 def total(sums: Sums, start: Mark, end: Mark, leaves: int) -> Sums:
-    """These sums, and what so many open leaves got from `start` to `end`."""
+    """These sums plus those of `leaves` open leaves from `start` to `end`."""
     got = between(start, end)
     return sums.plus(got if leaves == 1 else got.times(leaves))
 
@@ -248,21 +256,23 @@ def calls_between(before: Account, after: Account) -> Sums:
     )
 
 
+# -- state: the share of this process tree, and the ledger ------------------------------------
+
 SHARE_WINDOW_S: Final = 0.2
-"""The shortest time over which a share of CPU time is taken. The machine's count moves in steps of
-10 ms, which is 5 % of the window; what one window gets too much the next one gets too little."""
+"""The shortest time over which a share of CPU time is taken. The kernel counts in steps of 10 ms,
+which is 5 % of the window; an excess in one window is missing in the next."""
 USAGE_PERIOD_S: Final = 0.02
-"""Usage is read this often at most. At edges that follow each other more closely nothing could be
-learned from it, and reading it costs as much as the rest of the edge."""
+"""The shortest time between two reads of the usage. Closer reads would show nothing new, and one
+costs as much as the rest of a span's start or end."""
 STALE_S: Final = 2.0
-"""A window that ended longer ago than this says nothing about now."""
+"""A window that ended longer ago than this is discarded."""
 
 
 Parts = tuple[float | None, ...]
 
 
 class ShareWindow:
-    """Our share of each component, over the last `SHARE_WINDOW_S` or a little more."""
+    """Our share of each component over the last `SHARE_WINDOW_S` or a little more."""
 
     def __init__(self, attribution: Attribution, reader: UsageReader, now_s: float) -> None:
         self._attribution = attribution
@@ -270,18 +280,18 @@ class ShareWindow:
         reserves = attribution.splits_idle() and attribution.idle == "reserved"
         self._reservation = reader.reservation() if reserves else None
         self._before = self._middle = self._last = self._look(now_s)
-        # Until the counts have said anything all of it is ours: the upper end, never nothing.
+        # Until the counts show a share, everything is ours: an upper bound, never zero.
         self._shares = WHOLE._replace(idle=self._last.reserved_share)
         self._known = False
 
     @property
     def at_s(self) -> float:
-        """The instant of the last look."""
+        """The instant of the last read."""
         return self._last.at_s
 
     @property
     def known(self) -> Shares:
-        """The shares of the last look."""
+        """The shares by the last read."""
         return self._shares
 
     def shares(self, now_s: float) -> Shares:
@@ -304,13 +314,13 @@ class ShareWindow:
 
 
 class Ledger:
-    """What one tracker's policy and grid make of the machine's energy, so far.
+    """The energy and emissions of one tracker so far, by its policy and grid.
 
     Attributes:
-        attribution: who shares.
-        account: the sums; immutable, replaced at every sample.
+        attribution: the policy by which the machine's energy is shared.
+        account: the running sums; immutable, replaced at every sample.
         deferred_log: messages that wait until no lock is held.
-        holds: how many spans, and windows of summed calls, are open on it.
+        holds: the number of spans and windows of summed calls that are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
@@ -322,7 +332,7 @@ class Ledger:
         self.follows_grid = self._grid.changes
         """Whether the grid's intensity changes with time."""
         self.waits_for_grid = self._grid.waits
-        """Whether the intensity must be asked for anew with `refresh`, since that takes time."""
+        """Whether the intensity must be fetched with `refresh`, since that may block."""
         self._intensity: GridIntensity | None = None
         self._begun_at: datetime | None = None
         self._window: ShareWindow | None = None
@@ -332,9 +342,9 @@ class Ledger:
         self._terms = Terms((), None, attribution.pue, self._grid.changes)
 
     def begin(self, usage: UsageReader | None, now_s: float, when: datetime) -> None:
-        """The first span opens: from here on this ledger takes its part."""
+        """Begin to take part in samples, as the first span opens."""
         window = self._window
-        # A reader of another process is what a fork has left behind.
+        # After a fork the window has the reader of the parent process.
         if usage is not None and not (
             window and window.reader is usage and now_s - window.at_s <= STALE_S
         ):
@@ -355,16 +365,16 @@ class Ledger:
         return self._grid.now(when)
 
     def refresh(self, clock: Clock) -> None:
-        """Ask for the grid's intensity anew where that takes time; no lock is held."""
+        """Fetch the grid's intensity where that may block; no lock may be held."""
         self._grid.refresh(clock)
 
     def fresh_intensity(self, clock: Clock) -> GridIntensity | None:
-        """The grid's intensity now, asked for anew where that takes time; no lock is held."""
+        """The grid's intensity now, fetched where that may block; no lock may be held."""
         self.refresh(clock)
         return self.intensity(clock.now_utc())
 
     def take(self, step: Step, when: datetime | None) -> None:
-        """Take this ledger's part of one step of the machine's energy."""
+        """Add this ledger's share of one step of the machine's energy."""
         shares = self._shares_now(step.at_s)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
@@ -389,12 +399,12 @@ class Ledger:
             return self._window.shares(at_s)
         except Exception as error:
             self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
-        return self._window.known  # what was known last holds on
+        return self._window.known  # the last known shares stay valid
 
 
 def _by_meter(shares: Shares, components: tuple[Component, ...], parts: Parts) -> Joules:
     ours = tuple(float(getattr(shares, component)) for component in components)
     if not parts:
         return ours
-    known = (*parts, *repeat(None, len(ours) - len(parts)))  # what stands in comes after the rest
+    known = (*parts, *repeat(None, len(ours) - len(parts)))  # substitutes come last
     return tuple(s if p is None else s * p for s, p in zip(ours, known, strict=True))

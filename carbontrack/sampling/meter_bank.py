@@ -1,9 +1,9 @@
-"""The meters in service: read them all, notice which is lost, let another stand in, take it back.
+"""The meter bank: reads all meters, replaces those that fail, and takes them back.
 
-A meter only reads or raises. What its silence means is decided here: for a short while nothing,
-because its own count carries what was missed; after three silent ticks or ten seconds the next best
-meter of the same component covers the outage. When the first one answers again, the step that the
-other covered is left out.
+A meter only reads or raises. A short silence needs no action, because the next count contains what
+was missed. After three silent ticks or ten seconds the next best meter of the same component, its
+substitute, covers the outage. When the lost meter answers again, its step over the covered time is
+dropped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger("carbontrack")
 
 
 class MeterState:
-    """One meter in service, and what is remembered of it between two reads."""
+    """One meter in service, and its state between two reads."""
 
     __slots__ = (
         "_counting",
@@ -55,17 +55,17 @@ class MeterState:
         self._deferred_log = deferred_log
         self.is_substitute = is_substitute
         self.gone = False
-        """It will not be read again."""
+        """Whether it will never be read again."""
         self.gone_counted = False
         self.covered = False
-        """Another meter has counted in its place since its last answer."""
+        """Whether a substitute has counted since its last answer."""
         self.failed_ticks = 0
         self.silent_since_s: float | None = None
         self._counting = meter if counts_faults(meter) else None
         self._faults = dict(self._counting.fault_counts) if self._counting else {}
 
     def read(self, now_s: float) -> float | None:
-        """The count, or None. A meter may fail in any way it likes without reaching anybody."""
+        """The count; None if the meter fails, whatever it raises."""
         if self.gone:
             return None
         try:
@@ -75,7 +75,7 @@ class MeterState:
         return None
 
     def mark_silent(self, error: Exception, now_s: float) -> None:
-        """The meter did not answer; a mistake of someone else's making is a silence like any."""
+        """Take in that the meter did not answer; any exception of a plugin counts as silence."""
         if isinstance(error, MeterGone):
             self.gone = True
             self._deferred_log.add(logging.WARNING, f"meter {self.meter.id} is gone: {error}")
@@ -87,7 +87,7 @@ class MeterState:
             self.silent_since_s = now_s
 
     def new_faults(self) -> Mapping[str, int]:
-        """What the meter met, and dropped a step for, since the last asking."""
+        """The faults that the meter has counted since the last call, by code."""
         faults = self._counting.fault_counts if self._counting is not None else _NO_FAULTS
         if not faults or faults == self._faults:
             return _NO_FAULTS
@@ -96,7 +96,7 @@ class MeterState:
         return new
 
     def is_lost(self, now_s: float) -> bool:
-        """Whether the silence has lasted so long that another meter should stand in."""
+        """Whether the silence has lasted so long that a substitute should take over."""
         if self.silent_since_s is None:
             return False
         long_s = now_s - self.silent_since_s
@@ -104,11 +104,11 @@ class MeterState:
 
 
 class MeterBank:
-    """All meters in service. A meter keeps its place; one that stands in gets one at the end."""
+    """All meters in service. A meter keeps its index; a substitute is appended at the end."""
 
     def __init__(self, meters: MeterSet) -> None:
         self.deferred_log = DeferredLog()
-        """What is to be said once no lock is held."""
+        """Messages to be logged once no lock is held."""
         self._substitutes = dict(meters.substitutes)
         self._active: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
@@ -122,16 +122,16 @@ class MeterBank:
 
     @property
     def max_period_s(self) -> float:
-        """The longest time between two reads that loses nothing, by the most demanding meter."""
+        """The longest time between two reads at which no meter loses a wrap."""
         limits = (max_period_s(state.meter) for state in self.states)
         return min((limit for limit in limits if limit), default=float("inf"))
 
     def resolutions_s(self) -> list[float]:
-        """The time between two changes of each meter's count."""
+        """Each meter's refresh period: the time between two changes of its count."""
         return [state.meter.resolution_s for state in self.states]
 
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
-        """What every meter says at this instant, and the faults that were met on the way."""
+        """Read every meter; returns the reading and the new faults by code."""
         joules = self._read_all(now_s)
         if not self._all_answer:
             return self._with_returns(now_s, joules)
@@ -158,9 +158,9 @@ class MeterBank:
         joules: list[float | None] = []
         try:
             for read in self._reads:
-                joules.append(read(now_s))  # noqa: PERF401 - what was read before an error counts
+                joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
         except Exception as error:
-            # Each meter is asked once for an instant: a second answer would hide the silence.
+            # Read each meter once for an instant: a second answer would hide the silence.
             self._all_answer = False
             index = len(joules)
             self.states[index].mark_silent(error, now_s)
@@ -189,7 +189,7 @@ class MeterBank:
         return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
 
     def replace_lost(self, now_s: float) -> Mapping[str, int]:
-        """Once a tick: let other meters stand in for lost ones; returns faults by code."""
+        """Put substitutes in service for lost meters, once a tick; returns faults by code."""
         faults: dict[str, int] = {}
         if self._all_answer:
             return faults
@@ -203,8 +203,8 @@ class MeterBank:
         return faults
 
     def _substitute(self, component: Component, now_s: float) -> bool:
-        # One meter stands in for a whole component. It may start only when all of the component's
-        # meters are lost, or it would count again what the others still count.
+        # A substitute covers a whole component. It may start only when all of the component's
+        # meters are lost, or it would count twice what the others still count.
         lost = [s for s in self.states if s.meter.component == component and not s.is_substitute]
         if component not in self._substitutes or not all(state.is_lost(now_s) for state in lost):
             return False
@@ -235,7 +235,7 @@ class MeterBank:
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def close(self) -> None:
-        """Close every meter; one that cannot be closed is left behind."""
+        """Close every meter; one that fails to close is logged."""
         for state in self.states:
             try:
                 state.meter.close()
@@ -255,7 +255,7 @@ def _classify(
     unsure: set[int],
     faults: dict[str, int],
 ) -> None:
-    """Note new faults of the meter at `index`, and what they make of its step."""
+    """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
         _add_faults(new, faults)
         (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(index)

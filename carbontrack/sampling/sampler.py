@@ -1,11 +1,11 @@
-"""The sampler: the core's only thread, and the one place where meters are read.
+"""The sampler: reads the meters at span edges and ticks, and advances the ledgers.
 
-Anyone may call `sample()`: entering and leaving a span does. The thread exists to catch wraps, to
-integrate gauges, to follow a grid that changes, and to settle decorated calls. It ticks at whole
-multiples of its interval on a clock that all processes of the host share, and it sleeps while
-nothing is open.
+Any thread may call `sample()`; opening and closing a span does. The sampler's own thread, the only
+one of the core, is there to catch counter wraps, to integrate power gauges, to follow a grid that
+changes, and to settle decorated calls. It ticks at whole multiples of the interval on a clock that
+all processes of the host share, and sleeps while nothing is open.
 
-What may hang on the sampler's tick; those who do stand on a higher floor.
+`CallApportioner` and `TickListener` are the protocols of what a tick calls in layers above.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from carbontrack.system.forking import remember
 
 
 class CallApportioner(Protocol):
-    """What a tick does for decorated calls; `carbontrack.tracking.apportion` has the real one."""
+    """Apportions energy to decorated calls; see `carbontrack.tracking.apportion.Apportioner`."""
 
     def tick(self) -> None:
-        """Share out what was set aside since the last time; the sampler's lock is held."""
+        """Apportion the energy set aside since the last tick; the sampler's lock is held."""
         ...
 
     def write_due_rows(self) -> None:
-        """Write what is due; the sampler's lock is not held."""
+        """Write the rows that are due; the sampler's lock is not held."""
         ...
 
     def forget_parent(self) -> None:
-        """Begin at zero in a child process."""
+        """Start anew in a child process."""
         ...
 
 
 class TickListener(Protocol):
-    """Somebody who does something now and then."""
+    """Called after each tick, such as a session or a budget guard."""
 
     def after_tick(self, now_s: float) -> None:
-        """Called after each tick, without the sampler's lock."""
+        """Act on the tick at `now_s`; the sampler's lock is not held."""
         ...
 
 
 SUSPEND_S = 0.5
-"""A sleep of the machine shorter than this is noise between two clocks."""
+"""A shorter suspend of the machine is noise between two clocks."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -71,10 +71,11 @@ class Sampler:
     """Reads the meters and keeps the ledgers of all trackers that share it.
 
     Args:
-        meters: disjoint meters, with or without what stands in for them.
+        meters: disjoint meters; a `MeterSet` may hold substitutes for them.
         interval_s: time between two ticks, above 0; span edges are read in addition.
-        clock: the time.
-        usage: reads what this process and the machine have used; made when first needed.
+        clock: the time source.
+        usage: reads the CPU time and memory of this process and the machine; by default made when
+            first needed.
     """
 
     def __init__(
@@ -90,21 +91,21 @@ class Sampler:
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
         self.leaves = 0
-        """Open spans that hold no open span; changed only with the lock held."""
+        """The number of open spans without an open child; changed only with the lock held."""
         self.under_way: dict[int, Any] = {}
-        """Decorated calls that are being made now, by identity."""
+        """Decorated calls that are running, by identity."""
         self.apportioner: CallApportioner | None = None
-        """What shares energy out among decorated calls; there once there are any."""
+        """Apportions energy to decorated calls; None until the first one."""
         self.tick_listeners: weakref.WeakSet[TickListener] = weakref.WeakSet()
         self.epoch = 0
-        """Rises in a child process after a fork; what was open before is the parent's."""
+        """Incremented in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
-        """In a child process: whether something was open in the parent at the fork."""
+        """In a child process: whether anything was open in the parent at the fork."""
         self._interval_s = interval_s
         self._usage = usage
         self._bank = MeterBank(self.meters)
         self.hardware: Hardware = self.meters.hardware
-        """What the machine is made of."""
+        """The hardware of the machine."""
         self.meter_states: list[MeterState] = self._bank.states
         """The meters in service, in the order of every tuple of joules."""
         self.gpu_shares = GpuShares(self._bank.states)
@@ -112,7 +113,7 @@ class Sampler:
         """The machine's counts as of the last reading."""
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
-        """What the energy of each meter belongs to."""
+        """The component of each meter."""
         self._holds = 0
         self._closed = False
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
@@ -137,7 +138,7 @@ class Sampler:
         return self._holds > 0
 
     def hold(self, ledger: Ledger) -> Mark:
-        """Keep the sampler awake for this ledger, waking it if it sleeps; reads the meters."""
+        """Keep the sampler awake for this ledger, and read the meters."""
         with self.lock:
             missed = self.counts.missed
             if self._holds:
@@ -157,12 +158,12 @@ class Sampler:
             if self._holds == 1:
                 self._ticker.wake()
             counts = self.counts
-            if counts.missed != missed:  # a meter that is silent at the first edge is missed too
+            if counts.missed != missed:  # the span counts a read that failed at its start
                 counts = counts._replace(missed=missed)
             return Mark(counts, ledger.account)
 
     def release(self, ledger: Ledger) -> None:
-        """Let go; with the last one the sampler falls asleep at its next tick."""
+        """End a hold; after the last one the sampler falls asleep at its next tick."""
         with self.lock:
             self._holds -= 1
             ledger.holds -= 1
@@ -170,37 +171,37 @@ class Sampler:
                 self._ledgers.remove(ledger)
 
     def last_mark(self, ledger: Ledger) -> Mark:
-        """Read the meters, let go, and return where the counts and the ledger stand."""
+        """Read the meters, end a hold, and return the counts and the account."""
         with self.lock:
             self.sample()
             self.release(ledger)
             return Mark(self.counts, ledger.account)
 
     def mark(self, ledger: Ledger) -> Mark:
-        """Read the meters now, and return where both ledgers stand."""
+        """Read the meters, and return the counts and the account."""
         with self.lock:
             self.sample()
             return Mark(self.counts, ledger.account)
 
     def history(self, since_s: float) -> tuple[float | None, Sequence[float | None]]:
-        """The longest time between two readings since `since_s`, and each meter's last power.
+        """The longest gap between two readings since `since_s`, and each meter's last power.
 
-        None, or no entry, where there was none.
+        None, or no entry, where none is known.
         """
         return self._history.since(since_s, self.counts)
 
     def sample(self) -> None:
-        """Read all meters now and advance every open ledger; any thread may ask."""
+        """Read all meters and advance every open ledger; any thread may call it."""
         with self.lock:
             if self._inside:
-                # A finalizer, run by the garbage collector in the middle of a sample, closes a
-                # span: it takes the sums as they stand, and this sample carries the rest.
+                # The garbage collector ran a finalizer that closes a span, in the middle of a
+                # sample: the span takes the sums as they are, and this sample adds the rest.
                 return
             self._inside = True
             try:
                 self._sample()
             except Exception as error:
-                # The user's own thread may stand here. What this sample missed, the next carries.
+                # This may be a user's thread. The next sample contains what this one missed.
                 self.counts = with_fault(self.counts, "sample")
                 self._bank.deferred_log.add(logging.ERROR, "a sample failed", error)
             finally:
@@ -226,7 +227,7 @@ class Sampler:
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
         cpu_s = 0.0
-        if self.apportioner is not None:  # nobody else wants to know
+        if self.apportioner is not None:  # only calls need it
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
         calls = len(self.under_way)
@@ -238,8 +239,8 @@ class Sampler:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
 
     def _wake(self) -> None:
-        # What was used while nothing was open is nobody's, and must not be carried by the next
-        # answer of a meter that happens to be silent just now.
+        # Energy used while nothing was open belongs to no span. A meter that is silent just now
+        # must not bring it with its next answer.
         self.counts = without_counts(self.counts)
         self.sample()
         self._history.restart(self.counts)
@@ -249,12 +250,12 @@ class Sampler:
         return min(self._interval_s, self._bank.max_period_s)
 
     def tick(self) -> None:
-        """What the thread does at each deadline; never raises."""
+        """Do the work of one deadline, on the sampler's thread; never raises."""
         try:
             for ledger in tuple(self._ledgers):
                 ledger.refresh(self.clock)
             shares = any(ledger.attribution.scope == "process" for ledger in tuple(self._ledgers))
-            if self.gpu_shares:  # asked first, so that the coming step goes by the answer
+            if self.gpu_shares:  # first, so that the coming step uses the answer
                 self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
@@ -272,7 +273,7 @@ class Sampler:
             for listener in tick_listeners:
                 listener.after_tick(self.counts.at_s)
         except Exception:
-            # The thread must outlive any mistake, or wraps and gauges would be lost from here on.
+            # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
 
     def _replace_lost_meters(self) -> None:
@@ -280,10 +281,10 @@ class Sampler:
         for code, times in faults.items():
             self.counts = with_fault(self.counts, code, times)
         if faults:
-            self.sample()  # what stands in counts from now on, not from the next tick
+            self.sample()  # a substitute counts from now on, not from the next tick
 
     def attach(self, apportioner: CallApportioner) -> None:
-        """Let decorated calls be settled at every tick."""
+        """Have `apportioner` settle decorated calls at every tick."""
         self._cpu_s = process_cpu_s()
         self.apportioner = apportioner
 
@@ -300,7 +301,7 @@ class Sampler:
             self._bank.deferred_log.flush()
 
     def forget_parent(self) -> None:
-        """Start at zero in a child process: its locks, thread and open spans are the parent's."""
+        """Start anew in a child process: locks, thread and open spans are the parent's."""
         self.epoch += 1
         self.forked_awake = self._holds > 0
         self.leaves = 0

@@ -1,4 +1,4 @@
-"""The core's only thread: it calls at whole multiples of a period, while somebody wants it to."""
+"""The ticker: the sampler's thread, which calls `tick` at whole multiples of a period."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from carbontrack.system.clock import Clock
 
 _JOIN_S = 2.0
-"""How long the end of a program may be held up by a tick that does not come back."""
+"""How long a tick that does not return may delay the program's exit."""
 _log = logging.getLogger("carbontrack")
 
 
 class TickerThread(threading.Thread):
-    """A thread that says on which clock it waits; one moved by hand must know whom to expect."""
+    """A thread that exposes the clock it waits on, which a `FakeClock` needs to know."""
 
     def __init__(self, target: Callable[[], None], clock: Clock) -> None:
         super().__init__(target=target, name="carbontrack-sampler", daemon=True)
@@ -22,13 +22,13 @@ class TickerThread(threading.Thread):
 
 
 class Ticker:
-    """Calls `tick` at deadlines that do not drift, and sleeps without any while nothing is wanted.
+    """Calls `tick` at deadlines that do not drift, and sleeps while no ticks are wanted.
 
     Args:
-        tick: what is to be done; must not raise.
-        period_s: the time between two deadlines; asked before each.
-        is_wanted: whether there is anything to tick for.
-        clock: the time.
+        tick: called at each deadline; must not raise.
+        period_s: returns the time between two deadlines; called before each.
+        is_wanted: returns whether ticks are wanted.
+        clock: the time source.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Ticker:
         self._period_s = period_s
         self._is_wanted = is_wanted
         self._clock = clock
-        self._lock = threading.RLock()  # a finalizer may come back in
+        self._lock = threading.RLock()  # a finalizer may re-enter
         self._kick = threading.Event()
         self._thread: threading.Thread | None = None
         self._dozes = False
         self._closed = False
 
     def wake(self) -> None:
-        """Something is wanted from now on; starts the thread when it is the first time."""
+        """Begin to tick; the first call starts the thread."""
         with self._lock:
             if self._dozes:
                 self._kick.set()
@@ -61,7 +61,7 @@ class Ticker:
         thread = TickerThread(self._run, self._clock)
         try:
             thread.start()
-        except RuntimeError as error:  # the interpreter is going down; span edges still count
+        except RuntimeError as error:  # at interpreter exit; span edges still count
             _log.debug("no sampler thread: %s", error)
         else:
             self._thread = thread
@@ -76,12 +76,12 @@ class Ticker:
                 self._tick()
 
     def _until_next_s(self) -> float:
-        # Whole multiples of the period on a clock that all processes share: they tick together.
+        # Whole multiples of the period on a clock that all processes share, so they tick together.
         period_s = self._period_s()
         return period_s - self._clock.monotonic_s() % period_s
 
     def close(self) -> None:
-        """End the thread, and wait for it for a moment."""
+        """End the thread, and wait for it briefly."""
         self._closed = True
         self._kick.set()
         thread = self._thread

@@ -56,14 +56,14 @@ class DeferredLog:
 def warn_user(message: str) -> None:
     """Give a message to the user: a Python warning and a line in the log.
 
-    For decisions before a measurement starts that are no errors. A program that turns warnings into
-    errors is not stopped by it.
+    For what a user should know before a measurement starts and that is not an error. A program that
+    turns warnings into errors is not stopped by it.
     """
     LOGGER.warning("%s", message)
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
     except Warning:
-        LOGGER.debug("the program treats warnings as errors; the line above stands for this one")
+        LOGGER.debug("the program treats warnings as errors; the message above was logged instead")
 
 
 def _level_of_the_program() -> int:
