@@ -32,15 +32,15 @@ class Reading(NamedTuple):
         missed: how many meters should have answered and did not.
         dropped: indices of meters whose step since their last answer is discarded; their counts go
             on from here.
-        unsure: indices of meters whose step is a lower bound: the energy is added, the time is not
-            counted as observed.
+        lower_bounds: indices of meters whose step is a lower bound: the energy is added, and the
+            time does not count as observed.
     """
 
     at_s: float
     joules: tuple[float | None, ...]
     missed: int = 0
     dropped: frozenset[int] = frozenset()
-    unsure: frozenset[int] = frozenset()
+    lower_bounds: frozenset[int] = frozenset()
 
 
 class Counts(NamedTuple):
@@ -77,7 +77,7 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
     if len(reading.joules) > len(counts.counts_j):
         counts = _widened(counts, len(reading.joules))
     joules, last_j = reading.joules, counts.counts_j
-    if reading.dropped or reading.unsure or None in joules or None in last_j:
+    if reading.dropped or reading.lower_bounds or None in joules or None in last_j:
         return _advance_with_gaps(counts, reading)
     try:
         steps: Joules = tuple(map(sub, joules, last_j))
@@ -114,7 +114,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         if last_j is not None and index not in reading.dropped:
             if 0.0 <= joules - last_j < IMPOSSIBLE_J:
                 steps[index] = joules - last_j
-                if index not in reading.unsure:
+                if index not in reading.lower_bounds:
                     observed_s[index] += reading.at_s - counted_s[index]
             elif index not in counts.doubted:
                 missed += 1

@@ -144,13 +144,13 @@ class MeterBank:
         self, now_s: float, joules: tuple[float | None, ...]
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
-        dropped, unsure = set[int](), set[int]()
+        dropped, lower_bounds = set[int](), set[int]()
         for index, state, meter in self._fault_counting:
             if meter.fault_counts:
-                _classify(index, state.new_faults(), dropped, unsure, faults)
+                _classify(index, state.new_faults(), dropped, lower_bounds, faults)
         if not faults:
             return Reading(now_s, joules), faults
-        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(unsure)), faults
+        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(lower_bounds)), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
@@ -172,9 +172,9 @@ class MeterBank:
         self, now_s: float, joules: tuple[float | None, ...]
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
-        dropped, unsure, silent = set[int](), set[int](), 0
+        dropped, lower_bounds, silent = set[int](), set[int](), 0
         for index, state in enumerate(self.states):
-            _classify(index, state.new_faults(), dropped, unsure, faults)
+            _classify(index, state.new_faults(), dropped, lower_bounds, faults)
             if state.gone and not state.gone_counted:
                 state.gone_counted = True
                 _add_faults({"gone": 1}, faults)
@@ -186,7 +186,7 @@ class MeterBank:
                     self._retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
-        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(unsure)), faults
+        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(lower_bounds)), faults
 
     def replace_lost(self, now_s: float) -> Mapping[str, int]:
         """Put substitutes in service for lost meters, once a tick; returns faults by code."""
@@ -252,10 +252,12 @@ def _classify(
     index: int,
     new: Mapping[str, int],
     dropped: set[int],
-    unsure: set[int],
+    lower_bounds: set[int],
     faults: dict[str, int],
 ) -> None:
     """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
         _add_faults(new, faults)
-        (unsure if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(index)
+        (lower_bounds if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(
+            index
+        )
