@@ -1,9 +1,9 @@
-"""Sharing energy out among decorated calls that are too short and too many to be measured singly.
+"""Apportions energy to decorated calls that are too short and too many to be measured singly.
 
-A call leaves two numbers behind: how long it ran and how many CPU seconds the process used
-meanwhile. At every tick what the process used since the last one is shared out in proportion to
-them: the energy of the CPU by CPU seconds where only this process's part is counted, everything
-else by time. What the calls do not account for is nobody's, as between spans.
+A finished call leaves two numbers: how long it ran, and how many CPU seconds the process used
+meanwhile. At every tick the energy set aside since the last one is apportioned in proportion to
+them: that of the CPU by CPU seconds where only this process is billed, everything else by time.
+What the calls do not account for belongs to no call, as between spans.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
 
 OWN_ROW_S = 1.0
-"""A decorated call of this length or longer is a span with a row of its own; shorter ones are
-summed."""
+"""A decorated call at least this long becomes a span with its own row; shorter ones are summed."""
 
 
 class PriorUsage(NamedTuple):
-    """What a call has used before it became a span.
+    """What a call used before it became a span.
 
     Attributes:
-        sums: its energy and grams.
-        machine_j: what each meter counted for the whole machine while it ran.
+        sums: its energy and emissions.
+        machine_j: each meter's energy for the whole machine while it ran.
         ran_s: how long it ran.
         began_ago_s: how long ago it began.
     """
@@ -46,7 +45,7 @@ class PriorUsage(NamedTuple):
     began_ago_s: float
 
     def start(self, now: Mark) -> Mark:
-        """Where the call would have begun, had it been counted as a span from its beginning."""
+        """The start mark that the call would have as a span from its beginning."""
         counts = now.counts
         machine_j = self.machine_j or (0.0,) * len(counts.energy_j)
         begun = counts._replace(
@@ -58,7 +57,7 @@ class PriorUsage(NamedTuple):
 
 
 class CallUsage(NamedTuple):
-    """How long some calls ran, and the CPU seconds of the process meanwhile."""
+    """How long calls ran, and the CPU seconds that the process used meanwhile."""
 
     ran_s: float
     cpu_s: float
@@ -68,19 +67,19 @@ NO_USAGE = CallUsage(0.0, 0.0)
 
 
 class Recipient(Protocol):
-    """Who gets a part: one call, or all the short ones of a function."""
+    """Receives a part of the energy: a single call, or the short calls of a function."""
 
     @property
     def ledger(self) -> Ledger:
-        """Whose policy and grid hold."""
+        """The ledger whose policy and grid apply."""
         ...
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
-        """What has been run since the last asking; None for nothing."""
+        """The usage since the last call of this method; None if there was none."""
         ...
 
     def credit(self, sums: Sums, machine_j: Joules) -> None:
-        """Take the part."""
+        """Add a part of the energy."""
         ...
 
 
@@ -88,29 +87,29 @@ class SummedCalls(Recipient, Protocol):
     """The short calls of a decorated function."""
 
     def write_row_if_due(self, now_s: float) -> None:
-        """Write what is summed up when its window is over."""
+        """Write the row of the summed calls if their window is over."""
         ...
 
     def forget_parent(self) -> None:
-        """Begin at zero in a child process."""
+        """Start anew in a child process."""
         ...
 
 
 class Apportioner:
-    """Shares out, at every tick, what was set aside for calls; one for each sampler."""
+    """Apportions, at every tick, the energy set aside for calls; one for each sampler."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
         self.sites: set[SummedCalls] = set()
-        """Decorated functions whose calls are being summed up."""
+        """Decorated functions with an open window of summed calls."""
         self.single: dict[int, Recipient] = {}
-        """Calls that get a part of their own: those under way, and suspended generators."""
+        """Calls that are credited singly: running ones, and suspended generators."""
         self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
         self._counts = sampler.counts
 
     @classmethod
     def of(cls, sampler: Sampler) -> Apportioner:
-        """The sampler's own, made when it is first wanted."""
+        """The sampler's apportioner, made when first needed."""
         with sampler.lock:
             if not isinstance(sampler.apportioner, Apportioner):
                 sampler.attach(Apportioner(sampler))
@@ -119,12 +118,12 @@ class Apportioner:
             return apportioner
 
     def begin(self, ledger: Ledger) -> None:
-        """Begin to count calls on this ledger: what was set aside before was for nobody."""
+        """Begin to count calls on this ledger; energy set aside before belongs to no call."""
         self.settle()
         self._settled[ledger] = ledger.account
 
     def tick(self) -> None:
-        """Settle, and let calls that last become spans; the sampler's lock is held."""
+        """Settle, and promote long calls to spans; the sampler's lock is held."""
         self.settle()
         now_s = self._sampler.counts.at_s
         for call in list(self._sampler.under_way.values()):
@@ -132,7 +131,7 @@ class Apportioner:
                 call.promote()
 
     def settle(self) -> None:
-        """Share out what was set aside since the last time; the sampler's lock is held."""
+        """Apportion the energy set aside since the last call; the sampler's lock is held."""
         counts, before = self._sampler.counts, self._counts
         self._counts = counts
         now_s, cpu_s = counts.at_s, process_cpu_s()
@@ -148,8 +147,8 @@ class Apportioner:
             self._settled[ledger] = ledger.account
 
     def _separate_running(self) -> None:
-        # A call that a tick finds under way may turn out to be long, so it gets its own part from
-        # here on. One that has just ended in its own thread is left to that thread.
+        # A call that is running at a tick may turn out to be long, so from here on it is credited
+        # singly. One that has just ended in its own thread is left to that thread.
         for key, call in list(self._sampler.under_way.items()):
             if not call.single:
                 call.become_single()
@@ -185,7 +184,7 @@ class Apportioner:
             site.write_row_if_due(now_s)
 
     def forget_parent(self) -> None:
-        """Begin at zero in a child process."""
+        """Start anew in a child process."""
         self.single.clear()
         for site in list(self.sites):
             site.forget_parent()

@@ -1,4 +1,4 @@
-"""What makes an object a block: `with` and `async with`, and the outcome that a block ends with."""
+"""Blocks: base classes for what `with` and `async with` open, and the status they end with."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _message(error: BaseException) -> str:
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    asyncio = sys.modules.get("asyncio")  # nobody can have raised it before it was imported
+    asyncio = sys.modules.get("asyncio")  # it cannot have been raised before its import
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
@@ -48,25 +48,25 @@ Opened = TypeVar("Opened")
 
 
 class Block(ABC, Generic[Opened]):
-    """Opened when a block is entered, closed with its outcome when the block is left.
+    """Opened when a block is entered, closed with a status when the block is left.
 
-    Exceptions pass through: they are noted, never swallowed or changed.
+    Exceptions are recorded in the status and propagate unchanged.
     """
 
     @abstractmethod
     def open(self) -> Opened:
-        """Begin; returns what stands after `as`."""
+        """Begin; returns the value that `as` binds."""
 
     @abstractmethod
     def close(self, status: Status = "ok", error: str | None = None) -> None:
-        """End with this outcome."""
+        """End with this status."""
 
     def enter(self) -> Opened:
-        """What entering the block does."""
+        """Enter the block."""
         return self.open()
 
     def leave(self, error: BaseException | None) -> None:
-        """What leaving the block does; `error` is on its way, or None."""
+        """Leave the block; `error` is the exception that is propagating, or None."""
         self.close(*outcome_of(error))
 
     def __enter__(self) -> Opened:
@@ -93,10 +93,10 @@ class Block(ABC, Generic[Opened]):
 
 
 class BudgetedBlock(Block[Opened]):
-    """A block that may have a budget, its own or that of a block around it."""
+    """A block that may have a budget, its own or that of an enclosing block."""
 
     budget_guard: BudgetGuard | None = None
-    """The nearest budget that holds here."""
+    """The guard of the innermost budget that applies here."""
 
     def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
         outer = None if around is None else around.budget_guard
@@ -106,7 +106,7 @@ class BudgetedBlock(Block[Opened]):
             self.budget_guard.begin(self, outer, sampler)
 
     def enter(self) -> Opened:
-        """Open; not if a budget around is exceeded and its exception is due."""
+        """Open, and close again if the exception of an exceeded enclosing budget is due."""
         opened = self.open()
         if self.budget_guard is not None:
             try:
@@ -117,18 +117,18 @@ class BudgetedBlock(Block[Opened]):
         return opened
 
     def leave(self, error: BaseException | None) -> None:
-        """Close, then act on an exceeded budget; never over an error that is on its way."""
+        """Close, then enforce the budgets; never raise over a propagating exception."""
         self.close(*outcome_of(error))
         if self.budget_guard is not None:
             self.budget_guard.enforce(error)
 
     def check(self) -> Verdict | None:
-        """Look at the budgets that hold here, now.
+        """Check the budgets that apply here, now.
 
         Returns:
-            What the nearest budget says so far; None where there is none.
+            The verdict of the innermost budget so far; None where there is none.
 
         Raises:
-            BudgetExceeded: one of them is exceeded, and its `on_exceed` is "raise".
+            BudgetExceeded: one of them whose `on_exceed` is "raise" is exceeded.
         """
         return None if self.budget_guard is None else self.budget_guard.check()

@@ -1,8 +1,8 @@
-"""Decorated calls: two clock reads a call, one row for many.
+"""Calls of decorated functions: two clock reads for each, and one row for many.
 
-A call that lasts is measured like a span. A short one only leaves its length and its CPU seconds
-behind, and gets its part of the energy at the next tick (`carbontrack.tracking.apportion`); the
-row of its function's window sums them up. A call inside an open span is counted by that span.
+A long call becomes a span. A short one only leaves its length and its CPU seconds, and is credited
+its part of the energy at the next tick (`carbontrack.tracking.apportion`); its function writes one
+row for all short calls of a window. A call inside an open span is counted by that span.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
 COLLECT_AT = 128
-"""So many finished calls are collected at once by the thread that made the last of them."""
+"""The number of finished calls at which the thread that ended the last one collects them."""
 
 
 class Call:
     """One call of a decorated function, running or, for a generator, suspended.
 
-    It begins cheap: two clocks are read. It becomes `single`, with a part of the energy of its own,
-    when a tick finds it under way or when it is suspended; and it becomes a span when it lasts, or
-    when somebody inside asks for the current one.
+    Its start only reads two clocks. It becomes `single`, credited with its own part of the energy,
+    when it is running at a tick or is suspended. It becomes a span when it is long, or when its
+    body calls `current_span`.
     """
 
     __slots__ = (
@@ -63,12 +63,12 @@ class Call:
 
     @property
     def ledger(self) -> Ledger:
-        """Whose policy and grid hold."""
+        """The ledger whose policy and grid apply."""
         return self.site.ledger
 
     @property
     def session(self) -> Session:
-        """What the call shares with the spans of its tracker."""
+        """The session of the call's tracker."""
         return self.site.session
 
     @property
@@ -79,10 +79,10 @@ class Call:
         return not self._ended and self._epoch == self.site.sampler.epoch
 
     def resume(self) -> None:
-        """The body begins to run, or goes on."""
+        """The body starts or resumes."""
         site = self.site
         self.around: Any = current.get()
-        """What was current around the body when it last went on."""
+        """The current span or call outside the body when it last resumed."""
         current.set(self._inside)
         if self._span is not None:
             self._span.resume()
@@ -97,7 +97,7 @@ class Call:
             try:
                 site.open_window()
                 self._started_s = self._marked_s = site.now_s()
-            except BaseException:  # the call is made uncounted, and nobody will end this one
+            except BaseException:  # the function runs uncounted; nothing will end this call
                 site.sampler.under_way.pop(id(self), None)
                 raise
         if self._ran_s == 0.0:
@@ -106,7 +106,7 @@ class Call:
             site.propagate(self)
 
     def pause(self) -> None:
-        """The body is suspended; what its consumer does meanwhile is not ours."""
+        """The body is suspended; what its consumer uses meanwhile is not counted."""
         self._inside = current.get()  # a block inside may be open
         current.set(self.around)
         if self.site.propagating is self:
@@ -121,7 +121,7 @@ class Call:
             self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended, or the program does; a second end does nothing."""
+        """The body has ended, or the program ends; a second call does nothing."""
         here, span, site = current.get(), self._span, self.site
         if here is self or (here is span is not None):
             current.set(self.around)
@@ -139,11 +139,11 @@ class Call:
         if ran_s < OWN_ROW_S and not self.single:
             cpu_s = process_cpu_s() - self._cpu_s
             under_way.pop(id(self), None)
-            if not self.single:  # a tick may have found it just before
+            if not self.single:  # a tick may have made it so just before
                 site.finished.append((ran_s, cpu_s, status != "ok"))
                 if len(site.finished) >= COLLECT_AT:
                     site.collect()
-                if site.window is None:  # its row was written just now, without this call
+                if site.window is None:  # the row was written just now, without this call
                     site.catch_up()
                 return
         self._end_single(status, error)
@@ -178,11 +178,11 @@ class Call:
         return span
 
     def ran_for_s(self, now_s: float) -> float:
-        """How long the body has run by now, suspensions left out."""
+        """How long the body has run, without suspensions."""
         return self._ran_s + (now_s - self._started_s if self._running else 0.0)
 
     def promote(self) -> Span:
-        """Become a span, because it lasts, or because somebody inside wants to see it."""
+        """Become a span, because the call is long or its body needs the current span."""
         with self.site.sampler.lock:
             if self._span is None:
                 self._settle_last()
@@ -206,7 +206,7 @@ class Call:
         return CallUsage(left.ran_s + ran_s, left.cpu_s + cpu_s - self._cpu_s)
 
     def become_single(self) -> None:
-        """Get a part of the energy of one's own from now on; the sampler's lock is held."""
+        """Be credited singly from now on; the sampler's lock is held."""
         if not self.single:
             self._sums: Sums = NOTHING
             self._machine_j: Joules = ()
@@ -214,22 +214,22 @@ class Call:
             self.single = True
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
-        """What the body has run since the last asking."""
+        """The body's usage since the last call of this method."""
         usage = self._usage_until(now_s, cpu_s)
         self._unsettled = NO_USAGE
         self._marked_s, self._cpu_s = now_s, cpu_s
         return usage if usage.ran_s > 0.0 else None
 
     def credit(self, sums: Sums, machine_j: Joules) -> None:
-        """The part of this call."""
+        """Add this call's part of the energy."""
         self._sums = self._sums.plus(sums)
         self._machine_j = add_joules(self._machine_j, machine_j)
 
 
 class CoveredCall:
-    """A decorated call inside a span: the span counts it, so there is nothing to count.
+    """A decorated call inside a span, which counts it.
 
-    Of a generator it keeps apart what is current in the body and what is current around it.
+    For a generator it switches the current span between body and consumer.
     """
 
     __slots__ = ("_around", "_began_in", "_inside")
@@ -240,7 +240,7 @@ class CoveredCall:
         self._around: Any = self._began_in
 
     def resume(self) -> None:
-        """The body begins to run, or goes on."""
+        """The body starts or resumes."""
         self._around = current.get()
         if self._inside is not self._around:
             current.set(self._inside)
@@ -258,10 +258,10 @@ class CoveredCall:
 
 
 def skip_ended(here: Any) -> Any:
-    """The first from here outwards that is not a call that has ended.
+    """The first span or call from here outwards that is not a call that has ended.
 
-    A context that was copied while a call was made keeps it; a task that starts the next of its
-    kind, and that one another, would hold on to all of them.
+    A context copied during a call keeps a reference to it. In a chain of tasks, each started by the
+    one before, these references would keep all calls alive.
     """
     while isinstance(here, Call) and here._ended:
         here = here.around

@@ -264,7 +264,7 @@ class CallSite:
         self.closed = True
 
     def forget_parent(self) -> None:
-        """Begin at zero in a child process."""
+        """Start anew in a child process."""
         self.apportioner.sites.discard(self)
         self.window = self.propagating = None
         self.finished.clear()

@@ -1,7 +1,4 @@
-"""Carrying the open span into threads, which do not inherit it by themselves.
-
-What is being counted here: a variable of the context, as threads and tasks carry it along.
-"""
+"""The current span of a context, and `wrap_context`, which carries it into threads."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
-"""The innermost span of this context, open or not; a decorated call may stand in its place."""
+"""The innermost span or decorated call of this context, open or not."""
 
 
 def nearest_open(here: Any) -> Any:
-    """The nearest span or call from here outwards that is being counted in this process."""
+    """The innermost open span or call from here outwards, of this process."""
     while here is not None and not here.is_open:
         here = here.around
     return here
@@ -26,7 +23,7 @@ R = TypeVar("R")
 
 
 def wrap_context(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with the spans that are open here around every call of it.
+    """Return the function, so that every call of it runs inside the spans that are open here.
 
     Threads and executors begin with an empty context, so that a span opened in one of their calls
     is a root. `executor.submit(carbontrack.wrap_context(work), item)` makes it a child of the span
@@ -36,7 +33,7 @@ def wrap_context(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
-        # A context can be entered once at a time, and an executor may run many calls at once.
+        # A context can be entered only once at a time, and an executor may run many calls at once.
         return here.copy().run(function, *args, **kwargs)
 
     return inside

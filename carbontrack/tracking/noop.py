@@ -1,4 +1,4 @@
-"""What everything becomes under CARBONTRACK_DISABLE: the same shapes, measuring nothing."""
+"""The no-op span and tracker, which CARBONTRACK_DISABLE puts in place of the real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from carbontrack.tracking.tracker import Tracker
 
 
 class NoOpSpan(Span):
-    """A span that counts nothing; its record says so."""
+    """A span that counts nothing; the status of its record is "disabled"."""
 
     def __init__(self, name: str, *, labels: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -25,39 +25,39 @@ class NoOpSpan(Span):
         self._open = False
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
-        """A child that counts nothing either."""
+        """A child span that counts nothing either."""
         return NoOpSpan(name, labels=labels)
 
     @property
     def clock(self) -> Clock:
-        """The machine's own."""
+        """The system clock."""
         return SystemClock()
 
     @property
     def is_open(self) -> bool:
-        """Whether the block is being run."""
+        """Whether the block is running."""
         return self._open
 
     @property
     def record(self) -> Record | None:
-        """A record without numbers, once the block has ended."""
+        """A record without measurements, once the block has ended."""
         if self._at is None or self._open:
             return None
         return self._empty_record(*self._at)
 
     def snapshot(self) -> Record:
-        """A record without numbers."""
+        """A record without measurements."""
         now = rfc3339(SystemClock.now_utc())
         return self.record or self._empty_record(self._at[0] if self._at else now, now)
 
     def open(self) -> Span:
-        """Note the time, no more."""
+        """Keep the start time only."""
         now = rfc3339(SystemClock.now_utc())
         self._at, self._open = (now, now), True
         return self
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
-        """Note the time, no more."""
+        """Keep the end time only."""
         if self._open and self._at is not None:
             self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
 
@@ -65,14 +65,14 @@ class NoOpSpan(Span):
         return f"<NoOpSpan {self.name!r}>"
 
     def discard(self) -> None:
-        """Nothing would be written anyway."""
+        """Close; nothing is written in any case."""
         self.close()
 
     def pause(self) -> None:
-        """Nothing is counted anyway."""
+        """Does nothing."""
 
     def resume(self) -> None:
-        """Nothing is counted anyway."""
+        """Does nothing."""
 
     def _empty_record(self, started_at: str, ended_at: str) -> Record:
         return Record(
@@ -91,11 +91,11 @@ class NoOpTracker(Tracker):
     """A tracker that measures nothing and writes nothing."""
 
     def __init__(self) -> None:
-        """There is nothing to build."""
+        """Needs no meters and no sinks."""
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A span that counts nothing."""
         return NoOpSpan(name, labels=labels)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Does nothing."""

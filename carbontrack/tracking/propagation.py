@@ -1,7 +1,7 @@
-"""Which run the records of child processes belong to, carried to them by the environment.
+"""Propagation of the parent record's id to child processes, through the environment.
 
-A child process is counted with the tree of the span that is open around its start, so its own
-records name that span, and reports do not add up both.
+The span that is open when a child process starts counts the child with its process tree. The
+child's own records name that span as their parent, so that reports do not add both.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from carbontrack.system.log import LOGGER
 
 
 class Propagator:
-    """Carries the id of the root span that has been open for longest to new child processes.
+    """Propagates the id of the oldest open root span to new child processes.
 
-    Only roots of the main thread are carried: programs start their children there, while a server's
-    worker threads open and close roots all the time, and changing the environment so often is not
-    safe beside libraries in C that read it.
+    Only roots of the main thread are propagated. Programs start their children there, while a
+    server's worker threads open and close roots all the time, and changing the environment so often
+    is not safe while C libraries read it.
 
     Args:
-        read: the record that the environment names now, if any.
-        write: has the environment name another one, or none.
+        read: returns the parent id that the environment has now, if any.
+        write: sets the parent id in the environment, or removes it.
     """
 
     def __init__(
@@ -34,33 +34,33 @@ class Propagator:
         self._read = read
         self._write = write
         self._open: dict[int, str] = {}
-        """The open roots' record ids, the oldest first."""
+        """The record ids of the open roots, the oldest first."""
         self._written: str | None = None
-        """What the environment names because of us."""
+        """The id that we last wrote to the environment."""
         self._before: str | None = None
-        """What it named before we first changed it."""
+        """The id that was there before we first wrote one."""
         self._restore_to: str | None = None
-        """What it shall name when no root is open any more."""
+        """The id to restore when no root is open any more."""
         self._inherited: str | None = None
-        """In a forked child: the root that was open in the parent."""
+        """In a forked child: the root that was open in the parent process."""
         remember(self)
 
     def original_parent(self, found: str | None) -> str | None:
-        """The record that the start of this program found, whatever we have written since.
+        """The parent id that this process was started with, whatever we have written since.
 
-        `found` is the one that the environment names now.
+        `found` is the id that the environment has now.
         """
         ours = found is not None and found in (self._written, self._inherited)
         return self._before if ours else found
 
     def extract(self) -> str | None:
-        """The record that the roots of this process belong to, if any."""
+        """The parent id for the roots of this process, if any."""
         return self._inherited or self.original_parent(self._read())
 
     def inject(self, key: int, record_id: str | None) -> None:
-        """Something has been opened under this key: children belong to its record.
+        """A root has been opened: new child processes get its record as their parent.
 
-        Of a decorated call, which has no record yet, the record is the run's id.
+        For a decorated call, which has no record yet, `record_id` is the run's id.
         """
         if record_id is None or threading.current_thread() is not threading.main_thread():
             return
@@ -71,22 +71,24 @@ class Propagator:
         self._open[key] = record_id
 
     def withdraw(self, key: int) -> None:
-        """What was injected under this key has ended, in whatever thread."""
+        """The root with this key has ended, in any thread."""
         record_id = self._open.pop(key, None)
         if record_id is not None and record_id == self._written == self._read():
-            oldest = list(self._open.values())[:1]  # a copy: the main thread may open one just now
+            oldest = list(self._open.values())[
+                :1
+            ]  # a copy: the main thread may open a root meanwhile
             self._set(oldest[0] if oldest else None)
 
     def _set(self, record_id: str | None) -> None:
         try:
             self._write(self._restore_to if record_id is None else record_id)
-        except Exception:  # an environment that takes nothing must not stop the program's block
+        except Exception:  # a failed write must not stop the program's block
             LOGGER.exception("child processes could not be told which run they belong to")
         else:
             self._written = record_id
 
     def forget_parent(self) -> None:
-        """In a forked child what was open is the parent's, and this process belongs to it."""
+        """In a forked child the roots that were open are the parent's; take it as the parent."""
         self._inherited = self._written or self._inherited
         self._written = None
         self._open.clear()
