@@ -1,4 +1,4 @@
-"""A decorated function in one tracker: its window of short calls, and the rows that it writes."""
+"""The call site: one decorated function in one session, its window of short calls, its rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from carbontrack.tracking.span import Span
 
 
 class CallWindow:
-    """The sums of one function's short calls, and where its window began."""
+    """The sums of one function's short calls since the window began."""
 
     def __init__(
         self, record_id: str, start: Counts, started_at: datetime, parent_id: str | None
@@ -33,10 +33,10 @@ class CallWindow:
 
 
 class Callee(NamedTuple):
-    """A decorated function: what its rows are called, and what it runs.
+    """A decorated function: the name and labels of its rows, and its code.
 
-    A function that is made and decorated anew each time, inside of another, is the same function
-    each time: it runs the same code.
+    A function that is defined and decorated anew at each call of an enclosing one counts as the
+    same function each time, because it runs the same code.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Callee(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What tells it apart from others."""
+        """The key by which decorated functions are told apart."""
         return self.name, repr(plain(self.labels)), self.code
 
 
@@ -53,10 +53,10 @@ class CallSite:
     """A decorated function in one session.
 
     Args:
-        session: where its rows go.
+        session: the session whose sinks get its rows.
         callee: the function.
-        window_s: for how long short calls are summed into one row.
-        budget_check: called with each row before it is written; marks one over its budget.
+        window_s: the time for which short calls are summed into one row.
+        budget_check: called with each row before it is written; marks a row over its budget.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class CallSite:
         self.labels = callee.labels
         self.window: CallWindow | None = None
         self.finished: deque[tuple[float, float, bool]] = deque()
-        """Length, CPU seconds and failure of calls that have ended; deques take
-        appends from any thread."""
+        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
+        deque."""
         self._window_s = window_s
         self.budget_check = budget_check
         self._usage = NO_USAGE
         self.closed = False
         self.propagates = session.propagator is not None
-        """Whether child processes started by the next call are to find this run."""
+        """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
-        """The call that does."""
+        """The call that does so now."""
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
@@ -95,7 +95,7 @@ class CallSite:
         window_s: float,
         budget_check: Callable[[Record], Record] | None,
     ) -> CallSite:
-        """The one in this session, made at the first asking."""
+        """The call site of this function in the session, made when first needed."""
         key = (callee.key, window_s, budget_check)
         with session.sampler.lock:
             site = session.sites.get(key)
@@ -107,13 +107,13 @@ class CallSite:
 
     @property
     def ledger(self) -> Ledger:
-        """Whose policy and grid hold."""
+        """The ledger whose policy and grid apply."""
         return self.session.ledger
 
     # -- windows ----------------------------------------------------------------------------
 
     def open_window(self) -> CallWindow:
-        """Begin to sum; keeps the sampler awake until the row is written."""
+        """Begin a window; keeps the sampler awake until its row is written."""
         self.ledger.refresh(self.sampler.clock)
         with self.sampler.lock:
             if self.window is None:
@@ -129,12 +129,12 @@ class CallSite:
         return CallWindow(record_id, start, started_at, self.session.parent_id)
 
     def collect(self) -> None:
-        """Take in what has been left behind by finished calls."""
+        """Add the finished calls to the window."""
         with self.sampler.lock:
             window, left = self.window, self.finished
             if window is None or not left:
                 return
-            # Only the lock's holder takes calls out; those that come meanwhile wait for next time.
+            # Only the lock's holder removes calls; those added meanwhile wait for the next time.
             ran_s, cpu_s, failed = zip(*[left.popleft() for _ in range(len(left))], strict=True)
             window.calls += len(ran_s)
             window.failed += sum(failed)
@@ -143,20 +143,20 @@ class CallSite:
             self._usage = CallUsage(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:  # noqa: ARG002 - the protocol's
-        """The short calls that have ended since the last asking."""
+        """The usage of the short calls that ended since the last call of this method."""
         self.collect()
         usage, self._usage = self._usage, NO_USAGE
         return usage if usage.ran_s > 0.0 else None
 
     def credit(self, sums: Sums, machine_j: Joules) -> None:
-        """The part of the short calls."""
+        """Add the short calls' part of the energy."""
         window = self.window
         if window is not None:
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
 
     def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
-        """Take a call in that was counted on its own and turned out to be short."""
+        """Add a call that was credited singly and turned out to be short."""
         with self.sampler.lock:
             window = self.open_window()
             window.sums = window.sums.plus(sums)
@@ -168,13 +168,13 @@ class CallSite:
             self.write_row()
 
     def catch_up(self) -> None:
-        """Open a window for a call that ended without one; at the end of all, write it at once."""
+        """Open a window for a call that ended without one; after the end, write its row at once."""
         self.open_window()
         if self.closed:
             self.write_row()
 
     def credit_span(self, span: Span) -> None:
-        """Take in a call that had to become a span because somebody looked at it."""
+        """Add a short call that became a span because its body needed the current span."""
         sums, window, failed = span.measured()
         if self.window is not None and self.window.parent_id != span.parent_id:
             self.write_row()  # a row belongs to one parent
@@ -183,13 +183,13 @@ class CallSite:
             self.window.parent_id = span.parent_id
 
     def write_row_if_due(self, now_s: float) -> None:
-        """Write the row when the window is over."""
+        """Write the row if the window is over."""
         window = self.window
         if window is not None and now_s - window.start.at_s >= self._window_s:
             self.write_row()
 
     def write_row(self) -> None:
-        """Write the row of what has been summed, and fall asleep unless calls are under way."""
+        """Write the row of the window; a new window begins only if calls are running."""
         with self.sampler.lock:
             window = self.window
             if window is None:
@@ -198,8 +198,8 @@ class CallSite:
             if self._usage.ran_s > 0.0:
                 self.sampler.sample()
                 self.apportioner.settle()
-            # First take the window away, then look: a call that begins meanwhile sees one or the
-            # other, and is either seen here or opens a window itself.
+            # Remove the window first and look for running calls then: a call that begins meanwhile
+            # is either seen here or opens a window itself.
             self.window = None
             end = self.sampler.counts
             if self._under_way() or self.finished:
@@ -213,7 +213,7 @@ class CallSite:
             self.session.drop_checkpoint(record.record_id)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The row so far, for the journal; None where nothing has been summed."""
+        """The row so far, for the journal; None where no call has been summed."""
         with self.sampler.lock:
             window = self.window
             if window is None or not window.calls:
@@ -238,23 +238,23 @@ class CallSite:
     # -- calls ------------------------------------------------------------------------------
 
     def propagate(self, call: object) -> None:
-        """Have processes that are started from now on find this run as their parent.
+        """Propagate this run as the parent of processes that start from now on.
 
-        The first call does, and then those that follow one that a tick has seen: of short calls
-        none starts a process, or each would pay for the change of the environment.
+        Only the first call does, and calls that follow one that was running at a tick: a short call
+        hardly starts a process, and each would pay for changing the environment.
         """
         self.propagates, self.propagating = False, call
         if self.session.propagator is not None:
             self.session.propagator.inject(id(call), self.session.run_id)
 
     def stop_propagating(self, *, lasted: bool) -> None:
-        """That call has ended, or is suspended."""
+        """Stop, as the call has ended or is suspended."""
         call, self.propagating, self.propagates = self.propagating, None, lasted
         if self.session.propagator is not None:
             self.session.propagator.withdraw(id(call))
 
     def interrupt(self) -> None:
-        """The program ends: end what is under way as interrupted, and write the last row."""
+        """The program ends: end running calls as interrupted, and write the last row."""
         with self.sampler.lock:
             calls: list[Any] = [*self.sampler.under_way.values(), *self.apportioner.single.values()]
         for call in calls:

@@ -1,16 +1,16 @@
-"""Decorating a function so that its calls are counted: plain, coroutine or generator.
+"""Decorators that count the calls of functions, coroutine functions and generator functions.
 
-`wrap` puts the counting around the function; `CallCounter` decides for each call whether it is
-counted as a call, as a span, or by the span around it.
+`wrap` returns the decorated function; `CallCounter` decides for each call whether it is counted as
+a call, as a span, or by the span around it.
 
-Nothing of ours may change what the function does: its result, its exceptions and its order of steps
-stay as they are, and a mistake of ours is logged and leaves the call uncounted.
+The wrapper does not change what the function does: results, exceptions and the order of steps stay
+the same. An error of ours is logged, and the call is not counted.
 
-One thing moves. Wrong arguments of a coroutine or generator function are told by the same
-`TypeError`, but at its first step and no longer at the call. To tell them at the call the wrapper
-would have to call the function there, and then be neither a generator function for those who
-inspect it nor, before Python 3.12, a coroutine function; and of a task that is cancelled before it
-starts Python would warn that the function's own coroutine was never awaited.
+There is one difference. Wrong arguments of a coroutine or generator function raise the same
+`TypeError`, but at the first step instead of at the call. To raise it at the call, the wrapper
+would have to call the function there. It would then not be a generator function to `inspect`, nor,
+before Python 3.12, a coroutine function; and for a task that is cancelled before it starts, Python
+would warn that the coroutine was never awaited.
 """
 
 from __future__ import annotations
@@ -39,33 +39,33 @@ _log = logging.getLogger("carbontrack")
 class CountedCall(Protocol):
     """One call that is being counted."""
 
-    def resume(self) -> None: ...  # noqa: D102 - the words say it
+    def resume(self) -> None: ...  # noqa: D102 - the names say it
     def pause(self) -> None: ...  # noqa: D102
     def end(self, status: Status = "ok", error: str | None = None) -> None: ...  # noqa: D102
 
 
 class NoOpCall:
-    """A call that is not counted, because we failed or are told not to."""
+    """A call that is not counted, after an error of ours or the end of the session."""
 
     def resume(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def pause(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 NO_OP_CALL = NoOpCall()
-"""One for all: near the limit of recursion there is no room to make another."""
+"""One instance for all: near the recursion limit there is no room to make another."""
 
 Begin = Callable[[], CountedCall]
-"""Begins a call and lets it run; never raises."""
+"""Begins to count a call; never raises."""
 
 
 def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
-    """The function, with every call of it counted."""
+    """Return the function, with every call of it counted."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(function.__func__, begin))
     target = _target_of(function)
@@ -85,7 +85,7 @@ def _target_of(function: Callable[..., Any]) -> Callable[..., Any]:
         function = function.func
     if inspect.isroutine(function):
         return function
-    return getattr(type(function), "__call__", function)  # noqa: B004 - its kind is wanted
+    return getattr(type(function), "__call__", function)  # noqa: B004 - to see its kind
 
 
 def _is_coroutine_function(target: Callable[..., Any]) -> bool:
@@ -98,7 +98,7 @@ def _end(call: CountedCall, error: BaseException | None) -> None:
             call.end()
         else:
             call.end(*outcome_of(error))
-    except RecursionError:  # what the program itself may just get by with is not enough for us
+    except RecursionError:  # too little stack for us; the program itself may still succeed
         pass
     except Exception:
         _log.exception("a call could not be counted")
@@ -144,10 +144,10 @@ def _coroutine(function: Callable[..., Awaitable[Any]], begin: Begin) -> Callabl
 def wrap_stoppable(
     function: Callable[..., Any], new_block: Callable[[], Block[Any]]
 ) -> Callable[..., Any]:
-    """The function with every call of it in a block, which may raise when it is left.
+    """Return the function, with every call of it in a block, which may raise at its end.
 
     Raises:
-        ConfigError: it is a generator, whose body and consumer take turns.
+        ConfigError: it is a generator function, whose body alternates with its consumer.
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap_stoppable(function.__func__, new_block))
@@ -179,7 +179,7 @@ def _block_or_null(new_block: Callable[[], Block[Any]]) -> Any:
 
 
 def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
-    # PEP 380 spells out what `yield from` does; this is that, with the body's time taken out.
+    # As `yield from` (PEP 380 defines its steps), but the call is paused outside the body.
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = function(*args, **kwargs)
         call = begin()
@@ -197,7 +197,7 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
             try:
                 sent = yield item
             except BaseException as error:
-                # GeneratorExit too: a body may answer it with a value, and the caller is told.
+                # GeneratorExit too: a body may yield after it, which the caller must see.
                 step = functools.partial(body.throw, error)
             else:
                 step = functools.partial(_send, body, sent)
@@ -241,11 +241,11 @@ class CallCounter:
 
     Args:
         callee: the function.
-        window_s: for how long short calls are summed into one row; 0: every call has a row.
+        window_s: the time for which short calls are summed into one row; 0: each call has a row.
         budget_check: called with each row before it is written.
-        tracker: finds the tracker when the first call needs it.
+        tracker: returns the tracker; called when the first call needs it.
         separate_root: calls are roots even inside a span of another tracker.
-        on_enclosing: told of each session inside whose spans the function is called.
+        on_enclosing: called with the session of the enclosing span, when that changes.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class CallCounter:
         self._inner: CallSite | None = None
 
     def begin(self) -> CountedCall:
-        """Begin a call and let it run; never raises."""
+        """Begin to count a call; never raises."""
         try:
             here = current.get()
             try:
@@ -280,7 +280,7 @@ class CallCounter:
             except Exception:
                 current.set(here)
                 _log.exception("a call of %s could not be counted", self._name)
-        except RecursionError:  # the program has one frame left, and may get by with it
+        except RecursionError:  # the program may still succeed in its last frames
             pass
         return NO_OP_CALL
 
@@ -348,7 +348,7 @@ class SpanCall:
         self._span = span.open()
 
     def resume(self) -> None:
-        """The body goes on."""
+        """The body resumes."""
         self._before = current.get()
         self._span.resume()
         current.set(self._inside)
@@ -367,14 +367,14 @@ class SpanCall:
 
 
 def callee_of(function: Callable[..., Any], name: str | None, labels: Mapping[str, Any]) -> Callee:
-    """The function as its rows will call it: by `name`, or by module and qualified name."""
+    """The function by `name`, or by its module and qualified name."""
     inner = _unwrapped(function)
     code = getattr(inner, "__code__", None)
     return Callee(name or name_of(function), labels, id(inner) if code is None else code)
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Module and qualified name; those of the function behind a partial."""
+    """The function's module and qualified name; behind a partial or method, the inner one's."""
     function = _unwrapped(function)
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
@@ -384,7 +384,7 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that is run in the end, behind methods and partials."""
+    """The innermost function behind methods and partials."""
     while (inner := _wrapped_by(function)) is not None:
         function = inner
     return function
@@ -393,11 +393,11 @@ def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 def _wrapped_by(function: Any) -> Any:
     if isinstance(function, functools.partial):
         return function.func
-    # What a class gives for a partialmethod is a function of functools that remembers its maker,
-    # by another name from Python 3.13 on.
+    # Accessed through a class, a partialmethod is a function that refers to the partialmethod; the
+    # attribute has another name from Python 3.13 on.
     maker = getattr(function, "__partialmethod__", getattr(function, "_partialmethod", None))
     if isinstance(maker, functools.partialmethod):
         return maker.func
-    # Not whatever has a `__func__`: a proxy of something remote has an attribute of any name.
+    # Not anything with a `__func__`: a remote proxy has attributes of any name.
     methods = (staticmethod, classmethod, MethodType)
     return function.__func__ if isinstance(function, methods) else None

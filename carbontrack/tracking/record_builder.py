@@ -1,8 +1,8 @@
-"""The builder of records: what was summed, how well it was observed, and what else is known.
+"""The record builder: turns the sums of a span, or of summed calls, into a record.
 
-`RecordBuilder.window` takes what can only be known at the end of a span or of a window of summed
-calls; `RecordBuilder.build` makes the record of it, when somebody wants it. What they compute, they
-compute by the pure functions of this module: energies, bases, intervals, emissions, quality.
+The module has three parts: the values that go in, pure functions that compute the columns (energy,
+emissions, water, embodied emissions, quality), and `RecordBuilder`. Its `window` captures what can
+only be known at the end of a span; its `build` makes the record from that, when it is needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ from carbontrack.units import JOULES_PER_KWH
 _log = logging.getLogger("carbontrack")
 
 CONTRIBUTES = 0.01
-"""A basis counts for the record when it stands for more than this share of the energy."""
+"""A basis counts for the record if it applies to more than this share of the energy."""
+
+
+# -- values ------------------------------------------------------------------------------------
 
 
 class MeterFacts(NamedTuple):
-    """What a record says of a meter."""
+    """The properties of a meter that records depend on."""
 
     id: str
     component: Component
@@ -43,36 +46,15 @@ class MeterFacts(NamedTuple):
     is_substitute: bool
 
 
-def facts_of(
-    meter: Meter, *, is_substitute: bool, idle_basis: Basis, doubt: float = 0.0
-) -> MeterFacts:
-    """What a record says of a meter whose idle part is known by `idle_basis`.
-
-    What is left of a measured count when something modelled is taken off is modelled. `doubt` is
-    how far our part of the count may be off, relative to it; it errs apart from the sensor.
-    """
-    basis = meter.basis
-    if meter.component in ("cpu", "other"):
-        basis = max(basis, idle_basis, key=BASES.index)
-    return MeterFacts(
-        meter.id,
-        meter.component,
-        basis,
-        meter.resolution_s,
-        min(1.0, hypot(meter.relative_uncertainty, doubt)) if doubt else meter.relative_uncertainty,
-        is_substitute,
-    )
-
-
 class Resource(NamedTuple):
-    """The facts that go into every record of a tracker, whatever was measured.
+    """The facts that go into every record of a tracker, independent of the measurement.
 
     Attributes:
-        region_basis: how the region is known.
-        water_l_per_kwh: what generating the power consumes, litres per kWh; None: unknown.
-        embodied_g_per_h: CO2e of making the hardware for each hour of it, by component or for the
-            whole "machine"; None: unknown.
-        columns: columns of the record by name: host_id, rank, cloud_provider, …
+        region_basis: the source of the region.
+        water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
+        embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
+            the whole "machine"; None: unknown.
+        columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
 
     region_basis: str | None = None
@@ -82,7 +64,7 @@ class Resource(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a record is about: a span, or the calls of a function in one window."""
+    """The subject of a record: a span, or the calls of a function in one window."""
 
     record_id: str
     run_id: str
@@ -93,7 +75,7 @@ class Subject(NamedTuple):
 
 
 class EndStatus(NamedTuple):
-    """How a span or a window ended: status, error, and how many calls it stands for."""
+    """How a span or a window ended: status, error, and the number of calls."""
 
     status: Status
     error: str | None = None
@@ -101,15 +83,15 @@ class EndStatus(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The time of a span, or of a function's summed calls, and what was known at its end.
+    """The time of a span, or of a function's summed calls, as captured at its end.
 
     Attributes:
-        start, end: the machine's counts at its ends.
-        duration_s: for how much of its length it was running; all of it for a span.
-        machine_j: what each meter counted for the whole machine while it was running.
-        max_gap_s: the longest time between two readings; None where there was none.
-        ended_at: the wall clock at its end.
-        grid: the grid's intensity at its end; None where nothing is known.
+        start, end: the machine's counts at its start and end.
+        duration_s: the running time: for a span without pauses, for calls the sum of theirs.
+        machine_j: each meter's energy for the whole machine while it was running.
+        max_gap_s: the longest gap between two readings; None where there was none.
+        ended_at: the wall-clock time at its end.
+        grid: the grid's intensity at its end; None where it is unknown.
         powers_w: the last known power of each meter.
     """
 
@@ -124,16 +106,18 @@ class Window(NamedTuple):
 
     @property
     def length_s(self) -> float:
-        """From its beginning to its end, pauses included."""
+        """The time from start to end, pauses included."""
         return self.end.at_s - self.start.at_s
 
 
 class Part(NamedTuple):
-    """The energy of one meter in a span, and how it is known.
+    """The energy of one meter in a span, with its basis.
 
     Attributes:
-        joules: ours.
-        machine_j: the whole machine's meanwhile, known in the same way; never less than ours.
+        meter: the meter's properties.
+        joules: our share.
+        basis: the basis of both energies.
+        machine_j: the whole machine's energy meanwhile; never less than our share.
     """
 
     meter: MeterFacts
@@ -142,12 +126,39 @@ class Part(NamedTuple):
     machine_j: float
 
 
-def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[Part]:
-    """What each meter contributes to a span.
+# -- pure functions: the columns --------------------------------------------------------------
 
-    A span shorter than a counter's refresh cannot be measured by a difference, which would be 0 or
-    too much; its energy is the last known power times its length, and is called modelled. A meter
-    that said nothing in the span, and of which no power is known, contributes no number at all.
+
+def facts_of(
+    meter: Meter, *, is_substitute: bool, idle_basis: Basis, share_uncertainty: float = 0.0
+) -> MeterFacts:
+    """The properties of a meter whose idle part has the basis `idle_basis`.
+
+    A measured count minus something modelled is modelled. `share_uncertainty` is the relative
+    uncertainty of our part of the count; it is independent of the sensor's.
+    """
+    basis = meter.basis
+    if meter.component in ("cpu", "other"):
+        basis = max(basis, idle_basis, key=BASES.index)
+    uncertainty = meter.relative_uncertainty
+    if share_uncertainty:
+        uncertainty = min(1.0, hypot(uncertainty, share_uncertainty))
+    return MeterFacts(
+        meter.id,
+        meter.component,
+        basis,
+        meter.resolution_s,
+        uncertainty,
+        is_substitute,
+    )
+
+
+def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[Part]:
+    """The energy of each meter in a span.
+
+    A span shorter than a counter's refresh period cannot be measured by a difference, which would
+    be 0 or too much; its energy is the last known power times its length, with basis "modelled".
+    A meter that did not answer in the span, and whose power is not known, contributes nothing.
     """
     parts = []
     for index, meter in enumerate(meters):
@@ -189,9 +200,9 @@ def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
     is off in the same direction, so their uncertainties add up linearly. Different kinds err
     independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
 
-    To these comes what the edges of a span of `length_s` cost. A count may be one refresh old when
-    it is read, so a refresh's energy at most is missing at one edge, or is too much at the other:
-    the mean power times the meter's resolution, independent from meter to meter.
+    Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
+    one refresh old when it is read, so at most one refresh's energy is missing or in excess: the
+    mean power times the meter's resolution, independent from meter to meter.
     """
     by_kind: dict[tuple[str, Component], float] = {}
     edges_j2 = 0.0
@@ -205,7 +216,7 @@ def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
 
 
 def weakest(parts: Sequence[Part]) -> Basis | None:
-    """The weakest basis among those that stand for more than 1 % of the energy."""
+    """The weakest basis among those of more than 1 % of the energy."""
     whole_j = sum(part.joules for part in parts)
     by_basis: dict[Basis, float] = {}
     for part in parts:
@@ -217,7 +228,7 @@ def weakest(parts: Sequence[Part]) -> Basis | None:
 def energy_figures(
     parts: Sequence[Part], window: Window, attribution: Attribution
 ) -> dict[str, Any]:
-    """The columns of energy and of how it is known."""
+    """The columns of energy and of its basis and meters."""
     figures: dict[str, Any] = {
         "basis": weakest(parts),
         "meters": ";".join(part.meter.id for part in parts) or None,
@@ -254,9 +265,9 @@ def emission_figures(
 ) -> dict[str, Any]:
     """The columns of emissions and of the grid.
 
-    The grams were summed while the energy was counted, each joule at the intensity of its moment;
-    the intensity of the record is their mean, weighted with energy. The interval of the energy and
-    that of the grid multiply: both ends at once.
+    Emissions were summed with the energy, each joule at the intensity of its moment; the record's
+    intensity is the mean weighted by energy. The lower bound of the emissions is the product of the
+    lower bounds of energy and intensity; likewise the upper bound.
     """
     if grid is None:
         return {}
@@ -277,7 +288,7 @@ def emission_figures(
 
 
 def _sources(sums: Sums, grid: GridIntensity) -> str:
-    """Who said what the energy emits, with shares where there were several."""
+    """The names of the intensity sources, with shares of the energy where there are several."""
     whole_j = sum(sums.served_j.values())
     shares = {source: joules / whole_j for source, joules in sums.served_j.items() if joules > 0.0}
     if len(shares) < 2:
@@ -294,13 +305,13 @@ def _mean_intensity(
     if kwh <= 0.0:
         return now
     means = [grams / kwh for grams in sums.grams]
-    # A figure that did not change comes back as it went in, without the rounding of the sums.
+    # An intensity that did not change is returned as it was, without rounding errors of the sums.
     same = (isclose(mean, n, rel_tol=1e-9) for mean, n in zip(means, now, strict=True))
     return now if all(same) else (means[0], means[1], means[2])
 
 
 def quality_figures(window: Window, meters: Sequence[MeterFacts]) -> dict[str, Any]:
-    """The columns that say how well the span was watched."""
+    """The columns about data quality: coverage, gaps, missed reads, faults."""
     start, end = window.start, window.end
     faults = {
         code: times - start.faults.get(code, 0)
@@ -333,25 +344,12 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     return min(1.0, min(observed) / length_s)
 
 
-def rfc3339(when: datetime) -> str:
-    """An instant in UTC as RFC 3339 writes it, to the microsecond: 2026-01-01T00:00:00.000000Z."""
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
-
-
-def system_name() -> str:
-    """The operating system and its release: "Linux 6.8.0"."""
-    if not hasattr(os, "uname"):
-        return sys.platform
-    system = os.uname()
-    return f"{system.sysname} {system.release}"
-
-
 def water_figures(
     energy: Mapping[str, Any], attribution: Attribution, grid_l_per_kwh: float | None
 ) -> dict[str, Any]:
-    """The water consumed: on site per kWh of the computers, at the plants per kWh of the site.
+    """The column `water_l`: on site, WUE times computer energy; off site, at the power plants.
 
-    Beside the emissions, never in them; None where neither is known (ISO/IEC 30134-9 for the WUE).
+    Nothing where neither factor is known. ISO/IEC 30134-9 defines the WUE.
     """
     site_kwh, wue = energy.get("energy_kwh"), attribution.wue_l_per_kwh
     if site_kwh is None or (wue is None and grid_l_per_kwh is None):
@@ -365,11 +363,10 @@ def embodied_figures(
     window: Window,
     rates_g_per_h: Mapping[str, float] | None,
 ) -> dict[str, Any]:
-    """The column `embodied_g`; nothing where the rates, or what to share them by, are unknown.
+    """The column `embodied_g`; nothing where the rates or the shares of energy are unknown.
 
-    Each part of the machine is made for all who use it, so ours is the share of its energy that is
-    ours, in the time in which we ran. Shares of energy add up to one over all spans and processes,
-    and so do these.
+    The embodied emissions of each component, for the time in which we ran, are allocated by our
+    share of its energy. These shares add up to one over all spans and processes.
     """
     if not rates_g_per_h:
         return {}
@@ -384,10 +381,13 @@ def embodied_figures(
 
 
 def _share(parts: Sequence[Part], name: str) -> float | None:
-    """Our share of the energy of a component, or of the machine; None where it used none."""
+    """Our share of the energy of a component, or of the machine; None where that is 0."""
     own = [part for part in parts if name in (WHOLE_MACHINE, part.meter.component)]
     all_j = sum(part.machine_j for part in own)
     return sum(part.joules for part in own) / all_j if all_j > 0.0 else None
+
+
+# -- the builder -------------------------------------------------------------------------------
 
 
 class RecordBuilder:
@@ -395,8 +395,8 @@ class RecordBuilder:
 
     Args:
         resource: the facts that go into every record; replaced when the region is found later.
-        ledger: whose policy and grid hold.
-        sampler: what reads the meters.
+        ledger: the ledger whose policy and grid apply.
+        sampler: the sampler that reads the meters.
     """
 
     def __init__(self, resource: Resource, ledger: Ledger, sampler: Sampler) -> None:
@@ -407,20 +407,18 @@ class RecordBuilder:
         self._meters: list[MeterFacts] = []
 
     def meters(self) -> Sequence[MeterFacts]:
-        """What the records say of each meter, in the order of every tuple of joules.
+        """The properties of each meter, in the order of every tuple of joules.
 
-        Remembered, since most never change and every record asks.
+        Cached, since they hardly ever change and every record needs them.
         """
         states, shares = self.sampler.meter_states, self.sampler.gpu_shares
         attribution = self.ledger.attribution
-        doubt = (
+        of_share = (
             shares.relative_uncertainty
             if shares.parts and attribution.scope == "process"
-            else _no_doubt
+            else _no_uncertainty
         )
-        now = [
-            (state.meter.relative_uncertainty, doubt(index)) for index, state in enumerate(states)
-        ]
+        now = [(s.meter.relative_uncertainty, of_share(index)) for index, s in enumerate(states)]
         if now != self._known:
             idle_basis = attribution.idle_basis()
             self._meters = [
@@ -428,15 +426,15 @@ class RecordBuilder:
                     state.meter,
                     is_substitute=state.is_substitute,
                     idle_basis=idle_basis,
-                    doubt=doubt,
+                    share_uncertainty=of_share,
                 )
-                for state, (_, doubt) in zip(states, now, strict=True)
+                for state, (_, of_share) in zip(states, now, strict=True)
             ]
             self._known = now
         return self._meters
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
-        """What can only be known at the end of a span or a window, which is now."""
+        """Capture what can only be known at the end of a span or a window, which is now."""
         max_gap_s, powers_w = self.sampler.history(start.at_s)
         now = self.sampler.clock.now_utc()
         return Window(
@@ -451,9 +449,10 @@ class RecordBuilder:
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
-        """The record of what was summed in a window.
+        """Build the record of the sums in a window.
 
-        What a meter of the user's own says wrongly of itself leaves the measured columns empty.
+        If that fails, for instance on the properties of a plugin's meter, the measured columns stay
+        empty.
         """
         try:
             measured = self._measured(window, sums)
@@ -509,5 +508,18 @@ class RecordBuilder:
         }
 
 
-def _no_doubt(_index: int) -> float:
+def _no_uncertainty(_index: int) -> float:
     return 0.0
+
+
+def rfc3339(when: datetime) -> str:
+    """An instant in UTC as RFC 3339 text, to the microsecond: 2026-01-01T00:00:00.000000Z."""
+    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
+
+
+def system_name() -> str:
+    """The operating system and its release: "Linux 6.8.0"."""
+    if not hasattr(os, "uname"):
+        return sys.platform
+    system = os.uname()
+    return f"{system.sysname} {system.release}"
