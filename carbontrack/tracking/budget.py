@@ -1,9 +1,9 @@
-"""Budgets: a limit in grams of CO2e or in joules, a record checked by it, and a guard on a span.
+"""Budgets: a limit in grams of CO2e or joules, its check of a record, and its guard on a span.
 
-A budget on an open span is looked at by the sampler's tick and by the edges of spans. What has been
-found is logged by whoever finds it; what the program asked for, an exception or a call, happens in
-its own threads only: where a span inside is opened or closed by `with`, at the end of the span
-itself, and in `check`. A budget on a decorated function is checked when a row is written.
+A budget on an open span is evaluated at the sampler's ticks and when spans open and close. Warnings
+are logged by the thread that finds the excess. What the program asked for, an exception or a call,
+happens in its own threads only: where a span inside is opened or closed by `with`, at the end of
+the span itself, and in `check`. A budget on a decorated function is checked when a row is written.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Outcome = Literal["within", "over", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a budget says of a record; amounts are in the limit's unit, grams or joules.
+    """The result of checking a record; amounts are in the limit's unit, grams or joules.
 
     Attributes:
-        outcome: "over" where even the lower bound is over the limit; "within" where the best
-            estimate is not; "inconclusive" where only the estimate is, or nothing is known.
-        limit: what was allowed.
+        outcome: "over" if even the lower bound exceeds the limit; "within" if the best estimate
+            does not; "inconclusive" if only the estimate does, or the amount is unknown.
+        limit: the allowed amount.
         used: the best estimate; None where it is unknown.
         low, high: the interval around it.
     """
@@ -42,13 +42,13 @@ class Verdict:
 
     @property
     def amounts(self) -> str:
-        """Used and limit: "6.1 mg CO2e of 5.0 mg CO2e"."""
+        """Amount used and limit: "6.1 mg CO2e of 5.0 mg CO2e"."""
         used = "unknown use" if self.used is None else Quantity(self.limit.kind, self.used).text
         return f"{used} of {self.limit.text}"
 
     @property
     def text(self) -> str:
-        """The verdict as a sentence's end: "over budget: 6.1 mg CO2e of 5.0 mg CO2e"."""
+        """The verdict as the end of a sentence: "over budget: 6.1 mg CO2e of 5.0 mg CO2e"."""
         phrase = {"within": "within", "over": "over", "inconclusive": "not surely within"}
         return f"{phrase[self.outcome]} budget: {self.amounts}"
 
@@ -58,7 +58,7 @@ class Budget:
     """A limit on emissions or energy: `Budget("5 mg")`, `Budget("0.4 kWh")`.
 
     Attributes:
-        limit: the most that is allowed; grams of CO2e or joules.
+        limit: the largest allowed amount, grams of CO2e or joules.
 
     Raises:
         QuantityError: the text is no quantity.
@@ -80,7 +80,7 @@ class Budget:
         return cls(parse_quantity(text))
 
     def check(self, record: Record) -> Verdict:
-        """Judge a record; nothing is over the budget before the lower bound is."""
+        """Check a record; it is over the budget only if its lower bound is."""
         if self.limit.kind == "emissions":
             factor = 1.0
             columns = record.emissions_g, record.emissions_low_g, record.emissions_high_g
@@ -100,18 +100,18 @@ def _outcome(limit: float, used: float | None, low: float | None) -> Outcome:
 
 
 OnExceed = Literal["warn", "raise"] | Callable[["Verdict"], object]
-"""What happens when a budget is exceeded: a warning, an exception, or a call of the program's."""
+"""What happens when a budget is exceeded: a warning, an exception, or a call of a function."""
 
 NEAR = 0.8
-"""The part of a budget at which a warning is due."""
+"""The part of a budget whose use is warned of."""
 CHECK_PERIOD_S = 0.1
-"""An edge looks no sooner than this after the last look: to look costs more than a short span."""
+"""The shortest time between two evaluations at span edges; one costs more than a short span."""
 
 _log = logging.getLogger("carbontrack")
 
 
 def checked_on_exceed(on_exceed: object, *, has_budget: bool) -> None:
-    """Refuse what cannot be done.
+    """Check the argument `on_exceed`.
 
     Raises:
         ConfigError: it is neither a known word nor callable, or there is no budget to exceed.
@@ -123,18 +123,18 @@ def checked_on_exceed(on_exceed: object, *, has_budget: bool) -> None:
 
 
 class GuardedSpan(Protocol):
-    """What a guard must see of its span, which stands above it."""
+    """What a guard needs of its span, whose module imports this one."""
 
     name: str
 
     @property
     def is_open(self) -> bool:
-        """Whether it is being counted, in this process."""
+        """Whether the span is being counted, in this process."""
         ...
 
     @property
     def record(self) -> Record | None:
-        """The finished record."""
+        """The final record."""
         ...
 
     def snapshot(self) -> Record:
@@ -147,8 +147,8 @@ class BudgetGuard:
 
     Args:
         budget: the limit.
-        on_exceed: what happens where it is surely exceeded.
-        say: told in a sentence when 80 % are used, and when the limit is passed; once each.
+        on_exceed: what happens when its verdict is "over".
+        warn: called with a message when 80 % are used, and when the limit is exceeded; once each.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class BudgetGuard:
     ) -> None:
         self.budget = budget
         self.exceeded: Verdict | None = None
-        """The first verdict that was "over"; it stays."""
+        """The first verdict that was "over"."""
         self._on_exceed = on_exceed
         self._warn = warn
         self._pending_warnings = {"near": 1, "maybe": 2, "over": 3}
@@ -172,14 +172,14 @@ class BudgetGuard:
         self._checked_s = float("-inf")
 
     def begin(self, span: GuardedSpan, outer: BudgetGuard | None, sampler: Sampler) -> None:
-        """The span opens; `outer` guards a span around it."""
+        """Guard a span that opens; `outer` guards an enclosing one."""
         self._span, self._outer, self._sampler = span, outer, sampler
         self._checked_s = sampler.clock.monotonic_s()
         with sampler.lock:
             sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
-        """Look, on the sampler's thread; what is to happen waits for the program's next edge."""
+        """Evaluate on the sampler's thread; `enforce` acts later, in the program's threads."""
         if self._span is not None and self._span.is_open:
             self.evaluate()
         elif self._sampler is not None:
@@ -187,7 +187,7 @@ class BudgetGuard:
                 self._sampler.tick_listeners.discard(self)
 
     def evaluate(self) -> Verdict | None:
-        """Judge what has been used so far; None where nothing is being counted."""
+        """Check the span so far; None where there is nothing to check."""
         span, sampler = self._span, self._sampler
         if span is None or sampler is None or not (span.is_open or span.record):
             return None
@@ -195,7 +195,7 @@ class BudgetGuard:
         return self._with_warning(span.name, self.budget.check(span.snapshot()))
 
     def mark_exceeded(self, record: Record) -> Record:
-        """Mark a finished record that is over the budget; a failure keeps its own status."""
+        """Set the status of a finished record that is over the budget; "error" stays "error"."""
         verdict = self._with_warning(record.name, self.budget.check(record))
         if verdict.outcome != "over" or record.status != "ok":
             return record
@@ -206,7 +206,7 @@ class BudgetGuard:
             self.exceeded = verdict
         level = _level(verdict)
         if level is not None:
-            rank = self._pending_warnings.pop(level, None)  # one thread only gets it
+            rank = self._pending_warnings.pop(level, None)  # only one thread gets it
             if rank is not None:
                 ranks = list(self._pending_warnings.items())
                 for lower in [one for one, its in ranks if its < rank]:
@@ -217,13 +217,13 @@ class BudgetGuard:
     # -- in the program's threads --------------------------------------------------------------
 
     def enforce(self, error: BaseException | None = None) -> None:
-        """Do what was asked for, if a budget of this span or of one around it is exceeded.
+        """Act if the budget of this span or of an enclosing one is exceeded.
 
         Args:
-            error: what the span is being left with; nothing is raised over it.
+            error: the exception that is propagating; nothing is raised over it.
 
         Raises:
-            BudgetExceeded: the budget is exceeded, and this thread has not been told yet.
+            BudgetExceeded: a budget is exceeded, and this thread has not raised it yet.
         """
         for guard in self._chain():
             guard._evaluate_if_due()
@@ -232,7 +232,7 @@ class BudgetGuard:
                 guard._act(guard.exceeded, error)
 
     def check(self) -> Verdict | None:
-        """Look now, at this budget and those around; act even if this thread has been told.
+        """Evaluate this budget and the enclosing ones now; raise even if this thread has before.
 
         Raises:
             BudgetExceeded: a budget whose `on_exceed` is "raise" is exceeded.
@@ -275,9 +275,9 @@ class BudgetGuard:
         try:
             call(verdict)
         except Exception:
-            if error is None:  # the program's own way to stop itself
+            if error is None:  # the program stops itself this way
                 raise
-            _log.exception("on_exceed failed while %r was on its way", error)
+            _log.exception("on_exceed failed while %r was propagating", error)
 
 
 def _level(verdict: Verdict) -> str | None:
@@ -299,10 +299,9 @@ def _sentence(name: str, level: str, verdict: Verdict) -> str:
 
 
 def budget_check_of(budget: Budget) -> Callable[[Record], Record]:
-    """Mark rows that are over the budget, and warn of each; failures keep their own status.
+    """Return a check that marks rows over the budget and warns of each; "error" stays "error".
 
-    The budget is that of one call. A row that sums many is judged by all of them together, which
-    is by their mean.
+    The budget is that of one call. A row that sums several calls is checked by their mean.
     """
 
     def check(record: Record) -> Record:

@@ -1,4 +1,4 @@
-"""What a tracker's spans share: the sampler, the ledger, the builder of records, the sinks."""
+"""The session: what the spans of a tracker share: sampler, ledger, record builder, sinks."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _log = logging.getLogger("carbontrack")
 
 
 class Checkpoint(NamedTuple):
-    """What is kept of something open: its record so far, and its timeline as an object of JSON."""
+    """The record of open work so far, and its timeline as a JSON object."""
 
     record: Record
     timeline: Mapping[str, object] | None = None
 
 
 class Checkpointable(Protocol):
-    """Something open: a root span, or a decorated function with summed calls."""
+    """Open work: a root span, or a decorated function with summed calls."""
 
     def checkpoint(self) -> Checkpoint | None:
-        """What is to be kept of it; None where there is nothing."""
+        """Its checkpoint; None where there is nothing to keep."""
         ...
 
     def interrupt(self) -> None:
-        """The program ends: write what there is."""
+        """The program ends: write the record so far as interrupted."""
         ...
 
 
 class Checkpoints:
-    """Keeps what is open in a journal, so that a killed process loses little.
+    """Writes open work to a journal, so that a killed process loses little.
 
     Args:
-        journal: where checkpoints are written.
-        outputs: where recovered records are to go: absolute paths and URLs.
+        journal: the journal that checkpoints are written to.
+        outputs: the outputs for recovered records: absolute paths and URLs.
         period_s: seconds between two checkpoints of a run.
     """
 
@@ -59,11 +59,11 @@ class Checkpoints:
         self._written_s = float("-inf")
 
     def write_soon(self) -> None:
-        """Write everything at the end of the present tick."""
+        """Make checkpoints due at the end of the current tick."""
         self._written_s = float("-inf")
 
     def are_due(self, now_s: float) -> bool:
-        """Whether it is time again; if so, the time begins anew."""
+        """Whether checkpoints are due; if so, the next period begins."""
         if now_s - self._written_s < self.period_s:
             return False
         self._written_s = now_s
@@ -76,30 +76,30 @@ class Checkpoints:
                 found = one.checkpoint()
                 if found is not None:
                     self._journal.checkpoint(found.record, self._outputs, found.timeline)
-            except Exception as error:  # labels are the program's, and it may change them just now
+            except Exception as error:  # the program may be changing its labels
                 self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
 
     def drop(self, record_id: str | None) -> None:
-        """The record has been given to its outputs, or is part of another."""
+        """Remove the checkpoint of a record that was delivered, or is part of another."""
         if record_id is not None:
             self._journal.finished(record_id)
 
     def close(self) -> None:
-        """Give up the journal's file."""
+        """Close the journal."""
         self._journal.close()
 
 
 class Session:
-    """One tracker's inside. Spans and summed calls hang on it; users see the tracker.
+    """The state that all spans and calls of one tracker share; users see the tracker.
 
     Args:
-        builder: makes the records.
-        sinks: where they go.
+        builder: builds the records.
+        sinks: the sinks that get them.
         spans: which spans are written, "roots" or "all".
-        checkpoints: keeps what is open; None: nothing does.
-        timelines: where root spans' power over time goes; None: none is kept.
-        propagator: has child processes find the run that started them; None: nothing does.
-        parent_id: the record that the records of this process belong to, if any.
+        checkpoints: writes checkpoints of open work; None: there are none.
+        timelines: the files for the power of root spans over time; None: none is kept.
+        propagator: propagates the parent id to child processes; None: it is not propagated.
+        parent_id: the parent id of this process's root records, if any.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Session:
         self.uncounted_calls = 0
         self.closed = self._sinks_closed = False
         self.writes_each_call = False
-        """Whether each call has its row when it ends, as nobody will come later to write a sum."""
+        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Checkpointable] = (
             weakref.WeakValueDictionary()
         )
-        """The decorated functions, by what tells them apart; one lives while its function does,
-        or while its sums wait to be written."""
+        """The decorated functions by key; an entry lives while its function does, or while it has
+        an open window."""
         self._open_roots: dict[int, Any] = {}
         if checkpoints is not None or timelines is not None:
             with self.sampler.lock:
@@ -141,8 +141,8 @@ class Session:
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:
-        # A child process after a fork is a run of its own. If something was open at the fork, the
-        # parent counts the child with its tree, and reports must not add both.
+        # A child process after a fork is a run of its own. If anything was open at the fork, the
+        # parent counts the child with its process tree, and reports must not add both.
         if self._epoch >= 0 and self.sampler.forked_awake:
             self._parent_id = self._run_id
         self._epoch = self.sampler.epoch
@@ -160,22 +160,22 @@ class Session:
 
     @property
     def parent_id(self) -> str | None:
-        """What a root of this process belongs to: the run that started the process, or None."""
+        """The parent id for the roots of this process, if any."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
         return self._parent_id
 
     def new_ids(self) -> tuple[str, str]:
-        """The run's id, and that of a new record: the run's and a number, always the same."""
+        """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
         return run_id, f"{run_id}-{next(self._numbers)}"
 
-    # -- what is open -----------------------------------------------------------------------
+    # -- open spans -------------------------------------------------------------------------
 
     def root_opened(self, span: Any, *, at_once: bool) -> None:
-        """Keep an open root, so that an end of the program can still write it, even a violent one.
+        """Register an open root, so that it is written even if the program ends or is killed.
 
-        `at_once`: the first checkpoint is written now, not at the end of the present tick.
+        `at_once`: the first checkpoint is written now, not at the end of the current tick.
         """
         if self._timelines is not None:
             span.begin_timeline()
@@ -189,7 +189,7 @@ class Session:
                 self._checkpoints.write_soon()
 
     def span_closed(self, span: Any, record: Record | None, *, written: bool) -> None:
-        """A span has ended; write its record, if it has a row, and its timeline."""
+        """Write the record of a closed span, if it has a row, and its timeline."""
         if record is not None:
             self.deliver(record)
         if written and span.power_series is not None:
@@ -200,24 +200,24 @@ class Session:
             self.drop_checkpoint(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
-        """Take the instant into the timelines, and leave checkpoints behind when it is time."""
+        """Extend the timelines, and write checkpoints when they are due."""
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
                 for root in self._open_roots.values():
                     root.extend_timeline(mark)
         if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            with self.sampler.lock:  # other threads open and decorate meanwhile
+            with self.sampler.lock:  # other threads may open spans and call sites meanwhile
                 open_ones = [*self._open_roots.values(), *self.sites.values()]
             self._checkpoints.write(open_ones)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
-        """A record has been given to its outputs, or is part of another: drop its checkpoint."""
+        """Remove the checkpoint of a record that was delivered, or is part of another."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
 
     def warn_uncounted_call(self, name: str) -> None:
-        """A call was made after the end; count it and say so."""
+        """Count a call made after the session was closed, and warn of it."""
         self.uncounted_calls += 1
         self._warnings.warn(
             f"closed {name}",
@@ -225,14 +225,14 @@ class Session:
             f"{self.uncounted_calls} calls so far",
         )
 
-    # -- where records go -------------------------------------------------------------------
+    # -- sinks ------------------------------------------------------------------------------
 
     def deliver(self, record: Record) -> None:
-        """Give a finished record to every sink. A sink that fails is said and counted, no more."""
+        """Write a finished record to every sink; the failure of one is logged and counted."""
         for sink in self.sinks:
             try:
                 sink.write(record)
-            except Exception as error:  # whatever it is, it is not the measured program's
+            except Exception as error:  # must not reach the measured program
                 self.lost_records += 1
                 lost = self.lost_records
                 self._warnings.warn(
@@ -245,13 +245,13 @@ class Session:
             return
         try:
             self._timelines.write(timeline)
-        except Exception as error:  # a failure is said and stops nothing
+        except Exception as error:  # must not reach the measured program
             self._warnings.warn("timeline", f"a timeline could not be written: {error}")
 
     # -- the end ----------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Write open roots as interrupted; the sinks may begin to finish. `close` follows."""
+        """Write open roots as interrupted, and tell sinks to hurry. `close` follows."""
         if self.closed:
             return
         self.closed = True
@@ -261,13 +261,13 @@ class Session:
             except Exception:
                 _log.exception("something that was open could not be written")
         for sink in self.sinks:
-            # begins its last attempts, and waits for nothing yet; few sinks have any
+            # starts the last attempts of sinks with threads, without waiting for them
             begin: Callable[[], None] | None = getattr(sink, "hurry", None)
             if begin is not None:
                 _finish_sink(begin, sink)
 
     def close(self) -> None:
-        """Come to an end and close the sinks. A second call does nothing."""
+        """End, and close the sinks. A second call does nothing."""
         self.end()
         if self._sinks_closed:
             return
@@ -280,8 +280,8 @@ class Session:
 
 
 def _finish_sink(act: Callable[[], None], sink: Sink) -> None:
-    """Let a sink finish; one that fails is said, and the others are not kept from it."""
+    """Call a sink's method and log its failure, so that the other sinks still finish."""
     try:
         act()
-    except Exception as error:  # whatever it is, it is not the measured program's
+    except Exception as error:  # must not reach the measured program
         _log.warning("%r did not close: %s", sink, error)

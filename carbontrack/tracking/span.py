@@ -1,12 +1,15 @@
-"""The span: a named window between two marks in the ledgers, with a parent.
+"""The span: a named window of time between two marks, with a parent.
 
-A span measures nothing itself. What it got is its own time as a leaf, plus what its children got;
-so nested and overlapping spans add up to what the process used, and no joule is in two leaves.
+A span reads no meters. Its energy is that of its own time as a leaf plus that of its children, so
+nested and overlapping spans add up to what the process used, and no joule is in two leaves.
 
-Every open leaf gets the same at each instant (see `carbontrack.sampling.ledger`), so a span gets
-that many times as much as it has leaves below it; a span without children is a leaf itself. Only a
-change of that number needs arithmetic: a child that opens in a leaf takes its place, and nothing
-changes.
+Every open leaf is credited the same at each instant (see `carbontrack.sampling.ledger`), so a span
+gets that amount times the number of leaves below it; a span without children is a leaf itself.
+Arithmetic is needed only when this number changes. A child that opens in a leaf replaces it as a
+leaf, and the number stays the same.
+
+`Node` is the arithmetic of the tree, `Span` what users see, and the functions at the end find the
+current span.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _OK = EndStatus("ok")
 
 
 class Node:
-    """One span's place in the tree. Everything here happens with the sampler's lock held."""
+    """One span in the tree of open spans; used with the sampler's lock held."""
 
     __slots__ = (
         "_around", "_children", "_leaves", "_paused", "_sampler", "_since", "_sums",
@@ -62,7 +65,7 @@ class Node:
         around._children.add(self)
 
     def leave(self, mark: Mark) -> None:
-        """The span ends; children that outlive it go to the one around it."""
+        """The span ends; children that outlive it move to its parent."""
         self._end_pause(mark)
         around = self._around
         if around is not None:
@@ -78,20 +81,20 @@ class Node:
             child._around = around
 
     def total(self, mark: Mark) -> Sums:
-        """What the span has got by `mark`, or got by its end, if `mark` is that."""
+        """The span's sums by `mark`, which is at or before its end."""
         if not self._leaves:
             return self._sums
         return total(self._sums, self._since, mark, self._leaves)
 
     def pause(self, mark: Mark) -> None:
-        """The body of a generator is suspended: what its consumer does meanwhile is not ours."""
+        """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
         if self._paused is None:
             self._paused = mark
             if not self._children:
                 self._grow(-1, mark)
 
     def resume(self, mark: Mark) -> None:
-        """The body goes on."""
+        """The body resumes."""
         if self._paused is not None:
             self._end_pause(mark)
             if not self._children:
@@ -105,7 +108,7 @@ class Node:
             self._paused = None
 
     def _grow(self, leaves: int, mark: Mark) -> None:
-        """So many leaves more, or fewer, below this node and all around it."""
+        """Change the number of leaves of this node and all its ancestors."""
         self._sampler.leaves += leaves
         node: Node | None = self
         while node is not None:
@@ -122,13 +125,13 @@ class Span(BudgetedBlock["Span"]):
     by `open` and `close`, in the same thread or in another.
 
     Attributes:
-        name: what the records call it.
-        labels: the user's own facts, written as JSON.
-        record_id: the id its record has; None before it is opened.
+        name: the name in its records.
+        labels: the user's own labels, written as JSON.
+        record_id: the id of its record; None before it is opened.
     """
 
     power_series: PowerSeries | None = None
-    """What had been used by when; None where no timeline is kept."""
+    """The energy over time; None where no timeline is kept."""
 
     def __init__(
         self,
@@ -142,36 +145,36 @@ class Span(BudgetedBlock["Span"]):
         self.labels: Mapping[str, Any] = dict(labels or {})
         self.record_id: str | None = None
         self.session = session
-        """What this span shares with the others of its tracker."""
+        """The session of the span's tracker."""
         self._parent = parent
         self.parent_id: str | None = None
-        """The `record_id` that its record names as its parent's."""
+        """The `record_id` of the parent, as written in its record."""
         self._epoch = -1
         self._before: Any = None
         self._start: Mark | None = None
         self._node: Node | None = None
         self._end: Mark | None = None
         self.credit_if_short: Callable[[Span], None] | None = None
-        """Is given the span if it turns out to be short; then no row of its own is written."""
+        """Called with the span if it turns out to be short, instead of writing a row."""
         self.budget_check: Callable[[Record], Record] | None = None
-        """Called with the finished record before anybody sees it; marks one over its budget."""
+        """Called with the finished record before it is written; marks one over its budget."""
         self._record: Record | None = None
         self._outcome = _OK
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
-        """A child of this span, to be opened with `with`; its sums go into this one."""
+        """A child of this span, to be opened with `with`; its energy is part of this one's."""
         return Span(self.session, name, labels=labels, parent=self)
 
     @property
     def parent(self) -> Span | None:
-        """The span around this one; None for a root."""
+        """The enclosing span; None for a root."""
         return self._parent
 
     around = parent
 
     @property
     def clock(self) -> Clock:
-        """By which the span is timed."""
+        """The clock that times the span."""
         return self.session.sampler.clock
 
     @property
@@ -189,7 +192,7 @@ class Span(BudgetedBlock["Span"]):
         return self._record
 
     def snapshot(self) -> Record:
-        """A record of the time so far, from any thread; of the whole once the span has ended.
+        """A record of the span so far, from any thread; the final record once it has ended.
 
         Raises:
             RuntimeError: the span has not been opened.
@@ -206,15 +209,15 @@ class Span(BudgetedBlock["Span"]):
         return record
 
     def timeline(self) -> list[PowerRow]:
-        """Power over time so far, a row for each bin and component, in the order of time.
+        """Power over time so far, a row for each bin and component, in order of time.
 
-        Only a root span that was opened with the setting `timeline` keeps one; for others, and
-        before the opening, the list is empty. The energies of a component add up to the record's.
+        Only a root span opened with the setting `timeline` keeps one; for others, and before the
+        span is opened, the list is empty. The energies of a component add up to the record's.
         """
         return [] if self.power_series is None else with_timeline(self)[1].rows()
 
     def open(self) -> Span:
-        """Begin to count. A second call does nothing."""
+        """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
         session, sampler = self.session, self.session.sampler
@@ -233,21 +236,21 @@ class Span(BudgetedBlock["Span"]):
         return self
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
-        """Stop counting; a root is then written. A second call does nothing."""
+        """Stop counting, and write the record of a root. A second call does nothing."""
         try:
             self._finish(EndStatus(status, error), written=True)
         except Exception:
             _log.exception("the end of span %r could not be counted", self.name)
-            self._epoch = -1  # it is over all the same; its last checkpoint will be recovered
+            self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
             if current.get() is self:
                 current.set(_skip_closed(self._before))
 
     def interrupt(self) -> None:
-        """The program ends while the span is open."""
+        """The program ends: close as interrupted."""
         self.close("interrupted")
 
     def discard(self) -> None:
-        """Stop counting and write nothing: what was to be measured did not come about."""
+        """Stop counting and write nothing, as there is nothing to report."""
         self._finish(EndStatus("interrupted"), written=False)
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
@@ -264,7 +267,7 @@ class Span(BudgetedBlock["Span"]):
             self._seal(mark)
             self._outcome = outcome
             self.extend_timeline(mark)
-            self._end = mark  # last of all: from now on any thread may have the record made
+            self._end = mark  # last: from now on any thread may build the record
         if current.get() is self:
             current.set(_skip_closed(self._before))
         credit = self.credit_if_short if self._window.duration_s < OWN_ROW_S else None
@@ -275,13 +278,13 @@ class Span(BudgetedBlock["Span"]):
             credit(self)
 
     def pause(self) -> None:
-        """Stop counting for a while: the body of a generator is suspended."""
+        """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
             if self.is_open and self._node is not None:
                 self._node.pause(self._mark())
 
     def resume(self) -> None:
-        """Count again."""
+        """Resume counting."""
         with self.session.sampler.lock:
             if self.is_open and self._node is not None:
                 self._node.resume(self._mark())
@@ -290,7 +293,7 @@ class Span(BudgetedBlock["Span"]):
         return self.session.sampler.mark(self.session.ledger)
 
     def continue_from(self, used: PriorUsage) -> None:
-        """Begin, as a root, with what a call has used so far; the sampler's lock is held."""
+        """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
         self.parent_id = session.parent_id
         now = sampler.hold(session.ledger)
@@ -307,7 +310,7 @@ class Span(BudgetedBlock["Span"]):
             self.session.root_opened(self, at_once=at_once)
 
     def _seal(self, mark: Mark) -> None:
-        """Keep what can only be known now; the rest of the record can wait until it is wanted."""
+        """Capture what can only be known now; the record is built when it is needed."""
         assert self._start is not None
         start, end, node = self._start.counts, mark.counts, self._node
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
@@ -316,7 +319,7 @@ class Span(BudgetedBlock["Span"]):
         self._window = self.session.builder.window(start, end, ran_s, machine_j)
 
     def sums(self, mark: Mark) -> Sums:
-        """What the span has got by `mark`."""
+        """The span's energy and emissions by `mark`."""
         return self._node.total(mark) if self._node is not None else NOTHING
 
     def _build(self, mark: Mark, outcome: EndStatus) -> Record:
@@ -325,16 +328,16 @@ class Span(BudgetedBlock["Span"]):
         return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
 
     def measured(self) -> tuple[Sums, Window, bool]:
-        """What a finished span got, its window, and whether it failed."""
+        """A finished span's sums, its window, and whether it failed."""
         assert self._end is not None
         return self.sums(self._end), self._window, self._outcome.status != "ok"
 
     def checkpoint(self) -> Checkpoint | None:
-        """What to keep of the span so far; None once it has ended."""
+        """The checkpoint of an open span; None once it has ended."""
         return self.current_checkpoint() if self.is_open else None
 
     def current_checkpoint(self) -> Checkpoint:
-        """The record so far, or the finished one, and the timeline that belongs to it."""
+        """The record so far, or the final one, with its timeline."""
         if self.power_series is None:
             return Checkpoint(self.snapshot())
         from carbontrack.tracking.timeline import timeline_object
@@ -343,14 +346,14 @@ class Span(BudgetedBlock["Span"]):
         return Checkpoint(record, timeline_object(record, timeline))
 
     def begin_timeline(self) -> None:
-        """Keep a timeline from the span's beginning on."""
+        """Keep a timeline from the span's start on."""
         assert self._start is not None
-        from carbontrack.tracking.timeline import PowerSeries  # only those who ask for it load it
+        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
 
         self.power_series = PowerSeries.begin(self._start.counts)
 
     def extend_timeline(self, mark: Mark) -> None:
-        """Take an instant into the timeline, if one is kept; the sampler's lock is held."""
+        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
         if self.power_series is not None and self._end is None:
             self.power_series.extend(mark.counts, self.sums(mark).ours_j)
 
@@ -366,7 +369,7 @@ class Span(BudgetedBlock["Span"]):
 
 
 def with_timeline(span: Span) -> tuple[Record, Timeline]:
-    """The record of a span that keeps a timeline, so far, and the timeline that belongs to it."""
+    """The record so far of a span that keeps a timeline, and the timeline."""
     from carbontrack.tracking.timeline import timeline_of
 
     session = span.session
@@ -381,31 +384,31 @@ def with_timeline(span: Span) -> tuple[Record, Timeline]:
 
 
 def _parent_of(span: Span) -> tuple[Span | None, str | None]:
-    """The open span that a span opens in, if any, and the record that its own will name."""
+    """The open span that becomes a span's parent, if any, and the parent id for its record."""
     session = span.session
     around, parent_id = span.parent or innermost(), session.parent_id
     if around is None or around.session is not session:
         return None, parent_id
     if around._epoch not in (-1, session.sampler.epoch):
-        # The parent process counts this one with its tree; reports must not add both.
+        # The parent process counts this one with its process tree; reports must not add both.
         parent_id = around.record_id
     parent: Span | None = nearest_open(around)
     return (None, parent_id) if parent is None else (parent, parent.record_id)
 
 
 def _skip_closed(around: Any) -> Any:
-    # A span that was closed in another context stays behind in this one; to hold on to it would
-    # make a chain of all spans that were ever opened here.
+    # A span that was closed in another context is still referenced in this one; keeping it would
+    # build a chain of all spans ever opened here.
     while isinstance(around, Span) and around._end is not None:
         around = around._before
     return around
 
 
 def innermost() -> Span | None:
-    """The innermost span of this context, promoted from a decorated call if need be."""
+    """The innermost span of this context; a decorated call is promoted to one."""
     around = current.get()
     while around is not None and not isinstance(around, Span):
-        # A call may have ended, in a context that was copied while it was made.
+        # In a context copied during a call, the call may have ended.
         around = around.promote() if around.is_open else around.around
     return around
 
@@ -413,7 +416,7 @@ def innermost() -> Span | None:
 def current_span() -> Span | None:
     """The innermost open span here, or None.
 
-    A decorated call inside an open span is counted by that span and has none of its own.
+    A decorated call inside an open span has no span of its own; the enclosing one is returned.
     """
     found: Span | None = nearest_open(innermost())
     return found

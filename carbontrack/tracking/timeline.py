@@ -1,8 +1,8 @@
-"""Power over time: a bounded series that thins itself, and the timeline that is made of it.
+"""The timeline: power over time of a span, from a series of bounded length.
 
-The series keeps instants and what had been used by each of them, never watts: what lies between
-two of them is a subtraction. To leave one out joins its neighbours, and no joule is lost by it; so
-the series holds the energy of the span, however often the series has been thinned.
+The series holds instants and the energy used by each of them; power is the difference between two
+of them over time. Removing an instant merges the bins on both sides without losing energy, so the
+series can be thinned as often as needed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from carbontrack.tracking.record_builder import MeterFacts
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 
 MOST_BINS: Final = 360
-"""Bins that a series holds at most. A screen shows no more; a run of six minutes keeps each tick of
-one second, one of a day keeps three to six minutes to a bin."""
+"""The largest number of bins. A screen shows no more: a run of six minutes keeps each tick of one
+second, a run of a day keeps bins of three to six minutes."""
 
 
 TIMELINE_SCHEMA: Final = 1
-"""The version of the object that a timeline is written as."""
+"""The version of the JSON object of a timeline."""
 
 
 class Edge(NamedTuple):
-    """An instant, and what a span had used by then.
+    """The boundary between two bins: an instant, and the energy used by then.
 
     Attributes:
         at_s: the instant, on the monotonic clock.
-        joules: what the span had got of each meter.
-        observed_s: for how much of the sampler's time each meter's energy was known.
+        joules: the span's energy by meter.
+        observed_s: the time for which each meter's energy was known.
     """
 
     at_s: float
@@ -43,8 +43,8 @@ class Edge(NamedTuple):
 class PowerSeries:
     """The edges of a span's bins: at most `most_bins` bins, however long the span lasts.
 
-    When it is full, bins are joined until each is twice as wide as before, and later ones are kept
-    that wide.
+    When it is full, bins are merged until each is twice as wide as before; later bins have the new
+    width.
     """
 
     def __init__(self, start: Edge, *, most_bins: int = MOST_BINS) -> None:
@@ -54,15 +54,15 @@ class PowerSeries:
 
     @classmethod
     def begin(cls, counts: Counts) -> PowerSeries:
-        """A series that begins now, with nothing used."""
+        """A series that starts now, with no energy used."""
         return cls(Edge(counts.at_s, (), counts.observed_s))
 
     def extend(self, counts: Counts, joules: Joules) -> None:
-        """Take in what has been used by now."""
+        """Add the energy used by now."""
         self.add(Edge(counts.at_s, joules, counts.observed_s))
 
     def add(self, edge: Edge) -> None:
-        """Go on to this edge; one that is not after the last takes its place."""
+        """Add an edge; it replaces the last one if its bin is not full or the time is the same."""
         edges = self.edges
         if len(edges) > 1 and self._belongs_to_last(edge):
             edges[-1] = edge
@@ -92,8 +92,8 @@ class PowerRow(NamedTuple):
     Attributes:
         start_s, end_s: the bin, in seconds since the span began.
         component: cpu, gpu, ram or other.
-        energy_j: the energy of the component, of the user's share, before PUE.
-        observed_s: the seconds that this energy stands for. More than the bin's length where the
+        energy_j: our share of the component's energy, before PUE.
+        observed_s: the seconds in which this energy was used. More than the bin's length if the
             first answer after a silence brought what was used meanwhile; 0 in a gap.
         watts: the mean power in the observed time; None in a gap.
     """
@@ -108,12 +108,12 @@ class PowerRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Power over time of one finished or open span.
+    """Power over time of one span, open or finished.
 
     Attributes:
         edges_s: the edges of the bins, in seconds since the span began, from 0.
-        energy_j: for each component what had been used by each edge; the last is the whole.
-        observed_s: for each component, in each bin, the seconds that its energy stands for.
+        energy_j: for each component, the energy used by each edge; the last is the total.
+        observed_s: for each component and bin, the seconds in which its energy was used.
     """
 
     edges_s: tuple[float, ...]
@@ -121,7 +121,7 @@ class Timeline:
     observed_s: Mapping[Component, tuple[float, ...]] = field(default_factory=dict)
 
     def rows(self) -> list[PowerRow]:
-        """A row for each bin and component, in the order of time."""
+        """A row for each bin and component, in order of time."""
         found = []
         for index, (start_s, end_s) in enumerate(pairwise(self.edges_s)):
             for component, joules in self.energy_j.items():
@@ -133,10 +133,10 @@ class Timeline:
 
 
 def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any) -> Timeline:
-    """The timeline of a span with this record, which says what each component used in all.
+    """The timeline of a span; its total for each component is that of the record.
 
-    Where the record's figure is not the sum of the counts, as in a span that is shorter than a
-    counter's refresh, the series is scaled to it.
+    Where the record's energy is not the sum of the counts, as for a span shorter than a counter's
+    refresh period, the series is scaled to it.
     """
     energy_j: dict[Component, tuple[float, ...]] = {}
     observed_s: dict[Component, tuple[float, ...]] = {}
@@ -165,7 +165,7 @@ def _seen_s(a: Edge, b: Edge, regular: Sequence[int], others: Sequence[int]) -> 
 
 
 def _lengths_s(edges: Sequence[Edge]) -> tuple[float, ...]:
-    # No count moved, and yet the record knows a figure: power times length, all of it.
+    # No count changed, but the record has an energy: power times the whole length.
     return tuple(b.at_s - a.at_s for a, b in pairwise(edges))
 
 
@@ -183,7 +183,7 @@ def _scaled(counted_j: Sequence[float], edges: Sequence[Edge], kwh: float) -> tu
 
 
 def timeline_object(record: Any, timeline: Timeline) -> dict[str, object]:
-    """The line as a mapping; instants are rounded to the microsecond, energy is not rounded."""
+    """The JSON object of a timeline; instants are rounded to the microsecond, energy is not."""
     return {
         "schema": TIMELINE_SCHEMA,
         "record_id": record.record_id,

@@ -1,4 +1,4 @@
-"""The tracker: where meters, a grid, a policy and sinks meet."""
+"""The tracker: combines meters, a grid, an attribution policy and sinks; the source of spans."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Tracker:
     """Measures what happens inside its spans and gives each root span's record to its sinks.
 
     It starts with its first span and ends with `close`, or at the end of a `with` block. A tracker
-    built by hand stands alone: it reads its own meters, and spans of other trackers take nothing
-    from it. `carbontrack.auto` builds one from settings.
+    built by hand is independent: it reads its own meters, and spans of other trackers do not reduce
+    what its spans get. `carbontrack.auto` builds one from settings.
 
     Args:
-        meters: disjoint meters, with or without what stands in for them; or a sampler that other
-            trackers use too.
-        grid: where the carbon intensity comes from; a fixed one, or a bare number of g/kWh. None:
+        meters: disjoint meters, with or without substitutes; or a sampler shared with other
+            trackers.
+        grid: the source of the carbon intensity; a fixed intensity, or a number of g/kWh. None:
             emissions are unknown, energy is not.
         attribution: whose energy it is; "machine" (all of it), "process" (this process tree's
             share), or a policy with its own PUE.
-        sinks: where the records go; none by default.
+        sinks: the sinks that get the records; none by default.
         interval_s: time between two ticks of the sampler, above 0.
-        clock: the time.
+        clock: the time source.
 
     Raises:
-        ConfigError: one of these cannot be used.
+        ConfigError: one of the arguments cannot be used.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Tracker:
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
-        """A tracker around a session that was put together elsewhere."""
+        """A tracker for a session that was assembled elsewhere."""
         tracker = cls.__new__(cls)
         tracker._session = session
         tracker._owns_sampler = owns_sampler
@@ -74,7 +74,7 @@ class Tracker:
 
     @property
     def session(self) -> Session:
-        """The tracker's inside, for the parts of carbontrack that build on it."""
+        """The tracker's shared state, for other parts of carbontrack."""
         return self._session
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
@@ -90,7 +90,7 @@ class Tracker:
         return Span(self._session, name, labels=labels)
 
     def close(self) -> None:
-        """End: open roots are written as interrupted, sinks are closed; only once."""
+        """Write open roots as interrupted and close the sinks. A second call does nothing."""
         self._session.close()
         if self._owns_sampler:
             self._session.sampler.close()
