@@ -1,4 +1,4 @@
-"""What did this code emit, how is that known, and how far may it be off? Ask carbontrack.
+"""Measures the energy and carbon emissions of code, with their basis and uncertainty.
 
     import carbontrack
 
@@ -6,7 +6,7 @@
         ...
     print(run.record.emissions_g, run.record.energy_kwh, run.record.basis)
 
-Importing this package does nothing but define names: each is loaded when it is first used.
+Importing this package only defines names; each is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ _HOMES = {
 
 
 def load_ipython_extension(shell: object) -> None:
-    """Bring `%%carbontrack` into IPython; what `%load_ext carbontrack` calls."""
+    """Register `%%carbontrack` in IPython; called by `%load_ext carbontrack`."""
     from carbontrack.integrations.ipython import load
 
     load(shell)

@@ -1,4 +1,4 @@
-"""From settings to a tracker: the one module that names concrete meters, grids and sinks."""
+"""Assembly: from settings and environment to a tracker with concrete meters, grid and sinks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HostKey = tuple[object, ...]
 
 
 def host_key(settings: Settings, environment: Environment) -> HostKey:
-    """The settings that decide which meters there are; those who agree in them share a sampler."""
+    """The settings that decide which meters there are; trackers with equal keys share a sampler."""
     return (
         settings.sysfs_path,
         settings.procfs_path,
@@ -54,7 +54,7 @@ def host_key(settings: Settings, environment: Environment) -> HostKey:
 
 
 def make_sampler(settings: Settings, environment: Environment) -> Sampler:
-    """Find this machine's meters and put them into a sampler."""
+    """Make a sampler for the meters of this machine."""
     procfs = Path(settings.procfs_path)
     usage = UsageReader(procfs, Path(settings.sysfs_path))
     host = Host(
@@ -75,11 +75,11 @@ def make_sampler(settings: Settings, environment: Environment) -> Sampler:
 
 
 def calibration_of(settings: Settings, environment: Environment) -> Calibration | None:
-    """What was calibrated on this host; a file that cannot be used is said, and left alone."""
+    """The calibration of this host, if any; the user is warned of a file that cannot be used."""
     path = calibration_file(settings, environment)
     if not path.exists():
         return None
-    from carbontrack.meters.calibration import load_calibration  # few have calibrated
+    from carbontrack.meters.calibration import load_calibration  # loaded only if needed
 
     try:
         return load_calibration(path)
@@ -89,17 +89,17 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
 
 
 def calibration_file(settings: Settings, environment: Environment) -> Path:
-    """Where this host's calibration is calibration."""
+    """The path of the calibration of this host."""
     return calibration_path(
         environment.state_path(settings.state_dir), settings.host_id or host_id()
     )
 
 
 def find_region(settings: Settings, environment: Environment) -> regions.Region:
-    """Where this machine stands, without any network.
+    """Find the region of this machine without any network.
 
     Raises:
-        UnknownRegion: the region that was given is no place.
+        UnknownRegion: the region that was given is unknown.
     """
     origin = settings.origins.get("region", "default")
     return regions.resolve(
@@ -117,9 +117,9 @@ def probe_cloud(
     region: regions.Region,
     base_urls: Mapping[str, str] | None = None,
 ) -> CloudProbe | None:
-    """Ask the clouds' metadata services behind the caller's back, where `cloud="detect"` wants it.
+    """Query the clouds' metadata services in the background, if `cloud="detect"` is set.
 
-    A region that was given, or that the cloud's own variables tell, needs no asking.
+    A region that was given, or that the cloud's own variables name, needs no query.
     """
     if settings.cloud != "detect" or region.basis not in ("timezone", "unknown"):
         return None
@@ -135,9 +135,9 @@ def make_grid(
     region: regions.Region,
     run: Runner | None = None,
 ) -> IntensitySource:
-    """Where the intensity comes from: the user's own figure, live services, or the table.
+    """Make the intensity source: the user's own figure, live services, or the table.
 
-    `run` does the asking of a live service; a thread of its own does where it is None.
+    `run` runs the queries of a live service; None: a thread does.
 
     Raises:
         NoIntensity: the region was given, and no table has a figure for it.
@@ -152,7 +152,7 @@ def make_grid(
     table = regions.intensity_for(region)
     if not settings.intensity_source:
         return table
-    # only those who ask for a network load it
+    # loaded only where a live source is configured
     from carbontrack.grid.live import choose
     from carbontrack.grid.live.feed import Outside
 
@@ -167,7 +167,7 @@ def make_grid(
 
 
 def current_environment() -> Environment:
-    """What the process stands in, as it is now."""
+    """A snapshot of the process's environment, as it is now."""
     return Environment.take(regions.HINTS)
 
 
@@ -179,14 +179,14 @@ def assemble(
     propagator: Propagator | None = None,
     metadata_urls: Mapping[str, str] | None = None,
 ) -> Tracker:
-    """A tracker as the settings want it in this environment.
+    """Assemble a tracker from the settings and the environment.
 
     Args:
-        settings: what was set.
-        environment: what the process stands in; nothing else is asked.
-        sampler: reads the meters for other trackers too; None: one of its own does.
-        propagator: has child processes find its roots.
-        metadata_urls: moves the clouds' metadata services, for tests.
+        settings: the settings.
+        environment: a snapshot of the environment; nothing else of it is read.
+        sampler: a sampler shared with other trackers; None: the tracker has its own.
+        propagator: propagates the parent id to child processes.
+        metadata_urls: other addresses for the clouds' metadata services, for tests.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
@@ -200,7 +200,7 @@ def assemble(
     resource = _resource(settings, environment, region, reads)
     session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,
                        environment, propagator)  # fmt: skip
-    if hasattr(grid, "on_found"):  # a place that is still being asked for
+    if hasattr(grid, "on_found"):  # the metadata service has not answered yet
         grid.on_found = partial(_update_region, session, settings, environment)
     session.sampler.request_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
@@ -251,9 +251,9 @@ def _grid(
 def _update_region(
     session: Session, settings: Settings, environment: Environment, region: regions.Region
 ) -> None:
-    """Name the region that a metadata service has named, from now on, in every record.
+    """Use the region that a metadata service returned in all records from now on.
 
-    The provider's PUE is not changed while a run lasts; the next process knows the region at once.
+    The PUE stays as it is in this process; the next one has the region from its start.
     """
     session.builder.resource = _resource(settings, environment, region, session.sampler)
 
@@ -279,7 +279,7 @@ def _resource(
 def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | None:
     if not settings.timeline:
         return None
-    from carbontrack.sinks.timelines import TimelineFiles  # few ask for it
+    from carbontrack.sinks.timelines import TimelineFiles  # loaded only if needed
 
     return TimelineFiles([Path(output) for output in outputs if is_file(output)])
 
@@ -299,7 +299,7 @@ def _attribution(
 
 def _idle_power(settings: Settings, environment: Environment, meters: MeterSet) -> IdlePower:
     if settings.scope == "machine" or settings.idle == "proportional":
-        return UNKNOWN  # nobody asks
+        return UNKNOWN  # not needed
     from carbontrack.api.idle_power import idle_power
     from carbontrack.meters.calibration import Calibration
 
@@ -307,11 +307,11 @@ def _idle_power(settings: Settings, environment: Environment, meters: MeterSet) 
 
 
 def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
-    """Grams of CO2e for each hour, by component or for the whole machine; None: unknown."""
+    """Embodied emissions in g/h, by component or for the whole machine; None: unknown."""
     if settings.embodied_g_per_h is not None:
         return {WHOLE_MACHINE: settings.embodied_g_per_h}
     if hardware.cpu_sockets is None or hardware.ram_gib is None:
-        return None  # before the table is read
+        return None  # the table need not be read
     from carbontrack.impact.embodied import rates_g_per_h
 
     return rates_g_per_h(
@@ -322,20 +322,20 @@ def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, fl
 
 
 def _journal(state_dir: Path, *, is_ours: bool) -> Journal:
-    # only those who write something pay for these imports
+    # loaded only where there is an output
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.journal.recovery import opener, pick_up
 
-    # what killed runs left goes to the outputs that they had
+    # records of killed runs go to the outputs that these had
     pick_up(state_dir, opener(is_ours=is_ours))
     return Journal(state_dir)
 
 
 def check(settings: Settings, environment: Environment) -> None:
-    """Find out now, before anything starts, what is wrong with the place and the grid's sources.
+    """Check the region and the intensity sources, before anything starts.
 
     Raises:
-        UnknownRegion: the region that was given is no place, or may be one of several.
+        UnknownRegion: the region that was given is unknown or ambiguous.
         NoIntensity: no table has a figure for it.
         ConfigError: a source of intensities is unknown, lacks its token, or covers another region.
     """
@@ -345,7 +345,7 @@ def check(settings: Settings, environment: Environment) -> None:
     region, asks = find_region(settings, environment), settings.intensity_g_per_kwh is None
     if given and asks:
         regions.intensity_for(region)
-    if live and asks and (given or settings.cloud != "detect"):  # else the place may yet change
+    if live and asks and (given or settings.cloud != "detect"):  # else the region may still change
         from carbontrack.grid.live import choose
 
         choose.check(live, region, settings.live_token)

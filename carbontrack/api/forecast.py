@@ -1,11 +1,11 @@
-"""What has been seen of a loop that runs, and what it will have used at its end.
+"""Forecast of a loop's total energy and emissions from the steps measured so far.
 
-What a loop will have used at its end, from what its first steps have used.
+The first step is excluded from the mean per iteration, since caches, compilers and loading of data
+make it unlike the others; its use still counts in the total. The others are treated as draws from
+one distribution whose mean drifts, and the interval is a prediction interval for the sum of the
+remaining draws. The derivation is in docs/explanation/forecast.md.
 
-The first step is left out of the rate: caches, compilers and data that is loaded once make it
-unlike the others; what it used counts, what it says of the others does not. The rest are taken for
-draws from one distribution, whose mean drifts, and the interval is that for a sum of further draws.
-The derivation stands in docs/explanation/forecast.md.
+`forecast` is the statistics; `LoopCourse` collects the steps of a running loop from its records.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, forma
 
 CONFIDENCE = 0.95
 FEWEST_FOR_CORRELATION = 6
-"""Steps from which neighbours' likeness can be told from chance at all."""
+"""The fewest steps from which the autocorrelation can be estimated."""
 LARGEST_CORRELATION = 0.9
 RATE_DRIFT = 0.12
-"""By how much the rate of what is to come may differ from that of what was, half-width, 95 %:
-clocks, heat and neighbours change it slowly. Measured, on work that was the same each time: the
-95th percentile over all of tests/data/noise.json, in windows of 50 rounds."""
+"""Relative half-width, 95 %, of the difference between the future and the past mean: CPU clocks,
+temperature and other programs change it slowly. Measured on identical work: the 95th percentile
+over all of tests/data/noise.json, in windows of 50 rounds."""
 
 
 class LoopStep(NamedTuple):
-    """One or more iterations that were looked at together, and what they used."""
+    """One or more iterations that were measured together, and what they used."""
 
     iterations: int
     amount: float
 
 
 class LoopTotal(NamedTuple):
-    """What the whole will have used; the bounds are None while nothing can be said of them."""
+    """The forecast of a loop's total; the bounds are None while they cannot be estimated."""
 
     amount: float
     low: float | None
@@ -47,11 +47,11 @@ class LoopTotal(NamedTuple):
 
 
 def forecast(steps: Sequence[LoopStep], iterations: int) -> LoopTotal | None:
-    """The whole loop's use, with its 95 % interval; None before the first step.
+    """Forecast the total of a loop, with its 95 % interval; None before the first step.
 
     Args:
-        steps: what has been done so far, in order.
-        iterations: how many there will be in all; if more have been done, none are to come.
+        steps: the steps so far, in order.
+        iterations: the total number of iterations; if more have been done, none remain.
     """
     if not steps:
         return None
@@ -73,7 +73,7 @@ def forecast(steps: Sequence[LoopStep], iterations: int) -> LoopTotal | None:
 
 
 def _inflation(steps: Sequence[LoopStep], mean: float) -> float:
-    """By how much likeness of neighbours widens the variance of a sum: (1 + r) / (1 - r)."""
+    """The factor by which autocorrelation r widens the variance of a sum: (1 + r) / (1 - r)."""
     count = len(steps)
     if count < FEWEST_FOR_CORRELATION:
         return 1.0
@@ -89,7 +89,7 @@ def _inflation(steps: Sequence[LoopStep], mean: float) -> float:
 
 
 def student_t(degrees: float, confidence: float = CONFIDENCE) -> float:
-    """The two-sided quantile of Student's t; for 3 degrees and more to 0.2 %.
+    """The two-sided quantile of Student's t; for 3 degrees of freedom and more within 0.2 %.
 
     Exact for 1 and 2 degrees; else the expansion 26.7.5 of Abramowitz and Stegun, Handbook of
     Mathematical Functions, 1964.
@@ -109,21 +109,21 @@ def student_t(degrees: float, confidence: float = CONFIDENCE) -> float:
 
 
 MOST_STEPS = 512
-"""Looks that are calibration; of more, two neighbours at a time become one."""
+"""The largest number of steps kept; beyond it, adjacent steps are merged in pairs."""
 _WATTS_S = 1.0
-"""The least time that the shown watts are a mean of."""
+"""The shortest time over which the shown power is averaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What the whole loop will have used, by its own steps so far.
+    """The forecast of a loop's total energy and emissions, from its steps so far.
 
-    The interval is that of the extrapolation, 95 %: where the record's best estimate will be at
-    the end. How well the meters know that is told by the record's own interval.
+    The 95 % interval is that of the extrapolation: where the record's best estimate will be at the
+    end. The uncertainty of the meters is in the record's own interval.
 
     Attributes:
-        energy_kwh, energy_low_kwh, energy_high_kwh: in all; None where it is not known.
-        emissions_g, emissions_low_g, emissions_high_g: in all; None where it is not known.
+        energy_kwh, energy_low_kwh, energy_high_kwh: total energy; None where it is unknown.
+        emissions_g, emissions_low_g, emissions_high_g: total emissions; None where unknown.
     """
 
     energy_kwh: float | None = None
@@ -147,7 +147,7 @@ class Forecast:
 
 
 class LoopCourse:
-    """What the looks at a loop have seen."""
+    """The steps of a running loop, its forecast and its power, from successive records."""
 
     def __init__(self, total: int | None) -> None:
         self.total = total
@@ -158,7 +158,7 @@ class LoopCourse:
         self._watts_from: Record | None = None
 
     def take(self, record: Record, iterations: int) -> None:
-        """So many iterations later the record stands like this."""
+        """Add the record after `iterations` more iterations."""
         for name, steps in self._steps.items():
             now, then = getattr(record, name), getattr(self._before, name, None) or 0.0
             if now is not None:
@@ -193,7 +193,7 @@ class LoopCourse:
 
     @property
     def text(self) -> str:
-        """What the bar shows."""
+        """The text after the progress bar."""
         parts = [] if self.watts is None else [format_watts(self.watts)]
         record = self._before
         if record is not None and record.emissions_g is not None:
@@ -206,10 +206,10 @@ class LoopCourse:
 
 
 def forecast_verdict(budget: Budget, found: Forecast | None, record: Record) -> Verdict | None:
-    """The verdict on a forecast; "over" where even its lower end is, by the meters' own as well.
+    """The verdict on a forecast; "over" if even its lower bound exceeds the budget.
 
-    The lower end is that of the extrapolation times the part that the record's lower bound is of
-    its best estimate.
+    The lower bound is that of the extrapolation times the ratio of the record's lower bound to its
+    best estimate, so that it includes the uncertainty of the meters.
     """
     if found is None:
         return None
@@ -237,5 +237,5 @@ def _in_total(found: tuple[float | None, ...], text: Callable[..., str]) -> str:
     assert amount is not None
     if low is None or high is None:
         return f"about {text(amount)} in all"
-    least = text(low, like=amount).split()[0]  # the unit is said once
+    least = text(low, like=amount).split()[0]  # the unit is written once
     return f"{text(amount)} ({least} to {text(high, like=amount)}) in all"

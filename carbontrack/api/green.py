@@ -1,4 +1,4 @@
-"""Waiting for a greener hour, in a program that can."""
+"""`wait_for_green`: wait until the carbon intensity of the grid is low."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def wait_for_green(
     tell: Callable[[GridIntensity, float], None] | None = None,
     **given: object,
 ) -> bool:
-    """Wait until the grid emits less than `below` g CO2e/kWh, for at most `max_wait_s` seconds.
+    """Wait until the intensity is below `below` g CO2e/kWh, for at most `max_wait_s` seconds.
 
-    Where no source is handed in, the live one of the settings is asked (`region`,
-    `intensity_source`, … may be given here, too), once a minute at most and on this thread, which
-    has nothing else to do. `tell` is called at each look, with the intensity and the seconds that
-    are left. Ctrl-C ends the wait as it ends any other call. True if the grid became green.
+    Without `source`, the live source of the settings is used (`region`, `intensity_source` and
+    others may be given here, too). It is queried on this thread, once a minute at most. `tell` is
+    called after each query with the intensity and the seconds that are left. Ctrl-C ends the wait
+    as it ends any other call. Returns True if the intensity fell below the limit.
 
     Raises:
         ConfigError: neither a source nor a live service is given; a yearly table never changes.

@@ -1,4 +1,4 @@
-"""What this machine's hardware can tell, without a tracker: for test runners and other tools."""
+"""Facts about this machine's hardware without a tracker, for test runners and other tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from carbontrack.system.clock import SystemClock
 
 
 def has_cpu_counter(settings: Settings) -> bool:
-    """Whether a counter of the CPU's energy can be read."""
+    """Whether an energy counter of the CPU can be read."""
     from carbontrack.meters.rapl import powercap_meters
 
     meters, _ = powercap_meters(Path(settings.sysfs_path))
@@ -26,7 +26,7 @@ def has_cpu_counter(settings: Settings) -> bool:
 
 
 def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
-    """What reads the joules of this machine's GPUs so far; None where there is none to read."""
+    """A function that reads the joules of this machine's GPUs so far; None if none can be read."""
     from carbontrack.meters.detect import NVML_LIBRARY, nvml_is_present
 
     if settings.gpu_ids == () or not nvml_is_present(NVML_LIBRARY):
@@ -38,7 +38,7 @@ def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
 
 
 class _JoulesReader:
-    """The sum of some meters; one that does not answer keeps its last count."""
+    """The sum of several meters; one that does not answer keeps its last count."""
 
     def __init__(self, meters: Sequence[Meter]) -> None:
         self._meters = meters
@@ -55,7 +55,7 @@ class _JoulesReader:
 
 
 def machine_fingerprint(cpu: CpuFacts | None = None) -> str:
-    """What decides how fast this machine is: processor, its threads, system, interpreter."""
+    """A text of what decides the machine's speed: processor, threads, system, interpreter."""
     cpu = read_cpu_facts() if cpu is None else cpu
     name = cpu.name or cpu.vendor or platform.processor() or platform.machine()
     part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))

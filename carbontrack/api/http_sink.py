@@ -1,4 +1,4 @@
-"""The public HTTP sink: its journal is where the settings say, which sinks do not read."""
+"""The public HTTP sink, whose journal is in the folder that the settings name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class HttpSink(JournaledHttpSink):
     Args:
         url: http or https, without a password in it.
         token: sent as `Authorization: Bearer …`, and never shown.
-        timeout_s: the longest wait for a connection, and for an answer.
+        timeout_s: the timeout of a connection, and of an answer.
         batch: the largest number of records in one request.
-        exit_timeout_s: the longest that `close` may take.
+        exit_timeout_s: the longest time that `close` may take.
         journal: where records wait; by default a journal in the setting `state_dir`.
-        clock: the time.
+        clock: the time source.
 
     Raises:
         ConfigError: the URL, the token, a number or the settings cannot be used.

@@ -1,4 +1,4 @@
-"""What this machine draws while it idles: as given, as measured here, or as its models have it."""
+"""The idle power of this machine: from settings, from calibration, or from models."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from carbontrack.record import BASES, Basis, Component
 def idle_power(settings: Settings, meters: MeterSet, calibration: Calibration) -> IdlePower:
     """The idle power of each component, as far as it is known.
 
-    The processors': the setting `idle_w`, else what was measured while nothing ran, else the load
-    curve's share of the design power. Modelled memory draws the same busy or idle. Where a wall
-    meter was calibrated, the rest of the wall's power goes with them.
+    For the processors: the setting `idle_w`, else what was measured while nothing ran, else the
+    idle share of the design power by the load curve. Modelled memory draws the same power busy or
+    idle. If a wall meter was calibrated, the rest of the wall's power is the component "other".
     """
     cpu_w, basis = _cpu(settings, meters, calibration.idle_w)
     ram_w = calibration.idle_w.get("ram", _modelled_ram_w(meters))

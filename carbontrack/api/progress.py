@@ -1,6 +1,6 @@
-"""A loop with a bar that tells watts, grams so far, and what the whole will have emitted.
+"""`progress`: a measured loop with a progress bar of power, emissions so far and their forecast.
 
-The progress bar: tqdm, in this one file.
+The only module that uses tqdm.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from carbontrack.tracking.span import Span
 
 
 class Bar(Protocol):
-    """What is needed of a bar; tqdm's are such."""
+    """The part of tqdm's interface that is used."""
 
     n: float
     total: float | None
 
     def update(self, n: float = 1) -> object:
-        """So many more are done."""
+        """Advance by `n` iterations."""
         ...
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Text after the bar."""
+        """Set the text after the bar."""
         ...
 
     def close(self) -> None:
-        """The end."""
+        """End the bar."""
         ...
 
 
 def new_bar(**options: Any) -> Bar:
-    """A bar for a terminal or a notebook, whichever this is.
+    """Make a bar for a terminal or a notebook.
 
     Raises:
         MissingExtra: tqdm is not installed.
@@ -52,7 +52,7 @@ def new_bar(**options: Any) -> Bar:
 
 
 def new_terminal_bar(**options: Any) -> Any:
-    """A bar for a terminal; None where tqdm is not installed."""
+    """Make a bar for a terminal; None if tqdm is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -66,10 +66,10 @@ _log = logging.getLogger("carbontrack")
 
 
 class Progress(Generic[T]):
-    """What `progress` returns: iterate over it.
+    """The iterable that `progress` returns.
 
     Attributes:
-        span: what measures the loop; None before it begins.
+        span: the span that measures the loop; None before it starts.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Progress(Generic[T]):
 
     @property
     def forecast(self) -> Forecast | None:
-        """What the whole will have used; None before the first look, and without a total."""
+        """The forecast of the total; None before the first step, and without `total`."""
         return self._course.forecast
 
     def __len__(self) -> int:
@@ -130,7 +130,7 @@ class Progress(Generic[T]):
 
 
 class _ForecastCheck:
-    """Judges a forecast by a budget, and does what is to be done once."""
+    """Checks forecasts against a budget, and acts once if one exceeds it."""
 
     def __init__(self, name: str, budget: Budget, on_exceed: OnExceed) -> None:
         self._name = name
@@ -163,27 +163,28 @@ def progress(
     bar: Callable[..., Bar] = new_bar,
     **settings: Any,
 ) -> Progress[T]:
-    """Measure a loop, and show a bar with its watts, its grams so far and those of the whole.
+    """Measure a loop, and show a bar with power, emissions so far and their forecast.
 
     `for epoch in carbontrack.progress(range(50), budget="200 g", forecast=True):`. The loop is a
-    span, as by `track`: a root with a record of its own, or a child of the span that is open.
+    span, as with `track`: a root with its own record, or a child of the span that is open.
 
     Args:
-        iterable: what to loop over.
-        total: how many iterations there will be; by default what `len` says, if it says anything.
-        name: what the record calls it; by default the function's or module's name.
-        budget: what the loop may use at most: "200 g", "2 kWh".
+        iterable: the iterable to loop over.
+        total: the number of iterations; by default `len(iterable)`, if it has a length.
+        name: the name in the record; by default the name of the calling function or module.
+        budget: the most that the loop may use: "200 g", "2 kWh".
         on_exceed: what happens between two iterations when it is exceeded: "raise" (the default),
-            "warn", or a function to be called with the verdict. See `track`.
-        forecast: exceeded means that it will be, by the forecast's lower end; else that it is.
-        bar: makes the bar; called with what `tqdm` takes.
-        settings: what else `track` takes: labels, tracker, region, output, …
+            "warn", or a function that is called with the verdict. See `track`.
+        forecast: act as soon as the forecast's lower bound exceeds the budget, instead of when the
+            loop's own use does.
+        bar: makes the bar; called with arguments of `tqdm`.
+        settings: other arguments of `track`: labels, tracker, region, output, …
 
     Raises:
-        ConfigError: an argument or a setting cannot be used, or a forecast is wanted of a loop
-            whose length is not known; nothing has been started then.
+        ConfigError: an argument or a setting cannot be used, or `forecast` is set for a loop of
+            unknown length; nothing has been started then.
         MissingExtra: tqdm is not installed; `pip install "carbontrack[progress]"`.
-        BudgetExceeded: in the loop, as asked for.
+        BudgetExceeded: in the loop, if `on_exceed` is "raise".
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
@@ -195,7 +196,7 @@ def progress(
     name = name or qualified_name_of(sys._getframe(1))
     limit: dict[str, Any] = {}
     if budget is not None:
-        # one call is enough: a forecast is over the budget before the use is
+        # the function is called once: the forecast exceeds the budget before the use does
         later = "warn" if forecast and callable(on_exceed) else on_exceed
         limit = {"budget": budget, "on_exceed": later}
     block = track(name, **limit, **settings)

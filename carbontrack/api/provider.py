@@ -1,4 +1,4 @@
-"""The trackers of this process: one for each set of settings, all on as few samplers as possible.
+"""The tracker provider: one tracker for each set of settings, on as few samplers as possible.
 
 A tracker is made when it is first used, lives until the program ends, and costs nothing while
 nothing is open on it.
@@ -33,11 +33,11 @@ from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
 Key = tuple[Settings, str, Environment]
-"""Settings, where the region comes from, and what of the environment a tracker depends on."""
+"""Settings, the origin of the region, and the part of the environment a tracker depends on."""
 
 
 class TrackerProvider:
-    """Finds or makes the tracker for some settings."""
+    """Finds or makes the trackers of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -49,18 +49,18 @@ class TrackerProvider:
         self._handles_signals = False
         self._warned: set[str] = set()
         self._usable: dict[Hashable, Settings] = {}
-        """What was found for some arguments, here, and could be used."""
+        """Settings that were found usable, by arguments and environment."""
         self._settings: weakref.WeakKeyDictionary[Session, Settings] = weakref.WeakKeyDictionary()
         self._propagator = Propagator()
         remember(self)
 
     def environment(self) -> Environment:
-        """What the process stands in now; of its parents, the one that it was started by."""
+        """The environment now, with the parent id that this process was started with."""
         now = current_environment()
         return now._replace(parent_id=self._propagator.original_parent(now.parent_id))
 
     def get(self, settings: Settings) -> Tracker:
-        """The process's tracker for these settings, here; made at the first asking.
+        """The process's tracker for these settings, made when first needed.
 
         Raises:
             ConfigError: a setting cannot be used.
@@ -80,18 +80,18 @@ class TrackerProvider:
         return None if tracker is None or tracker.session.closed else tracker
 
     def checked(self, given: Mapping[str, object], *, inside: bool) -> Settings:
-        """The settings for these arguments, here, found usable.
+        """Load the settings for these arguments, and check that they can be used.
 
-        What has worked is not checked again. A directory that vanishes while a server runs, or a
-        file of settings that cannot be opened for want of descriptors, must not become an exception
-        of its next block. Nor must they inside of an open span, whose own settings hold anyway.
+        Settings that were usable before are not checked again. If a directory is removed while a
+        server runs, or a settings file cannot be opened because of too many open files, the next
+        block must not raise. Nor must it inside an open span, whose own settings apply anyway.
 
         Args:
             given: settings by name.
-            inside: a span is open around.
+            inside: whether it is inside an open span.
 
         Raises:
-            ConfigError: a setting cannot be used; inside of a span only if it is an argument.
+            ConfigError: a setting cannot be used; inside a span only if it is an argument.
         """
         environment = self.environment()
         cache_key = repr(sorted(given.items())), environment
@@ -101,9 +101,9 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
-            self.warn_once(f"settings that have worked before are calibration: {error}")
+            self.warn_once(f"settings that have worked before are kept: {error}")
             return settings_from(given) if known is None else known
-        # A server decorates in its main thread, which alone can, and serves in others.
+        # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
         if self._find(settings, environment) is None:
             if not inside:
@@ -114,7 +114,7 @@ class TrackerProvider:
         return settings
 
     def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:
-        """The names of arguments that differ from what holds in a session, for a sentence."""
+        """The names of arguments that differ from a session's settings, joined by commas."""
         theirs = self._settings.get(session)
         names = (n for n in given if theirs is None or getattr(theirs, n) != getattr(settings, n))
         return ", ".join(names)
@@ -152,7 +152,7 @@ class TrackerProvider:
             return tracker
 
     def _warn_of_second_sampler(self, key: HostKey) -> None:
-        trees = key[:2]  # of which machine: its sysfs and procfs
+        trees = key[:2]  # sysfs and procfs, which stand for the machine
         if any(other[:2] == trees and one.awake for other, one in self._samplers.items()):
             self.warn_once(
                 "trackers with different settings of the meters (cpu_tdp_w, ram_w_per_gib, "
@@ -163,7 +163,7 @@ class TrackerProvider:
     def _flush_on_signals(self, settings: Settings) -> None:
         if not settings.flush_on_signals or self._handles_signals:
             return
-        from carbontrack.system.signals import flush_on  # hardly anyone asks for it
+        from carbontrack.system.signals import flush_on  # loaded only if needed
 
         self._handles_signals = True
         for name in ("SIGTERM", "SIGHUP"):
@@ -171,13 +171,13 @@ class TrackerProvider:
                 flush_on(getattr(signal, name), self.close)
 
     def _close_at_exit(self) -> None:
-        # What the program does after this, in handlers of its own or in daemon threads, gets a
-        # tracker without a later: nobody will come again to write a sum.
+        # Trackers made after this, by exit handlers or daemon threads, write a row for each call:
+        # there will be no later tick to write a sum.
         self._is_exiting = True
         self.close()
 
     def close(self) -> None:
-        """Write what is open as interrupted, close the sinks, then the samplers."""
+        """Write open spans as interrupted, close the sinks, then the samplers."""
         sessions = list(self._sessions)
         for session in sessions:  # all sinks make their last attempts at the same time
             session.end()
@@ -189,12 +189,12 @@ class TrackerProvider:
         self._samplers.clear()
 
     def forget_parent(self) -> None:
-        """Take a new lock: one that another thread held at the fork would never be free."""
+        """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = threading.RLock()
 
 
 def _key(settings: Settings, environment: Environment) -> Key:
-    # where the region comes from is written, so it tells trackers apart as the region does
+    # the origin of the region is written to records, so it is part of the key
     origin = settings.origins.get("region", "")
     relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
     return settings, origin, environment.for_tracker(has_relative_output=relative)

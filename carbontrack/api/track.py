@@ -1,6 +1,7 @@
-"""The front door: `track`, one callable that is a decorator and a context manager, and `auto`.
+"""The public functions `track`, which measures a block or a function, and `auto`.
 
-The spans that one `track(...)` has open: several at once, in threads and tasks, or nested.
+`track(...)` returns a `Track`, which is a context manager and a decorator; its `OpenSpans` are the
+spans that it has open in different threads and tasks, or nested.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ if TYPE_CHECKING:
 
 
 class OpenSpans:
-    """Which span is meant when a block that may be open several times is left or asked."""
+    """The open spans of one `Track`, which may be entered several times at once."""
 
     def __init__(self) -> None:
         self._open: list[Span] = []
         self._last: Span | None = None
 
     def add(self, span: Span) -> Span:
-        """It has been opened."""
+        """Add a span that has been opened."""
         self._open.append(span)
         return span
 
     def current(self) -> Span | None:
-        """The one of this context; the one opened last where the context has been left.
+        """The span of this context; if there is none, the one opened last.
 
-        When none is open, the one that was closed last: leaving it may still have to act, and it
-        can be asked. None before the first.
+        If none is open, the one closed last, whose budget may still have to be enforced. None
+        before the first.
         """
         if len(self._open) == 1:
             return self._open[0]
@@ -57,7 +58,7 @@ class OpenSpans:
         return self._open[-1] if self._open else self._last
 
     def pop(self) -> Span | None:
-        """The same, which is now going to be closed."""
+        """Remove and return the current span, which is about to be closed."""
         span = self._last = self.current()
         if span in self._open:
             self._open.remove(span)
@@ -69,13 +70,13 @@ __all__ = ["auto", "current_span", "track"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 PROVIDER = TrackerProvider()
-"""Finds and makes the trackers of this process."""
+"""The trackers of this process."""
 
 _log = logging.getLogger("carbontrack")
 
 
 def auto(**settings: object) -> Tracker:
-    """A tracker for this machine, put together from settings: `auto(region="FR", output="a.csv")`.
+    """Make a tracker for this machine from settings: `auto(region="FR", output="a.csv")`.
 
     Settings come from the arguments, the environment, pyproject.toml and the user's config file,
     in this order; the defaults are those of `track`.
@@ -88,7 +89,7 @@ def auto(**settings: object) -> Tracker:
     return _disabled() if loaded.disable else PROVIDER.make(loaded)
 
 
-# What few need is imported where it is needed: a new process feels every millisecond.
+# What few programs need is imported where it is used, to keep the start of a process short.
 
 
 def _disabled() -> Tracker:
@@ -150,27 +151,27 @@ class Track(Block[Span]):
     # -- as a context manager ----------------------------------------------------------------
 
     def open(self) -> Span:
-        """Open a span: of its own, or as a child of the one that is open here."""
+        """Open a span: a child of the one that is open here, or a root."""
         return self._open.add(self._new_span(self._name or self._default_name).open())
 
     def enter(self) -> Span:
-        """Open a span unless an exceeded budget around forbids it."""
+        """Open a span, unless the exception of an exceeded enclosing budget is due."""
         return self._open.add(self._new_span(self._name or self._default_name).enter())
 
     def leave(self, error: BaseException | None) -> None:
-        """Close the span that was opened here last, and act on its budget."""
+        """Close the span that was opened here last, and enforce its budget."""
         span = self._open.pop()
         if span is not None:
             span.leave(error)
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
-        """Close the span that was opened here last; where none is open it does nothing."""
+        """Close the span that was opened here last; if none is open, do nothing."""
         span = self._open.pop()
         if span is not None:
             span.close(status, error)
 
     def check(self) -> Verdict | None:
-        """Look now at the budgets that hold in the span that was opened here last: `Span.check`."""
+        """Check the budgets of the span that was opened here last; see `Span.check`."""
         span = self._open.current()
         return None if span is None else span.check()
 
@@ -215,7 +216,7 @@ class Track(Block[Span]):
         """Count every call of the function.
 
         Raises:
-            ConfigError: it is a class, or cannot be called.
+            ConfigError: it is a class, or not callable.
         """
         if inspect.isclass(function) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
@@ -257,7 +258,7 @@ class Track(Block[Span]):
 
 
 def qualified_name_of(frame: FrameType) -> str:
-    """Module and qualified name of what a frame runs."""
+    """Module and qualified name of the function that a frame runs."""
     module = str(frame.f_globals.get("__name__", "__main__"))
     function = getattr(frame.f_code, "co_qualname", frame.f_code.co_name)
     return module if function == "<module>" else f"{module}.{function}"
@@ -286,26 +287,26 @@ def track(
     tracker: Tracker | None = None,
     **settings: object,
 ) -> F | Track:
-    """Measure a block or a function.
+    """Measure the energy and emissions of a block or a function.
 
-    `with track("train", region="FR") as run:` measures a block, and `run.record` tells what it
-    used. `@track`, `@track("name")` and `@track(window_s=60)` measure each call of a function,
-    method, coroutine or generator. Inside an open span it opens a child of that span.
+    `with track("train", region="FR") as run:` measures a block; `run.record` is its record
+    afterwards. `@track`, `@track("name")` and `@track(window_s=60)` measure each call of a
+    function, method, coroutine or generator. Inside an open span it opens a child of that span.
 
     Args:
-        name: what the records call it; by default the function's module and qualified name.
-        window_s: a call of 1 s or longer has a row of its own; shorter ones are summed up, one row
-            for each `window_s` seconds. 0: every call has a row.
-        budget: what a run, or a call, may use at most: "5 g", "2 kWh". A block is looked at while
-            it runs; 80 % are warned of, and more than all of it too, which the record's status
-            notes.
-        on_exceed: what else happens when the lower end of the interval is above the budget: "warn",
-            nothing else; "raise", `BudgetExceeded` in the thread that next opens or closes a span
-            inside, ends the block or calls `span.check()`; or a function to be called there once
-            with the verdict. A decorated function for which this is given has a row for each call;
-            without it a call is judged only when it has ended.
-        labels: facts of your own, written with the record.
-        tracker: measure with this tracker, as a root of its own.
+        name: the name in the records; by default the function's module and qualified name.
+        window_s: a call of 1 s or longer has a row of its own; shorter ones are summed, one row for
+            each `window_s` seconds. 0: every call has a row.
+        budget: the most that a block, or a call, may use: "5 g", "2 kWh". A block is checked while
+            it runs. A warning is logged at 80 % and above 100 %; the latter is also noted in the
+            record's status.
+        on_exceed: what else happens when the lower bound of the interval exceeds the budget: "warn"
+            (nothing else); "raise" (`BudgetExceeded`, in the thread that next opens or closes a
+            span inside, ends the block or calls `span.check()`); or a function that is called there
+            once with the verdict. With this argument a decorated function has a row for each call;
+            without it a call is checked only when it has ended.
+        labels: your own labels, written with the record.
+        tracker: measure with this tracker, as a root span.
         settings: any of carbontrack's settings: region, output, scope, pue, …
 
     Raises:

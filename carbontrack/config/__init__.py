@@ -1,1 +1,1 @@
-"""What can be set, where it is set, and what the environment says."""
+"""Settings, the sources they are read from, and the environment of the process."""
