@@ -1,1 +1,1 @@
-"""What users call; the only room that names concrete meters, grids and sinks."""
+"""The public interface and the assembly of trackers from concrete meters, grids and sinks."""

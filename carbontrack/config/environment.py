@@ -1,8 +1,8 @@
-"""What the environment says; the package reads it here and nowhere else.
+"""The environment of the process; no other module reads environment variables.
 
-`Environment.take` is one snapshot of what decides, besides the settings, how a tracker is put
-together. A bad value is as good as none here, since it is not ours to complain about; settings are
-checked by `carbontrack.config.load`.
+`Environment.take` is a snapshot of everything besides the settings that decides how a tracker is
+assembled. An invalid value counts as unset, since most variables belong to other programs; the
+settings are checked by `carbontrack.config.load`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 PREFIX = "CARBONTRACK_"
-"""Before the name of a setting, in capitals."""
+"""The prefix of a setting's variable, before its name in capitals."""
 PARENT_ID = f"{PREFIX}PARENT_ID"
-"""The record that this process's own records belong to; set for child processes."""
+"""The variable with the parent id for this process's records; set for child processes."""
 PYTEST = f"{PREFIX}PYTEST_"
-"""Before the name of an option of the pytest plugin."""
+"""The prefix of an option of the pytest plugin."""
 _begins_with_prefix = methodcaller("startswith", PREFIX)
 
 
 class Environment(NamedTuple):
-    """What the process stands in: immutable, hashable, equal where nothing has changed.
+    """A snapshot of the process's environment: immutable and hashable.
 
     Attributes:
-        working_folder: "" when it has been removed while the program runs.
-        variables: the settings' own variables, CARBONTRACK_<NAME>, by name.
-        config_folder, state_folder: the user's own for carbontrack; None for a user without a home.
-        time_zone: what TZ names; None where it is not set.
-        visible_gpus: CUDA_VISIBLE_DEVICES as it stands.
-        rank, world_size: as a launcher says; None where there is none.
-        cloud_hints: the clouds' own variables that are set.
-        parent_id: the record of the run that this process was started in.
+        working_folder: the current directory; "" if it has been removed.
+        variables: the variables of settings, CARBONTRACK_<NAME>, by name.
+        config_folder, state_folder: the user's folders for carbontrack; None for a user without a
+            home directory.
+        time_zone: the time zone in TZ; None if it is not set.
+        visible_gpus: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
+        rank, world_size: as set by a launcher; None without one.
+        cloud_hints: variables by which clouds name their regions, if they are set.
+        parent_id: the record of the run that started this process.
     """
 
     working_folder: str = ""
@@ -62,10 +63,10 @@ class Environment(NamedTuple):
         Args:
             hints: the names of the variables by which clouds name their regions.
             environ: the variables; the process's own by default.
-            working_folder: where the program stands; the process's own by default.
+            working_folder: the current directory; the process's own by default.
         """
         environ = os.environ if environ is None else environ
-        # a look-up of a variable that is not set costs much more than going over those that are
+        # looking up a variable that is not set costs much more than iterating over all names
         names = set(environ)
         found = {name: environ[name] for name in names & _FACTS.union(hints)}
         ours = [name for name in filter(_begins_with_prefix, names) if _is_setting(name)]
@@ -82,7 +83,7 @@ class Environment(NamedTuple):
         )
 
     def for_tracker(self, *, has_relative_output: bool) -> Environment:
-        """What of it a tracker depends on, its settings being known.
+        """The part of the environment that a tracker with known settings depends on.
 
         Args:
             has_relative_output: an output path is relative, so the working folder matters.
@@ -91,12 +92,12 @@ class Environment(NamedTuple):
         return self._replace(working_folder=folder, variables=(), config_folder=None)
 
     def state_path(self, state_dir: str | None) -> Path:
-        """The folder of journals and caches: the setting's, or the user's; it need not exist."""
+        """The folder of journals and caches, by the setting or the user's; it need not exist."""
         if state_dir is not None:
             return Path(state_dir)
         if self.state_folder is not None:
             return Path(self.state_folder)
-        import tempfile  # a container's user without a home
+        import tempfile  # e.g. a container's user without a home directory
 
         return Path(tempfile.gettempdir(), f"carbontrack-{os.getuid()}")
 
@@ -116,7 +117,7 @@ _XDG = {"config": ("XDG_CONFIG_HOME", ".config"), "state": ("XDG_STATE_HOME", ".
 
 
 def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
-    """What platformdirs would say, whose import takes 11 ms; Linux's rule is short."""
+    """As platformdirs returns it; on Linux without its import, which takes 11 ms."""
     if sys.platform == "linux":
         variable, below_home = _XDG[kind]
         base = environ.get(variable, "").strip()
@@ -133,14 +134,14 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
 def cloud_hints(
     names: Iterable[str], environ: Mapping[str, str] | None = None
 ) -> Mapping[str, str]:
-    """The variables of these names that are set, as clouds set them in their machines."""
+    """Those of the variables named, by which clouds name their regions, that are set."""
     environ = os.environ if environ is None else environ
     found = ((name, environ.get(name, "").strip()) for name in names)
     return {name: text for name, text in found if text}
 
 
 _LAUNCHERS = (
-    # (rank, world size, what else must be set), from the launcher nearest to the process
+    # (rank, world size, variable that must be set too), the innermost launcher first
     ("RANK", "WORLD_SIZE", "WORLD_SIZE"),  # torchrun, Kubeflow, Lightning
     # a batch script has SLURM_PROCID=0 as well; only inside a step (srun) is it a rank
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID"),
@@ -160,7 +161,7 @@ _FACTS = frozenset(
 
 
 def rank_and_world(environ: Mapping[str, str] | None = None) -> tuple[int | None, int | None]:
-    """Tell this process's rank and how many there are, where a launcher says so, else Nones."""
+    """The rank of this process and the world size, as set by a launcher, else Nones."""
     environ = os.environ if environ is None else environ
     for rank_name, world_name, also in _LAUNCHERS:
         rank, world = _whole(environ.get(rank_name)), _whole(environ.get(world_name))
@@ -175,13 +176,13 @@ def _whole(text: str | None) -> int | None:
 
 
 def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
-    """Tell the `record_id` of the run that this process was started in, if any."""
+    """The `record_id` of the run that started this process, if any."""
     text = (os.environ if environ is None else environ).get(PARENT_ID, "").strip()
     return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
 
 
 def set_parent_id(record_id: str | None) -> None:
-    """Have processes that are started from now on find the record that theirs belong to, if any."""
+    """Set the parent id for processes that start from now on; None removes it."""
     if record_id is not None:
         os.environ[PARENT_ID] = record_id
     else:
@@ -191,45 +192,45 @@ def set_parent_id(record_id: str | None) -> None:
 def child_environ(
     record_id: str | None, environ: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Copy the environment for a child whose records belong to the span `record_id`, if any."""
+    """A copy of the environment with `record_id` as the parent id, for a child process."""
     copied = dict(os.environ if environ is None else environ)
     return copied if record_id is None else {**copied, PARENT_ID: record_id}
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:
-    """Tell CUDA_VISIBLE_DEVICES as it stands: None where unset, "" where no GPU is visible."""
+    """The value of CUDA_VISIBLE_DEVICES: None if unset, "" if no GPU is visible."""
     return (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
 
 
 def tz(environ: Mapping[str, str] | None = None) -> str | None:
-    """Tell the time zone that TZ names ("Europe/Paris"), without the colon POSIX allows."""
+    """The time zone in TZ ("Europe/Paris"), without the colon that POSIX allows."""
     return (os.environ if environ is None else environ).get("TZ", "").lstrip(":").strip() or None
 
 
 def no_color(environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether the reader wants no colours (https://no-color.org)."""
+    """Whether NO_COLOR asks for output without colours (https://no-color.org)."""
     return bool((os.environ if environ is None else environ).get("NO_COLOR"))
 
 
 def dumb_terminal(environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether the terminal, if there is one, cannot move its cursor."""
+    """Whether the terminal, if there is one, cannot move its cursor."""
     return (os.environ if environ is None else environ).get("TERM", "") in {"", "dumb"}
 
 
 def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """Collect the CARBONTRACK_PYTEST_* variables that are set, by the rest of their names."""
+    """The CARBONTRACK_PYTEST_* variables that are set, by the rest of their names."""
     environ = os.environ if environ is None else environ
     found = ((key.removeprefix(PYTEST), key) for key in environ if key.startswith(PYTEST))
     return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}
 
 
 def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Find the file that a step of a GitHub workflow shows as its summary, if we are in one."""
+    """The file of the step summary in a GitHub workflow; None outside of one."""
     path = (os.environ if environ is None else environ).get("GITHUB_STEP_SUMMARY", "").strip()
     return Path(path) if path else None
 
 
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
-    """Tell whether CARBONTRACK_DISABLE turns everything off; a bad value does not."""
+    """Whether CARBONTRACK_DISABLE is set to true; an invalid value counts as false."""
     text = (os.environ if environ is None else environ).get("CARBONTRACK_DISABLE", "")
     return text.strip().lower() in {"1", "true", "yes", "on"}

@@ -1,9 +1,11 @@
-"""Where settings come from, and which source wins.
+"""Loads the settings from their sources and checks them.
 
-In order of precedence: an argument, the environment's `CARBONTRACK_<NAME>`, `[tool.carbontrack]`
-in the nearest pyproject.toml, and `carbontrack/config.toml` in the user's config folder. A name
-that no setting has and a value that cannot be used are errors, wherever they stand, even where
-a stronger place overrides them.
+The sources, in order of precedence: an argument, the environment's `CARBONTRACK_<NAME>`,
+`[tool.carbontrack]` in the nearest pyproject.toml, and `carbontrack/config.toml` in the user's
+config folder. An unknown name and an invalid value are errors in every source, even if a source of
+higher precedence overrides them.
+
+The first half loads and checks; the second half has the sources.
 """
 
 from __future__ import annotations
@@ -31,26 +33,26 @@ def load_settings(
     user_config: Path | None = None,
     writes: bool = True,
 ) -> Settings:
-    """Find and check the settings that hold here, each with its origin.
+    """Load and check the settings, each with its origin.
 
     Args:
         arguments: settings by name; `output=None` is no output, any other None is "not given".
-        environment: the variables, and where the search for pyproject.toml begins and relative
-            outputs lie; as they are now by default.
-        user_config: the file that takes the place of the user's config.toml.
-        writes: False where nothing will be written, so that outputs need not be writable.
+        environment: the variables, and the working folder, in which relative outputs lie and the
+            search for pyproject.toml starts; by default as they are now.
+        user_config: a file to read instead of the user's config.toml.
+        writes: False if nothing will be written, so that outputs need not be writable.
 
     Raises:
-        UnknownSettingError: a name that no setting has; names the source and the nearest right one.
-        ConfigError: a value that cannot be used, with its source; an output that cannot be written;
-            a pyproject.toml that would lead a token of yours to an address of its own.
+        UnknownSettingError: an unknown name; the message has the source and the closest name.
+        ConfigError: an invalid value, with its source; an output that cannot be written; a
+            pyproject.toml that would send a token of yours to an address of its own.
     """
     environment = Environment.take() if environment is None else environment
     argument = _from_arguments(arguments)
     disable = dict(environment.variables).get("CARBONTRACK_DISABLE", "").strip()
     switch = Source("environment", "", {"disable": disable})
     if disable and "disable" not in argument.given and switch.read("disable", disable):
-        # the emergency disable works even where the rest of the configuration is broken
+        # it disables carbontrack even if the rest of the configuration is broken
         return _merged(argument, switch)
     folder = environment.working_folder
     project = _from_project(folder) if folder else None
@@ -71,10 +73,10 @@ def _user_config(environment: Environment) -> Path | None:
 
 
 def settings_from(arguments: Mapping[str, object]) -> Settings:
-    """Check the settings that are given here, and take the defaults for all others.
+    """Check settings from arguments alone, with defaults for all others.
 
     Raises:
-        ConfigError: as for `load_settings`, of the arguments alone.
+        ConfigError: as for `load_settings`.
     """
     return _merged(_from_arguments(arguments))
 
@@ -90,11 +92,11 @@ def _merged(*strongest_first: Source | None) -> Settings:
 
 
 def _refuse_token_destination(settings: Settings, project: str) -> None:
-    """Refuse what lets a checked-out project receive a token that it does not own.
+    """Refuse a project's settings that would let it receive a user's token.
 
-    The folder one happens to work in may hold a stranger's pyproject.toml. It must not name the
-    address a token goes to, nor the folder whose journal holds addresses to send records to, nor
-    put its own token beside an address of ours.
+    The working folder may contain an untrusted pyproject.toml. It must not set the address that a
+    user's token is sent to, nor the folder whose journal has addresses to send records to, nor its
+    own token for a user's address.
     """
     origins = settings.origins
     for token, destination, is_sent in (
@@ -112,10 +114,10 @@ def _refuse_token_destination(settings: Settings, project: str) -> None:
 
 
 def _refuse_plugin_address(settings: Settings, project: str) -> None:
-    """Refuse what a checked-out project hands to a plugin.
+    """Refuse a project's settings that pass an address to a plugin.
 
-    It may name one that is installed. What that does with an address, only the plugin knows: open
-    a file of yours, or send a secret of yours there.
+    A project may name an installed plugin. But only the plugin knows what it does with an address:
+    it may open a user's file, or send a user's secret there.
     """
     named = [("meter_plugins", text) for text in settings.meter_plugins]
     named += [("output", output) for output in settings.output if plugin_of(output) is not None]
@@ -141,14 +143,14 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
 
 
 def check_outputs(settings: Settings, folder: str) -> None:
-    """Say now, before anything starts, that a file cannot be written.
+    """Check, before anything starts, that the outputs can be written.
 
     Args:
-        settings: what names the files.
-        folder: the working folder; "" when it is gone.
+        settings: the settings that name the outputs.
+        folder: the working folder; "" if it has been removed.
 
     Raises:
-        ConfigError: its directory is not there, or it or its directory must not be written.
+        ConfigError: a directory does not exist, or a file or directory is not writable.
     """
     for output in () if settings.disable else settings.output:
         plugin = plugin_of(output)
@@ -172,30 +174,38 @@ def check_outputs(settings: Settings, folder: str) -> None:
 
 
 def state_path(settings: Settings, environment: Environment | None = None) -> Path:
-    """Find the folder of journals and caches; it need not exist yet."""
+    """The folder of journals and caches; it need not exist yet."""
     return (environment or Environment.take()).state_path(settings.state_dir)
 
 
+# -- the sources ------------------------------------------------------------------------------
+
 _TRACK_PARAMETERS = {"argument": ("window_s", "budget", "on_exceed", "labels", "tracker", "name")}
-"""What `track` takes beside settings: a misspelt one of them arrives here as well."""
+"""The other arguments of `track`, of which a misspelt one arrives here as a setting."""
 _TOOL_TABLE_LINE = rb"""^[ \t\[]*["']?tool[ \t"']*(\.[ \t"']*carbontrack|\]|=)"""
-"""A line like [tool.carbontrack], [tool] or tool = {…}; the parser costs 4 ms, and a file
-without such a line need not pay them."""
+"""Matches a line like [tool.carbontrack], [tool] or tool = {…}. A file without such a line need not
+be parsed, as loading the parser costs 4 ms."""
 
 
 class Source(NamedTuple):
-    """One source: its name, what stands before a setting's name in an error, and what it says."""
+    """One source of settings.
+
+    Attributes:
+        origin: its name, as in `Settings.origins`.
+        prefix: the text before a setting's name in error messages.
+        given: the values by name, as they were given.
+    """
 
     origin: str
     prefix: str
     given: Mapping[str, object]
 
     def read(self, name: str, given: object) -> Any:
-        """Check one setting and give it its type.
+        """Check one setting and convert it to its type.
 
         Raises:
             UnknownSettingError: there is no such setting.
-            ConfigError: the value cannot be used.
+            ConfigError: the value is invalid.
         """
         spelled = self._spelled(name)
         if name not in READERS:
@@ -218,7 +228,7 @@ def _from_arguments(arguments: Mapping[str, object]) -> Source:
     given = {
         name: () if what is None and name == "output" else what
         for name, what in arguments.items()
-        # a wrong name is wrong whatever its value is
+        # an unknown name is an error whatever its value
         if what is not None or name == "output" or name not in READERS
     }
     return Source("argument", "argument ", given)
@@ -229,18 +239,18 @@ def _from_environment(variables: Iterable[tuple[str, str]]) -> Source:
     given = {}
     for variable, text in variables:
         name = variable[len(PREFIX) :].lower()
-        # an empty variable is an unset one, as usual; a wrong name is wrong all the same
+        # an empty variable counts as unset; an unknown name is an error even then
         if text.strip() or name not in READERS:
             given[name] = text
     return Source("environment", "", given)
 
 
 _TRANSIENT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
-"""What says nothing about whether there is a file."""
+"""Errors that do not tell whether the file exists."""
 
 
 def _from_project(folder: str) -> Source | None:
-    """Take [tool.carbontrack] of the nearest pyproject.toml at `folder` or above it."""
+    """Read [tool.carbontrack] of the nearest pyproject.toml in `folder` or above it."""
     while True:
         path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118 - runs at every start
         try:
@@ -262,7 +272,7 @@ def _from_project(folder: str) -> Source | None:
 
 
 def _from_user_file(path: Path) -> Source | None:
-    """Take the user's own config.toml, if there is one."""
+    """Read the user's config.toml, if there is one."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

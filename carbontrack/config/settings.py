@@ -1,8 +1,8 @@
-"""What can be set, in which unit and range; `carbontrack.config.load` finds where it is set.
+"""The settings with their types, defaults, units and ranges; `carbontrack.config.load` reads them.
 
-Each setting is declared once, as a field of `Settings`: its type, its default, its meaning, and the
-reader which makes the field's value of what was given (text from the environment, a value from a
-TOML file or from Python) or raises ValueError with the rest of the sentence "interval_s=0 …".
+Each setting is declared once, as a field of `Settings`: type, default, meaning, and the reader that
+converts a given value (text from the environment, a value from TOML or Python) to the field's type
+or raises ValueError with the end of the sentence "interval_s=0 …".
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from carbontrack.record import TIMELINE_SUFFIX, plugin_of
 Reader = Callable[[object], Any]
 
 FILE_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
-"""What a path in `output` may end in; the suffix chooses the format. A file that is anything else,
-such as a shell's start-up script, cannot become an output by mistake or by malice."""
+"""The allowed suffixes of a path in `output`, which choose the format. Any other file, such as a
+shell's start-up script, cannot become an output by mistake or malice."""
 
 
 def _text(given: object) -> str:
@@ -74,7 +74,7 @@ def _flag(given: object) -> bool:
 
 
 def _items(given: object) -> tuple[str, ...]:
-    """Take a list's entries, or a text's parts between commas; "none" and an empty list are ()."""
+    """The entries of a list, or of a comma-separated text; "none" and an empty list are ()."""
     if isinstance(given, str):
         if given.strip().lower() == "none":
             return ()
@@ -100,7 +100,7 @@ def _output(item: str) -> str:
     if (plugin := plugin_of(item)) is not None:
         return _plugin_output(item, plugin[0])
     if "://" in item:
-        from urllib.parse import urlsplit  # an address is rare, and this import costs a while
+        from urllib.parse import urlsplit  # addresses are rare, and this import is slow
 
         parts = urlsplit(item)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -120,10 +120,10 @@ def _output(item: str) -> str:
 
 
 def _plugin_output(item: str, name: str) -> str:
-    from carbontrack.system import plugins  # only those who name a plugin pay for the look
+    from carbontrack.system import plugins  # loaded only if a plugin is named
 
     if plugins.find_sink(item, name, FILE_SUFFIXES) is None:
-        return _output(f"./{item}")  # now it cannot be taken for anything but a file
+        return _output(f"./{item}")  # with "./" it can only be a file
     return item
 
 
@@ -149,12 +149,12 @@ def _folder(given: object) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """End an error's sentence with "; did you mean 'region'?" where a name is near."""
+    """The end of an error message, "; did you mean 'region'?", if a name is close."""
     return did_you_mean(close_matches(name, names))
 
 
 def _read(reader: Reader) -> dict[str, Reader]:
-    """The metadata of a setting: what makes its value of what was given, or raises ValueError."""
+    """The metadata of a setting: its reader."""
     return {"reader": reader}
 
 
@@ -162,16 +162,16 @@ def _read(reader: Reader) -> dict[str, Reader]:
 class Settings:
     """Every setting with its default; equal and of equal hash where all values are equal.
 
-    `carbontrack.config.load` makes and checks it; a Settings made by hand is taken as it is.
+    `carbontrack.config.load` makes and checks it; a `Settings` made by hand is not checked.
     """
 
     region: str | None = field(default=None, metadata=_read(_text))
-    """Where the machine stands: "FR", "US-CA", "aws:eu-west-3"; None: found out without network."""
+    """The machine's region: "FR", "US-CA", "aws:eu-west-3"; None: detected without network."""
     cloud: Literal["none", "detect"] | None = field(
         default=None, metadata=_read(_one_of("none", "detect"))
     )
     """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
-    asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
+    queried as well, over the network; "none": the machine is in no cloud, even if these say so."""
     output: tuple[str, ...] = field(default=("emissions.csv",), metadata=_read(_outputs))
     """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
     record; () for none."""
@@ -184,8 +184,8 @@ class Settings:
     idle: Literal["proportional", "reserved", "none"] = field(
         default="proportional", metadata=_read(_one_of("proportional", "reserved", "none"))
     )
-    """How the idle machine's energy is billed, in scope process: like the rest, by the processors
-    that are reserved, or not at all."""
+    """How the idle machine's energy is billed in scope "process": like the rest, by the reserved
+    processors, or not at all."""
     idle_w: float | None = field(
         default=None, metadata=_read(_number("a number of watts", 0, 5000))
     )
@@ -205,15 +205,15 @@ class Settings:
     embodied_g_per_h: float | None = field(
         default=None, metadata=_read(_number("a number of grams per hour", 0, 1e6))
     )
-    """CO2e of making this machine for each hour of its life, in grams; None: from the table."""
+    """Embodied emissions of this machine per hour of its life, in grams; None: from the table."""
     embodied_lifetime_years: float | None = field(
         default=None, metadata=_read(_number("a number of years", 0, 50, above=True))
     )
-    """For how many years this hardware is used, above 0 and up to 50; None: 4."""
+    """The lifetime of the hardware in years, above 0 and up to 50; None: 4."""
     embodied_utilisation: float = field(
         default=1.0, metadata=_read(_number("a share", 0, 1, above=True))
     )
-    """The share of its life in which this hardware is at work, above 0 and up to 1."""
+    """The share of its lifetime in which the hardware is in use, above 0 and up to 1."""
     cpu_tdp_w: float | None = field(
         default=None, metadata=_read(_number("a number of watts", 0, 5000, above=True))
     )
@@ -229,29 +229,29 @@ class Settings:
     intensity_g_per_kwh: float | None = field(
         default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
     )
-    """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
+    """Your own carbon intensity of the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
     intensity_source: tuple[str, ...] = field(default=(), metadata=_read(_items))
-    """Live sources in the order in which they are tried; (): the yearly table, without network."""
+    """Live sources, in the order they are tried; (): the yearly table, without network."""
     live_token: str | None = field(default=None, repr=False, metadata=_read(_token))
     """The token of the live intensity source."""
     spans: Literal["roots", "all"] = field(default="roots", metadata=_read(_one_of("roots", "all")))
     """Which spans have a row of their own: roots only, or children as well."""
     timeline: bool = field(default=False, metadata=_read(_flag))
-    """Keep power over time of each root span, in a file beside the output."""
+    """Write the power over time of each root span to a file beside the output."""
     checkpoint_s: float = field(
         default=10.0, metadata=_read(_number("a number of seconds", 0.1, 3600))
     )
-    """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
+    """Seconds between two checkpoints of an open run, 0.1 to 3600: the most a kill can lose."""
     sysfs_path: str = field(default="/sys", metadata=_read(_directory))
     """The root of sysfs; for containers that mount the host's elsewhere, and for tests."""
     procfs_path: str = field(default="/proc", metadata=_read(_directory))
-    """The root of procfs; likewise."""
+    """The root of procfs, for the same purposes."""
     state_dir: str | None = field(default=None, metadata=_read(_folder))
     """The folder of the journal; None: the user's state folder, found when it is needed."""
     host_id: str | None = field(default=None, metadata=_read(_text))
-    """The name of this host in records; None: a salted hash that no one can turn back."""
+    """The name of this host in records; None: a salted hash that cannot be reversed."""
     flush_on_signals: bool = field(default=False, metadata=_read(_flag))
-    """Write what is open when SIGTERM or SIGHUP comes, before its effect; False: no handler."""
+    """Write open spans on SIGTERM and SIGHUP, before their effect; False: no handler."""
     disable: bool = field(default=False, metadata=_read(_flag))
     """Turn all of carbontrack into a no-op."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -259,7 +259,7 @@ class Settings:
 
     @property
     def owns_state_dir(self) -> bool:
-        """Whether the folder of the journals is the user's choice, and not that of a project."""
+        """Whether the journals' folder was set by the user, not by a project's file."""
         origin = self.origins.get("state_dir", "default")
         return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
 
@@ -267,6 +267,6 @@ class Settings:
 READERS: Mapping[str, Reader] = {
     one.name: one.metadata["reader"] for one in fields(Settings) if "reader" in one.metadata
 }
-"""How each setting is read, in the order of the fields."""
+"""The reader of each setting, in the order of the fields."""
 SECRETS = frozenset(one.name for one in fields(Settings) if not one.repr and one.name in READERS)
 """Settings whose values are never printed."""

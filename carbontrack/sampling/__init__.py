@@ -1,1 +1,1 @@
-"""From meters to running sums: joules of the machine, joules of ours, grams. One thread."""
+"""From meter readings to running sums of energy and emissions, on one thread."""

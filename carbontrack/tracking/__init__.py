@@ -1,1 +1,1 @@
-"""From running sums to records: spans, decorated calls, and the session that they share."""
+"""From running sums to records: spans, decorated calls, and the session they share."""
