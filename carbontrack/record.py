@@ -1,11 +1,9 @@
-"""The record: one flat, frozen, versioned row for each finished span, and the protocol of sinks.
+"""The record: one flat, frozen, versioned row for each finished span, and where records go.
 
-A number's name ends in its unit. Unknown is None, never 0. The order of the fields is the order
-of the columns and never changes within a schema version; a reader takes older versions.
-
-A record as a few lines of HTML, for notebooks; every text in it is escaped.
-
-What lies beside a file of records, and what it is called.
+A number's name ends in its unit. Unknown is None, never 0. The order of the fields is the order of
+the columns and never changes within a schema version; older versions can still be read. Below the
+record: the protocol of sinks, a record as HTML for notebooks, and the name of the file of timelines
+beside a file of records.
 """
 
 from __future__ import annotations
@@ -17,10 +15,16 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_joules,
+    format_seconds,
+    format_with_interval,
+    joules_from,
+)
 
 SCHEMA = 1
-
 Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
 Basis = Literal["measured", "modelled", "assumed"]
 Component = Literal["cpu", "gpu", "ram", "other"]
@@ -29,18 +33,21 @@ BASES: tuple[Basis, ...] = get_args(Basis)
 """From the strongest to the weakest."""
 WHOLE_MACHINE = "machine"
 """The key of a rate that stands for the whole machine, not for one component of it."""
-
+TIMELINE_SUFFIX: Final = ".timeline.jsonl"
+"""The ending of the files of timelines."""
+_PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
+_DEEPEST = 8
 Cell = str | int | float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What one span used and emitted, how that is known, and how far it may be off.
+    """What one span used and emitted, how that is known, and the interval around it.
 
     `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
     `pue`; `machine_kwh` is what the whole machine used in the same time. `emissions_g` is grams of
-    CO2e of that energy; `embodied_g` and `water_l` stand beside it, never inside it. The reference
-    page of the documentation explains every field.
+    CO2e of that energy; `embodied_g` and `water_l` are never part of it. The reference page of the
+    documentation explains every field.
     """
 
     schema: int = SCHEMA
@@ -106,7 +113,7 @@ class Record:
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
-        import json  # 2 ms that only those pay who write
+        import json  # takes 2 ms, needed only where records are written
 
         row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
         try:
@@ -118,7 +125,6 @@ class Record:
         return row
 
     def _repr_html_(self) -> str:
-
         return record_html(self)
 
     @classmethod
@@ -147,11 +153,36 @@ class Record:
         return cls(**values)
 
 
-_DEEPEST = 8
+class Sink(Protocol):
+    """A destination of records, such as a file or a server."""
+
+    def write(self, record: Record) -> None:
+        """Write the record. An exception is logged once, and the record counts as lost."""
+        ...
+
+    def close(self) -> None:
+        """Release files and connections; a second call does nothing."""
+        ...
+
+
+def checked_name(name: object) -> str:
+    """The name of a span, checked.
+
+    Raises:
+        ConfigError: it is not a text, or an empty one.
+    """
+    if isinstance(name, str) and name:
+        return name
+    raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
+
+
+def timeline_path(output: Path) -> Path:
+    """The file of the timelines of the records in `output`: runs.csv has runs.timeline.jsonl."""
+    return output.with_name(f"{output.stem}{TIMELINE_SUFFIX}")
 
 
 def plain(content: object, depth: int = 0) -> Any:
-    """What JSON can hold of anything: keys and strangers as text, an end to what has none.
+    """Any object as what JSON can hold: keys and unknown types as text, nested to a limited depth.
 
     NaN and the infinities, which JSON does not have, become None.
     """
@@ -168,11 +199,11 @@ def plain(content: object, depth: int = 0) -> Any:
     return _text(content)
 
 
-def _text(stranger: object) -> str:
+def _text(content: object) -> str:
     try:
-        return str(stranger)
+        return str(content)
     except Exception:
-        return f"<{type(stranger).__name__}>"
+        return f"<{type(content).__name__}>"
 
 
 def _labels(cell: object) -> Mapping[str, Any]:
@@ -207,35 +238,9 @@ _CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in field
 _REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 
-def checked_name(name: object) -> str:
-    """The name, where it can be one.
-
-    Raises:
-        ConfigError: it is no text, or an empty one.
-    """
-    if isinstance(name, str) and name:
-        return name
-    raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
-
-
-class Sink(Protocol):
-    """Somewhere records go. A sink writes what it is given and judges nothing."""
-
-    def write(self, record: Record) -> None:
-        """Keep the record; may raise, and is then counted as a loss and said once."""
-        ...
-
-    def close(self) -> None:
-        """Give up files and connections; a second call does nothing."""
-        ...
-
-
-_PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
-
-
 def record_html(record: Any, *, state: str | None = None) -> str:
-    """The record as a small table; `state` stands in for its status."""
-    from html import escape  # 1 ms, and for notebooks alone
+    """The record as a small table; `state` is shown instead of its status."""
+    from html import escape  # takes 1 ms, needed only in notebooks
 
     length = "" if record.duration_s is None else f", {format_seconds(record.duration_s)}"
     status = state or record.status
@@ -249,6 +254,23 @@ def plain_html(text: str) -> str:
     from html import escape
 
     return f"<code>{escape(text)}</code>"
+
+
+def energy_text(record: Any) -> str:
+    """The energy and its interval: "1.50 Wh (1.20 to 1.80 Wh)"."""
+    joules = joules_from(record.energy_kwh)
+    if joules is None:
+        return "unknown"
+    low_j, high_j = joules_from(record.energy_low_kwh), joules_from(record.energy_high_kwh)
+    return format_with_interval(joules, low_j, high_j, format_joules)
+
+
+def emissions_text(record: Any) -> str:
+    """The emissions and their interval: "1.50 g (1.20 to 1.80 g)"."""
+    if record.emissions_g is None:
+        return "unknown"
+    low_g, high_g = record.emissions_low_g, record.emissions_high_g
+    return format_with_interval(record.emissions_g, low_g, high_g, format_grams)
 
 
 def _row(label: str, text: str) -> str:
@@ -273,28 +295,6 @@ def _rows(record: Any) -> Iterator[tuple[str, str]]:
         yield "grid", f"{record.region}, {grams}{source}{year}"
 
 
-def energy_text(record: Any) -> str:
-    """The energy and its interval: "1.50 Wh (1.20 to 1.80 Wh)"."""
-    kwhs = (record.energy_kwh, record.energy_low_kwh, record.energy_high_kwh)
-    joules = [None if kwh is None else kwh * JOULES_PER_KWH for kwh in kwhs]
-    return _with_interval(joules[0], joules[1], joules[2], form=format_joules)
-
-
-def emissions_text(record: Any) -> str:
-    """The emissions and their interval."""
-    ends = record.emissions_low_g, record.emissions_high_g
-    return _with_interval(record.emissions_g, ends[0], ends[1], form=format_grams)
-
-
-def _with_interval(best: float | None, low: float | None, high: float | None, form: Any) -> str:
-    if best is None:
-        return "unknown"
-    if low is None or high is None:
-        return str(form(best))
-    number, _, _ = form(low, like=best).partition(" ")
-    return f"{form(best)} ({number} to {form(high, like=best)})"
-
-
 def _parts(record: Any) -> Iterator[str]:
     for column, name in _PARTS:
         kwh = getattr(record, f"{column}_kwh")
@@ -317,12 +317,3 @@ def plugin_of(output: str) -> tuple[str, str] | None:
     if is_name and all(sign.isalnum() or sign in "+-._" for sign in name):
         return name, address
     return None
-
-
-TIMELINE_SUFFIX: Final = ".timeline.jsonl"
-"""The ending of the files of timelines."""
-
-
-def timeline_path(output: Path) -> Path:
-    """The file of the timelines of the records in `output`: runs.csv has runs.timeline.jsonl."""
-    return output.with_name(f"{output.stem}{TIMELINE_SUFFIX}")

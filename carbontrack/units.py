@@ -1,4 +1,4 @@
-"""Units: the constants, the conversions, and quantities as text in both directions.
+"""Units: constants, conversions, and quantities to and from text.
 
 Inside carbontrack energy is in joules, mass in grams of CO2e, power in watts and time in seconds;
 kilowatt-hours exist in records and in print.
@@ -7,6 +7,7 @@ kilowatt-hours exist in records and in print.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +96,11 @@ def kwh_from(joules: float) -> float:
     return joules / JOULES_PER_KWH
 
 
+def joules_from(kwh: float | None) -> float | None:
+    """Joules in `kwh`; None stays None."""
+    return None if kwh is None else kwh * JOULES_PER_KWH
+
+
 def grams_from(joules: float, g_per_kwh: float) -> float:
     """Grams of CO2e of `joules` on a grid that emits `g_per_kwh`."""
     return joules / JOULES_PER_KWH * g_per_kwh
@@ -111,7 +117,7 @@ def format_grams(grams: float, *, like: float | None = None) -> str:
 
 
 def format_joules(joules: float, *, like: float | None = None) -> str:
-    """Energy as people say it: joules below a watt-hour, watt-hours above: "812 J", "1.35 kWh"."""
+    """Energy in joules below a watt-hour and in watt-hours above: "812 J", "1.35 kWh"."""
     if abs(joules if like is None else like) < 3600.0:
         return _scaled(joules, ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")), like)
     return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")), like)
@@ -133,6 +139,48 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def format_interval(
+    low: float,
+    high: float,
+    form: Callable[..., str] | str,
+    *,
+    like: float | None = None,
+    unit: bool = True,
+) -> str:
+    """The ends of an interval with the unit once: "1.20 to 1.80 Wh".
+
+    Args:
+        low: the lower end.
+        high: the upper end.
+        form: `format_grams` or `format_joules`; for plain numbers a format such as ".3g".
+        like: the figure inside the interval, whose unit both ends take.
+        unit: False leaves the unit out: "1.20 to 1.80".
+    """
+    if isinstance(form, str):
+        return f"{low:{form}} to {high:{form}}"
+    first, last = form(low, like=like).partition(" ")[0], form(high, like=like)
+    return f"{first} to {last if unit else last.partition(' ')[0]}"
+
+
+def format_with_interval(
+    best: float,
+    low: float | None,
+    high: float | None,
+    form: Callable[..., str],
+    *,
+    of: str = "",
+    gap: str = " ",
+) -> str:
+    """A figure with its interval where that is known: "1.50 Wh (1.20 to 1.80 Wh)".
+
+    `of` is what it is an amount of, such as " CO2e", and `gap` stands before the bracket.
+    """
+    text = f"{form(best)}{of}"
+    if low is None or high is None:
+        return text
+    return f"{text}{gap}({format_interval(low, high, form, like=best)})"
 
 
 def _scaled(amount: float, steps: tuple[tuple[float, str], ...], like: float | None = None) -> str:

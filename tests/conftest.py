@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # How long one example takes says how busy the machine is, and nothing about the code.
@@ -15,3 +16,9 @@ settings.load_profile("carbontrack")
 _home = tempfile.TemporaryDirectory(prefix="carbontrack-tests-")
 for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
     os.environ[name] = _home.name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means here: one more worker than processors, as many tests mostly wait."""
+    return (os.cpu_count() or 1) + 1

@@ -33,6 +33,7 @@ DOORS = ("cli", "integrations", "compat")
 SMALL = {
     "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
+    "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",

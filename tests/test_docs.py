@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import pytest
 
 import carbontrack
 from carbontrack.cli import COMMANDS
-from carbontrack.integrations.pytest_plugin.options import Options
+from carbontrack.integrations.pytest_plugin import HELP
+from carbontrack.integrations.pytest_plugin.options import OPTIONS
 from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
@@ -126,15 +127,25 @@ def test_the_commands_page_has_a_section_for_each_command() -> None:
 
 def test_the_plugin_page_lists_every_option_with_its_twins() -> None:
     """The reference has a row for each option of the plugin, in the order of its help."""
+    assert list(HELP) == [option.ini for option in OPTIONS]
     text = (DOCS / "reference" / "pytest-plugin.md").read_text(encoding="utf-8")
-    row = r"^\| `--([\w-]+)[^`]*` \| `(\w+)` \| `CARBONTRACK_PYTEST_(\w+)` \|"
-    rows = re.findall(row, text, re.MULTILINE)
-    names = [field.name for field in fields(Options)]
-    known = [name if name == "carbon" else f"carbon_{name}" for name in names]
-    expected = [
-        (name.replace("_", "-"), name, name.removeprefix("carbon_").upper()) for name in known
+    rows = re.findall(r"^\| (`--carbon.*) \| (.*) \|$", text, re.MULTILINE)
+    shown = [" ".join(filter(None, (option.flag, HELP[option.ini][0]))) for option in OPTIONS]
+    assert [row for row, _ in rows] == [
+        f"`{name}` | `{option.ini}` | `{option.variable}`"
+        for name, option in zip(shown, OPTIONS, strict=True)
     ]
-    assert rows == expected
+
+
+def test_the_plugin_page_and_the_help_know_the_defaults() -> None:
+    """A default is declared once, with the option; where people are told of it, it is the same."""
+    text = (DOCS / "reference" / "pytest-plugin.md").read_text(encoding="utf-8")
+    for option in OPTIONS:
+        if option.default in (None, False):
+            continue
+        (meaning,) = re.findall(rf"`{option.variable}` \| (.*) \|$", text, re.MULTILINE)
+        for told in (meaning, HELP[option.ini][1]):
+            assert re.search(rf"\b{option.default}\b.*\bdefault\b", told), option.flag
 
 
 def test_the_cures_are_those_that_the_doctor_prints() -> None:

@@ -53,6 +53,7 @@ def test_the_pictures_are_light(script: dict[str, Any]) -> None:
     assert sum(path.stat().st_size for path in script["FOLDER"].iterdir()) < MOST_BYTES
 
 
+@pytest.mark.xdist_group("browser")  # two browsers at once are slow
 def test_the_script_still_draws_them(script: dict[str, Any], tmp_path: Path) -> None:
     """With the code of today the script ends well and makes the same set of pictures."""
     if find_spec("playwright") is None or find_spec("vl_convert") is None:

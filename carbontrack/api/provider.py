@@ -22,7 +22,7 @@ from carbontrack.api.assembly import (
     make_sampler,
 )
 from carbontrack.config.environment import Environment
-from carbontrack.config.load import check_outputs, from_arguments, load_settings
+from carbontrack.config.load import check_outputs, load_settings, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
@@ -56,7 +56,8 @@ class TrackerProvider:
 
     def environment(self) -> Environment:
         """What the process stands in now; of its parents, the one that it was started by."""
-        return environment_now()._replace(parent_id=self._propagator.at_start())
+        now = environment_now()
+        return now._replace(parent_id=self._propagator.at_start(now.parent_id))
 
     def get(self, settings: Settings) -> Tracker:
         """The process's tracker for these settings, here; made at the first asking.
@@ -101,7 +102,7 @@ class TrackerProvider:
             if known is None and not inside:
                 raise
             self.warn_once(f"settings that have worked before are kept: {error}")
-            return from_arguments(given) if known is None else known
+            return settings_from(given) if known is None else known
         # A server decorates in its main thread, which alone can, and serves in others.
         self._flush_on_signals(settings)
         if self._find(settings, environment) is None:

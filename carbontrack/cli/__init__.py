@@ -1,4 +1,4 @@
-"""The command line: one module for each command, loaded only when it is asked for.
+"""The command line: one module for each command, imported only when that command is called.
 
 A command's module has `add_parser(subparsers)`, which sets `func=run`, and `run(args) -> int`.
 """
@@ -17,17 +17,17 @@ from carbontrack.system.version import VERSION
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
     "report": "add up records into tables, or into a page to send to someone",
-    "estimate": "reckon the energy and emissions of a run before it runs",
+    "estimate": "estimate the energy and emissions of a run before it runs",
     "top": "show the runs that are being measured on this host",
     "label": "grade measured energy per 1,000 inferences against published models",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
     "when": "find the greenest time to start some hours of work",
-    "calibrate": "teach this host what a wall meter sees beyond its own meters",
+    "calibrate": "make a meter of what a wall meter sees beyond this host's own meters",
     "doctor": "show what is measured here, how, and what would make it better",
 }
-"""Every command and its line of help; the module `carbontrack.cli.<command>` does it."""
+"""Every command and its line of help; the module `carbontrack.cli.<command>` implements it."""
 
 USAGE = 2
 _INTERRUPTED = 130
@@ -35,27 +35,27 @@ _BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says and return the exit code: 0 fine, 1 not, 2 bad usage."""
+    """Run the command and return the exit code: 0 for success, 1 for failure, 2 for bad usage."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parser(given).parse_args(given)
         return int(args.func(args))
-    except SystemExit as end:  # argparse has printed its help or its complaint
+    except SystemExit as end:  # argparse has printed its help or an error
         return end.code if isinstance(end.code, int) else USAGE
     except CarbontrackError as error:
         print(f"carbontrack: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except OSError as error:
-        return _told(error)
+        return _failed(error)
 
 
-def _told(error: OSError) -> int:
-    """Say in a line what the system has refused; bad usage where it is about a file by name."""
+def _failed(error: OSError) -> int:
+    """Print an error of the system in one line; it is bad usage where it names a file."""
     if error.filename is None:
         print(f"carbontrack: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -1,13 +1,13 @@
-"""Looks at a command's budget while it runs, and ends the command where that was asked for."""
+"""Checks a command's budget while it runs, and ends the command where that was asked for."""
 
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from carbontrack.cli.child import Child
-from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.cli.periodic import PeriodicThread
+from carbontrack.system.clock import Clock
 from carbontrack.tracking.budget import BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 GRACE_S = 10.0
 """From SIGTERM to SIGKILL: as long as `docker stop` waits by default."""
-_LOOK_S = 0.5
+_CHECK_S = 0.5
 _POLL_S = 0.05
 
 
-class Bailiff:
-    """A thread beside the waiting one, for as long as the command runs.
+class BudgetWatch(PeriodicThread):
+    """A thread that checks the budget for as long as the command runs.
 
     Args:
-        guard: the budget, with where to say how it stands.
+        guard: the budget, and where to report how much of it is used.
         span: what has been used.
         child: the command.
-        ends: whether a budget that is surely exceeded ends the command and its descendants.
-        grace_s: time that they have to end themselves, after SIGTERM and before SIGKILL.
+        terminates: whether a budget that is surely exceeded ends the command and its descendants.
+        grace_s: seconds between SIGTERM and SIGKILL, in which they may end by themselves.
         clock: the time.
     """
 
@@ -38,55 +38,41 @@ class Bailiff:
         span: Span,
         child: Child,
         *,
-        ends: bool,
+        terminates: bool,
         grace_s: float = GRACE_S,
         clock: Clock | None = None,
     ) -> None:
-        self.acted: Verdict | None = None
+        super().__init__("carbontrack-budget", period_s=_CHECK_S, clock=clock)
+        self.terminated_by: Verdict | None = None
         """The verdict by which the command was ended."""
         self._guard = guard
         self._child = child
-        self._ends = ends
+        self._terminates = terminates
         self._grace_s = grace_s
-        self._clock = clock or SystemClock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="carbontrack-budget", daemon=True)
         span.budget_guard = guard
 
-    def __enter__(self) -> Bailiff:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._clock.wait(self._over, _LOOK_S):
-            verdict = self._guard.look()
-            if verdict is not None and verdict.outcome == "over" and self._ends:
-                pid = self._child.running
-                if pid is not None and end_tree(pid, grace_s=self._grace_s, clock=self._clock):
-                    self.acted = verdict
-                return
+    def step(self) -> bool:
+        """Check the budget; no more after the command was to be ended."""
+        verdict = self._guard.look()
+        if verdict is None or verdict.outcome != "over" or not self._terminates:
+            return True
+        pid = self._child.running
+        if pid is not None and end_tree(pid, grace_s=self._grace_s, clock=self._clock):
+            self.terminated_by = verdict
+        return False
 
 
 def end_tree(pid: int, *, grace_s: float, clock: Clock) -> bool:
-    """SIGTERM to a process and its descendants, and SIGKILL to those that are left after a while.
+    """Send SIGTERM to a process and its descendants, and SIGKILL to those left after `grace_s`.
 
-    A shell that ends leaves what it has started behind, and that would go on using energy. False if
-    the process had ended before.
+    A shell that ends leaves its children running, and they would go on using energy. False if the
+    process had ended before.
     """
     import psutil
 
     try:
         first = psutil.Process(pid)
-        if not _lives(first):
+        if not _is_running(first):
             return False
         tree = [first, *first.children(recursive=True)]
     except psutil.Error:
@@ -95,15 +81,15 @@ def end_tree(pid: int, *, grace_s: float, clock: Clock) -> bool:
         _signal(one, kill=False)
     deadline_s = clock.monotonic_s() + grace_s
     never = threading.Event()
-    while any(map(_lives, tree)) and clock.monotonic_s() < deadline_s:
+    while any(map(_is_running, tree)) and clock.monotonic_s() < deadline_s:
         clock.wait(never, _POLL_S)
     for one in tree:
-        if _lives(one):
+        if _is_running(one):
             _signal(one, kill=True)
     return True
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     import psutil
 
     try:

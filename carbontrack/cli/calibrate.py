@@ -1,6 +1,7 @@
-"""`carbontrack calibrate`: a wall meter's readings become a meter of what ours do not see.
+"""`carbontrack calibrate`: from the readings of a wall meter to a meter of what ours do not see.
 
-A smart plug's watts over time, and what our own records say of the same time.
+Readings are given one by one, taken while we measure, or found by comparing the file of a smart
+plug (`read_plug`) with the records of the same time (`paired`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import csv
 import json
 import sys
 import threading
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from carbontrack.api.assembly import assemble, calibration_file, environment_now
 from carbontrack.attribution.usage import UsageReader
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
@@ -36,131 +38,21 @@ from carbontrack.units import JOULES_PER_KWH
 TIME_NAMES = ("timestamp", "time", "datetime", "date", "last_changed", "last_updated")
 POWER_NAMES = ("watts", "watt", "power", "power_w", "w", "state", "value")
 SHORTEST_S = 30.0
-"""A run shorter than this is mostly edges: plugs show a value every second to every ten."""
+"""Plugs report a value every one to ten seconds, so start and end dominate a shorter run."""
 LONGEST_HOLD_S = 120.0
-"""A plug's value is held until the next one, for this long at most."""
-
-Series = Sequence[tuple[float, float]]
-"""Seconds since 1970 and watts, in the order of time."""
-
-
-def read_plug(path: Path) -> Series:
-    """The series in a CSV file with a header line, one column of times and one of watts.
-
-    Times are ISO 8601 (without a zone: of this machine's) or seconds since 1970.
-
-    Raises:
-        ConfigError: the file cannot be read, or has no such columns, or a line makes no sense.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            when, watts = _columns(path, rows.fieldnames or ())
-            series = [_sample(path, rows.line_num, row[when], row[watts]) for row in rows]
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no CSV file: {error}") from error
-    found = sorted(sample for sample in series if sample is not None)
-    if len(found) < 2:
-        raise ConfigError(f"{path} holds {len(found)} readings; a series needs two at least")
-    return found
-
-
-def _columns(path: Path, header: Iterable[str]) -> tuple[str, str]:
-    found = []
-    names = list(header)
-    for what, wanted in (("times", TIME_NAMES), ("watts", POWER_NAMES)):
-        matches = [name for name in names if name.strip().lower() in wanted]
-        if not matches:
-            raise ConfigError(
-                f"{path} has no column of {what}: its header is {', '.join(names) or 'empty'}; "
-                f"call it one of {', '.join(wanted)}"
-            )
-        found.append(matches[0])
-    return found[0], found[1]
-
-
-def _sample(
-    path: Path, line: int, when: str | None, watts: str | None
-) -> tuple[float, float] | None:
-    if (watts or "").strip().lower() in {"", "unavailable", "unknown", "nan"}:
-        return None  # how plugs' own software writes that nothing is known
-    try:
-        at_s, power_w = _seconds((when or "").strip()), float(watts or "")
-    except ValueError as error:
-        raise ConfigError(f"{path}, line {line}: {error}") from error
-    if not 0.0 <= power_w < 1e5:
-        raise ConfigError(f"{path}, line {line}: {power_w!r} W is no power of a machine")
-    return at_s, power_w
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        if text.endswith(("Z", "z")):  # which Python reads since 3.11 only
-            text = text[:-1] + "+00:00"
-        return datetime.fromisoformat(text).timestamp()
-
-
-def mean_w(series: Series, start_s: float, end_s: float) -> float | None:
-    """The mean power from start to end; None where the series does not cover it."""
-    energy_j = covered_s = 0.0
-    following = [*series[1:], (series[-1][0] + LONGEST_HOLD_S, 0.0)]
-    for (at_s, power_w), (next_s, _) in zip(series, following, strict=True):
-        held_s = min(end_s, next_s, at_s + LONGEST_HOLD_S) - max(start_s, at_s)
-        if held_s > 0.0:
-            energy_j += power_w * held_s
-            covered_s += held_s
-    return energy_j / covered_s if covered_s >= 0.99 * (end_s - start_s) > 0.0 else None
-
-
-def paired(
-    records: Iterable[Record], series: Series, meters: Sequence[str], host: str
-) -> tuple[list[WallReading], dict[str, int]]:
-    """A reading for each run that both saw; and how many runs were left out, by reason."""
-    readings: list[WallReading] = []
-    left_out: dict[str, int] = {}
-    for record in records:
-        reading = _pair(record, series, set(meters), host)
-        if isinstance(reading, str):
-            left_out[reading] = left_out.get(reading, 0) + 1
-        else:
-            readings.append(reading)
-    return readings, left_out
-
-
-def _pair(record: Record, series: Series, meters: set[str], host: str) -> WallReading | str:
-    used = set((record.meters or "").split(";"))
-    unusable = {
-        "made on another host": record.host_id != host,
-        "part of another run": record.parent_id is not None,
-        "made with an earlier calibration": WALL_ID in used,
-        "made with other meters": WALL_ID not in used and used != meters,
-        f"shorter than {SHORTEST_S:g} s": (record.duration_s or 0.0) < SHORTEST_S,
-    }
-    if any(unusable.values()):
-        return next(reason for reason, holds in unusable.items() if holds)
-    if not record.started_at or not record.duration_s or not record.machine_kwh:
-        return "without energy or time"
-    start_s = _seconds(record.started_at)
-    wall_w = mean_w(series, start_s, start_s + record.duration_s)
-    if not wall_w:
-        return "not covered by the plug's file"
-    return WallReading(record.machine_kwh * JOULES_PER_KWH / record.duration_s, wall_w)
-
-
-_ABOUT = """\
-Teach this host what a wall meter sees beyond its own meters: power supply, board, fans, disks.
-Two or more readings at different loads give a line, wall = constant + gain x metered, and from then
-on the rest is counted as component `other`. Without any option: show what is kept."""
+"""A plug's value is taken to hold until the next one, for this long at most."""
 _BUSY = 0.05
+_ABOUT = """\
+Make a meter of what a wall meter sees beyond this host's own meters: power supply, board, fans,
+disks. Two or more readings at different loads give a line, wall = constant + gain x metered, and
+from then on the rest is counted as component `other`. Without any option: show what is kept."""
+Series = Sequence[tuple[float, float]]
+"""Seconds since 1970 and watts, in order of time."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `calibrate` and its options."""
-    parser = subparsers.add_parser("calibrate", description=_ABOUT, allow_abbrev=False)
+    parser = new_parser(subparsers, "calibrate", run, description=_ABOUT)
     add = parser.add_argument
     add(
         "readings",
@@ -195,29 +87,10 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     )
     add("--clear", action="store_true", help="forget everything that was calibrated on this host")
     add("--json", action="store_true", help="print what is kept as one JSON object")  # fmt: skip
-    parser.set_defaults(func=run)
-
-
-def _watts(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0.0 < number < 1e5:
-        raise ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
-
-
-def _reading(text: str) -> WallReading:
-    metered, colon, wall = text.partition(":")
-    try:
-        return WallReading(_watts(metered), _watts(wall if colon else ""))
-    except ArgumentTypeError:
-        raise ArgumentTypeError(f"{text!r} is not METERED:WALL in watts, as in 45:98") from None
 
 
 def run(args: Namespace) -> int:
-    """Take the readings in, keep them, and show what is kept; 0."""
+    """Add the readings to those kept, save them, and print what is kept; 0."""
     settings = load_settings({}, writes=False)
     path = calibration_file(settings, environment_now())
     if args.clear:
@@ -225,14 +98,14 @@ def run(args: Namespace) -> int:
         print(f"{path} is removed" if forgotten else "nothing was calibrated on this host")
         return 0
     before = load_calibration(path) or Calibration()
-    after = _taken_in(args, settings, before)
+    after = _with_readings(args, settings, before)
     if after != before:
         save_calibration(path, after)
-    _show(after, path, as_json=args.json)
+    _print(after, path, as_json=args.json)
     return 0
 
 
-def _taken_in(args: Namespace, settings: Settings, kept: Calibration) -> Calibration:
+def _with_readings(args: Namespace, settings: Settings, kept: Calibration) -> Calibration:
     if args.plug is not None:
         host = settings.host_id or host_id()
         meters = _meters(settings)
@@ -269,7 +142,7 @@ def _meters(settings: Settings) -> tuple[str, ...]:
 def _measured(
     settings: Settings, seconds: float
 ) -> tuple[dict[Component, float], tuple[str, ...], float | None]:
-    """Mean watts by component, without the wall's rest; the meters; and how busy the CPUs were."""
+    """Mean watts by component without the wall meter's; the meters; and the CPUs' utilisation."""
     usage = UsageReader(Path(settings.procfs_path))
     with (
         collected(),
@@ -297,7 +170,7 @@ def _measured(
         return powers_w, tuple(meter.id for meter in meters), busy
 
 
-def _show(kept: Calibration, path: Path, *, as_json: bool) -> None:
+def _print(kept: Calibration, path: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(kept)))
         return
@@ -324,3 +197,128 @@ def _show(kept: Calibration, path: Path, *, as_json: bool) -> None:
             [*rows, ("meters", ", ".join(kept.meters) or "none"), ("kept in", str(path))]
         )
     )
+
+
+def _watts(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 < number < 1e5:
+        raise ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def _reading(text: str) -> WallReading:
+    metered, colon, wall = text.partition(":")
+    try:
+        return WallReading(_watts(metered), _watts(wall if colon else ""))
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"{text!r} is not METERED:WALL in watts, as in 45:98") from None
+
+
+def read_plug(path: Path) -> Series:
+    """The series in a CSV file with a header line, one column of times and one of watts.
+
+    Times are ISO 8601 (without a zone: of this machine's) or seconds since 1970.
+
+    Raises:
+        ConfigError: the file cannot be read, lacks these columns, or has a line with other cells.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            when, watts = _columns(path, rows.fieldnames or ())
+            series = [_sample(path, rows.line_num, row[when], row[watts]) for row in rows]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no CSV file: {error}") from error
+    found = sorted(sample for sample in series if sample is not None)
+    if len(found) < 2:
+        raise ConfigError(f"{path} holds {len(found)} readings; a series needs two at least")
+    return found
+
+
+def mean_w(series: Series, start_s: float, end_s: float) -> float | None:
+    """The mean power from start to end; None where the series does not cover it."""
+    energy_j = covered_s = 0.0
+    following = [*series[1:], (series[-1][0] + LONGEST_HOLD_S, 0.0)]
+    for (at_s, power_w), (next_s, _) in zip(series, following, strict=True):
+        held_s = min(end_s, next_s, at_s + LONGEST_HOLD_S) - max(start_s, at_s)
+        if held_s > 0.0:
+            energy_j += power_w * held_s
+            covered_s += held_s
+    return energy_j / covered_s if covered_s >= 0.99 * (end_s - start_s) > 0.0 else None
+
+
+def paired(
+    records: Iterable[Record], series: Series, meters: Sequence[str], host: str
+) -> tuple[list[WallReading], dict[str, int]]:
+    """A reading for each run that the series covers; and the number of runs left out, by reason."""
+    readings: list[WallReading] = []
+    left_out: dict[str, int] = {}
+    for record in records:
+        reading = _pair(record, series, set(meters), host)
+        if isinstance(reading, str):
+            left_out[reading] = left_out.get(reading, 0) + 1
+        else:
+            readings.append(reading)
+    return readings, left_out
+
+
+def _pair(record: Record, series: Series, meters: set[str], host: str) -> WallReading | str:
+    used = set((record.meters or "").split(";"))
+    unusable = {
+        "made on another host": record.host_id != host,
+        "part of another run": record.parent_id is not None,
+        "made with an earlier calibration": WALL_ID in used,
+        "made with other meters": WALL_ID not in used and used != meters,
+        f"shorter than {SHORTEST_S:g} s": (record.duration_s or 0.0) < SHORTEST_S,
+    }
+    if any(unusable.values()):
+        return next(reason for reason, holds in unusable.items() if holds)
+    if not record.started_at or not record.duration_s or not record.machine_kwh:
+        return "without energy or time"
+    start_s = _seconds(record.started_at)
+    wall_w = mean_w(series, start_s, start_s + record.duration_s)
+    if not wall_w:
+        return "not covered by the plug's file"
+    return WallReading(record.machine_kwh * JOULES_PER_KWH / record.duration_s, wall_w)
+
+
+def _columns(path: Path, header: Iterable[str]) -> tuple[str, str]:
+    found = []
+    names = list(header)
+    for what, wanted in (("times", TIME_NAMES), ("watts", POWER_NAMES)):
+        matches = [name for name in names if name.strip().lower() in wanted]
+        if not matches:
+            raise ConfigError(
+                f"{path} has no column of {what}: its header is {', '.join(names) or 'empty'}; "
+                f"call it one of {', '.join(wanted)}"
+            )
+        found.append(matches[0])
+    return found[0], found[1]
+
+
+def _sample(
+    path: Path, line: int, when: str | None, watts: str | None
+) -> tuple[float, float] | None:
+    if (watts or "").strip().lower() in {"", "unavailable", "unknown", "nan"}:
+        return None  # what the software of plugs writes for an unknown value
+    try:
+        at_s, power_w = _seconds((when or "").strip()), float(watts or "")
+    except ValueError as error:
+        raise ConfigError(f"{path}, line {line}: {error}") from error
+    if not 0.0 <= power_w < 1e5:
+        raise ConfigError(f"{path}, line {line}: {power_w!r} W is no power of a machine")
+    return at_s, power_w
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        if text.endswith(("Z", "z")):  # which Python reads since 3.11 only
+            text = text[:-1] + "+00:00"
+        return datetime.fromisoformat(text).timestamp()

@@ -1,4 +1,4 @@
-"""Running a command as if we were not there: its streams, its signals, its end."""
+"""The command of `carbontrack run` as a child process: its streams, signals and exit code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NOT_EXECUTABLE, NOT_FOUND, KILLED = 126, 127, 128
 
 _RELAYED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT", "SIGBREAK")
 _KEYS = ("SIGINT", "SIGQUIT")
-"""What a terminal sends to the command by itself, when a key is pressed."""
+"""Signals that the terminal itself sends to the command when a key is pressed."""
 
 
 class End(NamedTuple):
-    """How a command ended: the code to pass on, and what its record says of it."""
+    """How a command ended: the exit code to pass on, and the status and error of its record."""
 
     code: int
     status: Status = "ok"
@@ -38,7 +38,7 @@ class End(NamedTuple):
 
     @classmethod
     def of(cls, returncode: int) -> End:
-        """From what the system says: 0 or more is an exit code, -n is the end by signal n."""
+        """From the return code of `subprocess`: an exit code, or -n for an end by signal n."""
         if returncode >= 0:
             return cls(returncode, "error", f"exit code {returncode}") if returncode else cls(0)
         status: Status = "interrupted" if returncode == -signal.SIGINT else "error"
@@ -52,8 +52,8 @@ class End(NamedTuple):
 class Child:
     """A command that shares our streams, our terminal and our process group.
 
-    A key such as Ctrl-C reaches the command from the terminal itself; a signal that was sent to
-    us alone is handed on.
+    The terminal itself sends the signal of a key such as Ctrl-C to the command; a signal that only
+    we got is relayed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Child:
         self._early: list[int] = []
 
     def start(self, command: Sequence[str], *, environ: Mapping[str, str]) -> End | None:
-        """Start the command; its end if the system refuses, for want of memory for example."""
+        """Start the command; its end if the system refuses, for lack of memory for example."""
         try:
             self._process = _spawn(command, environ)
         except OSError as error:
@@ -72,7 +72,7 @@ class Child:
 
     @property
     def running(self) -> int | None:
-        """The number of the command's process while it runs; None before and after."""
+        """The process id of the command while it runs; None before and after."""
         process = self._process
         return None if process is None or process.returncode is not None else process.pid
 
@@ -83,7 +83,7 @@ class Child:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Hand signals on while the block runs; those that we were told to ignore stay ignored."""
+        """Relay signals while the block runs; those that are ignored stay ignored."""
         before = {}
         for name in _RELAYED:
             number = getattr(signal, name, None)
@@ -105,13 +105,13 @@ class Child:
 
 
 def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    # our own descriptors are closed on exec by themselves; the user's pass through
+    # our descriptors have close-on-exec set; those of the user are inherited
     try:
         return subprocess.Popen(command, env=environ, close_fds=False)  # noqa: S603 - it is the job
     except OSError as error:
         if error.errno != errno.ENOEXEC:
             raise
-        # a script without "#!" is the shell's, as with execvp(3)
+        # a script without "#!" is run by the shell, as execvp(3) does
         script = ["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]]
         return subprocess.Popen(script, env=environ, close_fds=False)  # noqa: S603 - as above
 
@@ -133,9 +133,9 @@ def in_foreground() -> bool:
 
 
 def obstacle(command: Sequence[str]) -> End | None:
-    """What the start of the command would end in, with the shell's exit code; None if it can start.
+    """Why the command cannot start, with the shell's exit code; None if it can.
 
-    Looked for before anything is measured, so that nothing is written of what did not happen.
+    Checked before anything is measured, so that no record is written of a command that never ran.
     """
     program = command[0]
     path = shutil.which(program)
@@ -161,7 +161,7 @@ def _candidates(program: str) -> Iterator[Path]:
 
 
 def _interpreter(path: Path) -> str:
-    """What a script names after "#!"; "" for other files and for those we may not read."""
+    """The interpreter that a script names after "#!"; "" if there is none or it is unreadable."""
     try:
         with path.open("rb") as file:
             start = file.read(256)
@@ -174,7 +174,7 @@ def _interpreter(path: Path) -> str:
 
 
 def default_name(command: Sequence[str]) -> str:
-    """What the record calls a command: the script of an interpreter, else the program."""
+    """The name of a command's record: the script of an interpreter, else the program."""
     program = os.path.basename(command[0])  # noqa: PTH119 - text in, text out
     rest = list(command[1:])
     if program.startswith(("python", "pypy", "bash", "sh", "node", "Rscript", "julia")) and rest:

@@ -1,8 +1,7 @@
-"""The doctor's findings as a page for people.
+"""`carbontrack doctor`: what is measured here, what is not, why, and what would change it.
 
-What the doctor finds out by trying: which counters move, and what carbontrack itself costs.
-
-`carbontrack doctor`: what is measured here, what is not, why, and what would change it.
+`examine` looks at the meters, the grid and the settings; `check` tries the meters out and times
+what carbontrack itself costs; `report` prints the findings for people.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from carbontrack.api.assembly import assemble, environment_now
 from carbontrack.attribution.policy import Attribution
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
@@ -29,17 +29,98 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import told
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.tracker import Tracker
+from carbontrack.units import format_interval
 
 WATCH_S = 1.0
-"""A counter that does not move in a second, a thousand refreshes of RAPL's, does not count."""
+"""RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
 _TICKS, _TICK_GAP_S = 7, 0.03
-"""Ticks this far apart read everything anew, as ticks a second apart do."""
+"""Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
-
+_ABOUT = """\
+Show every meter of this machine, used or not and why not, with the lines that would change it;
+whether the counters move, and what carbontrack itself costs here; the region and its carbon
+intensity; and every setting with the place that it comes from. Takes two seconds."""
+_CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
 Findings = dict[str, Any]
+Row = tuple[str, str]
 
 
-def check_up(tracker: Tracker, procfs: Path) -> Findings:
+def add_parser(subparsers: Subparsers) -> None:
+    """Add `doctor` and its options."""
+    parser = new_parser(subparsers, "doctor", run, description=_ABOUT, epilog=_CODES)
+    parser.add_argument("--region", help="use this region instead of the one found")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
+
+
+def run(args: Namespace) -> int:
+    """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
+    # an output that cannot be written must not hide all other findings
+    settings = load_settings({"region": args.region}, writes=False)
+    with collected() as notes, assemble(replace(settings, output=()), environment_now()) as tracker:
+        findings = examine(settings, tracker)
+        findings["checks"] = check(tracker, Path(settings.procfs_path))
+    findings["notes"] = notes
+    terminal = Terminal(sys.stdout)
+    if args.json:
+        print(json.dumps(findings, ensure_ascii=not terminal.encoding.lower().startswith("utf")))
+    else:
+        print("\n".join(report(findings, terminal)))
+    return 1 if args.check and not findings["measured"] else 0
+
+
+def examine(settings: Settings, tracker: Tracker) -> Findings:
+    """What is known of meters, hardware, grid and settings, as plain values."""
+    session = tracker.session
+    meters = session.sampler.meters
+    intensity = session.ledger.fresh_intensity(session.sampler.clock)
+    return {
+        "carbontrack": VERSION,
+        "measured": any(meter.basis == "measured" for meter in meters),
+        "meters": [
+            {
+                "id": meter.id,
+                "component": meter.component,
+                "basis": meter.basis,
+                "resolution_s": meter.resolution_s,
+                "relative_uncertainty": meter.relative_uncertainty,
+                "about": about(meter),
+            }
+            for meter in meters
+        ],
+        "refused": [refusal._asdict() for refusal in meters.refused],
+        "hardware": asdict(meters.hardware),
+        "region": intensity and intensity.zone,
+        "region_basis": session.builder.resource.region_basis,
+        "intensity": intensity and asdict(intensity),
+        "pue": session.ledger.attribution.pue,
+        "tables": [asdict(edition) for edition in editions()],
+        "idle_power": _idle_power(session.ledger.attribution),
+        "facts": dict(session.builder.resource.columns),
+        "settings": {
+            name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}
+            for name in READERS
+        },
+    }
+
+
+def _idle_power(attribution: Attribution) -> Findings | None:
+    if not attribution.splits_idle():
+        return None
+    return {"policy": attribution.idle, **attribution.idle_power._asdict()}
+
+
+def _shown(settings: Settings, name: str) -> object:
+    value = getattr(settings, name)
+    if name == "output":
+        # people paste these findings into bug reports, and the query of a URL often holds a key
+        return tuple(map(told, value))
+    if name == "meter_plugins":  # the address that a plugin is given may hold one as well
+        return tuple(f"{text.partition(':')[0]}:…" if ":" in text else text for text in value)
+    return "(set)" if name in SECRETS and value is not None else value
+
+
+def check(tracker: Tracker, procfs: Path) -> Findings:
     """Watch the meters for a second, and time ticks and spans."""
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
@@ -93,12 +174,9 @@ def _timed(now_s: Callable[[], float], act: Callable[[], object]) -> float:
     return now_s() - begun_s
 
 
-Row = tuple[str, str]
-
-
 def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
-    """The findings as lines: the verdict first, then a part for each question."""
-    yield terminal.bold(f"carbontrack {findings['carbontrack']}: {_verdict(findings)}")
+    """The findings as lines: the conclusion first, then a section for each question."""
+    yield terminal.bold(f"carbontrack {findings['carbontrack']}: {_conclusion(findings)}")
     yield terminal.bold("\nThis machine")
     yield terminal.table(list(_machine(findings["hardware"])))
     yield terminal.bold("\nMeters")
@@ -119,15 +197,15 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
         yield terminal.table([("note", note) for note in findings["notes"]])
 
 
-def _verdict(findings: Findings) -> str:
+def _conclusion(findings: Findings) -> str:
     """Which components are measured, and which are not."""
     by_basis: dict[str, list[str]] = {}
     for meter in findings["meters"]:
         names = by_basis.setdefault(meter["basis"], [])
         if meter["component"] not in names:
             names.append(meter["component"])
-    said = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
-    return "; ".join(said) or "no meter at all"
+    by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
+    return "; ".join(by_how) or "no meter at all"
 
 
 def _machine(hardware: Findings) -> Iterator[Row]:
@@ -181,12 +259,9 @@ def _grid(findings: Findings) -> Iterator[Row]:
     if intensity is None:
         yield "intensity", "unknown"
     else:
-        low, high = intensity["low_g_per_kwh"], intensity["high_g_per_kwh"]
+        ends = format_interval(intensity["low_g_per_kwh"], intensity["high_g_per_kwh"], ".0f")
         year = f" in {intensity['year']}" if intensity["year"] else ""
-        yield (
-            "intensity",
-            f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({low:.0f} to {high:.0f}){year}",
-        )
+        yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
         yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
     yield "pue", f"{findings['pue']:g}"
     tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])
@@ -194,7 +269,7 @@ def _grid(findings: Findings) -> Iterator[Row]:
 
 
 def _settings(settings: Findings) -> Iterator[Row]:
-    """Those that somebody set, each with its place; the rest in a line, with their values."""
+    """Each setting that was changed, with its source; then all defaults in one line."""
     for name, setting in settings.items():
         if setting["origin"] != "default":
             yield name, f"{_plain(setting['value'])}  ({setting['origin']})"
@@ -212,88 +287,3 @@ def _plain(what: object) -> str:
     if isinstance(what, (tuple, list)):
         return ", ".join(map(str, what)) or "none"
     return f"{what:g}" if isinstance(what, float) else str(what)
-
-
-_ABOUT = """\
-Show every meter of this machine, used or not and why not, with the lines that would change it;
-whether the counters move, and what carbontrack itself costs here; the region and its carbon
-intensity; and every setting with the place that it comes from. Takes two seconds."""
-_CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
-
-
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
-    """Add `doctor` and its options."""
-    parser = subparsers.add_parser("doctor", description=_ABOUT, epilog=_CODES, allow_abbrev=False)
-    parser.add_argument("--region", help="look at this region instead of the one found")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if nothing is measured")
-    parser.set_defaults(func=run)
-
-
-def run(args: Namespace) -> int:
-    """Print the findings; 0, or 1 where `--check` asks for a measurement and there is none."""
-    # an output that cannot be written is no reason to stay silent about the rest
-    settings = load_settings({"region": args.region}, writes=False)
-    with collected() as notes, assemble(replace(settings, output=()), environment_now()) as tracker:
-        findings = examine(settings, tracker)
-        findings["checks"] = check_up(tracker, Path(settings.procfs_path))
-    findings["notes"] = notes
-    terminal = Terminal(sys.stdout)
-    if args.json:
-        print(json.dumps(findings, ensure_ascii=not terminal.encoding.lower().startswith("utf")))
-    else:
-        print("\n".join(report(findings, terminal)))
-    return 1 if args.check and not findings["measured"] else 0
-
-
-def examine(settings: Settings, tracker: Tracker) -> Findings:
-    """Everything that the doctor knows, as plain values."""
-    session = tracker.session
-    meters, intensity = (
-        session.sampler.meters,
-        session.ledger.fresh_intensity(session.sampler.clock),
-    )
-    return {
-        "carbontrack": VERSION,
-        "measured": any(meter.basis == "measured" for meter in meters),
-        "meters": [
-            {
-                "id": meter.id,
-                "component": meter.component,
-                "basis": meter.basis,
-                "resolution_s": meter.resolution_s,
-                "relative_uncertainty": meter.relative_uncertainty,
-                "about": about(meter),
-            }
-            for meter in meters
-        ],
-        "refused": [refusal._asdict() for refusal in meters.refused],
-        "hardware": asdict(meters.hardware),
-        "region": intensity and intensity.zone,
-        "region_basis": session.builder.resource.region_basis,
-        "intensity": intensity and asdict(intensity),
-        "pue": session.ledger.attribution.pue,
-        "tables": [asdict(edition) for edition in editions()],
-        "idle_power": _idle_power(session.ledger.attribution),
-        "facts": dict(session.builder.resource.columns),
-        "settings": {
-            name: {"value": _shown(settings, name), "origin": settings.origins.get(name)}
-            for name in READERS
-        },
-    }
-
-
-def _idle_power(attribution: Attribution) -> Findings | None:
-    if not attribution.splits_idle():
-        return None
-    return {"policy": attribution.idle, **attribution.idle_power._asdict()}
-
-
-def _shown(settings: Settings, name: str) -> object:
-    value = getattr(settings, name)
-    if name == "output":
-        # people paste what the doctor says into reports, and a query often holds a key
-        return tuple(map(told, value))
-    if name == "meter_plugins":  # what a plugin is handed may be such an address as well
-        return tuple(f"{text.partition(':')[0]}:…" if ":" in text else text for text in value)
-    return "(set)" if name in SECRETS and value is not None else value

@@ -1,18 +1,25 @@
-"""`carbontrack estimate`: what would it cost, before anything runs."""
+"""`carbontrack estimate`: energy and emissions of a run before it runs."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable
 
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError
 from carbontrack.impact.equivalents import compare
 from carbontrack.impact.estimate import Estimate, estimate
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_joules,
+    format_watts,
+    format_with_interval,
+)
 
 _NAMES = (
     "power_w",
@@ -28,14 +35,14 @@ _NAMES = (
 )
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "estimate",
-        help="energy and emissions of a run from its hardware and hours, before it runs",
+        run,
         description="Energy and emissions of a run, with their interval, before it runs.",
         epilog="Example: carbontrack estimate --gpu A100 --gpus 8 --hours 24 --region FR",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--power-w", type=float, metavar="W", help="mean power of all hardware, in watts")
@@ -51,7 +58,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
@@ -70,7 +76,7 @@ def run(args: Namespace) -> int:
 
 
 def _in_options(text: str) -> str:
-    """A sentence that names arguments as Python does, with the options of this command."""
+    """An error message with the names of options instead of those of arguments."""
     text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
     text = text.replace("intensity_g_per_kwh", "--intensity")
     text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
@@ -82,7 +88,7 @@ def _option(name: str) -> str:
 
 
 def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
-    """The estimate as labels and texts for a person."""
+    """The estimate as labels and texts."""
     joules = found.energy_kwh * JOULES_PER_KWH
     low_j, high_j = (k * JOULES_PER_KWH for k in (found.energy_low_kwh, found.energy_high_kwh))
     grams = found.emissions_g
@@ -107,12 +113,11 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
 
 
 def _with_interval(
-    best: float, low: float, high: float, form: Callable[..., str], unit: str = ""
+    best: float, low: float, high: float, form: Callable[..., str], of: str = ""
 ) -> str:
-    text = f"{form(best)}{unit}"
     if low == high:
-        return text
-    return f"{text}  ({form(low, like=best).partition(' ')[0]} to {form(high, like=best)})"
+        return f"{form(best)}{of}"
+    return format_with_interval(best, low, high, form, of=of, gap="  ")
 
 
 def _grid(found: Estimate) -> str:

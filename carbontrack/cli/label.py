@@ -1,11 +1,12 @@
-"""`carbontrack label`: a grade for the energy that a model was measured to use."""
+"""`carbontrack label`: a grade for the measured energy of a model."""
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from pathlib import Path
 
+from carbontrack.cli.options import Subparsers, file_to_write, new_parser
 from carbontrack.cli.terminal import Terminal, printable
 from carbontrack.errors import ConfigError
 from carbontrack.report.frame import load
@@ -13,16 +14,16 @@ from carbontrack.report.label import ENDINGS, FORMATS, find_task, label_of, task
 from carbontrack.report.totals import totals
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "label",
-        help="grade measured energy per 1,000 inferences against published models",
+        run,
         description="Grade measured energy per 1,000 inferences, A+ to D, against what was "
         "published for a task. Without --units, the calls that the records count are the units.",
         epilog="Example: carbontrack label runs.csv --task text-classification --units 5000 "
         "--output label.svg",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="records: CSV, JSON lines, SQLite, directories")
@@ -34,7 +35,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--format", choices=[name for name in FORMATS if name != "png"], help="how to print it")
     add("--json", action="store_true", help="the same as --format json")
     add("--output", metavar="FILE", help=f"a file to write, ending in {', '.join(ENDINGS)}")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
@@ -65,12 +65,9 @@ def run(args: Namespace) -> int:
 
 
 def _target(text: str) -> Path:
-    path = Path(text).expanduser()
-    if path.suffix.lower() not in ENDINGS:
+    if Path(text).suffix.lower() not in ENDINGS:
         raise ConfigError(f"--output {text}: the file must end in {', '.join(ENDINGS)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {text}: not a file in a directory that exists")
-    return path
+    return file_to_write("--output", text)
 
 
 def _write(path: Path, content: str | bytes) -> None:

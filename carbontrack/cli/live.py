@@ -1,31 +1,131 @@
-"""The live line: elapsed time, watts and grams so far, at the foot of the terminal.
-
-Power over time as a line of small bars.
-"""
+"""What a command uses while it runs: the terminal's last line, kept up to date, and sparklines."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from carbontrack.cli.periodic import PeriodicThread
 from carbontrack.cli.terminal import Terminal
 from carbontrack.record import Record
-from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.clock import Clock
 from carbontrack.tracking.timeline import PowerRow
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_seconds, format_watts
 
+_SAVE, _RESTORE = "\x1b7", "\x1b8"
+_ROOM_BELOW = "\x1bD\x1b[A"
+"""One line down and up again: scrolls if the cursor is on the last line, and does nothing else."""
+_FEWEST_LINES = 5
+_PREFIX = "carbontrack  "
 _BARS = "▁▂▃▄▅▆▇█"
 _GAP = " "
 _MOST = 24
 """Bars at most: with the figures behind them they fit a narrow terminal."""
 
 
-def sparkline(rows: Sequence[PowerRow]) -> str:
-    """A bar for each part of the time, from 0 to the highest, and what the highest is.
+class LiveLine(PeriodicThread):
+    """A line at the bottom of the terminal that is kept up to date while the command runs.
 
-    A space is a part in which no meter answered.
+    The command prints on the same terminal, and we do not see what. So the terminal is told to
+    scroll all lines but the last (DECSTBM), and nothing that the command prints is overwritten.
+    While a full-screen program runs, or another process group has the terminal, nothing is drawn.
+
+    Args:
+        terminal: where the line is drawn.
+        look: what the command has used so far.
+        period_s: seconds between two updates.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        look: Callable[[], Record],
+        *,
+        period_s: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__("carbontrack-live", period_s=period_s, clock=clock)
+        self._terminal = terminal
+        self._look = look
+        self._before: Record | None = None
+        self._lines = 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self.erase()
+
+    def step(self) -> bool:
+        """Draw what has been used, if the terminal is ours."""
+        if is_ours(self._terminal):
+            record = self._look()
+            self.draw(live_text(record, self._before))
+            self._before = record
+        else:
+            self._lines = 0  # another program may leave the screen in any state
+        return True
+
+    def draw(self, text: str) -> None:
+        """Write the text on the last line; the cursor stays where it is."""
+        columns, lines = self._terminal.size
+        if lines < _FEWEST_LINES:
+            return
+        prepared = ""
+        if lines != self._lines:
+            # all lines scroll, room is made, then all but the last scroll; DECSTBM homes the cursor
+            prepared = f"{_SAVE}\x1b[r{_RESTORE}{_ROOM_BELOW}{_SAVE}\x1b[1;{lines - 1}r{_RESTORE}"
+            self._lines = lines
+        line = self._terminal.dim(_shortened(self._terminal.fit(text), columns - 1))
+        self._terminal.say(f"{prepared}{_SAVE}\x1b[{lines};1H\x1b[2K{line}{_RESTORE}")
+
+    def erase(self) -> None:
+        """Clear the last line, and let all lines scroll again."""
+        if self._lines:
+            lines, self._lines = self._lines, 0
+            self._terminal.say(f"{_SAVE}\x1b[r\x1b[{lines};1H\x1b[2K{_RESTORE}")
+
+
+def live_text(record: Record, before: Record | None = None) -> str:
+    """The line's text; the watts are those since `before`, where there is one."""
+    parts = [] if record.duration_s is None else [format_seconds(record.duration_s)]
+    watts = _watts(record, before)
+    if watts is not None:
+        parts.append(format_watts(watts))
+    if record.emissions_g is not None:
+        parts.append(f"{format_grams(record.emissions_g)} CO2e")
+    return _PREFIX + " · ".join(parts)
+
+
+def is_ours(terminal: Terminal) -> bool:
+    """Whether the terminal is in line mode and we are in the foreground.
+
+    A full-screen program, or one with a line editor, reads single keys: it clears ICANON
+    (termios(3)).
+    """
+    try:
+        import termios
+    except ImportError:  # not a POSIX system
+        return False
+    if terminal.stream is None:
+        return False
+    try:
+        descriptor = terminal.stream.fileno()
+        takes_lines = bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
+        return takes_lines and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except (OSError, ValueError, termios.error):
+        return False
+
+
+def sparkline(rows: Sequence[PowerRow]) -> str:
+    """Power over time as a line of small bars, and the lowest and highest power.
+
+    A space is a part of the time in which no meter answered.
     """
     watts = _means_w(rows)
     known = [power_w for power_w in watts if power_w is not None]
@@ -39,12 +139,26 @@ def sparkline(rows: Sequence[PowerRow]) -> str:
     return f"{bars}  {low} to {high}"
 
 
+def _shortened(text: str, width: int) -> str:
+    """The text in `width` columns at most; our name is left out first."""
+    return text if len(text) <= width else text.removeprefix(_PREFIX)[:width]
+
+
+def _watts(record: Record, before: Record | None) -> float | None:
+    seconds, kwh = record.duration_s, record.energy_kwh
+    if seconds is None or kwh is None:
+        return None
+    if before is not None and before.duration_s is not None and before.energy_kwh is not None:
+        seconds, kwh = seconds - before.duration_s, kwh - before.energy_kwh
+    return max(0.0, kwh) * JOULES_PER_KWH / seconds if seconds > 0.0 else None
+
+
 def _bar(height: float) -> str:
     return _BARS[min(len(_BARS) - 1, int(height * len(_BARS)))]
 
 
 def _means_w(rows: Sequence[PowerRow]) -> list[float | None]:
-    """The mean power in equal parts of the time; a bin counts in each that it reaches into."""
+    """The mean power in equal parts of the time; a bin counts in each part that it overlaps."""
     length_s = max((row.end_s for row in rows), default=0.0)
     count = max(1, min(_MOST, len({row.start_s for row in rows})))
     sums: list[dict[str, tuple[float, float]]] = [{} for _ in range(count)]
@@ -68,123 +182,3 @@ def _means_w(rows: Sequence[PowerRow]) -> list[float | None]:
 
 def _overlap_s(row: PowerRow, start_s: float, end_s: float) -> float:
     return min(row.end_s, end_s) - max(row.start_s, start_s)
-
-
-_SAVE, _RESTORE = "\x1b7", "\x1b8"
-_ROOM_BELOW = "\x1bD\x1b[A"
-"""One line down and up again: scrolls if the cursor is on the last line, and moves nothing else."""
-_FEWEST_LINES = 5
-_WHO = "carbontrack  "
-
-
-def live_text(record: Record, before: Record | None = None) -> str:
-    """The line's text; the watts are those since `before`, where there is one."""
-    parts = [] if record.duration_s is None else [format_seconds(record.duration_s)]
-    watts = _watts(record, before)
-    if watts is not None:
-        parts.append(format_watts(watts))
-    if record.emissions_g is not None:
-        parts.append(f"{format_grams(record.emissions_g)} CO2e")
-    return _WHO + " · ".join(parts)
-
-
-def _shortened(text: str, width: int) -> str:
-    """The text in so many columns; our name is the first to go."""
-    return text if len(text) <= width else text.removeprefix(_WHO)[:width]
-
-
-def _watts(record: Record, before: Record | None) -> float | None:
-    seconds, kwh = record.duration_s, record.energy_kwh
-    if seconds is None or kwh is None:
-        return None
-    if before is not None and before.duration_s is not None and before.energy_kwh is not None:
-        seconds, kwh = seconds - before.duration_s, kwh - before.energy_kwh
-    return max(0.0, kwh) * JOULES_PER_KWH / seconds if seconds > 0.0 else None
-
-
-class LiveLine:
-    """Keeps the last line of the terminal for itself while the command has the others.
-
-    The command prints on the same terminal, unseen by us; so the terminal is told to scroll all
-    lines but the last (DECSTBM), and nothing that the command prints is overwritten. While a
-    program rules the whole screen, or another one has the terminal, nothing is drawn.
-    """
-
-    def __init__(
-        self,
-        terminal: Terminal,
-        look: Callable[[], Record],
-        *,
-        period_s: float = 1.0,
-        clock: Clock | None = None,
-    ) -> None:
-        self._terminal = terminal
-        self._look = look
-        self._period_s = period_s
-        self._clock = clock or SystemClock()
-        self._over = threading.Event()
-        self._lines = 0
-        self._thread = threading.Thread(target=self._run, name="carbontrack-live", daemon=True)
-
-    def __enter__(self) -> LiveLine:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        self.erase()
-
-    def _run(self) -> None:
-        before: Record | None = None
-        while not self._clock.wait(self._over, self._period_s):
-            if is_ours(self._terminal):
-                record = self._look()
-                self.draw(live_text(record, before))
-                before = record
-            else:
-                self._lines = 0  # whoever had the screen may have left it in any state
-
-    def draw(self, text: str) -> None:
-        """Write the text on the last line; the cursor stays where it is."""
-        columns, lines = self._terminal.size
-        if lines < _FEWEST_LINES:
-            return
-        prepared = ""
-        if lines != self._lines:
-            # all lines scroll, room is made, then all but the last scroll; DECSTBM homes the cursor
-            prepared = f"{_SAVE}\x1b[r{_RESTORE}{_ROOM_BELOW}{_SAVE}\x1b[1;{lines - 1}r{_RESTORE}"
-            self._lines = lines
-        line = self._terminal.dim(_shortened(self._terminal.fit(text), columns - 1))
-        self._terminal.say(f"{prepared}{_SAVE}\x1b[{lines};1H\x1b[2K{line}{_RESTORE}")
-
-    def erase(self) -> None:
-        """Give the last line back."""
-        if self._lines:
-            lines, self._lines = self._lines, 0
-            self._terminal.say(f"{_SAVE}\x1b[r\x1b[{lines};1H\x1b[2K{_RESTORE}")
-
-
-def is_ours(terminal: Terminal) -> bool:
-    """Whether the terminal shows lines of text, and to us.
-
-    A program that rules the screen, or edits a line, takes single keys: it clears ICANON
-    (termios(3)). One that has taken the terminal is in the foreground and we are not.
-    """
-    try:
-        import termios
-    except ImportError:  # not a POSIX system
-        return False
-    if terminal.stream is None:
-        return False
-    try:
-        descriptor = terminal.stream.fileno()
-        takes_lines = bool(termios.tcgetattr(descriptor)[3] & termios.ICANON)
-        return takes_lines and os.tcgetpgrp(descriptor) == os.getpgrp()
-    except (OSError, ValueError, termios.error):
-        return False

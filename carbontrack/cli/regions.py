@@ -1,26 +1,25 @@
-"""`carbontrack regions`: the places the tables know, and what the same work would emit there."""
+"""`carbontrack regions`: the regions of the tables, and what the same work would emit there."""
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from carbontrack.api.assembly import environment_now, find_region
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, printable
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
-from carbontrack.grid import names, region, rows
-from carbontrack.grid import tables as facility
-from carbontrack.grid import tables as table
+from carbontrack.grid import names, region, rows, tables
 from carbontrack.grid.advice import Place, compare, same_method
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.read import iter_records
-from carbontrack.units import format_grams
+from carbontrack.units import format_grams, format_interval
 
 _EPILOG = """\
 examples:
@@ -34,17 +33,15 @@ _VERDICTS = {"here": "here", "less": "less", "more": "more", "unclear": "interva
 }
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `regions` and its options."""
-    from argparse import RawDescriptionHelpFormatter
-
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "regions",
-        help="carbon intensity of places, and where the same work would emit less",
+        run,
         description="Carbon intensity of places, and where the same work would emit less.",
         epilog=_EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        keep_lines=True,
     )
     add = parser.add_argument
     add("query", nargs="?", default="", metavar="QUERY", help="a code, a name, or a provider")
@@ -53,11 +50,10 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--here", metavar="R", help="compare with this region, not with that of this machine")
     add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0: all")
     add("--json", action="store_true", help="print the figures as JSON")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
-    """List the places, or rank them."""
+    """List the regions, or rank them."""
     if args.compare is None and args.energy_kwh is None:
         return _list(args)
     if args.compare is not None and args.energy_kwh is not None:
@@ -74,7 +70,7 @@ def _list(args: Namespace) -> int:
     if not found:
         try:
             found = [names.normalise(args.query)]
-            table.lookup(found[0])
+            tables.lookup(found[0])
         except NoIntensity as error:
             raise ConfigError(str(error)) from error
     terminal = Terminal(sys.stdout)
@@ -85,7 +81,7 @@ def _list(args: Namespace) -> int:
     else:
         shown = found if args.query or not args.top else found[: args.top]
         for code in shown:
-            terminal.say(_line(table.lookup(code)) + "\n")
+            terminal.say(_line(tables.lookup(code)) + "\n")
         if len(shown) < len(found):
             rest = f"{len(found) - len(shown)} more; name a place, or give --top 0 for all"
             Terminal(sys.stderr).say(rest + "\n")
@@ -93,7 +89,7 @@ def _list(args: Namespace) -> int:
 
 
 def matching(query: str) -> list[str]:
-    """The codes that a query means: a place, a provider, or a part of a name; all for none."""
+    """The codes that match a query: a region, a provider or part of a name; all for ""."""
     text = query.strip()
     codes = [row["zone"] for row in rows.rows("zones")]
     clouds = [row["region"] for row in rows.rows("cloud_regions")]
@@ -113,12 +109,12 @@ def matching(query: str) -> list[str]:
 
 
 def facts(code: str) -> dict[str, Any]:
-    """All that the tables know of a place, as plain values."""
-    site, water = facility.site(code), facility.grid_water(code)
+    """The data of the tables on a region, as plain values."""
+    site, water = tables.site(code), tables.grid_water(code)
     return {
         "region": code,
         "name": names.name_of(code),
-        **_figures(table.lookup(code)),
+        **_figures(tables.lookup(code)),
         "pue": site.pue if site else None,
         "wue_l_per_kwh": site.wue_l_per_kwh if site else None,
         "water_l_per_kwh": water.l_per_kwh if water else None,
@@ -126,29 +122,29 @@ def facts(code: str) -> dict[str, Any]:
 
 
 def about(code: str) -> list[tuple[str, str]]:
-    """All that the tables know of a place, for a person."""
-    grid = table.lookup(code)
-    low, high = grid.low_g_per_kwh, grid.high_g_per_kwh
+    """The data of the tables on a region, as labels and texts."""
+    grid = tables.lookup(code)
+    ends = format_interval(grid.low_g_per_kwh, grid.high_g_per_kwh, "g")
     lines = [
         ("region", f"{code}  {names.name_of(code)}"),
-        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({low:g} to {high:g})"),
+        ("intensity", f"{grid.g_per_kwh:g} g CO2e/kWh  ({ends})"),
         ("year", str(grid.year)),
         ("method", grid.method.replace("_", " ")),
         ("source", grid.source),
     ]
-    methods: tuple[table.Method, ...] = ("direct", "marginal")
+    methods: tuple[tables.Method, ...] = ("direct", "marginal")
     for method in methods:
         try:
-            other = table.lookup(code, method=method)
+            other = tables.lookup(code, method=method)
         except NoIntensity:
             continue
         lines.append((method, f"{other.g_per_kwh:g} g CO2e/kWh in {other.year}; {other.source}"))
-    if (site := facility.site(code)) is not None:
+    if (site := tables.site(code)) is not None:
         lines.append(("PUE", f"{site.pue:g} in {site.pue_year}, {_words(site.pue_basis)}"))
         if site.wue_l_per_kwh is not None:
             wue = f"{site.wue_l_per_kwh:g} L/kWh in {site.wue_year}, {_words(site.wue_basis)}"
             lines.append(("WUE", wue))
-    if (water := facility.grid_water(code)) is not None:
+    if (water := tables.grid_water(code)) is not None:
         evaporated = f"{water.with_reservoirs_l_per_kwh:g} with what reservoirs evaporate"
         lines.append(("water", f"{water.l_per_kwh:g} L/kWh at the plants, {evaporated}"))
     return lines
@@ -172,7 +168,7 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
     if not codes:
         raise UnknownRegion(f"no place of the tables matches {args.query!r}")
-    grids = [table.lookup(code) for code in codes]
+    grids = [tables.lookup(code) for code in codes]
     if not args.query:
         grids = [grid for grid in grids if same_method(here, grid)]
     places = compare(energy_kwh, here, grids)
@@ -201,14 +197,14 @@ def _is_place(code: str) -> bool:
 
 def _has_figure(code: str) -> bool:
     try:
-        table.lookup(code)
+        tables.lookup(code)
     except NoIntensity:
         return False
     return True
 
 
 def _with_here(places: list[Place], top: int) -> list[Place]:
-    """The first places, and in any case the one of here."""
+    """The first places, and this region's own even if it comes later."""
     if top <= 0:
         return places
     return places[:top] + [place for place in places[top:] if place.verdict == "here"]

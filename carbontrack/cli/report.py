@@ -1,19 +1,17 @@
-"""`carbontrack report`: from records to tables and to a page.
-
-The page of `carbontrack report --html`: its surroundings looked up, then written in one go.
-"""
+"""`carbontrack report`: from records to tables, documents and a page."""
 
 from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from carbontrack.api.progress import new_terminal_bar
+from carbontrack.cli.options import Subparsers, file_to_write, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity
@@ -24,13 +22,13 @@ from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, files_of, load
 from carbontrack.report.page import page
-from carbontrack.report.page_html import Around
+from carbontrack.report.page_html import PageContext
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total, keys_of, totals
 from carbontrack.system.files import replace_file
-from carbontrack.units import JOULES_PER_KWH
+from carbontrack.units import joules_from
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
     "statement": as_statement,
@@ -39,21 +37,39 @@ DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
     "boamps": as_boamps,
     "sci": as_sci,
 }
-"""What is written for papers, model cards and reports to others."""
-
+"""The writers of documents for papers, model cards and reports to others."""
 _SLOW_S = 1.0
-"""Reading that takes longer than this shows how far it is."""
+"""Reading shows its progress when it takes longer than this."""
+_ZONES = (
+    "SE",
+    "FR",
+    "CA-QC",
+    "BR",
+    "GB",
+    "US",
+    "US-CA",
+    "DE",
+    "JP",
+    "CN",
+    "AU",
+    "PL",
+    "IN",
+    "WORLD",
+)
+"""Grids that supply many data centres, from low to high intensity."""
+_MOST_TIMELINES = 6
+"""Runs whose power over time is drawn; those with the most energy."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `report` and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "report",
-        help="add up records into tables, or into a page to send to someone",
+        run,
         description="Add up records. Rows whose parent is in the data are left out of sums, and "
         "intervals are combined, not added.",
         epilog="Example: carbontrack report runs/ --by label:model --html report.html",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="CSV, JSON lines or SQLite files, directories")
@@ -64,11 +80,10 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--units", type=float, metavar="N", help="functional units delivered, for sci (calls)")
     add("--unit-name", default="inference", metavar="NAME", help="what a unit is (inference)")
     add("--about", metavar="FILE", help="JSON with what no record holds, for modelcard and boamps")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
-    """Print the table, or write the page."""
+    """Print the table or the document, or write the page."""
     by = args.by or "name"
     form = "json" if args.json else args.format or "table"
     sources = args.files or _own_outputs()
@@ -78,8 +93,8 @@ def run(args: Namespace) -> int:
     if document is not None:
         extra = [*dict.fromkeys((*extra, *COLUMNS))]
     asked = _asked(args)
-    with _progress() as told:
-        loaded = load(sources, extra=extra, progress=told)
+    with _progress() as progress:
+        loaded = load(sources, extra=extra, progress=progress)
     summary = _summary(loaded, by, sources)
     if page is not None:
         write_page(page, summary, loaded.frame, files_of(sources))
@@ -89,6 +104,19 @@ def run(args: Namespace) -> int:
         text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
         Terminal(sys.stdout).say(text)
     return 0
+
+
+def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:
+    """Write the page; an older one is replaced only when the new one is complete.
+
+    Timelines are read from the files beside `files`.
+    """
+    timelines = largest(timelines_beside(files), frame, _MOST_TIMELINES)
+    context = PageContext(
+        elsewhere=tuple(_grids()), comparison=_comparison(summary.total), timelines=timelines
+    )
+    text = page(summary, frame, context)
+    replace_file(path, text.encode())
 
 
 def _asked(args: Namespace) -> Asked:
@@ -107,7 +135,7 @@ def _asked(args: Namespace) -> Asked:
 
 def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
     if len(loaded.frame) == 0:
-        keys_of(loaded.frame, by)  # a wrong way to group is told even where there is nothing
+        keys_of(loaded.frame, by)  # an unknown grouping is an error even where there are no records
         raise ConfigError(f"no records in {', '.join(map(str, sources))}")
     return Summary(
         by=by,
@@ -121,7 +149,7 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
 
 
 def _own_outputs() -> list[str]:
-    """The files that a run here would write to."""
+    """The files that a run in this directory would write to."""
     outputs = load_settings({}, writes=False).output
     files = [path for path in outputs if "://" not in path and Path(path).exists()]
     if not files:
@@ -130,10 +158,8 @@ def _own_outputs() -> list[str]:
 
 
 def _page_path(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = file_to_write("--html", text)
     folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir():
-        raise ConfigError(f"--html {text}: not a file in a directory that exists")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"--html {text}: {folder} is not writable for this user")
     return path
@@ -141,7 +167,7 @@ def _page_path(text: str) -> Path:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal for what takes longer than a second, if tqdm is installed."""
+    """A bar on a terminal when reading takes longer than a second, if tqdm is installed."""
     bar = new_terminal_bar(
         unit="B", unit_scale=True, desc="reading", delay=_SLOW_S, leave=False, disable=None
     )
@@ -150,45 +176,11 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
         return
     with bar:
 
-        def told(so_far: int, of: int) -> None:
+        def update(done: int, of: int) -> None:
             bar.total = of
-            bar.update(so_far - bar.n)
+            bar.update(done - bar.n)
 
-        yield told
-
-
-_ZONES = (
-    "SE",
-    "FR",
-    "CA-QC",
-    "BR",
-    "GB",
-    "US",
-    "US-CA",
-    "DE",
-    "JP",
-    "CN",
-    "AU",
-    "PL",
-    "IN",
-    "WORLD",
-)
-"""Grids from clean to dirty on which many data centres stand."""
-
-
-_MOST_CURVES = 6
-"""Runs whose power over time is drawn; those with the most energy."""
-
-
-def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:
-    """Write the page; what stood there before stays until the new one is whole.
-
-    Timelines are looked for beside `files`.
-    """
-    curves = largest(timelines_beside(files), frame, _MOST_CURVES)
-    around = Around(elsewhere=tuple(_grids()), comparison=_comparison(summary.total), curves=curves)
-    text = page(summary, frame, around)
-    replace_file(path, text.encode())
+        yield update
 
 
 def _grids() -> Iterator[GridIntensity]:
@@ -200,8 +192,7 @@ def _grids() -> Iterator[GridIntensity]:
 
 
 def _comparison(total: Total) -> tuple[str, str, str] | None:
-    kwh = total.energy_kwh
-    joules = None if kwh is None else kwh * JOULES_PER_KWH
+    joules = joules_from(total.energy_kwh)
     found = compare(energy_joules=joules, emissions_g=total.emissions_g)
     if found is None:
         return None

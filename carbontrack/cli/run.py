@@ -1,19 +1,20 @@
-"""`carbontrack run`: measure any command, and be as good as invisible to it."""
+"""`carbontrack run`: measure any command, without disturbing it."""
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from carbontrack.api.assembly import assemble, environment_now
 from carbontrack.cli import summary
-from carbontrack.cli.budget_watch import GRACE_S, Bailiff
+from carbontrack.cli.budget_watch import GRACE_S, BudgetWatch
 from carbontrack.cli.child import Child, End, default_name, obstacle
 from carbontrack.cli.live import LiveLine
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.environment import child_environ
 from carbontrack.config.load import load_settings
@@ -38,34 +39,34 @@ when it cannot be executed; 2 for bad usage; 3 when the command's code is 0 and 
 exceeded, or when --on-exceed terminate has ended the command."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `run` and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "run",
+        run,
         description=_ABOUT,
         epilog=_CODES,
         usage="carbontrack run [options] -- COMMAND [ARGUMENT ...]",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--name", help="what the record calls it; the script's or program's name by default")
-    add("--region", help="where the machine stands, such as FR, US-CA or aws:eu-west-3")
+    add("--region", help="where the machine is, such as FR, US-CA or aws:eu-west-3")
     add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
     add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
     add("--budget", metavar="QUANTITY", type=_budget, help="a limit, such as '5 g' or '0.4 kWh'")
     add("--on-exceed", choices=("warn", "terminate"),
-        help="when the budget is exceeded: say so (the default), or end the command")  # fmt: skip
+        help="when the budget is exceeded: warn (the default), or end the command")  # fmt: skip
     add("--grace", metavar="SECONDS", type=_grace,
         help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
     add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
-        help="a fact of your own for the record; may be repeated")  # fmt: skip
+        help="a label for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
     add("--timeline", action="store_true", default=None, help="keep power over time as well")
     add("--quiet", action="store_true", help="print nothing")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
     add("--json", action="store_true", help="print the record as one line of JSON on stderr")
     add("command", nargs=REMAINDER, metavar="COMMAND", help="the command and its arguments")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace) -> int:
@@ -88,8 +89,8 @@ def run(args: Namespace) -> int:
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = terminal if _shows_text(args) else None
-        bailiff = _bailiff(args, span, child, shown) if args.budget else None
-        end = _measured(span, child, command, terminal=shown, bailiff=bailiff)
+        watch = _budget_watch(args, span, child, shown) if args.budget else None
+        end = _run_measured(span, child, command, terminal=shown, watch=watch)
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -110,23 +111,25 @@ def run(args: Namespace) -> int:
 
 
 def _place(output: str, sink: Sink) -> str:
-    """Where the record went: a file of someone else's is left alone, and a server may be down."""
+    """Where the record was written or sent: another file, if the named one is someone else's."""
     if not is_file(output):
         waits = isinstance(sink, QueuedSink) and sink.still_waits
         return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
     return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
 
 
-def _bailiff(args: Namespace, span: Span, child: Child, terminal: Terminal | None) -> Bailiff:
+def _budget_watch(
+    args: Namespace, span: Span, child: Child, terminal: Terminal | None
+) -> BudgetWatch:
     def say(text: str) -> None:
         if terminal is not None:
             terminal.say(f"carbontrack: {text}\n")
 
-    return Bailiff(
+    return BudgetWatch(
         BudgetGuard(args.budget, say=say),
         span,
         child,
-        ends=args.on_exceed == "terminate",
+        terminates=args.on_exceed == "terminate",
         grace_s=GRACE_S if args.grace is None else args.grace,
     )
 
@@ -145,13 +148,13 @@ def _shows_text(args: Namespace) -> bool:
     return not (args.quiet or args.json)
 
 
-def _measured(
+def _run_measured(
     span: Span,
     child: Child,
     command: Sequence[str],
     *,
     terminal: Terminal | None,
-    bailiff: Bailiff | None,
+    watch: BudgetWatch | None,
 ) -> End:
     span.open()
     refusal = child.start(command, environ=child_environ(span.record_id))
@@ -159,10 +162,10 @@ def _measured(
         span.discard()
         return refusal
     with LiveLine(terminal, span.snapshot) if terminal and terminal.moves_cursor else nullcontext():
-        with bailiff or nullcontext():
+        with watch or nullcontext():
             end = child.wait()
-        if bailiff is not None and bailiff.acted is not None:
-            end = End(OVER_BUDGET, "budget", bailiff.acted.text)
+        if watch is not None and watch.terminated_by is not None:
+            end = End(OVER_BUDGET, "budget", watch.terminated_by.text)
         span.close(end.status, end.error)
     return end
 

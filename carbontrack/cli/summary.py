@@ -1,4 +1,4 @@
-"""A record in a few lines that a person enjoys reading."""
+"""The summary of a record that `carbontrack run` prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.record import Record
 from carbontrack.tracking.budget import Verdict
 from carbontrack.tracking.timeline import PowerRow
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    format_grams,
+    format_joules,
+    format_seconds,
+    format_with_interval,
+    joules_from,
+)
 
 _PLACE = {
     "argument": "as given",
@@ -24,7 +30,7 @@ _WELL_OBSERVED = 0.99
 
 
 def headline(record: Record) -> str:
-    """What ran, for how long, and what went wrong."""
+    """The name, the duration and the error of the record."""
     parts = [record.name]
     if record.duration_s is not None:
         parts.append(format_seconds(record.duration_s))
@@ -41,7 +47,8 @@ def rows(
 ) -> list[tuple[str, str]]:
     """The summary as labels and texts."""
     found = [("energy", _energy(record)), ("emissions", _emissions(record))]
-    comparison = compare(energy_joules=_joules(record.energy_kwh), emissions_g=record.emissions_g)
+    joules = joules_from(record.energy_kwh)
+    comparison = compare(energy_joules=joules, emissions_g=record.emissions_g)
     if comparison is not None:
         found.append(("about", comparison.sourced if verbose else comparison.text))
     if timeline:
@@ -56,34 +63,22 @@ def rows(
     return found
 
 
-def _joules(kwh: float | None) -> float | None:
-    return None if kwh is None else kwh * JOULES_PER_KWH
-
-
 def _energy(record: Record) -> str:
-    joules = _joules(record.energy_kwh)
+    joules = joules_from(record.energy_kwh)
     if joules is None:
         return "unknown"
-    low, high = _joules(record.energy_low_kwh), _joules(record.energy_high_kwh)
-    text = format_joules(joules)
-    if low is not None and high is not None:
-        text += _interval(format_joules(low, like=joules), format_joules(high, like=joules))
+    low_j, high_j = joules_from(record.energy_low_kwh), joules_from(record.energy_high_kwh)
+    text = format_with_interval(joules, low_j, high_j, format_joules, gap="  ")
     return text + (f", PUE {record.pue:g} included" if record.pue not in (None, 1.0) else "")
 
 
 def _emissions(record: Record) -> str:
-    grams, low, high = record.emissions_g, record.emissions_low_g, record.emissions_high_g
-    if grams is None:
+    if record.emissions_g is None:
         return "unknown"
-    text = f"{format_grams(grams)} CO2e"
-    if low is None or high is None:
-        return text
-    return text + _interval(format_grams(low, like=grams), format_grams(high, like=grams))
-
-
-def _interval(low: str, high: str) -> str:
-    number, _, _unit = low.partition(" ")
-    return f"  ({number} to {high})"
+    low_g, high_g = record.emissions_low_g, record.emissions_high_g
+    return format_with_interval(
+        record.emissions_g, low_g, high_g, format_grams, of=" CO2e", gap="  "
+    )
 
 
 def _how(record: Record) -> Iterator[str]:

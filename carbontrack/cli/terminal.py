@@ -1,7 +1,4 @@
-"""What a command may print on: a terminal, a pipe or a file, wide or narrow, in any encoding.
-
-What the package says aloud while a command sets things up, kept for the command to print.
-"""
+"""Output of the commands: text for a terminal, a pipe or a file, of any width and encoding."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ _PLAIN = str.maketrans(
 _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[22m"
 _WIDEST = 100
 _AMOUNT = re.compile(r"(?<=\d) (?=(?:[µumkM]?(?:g|J|W|Wh)|t|m?s|min|h|GiB)\b)")
-"""The space between a number and its unit, where no line is to be broken."""
+"""The space between a number and its unit, where a line must not break."""
 _KEPT = "\x00"
 
 
 class Terminal:
-    """A stream with what is known of the person, or the program, at its other end."""
+    """A stream, and what its other end can show: colour, cursor movement, encoding and size."""
 
     def __init__(self, stream: TextIO | None, *, environ: Mapping[str, str] | None = None) -> None:
         self.stream = stream
@@ -35,7 +32,7 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines; 80 by 24 where nobody knows."""
+        """Columns and lines; 80 by 24 where they are unknown."""
         columns = lines = 0
         if self.stream is not None:
             with suppress(OSError, ValueError):
@@ -43,14 +40,14 @@ class Terminal:
         return columns or 80, lines or 24
 
     def say(self, text: str) -> None:
-        """Print a text; a stream that is closed, full or not there is not our program's end."""
+        """Print a text; a stream that is closed, full or absent is ignored."""
         if self.stream is not None:
             with suppress(OSError, ValueError):
                 self.stream.write(self.fit(text))
                 self.stream.flush()
 
     def fit(self, text: str) -> str:
-        """The text in characters that the encoding has."""
+        """The text in characters of the stream's encoding."""
         try:
             text.encode(self.encoding)
         except UnicodeEncodeError:
@@ -59,11 +56,11 @@ class Terminal:
         return text
 
     def bold(self, text: str) -> str:
-        """The text, to stand out."""
+        """The text in bold."""
         return f"{_BOLD}{text}{_END}" if self.colour else text
 
     def dim(self, text: str) -> str:
-        """The text, to stand back."""
+        """The text, dimmed."""
         return f"{_DIM}{text}{_END}" if self.colour else text
 
     def table(self, rows: Sequence[tuple[str, str]]) -> str:
@@ -81,13 +78,23 @@ class Terminal:
         return "\n".join(lines)
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect the warnings of the block as texts, instead of printing or raising them."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += [str(warning.message).removeprefix("carbontrack: ") for warning in caught]
+
+
 def printable(text: str) -> str:
-    """The text without what would move a cursor or ring a bell."""
+    """The text with a question mark for each control character."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def width_of(text: str) -> int:
-    """How many columns a terminal gives a text: two to wide characters, none to combining ones."""
+    """The columns of a text on a terminal: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -96,7 +103,7 @@ def width_of(text: str) -> int:
 
 
 def cut_to(text: str, width: int, mark: str) -> str:
-    """The text in so many columns at most; one that is cut ends in the mark."""
+    """The text in `width` columns at most; a shortened text ends in the mark."""
     if width_of(text) <= width:
         return text
     while text and width_of(text) > width - len(mark):
@@ -109,13 +116,3 @@ def _is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except ValueError:  # a closed one
         return False
-
-
-@contextmanager
-def collected() -> Iterator[list[str]]:
-    """Keep warnings of the block as texts, instead of printing or raising them."""
-    notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield notes
-    notes += [str(warning.message).removeprefix("carbontrack: ") for warning in caught]

@@ -1,4 +1,4 @@
-"""`carbontrack top`: what is being measured on this host just now."""
+"""`carbontrack top`: the runs that are being measured on this host now."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import json
 import math
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
 from carbontrack.config import load
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import (
-    JOULES_PER_KWH,
     format_grams,
     format_joules,
     format_seconds,
     format_watts,
+    joules_from,
 )
 
 PERIOD_S = 2.0
@@ -29,24 +30,23 @@ _SCREEN, _BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _SHORTEST_NAME = 8
 _HEADS = ("PID", "NAME", "TIME", "POWER", "ENERGY", "CO2e", "KNOWN", "SEEN")
 _OPTIONAL = ("SEEN", "KNOWN", "TIME", "PID", "ENERGY")
-"""Columns that give way on a narrow terminal, the first one first."""
+"""Columns that are left out on a narrow terminal, the first one first."""
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `top` and its options."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "top",
-        help="show the runs that are being measured on this host",
+        run,
         description="Show the runs of yours that are open on this host, from the checkpoints in "
         "their journals: power between the last two, energy and emissions so far. On a terminal "
         "it looks again every two seconds until Ctrl-C; elsewhere, with --once and with --json it "
         "looks once. Runs that write to no output keep no journal and are not seen.",
         epilog="Example: carbontrack top --once",
-        allow_abbrev=False,
     )
     parser.add_argument("--once", action="store_true", help="look once")
     parser.add_argument("--json", action="store_true", help="print what is found as JSON, once")
-    parser.set_defaults(func=run)
 
 
 def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | None = None) -> int:
@@ -81,7 +81,7 @@ def _watch(terminal: Terminal, state_dir: Path, clock: Clock, over: threading.Ev
 
 
 def facts(runs: Sequence[OpenRun], now: datetime) -> dict[str, object]:
-    """The runs as plain values; the totals count what lies in another open run once."""
+    """The runs as plain values; the totals leave out runs inside other open runs."""
     return {
         "at": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "runs": [
@@ -113,7 +113,7 @@ def _roots(runs: Sequence[OpenRun]) -> list[OpenRun]:
 
 
 def _inside(root: OpenRun, runs: Sequence[OpenRun]) -> list[OpenRun]:
-    """The runs within a run, at any depth, the outer ones first."""
+    """The runs inside a run, at any depth, each before those inside it."""
     ids = (root.record.record_id, root.record.run_id)
     own = [run for run in runs if run is not root and run.record.parent_id in ids]
     return [one for run in own for one in [run, *_inside(run, runs)]]
@@ -133,7 +133,7 @@ def _age_s(run: OpenRun, now: datetime) -> float | None:
 
 
 def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str]:
-    """What is shown, line by line, as wide as the terminal at most."""
+    """The lines to show, at most as wide as the terminal."""
     if not runs:
         return ["nothing of yours is being measured"]
     roots = _roots(runs)
@@ -158,13 +158,12 @@ def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str
 
 def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:
     record, age_s = run.record, _age_s(run, now)
-    joules = None if record.energy_kwh is None else record.energy_kwh * JOULES_PER_KWH
     return {
         "PID": str(run.pid),
         "NAME": ("  " * nested) + printable(record.name),
         "TIME": _or_dash(record.duration_s, format_seconds),
         "POWER": _or_dash(run.watts, format_watts),
-        "ENERGY": _or_dash(joules, format_joules),
+        "ENERGY": _or_dash(joules_from(record.energy_kwh), format_joules),
         "CO2e": _or_dash(record.emissions_g, format_grams),
         "KNOWN": record.basis or "-",
         "SEEN": "-" if age_s is None else f"{age_s:.0f} s ago",
@@ -176,7 +175,7 @@ def _or_dash(number: float | None, form: Callable[[float], str]) -> str:
 
 
 def _table(rows: Sequence[dict[str, str]], width: int, *, cut: str) -> list[str]:
-    """The rows as columns; where they do not fit, columns give way, and then names are cut."""
+    """The rows in columns; on a narrow terminal columns are left out, then names are shortened."""
     widths = {head: max(width_of(row[head]) for row in rows) for head in _HEADS}
     kept = list(_HEADS)
 

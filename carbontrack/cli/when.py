@@ -1,16 +1,17 @@
-"""`carbontrack when`: the greenest time for some hours of work, and what it saves."""
+"""`carbontrack when`: the time of lowest grid intensity for some hours of work."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from carbontrack.api.assembly import environment_now, find_region
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
@@ -28,17 +29,15 @@ examples:
 """
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add `when` and its options."""
-    from argparse import RawDescriptionHelpFormatter
-
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "when",
-        help="the greenest time to start some hours of work",
+        run,
         description="The greenest time to start some hours of work, in a forecast or a series.",
         epilog=_EPILOG,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        keep_lines=True,
     )
     add = parser.add_argument
     add("--hours", type=float, required=True, metavar="H", help="how long the work takes")
@@ -49,7 +48,6 @@ def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
     add("--from", dest="start", metavar="TIME", help="the earliest start, ISO 8601; default: now")
     add("--wait", action="store_true", help="wait until then, with a line of progress on stderr")
     add("--json", action="store_true", help="print the figures as JSON")
-    parser.set_defaults(func=run)
 
 
 def run(
@@ -112,7 +110,7 @@ def facts(window: GreenWindow, hours: float, source: str) -> dict[str, object]:
 
 
 def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, str]]:
-    """The window for a person, in the local time of this machine."""
+    """The window as labels and texts, in local time."""
     start, end = window.start.astimezone(), window.end.astimezone()
     ahead_s = (window.start - now).total_seconds()
     wait = f"in {format_seconds(ahead_s)}" if ahead_s > 0.0 else "now"
@@ -128,7 +126,7 @@ def about(window: GreenWindow, now: datetime, source: str) -> list[tuple[str, st
 
 
 def _wait(window: GreenWindow, clock: Clock) -> None:
-    """Wait for the window; a terminal gets a line that counts down. Ctrl-C ends it as usual."""
+    """Wait until the window begins, with a countdown on a terminal. Ctrl-C ends the command."""
     terminal = Terminal(sys.stderr)
     never = threading.Event()
     try:

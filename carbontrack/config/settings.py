@@ -1,8 +1,8 @@
 """What can be set, in which unit and range; `carbontrack.config.load` finds where it is set.
 
-Each setting has a field of `Settings`, with its default, and a reader in `READERS`, which makes
-the field's value of what was given (text from the environment, a value from a TOML file or from
-Python) or raises ValueError with the rest of the sentence "interval_s=0 …".
+Each setting is declared once, as a field of `Settings`: its type, its default, its meaning, and the
+reader which makes the field's value of what was given (text from the environment, a value from a
+TOML file or from Python) or raises ValueError with the rest of the sentence "interval_s=0 …".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, SupportsFloat
 
 from carbontrack.errors import close_matches, did_you_mean
@@ -22,89 +22,6 @@ Reader = Callable[[object], Any]
 FILE_SUFFIXES = (".csv", ".jsonl", ".ndjson", ".db", ".sqlite", ".sqlite3")
 """What a path in `output` may end in; the suffix chooses the format. A file that is anything else,
 such as a shell's start-up script, cannot become an output by mistake or by malice."""
-
-SECRETS = frozenset({"http_token", "live_token"})
-"""Settings whose values are never printed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Every setting with its default; equal and of equal hash where all values are equal.
-
-    `carbontrack.config.load` makes and checks it; a Settings made by hand is taken as it is.
-    """
-
-    region: str | None = None
-    """Where the machine stands: "FR", "US-CA", "aws:eu-west-3"; None: found out without network."""
-    cloud: Literal["none", "detect"] | None = None
-    """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
-    asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
-    output: tuple[str, ...] = ("emissions.csv",)
-    """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
-    record; () for none."""
-    http_token: str | None = field(default=None, repr=False)
-    """The bearer token sent to an http(s) output."""
-    scope: Literal["process", "machine"] = "process"
-    """Whose energy is billed: this process tree's share, or the whole machine's."""
-    idle: Literal["proportional", "reserved", "none"] = "proportional"
-    """How the idle machine's energy is billed, in scope process: like the rest, by the processors
-    that are reserved, or not at all."""
-    idle_w: float | None = None
-    """Power of the idle processors, all packages together, in watts, up to 5000; None: what
-    `carbontrack calibrate --idle` measured on this host, else from the design power."""
-    interval_s: float = 1.0
-    """Seconds between two ticks of the sampler; 0.001 to 3600."""
-    pue: float | None = None
-    """Power usage effectiveness of the site, 1 to 10; None: the cloud provider's where one is
-    known, else 1.0."""
-    wue: float | None = None
-    """Water usage effectiveness of the site, litres per kWh, 0 to 100; None: unknown."""
-    embodied_g_per_h: float | None = None
-    """CO2e of making this machine for each hour of its life, in grams; None: from the table."""
-    embodied_lifetime_years: float | None = None
-    """For how many years this hardware is used, above 0 and up to 50; None: 4."""
-    embodied_utilisation: float = 1.0
-    """The share of its life in which this hardware is at work, above 0 and up to 1."""
-    cpu_tdp_w: float | None = None
-    """Thermal design power of one CPU package, in watts, up to 5000; None: from the table."""
-    ram_w_per_gib: float | None = None
-    """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
-    gpu_ids: tuple[str, ...] | None = None
-    """GPUs to count, by index or UUID; None: those this process may use; (): none."""
-    meter_plugins: tuple[str, ...] = ()
-    """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
-    intensity_g_per_kwh: float | None = None
-    """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
-    intensity_source: tuple[str, ...] = ()
-    """Live sources in the order in which they are tried; (): the yearly table, without network."""
-    live_token: str | None = field(default=None, repr=False)
-    """The token of the live intensity source."""
-    spans: Literal["roots", "all"] = "roots"
-    """Which spans have a row of their own: roots only, or children as well."""
-    timeline: bool = False
-    """Keep power over time of each root span, in a file beside the output."""
-    checkpoint_s: float = 10.0
-    """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
-    sysfs_path: str = "/sys"
-    """The root of sysfs; for containers that mount the host's elsewhere, and for tests."""
-    procfs_path: str = "/proc"
-    """The root of procfs; likewise."""
-    state_dir: str | None = None
-    """The folder of the journal; None: the user's state folder, found when it is needed."""
-    host_id: str | None = None
-    """The name of this host in records; None: a salted hash that no one can turn back."""
-    flush_on_signals: bool = False
-    """Write what is open when SIGTERM or SIGHUP comes, before its effect; False: no handler."""
-    disable: bool = False
-    """Turn all of carbontrack into a no-op."""
-    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Where each setting comes from: "argument", "environment", a file's path, or "default"."""
-
-    @property
-    def owns_state_dir(self) -> bool:
-        """Whether the folder of the journals is the user's choice, and not that of a project."""
-        origin = self.origins.get("state_dir", "default")
-        return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
 
 
 def _text(given: object) -> str:
@@ -236,35 +153,120 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return did_you_mean(close_matches(name, names))
 
 
+def _read(reader: Reader) -> dict[str, Reader]:
+    """The metadata of a setting: what makes its value of what was given, or raises ValueError."""
+    return {"reader": reader}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting with its default; equal and of equal hash where all values are equal.
+
+    `carbontrack.config.load` makes and checks it; a Settings made by hand is taken as it is.
+    """
+
+    region: str | None = field(default=None, metadata=_read(_text))
+    """Where the machine stands: "FR", "US-CA", "aws:eu-west-3"; None: found out without network."""
+    cloud: Literal["none", "detect"] | None = field(
+        default=None, metadata=_read(_one_of("none", "detect"))
+    )
+    """None: the cloud's environment variables and DMI are read; "detect": its metadata service is
+    asked as well, over the network; "none": this machine stands in no cloud, whatever they say."""
+    output: tuple[str, ...] = field(default=("emissions.csv",), metadata=_read(_outputs))
+    """Files (.csv, .jsonl, .db), http(s) addresses and plugins ("NAME:ADDRESS") that get each
+    record; () for none."""
+    http_token: str | None = field(default=None, repr=False, metadata=_read(_token))
+    """The bearer token sent to an http(s) output."""
+    scope: Literal["process", "machine"] = field(
+        default="process", metadata=_read(_one_of("process", "machine"))
+    )
+    """Whose energy is billed: this process tree's share, or the whole machine's."""
+    idle: Literal["proportional", "reserved", "none"] = field(
+        default="proportional", metadata=_read(_one_of("proportional", "reserved", "none"))
+    )
+    """How the idle machine's energy is billed, in scope process: like the rest, by the processors
+    that are reserved, or not at all."""
+    idle_w: float | None = field(
+        default=None, metadata=_read(_number("a number of watts", 0, 5000))
+    )
+    """Power of the idle processors, all packages together, in watts, up to 5000; None: what
+    `carbontrack calibrate --idle` measured on this host, else from the design power."""
+    interval_s: float = field(
+        default=1.0, metadata=_read(_number("a number of seconds", 0.001, 3600))
+    )
+    """Seconds between two ticks of the sampler; 0.001 to 3600."""
+    pue: float | None = field(default=None, metadata=_read(_number("a ratio", 1, 10)))
+    """Power usage effectiveness of the site, 1 to 10; None: the cloud provider's where one is
+    known, else 1.0."""
+    wue: float | None = field(
+        default=None, metadata=_read(_number("a number of litres per kWh", 0, 100))
+    )
+    """Water usage effectiveness of the site, litres per kWh, 0 to 100; None: unknown."""
+    embodied_g_per_h: float | None = field(
+        default=None, metadata=_read(_number("a number of grams per hour", 0, 1e6))
+    )
+    """CO2e of making this machine for each hour of its life, in grams; None: from the table."""
+    embodied_lifetime_years: float | None = field(
+        default=None, metadata=_read(_number("a number of years", 0, 50, above=True))
+    )
+    """For how many years this hardware is used, above 0 and up to 50; None: 4."""
+    embodied_utilisation: float = field(
+        default=1.0, metadata=_read(_number("a share", 0, 1, above=True))
+    )
+    """The share of its life in which this hardware is at work, above 0 and up to 1."""
+    cpu_tdp_w: float | None = field(
+        default=None, metadata=_read(_number("a number of watts", 0, 5000, above=True))
+    )
+    """Thermal design power of one CPU package, in watts, up to 5000; None: from the table."""
+    ram_w_per_gib: float | None = field(
+        default=None, metadata=_read(_number("a number of watts per GiB", 0, 10))
+    )
+    """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
+    gpu_ids: tuple[str, ...] | None = field(default=None, metadata=_read(_items))
+    """GPUs to count, by index or UUID; None: those this process may use; (): none."""
+    meter_plugins: tuple[str, ...] = field(default=(), metadata=_read(_meter_plugins))
+    """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
+    intensity_g_per_kwh: float | None = field(
+        default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
+    )
+    """A figure of your own for the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
+    intensity_source: tuple[str, ...] = field(default=(), metadata=_read(_items))
+    """Live sources in the order in which they are tried; (): the yearly table, without network."""
+    live_token: str | None = field(default=None, repr=False, metadata=_read(_token))
+    """The token of the live intensity source."""
+    spans: Literal["roots", "all"] = field(default="roots", metadata=_read(_one_of("roots", "all")))
+    """Which spans have a row of their own: roots only, or children as well."""
+    timeline: bool = field(default=False, metadata=_read(_flag))
+    """Keep power over time of each root span, in a file beside the output."""
+    checkpoint_s: float = field(
+        default=10.0, metadata=_read(_number("a number of seconds", 0.1, 3600))
+    )
+    """Seconds between two checkpoints of an open run, 0.1 to 3600: what a kill can cost at most."""
+    sysfs_path: str = field(default="/sys", metadata=_read(_directory))
+    """The root of sysfs; for containers that mount the host's elsewhere, and for tests."""
+    procfs_path: str = field(default="/proc", metadata=_read(_directory))
+    """The root of procfs; likewise."""
+    state_dir: str | None = field(default=None, metadata=_read(_folder))
+    """The folder of the journal; None: the user's state folder, found when it is needed."""
+    host_id: str | None = field(default=None, metadata=_read(_text))
+    """The name of this host in records; None: a salted hash that no one can turn back."""
+    flush_on_signals: bool = field(default=False, metadata=_read(_flag))
+    """Write what is open when SIGTERM or SIGHUP comes, before its effect; False: no handler."""
+    disable: bool = field(default=False, metadata=_read(_flag))
+    """Turn all of carbontrack into a no-op."""
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each setting comes from: "argument", "environment", a file's path, or "default"."""
+
+    @property
+    def owns_state_dir(self) -> bool:
+        """Whether the folder of the journals is the user's choice, and not that of a project."""
+        origin = self.origins.get("state_dir", "default")
+        return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
+
+
 READERS: Mapping[str, Reader] = {
-    "region": _text,
-    "cloud": _one_of("none", "detect"),
-    "output": _outputs,
-    "http_token": _token,
-    "scope": _one_of("process", "machine"),
-    "idle": _one_of("proportional", "reserved", "none"),
-    "idle_w": _number("a number of watts", 0, 5000),
-    "interval_s": _number("a number of seconds", 0.001, 3600),
-    "pue": _number("a ratio", 1, 10),
-    "wue": _number("a number of litres per kWh", 0, 100),
-    "embodied_g_per_h": _number("a number of grams per hour", 0, 1e6),
-    "embodied_lifetime_years": _number("a number of years", 0, 50, above=True),
-    "embodied_utilisation": _number("a share", 0, 1, above=True),
-    "cpu_tdp_w": _number("a number of watts", 0, 5000, above=True),
-    "ram_w_per_gib": _number("a number of watts per GiB", 0, 10),
-    "gpu_ids": _items,
-    "meter_plugins": _meter_plugins,
-    "intensity_g_per_kwh": _number("a number of g CO2e per kWh", 0, 5000),
-    "intensity_source": _items,
-    "live_token": _token,
-    "spans": _one_of("roots", "all"),
-    "timeline": _flag,
-    "checkpoint_s": _number("a number of seconds", 0.1, 3600),
-    "sysfs_path": _directory,
-    "procfs_path": _directory,
-    "state_dir": _folder,
-    "host_id": _text,
-    "flush_on_signals": _flag,
-    "disable": _flag,
+    one.name: one.metadata["reader"] for one in fields(Settings) if "reader" in one.metadata
 }
 """How each setting is read, in the order of the fields."""
+SECRETS = frozenset(one.name for one in fields(Settings) if not one.repr and one.name in READERS)
+"""Settings whose values are never printed."""

@@ -1,1 +1,1 @@
-"""What would it cost? From hardware and hours to energy, emissions and water, before a run."""
+"""Estimates before a run, embodied emissions of hardware, and everyday equivalents."""

@@ -1,6 +1,7 @@
-"""The making of the hardware, for the share of its life that some work takes.
+"""Embodied emissions of the hardware, for the share of its lifetime that some work takes.
 
-It stands beside the operational emissions and is never added to them.
+They are reported beside the operational emissions and never added to them. `embodied_g` looks up an
+item of the table; `rates_g_per_h` are the hourly rates of a machine.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware
 
 EMBODIED_TABLE = Path(__file__).parent.parent / "data" / "embodied.csv"
-
 HOURS_PER_YEAR = 8766.0
 """365.25 days."""
 LIFETIME_YEARS = 4.0
@@ -26,7 +26,7 @@ GB_PER_GIB = 1.073741824
 
 
 class Amount(NamedTuple):
-    """A figure with the interval around it; the unit stands in the name of what holds it."""
+    """A figure with the interval around it; the unit is in the name of what holds it."""
 
     best: float
     low: float
@@ -36,19 +36,20 @@ class Amount(NamedTuple):
 def embodied_g(
     item: str, count: float, hours: float, *, lifetime_years: float | None = None
 ) -> Amount:
-    """Grams of CO2e of making `count` of an item, for the share of its life that `hours` take.
+    """Embodied grams of CO2e of `count` of an item, for the share of its life that `hours` take.
 
     Items: "gpu:h100", "gpu:a100", "gpu:b200", "gpu:datacenter", "gpu:consumer" (cards), "cpu"
     (sockets) and "ram" (GB). The share is hours over lifetime, as if the hardware were never idle,
-    so it is a lower bound for hardware that often is. The interval takes the table's low end over
-    the longest lifetime and its high end over the shortest; a given lifetime replaces both.
+    so the result is a lower bound for hardware that often is. The interval takes the table's low
+    end over the longest lifetime and its high end over the shortest; a given lifetime replaces
+    both.
 
     Raises:
         ConfigError: no such item, or the lifetime is not above 0.
     """
     if item not in _embodied():
         raise ConfigError(
-            f"no table has the making of {item!r}; known are {', '.join(_embodied())}"
+            f"no table has the embodied emissions of {item!r}; known are {', '.join(_embodied())}"
         )
     if lifetime_years is not None and not lifetime_years > 0.0:
         raise ConfigError(f"lifetime_years must be above 0, not {lifetime_years!r}")
@@ -62,11 +63,11 @@ def embodied_g(
 
 
 def embodied_item(gpu_name: str, kind: str) -> str | None:
-    """The row that stands for a card: its own, else that of its kind; None where none does."""
+    """The item of the table for a card: its own, else that of its kind; None if it has neither."""
     words = gpu_name.lower().split()
     own = (f"gpu:{word}" for word in words if f"gpu:{word}" in _embodied())
     by_kind = f"gpu:{kind}" if f"gpu:{kind}" in _embodied() else None
-    is_tpu = "tpu" in words  # made unlike a card; no figure of its own is published
+    is_tpu = "tpu" in words  # not built like a card, and no figure for it is published
     return None if is_tpu else next(own, by_kind)
 
 
@@ -85,11 +86,12 @@ def total(amounts: Iterable[Amount]) -> Amount | None:
 def rates_g_per_h(
     hardware: Hardware, *, lifetime_years: float | None = None, utilisation: float = 1.0
 ) -> Mapping[str, float] | None:
-    """Grams of CO2e that an hour of each part of a machine stands for, "cpu", "gpu" and "ram".
+    """Embodied grams of CO2e for an hour of each part of a machine, "cpu", "gpu" and "ram".
 
-    `utilisation` is the share of its life in which the hardware is at work; what it idles away is
-    borne by the work. None where any part of the machine is unknown: its processor, how much
-    memory there is, or a card without a figure. Half a machine would pass for a whole one.
+    `utilisation` is the share of its life in which the hardware is in use; the embodied emissions
+    of its idle time are allocated to the work. None where any part of the machine is unknown: its
+    processor, how much memory there is, or a card without a figure. A figure for some of the parts
+    would be taken for the whole machine's.
 
     Raises:
         ConfigError: `lifetime_years` or `utilisation` is not above 0.

@@ -1,4 +1,4 @@
-"""Everyday things that use as much energy or emit as much, each with its source and year."""
+"""Everyday activities with the same energy or emissions, each with its source and year."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 TABLE = Path(__file__).parent.parent / "data" / "equivalents.csv"
 LEAST, MOST = 0.1, 1000.0
-"""A comparison is only made with a number of things in this range; others say nothing."""
+"""A comparison needs a number of things in this range; others mean little to a reader."""
 _EASIEST = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Equivalent:
-    """One everyday thing: what it is called, and its energy in joules or emissions in grams."""
+    """One everyday activity: its name, and its energy in joules or emissions in grams."""
 
     id: str
     one: str
@@ -29,8 +29,8 @@ class Equivalent:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """So many of an everyday thing."""
+class EquivalentComparison:
+    """A number of times an everyday activity."""
 
     times: float
     thing: Equivalent
@@ -44,7 +44,7 @@ class Comparison:
 
     @property
     def sourced(self) -> str:
-        """The same with the source in full and its year, for those who want to check it."""
+        """The same with the full source and its year."""
         return f"{self.text}; {self.thing.source} [{self.thing.year}]"
 
 
@@ -67,11 +67,13 @@ def equivalents(table: Path = TABLE) -> tuple[Equivalent, ...]:
         )
 
 
-def compare(*, energy_joules: float | None, emissions_g: float | None) -> Comparison | None:
-    """The thing of which there are a number easy to grasp, near ten; None where there is none."""
+def compare(
+    *, energy_joules: float | None, emissions_g: float | None
+) -> EquivalentComparison | None:
+    """The activity whose number is nearest to ten, which is easy to grasp; None if none fits."""
     amounts = {"energy": energy_joules, "emissions": emissions_g}
     candidates = [
-        Comparison(amount / thing.amount, thing)
+        EquivalentComparison(amount / thing.amount, thing)
         for thing in equivalents()
         if (amount := amounts[thing.quantity]) is not None
     ]

@@ -1,14 +1,10 @@
-"""What would it cost? Energy, emissions and water of a run from a few figures, before it runs.
+"""Estimates before a run: energy, emissions, water and embodied emissions from a few figures.
 
     energy = sum of power x utilisation x hours x PUE        emissions = energy x intensity
 
-as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval.
-
-What the calculator is given: checked once, all together, before anything is reckoned.
-
-The answer of the calculator.
-
-From named hardware to watts, each with how far it may be off and why.
+as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. What is
+given is checked first, all together (`Given`); then each kind of hardware becomes a mean power with
+its interval (`PowerPart`); then powers become energy and emissions (`Estimate`).
 """
 
 from __future__ import annotations
@@ -32,6 +28,15 @@ from carbontrack.meters.cpu_model import KNOWN_UNCERTAINTY, power_share
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
 from carbontrack.record import Basis, Component
 
+__all__ = ["Estimate", "estimate"]
+GPU_LEAST, GPU_MOST = 0.5, 1.1
+"""What an accelerator in training draws, as a share of its TDP. Published means of whole systems
+per accelerator, host included: TPU v3 245 to 310 W of 450 (0.54 to 0.69), TPU v2 208 of 280 (0.74),
+V100 330 of 300 (1.10) (Patterson et al. 2021, table 4); P100 173 to 189 W of 300 (0.58 to 0.63) and
+V100 188 of 300 (0.63) (Strubell et al. 2019, table 3). The interval is that range, rounded out."""
+GPU_IDLE = 0.15
+"""An idle card's share of its TDP: A100 46 of 400 W, V100 35 of 300, P100 36 of 250, which is 0.12
+to 0.14 (Teads, as used by Cloud Carbon Footprint), rounded up. It only widens the interval."""
 _RANGES: dict[str, tuple[float, float, str]] = {
     "power_w": (0.0, 1e9, "a number of watts"),
     "gpus": (1, 1e7, "a whole number of cards"),
@@ -44,6 +49,58 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 }
 _WHOLE = ("gpus", "cpus")
 _ABOVE_ZERO = ("power_w", "hours", "ram_gib")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run would use and emit, the interval around that, and what it is based on.
+
+    Attributes:
+        energy_kwh: at the meter of the building, PUE included, with low and high.
+        emissions_g: grams of CO2e of that energy, with low and high.
+        intensity_g_per_kwh: of the grid, with low, high, source and year.
+        region: the code of the region; None where an intensity was given.
+        power_w: mean power of the computers, before PUE.
+        cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
+            of the estimate. `other` is what was given as `power_w`.
+        water_l: litres consumed by the power stations and, where its WUE is known, by the site.
+        embodied_g: embodied emissions of the hardware for the share of its lifetime; never part
+            of `emissions_g`.
+        basis: "modelled" from hardware names, "assumed" where a power was given.
+        how: one sentence for each kind of hardware.
+    """
+
+    energy_kwh: float
+    energy_low_kwh: float
+    energy_high_kwh: float
+    emissions_g: float
+    emissions_low_g: float
+    emissions_high_g: float
+    intensity_g_per_kwh: float
+    intensity_low_g_per_kwh: float
+    intensity_high_g_per_kwh: float
+    intensity_source: str
+    intensity_year: int | None
+    region: str | None
+    hours: float
+    power_w: float
+    utilisation: float
+    pue: float
+    pue_source: str
+    cpu_kwh: float | None = None
+    gpu_kwh: float | None = None
+    ram_kwh: float | None = None
+    other_kwh: float | None = None
+    water_l: float | None
+    embodied_g: float | None
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+    basis: Basis
+    how: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes by name, as `carbontrack estimate --json` prints them."""
+        return asdict(self) | {"how": list(self.how)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +120,81 @@ class Given:
     intensity_g_per_kwh: float | None
 
 
-def check(given: Mapping[str, object]) -> Given:
-    """The input as numbers in their ranges, with nothing missing and nothing twice.
+@dataclass(frozen=True, slots=True)
+class PowerPart:
+    """The mean power of all hardware of one kind, before PUE, with its half-widths."""
+
+    component: Component
+    power_w: float
+    below_w: float
+    above_w: float
+    how: str
+    embodied: Amount | None = None
+
+
+def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, all by name
+    *,
+    power_w: float | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    cpu: str | None = None,
+    cpus: int | None = None,
+    ram_gib: float | None = None,
+    hours: float | None = None,
+    utilisation: float | None = None,
+    pue: float | None = None,
+    region: str | None = None,
+    intensity_g_per_kwh: float | None = None,
+) -> Estimate:
+    """Estimate energy, emissions, water and embodied emissions of work that has not run yet.
+
+    Give the power of all the hardware together, or name the hardware; `ram_gib` is added to
+    either. Give the region, or an intensity of your own.
+
+    Args:
+        power_w: mean power in watts of all hardware that the run uses.
+        gpu: accelerator, such as "A100" or "TPU v3".
+        gpus: how many of them; 1 by default.
+        cpu: processor, such as "Xeon Gold 6248".
+        cpus: how many sockets; 1 by default.
+        ram_gib: memory installed, in GiB; it draws power whether it is used or not.
+        hours: how long it runs.
+        utilisation: share of the power that is drawn on average, 0 to 1; 1 by default.
+        pue: power usage effectiveness of the building, 1 or more; by default that of the cloud
+            region where the table has one, else 1.
+        region: "FR", "US-CA", "aws:eu-west-3", …
+        intensity_g_per_kwh: grams of CO2e per kWh, instead of a region.
 
     Raises:
-        ConfigError: says which parameter is wrong, why, and what would be right.
+        ConfigError: something is missing, given twice, out of range, or in no table.
+        NoIntensity: no table has a figure for the region.
+    """
+    given = check(
+        {
+            "power_w": power_w,
+            "gpu": gpu,
+            "gpus": gpus,
+            "cpu": cpu,
+            "cpus": cpus,
+            "ram_gib": ram_gib,
+            "hours": hours,
+            "utilisation": utilisation,
+            "pue": pue,
+            "region": region,
+            "intensity_g_per_kwh": intensity_g_per_kwh,
+        }
+    )
+    return _estimate_of(given, parts_of(given), _grid(given))
+
+
+def check(given: Mapping[str, object]) -> Given:
+    """Check that every figure is in its range, that none is missing and none is given twice.
+
+    Raises:
+        ConfigError: says which parameter is wrong, why, and what would be valid.
     """
     numbers = {name: _number(name, given[name]) for name in _RANGES}
-    _whole_picture(given)
+    _check_complete(given)
     hours = numbers["hours"]
     if hours is None:
         raise ConfigError("hours is missing: for how long will it run?")
@@ -90,8 +214,153 @@ def check(given: Mapping[str, object]) -> Given:
     )
 
 
-def _whole_picture(given: Mapping[str, object]) -> None:
-    """Raise for what is missing, or given in two ways that may contradict each other."""
+def parts_of(given: Given) -> list[PowerPart]:
+    """The hardware of an estimate. Errors within one kind are the same, so half-widths add up.
+
+    Raises:
+        ConfigError: a name is in no table.
+    """
+    parts = []
+    if given.power_w is not None:
+        watts = given.power_w * given.utilisation
+        how = (
+            f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
+        )
+        parts.append(PowerPart("other", watts, 0.0, 0.0, how))
+    if given.gpu is not None:
+        parts.append(_gpu(given.gpu, given))
+    if given.cpu is not None:
+        parts.append(_cpu(given.cpu, given))
+    if given.ram_gib is not None:
+        parts.append(_ram(given.ram_gib, given))
+    return parts
+
+
+def square_sum(widths: Iterable[float]) -> float:
+    """Half-widths of independent parts combined (JCGM 100:2008, GUM, 5.1.2)."""
+    return sqrt(sum(width**2 for width in widths))
+
+
+def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:
+    pue, pue_source = _pue(given)
+    kwh_per_w = given.hours / 1e3
+    power_w = sum(part.power_w for part in parts)
+    low_w = max(0.0, power_w - square_sum(part.below_w for part in parts))
+    high_w = power_w + square_sum(part.above_w for part in parts)
+    kwh, low_kwh, high_kwh = (w * kwh_per_w * pue for w in (power_w, low_w, high_w))
+    embodied = total_of(part.embodied for part in parts if part.embodied is not None)
+    by_component = {
+        f"{name}_kwh": sum(p.power_w for p in parts if p.component == name) * kwh_per_w
+        for name in sorted({part.component for part in parts})
+    }
+    return Estimate(
+        energy_kwh=kwh,
+        energy_low_kwh=low_kwh,
+        energy_high_kwh=high_kwh,
+        emissions_g=kwh * grid.g_per_kwh,
+        emissions_low_g=low_kwh * grid.low_g_per_kwh,
+        emissions_high_g=high_kwh * grid.high_g_per_kwh,
+        intensity_g_per_kwh=grid.g_per_kwh,
+        intensity_low_g_per_kwh=grid.low_g_per_kwh,
+        intensity_high_g_per_kwh=grid.high_g_per_kwh,
+        intensity_source=grid.source,
+        intensity_year=grid.year,
+        region=given.region and grid.zone,
+        hours=given.hours,
+        power_w=power_w,
+        utilisation=given.utilisation,
+        pue=pue,
+        pue_source=pue_source,
+        water_l=_water_l(given, power_w * kwh_per_w, pue),
+        embodied_g=embodied.best if embodied else None,
+        embodied_low_g=embodied.low if embodied else None,
+        embodied_high_g=embodied.high if embodied else None,
+        basis="assumed" if any(p.component == "other" for p in parts) else "modelled",
+        how=tuple(part.how for part in parts),
+        **by_component,
+    )
+
+
+def _grid(given: Given) -> GridIntensity:
+    if given.region is not None:
+        return lookup(given.region)
+    g_per_kwh = given.intensity_g_per_kwh
+    if g_per_kwh is None:
+        raise ConfigError("an estimate needs region or intensity_g_per_kwh")
+    return GridIntensity("custom", g_per_kwh, g_per_kwh, g_per_kwh, "given", None, "given")
+
+
+def _pue(given: Given) -> tuple[float, str]:
+    if given.pue is not None:
+        return given.pue, "given"
+    known = of(given.region, basis="argument").pue if given.region is not None else None
+    if known is not None:
+        return known, "the cloud region's own or its provider's"
+    return 1.0, "none given: cooling and power supply of the building are left out"
+
+
+def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
+    """Litres consumed by the power stations, and by the site where its WUE is known."""
+    if given.region is None:
+        return None
+    zone = of(given.region, basis="argument").zone
+    grid, site = facility.grid_water(zone), facility.site(zone)
+    if grid is None:
+        return None
+    wue = site.wue_l_per_kwh if site else None
+    return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)
+
+
+def _gpu(name: str, given: Given) -> PowerPart:
+    card, load = find_gpu(name), given.utilisation
+    all_w = card.tdp_w * given.gpus
+    most_w = all_w * (GPU_MOST * load + GPU_IDLE * (1.0 - load))
+    item = embodied_item(card.name, card.kind)
+    return PowerPart(
+        component="gpu",
+        power_w=all_w * load,
+        below_w=all_w * load * (1.0 - GPU_LEAST),
+        above_w=most_w - all_w * load,
+        how=f"{given.gpus} x {card.name}: TDP {card.tdp_w:g} W, used to {load:.0%} ({card.source})",
+        embodied=embodied_g(item, given.gpus, given.hours) if item else None,
+    )
+
+
+def _cpu(name: str, given: Given) -> PowerPart:
+    """TDP x utilisation, as in Green Algorithms and ML CO2 Impact.
+
+    A server at half load draws more than half its TDP; the interval extends up to the load curve.
+    """
+    part, load = find_cpu(name), given.utilisation
+    all_w = part.tdp_w * given.cpus
+    spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
+    width = square_sum((KNOWN_UNCERTAINTY, spread))
+    most_w = all_w * max(load * (1.0 + width), power_share(load))
+    return PowerPart(
+        component="cpu",
+        power_w=all_w * load,
+        below_w=all_w * load * min(1.0, width),
+        above_w=most_w - all_w * load,
+        how=f"{given.cpus} x {part.name}: TDP {part.tdp_w:g} W, used to {load:.0%} ({part.source})",
+        embodied=embodied_g("cpu", given.cpus, given.hours),
+    )
+
+
+def _ram(gib: float, given: Given) -> PowerPart:
+    watts = gib * W_PER_GIB
+    half_w = watts * RELATIVE_UNCERTAINTY
+    return PowerPart(
+        component="ram",
+        power_w=watts,
+        below_w=half_w,
+        above_w=half_w,
+        how=f"{gib:g} GiB of memory x {W_PER_GIB:g} W, whether used or not",
+        embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
+    )
+
+
+def _check_complete(given: Mapping[str, object]) -> None:
+    """Refuse what is incomplete, or given in two ways that may contradict each other."""
 
     def has(name: str) -> bool:
         return given[name] is not None
@@ -133,279 +402,3 @@ def _text(name: str, given: object) -> str | None:
     if given is None or (isinstance(given, str) and given.strip()):
         return given
     raise ConfigError(f"{name}={given!r} is not a name")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What a run would use and emit, how far that may be off, and what it was made from.
-
-    Attributes:
-        energy_kwh: at the meter of the building, PUE included, with low and high.
-        emissions_g: grams of CO2e of that energy, with low and high.
-        intensity_g_per_kwh: of the grid, with low, high, source and year.
-        region: the code of the place; None with an intensity of your own.
-        power_w: mean power of the computers, before PUE.
-        cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
-            of the estimate. `other` is what was given as `power_w`.
-        water_l: litres that power stations and, where its WUE is known, the site consume.
-        embodied_g: the hardware's making for the share of its life; never part of `emissions_g`.
-        basis: "modelled" from hardware names, "assumed" where a power was given.
-        how: one sentence for each part.
-    """
-
-    energy_kwh: float
-    energy_low_kwh: float
-    energy_high_kwh: float
-    emissions_g: float
-    emissions_low_g: float
-    emissions_high_g: float
-    intensity_g_per_kwh: float
-    intensity_low_g_per_kwh: float
-    intensity_high_g_per_kwh: float
-    intensity_source: str
-    intensity_year: int | None
-    region: str | None
-    hours: float
-    power_w: float
-    utilisation: float
-    pue: float
-    pue_source: str
-    cpu_kwh: float | None = None
-    gpu_kwh: float | None = None
-    ram_kwh: float | None = None
-    other_kwh: float | None = None
-    water_l: float | None
-    embodied_g: float | None
-    embodied_low_g: float | None
-    embodied_high_g: float | None
-    basis: Basis
-    how: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The attributes by name, as `carbontrack estimate --json` prints them."""
-        return asdict(self) | {"how": list(self.how)}
-
-
-GPU_LEAST, GPU_MOST = 0.5, 1.1
-"""What an accelerator in training draws, as a share of its TDP. Published means of whole systems
-per accelerator, host included: TPU v3 245 to 310 W of 450 (0.54 to 0.69), TPU v2 208 of 280 (0.74),
-V100 330 of 300 (1.10) (Patterson et al. 2021, table 4); P100 173 to 189 W of 300 (0.58 to 0.63) and
-V100 188 of 300 (0.63) (Strubell et al. 2019, table 3). The interval is that range, rounded out."""
-GPU_IDLE = 0.15
-"""An idle card's share of its TDP: A100 46 of 400 W, V100 35 of 300, P100 36 of 250, which is 0.12
-to 0.14 (Teads, as used by Cloud Carbon Footprint), rounded up. It only widens the interval."""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerPart:
-    """The mean power of one kind of hardware, all pieces of it together, before PUE."""
-
-    component: Component
-    power_w: float
-    below_w: float
-    above_w: float
-    how: str
-    embodied: Amount | None = None
-
-
-def parts_of(given: Given) -> list[PowerPart]:
-    """The hardware of an estimate. Pieces of one kind err together: their half-widths add up.
-
-    Raises:
-        ConfigError: a name is in no table.
-    """
-    parts = []
-    if given.power_w is not None:
-        watts = given.power_w * given.utilisation
-        how = (
-            f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
-        )
-        parts.append(PowerPart("other", watts, 0.0, 0.0, how))
-    if given.gpu is not None:
-        parts.append(_gpu(given.gpu, given))
-    if given.cpu is not None:
-        parts.append(_cpu(given.cpu, given))
-    if given.ram_gib is not None:
-        parts.append(_ram(given.ram_gib, given))
-    return parts
-
-
-def square_sum(widths: Iterable[float]) -> float:
-    """Half-widths of independent parts combined (JCGM 100:2008, GUM, 5.1.2)."""
-    return sqrt(sum(width**2 for width in widths))
-
-
-def _gpu(name: str, given: Given) -> PowerPart:
-    card, load = find_gpu(name), given.utilisation
-    all_w = card.tdp_w * given.gpus
-    most_w = all_w * (GPU_MOST * load + GPU_IDLE * (1.0 - load))
-    item = embodied_item(card.name, card.kind)
-    return PowerPart(
-        component="gpu",
-        power_w=all_w * load,
-        below_w=all_w * load * (1.0 - GPU_LEAST),
-        above_w=most_w - all_w * load,
-        how=f"{given.gpus} x {card.name}: TDP {card.tdp_w:g} W, used to {load:.0%} ({card.source})",
-        embodied=embodied_g(item, given.gpus, given.hours) if item else None,
-    )
-
-
-def _cpu(name: str, given: Given) -> PowerPart:
-    """TDP x utilisation, as Green Algorithms and ML CO2 Impact reckon.
-
-    A server at half load draws more than half its TDP; the interval reaches up to the load curve.
-    """
-    part, load = find_cpu(name), given.utilisation
-    all_w = part.tdp_w * given.cpus
-    spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
-    width = square_sum((KNOWN_UNCERTAINTY, spread))
-    most_w = all_w * max(load * (1.0 + width), power_share(load))
-    return PowerPart(
-        component="cpu",
-        power_w=all_w * load,
-        below_w=all_w * load * min(1.0, width),
-        above_w=most_w - all_w * load,
-        how=f"{given.cpus} x {part.name}: TDP {part.tdp_w:g} W, used to {load:.0%} ({part.source})",
-        embodied=embodied_g("cpu", given.cpus, given.hours),
-    )
-
-
-def _ram(gib: float, given: Given) -> PowerPart:
-    watts = gib * W_PER_GIB
-    half_w = watts * RELATIVE_UNCERTAINTY
-    return PowerPart(
-        component="ram",
-        power_w=watts,
-        below_w=half_w,
-        above_w=half_w,
-        how=f"{gib:g} GiB of memory x {W_PER_GIB:g} W, whether used or not",
-        embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
-    )
-
-
-__all__ = ["Estimate", "estimate"]
-
-
-def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, all by name
-    *,
-    power_w: float | None = None,
-    gpu: str | None = None,
-    gpus: int | None = None,
-    cpu: str | None = None,
-    cpus: int | None = None,
-    ram_gib: float | None = None,
-    hours: float | None = None,
-    utilisation: float | None = None,
-    pue: float | None = None,
-    region: str | None = None,
-    intensity_g_per_kwh: float | None = None,
-) -> Estimate:
-    """Energy, emissions, water and embodied share of work that has not run yet.
-
-    Give the power of all the hardware together, or name the hardware; `ram_gib` comes on top of
-    either. Give the place, or an intensity of your own.
-
-    Args:
-        power_w: mean power in watts of everything that works for the run.
-        gpu: accelerator, such as "A100" or "TPU v3".
-        gpus: how many of them; 1 by default.
-        cpu: processor, such as "Xeon Gold 6248".
-        cpus: how many sockets; 1 by default.
-        ram_gib: memory installed, in GiB; it draws power whether it is used or not.
-        hours: how long it runs.
-        utilisation: share of the power that is drawn on average, 0 to 1; 1 by default.
-        pue: power usage effectiveness of the building, 1 or more; by default that of the cloud
-            region where the table has one, else 1.
-        region: "FR", "US-CA", "aws:eu-west-3", …
-        intensity_g_per_kwh: grams of CO2e per kWh, instead of a region.
-
-    Raises:
-        ConfigError: something is missing, given twice, out of range, or in no table.
-        NoIntensity: no table has a figure for the region.
-    """
-    given = check(
-        {
-            "power_w": power_w,
-            "gpu": gpu,
-            "gpus": gpus,
-            "cpu": cpu,
-            "cpus": cpus,
-            "ram_gib": ram_gib,
-            "hours": hours,
-            "utilisation": utilisation,
-            "pue": pue,
-            "region": region,
-            "intensity_g_per_kwh": intensity_g_per_kwh,
-        }
-    )
-    return _estimated(given, parts_of(given), _grid(given))
-
-
-def _grid(given: Given) -> GridIntensity:
-    if given.region is not None:
-        return lookup(given.region)
-    g_per_kwh = given.intensity_g_per_kwh
-    if g_per_kwh is None:
-        raise ConfigError("an estimate needs region or intensity_g_per_kwh")
-    return GridIntensity("custom", g_per_kwh, g_per_kwh, g_per_kwh, "given", None, "given")
-
-
-def _pue(given: Given) -> tuple[float, str]:
-    if given.pue is not None:
-        return given.pue, "given"
-    known = of(given.region, basis="argument").pue if given.region is not None else None
-    if known is not None:
-        return known, "the cloud region's own or its provider's"
-    return 1.0, "none given: cooling and power supply of the building are left out"
-
-
-def _estimated(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:
-    pue, pue_source = _pue(given)
-    kwh_per_w = given.hours / 1e3
-    power_w = sum(part.power_w for part in parts)
-    low_w = max(0.0, power_w - square_sum(part.below_w for part in parts))
-    high_w = power_w + square_sum(part.above_w for part in parts)
-    kwh, low_kwh, high_kwh = (w * kwh_per_w * pue for w in (power_w, low_w, high_w))
-    embodied = total_of(part.embodied for part in parts if part.embodied is not None)
-    by_component = {
-        f"{name}_kwh": sum(p.power_w for p in parts if p.component == name) * kwh_per_w
-        for name in sorted({part.component for part in parts})
-    }
-    return Estimate(
-        energy_kwh=kwh,
-        energy_low_kwh=low_kwh,
-        energy_high_kwh=high_kwh,
-        emissions_g=kwh * grid.g_per_kwh,
-        emissions_low_g=low_kwh * grid.low_g_per_kwh,
-        emissions_high_g=high_kwh * grid.high_g_per_kwh,
-        intensity_g_per_kwh=grid.g_per_kwh,
-        intensity_low_g_per_kwh=grid.low_g_per_kwh,
-        intensity_high_g_per_kwh=grid.high_g_per_kwh,
-        intensity_source=grid.source,
-        intensity_year=grid.year,
-        region=given.region and grid.zone,
-        hours=given.hours,
-        power_w=power_w,
-        utilisation=given.utilisation,
-        pue=pue,
-        pue_source=pue_source,
-        water_l=_water_l(given, power_w * kwh_per_w, pue),
-        embodied_g=embodied.best if embodied else None,
-        embodied_low_g=embodied.low if embodied else None,
-        embodied_high_g=embodied.high if embodied else None,
-        basis="assumed" if any(p.component == "other" for p in parts) else "modelled",
-        how=tuple(part.how for part in parts),
-        **by_component,
-    )
-
-
-def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
-    """Of the power stations, and of the site where its WUE is known."""
-    if given.region is None:
-        return None
-    zone = of(given.region, basis="argument").zone
-    grid, site = facility.grid_water(zone), facility.site(zone)
-    if grid is None:
-        return None
-    wue = site.wue_l_per_kwh if site else None
-    return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)

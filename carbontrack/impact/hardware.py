@@ -1,4 +1,4 @@
-"""Processors and accelerators by the names that people write, and the power they are made for."""
+"""Processors and accelerators by the names that people write, with their thermal design power."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GPU_TABLE = Path(__file__).parent.parent / "data" / "gpu_tdp.csv"
 
 _MAKERS = re.compile(r"\b(?:nvidia|amd|intel|google|geforce|tesla|radeon|graphics|gpu|chip)\b")
 _CPU_LINES = ("", "core ", "xeon ")
-"""What people leave out before "i7-8700K" and "E5-2620 v4"."""
+"""What people omit before "i7-8700K" and "E5-2620 v4"."""
 _NO_WORD = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class GpuModel:
-    """An accelerator as sold: thermal design power of one card, and what kind of card it is."""
+    """An accelerator: the thermal design power (TDP) of one card, and its kind."""
 
     name: str
     tdp_w: float
@@ -35,7 +35,7 @@ class GpuModel:
 def find_gpu(name: str) -> GpuModel:
     """The accelerator of this name: "A100", "NVIDIA A100-SXM4-80GB", "rtx 4090", "TPU v3".
 
-    A name that fits several cards stands for the one sold most, which the answer's name tells.
+    A name that fits several cards means the one sold most; the name of the result says which.
 
     Raises:
         ConfigError: the table has no such card; the message offers the nearest names.
@@ -74,7 +74,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _key(name: str) -> str:
-    """One spelling: makers and brands left out, letters and digits only."""
+    """The name without makers and brands, in lower-case letters and digits only."""
     words = _MAKERS.sub(" ", _NO_WORD.sub(" ", name.lower()))
     return words.replace(" ", "") or _NO_WORD.sub("", name.lower())
 

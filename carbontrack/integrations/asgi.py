@@ -1,8 +1,8 @@
-"""ASGI servers: write what has been summed up before the server ends its process.
+"""ASGI servers: write the open rows before the server ends its process.
 
-Uvicorn, and what is built like it, shuts the application down on SIGTERM and then lets the signal
-kill the process: what `atexit` holds is never run. The shutdown of the application is the last
-moment at which the rows of the last seconds can be written (ASGI 3.0, lifespan 2.0).
+Uvicorn, and servers like it, shut the application down on SIGTERM and then let the signal kill the
+process, so `atexit` callbacks never run. The shutdown of the application is the last moment at
+which the rows of the last seconds can be written (ASGI 3.0, lifespan 2.0).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class CarbontrackMiddleware:
-    """An ASGI application around yours that writes the last rows when the server shuts down.
+    """A middleware that writes the last rows when the server shuts down.
 
-    It sees only the server's start and end; requests pass through untouched.
+    It handles only the server's start and shutdown; requests pass through unchanged.
 
     Args:
         app: your application.
-        close: what writes the rows; takes 2 s at most and does not hold up the event loop.
+        close: writes the rows; it takes 2 s at most and does not block the event loop.
     """
 
     def __init__(self, app: App, *, close: Callable[[], None] = PROVIDER.close) -> None:
@@ -34,7 +34,7 @@ class CarbontrackMiddleware:
         self._close = close
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass everything on, and close at the end of the lifespan."""
+        """Pass every event on, and write the rows at the end of the lifespan."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
@@ -52,7 +52,7 @@ class CarbontrackMiddleware:
         except Exception:
             if answered:
                 raise
-            # The application knows no lifespan, which is its right; then it is ours alone.
+            # The application does not support lifespan events, which it need not; we answer them.
             await answer({"type": "lifespan.startup.complete"})
             while (await receive())["type"] != "lifespan.shutdown":
                 pass

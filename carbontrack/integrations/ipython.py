@@ -15,12 +15,12 @@ from carbontrack.errors import CarbontrackError
 
 
 def load(shell: Any) -> None:
-    """Give the shell the cell magic."""
+    """Register the cell magic."""
 
     def carbontrack(line: str, cell: str) -> None:
         """Measure a cell: `%%carbontrack [NAME] [SETTING=VALUE …]`.
 
-        As `track(NAME, SETTING=VALUE)`: `%%carbontrack train region=FR output=runs.csv`.
+        Like `track(NAME, SETTING=VALUE)`: `%%carbontrack train region=FR output=runs.csv`.
         """
         code = _compiled(shell, cell)
         span = _asked_for(line, default_name=f"In[{shell.displayhook.prompt_count}]").open()
@@ -47,7 +47,7 @@ def _asked_for(line: str, *, default_name: str) -> Track:
 
 
 def _compiled(shell: Any, cell: str) -> list[CodeType]:
-    """The cell's code, and by itself its last expression, whose value the shell shows."""
+    """The cell's code, with its last expression apart, whose value the shell displays."""
     source = shell.transform_cell(cell)
     name = shell.compile.cache(source, shell.execution_count, raw_code=cell)
     tree = shell.transform_ast(shell.compile.ast_parse(source, filename=name))

@@ -1,1 +1,1 @@
-"""From records on disk to tables, plots and pages."""
+"""From files of records to sums, tables, documents and a page."""

@@ -1,12 +1,13 @@
-"""The page's charts as Vega-Lite specifications. Colours are the page's CSS variables.
+"""The charts of the page: Vega-Lite specifications, whose colours are the page's CSS variables.
 
-Power over time of one run, for the page: what its chart draws, says and lists.
+`energy_over_time`, `intervals` and `power` draw rows that others have prepared; `run_power` makes
+the whole chart of one run from its timeline.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.tracking.timeline import Timeline
@@ -39,45 +40,53 @@ _CONFIG: dict[str, Any] = {
     "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "symbolType": "square"},
 }
 _TICKS = 6
+_TIME_UNITS = {
+    "minute": "utcyearmonthdatehoursminutes",
+    "hour": "utcyearmonthdatehours",
+    "day": "utcyearmonthdate",
+    "week": "utcyearweek",
+    "month": "utcyearmonth",
+}
+_TIME_FORMATS = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}
+_LONGEST_NAME = 60
+_TIMES = ((180.0, 1.0, "s"), (10_800.0, 60.0, "min"), (math.inf, 3600.0, "h"))
+"""Seconds that a run lasts at most, and the unit of its time axis: its seconds and its name."""
 
 Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
+
+
+class Chart(NamedTuple):
+    """A chart: its specification, title, a sentence on it, and the same figures as a table."""
+
+    spec: Spec
+    title: str
+    text: str
+    table: list[list[str]]
 
 
 def energy_over_time(rows: Rows, step: str) -> Spec:
     """Stacked bars of energy by component, a bar for each minute, hour, day, week or month."""
     largest = max((row["kwh"] for row in rows), default=1.0)
     scale, unit = (1.0, "kWh") if largest >= 1.0 else (1e3, "Wh")
-    values = [
-        {
-            "at": row["at"],
-            "part": _PART_NAMES[row["part"]],
-            "place": _PARTS.index(row["part"]),
-            "amount": row["kwh"] * scale,
-        }
-        for row in rows
+    time_format = _TIME_FORMATS.get(step, "%b %-d")
+    tooltip = [
+        {"field": "at", "type": "temporal", "title": step, "format": time_format},
+        {"field": "part", "title": "part"},
+        {"field": "amount", "title": unit, "format": ",.4g"},
     ]
-    parts = [_PART_NAMES[part] for part in _PARTS if any(row["part"] == part for row in rows)]
-    colours = [f"var(--{part})" for part in _PARTS if _PART_NAMES[part] in parts]
-    shown = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}.get(step, "%b %-d")
-    time_unit = {
-        "hour": "utcyearmonthdatehours",
-        "day": "utcyearmonthdate",
-        "week": "utcyearweek",
-        "minute": "utcyearmonthdatehoursminutes",
-    }
-    return _whole(
+    return _specification(
         {
             "height": 240,
-            "data": {"values": values},
+            "data": {"values": [_energy_value(row, scale) for row in rows]},
             "mark": {"type": "bar", "cornerRadiusEnd": 1, "stroke": "var(--card)"},
             "encoding": {
                 "x": {
                     "field": "at",
                     "type": "temporal",
-                    "timeUnit": time_unit.get(step, "utcyearmonth"),
+                    "timeUnit": _TIME_UNITS[step],
                     "title": None,
-                    "axis": _time_axis(rows) | {"format": shown},
+                    "axis": _time_axis(rows) | {"format": time_format},
                 },
                 "y": {
                     "field": "amount",
@@ -85,38 +94,21 @@ def energy_over_time(rows: Rows, step: str) -> Spec:
                     "title": f"{unit} per {step}",
                     "axis": {**_SOFT, "tickCount": 5},
                 },
-                "color": {
-                    "field": "part",
-                    "type": "nominal",
-                    "title": None,
-                    "scale": {"domain": parts, "range": colours},
-                    "legend": {"orient": "top"},
-                },
+                "color": _colour_of_parts(rows),
                 "order": {"field": "place"},
-                "tooltip": [
-                    {"field": "at", "type": "temporal", "title": step, "format": shown},
-                    {"field": "part", "title": "part"},
-                    {"field": "amount", "title": unit, "format": ",.4g"},
-                ],
+                "tooltip": tooltip,
             },
         }
     )
 
 
-def _time_axis(rows: Rows) -> Spec:
-    """No more ticks than steps: closer ones would repeat a step's name."""
-    steps = len({row["at"] for row in rows})
-    return {"grid": False, "labelOverlap": "greedy", "tickCount": min(steps, _TICKS)}
-
-
 def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
-    """Steps of power by component, stacked; where nothing is known there is nothing.
+    """Steps of power by component, stacked, with gaps where nothing is known.
 
     Each row is a component (`part`) from `t` on, and the ends of its band, `y0` and `y1`.
     """
     values = [row | {"part": _PART_NAMES[row["part"]]} for row in rows]
-    own = [part for part in _PARTS if any(row["part"] == part for row in rows)]
-    return _whole(
+    return _specification(
         {
             "height": 180,
             "data": {"values": values},
@@ -143,16 +135,7 @@ def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
                     "axis": {**_SOFT, "tickCount": 4},
                 },
                 "y2": {"field": "y0"},
-                "color": {
-                    "field": "part",
-                    "type": "nominal",
-                    "title": None,
-                    "scale": {
-                        "domain": [_PART_NAMES[part] for part in own],
-                        "range": [f"var(--{part})" for part in own],
-                    },
-                    "legend": {"orient": "top"},
-                },
+                "color": _colour_of_parts(rows),
             },
         }
     )
@@ -169,86 +152,38 @@ def intervals(rows: Rows, *, title: str, here: tuple[str, ...] = ()) -> Spec:
         | {"here": row["key"] in here, "label": _cut(row["key"]) + "\u200b" * place}
         for place, row in enumerate(rows)
     ]
-    label = {"field": "label", "type": "ordinal", "title": None, "sort": None}
-    axis = {**_SOFT, "labelLimit": 170}
     colour = {
         "condition": {"test": "datum.here", "value": "var(--accent)"},
         "value": "var(--here)" if here else "var(--accent)",
     }
+    points: Spec = {
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+        "encoding": {"x": {"field": "g", "type": "quantitative"}, "color": colour},
+    }
+    # Vega complains of a scale without any number
+    has_bands = any(row["low_g"] is not None for row in rows)
+    label = {"field": "label", "type": "ordinal", "title": None, "sort": None}
     tooltip = [
         {"field": "key", "title": title},
         {"field": "g", "title": unit, "format": ",.3g"},
         {"field": "low_g", "title": "low", "format": ",.3g"},
         {"field": "high_g", "title": "high", "format": ",.3g"},
     ]
-    points: Spec = {
-        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-        "encoding": {"x": {"field": "g", "type": "quantitative"}, "color": colour},
-    }
-    bands: Spec = {
-        "mark": {
-            "type": "rule",
-            "strokeWidth": 8,
-            "opacity": 0.28,
-            "strokeCap": "round",
-        },
-        "encoding": {
-            "x": {
-                "field": "low_g",
-                "type": "quantitative",
-                "title": f"{unit} CO2e",
-                "scale": {"zero": True},
-                "axis": {"tickCount": 5, "labelOverlap": "greedy"},
-            },
-            "x2": {"field": "high_g"},
-            "color": colour,
-        },
-        "transform": [{"filter": "datum.low_g !== null"}],
-    }
-    # Vega complains of a scale without any number
-    layers = [bands, points] if any(row["low_g"] is not None for row in rows) else [points]
-    return _whole(
+    return _specification(
         {
             "height": 26 * len(values),
             "data": {"values": values},
-            "encoding": {"y": {**label, "axis": axis}, "tooltip": tooltip},
-            "layer": layers,
+            "encoding": {
+                "y": {**label, "axis": {**_SOFT, "labelLimit": 170}},
+                "tooltip": tooltip,
+            },
+            "layer": [_bands_around(colour, unit), points] if has_bands else [points],
         }
     )
 
 
-def _whole(spec: Spec) -> Spec:
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": "container",
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "config": _CONFIG,
-        **spec,
-    }
-
-
-def _grams_unit(grams: float) -> tuple[float, str]:
-    steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
-    return next((step for step in steps if grams >= step[0]), (1e-6, "µg"))
-
-
-def _cut(text: str, longest: int = 26) -> str:
-    plain = "".join(char if char.isprintable() else " " for char in text)
-    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
-
-
-def part_names(parts: list[str]) -> list[str]:
-    """What people call the components."""
-    return [_PART_NAMES[part] for part in parts]
-
-
-_LONGEST_NAME = 60
-_TIMES = ((180.0, 1.0, "s"), (10_800.0, 60.0, "min"), (math.inf, 3600.0, "h"))
-"""Seconds that a run lasts at most, and the seconds and the name of the unit of its axis then."""
-
-
-def drawn(run: RunTimeline) -> tuple[Spec, str, str, list[list[str]]] | None:
-    """The chart of a run, its title, a sentence on it, and its figures; None without any."""
+def run_power(run: RunTimeline) -> Chart | None:
+    """The power over time of one run; None where no meter answered."""
     timeline = run.timeline
     length_s = timeline.edges_s[-1] if timeline.edges_s else 0.0
     watts = {
@@ -270,7 +205,81 @@ def drawn(run: RunTimeline) -> tuple[Spec, str, str, list[list[str]]] | None:
     )
     if any(w is None for column in watts.values() for w in column):
         text += " Where no meter answered there is a gap."
-    return spec, f"Power of {name}", text, _table(timeline, watts)
+    return Chart(spec, f"Power of {name}", text, _table(timeline, watts))
+
+
+def _bands_around(colour: Spec, unit: str) -> Spec:
+    """The layer of a chart of intervals that draws them, under the points."""
+    return {
+        "mark": {
+            "type": "rule",
+            "strokeWidth": 8,
+            "opacity": 0.28,
+            "strokeCap": "round",
+        },
+        "encoding": {
+            "x": {
+                "field": "low_g",
+                "type": "quantitative",
+                "title": f"{unit} CO2e",
+                "scale": {"zero": True},
+                "axis": {"tickCount": 5, "labelOverlap": "greedy"},
+            },
+            "x2": {"field": "high_g"},
+            "color": colour,
+        },
+        "transform": [{"filter": "datum.low_g !== null"}],
+    }
+
+
+def _colour_of_parts(rows: Rows) -> Spec:
+    """The colour and the legend of the components that occur in the rows."""
+    own = [part for part in _PARTS if any(row["part"] == part for row in rows)]
+    return {
+        "field": "part",
+        "type": "nominal",
+        "title": None,
+        "scale": {
+            "domain": [_PART_NAMES[part] for part in own],
+            "range": [f"var(--{part})" for part in own],
+        },
+        "legend": {"orient": "top"},
+    }
+
+
+def _energy_value(row: dict[str, Any], scale: float) -> dict[str, Any]:
+    return {
+        "at": row["at"],
+        "part": _PART_NAMES[row["part"]],
+        "place": _PARTS.index(row["part"]),
+        "amount": row["kwh"] * scale,
+    }
+
+
+def _time_axis(rows: Rows) -> Spec:
+    """At most one tick a step: closer ones would repeat the label of a step."""
+    steps = len({row["at"] for row in rows})
+    return {"grid": False, "labelOverlap": "greedy", "tickCount": min(steps, _TICKS)}
+
+
+def _specification(spec: Spec) -> Spec:
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "config": _CONFIG,
+        **spec,
+    }
+
+
+def _grams_unit(grams: float) -> tuple[float, str]:
+    steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
+    return next((step for step in steps if grams >= step[0]), (1e-6, "µg"))
+
+
+def _cut(text: str, longest: int = 26) -> str:
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def _watts(timeline: Timeline, component: Any, place: int) -> float | None:
@@ -305,7 +314,7 @@ def _short(number: float) -> float:
 
 
 def _table(timeline: Timeline, watts: dict[Any, list[float | None]]) -> list[list[str]]:
-    heads = ["from", "to", *part_names(list(watts))]
+    heads = ["from", "to", *(_PART_NAMES[component] for component in watts)]
     lines = [
         [
             f"{timeline.edges_s[place]:.1f} s",

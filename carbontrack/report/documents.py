@@ -1,6 +1,7 @@
-"""For other people's forms: Hugging Face model cards, BoAmps reports, and the SCI of ISO 21031.
+"""Documents in formats of others, written from the facts of the records.
 
-BibTeX entries of the data that the figures rest on.
+BibTeX entries of the sources of the data, Hugging Face model cards, BoAmps reports, and the
+Software Carbon Intensity (SCI) of ISO/IEC 21031.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ _EMBODIED = (
     ("teads2021", "Teads EC2 dataset, as used by Cloud Carbon Footprint", 2021),
 )
 _SHARE = re.compile(r"; | \(\d[\d.]*%\)| \(the grid of [^)]*\)")
+_CARD = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
+_TASK = ("taskStage", "taskFamily", "algorithms", "dataset")
+_EXAMPLE = (
+    '{"task": {"taskStage": "training", "taskFamily": "text classification", '
+    '"algorithms": [{"algorithmName": "transformer"}], '
+    '"dataset": [{"dataUsage": "input", "dataType": "text"}]}}'
+)
+_QUALITIES = ((0.10, "high"), (0.25, "medium"), (0.50, "low"))
+"""Relative half-widths of an interval at most, and BoAmps' word for that quality."""
 
 
 def as_bibtex(facts: Facts, _asked: Asked) -> str:
@@ -44,46 +54,18 @@ def as_bibtex(facts: Facts, _asked: Asked) -> str:
         data = "" if year is None else f"; data of {year}"
         licence = _licence(text)
         note = f"Carbon intensity of {used}{data}" + (f". {licence}" if licence else "")
-        entries.append(_entry(f"intensity{number}", text, _printed(text), note))
+        entries.append(_entry(f"intensity{number}", text, _year_of_publication(text), note))
     if facts.summary.total.embodied_g is not None:
         note = "Making of the hardware, where no figure of one's own was given"
         entries += [_entry(key, text, year, note) for key, text, year in _EMBODIED]
     return "\n".join(entries)
 
 
-def _entry(key: str, title: str, year: int | None, note: str, *, kind: str = "misc") -> str:
-    lines = [f"@{kind}{{{key},", f"  title = {{{{{latex(title)}}}}},"]
-    lines += [f"  year = {{{year}}},"] if year is not None else []
-    lines += [f"  note = {{{latex(note)}}},"] if note else []
-    return "\n".join([*lines, "}", ""])
-
-
-def _printed(text: str) -> int | None:
-    """The year of publication that a source's text holds: "… Data (2026), …"."""
-    found = re.search(r"\b(20\d\d)\b", text)
-    return int(found.group(1)) if found else None
-
-
-def _licence(text: str) -> str | None:
-    return next((row["licence"] for row in rows.rows("sources") if row["text"] == text), None)
-
-
-_CARD = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
-_TASK = ("taskStage", "taskFamily", "algorithms", "dataset")
-_EXAMPLE = (
-    '{"task": {"taskStage": "training", "taskFamily": "text classification", '
-    '"algorithms": [{"algorithmName": "transformer"}], '
-    '"dataset": [{"dataUsage": "input", "dataType": "text"}]}}'
-)
-_QUALITIES = ((0.10, "high"), (0.25, "medium"), (0.50, "low"))
-"""BoAmps' words for how far a figure may be off."""
-
-
 def as_model_card(facts: Facts, asked: Asked) -> str:
     """The `co2_eq_emissions` block of a Hugging Face model card, in YAML.
 
     Raises:
-        ConfigError: the emissions are unknown, or `about` holds what the block has no place for.
+        ConfigError: the emissions are unknown, or `about` has a field that the block lacks.
     """
     grams = facts.summary.total.emissions_g
     if grams is None:
@@ -132,14 +114,14 @@ def as_boamps(facts: Facts, asked: Asked) -> str:
     quality = _quality(facts)
     if quality is not None:
         report["quality"] = quality
-    return json.dumps(_merged(report, asked.about), indent=2) + "\n"
+    return json.dumps(_overridden(report, asked.about), indent=2) + "\n"
 
 
 def as_sci(facts: Facts, asked: Asked) -> str:
     """The Software Carbon Intensity (E x I + M) / R of ISO/IEC 21031:2024, in JSON.
 
     Raises:
-        ConfigError: the emissions or the making of the hardware are unknown, or there are no units.
+        ConfigError: the emissions or the embodied emissions are unknown, or there are no units.
     """
     total = facts.summary.total
     units = total.calls if asked.units is None else asked.units
@@ -149,30 +131,47 @@ def as_sci(facts: Facts, asked: Asked) -> str:
         raise ConfigError("SCI needs the energy and emissions of every run")
     if total.embodied_g is None or not facts.all_embodied:
         raise ConfigError(
-            "SCI needs M, the making of the hardware, and not every record has it; measure with "
+            "SCI needs M, the embodied emissions, and not every record has them; measure with "
             "embodied_g_per_h set, where the machine's parts are in no table"
         )
-    made_g = total.embodied_g
+    embodied_g = total.embodied_g
     ends = (total.emissions_low_g, total.emissions_high_g)
-    low, high = (None if g is None else (g + made_g) / units for g in ends)
+    low, high = (None if g is None else (g + embodied_g) / units for g in ends)
     used = total.energy_kwh
     content = {
         "schema": 1,
         "standard": "ISO/IEC 21031:2024",
         "formula": "(E * I + M) / R",
-        "sci_g_per_unit": (total.emissions_g + made_g) / units,
+        "sci_g_per_unit": (total.emissions_g + embodied_g) / units,
         "sci_low_g_per_unit": low,
         "sci_high_g_per_unit": high,
         "unit": asked.unit,
         "e_kwh": used,
         "i_g_per_kwh": total.emissions_g / used if used > 0.0 else None,
-        "m_g": made_g,
+        "m_g": embodied_g,
         "r_units": units,
         "regions": list(facts.places),
         "boundary": list(facts.scopes),
         "interval_of": "energy and grid; M is a best figure",
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def _entry(key: str, title: str, year: int | None, note: str, *, kind: str = "misc") -> str:
+    lines = [f"@{kind}{{{key},", f"  title = {{{{{latex(title)}}}}},"]
+    lines += [f"  year = {{{year}}},"] if year is not None else []
+    lines += [f"  note = {{{latex(note)}}},"] if note else []
+    return "\n".join([*lines, "}", ""])
+
+
+def _year_of_publication(text: str) -> int | None:
+    """The year of publication in the text of a source: "… Data (2026), …"."""
+    found = re.search(r"\b(20\d\d)\b", text)
+    return int(found.group(1)) if found else None
+
+
+def _licence(text: str) -> str | None:
+    return next((row["licence"] for row in rows.rows("sources") if row["text"] == text), None)
 
 
 def _check_task(task: object) -> None:
@@ -214,7 +213,7 @@ def _mode(facts: Facts, *, gpu: bool) -> str | None:
 def _infrastructure(facts: Facts) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     for machine in facts.machines:
-        # sockets are in no record, so a processor stands for one item
+        # records do not hold the number of sockets, so a processor counts as one
         parts.append(
             _known({"componentName": machine.cpu, "componentType": "cpu", "nbComponent": 1})
         )
@@ -247,11 +246,11 @@ def _first(texts: tuple[str, ...]) -> str | None:
     return texts[0] if texts else None
 
 
-def _merged(ours: Any, given: Any) -> dict[str, Any]:
-    """Ours with what a person gave on top; objects are merged, everything else is replaced."""
-    merged = dict(ours)
+def _overridden(ours: Any, given: Any) -> dict[str, Any]:
+    """Our fields, overridden by those given: objects are merged, everything else is replaced."""
+    found = dict(ours)
     for name, fact in given.items():
-        own = merged.get(name)
+        own = found.get(name)
         both = isinstance(own, dict) and isinstance(fact, dict)
-        merged[name] = _merged(own, fact) if both else fact
-    return merged
+        found[name] = _overridden(own, fact) if both else fact
+    return found

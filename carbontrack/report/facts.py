@@ -1,4 +1,4 @@
-"""What papers, model cards and reports for others ask of the records, gathered once."""
+"""The facts of the records that papers, model cards and reports for others need."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ COLUMNS = (
     *HOW,
     *("cpu_threads", "gpu_count", "ram_gib", "os", "python", "cloud_provider", "labels"),
 )
-"""Columns that these formats need beyond the usual ones."""
+"""Columns of records that are needed beyond those of a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person adds to the records.
+    """What a user adds to the records.
 
     Attributes:
         units: how many functional units the work delivered; None: the calls that were counted.
@@ -39,7 +39,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One kind of machine that the runs were made on; None is unknown."""
+    """A kind of machine that the runs were made on; None is unknown."""
 
     cpu: str | None
     threads: int | None
@@ -48,7 +48,7 @@ class Machine:
 
     @property
     def text(self) -> str:
-        """As a sentence holds it: "an EPYC 7763 (128 threads), 2 x A100 and 512 GiB of memory"."""
+        """As part of a sentence: "an EPYC 7763 (128 threads), 2 x A100 and 512 GiB of memory"."""
         cpu = self.cpu or "an unknown processor"
         parts = [cpu if self.threads is None else f"{cpu} ({self.threads} threads)"]
         parts += [f"{count} x {name}" for name, count in self.gpus]
@@ -59,7 +59,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The sums, and what the records say of machines, places and methods, most energy first."""
+    """The sums, and the machines, regions and methods of the records, most energy first."""
 
     summary: Summary
     machines: tuple[Machine, ...]
@@ -89,7 +89,7 @@ class Facts:
 
 
 def facts_of(summary: Summary, frame: pd.DataFrame) -> Facts:
-    """Gather the facts of root records that were loaded with `COLUMNS`."""
+    """The facts of root records that were loaded with `COLUMNS`."""
     started = frame["started_at"].dropna()
     return Facts(
         summary=summary,
@@ -108,7 +108,7 @@ def facts_of(summary: Summary, frame: pd.DataFrame) -> Facts:
 
 
 def place(region: str) -> str:
-    """A region's name with its code; the code alone where nobody has a name for it."""
+    """A region's name with its code; the code alone where it has no name."""
     try:
         name = names.name_of(region)
     except (KeyError, ValueError):

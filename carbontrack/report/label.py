@@ -1,8 +1,7 @@
-"""A label as text, Markdown, JSON, SVG and PNG.
+"""Energy labels: measured energy per unit, graded A+ to D against what was published for a task.
 
-Energy labels: measured energy per unit, graded against what was published for a task.
-
-A grade from A+ to D: where an energy per unit lies among the models published for a task.
+`label_of` makes the label of some records; the `as_...` functions write it as text, Markdown, JSON,
+SVG or PNG.
 """
 
 from __future__ import annotations
@@ -18,18 +17,23 @@ from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.report.totals import Total
-from carbontrack.units import JOULES_PER_KWH, format_joules
+from carbontrack.units import JOULES_PER_KWH, format_interval, format_joules, joules_from
 
 TABLE = Path(__file__).parent.parent / "data" / "inference.csv"
 PER = 1000
-"""Grades go by the energy of so many units, as the published tables do."""
+"""Grades are of the energy of this many units, as in the published tables."""
 GRADES = ("A+", "A", "B", "C", "D")
 ALL_MEASURED = 0.99
-"""A grade is provisional below this measured share; a record's own basis counts 1 % likewise."""
+"""A grade is provisional below this measured share: as in a record, 1 % may be known otherwise."""
 RULE = (
     "Fifths of a log-normal distribution with the published mean and standard deviation: A+ is the "
     "fifth that uses least. Energy of the computers, before PUE."
 )
+_COLOURS = ("#1b7f3b", "#5a9e2f", "#a88600", "#d9761a", "#b8322a")
+"""Of the grades; white letters on them have a WCAG contrast of 3 or more, enough for large text."""
+_WIDTH, _HEIGHT = 440, 330
+_BAR_HEIGHT, _GAP, _TOP = 30, 6, 84
+_FONT = "font-family='Liberation Sans, Arial, Helvetica, sans-serif'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +56,23 @@ class Task:
         return tuple(exp(NormalDist(middle, width).inv_cdf(share)) for share in fifths)
 
     def grade(self, kwh: float) -> str:
-        """The grade of so many kWh for 1,000 units."""
+        """The grade of this many kWh for 1,000 units."""
         return GRADES[sum(kwh > threshold for threshold in self.thresholds_kwh())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What a label says.
+    """The grade of a model for a task, and the figures that it rests on.
 
     Attributes:
         model: what was measured, in its owner's words.
-        task: of which task.
+        task: the task that it is graded for.
         grade: "A+", "A", "B", "C" or "D"; low and high are those of the interval's ends.
         provisional: less than 99 % of the energy was measured.
         units: how many units the energy was spent on.
         kwh_per_1000: energy of the computers for 1,000 units, before PUE, with low and high.
         thresholds_kwh: the upper ends of A+, A, B and C.
-        rule, source, year: how the thresholds were made, and of what.
+        rule, source, year: how the thresholds were computed, and from which publication.
     """
 
     model: str
@@ -95,8 +99,7 @@ class Label:
     @property
     def joules(self) -> tuple[float, float | None, float | None]:
         """The energy of 1,000 units in joules: best, low, high."""
-        ends = (self.kwh_per_1000_low, self.kwh_per_1000_high)
-        low, high = (None if kwh is None else kwh * JOULES_PER_KWH for kwh in ends)
+        low, high = joules_from(self.kwh_per_1000_low), joules_from(self.kwh_per_1000_high)
         return self.kwh_per_1000 * JOULES_PER_KWH, low, high
 
 
@@ -108,8 +111,8 @@ def label_of(
     Args:
         total: the sum; its components are the energy of the computers.
         task: a task of the table.
-        model: whose label it is.
-        units: on how many units the energy was spent; None: the calls that were counted.
+        model: what was measured.
+        units: how many units the energy was spent on; None: the calls that were counted.
         unit: what a unit is called.
 
     Raises:
@@ -174,13 +177,6 @@ def tasks() -> dict[str, Task]:
     return found
 
 
-_COLOURS = ("#1b7f3b", "#5a9e2f", "#a88600", "#d9761a", "#b8322a")
-"""Of the grades; white letters on each are legible (WCAG contrast of 3 and more, large text)."""
-_WIDTH, _HEIGHT = 440, 330
-_BAR_HEIGHT, _GAP, _TOP = 30, 6, 84
-_FONT = "font-family='Liberation Sans, Arial, Helvetica, sans-serif'"
-
-
 def sentence(label: Label) -> str:
     """What the label says, in a sentence of plain text."""
     best, _, _ = label.joules
@@ -224,14 +220,12 @@ def as_json(label: Label) -> str:
 
 
 def as_svg(label: Label) -> str:
-    """The label as a picture that scales."""
+    """The label as a vector picture."""
     bars = "".join(_bar(label, place) for place in range(len(GRADES)))
     best, low, high = label.joules
     ends = "no interval"
     if low is not None and high is not None:
-        ends = (
-            f"{format_joules(low, like=best).partition(' ')[0]} to {format_joules(high, like=best)}"
-        )
+        ends = format_interval(low, high, format_joules, like=best)
     state = "PROVISIONAL: not all measured" if label.provisional else "measured"
     texts = [
         _text(20, 34, 20, label.model, "bold", limit=34),
@@ -251,7 +245,7 @@ def as_svg(label: Label) -> str:
 
 
 def as_png(label: Label) -> bytes:
-    """The picture in pixels, twice its size for sharp screens.
+    """The picture in pixels, at twice its size for high-resolution screens.
 
     Raises:
         MissingExtra: the library that draws it is not installed.
@@ -270,7 +264,7 @@ FORMATS: dict[str, Callable[[Label], str | bytes]] = {
     "svg": as_svg,
     "png": as_png,
 }
-"""Every format and what writes it."""
+"""The writer of each format."""
 ENDINGS = {".svg": "svg", ".png": "png", ".json": "json", ".md": "markdown", ".txt": "text"}
 """The format of a file by its ending."""
 
@@ -284,9 +278,7 @@ def _remarks(label: Label) -> list[str]:
     best, low, high = label.joules
     remarks = []
     if low is not None and high is not None:
-        ends = (
-            f"{format_joules(low, like=best).partition(' ')[0]} to {format_joules(high, like=best)}"
-        )
+        ends = format_interval(low, high, format_joules, like=best)
         grades = {label.grade_low, label.grade_high}
         over = f", so {label.grade_low} to {label.grade_high}" if len(grades) > 1 else ""
         remarks.append(f"Interval {ends}{over}; {label.units:,.0f} {_plural(label.unit)} measured.")

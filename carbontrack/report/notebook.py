@@ -1,4 +1,4 @@
-"""The frame of records: a pandas frame that a notebook shows as a person would want it."""
+"""The frame that `read_records` returns: a pandas frame that notebooks show as a summary."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", 
 
 @cache
 def frame_class() -> type[pd.DataFrame]:
-    """The class; made when pandas is there, and wanted for the first time."""
+    """The class of the frame; made at the first use, because it needs pandas."""
     import pandas as pd
 
     class RecordsFrame(pd.DataFrame):
         """Records as `read_records` returns them.
 
-        Whatever is done with it gives a plain frame; so does a pickle of it.
+        Every operation on it returns a plain frame, and so does unpickling it.
         """
 
         def _repr_html_(self) -> str | None:
@@ -43,7 +43,7 @@ def frame_class() -> type[pd.DataFrame]:
 
 
 def frame_html(frame: pd.DataFrame) -> str:
-    """The first records as a table, and the sums of all that lie in no other."""
+    """The first records as a table, and the sums of all records that no other contains."""
     known = frame.astype(object).where(frame.notna(), None)
     rows = "".join(_row(record) for record in known.head(MOST_ROWS).itertuples(index=False))
     heads = "".join(f'<th style="text-align:left">{escape(head)}</th>' for head in _HEADS)

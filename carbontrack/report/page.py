@@ -1,4 +1,4 @@
-"""One page in one file: it opens from a disk, asks nothing of any network, and explains itself."""
+"""The page of a report: one HTML file that needs no network and explains its figures."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from html import escape
 from itertools import chain
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import MissingExtra
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report import charts, page_data
-from carbontrack.report import charts as power
+from carbontrack.report.charts import Chart
 from carbontrack.report.page_html import (
-    Around,
+    PageContext,
     bars_table,
     cards,
     headline,
@@ -39,22 +39,13 @@ _HERE = "as it was"
 _POWER = "c-power-"
 
 
-class Drawn(NamedTuple):
-    """A chart: its specification, title, a sentence on it, and the same figures as a table."""
-
-    spec: charts.Spec
-    title: str
-    text: str
-    table: list[list[str]]
-
-
-def page(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
+def page(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
     """The page as HTML.
 
     Raises:
         MissingExtra: the library that draws the charts is not installed.
     """
-    drawn = _charts(summary, frame, around)
+    drawn = _charts(summary, frame, context)
     data = {
         "runs": page_data.runs(frame),
         "charts": {name: chart.spec for name, chart in drawn.items()},
@@ -67,48 +58,45 @@ def page(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
         data=_inert(data),
         headline=headline(summary.total),
         period=escape(period(frame)),
-        cards="\n".join(cards(summary.total, around)),
+        cards="\n".join(cards(summary.total, context)),
         known_text=escape(known_text(summary.total)),
         known_bars="".join(known_bars(summary.total)),
         figures=_figures(drawn),
         runs_note=escape(runs_note(frame)),
-        how=how(summary, frame, around),
+        how=how(summary, frame, context),
         sources=escape(", ".join(summary.sources)),
     )
 
 
-def _charts(summary: Summary, frame: pd.DataFrame, around: Around) -> dict[str, Drawn]:
+def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict[str, Chart]:
     """For each chart: its specification, title, text, and the same figures as a table."""
     step, parts = page_data.over_time(frame)
     found = {}
     if parts:
         spec = charts.energy_over_time(parts, step)
         text = "At the meter of the building; what PUE adds to the parts stands apart. UTC."
-        found["c-time"] = Drawn(spec, "Energy over time", text, time_table(parts, step))
+        found["c-time"] = Chart(spec, "Energy over time", text, time_table(parts, step))
     by = summary.by or "name"
     groups = page_data.bars(list(summary.groups))
     if groups:
         spec = charts.intervals(groups, title=by)
         text = "The point is the best figure, the band the interval around it."
-        found["c-groups"] = Drawn(spec, f"CO2e by {by}", text, bars_table(groups, by))
+        found["c-groups"] = Chart(spec, f"CO2e by {by}", text, bars_table(groups, by))
     regions = page_data.bars(totals(frame, "region"))
     if regions and by != "region":
         spec = charts.intervals(regions, title="region")
         text = "Where the runs were billed. The band is energy and grid together."
-        found["c-regions"] = Drawn(spec, "CO2e by region", text, bars_table(regions, "region"))
-    elsewhere = _elsewhere(summary.total, around.elsewhere)
+        found["c-regions"] = Chart(spec, "CO2e by region", text, bars_table(regions, "region"))
+    elsewhere = _elsewhere(summary.total, context.elsewhere)
     if elsewhere:
         spec = charts.intervals(elsewhere, title="grid", here=(_HERE,))
         text = "The same energy on other grids, yearly means of their lifecycle intensity."
-        found["c-elsewhere"] = Drawn(
-            spec,
-            "The same work elsewhere",
-            text,
-            bars_table(elsewhere, "grid"),
+        found["c-elsewhere"] = Chart(
+            spec, "The same work elsewhere", text, bars_table(elsewhere, "grid")
         )
-    for number, run in enumerate(around.curves):
-        if drawn := power.drawn(run):
-            found[f"{_POWER}{number}"] = Drawn(*drawn)
+    for number, run in enumerate(context.timelines):
+        if chart := charts.run_power(run):
+            found[f"{_POWER}{number}"] = chart
     return found
 
 
@@ -133,19 +121,19 @@ def _elsewhere(total: Total, grids: Sequence[GridIntensity]) -> list[dict[str, A
     return sorted(rows, key=lambda row: float(str(row["g"])))
 
 
-def _figures(drawn: dict[str, Drawn]) -> str:
+def _figures(drawn: dict[str, Chart]) -> str:
     wide = [_figure(name, chart) for name, chart in drawn.items() if name == "c-time"]
-    curves = [_figure(name, chart) for name, chart in drawn.items() if name.startswith(_POWER)]
+    timelines = [_figure(name, chart) for name, chart in drawn.items() if name.startswith(_POWER)]
     others = [
         _figure(name, chart)
         for name, chart in drawn.items()
         if name != "c-time" and not name.startswith(_POWER)
     ]
-    pairs = (['<div class="pair">', *some, "</div>"] for some in (others, curves) if some)
+    pairs = (['<div class="pair">', *some, "</div>"] for some in (others, timelines) if some)
     return "\n".join([*wide, *chain.from_iterable(pairs)])
 
 
-def _figure(name: str, chart: Drawn) -> str:
+def _figure(name: str, chart: Chart) -> str:
     return (
         f'<section aria-labelledby="h-{name}"><h2 id="h-{name}">{escape(chart.title)}</h2>'
         f'<p class="soft">{escape(chart.text)}</p>'
@@ -164,6 +152,6 @@ def _vega() -> str:
 
 
 def _inert(data: Any) -> str:
-    """JSON that nothing in it can end: no tag, no comment, no line separator."""
+    """JSON to stand inside a script element: its strings cannot close it or open a comment."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""What the page draws and lists, as plain values that become JSON."""
+"""The data of the page's charts and tables, as plain values that become JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_RUNS = 10_000
-"""Rows that a page lists; of more runs it lists those with the largest emissions, and says so."""
+"""Runs that a page lists; of more it lists those with the largest emissions, and says so."""
 MOST_BARS = 12
 _STEPS = (
     (0.1, "min", "minute"),
@@ -19,7 +19,7 @@ _STEPS = (
     (120.0, "D", "day"),
     (730.0, "W-MON", "week"),
 )
-"""Days that the data span at most, pandas' name of the step that is drawn then, and ours."""
+"""Days that the data span at most, and the step that is drawn then: pandas' name and ours."""
 
 _NUMBERS = (
     *("duration_s", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh"),
@@ -34,7 +34,7 @@ _TEXTS = (
 
 
 def runs(frame: pd.DataFrame) -> dict[str, Any]:
-    """The runs, column by column; texts once each, and the number of theirs in every row."""
+    """The runs, column by column; columns of text hold indexes into lists of distinct texts."""
     listed = frame
     if len(frame) > MOST_RUNS:
         listed = frame.nlargest(MOST_RUNS, "emissions_g")
@@ -51,12 +51,12 @@ def runs(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _short(number: float) -> float | None:
-    """Six digits are more than anyone reads, and half the size of seventeen."""
+    """Six significant digits, which take half the space of seventeen."""
     return None if number != number else float(f"{number:.6g}")  # noqa: PLR0124 - NaN is not itself
 
 
 def over_time(frame: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
-    """The name of the step, and kWh of each component in each; the building's is what PUE adds."""
+    """The name of the step, and the kWh of each component in each step; "building" is the PUE's."""
     import pandas as pd
 
     known = frame[frame["started_at"].notna() & frame["energy_kwh"].notna()]
@@ -78,9 +78,9 @@ def over_time(frame: pd.DataFrame) -> tuple[str, list[dict[str, Any]]]:
 
 
 def bars(groups: list[Total]) -> list[dict[str, Any]]:
-    """The largest groups and the rest together, with the ends of their intervals.
+    """The largest groups, and all others as one, with their intervals.
 
-    The rest's interval is not drawn: it is no sum of the groups' ends.
+    The others have no interval: it would not be the sum of the groups' ends.
     """
     known = [group for group in groups if group.emissions_g is not None]
     drawn = [
@@ -103,10 +103,10 @@ def bars(groups: list[Total]) -> list[dict[str, Any]]:
 
 
 def grids(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The grids that the runs were billed at: region, how it was found, intensity, source, year.
+    """The grids of the runs: region, how it was found, intensity, source, year.
 
-    Intensities are means over the energy, so that energy times intensity is the grams; where no
-    energy is known, over the runs.
+    Intensities are means weighted by energy, so that energy times intensity gives the grams; where
+    no energy is known, means of the runs.
     """
     keys = ["region", "region_basis", "intensity_source", "intensity_year"]
     wanted = frame[[*keys, "energy_kwh"]].copy()
@@ -130,7 +130,7 @@ def grids(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def meters(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each component, how its energy is known, and how much of it."""
+    """The energy of each component by its basis."""
     found = []
     for name in COMPONENTS:
         basis = frame["basis" if name == "other" else f"{name}_basis"]

@@ -1,4 +1,4 @@
-"""The page's text and tables as HTML; every text from outside is escaped here."""
+"""The text and tables of the page as HTML; all text from the data is escaped here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, notes
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    joules_from,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,23 +28,23 @@ _PART_NAMES = {"cpu": "CPU", "gpu": "GPU", "ram": "memory", "other": "other"}
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What a page says beyond the records.
+class PageContext:
+    """What a page shows beside the records.
 
     Attributes:
-        elsewhere: grids on which the same energy is reckoned again.
+        elsewhere: grids for which the emissions of the same energy are computed.
         comparison: an everyday thing of the same size as text, whom to cite, and the source
             in full; None where there is none.
-        curves: the power over time of some runs.
+        timelines: the power over time of the runs with the most energy.
     """
 
     elsewhere: Sequence[GridIntensity] = ()
     comparison: tuple[str, str, str] | None = None
-    curves: Sequence[RunTimeline] = ()
+    timelines: Sequence[RunTimeline] = ()
 
 
 def headline(total: Total) -> str:
-    """What a reader should remember, in one line of plain text."""
+    """The main figure in one line of plain text."""
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     if total.emissions_g is None:
         return f"{runs}, of unknown emissions"
@@ -56,11 +63,11 @@ def period(frame: pd.DataFrame) -> str:
     return f"{start} UTC{where}" if start == end else f"{start} to {end} UTC{where}"
 
 
-def cards(total: Total, around: Around) -> Iterator[str]:
-    """The headline figures, each with its interval or what it stands beside."""
-    joules = _joules(total.energy_kwh)
+def cards(total: Total, context: PageContext) -> Iterator[str]:
+    """The main figures as cards, each with its interval or a remark."""
+    joules = joules_from(total.energy_kwh)
     ends = _ends(
-        _joules(total.energy_low_kwh), _joules(total.energy_high_kwh), joules, format_joules
+        joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh), joules, format_joules
     )
     yield _card("Energy", "unknown" if joules is None else format_joules(joules), ends)
     grams = total.emissions_g
@@ -77,8 +84,8 @@ def cards(total: Total, around: Around) -> Iterator[str]:
         yield _card(
             "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
         )
-    if around.comparison is not None:
-        yield _card("About as much as", around.comparison[0], around.comparison[1], "words")
+    if context.comparison is not None:
+        yield _card("About as much as", context.comparison[0], context.comparison[1], "words")
 
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:
@@ -92,14 +99,10 @@ def _litres(litres: float) -> str:
     return f"{litres:,.3g} L" if litres >= 0.1 else f"{litres * 1e3:.3g} mL"
 
 
-def _joules(kwh: float | None) -> float | None:
-    return None if kwh is None else kwh * JOULES_PER_KWH
-
-
 def _ends(low: float | None, high: float | None, best: float | None, form: Any) -> str:
     if low is None or high is None:
         return "no interval"
-    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best)}"
+    return format_interval(low, high, form, like=best)
 
 
 def known_text(total: Total) -> str:
@@ -113,7 +116,7 @@ def known_text(total: Total) -> str:
 
 
 def known_bars(total: Total) -> Iterator[str]:
-    """The same as pieces of a bar."""
+    """The same shares as segments of a bar."""
     for basis in ("measured", "modelled", "assumed"):
         share = getattr(total, f"{basis}_share")
         if share:
@@ -121,7 +124,7 @@ def known_bars(total: Total) -> Iterator[str]:
 
 
 def runs_note(frame: pd.DataFrame) -> str:
-    """What the table of runs holds."""
+    """The note above the table of runs."""
     press = "Press a name to see how its figures were made."
     if len(frame) > page_data.MOST_RUNS:
         most = f"{page_data.MOST_RUNS:,} of {len(frame):,} runs"
@@ -130,7 +133,7 @@ def runs_note(frame: pd.DataFrame) -> str:
 
 
 def table(heads: Sequence[str], *rows: Sequence[str]) -> str:
-    """A table of texts that may come from anywhere."""
+    """A table in HTML; the cells are escaped."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -141,7 +144,7 @@ def table(heads: Sequence[str], *rows: Sequence[str]) -> str:
 
 
 def bars_table(rows: Sequence[dict[str, Any]], title: str) -> list[list[str]]:
-    """The figures of a chart of intervals, heads first."""
+    """The figures of a chart of intervals as a table; the first line holds the headings."""
     heads = [title, "CO2e", "low", "high"]
     ends = ("g", "low_g", "high_g")
     return [
@@ -157,7 +160,7 @@ def bars_table(rows: Sequence[dict[str, Any]], title: str) -> list[list[str]]:
 
 
 def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
-    """The figures of the chart over time, heads first; steps without energy left out."""
+    """The figures of the chart over time as a table, without the steps that have no energy."""
     from datetime import datetime, timezone
 
     names = list(dict.fromkeys(row["part"] for row in parts))
@@ -176,8 +179,8 @@ def time_table(parts: Sequence[dict[str, Any]], step: str) -> list[list[str]]:
     return [[step, *(_PART_NAMES.get(name, name) for name in names)], *lines]
 
 
-def how(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
-    """The section that says how each number was made."""
+def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
+    """The section of the page on meters, grids, intervals and what was read."""
     meters = [
         [_PART_NAMES[row["component"]], row["basis"], format_joules(row["kwh"] * JOULES_PER_KWH)]
         for row in page_data.meters(frame)
@@ -205,14 +208,14 @@ def how(summary: Summary, frame: pd.DataFrame, around: Around) -> str:
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
         "The interval of a sum is therefore not the sum of the intervals.</p>"
-        f"{_compared(around)}<h3>What was read</h3><p>{escape(left_out)}</p></section>"
+        f"{_compared(context)}<h3>What was read</h3><p>{escape(left_out)}</p></section>"
     )
 
 
-def _compared(around: Around) -> str:
-    if around.comparison is None:
+def _compared(context: PageContext) -> str:
+    if context.comparison is None:
         return ""
-    thing, _cite, source = around.comparison
+    thing, _cite, source = context.comparison
     return f"<h3>The comparison</h3><p>{escape(thing)}: {escape(source)}</p>"
 
 
@@ -221,4 +224,5 @@ def _per_kwh(row: dict[str, Any]) -> str:
         return "unknown"
     if row["low_g_per_kwh"] is None or row["high_g_per_kwh"] is None:
         return f"{row['g_per_kwh']:.4g}"
-    return f"{row['g_per_kwh']:.4g} ({row['low_g_per_kwh']:.3g} to {row['high_g_per_kwh']:.3g})"
+    ends = format_interval(row["low_g_per_kwh"], row["high_g_per_kwh"], ".3g")
+    return f"{row['g_per_kwh']:.4g} ({ends})"

@@ -1,8 +1,8 @@
-"""Records back from where a sink put them.
+"""Files of records, read back: CSV, JSON lines and SQLite, as records or as a pandas frame.
 
-CSV text to rows, past whatever a killed process, a full disk or an editor left in between.
-
-The rows of a file in each of the formats that sinks write, chosen by its ending.
+What a killed process, a full disk or an editor left incomplete is skipped, and reading goes on with
+the next line. `CsvRows` is the careful reader of CSV and takes 20 us a row; `CsvBlocks` hands the
+blocks of text that are intact to pandas, and only the others to `CsvRows`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from io import BytesIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,11 +27,189 @@ from carbontrack.system.log import LOGGER
 if TYPE_CHECKING:
     import pandas as pd
 
-
 LINE_LIMIT = 1 << 20
-"""Bytes of a line, and characters of a row, above which it is taken for garbage."""
-
+"""Bytes of a line, and characters of a row, above which it is not taken for a record."""
+BLOCK_BYTES = 1 << 24
+"""Text parsed at once; with its cells this is most of the memory that reading needs beside its
+result."""
+BLOCK_ROWS = 50_000
+AnyPath = str | os.PathLike[str]
+OnSkip = Callable[[str], None]
+"""Called with the reason for each line that holds no record."""
+Row = Mapping[str, object]
+"""Column to cell, as values or as text."""
 CsvRow = dict[str, str]
+Rows = list[Row | None]
+"""Rows as they were read one by one; None for a line that belongs to none."""
+_WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
+_NUMBERS = frozenset(NUMBER_COLUMNS)
+_DISTINCT = frozenset({"record_id", "run_id", "parent_id", "started_at", "ended_at"})
+"""Columns of text that differ from row to row."""
+_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\Z)')
+_QUOTED = re.compile(b'"[^"]*"').sub
+
+
+def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Record]:
+    """The records of one file, in its order, one at a time.
+
+    Lines that hold no record, such as the last line of a killed writer, are skipped; `on_skip` is
+    called with the reason. Files of older schema versions are read too.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ConfigError: the name has an ending that no sink writes.
+    """
+    yield from records_in(rows_of(Path(path).expanduser()), on_skip or _ignore)
+
+
+def read_records(*paths: AnyPath) -> pd.DataFrame:
+    """All records of the files as one pandas frame, a row each, typed.
+
+    Numbers are float64, whole numbers Int64, `started_at` and `ended_at` are times in UTC,
+    `labels` holds dicts. A record that is there twice, because a delivery was repeated, counts
+    once; a record recovered from a checkpoint is replaced by the finished one.
+    `frame.attrs["skipped_lines"]` counts the lines that hold no record; a warning in the log names
+    their file.
+
+    Raises:
+        MissingExtra: pandas is not installed.
+        OSError: a file cannot be opened.
+    """
+    pandas = import_pandas("analysis", "read_records")
+    if not paths:
+        raise ConfigError("read_records needs a file to read, for example 'emissions.csv'")
+    records, skipped = _all_records(paths)
+    columns: dict[str, Any] = {
+        name: _typed(pandas, name, [getattr(record, name) for record in records])
+        for name in COLUMNS
+    }
+    from carbontrack.report.notebook import frame_class
+
+    frame: pd.DataFrame = frame_class()(columns)
+    frame.attrs["skipped_lines"] = skipped
+    return frame
+
+
+def distinct(records: Iterable[Record]) -> list[Record]:
+    """The records without exact repetitions, and without checkpoints of runs that did finish."""
+    records = list(records)
+    finished = {record.record_id for record in records if record.status != "recovered"}
+    seen: set[str] = set()
+    kept = []
+    for record in records:
+        if record.status == "recovered" and record.record_id in finished:
+            continue
+        if (content := repr(record)) not in seen:
+            seen.add(content)
+            kept.append(record)
+    return kept
+
+
+def records_in(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[Record]:
+    """The records in rows; `on_skip` is called with the reason for each row that holds none."""
+    for row in rows:
+        if row is None:
+            on_skip("not a whole row")
+            continue
+        try:
+            yield Record.from_row(row)
+        except (ValueError, TypeError, OverflowError) as error:
+            on_skip(str(error))
+
+
+def rows_of(path: Path) -> Iterator[Row | None]:
+    """The rows of a file, in the format that its ending says; None for each line that holds none.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ConfigError: the name has an ending that no sink writes.
+    """
+    check_ending(path)
+    return ROWS[path.suffix.lower()](path)
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file whose format its ending does not say.
+
+    Raises:
+        ConfigError: the name has an ending that no sink writes.
+    """
+    if path.suffix.lower() not in ROWS:
+        raise ConfigError(f"cannot read {path}: known endings are {', '.join(ROWS)}")
+
+
+def blocks_of(
+    path: Path, wanted: Sequence[str], on_position: Callable[[int], None]
+) -> Iterator[pd.DataFrame | Rows]:
+    """The file in blocks: lists of rows, or frames of the wanted columns where CSV is intact.
+
+    `on_position` is called with the number of bytes read so far.
+    """
+    if path.suffix.lower() == ".csv":
+        with path.open("rb") as file:
+            for block in CsvBlocks(file, wanted):
+                on_position(file.tell())
+                yield block
+    else:
+        rows = rows_of(path)
+        while some := list(islice(rows, BLOCK_ROWS)):
+            yield some
+
+
+def import_pandas(extra: str, feature: str) -> Any:
+    """The module pandas, for a feature that belongs to an extra of the package.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtra("pandas", extra, feature) from error
+    return pd
+
+
+def csv_rows(path: Path) -> Iterator[Row | None]:
+    """The rows of a CSV file; None for each line that belongs to none."""
+    with path.open("rb") as file:
+        yield from CsvRows(text_lines(file))
+
+
+def json_rows(path: Path) -> Iterator[Row | None]:
+    """The objects of a file with one JSON object in each line; None for any other line."""
+    with path.open("rb") as file:
+        for line in text_lines(file):
+            if line is not None and not line.strip():
+                continue
+            yield _json_object(line)
+
+
+def sqlite_rows(path: Path) -> Iterator[Row | None]:
+    """The rows of the table in an SQLite database, in the order of their arrival."""
+    import sqlite3
+
+    path.open("rb").close()  # an error names the file
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM carbontrack_records ORDER BY rowid")
+        for row in rows:
+            yield {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row is no mapping
+    except sqlite3.DatabaseError:
+        yield None
+    finally:
+        connection.close()
+
+
+ROWS: dict[str, Callable[[Path], Iterator[Row | None]]] = {
+    ".csv": csv_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+    ".sqlite": sqlite_rows,
+    ".sqlite3": sqlite_rows,
+    ".db": sqlite_rows,
+}
+"""The reader for each ending."""
 
 
 def text_lines(file: BinaryIO) -> Iterator[str | None]:
@@ -48,9 +228,10 @@ def text_lines(file: BinaryIO) -> Iterator[str | None]:
 class CsvRows:
     """The rows of a CSV file as column to text, and None for each line that belongs to no row.
 
-    A row may run over several lines, where a cell holds line feeds. A torn row can end inside a
-    quoted cell, and would then swallow the rows after it; so when lines that were taken together
-    make no row, only the first of them is given up, and reading goes on with the second.
+    A row may span several lines, where a cell holds line feeds. An incomplete row can end inside a
+    quoted cell, and the rows after it would be read as part of that cell; so when lines that were
+    taken together make no row, only the first of them is dropped, and reading goes on with the
+    second.
     """
 
     def __init__(self, lines: Iterator[str | None], header: tuple[str, ...] = COLUMNS) -> None:
@@ -68,7 +249,7 @@ class CsvRows:
             cells = _parsed("".join(taken)) if taken else None
             if cells == []:
                 continue
-            if cells and "record_id" in cells and "run_id" in cells:
+            if cells and is_header(cells):
                 self._header = tuple(cells)
             elif cells and len(cells) == len(self._header):
                 pairs = zip(self._header, cells, strict=True)
@@ -98,6 +279,101 @@ class CsvRows:
         return self._again.popleft() if self._again else next(self._lines, "")
 
 
+class CsvBlocks:
+    """The rows of a CSV file in blocks: a pandas frame of the wanted columns, or a list of rows."""
+
+    def __init__(
+        self, file: BinaryIO, wanted: Sequence[str], block_bytes: int = BLOCK_BYTES
+    ) -> None:
+        self._file = file
+        self._wanted = wanted
+        self._block_bytes = block_bytes
+        self._header: tuple[str, ...] = COLUMNS
+
+    def __iter__(self) -> Iterator[Any]:
+        # the first line is nearly always the header, and may begin with a byte order mark
+        block, first = self._file.readline(LINE_LIMIT), True
+        while block:
+            if not first and self._is_clean(block):
+                yield from self._parsed(block)
+            else:
+                yield from self._line_by_line(block)
+            first = False
+            block = self._file.read(self._block_bytes)
+            block += self._file.readline(LINE_LIMIT) if not block.endswith(b"\n") else b""
+
+    def _is_clean(self, block: bytes) -> bool:
+        """Whether every line is a row of as many cells as the header, to any CSV parser.
+
+        A header in the middle, from concatenated files, is no row.
+        """
+        if not block.endswith(b"\n") or b"record_id" in block:
+            return False
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+            return False
+        bare = _QUOTED(b"", block) if b'"' in block else block
+        return b'"' not in bare and _is_rectangular(bare, len(self._header) - 1)
+
+    def _parsed(self, block: bytes) -> Iterator[Any]:
+        try:
+            frame = self._frame(block, "category")
+            if any(_guessed(frame[name]) for name in frame):
+                frame = self._frame(block, object)
+        except ValueError:  # some cell is no number: reading line by line finds out which
+            yield from self._line_by_line(block)
+        else:
+            yield frame
+
+    def _frame(self, block: bytes, text: Any) -> Any:
+        import pandas as pd
+
+        columns = [name for name in self._wanted if name in self._header]
+        types = {name: object if name in _DISTINCT else text for name in columns}
+        return pd.read_csv(
+            BytesIO(block),
+            header=None,
+            names=list(self._header),
+            usecols=columns,
+            dtype={name: "float64" if name in _NUMBERS else types[name] for name in columns},
+            keep_default_na=False,
+            na_values={name: [""] for name in columns},
+            skip_blank_lines=False,
+            encoding_errors="replace",
+        )
+
+    def _line_by_line(self, block: bytes) -> Iterator[Rows]:
+        """The rows of a block; the last one may take lines from beyond it."""
+        inside = deque(text_lines(BytesIO(block)))
+        lines = chain(_popped(inside), text_lines(self._file))
+        found: Rows = []
+        while inside:
+            line = inside.popleft()
+            if line is None:
+                found.append(None)
+            elif (header := _header_of(line)) is not None:
+                self._header = header
+            elif line.strip("\r\n"):
+                rows = CsvRows(chain([line], lines), self._header)
+                for row in rows:
+                    found.append(row)
+                    if not rows.holds_lines:
+                        break
+        yield found
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether the cells are the names of the columns."""
+    return "record_id" in cells and "run_id" in cells
+
+
+def _header_of(line: str) -> tuple[str, ...] | None:
+    """The names of the columns, where the line is a header without quotes; else None."""
+    if "record_id" not in line or '"' in line:
+        return None
+    cells = tuple(line.strip("\r\n").split(","))
+    return cells if is_header(cells) else None
+
+
 def _parsed(text: str) -> list[str] | None:
     """The cells of one row; [] for an empty line, None if the text is not exactly one row."""
     if not text.strip("\r\n"):
@@ -105,12 +381,9 @@ def _parsed(text: str) -> list[str] | None:
     try:
         rows = list(csv.reader([text], strict=True))
     except csv.Error:
-        # its limit for a cell, 128 KiB, is the whole process's, and so not ours to change
+        # the csv module's limit for a cell, 128 KiB, holds for the whole process: leave it as it is
         return _long_cells(text) if len(text) > csv.field_size_limit() else None
     return rows[0] if len(rows) == 1 else None
-
-
-_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\Z)')
 
 
 def _long_cells(text: str) -> list[str] | None:
@@ -127,40 +400,27 @@ def _long_cells(text: str) -> list[str] | None:
     return None
 
 
-Row = Mapping[str, object]
-"""Column to cell, as values or as text."""
+def _guessed(column: Any) -> bool:
+    """Whether pandas took texts for numbers or booleans, as it does where all of them look so."""
+    categories = getattr(column.dtype, "categories", None)
+    return categories is not None and categories.dtype.kind in "biufc"
 
 
-def csv_rows(path: Path) -> Iterator[Row | None]:
-    """The rows of a CSV file; None for each line that belongs to none."""
-    with path.open("rb") as file:
-        yield from CsvRows(text_lines(file))
+def _is_rectangular(text: bytes, commas: int) -> bool:
+    """Whether each line of a text without quotes has so many commas."""
+    import numpy as np
+
+    letters = np.frombuffer(text, dtype=np.uint8)
+    ends, marks = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(","))
+    if len(marks) != len(ends) * commas or commas == 0:
+        return False
+    by_line = marks.reshape(len(ends), commas)
+    return bool((by_line[:, -1] < ends).all() and (by_line[1:, 0] > ends[:-1]).all())
 
 
-def json_rows(path: Path) -> Iterator[Row | None]:
-    """The objects of a file with one JSON object in each line; None for any other line."""
-    with path.open("rb") as file:
-        for line in text_lines(file):
-            if line is not None and not line.strip():
-                continue
-            yield _json_object(line)
-
-
-def sqlite_rows(path: Path) -> Iterator[Row | None]:
-    """The rows of the table in an SQLite database, in the order of their arrival."""
-    import sqlite3
-
-    path.open("rb").close()  # what cannot be read is told by its name
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute("SELECT * FROM carbontrack_records ORDER BY rowid")
-        for row in rows:
-            yield {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row is no mapping
-    except sqlite3.DatabaseError:
-        yield None
-    finally:
-        connection.close()
+def _popped(lines: deque[str | None]) -> Iterator[str | None]:
+    while lines:
+        yield lines.popleft()
 
 
 def _json_object(line: str | None) -> Row | None:
@@ -169,92 +429,6 @@ def _json_object(line: str | None) -> Row | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
-
-
-ROWS: dict[str, Callable[[Path], Iterator[Row | None]]] = {
-    ".csv": csv_rows,
-    ".jsonl": json_rows,
-    ".ndjson": json_rows,
-    ".sqlite": sqlite_rows,
-    ".sqlite3": sqlite_rows,
-    ".db": sqlite_rows,
-}
-"""The reader for each ending."""
-
-
-AnyPath = str | os.PathLike[str]
-OnSkip = Callable[[str], None]
-"""Called with the reason for each line that holds no record."""
-_WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
-
-
-def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Record]:
-    """The records of one file, in its order, one at a time.
-
-    Lines that hold no record, such as the torn end of a killed writer, are passed over and told
-    to `on_skip`. Files of older schema versions are read too.
-
-    Raises:
-        OSError: the file cannot be opened.
-        ConfigError: the name has an ending that no sink writes.
-    """
-    place = Path(path).expanduser()
-    rows = ROWS.get(place.suffix.lower())
-    if rows is None:
-        raise ConfigError(f"cannot read {place}: known endings are {', '.join(ROWS)}")
-    skip = on_skip or _ignore
-    for row in rows(place):
-        if row is None:
-            skip("not a whole row")
-            continue
-        try:
-            yield Record.from_row(row)
-        except (ValueError, TypeError, OverflowError) as error:
-            skip(str(error))
-
-
-def read_records(*paths: AnyPath) -> pd.DataFrame:
-    """All records of the files as one pandas frame, a row each, typed.
-
-    Numbers are float64, whole numbers Int64, `started_at` and `ended_at` are times in UTC,
-    `labels` holds dicts. A record that is there twice, because a delivery was repeated, counts
-    once; a record recovered from a checkpoint gives way to the finished one. How many lines were
-    passed over stands in `frame.attrs["skipped_lines"]`, and a warning in the log names the file.
-
-    Raises:
-        MissingExtra: pandas is not installed.
-        OSError: a file cannot be opened.
-    """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtra("pandas", "analysis", "read_records") from error
-    if not paths:
-        raise ConfigError("read_records needs a file to read, for example 'emissions.csv'")
-    records, skipped = _all_records(paths)
-    columns: dict[str, Any] = {
-        name: _typed(pd, name, [getattr(record, name) for record in records]) for name in COLUMNS
-    }
-    from carbontrack.report.notebook import frame_class
-
-    frame: pd.DataFrame = frame_class()(columns)
-    frame.attrs["skipped_lines"] = skipped
-    return frame
-
-
-def distinct(records: Iterable[Record]) -> list[Record]:
-    """The records without exact repetitions, and without checkpoints of runs that did finish."""
-    records = list(records)
-    finished = {record.record_id for record in records if record.status != "recovered"}
-    seen: set[str] = set()
-    kept = []
-    for record in records:
-        if record.status == "recovered" and record.record_id in finished:
-            continue
-        if (content := repr(record)) not in seen:
-            seen.add(content)
-            kept.append(record)
-    return kept
 
 
 def _all_records(paths: Iterable[AnyPath]) -> tuple[list[Record], int]:
@@ -274,14 +448,14 @@ def _all_records(paths: Iterable[AnyPath]) -> tuple[list[Record], int]:
     return distinct(records), skipped
 
 
-def _typed(pd: Any, name: str, cells: list[object]) -> Any:
+def _typed(pandas: Any, name: str, cells: list[object]) -> Any:
     if name in _WHOLE_COLUMNS:
-        return pd.array(cells, dtype="Int64")
+        return pandas.array(cells, dtype="Int64")
     if name in NUMBER_COLUMNS:
-        return pd.array(cells, dtype="float64")
-    column = pd.Series(cells, dtype=object)
+        return pandas.array(cells, dtype="float64")
+    column = pandas.Series(cells, dtype=object)
     if name in ("started_at", "ended_at"):
-        return pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+        return pandas.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
     return column
 
 

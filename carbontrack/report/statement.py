@@ -1,13 +1,21 @@
-"""The sentences and the table that a methods section needs."""
+"""The statement for a methods section of a paper: a paragraph and a table, in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from carbontrack.report.facts import Asked, Facts, place
 from carbontrack.report.tables import markdown, notes
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    JOULES_PER_KWH,
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    format_with_interval,
+    joules_from,
+)
 
 _SCOPES = {
     "process": "the share of processors, memory and accelerators that the measured program and "
@@ -18,17 +26,18 @@ _OUTSIDE = "network, storage outside the machine, display, and people"
 
 
 def as_statement(facts: Facts, _asked: Asked) -> str:
-    """Two paragraphs and a table, in Markdown."""
+    """A paragraph, a table and what was left out, in Markdown."""
     total = facts.summary.total
-    energy = _with_ends(total.energy_kwh, total.energy_low_kwh, total.energy_high_kwh, _kwh)
+    kwhs = (total.energy_kwh, total.energy_low_kwh, total.energy_high_kwh)
+    energy = _with_ends(*map(joules_from, kwhs), form=format_joules)
     grams = _with_ends(
-        total.emissions_g, total.emissions_low_g, total.emissions_high_g, format_grams
+        total.emissions_g, total.emissions_low_g, total.emissions_high_g, form=format_grams
     )
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     first = (
         f"{runs}{_on(facts)} used {energy} of electricity, {_pue(facts)}, and emitted {grams} of "
         f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_scope(facts)}; making the "
-        f"hardware{_making(facts)} is no part of the figure, nor are {_OUTSIDE}."
+        f"hardware{_embodied(facts)} is no part of the figure, nor are {_OUTSIDE}."
     )
     rows = [f"| {head} | {markdown(text)} |" for head, text in _rows(facts, energy, grams)]
     parts = [first, "", "| item | value |", "| --- | --- |", *rows]
@@ -36,17 +45,14 @@ def as_statement(facts: Facts, _asked: Asked) -> str:
     return "\n".join([*parts, *(("", left_out) if left_out else ()), ""])
 
 
-def _kwh(kwh: float, *, like: float | None = None) -> str:
-    size = None if like is None else like * JOULES_PER_KWH
-    return format_joules(kwh * JOULES_PER_KWH, like=size)
-
-
-def _with_ends(best: float | None, low: float | None, high: float | None, form: Any) -> str:
+def _with_ends(
+    best: float | None, low: float | None, high: float | None, *, form: Callable[..., str]
+) -> str:
     if best is None:
         return "an unknown amount"
     if low is None or high is None:
         return f"{form(best)} (no interval)"
-    return f"{form(best)} ({form(low, like=best).partition(' ')[0]} to {form(high, like=best)})"
+    return format_with_interval(best, low, high, form)
 
 
 def _on(facts: Facts) -> str:
@@ -94,7 +100,7 @@ def _scope(facts: Facts) -> str:
     return " or ".join(_SCOPES.get(scope, scope) for scope in facts.scopes) or "unknown"
 
 
-def _making(facts: Facts) -> str:
+def _embodied(facts: Facts) -> str:
     grams = facts.summary.total.embodied_g
     if grams is None or not facts.all_embodied:
         return " (unknown)"
@@ -116,7 +122,7 @@ def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
     for name in ("cpu", "gpu", "ram", "other"):
         kwh = getattr(total, f"{name}_kwh")
         if kwh is not None:
-            yield f"of which {name}, before PUE", _kwh(kwh)
+            yield f"of which {name}, before PUE", format_joules(kwh * JOULES_PER_KWH)
     yield "PUE", ", ".join(f"{pue:g}" for pue in facts.pues) or "unknown"
     for row in facts.grids:
         where = place(row["region"]) if row["region"] else "unknown"
@@ -136,6 +142,6 @@ def _intensity(row: dict[str, Any]) -> str:
         return "unknown"
     ends = ""
     if row["low_g_per_kwh"] is not None and row["high_g_per_kwh"] is not None:
-        ends = f" ({row['low_g_per_kwh']:.3g} to {row['high_g_per_kwh']:.3g})"
+        ends = f" ({format_interval(row['low_g_per_kwh'], row['high_g_per_kwh'], '.3g')})"
     year = "" if row["intensity_year"] is None else f", {row['intensity_year']:.0f}"
     return f"{row['g_per_kwh']:.4g}{ends} g CO2e/kWh; {row['intensity_source']}{year}"

@@ -8,15 +8,21 @@ from dataclasses import dataclass, fields
 
 from carbontrack.report.totals import Total
 from carbontrack.sinks.csv_file import csv_line
-from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
+from carbontrack.units import (
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    joules_from,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a report says: the sum of everything, the groups, and what was left out.
+    """The figures of a report: the sum of all records, the groups, and what was left out.
 
     Attributes:
-        by: how the groups are made; None where there are none.
+        by: the property that the groups have in common; None where there are none.
         sources: the files and directories that were read.
         skipped_lines, repeated, nested: what was left out, as in `report.frame.Loaded`.
     """
@@ -69,12 +75,12 @@ def as_json(summary: Summary) -> str:
 
 
 def as_csv(summary: Summary) -> str:
-    """A row for each group, or one for everything; keys made harmless for spreadsheets."""
+    """A row for each group, or one for all; no key can be taken for a formula by spreadsheets."""
     names = [field.name for field in fields(Total)]
     lines = [csv_line(names)]
     for total in summary.groups or [summary.total]:
         cells = ["" if cell is None else repr(cell) for cell in total.to_dict().values()]
-        lines.append(csv_line([_harmless(total.key or ""), *cells[1:]]))
+        lines.append(csv_line([_not_a_formula(total.key or ""), *cells[1:]]))
     return b"".join(lines).decode()
 
 
@@ -116,11 +122,11 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
     "markdown": as_markdown,
     "latex": as_latex,
 }
-"""Every format and what writes it."""
+"""The writer of each format."""
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """What was left out, in sentences; nothing where nothing was."""
+    """A sentence for each kind of row or line that was left out."""
     if summary.nested:
         yield f"{summary.nested} rows lie inside others and are in no sum."
     if summary.repeated:
@@ -138,8 +144,8 @@ def _rows(summary: Summary) -> Iterator[list[str]]:
 
 
 def _cells(key: str, total: Total) -> list[str]:
-    joules = _joules(total.energy_kwh)
-    low_j, high_j = _joules(total.energy_low_kwh), _joules(total.energy_high_kwh)
+    joules = joules_from(total.energy_kwh)
+    low_j, high_j = joules_from(total.energy_low_kwh), joules_from(total.energy_high_kwh)
     grams, low_g, high_g = total.emissions_g, total.emissions_low_g, total.emissions_high_g
     return [
         key,
@@ -153,16 +159,12 @@ def _cells(key: str, total: Total) -> list[str]:
     ]
 
 
-def _joules(kwh: float | None) -> float | None:
-    return None if kwh is None else kwh * JOULES_PER_KWH
-
-
 def _interval(
     best: float | None, low: float | None, high: float | None, form: Callable[..., str]
 ) -> str:
     if best is None or low is None or high is None:
         return ""
-    return f"{form(low, like=best).partition(' ')[0]} to {form(high, like=best).partition(' ')[0]}"
+    return format_interval(low, high, form, like=best, unit=False)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -178,12 +180,12 @@ def _one_line(text: str, longest: int) -> str:
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
-def _harmless(text: str) -> str:
+def _not_a_formula(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
 
 
 def markdown(text: str) -> str:
-    """A text with what Markdown would take for its own made plain."""
+    """A text with the special characters of Markdown escaped."""
     plain = _one_line(text, 200)
     for char in "\\`*_[]<>|":
         plain = plain.replace(char, "\\" + char)
@@ -191,5 +193,5 @@ def markdown(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """A text with what LaTeX would take for its own made plain."""
+    """A text with the special characters of LaTeX escaped."""
     return "".join(_LATEX.get(char, char) for char in _one_line(text, 200))

@@ -1,4 +1,4 @@
-"""Timelines back from the files beside the records."""
+"""Power over time of the runs, read from the files of timelines beside those of records."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.errors import ConfigError, MissingExtra
+from carbontrack.errors import ConfigError
 from carbontrack.record import COMPONENTS, TIMELINE_SUFFIX, timeline_path
-from carbontrack.report.read import AnyPath, json_rows
+from carbontrack.report.read import AnyPath, import_pandas, json_rows
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.timeline import Timeline
 
@@ -37,7 +37,7 @@ def iter_timelines(
 ) -> Iterator[RunTimeline]:
     """The timelines in one file, or in the one beside this file of records.
 
-    A run that is there twice, because its file was copied together, is told twice. `on_skip` is
+    A run that is in the file twice, as after files were concatenated, comes twice. `on_skip` is
     called for each line that holds no timeline.
 
     Raises:
@@ -64,7 +64,7 @@ def timelines_beside(files: Iterable[Path]) -> Iterator[RunTimeline]:
 
 
 def largest(runs: Iterable[RunTimeline], frame: pd.DataFrame, most: int) -> list[RunTimeline]:
-    """Those of the runs in a frame of `report.frame` that used most, the largest first."""
+    """The runs of a frame of `report.frame` that used the most energy, the largest first."""
     import numpy as np
     from pandas.util import hash_array
 
@@ -91,10 +91,7 @@ def read_timeline(*paths: AnyPath) -> pd.DataFrame:
         MissingExtra: pandas is not installed.
         OSError: there is no such file.
     """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtra("pandas", "analysis", "read_timeline") from error
+    pandas = import_pandas("analysis", "read_timeline")
     if not paths:
         raise ConfigError("read_timeline needs a file to read, for example 'emissions.csv'")
     found: dict[str, RunTimeline] = {}
@@ -104,7 +101,7 @@ def read_timeline(*paths: AnyPath) -> pd.DataFrame:
             found.setdefault(run.record_id, run)
         if skipped:
             LOGGER.warning("%s: passed over %d lines that hold no timeline", path, len(skipped))
-    frame: pd.DataFrame = _frame(pd, list(found.values()))
+    frame: pd.DataFrame = _frame(pandas, list(found.values()))
     return frame
 
 
@@ -132,5 +129,5 @@ def _from_row(row: Mapping[str, Any]) -> RunTimeline:
     if any(len(joules) != len(edges_s) for joules in energy_j.values()) or any(
         len(seen) != len(edges_s) - 1 for seen in observed_s.values()
     ):
-        raise ValueError("the series have not one length")
+        raise ValueError("the series differ in length")
     return RunTimeline(str(row["record_id"]), str(row["name"]), str(row["started_at"]), timeline)

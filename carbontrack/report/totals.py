@@ -1,7 +1,8 @@
-"""Sums of records, with intervals that say how wrong the sum may be, not each of its terms.
+"""Sums of records by group, with the interval of each sum.
 
-The rule and its derivation stand in docs/explanation/adding-up-intervals.md. In short: what errs
-together adds up, what errs apart combines as the root of the sum of squares.
+The rule and its derivation are in docs/explanation/adding-up-intervals.md. In short: half-widths of
+errors that are the same in all records add up, those of independent errors combine as the root of
+the sum of squares.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ USUAL_UNCERTAINTY = {
     "ram": {"measured": 0.07, "modelled": 0.50, "assumed": 0.50},
     "other": {"measured": 0.10, "modelled": 0.50, "assumed": 0.75},
 }
-"""How a record's one half-width is split among its components: in proportion to energy times this,
-the relative uncertainty that the meters of this kind declare. Only the ratios matter."""
+"""The relative uncertainty that meters of this kind declare. A record's half-width is split among
+its components in proportion to their energy times this, so only the ratios matter."""
 
 UNKNOWN_SHARE = 0.01
 """A sum has no interval when records without one make up more than this share of it."""
@@ -40,9 +41,9 @@ class Total:
     """The sum of the records of one group; unknown is None.
 
     Attributes:
-        key: what the group has in common; None where the records do not say.
+        key: what the group has in common; None where that is unknown.
         runs: records in the group.
-        unknown_runs: those of them whose energy is unknown; they are in no sum.
+        unknown_runs: those whose energy is unknown; they are not part of the sums.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
     """
 
@@ -234,7 +235,7 @@ def _energy_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | None,
 
 
 def _emission_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | None, float | None]:
-    """Both at once: the energy's combined width in grams, times the grid's mean ratio."""
+    """The ends of the energy's interval in grams, times the mean ratio of the grid's ends."""
     if best is None or not _ends_known(parts, "g", best):
         return None, None
     if best == 0.0:
@@ -257,7 +258,7 @@ def _combined(parts: pd.DataFrame, side: str, unit: str) -> float:
 
 
 def _shares(parts: pd.DataFrame) -> dict[str, float | None]:
-    """How much of the energy of the components is measured, modelled and assumed."""
+    """The shares of the components' energy that are measured, modelled and assumed."""
     by_basis = dict.fromkeys(BASES, 0.0)
     for name in COMPONENTS:
         basis = parts["basis" if name == "other" else f"{name}_basis"]

@@ -136,8 +136,6 @@ class Sampler:
         """Whether anything is open, so that time and energy count."""
         return self._holds > 0
 
-    # -- what trackers do -------------------------------------------------------------------
-
     def hold(self, ledger: Ledger) -> Mark:
         """Keep the sampler awake for this ledger, waking it if it sleeps; reads the meters."""
         with self.lock:
@@ -190,8 +188,6 @@ class Sampler:
         None, or no entry, where there was none.
         """
         return self._history.since(since_s, self.counts)
-
-    # -- reading ----------------------------------------------------------------------------
 
     def sample(self) -> None:
         """Read all meters now and advance every open ledger; any thread may ask."""
@@ -249,8 +245,6 @@ class Sampler:
         self._history.restart(self.counts)
         self._cpu_s = process_cpu_s()
 
-    # -- the thread -------------------------------------------------------------------------
-
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
 
@@ -268,10 +262,7 @@ class Sampler:
                 apportioner, watchers = self.apportioner, list(self.watchers)
                 if apportioner is not None:
                     apportioner.tick()
-                logs = [
-                    self._bank.deferred_log,
-                    *(ledger.deferred_log for ledger in self._ledgers),
-                ]
+                logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
             for log in logs:
                 log.say()
             if shares and self._usage is not None:

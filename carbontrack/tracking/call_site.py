@@ -11,7 +11,7 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import Outcome, Subject
+from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
@@ -231,7 +231,7 @@ class CallSite:
         ids = (window.record_id, self.session.run_id, window.parent_id)
         subject = Subject(*ids, self.name, self.labels, window.started_at)
         error = f"{failed} of {window.calls} calls failed" if failed else None
-        outcome = Outcome("error" if failed else "ok", error, window.calls)
+        outcome = EndStatus("error" if failed else "ok", error, window.calls)
         ended = builder.window(window.start, end, window.ran_s, window.machine_j)
         return builder.build(subject, ended, window.sums, outcome)
 

@@ -45,15 +45,17 @@ class Propagator:
         """In a forked child: the root that was open in the parent."""
         remember(self)
 
-    def at_start(self) -> str | None:
-        """The record that the start of this program found, whatever we have written since."""
-        found = self._read()
+    def at_start(self, found: str | None) -> str | None:
+        """The record that the start of this program found, whatever we have written since.
+
+        `found` is the one that the environment names now.
+        """
         ours = found is not None and found in (self._written, self._inherited)
         return self._before if ours else found
 
     def extract(self) -> str | None:
         """The record that the roots of this process belong to, if any."""
-        return self._inherited or self.at_start()
+        return self._inherited or self.at_start(self._read())
 
     def inject(self, key: int, record_id: str | None) -> None:
         """Something has been opened under this key: children belong to its record.
@@ -63,8 +65,8 @@ class Propagator:
         if record_id is None or threading.current_thread() is not threading.main_thread():
             return
         if not self._open:
-            self._before = self.at_start()
             self._put_back = self._read()
+            self._before = self.at_start(self._put_back)
             self._name(record_id)
         self._open[key] = record_id
 

@@ -90,8 +90,8 @@ class Subject(NamedTuple):
     started_at: datetime
 
 
-class Outcome(NamedTuple):
-    """How it ended: a record's status, what went wrong, and how many calls it stands for."""
+class EndStatus(NamedTuple):
+    """How a span or a window ended: status, error, and how many calls it stands for."""
 
     status: Status
     error: str | None = None
@@ -439,7 +439,7 @@ class RecordBuilder:
             powers_w,
         )
 
-    def build(self, subject: Subject, window: Window, sums: Sums, outcome: Outcome) -> Record:
+    def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
         """The record of what was summed in a window.
 
         What a meter of the user's own says wrongly of itself leaves the measured columns empty.

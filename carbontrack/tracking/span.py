@@ -24,14 +24,14 @@ from carbontrack.system.clock import Clock
 from carbontrack.tracking.apportion import OWN_ROW_S, Used
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
-from carbontrack.tracking.record_builder import Outcome, Subject, Window
+from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
 
 if TYPE_CHECKING:  # loaded only where a timeline is asked for
     from carbontrack.tracking.timeline import PowerRow, PowerSeries, Timeline
 
 _log = logging.getLogger("carbontrack")
-_OK = Outcome("ok")
+_OK = EndStatus("ok")
 
 
 class Node:
@@ -180,10 +180,6 @@ class Span(BudgetedBlock["Span"]):
         begun = self._start is not None and self._end is None
         return begun and self._epoch == self.session.sampler.epoch
 
-    def is_of_another_process(self) -> bool:
-        """Whether it was opened before this process was forked."""
-        return self._epoch not in (-1, self.session.sampler.epoch)
-
     @property
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
@@ -239,7 +235,7 @@ class Span(BudgetedBlock["Span"]):
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting; a root is then written. A second call does nothing."""
         try:
-            self._finish(Outcome(status, error), written=True)
+            self._finish(EndStatus(status, error), written=True)
         except Exception:
             _log.exception("the end of span %r could not be counted", self.name)
             self._epoch = -1  # it is over all the same; its last checkpoint will be recovered
@@ -252,9 +248,9 @@ class Span(BudgetedBlock["Span"]):
 
     def discard(self) -> None:
         """Stop counting and write nothing: what was to be measured did not come about."""
-        self._finish(Outcome("interrupted"), written=False)
+        self._finish(EndStatus("interrupted"), written=False)
 
-    def _finish(self, outcome: Outcome, *, written: bool) -> None:
+    def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         if not self.is_open:
             return
         session, sampler = self.session, self.session.sampler
@@ -273,14 +269,10 @@ class Span(BudgetedBlock["Span"]):
             current.set(_not_closed(self._before))
         credit = self.credit_if_short if self._window.duration_s < OWN_ROW_S else None
         written = written and credit is None
-        session.span_closed(
-            self, self.record if written and self._has_row() else None, written=written
-        )
+        has_row = written and session.sinks and (self._parent is None or session.spans == "all")
+        session.span_closed(self, self.record if has_row else None, written=written)
         if credit is not None:
             credit(self)
-
-    def _has_row(self) -> bool:
-        return bool(self.session.sinks) and (self._parent is None or self.session.spans == "all")
 
     def pause(self) -> None:
         """Stop counting for a while: the body of a generator is suspended."""
@@ -327,7 +319,7 @@ class Span(BudgetedBlock["Span"]):
         """What the span has got by `mark`."""
         return self._node.total(mark) if self._node is not None else NOTHING
 
-    def _build(self, mark: Mark, outcome: Outcome) -> Record:
+    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
         ids = (self.record_id or "", self._run_id, self.parent_id)
         subject = Subject(*ids, self.name, self.labels, self._started_at)
         return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
@@ -394,7 +386,7 @@ def _parent_of(span: Span) -> tuple[Span | None, str | None]:
     around, parent_id = span.parent or innermost(), session.parent_id
     if around is None or around.session is not session:
         return None, parent_id
-    if around.is_of_another_process():
+    if around._epoch not in (-1, session.sampler.epoch):
         # The parent process counts this one with its tree; reports must not add both.
         parent_id = around.record_id
     parent: Span | None = nearest_open(around)

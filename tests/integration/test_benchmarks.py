@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("alone")  # instants, ratios of times
+
 ROOT = Path(__file__).parents[2]
 ACCURACY = ROOT / "benchmarks" / "accuracy"
 

@@ -78,6 +78,7 @@ class Machinery:
             self.roof.close()
         assert self.bench.sampler.leaves == 0
         assert not self.bench.sampler.awake
+        self.bench.tracker.close()  # else its thread would go on polling the clock
 
 
 def _used(span):

@@ -63,6 +63,7 @@ class Story:
         """Close what is open, innermost first."""
         for span in reversed([self.root, *self.inner]):
             span.close()
+        self.bench.tracker.close()  # else its thread would go on polling the clock
         return self.root
 
 

@@ -7,10 +7,13 @@ import pytest
 from carbontrack.errors import QuantityError
 from carbontrack.units import (
     format_grams,
+    format_interval,
     format_joules,
     format_seconds,
     format_watts,
+    format_with_interval,
     grams_from,
+    joules_from,
     kwh_from,
     parse_quantity,
 )
@@ -95,6 +98,22 @@ def test_an_interval_is_in_the_unit_of_its_figure() -> None:
     assert format_grams(1200, like=0.5) == "1200000 mg"
 
 
+def test_an_interval_names_its_unit_once() -> None:
+    """At the end, or not at all where the figure beside it has it."""
+    assert format_interval(3312, 6516, format_joules, like=4860) == "0.92 to 1.81 Wh"
+    assert format_interval(3312, 6516, format_joules, like=4860, unit=False) == "0.92 to 1.81"
+    assert format_interval(0.001, 6.0, format_grams, like=5.0) == "<0.01 to 6.00 g"
+    assert format_interval(51.26, 60.0, ".3g") == "51.3 to 60"
+
+
+def test_a_figure_has_its_interval_behind_it_where_that_is_known() -> None:
+    """Half an interval is none."""
+    assert format_with_interval(4860, 3312, 6516, format_joules) == "1.35 Wh (0.92 to 1.81 Wh)"
+    assert format_with_interval(4860, 3312, None, format_joules) == "1.35 Wh"
+    text = format_with_interval(1.0, 0.5, 2.0, format_grams, of=" CO2e", gap="  ")
+    assert text == "1.00 g CO2e  (0.50 to 2.00 g)"
+
+
 def test_power_and_time_read_as_people_say_them() -> None:
     """Watts with three digits; seconds, then minutes, then hours."""
     assert format_watts(35.21) == "35.2 W"
@@ -112,6 +131,8 @@ def test_power_and_time_read_as_people_say_them() -> None:
 def test_a_kilowatt_hour_is_3600_kilojoules() -> None:
     """The definition, and the grams that follow from it."""
     assert kwh_from(3.6e6) == 1.0
+    assert joules_from(1.0) == 3.6e6
+    assert joules_from(None) is None
     assert grams_from(1.8e6, 50.0) == 25.0
 
 

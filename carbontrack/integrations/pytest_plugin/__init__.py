@@ -1,8 +1,7 @@
 """The pytest plugin: options, the marker and the fixture, and nothing here that costs.
 
-The other modules of this package are loaded when a run asks for them: by an option, by its ini or
-environment twin, by a marker on a collected test, or by a test that uses the fixture. `hooks` is
-where pytest meets the rest; the others know no pytest.
+The other modules of this package are loaded when a run asks for them: by an option, by its ini key
+or environment variable, by a marker on a collected test, or by a test that uses the fixture.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 MARKER = "carbon_budget"
 _NAME = "carbontrack-budgets"
 _ERROR_KEY = "carbon_usage_error"
-"""Under which a worker of pytest-xdist tells its controller that the run cannot begin."""
-_HELP: dict[str, tuple[str | None, str]] = {
-    # name: (metavar, help); in the order of the reference page
+"""The key under which a pytest-xdist worker tells its controller that the run cannot start."""
+HELP: dict[str, tuple[str | None, str]] = {
+    # name: (metavar, help)
     "carbon": (None, "measure the energy and emissions of every test"),
     "carbon_budget": ("QUANTITY", "what each test may use at most: '5 mg', '20 J'"),
     "carbon_session_budget": ("QUANTITY", "what all tests together may use at most"),
@@ -42,14 +41,16 @@ _HELP: dict[str, tuple[str | None, str]] = {
     "carbon_reference_watts": ("W", "reference metric: watts of a busy core"),
     "carbon_reference_intensity": ("G", "reference metric: g CO2e per kWh"),
 }
+"""The help of each option. pytest asks for it in every run, and only a run that asks for
+carbontrack loads `options.Options`, which declares the rest: type, default and reader."""
 
 
 class Specs:
-    """The hook that the plugin offers to others."""
+    """The hook that other plugins can implement."""
 
     @pytest.hookspec(firstresult=True)
     def pytest_carbon_metric(self, config: pytest.Config) -> Metric | None:
-        """Give a metric of your own, which measures instead of reference and measured."""
+        """Return a metric of your own to measure by, in place of reference and measured."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -58,23 +59,19 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add each option and its ini twin; None means "not given", so that the ini can win."""
+    """Add each option and its ini key; None means "not given", so that the ini value counts."""
     group = parser.getgroup("carbontrack", "emission budgets (carbontrack)")
-    for name, (metavar, text) in _HELP.items():
-        option = "--" + name.replace("_", "-")
-        if metavar is None:
-            group.addoption(option, action="store_true", default=None, help=text)
-            parser.addini(name, text, type=_ini_type(name), default=None)
-        else:
-            group.addoption(option, metavar=metavar, default=None, help=text)
-            parser.addini(name, text, type=_ini_type(name), default=None)
+    for name, (metavar, text) in HELP.items():
+        takes = {"action": "store_true"} if metavar is None else {"metavar": metavar}
+        group.addoption("--" + name.replace("_", "-"), default=None, help=text, **takes)
+        parser.addini(name, text, type=_ini_type(name), default=None)
 
 
 def _ini_type(name: str) -> Any:
-    """Text, so that we judge it and name its place; in native TOML numbers and booleans too."""
+    """Text, so that errors can name its place; in native TOML numbers and booleans too."""
     if pytest.version_tuple >= (9, 2):
         return str | int | float | bool
-    # pytest 9.0 and 9.1 know native TOML, but no choice of types: numbers need quotes there
+    # pytest 9.0 and 9.1 read native TOML, but allow one type per key: numbers need quotes there
     return "bool" if pytest.version_tuple >= (9, 0) and name == "carbon" else "string"
 
 
@@ -87,19 +84,19 @@ def pytest_configure(config: pytest.Config) -> None:
         "scope='all' bills its fixtures too",
     )
     if config.option.help or getattr(config.option, "markers", False):
-        return  # runs nothing, and may be what helps to set things right
+        return  # no test runs, and a bad setting must not hide the help
     from carbontrack.config.environment import pytest_twins
 
     twins = pytest_twins()
-    given = {name: config.getoption(name, None) for name in _HELP}
+    given = {name: config.getoption(name, None) for name in HELP}
     if twins or any(option is not None for option in given.values()) or _has_ini(config):
         start(config)
-    elif _hands_out_tests(config):
+    elif _is_controller(config):
         config.pluginmanager.register(_Listener(config))
 
 
 def _has_ini(config: pytest.Config) -> bool:
-    found = {name: _ini(config, name) for name in _HELP}
+    found = {name: _ini(config, name) for name in HELP}
     found["carbon"] = str(found["carbon"]).lower() not in ("none", "", "false", "0", "no", "off")
     return any(value not in (None, "") and value is not False for value in found.values())
 
@@ -111,13 +108,13 @@ def _ini(config: pytest.Config, name: str) -> Any:
         raise pytest.UsageError(f"carbontrack: ini {name}: {error}") from None
 
 
-def _hands_out_tests(config: pytest.Config) -> bool:
-    """Whether this is the controller of pytest-xdist, which sees reports but no markers."""
+def _is_controller(config: pytest.Config) -> bool:
+    """Whether this process is the controller of pytest-xdist, which sees reports but no markers."""
     return bool(config.getoption("tx", None)) and not hasattr(config, "workerinput")
 
 
 def start(config: pytest.Config) -> CarbonPlugin:
-    """The running plugin, started if it is not.
+    """The running plugin; it is started at the first call.
 
     Raises:
         pytest.UsageError: an option, ini value or environment variable cannot be used.
@@ -126,8 +123,10 @@ def start(config: pytest.Config) -> CarbonPlugin:
     if plugin is None:
         from carbontrack.integrations.pytest_plugin.hooks import CarbonPlugin
 
-        plugin = CarbonPlugin.of(config, tuple(_HELP), lambda name: _ini(config, name))
+        plugin = CarbonPlugin.of(config, lambda name: _ini(config, name))
         config.pluginmanager.register(plugin, _NAME)
+        if plugin.output is not None:
+            config.pluginmanager.register(plugin.output, f"{_NAME}-output")
     return plugin
 
 
@@ -135,7 +134,7 @@ def start(config: pytest.Config) -> CarbonPlugin:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
-    """Read the markers when everybody else has added theirs, and start if there is one.
+    """Read the markers after all other plugins have added theirs, and start if there is one.
 
     Raises:
         pytest.UsageError: a marker or a setting cannot be used; the message names its place.
@@ -143,11 +142,11 @@ def pytest_collection_modifyitems(
     result = yield
     try:
         if config.pluginmanager.has_plugin(_NAME) or any(map(_asks, items)):
-            start(config).plan(items, _uses_fixture)
+            start(config).plan(items, MARKER, _uses_fixture)
     except pytest.UsageError as error:
         if not hasattr(config, "workerinput"):
             raise
-        # a worker that raised would be told as an internal error; without tests it just ends
+        # pytest reports an exception in a worker as an internal error; without tests it just ends
         items.clear()
         config.workeroutput[_ERROR_KEY] = str(error)  # type: ignore[attr-defined]
     return result
@@ -158,7 +157,7 @@ def _asks(item: pytest.Item) -> bool:
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    """Whether the fixture `carbon` of a test is ours; a project may have its own of that name."""
+    """Whether a test uses our fixture `carbon`; a project may have its own of that name."""
     if "carbon" not in getattr(item, "fixturenames", ()):
         return False
     known = getattr(item, "_fixtureinfo", None)
@@ -166,7 +165,7 @@ def _uses_fixture(item: pytest.Item) -> bool:
         if getattr(definition.func, "__module__", None) == __name__:
             return True
         if "carbon" not in definition.argnames:
-            return False  # it hides ours; otherwise it is made of the next one
+            return False  # it replaces ours; otherwise it uses the next one
     return False
 
 
@@ -180,15 +179,17 @@ class _Listener:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if hasattr(report, "carbon"):
             self._config.pluginmanager.unregister(self)
-            start(self._config).pytest_runtest_logreport(report)
+            output = start(self._config).output
+            if output is not None:
+                output.pytest_runtest_logreport(report)  # this hook is being called already
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear from a worker of pytest-xdist that the run cannot begin.
+    """End the run if a pytest-xdist worker reports that it cannot start.
 
     Raises:
-        pytest.UsageError: it cannot.
+        pytest.UsageError: the worker's message.
     """
     found = getattr(node, "workeroutput", {}).get(_ERROR_KEY)
     if found:
@@ -197,5 +198,5 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.fixture
 def carbon(request: pytest.FixtureRequest) -> CarbonFigures:
-    """What this test has used so far: `energy_joules`, `emissions_g`, `basis`, `measure(name)`."""
+    """The figures of this test so far: `energy_joules`, `emissions_g`, `basis`, `measure(name)`."""
     return start(request.config).figures(request.node)

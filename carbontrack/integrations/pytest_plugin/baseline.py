@@ -1,22 +1,20 @@
-"""A saved baseline: what tests used, in which processes, on which machine, by which metric.
+"""Baselines: saving what tests used, comparing with it, and the check of `--carbon-fail-on`.
 
-Now against a saved baseline: the ratio of two figures, and how far it may be off.
+A baseline keeps the rounds of each test, process by process, per metric and machine. A comparison
+is the ratio of two figures with its interval.
 
-A test's figure differs from one process to the next, though nothing in it has changed: where the
-system puts code and data decides which of them meet in a cache or a branch predictor (Mytkowicz
-et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). Rounds within
-a process share that, and cannot show it. So a figure is known by its processes, and what one
-process cannot show is taken from recordings. The derivation is in docs/explanation/comparing.md.
-
-The gate of `--carbon-fail-on`: what a comparison means for a test, and what the run is told.
+A test's figure differs from one process to the next though its code has not changed: the addresses
+of code and data decide which of them compete for a cache line or a branch predictor's entry
+(Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009).
+Rounds in one process share that, so their spread does not show it. Intervals are therefore made of
+the spread among processes, and where there is only one process, of the spread that was recorded.
+The derivation is in docs/explanation/comparing.md.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +29,15 @@ from carbontrack.integrations.pytest_plugin.metrics import Metric, Statistic
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY
 from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
+from carbontrack.units import format_interval
 
 RESAMPLES = 1000
 FEWEST_ROUNDS = 3
-"""With fewer rounds on either side an interval cannot be known, and nothing is surely over."""
+"""With fewer rounds on either side there is no interval, and nothing is surely over."""
 NEW, TOO_SMALL, ZERO = "new", "too small to compare", "the baseline is zero"
-"""Notes by which the gate tells what can hide a change from what cannot."""
+"""Notes that the regression check looks at: only some of them can hide a change."""
 PRIOR_DEGREES = 5.7
-"""How many degrees of freedom the recorded spread among processes is worth beside what is seen."""
+"""The degrees of freedom of the recorded spread among processes, as a prior."""
 
 Rounds = Sequence[float]
 Processes = Sequence[Rounds]
@@ -47,11 +45,11 @@ Processes = Sequence[Rounds]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """How a test's figure stands to its baseline.
+class BaselineComparison:
+    """A test's figure compared with its baseline.
 
     Attributes:
-        ratio: now over then; 1.2 is 20 % more. None where there is nothing to compare with.
+        ratio: new figure over old figure; 1.2 is 20 % more. None where there is none.
         low, high: 95 % interval of the ratio; None with fewer than three rounds on a side.
         note: why there is no ratio, or no interval.
     """
@@ -63,13 +61,14 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """The ratio as people say it: "+21.3 % (18.9 to 24.0)"."""
+        """The ratio as a change: "+21.3 % (+18.9 to +24.0)"."""
         if self.ratio is None:
             return self.note or "not compared"
         change = f"{(self.ratio - 1.0) * 100.0:+.1f} %"
         if self.low is None or self.high is None:
             return f"{change} ({self.note})" if self.note else change
-        return f"{change} ({(self.low - 1.0) * 100.0:+.1f} to {(self.high - 1.0) * 100.0:+.1f})"
+        low, high = (self.low - 1.0) * 100.0, (self.high - 1.0) * 100.0
+        return f"{change} ({format_interval(low, high, '+.1f')})"
 
 
 def compare(
@@ -80,30 +79,30 @@ def compare(
     seed: str,
     spread: float,
     machines_differ_by: float = 0.0,
-) -> Comparison:
+) -> BaselineComparison:
     """The ratio of two figures and its 95 % interval.
 
-    Each side's figure is the mean of its processes' figures. Three things widen the interval, in
-    quadrature of logarithms: the spread among processes; where a side has one process only, that
-    of its rounds; and what two machines may differ by.
+    Each side's figure is the mean of its processes' figures. The interval has three parts, whose
+    logarithms add in quadrature: the spread among processes; where a side has one process only, the
+    spread of its rounds; and the difference between two machines.
 
     Args:
         now: rounds in joules, process by process; at least one.
         then: the same of the baseline.
         statistic: makes a figure of the rounds of a process.
-        seed: of the draws, so that a verdict can be repeated.
+        seed: of the random draws, so that a verdict can be reproduced.
         spread: relative standard deviation of a figure among processes, as recorded.
-        machines_differ_by: relative half-width, 95 %, where the sides are two machines'.
+        machines_differ_by: relative half-width, 95 %, where the sides ran on two machines.
     """
     figures, base = [statistic(rounds) for rounds in now], [statistic(rounds) for rounds in then]
     if min(base) <= 0.0:
-        return Comparison(note=ZERO)
+        return BaselineComparison(note=ZERO)
     ratio = fmean(figures) / fmean(base)
     if min(sum(map(len, now)), sum(map(len, then))) < FEWEST_ROUNDS:
-        return Comparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")
+        return BaselineComparison(ratio, note=f"no interval with fewer than {FEWEST_ROUNDS} rounds")
     low, high = _of_rounds(now, then, statistic, random.Random(seed))  # noqa: S311 - no secrets
     apart = math.hypot(_of_processes(figures, base, spread), machines_differ_by)
-    return Comparison(
+    return BaselineComparison(
         ratio, ratio * math.exp(-math.hypot(low, apart)), ratio * math.exp(math.hypot(high, apart))
     )
 
@@ -111,8 +110,8 @@ def compare(
 def _of_processes(figures: Rounds, base: Rounds, spread: float) -> float:
     """Half-width of the ratio's logarithm for the spread among processes.
 
-    The spread that is seen, pooled over both sides, is moderated by the recorded one, which counts
-    as `PRIOR_DEGREES` further degrees of freedom (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
+    The observed spread, pooled over both sides, is moderated by the recorded one, which counts as
+    `PRIOR_DEGREES` further degrees of freedom (Smyth, Stat. Appl. Genet. Mol. Biol. 3, 2004).
     """
     degrees = PRIOR_DEGREES + len(figures) + len(base) - 2
     squares = sum(_relative_squares(side) for side in (figures, base))
@@ -131,8 +130,8 @@ def _of_rounds(
     """How far below and above the ratio's logarithm may lie because of the rounds of one process.
 
     Percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13):
-    rounds are drawn again with replacement 1,000 times; the ends are the 2.5th and 97.5th
-    percentiles. With two processes and more their spread shows the rounds' as well.
+    rounds are resampled with replacement 1,000 times; the ends are the 2.5th and 97.5th
+    percentiles. With two or more processes their spread includes that of the rounds.
     """
 
     def again(side: Processes) -> float:
@@ -149,23 +148,13 @@ def _of_rounds(
 
 SCHEMA = 2
 LEAST_RESOLUTIONS = 10.0
-"""A figure of fewer resolutions than this may change by 10 % because of the reading alone."""
+"""A figure below this many resolutions may change by 10 % because of the reading alone."""
 MOST_PROCESSES = 50
-"""Processes that are kept of a test; of more, the latest."""
+"""How many processes are kept of a test; the latest ones."""
 KIND = "carbontrack baseline"
 
 Key = tuple[str, str, str]
 """Test id, metric and machine."""
-
-
-def fingerprint(cpu: CpuFacts | None = None) -> str:
-    """What decides how fast this machine is: processor, its threads, system, interpreter."""
-    cpu = read_cpu_facts() if cpu is None else cpu
-    name = cpu.name or cpu.vendor or platform.processor() or platform.machine()
-    part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))
-    model = f"{name} ({part})" if part else name
-    python = f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
-    return f"{model} x{os.cpu_count()}, {platform.system()}, {python}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +189,7 @@ class Baseline:
 
     @classmethod
     def load_if_there(cls, path: Path | None) -> Baseline:
-        """The same; without entries where there is no file yet.
+        """Read a baseline; one without entries where there is no file yet.
 
         Raises:
             ConfigError: it is no baseline.
@@ -208,7 +197,7 @@ class Baseline:
         return cls.load(path) if path is not None and path.exists() else cls({})
 
     def processes(self, result: TestResult, machine: str) -> Processes:
-        """What other processes on the machine measured of a test, by its metric and pins."""
+        """A test's rounds in other processes on the machine, by the same metric and pins."""
         entry = self.entries.get((result.nodeid, result.metric, machine))
         return entry.rounds_joules if entry is not None and entry.pins == result.pins else ()
 
@@ -220,30 +209,30 @@ class Baseline:
         machine: str,
         earlier: Processes = (),
         resolution_joules: float = 0.0,
-    ) -> Comparison:
-        """How a test stands to its entry; a note where the two cannot be compared.
+    ) -> BaselineComparison:
+        """Compare a test with its entry; the note says why where that is not possible.
 
         Args:
-            result: what the test used in this process.
-            metric: what it was measured by.
-            machine: this one.
-            earlier: rounds of the same code in other processes, which count as this one's.
-            resolution_joules: what cannot be told from zero.
+            result: of the test in this process.
+            metric: by which it was measured.
+            machine: the fingerprint of this machine.
+            earlier: rounds of the same code in other processes, counted with this one's.
+            resolution_joules: the least that can be told from zero.
         """
         entry, elsewhere = self._entry(result.nodeid, metric.name, machine)
         if entry is None:
             others = {name for nodeid, name, _ in self.entries if nodeid == result.nodeid}
             found = f"the baseline is by {', '.join(sorted(others))}" if others else NEW
-            return Comparison(note=found)
+            return BaselineComparison(note=found)
         if not result.rounds_joules:
-            return Comparison(note="nothing measured")
+            return BaselineComparison(note="nothing measured")
         if entry.pins != result.pins:
-            return Comparison(note="the baseline has other pins")
+            return BaselineComparison(note="the baseline has other pins")
         now, then = (*earlier, result.rounds_joules), entry.rounds_joules
         if max(map(metric.statistic, (*now, *then))) < LEAST_RESOLUTIONS * resolution_joules:
-            return Comparison(note=TOO_SMALL)
+            return BaselineComparison(note=TOO_SMALL)
         if elsewhere and not metric.same_everywhere:
-            return Comparison(note="the baseline is another machine's")
+            return BaselineComparison(note="the baseline is another machine's")
         return compare(
             now,
             then,
@@ -254,7 +243,7 @@ class Baseline:
         )
 
     def _entry(self, nodeid: str, metric: str, machine: str) -> tuple[Entry | None, bool]:
-        """A test's entry and whether it is another machine's; this machine's own comes first."""
+        """A test's entry, this machine's if there is one, and whether it is another machine's."""
         own = self.entries.get((nodeid, metric, machine))
         if own is not None:
             return own, False
@@ -280,12 +269,12 @@ def _entry(row: Mapping[str, Any], schema: int) -> Entry:
 
 
 def save(path: Path, results: Iterable[TestResult], machine: str) -> None:
-    """Write the figures of tests that passed; what the file has of others stays."""
+    """Write the figures of tests that passed; the file keeps those of other tests."""
     _write(path, results, machine, adds=False)
 
 
 def add(path: Path, results: Iterable[TestResult], machine: str) -> None:
-    """Write the figures of tests that passed beside those of earlier processes."""
+    """Add the figures of tests that passed to those of earlier processes."""
     _write(path, results, machine, adds=True)
 
 
@@ -316,11 +305,14 @@ def _row(key: Key, entry: Entry) -> dict[str, object]:
     }
 
 
-def ruled(result: TestResult, found: Comparison, limit: float) -> TestResult:
-    """The result with what the gate says of it.
+def with_regression_verdict(
+    result: TestResult, found: BaselineComparison, limit: float
+) -> TestResult:
+    """The result with the verdict of the regression check.
 
     Over: even the lower end of the change is over the limit. Inconclusive: the change is over and
-    its lower end is not, or it cannot be known, which would hide a change. All else stays as it is.
+    its lower end is not, or it is unknown in a way that could hide a change. Otherwise the result
+    stays as it is.
     """
     allowed = f"{limit * 100.0:+.3g} %"
     if found.low is not None and found.low > 1.0 + limit:
@@ -334,8 +326,8 @@ def ruled(result: TestResult, found: Comparison, limit: float) -> TestResult:
     return replace(result, verdict="inconclusive", reason=_both(result, reason))
 
 
-def _may_hide(found: Comparison, limit: float, result: TestResult) -> bool:
-    """Whether a change above the limit could stand behind what was found."""
+def _may_hide(found: BaselineComparison, limit: float, result: TestResult) -> bool:
+    """Whether a change above the limit is possible."""
     if found.ratio is not None:
         return found.low is None or found.ratio > 1.0 + limit
     if found.note == ZERO:
@@ -347,12 +339,12 @@ def _both(result: TestResult, reason: str) -> str:
     return reason if result.reason is None else f"{result.reason}; {reason}"
 
 
-def missing(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
-    """What to say loudly where the baseline knows none of the tests: most likely it is not theirs.
+def no_match_warning(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
+    """Lines of warning where none of the tests is in the baseline: most likely it is not theirs.
 
     Args:
         results: of the tests.
-        options: what was asked for.
+        options: of the run.
         root: pytest's root directory, where ids begin.
     """
     known, new = _known_and_new(results)
@@ -360,13 +352,13 @@ def missing(results: Sequence[TestResult], options: Options, root: Path) -> list
         return []
     return [
         f"nothing was compared: of {_tests(new)} none is in {options.compare}",
-        f"tests are known by their ids, which begin at pytest's root directory, here {root}",
-        "where that has moved, write --carbon-compare=PATH with '=': see the reference page",
+        f"tests are matched by their ids, which begin at pytest's root directory, here {root}",
+        "if that is another one now, write --carbon-compare=PATH with '=': see the reference page",
     ]
 
 
-def unjudged(results: Sequence[TestResult], options: Options) -> str | None:
-    """How many tests the gate let through because they are new."""
+def new_tests_note(results: Sequence[TestResult], options: Options) -> str | None:
+    """How many tests have no verdict of the regression check because they are new."""
     known, new = _known_and_new(results)
     if options.fail_on is None or not known or not new:
         return None

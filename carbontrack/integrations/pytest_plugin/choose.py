@@ -1,13 +1,12 @@
-"""Which metric a run measures by, and how it is built on this machine."""
+"""The choice of a run's metric, and how the metric is made on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from carbontrack.config import environment
+from carbontrack.api.hardware import gpu_joules_reader, has_cpu_counter
 from carbontrack.config.settings import Settings
-from carbontrack.errors import MeterError
 from carbontrack.integrations.pytest_plugin.metrics import Metric
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.reference import (
@@ -15,94 +14,72 @@ from carbontrack.integrations.pytest_plugin.reference import (
     WATTS_PER_BUSY_CORE,
     ReferenceMetric,
 )
-from carbontrack.meters.meter import Meter
-from carbontrack.system.clock import SystemClock
 
 
 def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
-    """The metric that was asked for; for "auto" measured where a CPU counter can be read.
+    """The metric that was asked for; "auto" is measured where a CPU counter can be read.
 
     Args:
         options: what was asked for.
-        settings: carbontrack's own, as they were when the run started.
-        alone: False where other processes run tests at the same time; "auto" is then reference.
+        settings: carbontrack's own, as read at the start of the run.
+        alone: False where other processes run tests at the same time; then "auto" is reference.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
-    if options.metric == "measured" or (options.metric == "auto" and alone and _counts(settings)):
+    measured = options.metric == "measured"
+    if measured or (options.metric == "auto" and alone and has_cpu_counter(settings)):
         from carbontrack.api.assembly import assemble, environment_now
         from carbontrack.integrations.pytest_plugin.metrics import MeasuredMetric
 
         return MeasuredMetric(assemble(settings, environment_now()))
-    return ReferenceMetric(
-        watts=options.reference_watts or WATTS_PER_BUSY_CORE,
-        g_per_kwh=options.reference_intensity or G_PER_KWH,
-        gpu_joules=_gpu_joules(settings),
-    )
+    watts, g_per_kwh = _pins(options)
+    read_joules = gpu_joules_reader(settings)
+    gpu_joules = None if read_joules is None else CudaJoules(read_joules)
+    return ReferenceMetric(watts=watts, g_per_kwh=g_per_kwh, gpu_joules=gpu_joules)
+
+
+def _pins(options: Options) -> tuple[float, float]:
+    """Watts of a busy core and g CO2e per kWh, as asked for or as pinned."""
+    watts = options.reference_watts or WATTS_PER_BUSY_CORE
+    return watts, options.reference_intensity or G_PER_KWH
 
 
 def pins_text(options: Options) -> str:
-    """What is known of the metric before anyone builds it."""
+    """The metric in words, as far as it is known before it is built."""
     if options.metric == "measured":
         return "measured metric"
-    watts = options.reference_watts or WATTS_PER_BUSY_CORE
-    g_per_kwh = options.reference_intensity or G_PER_KWH
+    watts, g_per_kwh = _pins(options)
     return f"reference metric, {watts:g} W per busy core, {g_per_kwh:g} g CO2e/kWh"
 
 
-def _counts(settings: Settings) -> bool:
-    """Whether a counter of the CPU's energy can be read."""
-    from carbontrack.meters.rapl import powercap_meters
-
-    meters, _ = powercap_meters(Path(settings.sysfs_path))
-    for meter in meters:
-        meter.close()
-    return any(meter.component == "cpu" for meter in meters)
-
-
-def _gpu_joules(settings: Settings) -> Callable[[], float] | None:
-    """The joules of this machine's GPUs so far; None where there is none to read."""
-    from carbontrack.meters.detect import NVML_LIBRARY, nvml_is_present
-
-    if settings.gpu_ids == () or not nvml_is_present(NVML_LIBRARY):
-        return None
-    from carbontrack.meters.nvml import nvml_meters
-
-    meters, _, _ = nvml_meters(settings.gpu_ids, environment.visible_gpus())
-    return _Gpus(meters) if meters else None
-
-
-class _Gpus:
-    """The joules of some meters while this process has CUDA loaded.
+class CudaJoules:
+    """The joules of the GPUs while this process has CUDA loaded.
 
     An idle GPU takes tens of watts, and a test that does not use it must cost the same on a machine
-    without one. A meter that does not answer stands still.
+    without one.
+
+    Args:
+        read_joules: the joules of all GPUs so far.
+        maps: where the kernel lists the libraries that this process has loaded.
     """
 
-    def __init__(self, meters: tuple[Meter, ...], maps: Path = Path("/proc/self/maps")) -> None:
-        self._meters = meters
+    def __init__(
+        self, read_joules: Callable[[], float], maps: Path = Path("/proc/self/maps")
+    ) -> None:
+        self._read_joules = read_joules
         self._maps = maps
-        self._joules = {meter.id: 0.0 for meter in meters}
-        self._seen_joules = self._counted_joules = 0.0
+        self._last_joules = self._counted_joules = 0.0
         self._loaded = False
 
     def __call__(self) -> float:
-        joules = self._read()
+        """Joules so far."""
+        joules = self._read_joules()
         if self._loaded or self._has_cuda():
             self._loaded = True
-            self._counted_joules += joules - self._seen_joules
-        self._seen_joules = joules
+            self._counted_joules += joules - self._last_joules
+        self._last_joules = joules
         return self._counted_joules
-
-    def _read(self) -> float:
-        now_s = SystemClock.monotonic_s()
-        for meter in self._meters:
-            try:
-                self._joules[meter.id] = meter.read_joules(now_s)
-            except MeterError:
-                continue
-        return sum(self._joules.values())
 
     def _has_cuda(self) -> bool:
         try:

@@ -1,7 +1,4 @@
-"""What is going on with one test, and the verdict on it at its end.
-
-What a test sees of its own figures, through the fixture `carbon`.
-"""
+"""One measured test: its windows and rounds, its verdict, and the value of the fixture `carbon`."""
 
 from __future__ import annotations
 
@@ -10,93 +7,91 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from carbontrack.integrations.pytest_plugin import baseline as gate
-from carbontrack.integrations.pytest_plugin import results as verdict
-from carbontrack.integrations.pytest_plugin.baseline import Baseline
+from carbontrack.integrations.pytest_plugin import results
+from carbontrack.integrations.pytest_plugin.baseline import Baseline, with_regression_verdict
 from carbontrack.integrations.pytest_plugin.metrics import (
     Measurement,
+    MeasurementWindow,
     Metric,
     Round,
-    Window,
     sum_up,
 )
-from carbontrack.integrations.pytest_plugin.options import Limits, Options
-from carbontrack.integrations.pytest_plugin.results import TestResult
+from carbontrack.integrations.pytest_plugin.options import BudgetMarker, Options
+from carbontrack.integrations.pytest_plugin.results import TestResult, kwh_or_none, utc_text
 from carbontrack.record import Basis, Record
 from carbontrack.system.clock import SystemClock
-from carbontrack.units import kwh_from
 
 
-class Watch:
-    """One test: its limits, its rounds, and the window that is open just now."""
+class MeasuredTest:
+    """One test: its marker, its rounds, and the windows that are open now."""
 
-    def __init__(self, limit: Limits, *, repeat: int, judged: bool) -> None:
-        self.limit = limit
+    def __init__(self, marker: BudgetMarker, *, repeat: int, gets_verdict: bool) -> None:
+        self.marker = marker
         self.repeat = repeat
-        self.judged = judged
+        self.gets_verdict = gets_verdict
         self.rounds: list[Round] = []
-        self.window: Window | None = None
-        """Of the phase that runs now, if it is billed."""
-        self.early: Window | None = None
-        """Opened by the fixture before the test was called."""
+        self.window: MeasurementWindow | None = None
+        """The window of the phase that runs now, if the phase is billed."""
+        self.early: MeasurementWindow | None = None
+        """The window that the fixture opened before the test was called."""
         self.last: Round | None = None
         self.note: str | None = None
         self.is_ours = False
-        """Whether our own protocol runs it just now."""
+        """Whether it is being run by `hooks.run`, not by pytest or another plugin."""
         self._parts: list[Round] = []
-        self._open: list[Window] = []
-        """All windows that are open now, the innermost last."""
+        self._open: list[MeasurementWindow] = []
+        """All open windows, the innermost last."""
 
     @property
     def bills_fixtures(self) -> bool:
-        """Whether set-up and teardown belong to the figure."""
-        return self.limit.scope == "all"
+        """Whether the figure includes set-up and teardown."""
+        return self.marker.scope == "all"
 
     @property
     def is_run_by_us(self) -> bool:
-        """Whether we must hold its reports back until all of it has been measured."""
+        """Whether its reports must wait until all of it has been measured."""
         return self.repeat > 1 or self.bills_fixtures
 
     def note_what_is_left_out(self) -> None:
-        """Say what is not done for a test whose rounds and reports are another plugin's."""
+        """Note what is not done for a test that another plugin runs."""
         left = ["not repeated"] if self.repeat > 1 else []
         left += ["its fixtures are not billed"] if self.bills_fixtures else []
         if left:
             self.note = f"{', '.join(left)}: another plugin runs or reruns it"
 
-    def begin(self, metric: Metric, name: str) -> Window:
-        """Open a window within the innermost one that is open, so that neither takes of the other.
+    def begin(self, metric: Metric, name: str) -> MeasurementWindow:
+        """Open a window inside the innermost open one.
 
-        Two windows side by side would share what is used while both are open.
+        Two windows beside each other would share what is used while both are open.
         """
         window = self._open[-1].child(name) if self._open else metric.open(name)
         self._open.append(window)
         return window
 
-    def end(self, window: Window) -> Round:
-        """Close a window, wherever it stands among the open ones."""
+    def end(self, window: MeasurementWindow) -> Round:
+        """Close a window, in whatever order windows are closed."""
         self._open = [other for other in self._open if other is not window]
         return window.close()
 
     def end_early(self) -> None:
-        """Close what the fixture opened before the call."""
+        """Close the window that the fixture opened before the call."""
         if self.early is not None:
             self.end(self.early)
             self.early = None
 
     def end_all(self) -> None:
-        """Close what is open though the test is over; it would share what later tests use."""
+        """Close what is still open at the test's end; it would share what later tests use."""
         self.early = None
         for window in reversed(self._open):
             self.end(window)
 
     def add_part(self, found: Round) -> None:
-        """Keep what one phase used."""
+        """Add what one phase used."""
         self.last = found
         self._parts.append(found)
 
     def end_round(self, *, passed: bool) -> bool:
-        """Make a round of the phases; True if it may be followed by another one."""
+        """Make a round of the phases; True if another round may follow."""
         parts, self._parts = self._parts, []
         if not passed and self.rounds:
             count = len(self.rounds)
@@ -107,32 +102,34 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Court:
-    """What verdicts are made by."""
+class Verdicts:
+    """Gives each test its verdict, by its own budget and by the baseline."""
 
     options: Options
     metric: Metric
     baseline: Baseline | None
     earlier: Baseline
-    """What earlier processes measured of the same code."""
+    """Measurements of the same code in earlier processes."""
     machine: str
 
-    def judge(self, nodeid: str, watch: Watch, *, outcome: str, plain: bool) -> TestResult:
-        """The result of a test; one that did not plainly pass keeps its outcome unjudged."""
-        measured = sum_up(self.metric, watch.rounds)
+    def result_of(
+        self, nodeid: str, test: MeasuredTest, *, outcome: str, plain: bool
+    ) -> TestResult:
+        """The result of a test; one that did not plainly pass keeps its outcome."""
+        measured = sum_up(self.metric, test.rounds)
         result = replace(
             TestResult.of(nodeid, outcome, measured),
-            budget=watch.limit.text,
-            note=watch.note,
+            budget=test.marker.text,
+            note=test.note,
             pins=pins(self.metric),
             how=self.metric.describe(),
         )
         if not plain:
             return result
-        if watch.limit.quantities:
-            ruling = verdict.rule(watch.limit.quantities, measured)
-            reason = "; ".join(ruling.reasons) or None
-            result = replace(result, verdict=ruling.outcome, reason=reason)
+        if test.marker.limits:
+            verdict = results.combined_verdict(test.marker.limits, measured)
+            reason = "; ".join(verdict.reasons) or None
+            result = replace(result, verdict=verdict.outcome, reason=reason)
         result = self._compared(result, measured.resolution_joules)
         fails = result.verdict == "over" or (
             result.verdict == "inconclusive" and self.options.inconclusive == "fail"
@@ -153,7 +150,7 @@ class Court:
             result, change=found.text, ratio=found.ratio, ratio_low=found.low, ratio_high=found.high
         )
         limit = self.options.fail_on
-        return result if limit is None else gate.ruled(result, found, limit)
+        return result if limit is None else with_regression_verdict(result, found, limit)
 
 
 def pins(metric: Metric) -> str:
@@ -163,7 +160,7 @@ def pins(metric: Metric) -> str:
 
 
 def _added(parts: Sequence[Round]) -> Round:
-    """One round of its set-up, call and teardown."""
+    """One round, made of set-up, call and teardown."""
     if len(parts) == 1:
         return parts[0]
     known = [part.joules for part in parts if part.joules is not None]
@@ -179,21 +176,21 @@ def _added(parts: Sequence[Round]) -> Round:
 
 
 class Phase:
-    """A part of a test: its figures so far while it is open, and of the whole once it has ended."""
+    """A part of a test: its figures so far while it is open, its final figures after its end."""
 
     def __init__(
         self,
         name: str,
         metric: Metric,
-        window: Window | None,
-        close: Callable[[Window], Round] | None = None,
+        window: MeasurementWindow | None,
+        close: Callable[[MeasurementWindow], Round] | None = None,
     ) -> None:
         self.name = name
         self._metric = metric
         self._window = window
         self._close = close
         self._round: Round | None = None
-        self._started_at = _now()
+        self._started_at = utc_text(SystemClock.now_utc())
         self._ended_at: str | None = None
 
     def _measured(self) -> Measurement:
@@ -203,8 +200,8 @@ class Phase:
         return sum_up(self._metric, [found])
 
     def end(self) -> None:
-        """Stop counting."""
-        self._ended_at = _now()
+        """End the phase."""
+        self._ended_at = utc_text(SystemClock.now_utc())
         if self._round is None and self._window is not None:
             window = self._window
             self._round = self._close(window) if self._close is not None else window.close()
@@ -226,7 +223,7 @@ class Phase:
 
     @property
     def record(self) -> Record:
-        """The figures as a record, for whoever wants to keep them."""
+        """The figures as a record."""
         found = self._measured()
         return Record(
             record_id=f"pytest-{os.getpid()}-{id(self):x}",
@@ -235,11 +232,11 @@ class Phase:
             labels={"metric": found.metric},
             status="disabled" if self._window is None else "ok",
             started_at=self._started_at,
-            ended_at=self._ended_at or _now(),
+            ended_at=self._ended_at or utc_text(SystemClock.now_utc()),
             duration_s=found.duration_s,
-            energy_kwh=_kwh(found.energy_joules),
-            energy_low_kwh=_kwh(found.energy_low_joules),
-            energy_high_kwh=_kwh(found.energy_high_joules),
+            energy_kwh=kwh_or_none(found.energy_joules),
+            energy_low_kwh=kwh_or_none(found.energy_low_joules),
+            energy_high_kwh=kwh_or_none(found.energy_high_joules),
             emissions_g=found.emissions_g,
             emissions_low_g=found.emissions_low_g,
             emissions_high_g=found.emissions_high_g,
@@ -264,31 +261,23 @@ class CarbonFigures(Phase):
 
 
 class FiguresOfTest(CarbonFigures):
-    """Figures from the begin of the test's call; in a fixture's set-up, from the fixture on."""
+    """Figures since the start of the test's call; in set-up, since the fixture was requested."""
 
-    def __init__(self, name: str, metric: Metric, watch: Watch) -> None:
-        if watch.window is None:
-            watch.early = watch.begin(metric, name)
-        super().__init__(name, metric, watch.window or watch.early)
-        self._watch = watch
+    def __init__(self, name: str, metric: Metric, test: MeasuredTest) -> None:
+        if test.window is None:
+            test.early = test.begin(metric, name)
+        super().__init__(name, metric, test.window or test.early)
+        self._test = test
 
     def _phase(self, name: str) -> Phase:
-        watch = self._watch
-        return Phase(name, self._metric, watch.begin(self._metric, name), watch.end)
+        test = self._test
+        return Phase(name, self._metric, test.begin(self._metric, name), test.end)
 
     def _measured(self) -> Measurement:
-        watch = self._watch
-        open_now = watch.window or watch.early
+        test = self._test
+        open_now = test.window or test.early
         if open_now is not None:
             self._window = open_now
-        elif watch.last is not None:
-            return sum_up(self._metric, [watch.last])
+        elif test.last is not None:
+            return sum_up(self._metric, [test.last])
         return super()._measured()
-
-
-def _kwh(joules: float | None) -> float | None:
-    return None if joules is None else kwh_from(joules)
-
-
-def _now() -> str:
-    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

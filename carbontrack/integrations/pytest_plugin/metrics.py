@@ -1,6 +1,7 @@
-"""What every metric says: rounds of a test, and the figure made of them.
+"""Metrics: what a test used in each round, and the figure made of its rounds.
 
-The measured metric: this machine's meters, read at the edges of each test.
+`Metric` is what every metric offers, those of other plugins too. `MeasuredMetric` reads this
+machine's meters at the start and end of each test; `reference.ReferenceMetric` needs no meters.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from carbontrack.tracking.tracker import Tracker
 from carbontrack.units import JOULES_PER_KWH
 
 SPREAD = 0.04
-"""Relative standard deviation of a test's figure among processes that run the same code: where the
-system puts code and data. Recorded: see docs/explanation/comparing.md."""
+"""Relative standard deviation of a test's figure among processes that run the same code, because
+code and data lie elsewhere in memory. Recorded: see docs/explanation/comparing.md."""
 
 Statistic = Callable[[Sequence[float]], float]
 
@@ -29,13 +30,13 @@ class Round:
 
     Attributes:
         joules: what it used; None where nothing answered.
-        fixed_joules: the part of `joules` that the machine's speed does not scale, such as a GPU's.
-        speed: of this machine at that time, in reference machines; 1.0 where that has no meaning.
-        low_ratio, high_ratio: the interval of the energy, in parts of it.
+        fixed_joules: the part of `joules` that does not scale with the machine's speed, as a GPU's.
+        speed: of this machine at that time, as a multiple of the reference machine's; else 1.0.
+        low_ratio, high_ratio: the interval of the energy, as multiples of `joules`.
         g_per_joule, g_low_per_joule, g_high_per_joule: emissions of a joule; None is unknown.
-        resolution_joules: what cannot be told from zero.
-        basis: how it is known.
-        duration_s: how long it took.
+        resolution_joules: the least that can be told from zero.
+        basis: how the energy is known.
+        duration_s: how long the round took.
     """
 
     joules: float | None
@@ -53,7 +54,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """The figure of a test: the best estimate, its interval, and how it came about."""
+    """The figure of a test: the best estimate, its interval, and how it was obtained."""
 
     metric: str
     basis: Basis | None = None
@@ -69,24 +70,24 @@ class Measurement:
     rounds_joules: tuple[float, ...] = ()
 
 
-class Window(Protocol):
-    """A time that is being measured."""
+class MeasurementWindow(Protocol):
+    """A time span that is being measured."""
 
     def so_far(self) -> Round:
-        """What has been used up to now."""
+        """What has been used since the start."""
         ...
 
     def close(self) -> Round:
-        """End the time and tell what was used in it."""
+        """End the window and return what was used in it."""
         ...
 
-    def child(self, name: str) -> Window:
-        """A time within this one, which takes nothing away from it."""
+    def child(self, name: str) -> MeasurementWindow:
+        """A window inside this one; what it counts stays part of this one."""
         ...
 
 
 class Metric(Protocol):
-    """A way to tell what a test used."""
+    """A way to find out what a test used."""
 
     name: str
     same_everywhere: bool
@@ -95,31 +96,31 @@ class Metric(Protocol):
     """Relative standard deviation of a test's figure among processes, where nothing changed."""
 
     def statistic(self, figures: Sequence[float], /) -> float:
-        """The figure made of several rounds: their least or their median."""
+        """The figure of several rounds, such as their minimum or median."""
         ...
 
-    def open(self, name: str) -> Window:
-        """Begin to measure."""
+    def open(self, name: str) -> MeasurementWindow:
+        """Open a window."""
         ...
 
     def speed_now(self) -> float:
-        """The speed of this machine at this moment, in reference machines."""
+        """The speed of this machine now, as a multiple of the reference machine's."""
         ...
 
     def describe(self) -> str:
-        """The pins and choices behind the figures, in a few words."""
+        """What the figures depend on, in a few words."""
         ...
 
     def close(self) -> None:
-        """Give everything up."""
+        """Release what the metric holds."""
         ...
 
 
 def sum_up(metric: Metric, rounds: Sequence[Round]) -> Measurement:
     """The figure of a test from its rounds.
 
-    Rounds in which nothing answered are left out. All are scaled by the highest speed seen among
-    them: the least time of the test belongs to the least time of the calibration beside it.
+    Rounds in which nothing answered are left out. All others are scaled by the highest speed among
+    them: the minimum of the test's times belongs with the minimum of the calibration's.
     """
     answered = [entry for entry in rounds if entry.joules is not None]
     if not answered:
@@ -158,7 +159,7 @@ def _times(joules: float, g_per_joule: float | None) -> float | None:
 
 
 class MeasuredMetric:
-    """Counts with a tracker of its own, so that what the tests track themselves stays theirs."""
+    """Measures with a tracker of its own, apart from what the tests track themselves."""
 
     name = "measured"
     same_everywhere = False
@@ -169,44 +170,38 @@ class MeasuredMetric:
 
     @staticmethod
     def statistic(figures: Sequence[float], /) -> float:
-        """The median: a meter errs to both sides."""
+        """The median, since a meter errs in both directions."""
         return statistics.median(figures)
 
     @property
     def resolution_s(self) -> float:
-        """The slowest meter's time between two updates."""
-        return max(
-            (meter.resolution_s for meter in self.tracker.session.builder.meters()), default=0.0
-        )
+        """The time between two updates of the slowest meter."""
+        meters = self.tracker.session.builder.meters()
+        return max((meter.resolution_s for meter in meters), default=0.0)
 
     def open(self, name: str) -> MeasuredWindow:
-        """Begin to measure."""
+        """Open a span."""
         return MeasuredWindow(self, self.tracker.span(name))
 
     def speed_now(self) -> float:
-        """Speed has no meaning here: the joules are this machine's own."""
+        """Always 1.0: the joules are this machine's own."""
         return 1.0
 
     def describe(self) -> str:
-        """The meters, and the grid that weighs their joules."""
+        """The meters and the grid intensity."""
         session = self.tracker.session
         grid = session.ledger.fresh_intensity(session.sampler.clock)
         place = "unknown intensity" if grid is None else f"{grid.g_per_kwh:.0f} g CO2e/kWh"
-        meters = (
-            ", ".join(meter.id for meter in self.tracker.session.builder.meters()) or "no meter"
-        )
+        meters = ", ".join(meter.id for meter in session.builder.meters()) or "no meter"
         return f"measured metric, {meters}, {place}"
 
     def close(self) -> None:
-        """Let the meters go."""
+        """Close the meters."""
         self.tracker.close()
 
 
 class MeasuredWindow:
-    """A span that no one else's code finds around it.
-
-    It is opened in a copy of the context: a `track` in the test must not become its child.
-    """
+    """A span, opened in a copy of the context so that a `track` in the test is not its child."""
 
     def __init__(self, metric: MeasuredMetric, span: Span) -> None:
         self._metric = metric
@@ -214,7 +209,7 @@ class MeasuredWindow:
         copy_context().run(span.open)
 
     def so_far(self) -> Round:
-        """What was used up to now."""
+        """What has been used since the start."""
         return self._round(self._span.snapshot())
 
     def close(self) -> Round:
@@ -223,7 +218,7 @@ class MeasuredWindow:
         return self._round(self._span.snapshot())
 
     def child(self, name: str) -> MeasuredWindow:
-        """A span within this one."""
+        """A span inside this one."""
         return MeasuredWindow(self._metric, self._span.span(name))
 
     def _round(self, record: Record) -> Round:

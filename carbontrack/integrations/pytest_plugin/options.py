@@ -1,31 +1,35 @@
-"""Options of the plugin: command line over environment over ini, each checked with its place.
+"""What the plugin is asked for: the options of a run, and the markers of its tests.
 
-From markers to limits: what one test may use, how often it runs, what is billed.
-
-What the markers say: the limits of each test, and of a bad marker where it stands.
+An option is declared once, as a field of `Options`: its name, type, default and reader. The names
+on the command line, in the ini and in the environment follow from the field's. The command line
+takes precedence over the environment, and the environment over the ini; every value is checked,
+and an error names the place it stands in.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pytest
 
+from carbontrack.config import environment
 from carbontrack.config.settings import nearest
 from carbontrack.errors import ConfigError
 from carbontrack.units import Kind, Quantity, parse_quantity
 
 Scope = Literal["call", "all"]
-_KEYS = ("emissions", "energy", "repeat", "scope")
+Value = TypeVar("Value")
+MAX_ROUNDS = 1000
+"""The most rounds that an option or a marker can ask for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What holds for a test; None is "nobody said"."""
+class BudgetMarker:
+    """The arguments of a test's `carbon_budget` markers; None is "not given"."""
 
     emissions: Quantity | None = None
     energy: Quantity | None = None
@@ -33,54 +37,57 @@ class Limits:
     scope: Scope | None = None
 
     @property
-    def quantities(self) -> tuple[Quantity, ...]:
-        """The limits there are."""
+    def limits(self) -> tuple[Quantity, ...]:
+        """The limits that are given."""
         return tuple(limit for limit in (self.emissions, self.energy) if limit is not None)
 
     @property
-    def says_nothing(self) -> bool:
-        """Whether nobody said anything, neither what holds nor how to measure."""
+    def is_empty(self) -> bool:
+        """Whether nothing is given, neither a limit nor how to measure."""
         return all(getattr(self, key) is None for key in _KEYS)
 
     @property
     def text(self) -> str | None:
-        """The limits in words; None where there is none."""
-        return " and ".join(limit.text for limit in self.quantities) or None
+        """The limits as text; None where there is none."""
+        return " and ".join(limit.text for limit in self.limits) or None
 
-    def over(self, wider: Limits) -> Limits:
-        """These, and what they leave open from the wider ones: the nearest wins per quantity."""
+    def merged_with(self, wider: BudgetMarker) -> BudgetMarker:
+        """These arguments, and from a marker of a wider scope those that are not given here."""
         missing = {key: getattr(wider, key) for key in _KEYS if getattr(self, key) is None}
         return replace(self, **missing)
 
 
-def layered(from_near_to_far: Sequence[Limits]) -> Limits:
-    """What holds where several have a say: for each thing the nearest that says something."""
-    found = Limits()
-    for wider in from_near_to_far:
-        found = found.over(wider)
+_KEYS = tuple(one.name for one in fields(BudgetMarker))
+
+
+def merge_markers(nearest_first: Iterable[BudgetMarker]) -> BudgetMarker:
+    """One marker of several: for each argument the nearest marker that gives it."""
+    found = BudgetMarker()
+    for wider in nearest_first:
+        found = found.merged_with(wider)
     return found
 
 
-def of_quantity(quantity: Quantity | None) -> Limits:
-    """The limits that one quantity makes."""
+def marker_of_quantity(quantity: Quantity | None) -> BudgetMarker:
+    """A marker with one limit, or with none."""
     if quantity is None:
-        return Limits()
+        return BudgetMarker()
     if quantity.kind == "emissions":
-        return Limits(emissions=quantity)
-    return Limits(energy=quantity)
+        return BudgetMarker(emissions=quantity)
+    return BudgetMarker(energy=quantity)
 
 
-def of_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Limits:
-    """Read one marker.
+def parse_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> BudgetMarker:
+    """Check the arguments of one marker.
 
     Raises:
-        ConfigError: it holds something that is no quantity, or says one thing twice.
+        ConfigError: an argument cannot be used, or is given twice.
     """
     found: dict[str, Any] = {}
     for text in args:
         quantity = parse_quantity(text)
         if quantity.kind in found:
-            raise ConfigError(f"says two times how much {quantity.kind} is allowed")
+            raise ConfigError(f"gives the limit of {quantity.kind} two times")
         found[quantity.kind] = quantity
     for key, given in kwargs.items():
         if key not in _KEYS:
@@ -88,17 +95,17 @@ def of_marker(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Limits:
         if given is None:
             continue
         if key in found:
-            raise ConfigError(f"says two times how much {key} is allowed")
+            raise ConfigError(f"gives the limit of {key} two times")
         found[key] = _argument(key, given)
     if not found:
         raise ConfigError("says nothing; write a quantity, such as '5 mg' or '20 J'")
-    return Limits(**found)
+    return BudgetMarker(**found)
 
 
 def _argument(key: str, given: Any) -> Any:
     if key == "repeat":
-        if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 1000:
-            raise ConfigError(f"repeat={given!r} is not a whole number from 1 to 1000")
+        if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MAX_ROUNDS:
+            raise ConfigError(f"repeat={given!r} is not a whole number from 1 to {MAX_ROUNDS}")
         return given
     if key == "scope":
         if given not in ("call", "all"):
@@ -114,137 +121,46 @@ def _of_kind(kind: Kind, text: Any) -> Quantity:
     return quantity
 
 
-MARKER = "carbon_budget"
-
-
-def read(items: Sequence[pytest.Item], default: Limits) -> list[Limits]:
-    """The limits of every test, in the order of the tests.
+def read_markers(
+    items: Sequence[pytest.Item], name: str, default: BudgetMarker
+) -> list[BudgetMarker]:
+    """The marker of every test, merged of all that apply to it, in the order of the tests.
 
     Args:
         items: the tests.
-        default: what holds where no marker says anything.
+        name: the marker's.
+        default: what holds where no marker says otherwise.
 
     Raises:
-        pytest.UsageError: markers cannot be used; each is named with its place.
+        pytest.UsageError: markers cannot be used; the message lists them with their places.
     """
     errors: list[str] = []
-    known: dict[tuple[int, ...], Limits] = {}
-    found: list[Limits] = []
+    known: dict[tuple[int, ...], BudgetMarker] = {}
+    found: list[BudgetMarker] = []
     for item in items:
-        marks = list(item.iter_markers_with_node(MARKER))
+        marks = list(item.iter_markers_with_node(name))
         key = tuple(id(mark) for _, mark in marks)
         if key not in known:
-            own = [_limits_of(node, mark, errors) for node, mark in marks]
-            known[key] = layered([*own, default])
+            own = [_marker_of(node, mark, errors) for node, mark in marks]
+            known[key] = merge_markers([*own, default])
         found.append(known[key])
     if errors:
         raise pytest.UsageError("\n".join(errors))
     return found
 
 
-def _limits_of(node: Any, mark: pytest.Mark, errors: list[str]) -> Limits:
+def _marker_of(node: Any, mark: pytest.Mark, errors: list[str]) -> BudgetMarker:
     try:
-        return of_marker(mark.args, mark.kwargs)
+        return parse_marker(mark.args, mark.kwargs)
     except ConfigError as error:
-        errors.append(f"{_place(node)}: @pytest.mark.{MARKER}: {error}")
-        return Limits()
+        errors.append(f"{_place(node)}: @pytest.mark.{mark.name}: {error}")
+        return BudgetMarker()
 
 
 def _place(node: Any) -> str:
     path, line, _ = node.reportinfo() if hasattr(node, "reportinfo") else (node.path, None, "")
     shown = os.path.relpath(path, node.config.rootpath)
     return f"{shown}:{line + 1}" if line is not None else f"{shown} ({node.nodeid})"
-
-
-Lookup = Callable[[str], Any]
-"""The value under an option's or ini's name; None or False where it is not given.
-
-"" is "not given" in the ini; on a command line it is what a variable that is not set leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a run was asked for; fields are named as the ini is, without `carbon_`."""
-
-    carbon: bool = False
-    budget: Quantity | None = None
-    session_budget: Quantity | None = None
-    metric: str = "auto"
-    repeat: int = 1
-    top: int = 10
-    csv: Path | None = None
-    json: Path | None = None
-    benchmark: Path | None = None
-    save: Path | None = None
-    add: Path | None = None
-    compare: Path | None = None
-    fail_on: float | None = None
-    inconclusive: str = "warn"
-    reference_watts: float | None = None
-    reference_intensity: float | None = None
-
-    @property
-    def measures_all(self) -> bool:
-        """Whether every test is measured, or only those that ask by a marker or the fixture."""
-        files = (self.csv, self.json, self.benchmark, self.save, self.add, self.compare)
-        asks = (self.budget, self.session_budget, *files)
-        return self.carbon or any(asked is not None for asked in asks)
-
-    @property
-    def compares(self) -> bool:
-        """Whether figures are held against others, now or later."""
-        return any(path is not None for path in (self.save, self.add, self.compare))
-
-
-def resolve(
-    names: Iterable[str],
-    *,
-    option: Lookup,
-    ini: Lookup,
-    environ: Mapping[str, str],
-    rootdir: Path,
-    cwd: Path,
-) -> Options:
-    """Find every option's value and check it; even values that a stronger place overrides.
-
-    Args:
-        names: the options by their ini names.
-        option: the command line.
-        ini: the ini file; paths in it are meant from `rootdir`.
-        environ: the CARBONTRACK_PYTEST_ variables by the rest of their names, in lower case.
-        rootdir: where relative paths of the ini begin.
-        cwd: where all other relative paths begin.
-
-    Raises:
-        ConfigError: a value cannot be used, or a variable is no option's.
-    """
-    fields = {name: name.removeprefix("carbon_") for name in names}
-    variables = {rest.removeprefix("carbon_"): text for rest, text in environ.items()}
-    for rest in variables:
-        if rest not in fields.values():
-            near = nearest(rest, fields.values())
-            raise ConfigError(f"CARBONTRACK_PYTEST_{rest.upper()}: there is no such option{near}")
-    found = Options()
-    for name, field in fields.items():
-        places = (
-            (ini(name), f"ini {name}", rootdir),
-            (variables.get(field), f"CARBONTRACK_PYTEST_{field.upper()}", cwd),
-            (option(name), f"--{name.replace('_', '-')}", cwd),
-        )
-        for given, place, base in places:
-            if place.startswith("--") and isinstance(given, str) and not given.strip():
-                raise ConfigError(f"{place} is given an empty value; is a variable not set?")
-            if given is None or given is False or given == "":
-                continue
-            try:
-                found = replace(found, **{field: _READERS[field](given, base)})
-            except ValueError as error:
-                raise ConfigError(f"{place}={given}: {error}") from error
-    if found.save is not None and found.save == found.add:
-        raise ConfigError(f"{found.save} cannot be written anew and added to; save it or add to it")
-    if found.compare is None and option("carbon_fail_on") is not None:
-        raise ConfigError("--carbon-fail-on has nothing to judge by; add --carbon-compare=PATH")
-    return found
 
 
 def _flag(given: Any, _: Path) -> bool:
@@ -321,7 +237,7 @@ def _output(given: Any, base: Path) -> Path:
 def _csv(given: Any, base: Path) -> Path:
     path = _output(given, base)
     if path.suffix.lower() != ".csv":
-        raise ValueError("is no name of a CSV file; let it end in .csv")
+        raise ValueError("is not the name of a CSV file; let it end in .csv")
     return path
 
 
@@ -332,21 +248,136 @@ def _input(given: Any, base: Path) -> Path:
     return path
 
 
-_READERS: Mapping[str, Callable[[Any, Path], Any]] = {
-    "carbon": _flag,
-    "budget": _quantity,
-    "session_budget": _quantity,
-    "metric": _one_of("auto", "reference", "measured"),
-    "repeat": _whole(1, 1000),
-    "top": _whole(0, 10000),
-    "csv": _csv,
-    "json": _output,
-    "benchmark": _output,
-    "save": _output,
-    "add": _output,
-    "compare": _input,
-    "fail_on": _percent,
-    "inconclusive": _one_of("pass", "warn", "fail"),
-    "reference_watts": _number("a number of watts", 5000.0),
-    "reference_intensity": _number("a number of g CO2e per kWh", 5000.0),
-}
+def _option(read: Callable[[Any, Path], Value], default: Value) -> Value:
+    """Declare an option.
+
+    Args:
+        read: makes a value of what is given, and of the directory where relative paths begin;
+            raises ValueError where that cannot be used.
+        default: the value where nothing is given.
+    """
+    return field(default=default, metadata={"read": read})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run was asked for; every option is declared here.
+
+    Its help stands in the package's `__init__`, since pytest asks for it in every run.
+    """
+
+    carbon: bool = _option(_flag, default=False)
+    budget: Quantity | None = _option(_quantity, default=None)
+    session_budget: Quantity | None = _option(_quantity, default=None)
+    metric: str = _option(_one_of("auto", "reference", "measured"), default="auto")
+    repeat: int = _option(_whole(1, MAX_ROUNDS), default=1)
+    top: int = _option(_whole(0, 10000), default=10)
+    csv: Path | None = _option(_csv, default=None)
+    json: Path | None = _option(_output, default=None)
+    benchmark: Path | None = _option(_output, default=None)
+    save: Path | None = _option(_output, default=None)
+    add: Path | None = _option(_output, default=None)
+    compare: Path | None = _option(_input, default=None)
+    fail_on: float | None = _option(_percent, default=None)
+    inconclusive: str = _option(_one_of("pass", "warn", "fail"), default="warn")
+    reference_watts: float | None = _option(_number("a number of watts", 5000.0), default=None)
+    reference_intensity: float | None = _option(
+        _number("a number of g CO2e per kWh", 5000.0), default=None
+    )
+
+    @property
+    def measures_all(self) -> bool:
+        """Whether every test is measured, or only those with a marker or the fixture."""
+        files = (self.csv, self.json, self.benchmark, self.save, self.add, self.compare)
+        asks = (self.budget, self.session_budget, *files)
+        return self.carbon or any(asked is not None for asked in asks)
+
+    @property
+    def compares(self) -> bool:
+        """Whether figures are compared with others, in this run or a later one."""
+        return any(path is not None for path in (self.save, self.add, self.compare))
+
+
+class Option(NamedTuple):
+    """One option by the names that it has in each place."""
+
+    field: str
+    default: Any
+    read: Callable[[Any, Path], Any]
+
+    @property
+    def ini(self) -> str:
+        """Its key in the ini file, and its name for pytest."""
+        return self.field if self.field == "carbon" else f"carbon_{self.field}"
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line."""
+        return f"--{self.ini.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return f"{environment.PYTEST}{self.field.upper()}"
+
+
+OPTIONS = tuple(Option(one.name, one.default, one.metadata["read"]) for one in fields(Options))
+
+
+Lookup = Callable[[str], Any]
+"""The value under an option's or ini's name; None or False where it is not given.
+
+"" is "not given" in the ini; on a command line it is what a variable that is not set leaves."""
+
+
+def resolve(
+    *,
+    option: Lookup,
+    ini: Lookup,
+    environ: Mapping[str, str],
+    rootdir: Path,
+    cwd: Path,
+) -> Options:
+    """Find every option's value and check it; even values that a stronger place overrides.
+
+    Args:
+        option: the command line.
+        ini: the ini file; its relative paths begin at `rootdir`.
+        environ: the CARBONTRACK_PYTEST_ variables by the rest of their names, in lower case.
+        rootdir: pytest's root directory.
+        cwd: the working directory, where all other relative paths begin.
+
+    Raises:
+        ConfigError: a value cannot be used, or a variable belongs to no option.
+    """
+    variables = {rest.removeprefix("carbon_"): text for rest, text in environ.items()}
+    known = [declared.field for declared in OPTIONS]
+    for rest in variables:
+        if rest not in known:
+            variable = f"{environment.PYTEST}{rest.upper()}"
+            raise ConfigError(f"{variable}: there is no such option{nearest(rest, known)}")
+    found = Options()
+    for declared in OPTIONS:
+        weakest_first = (
+            (ini(declared.ini), f"ini {declared.ini}", rootdir),
+            (variables.get(declared.field), declared.variable, cwd),
+            (option(declared.ini), declared.flag, cwd),
+        )
+        for given, place, base in weakest_first:
+            if place == declared.flag and isinstance(given, str) and not given.strip():
+                raise ConfigError(f"{place} is given an empty value; is a variable not set?")
+            if given is None or given is False or given == "":
+                continue
+            try:
+                found = replace(found, **{declared.field: declared.read(given, base)})
+            except ValueError as error:
+                raise ConfigError(f"{place}={given}: {error}") from error
+    _check_combination(found, fails_on=option("carbon_fail_on") is not None)
+    return found
+
+
+def _check_combination(found: Options, *, fails_on: bool) -> None:
+    if found.save is not None and found.save == found.add:
+        raise ConfigError(f"{found.save} cannot be written anew and added to; save it or add to it")
+    if found.compare is None and fails_on:
+        raise ConfigError("--carbon-fail-on has nothing to judge by; add --carbon-compare=PATH")

@@ -1,9 +1,4 @@
-"""Telling people and other programs what was found.
-
-The table of tests as lines of text for a width, and as Markdown.
-
-The files a run leaves behind: JSON, the benchmark list, CSV records.
-"""
+"""The output of a run: the table in the terminal, Markdown for CI, JSON, a benchmark list, CSV."""
 
 from __future__ import annotations
 
@@ -18,35 +13,39 @@ import pytest
 from carbontrack.config.environment import parent_id, step_summary
 from carbontrack.errors import CarbontrackError
 from carbontrack.integrations.pytest_plugin import baseline
-from carbontrack.integrations.pytest_plugin import baseline as gate
 from carbontrack.integrations.pytest_plugin.options import Options
-from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
+from carbontrack.integrations.pytest_plugin.results import (
+    SessionTotal,
+    TestResult,
+    kwh_or_none,
+    utc_text,
+)
 from carbontrack.record import Record, Status
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.host import host_id
 from carbontrack.system.version import VERSION
-from carbontrack.units import format_grams, format_joules, kwh_from
+from carbontrack.units import format_grams, format_joules
 
 UNKNOWN = "-"
 _VERDICTS = {"within": "kept", "over": "OVER", "inconclusive": "not sure", None: ""}
 _NARROW = 60
 _LEAST_NAME = 24
-"""With less room than this, tests could not be told apart; their ids get lines of their own."""
+"""With fewer columns than this for ids, tests look alike; then ids get lines of their own."""
 _INDENT = "    "
 _MARKDOWN_ROWS = 200
 
 
 def costliest(results: Sequence[TestResult], top: int) -> list[TestResult]:
-    """Those that used most, first; and after them those over or not sure, however little."""
+    """The tests that used most, and after them those over or not sure, however little they used."""
     ordered = sorted(results, key=lambda result: -(result.energy_joules or 0.0))
     rest = [result for result in ordered[top:] if result.verdict in ("over", "inconclusive")]
     return ordered[:top] + rest
 
 
 def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
-    """A header and a text for each test, no line wider than `width`.
+    """A header and a row for each test, no line wider than `width`.
 
-    The test's id is cut in front; where it would be cut to nothing it stands on a line of its own.
+    Ids are cut at the front; where too little would be left, they stand on lines of their own.
     """
     rows = [cells(result) for result in results]
     header = ["energy", "CO2e", "budget", "verdict", "change"]
@@ -58,7 +57,7 @@ def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
     beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
     table = []
     for row, name in zip([header, *rows], ["test", *(r.nodeid for r in results)], strict=True):
-        # figures to the right, words to the left
+        # numbers are aligned to the right, words to the left
         parts = [row[n].rjust(widths[n]) if n < 2 else row[n].ljust(widths[n]) for n in used]
         if beside:
             start = "  ".join(parts) + "  "
@@ -69,7 +68,7 @@ def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
 
 
 def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
-    """The figures, on as many lines as they need, and the name below them."""
+    """The figures, on as many lines as needed, with the name below."""
     found = [parts[0]]
     for part in parts[1:]:
         if len(f"{found[-1]}  {part}".rstrip()) <= width:
@@ -93,12 +92,12 @@ def cells(result: TestResult) -> list[str]:
 
 
 def shortened(name: str, width: int) -> str:
-    """The name's end, after an ellipsis, where all of it is too wide."""
+    """The end of a name that is too wide, after an ellipsis."""
     return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
 
 
 def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str]) -> str:
-    """The table for a page that renders Markdown, such as the summary of a workflow's step."""
+    """The table in Markdown, for pages such as the summary of a workflow's step."""
     text = [f"### {title}", ""]
     if results:
         text += [
@@ -122,13 +121,13 @@ def report(results: Sequence[TestResult], total: SessionTotal, machine: str) -> 
         "pins": "; ".join(sorted({result.pins for result in results})),
         "machine": machine,
         "carbontrack": VERSION,
-        "finished_at": _now(),
+        "finished_at": utc_text(SystemClock.now_utc()),
     }
     return {"schema": SCHEMA, "session": session, "tests": [one.to_row() for one in results]}
 
 
 def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
-    """What github-action-benchmark reads as `customSmallerIsBetter`."""
+    """The list that github-action-benchmark reads as `customSmallerIsBetter`."""
     entries: list[dict[str, Any]] = []
     for result in results:
         if result.outcome != "passed" and result.verdict is None:
@@ -155,14 +154,14 @@ def benchmark_list(results: Sequence[TestResult]) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, all of it or nothing: the file appears when it is complete.
+    """Write JSON atomically: the file appears when it is complete.
 
-    A device or a pipe is written to, and what a link leads to is replaced, not the link.
+    A device or a pipe is written to directly; of a symbolic link, the target is replaced.
     """
     import json
 
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    # a file's name that is no UTF-8 stands in the text as half a pair, which JSON can escape
+    # a file name that is not UTF-8 holds lone surrogates, which JSON can escape
     encoded = text.encode("utf-8", errors="backslashreplace")
     special = path.exists() and not path.is_file()
     path = path if special else Path(os.path.realpath(path))
@@ -179,8 +178,8 @@ class Origin:
     """Where a run's records come from.
 
     Attributes:
-        parent_id: the record that the run began in, such as that of `carbontrack run`, which has
-            counted the tests as well; reports do not add up both.
+        parent_id: the record of the run that pytest was started in, such as `carbontrack run`. It
+            includes the tests, so reports do not add up both.
         host_id: the machine's name in records.
     """
 
@@ -189,15 +188,15 @@ class Origin:
 
     @classmethod
     def here(cls, host: str | None) -> Origin:
-        """As it is now, before a test changes the environment; `host` is what a setting says."""
+        """The origin now, before a test changes the environment; `host` is the setting, if any."""
         return cls(parent_id(), host or host_id())
 
 
 def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
-    """Append a record for each test, in carbontrack's own columns, for `carbontrack report`."""
+    """Append a record for each test, for `carbontrack report`."""
     from carbontrack.sinks.csv_file import CsvSink
 
-    run_id, now = os.urandom(16).hex(), _now()
+    run_id, now = os.urandom(16).hex(), utc_text(SystemClock.now_utc())
     sink = CsvSink(path)
     try:
         for number, result in enumerate(results, 1):
@@ -222,9 +221,9 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
         ended_at=result.ended_at or now,
         duration_s=result.duration_s,
         calls=max(1, len(result.rounds_joules)),
-        energy_kwh=_kwh(result.energy_joules),
-        energy_low_kwh=_kwh(result.energy_low_joules),
-        energy_high_kwh=_kwh(result.energy_high_joules),
+        energy_kwh=kwh_or_none(result.energy_joules),
+        energy_low_kwh=kwh_or_none(result.energy_low_joules),
+        energy_high_kwh=kwh_or_none(result.energy_high_joules),
         emissions_g=result.emissions_g,
         emissions_low_g=result.emissions_low_g,
         emissions_high_g=result.emissions_high_g,
@@ -234,111 +233,75 @@ def _record(result: TestResult, run_id: str, number: int, now: str) -> Record:
     )
 
 
-def _kwh(joules: float | None) -> float | None:
-    return None if joules is None else kwh_from(joules)
-
-
-def _now() -> str:
-    return SystemClock.now_utc().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
+REPORT_KEY = "carbon"
+"""The attribute by which a report carries the result; pytest-xdist sends attributes along."""
 _RED, _YELLOW = {"red": True}, {"yellow": True}
 
 
-class Telling:
-    """Collects results, and writes them to the terminal and to files at the end."""
+class SessionOutput:
+    """Collects the results of a session, and writes them to the terminal and to files at its end.
 
-    def __init__(self, options: Options, origin: Origin, root: Path) -> None:
+    A plugin of pytest; under pytest-xdist it runs in the controller alone.
+    """
+
+    def __init__(self, options: Options, origin: Origin, root: Path, machine: str) -> None:
         self._options = options
         self._root = root
         self._origin = origin
+        self._machine = machine
+        self._pid = os.getpid()
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
-        self._troubles: list[str] = []
+        self._write_errors: list[str] = []
 
     @property
     def results(self) -> list[TestResult]:
         """One for each test, in the order of the tests' ids."""
         return [self._found[nodeid] for nodeid in sorted(self._found)]
 
-    def add(self, result: TestResult) -> None:
-        """Keep a result; of a test that is rerun, the last one counts."""
-        self._found[result.nodeid] = result
+    # -- hooks of pytest -------------------------------------------------------------------------
 
-    def status(self, report: Any, row: dict[str, Any]) -> Any:
-        """Category, letter and word with colour; None leaves it to pytest."""
-        found = self._status(report, row)
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the result that a report carries; of a test that is rerun, the last one counts."""
+        row = getattr(report, REPORT_KEY, None)
+        if row is not None:
+            result = TestResult.from_row(row)
+            self._found[result.nodeid] = result
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> Any:
+        """A letter, a word and a colour for what the budget decided; None leaves it to pytest."""
+        row = getattr(report, REPORT_KEY, None)
+        found = None if row is None else self._status(report, row)
         if found is not None and pytest.version_tuple < (8, 3):
-            # its summary of failures prints a word with colour as it prints any tuple
+            # its summary of failures would print the word with its colour as a tuple
             return *found[:2], found[2][0]
         return found
 
-    def _status(self, report: Any, row: dict[str, Any]) -> Any:
-        if report.failed and row["verdict"] == "over":
-            return "failed", "C", ("CARBON BUDGET", _RED)
-        if row["verdict"] == "inconclusive":
-            if report.failed:
-                return "failed", "C", ("CARBON BUDGET NOT SURE", _RED)
-            if self._options.inconclusive == "warn":
-                return "passed", "c", ("PASSED, CARBON BUDGET NOT SURE", _YELLOW)
-        return None
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Check the session's budget and write the files, unless nothing was to run."""
+        nothing_runs = (
+            session.config.option.collectonly or session.exitstatus == pytest.ExitCode.USAGE_ERROR
+        )
+        # a child that a test has forked also gets here when it leaves by sys.exit
+        if nothing_runs or os.getpid() != self._pid:
+            return
+        if self._finish() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def finish(self, machine: str) -> bool:
-        """Judge the whole run and write every file; True if the session's budget is exceeded."""
-        results, options = self.results, self._options
-        # where nothing was measured there is nothing to judge, and nothing to be unsure of
-        budget = options.session_budget if results else None
-        total = self._total = SessionTotal.of(results, budget)
-        if options.json is not None:
-            self._try(write_json, options.json, report(results, total, machine))
-        if options.benchmark is not None:
-            self._try(write_json, options.benchmark, benchmark_list(results))
-        if not results:
-            return False
-        if options.csv is not None:
-            self._try(append_csv, options.csv, results, self._origin)
-        if options.save is not None:
-            self._try(baseline.save, options.save, results, machine)
-        if options.add is not None:
-            self._try(baseline.add, options.add, results, machine)
-        page = step_summary()
-        if page is not None:
-            self._try(_append, page, self._markdown(total))
-        if total.verdict is None:
-            return False
-        sure = total.verdict.outcome == "inconclusive" and options.inconclusive == "fail"
-        return total.verdict.outcome == "over" or sure
-
-    def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
-        try:
-            write(path, *what)
-        except (OSError, ValueError, CarbontrackError) as error:
-            # the tests have run; a full disk must not hide what they found
-            self._troubles.append(f"{path} was not written: {error}")
-
-    def _markdown(self, total: SessionTotal) -> str:
-        shown = costliest(self.results, self._options.top)
-        notes = [f"{total.text}.", *self._pins()]
-        if total.verdict is not None:
-            notes.append(f"The session is {total.verdict.text}.")
-        new = gate.unjudged(self.results, self._options)
-        said = [*gate.missing(self.results, self._options, self._root), *([new] if new else [])]
-        notes += [f"**{line}**" for line in said]
-        return markdown(shown, title="Emissions of the tests", notes=notes)
-
-    def _pins(self) -> list[str]:
-        return sorted({result.how for result in self.results if result.how})
-
-    def summary(self, terminal: Any) -> None:
-        """The table in the terminal; less of it with -q."""
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The table; less of it with -q."""
+        terminal = terminalreporter
         total, results = self._total, self.results
         if total is None or not (results or self._options.measures_all):
             return
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        lost = gate.missing(results, self._options, self._root)
-        speaks = bad or lost or self._troubles
-        if quiet and terminal.config.get_verbosity() < -1 and not speaks:
+        warnings = baseline.no_match_warning(results, self._options, self._root)
+        is_needed = bad or warnings or self._write_errors
+        if quiet and terminal.config.get_verbosity() < -1 and not is_needed:
             return
         if not quiet:
             terminal.section("carbontrack", bold=True)
@@ -350,13 +313,71 @@ class Telling:
         if total.verdict is not None:
             markup = {"over": _RED, "inconclusive": _YELLOW}.get(total.verdict.outcome, {})
             terminal.write_line(f"the session is {total.verdict.text}", **markup)
-        new = gate.unjudged(results, self._options)
+        new = baseline.new_tests_note(results, self._options)
         if new is not None:
             terminal.write_line(new)
-        for line in lost:
+        for line in warnings:
             terminal.write_line(line, **_YELLOW)
-        for trouble in self._troubles:
-            terminal.write_line(trouble, **_RED)
+        for error in self._write_errors:
+            terminal.write_line(error, **_RED)
+
+    # -- what they do ----------------------------------------------------------------------------
+
+    def _status(self, report: Any, row: dict[str, Any]) -> Any:
+        if report.failed and row["verdict"] == "over":
+            return "failed", "C", ("CARBON BUDGET", _RED)
+        if row["verdict"] == "inconclusive":
+            if report.failed:
+                return "failed", "C", ("CARBON BUDGET NOT SURE", _RED)
+            if self._options.inconclusive == "warn":
+                return "passed", "c", ("PASSED, CARBON BUDGET NOT SURE", _YELLOW)
+        return None
+
+    def _finish(self) -> bool:
+        """Check the session's budget and write every file; True if it is exceeded."""
+        results, options = self.results, self._options
+        # where nothing was measured there is no verdict, and nothing to be unsure of
+        budget = options.session_budget if results else None
+        total = self._total = SessionTotal.of(results, budget)
+        if options.json is not None:
+            self._try(write_json, options.json, report(results, total, self._machine))
+        if options.benchmark is not None:
+            self._try(write_json, options.benchmark, benchmark_list(results))
+        if not results:
+            return False
+        if options.csv is not None:
+            self._try(append_csv, options.csv, results, self._origin)
+        if options.save is not None:
+            self._try(baseline.save, options.save, results, self._machine)
+        if options.add is not None:
+            self._try(baseline.add, options.add, results, self._machine)
+        page = step_summary()
+        if page is not None:
+            self._try(_append, page, self._markdown(total))
+        if total.verdict is None:
+            return False
+        unsure = total.verdict.outcome == "inconclusive" and options.inconclusive == "fail"
+        return total.verdict.outcome == "over" or unsure
+
+    def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
+        try:
+            write(path, *what)
+        except (OSError, ValueError, CarbontrackError) as error:
+            # the tests have run: a full disk must not hide their results
+            self._write_errors.append(f"{path} was not written: {error}")
+
+    def _markdown(self, total: SessionTotal) -> str:
+        shown = costliest(self.results, self._options.top)
+        notes = [f"{total.text}.", *self._pins()]
+        if total.verdict is not None:
+            notes.append(f"The session is {total.verdict.text}.")
+        warnings = baseline.no_match_warning(self.results, self._options, self._root)
+        new = baseline.new_tests_note(self.results, self._options)
+        notes += [f"**{line}**" for line in (*warnings, new) if line is not None]
+        return markdown(shown, title="Emissions of the tests", notes=notes)
+
+    def _pins(self) -> list[str]:
+        return sorted({result.how for result in self.results if result.how})
 
     def _table(self, terminal: Any, shown: list[TestResult]) -> None:
         if not shown:

@@ -1,22 +1,20 @@
-"""The reference metric: the same on a laptop and on every CI runner.
+"""The reference metric: the same figures on a laptop and on every CI runner.
 
     energy    = CPU seconds of the process tree x speed x watts of a busy core (+ GPU)
     emissions = energy x intensity
 
-All three factors are pinned or calibrated, so a budget depends on the code and on nothing else:
-not on neighbours, the grid, or which meters a machine has. It is no measurement of this machine.
+Speed is calibrated, watts and intensity are pinned, so a budget depends on the code and on nothing
+else: not on other load, the grid, or the meters that a machine has. It does not measure this
+machine.
 
-How fast this machine is: a fixed piece of work, in CPU seconds, against a reference machine.
+Speed: the CPU time of a fixed workload, relative to that on a reference machine. Half of the
+workload is bytecode (calls, arithmetic, dictionaries, attributes), half is C code of the
+interpreter (sorting, long integers, text), the mix of an ordinary test. Its CPU time depends on
+machine and interpreter as that of the tests does, so their quotient is nearly the same everywhere.
 
-The work is half bytecode (calls, arithmetic, dictionaries, attributes) and half the interpreter's C
-(sorting, long integers, text), the mix of an ordinary test. Its CPU time follows the machine and
-the interpreter, as the tests' own does, so their quotient is nearly that of the reference machine.
-
-CPU seconds of the process tree, as fine as a short test needs them.
-
-The kernel tells the time of a living child in ticks of 10 ms, and of its user's and system's part
-apart. A test of 1 ms beside such a child would be billed nothing or 20 ms. The child's own CPU
-clock counts nanoseconds; only what it has of its own ended children is known in ticks alone.
+CPU seconds: the kernel reports the CPU time of a live child in ticks of 10 ms, user and system time
+apart, so a test of 1 ms with such a child would be charged nothing or 20 ms. The child's own CPU
+clock counts nanoseconds; only the time of its own ended children is known in ticks alone.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from carbontrack.units import JOULES_PER_KWH
 
 REFERENCE_SLICE_S = 0.000286
 """CPU seconds of one slice on the reference machine: a core of an AMD EPYC 9005 (Zen 5) at
-2.6 GHz, CPython 3.11, Linux in a virtual machine; the least of 1,000 slices, measured in 2026."""
+2.6 GHz, CPython 3.11, Linux in a virtual machine; the minimum of 1,000 slices, measured in 2026."""
 SESSION_SLICES = 100
 MOMENT_SLICES = 5
 _TURNS = 1000
@@ -53,7 +51,7 @@ def _step(point: _Point, turn: int) -> int:
 
 
 def slice_of_work() -> int:
-    """One slice: the same steps every time; the answer only keeps them from being left out."""
+    """One slice of the workload: the same steps every time; the result is of no use."""
     point, total = _Point(7, 11), 0
     counts: dict[int, int] = {}
     for turn in range(_TURNS):
@@ -68,7 +66,7 @@ def slice_of_work() -> int:
 
 
 def least_slice_s(slices: int, cpu_s: Callable[[], float] = process_cpu_s) -> float:
-    """The least CPU time of some slices: what the work takes when nothing gets into its way."""
+    """The minimum CPU time of some slices: what the work takes when nothing disturbs it."""
     least = float("inf")
     for _ in range(slices):
         begun = cpu_s()
@@ -78,7 +76,7 @@ def least_slice_s(slices: int, cpu_s: Callable[[], float] = process_cpu_s) -> fl
 
 
 def speed(slices: int, cpu_s: Callable[[], float] = process_cpu_s) -> float:
-    """How many reference machines this one is worth now; 0.5 is half as fast."""
+    """The machine's speed now, as a multiple of the reference machine's; 0.5 is half as fast."""
     return REFERENCE_SLICE_S / least_slice_s(slices, cpu_s)
 
 
@@ -86,11 +84,11 @@ _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
 
 
 class Ticks(NamedTuple):
-    """What of a living descendant's time is known in ticks only.
+    """The part of a live descendant's CPU time that is known in ticks only.
 
     Attributes:
-        own: its own, where its clock cannot be read; None where it can.
-        waited: that of its children that have ended.
+        own: its own time, where its clock cannot be read; None where it can.
+        waited: the time of its children that have ended.
     """
 
     own: int | None
@@ -100,12 +98,12 @@ class Ticks(NamedTuple):
 class TreeTime:
     """CPU seconds of this process, its children and those of them that have ended.
 
-    Unlike the tracker, which looks at children now and then, every reading looks: the edge of a
-    test must not leave a child's seconds to the next one.
+    Unlike a tracker, which looks at children now and then, it looks at every reading: no test may
+    be charged with the seconds that a child used during the test before.
 
     Args:
-        procfs: where the kernel tells of processes.
-        clock_s: CPU seconds of a process by its number.
+        procfs: the directory of processes.
+        clock_s: CPU seconds of a process by its pid; None where its clock cannot be read.
         clock: the time.
     """
 
@@ -117,14 +115,14 @@ class TreeTime:
         clock: Clock | None = None,
     ) -> None:
         self.ticks: dict[int, Ticks] = {}
-        """Of the living descendants at the last reading, by their numbers."""
+        """Of the live descendants at the last reading, by pid."""
         self._clock_s = clock_s
         self._tree = ProcessTree(procfs, living_cpu_s=self._living_cpu_s)
         self._at_s = (clock or SystemClock()).monotonic_s()
 
     def __call__(self) -> float:
         """CPU seconds so far."""
-        self._at_s += 1.0  # more than a look is good for
+        self._at_s += 1.0  # longer than the tree keeps an earlier look
         self.ticks = {}
         return self._tree.cpu_s(self._at_s)
 
@@ -136,7 +134,7 @@ class TreeTime:
                 text = (procfs / str(pid) / "stat").read_bytes()
                 fields = [int(field) for field in text[text.rindex(b")") + 2 :].split()[11:15]]
             except (OSError, ValueError):
-                continue  # it ended while we looked
+                continue  # it has ended meanwhile
             own_s, waited = self._clock_s(pid), sum(fields[2:])
             own = sum(fields[:2]) if own_s is None else None
             self.ticks[pid] = Ticks(own, waited)
@@ -144,20 +142,20 @@ class TreeTime:
         return cpu_s
 
 
-def doubt_s(before: Mapping[int, Ticks], after: Mapping[int, Ticks]) -> float:
-    """How far the difference of two readings may be off: two ticks for each count that is coarse.
+def uncertainty_s(before: Mapping[int, Ticks], after: Mapping[int, Ticks]) -> float:
+    """How far the difference of two readings may be off: two ticks for each count in ticks.
 
-    Two, since the user's and the system's part are each cut to whole ticks. What a descendant has
-    of ended children is off by the same in both readings, unless it has changed, or the descendant
-    has ended and its parent now has all of it to the microsecond.
+    Two, since user and system time are each rounded down to whole ticks. The time of a descendant's
+    ended children is off by the same amount in both readings, unless it has changed, or the
+    descendant has ended and its parent now has its time to the microsecond.
     """
     nothing = Ticks(None, 0)
-    doubtful = 0
+    coarse_counts = 0
     for pid in before.keys() | after.keys():
         first, last = before.get(pid, nothing), after.get(pid, nothing)
-        doubtful += first.own is not None or last.own is not None
-        doubtful += first.waited != last.waited or pid not in after
-    return 2.0 * doubtful * _TICK_S
+        coarse_counts += first.own is not None or last.own is not None
+        coarse_counts += first.waited != last.waited or pid not in after
+    return 2.0 * coarse_counts * _TICK_S
 
 
 WATTS_PER_BUSY_CORE = 4.2
@@ -167,20 +165,20 @@ G_PER_KWH = 458.0
 """The world's average in 2025: Ember Yearly Electricity Data (2026), processed by Our World in
 Data; the row WORLD of intensity.csv as of then. Pinned: a new year must not change a verdict."""
 RELATIVE_UNCERTAINTY = 0.10
-"""What calibration leaves of the difference between two machines; half-width. Assumed, not measured
-across processors: see docs/reference/pytest-plugin.md."""
+"""Half-width of the difference between two machines that remains after calibration. Assumed, not
+measured across processors: see docs/reference/pytest-plugin.md."""
 RESOLUTION_S = 50e-6
-"""CPU seconds that reading the counts costs itself, and that a test cannot be told from."""
+"""CPU seconds that a reading itself costs; less cannot be told from zero."""
 
 
 class ReferenceMetric:
-    """Counts CPU seconds and weighs them with pins.
+    """CPU seconds, weighted with pinned factors.
 
     Args:
         watts: of one busy core of the reference machine.
         g_per_kwh: of the reference grid.
         cpu_s: CPU seconds of this process tree so far.
-        speed: of this machine, from a number of slices of the calibration.
+        speed: of this machine, from a number of slices of the workload.
         gpu_joules: joules of the GPUs so far; None where there are none.
         clock: the time.
     """
@@ -209,23 +207,23 @@ class ReferenceMetric:
 
     @staticmethod
     def statistic(figures: Sequence[float], /) -> float:
-        """The least: whatever else happens on a machine can only add."""
+        """The minimum: other load on a machine can only add to it."""
         return min(figures)
 
-    def open(self, name: str) -> ReferenceWindow:  # noqa: ARG002 - a name is of no use here
-        """Begin to count."""
+    def open(self, name: str) -> ReferenceWindow:  # noqa: ARG002 - a window has no name here
+        """Open a window."""
         return ReferenceWindow(self)
 
     def ticks(self) -> Mapping[int, Ticks]:
-        """What of the last count is known in ticks only."""
+        """The part of the last reading that is known in ticks only."""
         return self.cpu_s.ticks if isinstance(self.cpu_s, TreeTime) else {}
 
     def speed_now(self) -> float:
-        """The speed in this moment, from a few slices, about 2 ms."""
+        """The speed now, from a few slices, which take about 2 ms."""
         return self._speed(MOMENT_SLICES)
 
     def describe(self) -> str:
-        """The pins, and the speed that was found."""
+        """The pins and the calibrated speed."""
         gpu = "" if self.gpu_joules is None else ", GPU as measured"
         return (
             f"reference metric, {self.watts:g} W per busy core, {self.g_per_kwh:g} g CO2e/kWh, "
@@ -233,11 +231,11 @@ class ReferenceMetric:
         )
 
     def close(self) -> None:
-        """There is nothing to give up."""
+        """There is nothing to release."""
 
 
 class ReferenceWindow:
-    """CPU seconds since it was made."""
+    """CPU seconds since the window was opened."""
 
     def __init__(self, metric: ReferenceMetric) -> None:
         self._metric = metric
@@ -247,10 +245,10 @@ class ReferenceWindow:
         self._ticks = metric.ticks()
 
     def so_far(self) -> Round:
-        """What was used up to now, at the speed of the session's calibration."""
+        """What has been used since then, at the speed of the session's calibration."""
         metric = self._metric
         cpu_s = metric.cpu_s() - self._cpu_s
-        unsure_s = doubt_s(self._ticks, metric.ticks())
+        uncertain_s = uncertainty_s(self._ticks, metric.ticks())
         gpu_joules = metric.gpu_joules() - self._gpu_joules if metric.gpu_joules else 0.0
         g_per_joule = metric.g_per_kwh / JOULES_PER_KWH
         return Round(
@@ -260,15 +258,15 @@ class ReferenceWindow:
             low_ratio=1.0 - RELATIVE_UNCERTAINTY,
             high_ratio=1.0 + RELATIVE_UNCERTAINTY,
             g_per_joule=g_per_joule,
-            resolution_joules=(RESOLUTION_S + unsure_s) * metric.watts,
+            resolution_joules=(RESOLUTION_S + uncertain_s) * metric.watts,
             basis="modelled",
             duration_s=metric.clock.monotonic_s() - self._begun_at_s,
         )
 
     def close(self) -> Round:
-        """What was used; a window needs no end of its own."""
+        """What has been used; nothing needs to be closed."""
         return self.so_far()
 
     def child(self, name: str) -> ReferenceWindow:  # noqa: ARG002 - as above
-        """Counts the same seconds again, for itself."""
+        """A window of its own: it counts the same seconds."""
         return ReferenceWindow(self._metric)

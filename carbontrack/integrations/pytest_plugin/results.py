@@ -1,8 +1,7 @@
-"""What is known of one test at its end; plain enough to travel from a worker to its controller.
+"""Results: what is known of a test at its end, the verdict of a budget, and the session's total.
 
-The verdict: a pure function of limits, a measurement and a comparison.
-
-All tests together: the sums, and the budget of the whole run.
+A result is made of plain types, so that pytest-xdist can send it from a worker to the controller.
+A verdict is a pure function of limits and a measurement.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ import pytest
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.record import Basis
 from carbontrack.tracking.budget import Outcome, Verdict
-from carbontrack.units import Quantity, format_grams, format_joules
+from carbontrack.units import Quantity, format_grams, format_interval, format_joules, kwh_from
 
 PROPERTIES = ("carbon_energy_joules", "carbon_emissions_g", "carbon_metric", "carbon_budget")
-"""The names of what junit's XML says of a test."""
+"""The names of a test's properties in JUnit XML."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """One test: its outcome, its figure, its budget and what was said of it.
+    """One test: its outcome, figure, budget and verdict.
 
-    `verdict` is "within", "over", "inconclusive", or None where nothing was to be judged: there is
-    no budget, or the test failed by itself. `change` is the ratio to the baseline, as text; `pins`
-    is what two figures must share to be compared, `how` describes the metric. Of several rounds,
-    `started_at` and `ended_at` are the first one's.
+    `verdict` is "within", "over", "inconclusive", or None where none is due: there is no
+    budget, or the test failed by itself. `change` is the ratio to the baseline, as text; `pins` is
+    what two figures must share to be compared; `how` describes the metric. Of several rounds,
+    `started_at` and `ended_at` are those of the first.
     """
 
-    __test__ = False  # pytest takes classes of such a name for tests
+    __test__ = False  # or pytest would collect it, because of its name
 
     nodeid: str
     outcome: str
@@ -64,7 +63,7 @@ class TestResult:
 
     @classmethod
     def of(cls, nodeid: str, outcome: str, measured: Measurement) -> TestResult:
-        """The figures of a test that nobody has judged yet."""
+        """The figures of a test, without a verdict yet."""
         return cls(
             nodeid=nodeid,
             outcome=outcome,
@@ -81,49 +80,59 @@ class TestResult:
         )
 
     def to_row(self) -> dict[str, Any]:
-        """Plain types only."""
+        """The result in plain types."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> TestResult:
-        """Back from plain types."""
+        """The result from plain types."""
         return cls(**row)
 
     @property
     def properties(self) -> list[tuple[str, object]]:
-        """What junit's XML says of the test; unknown is left out."""
+        """The test's properties in JUnit XML; unknown figures are left out."""
         values = (self.energy_joules, self.emissions_g, self.metric, self.budget)
         pairs = zip(PROPERTIES, values, strict=True)
         return [(name, value) for name, value in pairs if value is not None]
 
 
-def circumstances(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
+def execution_columns(reports: Sequence[pytest.TestReport]) -> dict[str, Any]:
     """When and in which process a test ran, as columns of its row."""
     return {
-        "started_at": _utc(min(report.start for report in reports)),
-        "ended_at": _utc(max(report.stop for report in reports)),
+        "started_at": utc_text(_moment(min(report.start for report in reports))),
+        "ended_at": utc_text(_moment(max(report.stop for report in reports))),
         "pid": os.getpid(),
     }
 
 
-def _utc(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _moment(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, timezone.utc)
+
+
+def utc_text(moment: datetime) -> str:
+    """A moment in UTC as it stands in results and records (ISO 8601)."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def kwh_or_none(joules: float | None) -> float | None:
+    """Joules in kWh; None where they are unknown."""
+    return None if joules is None else kwh_from(joules)
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
-    """What is said of a test: the outcome, and a sentence for each limit that is not kept."""
+class CombinedVerdict:
+    """The verdict on all limits of a test, with a sentence for each limit that is not kept."""
 
     outcome: Outcome
     reasons: tuple[str, ...] = ()
 
 
-def judge(limit: Quantity, measured: Measurement) -> Verdict:
-    """Judge one limit.
+def verdict_on(limit: Quantity, measured: Measurement) -> Verdict:
+    """The verdict on one limit.
 
-    Over: even the lower bound is over the limit. Within: the best estimate is not, and if it is
-    too small to be told from zero, the limit is not too small for that. All else is inconclusive;
-    nothing passes because the meters did not see it.
+    Over: even the lower bound is over the limit. Within: the best estimate is not over it, and not
+    both estimate and limit are below the resolution. All else is inconclusive: a test does not pass
+    because the meters could not see what it used.
     """
     if limit.kind == "emissions":
         used, low, high = measured.emissions_g, measured.emissions_low_g, measured.emissions_high_g
@@ -147,28 +156,26 @@ def _outcome(limit: float, used: float | None, low: float | None, resolution: fl
     return "inconclusive" if used > limit or unseen else "within"
 
 
-def rule(limits: Sequence[Quantity], measured: Measurement) -> Ruling:
-    """Judge all limits: one that is over decides; then one that is not sure."""
-    verdicts = [judge(limit, measured) for limit in limits]
+def combined_verdict(limits: Sequence[Quantity], measured: Measurement) -> CombinedVerdict:
+    """The verdict on all limits: one that is over decides, then one that is not sure."""
+    verdicts = [verdict_on(limit, measured) for limit in limits]
     for outcome in ("over", "inconclusive"):
         found = [verdict for verdict in verdicts if verdict.outcome == outcome]
         if found:
-            return Ruling(outcome, tuple(sentence(verdict, measured) for verdict in found))
-    return Ruling("within")
+            return CombinedVerdict(outcome, tuple(sentence(verdict, measured) for verdict in found))
+    return CombinedVerdict("within")
 
 
 def sentence(verdict: Verdict, measured: Measurement) -> str:
-    """Used, interval, metric and limit: "used 7.10 J (6.39 to 7.81, reference, least of 5)…"."""
+    """The verdict as text: "used 7.10 J (6.39 to 7.81, reference, least of 5), over …"."""
     if verdict.used is None:
-        return f"no meter answered, so {verdict.limit.text} can be neither kept nor exceeded"
+        return f"no meter answered, so it is unknown whether {verdict.limit.text} is exceeded"
     shown = format_grams if verdict.limit.kind == "emissions" else format_joules
     used = Quantity(verdict.limit.kind, verdict.used).text
-    bounds = [
-        shown(bound, like=verdict.used).split(" ", maxsplit=1)[0]
-        for bound in (verdict.low, verdict.high)
-        if bound is not None
-    ]
-    interval = f"{bounds[0]} to {bounds[1]}, " if len(bounds) == 2 else ""
+    interval = ""
+    if verdict.low is not None and verdict.high is not None:
+        ends = format_interval(verdict.low, verdict.high, shown, like=verdict.used, unit=False)
+        interval = f"{ends}, "
     link = {"over": "over", "within": "within", "inconclusive": "not surely within or over"}
     return (
         f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "
@@ -177,7 +184,7 @@ def sentence(verdict: Verdict, measured: Measurement) -> str:
 
 
 def how(measured: Measurement) -> str:
-    """The metric and how many rounds stand behind the figure: "reference, least of 5"."""
+    """The metric and the number of rounds that the figure is made of: "reference, least of 5"."""
     rounds = len(measured.rounds_joules)
     if rounds < 2:
         return measured.metric
@@ -198,7 +205,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class SessionTotal:
-    """The sum of the tests' figures, and what the session's budget says of it."""
+    """The sum of the tests' figures, and the verdict of the session's budget on it."""
 
     tests: int
     over: int
@@ -208,7 +215,7 @@ class SessionTotal:
 
     @classmethod
     def of(cls, results: Sequence[TestResult], budget: Quantity | None) -> SessionTotal:
-        """Add up; bounds add linearly, since one pin or meter moves all tests together."""
+        """Add up; bounds add linearly, since an error of a pin or meter is common to all tests."""
         sums: dict[str, Any] = {}
         for column in _COLUMNS:
             known = [getattr(one, column) for one in results]
@@ -231,12 +238,12 @@ class SessionTotal:
             over=verdicts.count("over"),
             inconclusive=verdicts.count("inconclusive"),
             measured=measured,
-            verdict=None if budget is None else judge(budget, measured),
+            verdict=None if budget is None else verdict_on(budget, measured),
         )
 
     @property
     def text(self) -> str:
-        """The sums in a line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over budget"."""
+        """The sums in one line: "12 tests used 30.2 J, 3.84 mg CO2e; 1 over budget"."""
         joules, grams = self.measured.energy_joules, self.measured.emissions_g
         parts = [
             "an unknown energy" if joules is None else format_joules(joules),

@@ -29,6 +29,8 @@ from tests.support.costs import (
     without_collections,
 )
 
+pytestmark = pytest.mark.xdist_group("alone")  # ratios of times, blocks of memory
+
 CALLED_BY_A_CALL = 27
 CALLED_BY_A_SPAN = 225
 CALLED_BY_A_TICK = 130

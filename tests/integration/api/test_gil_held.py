@@ -14,6 +14,8 @@ from carbontrack.tracking.tracker import Tracker
 from tests.integration.api.test_measuring import Driven
 from tests.support.bench import joules
 
+pytestmark = pytest.mark.xdist_group("alone")  # instants
+
 HELD_S = 3
 
 

@@ -79,7 +79,9 @@ def test_a_request_is_what_the_contract_says(journal: Journal) -> None:
         Fault(408),
         Fault(425),
         Fault(429, {"Retry-After": "1"}),
-        Fault(503, {"Retry-After": format_datetime(SystemClock.now_utc())}),
+        pytest.param(  # every worker must name it alike, whenever it reads this
+            Fault(503, {"Retry-After": format_datetime(SystemClock.now_utc())}), id="503 until now"
+        ),
         Fault(None),
         Fault(None, store=True),
         Fault(502, store=True),
@@ -287,6 +289,7 @@ print(time.monotonic() - begun_s)
 """
 
 
+@pytest.mark.xdist_group("alone")
 def test_a_black_hole_holds_nobody_up(tmp_path: Path) -> None:
     """Where a server never answers, the exit waits two seconds at most; then all is delivered."""
     with Receiver(faults=lambda n: Fault(hang=True) if n == 0 else None) as receiver:
@@ -331,6 +334,7 @@ def ended(program: str, *outputs: str, state_dir: Path) -> float:
     return float(ran.stdout)
 
 
+@pytest.mark.xdist_group("alone")
 def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """Three servers that never answer cost one wait, in which a fourth one takes its records."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead, Receiver() as alive:
@@ -342,6 +346,7 @@ def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
     assert len(dead.requests) == 3
 
 
+@pytest.mark.xdist_group("alone")
 def test_an_exit_waits_once_for_all_outputs(tmp_path: Path) -> None:
     """Several addresses of one tracker are tried at the same time."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead:
@@ -372,6 +377,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.xdist_group("alone")
 def test_a_worker_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """A process that multiprocessing has made ends as soon as any other."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead:

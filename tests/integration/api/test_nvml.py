@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.nvml import UUIDS, FakeGpu, State, compile_fake_nvml, run_script
 
+pytestmark = pytest.mark.xdist_group("nvml")  # one library, one sweep of errors
+
 OPEN = """
 from carbontrack.errors import MeterError, MeterGone, MeterReadError
 from carbontrack.meters.nvml import nvml_meters

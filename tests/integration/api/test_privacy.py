@@ -16,7 +16,10 @@ import pytest
 
 from carbontrack.testing.receiver import Fault, Receiver, Request
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="modes and signals are of POSIX")
+pytestmark = [
+    pytest.mark.xdist_group("privacy"),  # one scene for all tests
+    pytest.mark.skipif(sys.platform == "win32", reason="modes and signals are of POSIX"),
+]
 
 ROOT = Path(__file__).parents[3]
 HTTP_TOKEN, LIVE_TOKEN = "planted-http-7d1f", "planted-live-9c2e"

@@ -152,7 +152,7 @@ def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:
 def test_blurred_counters_are_suspected(
     doctor: Doctor, tmp_path: Path, flags: str, *, suspected: bool
 ) -> None:
-    """Intel blurs RAPL where SGX is enabled; the suspicion is told, with the way out."""
+    """Intel adds noise to RAPL where SGX is enabled; the suspicion is reported, with the remedy."""
     build_powercap(tmp_path / "sys")
     proc = tmp_path / "proc"
     proc.mkdir()

@@ -141,7 +141,7 @@ def test_cells_may_hold_magics_and_syntax_errors(
 def test_the_frame_of_records_is_shown_as_a_table(
     shell: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    """A frame fresh from the file has a table of what matters and the sums."""
+    """A frame read from the file shows the main columns and the sums."""
     (tmp_path / "empty.csv").write_bytes(HEADER)
     *_, shown, plain = shell(
         "%load_ext carbontrack",

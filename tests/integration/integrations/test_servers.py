@@ -18,7 +18,10 @@ import pytest
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.journal.recovery import recover
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and gunicorn")
+pytestmark = [
+    pytest.mark.xdist_group("servers"),  # a free port is looked for, then taken
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and gunicorn"),
+]
 
 APP = """
 import os
@@ -73,7 +76,7 @@ PATIENCE_S = 30.0
 
 
 class Server:
-    """A server under way; `answered` counts the calls that it made and told us of."""
+    """A running server; `answered` counts the calls that it has answered."""
 
     def __init__(self, folder: Path, command: list[str], **settings: str) -> None:
         self.folder = folder
@@ -164,7 +167,7 @@ def _free_port() -> int:
 def test_every_answered_call_is_in_one_row(
     tmp_path: Path, server: str, number: signal.Signals
 ) -> None:
-    """However the server is told to end, the rows hold each call that it made, once."""
+    """However the server is stopped, the rows hold each call that it made, once."""
     with serving(tmp_path, SERVERS[server]) as here:
         for _ in range(50):
             here.ask()

@@ -1,4 +1,4 @@
-"""Figures within figures, and the pytest plugin among others: reruns, protocols, forks, files."""
+"""The pytest plugin beside other plugins: nested figures, reruns, protocols, forks, files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_all(carbon):
 
 
 def test_a_phase_takes_nothing_away_from_its_test(project: Project) -> None:
-    """By the meters as well: no phase, and no window left open, halves what a test has used."""
+    """With real meters too: no phase, and no window left open, halves what a test has used."""
     project.real_metric()
     project.file(_METERED + _PHASES)
     sysfs = build_powercap(project.path / "tree").sysfs
@@ -99,8 +99,9 @@ for _ in sys.stdin:
 """
 
 
+@pytest.mark.xdist_group("alone")
 def test_a_child_that_lives_on_is_billed_to_the_nanosecond() -> None:
-    """A server's 3 ms for a test are 3 ms, though the kernel tells a child's time in 10 ms."""
+    """A server's 3 ms for a test count as 3 ms, though the kernel reports ticks of 10 ms."""
     metric = ReferenceMetric(watts=1.0, speed=lambda _: 1.0)
     command = [sys.executable, "-S", "-c", _SERVANT]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as child:
@@ -156,7 +157,7 @@ needs_force = pytest.mark.skipif(
 def test_what_is_rerun_is_left_to_its_plugin(
     project: Project, how: str, left_out: str, options: tuple[str, ...], ini: dict[str, str]
 ) -> None:
-    """Asked for by option or ini: the test is rerun, its call is judged, and the table says so."""
+    """Asked for by option or ini: the test is rerun, its call gets a verdict, the table says so."""
     project.file(_FLAKY.format(how=how, joules=2))
     project.ini(**ini)
     result = project.run("-W", "error", *options)
@@ -168,7 +169,7 @@ def test_what_is_rerun_is_left_to_its_plugin(
 
 
 def test_a_rerun_asked_for_by_marker_wins_over_none_by_option(project: Project) -> None:
-    """As pytest-rerunfailures has it; --reruns 0 over an ini of 2 means none at all."""
+    """As in pytest-rerunfailures: --reruns 0 takes precedence over an ini of 2."""
     project.ini(reruns="2")
     project.file("""
 RAN = []
@@ -187,7 +188,7 @@ def test_plain(): burn(1)
 
 @pytest.mark.parametrize("how", ["repeat=3", "scope='all'", "repeat=2, scope='all'"])
 def test_a_budget_holds_where_another_plugin_runs_the_tests(project: Project, how: str) -> None:
-    """Whoever runs it, what its call uses is judged, and the table says what is left out."""
+    """Whatever plugin runs it, its call gets a verdict, and the table says what is left out."""
     conftest = project.path / "conftest.py"
     conftest.write_text(
         conftest.read_text()
@@ -259,7 +260,7 @@ def test_it(record_property): record_property("mine", 1)
 
 
 def test_our_properties_are_replaced_when_a_test_is_rerun(project: Project) -> None:
-    """The last run's figures, and no others, stand beside the outcome."""
+    """The outcome comes with the figures of the last run only."""
     project.file("""
 RAN = []
 @pytest.mark.carbon_budget("5 J")
@@ -302,7 +303,7 @@ def test_skips(): pytest.skip("no")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_that_leaves_by_exit_writes_nothing(project: Project) -> None:
-    """It comes by the end of the session as well; the session is its parent's."""
+    """The child reaches the session's end as well; the session is its parent's."""
     project.file("""
 import os, sys
 @pytest.mark.carbon_budget("5 J")

@@ -29,7 +29,10 @@ from words import unique
 def test_unique():
     assert unique([f"word {number}" for number in range(1_000)])
 """
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="the scripts are for bash")
+pytestmark = [
+    pytest.mark.xdist_group("alone"),  # CPU time
+    pytest.mark.skipif(os.name != "posix", reason="the scripts are for bash"),
+]
 
 
 @dataclass(frozen=True, slots=True)

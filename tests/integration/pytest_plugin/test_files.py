@@ -1,4 +1,4 @@
-"""What a run of the pytest plugin leaves behind, in files and in the terminal, in odd cases."""
+"""The output of the pytest plugin, in files and in the terminal, in unusual cases."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def project(pytester: pytest.Pytester) -> Project:
 def test_files_are_written_though_nothing_was_measured(
     project: Project, tests: str, code: pytest.ExitCode
 ) -> None:
-    """The next step of a job finds them, with empty lists; nothing is judged by nothing."""
+    """The next step of a job finds them, with empty lists; without results there is no verdict."""
     project.file(tests)
     result = project.run(
         "--carbon-json=o.json", "--carbon-benchmark=b.json", "--carbon-session-budget=1 J",
@@ -53,7 +53,7 @@ def test_files_are_written_though_nothing_was_measured(
 
 
 def test_a_run_that_only_collects_leaves_files_alone(project: Project) -> None:
-    """What the run before found is still there."""
+    """The results of the run before are still there."""
     project.file("def test_it(): burn(1)\n")
     project.run("--carbon-json=o.json")
     before = (project.path / "o.json").read_bytes()
@@ -63,7 +63,7 @@ def test_a_run_that_only_collects_leaves_files_alone(project: Project) -> None:
 
 @pytest.mark.parametrize("option", ["json", "benchmark"])
 def test_a_pipe_is_written_to(project: Project, option: str) -> None:
-    """What is no plain file stays what it is: a device, or a pipe that a reader waits at."""
+    """A device, or a pipe with a reader, is written to and not replaced."""
     project.file("def test_it(): burn(1)\n")
     pipe = project.path / "pipe"
     os.mkfifo(pipe)
@@ -78,7 +78,7 @@ def test_a_pipe_is_written_to(project: Project, option: str) -> None:
 
 
 def test_what_a_link_leads_to_is_written(project: Project) -> None:
-    """The link stays, and the file that it names is the one that is read elsewhere."""
+    """The link stays, and its target is replaced."""
     project.file("def test_it(): burn(1)\n")
     (project.path / "there").mkdir()
     link = project.path / "o.json"
@@ -115,7 +115,7 @@ def test_names_of_files_that_are_no_utf8_are_written(project: Project) -> None:
 
 
 def test_a_baseline_is_not_saved_over_another_file(project: Project) -> None:
-    """It is said before any test runs, as for --carbon-add, and the file stays."""
+    """The error comes before any test runs, as for --carbon-add, and the file is kept."""
     project.file("def test_it(): print('I RAN')\n")
     (project.path / "a.json").write_text("[1, 2]")
     result = project.run("--carbon-save=a.json", "-s")

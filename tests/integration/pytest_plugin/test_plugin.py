@@ -22,7 +22,7 @@ def project(pytester: pytest.Pytester) -> Project:
 
 @pytest.mark.parametrize("quantity", ["5 J", "5 mg", "5 mg CO2e", "0.005 kJ"])
 def test_under_at_and_over_the_budget(project: Project, quantity: str) -> None:
-    """A budget holds up to and with its limit, in joules and in grams."""
+    """A budget is kept up to and including its limit, in joules and in grams."""
     project.file(f"""
 @pytest.mark.carbon_budget("{quantity}")
 @pytest.mark.parametrize("joules", [4.999, 5.0, 5.001])
@@ -39,7 +39,9 @@ def test_it(joules): burn(joules)
     ("joules", "verdict"),
     [(10.0, "within"), (10.001, "inconclusive"), (11.111, "inconclusive"), (11.112, "over")],
 )
-def test_only_the_lower_bound_convicts(project: Project, joules: float, verdict: str) -> None:
+def test_only_the_lower_bound_exceeds_a_budget(
+    project: Project, joules: float, verdict: str
+) -> None:
     """With an interval of 10 %, a limit of 10 J is surely exceeded above 10 / 0.9."""
     project.metric(width=0.1)
     project.file(f"""
@@ -57,7 +59,7 @@ def test_it(): burn({joules})
 
 @pytest.mark.parametrize("joules", [0.0, 0.5])
 def test_what_cannot_be_resolved_never_passes_as_zero(project: Project, joules: float) -> None:
-    """Nothing seen, under a limit too small to be seen, is no pass."""
+    """A figure below the resolution does not pass where the limit is below it as well."""
     project.metric(resolution=1.0)
     project.file(f"""
 @pytest.mark.carbon_budget("0.9 J")
@@ -90,7 +92,7 @@ def test_it(): burn(12)
 
 
 def test_the_tests_own_failure_wins(project: Project) -> None:
-    """A failing test is told as its own failure; its energy is still in the table."""
+    """A failing test is reported as its own failure; its energy is still in the table."""
     project.file("""
 @pytest.mark.carbon_budget("1 J")
 def test_it():
@@ -105,7 +107,7 @@ def test_it():
 
 
 def test_a_failure_says_used_interval_metric_and_limit(project: Project) -> None:
-    """Everything one needs stands in one sentence."""
+    """One sentence says everything one needs."""
     project.metric(width=0.05)
     project.file("""
 @pytest.mark.carbon_budget("5 J")
@@ -278,7 +280,7 @@ def test_it(module, tmp_path): (tmp_path / "new").mkdir()
 
 
 def test_a_test_that_cannot_run_twice_is_judged_by_its_first_run(project: Project) -> None:
-    """Repeating is ours, so what breaks by it is no failure."""
+    """The plugin repeats it, so what breaks only when repeated is no failure."""
     project.file("""
 RAN = []
 @pytest.mark.carbon_budget("5 J", repeat=3)
@@ -309,7 +311,7 @@ def test_it():
 
 
 def test_a_wider_fixtures_broken_teardown_is_told_after_repeats(project: Project) -> None:
-    """It is an error of the last test, as without us."""
+    """It is an error of the last test, as without the plugin."""
     project.file("""
 @pytest.fixture(scope="module")
 def module():
@@ -328,7 +330,7 @@ def test_it(module): pass
 
 
 def test_the_fixture_tells_what_was_used_so_far(project: Project) -> None:
-    """Energy, emissions and basis grow with the test; phases stand for themselves."""
+    """Figures grow while the test runs; a phase has figures of its own."""
     project.file("""
 def test_it(carbon):
     burn(1)
@@ -360,7 +362,7 @@ def test_it(request):
 
 
 def test_a_fixture_may_use_the_fixture(project: Project) -> None:
-    """Before the call it counts from itself on, after it the call stays."""
+    """In set-up it counts from the fixture on; in teardown it keeps the figures of the call."""
     project.file("""
 @pytest.fixture
 def watching(carbon):
@@ -525,7 +527,7 @@ def test_it(carbon):
 
 
 def test_blocked_by_name_nothing_is_left(project: Project) -> None:
-    """-p no:carbontrack: no option, no marker, no judging."""
+    """-p no:carbontrack: no option, no marker, no verdict."""
     (project.path / "conftest.py").unlink()
     project.file("def test_it(): pass")
 
@@ -567,8 +569,9 @@ def test_unasked_it_loads_next_to_nothing_and_has_no_hook_on_tests(project: Proj
 # -- in earnest ------------------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("alone")
 def test_the_reference_metric_counts_children_and_threads(project: Project) -> None:
-    """CPU seconds of the whole process tree are billed, wherever they were worked."""
+    """CPU seconds of the whole process tree count, whichever thread or child used them."""
     project.real_metric()
     work = "sum(i * i for i in range(1_500_000))"
     project.file(f"""

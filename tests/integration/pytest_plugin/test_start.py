@@ -1,4 +1,4 @@
-"""How a run of the pytest plugin begins: whom it measures, and what is wrong said before a test."""
+"""How a run of the pytest plugin starts: which tests it measures, and errors before any test."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.mark.parametrize("when", ["", "trylast=True"])
 def test_markers_added_by_a_conftest_count(project: Project, when: str) -> None:
-    """They are read when everybody else has had a say in the collection."""
+    """They are read after all other plugins have changed the collection."""
     conftest(project, _MARKING.format(when=when, quantity="2 J"))
     project.file("def test_it(): burn(3)\n")
     project.run().assert_outcomes(failed=1)
@@ -60,7 +60,7 @@ def test_a_bad_marker_added_by_a_conftest_is_a_usage_error(project: Project) -> 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_with_a_bad_marker_no_test_runs_in_workers_either(project: Project, workers: str) -> None:
-    """A worker that knows of it has nothing to do, so that no test's failure is thrown away."""
+    """The worker that finds it runs no test, so no failure of a test is lost."""
     project.file("""
 from pathlib import Path
 @pytest.mark.carbon_budget("2 bananas")
@@ -74,7 +74,7 @@ def test_other(number): Path(f"ran-{number}").touch()
 
 @pytest.mark.parametrize("arguments", ["repeat=3", 'scope="all"'])
 def test_a_marker_without_a_quantity_measures(project: Project, arguments: str) -> None:
-    """It says how, so the test is measured that way; there is no limit, and no verdict."""
+    """The test is measured in the way it says; without a limit there is no verdict."""
     project.file(f"""
 @pytest.fixture
 def costly(): burn(1)
@@ -106,7 +106,7 @@ _ASKING = {
 def test_a_bad_setting_is_told_before_any_test_runs(
     project: Project, asking: str, workers: str
 ) -> None:
-    """Exit code 4 and the setting's name, whoever asked and wherever tests run."""
+    """Exit code 4 and the setting's name, whatever started the plugin and wherever tests run."""
     project.real_metric()
     project.file("def test_first(): print('I RAN')\n" + _ASKING[asking])
     more = ("--carbon",) if asking == "option" else ()
@@ -124,7 +124,7 @@ def test_a_broken_file_of_settings_is_told_with_its_place(project: Project, work
 
 
 def test_what_a_test_does_to_its_process_decides_no_setting(project: Project) -> None:
-    """Neither its environment nor its working directory is asked once the run has begun."""
+    """Environment and working directory are not read again once the run has started."""
     project.real_metric()
     project.file("""
 def test_first(monkeypatch, tmp_path):
@@ -151,7 +151,7 @@ def test_it(): pass
 def test_a_word_that_is_neither_true_nor_false_is_a_usage_error(
     project: Project, word: str
 ) -> None:
-    """`carbon = maybe` is judged as every other value is, with its place."""
+    """`carbon = maybe` is checked like every other value, and the error names its place."""
     project.ini(carbon=word)
     project.file("def test_it(): print('I RAN')\n")
     refused(project.run_apart("-s"), f"ini carbon={word}: is neither true nor false")
@@ -168,7 +168,7 @@ def test_false_in_the_ini_asks_for_nothing(project: Project, word: str) -> None:
 
 @pytest.mark.skipif(pytest.version_tuple < (9, 2), reason="before, TOML's types were one a key")
 def test_native_toml_takes_numbers_and_booleans(project: Project) -> None:
-    """As in every TOML file; a bad one is told with its place."""
+    """As in every TOML file; the error for a bad one names its place."""
     project.file("def test_it():\n    print('RUN')\n    burn(1)\n")
     toml = project.path / "pytest.toml"
     toml.write_text("[pytest]\ncarbon = true\ncarbon_repeat = 3\ncarbon_reference_watts = 9.5\n")
@@ -183,7 +183,7 @@ def test_native_toml_takes_numbers_and_booleans(project: Project) -> None:
 
 @pytest.mark.parametrize("option", ["--help", "--markers"])
 def test_help_is_given_whatever_is_wrong(project: Project, option: str) -> None:
-    """A bad value must not hide how the right one is spelt."""
+    """A bad value must not prevent --help from showing the right one."""
     project.ini(carbon_repeat="often", carbon="maybe")
     assert project.run(option).ret == 0
 

@@ -12,6 +12,8 @@ import pytest
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
+pytestmark = pytest.mark.xdist_group("alone")  # CPU time, memory
+
 ROWS = 1_000_000
 DRAWN = 20_000
 """Records that differ; the others repeat them with ids of their own."""

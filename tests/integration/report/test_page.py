@@ -22,6 +22,8 @@ from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.tracking.timeline import Timeline, timeline_object
 from tests.support.records import HOSTILE, a_record
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser for all tests
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NASTY = [
     "<script>window.owned = 1</script>",
@@ -138,7 +140,7 @@ def test_it_draws_the_power_of_runs_that_kept_it(
 
 
 def test_its_figures_are_those_of_the_records(opened: Callable[..., Any]) -> None:
-    """Headline, groups and other grids, each reckoned here again from the records."""
+    """Headline, groups and other grids, each computed here again from the records."""
     runs = some_runs(60)
     page = opened(runs)
     grams = math.fsum(run.emissions_g for run in runs)
@@ -313,21 +315,22 @@ def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None
     assert page.inner_text("#page") == "Page 1 of 3"
 
 
-@pytest.mark.parametrize("width", [390, 800, 1200])
 @pytest.mark.parametrize("embodied_g", [None, 9.0])
 @pytest.mark.parametrize("water_l", [None, 2.0])
 def test_the_cards_fill_their_rows(
-    opened: Callable[..., Any], width: int, embodied_g: float | None, water_l: float | None
+    opened: Callable[..., Any], embodied_g: float | None, water_l: float | None
 ) -> None:
     """However many figures there are, the last row of cards reaches as far as the first."""
     runs = [replace(r, embodied_g=embodied_g, water_l=water_l) for r in some_runs(3)]
-    page = opened(runs, viewport={"width": width, "height": 900})
-    edges = page.locator(".cards > div").evaluate_all(
-        "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
-    )
-    last_of_row = dict(edges)
-    assert len(edges) == 4 + (embodied_g is not None) + (water_l is not None)
-    assert len(set(last_of_row.values())) == 1
+    page = opened(runs, viewport={"width": 1600, "height": 900})
+    for width in (390, 800, 1200):
+        page.set_viewport_size({"width": width, "height": 900})
+        edges = page.locator(".cards > div").evaluate_all(
+            "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
+        )
+        last_of_row = dict(edges)
+        assert len(edges) == 4 + (embodied_g is not None) + (water_l is not None)
+        assert len(set(last_of_row.values())) == 1, width
 
 
 _COLOURS = """element => {

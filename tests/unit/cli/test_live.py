@@ -96,7 +96,7 @@ def test_a_long_line_is_cut_at_the_margin() -> None:
 
 
 def test_on_a_narrow_terminal_our_name_is_the_first_to_go() -> None:
-    """What has been used is told as long as there is room for anything."""
+    """What has been used is shown as long as there is room for anything."""
     stream = io.StringIO()
     line_on(stream).draw("carbontrack  " + "x" * 70)
 

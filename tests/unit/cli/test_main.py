@@ -1,4 +1,4 @@
-"""The door to all commands."""
+"""The command line as a whole: help, version, and bad usage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_version_is_told_without_loading_a_command() -> None:
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line each, and the door stays closed without a command."""
+    """One line each; without a command it is bad usage."""
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     for name in COMMANDS:

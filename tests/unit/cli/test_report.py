@@ -94,7 +94,7 @@ def test_without_files_it_reads_what_a_run_here_writes(
 def test_bad_usage_ends_with_2(
     runs: Path, options: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is wrong is told before anything is written."""
+    """Wrong arguments are refused before anything is written."""
     assert main(["report", str(runs), *options]) == 2
     assert says in capsys.readouterr().err
 

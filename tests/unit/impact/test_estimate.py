@@ -87,7 +87,7 @@ def test_an_idle_server_is_inside_the_interval() -> None:
 
 
 def test_embodied_stands_beside_the_emissions() -> None:
-    """The making of the hardware is a share of its lifetime and is not part of the emissions."""
+    """Embodied emissions are a share of the lifetime's and are not part of the emissions."""
     found = carbontrack.estimate(gpu="H100", gpus=8, hours=8766, intensity_g_per_kwh=0)
     assert found.emissions_g == 0.0
     assert found.embodied_g == pytest.approx(8 * 164e3 / 4)

@@ -3,11 +3,15 @@
 import os
 import time
 
+import pytest
+
 from carbontrack.meters.nvml import nvml_meters
 from carbontrack.meters.nvml_driver import Driver
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
 from tests.support.gpus import StillDriver
+
+pytestmark = pytest.mark.xdist_group("alone")  # ratios of times
 
 SERVER = [
     Zone("package-0", "intel-rapl:0", 1_000_000),

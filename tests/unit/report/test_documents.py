@@ -255,5 +255,5 @@ def test_sci_agrees_with_the_specification_s_example(report):
     ],
 )
 def test_sci_is_not_made_of_unknowns(report, changes, more, said):
-    """A part that is missing is told; it is never 0."""
+    """A missing part is an error; it is never 0."""
     assert said in report("sci", run(1, **changes), more=more, code=2)

@@ -10,8 +10,8 @@ import pytest
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record
-from carbontrack.report.frame import CsvBlocks, load
-from carbontrack.report.read import iter_records
+from carbontrack.report.frame import load
+from carbontrack.report.read import CsvBlocks, iter_records
 from carbontrack.report.totals import keys_of
 from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.sinks.factory import sink_for
@@ -66,7 +66,7 @@ def test_a_header_in_the_middle_changes_the_columns(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_is_no_number_costs_its_row_only(tmp_path: Path) -> None:
-    """One spoilt row is passed over and counted; the others of its block stay."""
+    """One invalid row is skipped and counted; the others of its block stay."""
     path = written(tmp_path / "runs.csv", [a_record(n) for n in range(5)])
     path.write_bytes(path.read_bytes().replace(b"1.5e-05", b"oops", 1))
     loaded = load([path])

@@ -165,7 +165,7 @@ def test_the_picture_in_pixels_is_a_png(tmp_path: Path):
     ],
 )
 def test_without_energy_or_units_there_is_no_label(tmp_path, changes, asked, said):
-    """A missing number is told, not guessed."""
+    """A missing number is an error, not guessed."""
     with pytest.raises(ConfigError, match=said):
         label(tmp_path, runs(0.001, **changes), **asked)
 

@@ -189,7 +189,7 @@ def test_a_finished_run_replaces_its_checkpoint() -> None:
 
 
 def test_a_missing_file_and_an_unknown_ending_are_errors(tmp_path: Path) -> None:
-    """Bad input is told at once."""
+    """Bad input is refused at once."""
     with pytest.raises(FileNotFoundError):
         read_records(tmp_path / "absent.csv")
     with pytest.raises(ConfigError, match=r"\.csv"):

@@ -10,7 +10,7 @@ import pytest
 import carbontrack
 from carbontrack.errors import ConfigError
 from carbontrack.record import timeline_path
-from carbontrack.report.charts import drawn
+from carbontrack.report.charts import run_power
 from carbontrack.report.frame import load
 from carbontrack.report.timelines import RunTimeline, iter_timelines, largest
 from carbontrack.sinks.timelines import TimelineFiles
@@ -73,7 +73,7 @@ def test_reading_nothing_is_an_error_that_says_so(tmp_path):
 
 
 def test_a_report_does_not_take_timelines_for_records(tmp_path):
-    """In a directory they are left alone; named, the message tells what to name."""
+    """In a directory they are ignored; where one is named, the message says what to name."""
     output = tmp_path / "runs.jsonl"
     TimelineFiles([output]).write(timeline_object(a_record(), TIMELINE))
     output.write_text(json.dumps(a_record().to_row()) + "\n")
@@ -84,7 +84,7 @@ def test_a_report_does_not_take_timelines_for_records(tmp_path):
 
 
 def test_the_page_shows_the_runs_that_used_most(tmp_path):
-    """Runs of the data, each once, the largest first; strangers' timelines are not drawn."""
+    """Runs of the data, each once, the largest first; timelines of other runs are not drawn."""
     output = tmp_path / "runs.jsonl"
     records = [a_record(n, energy_kwh=float(n % 7)) for n in range(10)]
     output.write_text("".join(json.dumps(record.to_row()) + "\n" for record in records))
@@ -97,10 +97,10 @@ def test_the_page_shows_the_runs_that_used_most(tmp_path):
 
 def test_a_timeline_without_a_figure_is_not_drawn():
     """No chart is better than an empty one."""
-    assert drawn(RunTimeline("a", "a", "", Timeline((0.0, 1.0)))) is None
-    assert drawn(RunTimeline("a", "a", "", Timeline(()))) is None
+    assert run_power(RunTimeline("a", "a", "", Timeline((0.0, 1.0)))) is None
+    assert run_power(RunTimeline("a", "a", "", Timeline(()))) is None
     silent = Timeline((0.0, 1.0), {"cpu": (0.0, 0.0)}, {"cpu": (0.0,)})
-    assert drawn(RunTimeline("a", "a", "", silent)) is None
+    assert run_power(RunTimeline("a", "a", "", silent)) is None
 
 
 def test_the_setting_leads_to_a_file_whose_sums_are_the_records(tmp_path):

@@ -101,7 +101,7 @@ def by_the_rule(records: Sequence[Record], unit: str) -> tuple[float, float, flo
     return max(0.0, best - below) * low, best, (best + above) * high
 
 
-def test_every_sum_is_the_one_reckoned_record_by_record(tmp_path: Path) -> None:
+def test_every_sum_is_the_one_computed_record_by_record(tmp_path: Path) -> None:
     """Energies, grams and both intervals, for everything and for each name."""
     rng = random.Random(7)
     records = [a_run(n, rng) for n in range(200)]

@@ -86,14 +86,23 @@ def test_a_forked_child_belongs_to_what_was_open():
     propagator = environment.propagator()
     propagator.inject(1, "run-1")
     propagator.forget_parent()
-    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
+    assert (propagator.extract(), propagator.at_start(environment.record_id)) == (
+        "run-1",
+        "outer-1",
+    )
 
     propagator.inject(1, "child-1")
     assert environment.record_id == "child-1"
-    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
+    assert (propagator.extract(), propagator.at_start(environment.record_id)) == (
+        "run-1",
+        "outer-1",
+    )
     propagator.withdraw(1)
     assert environment.record_id == "run-1"
-    assert (propagator.extract(), propagator.at_start()) == ("run-1", "outer-1")
+    assert (propagator.extract(), propagator.at_start(environment.record_id)) == (
+        "run-1",
+        "outer-1",
+    )
 
 
 def test_a_child_that_was_forked_while_nothing_was_open_belongs_to_nothing():

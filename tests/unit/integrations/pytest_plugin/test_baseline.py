@@ -13,11 +13,9 @@ from carbontrack.integrations.pytest_plugin.baseline import (
     MOST_PROCESSES,
     Baseline,
     add,
-    fingerprint,
     save,
 )
 from carbontrack.integrations.pytest_plugin.results import TestResult
-from carbontrack.meters.cpu_info import CpuFacts
 from tests.support.fake_energy import FakeMetric
 
 HERE, THERE = "a processor x2", "another processor x8"
@@ -85,7 +83,7 @@ def test_figures_of_other_pins_are_not_added_to(path: Path) -> None:
 
 
 def test_only_tests_that_passed_are_kept(path: Path) -> None:
-    """What a failing test used says little."""
+    """The figures of a failing test are not kept."""
     save(path, [result(1.0, outcome="failed")], HERE)
     assert rounds(path) == []
 
@@ -101,7 +99,7 @@ def test_machines_stand_side_by_side_and_ones_own_is_taken(path: Path) -> None:
 
 
 def test_another_machines_figures_are_compared_with_a_wider_interval(path: Path) -> None:
-    """By a metric that means the same everywhere, and only by such."""
+    """Only by a metric whose figures mean the same on every machine."""
     save(path, [result(1.0, 1.0, 1.0)], THERE)
     baseline, metric = Baseline.load(path), FakeMetric()
 
@@ -181,19 +179,7 @@ def test_a_baseline_of_the_first_schema_is_read(path: Path) -> None:
     ],
 )
 def test_what_is_no_baseline_is_refused(path: Path, text: str) -> None:
-    """With its name; before any test has run."""
+    """The error names the file and comes before any test runs."""
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"baseline\.json is no baseline of carbontrack"):
         Baseline.load(path)
-
-
-def test_the_fingerprint_tells_processors_apart() -> None:
-    """By name where it has one, by its part's numbers, by threads, system and interpreter."""
-    one = CpuFacts(name="AMD EPYC 7763", vendor="AMD", family="25", model="1", stepping="1")
-    assert fingerprint(one).startswith("AMD EPYC 7763 (25.1.1) x")
-    assert fingerprint(one) != fingerprint(one._replace(model="2"))
-    assert fingerprint(CpuFacts(vendor="ARM", family="0x41", model="0xd0c")).startswith(
-        "ARM (0x41.0xd0c) x"
-    )
-    assert fingerprint(CpuFacts()).partition(" x")[0]
-    assert "Python 3." in fingerprint(one)

@@ -16,7 +16,7 @@ import pytest
 from carbontrack.integrations.pytest_plugin.baseline import PRIOR_DEGREES, compare
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD, Round, sum_up
 from carbontrack.integrations.pytest_plugin.reference import RELATIVE_UNCERTAINTY, ReferenceMetric
-from carbontrack.integrations.pytest_plugin.results import judge
+from carbontrack.integrations.pytest_plugin.results import verdict_on
 from carbontrack.units import Quantity
 
 RECORDED = json.loads((Path(__file__).parents[3] / "data" / "processes.json").read_text())
@@ -47,7 +47,7 @@ def verdicts(rounds: list[list[float]], limit_joules: float, seed: int) -> dict[
             )
             for joules in draw.choices(process, k=5)
         ]
-        counts[judge(limit, sum_up(metric, drawn)).outcome] += 1
+        counts[verdict_on(limit, sum_up(metric, drawn)).outcome] += 1
     return counts
 
 

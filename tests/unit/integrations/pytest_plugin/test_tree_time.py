@@ -1,4 +1,4 @@
-"""The process tree's CPU seconds for short tests: what is fine, what is coarse, and how coarse."""
+"""CPU seconds of the process tree for short tests: what is known in ticks only, and its error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.integrations.pytest_plugin.reference import Ticks, TreeTime, doubt_s
+from carbontrack.integrations.pytest_plugin.reference import Ticks, TreeTime, uncertainty_s
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -51,7 +51,7 @@ def test_a_childs_own_clock_is_finer_than_its_ticks(procfs: Path) -> None:
 
 @pytest.mark.usefixtures("child")
 def test_without_a_clock_the_ticks_count_and_are_said_to_be_coarse(procfs: Path) -> None:
-    """Where the kernel does not tell, it is known how little is known."""
+    """Where a clock cannot be read, the uncertainty says so."""
     put(procfs, 7, 3, 2, 0, 0)
     time = TreeTime(procfs, clock_s=lambda _: None)
     time()
@@ -77,4 +77,4 @@ def test_each_coarse_count_is_worth_two_ticks_of_doubt(
     before: dict[int, Ticks], after: dict[int, Ticks], ticks: int
 ) -> None:
     """Own time that is known in ticks always, that of ended children where it has changed."""
-    assert doubt_s(before, after) == pytest.approx(ticks * TICK_S)
+    assert uncertainty_s(before, after) == pytest.approx(ticks * TICK_S)
