@@ -1,6 +1,6 @@
 """The plugin's options at work, each door to them (command line, ini, environment), and -n2.
 
-What each value means, in each place, is held by the unit tests of `carbontrack.integrations.pytest_plugin.options`.
+What each value means, in each place, is held by the unit tests of the resolver.
 """
 
 from __future__ import annotations
