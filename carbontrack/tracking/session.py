@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.record import Record, Sink
@@ -258,11 +258,12 @@ class Session:
                 one.interrupt()
             except Exception:
                 _log.exception("something that was open could not be written")
-        for sink in self.sinks:
-            # begins its last attempts, and waits for nothing yet; few sinks have any
-            begin: Callable[[], None] | None = getattr(sink, "hurry", None)
-            if begin is not None:
-                _done(begin, sink)
+        if self.sinks:
+            from carbontrack.sinks.capabilities import HurriedSink
+
+            for sink in self.sinks:
+                if isinstance(sink, HurriedSink):
+                    _done("hurry", sink)
 
     def close(self) -> None:
         """Come to an end and close the sinks. A second call does nothing."""
@@ -271,15 +272,15 @@ class Session:
             return
         self._sinks_closed = True
         for sink in self.sinks:
-            _done(sink.close, sink)
+            _done("close", sink)
         self.ledger.deferred_log.say()
         if self._checkpoints is not None:
             self._checkpoints.close()
 
 
-def _done(act: Callable[[], None], sink: Sink) -> None:
-    """Let a sink finish; one that fails is said, and the others are not kept from it."""
+def _done(step: Literal["hurry", "close"], sink: Sink) -> None:
+    """Let a sink finish; one that fails, or has no `close`, is logged, and the others go on."""
     try:
-        act()
+        getattr(sink, step)()
     except Exception as error:  # whatever it is, it is not the measured program's
         _log.warning("%r did not close: %s", sink, error)
