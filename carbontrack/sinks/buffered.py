@@ -73,7 +73,7 @@ class BufferedSink(Generic[Entry]):
         Raises:
             SinkError: it cannot be written and no more can wait, so this record is lost.
         """
-        buffer = self._buffer.get()
+        buffer = self._buffer.state or self._buffer.get()
         entries = buffer.entries
         if len(entries) >= PENDING_LIMIT:
             self._flush(buffer)
@@ -90,7 +90,7 @@ class BufferedSink(Generic[Entry]):
         Raises:
             SinkError: records are lost, neither written nor in the journal; it says how many.
         """
-        buffer = self._buffer.get()
+        buffer = self._buffer.state or self._buffer.get()
         if self._flush(buffer):
             return
         lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
