@@ -20,13 +20,12 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Status
 from carbontrack.system.forking import holding_forks
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.budget import BudgetGuard, OnExceed, checked_on_exceed
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.span import Span, current_span, innermost
 from carbontrack.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from carbontrack.tracking.budget import Budget, Verdict
+    from carbontrack.tracking.budget import Budget, OnExceed, Verdict
     from carbontrack.tracking.session import Session
 
 
@@ -136,6 +135,8 @@ class Track(Block[Span]):
         budget, self._on_exceed = limit
         self._budget = None if budget is None else _budget(budget)
         if self._on_exceed is not None:
+            from carbontrack.tracking.budget import checked_on_exceed
+
             checked_on_exceed(self._on_exceed, has_budget=budget is not None)
         self._labels = dict(labels or {})
         self._tracker = tracker
@@ -183,6 +184,8 @@ class Track(Block[Span]):
         else:
             span = self._own_tracker().span(name, labels=self._labels)
         if self._budget is not None:
+            from carbontrack.tracking.budget import BudgetGuard
+
             span.budget_guard = BudgetGuard(self._budget, self._on_exceed or "warn")
             span.budget_check = span.budget_guard.mark_exceeded
         return span

@@ -97,7 +97,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
         "region_basis": session.builder.resource.region_basis,
         "intensity": intensity and asdict(intensity),
         "pue": session.ledger.attribution.pue,
-        "tables": [asdict(edition) for edition in editions()],
+        "tables": [edition._asdict() for edition in editions()],
         "idle_power": _idle_power(session.ledger.attribution),
         "facts": dict(session.builder.resource.columns),
         "settings": {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -28,12 +27,6 @@ class UnreadableJournals:
                 file=sys.stderr,
             )
         return bool(self.found)
-
-
-def add_run(parser: ArgumentParser, run: Callable[[Namespace], int], *, json_help: str) -> None:
-    """Let the command print JSON, and be executed by `run`."""
-    parser.add_argument("--json", action="store_true", help=json_help)
-    parser.set_defaults(func=run)
 
 
 def print_result(

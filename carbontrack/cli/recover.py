@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 
-from carbontrack.cli.journals import UnreadableJournals, add_run, print_result
+from carbontrack.cli.journals import UnreadableJournals, print_result
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
 from carbontrack.sinks.factory import is_url, told
 from carbontrack.sinks.journal.recovery import Recovered, opener, recover
@@ -15,17 +16,17 @@ from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, forma
 _NOTHING = ("no run was left behind", "no run could be recovered")
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "recover",
-        help="write the records of runs that were killed",
-        description="Write what runs that were killed had used up to their last checkpoint, to "
-        "the outputs that they had. Runs that still live are left alone. "
+        run,
+        description="Write what killed runs had used up to their last checkpoint, to their "
+        "outputs. Processes that still run are left alone. "
         "Exit code 0: all is written; 1: something could not be, and stays in the journal.",
-        allow_abbrev=False,
     )
-    add_run(parser, run, json_help="print what was recovered as JSON")
+    parser.add_argument("--json", action="store_true", help="print what was recovered as JSON")
 
 
 def run(args: Namespace) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace, _SubParsersAction
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from carbontrack.cli.journals import UnreadableJournals, add_run, print_result
+from carbontrack.cli.journals import UnreadableJournals, print_result
+from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
 from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
 from carbontrack.sinks.post import shown
@@ -15,19 +16,19 @@ from carbontrack.sinks.sync import Drained, drain
 _NOTHING = ("nothing waits to be sent", "nothing could be sent")
 
 
-def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
-    parser = subparsers.add_parser(
+    parser = new_parser(
+        subparsers,
         "sync",
-        help="send the records that wait for a server",
+        run,
         description="Send the records of ended processes that wait in the journal for a server. "
         "The addresses are those in the journal; the token is the setting http_token. "
         "Exit code 0: nothing waits any more; 1: something does, or a journal cannot be opened.",
         epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync",
-        allow_abbrev=False,
     )
     parser.add_argument("--url", metavar="URL", help="only what waits for this address")
-    add_run(parser, run, json_help="print what was done as JSON")
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
 def run(args: Namespace) -> int:

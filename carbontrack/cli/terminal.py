@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TextIO
 
 from carbontrack.config.environment import dumb_terminal, no_color
@@ -78,27 +76,6 @@ class Terminal:
                 head = (label if number == 0 else "").ljust(margin - 4)
                 lines.append(f"  {self.dim(head)}  {part.replace(_KEPT, ' ')}")
         return "\n".join(lines)
-
-
-class Unseen:
-    """The journals that a command could not read; a callback for `on_trouble`."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[Path, OSError]] = []
-
-    def __call__(self, path: Path, error: OSError) -> None:
-        """Add a journal and its error."""
-        self.found.append((path, error))
-
-    def say(self) -> bool:
-        """Print the first and their number on stderr; False if there is none."""
-        for path, error in self.found[:1]:
-            print(
-                f"carbontrack: {len(self.found)} journals could not be looked into, and what they "
-                f"keep still waits; the first: {path}: {error.strerror or error}",
-                file=sys.stderr,
-            )
-        return bool(self.found)
 
 
 @contextmanager

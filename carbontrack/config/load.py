@@ -22,6 +22,7 @@ from carbontrack.config.environment import PREFIX, Environment
 from carbontrack.config.settings import FILE_SUFFIXES, READERS, SECRETS, Settings, nearest
 from carbontrack.errors import ConfigError, UnknownSettingError
 from carbontrack.record import plugin_of
+from carbontrack.system.files import obstacle_to_writing
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -162,15 +163,21 @@ def check_outputs(settings: Settings, folder: str) -> None:
             continue
         if not folder and not path.is_absolute():
             trouble = "cannot be written: the working directory is gone"
-        elif path.is_dir():
-            trouble = "is a directory; add a file name, such as emissions.csv"
-        elif not path.parent.is_dir():
-            trouble = f"cannot be written: there is no directory {path.parent}"
-        elif not os.access(path if path.exists() else path.parent, os.W_OK):
-            trouble = "cannot be written: permission denied"
         else:
-            continue
+            obstacle = obstacle_to_writing(path)
+            if obstacle is None or obstacle == "not a regular file":  # a device may be meant
+                continue
+            trouble = _TROUBLES[obstacle].format(path.parent)
         raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
+
+
+_TROUBLES = {
+    "is a directory": "is a directory; add a file name, such as emissions.csv",
+    "no directory": "cannot be written: there is no directory {}",
+    "parent is a file": "cannot be written: there is no directory {}",
+    "no permission": "cannot be written: permission denied",
+    "directory not writable": "cannot be written: permission denied",
+}
 
 
 def state_path(settings: Settings, environment: Environment | None = None) -> Path:

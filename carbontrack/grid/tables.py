@@ -7,7 +7,6 @@ WUE) and the water behind its electricity, and `editions` the age of the tables.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -95,8 +94,7 @@ _YEARS = {
 """Table -> its column for the year that a row's figure describes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edition:
+class Edition(NamedTuple):
     """A table's size, and the years that its figures describe; `most` is the commonest."""
 
     table: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.record import Record
@@ -21,11 +21,11 @@ PENDING_LIMIT = 1000
 Entry = TypeVar("Entry")
 
 
-class _Buffer(Generic[Entry]):
+class _Buffer:
     """What waits in one process: a child has a copy of its parent's, which the parent writes."""
 
     def __init__(self) -> None:
-        self.entries: deque[tuple[str, Entry]] = deque()
+        self.entries: deque[tuple[str, Any]] = deque()
         """The id of each record and its entry, oldest first."""
         self.journaled: set[str] = set()
         """The ids of those that are in the journal too."""
@@ -49,7 +49,7 @@ class BufferedSink(Generic[Entry]):
         self._entry_of = entry_of
         self._put = put
         self._overflow = journal
-        self._buffer: PerProcess[_Buffer[Entry]] = PerProcess(_Buffer)
+        self._buffer = PerProcess(_Buffer)
         self._warnings = RateLimitedLog()
 
     @property
@@ -73,7 +73,7 @@ class BufferedSink(Generic[Entry]):
         Raises:
             SinkError: it cannot be written and no more can wait, so this record is lost.
         """
-        buffer = self._buffer.get()
+        buffer = self._buffer.state or self._buffer.get()
         entries = buffer.entries
         if len(entries) >= PENDING_LIMIT:
             self._flush(buffer)
@@ -90,7 +90,7 @@ class BufferedSink(Generic[Entry]):
         Raises:
             SinkError: records are lost, neither written nor in the journal; it says how many.
         """
-        buffer = self._buffer.get()
+        buffer = self._buffer.state or self._buffer.get()
         if self._flush(buffer):
             return
         lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
@@ -100,7 +100,7 @@ class BufferedSink(Generic[Entry]):
     def _enqueued(self, record: Record) -> bool:
         return self._overflow is not None and self._overflow.enqueue(record, self.address)
 
-    def _flush(self, buffer: _Buffer[Entry]) -> bool:
+    def _flush(self, buffer: _Buffer) -> bool:
         """Write what waits, oldest first; False when some is left."""
         entries = buffer.entries
         while entries:

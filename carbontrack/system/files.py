@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
-Obstacle = Literal[
-    "no directory",
-    "parent is a file",
-    "directory not writable",
-    "is a directory",
-    "not a regular file",
-    "no permission",
-]
-"""Why a file cannot be written."""
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Obstacle = Literal[
+        "no directory",
+        "parent is a file",
+        "directory not writable",
+        "is a directory",
+        "not a regular file",
+        "no permission",
+    ]
+    """Why a file cannot be written."""
 
 
 def make_private_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.record import Record, Sink
@@ -260,11 +260,13 @@ class Session:
                 one.interrupt()
             except Exception:
                 _log.exception("something that was open could not be written")
-        for sink in self.sinks:
-            # starts the last attempts of sinks with threads, without waiting for them
-            begin: Callable[[], None] | None = getattr(sink, "hurry", None)
-            if begin is not None:
-                _finish_sink(begin, sink)
+        if self.sinks:
+            from carbontrack.sinks.capabilities import HurriedSink
+
+            for sink in self.sinks:
+                # starts the last attempts of a sink with a thread, without waiting for them
+                if isinstance(sink, HurriedSink):
+                    _finish_sink("hurry", sink)
 
     def close(self) -> None:
         """End, and close the sinks. A second call does nothing."""
@@ -273,15 +275,15 @@ class Session:
             return
         self._sinks_closed = True
         for sink in self.sinks:
-            _finish_sink(sink.close, sink)
+            _finish_sink("close", sink)
         self.ledger.deferred_log.flush()
         if self._checkpoints is not None:
             self._checkpoints.close()
 
 
-def _finish_sink(act: Callable[[], None], sink: Sink) -> None:
-    """Call a sink's method and log its failure, so that the other sinks still finish."""
+def _finish_sink(step: Literal["hurry", "close"], sink: Sink) -> None:
+    """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:
-        act()
+        getattr(sink, step)()
     except Exception as error:  # must not reach the measured program
         _log.warning("%r did not close: %s", sink, error)

@@ -119,24 +119,24 @@ class Journal:
 
     def queued(self, output: str, limit: int) -> list[Record]:
         """The oldest records that wait for `output`, at most `limit` of them."""
-        state = self._state.get()
+        state = self._state.state or self._state.get()
         with state.lock:
             return [] if state.file is None else queued(state.file, output, limit)
 
     def close(self) -> None:
         """Close the file, and delete it if it is empty; a later entry creates another."""
-        state = self._state.get()
+        state = self._state.state or self._state.get()
         with state.lock:
             file, state.file = state.file, None
             if file is not None:
                 _quietly(file.close)
 
     def _drop(self, keys: list[Key]) -> None:
-        if self._state.get().file is not None:
+        if (self._state.state or self._state.get()).file is not None:
             self._do(lambda file: file.drop(keys))
 
     def _do(self, action: Callable[[JournalFile], None]) -> bool:
-        state = self._state.get()
+        state = self._state.state or self._state.get()
         with state.lock:
             state.changes.append(action)
             failure = None if state.is_changing else self._change(state)

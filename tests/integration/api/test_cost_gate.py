@@ -31,15 +31,15 @@ from tests.support.costs import (
 
 pytestmark = pytest.mark.xdist_group("alone")  # ratios of times, blocks of memory
 
-CALLED_BY_A_CALL = 27
-CALLED_BY_A_SPAN = 225
-CALLED_BY_A_TICK = 130
+CALLED_BY_A_CALL = 24
+CALLED_BY_A_SPAN = 200
+CALLED_BY_A_TICK = 116
 CALL_TO_CALIBRATION = 3.2
 SPAN_TO_CALIBRATION = 28.0
 KEPT_BLOCKS = 300
-MODULES_OF_A_BLOCK = 89
+MODULES_OF_A_BLOCK = 66
 """Our modules at the end of an empty block with the default settings."""
-STANDARD_MODULES_OF_A_BLOCK = 65
+STANDARD_MODULES_OF_A_BLOCK = 52
 """Modules of the standard library that a bare interpreter has not loaded."""
 COSTLY = {"asyncio", "cpuinfo", "http", "pandas", "platform", "psutil", "pynvml", "requests",
           "socket", "subprocess", "urllib.request", "uuid"}  # fmt: skip

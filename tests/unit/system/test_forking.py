@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.forking import PerProcess, holding_forks, remember
 
 
 class Counting:
@@ -96,3 +96,42 @@ def test_imports_of_ours_do_not_wait_for_each_other() -> None:
         thread.start()
         assert done.wait(30.0)
         thread.join()
+
+
+def test_state_of_a_process_is_made_once_however_many_ask() -> None:
+    """Threads that ask at the same time are given the same."""
+    made: list[object] = []
+
+    def make() -> object:
+        made.append(object())
+        return made[-1]
+
+    mine = PerProcess(make)
+    assert mine.state is None
+    start, found = threading.Barrier(8), []
+    threads = [
+        threading.Thread(target=lambda: (start.wait(), found.append(mine.get()))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert {id(one) for one in found} == {id(mine.state)}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_child_releases_inherited_state_and_makes_its_own() -> None:
+    """At once after the fork, and once; the parent keeps its own."""
+    abandoned: list[object] = []
+    mine, unused = PerProcess(object, abandon=abandoned.append), PerProcess(object)
+    before = mine.get()
+    child = os.fork()
+    if child == 0:
+        right = abandoned == [before] and mine.state is None and mine.get() is not before
+        os._exit(10 if right and unused.get() is unused.state else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
+    assert mine.state is mine.get() is before
+    assert abandoned == []

@@ -146,3 +146,21 @@ def test_what_cannot_be_written_to_is_refused():
     """A path is no sink; the error says what is."""
     with pytest.raises(ConfigError, match="CsvSink"):
         Tracker(meters=[FakeMeter()], sinks=["runs.csv"])
+
+
+def test_a_sink_with_write_alone_is_enough(caplog):
+    """One without `close` takes records; that it cannot be closed is logged, and others are."""
+
+    class WriteOnly:
+        def __init__(self):
+            self.records = []
+
+        def write(self, record):
+            self.records.append(record)
+
+    only, other = WriteOnly(), MemorySink()
+    with Tracker(meters=[FakeMeter()], sinks=[only, other]) as tracker, tracker.span("a"):
+        pass
+    assert [record.name for record in only.records] == ["a"]
+    assert other.closed
+    assert "did not close" in caplog.text
