@@ -162,7 +162,7 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
     """
     parts = []
     for index, meter in enumerate(meters):
-        joules, machine_j = _at(sums.ours_j, index), _at(window.machine_j, index)
+        joules, machine_j = value_at(sums.ours_j, index), value_at(window.machine_j, index)
         if _too_short(window.length_s, joules, meter.resolution_s):
             powers_w = window.powers_w
             power_w = powers_w[index] if index < len(powers_w) else None
@@ -185,12 +185,13 @@ def _modelled(meter: MeterFacts) -> Basis:
     return "modelled" if meter.basis == "measured" else meter.basis
 
 
-def _at(numbers: Sequence[float], index: int) -> float:
+def value_at(numbers: Sequence[float], index: int) -> float:
+    """The number of the meter at `index`; 0 if the tuple is older than the meter."""
     return numbers[index] if index < len(numbers) else 0.0
 
 
 def _observed_s(window: Window, index: int) -> float:
-    return _at(window.end.observed_s, index) - _at(window.start.observed_s, index)
+    return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
 
 
 def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from carbontrack.record import COMPONENTS, Component
+from carbontrack.record import COMPONENTS, Component, Record
 from carbontrack.sampling.counts import Counts, Joules
-from carbontrack.tracking.record_builder import MeterFacts
+from carbontrack.tracking.record_builder import MeterFacts, value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 
 MOST_BINS: Final = 360
@@ -132,7 +132,7 @@ class Timeline:
         return found
 
 
-def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any) -> Timeline:
+def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Record) -> Timeline:
     """The timeline of a span; its total for each component is that of the record.
 
     Where the record's energy is not the sum of the counts, as for a span shorter than a counter's
@@ -144,7 +144,7 @@ def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any
         kwh = getattr(record, f"{component}_kwh")
         if kwh is not None:
             indices = [index for index, m in enumerate(meters) if m.component == component]
-            counted_j = [sum(_at(edge.joules, index) for index in indices) for edge in edges]
+            counted_j = [sum(value_at(edge.joules, index) for index in indices) for edge in edges]
             energy_j[component] = _scaled(counted_j, edges, kwh)
             regular = [index for index in indices if not meters[index].is_substitute]
             others = [index for index in indices if meters[index].is_substitute]
@@ -153,13 +153,9 @@ def timeline_of(edges: Sequence[Edge], meters: Sequence[MeterFacts], record: Any
     return Timeline(tuple(edge.at_s - edges[0].at_s for edge in edges), energy_j, observed_s)
 
 
-def _at(numbers: Sequence[float], index: int) -> float:
-    return numbers[index] if index < len(numbers) else 0.0
-
-
 def _seen_s(a: Edge, b: Edge, regular: Sequence[int], others: Sequence[int]) -> float:
     def seen(index: int) -> float:
-        return max(0.0, _at(b.observed_s, index) - _at(a.observed_s, index))
+        return max(0.0, value_at(b.observed_s, index) - value_at(a.observed_s, index))
 
     return min(map(seen, regular), default=0.0) + sum(map(seen, others))
 
@@ -182,7 +178,7 @@ def _scaled(counted_j: Sequence[float], edges: Sequence[Edge], kwh: float) -> tu
     return tuple(wanted_j * (edge.at_s - edges[0].at_s) / length_s for edge in edges)
 
 
-def timeline_object(record: Any, timeline: Timeline) -> dict[str, object]:
+def timeline_object(record: Record, timeline: Timeline) -> dict[str, object]:
     """The JSON object of a timeline; instants are rounded to the microsecond, energy is not."""
     return {
         "schema": TIMELINE_SCHEMA,
