@@ -1,4 +1,4 @@
-"""A tracker on a table: a clock and meters that a test turns by hand, a sink it reads."""
+"""A test bench: a tracker with a fake clock and fake meters that a test advances, and a sink."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from carbontrack.units import JOULES_PER_KWH
 
 
 class Bench:
-    """A tracker with everything around it at hand.
+    """A tracker with access to its clock, meters, sampler and sink.
 
     Args:
         meters: what it reads; one of 100 W by default.
@@ -41,17 +41,17 @@ class Bench:
 
     @property
     def session(self) -> Session:
-        """The tracker's inside."""
+        """The tracker's session."""
         return self.tracker.session
 
     @property
     def sampler(self) -> Sampler:
-        """What reads the meters."""
+        """The tracker's sampler."""
         return self.session.sampler
 
     @property
     def records(self) -> list[Record]:
-        """What has been written."""
+        """The records written so far."""
         return self.sink.records
 
     def run(self, seconds: float, *, ticks: int = 1) -> None:
@@ -77,13 +77,13 @@ def joules(record: Record | None) -> float:
 
 
 class ScriptedUsage(UsageReader):
-    """Usage as a test says: the share of one process in a machine's CPU time and memory."""
+    """Usage set by a test: the share of one process in the machine's CPU time and memory."""
 
     def __init__(self, *, ours: float = 0.5, busy: float = 2.0) -> None:
         self.ours = ours
-        """Our part of what the processors work."""
+        """Our share of the CPU time."""
         self.busy = busy
-        """How many processors work."""
+        """The number of busy processors."""
         self.ram = (1_000, 4_000)
         self.reads = 0
         self._at_s: float | None = None

@@ -1,4 +1,4 @@
-"""Costs as counts, and as ratios to a calibration: what a test may hold on any machine."""
+"""Costs as counts, and as ratios to a calibration, which hold on any machine."""
 
 from __future__ import annotations
 

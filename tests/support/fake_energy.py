@@ -1,4 +1,4 @@
-"""Energy that tests use up by saying so, and a metric that counts it: exact on every machine."""
+"""Simulated energy that tests use explicitly, and a metric that counts it exactly."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.support.bench import Bench
 
 
 class KeptTimelines:
-    """Somewhere timelines go, to be looked at."""
+    """Collects timelines for tests."""
 
     def __init__(self) -> None:
         self.kept: list[Mapping[str, object]] = []

@@ -1,4 +1,4 @@
-"""Records for tests: whole ones, and the text that breaks careless files."""
+"""Records for tests, and names with characters that break careless file formats."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTILE = [
     "\u2028line separator",
     "\x0b\x0c\x1c\x85",
 ]
-"""Names that must come back as they are."""
+"""Names that must be read back unchanged."""
 
 
 def a_record(number: int = 0, **changes: Any) -> Record:
