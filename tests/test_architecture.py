@@ -123,6 +123,15 @@ def test_the_root_can_be_taken_in_at_a_glance():
     assert [m for m, path in MODULES.items() if not ast.get_docstring(tree_of(path))] == []
 
 
+def test_the_map_names_files_that_are_there():
+    """Each file that docs/architecture.md leads a reader to exists."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([a-z_/]+\.py)`", page) if "/" in name}
+    assert len(named) > 20
+    roots = (PACKAGE, ROOT)
+    assert [n for n in sorted(named) if not any((root / n).exists() for root in roots)] == []
+
+
 def test_layers_are_kept():
     """Imports point down a floor, and rooms of one floor know nothing of each other."""
     lint = Path(sys.executable).with_name("lint-imports")

@@ -92,6 +92,11 @@ def _how(record: Record) -> Iterator[str]:
     if record.ram_basis is not None:
         size = f" ({record.ram_gib:.0f} GiB)" if record.ram_gib is not None else ""
         yield f"memory {record.ram_basis}{size}"
+    if record.other_kwh is not None:
+        # basis and meters are those of the whole record, so they are its only where it is alone
+        alone = not any((record.cpu_basis, record.gpu_basis, record.ram_basis))
+        meters = (record.meters or "").replace(";", ", ")
+        yield f"other {record.basis} ({meters})" if alone else "other"
     if record.scope == "machine":
         yield "all of the machine"
     elif record.cpu_share is not None:

@@ -15,6 +15,7 @@ from carbontrack.config.settings import READERS, SECRETS
 from carbontrack.errors import ConfigError
 
 NUMBERS = {
+    "idle_w": (0.0, 5000.0),
     "interval_s": (0.001, 3600.0),
     "pue": (1.0, 10.0),
     "wue": (0.0, 100.0),
@@ -37,6 +38,12 @@ TOML_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
+
+
+def test_every_number_is_tried() -> None:
+    """A new setting that is a number has its limits above."""
+    numbers = {name for name, read in READERS.items() if "_number" in read.__qualname__}
+    assert set(NUMBERS) == numbers
 
 
 @given(NAMES, TOML_VALUES)

@@ -22,7 +22,7 @@ from tests.support.records import a_record
 
 __all__ = ["browser", "opened"]
 
-pytestmark = pytest.mark.xdist_group("browser")  # one browser for all tests
+pytestmark = pytest.mark.xdist_group("figures")  # one browser for all tests
 
 JOULES = 3.6e6
 PARTS = ("cpu", "gpu", "ram", "other")

@@ -129,3 +129,13 @@ def test_without_energy_there_is_no_comparison_and_no_grid_line() -> None:
     empty = record(energy_kwh=None, emissions_g=None, intensity_g_per_kwh=None)
 
     assert [label for label, _ in rows(empty)] == ["energy", "emissions", "how"]
+
+
+def test_a_meter_of_another_component_is_named() -> None:
+    """A smart plug alone is a meter that answered."""
+    parts = {"cpu_basis": None, "ram_basis": None, "cpu_share": None, "scope": "machine"}
+    plug = record(**parts, other_kwh=1e-3, basis="measured", meters="plug:desk")
+    assert ("how", "other measured (plug:desk), all of the machine") in rows(plug)
+    assert ("how", "CPU measured on AMD EPYC 7B13 (TDP 225 W), other") in rows(
+        record(cpu_basis="measured", ram_basis=None, cpu_share=None, other_kwh=1e-3)
+    )
