@@ -252,9 +252,11 @@ class Sampler:
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
         try:
+            shares = False
             for ledger in tuple(self._ledgers):
-                ledger.refresh(self.clock)
-            shares = any(ledger.attribution.scope == "process" for ledger in tuple(self._ledgers))
+                if ledger.waits_for_grid:
+                    ledger.refresh(self.clock)
+                shares = shares or ledger.attribution.scope == "process"
             if self.gpu_shares:  # first, so that the coming step uses the answer
                 self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
