@@ -126,10 +126,7 @@ class Sampler:
         self.lock = threading.RLock()
         self._inside = False
         self._ticker = Ticker(
-            self.tick,
-            period_s=self._period_s,
-            is_wanted=lambda: self._holds > 0,
-            clock=self.clock,
+            self.tick, self.clock, period_s=self._period_s, is_wanted=lambda: self._holds > 0
         )
 
     @property
@@ -146,12 +143,10 @@ class Sampler:
             else:
                 self._wake()
             if not ledger.holds:
-                process = ledger.attribution.scope == "process"
-                if process:
-                    self._usage = self._usage or UsageReader()
-                ledger.begin(
-                    self._usage if process else None, self.counts.at_s, self.clock.now_utc()
-                )
+                usage = None
+                if ledger.attribution.scope == "process":
+                    usage = self._usage = self._usage or UsageReader()
+                ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
                 self._ledgers.append(ledger)
             ledger.holds += 1
             self._holds += 1

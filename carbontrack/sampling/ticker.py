@@ -26,18 +26,18 @@ class Ticker:
 
     Args:
         tick: called at each deadline; must not raise.
+        clock: the time source.
         period_s: returns the time between two deadlines; called before each.
         is_wanted: returns whether ticks are wanted.
-        clock: the time source.
     """
 
     def __init__(
         self,
         tick: Callable[[], None],
+        clock: Clock,
         *,
         period_s: Callable[[], float],
         is_wanted: Callable[[], bool],
-        clock: Clock,
     ) -> None:
         self._tick = tick
         self._period_s = period_s
