@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import socket
@@ -98,15 +97,17 @@ class Server:
         self._importers = 2 if "2" in command and "--preload" not in command else 1
 
     def ask(self) -> int:
-        """Ask for one call; returns the worker's process id."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10.0)
-        try:
-            connection.request("GET", "/")
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
-        assert answer.status == 200
+        """Ask for one call, to the end of the connection; returns the worker's process id.
+
+        A worker that has not closed it yet is still sending, and reports a signal as an error.
+        """
+        with socket.create_connection(("127.0.0.1", self._port), timeout=10.0) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionError("no answer")
+        assert b" 200 " in head.splitlines()[0]
         self.answered += 1
         return int(body)
 
