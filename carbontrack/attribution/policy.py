@@ -152,7 +152,7 @@ def _check_idle_power(policy: Attribution) -> None:
 def _cpu_share(before: Usage, after: Usage) -> float | None:
     if before.machine_cpu_s is None or after.machine_cpu_s is None:
         return None
-    ours_s = after.process_cpu_s - before.process_cpu_s
+    ours_s = _cpu_s(before.process_cpu_s, after.process_cpu_s)
     all_s = max(after.machine_cpu_s - before.machine_cpu_s, ours_s)
     return ours_s / all_s if all_s > 0.0 else None
 
@@ -163,10 +163,15 @@ def _reserved_share(before: Usage, after: Usage, cpu: float | None) -> float | N
         return cpu
     if before.reserved_cpu_s is None or after.reserved_cpu_s is None:
         return None if cpu is None else after.reserved_share * cpu
-    ours_s = after.process_cpu_s - before.process_cpu_s
+    ours_s = _cpu_s(before.process_cpu_s, after.process_cpu_s)
     all_s = max(after.reserved_cpu_s - before.reserved_cpu_s, ours_s)
-    # The quotient first: the product of a share and subnormal CPU seconds may round up by half.
     return after.reserved_share * (ours_s / all_s) if all_s > 0.0 else None
+
+
+def _cpu_s(before_s: float, after_s: float) -> float:
+    # No system counts less than a nanosecond. A smaller difference is lost in the sum of all
+    # processes, so that several of them could each seem to be the only one that worked.
+    return after_s - before_s if after_s - before_s >= 1e-9 else 0.0
 
 
 def _ram_share(usage: Usage) -> float | None:

@@ -241,6 +241,15 @@ MOMENT = st.tuples(
     idle="reserved",
     idle_w=1.0,
 )
+@example(  # differences of CPU seconds that are lost in the sum of all processes
+    moments=[
+        (1.0, 0.0, [0, 0, 0, 0, 0, 0, 1.0, 0], 0.0),
+        (1.0, 1.0, [1.0401779615204189e-259, 1.0, 1.0, 1.0, 0, 0, 0, 5e-324], 0.0),
+    ],
+    threads=[1, 1, 1, 1, 0, 0, 0, 0],
+    idle="reserved",
+    idle_w=1.0,
+)
 def test_eight_processes_get_no_more_than_the_machine_by_any_policy(moments, threads, idle, idle_w):
     """Whoever works when: with disjoint or common reservations the sum is at most the machine."""
     policy = Attribution("process", idle, idle_power=IdlePower(cpu=idle_w))
