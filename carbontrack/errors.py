@@ -107,6 +107,11 @@ def close_matches(
     return get_close_matches(name, list(known), n=most, cutoff=cutoff)
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error's sentence: "; did you mean 'region'?", or nothing if no name is near."""
+    return did_you_mean(close_matches(name, known))
+
+
 def did_you_mean(names: Iterable[str], form: Callable[[str], str] = repr) -> str:
     """The end of an error's sentence: "; did you mean 'FR' or 'FI'?", or nothing without names."""
     choices = " or ".join(map(form, names))

@@ -65,7 +65,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
             page,
             id=name_of(page),
             # how fast a budget is used up depends on the processor that the page gets
-            marks=pytest.mark.xdist_group("alone") if page.stem == "stop-at-a-budget" else (),
+            marks=pytest.mark.xdist_group("serial") if page.stem == "stop-at-a-budget" else (),
         )
         for page in PAGES
     ],

@@ -94,7 +94,7 @@ class TrackerProvider:
             ConfigError: a setting cannot be used; inside a span only if it is an argument.
         """
         environment = self.environment()
-        cache_key = repr(sorted(given.items())), environment
+        cache_key = repr(sorted(given.items())), environment.for_settings()
         try:
             settings = load_settings(given, environment, writes=False)
         except ConfigError as error:
@@ -197,4 +197,8 @@ def _key(settings: Settings, environment: Environment) -> Key:
     # the origin of the region is written to records, so it is part of the key
     origin = settings.origins.get("region", "")
     relative = any("://" not in o and not os.path.isabs(o) for o in settings.output)  # noqa: PTH117
-    return settings, origin, environment.for_tracker(has_relative_output=relative)
+    return (
+        settings,
+        origin,
+        environment.for_tracker(state_dir=settings.state_dir, has_relative_output=relative),
+    )

@@ -82,7 +82,7 @@ def _parser(given: Sequence[str]) -> ArgumentParser:
         parser.print_help(sys.stderr)
         parser.exit(USAGE)
     if not asked.startswith("-") and asked not in COMMANDS:
-        from carbontrack.config.settings import nearest
+        from carbontrack.errors import nearest
 
         parser.error(f"there is no command {asked!r}{nearest(asked, COMMANDS)}")
     return parser

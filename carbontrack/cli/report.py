@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carbontrack.api.progress import new_terminal_bar
 from carbontrack.cli.options import Subparsers, file_to_write, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
@@ -21,11 +20,8 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.report.documents import as_bibtex, as_boamps, as_model_card, as_sci
 from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, files_of, load
-from carbontrack.report.page import page
-from carbontrack.report.page_html import PageContext
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
-from carbontrack.report.timelines import largest, timelines_beside
 from carbontrack.report.totals import Total, keys_of, totals
 from carbontrack.system.files import replace_file
 from carbontrack.units import joules_from
@@ -111,6 +107,10 @@ def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] =
 
     Timelines are read from the files beside `files`.
     """
+    from carbontrack.report.page import page  # most print a table
+    from carbontrack.report.page_html import PageContext
+    from carbontrack.report.timelines import largest, timelines_beside
+
     timelines = largest(timelines_beside(files), frame, _MOST_TIMELINES)
     context = PageContext(
         elsewhere=tuple(_grids()), comparison=_comparison(summary.total), timelines=timelines
@@ -168,6 +168,11 @@ def _page_path(text: str) -> Path:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None] | None]:
     """A bar on a terminal when reading takes longer than a second, if tqdm is installed."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from carbontrack.api.progress import new_terminal_bar
+
     bar = new_terminal_bar(
         unit="B", unit_scale=True, desc="reading", delay=_SLOW_S, leave=False, disable=None
     )

@@ -68,11 +68,12 @@ class Environment(NamedTuple):
         environ = os.environ if environ is None else environ
         # looking up a variable that is not set costs much more than iterating over all names
         names = set(environ)
-        found = {name: environ[name] for name in names & _FACTS.union(hints)}
-        ours = [name for name in filter(_begins_with_prefix, names) if _is_setting(name)]
+        settings = filter(_begins_with_prefix, names)
+        found = _values(environ, names & _FACTS.union(hints, settings))
+        ours = filter(_is_setting, filter(_begins_with_prefix, found))
         return cls(
             _working_folder() if working_folder is None else working_folder,
-            tuple(sorted((name, environ[name]) for name in ours)),
+            tuple(sorted((name, found[name]) for name in ours)),
             _user_folder("config", found),
             _user_folder("state", found),
             tz(found),
@@ -82,14 +83,27 @@ class Environment(NamedTuple):
             parent_id(found),
         )
 
-    def for_tracker(self, *, has_relative_output: bool) -> Environment:
-        """The part of the environment that a tracker with known settings depends on.
+    def for_settings(self) -> Environment:
+        """The part of the environment that settings are loaded from."""
+        return Environment(self.working_folder, self.variables, self.config_folder)
+
+    def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
+        """The part of the environment that tells trackers with equal settings apart.
+
+        Not the rank: a tracker keeps that of its beginning.
 
         Args:
+            state_dir: the setting.
             has_relative_output: an output path is relative, so the working folder matters.
         """
-        folder = self.working_folder if has_relative_output else ""
-        return self._replace(working_folder=folder, variables=(), config_folder=None)
+        return Environment(
+            self.working_folder if has_relative_output else "",
+            state_folder=str(self.state_path(state_dir)),
+            time_zone=self.time_zone,
+            visible_gpus=self.visible_gpus,
+            cloud_hints=self.cloud_hints,
+            parent_id=self.parent_id,
+        )
 
     def state_path(self, state_dir: str | None) -> Path:
         """The folder of journals and caches, by the setting or the user's; it need not exist."""
@@ -100,6 +114,13 @@ class Environment(NamedTuple):
         import tempfile  # e.g. a container's user without a home directory
 
         return Path(tempfile.gettempdir(), f"carbontrack-{os.getuid()}")
+
+
+def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    try:
+        return {name: environ[name] for name in names}
+    except KeyError:  # another thread has just removed one
+        return {name: text for name in names if (text := environ.get(name)) is not None}
 
 
 def _is_setting(name: str) -> bool:

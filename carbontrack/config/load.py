@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.config.environment import PREFIX, Environment
-from carbontrack.config.settings import FILE_SUFFIXES, READERS, SECRETS, Settings, nearest
-from carbontrack.errors import ConfigError, UnknownSettingError
+from carbontrack.config.settings import FILE_SUFFIXES, READERS, SECRETS, Settings
+from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of
 from carbontrack.system.files import obstacle_to_writing
 

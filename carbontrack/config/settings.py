@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, SupportsFloat
 
-from carbontrack.errors import close_matches, did_you_mean
+from carbontrack.errors import nearest
 from carbontrack.record import TIMELINE_SUFFIX, plugin_of
 
 Reader = Callable[[object], Any]
@@ -146,11 +146,6 @@ def _directory(given: object) -> str:
 def _folder(given: object) -> str:
     path = os.fspath(given) if isinstance(given, os.PathLike) else given
     return os.path.expanduser(_text(path))  # noqa: PTH111 - as above
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message, "; did you mean 'region'?", if a name is close."""
-    return did_you_mean(close_matches(name, names))
 
 
 def _read(reader: Reader) -> dict[str, Reader]:

@@ -252,9 +252,16 @@ class CoveredCall:
             current.set(self._around)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
-        """The body has ended."""
-        if self._around is not self._began_in and current.get() is self._began_in:
+        """The body has ended; a span that it leaves open stays current."""
+        if self._around is not self._began_in and _is_around(current.get(), self._began_in):
             current.set(self._around)
+
+
+def _is_around(outer: Any, here: Any) -> bool:
+    """Whether `outer` is `here`, or stands around it; nothing stands around everything."""
+    while here is not outer and here is not None:
+        here = here._before if isinstance(here, Span) else here.around
+    return here is outer
 
 
 def skip_ended(here: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("alone")  # instants, ratios of times
+pytestmark = pytest.mark.xdist_group("serial")  # instants, ratios of times
 
 ROOT = Path(__file__).parents[2]
 ACCURACY = ROOT / "benchmarks" / "accuracy"

@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import pytest
 
 from carbontrack.config import environment
-from carbontrack.config.settings import nearest
-from carbontrack.errors import ConfigError
+from carbontrack.errors import ConfigError, nearest
 from carbontrack.units import Kind, Quantity, parse_quantity
 
 Scope = Literal["call", "all"]

@@ -29,7 +29,7 @@ from tests.support.costs import (
     without_collections,
 )
 
-pytestmark = pytest.mark.xdist_group("alone")  # ratios of times, blocks of memory
+pytestmark = pytest.mark.xdist_group("serial")  # ratios of times, blocks of memory
 
 CALLED_BY_A_CALL = 24
 CALLED_BY_A_SPAN = 200

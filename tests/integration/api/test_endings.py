@@ -99,7 +99,7 @@ def test_twelve_endings(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize(
     "fault", [Fault(hang=True), Fault(503), Fault(None)], ids=["black hole", "503", "cut"]
 )
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_a_dead_server_does_not_hold_up_the_exit(tmp_path: Path, fault: Fault) -> None:
     """The exit is at most two seconds later than without a server; `sync` then delivers all."""
     program = (

@@ -14,7 +14,7 @@ from carbontrack.tracking.tracker import Tracker
 from tests.integration.api.test_measuring import Driven
 from tests.support.bench import joules
 
-pytestmark = pytest.mark.xdist_group("alone")  # instants
+pytestmark = pytest.mark.xdist_group("serial")  # instants
 
 HELD_S = 3
 

@@ -289,7 +289,7 @@ print(time.monotonic() - begun_s)
 """
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_a_black_hole_holds_nobody_up(tmp_path: Path) -> None:
     """Where a server never answers, the exit waits two seconds at most; then all is delivered."""
     with Receiver(faults=lambda n: Fault(hang=True) if n == 0 else None) as receiver:
@@ -334,7 +334,7 @@ def ended(program: str, *outputs: str, state_dir: Path) -> float:
     return float(ran.stdout)
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """Three servers that never answer cost one wait, in which a fourth one takes its records."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead, Receiver() as alive:
@@ -346,7 +346,7 @@ def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
     assert len(dead.requests) == 3
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_an_exit_waits_once_for_all_outputs(tmp_path: Path) -> None:
     """Several addresses of one tracker are tried at the same time."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead:
@@ -377,7 +377,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_a_worker_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """A process that multiprocessing has made ends as soon as any other."""
     with Receiver(faults=lambda _: Fault(hang=True)) as dead:

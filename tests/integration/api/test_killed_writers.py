@@ -302,7 +302,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_nothing_grows_with_the_number_of_records(tmp_path: Path) -> None:
     """After ten thousand runs there is no further descriptor or thread, and one small file."""
     journal, sink = Journal(tmp_path / "state"), CsvSink(tmp_path / "runs.csv")

@@ -18,7 +18,7 @@ from carbontrack.record import Record
 from carbontrack.testing import FakeMeter, MemorySink
 from carbontrack.units import JOULES_PER_KWH
 
-pytestmark = pytest.mark.xdist_group("alone")  # one torture for all tests; threads, descriptors
+pytestmark = pytest.mark.xdist_group("serial")  # one torture for all tests; threads, descriptors
 
 THREADS, CALLS, SPANS = 16, 5_000, 25
 

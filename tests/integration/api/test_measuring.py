@@ -24,7 +24,7 @@ from carbontrack.testing import FakeClock, FakeMeter, MemorySink, Zone, build_po
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import joules
 
-pytestmark = pytest.mark.xdist_group("alone")  # instants, memory, threads
+pytestmark = pytest.mark.xdist_group("serial")  # instants, memory, threads
 
 ROOT = Path(__file__).parents[3]
 RANGE_UJ = 400_000_000  # a second at the power cap: a busy machine holds the sampler up that long

@@ -298,7 +298,7 @@ def test_the_command_knows_its_parent(run: Run, tmp_path: Path) -> None:
     assert done.stdout.decode().strip() == row["record_id"]
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_the_work_of_children_counts(run: Run, tmp_path: Path) -> None:
     """What the command's own children compute is billed to it, even after they have ended."""
     work = "x = 0\nfor i in range(6_000_000): x += i"

@@ -99,7 +99,7 @@ for _ in sys.stdin:
 """
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_a_child_that_lives_on_is_billed_to_the_nanosecond() -> None:
     """A server's 3 ms for a test count as 3 ms, though the kernel reports ticks of 10 ms."""
     metric = ReferenceMetric(watts=1.0, speed=lambda _: 1.0)

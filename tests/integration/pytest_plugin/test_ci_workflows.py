@@ -30,7 +30,7 @@ def test_unique():
     assert unique([f"word {number}" for number in range(1_000)])
 """
 pytestmark = [
-    pytest.mark.xdist_group("alone"),  # CPU time
+    pytest.mark.xdist_group("serial"),  # CPU time
     pytest.mark.skipif(os.name != "posix", reason="the scripts are for bash"),
 ]
 

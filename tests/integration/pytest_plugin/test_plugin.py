@@ -569,7 +569,7 @@ def test_unasked_it_loads_next_to_nothing_and_has_no_hook_on_tests(project: Proj
 # -- in earnest ------------------------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_the_reference_metric_counts_children_and_threads(project: Project) -> None:
     """CPU seconds of the whole process tree count, whichever thread or child used them."""
     project.real_metric()

@@ -12,7 +12,7 @@ import pytest
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
-pytestmark = pytest.mark.xdist_group("alone")  # CPU time, memory
+pytestmark = pytest.mark.xdist_group("serial")  # CPU time, memory
 
 ROWS = 1_000_000
 DRAWN = 20_000

@@ -224,3 +224,19 @@ def test_the_public_names_work_together():
         bench.clock.advance(1.0)
         assert carbontrack.current_span() is run
         assert joules(run.snapshot()) == pytest.approx(100.0)
+
+
+def test_settings_that_have_worked_are_kept_whatever_else_changes(tmp_path, monkeypatch, caplog):
+    """A half-written file of settings stops no block, though a variable of others has changed."""
+    monkeypatch.chdir(tmp_path)
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[tool.carbontrack]\nregion = "DE"\n', encoding="utf-8")
+    with track("before", output=None) as before:
+        pass
+    project.write_text('[tool.carbontrack]\nregion = "D', encoding="utf-8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    with caplog.at_level(logging.WARNING, "carbontrack"), track("after", output=None) as after:
+        pass
+    assert before.record.region == after.record.region == "DE"
+    assert "settings that have worked before are kept" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -402,3 +402,31 @@ def test_small_facts_of_the_environment() -> None:
     assert environment.dumb_terminal({})
     assert environment.dumb_terminal({"TERM": "dumb"})
     assert not environment.dumb_terminal({"TERM": "xterm-256color"})
+
+
+class Vanishing(dict[str, str]):
+    """Variables of which one is removed between the look at all names and the look at its text."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*super().__iter__(), "TZ", "CARBONTRACK_REGION"])
+
+
+def test_a_variable_that_another_thread_removes_is_not_set(home: Path) -> None:
+    """The environment may change while it is read; what has gone has gone."""
+    found = Environment.take(environ=Vanishing(HOME=str(home)), working_folder=str(home))
+    assert (found.time_zone, found.variables) == (None, ())
+    assert found.state_folder == f"{home}/.local/state/carbontrack"
+
+
+def test_trackers_are_told_apart_by_what_they_depend_on(home: Path) -> None:
+    """Not by variables that only settings come from, nor by a rank that is set later."""
+
+    def key(state_dir: str | None = None, **environ: str) -> Environment:
+        taken = here(home, HOME=str(home), **environ)
+        return taken.for_tracker(state_dir=state_dir, has_relative_output=False)
+
+    assert key() == key(CARBONTRACK_REGION="FR") == key(RANK="0", WORLD_SIZE="2")
+    assert key() != key(TZ="Europe/Paris")
+    assert key() != key(CUDA_VISIBLE_DEVICES="0")
+    assert key() != key(XDG_STATE_HOME=f"{home}/elsewhere")
+    assert key("/var/x") == key("/var/x", XDG_STATE_HOME=f"{home}/elsewhere")

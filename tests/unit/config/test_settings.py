@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.config.settings import READERS, SECRETS, Settings, nearest
+from carbontrack.config.settings import READERS, SECRETS, Settings
+from carbontrack.errors import nearest
 
 
 def test_every_setting_has_a_reader_in_the_order_of_the_fields() -> None:

@@ -66,7 +66,7 @@ def test_unknown_regions_are_errors_every_time():
             lookup("Atlantis")
 
 
-@pytest.mark.xdist_group("alone")
+@pytest.mark.xdist_group("serial")
 def test_a_remembered_look_up_costs_a_small_part_of_a_first_one():
     """The cache works: a thousand repeated look-ups take less than a few hundred first ones."""
     zones = [row["zone"] for row in rows.rows("intensity")][:250]

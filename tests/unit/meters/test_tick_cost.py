@@ -11,7 +11,7 @@ from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import Zone, build_powercap
 from tests.support.gpus import StillDriver
 
-pytestmark = pytest.mark.xdist_group("alone")  # ratios of times
+pytestmark = pytest.mark.xdist_group("serial")  # ratios of times
 
 SERVER = [
     Zone("package-0", "intel-rapl:0", 1_000_000),

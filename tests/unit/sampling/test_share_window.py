@@ -65,7 +65,7 @@ def test_a_long_look_is_taken_over_the_last_stretch_only():
     assert window.shares(11.0).cpu == pytest.approx(0.0)
 
 
-def test_a_book_takes_its_share():
+def test_a_ledger_takes_its_share():
     """The account gets our part of the step, and its grams."""
     grid = Fixed.of(50.0)
     ledger = Ledger(PROCESS, grid)
@@ -87,7 +87,7 @@ def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
     assert ledger.account.leaf_j == pytest.approx((ours_j,))
 
 
-def test_a_book_that_slept_looks_afresh():
+def test_a_ledger_that_slept_looks_afresh():
     """A window that ended long ago says nothing about now."""
     ledger = Ledger(PROCESS, None)
     reader = ScriptedUsage(ours=1.0)

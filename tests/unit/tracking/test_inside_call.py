@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -180,3 +181,60 @@ def test_a_generator_keeps_its_blocks_to_itself() -> None:
                 assert list(steps) == [1, 2, 3]
                 assert current_span() is later
         assert bench.sampler.leaves == 0
+
+
+@pytest.mark.parametrize("how", ["exhausted", "closed", "collected"])
+@pytest.mark.parametrize("around", [False, True], ids=["roots", "in a root"])
+def test_a_generator_that_ends_in_another_block_gives_that_one_back(how: str, around: bool) -> None:
+    """Begun in one block, with a block of its own, it ends in a later one, which stays current."""
+    with Bench() as bench:
+
+        @track("numbers", tracker=bench.tracker)
+        def numbers() -> Any:
+            with bench.tracker.span("inner"):
+                yield 1
+
+        def consume() -> None:
+            with bench.tracker.span("first"):
+                steps = numbers()
+                next(steps)
+            with bench.tracker.span("second") as second:
+                if how == "exhausted":
+                    assert list(steps) == []
+                elif how == "closed":
+                    steps.close()
+                else:
+                    del steps
+                    gc.collect()
+                assert current_span() is second
+                with bench.tracker.span("child") as child:
+                    assert child.parent is second
+
+        if around:
+            with bench.tracker.span("root") as root:
+                consume()
+                assert current_span() is root
+        else:
+            consume()
+        assert current_span() is None
+        assert bench.sampler.leaves == 0
+
+
+def test_what_a_generator_leaves_open_stays_current() -> None:
+    """A span that the body opens by hand, and does not close, is the program's own business."""
+    with Bench() as bench:
+
+        @track("numbers", tracker=bench.tracker)
+        def numbers() -> Any:
+            yield 1
+            yield bench.tracker.span("by hand").open()
+
+        with bench.tracker.span("first"):
+            steps = numbers()
+            next(steps)
+        with bench.tracker.span("second") as second:
+            by_hand = next(steps)
+            assert current_span() is second
+            assert list(steps) == []
+            assert current_span() is by_hand
+            by_hand.close()
