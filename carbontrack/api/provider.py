@@ -94,7 +94,8 @@ class TrackerProvider:
             ConfigError: a setting cannot be used; inside a span only if it is an argument.
         """
         environment = self.environment()
-        cache_key = repr(sorted(given.items())), environment.for_settings()
+        here = environment.working_folder, environment.variables, environment.config_folder
+        cache_key = repr(sorted(given.items())), *here
         try:
             settings = load_settings(given, environment, writes=False)
         except ConfigError as error:

@@ -83,10 +83,6 @@ class Environment(NamedTuple):
             parent_id(found),
         )
 
-    def for_settings(self) -> Environment:
-        """The part of the environment that settings are loaded from."""
-        return Environment(self.working_folder, self.variables, self.config_folder)
-
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
         """The part of the environment that tells trackers with equal settings apart.
 
