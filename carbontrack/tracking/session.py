@@ -57,6 +57,9 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
+        self._is_writing = False
+        self._dropped: set[str] = set()
+        """Records that were dropped while checkpoints are being written."""
 
     def write_soon(self) -> None:
         """Make checkpoints due at the end of the current tick."""
@@ -69,20 +72,39 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, open_ones: Iterable[Checkpointable]) -> None:
-        """Write a checkpoint of each."""
+    def write(self, one: Checkpointable) -> str | None:
+        """Write a checkpoint, and return its record's id; None where there is nothing to write."""
+        try:
+            found = one.checkpoint()
+            if found is not None:
+                self._journal.checkpoint(found.record, self._outputs, found.timeline)
+                return found.record.record_id
+        except Exception as error:  # the program may be changing its labels
+            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+        return None
+
+    def write_all(self, open_ones: Iterable[Checkpointable]) -> None:
+        """Write a checkpoint of each, on the sampler's thread.
+
+        Another thread may finish a record between the moment when it is seen and the moment when it
+        is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
+        what has been dropped meanwhile is dropped again.
+        """
+        self._is_writing = True
         for one in open_ones:
-            try:
-                found = one.checkpoint()
-                if found is not None:
-                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
-            except Exception as error:  # the program may be changing its labels
-                self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+            record_id = self.write(one)
+            if record_id in self._dropped:
+                self._journal.finished(record_id)
+        self._is_writing = False
+        self._dropped.clear()
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
-        if record_id is not None:
-            self._journal.finished(record_id)
+        if record_id is None:
+            return
+        if self._is_writing:
+            self._dropped.add(record_id)
+        self._journal.finished(record_id)
 
     def close(self) -> None:
         """Close the journal."""
@@ -184,7 +206,7 @@ class Session:
             self.propagator.inject(id(span), span.record_id)
         if self._checkpoints is not None:
             if at_once:
-                self._checkpoints.write([span])
+                self._checkpoints.write(span)
             else:
                 self._checkpoints.write_soon()
 
@@ -209,7 +231,7 @@ class Session:
         if self._checkpoints is not None and self._checkpoints.are_due(now_s):
             with self.sampler.lock:  # other threads may open spans and call sites meanwhile
                 open_ones = [*self._open_roots.values(), *self.sites.values()]
-            self._checkpoints.write(open_ones)
+            self._checkpoints.write_all(open_ones)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
