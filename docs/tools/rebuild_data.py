@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import carbontrack
 from carbontrack.grid.names import fold
 
-DATA = Path(__file__).parents[2] / "carbontrack" / "data"
+DATA = Path(carbontrack.__file__).with_name("data")
 ALIASES = DATA / "aliases.csv"
 ZONEINFO = Path("/usr/share/zoneinfo")
 # names of UTC offsets, which newer editions of tzdata link to some city

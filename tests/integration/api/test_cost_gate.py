@@ -34,8 +34,8 @@ pytestmark = pytest.mark.xdist_group("serial")  # ratios of times, blocks of mem
 CALLED_BY_A_CALL = 24
 CALLED_BY_A_SPAN = 200
 CALLED_BY_A_TICK = 116
-CALL_TO_CALIBRATION = 3.2
-SPAN_TO_CALIBRATION = 28.0
+CALL_TO_CALIBRATION = 2.7
+SPAN_TO_CALIBRATION = 24.0
 KEPT_BLOCKS = 300
 MODULES_OF_A_BLOCK = 66
 """Our modules at the end of an empty block with the default settings."""

@@ -251,8 +251,9 @@ def test_it(): burn(COSTS.pop(0))
 
     result.assert_outcomes(passed=1)
     (test,) = json.loads((project.path / "out.json").read_text())["tests"]
-    assert test["rounds_joules"] == [9.0, 7.0, 4.0, 8.0]
-    assert test["energy_joules"] == 4.0
+    # differences of a count that other tests of this process have driven up
+    assert test["rounds_joules"] == pytest.approx([9.0, 7.0, 4.0, 8.0], rel=1e-12)
+    assert test["energy_joules"] == pytest.approx(4.0, rel=1e-12)
 
 
 def test_each_repeat_has_fixtures_of_its_own_and_shares_the_wider_ones(project: Project) -> None:
