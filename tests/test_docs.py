@@ -227,3 +227,32 @@ def test_an_ellipsis_stands_for_anything_and_nothing_else_does(
 ) -> None:
     """`…` matches any text; every other character only itself, spaces and line breaks alike."""
     assert matches(expected, printed) is same
+
+
+def test_the_changelog_leads_deep_importers_to_what_is_there() -> None:
+    """Each module and each name that its tables of the moves give exists, until it is released."""
+    text = (DOCS / "changelog.md").read_text(encoding="utf-8")
+    moves = text.partition("- The source tree is rearranged")[2].partition("\n### ")[0]
+    modules, _, names = moves.partition("- Classes and functions inside")
+    package = Path(carbontrack.__file__).parent
+
+    def sources(cell: str) -> list[str]:
+        dotted = re.findall(
+            r"`([a-z_]+(?:\.[a-z_]+)*)`", cell.split(" (its function", maxsplit=1)[0]
+        )
+        paths = [package.joinpath(*name.split(".")) for name in dotted]
+        files = [p / "__init__.py" if p.is_dir() else p.with_suffix(".py") for p in paths]
+        assert [file for file in files if not file.exists()] == [], cell
+        return [file.read_text(encoding="utf-8") for file in files]
+
+    rows = [line.strip().strip("|").split("|") for line in modules.splitlines() if "| `" in line]
+    assert len(rows) > 70
+    for row in rows:
+        if "no part of the package" not in row[1]:
+            assert sources(row[1].replace("`OWN_ROW_S`", "").replace("`Joules`", ""))
+    rows = [line.strip().strip("|").split("|") for line in names.splitlines() if "| `" in line]
+    assert len(rows) > 30
+    for _, new, where in rows:
+        found = "\n".join(sources(where))
+        missing = [name for name in re.findall(r"`(\w+)`", new) if f" {name}" not in found]
+        assert missing == [], where

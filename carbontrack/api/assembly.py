@@ -29,7 +29,7 @@ from carbontrack.tracking.session import Checkpoints, Session
 from carbontrack.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from carbontrack.grid.cloud_metadata import CloudProbe
+    from carbontrack.grid.cloud_metadata import CloudProbe, Detected
     from carbontrack.grid.live.feed import Runner
     from carbontrack.meters.calibration import Calibration
     from carbontrack.sinks.journal.journal import Journal
@@ -194,14 +194,15 @@ def assemble(
     region = find_region(settings, environment)
     probe = probe_cloud(settings, environment, region, metadata_urls)
     region = (probe and probe.region) or region
-    grid = _grid(settings, environment, region, probe)
+    detected = _detected_later(settings, environment, region, probe)
+    grid = detected or make_grid(settings, environment, region)
     reads = sampler or make_sampler(settings, environment)
     attribution = _attribution(settings, environment, region, reads.meters)
     resource = _resource(settings, environment, region, reads)
     session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,
                        environment, propagator)  # fmt: skip
-    if hasattr(grid, "on_found"):  # the metadata service has not answered yet
-        grid.on_found = partial(_update_region, session, settings, environment)
+    if detected is not None:
+        detected.on_found = partial(_update_region, session, settings, environment)
     session.sampler.request_interval(min(settings.interval_s, settings.checkpoint_s))
     return Tracker.of(session, owns_sampler=sampler is None)
 
@@ -235,14 +236,15 @@ def _session(
     )
 
 
-def _grid(
+def _detected_later(
     settings: Settings,
     environment: Environment,
     region: regions.Region,
     probe: CloudProbe | None,
-) -> IntensitySource:
+) -> Detected | None:
+    """The grid of a region that a metadata service has not named yet; None: it is known."""
     if probe is None or probe.region is not None:
-        return make_grid(settings, environment, region)
+        return None
     from carbontrack.grid.cloud_metadata import Detected
 
     return Detected(region, probe, partial(make_grid, settings, environment))
