@@ -23,9 +23,12 @@ TABLE = "carbontrack_records"
 
 _TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(NUMBER_COLUMNS, "NUMERIC")
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_UPDATE = ", ".join(f'"{name}" = excluded."{name}"' for name in COLUMNS if name != "record_id")
 _INSERT = (
     f"INSERT INTO {TABLE} ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608 - constants
-    "ON CONFLICT (record_id) DO NOTHING"
+    # a finished record is more than what was recovered of it, whichever came first
+    f"ON CONFLICT (record_id) DO UPDATE SET {_UPDATE} "
+    f"WHERE {TABLE}.status = 'recovered' AND excluded.status <> 'recovered'"
 )
 
 

@@ -25,6 +25,23 @@ def test_a_record_that_arrives_twice_is_there_once(tmp_path: Path) -> None:
     assert list(iter_records(tmp_path / "runs.sqlite")) == [a_record(1)]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 1)])
+def test_a_finished_record_replaces_what_was_recovered_of_it(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    """Whichever comes first, and however often: the table has the finished one."""
+    versions = (
+        a_record(1, status="recovered", energy_kwh=0.5),
+        a_record(1, status="ok", energy_kwh=2.0),
+    )
+    sink = SqliteSink(tmp_path / "runs.sqlite")
+    for number in order:
+        sink.write(versions[number])
+    sink.close()
+
+    assert list(iter_records(tmp_path / "runs.sqlite")) == [versions[1]]
+
+
 def test_numbers_can_be_added_in_sql(tmp_path: Path) -> None:
     """Columns hold numbers, not their text."""
     sink = SqliteSink(tmp_path / "runs.sqlite")
