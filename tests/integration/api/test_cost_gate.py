@@ -7,8 +7,12 @@ lowers its bound; who needs to raise one says in the change log what the user ge
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +34,8 @@ from tests.support.costs import (
 )
 
 pytestmark = pytest.mark.xdist_group("serial")  # ratios of times, blocks of memory
+
+ROOT = Path(__file__).parents[3]
 
 CALLED_BY_A_CALL = 24
 CALLED_BY_A_SPAN = 200
@@ -195,6 +201,50 @@ def test_a_call_takes_no_more_instructions(tmp_path):
         for many, more in ((0, 0), (2560, 0), (0, 2560))
     )
     assert (calls - none) / (calibrations - none) <= 8.0
+
+
+# -- journeys: how far a reader has to go, and what the interpreter has to do ------------------
+
+JOURNEYS = {
+    # files, returns to a file that was left, bytecodes of the package on Python 3.11
+    "idle tick, usage due": (14, 7, 1846),
+    "child span opened and closed": (13, 24, 2882),
+    "track(...) made, no tracker in use": (13, 10, 1899),
+    "root block entered": (23, 37, 6381),
+    "block left to its row": (20, 12, 7262),
+    "short decorated call": (2, 2, 282),
+}
+"""What benchmarks/journeys.py counts; see there for how."""
+
+
+@pytest.fixture(scope="module")
+def journeys(tmp_path_factory):
+    """What the benchmark counts, by the name of the journey."""
+    out = tmp_path_factory.mktemp("journeys") / "journeys.json"
+    script = ROOT / "benchmarks" / "journeys.py"
+    subprocess.run(
+        [sys.executable, script, "--json", out],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=out.parent,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return {row["journey"]: row for row in json.loads(out.read_text())["rows"]}
+
+
+@pytest.mark.parametrize("name", JOURNEYS)
+def test_a_journey_leads_through_no_more_files(journeys, name):
+    """A step stays in few files, and rarely returns to one that it has left."""
+    files, returns, _ = JOURNEYS[name]
+    assert journeys[name]["files"] <= files
+    assert journeys[name]["returns"] <= returns
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the counts are those of Python 3.11")
+@pytest.mark.parametrize("name", JOURNEYS)
+def test_a_journey_takes_no_more_bytecodes(journeys, name):
+    """Within 3 % of what was counted, which no machine changes."""
+    assert journeys[name]["bytecodes"] <= JOURNEYS[name][2] * 1.03
 
 
 # -- the gate itself ---------------------------------------------------------------------------
