@@ -22,7 +22,7 @@ from carbontrack.config.environment import PREFIX, Environment
 from carbontrack.config.settings import FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of
-from carbontrack.system.files import obstacle_to_writing
+from carbontrack.system.files import behind_link, obstacle_to_writing
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -167,7 +167,7 @@ def check_outputs(settings: Settings, folder: str) -> None:
             obstacle = obstacle_to_writing(path)
             if obstacle is None or obstacle == "not a regular file":  # a device may be meant
                 continue
-            trouble = _TROUBLES[obstacle].format(path.parent)
+            trouble = _TROUBLES[obstacle].format(behind_link(path).parent)
         raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
 
 

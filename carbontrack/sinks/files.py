@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.system.files import obstacle_to_writing
+from carbontrack.system.files import behind_link, obstacle_to_writing
 from carbontrack.system.host import boot_id
 from carbontrack.system.log import warn_user
 
@@ -153,16 +153,18 @@ class SharedFile:
         """Create the file with its header, unless another process was faster.
 
         The header is written to a file of another name, which is then linked to the final one:
-        nobody sees the file without it, and a link never replaces a file.
+        nobody sees the file without it, and a link never replaces a file. Where the name is a
+        symbolic link to a file that does not exist, that file is created.
         """
-        draft = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}")
+        created = behind_link(self.path)
+        draft = created.with_name(f".{created.name}.{os.urandom(6).hex()}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
         try:
             try:
                 _write_whole(handle, self._header)
             finally:
                 os.close(handle)
-            os.link(draft, self.path)
+            os.link(draft, created)
         except FileExistsError:
             pass
         except OSError as error:
@@ -313,7 +315,9 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     absolute = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100 - keeps symlinks
     try:
         obstacle = obstacle_to_writing(absolute, access=os.R_OK | os.W_OK)
-        reason = obstacle and _REASONS[obstacle].format(path=absolute, directory=absolute.parent)
+        reason = obstacle and _REASONS[obstacle].format(
+            path=absolute, directory=behind_link(absolute).parent
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno == errno.ENAMETOOLONG:

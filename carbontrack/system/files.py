@@ -77,12 +77,20 @@ def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None
         OSError: it cannot be found out, as for a name that is too long.
     """
     if not path.exists():
-        return _obstacle_to_creating(path.parent)
+        return _obstacle_to_creating(behind_link(path).parent)
     if path.is_dir():
         return "is a directory"
     if not os.access(path, access):
         return "no permission"
     return None if path.is_file() else "not a regular file"
+
+
+def behind_link(path: Path) -> Path:
+    """The path that a file would have if it were created through the link `path`.
+
+    That is `path` itself where it is no link.
+    """
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _obstacle_to_creating(folder: Path) -> Obstacle | None:

@@ -221,13 +221,13 @@ def _percent(given: Any, _: Path) -> float:
 
 def _output(given: Any, base: Path) -> Path:
     path = base / Path(str(given)).expanduser()
-    from carbontrack.system.files import obstacle_to_writing
+    from carbontrack.system.files import behind_link, obstacle_to_writing
 
     obstacle = obstacle_to_writing(path)
     if obstacle == "is a directory":
         raise ValueError("is a directory; add a file name")
     if obstacle in ("no directory", "parent is a file"):
-        raise ValueError(f"cannot be written: there is no directory {path.parent}")
+        raise ValueError(f"cannot be written: there is no directory {behind_link(path).parent}")
     if obstacle in ("directory not writable", "no permission"):
         raise ValueError("cannot be written: permission denied")
     return path
