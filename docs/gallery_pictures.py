@@ -149,7 +149,8 @@ def _page_of(browser: Any, source: Path, screen: dict[str, Any]) -> Any:
     _done(["report", str(source), "--html", str(target)])
     page = browser.new_context(offline=True, **screen).new_page()
     page.goto(target.as_uri())
-    page.wait_for_function("document.documentElement.dataset.charts", timeout=60_000)
+    # a selector: a function that has to wait is evaluated by the page, whose policy forbids it
+    page.wait_for_selector("html[data-charts]", state="attached", timeout=60_000)
     return page
 
 

@@ -63,7 +63,8 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("request", lambda request: page.asked.append(request.url))
         page.goto(target.as_uri())
-        page.wait_for_function("document.documentElement.dataset.charts", timeout=60_000)
+        # a selector: a function that has to wait is evaluated by the page, whose policy forbids it
+        page.wait_for_selector("html[data-charts]", state="attached", timeout=60_000)
         return page
 
     yield open_page
