@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from carbontrack.grid.cloud_metadata import CloudProbe, Detected
     from carbontrack.grid.live.feed import Runner
     from carbontrack.meters.calibration import Calibration
+    from carbontrack.meters.wall import WallFit
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
 
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 HostKey = tuple[object, ...]
 
 
-def host_key(settings: Settings, environment: Environment) -> HostKey:
-    """The settings that decide which meters there are; trackers with equal keys share a sampler."""
+def host_key(settings: Settings, environment: Environment, wall: WallFit | None) -> HostKey:
+    """What decides which meters there are; trackers with equal keys share a sampler."""
     return (
         settings.sysfs_path,
         settings.procfs_path,
@@ -49,11 +50,11 @@ def host_key(settings: Settings, environment: Environment) -> HostKey:
         settings.gpu_ids,
         settings.meter_plugins,
         environment.visible_gpus,
-        calibration.fit if (calibration := calibration_of(settings, environment)) else None,
+        wall,
     )
 
 
-def make_sampler(settings: Settings, environment: Environment) -> Sampler:
+def make_sampler(settings: Settings, environment: Environment, wall: WallFit | None) -> Sampler:
     """Make a sampler for the meters of this machine."""
     procfs = Path(settings.procfs_path)
     usage = UsageReader(procfs, Path(settings.sysfs_path))
@@ -67,7 +68,7 @@ def make_sampler(settings: Settings, environment: Environment) -> Sampler:
         plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus,
         cpu_name_cache=environment.state_path(settings.state_dir),
-        wall=calibration.fit if (calibration := calibration_of(settings, environment)) else None,
+        wall=wall,
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
@@ -86,6 +87,12 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
     except ConfigError as error:
         warn_user(f"the calibration is not used: {error}")
         return None
+
+
+def wall_fit(settings: Settings, environment: Environment) -> WallFit | None:
+    """The line from our meters' power to the wall's, if this host was calibrated."""
+    calibration = calibration_of(settings, environment)
+    return None if calibration is None else calibration.fit
 
 
 def calibration_file(settings: Settings, environment: Environment) -> Path:
@@ -196,7 +203,7 @@ def assemble(
     region = (probe and probe.region) or region
     detected = _detected_later(settings, environment, region, probe)
     grid = detected or make_grid(settings, environment, region)
-    reads = sampler or make_sampler(settings, environment)
+    reads = sampler or make_sampler(settings, environment, wall_fit(settings, environment))
     attribution = _attribution(settings, environment, region, reads.meters)
     resource = _resource(settings, environment, region, reads)
     session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,

@@ -20,6 +20,7 @@ from carbontrack.api.assembly import (
     current_environment,
     host_key,
     make_sampler,
+    wall_fit,
 )
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import check_outputs, load_settings, settings_from
@@ -136,10 +137,11 @@ class TrackerProvider:
 
     def _make(self, settings: Settings, environment: Environment) -> Tracker:
         with self._lock, holding_forks():
-            key = host_key(settings, environment)
+            wall = wall_fit(settings, environment)
+            key = host_key(settings, environment, wall)
             if key not in self._samplers:
                 self._warn_of_second_sampler(key)
-                self._samplers[key] = make_sampler(settings, environment)
+                self._samplers[key] = make_sampler(settings, environment, wall)
             tracker = assemble(
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
             )

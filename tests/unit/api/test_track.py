@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 
 import carbontrack
-from carbontrack.api.track import track
+from carbontrack.api.track import auto, track
 from carbontrack.errors import ConfigError, QuantityError, UnknownRegion, UnknownSettingError
+from carbontrack.system.host import calibration_path, host_id
 from carbontrack.tracking.span import current_span
 from tests.support.bench import Bench, joules
 
@@ -240,3 +241,13 @@ def test_settings_that_have_worked_are_kept_whatever_else_changes(tmp_path, monk
         pass
     assert before.record.region == after.record.region == "DE"
     assert "settings that have worked before are kept" in caplog.text
+
+
+def test_a_calibration_is_read_once_for_a_tracker(tmp_path, caplog):
+    """One that cannot be used is said to be so in one line of the log."""
+    kept = calibration_path(tmp_path, host_id())
+    kept.write_text("{}", encoding="utf-8")
+    with pytest.warns(UserWarning, match="the calibration is not used"):
+        auto(region="FR", state_dir=str(tmp_path), output=None).close()
+
+    assert caplog.text.count("the calibration is not used") == 1

@@ -21,6 +21,19 @@ from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench, joules
 
 
+class InterruptedMeter(FakeMeter):
+    """Lets a test act, once, in the middle of a read."""
+
+    hook = None
+
+    def read_joules(self, now_s):
+        """The joules, after the hook."""
+        if self.hook is not None:
+            hook, self.hook = self.hook, None
+            hook()
+        return super().read_joules(now_s)
+
+
 def test_a_span_is_the_difference_of_two_readings():
     """100 W for 10 s are 1000 J, exactly, with no tick in between."""
     with Bench() as bench:
@@ -612,19 +625,7 @@ def test_a_snapshot_before_the_opening_is_a_mistake_that_is_said():
 
 def test_a_snapshot_that_meets_the_end_does_not_change_the_record():
     """Looking while the span is being closed leaves its record as it was at its end."""
-
-    class Slow(FakeMeter):
-        """Lets the test act in the middle of a read."""
-
-        hook = None
-
-        def read_joules(self, now_s):
-            if self.hook is not None:
-                hook, self.hook = self.hook, None
-                hook()
-            return super().read_joules(now_s)
-
-    meter = Slow(watts=100.0)
+    meter = InterruptedMeter(watts=100.0)
     with Bench([meter]) as bench:
         span = bench.tracker.span("a").open()
         bench.clock.advance(1.0)
@@ -732,17 +733,7 @@ def test_a_meter_whose_facts_become_impossible_raises_nothing(caplog):
 
 def test_a_span_closed_by_the_garbage_collector_in_the_middle_of_a_read():
     """A finalizer may end a span while meters are read; nothing fails, nothing is counted twice."""
-
-    class Collecting(FakeMeter):
-        hook = None
-
-        def read_joules(self, now_s):
-            if self.hook is not None:
-                hook, self.hook = self.hook, None
-                hook()
-            return super().read_joules(now_s)
-
-    meter = Collecting(watts=100.0)
+    meter = InterruptedMeter(watts=100.0)
     with Bench([meter]) as bench:
         root = bench.tracker.span("root").open()
         child = root.span("child").open()
