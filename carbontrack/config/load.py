@@ -162,13 +162,22 @@ def check_outputs(settings: Settings, folder: str) -> None:
         if "://" in output:
             continue
         if not folder and not path.is_absolute():
-            trouble = "cannot be written: the working directory is gone"
+            trouble: str | None = "cannot be written: the working directory is gone"
         else:
-            obstacle = obstacle_to_writing(path)
-            if obstacle is None or obstacle == "not a regular file":  # a device may be meant
-                continue
-            trouble = _TROUBLES[obstacle].format(behind_link(path).parent)
-        raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
+            trouble = _trouble(path)
+        if trouble is not None:
+            raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
+
+
+def _trouble(path: Path) -> str | None:
+    """Why no output can be written at `path`; None if one can."""
+    try:
+        obstacle = obstacle_to_writing(path)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        return f"cannot be written: {error.strerror}"
+    if obstacle is None or obstacle == "not a regular file":  # a device may be meant
+        return None
+    return _TROUBLES[obstacle].format(behind_link(path).parent)
 
 
 _TROUBLES = {

@@ -371,6 +371,8 @@ def resolve(
                 found = replace(found, **{declared.field: declared.read(given, base)})
             except ValueError as error:
                 raise ConfigError(f"{place}={given}: {error}") from error
+            except OSError as error:  # a folder that may not be entered, a name that is too long
+                raise ConfigError(f"{place}={given}: {error.strerror}") from error
     _check_combination(found, fails_on=option("carbon_fail_on") is not None)
     return found
 

@@ -136,6 +136,16 @@ def test_an_output_that_may_not_be_written_is_a_usage_error(project: Project, op
     result.stdout.no_fnmatch_line("*I RAN*")
 
 
+@pytest.mark.parametrize("option", ["json", "csv", "save", "add", "compare"])
+def test_a_name_that_is_too_long_is_a_usage_error(project: Project, option: str) -> None:
+    """The system's own objection, before any test runs, and no traceback."""
+    project.file("def test_it(): print('I RAN')\n")
+    result = project.run(f"--carbon-{option}={'x' * 300}.csv", "-s")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*--carbon-{option}=xxx*: File name too long*"])
+    result.stdout.no_fnmatch_line("*I RAN*")
+
+
 # -- terminal ------------------------------------------------------------------------------------
 
 

@@ -216,7 +216,11 @@ def test_the_emergency_switch_yields_to_an_argument_and_to_no(home: Path) -> Non
 
 @pytest.mark.parametrize(
     ("output", "says"),
-    [("no/such/place/x.csv", "there is no directory"), ("folder.csv", "is a directory")],
+    [
+        ("no/such/place/x.csv", "there is no directory"),
+        ("folder.csv", "is a directory"),
+        ("x" * 300 + ".csv", "File name too long"),
+    ],
 )
 def test_an_output_that_cannot_be_written_is_said_before_the_start(
     home: Path, output: str, says: str
@@ -238,6 +242,9 @@ def test_a_read_only_directory_is_said_before_the_start(home: Path) -> None:
     """The same for a directory without permission."""
     (home / "closed").mkdir(mode=0o500)
     with pytest.raises(ConfigError, match="permission denied"):
+        settings(home, {"output": f"{home}/closed/x.csv"})
+    (home / "closed").chmod(0)
+    with pytest.raises(ConfigError, match="Permission denied"):
         settings(home, {"output": f"{home}/closed/x.csv"})
 
 
