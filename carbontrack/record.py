@@ -9,7 +9,7 @@ beside a file of records.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
@@ -24,7 +24,7 @@ from carbontrack.units import (
     joules_from,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
 Basis = Literal["measured", "modelled", "assumed"]
 Component = Literal["cpu", "gpu", "ram", "other"]
@@ -37,7 +37,7 @@ TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 _PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
 _DEEPEST = 8
-Cell = str | int | float | None
+Cell = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +110,13 @@ class Record:
     os: str | None = None
     python: str | None = None
     carbontrack: str | None = None
+    parent_holds: bool | None = None
+    job_id: str | None = None
+    attempt: int | None = None
+    local_rank: int | None = None
+    task_id: str | None = None
+    market_emissions_g: float | None = None
+    abiotic_kg_sb: float | None = None
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
@@ -225,16 +232,28 @@ def _number(cell: object) -> float:
     return float(cell) if isinstance(cell, (int, float)) else float(str(cell))
 
 
-_TYPES = {"int": _whole, "float": _number}
-COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Record))
-"""The columns of schema 1, in order."""
-NUMBER_COLUMNS: tuple[str, ...] = tuple(
-    f.name for f in fields(Record) if str(f.type).split(" ")[0] in _TYPES
-)
-"""The columns that hold numbers; all others hold text."""
-_CONVERTERS = {f.name: _TYPES.get(str(f.type).split(" ")[0], str) for f in fields(Record)} | {
-    "labels": _labels
-}
+def _truth(cell: object) -> bool:
+    text = str(cell).strip().lower()
+    if text not in ("true", "false", "1", "0", "1.0", "0.0"):
+        raise ValueError("it is neither true nor false")
+    return text[0] in "t1"
+
+
+def _type_of(name: str) -> str:
+    return str(_FIELDS[name].type).split(" ")[0]
+
+
+_FIELDS = {f.name: f for f in fields(Record)}
+_NUMBER_TYPES = {"int": _whole, "float": _number}
+COLUMNS: tuple[str, ...] = tuple(_FIELDS)
+"""The columns of schema 2, in order."""
+NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
+"""The columns that hold numbers."""
+TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")
+"""The columns that hold true or false; those that hold no numbers either hold text."""
+_CONVERTERS: dict[str, Callable[[object], Any]] = {
+    name: (_NUMBER_TYPES | {"bool": _truth}).get(_type_of(name), str) for name in COLUMNS
+} | {"labels": _labels}
 _REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 

@@ -43,6 +43,8 @@ def restored(column: str, cell: str) -> str:
 def _cell(column: str, content: Cell) -> str:
     if content is None:
         return ""
+    if isinstance(content, bool):
+        return "true" if content else "false"
     if column in _NUMBERS:
         # float's own repr: that of a subclass, such as numpy's, adds the name of the class
         return float.__repr__(content) if isinstance(content, float) else str(content)

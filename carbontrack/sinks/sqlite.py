@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Cell, Record
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Cell, Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import path_for_this_machine
 from carbontrack.system.forking import PerProcess
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 TABLE = "carbontrack_records"
 """A name that is unlikely to clash in a database with other tables."""
 
-_TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(NUMBER_COLUMNS, "NUMERIC")
+_TYPES = dict.fromkeys(COLUMNS, "TEXT") | dict.fromkeys(
+    (*NUMBER_COLUMNS, *TRUTH_COLUMNS), "NUMERIC"
+)
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _UPDATE = ", ".join(f'"{name}" = excluded."{name}"' for name in COLUMNS if name != "record_id")
 _INSERT = (

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, Record
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, TRUTH_COLUMNS, Record
 from carbontrack.sinks.jsonl import json_line, record_object
 from tests.support.records import HOSTILE, a_record
 
@@ -75,11 +75,23 @@ SCHEMA_1 = [
 ]
 
 
-def test_columns_of_schema_1_never_change():
-    """The columns stand in this order for as long as the schema is 1."""
-    assert SCHEMA == 1
-    assert list(COLUMNS) == SCHEMA_1
-    assert list(a_record().to_row()) == SCHEMA_1
+SCHEMA_2 = [
+    *SCHEMA_1,
+    "parent_holds",
+    "job_id",
+    "attempt",
+    "local_rank",
+    "task_id",
+    "market_emissions_g",
+    "abiotic_kg_sb",
+]
+
+
+def test_columns_of_schema_2_never_change():
+    """The columns stand in this order for as long as the schema is 2; those of 1 come first."""
+    assert SCHEMA == 2
+    assert list(COLUMNS) == SCHEMA_2
+    assert list(a_record().to_row()) == SCHEMA_2
 
 
 def test_number_columns_are_those_of_numbers():
@@ -88,16 +100,18 @@ def test_number_columns_are_those_of_numbers():
         "record_id", "run_id", "parent_id", "name", "labels", "status", "error", "started_at",
         "ended_at", "region", "region_basis", "intensity_source", "basis", "cpu_basis",
         "gpu_basis", "ram_basis", "meters", "faults", "scope", "idle", "cpu_model", "gpu_models",
-        "host_id", "cloud_provider", "cloud_region", "os", "python", "carbontrack",
+        "host_id", "cloud_provider", "cloud_region", "os", "python", "carbontrack", "job_id",
+        "task_id",
     }  # fmt: skip
-    assert set(NUMBER_COLUMNS) == set(COLUMNS) - text
+    assert set(TRUTH_COLUMNS) == {"parent_holds"}
+    assert set(NUMBER_COLUMNS) == set(COLUMNS) - text - {"parent_holds"}
 
 
 def test_unknown_is_none_everywhere():
     """A record that only says that something ran holds no figure at all, and no zero."""
     bare = Record(record_id="a", run_id="a", name="a", started_at="x", ended_at="y")
     figures = {name: getattr(bare, name) for name in NUMBER_COLUMNS}
-    assert figures.pop("schema") == 1
+    assert figures.pop("schema") == 2
     assert figures.pop("calls") == 1
     assert set(figures.values()) == {None}
 
@@ -110,10 +124,27 @@ def test_a_record_cannot_be_changed():
 
 def test_rows_come_back_as_they_went():
     """A record survives being a row of values, and a row of text."""
-    record = a_record(labels={"n": 3, "x": [1.5, None], "ü": "é"}, coverage=0.1 + 0.2)
+    record = a_record(
+        labels={"n": 3, "x": [1.5, None], "ü": "é"}, coverage=0.1 + 0.2, parent_holds=False
+    )
     assert Record.from_row(record.to_row()) == record
     as_text = {k: "" if v is None else str(v) for k, v in record.to_row().items()}
     assert Record.from_row(as_text) == record
+
+
+@pytest.mark.parametrize(
+    ("cell", "holds"),
+    [(True, True), (1, True), ("1.0", True), ("True", True), ("false", False), ("0", False)],
+)
+def test_truth_is_read_from_every_store(cell, holds):
+    """CSV writes words, SQLite numbers, and pandas both with capitals and as floats."""
+    assert Record.from_row(a_record().to_row() | {"parent_holds": cell}).parent_holds is holds
+
+
+def test_what_is_neither_true_nor_false_is_refused():
+    """A cell of another column, in a row that was shifted, is not taken for an answer."""
+    with pytest.raises(ValueError, match="parent_holds"):
+        Record.from_row(a_record().to_row() | {"parent_holds": "FR"})
 
 
 @pytest.mark.parametrize("name", HOSTILE)

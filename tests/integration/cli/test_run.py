@@ -523,7 +523,7 @@ def test_the_summary_names_the_file_that_was_written(run: Run, tmp_path: Path) -
     (tmp_path / "emissions.csv").write_text("timestamp,project_name,emissions\n")
     done = run("--region", "FR", "--", "true")
     assert done.returncode == 0
-    assert b"record     emissions.schema-1.csv" in done.stderr
+    assert b"record     emissions.schema-2.csv" in done.stderr
 
 
 def test_the_summary_says_what_was_not_delivered(run: Run) -> None:

@@ -18,15 +18,28 @@ from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
 from tests.support.records import HOSTILE, a_record
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "schema-1.csv"
+GOLDEN = Path(__file__).parents[2] / "golden"
+HOSTILE_NAME = '=1+1, "x"\nsecond line 🌍'
 
 
 def test_the_file_is_the_golden_one(tmp_path: Path) -> None:
-    """Header and row of schema 1 are, byte for byte, what they were when it was released."""
+    """Header and row of schema 2 are, byte for byte, what they were when it was released."""
     sink = CsvSink(tmp_path / "runs.csv")
-    sink.write(a_record(name='=1+1, "x"\nsecond line 🌍', gpu_kwh=None))
+    sink.write(a_record(name=HOSTILE_NAME, gpu_kwh=None, parent_holds=True, attempt=1))
 
-    assert (tmp_path / "runs.csv").read_bytes() == GOLDEN.read_bytes()
+    assert (tmp_path / "runs.csv").read_bytes() == (GOLDEN / "schema-2.csv").read_bytes()
+
+
+def test_a_file_of_schema_1_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    """New rows go beside it, since they have more columns; its own are read as before."""
+    old = tmp_path / "runs.csv"
+    old.write_bytes((GOLDEN / "schema-1.csv").read_bytes())
+    with pytest.warns(UserWarning, match="other columns"):
+        CsvSink(old).write(a_record(2))
+
+    assert old.read_bytes() == (GOLDEN / "schema-1.csv").read_bytes()
+    assert list(iter_records(old)) == [a_record(schema=1, name=HOSTILE_NAME, gpu_kwh=None)]
+    assert list(iter_records(tmp_path / "runs.schema-2.csv")) == [a_record(2)]
 
 
 def test_a_spreadsheet_finds_nothing_to_calculate(tmp_path: Path) -> None:
@@ -99,12 +112,12 @@ def test_a_file_with_other_columns_is_left_alone(tmp_path: Path, foreign: bytes)
     """Rows under another header go to a new file beside it, and that is said once."""
     place = tmp_path / "emissions.csv"
     place.write_bytes(foreign)
-    with pytest.warns(UserWarning, match=r"other columns.*emissions\.schema-1\.csv"):
+    with pytest.warns(UserWarning, match=r"other columns.*emissions\.schema-2\.csv"):
         sink = CsvSink(place)
     sink.write(a_record())
 
     assert place.read_bytes() == foreign
-    assert sink.path == tmp_path / "emissions.schema-1.csv"
+    assert sink.path == tmp_path / "emissions.schema-2.csv"
     assert list(iter_records(sink.path)) == [a_record()]
 
 
@@ -113,17 +126,17 @@ def test_a_warning_turned_error_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "emissions.csv").write_bytes(b"x,y\n")
     sink = CsvSink(tmp_path / "emissions.csv")  # this suite turns warnings into errors
 
-    assert sink.path.name == "emissions.schema-1.csv"
+    assert sink.path.name == "emissions.schema-2.csv"
 
 
 def test_the_next_name_beside_is_used_when_that_too_is_foreign(tmp_path: Path) -> None:
     """Names beside the output are tried in order until one is free or has our header."""
     (tmp_path / "emissions.csv").write_bytes(b"x,y\n")
-    (tmp_path / "emissions.schema-1.csv").write_bytes(b"z\n")
+    (tmp_path / "emissions.schema-2.csv").write_bytes(b"z\n")
     CsvSink(tmp_path / "emissions.csv").write(a_record(1))
     CsvSink(tmp_path / "emissions.csv").write(a_record(2))
 
-    assert len(list(iter_records(tmp_path / "emissions.schema-1-2.csv"))) == 2
+    assert len(list(iter_records(tmp_path / "emissions.schema-2-2.csv"))) == 2
 
 
 def test_a_file_replaced_while_running_is_noticed(tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ def test_a_file_replaced_while_running_is_noticed(tmp_path: Path) -> None:
     sink.write(a_record(2))
 
     assert place.read_bytes() == b"a,b\n" + b"1,2\n" * 1000
-    assert list(iter_records(tmp_path / "runs.schema-1.csv")) == [a_record(2)]
+    assert list(iter_records(tmp_path / "runs.schema-2.csv")) == [a_record(2)]
 
 
 def test_a_deleted_file_is_made_again(tmp_path: Path) -> None:
