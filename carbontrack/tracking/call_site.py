@@ -17,6 +17,46 @@ from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
 
+class CallTotals(NamedTuple):
+    """What short calls have used together, up to some moment.
+
+    Attributes:
+        calls, failed: how many there were, and how many of them failed.
+        ran_s: how long they ran together.
+        sums: their energy and emissions.
+        machine_j: each meter's energy for the whole machine while they ran.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    ran_s: float = 0.0
+    sums: Sums = NOTHING
+    machine_j: Joules = ()
+
+    def at(self, part: float, later: CallTotals) -> CallTotals:
+        """The totals at a part of the time until `later`, as if the calls had come evenly."""
+        return CallTotals(
+            self.calls + round((later.calls - self.calls) * part),
+            self.failed + round((later.failed - self.failed) * part),
+            *later._weighed(part, self, 1.0 - part),
+        )
+
+    def minus(self, earlier: CallTotals) -> CallTotals:
+        """What came after `earlier`."""
+        calls, failed = self.calls - earlier.calls, self.failed - earlier.failed
+        return CallTotals(calls, failed, *self._weighed(1.0, earlier, -1.0))
+
+    def _weighed(
+        self, weight: float, other: CallTotals, its_weight: float
+    ) -> tuple[float, Sums, Joules]:
+        own_j, its_j = Sums(self.machine_j).times(weight), Sums(other.machine_j).times(its_weight)
+        return (
+            self.ran_s * weight + other.ran_s * its_weight,
+            self.sums.times(weight).plus(other.sums.times(its_weight)),
+            own_j.plus(its_j).ours_j,
+        )
+
+
 class CallWindow:
     """The sums of one function's short calls since the window began."""
 
@@ -32,32 +72,23 @@ class CallWindow:
         self.started_at = started_at
         self.parent = parent
         """The parent's id, and whether its record contains the calls."""
+        self.seen = (start.at_s, CallTotals())
+        """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
 
-    def length_s(self, end: Counts) -> float:
-        """The time from its start until `end`, above 0."""
-        return max(1e-9, end.at_s - self.start.at_s)
+    @property
+    def totals(self) -> CallTotals:
+        """What its calls have used so far."""
+        return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
-    def divided(self, part: float, record_id: str) -> CallWindow | None:
-        """Keep the first part of what was summed, as if it had come evenly; return the rest.
-
-        None where a part would have no call: then all of it stays here.
-        """
-        first = round(self.calls * part)
-        if not 0 < first < self.calls:
-            return None
-        failed = min(first, round(self.failed * part))
-        rest = CallWindow(record_id, self.start, self.started_at, self.parent)
-        rest.calls, self.calls = self.calls - first, first
-        rest.failed, self.failed = min(rest.calls, self.failed - failed), failed
-        rest.ran_s, self.ran_s = self.ran_s * (1.0 - part), self.ran_s * part
-        rest.sums, self.sums = self.sums.times(1.0 - part), self.sums.times(part)
-        rest.machine_j = tuple(joules * (1.0 - part) for joules in self.machine_j)
-        self.machine_j = tuple(joules * part for joules in self.machine_j)
-        return rest
+    def with_totals(self, totals: CallTotals, record_id: str, started_at: datetime) -> CallWindow:
+        """A window of the same start with other calls."""
+        window = CallWindow(record_id, self.start, started_at, self.parent)
+        window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
+        return window
 
 
 class Callee(NamedTuple):
@@ -268,10 +299,17 @@ class CallSite:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
 
-    def part_with_parent(self) -> None:
-        """The parent, in another process, has ended: later calls are in another row."""
-        if self.window is not None and self.window.parent[1] is not False:
+    def follow_parent(self, *, holds: bool | None) -> None:
+        """The parent, in another process, still holds what is used; or later calls need a row."""
+        window = self.window
+        if window is None or window.parent[1] is False:
+            return
+        if holds is False:
             self.write_row()
+            return
+        with self.sampler.lock:
+            self.collect()
+            window.seen = (self.sampler.counts.at_s, window.totals)
 
     def _records(self, window: CallWindow, end: Counts) -> list[Record]:
         """The row of a window; two if the parent, in another process, has ended meanwhile."""
@@ -279,17 +317,20 @@ class CallSite:
         is_told = parent is not None and parent.record_id == parent_id and holds is not False
         if parent is None or not is_told or parent.holds() is not False:
             return [self._record(window, end)]
-        elapsed_s, length_s = (parent.ended_at_s or 0.0) - window.start.at_s, window.length_s(end)
-        rest = window.divided(max(0.0, elapsed_s) / length_s, self.session.new_ids()[1])
-        if rest is None:
-            window.parent = (parent_id, False) if elapsed_s < 0.5 * length_s else window.parent
+        ended_at_s, (seen_at_s, seen) = parent.ended_at_s or 0.0, window.seen
+        part = (ended_at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), window.totals)
+        rest = window.totals.minus(held)
+        if not rest.calls:
             return [self._record(window, end)]
-        rest.parent, rest.started_at = (
-            (parent_id, False),
-            window.started_at + timedelta(seconds=elapsed_s),
-        )
-        first = replace(self._record(window, end), ended_at=rfc3339(rest.started_at))
-        return [first, self._record(rest, end)]
+        if not held.calls:
+            window.parent = (parent_id, False)
+            return [self._record(window, end)]
+        at = window.started_at + timedelta(seconds=ended_at_s - window.start.at_s)
+        first = window.with_totals(held, window.record_id, window.started_at)
+        second = window.with_totals(rest, self.session.new_ids()[1], at)
+        second.parent = (parent_id, False)
+        return [replace(self._record(first, end), ended_at=rfc3339(at)), self._record(second, end)]
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from carbontrack.attribution.process_tree import look_for_children
 from carbontrack.config import environment
 from carbontrack.system.forking import remember
 from carbontrack.system.host import process_identity
@@ -99,7 +100,7 @@ class Propagator:
     def withdraw(self, key: int) -> str | None:
         """The root with this key has ended, in any thread.
 
-        Returns what child processes may have been told of it; None if nothing.
+        Returns what child processes have been told of it; None if there are none.
         """
         said = self._open.pop(key, None)
         if said is None:
@@ -111,6 +112,12 @@ class Propagator:
         if said not in self._said:
             return None
         self._said.discard(said)
+        try:
+            look_for_children()
+        except ChildProcessError:
+            return None
+        except OSError:
+            pass
         return said
 
     def _set(self, said: str | None) -> None:

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from carbontrack.attribution.process_tree import has_children
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark, mark_at
 from carbontrack.system.forking import at_end_of_worker
@@ -259,11 +258,11 @@ class Session:
             self.drop_checkpoint(span.record_id)
 
     def say_ended(self, said: str | None) -> None:
-        """Say to the child processes, if there are any, that their parent's span has ended.
+        """Say to child processes that their parent's span has ended.
 
-        `said` is what they were told of it; None if nothing.
+        `said` is what they were told of it; None if there are none.
         """
-        if said is None or self._checkpoints is None or not has_children():
+        if said is None or self._checkpoints is None:
             return
         from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
 
@@ -292,19 +291,18 @@ class Session:
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
-        if parent.holds() is not False:
-            with self.sampler.lock:
-                self._parent_mark = Mark(self.sampler.counts, self.ledger.account)
-            return
-        held: list[Record] = []
+        holds, held = parent.holds(), []
         with self.sampler.lock:
             mark = Mark(self.sampler.counts, self.ledger.account)
-            for root in list(self._open_roots.values()):
-                held += root.part_with_parent(mark)
+            if holds is False:
+                for root in list(self._open_roots.values()):
+                    held += root.part_with_parent(mark)
+            else:
+                self._parent_mark = mark
         for record in held:
             self.deliver(record)
         for site in list(self.sites.values()):
-            site.part_with_parent()
+            site.follow_parent(holds=holds)
 
     def mark_at_end_of_parent(self, start: Mark, now: Mark) -> Mark:
         """The mark at which the parent ended, between a root's start and now."""

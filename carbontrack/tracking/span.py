@@ -8,34 +8,133 @@ gets that amount times the number of leaves below it; a span without children is
 Arithmetic is needed only when this number changes. A child that opens in a leaf replaces it as a
 leaf, and the number stays the same.
 
-`Node` in `carbontrack.tracking.tree` is the arithmetic of the tree, `Span` what users see, and the
-functions at the end find the current span.
+`Node` is the arithmetic of the tree, `Span` what users see, and the functions at the end find the
+current span.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, Status, checked_name, plain_html, record_html
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
+from carbontrack.sampling.counts import Joules
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
+from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.outliving import hand_over, keep_awake_for, release, split
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
-from carbontrack.tracking.tree import Node, hand_over, keep_awake_for, release, split
 
 if TYPE_CHECKING:  # loaded only where they are asked for, or in a circle
     from carbontrack.tracking.budget import BudgetGuard
     from carbontrack.tracking.call_site import CallSite
-    from carbontrack.tracking.timeline import PowerRow, PowerSeries, Timeline
+    from carbontrack.tracking.timeline import PowerRow, PowerSeries
 
 _log = logging.getLogger("carbontrack")
 _OK = EndStatus("ok")
+
+
+class Node:
+    """One span in the tree of open spans; used with the sampler's lock held.
+
+    Attributes:
+        owner: the span, while it is open.
+        around: the node of the span around it; None for a root.
+        children: the nodes of the open spans inside it.
+        paused_s, paused_j: how long it was paused, and what the machine used meanwhile.
+    """
+
+    __slots__ = (
+        "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children", "owner",
+        "paused_j", "paused_s",
+    )  # fmt: skip
+
+    def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
+        self.owner = owner
+        self._sampler: Sampler = owner.session.sampler
+        sampler = self._sampler
+        self.around = around
+        self.children: set[Node] = set()
+        self._sums = sums
+        self._since = mark
+        self._leaves = 1
+        self._paused: Mark | None = None
+        self.paused_s = 0.0
+        self.paused_j: Joules = ()
+        if around is None:
+            sampler.leaves += 1
+            return
+        if around.children or around._paused is not None:
+            around._grow(1, mark)
+        around.children.add(self)
+
+    def leave(self, mark: Mark) -> Collection[Node]:
+        """The span ends; its children move to the node around it, and are returned."""
+        self._end_pause(mark)
+        self.owner = None
+        around = self.around
+        if around is not None:
+            around.children.discard(self)
+            around.children |= self.children
+            becomes_leaf = not around.children and around._paused is None
+            change = becomes_leaf - (0 if self.children else self._leaves)
+            if change:
+                around._grow(change, mark)
+        elif not self.children:
+            self._sampler.leaves -= self._leaves
+        for child in self.children:
+            child.around = around
+        return self.children
+
+    def restart(self, mark: Mark) -> None:
+        """Count from `mark` on, as if the span began there."""
+        self._sums, self._since = NOTHING, mark
+        self.paused_s, self.paused_j = 0.0, ()
+        if self._paused is not None:
+            self._paused = mark
+
+    def total(self, mark: Mark) -> Sums:
+        """The span's sums by `mark`, which is at or before its end."""
+        if not self._leaves:
+            return self._sums
+        return total(self._sums, self._since, mark, self._leaves)
+
+    def pause(self, mark: Mark) -> None:
+        """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
+        if self._paused is None:
+            self._paused = mark
+            if not self.children:
+                self._grow(-1, mark)
+
+    def resume(self, mark: Mark) -> None:
+        """The body resumes."""
+        if self._paused is not None:
+            self._end_pause(mark)
+            if not self.children:
+                self._grow(1, mark)
+
+    def _end_pause(self, mark: Mark) -> None:
+        if self._paused is not None:
+            paused, now = self._paused.counts, mark.counts
+            self.paused_s += now.at_s - paused.at_s
+            self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
+            self._paused = None
+
+    def _grow(self, leaves: int, mark: Mark) -> None:
+        """Change the number of leaves of this node and all its ancestors."""
+        self._sampler.leaves += leaves
+        node: Node | None = self
+        while node is not None:
+            node._sums = node.total(mark)
+            node._since = mark
+            node._leaves += leaves
+            node = node.around
 
 
 class Span(BudgetedBlock["Span"]):
@@ -143,7 +242,11 @@ class Span(BudgetedBlock["Span"]):
         Only a root span opened with the setting `timeline` keeps one; for others, and before the
         span is opened, the list is empty. The energies of a component add up to the record's.
         """
-        return [] if self.power_series is None else with_timeline(self)[1].rows()
+        if self.power_series is None:
+            return []
+        from carbontrack.tracking.timeline import with_timeline
+
+        return with_timeline(self)[1].rows()
 
     def enter(self) -> Span:
         """Enter the block; see `BudgetedBlock.enter`."""
@@ -395,7 +498,7 @@ class Span(BudgetedBlock["Span"]):
         """The record so far, or the final one, with its timeline."""
         if self.power_series is None:
             return Checkpoint(self.snapshot())
-        from carbontrack.tracking.timeline import timeline_object
+        from carbontrack.tracking.timeline import timeline_object, with_timeline
 
         record, timeline = with_timeline(self)
         return Checkpoint(record, timeline_object(record, timeline))
@@ -421,21 +524,6 @@ class Span(BudgetedBlock["Span"]):
         if record is None:
             return plain_html(repr(self))
         return record_html(record, state="still open" if self.is_open else None)
-
-
-def with_timeline(span: Span) -> tuple[Record, Timeline]:
-    """The record so far of a span that keeps a timeline, and the timeline."""
-    from carbontrack.tracking.timeline import timeline_of
-
-    session = span.session
-    assert span.power_series is not None
-    with session.sampler.lock:
-        is_over = span.record is not None
-        record = span.snapshot()
-        if not is_over:
-            span.extend_timeline(Mark(session.sampler.counts, session.ledger.account))
-        edges = list(span.power_series.edges)
-    return record, timeline_of(edges, session.builder.meters(), record)
 
 
 def _parent_of(span: Span) -> Span | None:
