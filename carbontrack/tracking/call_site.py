@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
+from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
@@ -72,6 +71,8 @@ class CallWindow:
         self.started_at = started_at
         self.parent = parent
         """The parent's id, and whether its record contains the calls."""
+        self.ended_at: datetime | None = None
+        """When it ended; None: now."""
         self.seen = (start.at_s, CallTotals())
         """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
@@ -84,9 +85,29 @@ class CallWindow:
         """What its calls have used so far."""
         return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
-    def with_totals(self, totals: CallTotals, record_id: str, started_at: datetime) -> CallWindow:
-        """A window of the same start with other calls."""
-        window = CallWindow(record_id, self.start, started_at, self.parent)
+    def divided(self, at_s: float, end: Counts, record_id: str) -> list[CallWindow]:
+        """What came before and after the end of the parent at `at_s`; parts without calls are not.
+
+        `record_id` is for the second of two.
+        """
+        seen_at_s, seen = self.seen
+        part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), self.totals)
+        rest = self.totals.minus(held)
+        if not rest.calls:
+            return [self]
+        at = self.started_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
+        later = self._with(rest, record_id if held.calls else self.record_id)
+        later.parent = (self.parent[0], False)
+        if not held.calls:
+            return [later]
+        later.started_at = at
+        first = self._with(held, self.record_id)
+        first.ended_at = at
+        return [first, later]
+
+    def _with(self, totals: CallTotals, record_id: str) -> CallWindow:
+        window = CallWindow(record_id, self.start, self.started_at, self.parent)
         window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
         return window
 
@@ -148,25 +169,6 @@ class CallSite:
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
-
-    @classmethod
-    def of(
-        cls,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None,
-    ) -> CallSite:
-        """The call site of this function in the session, made when first needed."""
-        key = (callee.key, window_s, budget_check)
-        with session.sampler.lock:
-            site = session.sites.get(key)
-            if not isinstance(site, CallSite):
-                site = session.sites[key] = cls(
-                    session, callee, window_s=window_s, budget_check=budget_check
-                )
-            return site
 
     @property
     def ledger(self) -> Ledger:
@@ -317,20 +319,10 @@ class CallSite:
         is_told = parent is not None and parent.record_id == parent_id and holds is not False
         if parent is None or not is_told or parent.holds() is not False:
             return [self._record(window, end)]
-        ended_at_s, (seen_at_s, seen) = parent.ended_at_s or 0.0, window.seen
-        part = (ended_at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
-        held = seen.at(min(1.0, max(0.0, part)), window.totals)
-        rest = window.totals.minus(held)
-        if not rest.calls:
-            return [self._record(window, end)]
-        if not held.calls:
-            window.parent = (parent_id, False)
-            return [self._record(window, end)]
-        at = window.started_at + timedelta(seconds=ended_at_s - window.start.at_s)
-        first = window.with_totals(held, window.record_id, window.started_at)
-        second = window.with_totals(rest, self.session.new_ids()[1], at)
-        second.parent = (parent_id, False)
-        return [replace(self._record(first, end), ended_at=rfc3339(at)), self._record(second, end)]
+        return [
+            self._record(part, end)
+            for part in window.divided(parent.ended_at_s or 0.0, end, self.session.new_ids()[1])
+        ]
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed."""
@@ -353,6 +345,8 @@ class CallSite:
         error = f"{failed} of {window.calls} calls failed" if failed else None
         outcome = EndStatus("error" if failed else "ok", error, window.calls)
         ended = builder.window(window.start, end, window.ran_s, window.machine_j)
+        if window.ended_at is not None:
+            ended = ended._replace(ended_at=window.ended_at)
         return builder.build(subject, ended, window.sums, outcome)
 
     # -- calls ------------------------------------------------------------------------------
@@ -391,3 +385,21 @@ class CallSite:
         self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE
+
+
+def call_site_of(
+    session: Session,
+    callee: Callee,
+    *,
+    window_s: float,
+    budget_check: Callable[[Record], Record] | None,
+) -> CallSite:
+    """The call site of a function in a session, made when first needed."""
+    key = (callee.key, window_s, budget_check)
+    with session.sampler.lock:
+        site = session.sites.get(key)
+        if not isinstance(site, CallSite):
+            site = session.sites[key] = CallSite(
+                session, callee, window_s=window_s, budget_check=budget_check
+            )
+        return site

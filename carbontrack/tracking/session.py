@@ -10,11 +10,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.record import Record, Sink
-from carbontrack.sampling.ledger import Mark, mark_at
+from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import at_end_of_worker
-from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
-from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
@@ -166,8 +164,6 @@ class Session:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
         self._parent = parent
-        self._parent_mark: Mark | None = None
-        """The last mark at which the parent held what this process uses."""
         self._ended_spans: EndedSpans | None = None
         self._pid = 0
         self._run_id = ""
@@ -178,8 +174,7 @@ class Session:
         # A child process after a fork is a run of its own. If anything was open at the fork, the
         # parent counts the child with its process tree, and reports must not add both.
         if self._epoch >= 0 and self.sampler.forked_awake:
-            self._parent = self._parent_at_fork() or self._parent
-            self._parent_mark = None
+            self._parent = self._find_parent_at_fork() or self._parent
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
         self._epoch = self.sampler.epoch
@@ -190,19 +185,13 @@ class Session:
         self._ended_spans = None
         at_end_of_worker(self.end, self.close)
 
-    def _parent_at_fork(self) -> RemoteParent | None:
-        """The root that was open where this process was forked; None if there was none."""
-        said = None if self.propagator is None else self.propagator.inherited
-        roots = list(self._open_roots.values())
-        if roots and said is None:
-            identity = process_identity(pid=self._pid)
-            said = context_text(roots[0].row_id, identity, self.ledger.attribution.scope)
-        if said is None:
-            return None
-        from carbontrack.tracking.remote_parent import ParentContext, RemoteParent
+    def _find_parent_at_fork(self) -> RemoteParent | None:
+        from carbontrack.tracking.remote_parent import parent_at_fork
 
+        said = None if self.propagator is None else self.propagator.inherited
         state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
-        return RemoteParent(ParentContext.parse(said), state_dir, clock=self.sampler.clock)
+        roots = list(self._open_roots.values())
+        return parent_at_fork(said, roots, self._pid, state_dir, self.sampler.clock)
 
     @property
     def run_id(self) -> str:
@@ -298,19 +287,11 @@ class Session:
                 for root in list(self._open_roots.values()):
                     held += root.part_with_parent(mark)
             else:
-                self._parent_mark = mark
+                parent.seen = mark
         for record in held:
             self.deliver(record)
         for site in list(self.sites.values()):
             site.follow_parent(holds=holds)
-
-    def mark_at_end_of_parent(self, start: Mark, now: Mark) -> Mark:
-        """The mark at which the parent ended, between a root's start and now."""
-        assert self._parent is not None
-        before, ended_at_s = self._parent_mark, self._parent.ended_at_s
-        if before is None or before.counts.at_s < start.counts.at_s:
-            before = start
-        return now if ended_at_s is None else mark_at(ended_at_s, before, now)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
