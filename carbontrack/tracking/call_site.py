@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
@@ -15,6 +16,8 @@ from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
+
+_log = logging.getLogger("carbontrack")
 
 
 class CallWindow:
@@ -144,9 +147,18 @@ class CallSite:
 
     # -- windows ----------------------------------------------------------------------------
 
-    def open_window(self) -> CallWindow:
-        """Begin a window; keeps the sampler awake until its row is written."""
+    def open_window(self) -> None:
+        """Begin a window for a call that begins, unless the end has come meanwhile.
+
+        A call that ends after that writes its row itself; see `catch_up`.
+        """
         self.ledger.refresh(self.sampler.clock)
+        with self.sampler.lock:
+            if not self.closed:
+                self._open_window()
+
+    def _open_window(self) -> CallWindow:
+        """The window, which keeps the sampler awake until its row is written."""
         with self.sampler.lock:
             if self.window is None:
                 mark = self.sampler.hold(self.ledger)
@@ -211,7 +223,7 @@ class CallSite:
     def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Add a call that was credited singly and turned out to be short."""
         with self.sampler.lock:
-            window = self.open_window()
+            window = self._open_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
             window.calls += 1
@@ -222,7 +234,8 @@ class CallSite:
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
-        self.open_window()
+        self.ledger.refresh(self.sampler.clock)
+        self._open_window()
         if self.closed:
             self.write_row()
 
@@ -243,11 +256,20 @@ class CallSite:
             self.write_row()
 
     def write_row(self) -> None:
-        """Write the row of the window; a new window begins only if calls are running."""
+        """Write the row of the window; a new window begins only if calls are running.
+
+        After the end none does: a call that ends without a window writes its row itself, and those
+        that ended meanwhile, while there was one, are written here.
+        """
+        while self._write_window() and self.closed:
+            pass
+
+    def _write_window(self) -> bool:
+        """Write the row of the window, if any; True if there is a new window."""
         with self.sampler.lock:
             window = self.window
             if window is None:
-                return
+                return False
             self.collect()
             if self._usage.ran_s > 0.0:
                 self.sampler.sample()
@@ -258,15 +280,17 @@ class CallSite:
             if not window.calls:
                 self._next_id = window.record_id  # others may know it as their parent's
             end = self.sampler.counts
-            if self._under_way() or self.finished:
+            if self.finished or (not self.closed and self._under_way()):
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
             records = self._records(window, end) if window.calls else []
+            is_followed = self.window is not None
         for record in records:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
+        return is_followed
 
     def part_with_parent(self) -> None:
         """The parent, in another process, has ended: later calls are in another row."""
@@ -300,7 +324,12 @@ class CallSite:
             return Checkpoint(self._record(window, self.sampler.counts))
 
     def _deliver(self, record: Record) -> None:
-        self.session.deliver(record if self.budget_check is None else self.budget_check(record))
+        if self.budget_check is not None:
+            try:
+                record = self.budget_check(record)
+            except Exception:  # the row itself must be written
+                _log.exception("the budget of %s could not be checked", self.name)
+        self.session.deliver(record)
 
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
@@ -336,13 +365,21 @@ class CallSite:
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""
+        self._interrupt_calls()
+        with self.sampler.lock:
+            self.closed = True
+        self._interrupt_calls()  # those that began meanwhile
+        self.write_row()
+
+    def _interrupt_calls(self) -> None:
         with self.sampler.lock:
             calls: list[Any] = [*self.sampler.under_way.values(), *self.apportioner.single.values()]
         for call in calls:
             if call.site is self:
-                call.end("interrupted")
-        self.write_row()
-        self.closed = True
+                try:
+                    call.end("interrupted")
+                except Exception:  # the row of all others must be written
+                    _log.exception("a call of %s could not be ended", self.name)
 
     def forget_parent(self) -> None:
         """Start anew in a child process."""

@@ -283,12 +283,15 @@ class Session:
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
-                for root in self._open_roots.values():
+                for root in list(self._open_roots.values()):
                     root.extend_timeline(mark)
         if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            with self.sampler.lock:  # other threads may open spans and call sites meanwhile
-                open_ones = [*self._open_roots.values(), *self.sites.values()]
-            self._checkpoints.write_all(open_ones)
+            self._checkpoints.write_all(self._open_ones())
+
+    def _open_ones(self) -> list[Any]:
+        """The open roots and the decorated functions, while other threads open more of them."""
+        sites = [ref() for ref in self.sites.valuerefs()]  # one step, unlike `values()`
+        return [*self._open_roots.values(), *(site for site in sites if site is not None)]
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
@@ -303,8 +306,10 @@ class Session:
                 held += root.part_with_parent(mark)
         for record in held:
             self.deliver(record)
-        for site in list(self.sites.values()):
-            site.part_with_parent()
+        for ref in self.sites.valuerefs():
+            site = ref()
+            if site is not None:
+                site.part_with_parent()
 
     def mark_at_end_of_parent(self, start: Mark, now: Mark) -> Mark:
         """The mark at which the parent ended, between a root's start and now."""
@@ -367,11 +372,12 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        for one in (*list(self._open_roots.values()), *list(self.sites.values())):
-            try:
-                one.interrupt()
-            except Exception:
-                _log.exception("something that was open could not be written")
+        for _ in range(2):  # twice, as a call may become a span meanwhile, in another thread
+            for one in self._open_ones():
+                try:
+                    one.interrupt()
+                except Exception:
+                    _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
 
