@@ -18,6 +18,7 @@ from carbontrack.tracking.record_builder import RecordBuilder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from carbontrack.sampling.sampler import Sampler
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
@@ -119,50 +120,24 @@ class Checkpoints:
         self._journal.close()
 
 
-class Session:
-    """The state that all spans and calls of one tracker share; users see the tracker.
+class RunIdentity:
+    """The ids of one tracker in one process, and the parent of its roots in another process.
 
-    Args:
-        builder: builds the records.
-        sinks: the sinks that get them.
-        spans: which spans are written, "roots" or "all".
-        checkpoints: writes checkpoints of open work; None: there are none.
-        timelines: the files for the power of root spans over time; None: none is kept.
-        propagator: propagates the parent id to child processes; None: it is not propagated.
-        parent: the parent of this process's root records, in another one, if any.
+    A forked child is a run of its own, inside whatever was open at the fork.
     """
 
     def __init__(
         self,
-        builder: RecordBuilder,
-        *,
-        sinks: Sequence[Sink],
-        spans: Literal["roots", "all"] = "roots",
-        checkpoints: Checkpoints | None = None,
-        timelines: TimelineFiles | None = None,
-        propagator: Propagator | None = None,
-        parent: RemoteParent | None = None,
+        sampler: Sampler,
+        propagator: Propagator | None,
+        parent: RemoteParent | None,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        self.builder = builder
-        self.sampler, self.ledger = builder.sampler, builder.ledger
-        self.sinks = tuple(sinks)
-        self.spans = spans
+        self.sampler = sampler
         self.propagator = propagator
         self._checkpoints = checkpoints
-        self._timelines = timelines
-        self._warnings = RateLimitedLog(self.sampler.clock)
-        self.lost_records = 0
-        self.uncounted_calls = 0
-        self.closed = self._sinks_closed = False
-        self.writes_each_call = False
-        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
-        """The decorated functions by key; an entry lives while its function does, or while it has
-        an open window."""
+        self._warnings = RateLimitedLog(sampler.clock)
         self._open_roots: dict[int, Any] = {}
-        if checkpoints is not None or timelines is not None or parent is not None:
-            with self.sampler.lock:
-                self.sampler.tick_listeners.add(self)
         self._parent = parent
         self._ended_spans: EndedSpans | None = None
         self._pid = 0
@@ -170,13 +145,21 @@ class Session:
         self._epoch = -1
         self._begin_epoch()
 
+    def end(self) -> None:
+        """Write what is open as interrupted."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End, and close what was opened."""
+        raise NotImplementedError
+
     def _begin_epoch(self) -> None:
         # A child process after a fork is a run of its own. If anything was open at the fork, the
         # parent counts the child with its process tree, and reports must not add both.
         if self._epoch >= 0 and self.sampler.forked_awake:
             self._parent = self._find_parent_at_fork() or self._parent
             with self.sampler.lock:
-                self.sampler.tick_listeners.add(self)
+                self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
@@ -217,6 +200,67 @@ class Session:
         run_id = self.run_id
         return run_id, f"{run_id}-{next(self._numbers)}"
 
+    def say_ended(self, said: str | None) -> None:
+        """Say to child processes that their parent's span has ended.
+
+        `said` is what they were told of it; None if there are none.
+        """
+        if said is None or self._checkpoints is None:
+            return
+        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
+
+        try:
+            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
+            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
+        except OSError as error:
+            self._warnings.warn(
+                "ended",
+                f"child processes cannot be told that their parent's block has ended: {error}",
+            )
+
+
+class Session(RunIdentity):
+    """The state that all spans and calls of one tracker share; users see the tracker.
+
+    Args:
+        builder: builds the records.
+        sinks: the sinks that get them.
+        spans: which spans are written, "roots" or "all".
+        checkpoints: writes checkpoints of open work; None: there are none.
+        timelines: the files for the power of root spans over time; None: none is kept.
+        propagator: propagates the parent id to child processes; None: it is not propagated.
+        parent: the parent of this process's root records, in another one, if any.
+    """
+
+    def __init__(
+        self,
+        builder: RecordBuilder,
+        *,
+        sinks: Sequence[Sink],
+        spans: Literal["roots", "all"] = "roots",
+        checkpoints: Checkpoints | None = None,
+        timelines: TimelineFiles | None = None,
+        propagator: Propagator | None = None,
+        parent: RemoteParent | None = None,
+    ) -> None:
+        super().__init__(builder.sampler, propagator, parent, checkpoints)
+        self.builder = builder
+        self.ledger = builder.ledger
+        self.sinks = tuple(sinks)
+        self.spans = spans
+        self._timelines = timelines
+        self.lost_records = 0
+        self.uncounted_calls = 0
+        self.closed = self._sinks_closed = False
+        self.writes_each_call = False
+        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
+        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+        """The decorated functions by key; an entry lives while its function does, or while it has
+        an open window."""
+        if checkpoints is not None or timelines is not None or parent is not None:
+            with self.sampler.lock:
+                self.sampler.tick_listeners.add(self)
+
     # -- open spans -------------------------------------------------------------------------
 
     def root_opened(self, span: Any, *, at_once: bool) -> None:
@@ -246,24 +290,6 @@ class Session:
                 self.say_ended(self.propagator.withdraw(id(span)))
             self.drop_checkpoint(span.record_id)
 
-    def say_ended(self, said: str | None) -> None:
-        """Say to child processes that their parent's span has ended.
-
-        `said` is what they were told of it; None if there are none.
-        """
-        if said is None or self._checkpoints is None:
-            return
-        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
-
-        try:
-            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
-            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
-        except OSError as error:
-            self._warnings.warn(
-                "ended",
-                f"child processes cannot be told that their parent's block has ended: {error}",
-            )
-
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
         if self._parent is not None:
@@ -271,12 +297,15 @@ class Session:
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
-                for root in self._open_roots.values():
+                for root in list(self._open_roots.values()):
                     root.extend_timeline(mark)
         if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            with self.sampler.lock:  # other threads may open spans and call sites meanwhile
-                open_ones = [*self._open_roots.values(), *self.sites.values()]
-            self._checkpoints.write_all(open_ones)
+            self._checkpoints.write_all(self._open_ones())
+
+    def _open_ones(self) -> list[Any]:
+        """The open roots and the decorated functions, while other threads open more of them."""
+        sites = [ref() for ref in self.sites.valuerefs()]  # one step, unlike `values()`
+        return [*self._open_roots.values(), *(site for site in sites if site is not None)]
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
@@ -290,8 +319,10 @@ class Session:
                 parent.seen = mark
         for record in held:
             self.deliver(record)
-        for site in list(self.sites.values()):
-            site.follow_parent(holds=holds)
+        for ref in self.sites.valuerefs():
+            site = ref()
+            if site is not None:
+                site.follow_parent(holds=holds)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
@@ -346,11 +377,12 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        for one in (*list(self._open_roots.values()), *list(self.sites.values())):
-            try:
-                one.interrupt()
-            except Exception:
-                _log.exception("something that was open could not be written")
+        for _ in range(2):  # twice, as a call may become a span meanwhile, in another thread
+            for one in self._open_ones():
+                try:
+                    one.interrupt()
+                except Exception:
+                    _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
 
