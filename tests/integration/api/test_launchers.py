@@ -12,7 +12,7 @@ import pytest
 
 from carbontrack.record import Record
 from carbontrack.report.read import iter_records
-from tests.support.launchers import found, mpirun, slurm, why_no_slurm
+from tests.integration.launchers import found, mpirun, slurm, why_no_slurm
 
 pytestmark = pytest.mark.xdist_group("serial")  # the launchers count processors
 
