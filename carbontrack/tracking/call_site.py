@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import EndStatus, Subject
+from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
@@ -20,16 +21,43 @@ class CallWindow:
     """The sums of one function's short calls since the window began."""
 
     def __init__(
-        self, record_id: str, start: Counts, started_at: datetime, parent_id: str | None
+        self,
+        record_id: str,
+        start: Counts,
+        started_at: datetime,
+        parent: tuple[str | None, bool | None],
     ) -> None:
         self.record_id = record_id
         self.start = start
         self.started_at = started_at
-        self.parent_id = parent_id
+        self.parent = parent
+        """The parent's id, and whether its record contains the calls."""
         self.calls = self.failed = 0
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
+
+    def length_s(self, end: Counts) -> float:
+        """The time from its start until `end`, above 0."""
+        return max(1e-9, end.at_s - self.start.at_s)
+
+    def divided(self, part: float, record_id: str) -> CallWindow | None:
+        """Keep the first part of what was summed, as if it had come evenly; return the rest.
+
+        None where a part would have no call: then all of it stays here.
+        """
+        first = round(self.calls * part)
+        if not 0 < first < self.calls:
+            return None
+        failed = min(first, round(self.failed * part))
+        rest = CallWindow(record_id, self.start, self.started_at, self.parent)
+        rest.calls, self.calls = self.calls - first, first
+        rest.failed, self.failed = min(rest.calls, self.failed - failed), failed
+        rest.ran_s, self.ran_s = self.ran_s * (1.0 - part), self.ran_s * part
+        rest.sums, self.sums = self.sums.times(1.0 - part), self.sums.times(part)
+        rest.machine_j = tuple(joules * (1.0 - part) for joules in self.machine_j)
+        self.machine_j = tuple(joules * part for joules in self.machine_j)
+        return rest
 
 
 class Callee(NamedTuple):
@@ -77,7 +105,11 @@ class CallSite:
         self._window_s = window_s
         self.budget_check = budget_check
         self._usage = NO_USAGE
+        self._next_id: str | None = None
+        """The id of the next window, if it has one already."""
         self.closed = False
+        self.covers = False
+        """Whether a call of it has counted another function's calls as well."""
         self.propagates = session.propagator is not None
         """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
@@ -125,8 +157,29 @@ class CallSite:
 
     def _new_window(self, start: Counts) -> CallWindow:
         started_at = self.sampler.clock.now_utc()
-        _, record_id = self.session.new_ids()
-        return CallWindow(record_id, start, started_at, self.session.parent_id)
+        record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
+        return CallWindow(record_id, start, started_at, self.session.parent_now())
+
+    def row_id(self) -> str:
+        """The id of the row that short calls go to; a call inside one names it as its parent."""
+        with self.sampler.lock:
+            if self.window is not None:
+                return self.window.record_id
+            if self._next_id is None:
+                self._next_id = self.session.new_ids()[1]
+            return self._next_id
+
+    def claim(self, row_id: str | None) -> bool:
+        """Give this id to the row of a long call, if no short call is in the row that has it."""
+        with self.sampler.lock:
+            window = self.window
+            if window is not None and window.record_id == row_id and not window.calls:
+                window.record_id = self.session.new_ids()[1]
+                return True
+            if row_id is not None and row_id == self._next_id:
+                self._next_id = None
+                return True
+            return False
 
     def collect(self) -> None:
         """Add the finished calls to the window."""
@@ -176,11 +229,12 @@ class CallSite:
     def credit_span(self, span: Span) -> None:
         """Add a short call that became a span because its body needed the current span."""
         sums, window, failed = span.measured()
-        if self.window is not None and self.window.parent_id != span.parent_id:
+        parent = (span.parent_id, span.parent_holds)
+        if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent
         self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
         if self.window is not None:
-            self.window.parent_id = span.parent_id
+            self.window.parent = parent
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write the row if the window is over."""
@@ -201,16 +255,41 @@ class CallSite:
             # Remove the window first and look for running calls then: a call that begins meanwhile
             # is either seen here or opens a window itself.
             self.window = None
+            if not window.calls:
+                self._next_id = window.record_id  # others may know it as their parent's
             end = self.sampler.counts
             if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
-            record = self._record(window, end) if window.calls else None
-        if record is not None:
+            records = self._records(window, end) if window.calls else []
+        for record in records:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
+
+    def part_with_parent(self) -> None:
+        """The parent, in another process, has ended: later calls are in another row."""
+        if self.window is not None and self.window.parent[1] is not False:
+            self.write_row()
+
+    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
+        """The row of a window; two if the parent, in another process, has ended meanwhile."""
+        parent, (parent_id, holds) = self.session.parent, window.parent
+        is_told = parent is not None and parent.record_id == parent_id and holds is not False
+        if parent is None or not is_told or parent.holds() is not False:
+            return [self._record(window, end)]
+        elapsed_s, length_s = (parent.ended_at_s or 0.0) - window.start.at_s, window.length_s(end)
+        rest = window.divided(max(0.0, elapsed_s) / length_s, self.session.new_ids()[1])
+        if rest is None:
+            window.parent = (parent_id, False) if elapsed_s < 0.5 * length_s else window.parent
+            return [self._record(window, end)]
+        rest.parent, rest.started_at = (
+            (parent_id, False),
+            window.started_at + timedelta(seconds=elapsed_s),
+        )
+        first = replace(self._record(window, end), ended_at=rfc3339(rest.started_at))
+        return [first, self._record(rest, end)]
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed."""
@@ -228,7 +307,7 @@ class CallSite:
 
     def _record(self, window: CallWindow, end: Counts) -> Record:
         builder, failed = self.session.builder, window.failed
-        ids = (window.record_id, self.session.run_id, window.parent_id)
+        ids = (window.record_id, self.session.run_id, *window.parent)
         subject = Subject(*ids, self.name, self.labels, window.started_at)
         error = f"{failed} of {window.calls} calls failed" if failed else None
         outcome = EndStatus("error" if failed else "ok", error, window.calls)
@@ -245,13 +324,15 @@ class CallSite:
         """
         self.propagates, self.propagating = False, call
         if self.session.propagator is not None:
-            self.session.propagator.inject(id(call), self.session.run_id)
+            number = self.session.new_ids()[1].rpartition("-")[2]
+            scope = self.ledger.attribution.scope
+            self.session.propagator.inject(id(call), self.row_id(), scope, number)
 
     def stop_propagating(self, *, lasted: bool) -> None:
         """Stop, as the call has ended or is suspended."""
         call, self.propagating, self.propagates = self.propagating, None, lasted
         if self.session.propagator is not None:
-            self.session.propagator.withdraw(id(call))
+            self.session.say_ended(self.session.propagator.withdraw(id(call)))
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""
@@ -266,6 +347,6 @@ class CallSite:
     def forget_parent(self) -> None:
         """Start anew in a child process."""
         self.apportioner.sites.discard(self)
-        self.window = self.propagating = None
+        self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE
