@@ -21,8 +21,8 @@ BURN = """
 import sys, time
 import carbontrack
 with carbontrack.track("rank", output="runs.csv", region="FR"):
-    end = time.monotonic() + float(sys.argv[1])
-    while time.monotonic() < end:
+    end = time.process_time() + float(sys.argv[1])
+    while time.process_time() < end:
         sum(range(10_000))
 """
 FAILS_ONCE = """
@@ -173,3 +173,59 @@ def test_a_child_that_has_left_the_session_is_of_our_job(start: Start, tmp_path:
     by_name = {record.name: record for record in iter_records(tmp_path / "runs.csv")}
     assert by_name["rank"].job_id == by_name["sh"].job_id is not None
     assert by_name["rank"].parent_id == by_name["sh"].record_id
+
+
+def counting(records: list[Record]) -> list[Record]:
+    """Those whose energy is in no other row."""
+    return [record for record in records if record.parent_id is None or not record.parent_holds]
+
+
+def cpu_kwh(records: list[Record]) -> float:
+    """What their processors used."""
+    return sum(record.cpu_kwh or 0.0 for record in records)
+
+
+@pytest.mark.parametrize("name", ["torchrun", "Open MPI", "MPICH"])
+def test_a_run_holds_what_its_launcher_starts_below_it(
+    start: Start, tmp_path: Path, name: str
+) -> None:
+    """Its row has what the ranks' rows have, within 5 %, and what the launcher itself used."""
+    used = []
+    for seconds in ("0", "3"):
+        (tmp_path / "runs.csv").unlink(missing_ok=True)
+        command = (*launcher_named(name), sys.executable, "burn.py", seconds)
+        # without idle energy, whose share depends on what else the machine does in each second
+        run = (sys.executable, "-m", "carbontrack", "run", "--quiet", "--")
+        done = start(*run, *command, CARBONTRACK_IDLE="none")
+        assert done.returncode == 0, done.stderr
+        *ranks, outer = rows(tmp_path)
+        assert counting([*ranks, outer]) == [outer]
+        used.append((cpu_kwh(ranks), cpu_kwh([outer])))
+
+    (_, launcher), (ranks_kwh, outer_kwh) = used
+    assert outer_kwh >= 0.95 * ranks_kwh
+    if name != "torchrun":  # which looks after its ranks in Python, the longer they take the more
+        assert outer_kwh - launcher == pytest.approx(ranks_kwh, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["srun", "setsid"])
+def test_a_run_does_not_hold_what_is_started_elsewhere(
+    start: Start, tmp_path: Path, name: str
+) -> None:
+    """Tasks of srun are children of SLURM's daemon; a fork of setsid is left to init."""
+    waits = "while [ $(wc -l < runs.csv) -lt 2 ]; do sleep 0.1; done"
+    if name == "setsid" and found("setsid") is None:
+        pytest.skip("setsid is not there")
+    launcher = (
+        launcher_named("srun")
+        if name == "srun"
+        else ["sh", "-c", f'touch runs.csv; setsid -f "$@"; {waits}', "sh"]
+    )
+    run = (sys.executable, "-m", "carbontrack", "run", "--quiet", "--")
+    done = start(*run, *launcher, sys.executable, "burn.py", "2", CARBONTRACK_IDLE="none")
+    assert done.returncode == 0, done.stderr
+
+    *ranks, outer = rows(tmp_path)
+    assert len(ranks) == (2 if name == "srun" else 1)
+    assert counting([*ranks, outer]) == [*ranks, outer]
+    assert cpu_kwh([outer]) < 0.25 * cpu_kwh(ranks)
