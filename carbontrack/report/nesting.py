@@ -66,17 +66,16 @@ class NotAdded:
     overlapping_energy_kwh: float | None = None
 
 
-def is_held(in_data: Truth, holds: Truth, unsaid: Truth, same_host: Truth, inside: Truth) -> Truth:
-    """Whether a row's parent holds it; takes truth values, or arrays of them.
+def is_held(holds: Truth, unsaid: Truth, same_host: Truth, inside: Truth) -> Truth:
+    """Whether a parent row that is in the data holds a row; takes truth values, or arrays of them.
 
     Args:
-        in_data: the parent row is in the data.
         holds: the row says that its parent holds it.
         unsaid: the row does not say whether its parent holds it.
         same_host: both are on one host, or the host of one is unknown.
         inside: the row's time lies inside the parent's.
     """
-    return in_data & (holds | (unsaid & same_host & inside))
+    return holds | (unsaid & same_host & inside)
 
 
 # -- columns -----------------------------------------------------------------------------------
@@ -214,21 +213,22 @@ def held_rows(columns: Columns) -> tuple[Any, Any]:
     parent_id = columns.parent_id
     own = (parent_id == columns.record_id) | (parent_id == columns.run_id)
     children = np.flatnonzero((parent_id != 0) & ~own)  # no row is its own parent
+    ids = np.union1d(columns.record_id, columns.run_id) if len(children) else parent_id
+    children = children[np.isin(parent_id[children], ids)]
     if not len(children):
         return held, not_covered
     parents, inside = _parents_of(columns, children)
-    in_data = parents >= 0
     hosts, theirs = columns.host[children], columns.host[parents]
     same_host = (hosts == theirs) | (hosts < 0) | (theirs < 0)
     holds, unsaid = columns.holds[children] == 1, columns.holds[children] < 0
-    held[children] = is_held(in_data, holds, unsaid, same_host, inside)
-    not_covered[children] = in_data & unsaid & ~held[children]
+    held[children] = is_held(holds, unsaid, same_host, inside)
+    not_covered[children] = unsaid & ~held[children]
     _open_circles(held, children, parents)
     return held, not_covered
 
 
 def _parents_of(columns: Columns, children: Any) -> tuple[Any, Any]:
-    """The parent row of each child, -1 where it is not in the data, and whether it covers it.
+    """The parent row of each child, whose id is in the data, and whether it covers the child.
 
     An id may be that of a run, which has any number of rows. Of these it is the one that ends last
     among those that have begun when the child begins: if any covers the child, that one does.
@@ -255,13 +255,11 @@ def _parents_of(columns: Columns, children: Any) -> tuple[Any, Any]:
 
     own_group = np.searchsorted(ids, columns.parent_id[children])
     first = np.searchsorted(group, own_group, side="left")
-    in_data = np.searchsorted(group, own_group, side="right") > first
     from_ms, until_ms = columns.start_ms[children], end_ms[children]
     begun = np.searchsorted(starts, from_ms + _SLACK_MS, side="right")
     behind = np.searchsorted(place, own_group * (len(starts) + 1) + begun, side="left")
-    has_begun = in_data & (behind > first)
-    at = np.where(has_begun, ends_last[behind - 1], np.minimum(first, len(rows) - 1))
-    parents = np.where(in_data, rows[at], -1)
+    has_begun = behind > first
+    parents = rows[np.where(has_begun, ends_last[behind - 1], first)]
     inside = has_begun & (until_ms != _UNKNOWN_MS)
     inside &= end_ms[parents] >= np.maximum(until_ms, _UNKNOWN_MS + _SLACK_MS) - _SLACK_MS
     return parents, inside
@@ -417,7 +415,7 @@ def _holder_of(
     known = _UNKNOWN_MS not in (start_ms, end_ms)
     inside = behind > 0 and known and until_ms >= end_ms - _SLACK_MS
     holds, unsaid = record.parent_holds is True, record.parent_holds is None
-    return parent if is_held(True, holds, unsaid, len(hosts) < 2, inside) else None  # noqa: FBT003
+    return parent if is_held(holds, unsaid, len(hosts) < 2, inside) else None
 
 
 def _shares_on_host(records: Sequence[Record], rows: Sequence[int]) -> Iterator[tuple[int, float]]:
