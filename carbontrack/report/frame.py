@@ -185,7 +185,7 @@ class _Columns:
         """The rows that have ids and a start; times that a spreadsheet rewrote are no times."""
         import numpy as np
 
-        whole = block[["record_id", "run_id", "started_at"]].notna().all(axis=1).to_numpy()
+        whole = block[["record_id", "run_id", "started_at"]].notna().all(axis=1).to_numpy(copy=True)
         self.skipped_lines += int((~whole).sum())
         for name in TIMES:
             texts = block[name].to_numpy(dtype=object)

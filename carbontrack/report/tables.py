@@ -137,8 +137,9 @@ def notes(summary: Summary) -> Iterator[str]:
     if summary.total.unknown_runs:
         yield f"{summary.total.unknown_runs} runs have no known energy."
     if summary.skipped_lines:
+        hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
         why = f"; the first: {_one_line(summary.reason, 200)}" if summary.reason else ""
-        yield f"{summary.skipped_lines} lines hold no record{why}."
+        yield f"{summary.skipped_lines} {hold} no record{why}."
 
 
 def _not_added(rows: NotAdded) -> Iterator[str]:
@@ -157,9 +158,9 @@ def _not_added(rows: NotAdded) -> Iterator[str]:
     if rows.not_covered:
         one = rows.not_covered == 1
         yield (
-            f"{_rows_of(rows.not_covered)} with a parent in these files, on another host or at "
-            f"another time, {'is' if one else 'are'} added: {'it does' if one else 'they do'} not "
-            "say whether the parent holds them."
+            f"{_rows_of(rows.not_covered)} {'names a' if one else 'name'} "
+            f"parent{'' if one else 's'} in these files that ran on another host or at another "
+            f"time, and {'is' if one else 'are'} added."
         )
 
 
