@@ -275,7 +275,7 @@ class CsvRows:
     def __iter__(self) -> Iterator[CsvRow | None]:
         while (taken := self._take()) is not None:
             text = "".join(taken)
-            cells = _parsed(text, self.layout.delimiter) if taken else None
+            cells = _cells(text, self.layout) if taken else None
             if cells == []:
                 continue
             if (layout := _layout_in(text)) is not None:
@@ -425,6 +425,21 @@ def _cell(name: str, cell: str) -> str:
     if name in _NUMBERS:
         return number_text(cell)
     return truth_text(cell) if name in _TRUTHS else restored(name, cell)
+
+
+def _cells(text: str, layout: Layout) -> list[str] | None:
+    """The cells of one row, as `_parsed`.
+
+    Where cells are separated by semicolons, a spreadsheet takes a line of ours for one cell, or for
+    a few if there are semicolons in it, and quotes them when it saves.
+    """
+    cells = _parsed(text, layout.delimiter)
+    if text.startswith('"') and (cells is None or len(cells) < len(layout.names)):
+        outer = _parsed(text, ";")
+        inner = _parsed(";".join(outer), layout.delimiter) if outer else None
+        if inner and len(inner) == len(layout.names):
+            return inner
+    return cells
 
 
 def _parsed(text: str, delimiter: str = ",") -> list[str] | None:

@@ -179,6 +179,31 @@ def test_files_of_several_locales_behind_each_other(tmp_path: Path) -> None:
     assert len(load([target]).frame) == 2
 
 
+def test_a_file_that_was_opened_with_the_wrong_separator(tmp_path: Path) -> None:
+    """Saved again where semicolons separate cells, each line is one or two quoted cells."""
+    records = [a_record(n, name=name, labels={} if n else {"a;b": 1}) for n, name in names()]
+    lines = written(tmp_path / "runs.csv", records).read_bytes().decode().split("\n")[:-1]
+    cells = [line.split(";") for line in lines]
+    most = max(map(len, cells))
+    text = "".join(
+        ";".join(
+            '"' + cell.replace('"', '""') + '"' if '"' in cell else cell
+            for cell in [*line, *[""] * (most - len(line))]
+        )
+        + "\r\n"
+        for line in cells
+    )
+    target = tmp_path / "again.csv"
+    target.write_bytes(text.encode())
+    assert list(iter_records(target)) == records
+    assert sorted(load([target]).frame["name"]) == sorted(record.name for record in records)
+
+
+def names() -> Iterator[tuple[int, str]]:
+    """Names in one line, as others are torn apart."""
+    return enumerate(name for name in HOSTILE if not {*"\r\n"} & {*name})
+
+
 DAMAGED = {
     "record_id": ("1,23457E+31", "rounded its record_id to 1,23457E"),
     "run_id": ("1.23457E+31", "rounded its run_id"),
