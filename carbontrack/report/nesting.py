@@ -109,24 +109,25 @@ def counted_once(frame: pd.DataFrame) -> tuple[pd.DataFrame, NotAdded]:
 
     columns = _columns_of(frame)
     held, not_covered = held_rows(columns)
+    shares = machine_shares(columns, ~held)
     kwh = frame["energy_kwh"].to_numpy(dtype="float64", na_value=np.nan)
-    added = frame[~held].reset_index(drop=True) if held.any() else frame
-    shares = machine_shares(columns, ~held)[~held]
     overlapping = shares < _ALL
-    if overlapping.any():
-        added = added.copy()
-        for name in SHARED:
-            if name in added:
-                added[name] = added[name].to_numpy(dtype="float64", na_value=np.nan) * shares
-    hosts = np.unique(columns.host[~held][overlapping])
-    return added, NotAdded(
+    not_added = NotAdded(
         nested=int(held.sum()),
         nested_energy_kwh=_known_sum(kwh[held]),
         not_covered=int(not_covered.sum()),
         overlapping=int(overlapping.sum()),
-        overlapping_hosts=len(hosts),
-        overlapping_energy_kwh=_known_sum((kwh[~held] * (1.0 - shares))[overlapping]),
+        overlapping_hosts=len(np.unique(columns.host[overlapping])),
+        overlapping_energy_kwh=_known_sum((kwh * (1.0 - shares))[overlapping]),
     )
+    added = frame[~held].reset_index(drop=True) if held.any() else frame
+    if overlapping.any():
+        added = added.copy(deep=False)  # whole columns are replaced: the frame keeps its own
+        for name in SHARED:
+            if name in added:
+                own = added[name].to_numpy(dtype="float64", na_value=np.nan)
+                added[name] = own * shares[~held]
+    return added, not_added
 
 
 def one_row_per_id(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -213,11 +214,13 @@ def held_rows(columns: Columns) -> tuple[Any, Any]:
     parent_id = columns.parent_id
     own = (parent_id == columns.record_id) | (parent_id == columns.run_id)
     children = np.flatnonzero((parent_id != 0) & ~own)  # no row is its own parent
-    ids = np.union1d(columns.record_id, columns.run_id) if len(children) else parent_id
-    children = children[np.isin(parent_id[children], ids)]
+    ids = np.unique(parent_id[children])
+    by_record, by_run = _among(columns.record_id, ids), _among(columns.run_id, ids)
+    ids = np.union1d(columns.record_id[by_record], columns.run_id[by_run])
+    children = children[_among(parent_id[children], ids)]
     if not len(children):
         return held, not_covered
-    parents, inside = _parents_of(columns, children)
+    parents, inside = _parents_of(columns, children, by_record, by_run)
     hosts, theirs = columns.host[children], columns.host[parents]
     same_host = (hosts == theirs) | (hosts < 0) | (theirs < 0)
     holds, unsaid = columns.holds[children] == 1, columns.holds[children] < 0
@@ -227,7 +230,17 @@ def held_rows(columns: Columns) -> tuple[Any, Any]:
     return held, not_covered
 
 
-def _parents_of(columns: Columns, children: Any) -> tuple[Any, Any]:
+def _among(wanted: Any, ids: Any) -> Any:
+    """The places of what is among some sorted ids; numpy's own way sorts all that is looked for."""
+    import numpy as np
+
+    if not len(ids):
+        return np.zeros(0, dtype="int64")
+    place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.flatnonzero(ids[place] == wanted)
+
+
+def _parents_of(columns: Columns, children: Any, by_record: Any, by_run: Any) -> tuple[Any, Any]:
     """The parent row of each child, whose id is in the data, and whether it covers the child.
 
     An id may be that of a run, which has any number of rows. Of these it is the one that ends last
@@ -235,9 +248,7 @@ def _parents_of(columns: Columns, children: Any) -> tuple[Any, Any]:
     """
     import numpy as np
 
-    ids = np.unique(columns.parent_id[children])
-    by_record = np.flatnonzero(np.isin(columns.record_id, ids))
-    by_run = np.flatnonzero(np.isin(columns.run_id, ids))
+    ids = np.union1d(columns.record_id[by_record], columns.run_id[by_run])
     rows = np.concatenate((by_record, by_run))
     group = np.searchsorted(
         ids, np.concatenate((columns.record_id[by_record], columns.run_id[by_run]))
