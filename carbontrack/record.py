@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
@@ -122,7 +123,7 @@ class Record:
         """The record as column name to plain value, in column order; labels as JSON text."""
         import json  # takes 2 ms, needed only where records are written
 
-        row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
+        row: dict[str, Cell] = dict(zip(COLUMNS, cells_of(self), strict=True))
         try:
             row["labels"] = json.dumps(
                 dict(self.labels), ensure_ascii=False, allow_nan=False, default=str
@@ -247,6 +248,8 @@ _FIELDS = {f.name: f for f in fields(Record)}
 _NUMBER_TYPES = {"int": _whole, "float": _number}
 COLUMNS: tuple[str, ...] = tuple(_FIELDS)
 """The columns of schema 2, in order."""
+cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""The values of a record's columns, in order; labels are a mapping."""
 NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")

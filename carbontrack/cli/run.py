@@ -23,8 +23,10 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file, told
+from carbontrack.system.host import process_identity
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.noop import NoOpTracker
+from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.span import Span
 
 OVER_BUDGET = 3
@@ -157,7 +159,7 @@ def _run_measured(
     watch: BudgetWatch | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(span.record_id))
+    refusal = child.start(command, environ=child_environ(_said_of(span)))
     if refusal is not None:
         span.discard()
         return refusal
@@ -168,6 +170,14 @@ def _run_measured(
             end = End(OVER_BUDGET, "budget", watch.terminated_by.text)
         span.close(end.status, end.error)
     return end
+
+
+def _said_of(span: Span) -> str | None:
+    """What the command is told of the span that counts it; None where nothing is counted."""
+    if span.record_id is None:
+        return None
+    scope = span.session.ledger.attribution.scope
+    return context_text(span.record_id, process_identity(), scope)
 
 
 def _not_started(end: End, terminal: Terminal) -> int:

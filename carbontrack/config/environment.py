@@ -36,7 +36,7 @@ class Environment(NamedTuple):
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
         rank, world_size: as set by a launcher; None without one.
         cloud_hints: variables by which clouds name their regions, if they are set.
-        parent_id: the record of the run that started this process.
+        parent_id: what is said of the run that started this process.
     """
 
     working_folder: str = ""
@@ -193,25 +193,28 @@ def _whole(text: str | None) -> int | None:
 
 
 def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
-    """The `record_id` of the run that started this process, if any."""
+    """What is said of the run that started this process: its `record_id`, and who counts it.
+
+    None where nothing is; see `carbontrack.tracking.remote_parent.ParentContext`.
+    """
     text = (os.environ if environ is None else environ).get(PARENT_ID, "").strip()
-    return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
+    record_id = text.partition("@")[0]
+    is_one = 0 < len(record_id) <= 128 and len(text) <= 256
+    return text if is_one and text.isascii() and text.isprintable() else None
 
 
-def set_parent_id(record_id: str | None) -> None:
-    """Set the parent id for processes that start from now on; None removes it."""
-    if record_id is not None:
-        os.environ[PARENT_ID] = record_id
+def set_parent_id(text: str | None) -> None:
+    """Set what processes that start from now on find of their parent; None removes it."""
+    if text is not None:
+        os.environ[PARENT_ID] = text
     else:
         os.environ.pop(PARENT_ID, None)
 
 
-def child_environ(
-    record_id: str | None, environ: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """A copy of the environment with `record_id` as the parent id, for a child process."""
+def child_environ(parent: str | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A copy of the environment for a child process, with what is said of its parent."""
     copied = dict(os.environ if environ is None else environ)
-    return copied if record_id is None else {**copied, PARENT_ID: record_id}
+    return copied if parent is None else {**copied, PARENT_ID: parent}
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:

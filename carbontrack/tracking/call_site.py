@@ -4,32 +4,91 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import EndStatus, Subject
+from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
+
+
+class CallTotals(NamedTuple):
+    """What short calls have used together, up to some moment.
+
+    Attributes:
+        calls, failed: how many there were, and how many of them failed.
+        ran_s: how long they ran together.
+        sums: their energy and emissions.
+        machine_j: each meter's energy for the whole machine while they ran.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    ran_s: float = 0.0
+    sums: Sums = NOTHING
+    machine_j: Joules = ()
+
+    def at(self, part: float, later: CallTotals) -> CallTotals:
+        """The totals at a part of the time until `later`, as if the calls had come evenly."""
+        return CallTotals(
+            self.calls + round((later.calls - self.calls) * part),
+            self.failed + round((later.failed - self.failed) * part),
+            *later._weighed(part, self, 1.0 - part),
+        )
+
+    def minus(self, earlier: CallTotals) -> CallTotals:
+        """What came after `earlier`."""
+        calls, failed = self.calls - earlier.calls, self.failed - earlier.failed
+        return CallTotals(calls, failed, *self._weighed(1.0, earlier, -1.0))
+
+    def _weighed(
+        self, weight: float, other: CallTotals, its_weight: float
+    ) -> tuple[float, Sums, Joules]:
+        own_j, its_j = Sums(self.machine_j).times(weight), Sums(other.machine_j).times(its_weight)
+        return (
+            self.ran_s * weight + other.ran_s * its_weight,
+            self.sums.times(weight).plus(other.sums.times(its_weight)),
+            own_j.plus(its_j).ours_j,
+        )
 
 
 class CallWindow:
     """The sums of one function's short calls since the window began."""
 
     def __init__(
-        self, record_id: str, start: Counts, started_at: datetime, parent_id: str | None
+        self,
+        record_id: str,
+        start: Counts,
+        started_at: datetime,
+        parent: tuple[str | None, bool | None],
     ) -> None:
         self.record_id = record_id
         self.start = start
         self.started_at = started_at
-        self.parent_id = parent_id
+        self.parent = parent
+        """The parent's id, and whether its record contains the calls."""
+        self.seen = (start.at_s, CallTotals())
+        """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
+
+    @property
+    def totals(self) -> CallTotals:
+        """What its calls have used so far."""
+        return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
+
+    def with_totals(self, totals: CallTotals, record_id: str, started_at: datetime) -> CallWindow:
+        """A window of the same start with other calls."""
+        window = CallWindow(record_id, self.start, started_at, self.parent)
+        window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
+        return window
 
 
 class Callee(NamedTuple):
@@ -77,7 +136,11 @@ class CallSite:
         self._window_s = window_s
         self.budget_check = budget_check
         self._usage = NO_USAGE
+        self._next_id: str | None = None
+        """The id of the next window, if it has one already."""
         self.closed = False
+        self.covers = False
+        """Whether a call of it has counted another function's calls as well."""
         self.propagates = session.propagator is not None
         """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
@@ -125,8 +188,29 @@ class CallSite:
 
     def _new_window(self, start: Counts) -> CallWindow:
         started_at = self.sampler.clock.now_utc()
-        _, record_id = self.session.new_ids()
-        return CallWindow(record_id, start, started_at, self.session.parent_id)
+        record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
+        return CallWindow(record_id, start, started_at, self.session.parent_now())
+
+    def row_id(self) -> str:
+        """The id of the row that short calls go to; a call inside one names it as its parent."""
+        with self.sampler.lock:
+            if self.window is not None:
+                return self.window.record_id
+            if self._next_id is None:
+                self._next_id = self.session.new_ids()[1]
+            return self._next_id
+
+    def claim(self, row_id: str | None) -> bool:
+        """Give this id to the row of a long call, if no short call is in the row that has it."""
+        with self.sampler.lock:
+            window = self.window
+            if window is not None and window.record_id == row_id and not window.calls:
+                window.record_id = self.session.new_ids()[1]
+                return True
+            if row_id is not None and row_id == self._next_id:
+                self._next_id = None
+                return True
+            return False
 
     def collect(self) -> None:
         """Add the finished calls to the window."""
@@ -176,11 +260,12 @@ class CallSite:
     def credit_span(self, span: Span) -> None:
         """Add a short call that became a span because its body needed the current span."""
         sums, window, failed = span.measured()
-        if self.window is not None and self.window.parent_id != span.parent_id:
+        parent = (span.parent_id, span.parent_holds)
+        if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent
         self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
         if self.window is not None:
-            self.window.parent_id = span.parent_id
+            self.window.parent = parent
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write the row if the window is over."""
@@ -201,16 +286,51 @@ class CallSite:
             # Remove the window first and look for running calls then: a call that begins meanwhile
             # is either seen here or opens a window itself.
             self.window = None
+            if not window.calls:
+                self._next_id = window.record_id  # others may know it as their parent's
             end = self.sampler.counts
             if self._under_way() or self.finished:
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
-            record = self._record(window, end) if window.calls else None
-        if record is not None:
+            records = self._records(window, end) if window.calls else []
+        for record in records:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
+
+    def follow_parent(self, *, holds: bool | None) -> None:
+        """The parent, in another process, still holds what is used; or later calls need a row."""
+        window = self.window
+        if window is None or window.parent[1] is False:
+            return
+        if holds is False:
+            self.write_row()
+            return
+        with self.sampler.lock:
+            self.collect()
+            window.seen = (self.sampler.counts.at_s, window.totals)
+
+    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
+        """The row of a window; two if the parent, in another process, has ended meanwhile."""
+        parent, (parent_id, holds) = self.session.parent, window.parent
+        is_told = parent is not None and parent.record_id == parent_id and holds is not False
+        if parent is None or not is_told or parent.holds() is not False:
+            return [self._record(window, end)]
+        ended_at_s, (seen_at_s, seen) = parent.ended_at_s or 0.0, window.seen
+        part = (ended_at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), window.totals)
+        rest = window.totals.minus(held)
+        if not rest.calls:
+            return [self._record(window, end)]
+        if not held.calls:
+            window.parent = (parent_id, False)
+            return [self._record(window, end)]
+        at = window.started_at + timedelta(seconds=ended_at_s - window.start.at_s)
+        first = window.with_totals(held, window.record_id, window.started_at)
+        second = window.with_totals(rest, self.session.new_ids()[1], at)
+        second.parent = (parent_id, False)
+        return [replace(self._record(first, end), ended_at=rfc3339(at)), self._record(second, end)]
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed."""
@@ -228,7 +348,7 @@ class CallSite:
 
     def _record(self, window: CallWindow, end: Counts) -> Record:
         builder, failed = self.session.builder, window.failed
-        ids = (window.record_id, self.session.run_id, window.parent_id)
+        ids = (window.record_id, self.session.run_id, *window.parent)
         subject = Subject(*ids, self.name, self.labels, window.started_at)
         error = f"{failed} of {window.calls} calls failed" if failed else None
         outcome = EndStatus("error" if failed else "ok", error, window.calls)
@@ -245,13 +365,15 @@ class CallSite:
         """
         self.propagates, self.propagating = False, call
         if self.session.propagator is not None:
-            self.session.propagator.inject(id(call), self.session.run_id)
+            number = self.session.new_ids()[1].rpartition("-")[2]
+            scope = self.ledger.attribution.scope
+            self.session.propagator.inject(id(call), self.row_id(), scope, number)
 
     def stop_propagating(self, *, lasted: bool) -> None:
         """Stop, as the call has ended or is suspended."""
         call, self.propagating, self.propagates = self.propagating, None, lasted
         if self.session.propagator is not None:
-            self.session.propagator.withdraw(id(call))
+            self.session.say_ended(self.session.propagator.withdraw(id(call)))
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""
@@ -266,6 +388,6 @@ class CallSite:
     def forget_parent(self) -> None:
         """Start anew in a child process."""
         self.apportioner.sites.discard(self)
-        self.window = self.propagating = None
+        self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE

@@ -321,7 +321,7 @@ class CallCounter:
             if self._on_enclosing is not None:
                 self._on_enclosing(session)
         if session.spans == "roots" and self._budget_check is None:
-            call = CoveredCall()
+            call = CoveredCall(open_around, self._new_site)
             call.resume()
             return call
         parent = innermost()
@@ -333,7 +333,7 @@ class CallCounter:
         if self._window_s > 0.0 and not span.session.writes_each_call:
             if self._inner is None or self._inner.session is not span.session:
                 self._inner = self._new_site(span.session)
-            span.credit_if_short = self._inner.credit_span
+            span.call_site = self._inner
         return SpanCall(span)
 
 

@@ -10,15 +10,20 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.record import Record, Sink
-from carbontrack.sampling.ledger import Mark
+from carbontrack.sampling.ledger import Mark, mark_at
 from carbontrack.system.forking import at_end_of_worker
+from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
+    from carbontrack.tracking.remote_parent import EndedSpans, RemoteParent
 
 _log = logging.getLogger("carbontrack")
 
@@ -60,6 +65,11 @@ class Checkpoints:
         self._is_writing = False
         self._dropped: set[str] = set()
         """Records that were dropped while checkpoints are being written."""
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder with the journal."""
+        return self._journal.state_dir
 
     def write_soon(self) -> None:
         """Make checkpoints due at the end of the current tick."""
@@ -121,7 +131,7 @@ class Session:
         checkpoints: writes checkpoints of open work; None: there are none.
         timelines: the files for the power of root spans over time; None: none is kept.
         propagator: propagates the parent id to child processes; None: it is not propagated.
-        parent_id: the parent id of this process's root records, if any.
+        parent: the parent of this process's root records, in another one, if any.
     """
 
     def __init__(
@@ -133,7 +143,7 @@ class Session:
         checkpoints: Checkpoints | None = None,
         timelines: TimelineFiles | None = None,
         propagator: Propagator | None = None,
-        parent_id: str | None = None,
+        parent: RemoteParent | None = None,
     ) -> None:
         self.builder = builder
         self.sampler, self.ledger = builder.sampler, builder.ledger
@@ -148,16 +158,18 @@ class Session:
         self.closed = self._sinks_closed = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Checkpointable] = (
-            weakref.WeakValueDictionary()
-        )
+        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         """The decorated functions by key; an entry lives while its function does, or while it has
         an open window."""
         self._open_roots: dict[int, Any] = {}
-        if checkpoints is not None or timelines is not None:
+        if checkpoints is not None or timelines is not None or parent is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
-        self._parent_id = parent_id
+        self._parent = parent
+        self._parent_mark: Mark | None = None
+        """The last mark at which the parent held what this process uses."""
+        self._ended_spans: EndedSpans | None = None
+        self._pid = 0
         self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
@@ -166,12 +178,31 @@ class Session:
         # A child process after a fork is a run of its own. If anything was open at the fork, the
         # parent counts the child with its process tree, and reports must not add both.
         if self._epoch >= 0 and self.sampler.forked_awake:
-            self._parent_id = self._run_id
+            self._parent = self._parent_at_fork() or self._parent
+            self._parent_mark = None
+            with self.sampler.lock:
+                self.sampler.tick_listeners.add(self)
         self._epoch = self.sampler.epoch
+        self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
+        self._ended_spans = None
         at_end_of_worker(self.end, self.close)
+
+    def _parent_at_fork(self) -> RemoteParent | None:
+        """The root that was open where this process was forked; None if there was none."""
+        said = None if self.propagator is None else self.propagator.inherited
+        roots = list(self._open_roots.values())
+        if roots and said is None:
+            identity = process_identity(pid=self._pid)
+            said = context_text(roots[0].row_id, identity, self.ledger.attribution.scope)
+        if said is None:
+            return None
+        from carbontrack.tracking.remote_parent import ParentContext, RemoteParent
+
+        state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
+        return RemoteParent(ParentContext.parse(said), state_dir, clock=self.sampler.clock)
 
     @property
     def run_id(self) -> str:
@@ -181,11 +212,16 @@ class Session:
         return self._run_id
 
     @property
-    def parent_id(self) -> str | None:
-        """The parent id for the roots of this process, if any."""
+    def parent(self) -> RemoteParent | None:
+        """The parent of the roots of this process, in another one, if any."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self._parent_id
+        return self._parent
+
+    def parent_now(self) -> tuple[str | None, bool | None]:
+        """The parent id for a root that begins now, and whether its record holds the root."""
+        parent = self.parent
+        return (None, None) if parent is None else (parent.record_id, parent.holds())
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -203,7 +239,7 @@ class Session:
             span.begin_timeline()
         self._open_roots[id(span)] = span
         if self.propagator is not None:
-            self.propagator.inject(id(span), span.record_id)
+            self.propagator.inject(id(span), span.row_id, self.ledger.attribution.scope)
         if self._checkpoints is not None:
             if at_once:
                 self._checkpoints.write(span)
@@ -218,11 +254,31 @@ class Session:
             self._keep_timeline(span)
         if self._open_roots.pop(id(span), None) is not None:
             if self.propagator is not None:
-                self.propagator.withdraw(id(span))
+                self.say_ended(self.propagator.withdraw(id(span)))
             self.drop_checkpoint(span.record_id)
 
+    def say_ended(self, said: str | None) -> None:
+        """Say to child processes that their parent's span has ended.
+
+        `said` is what they were told of it; None if there are none.
+        """
+        if said is None or self._checkpoints is None:
+            return
+        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
+
+        try:
+            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
+            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
+        except OSError as error:
+            self._warnings.warn(
+                "ended",
+                f"child processes cannot be told that their parent's block has ended: {error}",
+            )
+
     def after_tick(self, now_s: float) -> None:
-        """Extend the timelines, and write checkpoints when they are due."""
+        """Follow the parent, extend the timelines, and write checkpoints when they are due."""
+        if self._parent is not None:
+            self._follow_parent(self._parent)
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
@@ -233,10 +289,42 @@ class Session:
                 open_ones = [*self._open_roots.values(), *self.sites.values()]
             self._checkpoints.write_all(open_ones)
 
+    def _follow_parent(self, parent: RemoteParent) -> None:
+        """Begin new rows when the parent stops to hold what this process uses."""
+        holds, held = parent.holds(), []
+        with self.sampler.lock:
+            mark = Mark(self.sampler.counts, self.ledger.account)
+            if holds is False:
+                for root in list(self._open_roots.values()):
+                    held += root.part_with_parent(mark)
+            else:
+                self._parent_mark = mark
+        for record in held:
+            self.deliver(record)
+        for site in list(self.sites.values()):
+            site.follow_parent(holds=holds)
+
+    def mark_at_end_of_parent(self, start: Mark, now: Mark) -> Mark:
+        """The mark at which the parent ended, between a root's start and now."""
+        assert self._parent is not None
+        before, ended_at_s = self._parent_mark, self._parent.ended_at_s
+        if before is None or before.counts.at_s < start.counts.at_s:
+            before = start
+        return now if ended_at_s is None else mark_at(ended_at_s, before, now)
+
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
+
+    def warn_overlap(self, name: str, inner: str) -> None:
+        """Warn of a span that ended before one that had been opened inside it."""
+        self._warnings.warn(
+            f"overlap {name} {inner}",
+            f"{name!r} was closed before {inner!r}, which had been opened inside it; {inner!r} "
+            "counts as a run of its own from there on. Close blocks in the reverse order of "
+            "opening them, best with `with`",
+        )
 
     def warn_uncounted_call(self, name: str) -> None:
         """Count a call made after the session was closed, and warn of it."""

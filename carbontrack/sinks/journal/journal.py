@@ -14,11 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record
+from carbontrack.record import COLUMNS, Record, cells_of
 from carbontrack.sinks.journal.file import (
     DRAFT_SUFFIX,
     SIZE_LIMIT,
@@ -249,12 +248,9 @@ def record_in(file: JournalFile, key: Key) -> Record | None:
         return None
 
 
-_cells = attrgetter(*COLUMNS)
-
-
 def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
-    pairs = zip(COLUMNS, _cells(record), strict=True)
+    pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
 
 
