@@ -124,7 +124,8 @@ class CallSite:
             return self.window
 
     def _new_window(self, start: Counts) -> CallWindow:
-        started_at = self.sampler.clock.now_utc()
+        clock = self.sampler.clock
+        self.now_s, started_at = clock.monotonic_s, clock.now_utc()  # another, if one went back
         _, record_id = self.session.new_ids()
         return CallWindow(record_id, start, started_at, self.session.parent_id)
 
