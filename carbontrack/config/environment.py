@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 PREFIX = "CARBONTRACK_"
@@ -37,6 +38,8 @@ class Environment(NamedTuple):
         rank, world_size: as set by a launcher; None without one.
         cloud_hints: variables by which clouds name their regions, if they are set.
         parent_id: the record of the run that started this process.
+        has_fake_files: whether a test has put another file system before the program. What is found
+            there, such as which meters there are, must not be kept.
     """
 
     working_folder: str = ""
@@ -49,6 +52,7 @@ class Environment(NamedTuple):
     world_size: int | None = None
     cloud_hints: tuple[tuple[str, str], ...] = ()
     parent_id: str | None = None
+    has_fake_files: bool = False
 
     @classmethod
     def take(
@@ -81,6 +85,7 @@ class Environment(NamedTuple):
             *(rank_and_world(found) if _RANKS & names else (None, None)),
             tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
+            type(os) is not ModuleType,
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
@@ -99,6 +104,7 @@ class Environment(NamedTuple):
             visible_gpus=self.visible_gpus,
             cloud_hints=self.cloud_hints,
             parent_id=self.parent_id,
+            has_fake_files=self.has_fake_files,
         )
 
     def state_path(self, state_dir: str | None) -> Path:

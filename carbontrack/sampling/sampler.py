@@ -249,7 +249,7 @@ class Sampler:
         self.sample()
         self._history.restart(self.counts)
         self._cpu_s = process_cpu_s()
-        self.clock_check.restart(self.counts.at_s)
+        self.clock_check.since = self.counts.at_s, self._cpu_s
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)

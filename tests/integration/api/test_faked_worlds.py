@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ FREEZERS = {
         "mock.patch.multiple(time, time=lambda: 5.0, monotonic=lambda: 5.0,"
         " perf_counter=lambda: 5.0, process_time=lambda: 5.0)",
     ),
+}
+
+
+FAKED = {
+    "first use": ("import carbontrack", "carbontrack.track"),
+    "first use of a name": ("from carbontrack import track", "track"),
+    "import": ("", "carbontrack.track"),
 }
 
 
@@ -121,3 +129,75 @@ f()
     assert len(rows) == 2
     assert all(row["duration_s"] > 0.0 and row["energy_kwh"] > 0.0 for row in rows)
     assert not any(row["started_at"].startswith("2031") for row in rows)
+
+
+@pytest.mark.parametrize("when", FAKED)
+def test_a_faked_file_system_is_not_ours(when, tmp_path):
+    """The block runs and has its times and the grid of our own tables; later ones are measured."""
+    pytest.importorskip("pyfakefs", reason="pyfakefs is not installed")
+    imports, track = FAKED[when]
+    done = run(
+        f"""
+from pyfakefs.fake_filesystem_unittest import Patcher
+{imports}
+def work():
+    import carbontrack
+    with {track}("block", region="FR", output="rows.jsonl") as run:
+        sum(range(2_000_000))
+    return run.record
+with Patcher():
+    faked = work()
+    with open("rows.jsonl") as file:  # theirs
+        assert '"block"' in file.read()
+later = work()
+for one in (faked, later):
+    assert (one.status, one.region, one.intensity_year is None) == ("ok", "FR", False), one
+    assert one.duration_s > 0.0
+assert faked.energy_kwh is None or faked.energy_kwh > 0.0, faked
+assert later.energy_kwh > 0.0 and later.ram_gib, later
+assert faked.host_id != later.host_id or not __import__("os").path.exists("/etc/machine-id")
+""",
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_package_works_in_a_zip_file(tmp_path):
+    """Its tables and the parts of its pages are read by whatever imports it."""
+    archive = tmp_path / "carbontrack.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((ROOT / "carbontrack").rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                file.write(path, path.relative_to(ROOT))
+    code = """
+import carbontrack, sys
+from carbontrack.impact.embodied import embodied_item
+from carbontrack.impact.equivalents import equivalents
+from carbontrack.impact.hardware import find_gpu
+from carbontrack.meters.cpu_info import find_part
+from carbontrack.meters.cpu_model import CpuFacts, cpu_power
+from carbontrack.report.label import tasks
+from carbontrack.system.files import package_text
+with carbontrack.track("zipped", region="aws:eu-west-3", output="rows.csv") as run:
+    sum(range(1_000_000))
+assert "carbontrack.zip" in carbontrack.__file__
+assert run.record.energy_kwh > 0.0 and run.record.emissions_g > 0.0, run.record
+assert find_part("Intel(R) Xeon(R) CPU E5-2620 0 @ 2.00GHz") and find_gpu("A100")
+assert cpu_power(CpuFacts(name="x", threads=2, siblings=2, vendor="AMD", family="25", model="1"))
+assert tasks() and equivalents() and carbontrack.lookup("Deutschland").zone == "DE"
+assert "<html" in package_text("report/assets/page.html")
+"""
+    done = run(code, tmp_path, path=archive)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+
+
+def test_nobody_else_reads_the_package_s_own_files():
+    """Files beside the code are reached in one way only."""
+    reading = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "carbontrack").rglob("*.py"))
+        if "__file__" in path.read_text()
+    ]
+    assert reading == ["carbontrack/system/files.py"]
