@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from carbontrack.api.assembly import (
     HostKey,
@@ -183,17 +183,24 @@ class TrackerProvider:
         """Write open spans as interrupted, close the sinks, then the samplers."""
         sessions = list(self._sessions)
         for session in sessions:  # all sinks make their last attempts at the same time
-            session.end()
+            _quietly(session.end)
         for session in sessions:
-            session.close()
+            _quietly(session.close)
         for sampler in list(self._samplers.values()):
-            sampler.close()
+            _quietly(sampler.close)
         self._shared.clear()
         self._samplers.clear()
 
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = threading.RLock()
+
+
+def _quietly(end: Callable[[], None]) -> None:
+    try:
+        end()
+    except Exception:  # the module `os` of a faked file system that is over, for instance
+        LOGGER.exception("a tracker could not be closed")
 
 
 def _key(settings: Settings, environment: Environment) -> Key:

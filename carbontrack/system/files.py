@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from _frozen_importlib_external import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,17 @@ _ROOT, _SEPARATOR = __file__[: __file__.rindex("system")], __file__[__file__.rin
 def package_bytes(path: str) -> bytes:
     """A file of the package by its path in it, "data/zones.csv", wherever the package lies.
 
-    The loader that has imported this module reads it: from a folder, a zip file or an executable,
-    and from the real file system where a test has put another before the program.
+    The import system reads it: from the real file system also where a test has put another before
+    the program, and otherwise as this module was imported, from a zip file or an executable.
 
     Raises:
         OSError: the package has no such file.
     """
-    return __loader__.get_data(_ROOT + path.replace("/", _SEPARATOR))
+    path = _ROOT + path.replace("/", _SEPARATOR)
+    try:
+        return SourceFileLoader(__name__, path).get_data(path)
+    except OSError:
+        return __loader__.get_data(path)
 
 
 def package_text(path: str) -> str:
