@@ -51,6 +51,7 @@ def host_key(settings: Settings, environment: Environment, wall: WallFit | None)
         settings.gpu_ids,
         settings.meter_plugins,
         environment.visible_gpus,
+        environment.has_fake_files,
         wall,
     )
 

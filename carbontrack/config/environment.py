@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 PREFIX = "CARBONTRACK_"
@@ -59,6 +60,8 @@ class Environment(NamedTuple):
         launch: what launchers and batch systems say of this process.
         cloud_hints: variables by which clouds name their regions, if they are set.
         parent_id: what is said of the run that started this process.
+        has_fake_files: whether a test has put another file system before the program. What is found
+            there, such as which meters there are, must not be kept.
     """
 
     working_folder: str = ""
@@ -70,6 +73,7 @@ class Environment(NamedTuple):
     launch: Launch = NOT_LAUNCHED
     cloud_hints: tuple[tuple[str, str], ...] = ()
     parent_id: str | None = None
+    has_fake_files: bool = False
 
     @classmethod
     def take(
@@ -102,6 +106,7 @@ class Environment(NamedTuple):
             launch(found) if _LAUNCH & names else NOT_LAUNCHED,
             tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
+            type(os) is not ModuleType,
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
@@ -120,6 +125,7 @@ class Environment(NamedTuple):
             visible_gpus=self.visible_gpus,
             cloud_hints=self.cloud_hints,
             parent_id=self.parent_id,
+            has_fake_files=self.has_fake_files,
         )
 
     def in_a_job(self) -> Environment:

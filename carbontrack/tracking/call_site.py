@@ -154,6 +154,7 @@ class CallRows:
         self.closed = False
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
+        self.now_s = session.sampler.clock.monotonic_s
 
     @property
     def ledger(self) -> Ledger:
@@ -181,7 +182,8 @@ class CallRows:
             return self.window
 
     def _new_window(self, start: Counts) -> CallWindow:
-        started_at = self.sampler.clock.now_utc()
+        clock = self.sampler.clock
+        self.now_s, started_at = clock.monotonic_s, clock.now_utc()  # another, if one went back
         record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
         return CallWindow(record_id, start, started_at, self.session.parent_now())
 
@@ -267,7 +269,6 @@ class CallSite(CallRows):
         """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
         """The call that does so now."""
-        self.now_s = session.sampler.clock.monotonic_s
 
     def collect(self) -> None:
         """Add the finished calls to the window."""

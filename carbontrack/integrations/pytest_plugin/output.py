@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from carbontrack.config.environment import parent_id, step_summary
-from carbontrack.errors import CarbontrackError
 from carbontrack.integrations.pytest_plugin import baseline
+from carbontrack.integrations.pytest_plugin.guard import Guard
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.results import (
     SessionTotal,
@@ -244,8 +244,11 @@ class SessionOutput:
     A plugin of pytest; under pytest-xdist it runs in the controller alone.
     """
 
-    def __init__(self, options: Options, origin: Origin, root: Path, machine: str) -> None:
+    def __init__(
+        self, options: Options, origin: Origin, root: Path, machine: str, guard: Guard
+    ) -> None:
         self._options = options
+        self._guard = guard
         self._root = root
         self._origin = origin
         self._machine = machine
@@ -267,14 +270,15 @@ class SessionOutput:
         """Keep the result that a report carries; of a test that is rerun, the last one counts."""
         row = getattr(report, REPORT_KEY, None)
         if row is not None:
-            result = TestResult.from_row(row)
-            self._found[result.nodeid] = result
+            result = self._guard.run(TestResult.from_row, row)
+            if result is not None:
+                self._found[result.nodeid] = result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """A letter, a word and a colour for what the budget decided; None leaves it to pytest."""
         row = getattr(report, REPORT_KEY, None)
-        found = None if row is None else self._status(report, row)
+        found = None if row is None else self._guard.run(self._status, report, row)
         if found is not None and pytest.version_tuple < (8, 3):
             # its summary of failures would print the word with its colour as a tuple
             return *found[:2], found[2][0]
@@ -289,12 +293,16 @@ class SessionOutput:
         # a child that a test has forked also gets here when it leaves by sys.exit
         if nothing_runs or os.getpid() != self._pid:
             return
-        if self._finish() and session.exitstatus == pytest.ExitCode.OK:
+        if self._guard.run(self._finish) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table; less of it with -q."""
-        terminal = terminalreporter
+        self._guard.run(self._summarise, terminalreporter)
+
+    # -- what they do ----------------------------------------------------------------------------
+
+    def _summarise(self, terminal: Any) -> None:
         total, results = self._total, self.results
         if total is None or not (results or self._options.measures_all):
             return
@@ -321,8 +329,6 @@ class SessionOutput:
             terminal.write_line(line, **_YELLOW)
         for error in self._write_errors:
             terminal.write_line(error, **_RED)
-
-    # -- what they do ----------------------------------------------------------------------------
 
     def _status(self, report: Any, row: dict[str, Any]) -> Any:
         if report.failed and row["verdict"] == "over":
@@ -363,7 +369,7 @@ class SessionOutput:
     def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
         try:
             write(path, *what)
-        except (OSError, ValueError, CarbontrackError) as error:
+        except Exception as error:
             # the tests have run: a full disk must not hide their results
             self._write_errors.append(f"{path} was not written: {error}")
 
