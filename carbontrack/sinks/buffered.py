@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -51,6 +51,13 @@ class BufferedSink(Generic[Entry]):
         self._overflow = journal
         self._buffer = PerProcess(_Buffer)
         self._warnings = RateLimitedLog()
+        self._is_told = False
+        """Whether the user knows that nothing can be written for now."""
+        self.still_waits = False
+        """After `close`: whether records were not written, and wait for the next process."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
 
     @property
     def path(self) -> Path:
@@ -79,8 +86,11 @@ class BufferedSink(Generic[Entry]):
             self._flush(buffer)
         if len(entries) < PENDING_LIMIT:
             entries.append((record.record_id, self._entry_of(record)))
-            if not self._flush(buffer) and self._enqueued(record):
-                buffer.journaled.add(record.record_id)
+            failure = self._flush(buffer)
+            if failure is not None:
+                if self._enqueued(record):
+                    buffer.journaled.add(record.record_id)
+                self._warn(failure, buffer)
         elif not self._enqueued(record):
             raise SinkError(f"{self.path} cannot be written: {len(entries)} records wait already")
 
@@ -91,37 +101,45 @@ class BufferedSink(Generic[Entry]):
             SinkError: records are lost, neither written nor in the journal; it says how many.
         """
         buffer = self._buffer.state or self._buffer.get()
-        if self._flush(buffer):
+        self.still_waits = self._flush(buffer) is not None
+        if not self.still_waits:
             return
         lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
         if lost:
-            raise SinkError(f"{len(lost)} records could not be written to {self.path}")
+            raise SinkError(f"{_counted(lost)} could not be written to {self.path}: lost")
 
     def _enqueued(self, record: Record) -> bool:
         return self._overflow is not None and self._overflow.enqueue(record, self.address)
 
-    def _flush(self, buffer: _Buffer) -> bool:
-        """Write what waits, oldest first; False when some is left."""
+    def _flush(self, buffer: _Buffer) -> Exception | None:
+        """Write what waits, oldest first; returns why some is left."""
         entries = buffer.entries
         while entries:
             try:
                 oldest = entries.popleft()
             except IndexError:  # another thread took the last one
-                return True
+                return None
             try:
                 self._put(oldest[1])
             except (OSError, SinkError) as error:
                 entries.appendleft(oldest)
-                self._warn(error, len(entries))
-                return False
+                return error
             if oldest[0] in buffer.journaled and self._overflow is not None:
                 buffer.journaled.discard(oldest[0])
                 self._overflow.delivered(self.address, [oldest[0]])
-        return True
+        return None
 
-    def _warn(self, error: Exception, count: int) -> None:
+    def _warn(self, error: Exception, buffer: _Buffer) -> None:
+        if self._is_told:
+            return
         reason = getattr(error, "strerror", None) or str(error)
+        is_kept = buffer.journaled.issuperset(self.pending_ids)
         self._warnings.warn(
-            str(getattr(error, "errno", "other")),
-            f"cannot write {self.path}: {reason}; {count} records wait in memory",
+            "write",
+            f"cannot write {self.path}: {reason}; {_counted(buffer.entries)} "
+            + ("kept, and written later or by: carbontrack recover" if is_kept else "in memory"),
         )
+
+
+def _counted(what: Sized) -> str:
+    return f"{len(what)} record{'' if len(what) == 1 else 's'}"
