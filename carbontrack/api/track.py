@@ -67,6 +67,7 @@ class OpenSpans:
 
 __all__ = ["auto", "current_span", "track"]
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 PROVIDER = TrackerProvider()
@@ -329,13 +330,20 @@ def track(
     return make if not callable(name) and is_switched_off(settings) else make(name)
 
 
+def _if_usable(check: Callable[[object], T], given: object) -> T | None:
+    try:
+        return check(given)
+    except Exception:
+        return None
+
+
 def _switched_off(name: object, labels: object, default_name: str) -> Track:
     """What `track` returns under CARBONTRACK_DISABLE where an argument cannot be used."""
     return Track(
-        name if isinstance(name, str) and name else None,
+        _if_usable(checked_name, name),
         window_s=0.0,
         limit=(None, None),
-        labels=labels if isinstance(labels, Mapping) else None,
+        labels=_if_usable(checked_labels, labels),
         tracker=NoOpTracker(),
         settings={},
         default_name=default_name,
