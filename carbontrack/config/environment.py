@@ -366,6 +366,11 @@ def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:
     return Path(path) if path else None
 
 
+def is_switched_off(given: Mapping[str, object]) -> bool:
+    """Whether CARBONTRACK_DISABLE turns off what has these settings; its own `disable` wins."""
+    return given.get("disable") is None and is_disabled()
+
+
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:
     """Whether CARBONTRACK_DISABLE is set to true; an invalid value counts as false."""
     text = (os.environ if environ is None else environ).get("CARBONTRACK_DISABLE", "")

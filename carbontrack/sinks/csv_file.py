@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, Cell, Record
+from carbontrack.record import COLUMNS, LINE_LIMIT, NUMBER_COLUMNS, SCHEMA, Cell, Record, shortened
 from carbontrack.sinks.files import SharedFileSink
 
 _NUMBERS = frozenset(NUMBER_COLUMNS)
@@ -71,5 +71,6 @@ class CsvSink(SharedFileSink):
 
     @staticmethod
     def line_of(record: Record) -> bytes:
-        """The record as a row."""
-        return record_line(record.to_row())
+        """The record as a row; long texts are cut where it would be too long for readers."""
+        line = record_line(record.to_row())
+        return line if len(line) <= LINE_LIMIT else record_line(shortened(record).to_row())

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import at_end_of_worker
@@ -408,5 +409,7 @@ def _finish_sink(step: Literal["hurry", "close"], sink: Sink) -> None:
     """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:
         getattr(sink, step)()
+    except SinkError as error:  # its message is for users
+        _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
         _log.warning("%r did not close: %s", sink, error)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.record import Record, Status, checked_name, plain_html, record_html
+from carbontrack.record import Record, Status, checked_labels, checked_name, plain_html, record_html
 from carbontrack.sampling.counts import Joules
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
 from carbontrack.sampling.sampler import Sampler
@@ -159,7 +159,7 @@ class SpanRow(BudgetedBlock["Span"]):
         parent: Span | None = None,
     ) -> None:
         self.name = checked_name(name)
-        self.labels: Mapping[str, Any] = dict(labels or {})
+        self.labels: Mapping[str, Any] = checked_labels(labels) if labels else {}
         self.record_id: str | None = None
         self.session = session
         """The session of the span's tracker."""

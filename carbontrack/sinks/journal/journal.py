@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record, cells_of
+from carbontrack.record import COLUMNS, Record, cells_of, shortened
+from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
     DRAFT_SUFFIX,
     SIZE_LIMIT,
@@ -98,8 +99,8 @@ class Journal:
         """
         key = (RUN, record.record_id)
         # Encoding calls methods of the labels, so it is done while the lock is not held.
-        entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
-        line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
+        entry: dict[str, Any] = {"outputs": list(outputs)}
+        line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
     def finished(self, record_id: str) -> None:
@@ -109,7 +110,7 @@ class Journal:
     def enqueue(self, record: Record, output: str) -> bool:
         """Keep a finished record until it is delivered to `output`; False if that failed."""
         key = (SEND, output, record.record_id)
-        line = entry_line(key, {"record": sparse(record)})
+        line = _line(key, record, {})
         return self._do(lambda file: self._put_queued(file, key, line))
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
@@ -246,6 +247,14 @@ def record_in(file: JournalFile, key: Key) -> Record | None:
         return None if entry is None else Record.from_row(entry["record"])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
+    """The entry of a record as a line, cut if the record is longer than readers take."""
+    line = entry_line(key, {"record": sparse(record), **entry})
+    if len(line) <= RECORD_LIMIT:
+        return line
+    return entry_line(key, {"record": sparse(shortened(record)), **entry})
 
 
 def sparse(record: Record) -> dict[str, Any]:
