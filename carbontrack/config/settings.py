@@ -74,10 +74,12 @@ def _flag(given: object) -> bool:
 
 
 def _items(given: object) -> tuple[str, ...]:
-    """The entries of a list, or of a comma-separated text; "none" and an empty list are ()."""
+    """The entries of a list, or of a text: a list in JSON, or with commas; "none" is ()."""
     if isinstance(given, str):
         if given.strip().lower() == "none":
             return ()
+        if given.lstrip().startswith("["):
+            return _json_items(given)
         return tuple(part.strip() for part in given.split(",") if part.strip())
     entries = given if isinstance(given, (list, tuple)) else (given,)
     return tuple(_item(entry) for entry in entries)
@@ -92,8 +94,53 @@ def _item(entry: object) -> str:
     return path.strip()
 
 
+def _json_items(text: str) -> tuple[str, ...]:
+    import json  # lists in the environment are rare
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(f"begins like a list but is none in JSON; {A_COMMA}")  # noqa: TRY004
+    return tuple(map(_item, found))
+
+
+A_COMMA = 'for a name with a comma in it write a list in JSON: ["a, b.csv"]'
+"""What to do where a comma in a path was taken for the end of an output."""
+
+
 def _outputs(given: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_output(item) for item in _items(given)))
+    has_commas = isinstance(given, str) and "," in given and not given.lstrip().startswith("[")
+    items = _items(_paths_kept_whole(str(given)) if has_commas else given)
+    try:
+        return tuple(dict.fromkeys(map(_output, items)))
+    except ValueError as error:
+        raise ValueError(f"{error}; {A_COMMA}" if has_commas else str(error)) from None
+
+
+_COMMAS_IN_A_PATH = 20
+
+
+def _paths_kept_whole(text: str) -> list[str]:
+    """The outputs in a text with commas, of which some belong to a file or folder that exists."""
+    rest, found = text.split(","), []
+    while rest:
+        sizes = range(2, min(len(rest), _COMMAS_IN_A_PATH) + 1)
+        size = next((n for n in sizes if _is_one_path(",".join(rest[:n]))), 1)
+        found.append(",".join(rest[:size]).strip())
+        rest = rest[size:]
+    return [item for item in found if item]
+
+
+def _is_one_path(text: str) -> bool:
+    """Whether the text with a comma in it names a file that exists, or one in such a folder."""
+    path = os.path.expanduser(text.strip())  # noqa: PTH111 - text in, text out
+    if os.path.lexists(path):
+        return True
+    folder = os.path.dirname(path)  # noqa: PTH120 - as above
+    # the comma must be in what exists: "a.csv,b.csv" lies in a folder that exists, too
+    return "," in folder and path.lower().endswith(FILE_SUFFIXES) and os.path.isdir(folder)  # noqa: PTH112
 
 
 def _output(item: str) -> str:

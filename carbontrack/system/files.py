@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         "is a directory",
         "not a regular file",
         "no permission",
+        "link to itself",
     ]
     """Why a file cannot be written."""
 
@@ -108,7 +109,7 @@ def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None
         OSError: it cannot be found out, as for a name that is too long.
     """
     if not path.exists():
-        return _obstacle_to_creating(behind_link(path).parent)
+        return _obstacle_to_creating(path)
     if path.is_dir():
         return "is a directory"
     if not os.access(path, access):
@@ -124,7 +125,28 @@ def behind_link(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _obstacle_to_creating(folder: Path) -> Obstacle | None:
+def folder_behind_links(path: Path) -> Path:
+    """The folder in which the file `path` would be created, for an error message.
+
+    A folder that exists has its own name; one that does not may be missing behind a link.
+    """
+    folder = behind_link(path).parent
+    return folder if folder.exists() else Path(os.path.realpath(folder))
+
+
+def removed_working_folder() -> str:
+    """The name that the working directory had before it was removed; "/" if nobody knows."""
+    try:
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")  # noqa: PTH115 - text is enough
+    except OSError:
+        return "/"
+
+
+def _obstacle_to_creating(path: Path) -> Obstacle | None:
+    target = behind_link(path)
+    if target.is_symlink():
+        return "link to itself"  # a chain of links that ends would have been followed
+    folder = target.parent
     if not folder.exists():
         return "no directory"
     if not folder.is_dir():

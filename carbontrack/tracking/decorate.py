@@ -27,7 +27,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
 from carbontrack.tracking.block import Block, outcome_of
 from carbontrack.tracking.call import Call, CoveredCall, skip_ended
-from carbontrack.tracking.call_site import Callee, CallSite
+from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span, innermost
@@ -325,7 +325,7 @@ class CallCounter:
         return self._begin_root()
 
     def _new_site(self, session: Session) -> CallSite:
-        return CallSite.of(
+        return call_site_of(
             session, self._callee, window_s=self._window_s, budget_check=self._budget_check
         )
 
@@ -343,7 +343,7 @@ class CallCounter:
             if self._on_enclosing is not None:
                 self._on_enclosing(session)
         if session.spans == "roots" and self._budget_check is None:
-            call = CoveredCall()
+            call = CoveredCall(open_around, self._new_site)
             call.resume()
             return call
         parent = innermost()
@@ -355,7 +355,7 @@ class CallCounter:
         if self._window_s > 0.0 and not span.session.writes_each_call:
             if self._inner is None or self._inner.session is not span.session:
                 self._inner = self._new_site(span.session)
-            span.credit_if_short = self._inner.credit_span
+            span.call_site = self._inner
         return SpanCall(span)
 
 

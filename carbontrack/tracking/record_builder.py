@@ -69,6 +69,7 @@ class Subject(NamedTuple):
     record_id: str
     run_id: str
     parent_id: str | None
+    parent_holds: bool | None
     name: str
     labels: Mapping[str, Any]
     started_at: datetime
@@ -464,6 +465,7 @@ class RecordBuilder:
             record_id=subject.record_id,
             run_id=subject.run_id,
             parent_id=subject.parent_id,
+            parent_holds=subject.parent_holds,
             name=subject.name,
             labels=subject.labels,
             status=outcome.status,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from carbontrack.attribution.policy import Attribution, Scope
+from carbontrack.config.environment import is_disabled
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
 from carbontrack.meters.meter import Meter, MeterSet, check_meters
@@ -37,9 +38,17 @@ class Tracker:
         interval_s: time between two ticks of the sampler, above 0.
         clock: the time source.
 
+    Under CARBONTRACK_DISABLE, `Tracker(…)` is one that measures nothing, whatever the arguments.
+
     Raises:
         ConfigError: one of the arguments cannot be used.
     """
+
+    def __new__(cls, **_: object) -> Tracker:
+        """A tracker; under CARBONTRACK_DISABLE one that measures and checks nothing."""
+        if cls is Tracker and is_disabled():
+            return object.__new__(NoOpTracker)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -67,7 +76,7 @@ class Tracker:
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
         """A tracker for a session that was assembled elsewhere."""
-        tracker = cls.__new__(cls)
+        tracker = object.__new__(cls)
         tracker._session = session
         tracker._owns_sampler = owns_sampler
         return tracker
@@ -118,6 +127,22 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class NoOpTracker(Tracker):
+    """A tracker that measures nothing and writes nothing."""
+
+    def __init__(self, **_: object) -> None:
+        """Needs no meters and no sinks."""
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A span that counts nothing."""
+        from carbontrack.tracking.noop import NoOpSpan  # few programs are switched off
+
+        return NoOpSpan(name, labels=labels)
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:

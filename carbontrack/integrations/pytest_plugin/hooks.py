@@ -36,6 +36,7 @@ from carbontrack.integrations.pytest_plugin.options import (
     Lookup,
     Options,
     marker_of_quantity,
+    plain_id,
     read_markers,
     resolve,
 )
@@ -129,8 +130,8 @@ class CarbonPlugin:
         self._is_controller = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = environment.is_disabled()
         self._default = marker_of_quantity(options.budget)
-        self._baseline = Baseline.load(options.compare) if options.compare else None
-        self._earlier = Baseline.load_if_there(options.add)
+        self._baseline = Baseline.load_if_there(options.compare) if options.compare else None
+        self._earlier = Baseline.load_if_there(None if options.adds_to_compared else options.add)
         Baseline.load_if_there(options.save)  # an unusable file is an error now, not at the end
         needs_machine = options.compares or options.json is not None
         self._machine = machine_fingerprint() if needs_machine else ""
@@ -227,12 +228,12 @@ class CarbonPlugin:
     def figures(self, item: pytest.Item) -> CarbonFigures:
         """The value of the fixture for a test."""
         if self._disabled:
-            return CarbonFigures(item.nodeid, self.metric, None)
+            return CarbonFigures(plain_id(item), self.metric, None)
         if item.nodeid not in self._tests:
             self._tests[item.nodeid] = MeasuredTest(self._default, repeat=1, gets_verdict=False)
-        of_test = (item.nodeid, self.metric, self._tests[item.nodeid])
+        of_test = (plain_id(item), self.metric, self._tests[item.nodeid])
         found = self._guard.run(FiguresOfTest, *of_test, nodeid=item.nodeid)
-        return found or CarbonFigures(item.nodeid, self.metric, None)
+        return found or CarbonFigures(plain_id(item), self.metric, None)
 
     def pytest_report_header(self) -> str | None:
         """The metric with its pins, where the run measures every test."""
@@ -288,7 +289,7 @@ class CarbonPlugin:
         test = self._tests.get(item.nodeid)
         if test is None or not (is_call or (test.bills_fixtures and test.is_ours)):
             return (yield)
-        phase = (test.begin_call if is_call else test.begin_phase, self.metric, item.nodeid)
+        phase = (test.begin_call if is_call else test.begin_phase, self.metric, plain_id(item))
         speed = self._guard.run(*phase, nodeid=item.nodeid)
         try:
             return (yield)
@@ -318,7 +319,7 @@ class CarbonPlugin:
     ) -> None:
         self._guard.run(self._attach_result, item, report, test, reports, nodeid=item.nodeid)
         if test.gets_verdict and not hasattr(report, REPORT_KEY):
-            unknown = TestResult.of(item.nodeid, report.outcome, Measurement(metric="none"))
+            unknown = TestResult.of(plain_id(item), report.outcome, Measurement(metric="none"))
             verdict = replace(unknown, budget=test.marker.text, verdict="inconclusive")
             put_result(item, report, verdict, reports, [report])
 
@@ -333,7 +334,7 @@ class CarbonPlugin:
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
-        result = verdicts.result_of(item.nodeid, test, outcome=outcome, plain=plain)
+        result = verdicts.result_of(plain_id(item), test, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"

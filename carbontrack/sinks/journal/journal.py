@@ -14,11 +14,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record
+from carbontrack.record import COLUMNS, Record, cells_of, shortened
+from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
     DRAFT_SUFFIX,
     SIZE_LIMIT,
@@ -99,8 +99,8 @@ class Journal:
         """
         key = (RUN, record.record_id)
         # Encoding calls methods of the labels, so it is done while the lock is not held.
-        entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
-        line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
+        entry: dict[str, Any] = {"outputs": list(outputs)}
+        line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
     def finished(self, record_id: str) -> None:
@@ -110,7 +110,7 @@ class Journal:
     def enqueue(self, record: Record, output: str) -> bool:
         """Keep a finished record until it is delivered to `output`; False if that failed."""
         key = (SEND, output, record.record_id)
-        line = entry_line(key, {"record": sparse(record)})
+        line = _line(key, record, {})
         return self._do(lambda file: self._put_queued(file, key, line))
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
@@ -249,12 +249,17 @@ def record_in(file: JournalFile, key: Key) -> Record | None:
         return None
 
 
-_cells = attrgetter(*COLUMNS)
+def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
+    """The entry of a record as a line, cut if the record is longer than readers take."""
+    line = entry_line(key, {"record": sparse(record), **entry})
+    if len(line) <= RECORD_LIMIT:
+        return line
+    return entry_line(key, {"record": sparse(shortened(record)), **entry})
 
 
 def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
-    pairs = zip(COLUMNS, _cells(record), strict=True)
+    pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
 
 

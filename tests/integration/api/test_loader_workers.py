@@ -109,7 +109,7 @@ def fetches(folder: Path) -> dict[int | None, list[Record]]:
     workers: dict[int | None, list[Record]] = {}
     for row in rows:
         if row is not epoch:
-            assert (row.name, row.parent_id) == ("fetch", epoch.run_id)
+            assert (row.name, row.parent_id) == ("fetch", epoch.record_id)
             assert row.pid != epoch.pid
             workers.setdefault(row.pid, []).append(row)
     assert len(workers) == WORKERS

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from carbontrack.report.read import iter_records
+from tests.support.said import said
 
 MOVES = """
 import os
@@ -52,8 +53,8 @@ print(seen, block())
 """
 
 
-def run(code: str, home: Path) -> str:
-    """Run a program whose home, and working directory, is `home`."""
+def run(code: str, home: Path) -> tuple[str, list[str]]:
+    """Run a program whose home, and working directory, is `home`; what it and what we print."""
     for folder in ("a", "b"):
         (home / folder).mkdir()
     done = subprocess.run(
@@ -64,23 +65,27 @@ def run(code: str, home: Path) -> str:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    assert done.returncode == 0, done.stderr
+    return done.stdout, said(done.stderr)
 
 
 def test_the_default_output_follows_the_working_directory(tmp_path: Path):
     """emissions.csv lies where the program stands when the block begins."""
-    run(MOVES, tmp_path)
+    assert run(MOVES, tmp_path) == ("", [])
     assert len(list(iter_records(tmp_path / "a" / "emissions.csv"))) == 2
     assert len(list(iter_records(tmp_path / "b" / "emissions.csv"))) == 1
 
 
 def test_a_directory_that_vanishes_does_not_stop_a_program_that_runs(tmp_path: Path):
     """What has worked is not checked again: the next block of a server must not raise."""
-    assert run(VANISHES, tmp_path) == "unharmed\n"
+    printed, (sentence,) = run(VANISHES, tmp_path)
+    assert printed == "unharmed\n"
+    assert sentence.startswith(f"cannot write {tmp_path / 'a' / 'rows.csv'}: ")
 
 
 def test_settings_that_cannot_be_read_again_do_not_stop_a_program_that_runs(tmp_path: Path):
     """Without a free descriptor no file of settings can be looked for; what was found holds."""
-    assert run(STARVES, tmp_path) == "[7, 7, 7] 7\n"
+    printed, sentences = run(STARVES, tmp_path)
+    assert printed == "[7, 7, 7] 7\n"
+    assert [sentence.split(" ")[0] for sentence in sentences] == ["settings", "cannot"]
     assert len(list(iter_records(tmp_path / "rows.csv"))) == 5
