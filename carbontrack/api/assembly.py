@@ -293,8 +293,7 @@ def _resource(
         embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
         columns={
             "host_id": settings.host_id or host_id(),
-            "rank": environment.rank,
-            "world_size": environment.world_size,
+            **environment.launch._asdict(),
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,
         },

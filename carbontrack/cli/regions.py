@@ -168,7 +168,8 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     query = args.query or (here_region.cloud_provider or "")
     codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
     if not codes:
-        raise UnknownRegion(f"no place of the tables matches {args.query!r}")
+        hint = "`carbontrack regions --top 0` lists all"
+        raise UnknownRegion(f"no place of the tables matches {args.query!r}; {hint}")
     grids = [tables.lookup(code) for code in codes]
     if not args.query:
         grids = [grid for grid in grids if same_method(here, grid)]

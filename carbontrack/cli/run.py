@@ -85,14 +85,16 @@ def run(args: Namespace) -> int:
     end = obstacle(command)
     if end is not None:
         return _not_started(end, terminal)
+    environment = current_environment().in_a_job()
     with collected() as notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings, current_environment())
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = terminal if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
-        end = _run_measured(span, child, command, terminal=shown, watch=watch)
+        job_id = environment.launch.job_id
+        end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -155,11 +157,12 @@ def _run_measured(
     child: Child,
     command: Sequence[str],
     *,
+    job_id: str | None,
     terminal: Terminal | None,
     watch: BudgetWatch | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(_said_of(span)))
+    refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
     if refusal is not None:
         span.discard()
         return refusal

@@ -77,12 +77,19 @@ class BufferedSink(Generic[Entry]):
         entries = buffer.entries
         if len(entries) >= PENDING_LIMIT:
             self._flush(buffer)
-        if len(entries) < PENDING_LIMIT:
-            entries.append((record.record_id, self._entry_of(record)))
-            if not self._flush(buffer) and self._enqueued(record):
-                buffer.journaled.add(record.record_id)
-        elif not self._enqueued(record):
-            raise SinkError(f"{self.path} cannot be written: {len(entries)} records wait already")
+        if len(entries) >= PENDING_LIMIT:
+            if not self._enqueued(record):
+                count = len(entries)
+                raise SinkError(f"{self.path} cannot be written: {count} records wait already")
+            return
+        entry = record.record_id, self._entry_of(record)
+        # This thread writes it, not one that takes it from the buffer: that might be a daemon
+        # thread, which the end of the program stops for good.
+        if (not entries or self._flush(buffer)) and self._written(entry, len(entries) + 1):
+            return
+        if self._enqueued(record):
+            buffer.journaled.add(record.record_id)
+        entries.append(entry)
 
     def close(self) -> None:
         """Try once more to write what waits; what is in the journal is left to `recover`.
@@ -108,15 +115,21 @@ class BufferedSink(Generic[Entry]):
                 oldest = entries.popleft()
             except IndexError:  # another thread took the last one
                 return True
-            try:
-                self._put(oldest[1])
-            except (OSError, SinkError) as error:
+            if not self._written(oldest, len(entries) + 1):
                 entries.appendleft(oldest)
-                self._warn(error, len(entries))
                 return False
             if oldest[0] in buffer.journaled and self._overflow is not None:
                 buffer.journaled.discard(oldest[0])
                 self._overflow.delivered(self.address, [oldest[0]])
+        return True
+
+    def _written(self, entry: tuple[str, Entry], count: int) -> bool:
+        """Write one entry; False if that fails for now. `count` is how many wait then."""
+        try:
+            self._put(entry[1])
+        except (OSError, SinkError) as error:
+            self._warn(error, count)
+            return False
         return True
 
     def _warn(self, error: Exception, count: int) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
+from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
+
+_log = logging.getLogger("carbontrack")
 
 
 class CallTotals(NamedTuple):
@@ -72,6 +74,8 @@ class CallWindow:
         self.started_at = started_at
         self.parent = parent
         """The parent's id, and whether its record contains the calls."""
+        self.ended_at: datetime | None = None
+        """When it ended; None: now."""
         self.seen = (start.at_s, CallTotals())
         """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
@@ -84,9 +88,29 @@ class CallWindow:
         """What its calls have used so far."""
         return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
-    def with_totals(self, totals: CallTotals, record_id: str, started_at: datetime) -> CallWindow:
-        """A window of the same start with other calls."""
-        window = CallWindow(record_id, self.start, started_at, self.parent)
+    def divided(self, at_s: float, end: Counts, record_id: str) -> list[CallWindow]:
+        """What came before and after the end of the parent at `at_s`; parts without calls are not.
+
+        `record_id` is for the second of two.
+        """
+        seen_at_s, seen = self.seen
+        part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), self.totals)
+        rest = self.totals.minus(held)
+        if not rest.calls:
+            return [self]
+        at = self.started_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
+        later = self._with(rest, record_id if held.calls else self.record_id)
+        later.parent = (self.parent[0], False)
+        if not held.calls:
+            return [later]
+        later.started_at = at
+        first = self._with(held, self.record_id)
+        first.ended_at = at
+        return [first, later]
+
+    def _with(self, totals: CallTotals, record_id: str) -> CallWindow:
+        window = CallWindow(record_id, self.start, self.started_at, self.parent)
         window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
         return window
 
@@ -108,81 +132,51 @@ class Callee(NamedTuple):
         return self.name, repr(plain(self.labels)), self.code
 
 
-class CallSite:
-    """A decorated function in one session.
+class CallRows:
+    """The rows of one decorated function in one session: the window of its short calls, their ids.
 
     Args:
-        session: the session whose sinks get its rows.
+        session: the session whose sinks get the rows.
         callee: the function.
-        window_s: the time for which short calls are summed into one row.
         budget_check: called with each row before it is written; marks a row over its budget.
     """
 
     def __init__(
-        self,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None = None,
+        self, session: Session, callee: Callee, budget_check: Callable[[Record], Record] | None
     ) -> None:
         self.session = session
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
-        self.finished: deque[tuple[float, float, bool]] = deque()
-        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
-        deque."""
-        self._window_s = window_s
         self.budget_check = budget_check
-        self._usage = NO_USAGE
         self._next_id: str | None = None
         """The id of the next window, if it has one already."""
         self.closed = False
-        self.covers = False
-        """Whether a call of it has counted another function's calls as well."""
-        self.propagates = session.propagator is not None
-        """Whether the next call propagates this run as the parent of child processes."""
-        self.propagating: Any = None
-        """The call that does so now."""
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
-        self.now_s = session.sampler.clock.monotonic_s
-
-    @classmethod
-    def of(
-        cls,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None,
-    ) -> CallSite:
-        """The call site of this function in the session, made when first needed."""
-        key = (callee.key, window_s, budget_check)
-        with session.sampler.lock:
-            site = session.sites.get(key)
-            if not isinstance(site, CallSite):
-                site = session.sites[key] = cls(
-                    session, callee, window_s=window_s, budget_check=budget_check
-                )
-            return site
 
     @property
     def ledger(self) -> Ledger:
         """The ledger whose policy and grid apply."""
         return self.session.ledger
 
-    # -- windows ----------------------------------------------------------------------------
+    def open_window(self) -> None:
+        """Begin a window for a call that begins, unless the end has come meanwhile.
 
-    def open_window(self) -> CallWindow:
-        """Begin a window; keeps the sampler awake until its row is written."""
+        A call that ends after that writes its row itself; see `catch_up`.
+        """
         self.ledger.refresh(self.sampler.clock)
+        with self.sampler.lock:
+            if not self.closed:
+                self._open_window()
+
+    def _open_window(self) -> CallWindow:
+        """The window, which keeps the sampler awake until its row is written."""
         with self.sampler.lock:
             if self.window is None:
                 mark = self.sampler.hold(self.ledger)
                 self.apportioner.begin(self.ledger)
-                self.apportioner.sites.add(self)
+                self.apportioner.sites.add(self)  # type: ignore[arg-type]
                 self.window = self._new_window(mark.counts)
             return self.window
 
@@ -211,6 +205,69 @@ class CallSite:
                 self._next_id = None
                 return True
             return False
+
+    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
+        """The row of a window; two if the parent, in another process, has ended meanwhile."""
+        parent, (parent_id, holds) = self.session.parent, window.parent
+        is_told = parent is not None and parent.record_id == parent_id and holds is not False
+        if parent is None or not is_told or parent.holds() is not False:
+            return [self._record(window, end)]
+        return [
+            self._record(part, end)
+            for part in window.divided(parent.ended_at_s or 0.0, end, self.session.new_ids()[1])
+        ]
+
+    def _deliver(self, record: Record) -> None:
+        if self.budget_check is not None:
+            try:
+                record = self.budget_check(record)
+            except Exception:  # the row itself must be written
+                _log.exception("the budget of %s could not be checked", self.name)
+        self.session.deliver(record)
+
+    def _record(self, window: CallWindow, end: Counts) -> Record:
+        builder, failed = self.session.builder, window.failed
+        ids = (window.record_id, self.session.run_id, *window.parent)
+        subject = Subject(*ids, self.name, self.labels, window.started_at)
+        error = f"{failed} of {window.calls} calls failed" if failed else None
+        outcome = EndStatus("error" if failed else "ok", error, window.calls)
+        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
+        if window.ended_at is not None:
+            ended = ended._replace(ended_at=window.ended_at)
+        return builder.build(subject, ended, window.sums, outcome)
+
+
+class CallSite(CallRows):
+    """A decorated function in one session.
+
+    Args:
+        session: the session whose sinks get its rows.
+        callee: the function.
+        window_s: the time for which short calls are summed into one row.
+        budget_check: called with each row before it is written; marks a row over its budget.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        callee: Callee,
+        *,
+        window_s: float,
+        budget_check: Callable[[Record], Record] | None = None,
+    ) -> None:
+        super().__init__(session, callee, budget_check)
+        self.finished: deque[tuple[float, float, bool]] = deque()
+        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
+        deque."""
+        self._window_s = window_s
+        self._usage = NO_USAGE
+        self.covers = False
+        """Whether a call of it has counted another function's calls as well."""
+        self.propagates = session.propagator is not None
+        """Whether the next call propagates this run as the parent of child processes."""
+        self.propagating: Any = None
+        """The call that does so now."""
+        self.now_s = session.sampler.clock.monotonic_s
 
     def collect(self) -> None:
         """Add the finished calls to the window."""
@@ -242,7 +299,7 @@ class CallSite:
     def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Add a call that was credited singly and turned out to be short."""
         with self.sampler.lock:
-            window = self.open_window()
+            window = self._open_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
             window.calls += 1
@@ -253,7 +310,8 @@ class CallSite:
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
-        self.open_window()
+        self.ledger.refresh(self.sampler.clock)
+        self._open_window()
         if self.closed:
             self.write_row()
 
@@ -274,11 +332,20 @@ class CallSite:
             self.write_row()
 
     def write_row(self) -> None:
-        """Write the row of the window; a new window begins only if calls are running."""
+        """Write the row of the window; a new window begins only if calls are running.
+
+        After the end none does: a call that ends without a window writes its row itself, and those
+        that ended meanwhile, while there was one, are written here.
+        """
+        while self._write_window() and self.closed:
+            pass
+
+    def _write_window(self) -> bool:
+        """Write the row of the window, if any; True if there is a new window."""
         with self.sampler.lock:
             window = self.window
             if window is None:
-                return
+                return False
             self.collect()
             if self._usage.ran_s > 0.0:
                 self.sampler.sample()
@@ -289,15 +356,17 @@ class CallSite:
             if not window.calls:
                 self._next_id = window.record_id  # others may know it as their parent's
             end = self.sampler.counts
-            if self._under_way() or self.finished:
+            if self.finished or (not self.closed and self._under_way()):
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
             records = self._records(window, end) if window.calls else []
+            is_followed = self.window is not None
         for record in records:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
+        return is_followed
 
     def follow_parent(self, *, holds: bool | None) -> None:
         """The parent, in another process, still holds what is used; or later calls need a row."""
@@ -311,27 +380,6 @@ class CallSite:
             self.collect()
             window.seen = (self.sampler.counts.at_s, window.totals)
 
-    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
-        """The row of a window; two if the parent, in another process, has ended meanwhile."""
-        parent, (parent_id, holds) = self.session.parent, window.parent
-        is_told = parent is not None and parent.record_id == parent_id and holds is not False
-        if parent is None or not is_told or parent.holds() is not False:
-            return [self._record(window, end)]
-        ended_at_s, (seen_at_s, seen) = parent.ended_at_s or 0.0, window.seen
-        part = (ended_at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
-        held = seen.at(min(1.0, max(0.0, part)), window.totals)
-        rest = window.totals.minus(held)
-        if not rest.calls:
-            return [self._record(window, end)]
-        if not held.calls:
-            window.parent = (parent_id, False)
-            return [self._record(window, end)]
-        at = window.started_at + timedelta(seconds=ended_at_s - window.start.at_s)
-        first = window.with_totals(held, window.record_id, window.started_at)
-        second = window.with_totals(rest, self.session.new_ids()[1], at)
-        second.parent = (parent_id, False)
-        return [replace(self._record(first, end), ended_at=rfc3339(at)), self._record(second, end)]
-
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed."""
         with self.sampler.lock:
@@ -340,20 +388,8 @@ class CallSite:
                 return None
             return Checkpoint(self._record(window, self.sampler.counts))
 
-    def _deliver(self, record: Record) -> None:
-        self.session.deliver(record if self.budget_check is None else self.budget_check(record))
-
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
-
-    def _record(self, window: CallWindow, end: Counts) -> Record:
-        builder, failed = self.session.builder, window.failed
-        ids = (window.record_id, self.session.run_id, *window.parent)
-        subject = Subject(*ids, self.name, self.labels, window.started_at)
-        error = f"{failed} of {window.calls} calls failed" if failed else None
-        outcome = EndStatus("error" if failed else "ok", error, window.calls)
-        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
-        return builder.build(subject, ended, window.sums, outcome)
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -377,13 +413,21 @@ class CallSite:
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""
+        self._interrupt_calls()
+        with self.sampler.lock:
+            self.closed = True
+        self._interrupt_calls()  # those that began meanwhile
+        self.write_row()
+
+    def _interrupt_calls(self) -> None:
         with self.sampler.lock:
             calls: list[Any] = [*self.sampler.under_way.values(), *self.apportioner.single.values()]
         for call in calls:
             if call.site is self:
-                call.end("interrupted")
-        self.write_row()
-        self.closed = True
+                try:
+                    call.end("interrupted")
+                except Exception:  # the row of all others must be written
+                    _log.exception("a call of %s could not be ended", self.name)
 
     def forget_parent(self) -> None:
         """Start anew in a child process."""
@@ -391,3 +435,21 @@ class CallSite:
         self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE
+
+
+def call_site_of(
+    session: Session,
+    callee: Callee,
+    *,
+    window_s: float,
+    budget_check: Callable[[Record], Record] | None,
+) -> CallSite:
+    """The call site of a function in a session, made when first needed."""
+    key = (callee.key, window_s, budget_check)
+    with session.sampler.lock:
+        site = session.sites.get(key)
+        if not isinstance(site, CallSite):
+            site = session.sites[key] = CallSite(
+                session, callee, window_s=window_s, budget_check=budget_check
+            )
+        return site

@@ -27,7 +27,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
 from carbontrack.tracking.block import Block, outcome_of
 from carbontrack.tracking.call import Call, CoveredCall, skip_ended
-from carbontrack.tracking.call_site import Callee, CallSite
+from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span, innermost
@@ -303,7 +303,7 @@ class CallCounter:
         return self._begin_root()
 
     def _new_site(self, session: Session) -> CallSite:
-        return CallSite.of(
+        return call_site_of(
             session, self._callee, window_s=self._window_s, budget_check=self._budget_check
         )
 

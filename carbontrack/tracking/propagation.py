@@ -27,6 +27,7 @@ class Propagator:
         read: returns what the environment says of the parent now, if anything.
         write: writes that to the environment, or removes it.
         identity: returns what identifies this process: boot, pid namespace, pid, start.
+        look: raises a ChildProcessError if this process has no child.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Propagator:
         read: Callable[[], str | None] = environment.parent_id,
         write: Callable[[str | None], None] = environment.set_parent_id,
         identity: Callable[[], str] = process_identity,
+        look: Callable[[], object] = look_for_children,
     ) -> None:
         self._read = read
         self._write = write
         self._find_identity = identity
+        self._look_for_children = look
         self._identity: str | None = None
         self._open: dict[int, str] = {}
         """What is said of the open roots, the oldest first."""
@@ -113,7 +116,7 @@ class Propagator:
             return None
         self._said.discard(said)
         try:
-            look_for_children()
+            self._look_for_children()
         except ChildProcessError:
             return None
         except OSError:

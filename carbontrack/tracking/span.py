@@ -31,9 +31,8 @@ from carbontrack.tracking.outliving import hand_over, keep_awake_for, release, s
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
 
-if TYPE_CHECKING:  # loaded only where they are asked for, or in a circle
+if TYPE_CHECKING:  # loaded only where they are asked for
     from carbontrack.tracking.budget import BudgetGuard
-    from carbontrack.tracking.call_site import CallSite
     from carbontrack.tracking.timeline import PowerRow, PowerSeries
 
 _log = logging.getLogger("carbontrack")
@@ -137,21 +136,13 @@ class Node:
             node = node.around
 
 
-class Span(BudgetedBlock["Span"]):
-    """A named window of time whose energy and emissions are counted.
+class SpanRow(BudgetedBlock["Span"]):
+    """The row of a span: from when it counts, under which id, and whose row contains it.
 
-    Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
-    by `open` and `close`, in the same thread or in another.
-
-    Attributes:
-        name: the name in its records.
-        labels: the user's own labels, written as JSON.
-        record_id: the id of its record; None before it is opened.
+    A span that outlives its parent begins a new row.
     """
 
     _row_id: str | None = None
-    _is_block = False
-    """Whether it was opened by `with`, which will close it."""
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -181,13 +172,153 @@ class Span(BudgetedBlock["Span"]):
         self.node: Node | None = None
         """Its place in the tree of open spans, once it has been opened."""
         self._end: Mark | None = None
-        self.call_site: CallSite | None = None
-        """Of a decorated call: gets the span if it turns out to be short, instead of a row."""
+        self.call_site: Any = None
+        """The `CallSite` of a decorated call: gets the span if it is short, instead of a row."""
         self.budget_check: Callable[[Record], Record] | None = None
         """Called with the finished record before it is written; marks one over its budget."""
         self._window: Window
         self._record: Record | None = None
         self._outcome = _OK
+
+    @property
+    def row_id(self) -> str | None:
+        """The id of the row that will contain the span: the parent id of what is inside.
+
+        A short call of a decorated function is part of the row of its summed calls.
+        """
+        if self.call_site is None:
+            return self.record_id
+        if self._row_id is None:
+            self._row_id = self.call_site.row_id()
+        return self._row_id
+
+    def _claim_row_id(self) -> None:
+        """Write a long call under the id that others know as their parent's, unless it is taken."""
+        site = self.call_site
+        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
+            self.session.drop_checkpoint(self.record_id)
+            self.record_id = self._row_id
+
+    def _register(self, started_at: datetime, *, at_once: bool) -> None:
+        self._run_id, self.record_id = self.session.new_ids()
+        self._started_at = started_at
+        if self._parent is None:
+            self.session.root_opened(self, at_once=at_once)
+
+    def _seal(self, mark: Mark) -> None:
+        """Capture what can only be known now; the record is built when it is needed."""
+        assert self._start is not None
+        start, end, node = self._start.counts, mark.counts, self.node
+        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
+        if node is not None and node.paused_s:
+            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
+        self._window = self.session.builder.window(start, end, ran_s, machine_j)
+
+    def sums(self, mark: Mark) -> Sums:
+        """The span's energy and emissions by `mark`."""
+        return self.node.total(mark) if self.node is not None else NOTHING
+
+    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
+        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
+        return self._record_of(ids, mark, outcome)
+
+    def _record_of(
+        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
+    ) -> Record:
+        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
+
+    def begin_timeline(self) -> None:
+        """Keep a timeline from the span's start on."""
+        assert self._start is not None
+        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
+
+        self.power_series = PowerSeries.begin(self._start.counts)
+
+    def extend_timeline(self, mark: Mark) -> None:
+        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
+        if self.power_series is not None and self._end is None:
+            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
+
+    # -- what becomes of a span that outlives its parent; the sampler's lock is held -------------
+
+    def move_into(self, around: Span) -> None:
+        """The parent has ended, and `around`, the one around it, contains this span too."""
+        self._parent, self.parent_id = around, around.row_id
+        self._forget_outer_budget(around.budget_guard)
+
+    def become_root(self, parent_id: str | None) -> None:
+        """The parent has ended, and does not contain what this span uses from now on."""
+        self._parent, self.parent_id, self.parent_holds = None, parent_id, False
+        self._forget_outer_budget(None)
+        self.session.root_opened(self, at_once=False)
+
+    def part_with_parent(self, now: Mark) -> Iterable[Record]:
+        """Begin a new row of a root whose parent, in another process, has ended meanwhile.
+
+        Returns the records of what the parent held.
+        """
+        session = self.session
+        if self._parent is not None or self.parent_holds is False or session.parent is None:
+            return ()
+        if session.parent.holds() is not False:
+            return ()
+        assert self._start is not None
+        begun = self._start
+        ended = session.parent.mark_at_end(begun, now)
+        held: Iterable[Record] = ()
+        if ended.counts.at_s > begun.counts.at_s:
+            held = tuple(split(self, ended, self.parent_id, has_row=True))
+        self.parent_holds = False
+        return held
+
+    def record_until(self, mark: Mark, at: datetime, parent_id: str | None) -> Record:
+        """The record of the time until `mark`, which was at `at`, with an id of its own."""
+        self._seal(mark)
+        self._window = self._window._replace(ended_at=at)
+        run_id, record_id = self.session.new_ids()
+        ids = (record_id, run_id, parent_id, True)
+        return self._record_of(ids, mark, _OK)
+
+    def restart(self, mark: Mark, at: datetime) -> None:
+        """Count from `mark` on, which was at `at`; what was used before is in another row."""
+        assert self.node is not None
+        if self.budget_guard is not None and self.budget_guard.guards(self):
+            self.budget_guard.add_earlier(self.record_until(mark, at, None))
+        self._start, self._started_at = mark, at
+        self.node.restart(mark)
+        if self.power_series is not None:
+            self.begin_timeline()
+
+    def time_of(self, mark: Mark) -> datetime:
+        """The wall-clock time of a mark that was made just now, or some time ago."""
+        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
+        return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
+
+    def _forget_outer_budget(self, outer: BudgetGuard | None) -> None:
+        guard = self.budget_guard
+        if guard is None:
+            return
+        if guard.guards(self):
+            guard.outer = outer
+        else:
+            self.budget_guard = outer
+
+
+class Span(SpanRow):
+    """A named window of time whose energy and emissions are counted.
+
+    Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
+    by `open` and `close`, in the same thread or in another.
+
+    Attributes:
+        name: the name in its records.
+        labels: the user's own labels, written as JSON.
+        record_id: the id of its record; None before it is opened.
+    """
+
+    _is_block = False
+    """Whether it was opened by `with`, which will close it."""
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its energy is part of this one's."""
@@ -347,25 +478,6 @@ class Span(BudgetedBlock["Span"]):
             release(self, mark.counts.at_s)
         return bool(outliving), held
 
-    @property
-    def row_id(self) -> str | None:
-        """The id of the row that will contain the span: the parent id of what is inside.
-
-        A short call of a decorated function is part of the row of its summed calls.
-        """
-        if self.call_site is None:
-            return self.record_id
-        if self._row_id is None:
-            self._row_id = self.call_site.row_id()
-        return self._row_id
-
-    def _claim_row_id(self) -> None:
-        """Write a long call under the id that others know as their parent's, unless it is taken."""
-        site = self.call_site
-        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
-            self.session.drop_checkpoint(self.record_id)
-            self.record_id = self._row_id
-
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
@@ -381,70 +493,6 @@ class Span(BudgetedBlock["Span"]):
     def _mark(self) -> Mark:
         return self.session.sampler.mark(self.session.ledger)
 
-    # -- what becomes of a span that outlives its parent; the sampler's lock is held -------------
-
-    def move_into(self, around: Span) -> None:
-        """The parent has ended, and `around`, the one around it, contains this span too."""
-        self._parent, self.parent_id = around, around.row_id
-        self._forget_outer_budget(around.budget_guard)
-
-    def become_root(self, parent_id: str | None) -> None:
-        """The parent has ended, and does not contain what this span uses from now on."""
-        self._parent, self.parent_id, self.parent_holds = None, parent_id, False
-        self._forget_outer_budget(None)
-        self.session.root_opened(self, at_once=False)
-
-    def part_with_parent(self, now: Mark) -> Iterable[Record]:
-        """Begin a new row of a root whose parent, in another process, has ended meanwhile.
-
-        Returns the records of what the parent held.
-        """
-        session = self.session
-        if self._parent is not None or self.parent_holds is False or session.parent is None:
-            return ()
-        if session.parent.holds() is not False:
-            return ()
-        assert self._start is not None
-        begun = self._start
-        ended = session.mark_at_end_of_parent(begun, now)
-        held: Iterable[Record] = ()
-        if ended.counts.at_s > begun.counts.at_s:
-            held = tuple(split(self, ended, self.parent_id, has_row=True))
-        self.parent_holds = False
-        return held
-
-    def record_until(self, mark: Mark, at: datetime, parent_id: str | None) -> Record:
-        """The record of the time until `mark`, which was at `at`, with an id of its own."""
-        self._seal(mark)
-        self._window = self._window._replace(ended_at=at)
-        run_id, record_id = self.session.new_ids()
-        ids = (record_id, run_id, parent_id, True)
-        return self._record_of(ids, mark, _OK)
-
-    def restart(self, mark: Mark, at: datetime) -> None:
-        """Count from `mark` on, which was at `at`; what was used before is in another row."""
-        assert self.node is not None
-        if self.budget_guard is not None and self.budget_guard.span is self:
-            self.budget_guard.add_earlier(self.record_until(mark, at, None))
-        self._start, self._started_at = mark, at
-        self.node.restart(mark)
-        if self.power_series is not None:
-            self.begin_timeline()
-
-    def time_of(self, mark: Mark) -> datetime:
-        """The wall-clock time of a mark that was made just now, or some time ago."""
-        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
-        return self.clock.now_utc() - timedelta(seconds=ago_s)
-
-    def _forget_outer_budget(self, outer: BudgetGuard | None) -> None:
-        guard = self.budget_guard
-        if guard is None:
-            return
-        if guard.span is self:
-            guard.outer = outer
-        else:
-            self.budget_guard = outer
-
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
@@ -455,35 +503,6 @@ class Span(BudgetedBlock["Span"]):
         self.node = Node(self, None, now, used.sums)
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
-
-    def _register(self, started_at: datetime, *, at_once: bool) -> None:
-        self._run_id, self.record_id = self.session.new_ids()
-        self._started_at = started_at
-        if self._parent is None:
-            self.session.root_opened(self, at_once=at_once)
-
-    def _seal(self, mark: Mark) -> None:
-        """Capture what can only be known now; the record is built when it is needed."""
-        assert self._start is not None
-        start, end, node = self._start.counts, mark.counts, self.node
-        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        if node is not None and node.paused_s:
-            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
-        self._window = self.session.builder.window(start, end, ran_s, machine_j)
-
-    def sums(self, mark: Mark) -> Sums:
-        """The span's energy and emissions by `mark`."""
-        return self.node.total(mark) if self.node is not None else NOTHING
-
-    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
-        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        return self._record_of(ids, mark, outcome)
-
-    def _record_of(
-        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
-    ) -> Record:
-        subject = Subject(*ids, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
 
     def measured(self) -> tuple[Sums, Window, bool]:
         """A finished span's sums, its window, and whether it failed."""
@@ -502,18 +521,6 @@ class Span(BudgetedBlock["Span"]):
 
         record, timeline = with_timeline(self)
         return Checkpoint(record, timeline_object(record, timeline))
-
-    def begin_timeline(self) -> None:
-        """Keep a timeline from the span's start on."""
-        assert self._start is not None
-        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
-
-        self.power_series = PowerSeries.begin(self._start.counts)
-
-    def extend_timeline(self, mark: Mark) -> None:
-        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
-        if self.power_series is not None and self._end is None:
-            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._end is not None else "not opened"

@@ -36,6 +36,7 @@ from carbontrack.integrations.pytest_plugin.options import (
     Lookup,
     Options,
     marker_of_quantity,
+    plain_id,
     read_markers,
     resolve,
 )
@@ -124,8 +125,8 @@ class CarbonPlugin:
         self._is_controller = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = environment.is_disabled()
         self._default = marker_of_quantity(options.budget)
-        self._baseline = Baseline.load(options.compare) if options.compare else None
-        self._earlier = Baseline.load_if_there(options.add)
+        self._baseline = Baseline.load_if_there(options.compare) if options.compare else None
+        self._earlier = Baseline.load_if_there(None if options.adds_to_compared else options.add)
         Baseline.load_if_there(options.save)  # an unusable file is an error now, not at the end
         needs_machine = options.compares or options.json is not None
         self._machine = machine_fingerprint() if needs_machine else ""
@@ -211,10 +212,10 @@ class CarbonPlugin:
     def figures(self, item: pytest.Item) -> CarbonFigures:
         """The value of the fixture for a test."""
         if self._disabled:
-            return CarbonFigures(item.nodeid, self.metric, None)
+            return CarbonFigures(plain_id(item), self.metric, None)
         if item.nodeid not in self._tests:
             self._tests[item.nodeid] = MeasuredTest(self._default, repeat=1, gets_verdict=False)
-        return FiguresOfTest(item.nodeid, self.metric, self._tests[item.nodeid])
+        return FiguresOfTest(plain_id(item), self.metric, self._tests[item.nodeid])
 
     def pytest_report_header(self) -> str | None:
         """The metric with its pins, where the run measures every test."""
@@ -276,7 +277,7 @@ class CarbonPlugin:
         # measured before and after: the faster of the two is closer to the speed during the test
         speed = self.metric.speed_now() if calibrates else None
         test.end_early()
-        test.window = test.begin(self.metric, item.nodeid)
+        test.window = test.begin(self.metric, plain_id(item))
         try:
             return (yield)
         finally:
@@ -311,7 +312,7 @@ class CarbonPlugin:
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
-        result = verdicts.result_of(item.nodeid, test, outcome=outcome, plain=plain)
+        result = verdicts.result_of(plain_id(item), test, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"

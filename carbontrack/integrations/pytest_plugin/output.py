@@ -250,6 +250,7 @@ class SessionOutput:
         self._origin = origin
         self._machine = machine
         self._pid = os.getpid()
+        self._is_first = options.compare is not None and not options.compare.exists()
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
         self._write_errors: list[str] = []
@@ -299,7 +300,7 @@ class SessionOutput:
             return
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        warnings = baseline.no_match_warning(results, self._options, self._root)
+        warnings = self._no_match_warning()
         is_needed = bad or warnings or self._write_errors
         if quiet and terminal.config.get_verbosity() < -1 and not is_needed:
             return
@@ -371,10 +372,15 @@ class SessionOutput:
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
-        warnings = baseline.no_match_warning(self.results, self._options, self._root)
+        warnings = self._no_match_warning()
         new = baseline.new_tests_note(self.results, self._options)
         notes += [f"**{line}**" for line in (*warnings, new) if line is not None]
         return markdown(shown, title="Emissions of the tests", notes=notes)
+
+    def _no_match_warning(self) -> list[str]:
+        return baseline.no_match_warning(
+            self.results, self._options, self._root, is_first=self._is_first
+        )
 
     def _pins(self) -> list[str]:
         return sorted({result.how for result in self.results if result.how})

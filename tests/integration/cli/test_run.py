@@ -298,6 +298,54 @@ def test_the_command_knows_its_parent(run: Run, tmp_path: Path) -> None:
     assert done.stdout.decode().strip() == row["record_id"]
 
 
+TRACKED = "import carbontrack\nwith carbontrack.track('inner'): pass"
+
+
+@pytest.mark.parametrize(
+    ("variables", "job_id"),
+    [
+        ({}, None),
+        ({"CARBONTRACK_JOB_ID": "mine"}, "mine"),
+        ({"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "alps"}, "alps/17"),
+    ],
+    ids=["none", "named", "batch"],
+)
+def test_the_command_is_of_our_job(
+    run: Run, tmp_path: Path, variables: dict[str, str], job_id: str | None
+) -> None:
+    """One id in both rows: the one that there is, else a new one."""
+    assert run("--quiet", "--", sys.executable, "-c", TRACKED, **variables).returncode == 0
+
+    inner, outer = records(tmp_path)
+    assert inner["name"] == "inner"
+    assert inner["job_id"] == outer["job_id"] == (job_id or outer["job_id"])
+    assert outer["job_id"]
+
+
+def test_a_step_in_a_batch_job_is_of_our_job(run: Run, tmp_path: Path) -> None:
+    """The launcher that the command starts names a job of its own; ours is the wider one."""
+    step = ("env", "SLURM_STEP_ID=0", "SLURM_PROCID=1", "SLURM_NTASKS=2", "SLURM_LOCALID=0")
+    command = (*step, sys.executable, "-c", TRACKED)
+    assert run("--quiet", "--", *command, SLURM_JOB_ID="17").returncode == 0
+
+    inner, outer = records(tmp_path)
+    assert (inner["job_id"], outer["job_id"]) == ("17", "17")
+    assert (inner["rank"], inner["world_size"], inner["local_rank"]) == ("1", "2", "0")
+    assert (outer["rank"], outer["local_rank"], outer["attempt"]) == ("", "", "0")
+
+
+def test_two_runs_are_two_jobs(run: Run, tmp_path: Path) -> None:
+    """But ranks that are each under a run of their own have no id made up for them."""
+    for variables in ({}, {}, {"PMI_RANK": "0", "PMI_SIZE": "2"}):
+        assert run("--quiet", "--", "true", **variables).returncode == 0
+
+    first, second, rank = (row["job_id"] for row in records(tmp_path))
+    assert first
+    assert second
+    assert first != second
+    assert rank == ""
+
+
 @pytest.mark.xdist_group("serial")
 def test_the_work_of_children_counts(run: Run, tmp_path: Path) -> None:
     """What the command's own children compute is billed to it, even after they have ended."""
