@@ -202,7 +202,7 @@ def leftover_journals(
     descriptor: close one before you ask for the next. One that cannot be read, for want of
     descriptors for example, goes to `on_unreadable`, by default to the log.
     """
-    report = on_unreadable or partial(_warn, RateLimitedLog(clock))
+    report = on_unreadable or partial(warn_unreadable, RateLimitedLog(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
     except FileNotFoundError:
@@ -224,7 +224,8 @@ def leftover_journals(
             _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
 
 
-def _warn(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+    """Warn of a journal that cannot be read, or of their folder."""
     reason = error.strerror or str(error)
     warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
 
