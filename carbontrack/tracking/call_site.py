@@ -20,6 +20,10 @@ from carbontrack.tracking.span import Span
 _log = logging.getLogger("carbontrack")
 
 
+COLLECT_AT = 128
+"""The number of finished calls that are collected at once."""
+
+
 class CallWindow:
     """The sums of one function's short calls since the window began."""
 
@@ -39,6 +43,10 @@ class CallWindow:
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
+        self.kept: Record | None = None
+        """The first record that was kept in the journal."""
+        self.kept_calls = 0
+        """The number of calls in the last one."""
 
     def length_s(self, end: Counts) -> float:
         """The time from its start until `end`, above 0."""
@@ -102,6 +110,8 @@ class CallSite:
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
+        self.collect_at = COLLECT_AT
+        """The number of finished calls at which the thread that ended the last one collects."""
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; any thread may append to a
         deque."""
@@ -169,6 +179,8 @@ class CallSite:
 
     def _new_window(self, start: Counts) -> CallWindow:
         started_at = self.sampler.clock.now_utc()
+        if self.session.keeps_checkpoints and not self.closed:
+            self.collect_at = 1
         record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
         return CallWindow(record_id, start, started_at, self.session.parent_now())
 
@@ -192,6 +204,22 @@ class CallSite:
                 self._next_id = None
                 return True
             return False
+
+    def collect_enough(self) -> None:
+        """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
+
+        The first call of a window is kept in the journal at once, since a worker may be killed at
+        any time after it.
+        """
+        self.collect_at = COLLECT_AT
+        if self.window is None or self.window.kept is not None or self.closed:
+            self.collect()
+            return
+        with self.sampler.lock:
+            self.collect()
+            self.sampler.sample()
+            self.apportioner.settle()
+        self.session.keep(self)
 
     def collect(self) -> None:
         """Add the finished calls to the window."""
@@ -231,6 +259,9 @@ class CallSite:
             window.ran_s += length_s
         if self.closed:
             self.write_row()
+        elif window.kept is None:
+            self.collect_at = COLLECT_AT
+            self.session.keep(self)
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
@@ -316,12 +347,14 @@ class CallSite:
         return [first, self._record(rest, end)]
 
     def checkpoint(self) -> Checkpoint | None:
-        """The row so far, for the journal; None where no call has been summed."""
+        """The row so far, for the journal; None where no call has been summed since the last."""
         with self.sampler.lock:
             window = self.window
-            if window is None or not window.calls:
+            if window is None or window.calls == window.kept_calls:
                 return None
-            return Checkpoint(self._record(window, self.sampler.counts))
+            record, first = self._record(window, self.sampler.counts), window.kept
+            window.kept, window.kept_calls = first or record, window.calls
+            return Checkpoint(record, first=first)
 
     def _deliver(self, record: Record) -> None:
         if self.budget_check is not None:
