@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -185,6 +186,12 @@ def cpu_kwh(records: list[Record]) -> float:
     return sum(record.cpu_kwh or 0.0 for record in records)
 
 
+def reported_kwh(start: Start) -> float:
+    """The total of `carbontrack report`."""
+    done = start(sys.executable, "-m", "carbontrack", "report", "--json", "runs.csv")
+    return float(json.loads(done.stdout)["total"]["energy_kwh"])
+
+
 @pytest.mark.parametrize("name", ["torchrun", "Open MPI", "MPICH"])
 def test_a_run_holds_what_its_launcher_starts_below_it(
     start: Start, tmp_path: Path, name: str
@@ -200,6 +207,7 @@ def test_a_run_holds_what_its_launcher_starts_below_it(
         assert done.returncode == 0, done.stderr
         *ranks, outer = rows(tmp_path)
         assert counting([*ranks, outer]) == [outer]
+        assert reported_kwh(start) == pytest.approx(outer.energy_kwh, rel=1e-9)
         used.append((cpu_kwh(ranks), cpu_kwh([outer])))
 
     (_, launcher), (ranks_kwh, outer_kwh) = used
@@ -229,3 +237,5 @@ def test_a_run_does_not_hold_what_is_started_elsewhere(
     assert len(ranks) == (2 if name == "srun" else 1)
     assert counting([*ranks, outer]) == [*ranks, outer]
     assert cpu_kwh([outer]) < 0.25 * cpu_kwh(ranks)
+    energy_kwh = sum(record.energy_kwh or 0.0 for record in (*ranks, outer))
+    assert reported_kwh(start) == pytest.approx(energy_kwh, rel=1e-9)
