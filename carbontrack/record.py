@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
@@ -133,7 +134,7 @@ class Record:
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
-        row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
+        row: dict[str, Cell] = dict(zip(COLUMNS, cells_of(self), strict=True))
         row["labels"] = _json(dict(self.labels))
         return row
 
@@ -353,6 +354,8 @@ _FIELDS = {f.name: f for f in fields(Record)}
 _NUMBER_TYPES = {"int": _whole, "float": _number}
 COLUMNS: tuple[str, ...] = tuple(_FIELDS)
 """The columns of schema 2, in order."""
+cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""The values of a record's columns, in order; labels are a mapping."""
 NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
+    from carbontrack.tracking.remote_parent import RemoteParent
 
 
 HostKey = tuple[object, ...]
@@ -52,6 +53,7 @@ def host_key(settings: Settings, environment: Environment, wall: WallFit | None)
         settings.gpu_ids,
         settings.meter_plugins,
         environment.visible_gpus,
+        environment.has_fake_files,
         wall,
     )
 
@@ -245,8 +247,23 @@ def _session(
         checkpoints=checkpoints,
         timelines=_timelines(settings, outputs),
         propagator=propagator,
-        parent_id=environment.parent_id if propagator is None else propagator.extract(),
+        parent=_parent(settings, environment, propagator),
     )
+
+
+def _parent(
+    settings: Settings, environment: Environment, propagator: Propagator | None
+) -> RemoteParent | None:
+    """The parent of this process's roots in another process; None: there is none."""
+    text = environment.parent_id if propagator is None else propagator.extract()
+    return None if text is None else parent_of(text, environment.state_path(settings.state_dir))
+
+
+def parent_of(text: str, state_dir: Path) -> RemoteParent:
+    """The parent in another process that the text in the environment names."""
+    from carbontrack.tracking.remote_parent import ParentContext, RemoteParent  # few have one
+
+    return RemoteParent(ParentContext.parse(text), state_dir)
 
 
 def _detected_later(
@@ -283,8 +300,7 @@ def _resource(
         embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
         columns={
             "host_id": settings.host_id or host_id(),
-            "rank": environment.rank,
-            "world_size": environment.world_size,
+            **environment.launch._asdict(),
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,
         },

@@ -11,7 +11,8 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 
 from carbontrack.api.assembly import (
     HostKey,
@@ -33,6 +34,9 @@ from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
+_PATIENCE_S = 5.0
+"""The longest wait for a tracker that another thread is making."""
+
 Key = tuple[Settings, str, Environment]
 """Settings, the origin of the region, and the part of the environment a tracker depends on."""
 
@@ -44,7 +48,7 @@ class TrackerProvider:
         self._lock = threading.RLock()
         self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
         self._closes_at_exit = False
         self._is_exiting = False
         self._handles_signals = False
@@ -146,7 +150,7 @@ class TrackerProvider:
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
             )
             tracker.session.writes_each_call = self._is_exiting
-            self._sessions.add(tracker.session)
+            self._sessions[id(tracker.session)] = tracker.session
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
                 self._closes_at_exit = True
@@ -181,19 +185,40 @@ class TrackerProvider:
 
     def close(self) -> None:
         """Write open spans as interrupted, close the sinks, then the samplers."""
-        sessions = list(self._sessions)
+        with self._held():  # after trackers that are being made, which are closed too
+            found = [ref() for ref in self._sessions.valuerefs()]
+        sessions = [session for session in found if session is not None]
         for session in sessions:  # all sinks make their last attempts at the same time
-            session.end()
+            _quietly(session.end)
         for session in sessions:
-            session.close()
-        for sampler in list(self._samplers.values()):
-            sampler.close()
-        self._shared.clear()
-        self._samplers.clear()
+            _quietly(session.close)
+        with self._held():
+            samplers = list(self._samplers.values())
+            self._shared.clear()
+            self._samplers.clear()
+        for sampler in samplers:
+            _quietly(sampler.close)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the lock, but do not wait forever for a thread that hangs with it."""
+        is_held = self._lock.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if is_held:
+                self._lock.release()
 
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = threading.RLock()
+
+
+def _quietly(end: Callable[[], None]) -> None:
+    try:
+        end()
+    except Exception:  # the module `os` of a faked file system that is over, for instance
+        LOGGER.exception("a tracker could not be closed")
 
 
 def _key(settings: Settings, environment: Environment) -> Key:

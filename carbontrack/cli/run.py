@@ -23,8 +23,10 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file, told
+from carbontrack.system.host import process_identity
 from carbontrack.system.log import silenced
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
+from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker
 
@@ -101,14 +103,16 @@ def _run(args: Namespace) -> int:
     end = obstacle(command)
     if end is not None:
         return _not_started(end, terminal)
+    environment = current_environment().in_a_job()
     with collected() as more_notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings, current_environment())
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = terminal if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
-        end = _run_measured(span, child, command, terminal=shown, watch=watch)
+        job_id = environment.launch.job_id
+        end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -173,11 +177,12 @@ def _run_measured(
     child: Child,
     command: Sequence[str],
     *,
+    job_id: str | None,
     terminal: Terminal | None,
     watch: BudgetWatch | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(span.record_id))
+    refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
     if refusal is not None:
         span.discard()
         return refusal
@@ -188,6 +193,14 @@ def _run_measured(
             end = End(OVER_BUDGET, "budget", watch.terminated_by.text)
         span.close(end.status, end.error)
     return end
+
+
+def _said_of(span: Span) -> str | None:
+    """What the command is told of the span that counts it; None where nothing is counted."""
+    if span.record_id is None:
+        return None
+    scope = span.session.ledger.attribution.scope
+    return context_text(span.record_id, process_identity(), scope)
 
 
 def _not_started(end: End, terminal: Terminal) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import repeat
 from operator import add, mul, sub
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
@@ -61,7 +61,7 @@ class Sums(NamedTuple):
             merged(add, self.served_j, other.served_j),
         )
 
-    def times(self, factor: int) -> Sums:
+    def times(self, factor: float) -> Sums:
         """The sums multiplied by `factor`."""
         if factor == 1:
             return self
@@ -245,6 +245,29 @@ def total(sums: Sums, start: Mark, end: Mark, leaves: int) -> Sums:
     """These sums plus those of `leaves` open leaves from `start` to `end`."""
     got = between(start, end)
     return sums.plus(got if leaves == 1 else got.times(leaves))
+
+
+def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
+    """The mark of an instant between two marks, as if everything had gone evenly between them."""
+    length_s = after.counts.at_s - before.counts.at_s
+    part = (at_s - before.counts.at_s) / length_s if length_s > 0.0 else 1.0
+    if not 0.0 < part < 1.0:
+        return after if part >= 1.0 else before
+
+    def mean(old: Any, new: Any) -> Any:
+        if isinstance(new, float):
+            return old + (new - old) * part
+        if isinstance(new, Mapping):
+            return {key: mean(old.get(key, 0.0), value) for key, value in new.items()}
+        old = (*old, *[0.0] * (len(new) - len(old)))
+        return tuple(mean(*pair) for pair in zip(old, new, strict=True))
+
+    counts = after.counts._replace(
+        at_s=at_s,
+        energy_j=mean(before.counts.energy_j, after.counts.energy_j),
+        observed_s=mean(before.counts.observed_s, after.counts.observed_s),
+    )
+    return Mark(counts, Account(*map(mean, before.account, after.account)))
 
 
 def calls_between(before: Account, after: Account) -> Sums:

@@ -21,6 +21,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
+    CLOCK_FAULT,
     Counts,
     Joules,
     ReadingHistory,
@@ -33,7 +34,13 @@ from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker
-from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
+from carbontrack.system.clock import (
+    Clock,
+    ClockCheck,
+    ShiftedClock,
+    SystemClock,
+    process_cpu_s,
+)
 from carbontrack.system.forking import remember
 
 
@@ -114,11 +121,11 @@ class Sampler:
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
         """The component of each meter."""
-        self._holds = 0
-        self._closed = False
+        self._holds, self._closed = 0, False
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
+        self.clock_check = ClockCheck()
         self._begin()
         remember(self)
 
@@ -205,6 +212,8 @@ class Sampler:
     def _sample(self) -> None:
         now_s = self.clock.monotonic_s()
         elapsed_s = now_s - self.counts.at_s
+        if elapsed_s <= 0.0:
+            now_s, elapsed_s = _time_after_check(self, now_s), 0.0
         reading, faults = self._bank.read(now_s)
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
@@ -240,6 +249,7 @@ class Sampler:
         self.sample()
         self._history.restart(self.counts)
         self._cpu_s = process_cpu_s()
+        self.clock_check.since = self.counts.at_s, self._cpu_s
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
@@ -314,3 +324,13 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _time_after_check(sampler: Sampler, now_s: float) -> float:
+    """The time from which to go on, after a look at a clock that has not moved on."""
+    at_s = sampler.counts.at_s
+    if sampler.clock_check.fails(sampler.clock, at_s, now_s):
+        sampler.counts = with_fault(sampler.counts, CLOCK_FAULT)
+        if now_s < at_s:
+            sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
+    return at_s

@@ -7,17 +7,18 @@ import threading
 from collections.abc import Callable
 
 from carbontrack.system.clock import Clock
+from carbontrack.system.forking import OwnThread
 
 _JOIN_S = 2.0
 """How long a tick that does not return may delay the program's exit."""
 _log = logging.getLogger("carbontrack")
 
 
-class TickerThread(threading.Thread):
+class TickerThread(OwnThread):
     """A thread that exposes the clock it waits on, which a `FakeClock` needs to know."""
 
     def __init__(self, target: Callable[[], None], clock: Clock) -> None:
-        super().__init__(target=target, name="carbontrack-sampler", daemon=True)
+        super().__init__(target, "carbontrack-sampler")
         self.clock = clock
 
 

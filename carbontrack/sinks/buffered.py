@@ -84,15 +84,21 @@ class BufferedSink(Generic[Entry]):
         entries = buffer.entries
         if len(entries) >= PENDING_LIMIT:
             self._flush(buffer)
-        if len(entries) < PENDING_LIMIT:
-            entries.append((record.record_id, self._entry_of(record)))
-            failure = self._flush(buffer)
-            if failure is not None:
-                if self._enqueued(record):
-                    buffer.journaled.add(record.record_id)
-                self._warn(failure, buffer)
-        elif not self._enqueued(record):
-            raise SinkError(f"{self.path} cannot be written: {len(entries)} records wait already")
+        if len(entries) >= PENDING_LIMIT:
+            if not self._enqueued(record):
+                count = len(entries)
+                raise SinkError(f"{self.path} cannot be written: {count} records wait already")
+            return
+        entry = record.record_id, self._entry_of(record)
+        # This thread writes it, not one that takes it from the buffer: that might be a daemon
+        # thread, which the end of the program stops for good.
+        failure = self._flush(buffer) if entries else None
+        failure = failure or self._failure_of(entry)
+        if failure is not None:
+            if self._enqueued(record):
+                buffer.journaled.add(record.record_id)
+            entries.append(entry)
+            self._warn(failure, buffer)
 
     def close(self) -> None:
         """Try once more to write what waits; what is in the journal is left to `recover`.
@@ -119,14 +125,21 @@ class BufferedSink(Generic[Entry]):
                 oldest = entries.popleft()
             except IndexError:  # another thread took the last one
                 return None
-            try:
-                self._put(oldest[1])
-            except (OSError, SinkError) as error:
+            failure = self._failure_of(oldest)
+            if failure is not None:
                 entries.appendleft(oldest)
-                return error
+                return failure
             if oldest[0] in buffer.journaled and self._overflow is not None:
                 buffer.journaled.discard(oldest[0])
                 self._overflow.delivered(self.address, [oldest[0]])
+        return None
+
+    def _failure_of(self, entry: tuple[str, Entry]) -> Exception | None:
+        """Write one entry; returns why that failed for now."""
+        try:
+            self._put(entry[1])
+        except (OSError, SinkError) as error:
+            return error
         return None
 
     def _warn(self, error: Exception, buffer: _Buffer) -> None:

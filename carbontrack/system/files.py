@@ -1,14 +1,21 @@
-"""Files that are replaced in one step, or that only their owner may read, and where one can be."""
+"""Files that are replaced in one step, or that only their owner may read, and where one can be.
+
+`package_bytes` and `package_text` read the package's own files.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from _frozen_importlib_external import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.abc import FileLoader
     from typing import Literal
+
+    __loader__: FileLoader
 
     Obstacle = Literal[
         "no directory",
@@ -20,6 +27,30 @@ if TYPE_CHECKING:
         "link to itself",
     ]
     """Why a file cannot be written."""
+
+
+_ROOT, _SEPARATOR = __file__[: __file__.rindex("system")], __file__[__file__.rindex("files.") - 1]
+
+
+def package_bytes(path: str) -> bytes:
+    """A file of the package by its path in it, "data/zones.csv", wherever the package lies.
+
+    The import system reads it: from the real file system also where a test has put another before
+    the program, and otherwise as this module was imported, from a zip file or an executable.
+
+    Raises:
+        OSError: the package has no such file.
+    """
+    path = _ROOT + path.replace("/", _SEPARATOR)
+    try:
+        return SourceFileLoader(__name__, path).get_data(path)
+    except OSError:
+        return __loader__.get_data(path)
+
+
+def package_text(path: str) -> str:
+    """The text of a file of the package, its lines ended by single newlines."""
+    return package_bytes(path).decode("utf-8").replace("\r\n", "\n")
 
 
 def make_private_folder(folder: Path) -> None:

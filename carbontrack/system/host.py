@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 
 def host_id(etc: Path = Path("/etc")) -> str:
@@ -63,3 +65,53 @@ def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, i
         steps = (pieces[:depth] for depth in range(len(pieces) + 1))
         found += [(top.joinpath(*step), version) for step in steps]
     return found
+
+
+class ProcessStat(NamedTuple):
+    """What procfs says of a process, in its own pid namespace.
+
+    Attributes:
+        pid: its process id.
+        parent_pid: that of its parent.
+        started_ticks: when it started, in clock ticks since the boot; unlike the id, never used
+            again.
+    """
+
+    pid: int
+    parent_pid: int
+    started_ticks: int
+
+
+def process_stat(procfs: Path, name: str) -> ProcessStat | None:
+    """What procfs says of a process, by its id or "self"; None where there is none.
+
+    A zombie has ended.
+    """
+    try:
+        text = (procfs / name / "stat").read_bytes()
+        # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
+        fields = text[text.rindex(b")") + 2 :].split()
+        if fields[0] in (b"Z", b"X"):
+            return None
+        return ProcessStat(int(text[: text.index(b" ")]), int(fields[1]), int(fields[19]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def pid_namespace(procfs: Path = Path("/proc")) -> str:
+    """The inode of this process's pid namespace (pid_namespaces(7)); "" where there is none."""
+    try:
+        return os.readlink(procfs / "self/ns/pid").strip("pid:[]")  # noqa: PTH115 - not a path
+    except OSError:
+        return ""
+
+
+def process_identity(procfs: Path = Path("/proc"), *, pid: int | None = None) -> str:
+    """Which process this is, on which boot: "boot id:pid namespace:pid:start"; "" off Linux.
+
+    `pid` is another process of its pid namespace.
+    """
+    stat = process_stat(procfs, "self" if pid is None else str(pid))
+    if stat is None:
+        return ""
+    return f"{boot_id(procfs) or ''}:{pid_namespace(procfs)}:{stat.pid}:{stat.started_ticks}"

@@ -149,11 +149,13 @@ class Apportioner:
     def _separate_running(self) -> None:
         # A call that is running at a tick may turn out to be long, so from here on it is credited
         # singly. One that has just ended in its own thread is left to that thread.
-        for key, call in list(self._sampler.under_way.items()):
+        # Not `items()`: making its tuples may start the garbage collector, up to Python 3.11, and
+        # so let another thread change the mapping meanwhile.
+        for call in list(self._sampler.under_way.values()):
             if not call.single:
                 call.become_single()
-                if key not in self._sampler.under_way:
-                    self.single.pop(key, None)
+                if id(call) not in self._sampler.under_way:
+                    self.single.pop(id(call), None)
 
     def _part(self, ledger: Ledger, usage: CallUsage, everyone: CallUsage) -> Sums:
         before = self._settled.get(ledger, ledger.account)

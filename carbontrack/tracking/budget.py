@@ -166,21 +166,28 @@ class BudgetGuard:
         self._pending_warnings = {"near": 1, "maybe": 2, "over": 3}
         self._raised = threading.local()
         self._pending_calls = [on_exceed] if callable(on_exceed) else []
-        self._outer: BudgetGuard | None = None
-        self._span: GuardedSpan | None = None
+        self.outer: BudgetGuard | None = None
+        """The guard of an enclosing span."""
+        self.span: GuardedSpan | None = None
+        """The span that is guarded, once it has been opened."""
+        self._earlier: list[Record] = []
         self._sampler: Sampler | None = None
         self._checked_s = float("-inf")
 
     def begin(self, span: GuardedSpan, outer: BudgetGuard | None, sampler: Sampler) -> None:
         """Guard a span that opens; `outer` guards an enclosing one."""
-        self._span, self._outer, self._sampler = span, outer, sampler
+        self.span, self.outer, self._sampler = span, outer, sampler
         self._checked_s = sampler.clock.monotonic_s()
         with sampler.lock:
             sampler.tick_listeners.add(self)
 
+    def guards(self, span: object) -> bool:
+        """Whether this is the guard of `span`, not of one around it."""
+        return self.span is span
+
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Evaluate on the sampler's thread; `enforce` acts later, in the program's threads."""
-        if self._span is not None and self._span.is_open:
+        if self.span is not None and self.span.is_open:
             self.evaluate()
         elif self._sampler is not None:
             with self._sampler.lock:
@@ -188,15 +195,25 @@ class BudgetGuard:
 
     def evaluate(self) -> Verdict | None:
         """Check the span so far; None where there is nothing to check."""
-        span, sampler = self._span, self._sampler
+        span, sampler = self.span, self._sampler
         if span is None or sampler is None or not (span.is_open or span.record):
             return None
         self._checked_s = sampler.clock.monotonic_s()
-        return self._with_warning(span.name, self.budget.check(span.snapshot()))
+        return self._with_warning(span.name, self._check(span.snapshot()))
+
+    def add_earlier(self, record: Record) -> None:
+        """What the span used until its parent ended, which is in another row, counts too."""
+        self._earlier.append(record)
+
+    def _check(self, record: Record) -> Verdict:
+        for earlier in self._earlier:
+            sums = {name: _sum(getattr(record, name), getattr(earlier, name)) for name in _AMOUNTS}
+            record = replace(record, **sums)  # type: ignore[arg-type]
+        return self.budget.check(record)
 
     def mark_exceeded(self, record: Record) -> Record:
         """Set the status of a finished record that is over the budget; "error" stays "error"."""
-        verdict = self._with_warning(record.name, self.budget.check(record))
+        verdict = self._with_warning(record.name, self._check(record))
         if verdict.outcome != "over" or record.status != "ok":
             return record
         return replace(record, status="budget", error=verdict.text)
@@ -249,10 +266,10 @@ class BudgetGuard:
         guard: BudgetGuard | None = self
         while guard is not None:
             yield guard
-            guard = guard._outer
+            guard = guard.outer
 
     def _evaluate_if_due(self) -> None:
-        span, sampler = self._span, self._sampler
+        span, sampler = self.span, self._sampler
         if span is None or sampler is None or self.exceeded is not None:
             return
         if not span.is_open or sampler.clock.monotonic_s() - self._checked_s >= CHECK_PERIOD_S:
@@ -264,7 +281,7 @@ class BudgetGuard:
         raised = getattr(self._raised, "here", False)
         if self._on_exceed == "raise" and error is None and not raised:
             self._raised.here = True
-            name = "" if self._span is None else f"{self._span.name} is "
+            name = "" if self.span is None else f"{self.span.name} is "
             raise BudgetExceeded(f"{name}{verdict.text}", verdict)
 
     def _call(self, verdict: Verdict, error: BaseException | None) -> None:
@@ -278,6 +295,16 @@ class BudgetGuard:
             if error is None:  # the program stops itself this way
                 raise
             _log.exception("on_exceed failed while %r was propagating", error)
+
+
+_AMOUNTS = (
+    *("energy_kwh", "energy_low_kwh", "energy_high_kwh"),
+    *("emissions_g", "emissions_low_g", "emissions_high_g"),
+)
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _level(verdict: Verdict) -> str | None:

@@ -7,6 +7,7 @@ row for all short calls of a window. A call inside an open span is counted by th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from carbontrack.record import Status
@@ -15,12 +16,10 @@ from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, PriorUsage
 from carbontrack.tracking.call_site import CallSite
-from carbontrack.tracking.context import current
+from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
-
-COLLECT_AT = 128
-"""The number of finished calls at which the thread that ended the last one collects them."""
 
 
 class Call:
@@ -36,7 +35,6 @@ class Call:
         "_cpu_s",
         "_ended",
         "_epoch",
-        "_inside",
         "_machine_j",
         "_marked_s",
         "_ran_s",
@@ -46,6 +44,8 @@ class Call:
         "_sums",
         "_unsettled",
         "around",
+        "covered",
+        "inside",
         "single",
         "site",
     )
@@ -59,7 +59,8 @@ class Call:
         self._began_s = float("nan")
         self._ended = False
         self._epoch = site.sampler.epoch
-        self._inside: Any = self
+        self.inside: Any = self
+        """The current span or call inside the body when it was last suspended."""
 
     @property
     def ledger(self) -> Ledger:
@@ -83,7 +84,7 @@ class Call:
         site = self.site
         self.around: Any = current.get()
         """The current span or call outside the body when it last resumed."""
-        current.set(self._inside)
+        current.set(self.inside)
         if self._span is not None:
             self._span.resume()
             return
@@ -105,9 +106,22 @@ class Call:
         if site.propagates:
             site.propagate(self)
 
+    def begin_elsewhere(self, at_s: float, around: Any) -> None:
+        """Begin at `at_s`, for a body that runs in another context; the sampler's lock is held.
+
+        `around` is the current span or call outside the body when it last resumed.
+        """
+        site = self.site
+        site.open_window()
+        self._running = True
+        self._cpu_s = process_cpu_s()
+        self._began_s = self._started_s = self._marked_s = at_s
+        self.around = around
+        site.sampler.under_way[id(self)] = self
+
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
-        self._inside = current.get()  # a block inside may be open
+        self.inside = current.get()  # a block inside may be open
         current.set(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)
@@ -134,6 +148,8 @@ class Call:
         if self._ended or self._epoch != site.sampler.epoch:
             return
         self._ended = True
+        if site.covers:
+            self._release_covered()
         under_way = site.sampler.under_way
         ran_s = site.now_s() - self._marked_s
         if ran_s < OWN_ROW_S and not self.single:
@@ -141,12 +157,17 @@ class Call:
             under_way.pop(id(self), None)
             if not self.single:  # a tick may have made it so just before
                 site.finished.append((ran_s, cpu_s, status != "ok"))
-                if len(site.finished) >= COLLECT_AT:
-                    site.collect()
+                if len(site.finished) >= site.collect_at:
+                    site.collect_enough()
                 if site.window is None:  # the row was written just now, without this call
                     site.catch_up()
                 return
         self._end_single(status, error)
+
+    def _release_covered(self) -> None:
+        if getattr(self, "covered", None):
+            with self.site.sampler.lock:
+                release(self, self.site.now_s())
 
     def _end_single(self, status: Status, error: str | None) -> None:
         with self.site.sampler.lock:
@@ -171,9 +192,10 @@ class Call:
         began_ago_s = site.sampler.counts.at_s - self._began_s
         span = Span(site.session, site.name, labels=site.labels)
         used = PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
+        span.call_site = site
         span.continue_from(used)
-        span.credit_if_short = site.credit_span
         span.budget_check = site.budget_check
+        span.covered = getattr(self, "covered", None)
         self._span = span
         return span
 
@@ -227,34 +249,99 @@ class Call:
 
 
 class CoveredCall:
-    """A decorated call inside a span, which counts it.
+    """A decorated call inside a span or call, which counts it.
 
-    For a generator it switches the current span between body and consumer.
+    For a generator it switches the current span between body and consumer. When what counts it ends
+    first, what is around that counts it; where nothing is, it is a call of its own from then on.
+
+    Args:
+        outer: the span or call that counts it.
+        new_site: returns the call site of its function in a session.
     """
 
-    __slots__ = ("_around", "_began_in", "_inside")
+    __slots__ = ("_around", "_began_in", "_inside", "_new_site", "_outer", "_own", "_runs")
 
-    def __init__(self) -> None:
+    def __init__(self, outer: Any, new_site: Callable[[Session], CallSite]) -> None:
         self._began_in: Any = current.get()
         self._inside: Any = self._began_in
         self._around: Any = self._began_in
+        self._new_site = new_site
+        self._own: Call | None = None
+        self._runs = True
+        self._outer: Any = outer
+        _cover(outer, self)
 
     def resume(self) -> None:
         """The body starts or resumes."""
+        self._runs = True
         self._around = current.get()
-        if self._inside is not self._around:
-            current.set(self._inside)
+        if self._own is None and self._outer.is_open:
+            if self._inside is not self._around:
+                current.set(self._inside)
+            return
+        self._resume_own()
+
+    def _resume_own(self) -> None:
+        session = self._outer.session
+        with session.sampler.lock:
+            if self._own is None:
+                self._own = Call(self._new_site(session))
+                if nearest_open(self._inside) is not None:  # a block inside of it is open
+                    self._own.inside = self._inside
+        self._own.resume()
 
     def pause(self) -> None:
         """The body is suspended; a block inside may be open."""
+        self._runs = False
+        if self._own is not None:
+            self._own.pause()
+            return
         self._inside = current.get()
         if self._inside is not self._around:
             current.set(self._around)
 
-    def end(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended; a span that it leaves open stays current."""
+        self._runs = False
+        covered = getattr(self._outer, "covered", None)
+        if covered is not None:
+            covered.discard(self)
+        if self._own is not None:
+            self._own.end(status, error)
         if self._around is not self._began_in and _is_around(current.get(), self._began_in):
             current.set(self._around)
+
+    def open_window(self) -> None:
+        """Open the window of a call that is about to be a root; the sampler's lock is held."""
+        session = self._outer.session
+        if self._runs and not session.closed:
+            self._new_site(session).open_window()
+
+    def outlive(self, around: Any, at_s: float) -> None:
+        """What counts the call has ended at `at_s`; the sampler's lock is held.
+
+        A suspended generator becomes a call of its own when it resumes.
+        """
+        if around is not None:
+            self._outer = around
+            _cover(around, self)
+        elif self._runs and self._own is None and not self._outer.session.closed:
+            self._own = Call(self._new_site(self._outer.session))
+            self._own.begin_elsewhere(at_s, self._around)
+
+
+def _cover(outer: Any, call: CoveredCall) -> None:
+    """Have a span or call hand over `call` if it ends first."""
+    outer = getattr(outer, "_span", None) or outer  # a call that has become a span
+    covered = getattr(outer, "covered", None)
+    if covered is None:
+        with outer.session.sampler.lock:
+            covered = getattr(outer, "covered", None)
+            if covered is None:
+                covered = outer.covered = set()
+                if isinstance(outer, Call):
+                    outer.site.covers = True
+    covered.add(call)
 
 
 def _is_around(outer: Any, here: Any) -> bool:

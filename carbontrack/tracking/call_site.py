@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record, plain
@@ -15,21 +16,111 @@ from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
+_log = logging.getLogger("carbontrack")
+
+
+COLLECT_AT = 128
+"""The number of finished calls that are collected at once."""
+
+
+class CallTotals(NamedTuple):
+    """What short calls have used together, up to some moment.
+
+    Attributes:
+        calls, failed: how many there were, and how many of them failed.
+        ran_s: how long they ran together.
+        sums: their energy and emissions.
+        machine_j: each meter's energy for the whole machine while they ran.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    ran_s: float = 0.0
+    sums: Sums = NOTHING
+    machine_j: Joules = ()
+
+    def at(self, part: float, later: CallTotals) -> CallTotals:
+        """The totals at a part of the time until `later`, as if the calls had come evenly."""
+        return CallTotals(
+            self.calls + round((later.calls - self.calls) * part),
+            self.failed + round((later.failed - self.failed) * part),
+            *later._weighed(part, self, 1.0 - part),
+        )
+
+    def minus(self, earlier: CallTotals) -> CallTotals:
+        """What came after `earlier`."""
+        calls, failed = self.calls - earlier.calls, self.failed - earlier.failed
+        return CallTotals(calls, failed, *self._weighed(1.0, earlier, -1.0))
+
+    def _weighed(
+        self, weight: float, other: CallTotals, its_weight: float
+    ) -> tuple[float, Sums, Joules]:
+        own_j, its_j = Sums(self.machine_j).times(weight), Sums(other.machine_j).times(its_weight)
+        return (
+            self.ran_s * weight + other.ran_s * its_weight,
+            self.sums.times(weight).plus(other.sums.times(its_weight)),
+            own_j.plus(its_j).ours_j,
+        )
+
 
 class CallWindow:
     """The sums of one function's short calls since the window began."""
 
     def __init__(
-        self, record_id: str, start: Counts, started_at: datetime, parent_id: str | None
+        self,
+        record_id: str,
+        start: Counts,
+        started_at: datetime,
+        parent: tuple[str | None, bool | None],
     ) -> None:
         self.record_id = record_id
         self.start = start
         self.started_at = started_at
-        self.parent_id = parent_id
+        self.parent = parent
+        """The parent's id, and whether its record contains the calls."""
+        self.ended_at: datetime | None = None
+        """When it ended; None: now."""
+        self.seen = (start.at_s, CallTotals())
+        """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
+        self.kept: Record | None = None
+        """The first record that was kept in the journal."""
+        self.kept_calls = 0
+        """The number of calls in the last one."""
+
+    @property
+    def totals(self) -> CallTotals:
+        """What its calls have used so far."""
+        return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
+
+    def divided(self, at_s: float, end: Counts, record_id: str) -> list[CallWindow]:
+        """What came before and after the end of the parent at `at_s`; parts without calls are not.
+
+        `record_id` is for the second of two.
+        """
+        seen_at_s, seen = self.seen
+        part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), self.totals)
+        rest = self.totals.minus(held)
+        if not rest.calls:
+            return [self]
+        at = self.started_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
+        later = self._with(rest, record_id if held.calls else self.record_id)
+        later.parent = (self.parent[0], False)
+        if not held.calls:
+            return [later]
+        later.started_at = at
+        first = self._with(held, self.record_id)
+        first.ended_at = at
+        return [first, later]
+
+    def _with(self, totals: CallTotals, record_id: str) -> CallWindow:
+        window = CallWindow(record_id, self.start, self.started_at, self.parent)
+        window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
+        return window
 
 
 class Callee(NamedTuple):
@@ -49,7 +140,118 @@ class Callee(NamedTuple):
         return self.name, repr(plain(self.labels)), self.code
 
 
-class CallSite:
+class CallRows:
+    """The rows of one decorated function in one session: the window of its short calls, their ids.
+
+    Args:
+        session: the session whose sinks get the rows.
+        callee: the function.
+        budget_check: called with each row before it is written; marks a row over its budget.
+    """
+
+    def __init__(
+        self, session: Session, callee: Callee, budget_check: Callable[[Record], Record] | None
+    ) -> None:
+        self.session = session
+        self.name = callee.name
+        self.labels = callee.labels
+        self.window: CallWindow | None = None
+        self.budget_check = budget_check
+        self._next_id: str | None = None
+        """The id of the next window, if it has one already."""
+        self.closed = False
+        self.sampler = session.sampler
+        self.apportioner = Apportioner.of(session.sampler)
+        self.now_s = session.sampler.clock.monotonic_s
+        self.collect_at = COLLECT_AT
+        """The number of finished calls at which the thread that ended the last one collects."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger whose policy and grid apply."""
+        return self.session.ledger
+
+    def open_window(self) -> None:
+        """Begin a window for a call that begins, unless the end has come meanwhile.
+
+        A call that ends after that writes its row itself; see `catch_up`.
+        """
+        self.ledger.refresh(self.sampler.clock)
+        with self.sampler.lock:
+            if not self.closed:
+                self._open_window()
+
+    def _open_window(self) -> CallWindow:
+        """The window, which keeps the sampler awake until its row is written."""
+        with self.sampler.lock:
+            if self.window is None:
+                mark = self.sampler.hold(self.ledger)
+                self.apportioner.begin(self.ledger)
+                self.apportioner.sites.add(self)  # type: ignore[arg-type]
+                self.window = self._new_window(mark.counts)
+            return self.window
+
+    def _new_window(self, start: Counts) -> CallWindow:
+        clock = self.sampler.clock
+        self.now_s, started_at = clock.monotonic_s, clock.now_utc()  # another, if one went back
+        if self.session.keeps_checkpoints and not self.closed:
+            self.collect_at = 1
+        record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
+        return CallWindow(record_id, start, started_at, self.session.parent_now())
+
+    def row_id(self) -> str:
+        """The id of the row that short calls go to; a call inside one names it as its parent."""
+        with self.sampler.lock:
+            if self.window is not None:
+                return self.window.record_id
+            if self._next_id is None:
+                self._next_id = self.session.new_ids()[1]
+            return self._next_id
+
+    def claim(self, row_id: str | None) -> bool:
+        """Give this id to the row of a long call, if no short call is in the row that has it."""
+        with self.sampler.lock:
+            window = self.window
+            if window is not None and window.record_id == row_id and not window.calls:
+                window.record_id = self.session.new_ids()[1]
+                return True
+            if row_id is not None and row_id == self._next_id:
+                self._next_id = None
+                return True
+            return False
+
+    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
+        """The row of a window; two if the parent, in another process, has ended meanwhile."""
+        parent, (parent_id, holds) = self.session.parent, window.parent
+        is_told = parent is not None and parent.record_id == parent_id and holds is not False
+        if parent is None or not is_told or parent.holds() is not False:
+            return [self._record(window, end)]
+        return [
+            self._record(part, end)
+            for part in window.divided(parent.ended_at_s or 0.0, end, self.session.new_ids()[1])
+        ]
+
+    def _deliver(self, record: Record) -> None:
+        if self.budget_check is not None:
+            try:
+                record = self.budget_check(record)
+            except Exception:  # the row itself must be written
+                _log.exception("the budget of %s could not be checked", self.name)
+        self.session.deliver(record)
+
+    def _record(self, window: CallWindow, end: Counts) -> Record:
+        builder, failed = self.session.builder, window.failed
+        ids = (window.record_id, self.session.run_id, *window.parent)
+        subject = Subject(*ids, self.name, self.labels, window.started_at)
+        error = f"{failed} of {window.calls} calls failed" if failed else None
+        outcome = EndStatus("error" if failed else "ok", error, window.calls)
+        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
+        if window.ended_at is not None:
+            ended = ended._replace(ended_at=window.ended_at)
+        return builder.build(subject, ended, window.sums, outcome)
+
+
+class CallSite(CallRows):
     """A decorated function in one session.
 
     Args:
@@ -67,66 +269,34 @@ class CallSite:
         window_s: float,
         budget_check: Callable[[Record], Record] | None = None,
     ) -> None:
-        self.session = session
-        self.name = callee.name
-        self.labels = callee.labels
-        self.window: CallWindow | None = None
+        super().__init__(session, callee, budget_check)
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; any thread may append to a
         deque."""
         self._window_s = window_s
-        self.budget_check = budget_check
         self._usage = NO_USAGE
-        self.closed = False
+        self.covers = False
+        """Whether a call of it has counted another function's calls as well."""
         self.propagates = session.propagator is not None
         """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
         """The call that does so now."""
-        self.sampler = session.sampler
-        self.apportioner = Apportioner.of(session.sampler)
-        self.now_s = session.sampler.clock.monotonic_s
 
-    @classmethod
-    def of(
-        cls,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None,
-    ) -> CallSite:
-        """The call site of this function in the session, made when first needed."""
-        key = (callee.key, window_s, budget_check)
-        with session.sampler.lock:
-            site = session.sites.get(key)
-            if not isinstance(site, CallSite):
-                site = session.sites[key] = cls(
-                    session, callee, window_s=window_s, budget_check=budget_check
-                )
-            return site
+    def collect_enough(self) -> None:
+        """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
 
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger whose policy and grid apply."""
-        return self.session.ledger
-
-    # -- windows ----------------------------------------------------------------------------
-
-    def open_window(self) -> CallWindow:
-        """Begin a window; keeps the sampler awake until its row is written."""
-        self.ledger.refresh(self.sampler.clock)
+        The first call of a window is kept in the journal at once, since a worker may be killed at
+        any time after it.
+        """
+        self.collect_at = COLLECT_AT
+        if self.window is None or self.window.kept is not None or self.closed:
+            self.collect()
+            return
         with self.sampler.lock:
-            if self.window is None:
-                mark = self.sampler.hold(self.ledger)
-                self.apportioner.begin(self.ledger)
-                self.apportioner.sites.add(self)
-                self.window = self._new_window(mark.counts)
-            return self.window
-
-    def _new_window(self, start: Counts) -> CallWindow:
-        started_at = self.sampler.clock.now_utc()
-        _, record_id = self.session.new_ids()
-        return CallWindow(record_id, start, started_at, self.session.parent_id)
+            self.collect()
+            self.sampler.sample()
+            self.apportioner.settle()
+        self.session.keep(self)
 
     def collect(self) -> None:
         """Add the finished calls to the window."""
@@ -158,7 +328,7 @@ class CallSite:
     def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Add a call that was credited singly and turned out to be short."""
         with self.sampler.lock:
-            window = self.open_window()
+            window = self._open_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
             window.calls += 1
@@ -166,21 +336,26 @@ class CallSite:
             window.ran_s += length_s
         if self.closed:
             self.write_row()
+        elif window.kept is None:
+            self.collect_at = COLLECT_AT
+            self.session.keep(self)
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
-        self.open_window()
+        self.ledger.refresh(self.sampler.clock)
+        self._open_window()
         if self.closed:
             self.write_row()
 
     def credit_span(self, span: Span) -> None:
         """Add a short call that became a span because its body needed the current span."""
         sums, window, failed = span.measured()
-        if self.window is not None and self.window.parent_id != span.parent_id:
+        parent = (span.parent_id, span.parent_holds)
+        if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent
         self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
         if self.window is not None:
-            self.window.parent_id = span.parent_id
+            self.window.parent = parent
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write the row if the window is over."""
@@ -189,11 +364,20 @@ class CallSite:
             self.write_row()
 
     def write_row(self) -> None:
-        """Write the row of the window; a new window begins only if calls are running."""
+        """Write the row of the window; a new window begins only if calls are running.
+
+        After the end none does: a call that ends without a window writes its row itself, and those
+        that ended meanwhile, while there was one, are written here.
+        """
+        while self._write_window() and self.closed:
+            pass
+
+    def _write_window(self) -> bool:
+        """Write the row of the window, if any; True if there is a new window."""
         with self.sampler.lock:
             window = self.window
             if window is None:
-                return
+                return False
             self.collect()
             if self._usage.ran_s > 0.0:
                 self.sampler.sample()
@@ -201,39 +385,45 @@ class CallSite:
             # Remove the window first and look for running calls then: a call that begins meanwhile
             # is either seen here or opens a window itself.
             self.window = None
+            if not window.calls:
+                self._next_id = window.record_id  # others may know it as their parent's
             end = self.sampler.counts
-            if self._under_way() or self.finished:
+            if self.finished or (not self.closed and self._under_way()):
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
                 self.sampler.release(self.ledger)
-            record = self._record(window, end) if window.calls else None
-        if record is not None:
+            records = self._records(window, end) if window.calls else []
+            is_followed = self.window is not None
+        for record in records:
             self._deliver(record)
             self.session.drop_checkpoint(record.record_id)
+        return is_followed
+
+    def follow_parent(self, *, holds: bool | None) -> None:
+        """The parent, in another process, still holds what is used; or later calls need a row."""
+        window = self.window
+        if window is None or window.parent[1] is False:
+            return
+        if holds is False:
+            self.write_row()
+            return
+        with self.sampler.lock:
+            self.collect()
+            window.seen = (self.sampler.counts.at_s, window.totals)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The row so far, for the journal; None where no call has been summed."""
+        """The row so far, for the journal; None where no call has been summed since the last."""
         with self.sampler.lock:
             window = self.window
-            if window is None or not window.calls:
+            if window is None or window.calls == window.kept_calls:
                 return None
-            return Checkpoint(self._record(window, self.sampler.counts))
-
-    def _deliver(self, record: Record) -> None:
-        self.session.deliver(record if self.budget_check is None else self.budget_check(record))
+            record, first = self._record(window, self.sampler.counts), window.kept
+            window.kept, window.kept_calls = first or record, window.calls
+            return Checkpoint(record, first=first)
 
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
-
-    def _record(self, window: CallWindow, end: Counts) -> Record:
-        builder, failed = self.session.builder, window.failed
-        ids = (window.record_id, self.session.run_id, window.parent_id)
-        subject = Subject(*ids, self.name, self.labels, window.started_at)
-        error = f"{failed} of {window.calls} calls failed" if failed else None
-        outcome = EndStatus("error" if failed else "ok", error, window.calls)
-        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
-        return builder.build(subject, ended, window.sums, outcome)
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -245,27 +435,55 @@ class CallSite:
         """
         self.propagates, self.propagating = False, call
         if self.session.propagator is not None:
-            self.session.propagator.inject(id(call), self.session.run_id)
+            number = self.session.new_ids()[1].rpartition("-")[2]
+            scope = self.ledger.attribution.scope
+            self.session.propagator.inject(id(call), self.row_id(), scope, number)
 
     def stop_propagating(self, *, lasted: bool) -> None:
         """Stop, as the call has ended or is suspended."""
         call, self.propagating, self.propagates = self.propagating, None, lasted
         if self.session.propagator is not None:
-            self.session.propagator.withdraw(id(call))
+            self.session.say_ended(self.session.propagator.withdraw(id(call)))
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""
+        self._interrupt_calls()
+        with self.sampler.lock:
+            self.closed = True
+        self._interrupt_calls()  # those that began meanwhile
+        self.write_row()
+
+    def _interrupt_calls(self) -> None:
         with self.sampler.lock:
             calls: list[Any] = [*self.sampler.under_way.values(), *self.apportioner.single.values()]
         for call in calls:
             if call.site is self:
-                call.end("interrupted")
-        self.write_row()
-        self.closed = True
+                try:
+                    call.end("interrupted")
+                except Exception:  # the row of all others must be written
+                    _log.exception("a call of %s could not be ended", self.name)
 
     def forget_parent(self) -> None:
         """Start anew in a child process."""
         self.apportioner.sites.discard(self)
-        self.window = self.propagating = None
+        self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE
+
+
+def call_site_of(
+    session: Session,
+    callee: Callee,
+    *,
+    window_s: float,
+    budget_check: Callable[[Record], Record] | None,
+) -> CallSite:
+    """The call site of a function in a session, made when first needed."""
+    key = (callee.key, window_s, budget_check)
+    with session.sampler.lock:
+        site = session.sites.get(key)
+        if not isinstance(site, CallSite):
+            site = session.sites[key] = CallSite(
+                session, callee, window_s=window_s, budget_check=budget_check
+            )
+        return site

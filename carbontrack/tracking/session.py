@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.errors import SinkError
@@ -17,18 +17,29 @@ from carbontrack.system.log import RateLimitedLog
 from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from carbontrack.sampling.sampler import Sampler
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
+    from carbontrack.tracking.remote_parent import EndedSpans, RemoteParent
 
 _log = logging.getLogger("carbontrack")
 
 
 class Checkpoint(NamedTuple):
-    """The record of open work so far, and its timeline as a JSON object."""
+    """The record of open work so far.
+
+    Attributes:
+        record: the record.
+        timeline: its timeline as a JSON object, if it has one.
+        first: the first record of this work that was kept; then only what has changed is written.
+    """
 
     record: Record
     timeline: Mapping[str, object] | None = None
+    first: Record | None = None
 
 
 class Checkpointable(Protocol):
@@ -58,9 +69,13 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
-        self._is_writing = False
-        self._dropped: set[str] = set()
-        """Records that were dropped while checkpoints are being written."""
+        self._dropped: dict[object, set[str]] = {}
+        """By write that is under way, in any thread: the records that were dropped meanwhile."""
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder with the journal."""
+        return self._journal.state_dir
 
     def write_soon(self) -> None:
         """Make checkpoints due at the end of the current tick."""
@@ -73,38 +88,36 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, one: Checkpointable) -> str | None:
-        """Write a checkpoint, and return its record's id; None where there is nothing to write."""
-        try:
-            found = one.checkpoint()
-            if found is not None:
-                self._journal.checkpoint(found.record, self._outputs, found.timeline)
-                return found.record.record_id
-        except Exception as error:  # the program may be changing its labels
-            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
-        return None
-
-    def write_all(self, open_ones: Iterable[Checkpointable]) -> None:
-        """Write a checkpoint of each, on the sampler's thread.
+    def write(self, one: Checkpointable) -> None:
+        """Write a checkpoint, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
         what has been dropped meanwhile is dropped again.
         """
-        self._is_writing = True
-        for one in open_ones:
-            record_id = self.write(one)
-            if record_id in self._dropped:
-                self._journal.finished(record_id)
-        self._is_writing = False
-        self._dropped.clear()
+        write = object()
+        self._dropped[write] = dropped = set[str]()
+        try:
+            found = one.checkpoint()
+            if found is not None:
+                if found.first is None:
+                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
+                else:
+                    self._journal.update(found.record, self._outputs, found.first)
+                if found.record.record_id in dropped:
+                    self._journal.finished(found.record.record_id)
+        except Exception as error:  # the program may be changing its labels
+            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+        finally:
+            del self._dropped[write]
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if record_id is None:
             return
-        if self._is_writing:
-            self._dropped.add(record_id)
+        if self._dropped:
+            for dropped in list(self._dropped.values()):
+                dropped.add(record_id)
         self._journal.finished(record_id)
 
     def close(self) -> None:
@@ -112,7 +125,106 @@ class Checkpoints:
         self._journal.close()
 
 
-class Session:
+class RunIdentity:
+    """The ids of one tracker in one process, and the parent of its roots in another process.
+
+    A forked child is a run of its own, inside whatever was open at the fork.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        propagator: Propagator | None,
+        parent: RemoteParent | None,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.sampler = sampler
+        self.propagator = propagator
+        self._checkpoints = checkpoints
+        self._warnings = RateLimitedLog(sampler.clock)
+        self._open_roots: dict[int, Any] = {}
+        self._parent = parent
+        self._ended_spans: EndedSpans | None = None
+        self._pid = 0
+        self._run_id = ""
+        self._epoch = -1
+        self._begin_epoch()
+
+    def end(self) -> None:
+        """Write what is open as interrupted."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End, and close what was opened."""
+        raise NotImplementedError
+
+    def _begin_epoch(self) -> None:
+        # A child process after a fork is a run of its own. If anything was open at the fork, the
+        # parent counts the child with its process tree, and reports must not add both.
+        if self._epoch >= 0 and self.sampler.forked_awake:
+            self._parent = self._find_parent_at_fork() or self._parent
+            with self.sampler.lock:
+                self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
+        self._epoch = self.sampler.epoch
+        self._pid = os.getpid()
+        self._run_id = os.urandom(16).hex()
+        self._numbers = itertools.count(1)
+        self._open_roots.clear()
+        self._ended_spans = None
+        at_end_of_worker(self)
+
+    def _find_parent_at_fork(self) -> RemoteParent | None:
+        from carbontrack.tracking.remote_parent import parent_at_fork
+
+        said = None if self.propagator is None else self.propagator.inherited
+        state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
+        roots = list(self._open_roots.values())
+        return parent_at_fork(said, roots, self._pid, state_dir, self.sampler.clock)
+
+    @property
+    def run_id(self) -> str:
+        """The id of this tracker in this process."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return self._run_id
+
+    @property
+    def parent(self) -> RemoteParent | None:
+        """The parent of the roots of this process, in another one, if any."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return self._parent
+
+    def parent_now(self) -> tuple[str | None, bool | None]:
+        """The parent id for a root that begins now, and whether its record holds the root."""
+        parent = self.parent
+        return (None, None) if parent is None else (parent.record_id, parent.holds())
+
+    def new_ids(self) -> tuple[str, str]:
+        """The run's id, and the id of a new record, which is the run's id and a number."""
+        run_id = self.run_id
+        return run_id, f"{run_id}-{next(self._numbers)}"
+
+    def say_ended(self, said: str | None) -> None:
+        """Say to child processes that their parent's span has ended.
+
+        `said` is what they were told of it; None if there are none.
+        """
+        if said is None or self._checkpoints is None:
+            return
+        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
+
+        try:
+            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
+            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
+        except OSError as error:
+            self._warnings.warn(
+                "ended",
+                f"child processes cannot be told that their parent's block has ended: {error}",
+            )
+
+
+class Session(RunIdentity):
     """The state that all spans and calls of one tracker share; users see the tracker.
 
     Args:
@@ -122,7 +234,7 @@ class Session:
         checkpoints: writes checkpoints of open work; None: there are none.
         timelines: the files for the power of root spans over time; None: none is kept.
         propagator: propagates the parent id to child processes; None: it is not propagated.
-        parent_id: the parent id of this process's root records, if any.
+        parent: the parent of this process's root records, in another one, if any.
     """
 
     def __init__(
@@ -134,64 +246,25 @@ class Session:
         checkpoints: Checkpoints | None = None,
         timelines: TimelineFiles | None = None,
         propagator: Propagator | None = None,
-        parent_id: str | None = None,
+        parent: RemoteParent | None = None,
     ) -> None:
+        super().__init__(builder.sampler, propagator, parent, checkpoints)
         self.builder = builder
-        self.sampler, self.ledger = builder.sampler, builder.ledger
+        self.ledger = builder.ledger
         self.sinks = tuple(sinks)
         self.spans = spans
-        self.propagator = propagator
-        self._checkpoints = checkpoints
         self._timelines = timelines
-        self._warnings = RateLimitedLog(self.sampler.clock)
         self.lost_records = 0
         self.uncounted_calls = 0
         self.closed = self._sinks_closed = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Checkpointable] = (
-            weakref.WeakValueDictionary()
-        )
+        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         """The decorated functions by key; an entry lives while its function does, or while it has
         an open window."""
-        self._open_roots: dict[int, Any] = {}
-        if checkpoints is not None or timelines is not None:
+        if checkpoints is not None or timelines is not None or parent is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
-        self._parent_id = parent_id
-        self._run_id = ""
-        self._epoch = -1
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        # A child process after a fork is a run of its own. If anything was open at the fork, the
-        # parent counts the child with its process tree, and reports must not add both.
-        if self._epoch >= 0 and self.sampler.forked_awake:
-            self._parent_id = self._run_id
-        self._epoch = self.sampler.epoch
-        self._run_id = os.urandom(16).hex()
-        self._numbers = itertools.count(1)
-        self._open_roots.clear()
-        at_end_of_worker(self.end, self.close)
-
-    @property
-    def run_id(self) -> str:
-        """The id of this tracker in this process."""
-        if self._epoch != self.sampler.epoch:
-            self._begin_epoch()
-        return self._run_id
-
-    @property
-    def parent_id(self) -> str | None:
-        """The parent id for the roots of this process, if any."""
-        if self._epoch != self.sampler.epoch:
-            self._begin_epoch()
-        return self._parent_id
-
-    def new_ids(self) -> tuple[str, str]:
-        """The run's id, and the id of a new record, which is the run's id and a number."""
-        run_id = self.run_id
-        return run_id, f"{run_id}-{next(self._numbers)}"
 
     # -- open spans -------------------------------------------------------------------------
 
@@ -204,7 +277,7 @@ class Session:
             span.begin_timeline()
         self._open_roots[id(span)] = span
         if self.propagator is not None:
-            self.propagator.inject(id(span), span.record_id)
+            self.propagator.inject(id(span), span.row_id, self.ledger.attribution.scope)
         if self._checkpoints is not None:
             if at_once:
                 self._checkpoints.write(span)
@@ -219,25 +292,73 @@ class Session:
             self._keep_timeline(span)
         if self._open_roots.pop(id(span), None) is not None:
             if self.propagator is not None:
-                self.propagator.withdraw(id(span))
+                self.say_ended(self.propagator.withdraw(id(span)))
             self.drop_checkpoint(span.record_id)
 
     def after_tick(self, now_s: float) -> None:
-        """Extend the timelines, and write checkpoints when they are due."""
+        """Follow the parent, extend the timelines, and write checkpoints when they are due."""
+        if self._parent is not None:
+            self._follow_parent(self._parent)
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
-                for root in self._open_roots.values():
+                for root in list(self._open_roots.values()):
                     root.extend_timeline(mark)
-        if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            with self.sampler.lock:  # other threads may open spans and call sites meanwhile
-                open_ones = [*self._open_roots.values(), *self.sites.values()]
-            self._checkpoints.write_all(open_ones)
+        if self._checkpoints is not None:
+            ones = []
+            if self._checkpoints.are_due(now_s):
+                ones = self._open_ones()
+            elif self.sampler.apportioner is not None:
+                ones = self._sites()  # calls at every tick, as workers are killed at any time
+            for one in ones:
+                self._checkpoints.write(one)
+
+    def keep(self, one: Checkpointable) -> None:
+        """Write the first checkpoint of open work now, in the thread that does it."""
+        if self._checkpoints is not None:
+            self._checkpoints.write(one)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether open work is kept in a journal."""
+        return self._checkpoints is not None
+
+    def _open_ones(self) -> list[Any]:
+        """The open roots and the decorated functions, while other threads open more of them."""
+        return [*self._open_roots.values(), *self._sites()]
+
+    def _sites(self) -> list[Any]:
+        refs = self.sites.valuerefs()  # one step, unlike `values()`
+        return [site for ref in refs if (site := ref()) is not None]
+
+    def _follow_parent(self, parent: RemoteParent) -> None:
+        """Begin new rows when the parent stops to hold what this process uses."""
+        holds, held = parent.holds(), []
+        with self.sampler.lock:
+            mark = Mark(self.sampler.counts, self.ledger.account)
+            if holds is False:
+                for root in list(self._open_roots.values()):
+                    held += root.part_with_parent(mark)
+            else:
+                parent.seen = mark
+        for record in held:
+            self.deliver(record)
+        for site in self._sites():
+            site.follow_parent(holds=holds)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
+
+    def warn_overlap(self, name: str, inner: str) -> None:
+        """Warn of a span that ended before one that had been opened inside it."""
+        self._warnings.warn(
+            f"overlap {name} {inner}",
+            f"{name!r} was closed before {inner!r}, which had been opened inside it; {inner!r} "
+            "counts as a run of its own from there on. Close blocks in the reverse order of "
+            "opening them, best with `with`",
+        )
 
     def warn_uncounted_call(self, name: str) -> None:
         """Count a call made after the session was closed, and warn of it."""
@@ -278,11 +399,12 @@ class Session:
         if self.closed:
             return
         self.closed = True
-        for one in (*list(self._open_roots.values()), *list(self.sites.values())):
-            try:
-                one.interrupt()
-            except Exception:
-                _log.exception("something that was open could not be written")
+        for _ in range(2):  # twice, as a call may become a span meanwhile, in another thread
+            for one in self._open_ones():
+                try:
+                    one.interrupt()
+                except Exception:
+                    _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
 

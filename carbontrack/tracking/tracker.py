@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from carbontrack.attribution.policy import Attribution, Scope
 from carbontrack.config.environment import is_disabled
@@ -80,6 +80,19 @@ class Tracker:
         tracker._session = session
         tracker._owns_sampler = owns_sampler
         return tracker
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled and copied.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(
+            "a Tracker cannot be pickled or copied: its meters, files and thread are this "
+            "process's. Make it where the work is done, with carbontrack.auto(...) or @track in "
+            "the module that the worker imports; child processes find their parent's record by "
+            "themselves, in the environment"
+        )
 
     @property
     def session(self) -> Session:

@@ -14,11 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record, shortened
+from carbontrack.record import COLUMNS, Record, cells_of, shortened
 from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
     DRAFT_SUFFIX,
@@ -27,6 +26,7 @@ from carbontrack.sinks.journal.file import (
     JournalFile,
     Key,
     entry_line,
+    update_line,
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
@@ -103,6 +103,18 @@ class Journal:
         entry: dict[str, Any] = {"outputs": list(outputs)}
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
+
+    def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
+        """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
+        key = (RUN, record.record_id)
+        line = update_line(key, changes(first, record))
+
+        def change(file: JournalFile) -> None:
+            if not file.update_line(key, line):  # another file by now, or the first was not kept
+                entry = {"record": sparse(record), "outputs": list(outputs)}
+                file.put_line(key, entry_line(key, entry))
+
+        return self._do(change)
 
     def finished(self, record_id: str) -> None:
         """Remove an open run: its record was written to its outputs, or enqueued for them."""
@@ -259,13 +271,16 @@ def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
     return entry_line(key, {"record": sparse(shortened(record)), **entry})
 
 
-_cells = attrgetter(*COLUMNS)
-
-
 def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
-    pairs = zip(COLUMNS, _cells(record), strict=True)
+    pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
+
+
+def changes(first: Record, record: Record) -> dict[str, Any]:
+    """The columns in which a record differs from the first one of its run."""
+    pairs = zip(COLUMNS, cells_of(first), cells_of(record), strict=True)
+    return {name: cell for name, before, cell in pairs if cell != before}
 
 
 def folder(state_dir: Path, *, create: bool = True) -> Path:

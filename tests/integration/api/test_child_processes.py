@@ -103,16 +103,18 @@ subprocess.run([sys.executable, "child.py"], check=True)
 
 
 def test_children_of_a_decorated_function_name_its_run(tmp_path: Path) -> None:
-    """The function's rows come later, so they name the run; after its calls, nothing."""
+    """The row that its call will be in, which comes later; after its calls, nothing."""
     (tmp_path / "child.py").write_text(WORK)
     (tmp_path / "main.py").write_text(DECORATED)
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "main.py"], cwd=tmp_path, env=environ, check=True, timeout=60)
 
     records = read_records(tmp_path / "runs.csv")
-    (run,) = set(records["run_id"][records["name"] == "__main__.main"])
-    parents = list(records["parent_id"][records["name"] == "child"])
-    assert parents == [run, run, None, None]
+    calls = records[records["name"] == "__main__.main"].sort_values("duration_s")
+    short, long = calls.to_dict("records")
+    children = records[records["name"] == "child"]
+    assert list(children["parent_id"]) == [long["record_id"], short["record_id"], None, None]
+    assert list(children["parent_holds"]) == [True, True, None, None]
 
 
 def test_a_report_counts_them_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

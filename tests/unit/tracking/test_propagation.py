@@ -13,9 +13,15 @@ class Environment:
     def __init__(self, record_id: str | None = None) -> None:
         self.record_id = record_id
         self.told: list[str | None] = []
+        self.identity = ""
 
     def propagator(self) -> Propagator:
-        return Propagator(read=lambda: self.record_id, write=self._tell)
+        return Propagator(
+            read=lambda: self.record_id,
+            write=self._tell,
+            identity=lambda: self.identity,
+            look=lambda: None,
+        )
 
     def _tell(self, record_id: str | None) -> None:
         self.record_id = record_id
@@ -30,6 +36,21 @@ def test_children_of_an_open_root_find_it():
     assert environment.record_id == "run-1"
     propagator.withdraw(1)
     assert environment.record_id is None
+
+
+def test_children_are_told_which_process_counts_them():
+    """Its boot, its pid namespace, its pid and start, and the scope; a call has a number too."""
+    environment = Environment()
+    environment.identity = "b007:42:7:99"
+    propagator = environment.propagator()
+    propagator.inject(1, "run-1", "machine")
+    told = "run-1@b007:42:7:99:machine:"
+    assert environment.record_id == told
+    propagator.inject(2, "run-2", "process", "17")
+    assert propagator.withdraw(1) == told
+    assert environment.record_id == "run-2@b007:42:7:99:process:17"
+    propagator.inject(3, "run-3")
+    assert propagator.withdraw(3) is None, "nobody was told of it"
 
 
 def test_what_was_there_before_comes_back():
@@ -124,7 +145,7 @@ def test_an_environment_that_takes_nothing_stops_nobody(caplog):
             raise OSError("no memory")
         environment.record_id = record_id
 
-    propagator = Propagator(read=lambda: environment.record_id, write=write)
+    propagator = Propagator(read=lambda: environment.record_id, write=write, identity=lambda: "")
     propagator.inject(1, "run-1")
     propagator.withdraw(1)
     assert "could not be told" in caplog.text
