@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.errors import SinkError
@@ -29,10 +29,17 @@ _log = logging.getLogger("carbontrack")
 
 
 class Checkpoint(NamedTuple):
-    """The record of open work so far, and its timeline as a JSON object."""
+    """The record of open work so far.
+
+    Attributes:
+        record: the record.
+        timeline: its timeline as a JSON object, if it has one.
+        first: the first record of this work that was kept; then only what has changed is written.
+    """
 
     record: Record
     timeline: Mapping[str, object] | None = None
+    first: Record | None = None
 
 
 class Checkpointable(Protocol):
@@ -62,9 +69,8 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
-        self._is_writing = False
-        self._dropped: set[str] = set()
-        """Records that were dropped while checkpoints are being written."""
+        self._dropped: dict[object, set[str]] = {}
+        """By write that is under way, in any thread: the records that were dropped meanwhile."""
 
     @property
     def state_dir(self) -> Path:
@@ -82,38 +88,36 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, one: Checkpointable) -> str | None:
-        """Write a checkpoint, and return its record's id; None where there is nothing to write."""
-        try:
-            found = one.checkpoint()
-            if found is not None:
-                self._journal.checkpoint(found.record, self._outputs, found.timeline)
-                return found.record.record_id
-        except Exception as error:  # the program may be changing its labels
-            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
-        return None
-
-    def write_all(self, open_ones: Iterable[Checkpointable]) -> None:
-        """Write a checkpoint of each, on the sampler's thread.
+    def write(self, one: Checkpointable) -> None:
+        """Write a checkpoint, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
         what has been dropped meanwhile is dropped again.
         """
-        self._is_writing = True
-        for one in open_ones:
-            record_id = self.write(one)
-            if record_id in self._dropped:
-                self._journal.finished(record_id)
-        self._is_writing = False
-        self._dropped.clear()
+        write = object()
+        self._dropped[write] = dropped = set[str]()
+        try:
+            found = one.checkpoint()
+            if found is not None:
+                if found.first is None:
+                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
+                else:
+                    self._journal.update(found.record, self._outputs, found.first)
+                if found.record.record_id in dropped:
+                    self._journal.finished(found.record.record_id)
+        except Exception as error:  # the program may be changing its labels
+            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+        finally:
+            del self._dropped[write]
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if record_id is None:
             return
-        if self._is_writing:
-            self._dropped.add(record_id)
+        if self._dropped:
+            for dropped in list(self._dropped.values()):
+                dropped.add(record_id)
         self._journal.finished(record_id)
 
     def close(self) -> None:
@@ -167,7 +171,7 @@ class RunIdentity:
         self._numbers = itertools.count(1)
         self._open_roots.clear()
         self._ended_spans = None
-        at_end_of_worker(self.end, self.close)
+        at_end_of_worker(self)
 
     def _find_parent_at_fork(self) -> RemoteParent | None:
         from carbontrack.tracking.remote_parent import parent_at_fork
@@ -300,13 +304,32 @@ class Session(RunIdentity):
                 mark = Mark(self.sampler.counts, self.ledger.account)
                 for root in list(self._open_roots.values()):
                     root.extend_timeline(mark)
-        if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            self._checkpoints.write_all(self._open_ones())
+        if self._checkpoints is not None:
+            ones = []
+            if self._checkpoints.are_due(now_s):
+                ones = self._open_ones()
+            elif self.sampler.apportioner is not None:
+                ones = self._sites()  # calls at every tick, as workers are killed at any time
+            for one in ones:
+                self._checkpoints.write(one)
+
+    def keep(self, one: Checkpointable) -> None:
+        """Write the first checkpoint of open work now, in the thread that does it."""
+        if self._checkpoints is not None:
+            self._checkpoints.write(one)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether open work is kept in a journal."""
+        return self._checkpoints is not None
 
     def _open_ones(self) -> list[Any]:
         """The open roots and the decorated functions, while other threads open more of them."""
-        sites = [ref() for ref in self.sites.valuerefs()]  # one step, unlike `values()`
-        return [*self._open_roots.values(), *(site for site in sites if site is not None)]
+        return [*self._open_roots.values(), *self._sites()]
+
+    def _sites(self) -> list[Any]:
+        refs = self.sites.valuerefs()  # one step, unlike `values()`
+        return [site for ref in refs if (site := ref()) is not None]
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
@@ -320,10 +343,8 @@ class Session(RunIdentity):
                 parent.seen = mark
         for record in held:
             self.deliver(record)
-        for ref in self.sites.valuerefs():
-            site = ref()
-            if site is not None:
-                site.follow_parent(holds=holds)
+        for site in self._sites():
+            site.follow_parent(holds=holds)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""

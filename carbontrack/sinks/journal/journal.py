@@ -26,6 +26,7 @@ from carbontrack.sinks.journal.file import (
     JournalFile,
     Key,
     entry_line,
+    update_line,
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
@@ -102,6 +103,18 @@ class Journal:
         entry: dict[str, Any] = {"outputs": list(outputs)}
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
+
+    def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
+        """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
+        key = (RUN, record.record_id)
+        line = update_line(key, changes(first, record))
+
+        def change(file: JournalFile) -> None:
+            if not file.update_line(key, line):  # another file by now, or the first was not kept
+                entry = {"record": sparse(record), "outputs": list(outputs)}
+                file.put_line(key, entry_line(key, entry))
+
+        return self._do(change)
 
     def finished(self, record_id: str) -> None:
         """Remove an open run: its record was written to its outputs, or enqueued for them."""
@@ -262,6 +275,12 @@ def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
     pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
+
+
+def changes(first: Record, record: Record) -> dict[str, Any]:
+    """The columns in which a record differs from the first one of its run."""
+    pairs = zip(COLUMNS, cells_of(first), cells_of(record), strict=True)
+    return {name: cell for name, before, cell in pairs if cell != before}
 
 
 def folder(state_dir: Path, *, create: bool = True) -> Path:
