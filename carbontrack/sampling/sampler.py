@@ -60,6 +60,10 @@ class TickListener(Protocol):
         """Act on the tick at `now_s`; the sampler's lock is not held."""
         ...
 
+    def fall_asleep(self) -> None:
+        """Nothing is open any more; the sampler's lock is not held."""
+        ...
+
 
 SUSPEND_S = 0.5
 """A shorter suspend of the machine is noise between two clocks."""
@@ -126,7 +130,11 @@ class Sampler:
         self.lock = threading.RLock()
         self._inside = False
         self._ticker = Ticker(
-            self.tick, self.clock, period_s=self._period_s, is_wanted=lambda: self._holds > 0
+            self.tick,
+            self.clock,
+            period_s=self._period_s,
+            is_wanted=lambda: self._holds > 0,
+            on_sleep=self._fall_asleep,
         )
 
     @property
@@ -272,6 +280,20 @@ class Sampler:
         except Exception:
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
+
+    def _fall_asleep(self) -> None:
+        """Nothing is open: give back what only open runs need; on the sampler's thread."""
+        try:
+            with self.lock:
+                listeners = list(self.tick_listeners)
+                if not self._holds:
+                    self._bank.rest()
+                    if self._usage is not None:
+                        self._usage.rest()
+            for listener in listeners:
+                listener.fall_asleep()
+        except Exception:
+            _log.exception("the sampler could not fall asleep")
 
     def _replace_lost_meters(self) -> None:
         faults = self._bank.replace_lost(self.counts.at_s)

@@ -29,6 +29,7 @@ class Ticker:
         clock: the time source.
         period_s: returns the time between two deadlines; called before each.
         is_wanted: returns whether ticks are wanted.
+        on_sleep: called when none are wanted any more; must not raise.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Ticker:
         *,
         period_s: Callable[[], float],
         is_wanted: Callable[[], bool],
+        on_sleep: Callable[[], None] | None = None,
     ) -> None:
         self._tick = tick
         self._period_s = period_s
         self._is_wanted = is_wanted
+        self._on_sleep = on_sleep
         self._clock = clock
         self._lock = threading.RLock()  # a finalizer may re-enter
         self._kick = threading.Event()
@@ -70,6 +73,8 @@ class Ticker:
         while not self._closed:
             with self._lock:
                 self._dozes = not self._is_wanted()
+            if self._dozes and self._on_sleep is not None:
+                self._on_sleep()
             if self._clock.wait(self._kick, None if self._dozes else self._until_next_s()):
                 self._kick.clear()
             elif self._is_wanted() and not self._closed:
