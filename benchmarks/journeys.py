@@ -34,14 +34,16 @@ import os
 import platform
 import sys
 import tempfile
-import threading  # noqa: F401 - keeps the real clock, being imported before there is another
-import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+
+import carbontrack
+from carbontrack.system.clock import SystemClock
+from carbontrack.testing import Zone, build_powercap
 
 
 class Clock:
@@ -51,7 +53,7 @@ class Clock:
     looks = 0
 
     def monotonic_s(self) -> float:
-        """What stands for `time.monotonic`."""
+        """What stands for `SystemClock.monotonic_s`."""
         self.looks += 1
         self.now_s += LOOK_S
         return self.now_s
@@ -60,10 +62,7 @@ class Clock:
 LOOK_S = 20e-6
 """A look at the clock and what is done until the next one take about as long."""
 CLOCK = Clock()
-time.monotonic = CLOCK.monotonic_s  # the package takes its clock from there when it is imported
-
-import carbontrack  # noqa: E402
-from carbontrack.testing import Zone, build_powercap  # noqa: E402
+SystemClock.monotonic_s = staticmethod(CLOCK.monotonic_s)
 
 PACKAGE = str(Path(carbontrack.__file__).parent) + os.sep
 WARM_ROUNDS = 6

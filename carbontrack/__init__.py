@@ -128,7 +128,11 @@ def __getattr__(name: str) -> object:
             found = getattr(import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'carbontrack' has no attribute {name!r}")
-    globals()[name] = found
+    import sys
+
+    if type(sys.modules["os"]) is type(sys):
+        globals()[name] = found
+    # otherwise a test has faked the file system, and what is imported now does not outlast it
     return found
 
 

@@ -8,13 +8,16 @@ beside a file of records.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError
+from carbontrack.system.log import RateLimitedLog
 from carbontrack.units import (
     JOULES_PER_KWH,
     format_grams,
@@ -36,7 +39,18 @@ WHOLE_MACHINE = "machine"
 TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 _PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
+NAME_LIMIT = 10_000
+"""Characters of a name."""
+LABELS_LIMIT = 64 << 10
+"""Bytes of a record's labels as JSON in UTF-8."""
+LINE_LIMIT = 256 << 10
+"""Bytes of a line above which `shortened` makes the record one that every reader takes."""
+_LONGEST_TEXT = 4000
+"""Characters that `shortened` leaves of a text."""
 _DEEPEST = 8
+_LONGEST_NUMBER_BITS = 4096
+_MOST_CONTAINERS = 100_000
+"""Lists and mappings after which `plain` leaves out the rest, as of one that holds itself."""
 Cell = str | int | float | bool | None
 
 
@@ -120,15 +134,8 @@ class Record:
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
-        import json  # takes 2 ms, needed only where records are written
-
-        row: dict[str, Cell] = {name: getattr(self, name) for name in COLUMNS}
-        try:
-            row["labels"] = json.dumps(
-                dict(self.labels), ensure_ascii=False, allow_nan=False, default=str
-            )
-        except Exception:
-            row["labels"] = json.dumps(plain(self.labels), ensure_ascii=False)
+        row: dict[str, Cell] = dict(zip(COLUMNS, cells_of(self), strict=True))
+        row["labels"] = _json(dict(self.labels))
         return row
 
     def _repr_html_(self) -> str:
@@ -176,11 +183,100 @@ def checked_name(name: object) -> str:
     """The name of a span, checked.
 
     Raises:
-        ConfigError: it is not a text, or an empty one.
+        ConfigError: it is not a text, an empty one, or longer than `NAME_LIMIT`.
     """
-    if isinstance(name, str) and name:
+    if isinstance(name, str) and 0 < len(name) <= NAME_LIMIT:
         return name
+    if isinstance(name, str) and name:
+        raise ConfigError(
+            f"a name has at most {NAME_LIMIT} characters, and this one {len(name)}: {name[:40]!r}…"
+        )
     raise ConfigError(f"a name must be a text of at least one character, not {name!r}")
+
+
+def checked_labels(labels: object) -> dict[str, Any]:
+    """A copy of the labels of a span, checked.
+
+    Raises:
+        ConfigError: they are no mapping, or longer than `LABELS_LIMIT`.
+    """
+    if not isinstance(labels, Mapping):
+        raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r:.80}")
+    copied = dict(labels)
+    if not _are_surely_short(copied):
+        size = _size(copied)
+        if size > LABELS_LIMIT:
+            longest = max(copied, key=lambda key: _size(copied[key]))
+            raise ConfigError(
+                f"labels take at most {LABELS_LIMIT} bytes as JSON, and these {size}, most of them "
+                f"{longest!r:.80}; put what is long into a file, and the file's name into a label"
+            )
+    return copied
+
+
+def _are_surely_short(labels: Mapping[Any, Any]) -> bool:
+    """Whether the labels are within the limit without a doubt, which is quickly seen for most."""
+    size = 0
+    for key, content in labels.items():
+        if type(key) is not str or type(content) not in (str, int, float, bool):
+            return False
+        size += len(key) + 32
+        if type(content) is str:
+            size += len(content)
+        elif type(content) is int:
+            size += content.bit_length()
+    return size * 6 <= LABELS_LIMIT  # a control character becomes six
+
+
+def _size(content: object) -> int:
+    """Bytes of the content as JSON."""
+    return len(_json(content).encode(errors="backslashreplace"))
+
+
+def _json(content: object) -> str:
+    import json  # takes 2 ms, needed only where records are written
+
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)
+    except Exception:
+        return json.dumps(plain(content), ensure_ascii=False)
+
+
+def shortened(record: Record) -> Record:
+    """The record with long texts and labels cut, so that every reader takes its row; says so."""
+    _WARNINGS.warn(
+        "shortened",
+        f"a record of {record.name[:40]!r} is longer than readers take; what is long in its texts "
+        f"and labels is cut",
+    )
+    texts = ((name, getattr(record, name)) for name in COLUMNS if name != "labels")
+    changes: dict[str, Any] = {
+        name: _cut(text) for name, text in texts if isinstance(text, str) and _cut(text) != text
+    }
+    if _size(dict(record.labels)) > LABELS_LIMIT:
+        changes["labels"] = _cut_labels(record.labels)
+    return replace(record, **changes)
+
+
+_WARNINGS = RateLimitedLog()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= NAME_LIMIT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _cut_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    room = LABELS_LIMIT - 100
+    for key, content in plain(dict(labels)).items():
+        text = content if isinstance(content, str) else _json(content)
+        short = content if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+        room -= _size({_cut(key): short})
+        if room < 0:
+            kept["…"] = f"{len(labels) - len(kept)} labels are left out"
+            break
+        kept[_cut(key)] = short
+    return kept
 
 
 def timeline_path(output: Path) -> Path:
@@ -188,22 +284,33 @@ def timeline_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}{TIMELINE_SUFFIX}")
 
 
-def plain(content: object, depth: int = 0) -> Any:
+def plain(content: object, depth: int = 0, count: Iterator[int] | None = None) -> Any:
     """Any object as what JSON can hold: keys and unknown types as text, nested to a limited depth.
 
-    NaN and the infinities, which JSON does not have, become None.
+    NaN and the infinities, which JSON does not have, become None. `count` counts the containers.
     """
     if isinstance(content, float):
         return content if math.isfinite(content) else None
-    if content is None or isinstance(content, (str, int)):
+    if isinstance(content, int):
+        # Python refuses to write a longer one as text
+        return content if content.bit_length() <= _LONGEST_NUMBER_BITS else _text(content)
+    if content is None or isinstance(content, str):
         return content
-    if isinstance(content, (Mapping, list, tuple)) and depth == _DEEPEST:
-        return "…"
-    if isinstance(content, Mapping):
-        return {_text(key): plain(inner, depth + 1) for key, inner in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(inner, depth + 1) for inner in content]
+    if isinstance(content, (Mapping, list, tuple)):
+        return _plain_container(content, depth, itertools.count() if count is None else count)
     return _text(content)
+
+
+def _plain_container(content: Any, depth: int, count: Iterator[int]) -> Any:
+    if depth == _DEEPEST or next(count) > _MOST_CONTAINERS:
+        return "…"
+    try:
+        if isinstance(content, Mapping):
+            pairs = list(content.items())
+            return {_text(key): plain(inner, depth + 1, count) for key, inner in pairs}
+        return [plain(inner, depth + 1, count) for inner in list(content)]
+    except Exception:  # a mapping of the program's own
+        return _text(content)
 
 
 def _text(content: object) -> str:
@@ -247,6 +354,8 @@ _FIELDS = {f.name: f for f in fields(Record)}
 _NUMBER_TYPES = {"int": _whole, "float": _number}
 COLUMNS: tuple[str, ...] = tuple(_FIELDS)
 """The columns of schema 2, in order."""
+cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""The values of a record's columns, in order; labels are a mapping."""
 NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import is_file, lasting, sink_for
+from carbontrack.sinks.factory import default_sink, is_file, lasting, sink_for
+from carbontrack.system.files import removed_working_folder
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, warn_user
 from carbontrack.tracking.propagation import Propagator
@@ -51,6 +53,7 @@ def host_key(settings: Settings, environment: Environment, wall: WallFit | None)
         settings.gpu_ids,
         settings.meter_plugins,
         environment.visible_gpus,
+        environment.has_fake_files,
         wall,
     )
 
@@ -79,7 +82,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
 def calibration_of(settings: Settings, environment: Environment) -> Calibration | None:
     """The calibration of this host, if any; the user is warned of a file that cannot be used."""
     path = calibration_file(settings, environment)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path's raises in a folder of another user
         return None
     from carbontrack.meters.calibration import load_calibration  # loaded only if needed
 
@@ -221,17 +224,21 @@ def _session(
     environment: Environment,
     propagator: Propagator | None,
 ) -> Session:
+    folder = environment.working_folder or removed_working_folder()
     outputs = tuple(
-        str(Path(environment.working_folder, output)) if is_file(output) else output
-        for output in settings.output
+        str(Path(folder, output)) if is_file(output) else output for output in settings.output
     )
+    is_default = settings.origins.get("output") == "default"
     journal = checkpoints = None
     if outputs:
         state_dir = environment.state_path(settings.state_dir)
         # The queue to a server must be one sink's only, or records would arrive twice.
         is_shared = all(is_file(output) for output in outputs)
         journal = _journal(state_dir, is_ours=settings.owns_state_dir, is_shared=is_shared)
-    sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
+    if is_default and journal is not None:
+        sinks = [default_sink(output, journal=journal) for output in outputs]
+    else:
+        sinks = [sink_for(o, token=settings.http_token, journal=journal) for o in outputs]
     outputs = tuple(map(lasting, outputs, sinks))
     if journal is not None:
         checkpoints = Checkpoints(journal, outputs, settings.checkpoint_s)
@@ -295,8 +302,7 @@ def _resource(
         embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
         columns={
             "host_id": settings.host_id or host_id(),
-            "rank": environment.rank,
-            "world_size": environment.world_size,
+            **environment.launch._asdict(),
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,
         },
@@ -308,7 +314,13 @@ def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | No
         return None
     from carbontrack.sinks.timelines import TimelineFiles  # loaded only if needed
 
-    return TimelineFiles([Path(output) for output in outputs if is_file(output)])
+    try:
+        return TimelineFiles([Path(output) for output in outputs if is_file(output)])
+    except ConfigError as error:
+        if settings.origins.get("output") != "default":
+            raise
+        warn_user(f"no timeline is kept: {error}")
+        return None
 
 
 def _attribution(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from carbontrack.api.assembly import current_environment, find_region, make_grid
+from carbontrack.config.environment import is_switched_off
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError
 from carbontrack.grid import advice
@@ -26,11 +27,14 @@ def wait_for_green(
     Without `source`, the live source of the settings is used (`region`, `intensity_source` and
     others may be given here, too). It is queried on this thread, once a minute at most. `tell` is
     called after each query with the intensity and the seconds that are left. Ctrl-C ends the wait
-    as it ends any other call. Returns True if the intensity fell below the limit.
+    as it ends any other call. Returns True if the intensity fell below the limit. Under
+    CARBONTRACK_DISABLE it returns False at once.
 
     Raises:
         ConfigError: neither a source nor a live service is given; a yearly table never changes.
     """
+    if is_switched_off(given):
+        return False
     if source is None:
         source = _source_from_settings(given)
     return advice.wait_for_green(

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from carbontrack.api.forecast import Forecast, LoopCourse, forecast_verdict
 from carbontrack.api.track import Track, qualified_name_of, track
+from carbontrack.config.environment import is_switched_off
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
 from carbontrack.tracking.budget import CHECK_PERIOD_S, Budget, OnExceed
@@ -186,6 +187,9 @@ def progress(
         MissingExtra: tqdm is not installed; `pip install "carbontrack[progress]"`.
         BudgetExceeded: in the loop, if `on_exceed` is "raise".
     """
+    name = name or qualified_name_of(sys._getframe(1))
+    if is_switched_off(settings):
+        return _switched_off(iterable, total, name, bar)
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     if total is not None and (not isinstance(total, int) or total < 0):
@@ -193,7 +197,6 @@ def progress(
     if forecast and (total is None or budget is None):
         missing = "total=, the number of iterations" if total is None else "budget="
         raise ConfigError(f"forecast=True needs {missing}")
-    name = name or qualified_name_of(sys._getframe(1))
     limit: dict[str, Any] = {}
     if budget is not None:
         # the function is called once: the forecast exceeds the budget before the use does
@@ -210,3 +213,42 @@ def progress(
         check_forecast=check_forecast,
         bar=lambda: bar(total=total, desc=name),
     )
+
+
+def _switched_off(
+    iterable: Iterable[T], total: object, name: object, bar: Callable[..., Bar]
+) -> Progress[T]:
+    """The loop under CARBONTRACK_DISABLE: nothing is measured or checked."""
+    steps = total if isinstance(total, int) and total >= 0 else None
+    if steps is None and isinstance(iterable, Sized):
+        steps = len(iterable)
+
+    def bar_or_none() -> Bar:
+        try:
+            return bar(total=steps, desc=str(name))
+        except MissingExtra:
+            return _NoBar()
+
+    return Progress(
+        iterable,
+        track(str(name)),
+        total=steps,
+        check_forecast=lambda *_: None,
+        bar=bar_or_none,
+    )
+
+
+class _NoBar:
+    """Stands for the bar where tqdm is not installed and nothing is to stop the loop."""
+
+    n: float = 0.0
+    total: float | None = None
+
+    def update(self, n: float = 1) -> object:
+        """Does nothing."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 from carbontrack.api.assembly import (
@@ -227,15 +227,15 @@ class TrackerProvider:
             found = [ref() for ref in self._sessions.valuerefs()]
         sessions = [session for session in found if session is not None]
         for session in sessions:  # all sinks make their last attempts at the same time
-            session.end()
+            _quietly(session.end)
         for session in sessions:
-            session.close()
+            _quietly(session.close)
         with self._held():
             samplers = list(self._samplers.values())
             self._shared.clear()
             self._samplers.clear()
         for sampler in samplers:
-            sampler.close()
+            _quietly(sampler.close)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -250,6 +250,13 @@ class TrackerProvider:
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = threading.RLock()
+
+
+def _quietly(end: Callable[[], None]) -> None:
+    try:
+        end()
+    except Exception:  # the module `os` of a faked file system that is over, for instance
+        LOGGER.exception("a tracker could not be closed")
 
 
 def _key(settings: Settings, environment: Environment) -> Key:

@@ -10,19 +10,21 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from carbontrack.api.provider import TrackerProvider
+from carbontrack.config.environment import is_switched_off
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.record import Status
+from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks
 from carbontrack.tracking.block import Block
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.span import Span, current_span, innermost
-from carbontrack.tracking.tracker import Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 if TYPE_CHECKING:
     from carbontrack.tracking.budget import Budget, OnExceed, Verdict
@@ -35,6 +37,10 @@ class OpenSpans:
     def __init__(self) -> None:
         self._open: list[Span] = []
         self._last: Span | None = None
+
+    def __reduce__(self) -> tuple[type[OpenSpans], tuple[()]]:
+        """What is open here is not open in another process."""
+        return OpenSpans, ()
 
     def add(self, span: Span) -> Span:
         """Add a span that has been opened."""
@@ -66,6 +72,7 @@ class OpenSpans:
 
 __all__ = ["auto", "current_span", "track"]
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 PROVIDER = TrackerProvider()
@@ -85,16 +92,10 @@ def auto(**settings: object) -> Tracker:
     """
     with holding_forks():
         loaded = load_settings(settings)
-    return _disabled() if loaded.disable else PROVIDER.make(loaded)
+    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded)
 
 
 # What few programs need is imported where it is used, to keep the start of a process short.
-
-
-def _disabled() -> Tracker:
-    from carbontrack.tracking.noop import NoOpTracker
-
-    return NoOpTracker()
 
 
 def _budget(limit: str) -> Budget:
@@ -117,8 +118,8 @@ class Track(Block[Span]):
         settings: Mapping[str, object],
         default_name: str,
     ) -> None:
-        if name is not None and (not isinstance(name, str) or not name):
-            raise ConfigError(f"name must be a text of at least one character, not {name!r}")
+        if name is not None and not (isinstance(name, str) and 0 < len(name) <= NAME_LIMIT):
+            checked_name(name)  # raises
         if not isinstance(window_s, (int, float)) or not 0.0 <= window_s <= 86400.0:
             raise ConfigError(f"window_s must be 0 to 86400 seconds, not {window_s!r}")
         if tracker is not None and not callable(getattr(tracker, "span", None)):
@@ -127,8 +128,6 @@ class Track(Block[Span]):
             raise ConfigError(
                 f"tracker= brings its own settings; {', '.join(settings)} cannot be given as well"
             )
-        if not isinstance(labels or {}, Mapping):
-            raise ConfigError(f"labels must be a mapping, such as {{'n': 3}}, not {labels!r}")
         self._name = name
         self._default_name = default_name
         self._window_s = float(window_s)
@@ -138,7 +137,7 @@ class Track(Block[Span]):
             from carbontrack.tracking.budget import checked_on_exceed
 
             checked_on_exceed(self._on_exceed, has_budget=budget is not None)
-        self._labels = dict(labels or {})
+        self._labels = checked_labels(labels) if labels else {}
         self._tracker = tracker
         self._given = dict(settings)
         self._settings: Settings | None = None
@@ -194,7 +193,7 @@ class Track(Block[Span]):
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
-        return _disabled() if self._settings.disable else PROVIDER.get(self._settings)
+        return NoOpTracker() if self._settings.disable else PROVIDER.get(self._settings)
 
     def _warn_if_ignored(self, around: Session) -> None:
         if not self._given or self._settings is None:
@@ -209,8 +208,6 @@ class Track(Block[Span]):
     def _is_off(self) -> bool:
         if self._settings is not None:
             return self._settings.disable
-        from carbontrack.tracking.noop import NoOpTracker
-
         return isinstance(self._tracker, NoOpTracker)
 
     # -- as a decorator ----------------------------------------------------------------------
@@ -219,15 +216,17 @@ class Track(Block[Span]):
         """Count every call of the function.
 
         Raises:
-            ConfigError: it is a class, or not callable.
+            ConfigError: it is a class, or not callable, or something that is never called.
         """
+        if self._is_off() and is_switched_off(self._given):
+            return function
         if inspect.isclass(function) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
         ):
-            raise ConfigError(
-                f"track decorates functions and methods, not {function!r}; "
-                "decorate the methods that do the work"
-            )
+            hint = "decorate the methods that do the work"
+            if hasattr(type(function), "__get__"):  # a property, for instance
+                hint = f"put @track below @{type(function).__name__}, next to the function"
+            raise ConfigError(f"track decorates functions and methods, not {function!r}; {hint}")
         if self._is_off():
             return function
         with holding_forks():
@@ -238,10 +237,12 @@ class Track(Block[Span]):
                 wrap,
                 wrap_stoppable,
             )
+            from carbontrack.tracking.tracked_object import check_is_called
 
+        check_is_called(function)
         if self._on_exceed is not None:
             name = self._name or name_of(getattr(function, "__func__", function))
-            stoppable: F = wrap_stoppable(function, lambda: self._new_span(name))  # type: ignore[assignment]
+            stoppable: F = wrap_stoppable(function, partial(self._new_span, name))  # type: ignore[assignment]
             return stoppable
         budget_check = None
         if self._budget is not None:
@@ -316,15 +317,41 @@ def track(
         ConfigError: an argument or a setting cannot be used; nothing has been started then.
         BudgetExceeded: later, and only with `on_exceed="raise"`.
     """
-    make = Track(
-        name if isinstance(name, str) or name is None else None,
-        window_s=window_s,
-        limit=(budget, on_exceed),
-        labels=labels,
-        tracker=tracker,
-        settings=settings,
-        default_name=qualified_name_of(sys._getframe(1)),
-    )
+    default_name = qualified_name_of(sys._getframe(1))
+    try:
+        make = Track(
+            name if isinstance(name, str) or name is None else None,
+            window_s=window_s,
+            limit=(budget, on_exceed),
+            labels=labels,
+            tracker=tracker,
+            settings=settings,
+            default_name=default_name,
+        )
+    except Exception:
+        if not is_switched_off(settings):
+            raise
+        make = _switched_off(name, labels, default_name)
     if name is None or isinstance(name, str):
         return make
-    return make(name)
+    return make if not callable(name) and is_switched_off(settings) else make(name)
+
+
+def _if_usable(check: Callable[[object], T], given: object) -> T | None:
+    try:
+        return check(given)
+    except Exception:
+        return None
+
+
+def _switched_off(name: object, labels: object, default_name: str) -> Track:
+    """What `track` returns under CARBONTRACK_DISABLE where an argument cannot be used."""
+    return Track(
+        _if_usable(checked_name, name),
+        window_s=0.0,
+        limit=(None, None),
+        labels=_if_usable(checked_labels, labels),
+        tracker=NoOpTracker(),
+        settings={},
+        default_name=default_name,
+    )

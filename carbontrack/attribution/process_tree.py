@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from carbontrack.system.clock import process_cpu_s
@@ -15,6 +16,13 @@ except ImportError:  # Windows
 
 _TREE_PERIOD_S = 0.05
 """Children are read this often at most; what they use in between is counted at the next read."""
+
+look_for_children: Callable[[], object] = (
+    partial(os.waitid, os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if hasattr(os, "waitid")
+    else object
+)
+"""Raises a ChildProcessError if this process has no child; waits for none."""
 
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
@@ -108,11 +116,9 @@ def waited_children_cpu_s() -> float:
 
 
 def has_children() -> bool:
-    """Whether this process has any child; one system call, which waits for none of them."""
-    if not hasattr(os, "waitid"):
-        return True
+    """Whether this process has any child; True where that cannot be found out."""
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        look_for_children()
     except ChildProcessError:
         return False
     except OSError:

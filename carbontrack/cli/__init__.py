@@ -36,7 +36,7 @@ _BROKEN_PIPE = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 for success, 1 for failure, 2 for bad usage."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = _without_mistakes(list(sys.argv[1:] if argv is None else argv))
     try:
         args = _parser(given).parse_args(given)
         return int(args.func(args))
@@ -52,6 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _BROKEN_PIPE
     except OSError as error:
         return _failed(error)
+
+
+def _without_mistakes(given: list[str]) -> list[str]:
+    """The arguments; under CARBONTRACK_DISABLE no mistake in `run`'s options stops the command."""
+    if given[:1] != ["run"] or "--" not in given:
+        return given
+    from carbontrack.config.environment import is_disabled
+
+    end = given.index("--")
+    if not is_disabled():
+        return given
+    harmless = {"-h", "--help", "--quiet", "--json"}
+    return ["run", *filter(harmless.__contains__, given[1:end]), *given[end:]]
 
 
 def _failed(error: OSError) -> int:

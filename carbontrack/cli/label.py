@@ -41,12 +41,14 @@ def run(args: Namespace) -> int:
     """Print the label, or write its file."""
     target = None if args.output is None else _target(args.output)
     find_task(args.task)
-    frame = load(args.files).frame
+    loaded = load(args.files)
+    frame = loaded.frame
     if args.only is not None:
         frame = frame[frame["name"] == args.only]
     if len(frame) == 0:
         named = f" named {args.only!r}" if args.only is not None else ""
-        raise ConfigError(f"no records{named} in {', '.join(args.files)}")
+        why = "" if loaded.reason is None else f": {loaded.reason}"
+        raise ConfigError(f"no records{named} in {', '.join(args.files)}{why}")
     names = frame["name"].unique()
     model = (
         args.model or args.only or (str(names[0]) if len(names) == 1 else f"{len(names)} models")

@@ -8,7 +8,8 @@ from argparse import Namespace
 from carbontrack.cli.journals import UnreadableJournals, print_result
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
-from carbontrack.sinks.factory import is_url, told
+from carbontrack.errors import ConfigError
+from carbontrack.sinks.factory import is_file, is_url, sink_for, told
 from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds
@@ -23,8 +24,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "recover",
         run,
         description="Write what killed runs had used up to their last checkpoint, to their "
-        "outputs. Processes that still run are left alone. "
+        "outputs, and the finished records that could not be written there: those of a default "
+        "output in a directory that is read-only or gone, for example, which --output saves. "
+        "Processes that still run are left alone. "
         "Exit code 0: all is written; 1: something could not be, and stays in the journal.",
+        epilog="Example: carbontrack recover --output recovered.csv",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="where records go whose own output cannot be written"
     )
     parser.add_argument("--json", action="store_true", help="print what was recovered as JSON")
 
@@ -33,8 +40,12 @@ def run(args: Namespace) -> int:
     """Recover, and print what was found."""
     unreadable = UnreadableJournals()
     settings = load.load_settings(writes=False)
-    open_sink = opener(is_ours=settings.owns_state_dir)
-    found = recover(load.state_path(settings), open_sink=open_sink, on_unreadable=unreadable)
+    found = recover(
+        load.state_path(settings),
+        open_sink=opener(is_ours=settings.owns_state_dir),
+        instead=None if args.output is None else _checked(args.output),
+        on_unreadable=unreadable,
+    )
     return print_result(
         list(map(_as_json, found)) if args.json else None,
         map(_line, found),
@@ -42,6 +53,14 @@ def run(args: Namespace) -> int:
         nothing=_NOTHING,
         is_complete=not any(recovered.trouble for recovered in found),
     )
+
+
+def _checked(output: str) -> str:
+    """The file of `--output`, checked before a journal is opened."""
+    if not is_file(output):
+        raise ConfigError(f"--output {told(output)}: not a file")
+    sink_for(output).close()
+    return output
 
 
 def _as_json(recovered: Recovered) -> dict[str, object]:

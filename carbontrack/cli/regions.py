@@ -18,6 +18,7 @@ from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
 from carbontrack.grid import names, region, rows, tables
 from carbontrack.grid.advice import Place, compare, same_method
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import iter_records
 from carbontrack.units import format_grams, format_interval
 
@@ -167,7 +168,8 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     query = args.query or (here_region.cloud_provider or "")
     codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
     if not codes:
-        raise UnknownRegion(f"no place of the tables matches {args.query!r}")
+        hint = "`carbontrack regions --top 0` lists all"
+        raise UnknownRegion(f"no place of the tables matches {args.query!r}; {hint}")
     grids = [tables.lookup(code) for code in codes]
     if not args.query:
         grids = [grid for grid in grids if same_method(here, grid)]
@@ -240,9 +242,9 @@ def _figures(grid: GridIntensity) -> dict[str, Any]:
 
 
 def _energy_of(path: Path) -> tuple[float, str | None]:
-    """The energy of the root records in a file, and the region where most of it was used."""
+    """The energy of the records in a file, and the region where most of it was used."""
     by_region: dict[str | None, float] = {}
-    for zone, kwh in _root_energies(path):
+    for zone, kwh in _energies(path):
         by_region[zone] = by_region.get(zone, 0.0) + kwh
     if not by_region:
         raise ConfigError(f"{path} holds no record with an energy")
@@ -254,10 +256,12 @@ def _energy_of(path: Path) -> tuple[float, str | None]:
     return sum(by_region.values()), None if main == "custom" else main
 
 
-def _root_energies(path: Path) -> Iterator[tuple[str | None, float]]:
+def _energies(path: Path) -> Iterator[tuple[str | None, float]]:
+    """The region and the energy of each record that a sum adds up."""
     try:
-        for record in iter_records(path):
-            if record.parent_id is None and record.energy_kwh is not None:
-                yield record.region, record.energy_kwh
+        records = one_per_id(iter_records(path))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    for record, share in zip(records, shares_of(records), strict=True):
+        if share and record.energy_kwh is not None:
+            yield record.region, record.energy_kwh * share

@@ -63,8 +63,8 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "report",
         run,
-        description="Add up records. Rows whose parent is in the data are left out of sums, and "
-        "intervals are combined, not added.",
+        description="Add up records. Rows that their parent holds are left out of sums, rows of "
+        "scope machine that overlap on a host count once, and intervals are combined, not added.",
         epilog="Example: carbontrack report runs/ --by label:model --html report.html",
     )
     add = parser.add_argument
@@ -136,7 +136,8 @@ def _asked(args: Namespace) -> Asked:
 def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
     if len(loaded.frame) == 0:
         keys_of(loaded.frame, by)  # an unknown grouping is an error even where there are no records
-        raise ConfigError(f"no records in {', '.join(map(str, sources))}")
+        why = "" if loaded.reason is None else f": {loaded.reason}"
+        raise ConfigError(f"no records in {', '.join(map(str, sources))}{why}")
     return Summary(
         by=by,
         total=totals(loaded.frame)[0],
@@ -144,7 +145,8 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
         sources=[str(source) for source in sources],
         skipped_lines=loaded.skipped_lines,
         repeated=loaded.repeated,
-        nested=loaded.nested,
+        not_added=loaded.not_added,
+        reason=loaded.reason,
     )
 
 

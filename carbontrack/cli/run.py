@@ -16,7 +16,7 @@ from carbontrack.cli.child import Child, End, default_name, obstacle
 from carbontrack.cli.live import LiveLine
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
-from carbontrack.config.environment import child_environ
+from carbontrack.config.environment import child_environ, is_disabled
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
@@ -24,10 +24,11 @@ from carbontrack.record import Record, Sink
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file, told
 from carbontrack.system.host import process_identity
+from carbontrack.system.log import silenced
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
-from carbontrack.tracking.noop import NoOpTracker
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.span import Span
+from carbontrack.tracking.tracker import NoOpTracker
 
 OVER_BUDGET = 3
 
@@ -42,7 +43,8 @@ exceeded, or when --on-exceed terminate has ended the command."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Add `run` and its options."""
+    """Add `run` and its options; under CARBONTRACK_DISABLE they take anything."""
+    checks = not is_disabled()
     parser = new_parser(
         subparsers,
         "run",
@@ -56,13 +58,14 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--region", help="where the machine is, such as FR, US-CA or aws:eu-west-3")
     add("--output", metavar="PATH|URL", help="where the record goes; 'none' for nowhere")
     add("--scope", metavar="process|machine", help="bill the command's share, or all of it")
-    add("--budget", metavar="QUANTITY", type=_budget, help="a limit, such as '5 g' or '0.4 kWh'")
-    add("--on-exceed", choices=("warn", "terminate"),
+    add("--budget", metavar="QUANTITY", type=_budget if checks else str,
+        help="a limit, such as '5 g' or '0.4 kWh'")  # fmt: skip
+    add("--on-exceed", choices=("warn", "terminate") if checks else None,
         help="when the budget is exceeded: warn (the default), or end the command")  # fmt: skip
-    add("--grace", metavar="SECONDS", type=_grace,
+    add("--grace", metavar="SECONDS", type=_grace if checks else str,
         help="from SIGTERM to SIGKILL, when the budget ends it; 10 by default")  # fmt: skip
-    add("--label", metavar="KEY=VALUE", type=_label, action="append", default=[],
-        help="a label for the record; may be repeated")  # fmt: skip
+    add("--label", metavar="KEY=VALUE", type=_label if checks else str, action="append",
+        default=[], help="a label for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
     add("--timeline", action="store_true", default=None, help="keep power over time as well")
     add("--quiet", action="store_true", help="print nothing")
@@ -73,26 +76,43 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code, or 3 where it was 0 and the budget is exceeded."""
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    with silenced() if args.quiet or args.json else nullcontext():
+        return _run(args)
+
+
+def _checked_command(args: Namespace) -> list[str]:
+    """The command, if the options go together; under CARBONTRACK_DISABLE they are dropped."""
+    command: list[str] = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise ConfigError("run needs a command: carbontrack run [options] -- COMMAND…")
+    if is_disabled():
+        args.budget = args.on_exceed = args.grace = args.output = None
+        args.label = []
     if args.budget is None and (args.on_exceed or args.grace is not None):
         raise ConfigError("--on-exceed and --grace need a budget, such as --budget '500 g'")
     if args.grace is not None and args.on_exceed != "terminate":
         raise ConfigError("--grace is for --on-exceed terminate")
-    settings = _settings(args)
+    return command
+
+
+def _run(args: Namespace) -> int:
+    command = _checked_command(args)
+    with collected() as notes:
+        settings = _settings(args)
     terminal = Terminal(sys.stderr)
     end = obstacle(command)
     if end is not None:
         return _not_started(end, terminal)
-    with collected() as notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings, current_environment())
+    environment = current_environment().in_a_job()
+    with collected() as more_notes:
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
     child = Child()
     with child.signals(), tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = terminal if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
-        end = _run_measured(span, child, command, terminal=shown, watch=watch)
+        job_id = environment.launch.job_id
+        end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -107,7 +127,7 @@ def run(args: Namespace) -> int:
             verbose=args.verbose,
         )
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
-        lines = terminal.table([*found, *(("note", note) for note in notes)])
+        lines = terminal.table([*found, *(("note", note) for note in (*notes, *more_notes))])
         terminal.say(f"\n{title}\n{lines}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 
@@ -117,7 +137,9 @@ def _place(output: str, sink: Sink) -> str:
     if not is_file(output):
         waits = isinstance(sink, QueuedSink) and sink.still_waits
         return f"{told(output)}{', not delivered yet; carbontrack sync sends it' if waits else ''}"
-    return str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
+    waits = isinstance(sink, QueuedSink) and sink.still_waits
+    place = str(Path(output).with_name(sink.path.name)) if isinstance(sink, FileSink) else output
+    return f"{place}{', not written yet; carbontrack recover writes it' if waits else ''}"
 
 
 def _budget_watch(
@@ -155,11 +177,12 @@ def _run_measured(
     child: Child,
     command: Sequence[str],
     *,
+    job_id: str | None,
     terminal: Terminal | None,
     watch: BudgetWatch | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(_said_of(span)))
+    refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
     if refusal is not None:
         span.discard()
         return refusal

@@ -10,10 +10,14 @@ from carbontrack.cli.journals import UnreadableJournals, print_result
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
 from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
+from carbontrack.sinks.factory import is_url, told
+from carbontrack.sinks.journal.recovery import opener
 from carbontrack.sinks.post import shown
+from carbontrack.sinks.resend import Resent, resend
 from carbontrack.sinks.sync import Drained, drain
 
 _NOTHING = ("nothing waits to be sent", "nothing could be sent")
+_NO_LETTERS = ("nothing is set aside", "nothing could be read")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -28,11 +32,19 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync",
     )
     parser.add_argument("--url", metavar="URL", help="only what waits for this address")
+    parser.add_argument(
+        "--dead-letters",
+        action="store_true",
+        help="send again what servers have refused, such as after a wrong token; what is refused "
+        "again stays set aside",
+    )
     parser.add_argument("--json", action="store_true", help="print what was done as JSON")
 
 
 def run(args: Namespace) -> int:
     """Send, and print the result for each address."""
+    if args.dead_letters:
+        return _resend(args)
     settings = load.load_settings(writes=False)
     unreadable = UnreadableJournals()
     state_dir = load.state_path(settings)
@@ -45,6 +57,50 @@ def run(args: Namespace) -> int:
         unreadable,
         nothing=_NOTHING,
         is_complete=not remaining,
+    )
+
+
+def _resend(args: Namespace) -> int:
+    settings = load.load_settings(writes=False)
+    unreadable = UnreadableJournals()
+    found = resend(
+        load.state_path(settings),
+        args.url,
+        settings.http_token,
+        outputs=filter(is_url, settings.output),
+        open_sink=opener(is_ours=settings.owns_state_dir),
+        on_unreadable=unreadable,
+    )
+    remaining = sum(resent.remaining for resent in found)
+    bad_lines = sum(resent.unreadable for resent in found)
+    return print_result(
+        {
+            "files": [_as_json(resent) for resent in found],
+            "remaining": remaining,
+            "unreadable": bad_lines,
+        }
+        if args.json
+        else None,
+        map(_resent_line, found),
+        unreadable,
+        nothing=_NO_LETTERS,
+        is_complete=not remaining and not bad_lines,
+    )
+
+
+def _as_json(resent: Resent) -> dict[str, object]:
+    output = None if resent.output is None else told(resent.output)
+    return asdict(resent) | {"path": str(resent.path), "output": output}
+
+
+def _resent_line(resent: Resent) -> str:
+    parts = [f"{resent.delivered} delivered"]
+    if resent.remaining:
+        parts.append(f"{resent.remaining} still in {resent.path} ({resent.trouble})")
+    if resent.unreadable:
+        parts.append(f"{resent.unreadable} unreadable, which stay in {resent.path}")
+    return (
+        f"{resent.path.stem if resent.output is None else told(resent.output)}: {', '.join(parts)}"
     )
 
 

@@ -8,12 +8,15 @@ import sys
 import threading
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
 from carbontrack.config import load
+from carbontrack.record import Record
+from carbontrack.report.nesting import holders, shares_of
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.units import (
@@ -101,26 +104,37 @@ def facts(runs: Sequence[OpenRun], now: datetime) -> dict[str, object]:
             }
             for run in runs
         ],
-        "watts": _sum([run.watts for run in _roots(runs)]),
-        "energy_kwh": _sum([run.record.energy_kwh for run in _roots(runs)]),
-        "emissions_g": _sum([run.record.emissions_g for run in _roots(runs)]),
+        **_totals(runs, now),
     }
 
 
-def _roots(runs: Sequence[OpenRun]) -> list[OpenRun]:
-    ids = {known for run in runs for known in (run.record.record_id, run.record.run_id)}
-    return [run for run in runs if run.record.parent_id not in ids]
+def _totals(runs: Sequence[OpenRun], now: datetime) -> dict[str, float | None]:
+    """The sums over the runs, by name; nothing counts twice."""
+    open_now = _until(runs, now)
+    shares = shares_of(open_now)
+    at = now.isoformat()
+    shares_now = shares_of([replace(record, started_at=at) for record in open_now])
+    return {
+        "watts": _sum([run.watts for run in runs], shares_now),
+        "energy_kwh": _sum([run.record.energy_kwh for run in runs], shares),
+        "emissions_g": _sum([run.record.emissions_g for run in runs], shares),
+    }
 
 
-def _inside(root: OpenRun, runs: Sequence[OpenRun]) -> list[OpenRun]:
-    """The runs inside a run, at any depth, each before those inside it."""
-    ids = (root.record.record_id, root.record.run_id)
-    own = [run for run in runs if run is not root and run.record.parent_id in ids]
-    return [one for run in own for one in [run, *_inside(run, runs)]]
+def _until(runs: Sequence[OpenRun], now: datetime) -> list[Record]:
+    """The records of open runs, which last until now; each one's checkpoint has its own age."""
+    return [replace(run.record, ended_at=now.isoformat()) for run in runs]
 
 
-def _sum(numbers: Sequence[float | None]) -> float | None:
-    known = [number for number in numbers if number is not None]
+def _inside(root: int, parents: Sequence[int | None]) -> list[int]:
+    """The places of the runs inside a run, at any depth, each before those inside it."""
+    own = [place for place, parent in enumerate(parents) if parent == root]
+    return [one for place in own for one in [place, *_inside(place, parents)]]
+
+
+def _sum(numbers: Sequence[float | None], shares: Sequence[float]) -> float | None:
+    parts = zip(numbers, shares, strict=True)
+    known = [number * share for number, share in parts if share and number is not None]
     return math.fsum(known) if known else None
 
 
@@ -136,19 +150,19 @@ def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str
     """The lines to show, at most as wide as the terminal."""
     if not runs:
         return ["nothing of yours is being measured"]
-    roots = _roots(runs)
-    watts = _sum([run.watts for run in roots])
-    grams = _sum([run.record.emissions_g for run in roots])
-    total = f"{len(runs)} open" + (
-        f" ({len(runs) - len(roots)} inside others)" * (roots != list(runs))
-    )
+    parents = holders(_until(runs, now))
+    roots = [place for place, parent in enumerate(parents) if parent is None]
+    sums = _totals(runs, now)
+    watts, grams = sums["watts"], sums["emissions_g"]
+    inside = len(runs) - len(roots)
+    total = f"{len(runs)} open" + f" ({inside} inside others)" * (inside > 0)
     parts = [total, _or_dash(watts, format_watts), f"{_or_dash(grams, format_grams)} CO2e so far"]
     width = terminal.size[0] - 1
     heading = cut_to(terminal.fit("carbontrack  " + " · ".join(parts)), width, "")
     cells = [
-        _cells(one, now, nested=one is not root)
+        _cells(runs[one], now, nested=one != root)
         for root in roots
-        for one in [root, *_inside(root, runs)]
+        for one in [root, *_inside(root, parents)]
     ]
     texts = [{head: terminal.fit(text) for head, text in row.items()} for row in cells]
     heads = dict(zip(_HEADS, _HEADS, strict=True))

@@ -13,15 +13,38 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""
 PARENT_ID = f"{PREFIX}PARENT_ID"
 """The variable with the parent id for this process's records; set for child processes."""
+JOB_ID = f"{PREFIX}JOB_ID"
+"""The variable with the id of the job that this process belongs to; `carbontrack run` sets it."""
 PYTEST = f"{PREFIX}PYTEST_"
 """The prefix of an option of the pytest plugin."""
 _begins_with_prefix = methodcaller("startswith", PREFIX)
+
+
+class Launch(NamedTuple):
+    """What launchers and batch systems say of this process, by the names of the record's columns.
+
+    Attributes:
+        rank, world_size: the number of this process in its job, and how many there are.
+        local_rank: the number of this process on its own node.
+        job_id: the same text in all processes of a job.
+        attempt: how often the job has been restarted.
+    """
+
+    rank: int | None = None
+    world_size: int | None = None
+    local_rank: int | None = None
+    job_id: str | None = None
+    attempt: int | None = None
+
+
+NOT_LAUNCHED = Launch()
 
 
 class Environment(NamedTuple):
@@ -34,9 +57,11 @@ class Environment(NamedTuple):
             home directory.
         time_zone: the time zone in TZ; None if it is not set.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None if it is not set.
-        rank, world_size: as set by a launcher; None without one.
+        launch: what launchers and batch systems say of this process.
         cloud_hints: variables by which clouds name their regions, if they are set.
         parent_id: what is said of the run that started this process.
+        has_fake_files: whether a test has put another file system before the program. What is found
+            there, such as which meters there are, must not be kept.
     """
 
     working_folder: str = ""
@@ -45,10 +70,10 @@ class Environment(NamedTuple):
     state_folder: str | None = None
     time_zone: str | None = None
     visible_gpus: str | None = None
-    rank: int | None = None
-    world_size: int | None = None
+    launch: Launch = NOT_LAUNCHED
     cloud_hints: tuple[tuple[str, str], ...] = ()
     parent_id: str | None = None
+    has_fake_files: bool = False
 
     @classmethod
     def take(
@@ -78,15 +103,16 @@ class Environment(NamedTuple):
             _user_folder("state", found),
             tz(found),
             visible_gpus(found),
-            *(rank_and_world(found) if _RANKS & names else (None, None)),
+            launch(found) if _LAUNCH & names else NOT_LAUNCHED,
             tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
+            type(os) is not ModuleType,
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
         """The part of the environment that tells trackers with equal settings apart.
 
-        Not the rank: a tracker keeps that of its beginning.
+        Not the rank and the job: a tracker keeps those of its beginning.
 
         Args:
             state_dir: the setting.
@@ -99,7 +125,17 @@ class Environment(NamedTuple):
             visible_gpus=self.visible_gpus,
             cloud_hints=self.cloud_hints,
             parent_id=self.parent_id,
+            has_fake_files=self.has_fake_files,
         )
+
+    def in_a_job(self) -> Environment:
+        """The same with the id of a new job, if it has none.
+
+        Not if it is one of several ranks: each of them would make a job of its own.
+        """
+        if self.launch.job_id is not None or (self.launch.world_size or 1) > 1:
+            return self
+        return self._replace(launch=self.launch._replace(job_id=os.urandom(16).hex()))
 
     def state_path(self, state_dir: str | None) -> Path:
         """The folder of journals and caches, by the setting or the user's; it need not exist."""
@@ -120,7 +156,7 @@ def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _is_setting(name: str) -> bool:
-    return name != PARENT_ID and not name.startswith(PYTEST)
+    return name not in (PARENT_ID, JOB_ID) and not name.startswith(PYTEST)
 
 
 def _working_folder() -> str:
@@ -158,33 +194,98 @@ def cloud_hints(
 
 
 _LAUNCHERS = (
-    # (rank, world size, variable that must be set too), the innermost launcher first
-    ("RANK", "WORLD_SIZE", "WORLD_SIZE"),  # torchrun, Kubeflow, Lightning
+    # (rank, world size, variable that must be set too, local rank), the innermost launcher first
+    ("RANK", "WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, DeepSpeed, Kubeflow, Lightning
+    ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK"),
+    # mpirun starts one daemon on each node, on some of them by srun, with that step's variables
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE",
+     "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALRANKID"),  # MPICH, Intel MPI
+    ("PALS_RANKID", "PMI_SIZE", "PMI_SIZE", "PALS_LOCAL_RANKID"),  # Cray
     # a batch script has SLURM_PROCID=0 as well; only inside a step (srun) is it a rank
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE", "PMI_SIZE"),  # MPICH, Intel MPI
-    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_SIZE"),  # LSF
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID", "SLURM_LOCALID"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_LOCALID"),
+    ("PMI_RANK", "PMI_SIZE", "PMI_SIZE", "PMI_LOCAL_RANK"),
+    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_SIZE",
+     "JSM_NAMESPACE_LOCAL_RANK"),  # LSF
+)  # fmt: skip
+_IN_SLURM_STEP = ("RANK", "SLURM_PROCID")
+"""The ranks whose processes are all in one step of SLURM, if they are in any."""
+
+_LAUNCH = frozenset({rank for rank, *_ in _LAUNCHERS}).union(
+    {JOB_ID, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PALS_APID", "LSB_JOBID", "PBS_JOBID"},
+    {"PMIX_NAMESPACE"},
 )
-
-
-_RANKS = frozenset(rank for rank, _, _ in _LAUNCHERS)
-_FACTS = frozenset(
-    {"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID, *chain.from_iterable(_XDG.values())}
-    | set(chain.from_iterable(_LAUNCHERS))
+"""Without one of these there is neither a launcher nor a batch system."""
+_FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
+    chain.from_iterable(_XDG.values()),
+    chain.from_iterable(_LAUNCHERS),
+    _LAUNCH,
+    {"SLURM_CLUSTER_NAME", "LSB_JOBINDEX", "OMPI_MCA_orte_hnp_uri"},
+    {"TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"},
 )
 """The variables of other programs that are read."""
 
 
-def rank_and_world(environ: Mapping[str, str] | None = None) -> tuple[int | None, int | None]:
-    """The rank of this process and the world size, as set by a launcher, else Nones."""
+def launch(environ: Mapping[str, str] | None = None) -> Launch:
+    """What launchers and batch systems say of this process; nonsense counts as unset."""
     environ = os.environ if environ is None else environ
-    for rank_name, world_name, also in _LAUNCHERS:
+    # an interactive shell is a step too, whose number is close to 2**32
+    step = _whole(environ.get("SLURM_STEP_ID"))
+    for rank_name, world_name, also, local_name in _LAUNCHERS:
         rank, world = _whole(environ.get(rank_name)), _whole(environ.get(world_name))
         if also in environ and rank is not None and world is not None and rank < world:
-            return rank, world
-    return None, None
+            local_rank = _whole(environ.get(local_name))
+            step = step if rank_name in _IN_SLURM_STEP else None
+            return Launch(rank, world, local_rank, job_id(environ, step), attempt(environ))
+    return Launch(job_id=job_id(environ, step), attempt=attempt(environ))
+
+
+def job_id(environ: Mapping[str, str], slurm_step: int | None) -> str | None:
+    """The text that all processes of a job share, from the narrowest job that has one.
+
+    `slurm_step`: the step of SLURM, if all of them are in one.
+    """
+    torch_run, slurm_job = environ.get("TORCHELASTIC_RUN_ID", ""), environ.get("SLURM_JOB_ID")
+    candidates = (
+        environ.get(JOB_ID),
+        torch_run if torch_run.strip().lower() != "none" else None,  # torchrun without an id
+        slurm_job and _slurm_id(environ, slurm_job, slurm_step),
+        environ.get("PALS_APID"),
+        _lsf_id(environ),
+        environ.get("PBS_JOBID"),
+        _pmix_id(environ),
+    )
+    return next(filter(None, map(_checked_id, candidates)), None)
+
+
+def _slurm_id(environ: Mapping[str, str], job: str, step: int | None) -> str:
+    parts = (environ.get("SLURM_CLUSTER_NAME"), job, None if step is None else str(step))
+    return "/".join(filter(None, parts))
+
+
+def _lsf_id(environ: Mapping[str, str]) -> str | None:
+    job, index = environ.get("LSB_JOBID"), _whole(environ.get("LSB_JOBINDEX"))
+    return f"{job}[{index}]" if job and index else job  # 0: it is not an array
+
+
+def _pmix_id(environ: Mapping[str, str]) -> str | None:
+    """A hash of the namespace and the launcher's address; a namespace recurs on other hosts."""
+    namespace = environ.get("PMIX_NAMESPACE")
+    if not namespace:
+        return None
+    from hashlib import blake2b  # an address does not belong in a record
+
+    launcher = f"{namespace} {environ.get('OMPI_MCA_orte_hnp_uri', '')}"
+    return blake2b(launcher.encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def attempt(environ: Mapping[str, str]) -> int | None:
+    """How often the job has been restarted, if a launcher or batch system counts that."""
+    of_torch = _whole(environ.get("TORCHELASTIC_RESTART_COUNT"))
+    if of_torch is not None or not environ.get("SLURM_JOB_ID"):
+        return of_torch
+    return _whole(environ.get("SLURM_RESTART_COUNT", "0"))  # not set before the first restart
 
 
 def _whole(text: str | None) -> int | None:
@@ -203,6 +304,12 @@ def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
     return text if is_one and text.isascii() and text.isprintable() else None
 
 
+def _checked_id(text: str | None) -> str | None:
+    """The id without white space around it; None if it does not look like one."""
+    text = (text or "").strip()
+    return text if 0 < len(text) <= 128 and text.isascii() and text.isprintable() else None
+
+
 def set_parent_id(text: str | None) -> None:
     """Set what processes that start from now on find of their parent; None removes it."""
     if text is not None:
@@ -211,10 +318,19 @@ def set_parent_id(text: str | None) -> None:
         os.environ.pop(PARENT_ID, None)
 
 
-def child_environ(parent: str | None, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A copy of the environment for a child process, with what is said of its parent."""
+def child_environ(
+    parent: str | None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    job_id: str | None = None,
+) -> dict[str, str]:
+    """A copy of the environment for a child process, with what is said of its parent.
+
+    `job_id`: the job that the child belongs to, if any.
+    """
     copied = dict(os.environ if environ is None else environ)
-    return copied if parent is None else {**copied, PARENT_ID: parent}
+    ours = {PARENT_ID: parent, JOB_ID: job_id}
+    return {**copied, **{name: text for name, text in ours.items() if text is not None}}
 
 
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:
@@ -248,6 +364,11 @@ def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:
     """The file of the step summary in a GitHub workflow; None outside of one."""
     path = (os.environ if environ is None else environ).get("GITHUB_STEP_SUMMARY", "").strip()
     return Path(path) if path else None
+
+
+def is_switched_off(given: Mapping[str, object]) -> bool:
+    """Whether CARBONTRACK_DISABLE turns off what has these settings; its own `disable` wins."""
+    return given.get("disable") is None and is_disabled()
 
 
 def is_disabled(environ: Mapping[str, str] | None = None) -> bool:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.config.environment import PREFIX, Environment
-from carbontrack.config.settings import FILE_SUFFIXES, READERS, SECRETS, Settings
+from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of
-from carbontrack.system.files import behind_link, obstacle_to_writing
+from carbontrack.system.files import folder_behind_links, obstacle_to_writing
+from carbontrack.system.log import warn_user
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -53,12 +54,12 @@ def load_settings(
     disable = dict(environment.variables).get("CARBONTRACK_DISABLE", "").strip()
     switch = Source("environment", "", {"disable": disable})
     if disable and "disable" not in argument.given and switch.read("disable", disable):
-        # it disables carbontrack even if the rest of the configuration is broken
-        return _merged(argument, switch)
+        # it disables carbontrack even if arguments and the rest of the configuration are broken
+        return _merged(switch)
     folder = environment.working_folder
     project = _from_project(folder) if folder else None
     user = user_config or _user_config(environment)
-    user_file = _from_user_file(user) if user is not None else None
+    user_file = _from_user_file(user, is_named=user_config is not None) if user else None
     settings = _merged(argument, _from_environment(environment.variables), project, user_file)
     if project is not None:
         _refuse_token_destination(settings, project.origin)
@@ -146,6 +147,8 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
 def check_outputs(settings: Settings, folder: str) -> None:
     """Check, before anything starts, that the outputs can be written.
 
+    The default output is not checked: nobody asked for it, so it stops no program.
+
     Args:
         settings: the settings that name the outputs.
         folder: the working folder; "" if it has been removed.
@@ -153,7 +156,8 @@ def check_outputs(settings: Settings, folder: str) -> None:
     Raises:
         ConfigError: a directory does not exist, or a file or directory is not writable.
     """
-    for output in () if settings.disable else settings.output:
+    origin = settings.origins.get("output")
+    for output in () if settings.disable or origin == "default" else settings.output:
         plugin = plugin_of(output)
         if plugin is not None:
             _check_plugin(settings, output, plugin[0])
@@ -166,7 +170,14 @@ def check_outputs(settings: Settings, folder: str) -> None:
         else:
             trouble = _trouble(path)
         if trouble is not None:
-            raise ConfigError(f"output={output!r} ({settings.origins['output']}) {trouble}")
+            raise ConfigError(f"output={output!r} ({origin}) {trouble}{_of_several(settings)}")
+
+
+def _of_several(settings: Settings) -> str:
+    if len(settings.output) == 1:
+        return ""
+    whole = ", ".join(map(repr, settings.output))
+    return f"; it is one of the outputs {whole} ({A_COMMA})"
 
 
 def _trouble(path: Path) -> str | None:
@@ -177,7 +188,7 @@ def _trouble(path: Path) -> str | None:
         return f"cannot be written: {error.strerror}"
     if obstacle is None or obstacle == "not a regular file":  # a device may be meant
         return None
-    return _TROUBLES[obstacle].format(behind_link(path).parent)
+    return _TROUBLES[obstacle].format(folder_behind_links(path))
 
 
 _TROUBLES = {
@@ -186,6 +197,7 @@ _TROUBLES = {
     "parent is a file": "cannot be written: there is no directory {}",
     "no permission": "cannot be written: permission denied",
     "directory not writable": "cannot be written: permission denied",
+    "link to itself": "cannot be written: it is a link that leads back to itself",
 }
 
 
@@ -287,11 +299,25 @@ def _from_project(folder: str) -> Source | None:
         return Source(path, f"{path}: [tool.carbontrack] ", section)
 
 
-def _from_user_file(path: Path) -> Source | None:
-    """Read the user's config.toml, if there is one."""
+_UNREADABLE: set[Path] = set()
+"""Files of settings in a folder of another user, of which was warned."""
+
+
+def _from_user_file(path: Path, *, is_named: bool) -> Source | None:
+    """Read the user's config.toml, if there is one.
+
+    One in a folder of another user, as a wrong HOME names it, is not ours, and stops nobody.
+    """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        if is_named or os.access(path.parent, os.R_OK | os.X_OK):
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        if path not in _UNREADABLE:
+            _UNREADABLE.add(path)
+            warn_user(f"{path.parent} cannot be looked into; settings in it are not used")
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

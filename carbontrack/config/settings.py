@@ -74,10 +74,12 @@ def _flag(given: object) -> bool:
 
 
 def _items(given: object) -> tuple[str, ...]:
-    """The entries of a list, or of a comma-separated text; "none" and an empty list are ()."""
+    """The entries of a list, or of a text: a list in JSON, or with commas; "none" is ()."""
     if isinstance(given, str):
         if given.strip().lower() == "none":
             return ()
+        if given.lstrip().startswith("["):
+            return _json_items(given)
         return tuple(part.strip() for part in given.split(",") if part.strip())
     entries = given if isinstance(given, (list, tuple)) else (given,)
     return tuple(_item(entry) for entry in entries)
@@ -92,8 +94,55 @@ def _item(entry: object) -> str:
     return path.strip()
 
 
+def _json_items(text: str) -> tuple[str, ...]:
+    import json  # lists in the environment are rare
+
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(f"begins like a list but is none in JSON; {A_COMMA}")  # noqa: TRY004
+    return tuple(map(_item, found))
+
+
+A_COMMA = 'for a name with a comma in it write a list in JSON: ["a, b.csv"]'
+"""What to do where a comma in a path was taken for the end of an output."""
+
+
 def _outputs(given: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_output(item) for item in _items(given)))
+    has_commas = isinstance(given, str) and "," in given and not given.lstrip().startswith("[")
+    items = _items(_paths_kept_whole(str(given)) if has_commas else given)
+    try:
+        return tuple(dict.fromkeys(map(_output, items)))
+    except ValueError as error:
+        raise ValueError(f"{error}; {A_COMMA}" if has_commas else str(error)) from None
+
+
+_COMMAS_IN_A_PATH = 20
+
+
+def _paths_kept_whole(text: str) -> list[str]:
+    """The outputs in a text with commas, of which some belong to a file or folder that exists."""
+    rest, found = text.split(","), []
+    while rest:
+        sizes = range(2, min(len(rest), _COMMAS_IN_A_PATH) + 1)
+        joined = {n: os.path.expanduser(",".join(rest[:n]).strip()) for n in sizes}  # noqa: PTH111
+        files = (n for n in sizes if _is_one_file(joined[n]))
+        folders = (n for n in sizes if os.path.isdir(joined[n]))  # noqa: PTH112 - as above
+        size = next(files, next(folders, 1))  # a folder cannot be an output, which an error says
+        found.append(",".join(rest[:size]).strip())
+        rest = rest[size:]
+    return [item for item in found if item]
+
+
+def _is_one_file(path: str) -> bool:
+    """Whether a path with a comma is a file that exists, or one to be made in such a folder."""
+    if os.path.lexists(path):
+        return not os.path.isdir(path)  # noqa: PTH112 - pathlib is not needed for a question
+    folder = os.path.dirname(path)  # noqa: PTH120 - as above
+    # the comma must be in what exists: "a.csv,b.csv" lies in a folder that exists, too
+    return "," in folder and path.lower().endswith(FILE_SUFFIXES) and os.path.isdir(folder)  # noqa: PTH112
 
 
 def _output(item: str) -> str:

@@ -22,10 +22,18 @@ _OTHER_NAMES = {
 }
 _NO_WORD = re.compile(r"[\W_]+")
 _CODE = re.compile(r"[A-Za-z0-9_-]+")
-_PART_OF_A_COUNTRY = re.compile(r"([A-Za-z]{2,3})[-_][A-Za-z0-9]{1,3}")
+_PART_OF_A_COUNTRY = re.compile(r"([A-Za-z]{2,3})[-_]([A-Za-z0-9]{1,3})")
 """The form of ISO 3166-2 codes; the tables have figures for few of them."""
+_INVERTED = re.compile(r"([^,(]+)[,(]([^,()]+)\)?")
+"""The form of "Korea, Republic of" and "Iran (Islamic Republic of)"."""
+_ARTICLE = re.compile(r"\bthe\s+", re.IGNORECASE)
+_STATE = re.compile(r"^.*?(?:republic|kingdom|states?|commonwealth|principality)of(?:the)?")
+"""What the official names of many countries have in common, in folded names."""
+_CLOSE = (0.9, 0.8, 0.7)
+"""How alike two spellings are, from 0 to 1; the best class with a name in it is offered."""
 _AVAILABILITY_ZONE = re.compile(r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$")
 
+_LISTED = "`carbontrack regions QUERY` lists the known ones"
 _Index = dict[str, tuple[str, ...]]
 
 
@@ -40,7 +48,9 @@ def normalise(region: str) -> str:
         UnknownRegion: no place has this name, or several have; `matches` names the candidates.
     """
     if not isinstance(region, str) or not region.strip():
-        raise UnknownRegion(f"{region!r} is not a region; write one such as 'FR' or 'US-CA'")
+        raise UnknownRegion(
+            f"{region!r} is not a region; write one such as 'FR' or 'US-CA'; {_LISTED}"
+        )
     text = region.strip()
     found = _by_code(text) or _by_cloud(text) or _by_name(text)
     if len(found) == 1:
@@ -49,7 +59,7 @@ def normalise(region: str) -> str:
         choices = ", ".join(f"{code!r} ({name_of(code)})" for code in found)
         raise UnknownRegion(f"region {region!r} may mean {choices}; write one of them", found)
     near = _near(text)
-    raise UnknownRegion(f"unknown region {region!r}{did_you_mean(near)}", near)
+    raise UnknownRegion(f"unknown region {region!r}{did_you_mean(near) or ';'} {_LISTED}", near)
 
 
 def name_of(code: str) -> str:
@@ -89,6 +99,8 @@ def _by_code(text: str) -> tuple[str, ...]:
     for candidate in filter(None, (code, code.replace("-", "_"))):
         if rows.row("zones", candidate):
             return (candidate,)
+    if twice := rows.row("double_codes", code):  # a part of a country and a country: US-PR, PR
+        return (twice["zone"],)
     zone = rows.key_of("zones", f",{code},") if len(code) == 3 else None
     return (zone,) if zone else ()
 
@@ -109,8 +121,14 @@ def _by_cloud(text: str) -> tuple[str, ...]:
 
 
 def _by_name(text: str) -> tuple[str, ...]:
-    found = rows.row("names", fold(text))
-    return tuple(found["codes"].split()) if found else ()
+    """A name, with or without an article, or with its end before its beginning."""
+    forms = [text]
+    if inverted := _INVERTED.fullmatch(text):
+        forms.append(f"{inverted[2].strip()} {inverted[1]}")
+    for form in (*forms, *(_ARTICLE.sub("", form, count=1) for form in forms)):
+        if found := rows.row("names", fold(form)):
+            return tuple(found["codes"].split())
+    return ()
 
 
 def _add(index: _Index, key: str, code: str) -> None:
@@ -121,20 +139,33 @@ def _add(index: _Index, key: str, code: str) -> None:
 def _near(text: str) -> tuple[str, ...]:
     """The codes with the closest spelling or name, best first, at most three.
 
-    For a part of a country: parts with a similar spelling, then the country, and then the rest.
+    For a part of a country: its parts with a similar spelling, and the country; no other one.
     """
-    spelled: _Index = {row["folded"]: tuple(row["codes"].split()) for row in rows.rows("names")}
+    near = _similar(text)
+    part = _PART_OF_A_COUNTRY.fullmatch(text)
+    if part is not None and (country := _by_code(part[1])):
+        starts = (f"{country[0]}-", f"{country[0].lower()}-")
+        own = [code for code in near if code.rpartition(":")[2].startswith(starts)]
+        exact = _by_code(f"{country[0]}-{part[2]}")  # of "USA-CA"
+        near = [*(exact or own[:2]), *country]
+    return tuple(near[:3])
+
+
+def _similar(text: str) -> list[str]:
+    """The codes with the closest spelling or name, best first."""
+    spelled: _Index = {}
+    for row in rows.rows("names"):
+        for code in row["codes"].split():
+            _add(spelled, _STATE.sub("", row["folded"]) or row["folded"], code)
     for table in ("zones", "cloud_regions"):
         for place in rows.rows(table):
             code = place.get("region") or place["zone"]
             parts = (code, code.partition(":")[2], code.partition("-")[2], place.get("alpha3", ""))
             for part in filter(None, parts):
                 _add(spelled, fold(part), code)
-    codes: list[str] = []
-    for close in close_matches(fold(text), spelled, most=6, cutoff=0.7):
-        codes += [code for code in spelled[close] if code not in codes]
-    subdivision = _PART_OF_A_COUNTRY.fullmatch(text)
-    for country in _by_code(subdivision[1]) if subdivision else ():
-        own = [code for code in codes if code.startswith(f"{country}-")]
-        codes = [*own[:2], country, *(code for code in codes if code not in (*own, country))]
-    return tuple(codes[:3])
+    wanted = _STATE.sub("", fold(text))
+    # of two or three letters another one makes another code, not a misspelt one
+    for cutoff in _CLOSE if len(wanted) > 3 else (1.0,):
+        if close := close_matches(wanted, spelled, most=6, cutoff=cutoff):
+            return list(dict.fromkeys(code for each in close for code in spelled[each]))
+    return []

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-_TABLES = Path(__file__).resolve().parent.parent / "data"
+from carbontrack.system.files import package_text
 
 
 def row(table: str, key: str) -> dict[str, str] | None:
@@ -50,7 +49,7 @@ def source(number: str) -> str:
 
 @cache
 def _text(table: str) -> str:
-    return (_TABLES / f"{table}.csv").read_text(encoding="utf-8")
+    return package_text(f"data/{table}.csv")
 
 
 def _cells(header: str, line: str) -> dict[str, str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware
+from carbontrack.system.files import package_text
 
-EMBODIED_TABLE = Path(__file__).parent.parent / "data" / "embodied.csv"
+EMBODIED_TABLE = "data/embodied.csv"
 HOURS_PER_YEAR = 8766.0
 """365.25 days."""
 LIFETIME_YEARS = 4.0
@@ -126,7 +126,7 @@ def _card_item(name: str) -> str | None:
 @cache
 def _embodied() -> dict[str, Amount]:
     found = {}
-    for line in EMBODIED_TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in package_text(EMBODIED_TABLE).splitlines()[1:]:
         item, _unit, best, low, high, _rest = line.split(",", 5)
         found[item] = Amount(float(best), float(low), float(high))
     return found

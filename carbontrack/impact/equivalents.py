@@ -6,9 +6,10 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from math import log10
-from pathlib import Path
 
-TABLE = Path(__file__).parent.parent / "data" / "equivalents.csv"
+from carbontrack.system.files import package_text
+
+TABLE = "data/equivalents.csv"
 LEAST, MOST = 0.1, 1000.0
 """A comparison needs a number of things in this range; others mean little to a reader."""
 _EASIEST = 10.0
@@ -49,22 +50,21 @@ class EquivalentComparison:
 
 
 @cache
-def equivalents(table: Path = TABLE) -> tuple[Equivalent, ...]:
+def equivalents() -> tuple[Equivalent, ...]:
     """Every row of the table, in its order."""
-    with table.open(newline="", encoding="utf-8") as lines:
-        return tuple(
-            Equivalent(
-                id=row["id"],
-                one=row["one"],
-                many=row["many"],
-                quantity=row["quantity"],
-                amount=float(row["amount"]),
-                year=int(row["year"]),
-                cite=row["cite"],
-                source=row["source"],
-            )
-            for row in csv.DictReader(lines)
+    return tuple(
+        Equivalent(
+            id=row["id"],
+            one=row["one"],
+            many=row["many"],
+            quantity=row["quantity"],
+            amount=float(row["amount"]),
+            year=int(row["year"]),
+            cite=row["cite"],
+            source=row["source"],
         )
+        for row in csv.DictReader(package_text(TABLE).splitlines())
+    )
 
 
 def compare(

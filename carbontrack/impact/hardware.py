@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.meters import cpu_info as cpu_names
+from carbontrack.system.files import package_text
 
-GPU_TABLE = Path(__file__).parent.parent / "data" / "gpu_tdp.csv"
+GPU_TABLE = "data/gpu_tdp.csv"
 
 _MAKERS = re.compile(r"\b(?:nvidia|amd|intel|google|geforce|tesla|radeon|graphics|gpu|chip)\b")
 _CPU_LINES = ("", "core ", "xeon ")
@@ -83,7 +83,7 @@ def _key(name: str) -> str:
 def _gpus() -> dict[str, GpuModel]:
     """Every spelling of a card, and the card; an earlier row wins where two share a spelling."""
     index: dict[str, GpuModel] = {}
-    for line in GPU_TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in package_text(GPU_TABLE).splitlines()[1:]:
         name, tdp_w, memory_gb, year, kind, keys, grade, source, _note = line.split(",", 8)
         gpu = GpuModel(
             name=name,
@@ -101,5 +101,5 @@ def _gpus() -> dict[str, GpuModel]:
 
 @cache
 def _cpu_names() -> frozenset[str]:
-    lines = cpu_names.TABLE.read_text(encoding="utf-8").splitlines()[1:]
+    lines = package_text(cpu_names.TABLE).splitlines()[1:]
     return frozenset(line.partition(",")[0] for line in lines)

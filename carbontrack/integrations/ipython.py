@@ -11,6 +11,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 
 from carbontrack.api.track import Track, track
+from carbontrack.config.environment import is_disabled
 from carbontrack.errors import CarbontrackError
 
 
@@ -35,6 +36,8 @@ def load(shell: Any) -> None:
 
 
 def _asked_for(line: str, *, default_name: str) -> Track:
+    if is_disabled():  # the cell runs, whatever the line says
+        return track(default_name)
     try:
         words = shlex.split(line)
         names = [word for word in words if "=" not in word] or [default_name]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
-from carbontrack.system.files import replace_privately
+from carbontrack.system.files import package_bytes, replace_privately
 from carbontrack.system.host import boot_id
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
@@ -122,7 +122,7 @@ def _ask_cpuinfo() -> str:
 
 # -- the table of processors -------------------------------------------------------------------
 
-TABLE = Path(__file__).parent.parent / "data" / "cpu_tdp.csv"
+TABLE = "data/cpu_tdp.csv"
 
 _MARKS = re.compile(r"\((?:r|tm|c)\)|[®™©]")
 _TAILS = (
@@ -182,16 +182,20 @@ def spellings(model_name: str) -> tuple[str, ...]:
     return (name,)
 
 
+def _table() -> bytes:
+    return package_bytes(TABLE)
+
+
 @lru_cache(maxsize=8)
-def find_part(model_name: str, table: Path = TABLE) -> CpuPart | None:
-    """The part with exactly this name; None where the table has none.
+def find_part(model_name: str, table: Callable[[], bytes] = _table) -> CpuPart | None:
+    """The part with exactly this name; None where the table, once read, has none.
 
     The text is searched for the name and not parsed: half a millisecond instead of ten.
     """
     keys = spellings(model_name)
     if not keys:
         return None
-    text = table.read_bytes()
+    text = table()
     for key in keys:
         begin = text.find(f"\n{key},".encode())
         if begin >= 0:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.cpu_info import CpuFacts, CpuPart, find_part
 from carbontrack.record import Basis, Component
+from carbontrack.system.files import package_text
 
 LOAD_CURVE: tuple[tuple[float, float], ...] = ((0.0, 0.12), (0.1, 0.32), (0.5, 0.75), (1.0, 1.02))
 """Load and power as a share of TDP, linear in between: the mean of servers under a stress test, as
@@ -99,7 +99,7 @@ class CpuModel:
 
 # -- the design power of this machine's processors ---------------------------------------------
 
-FAMILIES = Path(__file__).parent.parent / "data" / "cpu_families.csv"
+FAMILIES = "data/cpu_families.csv"
 
 KNOWN_UNCERTAINTY = 0.40
 """Half-width where the part is known: estimates from TDP miss a wall meter by up to 40 % (Fischer
@@ -168,7 +168,7 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
     """By watts per thread of the processor's family, for names without a model: "AMD EPYC"."""
     if not (facts.vendor and facts.family and facts.model):
         return None
-    for line in FAMILIES.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in package_text(FAMILIES).splitlines()[1:]:
         cells = line.split(",")
         vendor, family, models, steppings, name, per_thread_w, _, _, _, source = cells
         if (vendor, family) != (facts.vendor, facts.family):

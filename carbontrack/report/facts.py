@@ -89,7 +89,7 @@ class Facts:
 
 
 def facts_of(summary: Summary, frame: pd.DataFrame) -> Facts:
-    """The facts of root records that were loaded with `COLUMNS`."""
+    """The facts of records that were loaded with `COLUMNS`."""
     started = frame["started_at"].dropna()
     return Facts(
         summary=summary,

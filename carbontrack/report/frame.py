@@ -2,7 +2,7 @@
 
 Repeated texts are kept once and ids as 64-bit hashes, so a million records take 300 MB. Every
 record counts once: repeated deliveries, and checkpoints of runs that did finish, are left out; so
-are rows whose parent is in the data, since the parent's figures include theirs.
+are rows that their parent holds, and rows that overlap on a machine get their share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import NUMBER_COLUMNS, TIMELINE_SUFFIX
+from carbontrack.report.nesting import NotAdded, counted_once, hashed, one_row_per_id, truths
 from carbontrack.report.read import (
+    NO_ROW,
     ROWS,
     AnyPath,
     Row,
@@ -23,6 +25,7 @@ from carbontrack.report.read import (
     import_pandas,
     records_in,
 )
+from carbontrack.report.spreadsheet import damage
 from carbontrack.sinks.csv_file import restored
 
 if TYPE_CHECKING:
@@ -31,7 +34,11 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes of all files."""
 IDS = ("record_id", "run_id", "parent_id")
-TEXTS = ("name", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis", "host_id")
+TIMES = ("started_at", "ended_at")
+TEXTS = (
+    *("name", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis", "host_id"),
+    "scope",
+)
 NUMBERS = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
     *("energy_low_kwh", "energy_high_kwh", "emissions_g", "emissions_low_g", "emissions_high_g"),
@@ -39,10 +46,14 @@ NUMBERS = (
     *("intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
 )
 HOW = (
-    *("region_basis", "intensity_source", "intensity_year", "meters", "scope", "coverage"),
+    *("region_basis", "intensity_source", "intensity_year", "meters", "coverage"),
     *("cpu_model", "gpu_models", "carbontrack"),
 )
 """Columns that only a page shows."""
+_TYPES = (
+    dict.fromkeys(IDS, "uint64") | dict.fromkeys(TIMES, "datetime64[ms]") | {"parent_holds": "int8"}
+)
+"""Of the columns that are neither numbers nor codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +61,23 @@ class Loaded:
     """The frame, and what was left out of it.
 
     Attributes:
-        frame: a row for each root record.
+        frame: a row for each record that is added up.
         skipped_lines: lines that hold no record.
         repeated: records that were there twice, or checkpoints of finished runs.
-        nested: rows whose parent is in the data.
+        not_added: what was left out of the sums, so that nothing counts twice.
+        reason: why the first of the skipped lines holds none; None where it is no whole row.
     """
 
     frame: pd.DataFrame
     skipped_lines: int
     repeated: int
-    nested: int
+    not_added: NotAdded
+    reason: str | None = None
+
+    @property
+    def nested(self) -> int:
+        """The rows that their parent holds."""
+        return self.not_added.nested
 
 
 def load(
@@ -68,7 +86,9 @@ def load(
     extra: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Loaded:
-    """The root records of files and directories; `extra` names columns beyond the usual ones.
+    """The records of files and directories that a sum adds up.
+
+    `extra` names columns beyond the usual ones.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -77,14 +97,16 @@ def load(
     """
     pd = import_pandas("report", "carbontrack report")
     files = files_of(paths)
-    wanted = (*IDS, "started_at", *TEXTS, *NUMBERS, *extra)
+    wanted = tuple(dict.fromkeys((*IDS, *TIMES, "parent_holds", *TEXTS, *NUMBERS, *extra)))
     columns = _Columns(pd, wanted)
     position = _Position(files, progress)
     for file in files:
         for block in blocks_of(file, wanted, position.at):
             columns.add(block)
         position.done(file)
-    return _distinct_roots(columns.frame(), columns.skipped_lines)
+    once, repeated = one_row_per_id(columns.frame())
+    frame, not_added = counted_once(once)
+    return Loaded(frame, columns.skipped_lines, repeated, not_added, columns.reason)
 
 
 def files_of(paths: Sequence[AnyPath]) -> list[Path]:
@@ -144,21 +166,36 @@ class _Columns:
         self._texts: dict[str, dict[str, int]] = {
             name: {}
             for name in wanted
-            if name not in IDS and name not in NUMBER_COLUMNS and name != "started_at"
+            if name not in (*IDS, *TIMES, *NUMBER_COLUMNS, "parent_holds")
         }
         self.skipped_lines = 0
+        self.reason: str | None = None
 
     def add(self, block: Any) -> None:
         # pandas leaves the cells as they are in the file; rows have their texts restored already
         as_in_file = not isinstance(block, list)
         if not as_in_file:
             block = self._from_rows(block)
-        whole = block["record_id"].notna() & block["run_id"].notna() & block["started_at"].notna()
-        if not whole.all():
-            self.skipped_lines += int((~whole).sum())
-            block = block[whole]
+        missing = [name for name in self._wanted if name not in block]
+        block = self._whole(block.assign(**dict.fromkeys(missing, None)) if missing else block)
         for name in self._wanted:
             self._parts[name].append(self._column(name, block, as_in_file=as_in_file))
+
+    def _whole(self, block: Any) -> Any:
+        """The rows that have ids and a start; times that a spreadsheet rewrote are no times."""
+        import numpy as np
+
+        whole = block[["record_id", "run_id", "started_at"]].notna().all(axis=1).to_numpy(copy=True)
+        self.skipped_lines += int((~whole).sum())
+        for name in TIMES:
+            texts = block[name].to_numpy(dtype=object)
+            times = self._pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
+            block[name] = times
+            for place in np.flatnonzero(whole & times.isna()):
+                if (reason := damage({name: texts[place]})) is not None:
+                    whole[place] = False
+                    self._count_skipped(reason)
+        return block if whole.all() else block[whole]
 
     def frame(self) -> Any:
         """All blocks as one frame; each column's parts are freed as soon as they are joined."""
@@ -166,8 +203,7 @@ class _Columns:
 
         columns: dict[str, Any] = {}
         for name in self._wanted:
-            parts = self._parts.pop(name) or [np.empty(0)]
-            column = np.concatenate(parts)
+            column = np.concatenate(self._parts.pop(name) or [np.empty(0, _TYPES.get(name))])
             if name in self._texts:
                 texts = list(self._texts[name])
                 column = self._pd.Categorical.from_codes(
@@ -181,23 +217,23 @@ class _Columns:
         found: pd.DataFrame = self._pd.DataFrame(records, columns=list(self._wanted), dtype=object)
         return found
 
-    def _count_skipped(self, _: str) -> None:
+    def _count_skipped(self, reason: str) -> None:
         self.skipped_lines += 1
+        if self.reason is None and reason != NO_ROW:
+            self.reason = reason
 
     def _column(self, name: str, block: pd.DataFrame, *, as_in_file: bool) -> Any:
         import numpy as np
 
-        if name not in block:
-            return np.full(len(block), -1 if name in self._texts else np.nan)
         column = block[name]
         if name in IDS:
-            hashed = self._pd.util.hash_array(column.to_numpy(dtype=object), categorize=False)
-            return np.where(column.isna(), np.uint64(0), hashed)
+            return hashed(column)
         if name in self._texts:
             return self._codes(name, column, as_in_file=as_in_file)
-        if name == "started_at":
-            times = self._pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-            return times.dt.tz_localize(None).to_numpy(dtype="datetime64[ms]")
+        if name == "parent_holds":
+            return truths(column)
+        if name in TIMES:
+            return column.dt.tz_localize(None).to_numpy(dtype="datetime64[ms]")
         return column.to_numpy(dtype="float64", na_value=np.nan)
 
     def _codes(self, name: str, column: Any, *, as_in_file: bool) -> Any:
@@ -210,39 +246,3 @@ class _Columns:
         texts = (restored(name, str(text)) if as_in_file else str(text) for text in uniques)
         ours = [seen.setdefault(text, len(seen)) for text in texts]
         return np.append(np.array(ours, dtype="int32"), np.int32(-1))[codes.to_numpy()]
-
-
-def _distinct_roots(frame: pd.DataFrame, skipped_lines: int) -> Loaded:
-    """Each record once, the finished before its checkpoint, and none that another one contains."""
-    ids = frame["record_id"]
-    recovered = (frame["status"] == "recovered").to_numpy()
-    finished = ids[~recovered]
-    keep = ~ids.duplicated(keep="last").to_numpy()
-    if recovered.any():
-        keep &= ~(recovered & ids.isin(finished).to_numpy())
-        keep |= _last_finished(frame, recovered)
-    once = frame if keep.all() else frame[keep]
-    parents = once["parent_id"].to_numpy()
-    is_child = parents != 0
-    if is_child.any():
-        import numpy as np
-
-        known = np.union1d(once["record_id"].to_numpy(), once["run_id"].to_numpy())
-        is_child &= np.isin(parents, known)
-    roots = once if not is_child.any() else once[~is_child]
-    return Loaded(
-        frame=roots.reset_index(drop=True),
-        skipped_lines=skipped_lines,
-        repeated=int((~keep).sum()),
-        nested=int(is_child.sum()),
-    )
-
-
-def _last_finished(frame: pd.DataFrame, recovered: Any) -> Any:
-    """Which records are the last finished one of their id, though a checkpoint may follow it."""
-    import numpy as np
-
-    finished = frame["record_id"][~recovered]
-    keep = np.zeros(len(frame), dtype=bool)
-    keep[finished.index[~finished.duplicated(keep="last")]] = True
-    return keep

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape
 from math import exp, log, sqrt
-from pathlib import Path
 from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.report.totals import Total
+from carbontrack.system.files import package_text
 from carbontrack.units import JOULES_PER_KWH, format_interval, format_joules, joules_from
 
-TABLE = Path(__file__).parent.parent / "data" / "inference.csv"
+TABLE = "data/inference.csv"
 PER = 1000
 """Grades are of the energy of this many units, as in the published tables."""
 GRADES = ("A+", "A", "B", "C", "D")
@@ -171,7 +171,7 @@ def find_task(name: str) -> Task:
 def tasks() -> dict[str, Task]:
     """Every task of the table by its name."""
     found = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines()[1:]:
+    for line in package_text(TABLE).splitlines()[1:]:
         name, mean, sd, year, _grade, source = line.split(",", 5)
         found[name] = Task(name, float(mean), float(sd), int(year), source.strip('"'))
     return found

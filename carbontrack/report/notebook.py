@@ -8,12 +8,15 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import COLUMNS, emissions_text, energy_text
+from carbontrack.report.nesting import NotAdded, counted_once, one_row_per_id
 from carbontrack.units import format_grams, format_joules, format_seconds, kwh_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 20
+COUNTED_ONCE = "without_double_counting"
+"""The attribute of a frame whose rows can be added up as they are."""
 _HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", "status")
 
 
@@ -43,7 +46,7 @@ def frame_class() -> type[pd.DataFrame]:
 
 
 def frame_html(frame: pd.DataFrame) -> str:
-    """The first records as a table, and the sums of all records that no other contains."""
+    """The first records as a table, and sums in which nothing counts twice."""
     known = frame.astype(object).where(frame.notna(), None)
     rows = "".join(_row(record) for record in known.head(MOST_ROWS).itertuples(index=False))
     heads = "".join(f'<th style="text-align:left">{escape(head)}</th>' for head in _HEADS)
@@ -71,10 +74,13 @@ def _row(record: Any) -> str:
 
 
 def _sums(frame: pd.DataFrame) -> str:
-    outer = frame[~frame["parent_id"].isin({*frame["record_id"], *frame["run_id"]})]
+    is_once = frame.attrs.get(COUNTED_ONCE, False)
+    outer, left_out = (frame, NotAdded()) if is_once else counted_once(one_row_per_id(frame)[0])
     count = f"{len(frame):,} record{'s' * (len(frame) != 1)}"
-    if len(outer) < len(frame):
-        count += f", {len(frame) - len(outer):,} of them inside others"
+    if left_out.nested:
+        count += f", {left_out.nested:,} of them inside others"
+    if left_out.overlapping:
+        count += f", {left_out.overlapping:,} that overlap on a machine counted once"
     joules = outer["energy_kwh"].sum(min_count=1) / kwh_from(1.0)
     grams = outer["emissions_g"].sum(min_count=1)
     energy = "unknown energy" if joules != joules else format_joules(float(joules))  # noqa: PLR0124

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from html import escape
 from itertools import chain
-from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +28,12 @@ from carbontrack.report.page_html import (
 )
 from carbontrack.report.tables import Summary
 from carbontrack.report.totals import Total, totals
+from carbontrack.system.files import package_text
 from carbontrack.system.version import VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ASSETS = Path(__file__).with_name("assets")
 _HERE = "as it was"
 _POWER = "c-power-"
 
@@ -50,10 +49,10 @@ def page(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         "runs": page_data.runs(frame),
         "charts": {name: chart.spec for name, chart in drawn.items()},
     }
-    return Template((_ASSETS / "page.html").read_text(encoding="utf-8")).substitute(
+    return Template(package_text("report/assets/page.html")).substitute(
         version=VERSION,
-        css=(_ASSETS / "page.css").read_text(encoding="utf-8"),
-        js=(_ASSETS / "page.js").read_text(encoding="utf-8"),
+        css=package_text("report/assets/page.css"),
+        js=package_text("report/assets/page.js"),
         vega=_vega(),
         data=_inert(data),
         headline=headline(summary.total),

@@ -14,13 +14,26 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Record
+from carbontrack.report.nesting import counted_once, one_row_per_id
+from carbontrack.report.spreadsheet import (
+    DELIMITERS,
+    OURS,
+    TRUTHS,
+    Layout,
+    as_utf8,
+    damage,
+    layout_of,
+    number_text,
+    truth_text,
+)
 from carbontrack.sinks.csv_file import restored
 from carbontrack.system.log import LOGGER
 
@@ -43,9 +56,12 @@ Rows = list[Row | None]
 """Rows as they were read one by one; None for a line that belongs to none."""
 _WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
 _NUMBERS = frozenset(NUMBER_COLUMNS)
+_TRUTHS = frozenset(TRUTH_COLUMNS)
 _DISTINCT = frozenset({"record_id", "run_id", "parent_id", "started_at", "ended_at"})
 """Columns of text that differ from row to row."""
-_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\Z)')
+_ROUNDED = re.compile(rb'[,;\t"\n]\d(?:[.,]\d+)?E\+\d+[,;\t"]').search
+"""What may be an id that a spreadsheet has taken for a number."""
+NO_ROW = "not a whole row"
 _QUOTED = re.compile(b'"[^"]*"').sub
 
 
@@ -62,7 +78,7 @@ def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Re
     yield from records_in(rows_of(Path(path).expanduser()), on_skip or _ignore)
 
 
-def read_records(*paths: AnyPath) -> pd.DataFrame:
+def read_records(*paths: AnyPath, without_double_counting: bool = False) -> pd.DataFrame:
     """All records of the files as one pandas frame, a row each, typed.
 
     Numbers are float64, whole numbers Int64, `started_at` and `ended_at` are times in UTC,
@@ -70,6 +86,12 @@ def read_records(*paths: AnyPath) -> pd.DataFrame:
     once; a record recovered from a checkpoint is replaced by the finished one.
     `frame.attrs["skipped_lines"]` counts the lines that hold no record; a warning in the log names
     their file.
+
+    The figures of some rows are part of others': those of a nested span are part of its parent's,
+    and two runs of scope `machine` on one host at one time measure the same machine. Columns of
+    energy, emissions, water and making are therefore not to be added up, unless
+    `without_double_counting` is true. Then the frame has only the rows that no other holds, and
+    those that overlap on a machine have their share of it, so that any sum is right.
 
     Raises:
         MissingExtra: pandas is not installed.
@@ -83,9 +105,12 @@ def read_records(*paths: AnyPath) -> pd.DataFrame:
         name: _typed(pandas, name, [getattr(record, name) for record in records])
         for name in COLUMNS
     }
-    from carbontrack.report.notebook import frame_class
+    from carbontrack.report.notebook import COUNTED_ONCE, frame_class
 
     frame: pd.DataFrame = frame_class()(columns)
+    if without_double_counting:
+        frame = frame_class()(counted_once(one_row_per_id(frame)[0])[0])
+        frame.attrs[COUNTED_ONCE] = True
     frame.attrs["skipped_lines"] = skipped
     return frame
 
@@ -109,7 +134,10 @@ def records_in(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[Record]:
     """The records in rows; `on_skip` is called with the reason for each row that holds none."""
     for row in rows:
         if row is None:
-            on_skip("not a whole row")
+            on_skip(NO_ROW)
+            continue
+        if (reason := damage(row)) is not None:
+            on_skip(reason)
             continue
         try:
             yield Record.from_row(row)
@@ -147,7 +175,7 @@ def blocks_of(
     """
     if path.suffix.lower() == ".csv":
         with path.open("rb") as file:
-            for block in CsvBlocks(file, wanted):
+            for block in CsvBlocks(as_utf8(file), wanted):
                 on_position(file.tell())
                 yield block
     else:
@@ -172,13 +200,13 @@ def import_pandas(extra: str, feature: str) -> Any:
 def csv_rows(path: Path) -> Iterator[Row | None]:
     """The rows of a CSV file; None for each line that belongs to none."""
     with path.open("rb") as file:
-        yield from CsvRows(text_lines(file))
+        yield from CsvRows(text_lines(as_utf8(file)))
 
 
 def json_rows(path: Path) -> Iterator[Row | None]:
     """The objects of a file with one JSON object in each line; None for any other line."""
     with path.open("rb") as file:
-        for line in text_lines(file):
+        for line in text_lines(as_utf8(file)):
             if line is not None and not line.strip():
                 continue
             yield _json_object(line)
@@ -234,10 +262,10 @@ class CsvRows:
     second.
     """
 
-    def __init__(self, lines: Iterator[str | None], header: tuple[str, ...] = COLUMNS) -> None:
+    def __init__(self, lines: Iterator[str | None], layout: Layout = OURS) -> None:
         self._lines = lines
         self._again: deque[str] = deque()
-        self._header = header
+        self.layout = layout
 
     @property
     def holds_lines(self) -> bool:
@@ -246,17 +274,22 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[CsvRow | None]:
         while (taken := self._take()) is not None:
-            cells = _parsed("".join(taken)) if taken else None
+            text = "".join(taken)
+            cells = _cells(text, self.layout) if taken else None
             if cells == []:
                 continue
-            if cells and is_header(cells):
-                self._header = tuple(cells)
-            elif cells and len(cells) == len(self._header):
-                pairs = zip(self._header, cells, strict=True)
-                yield {name: restored(name, cell) for name, cell in pairs}
+            if (layout := _layout_in(text)) is not None:
+                self.layout = layout
+            elif cells and self._is_whole(cells, text):
+                pairs = zip(self.layout.names, cells, strict=False)
+                yield {name: _cell(name, cell) for name, cell in pairs}
             else:
                 self._again.extendleft(reversed(taken[1:]))
                 yield None
+
+    def _is_whole(self, cells: list[str], text: str) -> bool:
+        missing = len(self.layout.names) - len(cells)
+        return missing == 0 or (0 < missing <= self.layout.optional and text.endswith("\n"))
 
     def _take(self) -> list[str] | None:
         """The next lines that seem to make a row; none if too long; None at the end."""
@@ -266,6 +299,8 @@ class CsvRows:
         if line == "":
             return None
         taken, quotes, size = [line], line.count('"'), len(line)
+        if quotes % 2 and _layout_in(line) is not None:
+            return taken
         while quotes % 2 and size < LINE_LIMIT:
             line = self._next()
             if not line:
@@ -288,7 +323,7 @@ class CsvBlocks:
         self._file = file
         self._wanted = wanted
         self._block_bytes = block_bytes
-        self._header: tuple[str, ...] = COLUMNS
+        self._layout = OURS
 
     def __iter__(self) -> Iterator[Any]:
         # the first line is nearly always the header, and may begin with a byte order mark
@@ -311,28 +346,38 @@ class CsvBlocks:
             return False
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
+        if b"E+" in block and _ROUNDED(block):
+            return False
         bare = _QUOTED(b"", block) if b'"' in block else block
-        return b'"' not in bare and _is_rectangular(bare, len(self._header) - 1)
+        mark = self._layout.delimiter.encode()
+        return b'"' not in bare and _is_rectangular(bare, len(self._layout.names) - 1, mark)
 
     def _parsed(self, block: bytes) -> Iterator[Any]:
-        try:
-            frame = self._frame(block, "category")
-            if any(_guessed(frame[name]) for name in frame):
-                frame = self._frame(block, object)
-        except ValueError:  # some cell is no number: reading line by line finds out which
-            yield from self._line_by_line(block)
-        else:
-            yield frame
+        # with other separators than ours, decimal commas are usual
+        decimals = (".", ",") if self._layout.delimiter == "," else (",", ".")
+        for decimal in decimals:
+            try:
+                frame = self._frame(block, "category", decimal)
+                if any(_guessed(frame[name]) for name in frame):
+                    frame = self._frame(block, object, decimal)
+            except ValueError:
+                continue
+            if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in _TRUTHS):
+                yield frame
+                return
+        yield from self._line_by_line(block)  # which finds out which cell is no number
 
-    def _frame(self, block: bytes, text: Any) -> Any:
+    def _frame(self, block: bytes, text: Any, decimal: str) -> Any:
         import pandas as pd
 
-        columns = [name for name in self._wanted if name in self._header]
-        types = {name: object if name in _DISTINCT else text for name in columns}
+        columns = [name for name in self._wanted if name in self._layout.names]
+        types = {name: object if name in _DISTINCT | _TRUTHS else text for name in columns}
         return pd.read_csv(
             BytesIO(block),
+            sep=self._layout.delimiter,
+            decimal=decimal,
             header=None,
-            names=list(self._header),
+            names=list(self._layout.names),
             usecols=columns,
             dtype={name: "float64" if name in _NUMBERS else types[name] for name in columns},
             keep_default_na=False,
@@ -350,10 +395,10 @@ class CsvBlocks:
             line = inside.popleft()
             if line is None:
                 found.append(None)
-            elif (header := _header_of(line)) is not None:
-                self._header = header
+            elif (layout := _layout_in(line)) is not None:
+                self._layout = layout
             elif line.strip("\r\n"):
-                rows = CsvRows(chain([line], lines), self._header)
+                rows = CsvRows(chain([line], lines), self._layout)
                 for row in rows:
                     found.append(row)
                     if not rows.holds_lines:
@@ -366,38 +411,71 @@ def is_header(cells: Sequence[str]) -> bool:
     return "record_id" in cells and "run_id" in cells
 
 
-def _header_of(line: str) -> tuple[str, ...] | None:
-    """The names of the columns, where the line is a header without quotes; else None."""
-    if "record_id" not in line or '"' in line:
+def _layout_in(text: str) -> Layout | None:
+    """The layout that a header begins; None where the text is none."""
+    if "record_id" not in text or "run_id" not in text:
         return None
-    cells = tuple(line.strip("\r\n").split(","))
-    return cells if is_header(cells) else None
+    for delimiter in DELIMITERS:
+        cells = _parsed(text, delimiter)
+        if cells and is_header(cells):
+            return layout_of(tuple(cells), delimiter, text)
+    return None
 
 
-def _parsed(text: str) -> list[str] | None:
+def _cell(name: str, cell: str) -> str:
+    """A cell as it was before it was written."""
+    if name in _NUMBERS:
+        return number_text(cell)
+    return truth_text(cell) if name in _TRUTHS else restored(name, cell)
+
+
+def _cells(text: str, layout: Layout) -> list[str] | None:
+    """The cells of one row, as `_parsed`.
+
+    Where cells are separated by semicolons, a spreadsheet takes a line of ours for one cell, or for
+    a few if there are semicolons in it, and quotes them when it saves.
+    """
+    cells = _parsed(text, layout.delimiter)
+    if text.startswith('"') and (cells is None or len(cells) < len(layout.names)):
+        outer = _parsed(text, ";")
+        inner = _parsed(";".join(outer), layout.delimiter) if outer else None
+        if inner and len(inner) == len(layout.names):
+            return inner
+    return cells
+
+
+def _parsed(text: str, delimiter: str = ",") -> list[str] | None:
     """The cells of one row; [] for an empty line, None if the text is not exactly one row."""
     if not text.strip("\r\n"):
         return []
     try:
-        rows = list(csv.reader([text], strict=True))
+        rows = list(csv.reader([text], strict=True, delimiter=delimiter))
     except csv.Error:
         # the csv module's limit for a cell, 128 KiB, holds for the whole process: leave it as it is
-        return _long_cells(text) if len(text) > csv.field_size_limit() else None
+        return _long_cells(text, delimiter) if len(text) > csv.field_size_limit() else None
     return rows[0] if len(rows) == 1 else None
 
 
-def _long_cells(text: str) -> list[str] | None:
+def _long_cells(text: str, delimiter: str = ",") -> list[str] | None:
     """The cells of one row, whatever their length; None if the text is not exactly one row."""
     text = text.rstrip("\r\n")
+    match = _cell_pattern(delimiter).match
     cells: list[str] = []
     at = 0
-    while found := _CELL.match(text, at):
-        quoted, bare, comma = found.groups()
+    while found := match(text, at):
+        quoted, bare, mark = found.groups()
         cells.append(bare if quoted is None else quoted.replace('""', '"'))
-        if not comma:
+        if not mark:
             return cells
         at = found.end()
     return None
+
+
+@cache
+def _cell_pattern(delimiter: str) -> re.Pattern[str]:
+    """One cell, quoted or bare, and what stands behind it."""
+    mark = re.escape(delimiter)
+    return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}\r\n][^{mark}\r\n]*|))({mark}|\Z)')
 
 
 def _guessed(column: Any) -> bool:
@@ -406,15 +484,15 @@ def _guessed(column: Any) -> bool:
     return categories is not None and categories.dtype.kind in "biufc"
 
 
-def _is_rectangular(text: bytes, commas: int) -> bool:
-    """Whether each line of a text without quotes has so many commas."""
+def _is_rectangular(text: bytes, count: int, mark: bytes = b",") -> bool:
+    """Whether each line of a text without quotes has so many marks between its cells."""
     import numpy as np
 
     letters = np.frombuffer(text, dtype=np.uint8)
-    ends, marks = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(","))
-    if len(marks) != len(ends) * commas or commas == 0:
+    ends, marks = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(mark))
+    if len(marks) != len(ends) * count or count == 0:
         return False
-    by_line = marks.reshape(len(ends), commas)
+    by_line = marks.reshape(len(ends), count)
     return bool((by_line[:, -1] < ends).all() and (by_line[1:, 0] > ends[:-1]).all())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from carbontrack.report.facts import Asked, Facts, place
-from carbontrack.report.tables import markdown, notes
+from carbontrack.report.tables import markdown, markdown_notes
 from carbontrack.units import (
     JOULES_PER_KWH,
     format_grams,
@@ -41,7 +41,7 @@ def as_statement(facts: Facts, _asked: Asked) -> str:
     )
     rows = [f"| {head} | {markdown(text)} |" for head, text in _rows(facts, energy, grams)]
     parts = [first, "", "| item | value |", "| --- | --- |", *rows]
-    left_out = " ".join(notes(facts.summary))
+    left_out = markdown_notes(facts.summary)
     return "\n".join([*parts, *(("", left_out) if left_out else ()), ""])
 
 

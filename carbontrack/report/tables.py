@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 
+from carbontrack.report.nesting import NotAdded
 from carbontrack.report.totals import Total
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.units import (
@@ -24,7 +25,8 @@ class Summary:
     Attributes:
         by: the property that the groups have in common; None where there are none.
         sources: the files and directories that were read.
-        skipped_lines, repeated, nested: what was left out, as in `report.frame.Loaded`.
+        skipped_lines, repeated, not_added, reason: what was left out, and why, as in
+            `report.frame.Loaded`.
     """
 
     by: str | None
@@ -33,7 +35,8 @@ class Summary:
     sources: Sequence[str] = ()
     skipped_lines: int = 0
     repeated: int = 0
-    nested: int = 0
+    not_added: NotAdded = field(default_factory=NotAdded)
+    reason: str | None = None
 
 
 _HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
@@ -68,15 +71,16 @@ def as_json(summary: Summary) -> str:
         "total": summary.total.to_dict(),
         "groups": [group.to_dict() for group in summary.groups],
         "skipped_lines": summary.skipped_lines,
+        "skipped_reason": summary.reason,
         "repeated": summary.repeated,
-        "nested": summary.nested,
+        **asdict(summary.not_added),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
 
 
 def as_csv(summary: Summary) -> str:
     """A row for each group, or one for all; no key can be taken for a formula by spreadsheets."""
-    names = [field.name for field in fields(Total)]
+    names = [one.name for one in fields(Total)]
     lines = [csv_line(names)]
     for total in summary.groups or [summary.total]:
         cells = ["" if cell is None else repr(cell) for cell in total.to_dict().values()]
@@ -90,7 +94,7 @@ def as_markdown(summary: Summary) -> str:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     lines += [[markdown(row[0]), *row[1:]] for row in _rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{' '.join(notes(summary))}".rstrip() + "\n"
+    return f"{table}\n\n{markdown_notes(summary)}".rstrip() + "\n"
 
 
 def as_latex(summary: Summary) -> str:
@@ -126,15 +130,47 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """A sentence for each kind of row or line that was left out."""
-    if summary.nested:
-        yield f"{summary.nested} rows lie inside others and are in no sum."
+    """A sentence for each kind of row or line that was left out, or counts in part."""
+    yield from _not_added(summary.not_added)
     if summary.repeated:
         yield f"{summary.repeated} repeated records count once."
     if summary.total.unknown_runs:
         yield f"{summary.total.unknown_runs} runs have no known energy."
     if summary.skipped_lines:
-        yield f"{summary.skipped_lines} lines hold no record."
+        hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
+        why = f"; the first: {_one_line(summary.reason, 200)}" if summary.reason else ""
+        yield f"{summary.skipped_lines} {hold} no record{why}."
+
+
+def _not_added(rows: NotAdded) -> Iterator[str]:
+    if rows.nested:
+        one = rows.nested == 1
+        lie = "lies inside another" if one else "lie inside others"
+        are = "is" if one else "are"
+        energy = _in_brackets(rows.nested_energy_kwh)
+        yield f"{_rows_of(rows.nested)}{energy} {lie} in these files and {are} not added again."
+    if rows.overlapping:
+        hosts = "one host" if rows.overlapping_hosts == 1 else f"{rows.overlapping_hosts:,} hosts"
+        joules = joules_from(rows.overlapping_energy_kwh)
+        of_it = "" if joules is None else f"; {format_joules(joules)} of theirs are not added again"
+        overlap = f"of scope machine on {hosts} overlap and count once"
+        yield f"{_rows_of(rows.overlapping)} {overlap}{of_it}."
+    if rows.not_covered:
+        one = rows.not_covered == 1
+        yield (
+            f"{_rows_of(rows.not_covered)} {'names a' if one else 'name'} "
+            f"parent{'' if one else 's'} in these files that ran on another host or at another "
+            f"time, and {'is' if one else 'are'} added."
+        )
+
+
+def _rows_of(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _in_brackets(kwh: float | None) -> str:
+    joules = joules_from(kwh)
+    return "" if joules is None else f" ({format_joules(joules)})"
 
 
 def _rows(summary: Summary) -> Iterator[list[str]]:
@@ -184,9 +220,14 @@ def _not_a_formula(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "'", "\t", "\r")) else text
 
 
-def markdown(text: str) -> str:
+def markdown_notes(summary: Summary) -> str:
+    """The notes as a paragraph of Markdown."""
+    return " ".join(markdown(note, 400) for note in notes(summary))
+
+
+def markdown(text: str, longest: int = 200) -> str:
     """A text with the special characters of Markdown escaped."""
-    plain = _one_line(text, 200)
+    plain = _one_line(text, longest)
     for char in "\\`*_[]<>|":
         plain = plain.replace(char, "\\" + char)
     return plain

@@ -21,6 +21,8 @@ Joules = tuple[float, ...]
 """One number for each meter, in the order of the sampler's meters."""
 IMPOSSIBLE_J = 1e12
 """A larger step is implausible: it is a megawatt for eleven days."""
+CLOCK_FAULT = "clock"
+"""The fault of a clock that went back or stood still; times and energies around it are unknown."""
 
 
 class Reading(NamedTuple):

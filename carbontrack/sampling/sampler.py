@@ -14,6 +14,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
@@ -21,6 +22,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
+    CLOCK_FAULT,
     Counts,
     Joules,
     ReadingHistory,
@@ -32,8 +34,14 @@ from carbontrack.sampling.counts import (
 from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.sampling.ticker import Ticker
-from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
+from carbontrack.sampling.ticker import Ticker, TickEvents
+from carbontrack.system.clock import (
+    Clock,
+    ClockCheck,
+    ShiftedClock,
+    SystemClock,
+    process_cpu_s,
+)
 from carbontrack.system.forking import remember
 
 
@@ -118,24 +126,20 @@ class Sampler:
         self._ledgers: list[Ledger] = []
         self.components: tuple[Component, ...] = ()
         """The component of each meter."""
-        self._holds = 0
-        self._closed = False
+        self._holds, self._closed = 0, False
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
+        self.clock_check = ClockCheck()
         self._begin()
         remember(self)
 
     def _begin(self) -> None:
         self.lock = threading.RLock()
         self._inside = False
-        self._ticker = Ticker(
-            self.tick,
-            self.clock,
-            period_s=self._period_s,
-            is_wanted=lambda: self._holds > 0,
-            on_sleep=self._fall_asleep,
-        )
+        events = TickEvents(self.tick, partial(fall_asleep, self))
+        wanted = partial(getattr, self, "awake")
+        self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
 
     @property
     def awake(self) -> bool:
@@ -213,6 +217,8 @@ class Sampler:
     def _sample(self) -> None:
         now_s = self.clock.monotonic_s()
         elapsed_s = now_s - self.counts.at_s
+        if elapsed_s <= 0.0:
+            now_s, elapsed_s = _time_after_check(self, now_s), 0.0
         reading, faults = self._bank.read(now_s)
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
@@ -248,6 +254,7 @@ class Sampler:
         self.sample()
         self._history.restart(self.counts)
         self._cpu_s = process_cpu_s()
+        self.clock_check.since = self.counts.at_s, self._cpu_s
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
@@ -280,20 +287,6 @@ class Sampler:
         except Exception:
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
-
-    def _fall_asleep(self) -> None:
-        """Nothing is open: give back what only open runs need; on the sampler's thread."""
-        try:
-            with self.lock:
-                listeners = list(self.tick_listeners)
-                if not self._holds:
-                    self._bank.rest()
-                    if self._usage is not None:
-                        self._usage.rest()
-            for listener in listeners:
-                listener.fall_asleep()
-        except Exception:
-            _log.exception("the sampler could not fall asleep")
 
     def _replace_lost_meters(self) -> None:
         faults = self._bank.replace_lost(self.counts.at_s)
@@ -336,3 +329,28 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _time_after_check(sampler: Sampler, now_s: float) -> float:
+    """The time from which to go on, after a look at a clock that has not moved on."""
+    at_s = sampler.counts.at_s
+    if sampler.clock_check.fails(sampler.clock, at_s, now_s):
+        sampler.counts = with_fault(sampler.counts, CLOCK_FAULT)
+        if now_s < at_s:
+            sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
+    return at_s
+
+
+def fall_asleep(sampler: Sampler) -> None:
+    """Nothing is open: give back what only open runs need; on the sampler's thread."""
+    try:
+        with sampler.lock:
+            listeners = list(sampler.tick_listeners)
+            if not sampler.awake:
+                for one in (sampler._bank, sampler._usage):
+                    if one is not None:
+                        one.rest()  # it holds no descriptor until it reads again
+        for listener in listeners:
+            listener.fall_asleep()
+    except Exception:
+        _log.exception("the sampler could not fall asleep")

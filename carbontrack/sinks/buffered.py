@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -51,6 +51,13 @@ class BufferedSink(Generic[Entry]):
         self._overflow = journal
         self._buffer = PerProcess(_Buffer)
         self._warnings = RateLimitedLog()
+        self._is_told = False
+        """Whether the user knows that nothing can be written for now."""
+        self.still_waits = False
+        """After `close`: whether records were not written, and wait for the next process."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
 
     @property
     def path(self) -> Path:
@@ -85,11 +92,13 @@ class BufferedSink(Generic[Entry]):
         entry = record.record_id, self._entry_of(record)
         # This thread writes it, not one that takes it from the buffer: that might be a daemon
         # thread, which the end of the program stops for good.
-        if (not entries or self._flush(buffer)) and self._written(entry, len(entries) + 1):
-            return
-        if self._enqueued(record):
-            buffer.journaled.add(record.record_id)
-        entries.append(entry)
+        failure = self._flush(buffer) if entries else None
+        failure = failure or self._failure_of(entry)
+        if failure is not None:
+            if self._enqueued(record):
+                buffer.journaled.add(record.record_id)
+            entries.append(entry)
+            self._warn(failure, buffer)
 
     def close(self) -> None:
         """Try once more to write what waits; what is in the journal is left to `recover`.
@@ -98,43 +107,52 @@ class BufferedSink(Generic[Entry]):
             SinkError: records are lost, neither written nor in the journal; it says how many.
         """
         buffer = self._buffer.state or self._buffer.get()
-        if self._flush(buffer):
+        self.still_waits = self._flush(buffer) is not None
+        if not self.still_waits:
             return
         lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
         if lost:
-            raise SinkError(f"{len(lost)} records could not be written to {self.path}")
+            raise SinkError(f"{_counted(lost)} could not be written to {self.path}: lost")
 
     def _enqueued(self, record: Record) -> bool:
         return self._overflow is not None and self._overflow.enqueue(record, self.address)
 
-    def _flush(self, buffer: _Buffer) -> bool:
-        """Write what waits, oldest first; False when some is left."""
+    def _flush(self, buffer: _Buffer) -> Exception | None:
+        """Write what waits, oldest first; returns why some is left."""
         entries = buffer.entries
         while entries:
             try:
                 oldest = entries.popleft()
             except IndexError:  # another thread took the last one
-                return True
-            if not self._written(oldest, len(entries) + 1):
+                return None
+            failure = self._failure_of(oldest)
+            if failure is not None:
                 entries.appendleft(oldest)
-                return False
+                return failure
             if oldest[0] in buffer.journaled and self._overflow is not None:
                 buffer.journaled.discard(oldest[0])
                 self._overflow.delivered(self.address, [oldest[0]])
-        return True
+        return None
 
-    def _written(self, entry: tuple[str, Entry], count: int) -> bool:
-        """Write one entry; False if that fails for now. `count` is how many wait then."""
+    def _failure_of(self, entry: tuple[str, Entry]) -> Exception | None:
+        """Write one entry; returns why that failed for now."""
         try:
             self._put(entry[1])
         except (OSError, SinkError) as error:
-            self._warn(error, count)
-            return False
-        return True
+            return error
+        return None
 
-    def _warn(self, error: Exception, count: int) -> None:
+    def _warn(self, error: Exception, buffer: _Buffer) -> None:
+        if self._is_told:
+            return
         reason = getattr(error, "strerror", None) or str(error)
+        is_kept = buffer.journaled.issuperset(self.pending_ids)
         self._warnings.warn(
-            str(getattr(error, "errno", "other")),
-            f"cannot write {self.path}: {reason}; {count} records wait in memory",
+            "write",
+            f"cannot write {self.path}: {reason}; {_counted(buffer.entries)} "
+            + ("kept, and written later or by: carbontrack recover" if is_kept else "in memory"),
         )
+
+
+def _counted(what: Sized) -> str:
+    return f"{len(what)} record{'' if len(what) == 1 else 's'}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, SCHEMA, Cell, Record
+from carbontrack.record import COLUMNS, LINE_LIMIT, NUMBER_COLUMNS, SCHEMA, Cell, Record, shortened
 from carbontrack.sinks.files import SharedFileSink
 
 _NUMBERS = frozenset(NUMBER_COLUMNS)
@@ -32,7 +32,7 @@ def csv_line(cells: Sequence[str]) -> bytes:
 
 def record_line(row: Mapping[str, Cell]) -> bytes:
     """The row of a record as one line, its cells in the order of the columns."""
-    return csv_line([_cell(name, row[name]) for name in COLUMNS])
+    return csv_line(["" if row[name] is None else _cell(name, row[name]) for name in COLUMNS])
 
 
 def restored(column: str, cell: str) -> str:
@@ -41,14 +41,10 @@ def restored(column: str, cell: str) -> str:
 
 
 def _cell(column: str, content: Cell) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, bool):
-        return "true" if content else "false"
     if column in _NUMBERS:
         # float's own repr: that of a subclass, such as numpy's, adds the name of the class
         return float.__repr__(content) if isinstance(content, float) else str(content)
-    text = str(content)
+    text = str(content).lower() if isinstance(content, bool) else str(content)
     return "'" + text if text.startswith(_HAZARDS) else text
 
 
@@ -75,5 +71,6 @@ class CsvSink(SharedFileSink):
 
     @staticmethod
     def line_of(record: Record) -> bytes:
-        """The record as a row."""
-        return record_line(record.to_row())
+        """The record as a row; long texts are cut where it would be too long for readers."""
+        line = record_line(record.to_row())
+        return line if len(line) <= LINE_LIMIT else record_line(shortened(record).to_row())

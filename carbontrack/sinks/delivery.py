@@ -10,14 +10,15 @@ import os
 import random
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import JournalFile
+from carbontrack.sinks.journal.file import JournalFile, is_at, wait_for_lock
 from carbontrack.sinks.journal.journal import SEND, Journal, queued
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.sinks.post import Poster, PostResult, shown
@@ -31,6 +32,8 @@ _LAST_BACKOFF_S = 0.1
 """The first backoff while the process ends."""
 _KEEP_ALIVE_S = 15.0
 """How long a connection is kept for the next records."""
+_FAILURES_TO_TELL = 3
+"""Failures in a row after which the user is told: fewer are what retries are for."""
 _LAST_FAILURES = 3
 """Failures after which a process that ends leaves the rest to the next one."""
 
@@ -94,6 +97,7 @@ class Delivery:
         refused: how many became dead letters.
         stop: set when the process ends: what can be sent by `deadline_s` is sent.
         deadline_s: when to stop, on the monotonic clock.
+        trouble: why an attempt failed the last time, if one has failed.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Delivery:
         self.delivered = self.refused = 0
         self.stop = threading.Event()
         self.deadline_s = float("inf")
+        self.trouble: str | None = None
         self._poster = poster
         self._state_dir = state_dir
         self._batch = self._limit = batch
@@ -148,8 +153,10 @@ class Delivery:
             self._failures = 0
             return self._time_left_s() > 0
         self._failures += 1
-        where = shown(self._poster.url)
-        self._warnings.warn("later", f"{where}: {result.reason}; records wait in the journal")
+        self.trouble = result.reason
+        if self._failures >= _FAILURES_TO_TELL and not self.stop.is_set():
+            where = shown(self._poster.url)
+            self._warnings.warn("later", f"{where}: {result.reason}; records wait in the journal")
         self._clock.wait(self.stop, self._wait_s(result))
         if not self.stop.is_set():
             return True
@@ -187,7 +194,9 @@ class Delivery:
         self.refused += len(records)
         self._warnings.warn(
             f"refused {result.status}",
-            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are in {path}",
+            f"{shown(url)} refuses records ({result.reason}); {self.refused} so far are set aside "
+            f"in {path}; {_advice(result.status)}, then send them by: "
+            "carbontrack sync --dead-letters",
         )
         return result
 
@@ -205,7 +214,15 @@ class Delivery:
         return self.deadline_s - self._clock.monotonic_s()
 
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+def _advice(status: int | None) -> str:
+    if status in (401, 403):
+        return "check the token (CARBONTRACK_HTTP_TOKEN)"
+    if status in (400, 413, 422):
+        return "see what the server wants of a record"
+    return "check the address"
+
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND
 _FLAGS |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 DEAD_LETTER_FOLDER = "dead-letter"
@@ -217,32 +234,50 @@ def write_dead_letters(
 ) -> Path:
     """Append the records to the dead-letter file of this URL, which only this user may read.
 
-    Each line of it is a JSON object with `record`, `status`, `reason` and `time`.
+    Each line of it is a JSON object with `record`, `status`, `reason`, `time` and `output`, which
+    is the URL: `carbontrack.sinks.resend` sends it again.
 
     Raises:
         OSError: they could not all be written.
     """
     folder = state_dir / DEAD_LETTER_FOLDER
     make_private_folder(folder)
-    path = folder / _file_name(url)
-    handle = os.open(path, _FLAGS, 0o600)
-    try:
+    path = folder / letters_name(url)
+    with locked_letters(path) as handle:
         for record in records:
             letter = {
                 "record": record_object(record),
                 "status": result.status,
                 "reason": result.reason,
                 "time": now.isoformat(),
+                "output": url,
             }
             line = json_line(letter)
             if os.write(handle, line) != len(line):
                 raise OSError(28, "the disk is full", str(path))
-    finally:
-        os.close(handle)
     return path
 
 
-def _file_name(url: str) -> str:
+@contextmanager
+def locked_letters(path: Path) -> Iterator[int]:
+    """A dead-letter file, open and locked: no other process adds to it or replaces it meanwhile.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    while True:
+        handle = os.open(path, _FLAGS, 0o600)
+        try:
+            wait_for_lock(handle)
+            if is_at(handle, path):  # not replaced or removed while we waited
+                yield handle
+                return
+        finally:
+            os.close(handle)
+
+
+def letters_name(url: str) -> str:
+    """The name of the dead-letter file of an output."""
     # the name shows the host, but nothing in a URL can become a part of a path
     try:
         host = urlsplit(url).hostname or ""

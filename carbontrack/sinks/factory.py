@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
@@ -48,6 +48,25 @@ def lasting(output: str, sink: Sink) -> str:
     from carbontrack.sinks.capabilities import AddressedSink  # few use plugins
 
     return f"{plugin[0]}:{sink.address if isinstance(sink, AddressedSink) else plugin[1]}"
+
+
+def default_sink(path: str, *, journal: Journal) -> Sink:
+    """The sink of the output that nobody has chosen; where it cannot be written, records are kept.
+
+    One warning says so, and how to get them: the measured program must not end for it.
+    """
+    try:
+        return sink_for(path, journal=journal)
+    except ConfigError as error:
+        from carbontrack.sinks.csv_file import CsvSink
+        from carbontrack.system.log import warn_user
+
+        warn_user(
+            f"{error}; nobody has chosen this output, so the program runs, and its records are "
+            f"kept in {journal.state_dir}: `carbontrack recover --output FILE` writes them to a "
+            f"file; choose an output=…, or output=None for none"
+        )
+        return CsvSink.unchecked(Path(path), journal=journal)
 
 
 def sink_for(

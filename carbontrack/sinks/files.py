@@ -3,23 +3,28 @@
 Each line is one `write` to a descriptor in append mode, which the kernel keeps whole and apart
 from all others on local file systems. The file is opened for each line: that costs a few
 microseconds, no line is lost to a file that was moved, deleted or rotated, and no descriptor is
-inherited by a fork. On a network file system appending is not atomic, so each machine has a file of
-its own there. Whether a file can be an output is checked before anything is measured.
+inherited by a fork. While a line is being written, its beginning may already be in the file: what
+looks like a line that was cut off is looked at again before it is taken for one. On a network file
+system appending is not atomic, so each machine has a file of its own there. Whether a file can be
+an output is checked before anything is measured.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.system.files import behind_link, obstacle_to_writing
+from carbontrack.system.clock import SystemClock
+from carbontrack.system.files import behind_link, folder_behind_links, obstacle_to_writing
 from carbontrack.system.host import boot_id
 from carbontrack.system.log import warn_user
 
@@ -70,11 +75,14 @@ class SharedFile:
     is: `path` is then a name beside it that contains `tag`, and `original` the name that was given.
     """
 
-    def __init__(self, path: Path, *, header: bytes = b"", tag: str = "") -> None:
+    def __init__(
+        self, path: Path, *, header: bytes = b"", tag: str = "", settled: bool = True
+    ) -> None:
         self.original = self.path = path
         self._header = header
         self._tag = tag
-        self.settle()
+        if settled:
+            self.settle()
 
     def settle(self) -> None:
         """Set `path` to the first name that is free or whose file has our header; creates nothing.
@@ -90,7 +98,7 @@ class SharedFile:
             except FileNotFoundError:
                 return
             try:
-                if self._has_header(_start(handle, len(self._header) + 5)):
+                if self._has_header(_read_at(handle, len(self._header) + 5, 0)):
                     return
             finally:
                 os.close(handle)
@@ -106,7 +114,7 @@ class SharedFile:
         """
         handle = self._open()
         try:
-            if _ends_midline(handle):
+            if _ends_midline(handle) and _is_cut(handle):
                 line = b"\n" + line
             _write_whole(handle, line)
         finally:
@@ -131,7 +139,7 @@ class SharedFile:
 
     def _ready(self, handle: int) -> bool:
         """Whether the open file has our header, which is completed if it is cut off."""
-        start = _start(handle, len(self._header) + 5)
+        start = _read_at(handle, len(self._header) + 5, 0)
         if not self._has_header(start):
             return False
         if len(start) < len(self._header):
@@ -145,7 +153,7 @@ class SharedFile:
 
     def _complete_header(self, handle: int) -> None:
         with _locked(handle):
-            start = _start(handle, len(self._header))
+            start = _read_at(handle, len(self._header), 0)
             if self._header.startswith(start):
                 _write_whole(handle, self._header[len(start) :])
 
@@ -207,17 +215,46 @@ def _flock(handle: int, operation: str) -> None:
         return
 
 
-def _start(handle: int, size: int) -> bytes:
-    os.lseek(handle, 0, os.SEEK_SET)
+def _read_at(handle: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread") and type(os) is ModuleType:  # a faked module has the real `pread`
+        return os.pread(handle, size, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
     return os.read(handle, size)
 
 
 def _ends_midline(handle: int) -> bool:
-    """Whether the last line has no line feed, as after a short write on a full disk."""
-    if os.lseek(handle, 0, os.SEEK_END) == 0:
-        return False
-    os.lseek(handle, -1, os.SEEK_END)
-    return os.read(handle, 1) != b"\n"
+    """Whether the last line has no line feed: it was cut off, or is just being written."""
+    size = os.fstat(handle).st_size
+    return size > 0 and _read_at(handle, 1, size - 1) != b"\n"
+
+
+_LOOKS = 100
+_BETWEEN_LOOKS_S = 0.001
+_SEEK_HOLE = getattr(os, "SEEK_HOLE", None)
+
+
+def _is_cut(handle: int) -> bool:
+    """Whether a last line without a line feed stays so, as after a short write on a full disk.
+
+    A write is not atomic for those who read: the kernel copies page after page, and moves the end
+    of the file each time. It does that under the lock of the file, and looking for a hole waits for
+    this lock. So the line is cut if the file is no longer after two such looks.
+    """
+    for _ in range(_LOOKS):
+        before = _size_without_writers(handle)
+        if not _ends_midline(handle):
+            return False
+        SystemClock.wait(threading.Event(), _BETWEEN_LOOKS_S)  # for systems without such a lock
+        if _size_without_writers(handle) == before:
+            return True
+    return True
+
+
+def _size_without_writers(handle: int) -> int:
+    if _SEEK_HOLE is not None:
+        with suppress(OSError):  # an empty file, or a system without it
+            os.lseek(handle, 0, _SEEK_HOLE)
+    return os.fstat(handle).st_size
 
 
 def _write_whole(handle: int, content: bytes) -> None:
@@ -251,6 +288,18 @@ class SharedFileSink(BufferedSink[bytes]):
     ) -> None:
         self._file = shared_file(path, header=self.header, tag=self.tag, procfs=procfs)
         super().__init__(self.line_of, self._file.append, journal=journal)
+
+    @classmethod
+    def unchecked(cls, path: Path, *, journal: Journal | None) -> SharedFileSink:
+        """A sink for a file that cannot be written for now, as its user has been told.
+
+        Records are kept until it can be, and lost only if the journal cannot be written either.
+        """
+        sink = cls.__new__(cls)
+        sink._file = SharedFile(path, header=cls.header, tag=cls.tag, settled=False)
+        BufferedSink.__init__(sink, cls.line_of, sink._file.append, journal=journal)
+        sink._is_told = True
+        return sink
 
     @staticmethod
     def line_of(record: Record) -> bytes:
@@ -291,7 +340,7 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
         ConfigError: no record could be written there; the message says why and what to do.
     """
     checked = checked_path(path)
-    kind = remote_filesystem(checked.parent, procfs=procfs)
+    kind = remote_filesystem(behind_link(checked).parent, procfs=procfs)
     if kind is None:
         return checked
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
@@ -316,7 +365,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     try:
         obstacle = obstacle_to_writing(absolute, access=os.R_OK | os.W_OK)
         reason = obstacle and _REASONS[obstacle].format(
-            path=absolute, directory=behind_link(absolute).parent
+            path=absolute, directory=folder_behind_links(absolute)
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -334,6 +383,7 @@ _REASONS = {
     "another output",
     "is a directory": "it is a directory; name a file in it, such as {path}/emissions.csv",
     "not a regular file": "it is not a regular file",
+    "link to itself": "it is a link that leads back to itself; remove it",
     "no permission": "the file is not readable and writable for this user; choose another, or "
     "chmod u+rw",
 }

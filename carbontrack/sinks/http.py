@@ -15,9 +15,9 @@ from carbontrack.sinks.delivery import Delivery, LeftoverQueue, OwnQueue, Queue
 from carbontrack.sinks.journal.journal import Journal, leftover_journals
 from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted, shown
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.forking import PerProcess
+from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
-from carbontrack.system.log import warn_user
+from carbontrack.system.log import LOGGER, warn_user
 
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is left for sending; the rest is for closing."""
@@ -68,8 +68,6 @@ class JournaledHttpSink(BufferedSink[Record]):
         if exit_timeout_s < 0:
             raise ConfigError(f"exit_timeout_s must be 0 or more, not {exit_timeout_s!r}")
         self._timeout_s, self._batch = timeout_s, batch
-        self.still_waits = False
-        """After `close`: whether records were not delivered, and wait for the next process."""
         self._exit_timeout_s = exit_timeout_s
         self._clock = clock or SystemClock()
         self._owns_journal = journal is None
@@ -143,6 +141,14 @@ class JournaledHttpSink(BufferedSink[Record]):
         try:
             super().close()
             self.still_waits = bool(OwnQueue(self._journal, self._url).peek(1))
+            if self.still_waits:
+                trouble = sender.delivery and sender.delivery.trouble
+                LOGGER.warning(
+                    "%s: %s; records wait in the journal: the next run with this output sends "
+                    "them, or: carbontrack sync",
+                    shown(self._url),
+                    trouble or "no answer by the end of the program",
+                )
         finally:
             if self._owns_journal and (thread is None or not thread.is_alive()):
                 self._journal.close()
@@ -161,12 +167,7 @@ class JournaledHttpSink(BufferedSink[Record]):
             sender.delivery = Delivery(
                 poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
             )
-            sender.thread = threading.Thread(
-                target=self._work,
-                args=(sender, sender.delivery),
-                name="carbontrack-http",
-                daemon=True,
-            )
+            sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
                 sender.thread.start()
             except RuntimeError:  # the interpreter is shutting down; the next process will send

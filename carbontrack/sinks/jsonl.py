@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from carbontrack.record import Record, plain
+from carbontrack.record import LINE_LIMIT, Record, plain, shortened
 from carbontrack.sinks.files import SharedFileSink
 
 
@@ -48,5 +48,6 @@ class JsonlSink(SharedFileSink):
 
     @staticmethod
     def line_of(record: Record) -> bytes:
-        """The record as a JSON object."""
-        return json_line(record_object(record))
+        """The record as a JSON object; long texts are cut where it is too long for readers."""
+        line = json_line(record_object(record))
+        return line if len(line) <= LINE_LIMIT else json_line(record_object(shortened(record)))

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Cell, Record
+from carbontrack.record import (
+    COLUMNS,
+    LINE_LIMIT,
+    NUMBER_COLUMNS,
+    TRUTH_COLUMNS,
+    Cell,
+    Record,
+    shortened,
+)
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import path_for_this_machine
 from carbontrack.system.forking import PerProcess
@@ -156,7 +164,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _row(record: Record) -> tuple[Cell, ...]:
+    cells = record.to_row().values()
+    if max(len(cell) for cell in cells if isinstance(cell, str)) > LINE_LIMIT:
+        cells = shortened(record).to_row().values()
     return tuple(
         cell.encode(errors="backslashreplace").decode() if isinstance(cell, str) else cell
-        for cell in record.to_row().values()
+        for cell in cells
     )

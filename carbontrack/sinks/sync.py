@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from carbontrack.sinks.delivery import Delivery, LeftoverQueue
+from carbontrack.sinks.delivery import Delivery, LeftoverQueue, Queue
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.journal import SEND, OnUnreadable, leftover_journals
 from carbontrack.sinks.post import Poster, PostResult
@@ -52,7 +53,7 @@ def drain(
     deliver their own. A journal that cannot be read goes to `on_unreadable`, by default to the log.
     """
     clock = clock or SystemClock()
-    drains: dict[str, _Drain] = {}
+    drains: dict[str, AddressDrain] = {}
     # one journal at a time: there may be more of them than this process may have files open
     for file in leftover_journals(state_dir, clock, on_unreadable=on_unreadable):
         with closing(file):
@@ -61,14 +62,22 @@ def drain(
                     continue
                 if address not in drains:
                     poster = Poster(address, token=token, timeout_s=timeout_s, clock=clock)
-                    drains[address] = _Drain(
+                    drains[address] = AddressDrain(
                         Delivery(poster, state_dir=state_dir, batch=200, clock=clock)
                     )
                 drains[address].deliver(LeftoverQueue(file, address))
     return [drain.result(address) for address, drain in drains.items()]
 
 
-class _Drain:
+class CountedQueue(Queue, Protocol):
+    """A queue that knows how much waits in it."""
+
+    def count(self) -> int:
+        """How many records wait."""
+        ...
+
+
+class AddressDrain:
     """Delivery to one address, journal after journal, until the address is given up."""
 
     def __init__(self, delivery: Delivery) -> None:
@@ -78,8 +87,8 @@ class _Drain:
         self._trouble: str | None = None
         self._is_given_up = False
 
-    def deliver(self, queue: LeftoverQueue) -> None:
-        """Deliver what waits in one journal, unless the address is given up; count what is left."""
+    def deliver(self, queue: CountedQueue) -> None:
+        """Deliver what waits in one queue, unless the address is given up; count what is left."""
         while not self._is_given_up and (result := self._delivery.step([queue])) is not None:
             self._note(result)
         self._remaining += queue.count()

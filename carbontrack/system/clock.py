@@ -2,19 +2,47 @@
 
 Durations are monotonic, so that a step of the wall clock cannot change them; the wall clock only
 dates records.
+
+Tests freeze time: they replace functions in the module `time`, and the class `datetime` wherever it
+is an attribute of a module. Neither reaches the functions used here, whenever this file is loaded:
+they belong to a copy of the module `time` that nobody else has.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
-import time
+import time as shared_time
+from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
-process_cpu_s = time.process_time
+
+def _copy_of(module: ModuleType) -> Any:
+    """The module, initialised once more; the module itself where there is no other copy of it."""
+    try:
+        assert module.__spec__ is not None
+        loader: Any = module.__spec__.loader
+        made: ModuleType = loader.create_module(module.__spec__)
+        loader.exec_module(made)
+    except Exception:  # PyPy and others
+        return module
+    return made
+
+
+time = _copy_of(shared_time)
+process_cpu_s: Callable[[], float] = time.process_time
 """CPU seconds, user and system, of all threads of this process; about 0.6 us a call."""
 _CPUCLOCK_SCHED = 2
+_CLOCK_REALTIME_COARSE = 5
+"""The wall clock as of the last timer interrupt, at most 10 ms ago; of Linux only."""
+_real_datetime: type[datetime] = next(
+    one for one in datetime.__mro__ if one.__module__ == "datetime"
+)  # `datetime` may be a frozen subclass of it
+_now, _from_timestamp = _real_datetime.now, _real_datetime.fromtimestamp
+_utc, _modules = timezone.utc, sys.modules
 
 
 def other_process_cpu_s(pid: int) -> float | None:
@@ -25,7 +53,7 @@ def other_process_cpu_s(pid: int) -> float | None:
     if sys.platform != "linux":
         return None
     try:
-        return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+        return float(time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED))
     except OSError:
         return None
 
@@ -57,19 +85,20 @@ class SystemClock:
     whole multiples of their interval therefore tick together, and their shares add up.
     """
 
-    monotonic_s = staticmethod(time.monotonic)
+    monotonic_s: Callable[[], float] = staticmethod(time.monotonic)
 
     @staticmethod
     def suspended_s() -> float:
         """CLOCK_BOOTTIME advances in suspend and CLOCK_MONOTONIC does not (clock_gettime(2))."""
         if not _HAS_BOOTTIME:
             return 0.0
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+        boot_s: float = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot_s - float(time.clock_gettime(time.CLOCK_MONOTONIC))
 
     @staticmethod
     def now_utc() -> datetime:
         """The wall clock in UTC."""
-        return datetime.now(timezone.utc)
+        return _now_beside_time_machine() if "time_machine" in _modules else _now(_utc)
 
     @staticmethod
     def wait(event: threading.Event, timeout_s: float | None) -> bool:
@@ -78,3 +107,61 @@ class SystemClock:
 
 
 _HAS_BOOTTIME = hasattr(time, "CLOCK_BOOTTIME") and hasattr(time, "CLOCK_MONOTONIC")
+
+
+def _now_beside_time_machine() -> datetime:
+    """The wall clock, where the C functions behind it, and so every copy of them, may be replaced.
+
+    Of the system's clocks, one shows the same time and cannot be moved.
+    """
+    now = _now(_utc)
+    if sys.platform != "linux":
+        return now
+    real = _from_timestamp(time.clock_gettime(_CLOCK_REALTIME_COARSE), _utc)
+    return now if abs((now - real).total_seconds()) < 1.0 else real
+
+
+STEP_S = 0.05
+"""The longest time between two steps of a clock; that of Windows is 1/64 s."""
+
+
+class ClockCheck:
+    """Tells of a clock that has not moved on whether it went back, or stands still.
+
+    Attributes:
+        since: a time of the clock, and the CPU seconds of the process then.
+    """
+
+    def __init__(self) -> None:
+        self.since = (float("nan"), 0.0)
+
+    def fails(self, clock: Clock, at_s: float, now_s: float) -> bool:
+        """Whether the clock, which was at `at_s` and is at `now_s`, is wrong.
+
+        It stands still if the process has used more CPU seconds meanwhile than all processors have
+        between two steps of it.
+        """
+        if now_s < at_s:
+            return True
+        cpu_s = process_cpu_s()
+        stood_s = cpu_s - self.since[1] if self.since[0] == at_s else 0.0
+        if 0.0 < stood_s <= STEP_S * (os.cpu_count() or 1):
+            return False
+        self.since = (at_s, cpu_s)
+        # a fake clock moves when a test moves it
+        return stood_s > 0.0 and not getattr(clock, "is_stepped", False)
+
+
+class ShiftedClock:
+    """A clock that has gone back, shifted so that its time goes on from where it was."""
+
+    def __init__(self, clock: Clock, by_s: float) -> None:
+        self._clock = clock
+        self._by_s = by_s
+        self.suspended_s = clock.suspended_s
+        self.now_utc = clock.now_utc
+        self.wait = clock.wait
+
+    def monotonic_s(self) -> float:
+        """The other clock's seconds, shifted."""
+        return self._clock.monotonic_s() + self._by_s

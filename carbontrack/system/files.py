@@ -1,14 +1,21 @@
-"""Files that are replaced in one step, or that only their owner may read, and where one can be."""
+"""Files that are replaced in one step, or that only their owner may read, and where one can be.
+
+`package_bytes` and `package_text` read the package's own files.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from _frozen_importlib_external import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from importlib.abc import FileLoader
     from typing import Literal
+
+    __loader__: FileLoader
 
     Obstacle = Literal[
         "no directory",
@@ -17,8 +24,33 @@ if TYPE_CHECKING:
         "is a directory",
         "not a regular file",
         "no permission",
+        "link to itself",
     ]
     """Why a file cannot be written."""
+
+
+_ROOT, _SEPARATOR = __file__[: __file__.rindex("system")], __file__[__file__.rindex("files.") - 1]
+
+
+def package_bytes(path: str) -> bytes:
+    """A file of the package by its path in it, "data/zones.csv", wherever the package lies.
+
+    The import system reads it: from the real file system also where a test has put another before
+    the program, and otherwise as this module was imported, from a zip file or an executable.
+
+    Raises:
+        OSError: the package has no such file.
+    """
+    path = _ROOT + path.replace("/", _SEPARATOR)
+    try:
+        return SourceFileLoader(__name__, path).get_data(path)
+    except OSError:
+        return __loader__.get_data(path)
+
+
+def package_text(path: str) -> str:
+    """The text of a file of the package, its lines ended by single newlines."""
+    return package_bytes(path).decode("utf-8").replace("\r\n", "\n")
 
 
 def make_private_folder(folder: Path) -> None:
@@ -77,7 +109,7 @@ def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None
         OSError: it cannot be found out, as for a name that is too long.
     """
     if not path.exists():
-        return _obstacle_to_creating(behind_link(path).parent)
+        return _obstacle_to_creating(path)
     if path.is_dir():
         return "is a directory"
     if not os.access(path, access):
@@ -93,7 +125,28 @@ def behind_link(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
-def _obstacle_to_creating(folder: Path) -> Obstacle | None:
+def folder_behind_links(path: Path) -> Path:
+    """The folder in which the file `path` would be created, for an error message.
+
+    A folder that exists has its own name; one that does not may be missing behind a link.
+    """
+    folder = behind_link(path).parent
+    return folder if folder.exists() else Path(os.path.realpath(folder))
+
+
+def removed_working_folder() -> str:
+    """The name that the working directory had before it was removed; "/" if nobody knows."""
+    try:
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")  # noqa: PTH115 - text is enough
+    except OSError:
+        return "/"
+
+
+def _obstacle_to_creating(path: Path) -> Obstacle | None:
+    target = behind_link(path)
+    if target.is_symlink():
+        return "link to itself"  # a chain of links that ends would have been followed
+    folder = target.parent
     if not folder.exists():
         return "no directory"
     if not folder.is_dir():

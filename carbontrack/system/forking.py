@@ -1,4 +1,7 @@
-"""Forks: what a child resets, and what a fork waits for; the only fork hook of the package."""
+"""Threads and forks: our threads, what a child resets, and what a fork waits for.
+
+The only fork hook of the package is here.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,27 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, Protocol, TypeVar
 
 State = TypeVar("State")
+
+
+class OwnThread(threading.Thread):
+    """A thread of carbontrack: a daemon, and one that also ends in silence after gevent's patch.
+
+    A program may patch `threading` when the thread is running already. At its end the thread is
+    then looked up by the number of a greenlet, and Python prints a traceback.
+    """
+
+    def __init__(
+        self, target: Callable[..., object], name: str, args: tuple[Any, ...] = ()
+    ) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+
+    def _delete(self) -> None:
+        with suppress(KeyError):
+            super()._delete()  # type: ignore[misc]
 
 
 class Forked(Protocol):

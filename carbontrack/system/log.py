@@ -1,4 +1,8 @@
-"""Messages of carbontrack: one logger, limited in rate, deferred while a lock is held."""
+"""Messages of carbontrack: one logger, limited in rate, deferred while a lock is held.
+
+Warnings reach the user in every program: by its own logging where it has set up some, on stderr
+where it has not.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,91 @@ import logging
 import sys
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from carbontrack.system.clock import Clock, SystemClock
 
+SAME_TEXT_S = 3600.0
+"""Seconds in which stderr gets the same warning, whatever numbers are in it, once."""
+
+
+class LastResort(logging.Handler):
+    """Prints warnings on stderr in a program that has set up no logging.
+
+    It stands for `logging.lastResort`, which does not say who speaks, and repeats itself. Like that
+    one it is silent as soon as any other handler gets our messages, a NullHandler included, and
+    where `logging.lastResort` is None.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__(logging.WARNING)
+        self._clock = clock
+        self._said_at_s: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message, if nobody else does and it was not printed a moment ago."""
+        if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
+            return
+        try:
+            text = record.getMessage()
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:  # the traceback is for logs: it leads through our code only
+                text += f": {type(error).__name__}: {error}"
+            if sys.stderr is not None and self._is_news(text):
+                print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+        except Exception:  # a closed stderr, or a message that cannot be formatted
+            return
+
+    def _is_news(self, text: str) -> bool:
+        now_s = (self._clock or SystemClock).monotonic_s()
+        topic = "".join(sign for sign in text if not sign.isdigit())
+        said_at_s = self._said_at_s.get(topic)
+        if said_at_s is not None and now_s - said_at_s < SAME_TEXT_S:
+            return False
+        if len(self._said_at_s) >= _TOPICS:
+            self._said_at_s.clear()
+        self._said_at_s[topic] = now_s
+        return True
+
+
+_TOPICS = 1000
+SHOWN = "carbontrack_shown"
+"""The attribute of a log record whose message a Python warning has shown already."""
+
+
+def _has_other_handlers(ours: logging.Handler) -> bool:
+    """Whether the program has a handler for our messages, or wants no last resort."""
+    if logging.lastResort is None:
+        return True
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        if any(handler is not ours for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _on_one_line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+
+
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; the program decides whether and how its messages are shown."""
-LOGGER.addHandler(logging.NullHandler())
+if not LOGGER.handlers:
+    LOGGER.addHandler(LastResort())
 _OURS = __name__.partition(".")[0] + "."
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep our messages off stderr while the block runs; the program's own handlers get them."""
+    handler = logging.NullHandler()
+    LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
 
 
 class RateLimitedLog:
@@ -54,16 +136,17 @@ class DeferredLog:
 
 
 def warn_user(message: str) -> None:
-    """Give a message to the user: a Python warning and a line in the log.
+    """Give a message to the user: a Python warning and a line in the log; never raises.
 
     For what a user should know before a measurement starts and that is not an error. A program that
     turns warnings into errors is not stopped by it.
     """
-    LOGGER.warning("%s", message)
+    is_shown = True
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
-    except Warning:
-        LOGGER.debug("the program treats warnings as errors; the message above was logged instead")
+    except Exception:  # it treats warnings as errors, has closed stderr, or shows them its own way
+        is_shown = False
+    LOGGER.warning("%s", message, extra={SHOWN: is_shown})
 
 
 def _level_of_the_program() -> int:

@@ -29,6 +29,9 @@ class FakeClock:
     call `until_waiting` first.
     """
 
+    is_stepped = True
+    """It may stand still while the process works; with any other clock that is a fault."""
+
     def __init__(self, start_s: float = 1000.0, now: datetime | None = None) -> None:
         self._monotonic_s = start_s
         self._wall = now or datetime(2026, 1, 1, tzinfo=timezone.utc)

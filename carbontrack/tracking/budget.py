@@ -181,6 +181,10 @@ class BudgetGuard:
         with sampler.lock:
             sampler.tick_listeners.add(self)
 
+    def guards(self, span: object) -> bool:
+        """Whether this is the guard of `span`, not of one around it."""
+        return self.span is span
+
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Evaluate on the sampler's thread; `enforce` acts later, in the program's threads."""
         if self.span is not None and self.span.is_open:

@@ -17,9 +17,9 @@ from carbontrack.system.clock import process_cpu_s
 from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tree import release
 
 
 class Call:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
-from carbontrack.tracking.record_builder import EndStatus, Subject, rfc3339
+from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
 
@@ -22,6 +21,46 @@ _log = logging.getLogger("carbontrack")
 
 COLLECT_AT = 128
 """The number of finished calls that are collected at once."""
+
+
+class CallTotals(NamedTuple):
+    """What short calls have used together, up to some moment.
+
+    Attributes:
+        calls, failed: how many there were, and how many of them failed.
+        ran_s: how long they ran together.
+        sums: their energy and emissions.
+        machine_j: each meter's energy for the whole machine while they ran.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    ran_s: float = 0.0
+    sums: Sums = NOTHING
+    machine_j: Joules = ()
+
+    def at(self, part: float, later: CallTotals) -> CallTotals:
+        """The totals at a part of the time until `later`, as if the calls had come evenly."""
+        return CallTotals(
+            self.calls + round((later.calls - self.calls) * part),
+            self.failed + round((later.failed - self.failed) * part),
+            *later._weighed(part, self, 1.0 - part),
+        )
+
+    def minus(self, earlier: CallTotals) -> CallTotals:
+        """What came after `earlier`."""
+        calls, failed = self.calls - earlier.calls, self.failed - earlier.failed
+        return CallTotals(calls, failed, *self._weighed(1.0, earlier, -1.0))
+
+    def _weighed(
+        self, weight: float, other: CallTotals, its_weight: float
+    ) -> tuple[float, Sums, Joules]:
+        own_j, its_j = Sums(self.machine_j).times(weight), Sums(other.machine_j).times(its_weight)
+        return (
+            self.ran_s * weight + other.ran_s * its_weight,
+            self.sums.times(weight).plus(other.sums.times(its_weight)),
+            own_j.plus(its_j).ours_j,
+        )
 
 
 class CallWindow:
@@ -39,6 +78,10 @@ class CallWindow:
         self.started_at = started_at
         self.parent = parent
         """The parent's id, and whether its record contains the calls."""
+        self.ended_at: datetime | None = None
+        """When it ended; None: now."""
+        self.seen = (start.at_s, CallTotals())
+        """What there was when a parent in another process was last seen open, and when that was."""
         self.calls = self.failed = 0
         self.ran_s = 0.0
         self.sums = NOTHING
@@ -48,27 +91,36 @@ class CallWindow:
         self.kept_calls = 0
         """The number of calls in the last one."""
 
-    def length_s(self, end: Counts) -> float:
-        """The time from its start until `end`, above 0."""
-        return max(1e-9, end.at_s - self.start.at_s)
+    @property
+    def totals(self) -> CallTotals:
+        """What its calls have used so far."""
+        return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
-    def divided(self, part: float, record_id: str) -> CallWindow | None:
-        """Keep the first part of what was summed, as if it had come evenly; return the rest.
+    def divided(self, at_s: float, end: Counts, record_id: str) -> list[CallWindow]:
+        """What came before and after the end of the parent at `at_s`; parts without calls are not.
 
-        None where a part would have no call: then all of it stays here.
+        `record_id` is for the second of two.
         """
-        first = round(self.calls * part)
-        if not 0 < first < self.calls:
-            return None
-        failed = min(first, round(self.failed * part))
-        rest = CallWindow(record_id, self.start, self.started_at, self.parent)
-        rest.calls, self.calls = self.calls - first, first
-        rest.failed, self.failed = min(rest.calls, self.failed - failed), failed
-        rest.ran_s, self.ran_s = self.ran_s * (1.0 - part), self.ran_s * part
-        rest.sums, self.sums = self.sums.times(1.0 - part), self.sums.times(part)
-        rest.machine_j = tuple(joules * (1.0 - part) for joules in self.machine_j)
-        self.machine_j = tuple(joules * part for joules in self.machine_j)
-        return rest
+        seen_at_s, seen = self.seen
+        part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
+        held = seen.at(min(1.0, max(0.0, part)), self.totals)
+        rest = self.totals.minus(held)
+        if not rest.calls:
+            return [self]
+        at = self.started_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
+        later = self._with(rest, record_id if held.calls else self.record_id)
+        later.parent = (self.parent[0], False)
+        if not held.calls:
+            return [later]
+        later.started_at = at
+        first = self._with(held, self.record_id)
+        first.ended_at = at
+        return [first, later]
+
+    def _with(self, totals: CallTotals, record_id: str) -> CallWindow:
+        window = CallWindow(record_id, self.start, self.started_at, self.parent)
+        window.calls, window.failed, window.ran_s, window.sums, window.machine_j = totals
+        return window
 
 
 class Callee(NamedTuple):
@@ -88,74 +140,36 @@ class Callee(NamedTuple):
         return self.name, repr(plain(self.labels)), self.code
 
 
-class CallSite:
-    """A decorated function in one session.
+class CallRows:
+    """The rows of one decorated function in one session: the window of its short calls, their ids.
 
     Args:
-        session: the session whose sinks get its rows.
+        session: the session whose sinks get the rows.
         callee: the function.
-        window_s: the time for which short calls are summed into one row.
         budget_check: called with each row before it is written; marks a row over its budget.
     """
 
     def __init__(
-        self,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None = None,
+        self, session: Session, callee: Callee, budget_check: Callable[[Record], Record] | None
     ) -> None:
         self.session = session
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
-        self.collect_at = COLLECT_AT
-        """The number of finished calls at which the thread that ended the last one collects."""
-        self.finished: deque[tuple[float, float, bool]] = deque()
-        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
-        deque."""
-        self._window_s = window_s
         self.budget_check = budget_check
-        self._usage = NO_USAGE
         self._next_id: str | None = None
         """The id of the next window, if it has one already."""
         self.closed = False
-        self.covers = False
-        """Whether a call of it has counted another function's calls as well."""
-        self.propagates = session.propagator is not None
-        """Whether the next call propagates this run as the parent of child processes."""
-        self.propagating: Any = None
-        """The call that does so now."""
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
-
-    @classmethod
-    def of(
-        cls,
-        session: Session,
-        callee: Callee,
-        *,
-        window_s: float,
-        budget_check: Callable[[Record], Record] | None,
-    ) -> CallSite:
-        """The call site of this function in the session, made when first needed."""
-        key = (callee.key, window_s, budget_check)
-        with session.sampler.lock:
-            site = session.sites.get(key)
-            if not isinstance(site, CallSite):
-                site = session.sites[key] = cls(
-                    session, callee, window_s=window_s, budget_check=budget_check
-                )
-            return site
+        self.collect_at = COLLECT_AT
+        """The number of finished calls at which the thread that ended the last one collects."""
 
     @property
     def ledger(self) -> Ledger:
         """The ledger whose policy and grid apply."""
         return self.session.ledger
-
-    # -- windows ----------------------------------------------------------------------------
 
     def open_window(self) -> None:
         """Begin a window for a call that begins, unless the end has come meanwhile.
@@ -173,12 +187,13 @@ class CallSite:
             if self.window is None:
                 mark = self.sampler.hold(self.ledger)
                 self.apportioner.begin(self.ledger)
-                self.apportioner.sites.add(self)
+                self.apportioner.sites.add(self)  # type: ignore[arg-type]
                 self.window = self._new_window(mark.counts)
             return self.window
 
     def _new_window(self, start: Counts) -> CallWindow:
-        started_at = self.sampler.clock.now_utc()
+        clock = self.sampler.clock
+        self.now_s, started_at = clock.monotonic_s, clock.now_utc()  # another, if one went back
         if self.session.keeps_checkpoints and not self.closed:
             self.collect_at = 1
         record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
@@ -204,6 +219,68 @@ class CallSite:
                 self._next_id = None
                 return True
             return False
+
+    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
+        """The row of a window; two if the parent, in another process, has ended meanwhile."""
+        parent, (parent_id, holds) = self.session.parent, window.parent
+        is_told = parent is not None and parent.record_id == parent_id and holds is not False
+        if parent is None or not is_told or parent.holds() is not False:
+            return [self._record(window, end)]
+        return [
+            self._record(part, end)
+            for part in window.divided(parent.ended_at_s or 0.0, end, self.session.new_ids()[1])
+        ]
+
+    def _deliver(self, record: Record) -> None:
+        if self.budget_check is not None:
+            try:
+                record = self.budget_check(record)
+            except Exception:  # the row itself must be written
+                _log.exception("the budget of %s could not be checked", self.name)
+        self.session.deliver(record)
+
+    def _record(self, window: CallWindow, end: Counts) -> Record:
+        builder, failed = self.session.builder, window.failed
+        ids = (window.record_id, self.session.run_id, *window.parent)
+        subject = Subject(*ids, self.name, self.labels, window.started_at)
+        error = f"{failed} of {window.calls} calls failed" if failed else None
+        outcome = EndStatus("error" if failed else "ok", error, window.calls)
+        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
+        if window.ended_at is not None:
+            ended = ended._replace(ended_at=window.ended_at)
+        return builder.build(subject, ended, window.sums, outcome)
+
+
+class CallSite(CallRows):
+    """A decorated function in one session.
+
+    Args:
+        session: the session whose sinks get its rows.
+        callee: the function.
+        window_s: the time for which short calls are summed into one row.
+        budget_check: called with each row before it is written; marks a row over its budget.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        callee: Callee,
+        *,
+        window_s: float,
+        budget_check: Callable[[Record], Record] | None = None,
+    ) -> None:
+        super().__init__(session, callee, budget_check)
+        self.finished: deque[tuple[float, float, bool]] = deque()
+        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
+        deque."""
+        self._window_s = window_s
+        self._usage = NO_USAGE
+        self.covers = False
+        """Whether a call of it has counted another function's calls as well."""
+        self.propagates = session.propagator is not None
+        """Whether the next call propagates this run as the parent of child processes."""
+        self.propagating: Any = None
+        """The call that does so now."""
 
     def collect_enough(self) -> None:
         """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
@@ -323,28 +400,17 @@ class CallSite:
             self.session.drop_checkpoint(record.record_id)
         return is_followed
 
-    def part_with_parent(self) -> None:
-        """The parent, in another process, has ended: later calls are in another row."""
-        if self.window is not None and self.window.parent[1] is not False:
+    def follow_parent(self, *, holds: bool | None) -> None:
+        """The parent, in another process, still holds what is used; or later calls need a row."""
+        window = self.window
+        if window is None or window.parent[1] is False:
+            return
+        if holds is False:
             self.write_row()
-
-    def _records(self, window: CallWindow, end: Counts) -> list[Record]:
-        """The row of a window; two if the parent, in another process, has ended meanwhile."""
-        parent, (parent_id, holds) = self.session.parent, window.parent
-        is_told = parent is not None and parent.record_id == parent_id and holds is not False
-        if parent is None or not is_told or parent.holds() is not False:
-            return [self._record(window, end)]
-        elapsed_s, length_s = (parent.ended_at_s or 0.0) - window.start.at_s, window.length_s(end)
-        rest = window.divided(max(0.0, elapsed_s) / length_s, self.session.new_ids()[1])
-        if rest is None:
-            window.parent = (parent_id, False) if elapsed_s < 0.5 * length_s else window.parent
-            return [self._record(window, end)]
-        rest.parent, rest.started_at = (
-            (parent_id, False),
-            window.started_at + timedelta(seconds=elapsed_s),
-        )
-        first = replace(self._record(window, end), ended_at=rfc3339(rest.started_at))
-        return [first, self._record(rest, end)]
+            return
+        with self.sampler.lock:
+            self.collect()
+            window.seen = (self.sampler.counts.at_s, window.totals)
 
     def checkpoint(self) -> Checkpoint | None:
         """The row so far, for the journal; None where no call has been summed since the last."""
@@ -356,25 +422,8 @@ class CallSite:
             window.kept, window.kept_calls = first or record, window.calls
             return Checkpoint(record, first=first)
 
-    def _deliver(self, record: Record) -> None:
-        if self.budget_check is not None:
-            try:
-                record = self.budget_check(record)
-            except Exception:  # the row itself must be written
-                _log.exception("the budget of %s could not be checked", self.name)
-        self.session.deliver(record)
-
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
-
-    def _record(self, window: CallWindow, end: Counts) -> Record:
-        builder, failed = self.session.builder, window.failed
-        ids = (window.record_id, self.session.run_id, *window.parent)
-        subject = Subject(*ids, self.name, self.labels, window.started_at)
-        error = f"{failed} of {window.calls} calls failed" if failed else None
-        outcome = EndStatus("error" if failed else "ok", error, window.calls)
-        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
-        return builder.build(subject, ended, window.sums, outcome)
 
     # -- calls ------------------------------------------------------------------------------
 
@@ -420,3 +469,21 @@ class CallSite:
         self.window = self.propagating = self._next_id = None
         self.finished.clear()
         self._usage = NO_USAGE
+
+
+def call_site_of(
+    session: Session,
+    callee: Callee,
+    *,
+    window_s: float,
+    budget_check: Callable[[Record], Record] | None,
+) -> CallSite:
+    """The call site of a function in a session, made when first needed."""
+    key = (callee.key, window_s, budget_check)
+    with session.sampler.lock:
+        site = session.sites.get(key)
+        if not isinstance(site, CallSite):
+            site = session.sites[key] = CallSite(
+                session, callee, window_s=window_s, budget_check=budget_check
+            )
+        return site

@@ -1,4 +1,7 @@
-"""The no-op span and tracker, which CARBONTRACK_DISABLE puts in place of the real ones."""
+"""The no-op span, which CARBONTRACK_DISABLE puts in place of the real one.
+
+It takes any argument: what is switched off checks nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,14 @@ from carbontrack.record import Record, Status
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.tracking.record_builder import rfc3339
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tracker import Tracker
 
 
 class NoOpSpan(Span):
     """A span that counts nothing; the status of its record is "disabled"."""
 
     def __init__(self, name: str, *, labels: Mapping[str, Any] | None = None) -> None:
-        self.name = name
-        self.labels = dict(labels or {})
+        self.name = name if isinstance(name, str) else repr(name)
+        self.labels = dict(labels) if isinstance(labels, Mapping) else {}
         self.record_id = None
         self._parent = self.parent_id = None
         self.budget_check = None
@@ -85,17 +87,3 @@ class NoOpSpan(Span):
             ended_at=ended_at,
             calls=None,
         )
-
-
-class NoOpTracker(Tracker):
-    """A tracker that measures nothing and writes nothing."""
-
-    def __init__(self) -> None:
-        """Needs no meters and no sinks."""
-
-    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
-        """A span that counts nothing."""
-        return NoOpSpan(name, labels=labels)
-
-    def close(self) -> None:
-        """Does nothing."""

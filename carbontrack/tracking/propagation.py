@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from carbontrack.attribution.process_tree import look_for_children
 from carbontrack.config import environment
 from carbontrack.system.forking import remember
 from carbontrack.system.host import process_identity
@@ -26,6 +27,7 @@ class Propagator:
         read: returns what the environment says of the parent now, if anything.
         write: writes that to the environment, or removes it.
         identity: returns what identifies this process: boot, pid namespace, pid, start.
+        look: raises a ChildProcessError if this process has no child.
     """
 
     def __init__(
@@ -33,10 +35,12 @@ class Propagator:
         read: Callable[[], str | None] = environment.parent_id,
         write: Callable[[str | None], None] = environment.set_parent_id,
         identity: Callable[[], str] = process_identity,
+        look: Callable[[], object] = look_for_children,
     ) -> None:
         self._read = read
         self._write = write
         self._find_identity = identity
+        self._look_for_children = look
         self._identity: str | None = None
         self._open: dict[int, str] = {}
         """What is said of the open roots, the oldest first."""
@@ -99,7 +103,7 @@ class Propagator:
     def withdraw(self, key: int) -> str | None:
         """The root with this key has ended, in any thread.
 
-        Returns what child processes may have been told of it; None if nothing.
+        Returns what child processes have been told of it; None if there are none.
         """
         said = self._open.pop(key, None)
         if said is None:
@@ -111,6 +115,12 @@ class Propagator:
         if said not in self._said:
             return None
         self._said.discard(said)
+        try:
+            self._look_for_children()
+        except ChildProcessError:
+            return None
+        except OSError:
+            pass
         return said
 
     def _set(self, said: str | None) -> None:

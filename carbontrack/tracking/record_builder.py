@@ -20,7 +20,7 @@ from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
-from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
@@ -472,14 +472,16 @@ class RecordBuilder:
             error=outcome.error,
             started_at=rfc3339(subject.started_at),
             ended_at=rfc3339(window.ended_at),
-            duration_s=window.duration_s,
             calls=outcome.calls,
-            **measured,
+            **({"duration_s": window.duration_s} | measured),
             **self._constants(),
         )
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
+        quality = quality_figures(window, meters)
+        if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
+            return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
         parts = parts_of(sums, window, meters)
         energy = energy_figures(parts, window, attribution)
         return (
@@ -487,7 +489,7 @@ class RecordBuilder:
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
             | embodied_figures(parts, window, resource.embodied_g_per_h)
-            | quality_figures(window, meters)
+            | quality
         )
 
     def _constants(self) -> dict[str, Any]:

@@ -13,12 +13,15 @@ instant of its end, so that a child that goes on can tell apart what it used bef
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from carbontrack.sampling.ledger import Mark, mark_at
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
-from carbontrack.system.host import boot_id, pid_namespace, process_stat
+from carbontrack.system.host import boot_id, pid_namespace, process_identity, process_stat
+from carbontrack.tracking.propagation import context_text
 
 _FOLDER = "ended"
 _KEPT = 64
@@ -90,6 +93,8 @@ class RemoteParent:
         self.context = context
         self.ended_at_s: float | None = None
         """When it stopped to hold what this process uses; None while it does."""
+        self.seen: Mark | None = None
+        """The last mark of this process at which it was known to hold what is used."""
         self._state_dir = state_dir
         self._procfs = procfs
         self._clock = clock or SystemClock()
@@ -113,6 +118,13 @@ class RemoteParent:
             else:
                 self._seen_at_s = now_s
         return False if self.ended_at_s is not None else self._holds
+
+    def mark_at_end(self, start: Mark, now: Mark) -> Mark:
+        """The mark at which it ended, between the start of a root of this process and now."""
+        before = self.seen
+        if before is None or before.counts.at_s < start.counts.at_s:
+            before = start
+        return now if self.ended_at_s is None else mark_at(self.ended_at_s, before, now)
 
     def _look(self) -> bool | None:
         context = self.context
@@ -179,6 +191,27 @@ class RemoteParent:
         return is_run_open(
             self._state_dir, self.context.boot_id, self.context.pid, self.context.record_id
         )
+
+
+def parent_at_fork(
+    said: str | None, roots: Sequence[Any], pid: int, state_dir: Path | None, clock: Clock
+) -> RemoteParent | None:
+    """The parent of a process that was forked while something was open; None: nothing was.
+
+    Args:
+        said: what was said of the oldest root of the main thread.
+        roots: the roots that were open.
+        pid: the process that forked this one.
+        state_dir: the folder with its journal.
+        clock: the clock of both.
+    """
+    if roots and said is None:
+        root = roots[0]
+        scope = root.session.ledger.attribution.scope
+        said = context_text(root.row_id, process_identity(pid=pid), scope)
+    if said is None:
+        return None
+    return RemoteParent(ParentContext.parse(said), state_dir, clock=clock)
 
 
 def ends_path(state_dir: Path, context: ParentContext) -> Path:

@@ -11,18 +11,17 @@ import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from carbontrack.attribution.process_tree import has_children
+from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
-from carbontrack.sampling.ledger import Mark, mark_at
+from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import at_end_of_worker
-from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
-from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from carbontrack.sampling.sampler import Sampler
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
@@ -136,69 +135,46 @@ class Checkpoints:
         self._journal.close(keeps_runs=True)
 
 
-class Session:
-    """The state that all spans and calls of one tracker share; users see the tracker.
+class RunIdentity:
+    """The ids of one tracker in one process, and the parent of its roots in another process.
 
-    Args:
-        builder: builds the records.
-        sinks: the sinks that get them.
-        spans: which spans are written, "roots" or "all".
-        checkpoints: writes checkpoints of open work; None: there are none.
-        timelines: the files for the power of root spans over time; None: none is kept.
-        propagator: propagates the parent id to child processes; None: it is not propagated.
-        parent: the parent of this process's root records, in another one, if any.
+    A forked child is a run of its own, inside whatever was open at the fork.
     """
 
     def __init__(
         self,
-        builder: RecordBuilder,
-        *,
-        sinks: Sequence[Sink],
-        spans: Literal["roots", "all"] = "roots",
-        checkpoints: Checkpoints | None = None,
-        timelines: TimelineFiles | None = None,
-        propagator: Propagator | None = None,
-        parent: RemoteParent | None = None,
+        sampler: Sampler,
+        propagator: Propagator | None,
+        parent: RemoteParent | None,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        self.closed = self._sinks_closed = False
-        self.owns_sampler = False
-        """Whether the sampler is for this session alone, and closed with it."""
-        self.builder = builder
-        self.sampler, self.ledger = builder.sampler, builder.ledger
-        self.sinks = tuple(sinks)
-        self.spans = spans
+        self.sampler = sampler
         self.propagator = propagator
         self._checkpoints = checkpoints
-        self._timelines = timelines
-        self._warnings = RateLimitedLog(self.sampler.clock)
-        self.lost_records = 0
-        self.uncounted_calls = 0
-        self.writes_each_call = False
-        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
-        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
-        """The decorated functions by key; an entry lives while its function does, or while it has
-        an open window."""
+        self._warnings = RateLimitedLog(sampler.clock)
         self._open_roots: dict[int, Any] = {}
-        if checkpoints is not None or timelines is not None or parent is not None:
-            with self.sampler.lock:
-                self.sampler.tick_listeners.add(self)
         self._parent = parent
-        self._parent_mark: Mark | None = None
-        """The last mark at which the parent held what this process uses."""
         self._ended_spans: EndedSpans | None = None
         self._pid = 0
         self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
 
+    def end(self) -> None:
+        """Write what is open as interrupted."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End, and close what was opened."""
+        raise NotImplementedError
+
     def _begin_epoch(self) -> None:
         # A child process after a fork is a run of its own. If anything was open at the fork, the
         # parent counts the child with its process tree, and reports must not add both.
         if self._epoch >= 0 and self.sampler.forked_awake:
-            self._parent = self._parent_at_fork() or self._parent
-            self._parent_mark = None
+            self._parent = self._find_parent_at_fork() or self._parent
             with self.sampler.lock:
-                self.sampler.tick_listeners.add(self)
+                self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
@@ -207,19 +183,13 @@ class Session:
         self._ended_spans = None
         at_end_of_worker(self)
 
-    def _parent_at_fork(self) -> RemoteParent | None:
-        """The root that was open where this process was forked; None if there was none."""
-        said = None if self.propagator is None else self.propagator.inherited
-        roots = list(self._open_roots.values())
-        if roots and said is None:
-            identity = process_identity(pid=self._pid)
-            said = context_text(roots[0].row_id, identity, self.ledger.attribution.scope)
-        if said is None:
-            return None
-        from carbontrack.tracking.remote_parent import ParentContext, RemoteParent
+    def _find_parent_at_fork(self) -> RemoteParent | None:
+        from carbontrack.tracking.remote_parent import parent_at_fork
 
+        said = None if self.propagator is None else self.propagator.inherited
         state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
-        return RemoteParent(ParentContext.parse(said), state_dir, clock=self.sampler.clock)
+        roots = list(self._open_roots.values())
+        return parent_at_fork(said, roots, self._pid, state_dir, self.sampler.clock)
 
     @property
     def run_id(self) -> str:
@@ -244,6 +214,67 @@ class Session:
         """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
         return run_id, f"{run_id}-{next(self._numbers)}"
+
+    def say_ended(self, said: str | None) -> None:
+        """Say to child processes that their parent's span has ended.
+
+        `said` is what they were told of it; None if there are none.
+        """
+        if said is None or self._checkpoints is None:
+            return
+        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
+
+        try:
+            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
+            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
+        except OSError as error:
+            self._warnings.warn(
+                "ended",
+                f"child processes cannot be told that their parent's block has ended: {error}",
+            )
+
+
+class Session(RunIdentity):
+    """The state that all spans and calls of one tracker share; users see the tracker.
+
+    Args:
+        builder: builds the records.
+        sinks: the sinks that get them.
+        spans: which spans are written, "roots" or "all".
+        checkpoints: writes checkpoints of open work; None: there are none.
+        timelines: the files for the power of root spans over time; None: none is kept.
+        propagator: propagates the parent id to child processes; None: it is not propagated.
+        parent: the parent of this process's root records, in another one, if any.
+    """
+
+    def __init__(
+        self,
+        builder: RecordBuilder,
+        *,
+        sinks: Sequence[Sink],
+        spans: Literal["roots", "all"] = "roots",
+        checkpoints: Checkpoints | None = None,
+        timelines: TimelineFiles | None = None,
+        propagator: Propagator | None = None,
+        parent: RemoteParent | None = None,
+    ) -> None:
+        super().__init__(builder.sampler, propagator, parent, checkpoints)
+        self.builder = builder
+        self.ledger = builder.ledger
+        self.sinks = tuple(sinks)
+        self.spans = spans
+        self._timelines = timelines
+        self.lost_records = 0
+        self.uncounted_calls = 0
+        self.closed = self._sinks_closed = self.owns_sampler = False
+        self.writes_each_call = False
+        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
+        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+        """The decorated functions by key; an entry lives while its function does, or while it has
+        an open window."""
+        if checkpoints is not None or timelines is not None or parent is not None:
+            with self.sampler.lock:
+                self.sampler.tick_listeners.add(self)
 
     # -- open spans -------------------------------------------------------------------------
 
@@ -275,24 +306,6 @@ class Session:
             self.drop_checkpoint(span.record_id)
             self._open_roots.pop(id(span), None)
 
-    def say_ended(self, said: str | None) -> None:
-        """Say to the child processes, if there are any, that their parent's span has ended.
-
-        `said` is what they were told of it; None if nothing.
-        """
-        if said is None or self._checkpoints is None or not has_children():
-            return
-        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
-
-        try:
-            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
-            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
-        except OSError as error:
-            self._warnings.warn(
-                "ended",
-                f"child processes cannot be told that their parent's block has ended: {error}",
-            )
-
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
         if self._parent is not None:
@@ -318,8 +331,7 @@ class Session:
         if self._checkpoints is not None:
             self._checkpoints.rest(at_once=True)
         for sink in self.sinks:
-            rest = getattr(sink, "rest", None)
-            if callable(rest):
+            if callable(getattr(sink, "rest", None)):
                 _finish_sink("rest", sink)
 
     def write_each_call(self) -> None:
@@ -348,27 +360,18 @@ class Session:
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
-        if parent.holds() is not False:
-            with self.sampler.lock:
-                self._parent_mark = Mark(self.sampler.counts, self.ledger.account)
-            return
-        held: list[Record] = []
+        holds, held = parent.holds(), []
         with self.sampler.lock:
             mark = Mark(self.sampler.counts, self.ledger.account)
-            for root in list(self._open_roots.values()):
-                held += root.part_with_parent(mark)
+            if holds is False:
+                for root in list(self._open_roots.values()):
+                    held += root.part_with_parent(mark)
+            else:
+                parent.seen = mark
         for record in held:
             self.deliver(record)
         for site in self._sites():
-            site.part_with_parent()
-
-    def mark_at_end_of_parent(self, start: Mark, now: Mark) -> Mark:
-        """The mark at which the parent ended, between a root's start and now."""
-        assert self._parent is not None
-        before, ended_at_s = self._parent_mark, self._parent.ended_at_s
-        if before is None or before.counts.at_s < start.counts.at_s:
-            before = start
-        return now if ended_at_s is None else mark_at(ended_at_s, before, now)
+            site.follow_parent(holds=holds)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
@@ -453,10 +456,8 @@ class Session:
             self.sampler.close()
 
     def _wait_for_others(self) -> None:
-        """Let other threads finish the rows that they are writing, for a moment.
-
-        The end of the program may stop them between a row and the end of its checkpoint.
-        """
+        # Other threads that are writing a row: the end of the program may stop them between it and
+        # the end of its checkpoint.
         for _ in range(_MOST_WAITS):
             if not self._open_roots:
                 return
@@ -489,5 +490,7 @@ def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:
         getattr(sink, step)()
+    except SinkError as error:  # its message is for users
+        _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
         _log.warning("%r did not %s: %s", sink, step, error)

@@ -8,51 +8,141 @@ gets that amount times the number of leaves below it; a span without children is
 Arithmetic is needed only when this number changes. A child that opens in a leaf replaces it as a
 leaf, and the number stays the same.
 
-`Node` in `carbontrack.tracking.tree` is the arithmetic of the tree, `Span` what users see, and the
-functions at the end find the current span.
+`Node` is the arithmetic of the tree, `Span` what users see, and the functions at the end find the
+current span.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.record import Record, Status, checked_name, plain_html, record_html
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
+from carbontrack.record import Record, Status, checked_labels, checked_name, plain_html, record_html
+from carbontrack.sampling.counts import Joules
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
+from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.outliving import hand_over, keep_awake_for, release, split
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
-from carbontrack.tracking.tree import Node, hand_over, keep_awake_for, release, split
 
-if TYPE_CHECKING:  # loaded only where they are asked for, or in a circle
+if TYPE_CHECKING:  # loaded only where they are asked for
     from carbontrack.tracking.budget import BudgetGuard
-    from carbontrack.tracking.call_site import CallSite
-    from carbontrack.tracking.timeline import PowerRow, PowerSeries, Timeline
+    from carbontrack.tracking.timeline import PowerRow, PowerSeries
 
 _log = logging.getLogger("carbontrack")
 _OK = EndStatus("ok")
 
 
-class Span(BudgetedBlock["Span"]):
-    """A named window of time whose energy and emissions are counted.
-
-    Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
-    by `open` and `close`, in the same thread or in another.
+class Node:
+    """One span in the tree of open spans; used with the sampler's lock held.
 
     Attributes:
-        name: the name in its records.
-        labels: the user's own labels, written as JSON.
-        record_id: the id of its record; None before it is opened.
+        owner: the span, while it is open.
+        around: the node of the span around it; None for a root.
+        children: the nodes of the open spans inside it.
+        paused_s, paused_j: how long it was paused, and what the machine used meanwhile.
+    """
+
+    __slots__ = (
+        "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children", "owner",
+        "paused_j", "paused_s",
+    )  # fmt: skip
+
+    def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
+        self.owner = owner
+        self._sampler: Sampler = owner.session.sampler
+        sampler = self._sampler
+        self.around = around
+        self.children: set[Node] = set()
+        self._sums = sums
+        self._since = mark
+        self._leaves = 1
+        self._paused: Mark | None = None
+        self.paused_s = 0.0
+        self.paused_j: Joules = ()
+        if around is None:
+            sampler.leaves += 1
+            return
+        if around.children or around._paused is not None:
+            around._grow(1, mark)
+        around.children.add(self)
+
+    def leave(self, mark: Mark) -> Collection[Node]:
+        """The span ends; its children move to the node around it, and are returned."""
+        self._end_pause(mark)
+        self.owner = None
+        around = self.around
+        if around is not None:
+            around.children.discard(self)
+            around.children |= self.children
+            becomes_leaf = not around.children and around._paused is None
+            change = becomes_leaf - (0 if self.children else self._leaves)
+            if change:
+                around._grow(change, mark)
+        elif not self.children:
+            self._sampler.leaves -= self._leaves
+        for child in self.children:
+            child.around = around
+        return self.children
+
+    def restart(self, mark: Mark) -> None:
+        """Count from `mark` on, as if the span began there."""
+        self._sums, self._since = NOTHING, mark
+        self.paused_s, self.paused_j = 0.0, ()
+        if self._paused is not None:
+            self._paused = mark
+
+    def total(self, mark: Mark) -> Sums:
+        """The span's sums by `mark`, which is at or before its end."""
+        if not self._leaves:
+            return self._sums
+        return total(self._sums, self._since, mark, self._leaves)
+
+    def pause(self, mark: Mark) -> None:
+        """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
+        if self._paused is None:
+            self._paused = mark
+            if not self.children:
+                self._grow(-1, mark)
+
+    def resume(self, mark: Mark) -> None:
+        """The body resumes."""
+        if self._paused is not None:
+            self._end_pause(mark)
+            if not self.children:
+                self._grow(1, mark)
+
+    def _end_pause(self, mark: Mark) -> None:
+        if self._paused is not None:
+            paused, now = self._paused.counts, mark.counts
+            self.paused_s += now.at_s - paused.at_s
+            self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
+            self._paused = None
+
+    def _grow(self, leaves: int, mark: Mark) -> None:
+        """Change the number of leaves of this node and all its ancestors."""
+        self._sampler.leaves += leaves
+        node: Node | None = self
+        while node is not None:
+            node._sums = node.total(mark)
+            node._since = mark
+            node._leaves += leaves
+            node = node.around
+
+
+class SpanRow(BudgetedBlock["Span"]):
+    """The row of a span: from when it counts, under which id, and whose row contains it.
+
+    A span that outlives its parent begins a new row.
     """
 
     _row_id: str | None = None
-    _is_block = False
-    """Whether it was opened by `with`, which will close it."""
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -69,7 +159,7 @@ class Span(BudgetedBlock["Span"]):
         parent: Span | None = None,
     ) -> None:
         self.name = checked_name(name)
-        self.labels: Mapping[str, Any] = dict(labels or {})
+        self.labels: Mapping[str, Any] = checked_labels(labels) if labels else {}
         self.record_id: str | None = None
         self.session = session
         """The session of the span's tracker."""
@@ -82,13 +172,153 @@ class Span(BudgetedBlock["Span"]):
         self.node: Node | None = None
         """Its place in the tree of open spans, once it has been opened."""
         self._end: Mark | None = None
-        self.call_site: CallSite | None = None
-        """Of a decorated call: gets the span if it turns out to be short, instead of a row."""
+        self.call_site: Any = None
+        """The `CallSite` of a decorated call: gets the span if it is short, instead of a row."""
         self.budget_check: Callable[[Record], Record] | None = None
         """Called with the finished record before it is written; marks one over its budget."""
         self._window: Window
         self._record: Record | None = None
         self._outcome = _OK
+
+    @property
+    def row_id(self) -> str | None:
+        """The id of the row that will contain the span: the parent id of what is inside.
+
+        A short call of a decorated function is part of the row of its summed calls.
+        """
+        if self.call_site is None:
+            return self.record_id
+        if self._row_id is None:
+            self._row_id = self.call_site.row_id()
+        return self._row_id
+
+    def _claim_row_id(self) -> None:
+        """Write a long call under the id that others know as their parent's, unless it is taken."""
+        site = self.call_site
+        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
+            self.session.drop_checkpoint(self.record_id)
+            self.record_id = self._row_id
+
+    def _register(self, started_at: datetime, *, at_once: bool) -> None:
+        self._run_id, self.record_id = self.session.new_ids()
+        self._started_at = started_at
+        if self._parent is None:
+            self.session.root_opened(self, at_once=at_once)
+
+    def _seal(self, mark: Mark) -> None:
+        """Capture what can only be known now; the record is built when it is needed."""
+        assert self._start is not None
+        start, end, node = self._start.counts, mark.counts, self.node
+        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
+        if node is not None and node.paused_s:
+            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
+        self._window = self.session.builder.window(start, end, ran_s, machine_j)
+
+    def sums(self, mark: Mark) -> Sums:
+        """The span's energy and emissions by `mark`."""
+        return self.node.total(mark) if self.node is not None else NOTHING
+
+    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
+        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
+        return self._record_of(ids, mark, outcome)
+
+    def _record_of(
+        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
+    ) -> Record:
+        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
+
+    def begin_timeline(self) -> None:
+        """Keep a timeline from the span's start on."""
+        assert self._start is not None
+        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
+
+        self.power_series = PowerSeries.begin(self._start.counts)
+
+    def extend_timeline(self, mark: Mark) -> None:
+        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
+        if self.power_series is not None and self._end is None:
+            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
+
+    # -- what becomes of a span that outlives its parent; the sampler's lock is held -------------
+
+    def move_into(self, around: Span) -> None:
+        """The parent has ended, and `around`, the one around it, contains this span too."""
+        self._parent, self.parent_id = around, around.row_id
+        self._forget_outer_budget(around.budget_guard)
+
+    def become_root(self, parent_id: str | None) -> None:
+        """The parent has ended, and does not contain what this span uses from now on."""
+        self._parent, self.parent_id, self.parent_holds = None, parent_id, False
+        self._forget_outer_budget(None)
+        self.session.root_opened(self, at_once=False)
+
+    def part_with_parent(self, now: Mark) -> Iterable[Record]:
+        """Begin a new row of a root whose parent, in another process, has ended meanwhile.
+
+        Returns the records of what the parent held.
+        """
+        session = self.session
+        if self._parent is not None or self.parent_holds is False or session.parent is None:
+            return ()
+        if session.parent.holds() is not False:
+            return ()
+        assert self._start is not None
+        begun = self._start
+        ended = session.parent.mark_at_end(begun, now)
+        held: Iterable[Record] = ()
+        if ended.counts.at_s > begun.counts.at_s:
+            held = tuple(split(self, ended, self.parent_id, has_row=True))
+        self.parent_holds = False
+        return held
+
+    def record_until(self, mark: Mark, at: datetime, parent_id: str | None) -> Record:
+        """The record of the time until `mark`, which was at `at`, with an id of its own."""
+        self._seal(mark)
+        self._window = self._window._replace(ended_at=at)
+        run_id, record_id = self.session.new_ids()
+        ids = (record_id, run_id, parent_id, True)
+        return self._record_of(ids, mark, _OK)
+
+    def restart(self, mark: Mark, at: datetime) -> None:
+        """Count from `mark` on, which was at `at`; what was used before is in another row."""
+        assert self.node is not None
+        if self.budget_guard is not None and self.budget_guard.guards(self):
+            self.budget_guard.add_earlier(self.record_until(mark, at, None))
+        self._start, self._started_at = mark, at
+        self.node.restart(mark)
+        if self.power_series is not None:
+            self.begin_timeline()
+
+    def time_of(self, mark: Mark) -> datetime:
+        """The wall-clock time of a mark that was made just now, or some time ago."""
+        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
+        return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
+
+    def _forget_outer_budget(self, outer: BudgetGuard | None) -> None:
+        guard = self.budget_guard
+        if guard is None:
+            return
+        if guard.guards(self):
+            guard.outer = outer
+        else:
+            self.budget_guard = outer
+
+
+class Span(SpanRow):
+    """A named window of time whose energy and emissions are counted.
+
+    Made by `Tracker.span`, `Span.span` and `track`; opened and closed by `with` or `async with`, or
+    by `open` and `close`, in the same thread or in another.
+
+    Attributes:
+        name: the name in its records.
+        labels: the user's own labels, written as JSON.
+        record_id: the id of its record; None before it is opened.
+    """
+
+    _is_block = False
+    """Whether it was opened by `with`, which will close it."""
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its energy is part of this one's."""
@@ -143,7 +373,11 @@ class Span(BudgetedBlock["Span"]):
         Only a root span opened with the setting `timeline` keeps one; for others, and before the
         span is opened, the list is empty. The energies of a component add up to the record's.
         """
-        return [] if self.power_series is None else with_timeline(self)[1].rows()
+        if self.power_series is None:
+            return []
+        from carbontrack.tracking.timeline import with_timeline
+
+        return with_timeline(self)[1].rows()
 
     def enter(self) -> Span:
         """Enter the block; see `BudgetedBlock.enter`."""
@@ -244,25 +478,6 @@ class Span(BudgetedBlock["Span"]):
             release(self, mark.counts.at_s)
         return bool(outliving), held
 
-    @property
-    def row_id(self) -> str | None:
-        """The id of the row that will contain the span: the parent id of what is inside.
-
-        A short call of a decorated function is part of the row of its summed calls.
-        """
-        if self.call_site is None:
-            return self.record_id
-        if self._row_id is None:
-            self._row_id = self.call_site.row_id()
-        return self._row_id
-
-    def _claim_row_id(self) -> None:
-        """Write a long call under the id that others know as their parent's, unless it is taken."""
-        site = self.call_site
-        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
-            self.session.drop_checkpoint(self.record_id)
-            self.record_id = self._row_id
-
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
@@ -278,70 +493,6 @@ class Span(BudgetedBlock["Span"]):
     def _mark(self) -> Mark:
         return self.session.sampler.mark(self.session.ledger)
 
-    # -- what becomes of a span that outlives its parent; the sampler's lock is held -------------
-
-    def move_into(self, around: Span) -> None:
-        """The parent has ended, and `around`, the one around it, contains this span too."""
-        self._parent, self.parent_id = around, around.row_id
-        self._forget_outer_budget(around.budget_guard)
-
-    def become_root(self, parent_id: str | None) -> None:
-        """The parent has ended, and does not contain what this span uses from now on."""
-        self._parent, self.parent_id, self.parent_holds = None, parent_id, False
-        self._forget_outer_budget(None)
-        self.session.root_opened(self, at_once=False)
-
-    def part_with_parent(self, now: Mark) -> Iterable[Record]:
-        """Begin a new row of a root whose parent, in another process, has ended meanwhile.
-
-        Returns the records of what the parent held.
-        """
-        session = self.session
-        if self._parent is not None or self.parent_holds is False or session.parent is None:
-            return ()
-        if session.parent.holds() is not False:
-            return ()
-        assert self._start is not None
-        begun = self._start
-        ended = session.mark_at_end_of_parent(begun, now)
-        held: Iterable[Record] = ()
-        if ended.counts.at_s > begun.counts.at_s:
-            held = tuple(split(self, ended, self.parent_id, has_row=True))
-        self.parent_holds = False
-        return held
-
-    def record_until(self, mark: Mark, at: datetime, parent_id: str | None) -> Record:
-        """The record of the time until `mark`, which was at `at`, with an id of its own."""
-        self._seal(mark)
-        self._window = self._window._replace(ended_at=at)
-        run_id, record_id = self.session.new_ids()
-        ids = (record_id, run_id, parent_id, True)
-        return self._record_of(ids, mark, _OK)
-
-    def restart(self, mark: Mark, at: datetime) -> None:
-        """Count from `mark` on, which was at `at`; what was used before is in another row."""
-        assert self.node is not None
-        if self.budget_guard is not None and self.budget_guard.span is self:
-            self.budget_guard.add_earlier(self.record_until(mark, at, None))
-        self._start, self._started_at = mark, at
-        self.node.restart(mark)
-        if self.power_series is not None:
-            self.begin_timeline()
-
-    def time_of(self, mark: Mark) -> datetime:
-        """The wall-clock time of a mark that was made just now, or some time ago."""
-        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
-        return self.clock.now_utc() - timedelta(seconds=ago_s)
-
-    def _forget_outer_budget(self, outer: BudgetGuard | None) -> None:
-        guard = self.budget_guard
-        if guard is None:
-            return
-        if guard.span is self:
-            guard.outer = outer
-        else:
-            self.budget_guard = outer
-
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
@@ -352,35 +503,6 @@ class Span(BudgetedBlock["Span"]):
         self.node = Node(self, None, now, used.sums)
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
-
-    def _register(self, started_at: datetime, *, at_once: bool) -> None:
-        self._run_id, self.record_id = self.session.new_ids()
-        self._started_at = started_at
-        if self._parent is None:
-            self.session.root_opened(self, at_once=at_once)
-
-    def _seal(self, mark: Mark) -> None:
-        """Capture what can only be known now; the record is built when it is needed."""
-        assert self._start is not None
-        start, end, node = self._start.counts, mark.counts, self.node
-        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        if node is not None and node.paused_s:
-            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
-        self._window = self.session.builder.window(start, end, ran_s, machine_j)
-
-    def sums(self, mark: Mark) -> Sums:
-        """The span's energy and emissions by `mark`."""
-        return self.node.total(mark) if self.node is not None else NOTHING
-
-    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
-        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        return self._record_of(ids, mark, outcome)
-
-    def _record_of(
-        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
-    ) -> Record:
-        subject = Subject(*ids, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
 
     def measured(self) -> tuple[Sums, Window, bool]:
         """A finished span's sums, its window, and whether it failed."""
@@ -395,22 +517,10 @@ class Span(BudgetedBlock["Span"]):
         """The record so far, or the final one, with its timeline."""
         if self.power_series is None:
             return Checkpoint(self.snapshot())
-        from carbontrack.tracking.timeline import timeline_object
+        from carbontrack.tracking.timeline import timeline_object, with_timeline
 
         record, timeline = with_timeline(self)
         return Checkpoint(record, timeline_object(record, timeline))
-
-    def begin_timeline(self) -> None:
-        """Keep a timeline from the span's start on."""
-        assert self._start is not None
-        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
-
-        self.power_series = PowerSeries.begin(self._start.counts)
-
-    def extend_timeline(self, mark: Mark) -> None:
-        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
-        if self.power_series is not None and self._end is None:
-            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed" if self._end is not None else "not opened"
@@ -421,21 +531,6 @@ class Span(BudgetedBlock["Span"]):
         if record is None:
             return plain_html(repr(self))
         return record_html(record, state="still open" if self.is_open else None)
-
-
-def with_timeline(span: Span) -> tuple[Record, Timeline]:
-    """The record so far of a span that keeps a timeline, and the timeline."""
-    from carbontrack.tracking.timeline import timeline_of
-
-    session = span.session
-    assert span.power_series is not None
-    with session.sampler.lock:
-        is_over = span.record is not None
-        record = span.snapshot()
-        if not is_over:
-            span.extend_timeline(Mark(session.sampler.counts, session.ledger.account))
-        edges = list(span.power_series.edges)
-    return record, timeline_of(edges, session.builder.meters(), record)
 
 
 def _parent_of(span: Span) -> Span | None:

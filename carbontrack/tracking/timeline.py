@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from carbontrack.record import COMPONENTS, Component, Record
 from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.ledger import Mark
 from carbontrack.tracking.record_builder import MeterFacts, value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 
@@ -193,3 +194,16 @@ def timeline_object(record: Record, timeline: Timeline) -> dict[str, object]:
             for component, seen in timeline.observed_s.items()
         },
     }
+
+
+def with_timeline(span: Any) -> tuple[Record, Timeline]:
+    """The record so far of a span that keeps a timeline, and the timeline."""
+    session = span.session
+    assert span.power_series is not None
+    with session.sampler.lock:
+        is_over = span.record is not None
+        record = span.snapshot()
+        if not is_over:
+            span.extend_timeline(Mark(session.sampler.counts, session.ledger.account))
+        edges = list(span.power_series.edges)
+    return record, timeline_of(edges, session.builder.meters(), record)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from carbontrack.attribution.policy import Attribution, Scope
+from carbontrack.config.environment import is_disabled
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import Fixed, GridIntensity, IntensitySource
 from carbontrack.meters.meter import Meter, MeterSet, check_meters
@@ -37,9 +38,17 @@ class Tracker:
         interval_s: time between two ticks of the sampler, above 0.
         clock: the time source.
 
+    Under CARBONTRACK_DISABLE, `Tracker(…)` is one that measures nothing, whatever the arguments.
+
     Raises:
         ConfigError: one of the arguments cannot be used.
     """
+
+    def __new__(cls, **_: object) -> Tracker:
+        """A tracker; under CARBONTRACK_DISABLE one that measures and checks nothing."""
+        if cls is Tracker and is_disabled():
+            return object.__new__(NoOpTracker)
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -68,10 +77,23 @@ class Tracker:
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
         """A tracker for a session that was assembled elsewhere."""
-        tracker = cls.__new__(cls)
+        tracker = object.__new__(cls)
         tracker._session = session
         session.owns_sampler = owns_sampler
         return tracker
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled and copied.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(
+            "a Tracker cannot be pickled or copied: its meters, files and thread are this "
+            "process's. Make it where the work is done, with carbontrack.auto(...) or @track in "
+            "the module that the worker imports; child processes find their parent's record by "
+            "themselves, in the environment"
+        )
 
     @property
     def session(self) -> Session:
@@ -104,6 +126,22 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class NoOpTracker(Tracker):
+    """A tracker that measures nothing and writes nothing."""
+
+    def __init__(self, **_: object) -> None:
+        """Needs no meters and no sinks."""
+
+    def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
+        """A span that counts nothing."""
+        from carbontrack.tracking.noop import NoOpSpan  # few programs are switched off
+
+        return NoOpSpan(name, labels=labels)
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carbontrack.testing import FakeMeter
-from carbontrack.tracking.span import with_timeline
-from carbontrack.tracking.timeline import MOST_BINS, Edge, PowerSeries
+from carbontrack.tracking.timeline import MOST_BINS, Edge, PowerSeries, with_timeline
 from carbontrack.units import kwh_from
 from tests.support.keeping import KeepingBench
 

@@ -23,13 +23,18 @@ class Bench:
 
     Args:
         meters: what it reads; one of 100 W by default.
+        clock: what it goes by; one that only a test moves by default.
         tracker: more of the tracker's own parameters.
     """
 
     def __init__(
-        self, meters: MeterSet | Sequence[FakeMeter] | None = None, **tracker: Any
+        self,
+        meters: MeterSet | Sequence[FakeMeter] | None = None,
+        *,
+        clock: FakeClock | None = None,
+        **tracker: Any,
     ) -> None:
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.meter = FakeMeter(watts=100.0)
         self.sink = MemorySink()
         self.tracker = Tracker(

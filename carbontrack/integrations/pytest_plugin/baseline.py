@@ -339,17 +339,22 @@ def _both(result: TestResult, reason: str) -> str:
     return reason if result.reason is None else f"{result.reason}; {reason}"
 
 
-def no_match_warning(results: Sequence[TestResult], options: Options, root: Path) -> list[str]:
+def no_match_warning(
+    results: Sequence[TestResult], options: Options, root: Path, *, is_first: bool
+) -> list[str]:
     """Lines of warning where none of the tests is in the baseline: most likely it is not theirs.
 
     Args:
         results: of the tests.
         options: of the run.
         root: pytest's root directory, where ids begin.
+        is_first: there was no baseline before this run.
     """
     known, new = _known_and_new(results)
     if known or not new:
         return []
+    if is_first:
+        return [f"nothing was compared: there was no {options.compare} yet, this run begins it"]
     return [
         f"nothing was compared: of {_tests(new)} none is in {options.compare}",
         f"tests are matched by their ids, which begin at pytest's root directory, here {root}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ class MeasuredTest:
         self.note: str | None = None
         self.is_ours = False
         """Whether it is being run by `hooks.run`, not by pytest or another plugin."""
+        self.phases_unknown = 0
+        """Phases of this round that have begun and were not measured: its figure is unknown."""
         self._parts: list[Round] = []
         self._open: list[MeasurementWindow] = []
         """All open windows, the innermost last."""
@@ -73,6 +76,36 @@ class MeasuredTest:
         self._open = [other for other in self._open if other is not window]
         return window.close()
 
+    def begin_phase(self, metric: Metric, name: str) -> None:
+        """Open the window of a phase."""
+        self.phases_unknown += 1
+        self.end_early()
+        self.window = self.begin(metric, name)
+
+    def begin_call(self, metric: Metric, name: str) -> float | None:
+        """The same for the call; returns the machine's speed if a verdict needs it."""
+        self.phases_unknown += 1
+        if self.repeat > 1 and metric.spread > 0.0 and gc.isenabled():
+            # Otherwise the collection of earlier garbage would fall into one round of several. A
+            # metric without spread counts the same with and without it.
+            gc.collect()
+        # measured before and after: the faster of the two is closer to the speed during the test
+        speed = metric.speed_now() if self.gets_verdict else None
+        self.phases_unknown -= 1
+        self.begin_phase(metric, name)
+        return speed
+
+    def end_phase(self, metric: Metric, speed: float | None) -> None:
+        """Close the window of a phase, if it could be opened."""
+        window, self.window = self.window, None
+        if window is None:
+            return
+        found = self.end(window)
+        if speed is not None:
+            found = replace(found, speed=max(speed, metric.speed_now()))
+        self.add_part(found)
+        self.phases_unknown -= 1
+
     def end_early(self) -> None:
         """Close the window that the fixture opened before the call."""
         if self.early is not None:
@@ -93,6 +126,8 @@ class MeasuredTest:
     def end_round(self, *, passed: bool) -> bool:
         """Make a round of the phases; True if another round may follow."""
         parts, self._parts = self._parts, []
+        if self.phases_unknown:
+            parts, self.phases_unknown = [Round(joules=None)], 0
         if not passed and self.rounds:
             count = len(self.rounds)
             self.note = f"round {count + 1} failed, so the figure is of {count}"

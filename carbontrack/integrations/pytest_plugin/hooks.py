@@ -7,7 +7,6 @@ own, and pytest gets the reports of one round. All other tests are measured wher
 from __future__ import annotations
 
 import copy
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,17 +29,23 @@ from carbontrack.integrations.pytest_plugin.fixture import (
     MeasuredTest,
     Verdicts,
 )
-from carbontrack.integrations.pytest_plugin.metrics import Metric
+from carbontrack.integrations.pytest_plugin.guard import Guard, keep_real_files
+from carbontrack.integrations.pytest_plugin.metrics import Measurement, Metric, NoMetric
 from carbontrack.integrations.pytest_plugin.options import (
     BudgetMarker,
     Lookup,
     Options,
     marker_of_quantity,
+    plain_id,
     read_markers,
     resolve,
 )
 from carbontrack.integrations.pytest_plugin.output import REPORT_KEY, Origin, SessionOutput
-from carbontrack.integrations.pytest_plugin.results import PROPERTIES, execution_columns
+from carbontrack.integrations.pytest_plugin.results import (
+    PROPERTIES,
+    TestResult,
+    execution_columns,
+)
 
 
 def can_repeat(item: pytest.Item) -> bool:
@@ -120,12 +125,13 @@ class CarbonPlugin:
         self.options = options
         self._settings = loaded
         self._config = config
+        self._guard = Guard(config)
         self._is_worker = hasattr(config, "workerinput")
         self._is_controller = bool(config.getoption("tx", None)) and not self._is_worker
         self._disabled = environment.is_disabled()
         self._default = marker_of_quantity(options.budget)
-        self._baseline = Baseline.load(options.compare) if options.compare else None
-        self._earlier = Baseline.load_if_there(options.add)
+        self._baseline = Baseline.load_if_there(options.compare) if options.compare else None
+        self._earlier = Baseline.load_if_there(None if options.adds_to_compared else options.add)
         Baseline.load_if_there(options.save)  # an unusable file is an error now, not at the end
         needs_machine = options.compares or options.json is not None
         self._machine = machine_fingerprint() if needs_machine else ""
@@ -133,8 +139,11 @@ class CarbonPlugin:
         self._tests: dict[str, MeasuredTest] = {}
         self.output: SessionOutput | None = None
         if not (self._is_worker or self._disabled):
-            origin = Origin.here(loaded.host_id)
-            self.output = SessionOutput(options, origin, config.rootpath, self._machine)
+            state_dir = Environment.take().state_path(loaded.state_dir)
+            origin = Origin.here(loaded.host_id, state_dir)
+            self.output = SessionOutput(
+                options, origin, config.rootpath, self._machine, self._guard
+            )
 
     @classmethod
     def of(cls, config: pytest.Config, ini: Lookup) -> CarbonPlugin:
@@ -169,16 +178,22 @@ class CarbonPlugin:
 
     @property
     def metric(self) -> Metric:
-        """The metric, made when it is first needed."""
+        """The metric, made before the first test that is measured."""
         if self._metric is None:
-            own: Metric | None = self._config.hook.pytest_carbon_metric(config=self._config)
-            try:
-                self._metric = own or choose(
-                    self.options, self._settings, alone=not self._is_worker
-                )
-            except ConfigError as error:
-                raise pytest.UsageError(f"carbontrack: {error}") from None
+            self._metric = self._guard.run(self._make_metric) or NoMetric()
         return self._metric
+
+    def _make_metric(self) -> Metric:
+        own: Metric | None = self._config.hook.pytest_carbon_metric(config=self._config)
+        if own is not None:
+            return own
+        try:
+            made = choose(self.options, self._settings, alone=not self._is_worker)
+        except ConfigError as error:
+            raise pytest.UsageError(f"carbontrack: {error}") from None
+        made.open("the first window").close()  # imports and reads what later ones need
+        keep_real_files()
+        return made
 
     def plan(
         self, items: Sequence[pytest.Item], name: str, has_fixture: Callable[[pytest.Item], bool]
@@ -199,6 +214,9 @@ class CarbonPlugin:
             # a marker without a limit, such as repeat=3, asks for a measurement as well
             if not marker.is_empty or self.options.measures_all or has_fixture(item):
                 self._add_test(item, marker)
+        if self._tests and not self._config.option.collectonly:
+            # Before any test runs: it may replace the clocks, the files and modules of the process.
+            assert self.metric is not None
 
     def _add_test(self, item: pytest.Item, marker: BudgetMarker) -> None:
         repeat = marker.repeat or self.options.repeat
@@ -211,16 +229,20 @@ class CarbonPlugin:
     def figures(self, item: pytest.Item) -> CarbonFigures:
         """The value of the fixture for a test."""
         if self._disabled:
-            return CarbonFigures(item.nodeid, self.metric, None)
+            return CarbonFigures(plain_id(item), self.metric, None)
         if item.nodeid not in self._tests:
             self._tests[item.nodeid] = MeasuredTest(self._default, repeat=1, gets_verdict=False)
-        return FiguresOfTest(item.nodeid, self.metric, self._tests[item.nodeid])
+        of_test = (plain_id(item), self.metric, self._tests[item.nodeid])
+        found = self._guard.run(FiguresOfTest, *of_test, nodeid=item.nodeid)
+        return found or CarbonFigures(plain_id(item), self.metric, None)
 
     def pytest_report_header(self) -> str | None:
         """The metric with its pins, where the run measures every test."""
         if self._disabled or not self.options.measures_all:
             return None
-        pins = pins_text(self.options) if self._is_controller else self.metric.describe()
+        pins = self._guard.run(
+            lambda: pins_text(self.options) if self._is_controller else self.metric.describe()
+        )
         return f"carbontrack: {pins}"
 
     # -- running -----------------------------------------------------------------------------
@@ -239,7 +261,7 @@ class CarbonPlugin:
             test.is_ours = False
         for report in reports:
             if report.when == "call":
-                self._attach_result(item, report, test, reports)
+                self._attach(item, report, test, reports)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -262,29 +284,18 @@ class CarbonPlugin:
             return (yield from self._measured(item, is_call=False))
         finally:
             if item.nodeid in self._tests:
-                self._tests[item.nodeid].end_all()
+                self._guard.run(self._tests[item.nodeid].end_all, nodeid=item.nodeid)
 
     def _measured(self, item: pytest.Item, *, is_call: bool) -> Any:
         test = self._tests.get(item.nodeid)
         if test is None or not (is_call or (test.bills_fixtures and test.is_ours)):
             return (yield)
-        calibrates = test.gets_verdict and is_call
-        if test.repeat > 1 and is_call and self.metric.spread > 0.0 and gc.isenabled():
-            # Otherwise the collection of earlier garbage would fall into one round of several. A
-            # metric without spread counts the same with and without it.
-            gc.collect()
-        # measured before and after: the faster of the two is closer to the speed during the test
-        speed = self.metric.speed_now() if calibrates else None
-        test.end_early()
-        test.window = test.begin(self.metric, item.nodeid)
+        phase = (test.begin_call if is_call else test.begin_phase, self.metric, plain_id(item))
+        speed = self._guard.run(*phase, nodeid=item.nodeid)
         try:
             return (yield)
         finally:
-            found = test.end(test.window)
-            test.window = None
-            if speed is not None:
-                found = replace(found, speed=max(speed, self.metric.speed_now()))
-            test.add_part(found)
+            self._guard.run(test.end_phase, self.metric, speed, nodeid=item.nodeid)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -297,8 +308,21 @@ class CarbonPlugin:
             test.note_what_is_left_out()
             test.rounds.clear()
             test.end_round(passed=True)
-            self._attach_result(item, report, test, [report])
+            self._attach(item, report, test, [report])
         return report
+
+    def _attach(
+        self,
+        item: pytest.Item,
+        report: pytest.TestReport,
+        test: MeasuredTest,
+        reports: Sequence[pytest.TestReport],
+    ) -> None:
+        self._guard.run(self._attach_result, item, report, test, reports, nodeid=item.nodeid)
+        if test.gets_verdict and not hasattr(report, REPORT_KEY):
+            unknown = TestResult.of(plain_id(item), report.outcome, Measurement(metric="none"))
+            verdict = replace(unknown, budget=test.marker.text, verdict="inconclusive")
+            put_result(item, report, verdict, reports, [report])
 
     def _attach_result(
         self,
@@ -311,18 +335,29 @@ class CarbonPlugin:
         expected = hasattr(report, "wasxfail")
         plain = not expected and all(one.passed for one in reports)
         outcome = _EXPECTED.get(report.outcome, report.outcome) if expected else report.outcome
-        result = verdicts.result_of(item.nodeid, test, outcome=outcome, plain=plain)
+        result = verdicts.result_of(plain_id(item), test, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
             report.longrepr = f"carbon budget: {result.reason}"
         of_figure = reports if test.bills_fixtures else [report]
-        vars(report)[REPORT_KEY] = result.to_row() | execution_columns(of_figure)
-        theirs = [pair for pair in item.user_properties if pair[0] not in PROPERTIES]
-        item.user_properties[:] = [*theirs, *result.properties]
-        for one in reports:
-            one.user_properties = list(item.user_properties)
+        put_result(item, report, result, reports, of_figure)
 
     def pytest_unconfigure(self) -> None:
         """Close the meters."""
         if self._metric is not None:
-            self._metric.close()
+            self._guard.run(self._metric.close)
+
+
+def put_result(
+    item: pytest.Item,
+    report: pytest.TestReport,
+    result: TestResult,
+    reports: Sequence[pytest.TestReport],
+    of_figure: Sequence[pytest.TestReport],
+) -> None:
+    """Have the report carry the result, and the test's properties."""
+    vars(report)[REPORT_KEY] = result.to_row() | execution_columns(of_figure)
+    theirs = [pair for pair in item.user_properties if pair[0] not in PROPERTIES]
+    item.user_properties[:] = [*theirs, *result.properties]
+    for one in reports:
+        one.user_properties = list(item.user_properties)

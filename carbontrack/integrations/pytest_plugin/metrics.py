@@ -158,6 +158,50 @@ def _times(joules: float, g_per_joule: float | None) -> float | None:
     return None if g_per_joule is None else joules * g_per_joule
 
 
+class NoMetric:
+    """Stands for a metric that could not be made: nothing is known, so no verdict is sure."""
+
+    name = "none"
+    same_everywhere = False
+    spread = 0.0
+
+    @staticmethod
+    def statistic(figures: Sequence[float], /) -> float:
+        """There are no figures."""
+        return max(figures)
+
+    def open(self, name: str) -> NoWindow:  # noqa: ARG002 - the protocol's
+        """A window that nothing is known of."""
+        return NoWindow()
+
+    def speed_now(self) -> float:
+        """Nothing depends on it."""
+        return 1.0
+
+    def describe(self) -> str:
+        """What is known."""
+        return "no metric"
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class NoWindow:
+    """A window that nothing is known of."""
+
+    def so_far(self) -> Round:
+        """Unknown."""
+        return Round(joules=None)
+
+    def close(self) -> Round:
+        """Unknown."""
+        return Round(joules=None)
+
+    def child(self, name: str) -> NoWindow:  # noqa: ARG002 - the protocol's
+        """As unknown as this one."""
+        return self
+
+
 class MeasuredMetric:
     """Measures with a tracker of its own, apart from what the tests track themselves."""
 

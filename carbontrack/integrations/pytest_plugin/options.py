@@ -162,6 +162,24 @@ def _place(node: Any) -> str:
     return f"{shown}:{line + 1}" if line is not None else f"{shown} ({node.nodeid})"
 
 
+def plain_id(item: pytest.Item) -> str:
+    """The id of a test, without the group that pytest-xdist adds to it under --dist loadgroup.
+
+    With it a test would have another name in each way of running, and no baseline would fit.
+    """
+    own = item.nodeid if item.parent is None else f"{item.parent.nodeid}::{item.name}"
+    added = item.nodeid.removeprefix(own)
+    if not (added and item.config.getoption("loadgroup", None)):  # from pytest 9.2 on none is added
+        return item.nodeid
+    marks = item.iter_markers("xdist_group")  # the nearest first
+    names = [
+        str(mark.args[0] if mark.args else mark.kwargs.get("name", "default")) for mark in marks
+    ]
+    # of several groups xdist adds all, older versions of it the nearest
+    is_group = added in (f"@{'_'.join(sorted(set(names)))}", f"@{names[0]}" if names else None)
+    return own if is_group else item.nodeid
+
+
 def _flag(given: Any, _: Path) -> bool:
     word = str(given).strip().lower()
     if word in {"1", "true", "yes", "on"}:
@@ -241,10 +259,7 @@ def _csv(given: Any, base: Path) -> Path:
 
 
 def _input(given: Any, base: Path) -> Path:
-    path = base / Path(str(given)).expanduser()
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}; write one with --carbon-save")
-    return path
+    return base / Path(str(given)).expanduser()
 
 
 def _option(read: Callable[[Any, Path], Value], default: Value) -> Value:
@@ -290,6 +305,11 @@ class Options:
         files = (self.csv, self.json, self.benchmark, self.save, self.add, self.compare)
         asks = (self.budget, self.session_budget, *files)
         return self.carbon or any(asked is not None for asked in asks)
+
+    @property
+    def adds_to_compared(self) -> bool:
+        """Whether this run is compared with the file that it is then added to."""
+        return self.compare is not None and _is_same(self.compare, self.add)
 
     @property
     def compares(self) -> bool:
@@ -369,12 +389,27 @@ def resolve(
                 continue
             try:
                 found = replace(found, **{declared.field: declared.read(given, base)})
+                if declared.field == "compare":
+                    _check_baseline(found)
             except ValueError as error:
                 raise ConfigError(f"{place}={given}: {error}") from error
             except OSError as error:  # a folder that may not be entered, a name that is too long
                 raise ConfigError(f"{place}={given}: {error.strerror}") from error
     _check_combination(found, fails_on=option("carbon_fail_on") is not None)
     return found
+
+
+def _is_same(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()
+
+
+def _check_baseline(found: Options) -> None:
+    path = found.compare
+    if path is None or path.is_file() or (found.adds_to_compared and not path.exists()):
+        return
+    raise ValueError(
+        f"there is no file {path}; make it with --carbon-add={path}, here or in an earlier run"
+    )
 
 
 def _check_combination(found: Options, *, fails_on: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from carbontrack.config.environment import parent_id, step_summary
-from carbontrack.errors import CarbontrackError
 from carbontrack.integrations.pytest_plugin import baseline
+from carbontrack.integrations.pytest_plugin.guard import Guard
 from carbontrack.integrations.pytest_plugin.options import Options
 from carbontrack.integrations.pytest_plugin.results import (
     SessionTotal,
@@ -178,18 +178,30 @@ class Origin:
     """Where a run's records come from.
 
     Attributes:
-        parent_id: the record of the run that pytest was started in, such as `carbontrack run`. It
-            includes the tests, so reports do not add up both.
+        parent: what the environment says of the run that pytest was started in, such as
+            `carbontrack run`. It includes the tests, so reports do not add up both.
+        state_dir: the folder with that run's journal.
         host_id: the machine's name in records.
     """
 
-    parent_id: str | None
+    parent: str | None
+    state_dir: Path
     host_id: str | None
 
     @classmethod
-    def here(cls, host: str | None) -> Origin:
+    def here(cls, host: str | None, state_dir: Path) -> Origin:
         """The origin now, before a test changes the environment; `host` is the setting, if any."""
-        return cls(parent_id(), host or host_id())
+        return cls(parent_id(), state_dir, host or host_id())
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that it fills in every record."""
+        if self.parent is None:
+            return {"host_id": self.host_id}
+        from carbontrack.api.assembly import parent_of
+
+        parent = parent_of(self.parent, self.state_dir)
+        parents = {"parent_id": parent.record_id, "parent_holds": parent.holds()}
+        return {"host_id": self.host_id, **parents}
 
 
 def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
@@ -197,11 +209,11 @@ def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> Non
     from carbontrack.sinks.csv_file import CsvSink
 
     run_id, now = os.urandom(16).hex(), utc_text(SystemClock.now_utc())
-    sink = CsvSink(path)
+    sink, columns = CsvSink(path), origin.columns()
     try:
         for number, result in enumerate(results, 1):
             record = _record(result, run_id, number, now)
-            sink.write(replace(record, parent_id=origin.parent_id, host_id=origin.host_id))
+            sink.write(replace(record, **columns))
     finally:
         sink.close()
 
@@ -244,12 +256,16 @@ class SessionOutput:
     A plugin of pytest; under pytest-xdist it runs in the controller alone.
     """
 
-    def __init__(self, options: Options, origin: Origin, root: Path, machine: str) -> None:
+    def __init__(
+        self, options: Options, origin: Origin, root: Path, machine: str, guard: Guard
+    ) -> None:
         self._options = options
+        self._guard = guard
         self._root = root
         self._origin = origin
         self._machine = machine
         self._pid = os.getpid()
+        self._is_first = options.compare is not None and not options.compare.exists()
         self._found: dict[str, TestResult] = {}
         self._total: SessionTotal | None = None
         self._write_errors: list[str] = []
@@ -266,14 +282,15 @@ class SessionOutput:
         """Keep the result that a report carries; of a test that is rerun, the last one counts."""
         row = getattr(report, REPORT_KEY, None)
         if row is not None:
-            result = TestResult.from_row(row)
-            self._found[result.nodeid] = result
+            result = self._guard.run(TestResult.from_row, row)
+            if result is not None:
+                self._found[result.nodeid] = result
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> Any:
         """A letter, a word and a colour for what the budget decided; None leaves it to pytest."""
         row = getattr(report, REPORT_KEY, None)
-        found = None if row is None else self._status(report, row)
+        found = None if row is None else self._guard.run(self._status, report, row)
         if found is not None and pytest.version_tuple < (8, 3):
             # its summary of failures would print the word with its colour as a tuple
             return *found[:2], found[2][0]
@@ -288,18 +305,22 @@ class SessionOutput:
         # a child that a test has forked also gets here when it leaves by sys.exit
         if nothing_runs or os.getpid() != self._pid:
             return
-        if self._finish() and session.exitstatus == pytest.ExitCode.OK:
+        if self._guard.run(self._finish) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table; less of it with -q."""
-        terminal = terminalreporter
+        self._guard.run(self._summarise, terminalreporter)
+
+    # -- what they do ----------------------------------------------------------------------------
+
+    def _summarise(self, terminal: Any) -> None:
         total, results = self._total, self.results
         if total is None or not (results or self._options.measures_all):
             return
         quiet = terminal.config.get_verbosity() < 0
         bad = total.over or (total.verdict is not None and total.verdict.outcome == "over")
-        warnings = baseline.no_match_warning(results, self._options, self._root)
+        warnings = self._no_match_warning()
         is_needed = bad or warnings or self._write_errors
         if quiet and terminal.config.get_verbosity() < -1 and not is_needed:
             return
@@ -320,8 +341,6 @@ class SessionOutput:
             terminal.write_line(line, **_YELLOW)
         for error in self._write_errors:
             terminal.write_line(error, **_RED)
-
-    # -- what they do ----------------------------------------------------------------------------
 
     def _status(self, report: Any, row: dict[str, Any]) -> Any:
         if report.failed and row["verdict"] == "over":
@@ -362,7 +381,7 @@ class SessionOutput:
     def _try(self, write: Callable[..., None], path: Path, *what: Any) -> None:
         try:
             write(path, *what)
-        except (OSError, ValueError, CarbontrackError) as error:
+        except Exception as error:
             # the tests have run: a full disk must not hide their results
             self._write_errors.append(f"{path} was not written: {error}")
 
@@ -371,10 +390,15 @@ class SessionOutput:
         notes = [f"{total.text}.", *self._pins()]
         if total.verdict is not None:
             notes.append(f"The session is {total.verdict.text}.")
-        warnings = baseline.no_match_warning(self.results, self._options, self._root)
+        warnings = self._no_match_warning()
         new = baseline.new_tests_note(self.results, self._options)
         notes += [f"**{line}**" for line in (*warnings, new) if line is not None]
         return markdown(shown, title="Emissions of the tests", notes=notes)
+
+    def _no_match_warning(self) -> list[str]:
+        return baseline.no_match_warning(
+            self.results, self._options, self._root, is_first=self._is_first
+        )
 
     def _pins(self) -> list[str]:
         return sorted({result.how for result in self.results if result.how})

@@ -21,6 +21,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,13 @@ def lock(handle: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def wait_for_lock(handle: int) -> None:
+    """Lock an open file as soon as no other process holds the lock, where the system has locks."""
+    if _HAS_LOCKS:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def is_ours(handle: int) -> bool:

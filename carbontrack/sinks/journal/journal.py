@@ -15,11 +15,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record
+from carbontrack.record import COLUMNS, Record, cells_of, shortened
+from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
     DRAFT_SUFFIX,
     SIZE_LIMIT,
@@ -121,8 +121,8 @@ class Journal:
         """
         key = (RUN, record.record_id)
         # Encoding calls methods of the labels, so it is done while the lock is not held.
-        entry: dict[str, Any] = {"record": sparse(record), "outputs": list(outputs)}
-        line = entry_line(key, entry if timeline is None else entry | {"timeline": timeline})
+        entry: dict[str, Any] = {"outputs": list(outputs)}
+        line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
     def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
@@ -144,7 +144,7 @@ class Journal:
     def enqueue(self, record: Record, output: str) -> bool:
         """Keep a finished record until it is delivered to `output`; False if that failed."""
         key = (SEND, output, record.record_id)
-        line = entry_line(key, {"record": sparse(record)})
+        line = _line(key, record, {})
         return self._do(lambda file: self._put_queued(file, key, line))
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
@@ -265,7 +265,7 @@ def leftover_journals(
     descriptor: close one before you ask for the next. One that cannot be read, for want of
     descriptors for example, goes to `on_unreadable`, by default to the log.
     """
-    report = on_unreadable or partial(_warn, RateLimitedLog(clock))
+    report = on_unreadable or partial(warn_unreadable, RateLimitedLog(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
     except FileNotFoundError:
@@ -287,7 +287,8 @@ def leftover_journals(
             _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
 
 
-def _warn(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+    """Warn of a journal that cannot be read, or of their folder."""
     reason = error.strerror or str(error)
     warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
 
@@ -312,18 +313,23 @@ def record_in(file: JournalFile, key: Key) -> Record | None:
         return None
 
 
-_cells = attrgetter(*COLUMNS)
+def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
+    """The entry of a record as a line, cut if the record is longer than readers take."""
+    line = entry_line(key, {"record": sparse(record), **entry})
+    if len(line) <= RECORD_LIMIT:
+        return line
+    return entry_line(key, {"record": sparse(shortened(record)), **entry})
 
 
 def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
-    pairs = zip(COLUMNS, _cells(record), strict=True)
+    pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
 
 
 def changes(first: Record, record: Record) -> dict[str, Any]:
     """The columns in which a record differs from the first one of its run."""
-    pairs = zip(COLUMNS, _cells(first), _cells(record), strict=True)
+    pairs = zip(COLUMNS, cells_of(first), cells_of(record), strict=True)
     return {name: cell for name, before, cell in pairs if cell != before}
 
 

@@ -20,9 +20,10 @@ from carbontrack.sinks.journal.journal import (
     leftover_journals,
     record_in,
     sparse,
+    warn_unreadable,
 )
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import LOGGER, RateLimitedLog
 
 OpenSink = Callable[[str], Sink]
 RETRY_FOR_S = 7 * 86_400.0
@@ -64,7 +65,7 @@ def _file_sink(output: str) -> Sink:
 def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
     """Recover at the start of a run: logs what was found, and never raises."""
     try:
-        found = recover(state_dir, open_sink=open_sink)
+        found = recover(state_dir, open_sink=open_sink, on_unreadable=_told_of(state_dir))
     except Exception as error:
         LOGGER.warning("killed runs could not be recovered: %r", error)
         return
@@ -78,14 +79,29 @@ def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
         )
 
 
+def _told_of(state_dir: Path) -> OnUnreadable:
+    """What tells of journals that cannot be read, at the start of a run."""
+    warnings = RateLimitedLog()
+
+    def tell(path: Path, error: OSError) -> None:
+        # a folder that cannot be used at all is told of by the journal that is to be written there
+        if path.parent != state_dir:
+            warn_unreadable(warnings, path, error)
+
+    return tell
+
+
 def recover(
     state_dir: Path,
     *,
     open_sink: OpenSink = sink_for,
+    instead: str | None = None,
     clock: Clock | None = None,
     on_unreadable: OnUnreadable | None = None,
 ) -> list[Recovered]:
     """Write the records of killed processes to their outputs; never raises for a file.
+
+    A record whose output cannot be written goes to the file `instead`, if there is one.
 
     Processes that still run are left alone. However many processes call this at once, each record
     is written by one of them. What cannot be written is retried the next time, and moved to a
@@ -100,7 +116,7 @@ def recover(
                 unchanged_s = now.timestamp() - file.path.stat().st_mtime
                 is_retry = not file.keys(RUN)
                 found += _end_runs(file)
-                found += _write_records(file, open_sink)
+                found += _write_records(file, open_sink, instead)
                 if is_retry and unchanged_s > RETRY_FOR_S:
                     _give_up(file, state_dir, now)
             except OSError as error:
@@ -145,18 +161,29 @@ def _records_to_write(file: JournalFile) -> Iterator[tuple[Key, Record]]:
             yield key, record
 
 
-def _write_records(file: JournalFile, open_sink: OpenSink) -> Iterator[Recovered]:
+def _write_records(
+    file: JournalFile, open_sink: OpenSink, instead: str | None
+) -> Iterator[Recovered]:
     """Write each record whose output is not a URL."""
     for key, record in _records_to_write(file):
-        try:
-            sink = open_sink(key[1])
-            sink.write(record)
-            sink.close()  # raises if the record could not be written
-        except (OSError, CarbontrackError) as error:
-            yield Recovered(record, key[1], str(error))
-        else:
+        output = key[1]
+        trouble = trouble_of_writing(record, output, open_sink)
+        if trouble is not None and instead is not None:
+            output, trouble = instead, trouble_of_writing(record, instead, open_sink)
+        if trouble is None:
             file.drop([key])
-            yield Recovered(record, key[1])
+        yield Recovered(record, output, trouble)
+
+
+def trouble_of_writing(record: Record, output: str, open_sink: OpenSink) -> str | None:
+    """Write the record; why that failed, or None."""
+    try:
+        sink = open_sink(output)
+        sink.write(record)
+        sink.close()  # raises if the record could not be written
+    except (OSError, CarbontrackError) as error:
+        return str(error)
+    return None
 
 
 def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
@@ -166,8 +193,12 @@ def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
 
     for key, record in _records_to_write(file):
         result = PostResult("refused", f"{key[1]} could not be written for a week")
-        write_dead_letters(state_dir, key[1], [record], result, now=now)
+        path = write_dead_letters(state_dir, key[1], [record], result, now=now)
         file.drop([key])
+        LOGGER.warning(
+            "%s could not be written for a week; its records are set aside in %s, and tried again "
+            "by: carbontrack sync --dead-letters", told(key[1]), path
+        )  # fmt: skip
 
 
 def _named(output: str | None) -> str:

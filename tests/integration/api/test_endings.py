@@ -15,6 +15,7 @@ import pytest
 from carbontrack.record import Record
 from carbontrack.report.read import iter_records
 from carbontrack.testing.receiver import Fault, Receiver
+from tests.support.said import said
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,11 +98,20 @@ def test_twelve_endings(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(hang=True), Fault(503), Fault(None)], ids=["black hole", "503", "cut"]
+    ("fault", "reason"),
+    [
+        (Fault(hang=True), "no answer"),
+        (Fault(503), "HTTP 503"),
+        (Fault(None), "no connection"),
+    ],
+    ids=["black hole", "503", "cut"],
 )
 @pytest.mark.xdist_group("serial")
-def test_a_dead_server_does_not_hold_up_the_exit(tmp_path: Path, fault: Fault) -> None:
-    """The exit is at most two seconds later than without a server; `sync` then delivers all."""
+def test_a_dead_server_does_not_hold_up_the_exit(tmp_path: Path, fault: Fault, reason: str) -> None:
+    """The exit is at most two seconds later than without a server; `sync` then delivers all.
+
+    One sentence says that records wait, and what sends them.
+    """
     program = (
         "import sys, carbontrack\n"
         "with carbontrack.track('x', region='FR', output=sys.argv[1] or None): pass\n"
@@ -122,7 +132,9 @@ def test_a_dead_server_does_not_hold_up_the_exit(tmp_path: Path, fault: Fault) -
         )
 
     assert float(ended.stdout) <= 2.0
-    assert ended.stderr == ""
+    (sentence,) = said(ended.stderr)
+    assert sentence.startswith(f"{receiver.url}: {reason}")
+    assert sentence.endswith("or: carbontrack sync")
     assert json.loads(synced.stdout)["remaining"] == synced.returncode == 0
     assert [Record.from_row(row).name for row in receiver.records] == ["x"]
 

@@ -22,6 +22,7 @@ from carbontrack.report.read import iter_records
 from carbontrack.sinks.journal.recovery import recover
 from carbontrack.testing import build_powercap
 from tests.support.failing_program import NAMES
+from tests.support.said import said
 
 ROOT = Path(__file__).parents[3]
 SUPPORT = ROOT / "tests" / "support"
@@ -82,13 +83,16 @@ def faulted(folder: Path, once_step: int, ever_step: int) -> list[dict[str, Any]
 def test_no_failing_call_is_noticed(
     tmp_path: Path, once_step: int, ever_step: int, least: int
 ) -> None:
-    """Results, exceptions and stderr stay as they are; a single fault costs no row."""
+    """Results, exceptions and stderr stay as they are; a single fault costs no row.
+
+    What could not be kept is said, by us and in sentences: no line of it is a traceback.
+    """
     alone, *runs = faulted(tmp_path, once_step, ever_step)
     injected: Counter[str] = Counter()
     for run in runs:
         call, _, times, _ = run["fault"]
         assert (run["fault"], run["seen"]) == (run["fault"], alone["seen"])
-        assert (run["fault"], run["stderr"]) == (run["fault"], "")
+        assert len(said(run["stderr"])) <= 6, run
         if times == 1:
             injected[call] += run["injected"]
             recover(Path(run["folder"]) / "state")

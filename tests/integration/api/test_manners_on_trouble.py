@@ -1,4 +1,7 @@
-"""Whatever the machine refuses, the measured program prints what it prints and ends as it ends."""
+"""Whatever the machine refuses, the measured program prints what it prints and ends as it ends.
+
+All that is added is a sentence on stderr for each thing that cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.report.read import iter_records
+from tests.support.said import said
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,6 +62,15 @@ TROUBLES = {
         "(home / 'runs.csv').rmdir()",
     ),
 }
+SAID = {
+    "none": (),
+    "full disk": ("the journal in", "cannot write"),
+    "removed directory": ("cannot write",),
+    "no descriptors": ("cannot write",),
+    "no state directory": ("the journal in",),
+    "a directory in the file's place": ("cannot write",),
+}
+"""How the sentences begin that tell of each trouble."""
 
 
 def run(folder: Path, trouble: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -84,5 +97,8 @@ def test_the_program_is_the_same_with_and_without_us(tmp_path: Path, trouble: st
     if "file's place" not in trouble:  # that trouble itself needs the file
         assert (measured.returncode, measured.stdout) == (alone.returncode, alone.stdout)
     assert measured.returncode == 7
-    assert measured.stderr == ""
+    sentences = said(measured.stderr)
+    assert len(sentences) == len(SAID[trouble])
+    for sentence, beginning in zip(sentences, SAID[trouble], strict=True):
+        assert sentence.startswith(beginning)
     assert len([record for record in rows if record.name == "block"]) == 29

@@ -295,7 +295,57 @@ def test_the_command_knows_its_parent(run: Run, tmp_path: Path) -> None:
     done = run("--quiet", "--", "sh", "-c", "echo $CARBONTRACK_PARENT_ID")
 
     (row,) = records(tmp_path)
-    assert done.stdout.decode().strip() == row["record_id"]
+    record_id, _, facts = done.stdout.decode().strip().partition("@")
+    assert record_id == row["record_id"]
+    assert facts.split(":")[2] == row["pid"], "the process that counts it"
+
+
+TRACKED = "import carbontrack\nwith carbontrack.track('inner'): pass"
+
+
+@pytest.mark.parametrize(
+    ("variables", "job_id"),
+    [
+        ({}, None),
+        ({"CARBONTRACK_JOB_ID": "mine"}, "mine"),
+        ({"SLURM_JOB_ID": "17", "SLURM_CLUSTER_NAME": "alps"}, "alps/17"),
+    ],
+    ids=["none", "named", "batch"],
+)
+def test_the_command_is_of_our_job(
+    run: Run, tmp_path: Path, variables: dict[str, str], job_id: str | None
+) -> None:
+    """One id in both rows: the one that there is, else a new one."""
+    assert run("--quiet", "--", sys.executable, "-c", TRACKED, **variables).returncode == 0
+
+    inner, outer = records(tmp_path)
+    assert inner["name"] == "inner"
+    assert inner["job_id"] == outer["job_id"] == (job_id or outer["job_id"])
+    assert outer["job_id"]
+
+
+def test_a_step_in_a_batch_job_is_of_our_job(run: Run, tmp_path: Path) -> None:
+    """The launcher that the command starts names a job of its own; ours is the wider one."""
+    step = ("env", "SLURM_STEP_ID=0", "SLURM_PROCID=1", "SLURM_NTASKS=2", "SLURM_LOCALID=0")
+    command = (*step, sys.executable, "-c", TRACKED)
+    assert run("--quiet", "--", *command, SLURM_JOB_ID="17").returncode == 0
+
+    inner, outer = records(tmp_path)
+    assert (inner["job_id"], outer["job_id"]) == ("17", "17")
+    assert (inner["rank"], inner["world_size"], inner["local_rank"]) == ("1", "2", "0")
+    assert (outer["rank"], outer["local_rank"], outer["attempt"]) == ("", "", "0")
+
+
+def test_two_runs_are_two_jobs(run: Run, tmp_path: Path) -> None:
+    """But ranks that are each under a run of their own have no id made up for them."""
+    for variables in ({}, {}, {"PMI_RANK": "0", "PMI_SIZE": "2"}):
+        assert run("--quiet", "--", "true", **variables).returncode == 0
+
+    first, second, rank = (row["job_id"] for row in records(tmp_path))
+    assert first
+    assert second
+    assert first != second
+    assert rank == ""
 
 
 @pytest.mark.xdist_group("serial")

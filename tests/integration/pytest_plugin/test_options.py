@@ -388,6 +388,81 @@ def test_two_workers_tell_what_none_tells(project: Project) -> None:
     assert "the session is over budget" in "\n".join(found["0"][4])
 
 
+_GROUPED = """
+@pytest.mark.xdist_group("serial")
+@pytest.mark.parametrize("to", ["a@b", "a@serial", "c"])
+def test_mail(to, carbon):
+    with carbon.measure("part"): burn(2)
+@pytest.mark.xdist_group(name="ports")
+class TestPorts:
+    def test_one(self): burn(2)
+    @pytest.mark.xdist_group("serial")
+    def test_two_groups(self): burn(3)
+    @pytest.mark.xdist_group
+    def test_without_a_name(self): burn(1)
+def test_free(): burn(1)
+"""
+_WORDS = """
+import pytest
+from tests.support.fake_energy import burn
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".words":
+        return Words.from_parent(parent, path=file_path)
+
+class Words(pytest.File):
+    def collect(self):
+        for word in self.path.read_text().split():
+            yield Word.from_parent(self, name=word)
+
+class Word(pytest.Item):
+    def setup(self): pass
+    def runtest(self): burn(2)
+
+def pytest_itemcollected(item):
+    if item.name.endswith("grouped@serial"):
+        item.add_marker(pytest.mark.xdist_group("serial"))
+"""
+
+
+def test_the_groups_of_xdist_are_in_no_id(project: Project) -> None:
+    """JSON, CSV and baseline have the ids of a run without, also those with an @ of their own."""
+    project.file(_GROUPED)
+    with (project.path / "conftest.py").open("a") as conftest:
+        conftest.write(_WORDS)
+    (project.path / "mail.words").write_text("me@serial grouped@serial plain")
+    found = {}
+    for name, how in {"none": ("-n0",), "load": ("-n2", "--dist", "load"),
+                      "group": ("-n2", "--dist", "loadgroup")}.items():  # fmt: skip
+        done = project.run_apart(
+            "-Werror", *how, "--carbon-json", f"{name}.json", "--carbon-csv", f"{name}.csv",
+            f"--carbon-save={name}-base.json", "--carbon-repeat=2",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (project.path / f"{name}.csv").open(newline="") as file:
+            rows = sorted(row["name"] for row in csv.DictReader(file))
+        kept = json.loads((project.path / f"{name}-base.json").read_text())["tests"]
+        tests, session = _facts(project, f"{name}.json")
+        figures = [(test["nodeid"], test["energy_joules"]) for test in tests]
+        found[name] = figures, session["tests"], rows, [test["nodeid"] for test in kept]
+    for without, load, group in zip(*found.values(), strict=True):
+        assert without == load == group
+    assert found["group"][1] == len(rows) == 10
+    assert "mail.words::grouped@serial" in rows
+
+
+def test_a_baseline_without_groups_is_compared_in_groups(project: Project) -> None:
+    """However the tests were run then and are now."""
+    project.file(_GROUPED)
+    limit = ("--carbon-repeat=3", "--carbon-compare=base.json", "--carbon-fail-on=10%")
+    project.run("--carbon-save=base.json", "--carbon-repeat=3").assert_outcomes(passed=7)
+    project.file(_GROUPED.replace("burn(3)", "burn(4)"))
+    done = project.run_apart("-n2", "--dist", "loadgroup", *limit)
+
+    assert "1 failed, 6 passed" in done.stdout
+    assert "not in the baseline" not in done.stdout
+
+
 def test_workers_start_for_a_marker_alone(project: Project) -> None:
     """Nothing was asked on the command line; the controller learns of it from a report."""
     project.file(_TESTS.format(mark='@pytest.mark.carbon_budget("2 J")'))

@@ -123,6 +123,54 @@ def test_the_step_summary_says_it_too(project: Project, monkeypatch: pytest.Monk
     assert "**1 test not in the baseline, and not judged by it**" in text
 
 
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "workers"])
+def test_the_first_run_begins_the_baseline_that_it_is_added_to(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    """Later ones are compared with the earlier ones alone, and what is over is not added."""
+    both = ("--carbon-compare=base.json", "--carbon-add=./base.json", "--carbon-fail-on=10%",
+            "--carbon-repeat=3", *workers)  # fmt: skip
+    counts, shown = [], []
+    for joules in (2.0, 2.0, 4.0, 2.0):
+        project.file(f"def test_it(): burn({joules})\n")
+        shown.append(project.run_apart(*both).stdout)
+        (test,) = json.loads((project.path / "base.json").read_text())["tests"]
+        counts.append(len(test["rounds_joules"]))
+
+    assert counts == [1, 2, 2, 3]
+    assert "there was no" in shown[0]
+    assert "base.json yet, this run begins it" in shown[0]
+    assert "1 passed" in shown[0]
+    assert "+0.0 %" in shown[1]
+    assert "+100.0 %" in shown[2]
+    assert "1 failed" in shown[2]
+    assert all("there was no" not in later for later in shown[1:])
+
+
+@pytest.mark.parametrize("more", [(), ("--carbon-add=other.json",), ("--carbon-save=base.json",)])
+def test_a_baseline_that_is_not_there_is_told_how_to_make(
+    project: Project, more: tuple[str, ...]
+) -> None:
+    """A path with a mistake in it must not switch the check off."""
+    project.file("def test_it(): burn(2)\n")
+    result = limited(project, *more)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    path = project.path / "base.json"
+    assert f"there is no file {path}; make it with --carbon-add={path}" in str(result.stderr)
+    assert not path.exists()
+
+
+def test_a_folder_is_no_baseline_to_begin(project: Project) -> None:
+    """What is there and is no file is an error, with --carbon-add too."""
+    (project.path / "base.json").mkdir()
+    project.file("def test_it(): burn(2)\n")
+    result = limited(project, "--carbon-add=base.json")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*base.json*is a directory; add a file name*"])
+
+
 def test_ids_that_moved_with_the_root_directory_are_said(project: Project) -> None:
     """A path with a space before it moves the root; with `=` the same file compares."""
     saved(project, 2.0)

@@ -10,6 +10,7 @@ import pytest
 from carbontrack.cli import main
 from carbontrack.grid.tables import lookup
 from carbontrack.record import Record
+from tests.support.records import a_record
 
 Printed = pytest.CaptureFixture[str]
 
@@ -161,6 +162,18 @@ def test_the_energy_of_a_file_is_that_of_its_roots(capsys: Printed, tmp_path: Pa
 
     assert (found["energy_kwh"], found["here"]) == (3.0, "DE")
     assert "not FR" in printed.err
+
+
+def test_the_energy_of_a_file_counts_nothing_twice(capsys: Printed, tmp_path: Path) -> None:
+    """Ranks of one machine, a repeated delivery, and a child that its parent does not hold."""
+    own = {"ended_at": "2026-11-24T04:00:00Z", "energy_kwh": 1.0, "region": "DE", "host_id": "a"}
+    runs = [a_record(n, run_id=f"r{n}", scope="machine", **own) for n in range(4)]
+    runs += [runs[0], a_record(9, parent_id=runs[0].record_id, parent_holds=False, **own)]
+    path = tmp_path / "runs.jsonl"
+    path.write_text("".join(json.dumps(run.to_row()) + "\n" for run in runs), encoding="utf-8")
+
+    assert main(["regions", "--compare", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["energy_kwh"] == pytest.approx(2.0)
 
 
 def test_a_file_without_energy_is_bad_usage(capsys: Printed, tmp_path: Path) -> None:

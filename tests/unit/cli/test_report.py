@@ -105,3 +105,88 @@ def test_a_file_without_records_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     path.write_bytes(HEADER)
     assert main(["report", str(path)]) == 2
     assert "no records" in capsys.readouterr().err
+
+
+def nested_and_overlapping(path: Path) -> Path:
+    """A launcher, a row that it holds, two that it does not, and eight ranks on one machine."""
+    launcher = a_record(0, run_id="a", energy_kwh=0.0005, host_id="left")
+    inside = {"parent_id": launcher.record_id, "run_id": "b", "host_id": "left"}
+    later = {"started_at": "2026-11-24T03:00:01Z", "ended_at": "2026-11-24T03:00:09Z"}
+    records = [
+        launcher,
+        a_record(1, energy_kwh=0.0003, parent_holds=True, **inside),
+        a_record(2, energy_kwh=0.001, parent_holds=False, **inside),
+        a_record(3, energy_kwh=0.001, **inside | later),
+        *(
+            a_record(10 + n, run_id=f"rank-{n}", rank=n, energy_kwh=0.5, scope="machine", host_id=h)
+            for n, h in enumerate(["right"] * 8)
+        ),
+    ]
+    path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
+    return path
+
+
+SAID = [
+    "1 row (1.08 kJ) lies inside another in these files and is not added again.",
+    "8 rows of scope machine on one host overlap and count once; 3.50 kWh of theirs are not added "
+    "again.",
+    "1 row names a parent in these files that ran on another host or at another time, and is "
+    "added.",
+]
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "statement"])
+def test_what_is_not_added_again_is_told_with_its_energy(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each text has the same sentences, and they are true of its total."""
+    path = nested_and_overlapping(tmp_path / "runs.csv")
+    assert main(["report", str(path), "--format", form]) == 0
+    text = capsys.readouterr().out
+    assert [sentence for sentence in SAID if sentence not in text] == []
+    assert "502 Wh" in text or "0.50 kWh" in text
+
+
+def test_json_has_the_count_and_the_energy_of_what_is_not_added_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All rows together are the total and what was left out."""
+    path = nested_and_overlapping(tmp_path / "runs.csv")
+    assert main(["report", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["total"]["runs"] == 11
+    assert found["total"]["energy_kwh"] == pytest.approx(0.5025)
+    assert (found["nested"], found["nested_energy_kwh"]) == (1, 0.0003)
+    assert found["not_covered"] == 1
+    assert (found["overlapping"], found["overlapping_hosts"]) == (8, 1)
+    assert found["overlapping_energy_kwh"] == pytest.approx(3.5)
+    left_out = found["nested_energy_kwh"] + found["overlapping_energy_kwh"]
+    assert found["total"]["energy_kwh"] + left_out == pytest.approx(8 * 0.5 + 0.0028)
+
+
+def test_the_page_says_what_is_not_added_again(tmp_path: Path) -> None:
+    """The page has the sentences, and its list of runs adds up to its headline."""
+    target = tmp_path / "report.html"
+    path = nested_and_overlapping(tmp_path / "runs.csv")
+    assert main(["report", str(path), "--html", str(target)]) == 0
+    text = target.read_text(encoding="utf-8")
+    assert [sentence for sentence in SAID if sentence not in text] == []
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    assert sum(data["runs"]["columns"]["energy_kwh"]) == pytest.approx(0.5025)
+
+
+def test_the_reason_of_a_row_that_a_spreadsheet_damaged_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence says why a row is not read; a file of only such rows has it in its error."""
+    path = tmp_path / "runs.csv"
+    good, bad = (record_line(a_record(n).to_row()) for n in range(2))
+    bad = bad.replace(b"2026-11-24T03:00:00.000Z", b"24.11.2026 03:00")
+    path.write_bytes(HEADER + good + bad)
+    assert main(["report", str(path)]) == 0
+    assert "1 line holds no record; the first: its started_at is '24.11.2026 03:00'" in (
+        capsys.readouterr().out
+    )
+    path.write_bytes(HEADER + bad)
+    assert main(["report", str(path)]) == 2
+    assert "runs.csv: its started_at is '24.11.2026 03:00', not as in" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from argparse import Namespace
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -51,6 +52,35 @@ def test_the_table_shows_each_run_once_and_what_lies_inside_below_it():
     ]
     assert lines[0].endswith("4 s ago")
     assert " - " in lines[2]
+
+
+def test_a_run_that_its_parent_does_not_hold_is_a_row_of_its_own():
+    """It is added to the totals, shown once, and not indented."""
+    outer, other, inner = two_runs()
+    free = OpenRun(11, replace(inner.record, parent_holds=False), 90.0)
+    heading, _, _, *lines = page([outer, other, free], NOW, Sized())
+    assert heading.startswith("carbontrack  3 open · 190 W · ")
+    names = [line.split()[1] for line in lines]
+    assert sorted(names) == ["epoch", "other", "train"]
+    assert len({line.index(name) for line, name in zip(lines, names, strict=True)}) == 1
+    assert facts([outer, other, free], NOW)["energy_kwh"] == pytest.approx(4.5e-05)
+
+
+def test_an_open_parent_holds_a_run_whose_checkpoint_is_younger():
+    """Checkpoints of two processes are up to ten seconds apart; both runs are open now."""
+    outer, _, inner = two_runs()
+    later = replace(inner.record, ended_at="2026-11-24T03:00:05.000Z", host_id="here")
+    runs = [OpenRun(10, replace(outer.record, host_id="here"), 100.0), OpenRun(11, later, 90.0)]
+    assert facts(runs, NOW)["watts"] == 100.0
+
+
+def test_ranks_of_scope_machine_are_one_machine():
+    """Eight runs that each measure this machine draw what it draws."""
+    machine = {"scope": "machine", "host_id": "here", "energy_kwh": 1.0}
+    runs = [OpenRun(n, a_record(n, run_id=f"r-{n}", **machine), 100.0) for n in range(8)]
+    found = facts(runs, NOW)
+    assert (found["watts"], found["energy_kwh"]) == (pytest.approx(100.0), pytest.approx(1.0))
+    assert page(runs, NOW, Sized())[0].startswith("carbontrack  8 open · 100 W · ")
 
 
 @pytest.mark.parametrize("columns", [20, 30, 40, 60, 80, 200])

@@ -171,8 +171,9 @@ def test_a_bad_value_names_its_place_even_when_overridden(home: Path) -> None:
 
 
 def test_our_other_variables_are_no_misspelt_settings(home: Path) -> None:
-    """The parent's id and the test plugin's options share the prefix."""
-    found = settings(home, CARBONTRACK_PARENT_ID="r1", CARBONTRACK_PYTEST_BUDGET="5 mg")
+    """The ids of parent and job, and the test plugin's options, share the prefix."""
+    found = settings(home, CARBONTRACK_PARENT_ID="r1", CARBONTRACK_JOB_ID="j1",
+                     CARBONTRACK_PYTEST_BUDGET="5 mg")  # fmt: skip
 
     assert found == Settings()
 
@@ -350,39 +351,21 @@ def test_our_folders_are_those_of_platformdirs() -> None:
     assert load.state_path(Settings()) == expected
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, (None, None)),
-        ({"RANK": "3", "WORLD_SIZE": "8"}, (3, 8)),
-        ({"RANK": "3"}, (None, None)),
-        ({"RANK": "8", "WORLD_SIZE": "8"}, (None, None)),
-        ({"RANK": "x", "WORLD_SIZE": "8", "PMI_RANK": "1", "PMI_SIZE": "2"}, (1, 2)),
-        ({"RANK": "-1", "WORLD_SIZE": "8"}, (None, None)),
-        ({"RANK": "9" * 5000, "WORLD_SIZE": "8"}, (None, None)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, (None, None)),
-        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}, (2, 4)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0",
-          "SLURM_STEP_NUM_TASKS": "1"}, (0, 1)),
-        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, (1, 2)),
-        ({"JSM_NAMESPACE_RANK": "5", "JSM_NAMESPACE_SIZE": "6"}, (5, 6)),
-        ({"RANK": "1", "WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0",
-          "OMPI_COMM_WORLD_SIZE": "1"}, (1, 2)),
-    ],
-)  # fmt: skip
-def test_ranks_are_known_by_their_launchers(
-    environ: dict[str, str], expected: tuple[int | None, int | None]
-) -> None:
-    """A launcher's variables are believed where they make sense, and nonsense never raises."""
-    assert environment.rank_and_world(environ) == expected
-
-
 def test_a_parent_is_carried_to_the_child() -> None:
     """A child's environment is ours with the parent's id, and the child reads it back."""
     child = environment.child_environ("r-1", {"A": "b"})
 
     assert child == {"A": "b", "CARBONTRACK_PARENT_ID": "r-1"}
     assert environment.parent_id(child) == "r-1"
+
+
+def test_a_job_is_carried_to_the_child() -> None:
+    """A child belongs to the job that is told to it, whatever its environment says otherwise."""
+    inherited = {"CARBONTRACK_JOB_ID": "outer", "SLURM_JOB_ID": "17"}
+
+    assert environment.child_environ(None, inherited) == inherited
+    child = environment.child_environ("r-1", inherited, job_id="j-1")
+    assert environment.launch(child).job_id == "j-1"
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 129, "a\nb", "é"])

@@ -120,14 +120,18 @@ def test_a_near_miss_is_answered_with_what_was_meant(written, near):
         ("GB_SCT", ("GB",)),
         ("IN-KA", ("IN",)),
         ("FRA-IDF", ("FR",)),
-        ("ES-MD", ("ES", "US-MD")),
+        ("ES-MD", ("ES",)),
         ("US-CAL", ("US-CA", "US-AL", "US")),
-        ("US-PR", ("US-PRMS", "US-RI", "US")),
+        ("USA-CA", ("US-CA", "US")),
+        ("USA-PR", ("PR", "US")),
+        ("CHN-HK", ("HK", "CN")),
+        ("us-est", ("ibm:us-east", "US")),
+        ("FR-PRS", ("scaleway:fr-par", "FR")),
         ("XX-YY", ()),
     ],
 )
 def test_for_an_unknown_part_of_a_country_the_country_is_offered(written, offered):
-    """A code of ISO 3166-2 without figures leads to the country, after parts spelt alike."""
+    """A code of ISO 3166-2 without figures leads to the country, after its parts spelt alike."""
     with pytest.raises(UnknownRegion) as caught:
         normalise(written)
 
@@ -145,6 +149,92 @@ def test_what_is_no_place_is_an_error(written):
         return
     with pytest.raises(UnknownRegion):
         normalise(written)
+
+
+@pytest.mark.parametrize("written", ["EN", "GER", "ENG", "XX-YY", "Republic of Foo", "qqqqqqqq"])
+def test_no_other_country_is_offered_for_what_resembles_none(written):
+    """One letter more makes another code; and that two states are republics says nothing."""
+    with pytest.raises(UnknownRegion) as caught:
+        normalise(written)
+
+    assert caught.value.matches == ()
+
+
+@pytest.mark.parametrize(
+    "written", ["Frnace", "XX", "ES-MD", "aws:eu-west-9", "Korea, Republik", 7]
+)
+def test_an_unknown_name_is_told_how_to_find_the_known_ones(written):
+    """With and without a near one."""
+    with pytest.raises(UnknownRegion, match="`carbontrack regions QUERY` lists the known ones"):
+        normalise(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("Korea, Republic of", "KR"),
+        ("Korea (the Republic of)", "KR"),
+        ("Korea, Democratic People's Republic of", "KP"),
+        ("Iran (Islamic Republic of)", "IR"),
+        ("Bolivia, Plurinational State of", "BO"),
+        ("bolivia (plurinational state of)", "BO"),
+        ("Türkiye", "TR"),
+        ("Viet Nam", "VN"),
+        ("Congo (the Democratic Republic of the)", "CD"),
+        ("Tanzania, the United Republic of", "TZ"),
+        ("Virgin Islands, U.S.", "VI"),
+        ("Virgin Islands (British)", "VG"),
+        ("Saint Helena, Ascension and Tristan da Cunha", "SH"),
+        ("Germany, Federal Republic of", "DE"),
+        ("the Netherlands", "NL"),
+        ("Bahamas (the)", "BS"),
+        ("Swiss Confederation", "CH"),
+        ("Republic of Rwanda", "RW"),
+    ],
+)
+def test_official_names_are_known_in_each_order(written, code):
+    """As ISO 3166-1 has them, with comma or brackets, and as people say them."""
+    assert normalise(written) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("US-AS", "AS"), ("US-GU", "GU"), ("US-MP", "MP"), ("US-PR", "PR"), ("US-UM", "UM"),
+        ("US-VI", "VI"), ("CN-HK", "HK"), ("CN-MO", "MO"), ("CN-TW", "TW"), ("NL-AW", "AW"),
+        ("NL-CW", "CW"), ("NL-SX", "SX"), ("FR-BL", "BL"), ("FR-GF", "GF"), ("FR-GP", "GP"),
+        ("FR-MF", "MF"), ("FR-MQ", "MQ"), ("FR-NC", "NC"), ("FR-PF", "PF"), ("FR-PM", "PM"),
+        ("FR-RE", "RE"), ("FR-TF", "TF"), ("FR-WF", "WF"), ("FR-YT", "YT"),
+        ("FR-974", "RE"), ("fr_974", "RE"), ("CN-91", "HK"), ("FI-01", "AX"),
+        ("NO-21", "SJ"), ("NO-22", "SJ"), ("NL-BQ1", "BQ"), ("us-pr", "PR"),
+    ],
+)  # fmt: skip
+def test_a_territory_with_two_codes_has_one_zone(written, code):
+    """Its code as a part of a country (ISO 3166-2), and that as a country (ISO 3166-1)."""
+    assert normalise(written) == normalise(code) == code
+
+
+def test_every_second_code_is_of_a_known_place_and_hides_none():
+    """No code is in both tables, and each leads to a country."""
+    for row in rows.rows("double_codes"):
+        assert normalise(row["code"].lower()) == row["zone"]
+        assert rows.row("zones", row["code"]) is None
+        assert rows.row("zones", row["zone"])["kind"] == "country"
+
+
+def test_every_code_and_name_of_a_country_means_one_zone():
+    """Alpha-2, alpha-3, official and common name; but two names that ISO gives to two places."""
+    pycountry = pytest.importorskip("pycountry", reason="the names of ISO 3166-1 are not there")
+    for country in pycountry.countries:
+        code = country.alpha_2
+        written = {country.name, getattr(country, "common_name", country.name)}
+        written |= {getattr(country, "official_name", country.name), code, country.alpha_3}
+        written |= {text.lower() for text in written} | {text.upper() for text in written}
+        for name in written:
+            if name.lower() in ("congo", "georgia"):
+                assert code in meant_by(name)
+            else:
+                assert (name, normalise(name)) == (name, code)
 
 
 def test_every_code_of_the_tables_is_its_own_name():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.meters.cpu_info import TABLE, find_part, plain_name, spellings
+from carbontrack.system.files import package_text
 
 NAMES = Path(__file__).parents[2] / "data" / "cpu_names.tsv"
 PAIRS = [
@@ -30,8 +31,7 @@ def test_the_list_of_real_names_is_long_enough_to_mean_something():
 
 def test_every_name_of_the_table_finds_its_own_row():
     """What the table spells is found under that very spelling."""
-    with TABLE.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(package_text(TABLE).splitlines()))
     names = {row["name"] for row in rows}
     assert len(names) == len(rows)
     odd = []
@@ -45,12 +45,11 @@ def test_every_name_of_the_table_finds_its_own_row():
 
 def test_every_row_has_watts_a_source_and_a_grade():
     """No row without a source, and no power that no processor has."""
-    with TABLE.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            assert row["source"], row
-            assert row["confidence"] in ("vendor_listing", "aggregated_list", "estimate"), row
-            assert 0.0 < float(row["tdp_w"]) <= 1000.0, row
-            assert not row["threads"] or 1 <= int(row["threads"]) <= 1024, row
+    for row in csv.DictReader(package_text(TABLE).splitlines()):
+        assert row["source"], row
+        assert row["confidence"] in ("vendor_listing", "aggregated_list", "estimate"), row
+        assert 0.0 < float(row["tdp_w"]) <= 1000.0, row
+        assert not row["threads"] or 1 <= int(row["threads"]) <= 1024, row
 
 
 @pytest.mark.parametrize(
@@ -75,8 +74,8 @@ def test_the_table_may_lie_anywhere(tmp_path):
     table.write_text(
         "name,tdp\ncore x1,10,8,12,4,2020,vendor_listing,ark\nepyc 1,99,,,,,estimate,x"
     )
-    assert find_part("Intel Core X1", table).tdp_high_w == 12.0
-    assert find_part("AMD EPYC 1", table).tdp_low_w == 99.0
+    assert find_part("Intel Core X1", table.read_bytes).tdp_high_w == 12.0
+    assert find_part("AMD EPYC 1", table.read_bytes).tdp_low_w == 99.0
 
 
 def test_plain_names():

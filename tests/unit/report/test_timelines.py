@@ -15,8 +15,7 @@ from carbontrack.report.frame import load
 from carbontrack.report.timelines import RunTimeline, iter_timelines, largest
 from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.testing import build_powercap
-from carbontrack.tracking.span import with_timeline
-from carbontrack.tracking.timeline import Timeline, timeline_object
+from carbontrack.tracking.timeline import Timeline, timeline_object, with_timeline
 from tests.support.records import HOSTILE, a_record
 
 TIMELINE = Timeline(

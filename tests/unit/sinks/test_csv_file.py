@@ -245,7 +245,7 @@ def test_what_is_lost_is_said_by_the_close(tmp_path: Path) -> None:
     home.rmdir()
     sink.write(a_record(1))
 
-    with pytest.raises(SinkError, match="1 records could not be written"):
+    with pytest.raises(SinkError, match="1 record could not be written"):
         sink.close()
 
 

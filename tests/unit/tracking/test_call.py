@@ -13,7 +13,7 @@ import pytest
 
 from carbontrack.api.track import track
 from carbontrack.tracking.call import Call, CoveredCall
-from carbontrack.tracking.call_site import Callee, CallSite
+from carbontrack.tracking.call_site import Callee, call_site_of
 from carbontrack.tracking.context import current
 from carbontrack.tracking.span import current_span
 from tests.support.bench import Bench, joules
@@ -502,7 +502,7 @@ def test_a_call_that_crosses_the_close_has_a_row_at_once():
     """A call that another thread began while the tracker was closing is written, not forgotten."""
     with Bench() as bench:
         callee = Callee("work", {}, 1)
-        site = CallSite.of(bench.session, callee, window_s=10.0, budget_check=None)
+        site = call_site_of(bench.session, callee, window_s=10.0, budget_check=None)
         begun(site).end()
     before = len(bench.records)
     begun(site).end()

@@ -175,14 +175,14 @@ def test_the_garbage_collector_does_not_lose_a_row() -> None:
 
 def test_a_budget_that_cannot_be_checked_does_not_lose_the_row() -> None:
     """The row is written, unmarked."""
-    from carbontrack.tracking.call_site import Callee, CallSite
+    from carbontrack.tracking.call_site import Callee, call_site_of
 
     def no_check(record: Record) -> Record:
         raise ValueError(record.name)
 
     sink = MemorySink()
     tracker = tracker_with(sink)
-    site = CallSite.of(
+    site = call_site_of(
         tracker.session, Callee("work", {}, "code"), window_s=10.0, budget_check=no_check
     )
     from carbontrack.tracking.call import Call

@@ -8,7 +8,7 @@ import pytest
 
 from carbontrack.api.track import auto, track
 from carbontrack.record import NUMBER_COLUMNS
-from carbontrack.tracking.noop import NoOpTracker
+from carbontrack.tracking.tracker import NoOpTracker
 
 
 def test_a_block_has_a_record_without_numbers():

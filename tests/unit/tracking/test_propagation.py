@@ -17,7 +17,10 @@ class Environment:
 
     def propagator(self) -> Propagator:
         return Propagator(
-            read=lambda: self.record_id, write=self._tell, identity=lambda: self.identity
+            read=lambda: self.record_id,
+            write=self._tell,
+            identity=lambda: self.identity,
+            look=lambda: None,
         )
 
     def _tell(self, record_id: str | None) -> None:

@@ -14,8 +14,14 @@ from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import MeterFacts
-from carbontrack.tracking.span import with_timeline
-from carbontrack.tracking.timeline import MOST_BINS, Edge, PowerSeries, timeline_object, timeline_of
+from carbontrack.tracking.timeline import (
+    MOST_BINS,
+    Edge,
+    PowerSeries,
+    timeline_object,
+    timeline_of,
+    with_timeline,
+)
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench
 from tests.support.keeping import KeepingBench

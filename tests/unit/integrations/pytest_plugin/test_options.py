@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.pytest_plugin.options import Options, resolve
+from carbontrack.integrations.pytest_plugin.options import Options, plain_id, resolve
 from carbontrack.units import parse_quantity
 
 PLACES = ("option", "ini", "environment")
@@ -221,3 +222,37 @@ def test_one_file_is_not_saved_and_added_to(tmp_path: Path) -> None:
     """The one replaces what the other would keep."""
     with pytest.raises(ConfigError, match=r"a\.json cannot be written anew and added to"):
         resolved(tmp_path, option={"carbon_add": "a.json"}, ini={"carbon_save": "a.json"})
+
+
+@pytest.mark.parametrize(
+    ("name", "added", "groups", "plain"),
+    [
+        ("test_it", "@serial", ["serial"], "test_it"),
+        ("test_it[a@b]", "@serial", ["serial"], "test_it[a@b]"),
+        ("me@serial", "@serial", ["serial"], "me@serial"),
+        ("me@serial", "", ["serial"], "me@serial"),
+        ("test_it", "@a_b", ["b", "a"], "test_it"),
+        ("test_it", "@b", ["b", "a"], "test_it"),
+        ("test_it", "@default", [None], "test_it"),
+        ("test_it", "@elsewhere", ["serial"], "test_it@elsewhere"),
+        ("test_it", "@elsewhere", [], "test_it@elsewhere"),
+    ],
+)
+def test_a_plain_id_has_no_group(
+    name: str, added: str, groups: list[str | None], plain: str
+) -> None:
+    """As versions of pytest below 9.2 have it under --dist loadgroup; only that is taken off."""
+    marks = [pytest.mark.xdist_group(*filter(None, [group])).mark for group in groups]
+
+    def item(*, loadgroup: bool | None) -> Any:
+        return SimpleNamespace(
+            parent=SimpleNamespace(nodeid="test_a.py"),
+            name=name,
+            nodeid=f"test_a.py::{name}{added}",
+            config=SimpleNamespace(getoption=lambda option, _: loadgroup),
+            iter_markers=lambda _: iter(marks),
+        )
+
+    assert plain_id(item(loadgroup=True)) == f"test_a.py::{plain}"
+    for without in (False, None):
+        assert plain_id(item(loadgroup=without)) == f"test_a.py::{name}{added}"
