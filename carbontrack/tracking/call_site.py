@@ -284,6 +284,11 @@ class CallSite(CallRows):
             before = self._usage
             self._usage = CallUsage(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
 
+    def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
+        """The usage of the short calls that ended since the last call of `usage`."""
+        self.collect()
+        return self._usage
+
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of this method."""
         self.collect()
