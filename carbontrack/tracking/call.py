@@ -279,7 +279,7 @@ class CoveredCall:
         """The body starts or resumes."""
         self._runs = True
         self._around = current.get()
-        if self._own is None and self._outer.is_open:
+        if self._own is None and (self._outer.is_open or self._outer.session.closed):
             if self._inside is not self._around:
                 current.set(self._inside)
             return

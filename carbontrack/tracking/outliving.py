@@ -38,13 +38,23 @@ def split(
     The sampler's lock is held. Yields the records until `mark` if inner spans have rows, or this
     one has; they have new ids, since the span keeps its own.
     """
-    inner_have_rows, at = span.session.spans == "all", span.time_of(mark)
-    if has_row or inner_have_rows:
+    at = span.time_of(mark)
+    if has_row or span.session.spans == "all":
         held = span.record_until(mark, at, parent_id)
         yield held
-        for child in tuple(span.node.children if inner_have_rows else ()):
-            yield from split(child.owner, mark, held.record_id)
+        parent_id = held.record_id
+    yield from _split_inside(span, mark, parent_id)
     span.restart(mark, at)
+
+
+def _split_inside(span: Any, mark: Mark, parent_id: str | None) -> Iterator[Record]:
+    """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
+    for node in tuple(span.node.children):
+        inner = node.owner
+        if inner.session.spans == "all" or inner.call_site is not None:
+            yield from split(inner, mark, parent_id, has_row=True)
+        else:
+            yield from _split_inside(inner, mark, parent_id)
 
 
 def keep_awake_for(ending: Any) -> None:

@@ -202,8 +202,28 @@ class SpanRow(BudgetedBlock["Span"]):
         if self.call_site is None:
             return self.record_id
         if self._row_id is None:
-            self._row_id = self.call_site.row_id()
+            row_id = self.call_site.row_id()
+            if self.is_inside_row(row_id):  # recursion: no row may be inside itself
+                self.call_site = None
+                return self.record_id
+            self._row_id = row_id
         return self._row_id
+
+    def row_parent(self) -> tuple[str | None, bool | None]:
+        """The id of the row that contains a decorated call, and whether it does."""
+        around = self._parent
+        if around is None:
+            return self.parent_id, self.parent_holds
+        while self.session.spans == "roots" and around._parent is not None:
+            around = around._parent  # spans inside have no row
+        return around.row_id, True
+
+    def is_inside_row(self, row_id: str | None) -> bool:
+        """Whether this is the row of a decorated call around this span."""
+        around = self._parent
+        while around is not None and (row_id is None or around._row_id != row_id):
+            around = around._parent
+        return around is not None
 
     def _claim_row_id(self) -> None:
         """Write a long call under the id that others know as their parent's, unless it is taken."""
@@ -517,10 +537,11 @@ class Span(SpanRow):
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
 
-    def measured(self) -> tuple[Sums, Window, bool]:
-        """A finished span's sums, its window, and whether it failed."""
+    def measured(self) -> tuple[Sums, Window, datetime, bool]:
+        """A finished span's sums, its window, when that began, and whether it failed."""
         assert self._end is not None
-        return self.sums(self._end), self._window, self._outcome.status != "ok"
+        failed = self._outcome.status != "ok"
+        return self.sums(self._end), self._window, self._started_at, failed
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint of an open span; None once it has ended."""

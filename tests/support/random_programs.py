@@ -154,9 +154,11 @@ class Stream:
 
     runs = False
     ended = False
+    made_in: object = None
+    """The outermost call around the place where it was made."""
 
-    def __init__(self, body: Any) -> None:
-        self.body = body
+    def __init__(self, body: Any, tracker: int) -> None:
+        self.body, self.tracker = body, tracker
 
     def step(self, command: Callable[[], None] | None) -> None:
         """Have the body do a command, up to its next `yield`."""
@@ -186,16 +188,18 @@ class Model:
 
     Attributes:
         spans: how many spans are open.
-        bodies: for each actor or stream in whose body a decorated call is, how many.
+        callers: the calls that the actors are in, one in the other, by actor and tracker.
         ours_j: the energy used while anything was open.
-        least_overlap_s: how long calls overlapped while no span was open: they are weighed by their
-            lengths then, which together may be longer than the time in which any of them ran.
+        machine_j: all energy that was used.
+        overlapped: whether calls that do not contain each other ran at once while no span was open.
+            They are weighed by their lengths then, which together may be longer than the time in
+            which any of them ran; the energy between calls, up to the next tick, is theirs then.
+        closed: whether the trackers have been closed.
     """
 
     def __init__(self) -> None:
         self.spans = 0
-        self.calls = 0
-        self.callers: dict[Any, int] = {}
+        self.callers: dict[Any, list[object]] = {}
         self.ours_j = self.machine_j = 0.0
         self.overlapped = False
         self.closed = False
@@ -211,20 +215,30 @@ class Model:
     @contextmanager
     def calling(self, caller: Any) -> Iterator[None]:
         """The body of a decorated call runs, called by an actor."""
-        self.callers[caller] = self.callers.get(caller, 0) + 1
+        call = object()
+        self.callers.setdefault(caller, []).append(call)
         try:
             yield
         finally:
-            self.callers[caller] -= 1
+            self.callers[caller].remove(call)
             if not self.callers[caller]:
                 del self.callers[caller]
+
+    def outermost(self, caller: Any) -> object:
+        """The outermost call that an actor is in."""
+        return self.callers.get(caller, [None])[0]
 
 
 class Program:
     """Runs steps on a bench, and the model beside it."""
 
     def __init__(
-        self, *, spans: str = "roots", window_s: float = 10.0, trackers: int = 1
+        self,
+        *,
+        spans: str = "roots",
+        window_s: float = 10.0,
+        trackers: int = 1,
+        budget: bool = False,
     ) -> None:
         self.meter = FakeMeter(watts=100.0)
         self.bench = Bench([self.meter])
@@ -241,29 +255,32 @@ class Program:
         self.open: list[Any] = []
         self.streams: list[Stream] = []
         self.names = 0
-        self.functions = [self._functions(at, window_s) for at in range(3)]
+        self.functions = [self._functions(at, window_s, budget) for at in range(3)]
         self.trackers_open = True
 
-    def _functions(self, at: int, window_s: float) -> dict[str, Any]:
-        tracker = self.trackers[at % len(self.trackers)]
+    def _functions(self, at: int, window_s: float, budget: bool) -> dict[str, Any]:
+        at_tracker = at % len(self.trackers)
+        given: Any = {"tracker": self.trackers[at_tracker], "window_s": window_s}
+        if budget:
+            given["budget"] = "60 J"
         program = self
 
-        @track(f"call-{at}", tracker=tracker, window_s=window_s)
+        @track(f"call-{at}", **given)
         def quick(seconds: float, caller: Any) -> None:
-            with program.model.calling(caller):
+            with program.model.calling((caller, at_tracker)):
                 program.advance(seconds)
 
-        @track(f"held-{at}", tracker=tracker, window_s=window_s)
+        @track(f"held-{at}", **given)
         def held(actor: ThreadActor) -> None:
-            with program.model.calling(actor):
+            with program.model.calling((actor, at_tracker)):
                 actor.frame()
 
-        @track(f"task-{at}", tracker=tracker, window_s=window_s)
+        @track(f"task-{at}", **given)
         async def task(actor: TaskActor) -> None:
-            with program.model.calling(actor):
+            with program.model.calling((actor, at_tracker)):
                 await actor.frame()
 
-        @track(f"stream-{at}", tracker=tracker, window_s=window_s)
+        @track(f"stream-{at}", **given)
         def stream() -> Iterator[None]:
             command = yield
             while True:
@@ -271,7 +288,7 @@ class Program:
                     command()
                 command = yield
 
-        @track(f"astream-{at}", tracker=tracker, window_s=window_s)
+        @track(f"astream-{at}", **given)
         async def astream():  # type: ignore[no-untyped-def]
             command = yield
             while True:
@@ -383,7 +400,8 @@ class Program:
 
     def do_stream(self, actor: Any, step: Step) -> None:
         kind = "astream" if step.how % 2 else "stream"
-        stream = Stream(self.functions[step.which % len(self.functions)][kind]())
+        at = step.which % len(self.functions)
+        stream = Stream(self.functions[at][kind](), at % len(self.trackers))
         self.streams.append(stream)
         self._step(actor, stream, None)
 
@@ -404,7 +422,13 @@ class Program:
 
     def _step(self, actor: Any, stream: Stream, command: Callable[[], None] | None) -> None:
         stream.runs = True
-        with self.model.calling(actor):
+        # A stream that was made inside a call is part of that one, as long as it runs.
+        caller = (actor, stream.tracker)
+        outermost = self.model.outermost(caller)
+        if command is None:
+            stream.made_in = outermost
+        is_part = outermost is not None and stream.made_in is outermost
+        with self.model.calling(caller if is_part else stream):
             stream.step(command)
         stream.runs = False
 
