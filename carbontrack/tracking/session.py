@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
-from carbontrack.system.forking import at_end_of_worker
+from carbontrack.system.forking import OwnThread, at_end_of_worker
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.tracking.record_builder import RecordBuilder
 
@@ -477,7 +477,7 @@ class Session(RunIdentity):
 
         if any(isinstance(sink, HurriedSink) for sink in self.sinks):
             # which waits for a server; this may be any line of the program
-            thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
+            thread = OwnThread(self.close, "carbontrack-close")
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started any more
