@@ -40,13 +40,22 @@ def split(
     `mark` if inner spans have rows, or this one has; they have new ids, since the span keeps its
     own.
     """
-    inner_have_rows = span.session.spans == "all"
-    if has_row or inner_have_rows:
+    if has_row or span.session.spans == "all":
         held = span.record_until(mark, at, parent_id)
         yield held
-        for child in tuple(span.node.children if inner_have_rows else ()):
-            yield from split(child.owner, mark, at, held.record_id)
+        parent_id = held.record_id
+    yield from _split_inside(span, mark, at, parent_id)
     span.restart(mark, at)
+
+
+def _split_inside(span: Any, mark: Mark, at: datetime, parent_id: str | None) -> Iterator[Record]:
+    """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
+    for node in tuple(span.node.children):
+        inner = node.owner
+        if inner.session.spans == "all" or inner.call_site is not None:
+            yield from split(inner, mark, at, parent_id, has_row=True)
+        else:
+            yield from _split_inside(inner, mark, at, parent_id)
 
 
 def keep_awake_for(ending: Any) -> None:
