@@ -15,7 +15,7 @@ from carbontrack.attribution.process_tree import look_for_children
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
-from carbontrack.system.forking import at_end_of_worker, holding_forks
+from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.tracking.outliving import follow_parents
@@ -532,7 +532,7 @@ class Session(RunIdentity):
 
         if any(isinstance(sink, HurriedSink) for sink in self.sinks):
             # which waits for a server; this may be any line of the program
-            thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
+            thread = OwnThread(self.close, "carbontrack-close")
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started any more
