@@ -14,6 +14,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
@@ -33,7 +34,7 @@ from carbontrack.sampling.counts import (
 from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.sampling.ticker import Ticker
+from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
     Clock,
     ClockCheck,
@@ -51,6 +52,14 @@ class CallApportioner(Protocol):
         """Apportion the energy set aside since the last tick; the sampler's lock is held."""
         ...
 
+    def settle(self) -> None:
+        """Apportion the energy set aside so far; the sampler's lock is held."""
+        ...
+
+    def usage_in_step(self, now_s: float) -> tuple[float, float]:
+        """For how long calls ran since the last step or `settle`, and their CPU seconds."""
+        ...
+
     def write_due_rows(self) -> None:
         """Write the rows that are due; the sampler's lock is not held."""
         ...
@@ -65,6 +74,10 @@ class TickListener(Protocol):
 
     def after_tick(self, now_s: float) -> None:
         """Act on the tick at `now_s`; the sampler's lock is not held."""
+        ...
+
+    def fall_asleep(self) -> None:
+        """Nothing is open any more; the sampler's lock is not held."""
         ...
 
 
@@ -132,9 +145,9 @@ class Sampler:
     def _begin(self) -> None:
         self.lock = threading.RLock()
         self._inside = False
-        self._ticker = Ticker(
-            self.tick, self.clock, period_s=self._period_s, is_wanted=lambda: self._holds > 0
-        )
+        events = TickEvents(self.tick, partial(fall_asleep, self))
+        wanted = partial(getattr, self, "awake")
+        self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
 
     @property
     def awake(self) -> bool:
@@ -178,6 +191,17 @@ class Sampler:
             self.sample()
             self.release(ledger)
             return Mark(self.counts, ledger.account)
+
+    def add_leaves(self, change: int) -> None:
+        """Change the number of leaves, just after a sample; the lock is held.
+
+        While there are none, energy may belong to nobody; so what is set aside for calls is settled
+        where that begins or ends.
+        """
+        before = self.leaves
+        self.leaves = now = before + change
+        if self.apportioner is not None and not (before and now):
+            self.apportioner.settle()
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
@@ -234,7 +258,10 @@ class Sampler:
         if self.apportioner is not None:  # only calls need it
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
-        calls = len(self.under_way)
+        calls = 0.0
+        if self.leaves and self.apportioner is not None:
+            ran_s, cpu_s = self.apportioner.usage_in_step(now_s)
+            calls = ran_s / elapsed_s if elapsed_s > 0.0 else 0.0
         parts = self.gpu_shares.parts
         if parts:
             self.counts = self.gpu_shares.with_assumptions(self.counts)
@@ -334,3 +361,18 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
         if now_s < at_s:
             sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
     return at_s
+
+
+def fall_asleep(sampler: Sampler) -> None:
+    """Nothing is open: give back what only open runs need; on the sampler's thread."""
+    try:
+        with sampler.lock:
+            listeners = list(sampler.tick_listeners)
+            if not sampler.awake:
+                for one in (sampler._bank, sampler._usage):
+                    if one is not None:
+                        one.rest()  # it holds no descriptor until it reads again
+        for listener in listeners:
+            listener.fall_asleep()
+    except Exception:
+        _log.exception("the sampler could not fall asleep")

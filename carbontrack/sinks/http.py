@@ -120,6 +120,11 @@ class JournaledHttpSink(BufferedSink[Record]):
                 sender.delivery.finish_by(sender.deadline_s)
         sender.wake.set()
 
+    def rest(self) -> None:
+        """Close the file of its own journal while nothing is measured and nothing waits."""
+        if self._owns_journal:
+            self._journal.rest(at_once=True)
+
     def close(self) -> None:
         """Let the thread send until the exit timeout; what is left stays in the journal.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from carbontrack.tracking.remote_parent import EndedSpans, RemoteParent
 
 _log = logging.getLogger("carbontrack")
+
+
+_WAIT_S, _MOST_WAITS = 0.005, 100
+"""How long, and how often, the end waits for another thread that is writing a row."""
 
 
 class Checkpoint(NamedTuple):
@@ -120,9 +126,13 @@ class Checkpoints:
                 dropped.add(record_id)
         self._journal.finished(record_id)
 
+    def rest(self, *, at_once: bool) -> None:
+        """Close the journal's file if nothing is open; `at_once`: even if it was used just now."""
+        self._journal.rest(at_once=at_once)
+
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        self._journal.close(keeps_runs=True)
 
 
 class RunIdentity:
@@ -256,7 +266,7 @@ class Session(RunIdentity):
         self._timelines = timelines
         self.lost_records = 0
         self.uncounted_calls = 0
-        self.closed = self._sinks_closed = False
+        self.closed = self._sinks_closed = self.owns_sampler = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
@@ -279,7 +289,7 @@ class Session(RunIdentity):
         if self.propagator is not None:
             self.propagator.inject(id(span), span.row_id, self.ledger.attribution.scope)
         if self._checkpoints is not None:
-            if at_once:
+            if at_once and not self.writes_each_call:
                 self._checkpoints.write(span)
             else:
                 self._checkpoints.write_soon()
@@ -290,10 +300,11 @@ class Session(RunIdentity):
             self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
-        if self._open_roots.pop(id(span), None) is not None:
+        if id(span) in self._open_roots:
             if self.propagator is not None:
                 self.say_ended(self.propagator.withdraw(id(span)))
             self.drop_checkpoint(span.record_id)
+            self._open_roots.pop(id(span), None)
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
@@ -312,6 +323,22 @@ class Session(RunIdentity):
                 ones = self._sites()  # calls at every tick, as workers are killed at any time
             for one in ones:
                 self._checkpoints.write(one)
+            if not self._open_roots:
+                self._checkpoints.rest(at_once=False)
+
+    def fall_asleep(self) -> None:
+        """Give back what only an open run needs, as nothing is open on the sampler."""
+        if self._checkpoints is not None:
+            self._checkpoints.rest(at_once=True)
+        for sink in self.sinks:
+            if callable(getattr(sink, "rest", None)):
+                _finish_sink("rest", sink)
+
+    def write_each_call(self) -> None:
+        """From the start on, as the program ends, and nobody will close this session."""
+        self.writes_each_call = True
+        if self._checkpoints is not None:
+            self._checkpoints.close()
 
     def keep(self, one: Checkpointable) -> None:
         """Write the first checkpoint of open work now, in the thread that does it."""
@@ -419,18 +446,51 @@ class Session(RunIdentity):
         if self._sinks_closed:
             return
         self._sinks_closed = True
+        self._wait_for_others()
         for sink in self.sinks:
             _finish_sink("close", sink)
         self.ledger.deferred_log.flush()
         if self._checkpoints is not None:
             self._checkpoints.close()
+        if self.owns_sampler:
+            self.sampler.close()
+
+    def _wait_for_others(self) -> None:
+        # Other threads that are writing a row: the end of the program may stop them between it and
+        # the end of its checkpoint.
+        for _ in range(_MOST_WAITS):
+            if not self._open_roots:
+                return
+            threading.Event().wait(_WAIT_S)
+
+    def __del__(self) -> None:
+        """The last reference to the tracker, and to all its spans, is gone: write and close."""
+        try:
+            if not self._sinks_closed and not sys.is_finalizing():
+                self._close_unwaited()
+        except Exception:  # at the exit of the interpreter, or half made
+            return
+
+    def _close_unwaited(self) -> None:
+        self.end()
+        from carbontrack.sinks.capabilities import HurriedSink
+
+        if any(isinstance(sink, HurriedSink) for sink in self.sinks):
+            # which waits for a server; this may be any line of the program
+            thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be started any more
+                self.close()
+        else:
+            self.close()
 
 
-def _finish_sink(step: Literal["hurry", "close"], sink: Sink) -> None:
+def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:
         getattr(sink, step)()
     except SinkError as error:  # its message is for users
         _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
-        _log.warning("%r did not close: %s", sink, error)
+        _log.warning("%r did not %s: %s", sink, step, error)

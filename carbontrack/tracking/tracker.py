@@ -60,7 +60,7 @@ class Tracker:
         interval_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
-        self._owns_sampler = not isinstance(meters, Sampler)
+        owns_sampler = not isinstance(meters, Sampler)
         if isinstance(meters, Sampler):
             meters.request_interval(interval_s)
             sampler = meters
@@ -72,13 +72,14 @@ class Tracker:
         basis = None if grid is None else "argument"
         builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
         self._session = Session(builder, sinks=_writers(sinks))
+        self._session.owns_sampler = owns_sampler
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
         """A tracker for a session that was assembled elsewhere."""
         tracker = object.__new__(cls)
         tracker._session = session
-        tracker._owns_sampler = owns_sampler
+        session.owns_sampler = owns_sampler
         return tracker
 
     def __reduce__(self) -> NoReturn:
@@ -114,8 +115,6 @@ class Tracker:
     def close(self) -> None:
         """Write open roots as interrupted and close the sinks. A second call does nothing."""
         self._session.close()
-        if self._owns_sampler:
-            self._session.sampler.close()
 
     def __enter__(self) -> Tracker:
         return self
