@@ -115,8 +115,10 @@ class Step(NamedTuple):
         joules: each meter's energy.
         components: each meter's component.
         leaves: open spans without an open child.
-        calls: decorated calls that are running; their part is apportioned later.
-        elapsed_s, cpu_s: the step's length, and the CPU seconds this process used in it.
+        calls: how many decorated calls ran meanwhile, on the mean, while a span was open; their
+            part is apportioned later.
+        elapsed_s: the step's length.
+        cpu_s: the CPU seconds that this process used in it; while a span was open, those calls.
         parts: the part of each meter that this process tree used, None where it is not known;
             applied by ledgers of scope "process".
     """
@@ -125,7 +127,7 @@ class Step(NamedTuple):
     joules: Joules
     components: tuple[Component, ...]
     leaves: int
-    calls: int
+    calls: float
     elapsed_s: float
     cpu_s: float
     parts: tuple[float | None, ...] = ()
@@ -170,9 +172,9 @@ class Account(NamedTuple):
 def credit(account: Account, step: Step, terms: Terms) -> Account:
     """Credit one step of the machine's energy to the open spans and running calls.
 
-    At each instant the energy is split evenly among the open leaves; running calls count as leaves.
-    Where no span is open everything is set aside for calls, and `carbontrack.tracking.apportion`
-    decides how much of it belongs to one.
+    At each instant the energy is split evenly among the open leaves; running calls count as leaves,
+    each for as long as it ran. Where no span is open everything is set aside for calls, and
+    `carbontrack.tracking.apportion` decides how much of it belongs to one.
     """
     ours = tuple(map(mul, step.joules, terms.shares))
     if not step.leaves:
@@ -202,8 +204,8 @@ def _set_aside_for_calls(
     return account._replace(
         calls_j=add_joules(account.calls_j, joules),
         calls_g=_plus_grams(account.calls_g, joules, terms),
-        calls_s=account.calls_s + step.elapsed_s * part,
-        calls_cpu_s=account.calls_cpu_s + step.cpu_s * part,
+        calls_s=account.calls_s + step.elapsed_s * (step.calls if step.leaves else 1.0),
+        calls_cpu_s=account.calls_cpu_s + step.cpu_s,
     )
 
 

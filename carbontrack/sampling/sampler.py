@@ -52,6 +52,14 @@ class CallApportioner(Protocol):
         """Apportion the energy set aside since the last tick; the sampler's lock is held."""
         ...
 
+    def settle(self) -> None:
+        """Apportion the energy set aside so far; the sampler's lock is held."""
+        ...
+
+    def usage_in_step(self, now_s: float) -> tuple[float, float]:
+        """For how long calls ran since the last step or `settle`, and their CPU seconds."""
+        ...
+
     def write_due_rows(self) -> None:
         """Write the rows that are due; the sampler's lock is not held."""
         ...
@@ -184,6 +192,17 @@ class Sampler:
             self.release(ledger)
             return Mark(self.counts, ledger.account)
 
+    def add_leaves(self, change: int) -> None:
+        """Change the number of leaves, just after a sample; the lock is held.
+
+        While there are none, energy may belong to nobody; so what is set aside for calls is settled
+        where that begins or ends.
+        """
+        before = self.leaves
+        self.leaves = now = before + change
+        if self.apportioner is not None and not (before and now):
+            self.apportioner.settle()
+
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
         with self.lock:
@@ -239,7 +258,10 @@ class Sampler:
         if self.apportioner is not None:  # only calls need it
             now_cpu_s = process_cpu_s()
             cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
-        calls = len(self.under_way)
+        calls = 0.0
+        if self.leaves and self.apportioner is not None:
+            ran_s, cpu_s = self.apportioner.usage_in_step(now_s)
+            calls = ran_s / elapsed_s if elapsed_s > 0.0 else 0.0
         parts = self.gpu_shares.parts
         if parts:
             self.counts = self.gpu_shares.with_assumptions(self.counts)

@@ -340,13 +340,14 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
         ConfigError: no record could be written there; the message says why and what to do.
     """
     checked = checked_path(path)
-    kind = remote_filesystem(behind_link(checked).parent, procfs=procfs)
+    folder = behind_link(checked).parent
+    kind = remote_filesystem(folder, procfs=procfs)
     if kind is None:
         return checked
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
     own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     warn_user(
-        f"{checked.parent} is on {kind}, where machines spoil each other's writes to one file; "
+        f"{folder} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."
     )
     return own

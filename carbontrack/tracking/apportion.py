@@ -74,6 +74,10 @@ class Recipient(Protocol):
         """The ledger whose policy and grid apply."""
         ...
 
+    def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
+        """The usage since the last call of `usage`."""
+        ...
+
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """The usage since the last call of this method; None if there was none."""
         ...
@@ -106,6 +110,8 @@ class Apportioner:
         """Calls that are credited singly: running ones, and suspended generators."""
         self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
         self._counts = sampler.counts
+        self._in_steps = NO_USAGE
+        """The usage since the last `settle` that a step took into account, while spans are open."""
 
     @classmethod
     def of(cls, sampler: Sampler) -> Apportioner:
@@ -130,10 +136,23 @@ class Apportioner:
             if call.ran_for_s(now_s) >= OWN_ROW_S:
                 call.promote()
 
+    def usage_in_step(self, now_s: float) -> tuple[float, float]:
+        """For how long calls ran since the last step or `settle`, and their CPU seconds."""
+        recipients: list[Recipient] = [*self.sites, *list(self.single.values())]
+        if not recipients and not self._sampler.under_way:
+            return NO_USAGE
+        cpu_s, before = process_cpu_s(), self._in_steps
+        running = [c for c in list(self._sampler.under_way.values()) if not c.single]
+        found = [one.unsettled(now_s, cpu_s) for one in (*recipients, *running)]
+        ran_s, used_s = sum(c.ran_s for c in found), sum(c.cpu_s for c in found)
+        # less than before: a call has ended, and its thread has not yet left its length
+        self._in_steps = CallUsage(max(ran_s, before.ran_s), max(used_s, before.cpu_s))
+        return max(0.0, ran_s - before.ran_s), max(0.0, used_s - before.cpu_s)
+
     def settle(self) -> None:
         """Apportion the energy set aside since the last call; the sampler's lock is held."""
         counts, before = self._sampler.counts, self._counts
-        self._counts = counts
+        self._counts, self._in_steps = counts, NO_USAGE
         now_s, cpu_s = counts.at_s, process_cpu_s()
         self._separate_running()
         recipients: list[Recipient] = [*self.sites, *list(self.single.values())]
@@ -164,11 +183,9 @@ class Apportioner:
         if whole_j <= 0.0:
             return NOTHING
         by_time = _ratio(usage.ran_s, everyone.ran_s, ledger.account.calls_s - before.calls_s)
-        by_cpu = _ratio(
-            usage.cpu_s, everyone.cpu_s, ledger.account.calls_cpu_s - before.calls_cpu_s
-        )
-        if ledger.attribution.scope == "machine":
-            by_cpu = by_time
+        by_cpu, cpu_s = by_time, ledger.account.calls_cpu_s - before.calls_cpu_s
+        if ledger.attribution.scope != "machine" and max(everyone.cpu_s, cpu_s) > 0.0:
+            by_cpu = _ratio(usage.cpu_s, everyone.cpu_s, cpu_s)
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
         weights = (parts[component] for component in self._sampler.components)
         joules = tuple(map(mul, set_aside.ours_j, weights))

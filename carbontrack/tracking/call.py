@@ -217,10 +217,11 @@ class Call:
     def _stop(self, now_s: float) -> None:
         self.site.sampler.under_way.pop(id(self), None)
         self._ran_s += now_s - self._started_s
-        self._unsettled = self._usage_until(now_s, process_cpu_s())
+        self._unsettled = self.unsettled(now_s, process_cpu_s())
         self._running = False
 
-    def _usage_until(self, now_s: float, cpu_s: float) -> CallUsage:
+    def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
+        """The body's usage since the last call of `usage`."""
         left = self._unsettled
         if not self._running:
             return left
@@ -237,7 +238,7 @@ class Call:
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """The body's usage since the last call of this method."""
-        usage = self._usage_until(now_s, cpu_s)
+        usage = self.unsettled(now_s, cpu_s)
         self._unsettled = NO_USAGE
         self._marked_s, self._cpu_s = now_s, cpu_s
         return usage if usage.ran_s > 0.0 else None
@@ -275,7 +276,7 @@ class CoveredCall:
         """The body starts or resumes."""
         self._runs = True
         self._around = current.get()
-        if self._own is None and self._outer.is_open:
+        if self._own is None and (self._outer.is_open or self._outer.session.closed):
             if self._inside is not self._around:
                 current.set(self._inside)
             return

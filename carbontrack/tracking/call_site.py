@@ -75,7 +75,7 @@ class CallWindow:
     ) -> None:
         self.record_id = record_id
         self.start = start
-        self.started_at = started_at
+        self.started_at = self._opened_at = started_at
         self.parent = parent
         """The parent's id, and whether its record contains the calls."""
         self.ended_at: datetime | None = None
@@ -107,7 +107,7 @@ class CallWindow:
         rest = self.totals.minus(held)
         if not rest.calls:
             return [self]
-        at = self.started_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
+        at = self._opened_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
         later = self._with(rest, record_id if held.calls else self.record_id)
         later.parent = (self.parent[0], False)
         if not held.calls:
@@ -259,6 +259,7 @@ class CallSite(CallRows):
         callee: the function.
         window_s: the time for which short calls are summed into one row.
         budget_check: called with each row before it is written; marks a row over its budget.
+        inside: it is for calls inside spans, whose rows name the span that holds them.
     """
 
     def __init__(
@@ -268,8 +269,10 @@ class CallSite(CallRows):
         *,
         window_s: float,
         budget_check: Callable[[Record], Record] | None = None,
+        inside: bool = False,
     ) -> None:
         super().__init__(session, callee, budget_check)
+        self._inside = inside
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; any thread may append to a
         deque."""
@@ -312,6 +315,11 @@ class CallSite(CallRows):
             before = self._usage
             self._usage = CallUsage(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
 
+    def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
+        """The usage of the short calls that ended since the last call of `usage`."""
+        self.collect()
+        return self._usage
+
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of this method."""
         self.collect()
@@ -349,13 +357,21 @@ class CallSite(CallRows):
 
     def credit_span(self, span: Span) -> None:
         """Add a short call that became a span because its body needed the current span."""
-        sums, window, failed = span.measured()
-        parent = (span.parent_id, span.parent_holds)
+        sums, window, started_at, failed = span.measured()
+        parent = span.row_parent()
         if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent
+        with self.sampler.lock:
+            is_new = self.window is None
+            kept = self._next_id if is_new and span.is_inside_row(self._next_id) else None
+            if kept is not None:  # recursion: the row of the outer call has this id, not this one
+                self._next_id = None
+            own = self._open_window()
+            self._next_id, own.parent = kept or self._next_id, parent
+            own.started_at = min(own.started_at, started_at)
+            if self._inside:  # to the end of the last call, so that the parent covers it
+                own.ended_at = window.ended_at
         self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
-        if self.window is not None:
-            self.window.parent = parent
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write the row if the window is over."""
@@ -477,13 +493,17 @@ def call_site_of(
     *,
     window_s: float,
     budget_check: Callable[[Record], Record] | None,
+    inside: bool = False,
 ) -> CallSite:
-    """The call site of a function in a session, made when first needed."""
-    key = (callee.key, window_s, budget_check)
+    """The call site of a function in a session, made when first needed.
+
+    `inside`: it is for calls inside spans, whose rows name the span that holds them.
+    """
+    key = (callee.key, window_s, budget_check, inside)
     with session.sampler.lock:
         site = session.sites.get(key)
         if not isinstance(site, CallSite):
             site = session.sites[key] = CallSite(
-                session, callee, window_s=window_s, budget_check=budget_check
+                session, callee, window_s=window_s, budget_check=budget_check, inside=inside
             )
         return site

@@ -324,9 +324,13 @@ class CallCounter:
         self._site = self._new_site(session)
         return self._begin_root()
 
-    def _new_site(self, session: Session) -> CallSite:
+    def _new_site(self, session: Session, *, inside: bool = False) -> CallSite:
         return call_site_of(
-            session, self._callee, window_s=self._window_s, budget_check=self._budget_check
+            session,
+            self._callee,
+            window_s=self._window_s,
+            budget_check=self._budget_check,
+            inside=inside,
         )
 
     def _begin_inside(self, here: Any) -> CountedCall:
@@ -354,7 +358,7 @@ class CallCounter:
         span.budget_check = self._budget_check
         if self._window_s > 0.0 and not span.session.writes_each_call:
             if self._inner is None or self._inner.session is not span.session:
-                self._inner = self._new_site(span.session)
+                self._inner = self._new_site(span.session, inside=True)
             span.call_site = self._inner
         return SpanCall(span)
 

@@ -42,6 +42,9 @@ _OK = EndStatus("ok")
 class Node:
     """One span in the tree of open spans; used with the sampler's lock held.
 
+    A node is a leaf while it is not paused and no node inside it has leaves. So a block is a leaf
+    again while the generator that it consumes is suspended.
+
     Attributes:
         owner: the span, while it is open.
         around: the node of the span around it; None for a root.
@@ -50,7 +53,7 @@ class Node:
     """
 
     __slots__ = (
-        "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children", "owner",
+        "_is_leaf", "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children", "owner",
         "paused_j", "paused_s",
     )  # fmt: skip
 
@@ -63,15 +66,18 @@ class Node:
         self._sums = sums
         self._since = mark
         self._leaves = 1
+        self._is_leaf = True
         self._paused: Mark | None = None
         self.paused_s = 0.0
         self.paused_j: Joules = ()
         if around is None:
-            sampler.leaves += 1
+            sampler.add_leaves(1)
             return
-        if around.children or around._paused is not None:
-            around._grow(1, mark)
         around.children.add(self)
+        if around._is_leaf:  # as below, but cheaper: this one replaces it
+            around._is_leaf = False
+        else:
+            around._update(1, mark)
 
     def leave(self, mark: Mark) -> Collection[Node]:
         """The span ends; its children move to the node around it, and are returned."""
@@ -81,12 +87,13 @@ class Node:
         if around is not None:
             around.children.discard(self)
             around.children |= self.children
-            becomes_leaf = not around.children and around._paused is None
-            change = becomes_leaf - (0 if self.children else self._leaves)
-            if change:
-                around._grow(change, mark)
-        elif not self.children:
-            self._sampler.leaves -= self._leaves
+        if self._is_leaf:
+            if around is None:
+                self._sampler.add_leaves(-1)
+            elif around._leaves == 1 and around._paused is None:  # as below, but cheaper
+                around._is_leaf = True
+            else:
+                around._update(-1, mark)
         for child in self.children:
             child.around = around
         return self.children
@@ -108,15 +115,13 @@ class Node:
         """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
         if self._paused is None:
             self._paused = mark
-            if not self.children:
-                self._grow(-1, mark)
+            self._update(0, mark)
 
     def resume(self, mark: Mark) -> None:
         """The body resumes."""
         if self._paused is not None:
             self._end_pause(mark)
-            if not self.children:
-                self._grow(1, mark)
+            self._update(0, mark)
 
     def _end_pause(self, mark: Mark) -> None:
         if self._paused is not None:
@@ -125,15 +130,23 @@ class Node:
             self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
             self._paused = None
 
-    def _grow(self, leaves: int, mark: Mark) -> None:
-        """Change the number of leaves of this node and all its ancestors."""
-        self._sampler.leaves += leaves
+    def _update(self, change: int, mark: Mark) -> None:
+        """The leaves inside this node change in number, or it is paused or resumes.
+
+        The nodes around it change as far as their own numbers of leaves do.
+        """
         node: Node | None = self
         while node is not None:
+            inside = node._leaves - node._is_leaf + change
+            node._is_leaf = not inside and node._paused is None
+            change = inside + node._is_leaf - node._leaves
+            if not change:
+                return
             node._sums = node.total(mark)
             node._since = mark
-            node._leaves += leaves
+            node._leaves += change
             node = node.around
+        self._sampler.add_leaves(change)
 
 
 class SpanRow(BudgetedBlock["Span"]):
@@ -189,8 +202,28 @@ class SpanRow(BudgetedBlock["Span"]):
         if self.call_site is None:
             return self.record_id
         if self._row_id is None:
-            self._row_id = self.call_site.row_id()
+            row_id = self.call_site.row_id()
+            if self.is_inside_row(row_id):  # recursion: no row may be inside itself
+                self.call_site = None
+                return self.record_id
+            self._row_id = row_id
         return self._row_id
+
+    def row_parent(self) -> tuple[str | None, bool | None]:
+        """The id of the row that contains a decorated call, and whether it does."""
+        around = self._parent
+        if around is None:
+            return self.parent_id, self.parent_holds
+        while self.session.spans == "roots" and around._parent is not None:
+            around = around._parent  # spans inside have no row
+        return around.row_id, True
+
+    def is_inside_row(self, row_id: str | None) -> bool:
+        """Whether this is the row of a decorated call around this span."""
+        around = self._parent
+        while around is not None and (row_id is None or around._row_id != row_id):
+            around = around._parent
+        return around is not None
 
     def _claim_row_id(self) -> None:
         """Write a long call under the id that others know as their parent's, unless it is taken."""
@@ -268,7 +301,7 @@ class SpanRow(BudgetedBlock["Span"]):
         ended = session.parent.mark_at_end(begun, now)
         held: Iterable[Record] = ()
         if ended.counts.at_s > begun.counts.at_s:
-            held = tuple(split(self, ended, self.parent_id, has_row=True))
+            held = tuple(split(self, ended, self._time_of(ended), self.parent_id, has_row=True))
         self.parent_holds = False
         return held
 
@@ -280,6 +313,11 @@ class SpanRow(BudgetedBlock["Span"]):
         ids = (record_id, run_id, parent_id, True)
         return self._record_of(ids, mark, _OK)
 
+    @property
+    def ended_at(self) -> datetime:
+        """The wall-clock time of its end."""
+        return self._window.ended_at
+
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
         assert self.node is not None
@@ -290,7 +328,7 @@ class SpanRow(BudgetedBlock["Span"]):
         if self.power_series is not None:
             self.begin_timeline()
 
-    def time_of(self, mark: Mark) -> datetime:
+    def _time_of(self, mark: Mark) -> datetime:
         """The wall-clock time of a mark that was made just now, or some time ago."""
         ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
         return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
@@ -504,10 +542,11 @@ class Span(SpanRow):
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
         self._register(started_at, at_once=False)
 
-    def measured(self) -> tuple[Sums, Window, bool]:
-        """A finished span's sums, its window, and whether it failed."""
+    def measured(self) -> tuple[Sums, Window, datetime, bool]:
+        """A finished span's sums, its window, when that began, and whether it failed."""
         assert self._end is not None
-        return self.sums(self._end), self._window, self._outcome.status != "ok"
+        failed = self._outcome.status != "ok"
+        return self.sums(self._end), self._window, self._started_at, failed
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint of an open span; None once it has ended."""

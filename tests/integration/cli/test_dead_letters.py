@@ -201,28 +201,21 @@ def test_records_of_a_file_are_written_to_it(tmp_path: Path) -> None:
 
 def test_what_is_set_aside_meanwhile_is_kept(tmp_path: Path) -> None:
     """Other processes add to the file while it is being sent, and while it is replaced."""
-    stop = threading.Event()
-    added: list[int] = []
+    numbers = range(1000, 1100)
 
     def add() -> None:
-        number = 1000
-        while not stop.is_set() or not added:
+        for number in numbers:
             set_aside(tmp_path, receiver.url, number)
-            added.append(number)
-            number += 1
 
     with Receiver() as receiver:
         set_aside(tmp_path, receiver.url, *range(300))
         thread = threading.Thread(target=add)
         thread.start()
-        try:
-            for _ in range(20):
-                resend(tmp_path / "state")
-        finally:
-            stop.set()
-            thread.join()
+        while thread.is_alive():
+            resend(tmp_path / "state")
+        thread.join()
         resend(tmp_path / "state")
-        assert receiver.record_ids == {a_record(n).record_id for n in (*range(300), *added)}
+        assert receiver.record_ids == {a_record(n).record_id for n in (*range(300), *numbers)}
     assert letters_in(tmp_path) == []
 
 

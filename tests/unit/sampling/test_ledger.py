@@ -146,14 +146,14 @@ def test_open_leaves_share_evenly(leaves):
 
 
 def test_calls_under_way_count_as_leaves():
-    """What calls would have got is set aside for them; together it is the whole."""
+    """What calls would have got is set aside for them, for all of their time; it is the whole."""
     account = credit(
         Account(), step(100.0, leaves=3, calls=2, elapsed_s=5.0, cpu_s=1.0), terms(1.0)
     )
     assert account.leaf_j == (20.0,)
     assert account.calls_j == (40.0,)
-    assert account.calls_s == 2.0
-    assert account.calls_cpu_s == pytest.approx(0.4)
+    assert account.calls_s == 10.0
+    assert account.calls_cpu_s == 1.0
 
 
 def test_without_leaves_everything_is_set_aside():
