@@ -161,7 +161,7 @@ class Sampler:
             if self._holds:
                 self.sample()
             else:
-                self._wake()
+                _wake(self)
             if not ledger.holds:
                 usage = None
                 if ledger.attribution.scope == "process":
@@ -269,15 +269,6 @@ class Sampler:
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
 
-    def _wake(self) -> None:
-        # Energy used while nothing was open belongs to no span. A meter that is silent just now
-        # must not bring it with its next answer.
-        self.counts = without_counts(self.counts)
-        self.sample()
-        self._history.restart(self.counts)
-        self._cpu_s = process_cpu_s()
-        self.clock_check.since = self.counts.at_s, self._cpu_s
-
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
 
@@ -293,7 +284,7 @@ class Sampler:
                 self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
-                self._replace_lost_meters()
+                _replace_lost_meters(self)
                 apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
                 if apportioner is not None:
                     apportioner.tick()
@@ -309,13 +300,6 @@ class Sampler:
         except Exception:
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
-
-    def _replace_lost_meters(self) -> None:
-        faults = self._bank.replace_lost(self.counts.at_s)
-        for code, times in faults.items():
-            self.counts = with_fault(self.counts, code, times)
-        if faults:
-            self.sample()  # a substitute counts from now on, not from the next tick
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
@@ -351,6 +335,27 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _wake(sampler: Sampler) -> None:
+    """Begin to count; the lock is held.
+
+    Energy used while nothing was open belongs to no span. A meter that is silent just now must not
+    bring it with its next answer.
+    """
+    sampler.counts = without_counts(sampler.counts)
+    sampler.sample()
+    sampler._history.restart(sampler.counts)
+    sampler._cpu_s = process_cpu_s()
+    sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s
+
+
+def _replace_lost_meters(sampler: Sampler) -> None:
+    faults = sampler._bank.replace_lost(sampler.counts.at_s)
+    for code, times in faults.items():
+        sampler.counts = with_fault(sampler.counts, code, times)
+    if faults:
+        sampler.sample()  # a substitute counts from now on, not from the next tick
 
 
 def _time_after_check(sampler: Sampler, now_s: float) -> float:
