@@ -161,7 +161,7 @@ class Sampler:
             if self._holds:
                 self.sample()
             else:
-                self._wake()
+                _wake(self)
             if not ledger.holds:
                 usage = None
                 if ledger.attribution.scope == "process":
@@ -262,15 +262,6 @@ class Sampler:
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
 
-    def _wake(self) -> None:
-        # Energy used while nothing was open belongs to no span. A meter that is silent just now
-        # must not bring it with its next answer.
-        self.counts = without_counts(self.counts)
-        self.sample()
-        self._history.restart(self.counts)
-        self._cpu_s = process_cpu_s()
-        self.clock_check.since = self.counts.at_s, self._cpu_s
-
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
 
@@ -352,14 +343,17 @@ def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[f
     return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
 
 
-def _time_after_check(sampler: Sampler, now_s: float) -> float:
-    """The time from which to go on, after a look at a clock that has not moved on."""
-    at_s = sampler.counts.at_s
-    if sampler.clock_check.fails(sampler.clock, at_s, now_s):
-        sampler.counts = with_fault(sampler.counts, CLOCK_FAULT)
-        if now_s < at_s:
-            sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
-    return at_s
+def _wake(sampler: Sampler) -> None:
+    """Begin to count; the lock is held.
+
+    Energy used while nothing was open belongs to no span. A meter that is silent just now must not
+    bring it with its next answer.
+    """
+    sampler.counts = without_counts(sampler.counts)
+    sampler.sample()
+    sampler._history.restart(sampler.counts)
+    sampler._cpu_s = process_cpu_s()
+    sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s
 
 
 def _replace_lost_meters(sampler: Sampler) -> None:
@@ -368,6 +362,16 @@ def _replace_lost_meters(sampler: Sampler) -> None:
         sampler.counts = with_fault(sampler.counts, code, times)
     if faults:
         sampler.sample()  # a substitute counts from now on, not from the next tick
+
+
+def _time_after_check(sampler: Sampler, now_s: float) -> float:
+    """The time from which to go on, after a look at a clock that has not moved on."""
+    at_s = sampler.counts.at_s
+    if sampler.clock_check.fails(sampler.clock, at_s, now_s):
+        sampler.counts = with_fault(sampler.counts, CLOCK_FAULT)
+        if now_s < at_s:
+            sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
+    return at_s
 
 
 def fall_asleep(sampler: Sampler) -> None:

@@ -325,9 +325,9 @@ class CallSite(CallRows):
             ran_s, cpu_s, failed = zip(*[left.popleft() for _ in range(len(left))], strict=True)
             window.calls += len(ran_s)
             window.failed += sum(failed)
-            window.ran_s += sum(ran_s)
-            before = self._usage
-            self._usage = CallUsage(before.ran_s + sum(ran_s), before.cpu_s + sum(cpu_s))
+            before, whole_s = self._usage, sum(ran_s)
+            window.ran_s += whole_s
+            self._usage = CallUsage(before.ran_s + whole_s, before.cpu_s + sum(cpu_s))
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of `usage`."""

@@ -82,6 +82,7 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
+        self._is_closed = False
         self._dropped: dict[object, set[str]] = {}
         """By write that is under way, in any thread: the records that were dropped meanwhile."""
 
@@ -148,8 +149,10 @@ class Checkpoints:
         self._journal.rest(at_once=at_once)
 
     def close(self) -> None:
-        """Close the journal."""
-        self._journal.close(keeps_runs=True)
+        """Close the journal, which others may share. A second call does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._journal.close(keeps_runs=True)
 
 
 class RunIdentity:
