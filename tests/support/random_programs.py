@@ -244,9 +244,7 @@ class Program:
         self.bench = Bench([self.meter])
         self.trackers = [self.bench.tracker]
         for _ in range(1, trackers):
-            more = Tracker(
-                meters=self.bench.sampler, sinks=[self.bench.sink], interval_s=3600.0
-            )
+            more = Tracker(meters=self.bench.sampler, sinks=[self.bench.sink], interval_s=3600.0)
             self.trackers.append(more)
         for one in self.trackers:
             one.session.spans = spans  # type: ignore[assignment]
@@ -324,9 +322,7 @@ class Program:
 
     def finish(self) -> None:
         """Close the trackers with whatever is open, and leave all frames."""
-        for tracker in self.trackers[::-1]:
-            tracker.close()
-        self.model.closed = True
+        self.do_shut(None, Step("shut"))
         self.advance(0.5)
         for actor in self.actors[::-1]:
             actor.end()
@@ -354,13 +350,16 @@ class Program:
         self.model.spans += 1
 
     def do_open(self, actor: Any, step: Step) -> None:
-        self._opened(self.trackers[step.how % len(self.trackers)].span(self.name("root")))
+        if not self.model.closed:
+            self._opened(self.trackers[step.how % len(self.trackers)].span(self.name("root")))
 
     def do_child(self, actor: Any, step: Step) -> None:
-        if self.open:
+        if self.open and not self.model.closed:
             self._opened(self.open[step.which % len(self.open)][0].span(self.name("child")))
 
     def do_track(self, actor: Any, step: Step) -> None:
+        if self.model.closed:
+            return
         budget = "1 kJ" if step.how % 2 else "40 J"
         tracker = {} if current_span() is not None else {"tracker": self.trackers[0]}
         self._opened(track(self.name("track"), budget=budget, **tracker))
@@ -371,6 +370,8 @@ class Program:
             self.model.spans -= 1
 
     def do_block(self, actor: Any, step: Step) -> Any:
+        if self.model.closed:
+            return None
         span = self.trackers[step.how % len(self.trackers)].span(self.name("block"))
         if isinstance(actor, TaskActor):
             return self._async_block(actor, span)
@@ -434,8 +435,19 @@ class Program:
 
     def do_end(self, actor: Any, step: Step) -> None:
         free = [stream for stream in self.streams if not stream.ended and not stream.runs]
-        if free:
-            free[step.which % len(free)].close()
+        if not free:
+            return
+        stream = free[step.which % len(free)]
+        if step.how % 3:
+            stream.close()
+        else:  # the interpreter closes what nobody refers to any more
+            self.streams.remove(stream)
+
+    def do_shut(self, actor: Any, step: Step) -> None:
+        if not self.model.closed:
+            for tracker in self.trackers[::-1]:
+                tracker.close()
+            self.model.closed = True
 
     def do_current(self, actor: Any, step: Step) -> None:
         span = current_span()
@@ -456,6 +468,6 @@ class Program:
 STEPS = (
     "advance", "advance", "advance", "tick", "watts", "open", "open", "child", "track", "close",
     "close", "block", "call", "quick", "quick", "stream", "step", "step", "step", "end", "current",
-    "snapshot", "spawn", LEAVE, LEAVE, FAIL,
+    "snapshot", "spawn", "shut", LEAVE, LEAVE, FAIL,
 )  # fmt: skip
 """The names of the steps, as often as they are drawn."""
