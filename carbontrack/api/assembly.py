@@ -232,7 +232,9 @@ def _session(
     journal = checkpoints = None
     if outputs:
         state_dir = environment.state_path(settings.state_dir)
-        journal = _journal(state_dir, is_ours=settings.owns_state_dir)
+        # The queue to a server must be one sink's only, or records would arrive twice.
+        is_shared = all(is_file(output) for output in outputs)
+        journal = _journal(state_dir, is_ours=settings.owns_state_dir, is_shared=is_shared)
     if is_default and journal is not None:
         sinks = [default_sink(output, journal=journal) for output in outputs]
     else:
@@ -358,14 +360,14 @@ def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, fl
     )
 
 
-def _journal(state_dir: Path, *, is_ours: bool) -> Journal:
+def _journal(state_dir: Path, *, is_ours: bool, is_shared: bool) -> Journal:
     # loaded only where there is an output
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.journal.recovery import opener, pick_up
 
     # records of killed runs go to the outputs that these had
     pick_up(state_dir, opener(is_ours=is_ours))
-    return Journal(state_dir)
+    return Journal.shared(state_dir) if is_shared else Journal(state_dir)
 
 
 def check(settings: Settings, environment: Environment) -> None:

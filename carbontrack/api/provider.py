@@ -1,7 +1,7 @@
 """The tracker provider: one tracker for each set of settings, on as few samplers as possible.
 
-A tracker is made when it is first used, lives until the program ends, and costs nothing while
-nothing is open on it.
+A tracker is made when it is first used, and costs nothing while nothing is open on it. It lives
+until the program ends or, where a program uses many settings, until others are in use.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
+MOST_TRACKERS = 32
+"""Trackers of `track` that are kept for their next use."""
+_MOST_KEPT = 256
+"""Settings and warnings that are remembered."""
 _PATIENCE_S = 5.0
 """The longest wait for a tracker that another thread is making."""
 
@@ -78,7 +82,17 @@ class TrackerProvider:
                 if tracker is None:
                     tracker = self._make(settings, environment)
                     self._shared[_key(settings, environment)] = tracker
+                    self._forget_idle()
         return tracker
+
+    def _forget_idle(self) -> None:
+        """Drop trackers with nothing open, oldest first; each closes with its last reference.
+
+        A program that uses thousands of different settings needs each of them for a while only.
+        """
+        for key in list(self._shared)[:-MOST_TRACKERS]:
+            if not self._shared[key].session.ledger.holds:
+                del self._shared[key]
 
     def _find(self, settings: Settings, environment: Environment) -> Tracker | None:
         tracker = self._shared.get(_key(settings, environment))
@@ -116,6 +130,8 @@ class TrackerProvider:
                 check_outputs(settings, environment.working_folder)
             if not inside or "region" in given or "intensity_source" in given:
                 check(settings, environment)
+            while len(self._usable) >= _MOST_KEPT:
+                self._usable.pop(next(iter(self._usable), None), None)
             self._usable[cache_key] = settings
         return settings
 
@@ -128,6 +144,8 @@ class TrackerProvider:
     def warn_once(self, message: str) -> None:
         """Log a warning, once in this process."""
         if message not in self._warned:
+            if len(self._warned) >= _MOST_KEPT:
+                self._warned.clear()
             self._warned.add(message)
             LOGGER.warning("%s", message)
 
@@ -144,19 +162,39 @@ class TrackerProvider:
             wall = wall_fit(settings, environment)
             key = host_key(settings, environment, wall)
             if key not in self._samplers:
+                self._close_unused_samplers()
                 self._warn_of_second_sampler(key)
                 self._samplers[key] = make_sampler(settings, environment, wall)
             tracker = assemble(
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
             )
-            tracker.session.writes_each_call = self._is_exiting
+            if self._is_exiting:
+                tracker.session.write_each_call()
             self._sessions[id(tracker.session)] = tracker.session
+            weakref.finalize(tracker.session, self._after_session).atexit = False
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
                 self._closes_at_exit = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
             return tracker
+
+    def _after_session(self) -> None:
+        # The garbage collector may call this, at any line: do not wait for a lock. Who has it, and
+        # makes a tracker, looks as well.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close_unused_samplers()
+            finally:
+                self._lock.release()
+
+    def _close_unused_samplers(self) -> None:
+        sessions = [ref() for ref in self._sessions.valuerefs()]
+        used = {session.sampler for session in sessions if session is not None}
+        for key, sampler in list(self._samplers.items()):
+            if sampler not in used:
+                del self._samplers[key]
+                sampler.close()
 
     def _warn_of_second_sampler(self, key: HostKey) -> None:
         trees = key[:2]  # sysfs and procfs, which stand for the machine

@@ -10,6 +10,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -36,6 +37,10 @@ class OpenSpans:
     def __init__(self) -> None:
         self._open: list[Span] = []
         self._last: Span | None = None
+
+    def __reduce__(self) -> tuple[type[OpenSpans], tuple[()]]:
+        """What is open here is not open in another process."""
+        return OpenSpans, ()
 
     def add(self, span: Span) -> Span:
         """Add a span that has been opened."""
@@ -211,17 +216,17 @@ class Track(Block[Span]):
         """Count every call of the function.
 
         Raises:
-            ConfigError: it is a class, or not callable.
+            ConfigError: it is a class, or not callable, or something that is never called.
         """
         if self._is_off() and is_switched_off(self._given):
             return function
         if inspect.isclass(function) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
         ):
-            raise ConfigError(
-                f"track decorates functions and methods, not {function!r}; "
-                "decorate the methods that do the work"
-            )
+            hint = "decorate the methods that do the work"
+            if hasattr(type(function), "__get__"):  # a property, for instance
+                hint = f"put @track below @{type(function).__name__}, next to the function"
+            raise ConfigError(f"track decorates functions and methods, not {function!r}; {hint}")
         if self._is_off():
             return function
         with holding_forks():
@@ -232,10 +237,12 @@ class Track(Block[Span]):
                 wrap,
                 wrap_stoppable,
             )
+            from carbontrack.tracking.tracked_object import check_is_called
 
+        check_is_called(function)
         if self._on_exceed is not None:
             name = self._name or name_of(getattr(function, "__func__", function))
-            stoppable: F = wrap_stoppable(function, lambda: self._new_span(name))  # type: ignore[assignment]
+            stoppable: F = wrap_stoppable(function, partial(self._new_span, name))  # type: ignore[assignment]
             return stoppable
         budget_check = None
         if self._budget is not None:

@@ -6,12 +6,12 @@ The proportional size of the tree is costly to read, so `MemorySurvey` does it s
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from carbontrack.system.clock import Clock
+from carbontrack.system.forking import OwnThread
 from carbontrack.system.host import own_groups
 
 SURVEY_PERIOD_S = 60.0
@@ -28,7 +28,7 @@ Run = Callable[[Callable[[], None]], object]
 def in_a_thread(job: Callable[[], None]) -> None:
     """Run a job in the background; one that cannot be started is left for the next time."""
     with suppress(RuntimeError):  # the program ends, or may have no more threads
-        threading.Thread(target=job, name="carbontrack-memory", daemon=True).start()
+        OwnThread(job, "carbontrack-memory").start()
 
 
 class MemorySurvey:

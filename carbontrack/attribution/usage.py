@@ -21,6 +21,7 @@ from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock
 
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _MEMORY_PERIOD_S = 5.0
 """Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
 
@@ -37,7 +38,10 @@ class UsageReader:
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
-        self._machine: Callable[[], float | None] = _machine_reader(procfs)
+        self._proc_stat = _ProcStat.of(procfs)
+        self._machine: Callable[[], float | None] = (
+            _psutil_busy_s if self._proc_stat is None else self._proc_stat.busy_s
+        )
         self._tree = ProcessTree(procfs)
         self._memory_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
@@ -73,6 +77,11 @@ class UsageReader:
         """CPU seconds all processors have worked since boot, in steps of about 10 ms."""
         return self._machine()
 
+    def rest(self) -> None:
+        """Hold no descriptor until the next read."""
+        if self._proc_stat is not None:
+            self._proc_stat.rest()
+
     def read(self, now_s: float) -> Usage:
         """The usage up to now; unknown parts are None, nothing is raised."""
         cpu_s = self._tree.cpu_s(now_s)
@@ -99,23 +108,29 @@ class UsageReader:
         self._survey.look(clock, self._ram[0])
 
 
-def _machine_reader(procfs: Path) -> Callable[[], float | None]:
-    try:
-        descriptor = os.open(procfs / "stat", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return _psutil_busy_s
-    return _ProcStat(descriptor).busy_s
-
-
 class _ProcStat:
-    """The first line of /proc/stat through a descriptor that stays open (proc_stat(5))."""
+    """The first line of /proc/stat, through a descriptor that stays open from read to read.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    See proc_stat(5).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, _FLAGS)
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
+
+    @classmethod
+    def of(cls, procfs: Path) -> _ProcStat | None:
+        """That of a tree; None where there is none."""
+        try:
+            return cls(procfs / "stat")
+        except OSError:
+            return None
 
     def busy_s(self) -> float | None:
         try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, _FLAGS)
             name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
             if name != b"cpu" or len(fields) < 4:  # unknown, which is not a count of 0
                 return None
@@ -125,10 +140,16 @@ class _ProcStat:
             return None
         return ticks * self._tick_s
 
+    def rest(self) -> None:
+        """Close the descriptor until the next read."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def __del__(self) -> None:
         try:  # noqa: SIM105 - contextlib may be unloaded at interpreter exit
-            os.close(self._descriptor)
-        except OSError:
+            self.rest()
+        except (OSError, AttributeError):
             pass
 
 

@@ -299,6 +299,10 @@ def _from_project(folder: str) -> Source | None:
         return Source(path, f"{path}: [tool.carbontrack] ", section)
 
 
+_UNREADABLE: set[Path] = set()
+"""Files of settings in a folder of another user, of which was warned."""
+
+
 def _from_user_file(path: Path, *, is_named: bool) -> Source | None:
     """Read the user's config.toml, if there is one.
 
@@ -311,7 +315,9 @@ def _from_user_file(path: Path, *, is_named: bool) -> Source | None:
     except PermissionError as error:
         if is_named or os.access(path.parent, os.R_OK | os.X_OK):
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-        warn_user(f"{path.parent} cannot be looked into; settings in it are not used")
+        if path not in _UNREADABLE:
+            _UNREADABLE.add(path)
+            warn_user(f"{path.parent} cannot be looked into; settings in it are not used")
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

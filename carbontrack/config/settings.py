@@ -127,17 +127,19 @@ def _paths_kept_whole(text: str) -> list[str]:
     rest, found = text.split(","), []
     while rest:
         sizes = range(2, min(len(rest), _COMMAS_IN_A_PATH) + 1)
-        size = next((n for n in sizes if _is_one_path(",".join(rest[:n]))), 1)
+        joined = {n: os.path.expanduser(",".join(rest[:n]).strip()) for n in sizes}  # noqa: PTH111
+        files = (n for n in sizes if _is_one_file(joined[n]))
+        folders = (n for n in sizes if os.path.isdir(joined[n]))  # noqa: PTH112 - as above
+        size = next(files, next(folders, 1))  # a folder cannot be an output, which an error says
         found.append(",".join(rest[:size]).strip())
         rest = rest[size:]
     return [item for item in found if item]
 
 
-def _is_one_path(text: str) -> bool:
-    """Whether the text with a comma in it names a file that exists, or one in such a folder."""
-    path = os.path.expanduser(text.strip())  # noqa: PTH111 - text in, text out
+def _is_one_file(path: str) -> bool:
+    """Whether a path with a comma is a file that exists, or one to be made in such a folder."""
     if os.path.lexists(path):
-        return True
+        return not os.path.isdir(path)  # noqa: PTH112 - pathlib is not needed for a question
     folder = os.path.dirname(path)  # noqa: PTH120 - as above
     # the comma must be in what exists: "a.csv,b.csv" lies in a folder that exists, too
     return "," in folder and path.lower().endswith(FILE_SUFFIXES) and os.path.isdir(folder)  # noqa: PTH112

@@ -21,6 +21,7 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_prompt
 from carbontrack.grid.region import Region, of
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
+from carbontrack.system.forking import OwnThread
 from carbontrack.system.host import boot_id
 from carbontrack.system.http import Answer, exchange, new_session
 
@@ -57,9 +58,7 @@ class CloudProbe:
             return self
         self._deadline_s = self._clock.monotonic_s() + self._allowed_s
         for provider in SERVICES:
-            job = threading.Thread(
-                target=self._ask, args=(provider,), name=f"carbontrack-{provider}", daemon=True
-            )
+            job = OwnThread(self._ask, f"carbontrack-{provider}", (provider,))
             with suppress(RuntimeError):  # at the limit of threads: this one is not queried
                 job.start()
         return self

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_constant, is_prompt
 from carbontrack.system.clock import Clock
+from carbontrack.system.forking import OwnThread
 from carbontrack.system.log import DeferredLog
 
 JOIN_TIMEOUT_S = 0.05
@@ -58,9 +59,7 @@ class NonblockingSource:
                 self._deferred_log.add(logging.WARNING, f"{self._source!r} does not answer")
             return
         self._asked_s, self._warned = now_s, False
-        self._thread = threading.Thread(
-            target=self._ask, args=(clock.now_utc(),), name="carbontrack-grid", daemon=True
-        )
+        self._thread = OwnThread(self._ask, "carbontrack-grid", (clock.now_utc(),))
         try:
             self._thread.start()
         except RuntimeError:  # at interpreter exit, or at the limit of threads

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.gpu_selection import Gpu, slices_of
 from carbontrack.meters.meter import Refusal
+from carbontrack.system.forking import OwnThread
 
 T = TypeVar("T")
 
@@ -337,9 +338,7 @@ class DriverThread:
         self._late = None
         requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._requests = requests
-        threading.Thread(
-            target=_serve, args=(requests,), name=f"carbontrack-{self._name}", daemon=True
-        ).start()
+        OwnThread(_serve, f"carbontrack-{self._name}", (requests,)).start()
 
 
 def _serve(requests: SimpleQueue[_Request | None]) -> None:

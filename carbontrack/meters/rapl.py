@@ -137,6 +137,14 @@ class RaplZone:
         self._closed = True
         self._release()
 
+    def rest(self) -> None:
+        """Close the descriptor until the next read, while nothing is measured.
+
+        Not that of a file which only root may read: a program may give up its rights meanwhile.
+        """
+        if self._descriptor is not None and not _is_root_only(self._descriptor):
+            self._release()
+
     def _read_if_deleted(self, raw_uj: int) -> int:
         if self._descriptor is None or os.fstat(self._descriptor).st_nlink > 0:
             return raw_uj
@@ -154,6 +162,10 @@ class RaplZone:
         self._release()
         self._descriptor = self._open_file(self._path)
         return self._descriptor
+
+
+def _is_root_only(descriptor: int) -> bool:
+    return os.geteuid() == 0 and not os.fstat(descriptor).st_mode & 0o044
 
 
 def differ(one: RaplZone, other: RaplZone) -> bool:
@@ -231,6 +243,11 @@ class MirroredZones:
             raise error
         self._total_j = max(self._total_j, counts_j[0] if self.mirrored else sum(counts_j))
         return self._total_j
+
+    def rest(self) -> None:
+        """Close the descriptors until the next read."""
+        for zone in self.zones:
+            zone.rest()
 
     def close(self) -> None:
         """Close every zone."""

@@ -299,6 +299,8 @@ class CsvRows:
         if line == "":
             return None
         taken, quotes, size = [line], line.count('"'), len(line)
+        if quotes % 2 and _layout_in(line) is not None:
+            return taken
         while quotes % 2 and size < LINE_LIMIT:
             line = self._next()
             if not line:

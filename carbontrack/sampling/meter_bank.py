@@ -234,6 +234,13 @@ class MeterBank:
             self._substitutes[component] = lambda: substitute.meter
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
+    def rest(self) -> None:
+        """Let the meters close what they hold open, until the next read."""
+        for state in self.states:
+            rest = getattr(state.meter, "rest", None)
+            if callable(rest):
+                rest()
+
     def close(self) -> None:
         """Close every meter; one that fails to close is logged."""
         for state in self.states:

@@ -14,6 +14,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
@@ -33,7 +34,7 @@ from carbontrack.sampling.counts import (
 from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.sampling.ticker import Ticker
+from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
     Clock,
     ClockCheck,
@@ -73,6 +74,10 @@ class TickListener(Protocol):
 
     def after_tick(self, now_s: float) -> None:
         """Act on the tick at `now_s`; the sampler's lock is not held."""
+        ...
+
+    def fall_asleep(self) -> None:
+        """Nothing is open any more; the sampler's lock is not held."""
         ...
 
 
@@ -140,9 +145,9 @@ class Sampler:
     def _begin(self) -> None:
         self.lock = threading.RLock()
         self._inside = False
-        self._ticker = Ticker(
-            self.tick, self.clock, period_s=self._period_s, is_wanted=lambda: self._holds > 0
-        )
+        events = TickEvents(self.tick, partial(fall_asleep, self))
+        wanted = partial(getattr, self, "awake")
+        self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
 
     @property
     def awake(self) -> bool:
@@ -356,3 +361,18 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
         if now_s < at_s:
             sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
     return at_s
+
+
+def fall_asleep(sampler: Sampler) -> None:
+    """Nothing is open: give back what only open runs need; on the sampler's thread."""
+    try:
+        with sampler.lock:
+            listeners = list(sampler.tick_listeners)
+            if not sampler.awake:
+                for one in (sampler._bank, sampler._usage):
+                    if one is not None:
+                        one.rest()  # it holds no descriptor until it reads again
+        for listener in listeners:
+            listener.fall_asleep()
+    except Exception:
+        _log.exception("the sampler could not fall asleep")

@@ -5,27 +5,36 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
+from carbontrack.system.forking import OwnThread
 
 _JOIN_S = 2.0
 """How long a tick that does not return may delay the program's exit."""
 _log = logging.getLogger("carbontrack")
 
 
-class TickerThread(threading.Thread):
+class TickerThread(OwnThread):
     """A thread that exposes the clock it waits on, which a `FakeClock` needs to know."""
 
     def __init__(self, target: Callable[[], None], clock: Clock) -> None:
-        super().__init__(target=target, name="carbontrack-sampler", daemon=True)
+        super().__init__(target, "carbontrack-sampler")
         self.clock = clock
+
+
+class TickEvents(NamedTuple):
+    """What a ticker calls: at each deadline, and when no ticks are wanted any more."""
+
+    tick: Callable[[], None]
+    sleep: Callable[[], None]
 
 
 class Ticker:
     """Calls `tick` at deadlines that do not drift, and sleeps while no ticks are wanted.
 
     Args:
-        tick: called at each deadline; must not raise.
+        events: what is called, on the thread; must not raise.
         clock: the time source.
         period_s: returns the time between two deadlines; called before each.
         is_wanted: returns whether ticks are wanted.
@@ -33,13 +42,13 @@ class Ticker:
 
     def __init__(
         self,
-        tick: Callable[[], None],
+        events: TickEvents,
         clock: Clock,
         *,
         period_s: Callable[[], float],
         is_wanted: Callable[[], bool],
     ) -> None:
-        self._tick = tick
+        self._tick, self._on_sleep = events
         self._period_s = period_s
         self._is_wanted = is_wanted
         self._clock = clock
@@ -70,6 +79,8 @@ class Ticker:
         while not self._closed:
             with self._lock:
                 self._dozes = not self._is_wanted()
+            if self._dozes:
+                self._on_sleep()
             if self._clock.wait(self._kick, None if self._dozes else self._until_next_s()):
                 self._kick.clear()
             elif self._is_wanted() and not self._closed:

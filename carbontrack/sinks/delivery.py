@@ -30,6 +30,8 @@ FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 _LAST_BACKOFF_S = 0.1
 """The first backoff while the process ends."""
+_KEEP_ALIVE_S = 15.0
+"""How long a connection is kept for the next records."""
 _FAILURES_TO_TELL = 3
 """Failures in a row after which the user is told: fewer are what retries are for."""
 _LAST_FAILURES = 3
@@ -129,7 +131,9 @@ class Delivery:
                 LOGGER.warning("records wait longer: %s", type(error).__name__)
                 result = PostResult("later", "an internal error")
             if result is None and not self.stop.is_set():
-                self._clock.wait(wake, None)
+                if not self._clock.wait(wake, _KEEP_ALIVE_S):
+                    self._poster.close()  # an idle program holds no connection
+                    self._clock.wait(wake, None)
                 wake.clear()
             elif result is None or not self.wait_after(result):
                 return

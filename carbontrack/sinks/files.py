@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError, SinkError
@@ -214,17 +215,16 @@ def _flock(handle: int, operation: str) -> None:
         return
 
 
-def _seek_and_read(handle: int, size: int, offset: int) -> bytes:
+def _read_at(handle: int, size: int, offset: int) -> bytes:
+    if hasattr(os, "pread") and type(os) is ModuleType:  # a faked module has the real `pread`
+        return os.pread(handle, size, offset)
     os.lseek(handle, offset, os.SEEK_SET)
     return os.read(handle, size)
 
 
-_read_at = getattr(os, "pread", _seek_and_read)
-
-
 def _ends_midline(handle: int) -> bool:
     """Whether the last line has no line feed: it was cut off, or is just being written."""
-    size = os.lseek(handle, 0, os.SEEK_END)
+    size = os.fstat(handle).st_size
     return size > 0 and _read_at(handle, 1, size - 1) != b"\n"
 
 
@@ -254,7 +254,7 @@ def _size_without_writers(handle: int) -> int:
     if _SEEK_HOLE is not None:
         with suppress(OSError):  # an empty file, or a system without it
             os.lseek(handle, 0, _SEEK_HOLE)
-    return os.lseek(handle, 0, os.SEEK_END)
+    return os.fstat(handle).st_size
 
 
 def _write_whole(handle: int, content: bytes) -> None:
@@ -340,13 +340,14 @@ def path_for_this_machine(path: str | os.PathLike[str], *, procfs: Path) -> Path
         ConfigError: no record could be written there; the message says why and what to do.
     """
     checked = checked_path(path)
-    kind = remote_filesystem(behind_link(checked).parent, procfs=procfs)
+    folder = behind_link(checked).parent
+    kind = remote_filesystem(folder, procfs=procfs)
     if kind is None:
         return checked
     boot = (boot_id(procfs) or "unknown")[:8]  # enough to tell the clients of a server apart
     own = checked.with_name(f"{checked.stem}.boot-{boot}{checked.suffix}")
     warn_user(
-        f"{checked.parent} is on {kind}, where machines spoil each other's writes to one file; "
+        f"{folder} is on {kind}, where machines spoil each other's writes to one file; "
         f"this machine writes to {own.name} instead. Read all of them together."
     )
     return own

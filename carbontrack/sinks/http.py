@@ -15,7 +15,7 @@ from carbontrack.sinks.delivery import Delivery, LeftoverQueue, OwnQueue, Queue
 from carbontrack.sinks.journal.journal import Journal, leftover_journals
 from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted, shown
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.forking import PerProcess
+from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
 from carbontrack.system.log import LOGGER, warn_user
 
@@ -120,6 +120,11 @@ class JournaledHttpSink(BufferedSink[Record]):
                 sender.delivery.finish_by(sender.deadline_s)
         sender.wake.set()
 
+    def rest(self) -> None:
+        """Close the file of its own journal while nothing is measured and nothing waits."""
+        if self._owns_journal:
+            self._journal.rest(at_once=True)
+
     def close(self) -> None:
         """Let the thread send until the exit timeout; what is left stays in the journal.
 
@@ -162,12 +167,7 @@ class JournaledHttpSink(BufferedSink[Record]):
             sender.delivery = Delivery(
                 poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
             )
-            sender.thread = threading.Thread(
-                target=self._work,
-                args=(sender, sender.delivery),
-                name="carbontrack-http",
-                daemon=True,
-            )
+            sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
                 sender.thread.start()
             except RuntimeError:  # the interpreter is shutting down; the next process will send

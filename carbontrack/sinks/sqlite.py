@@ -90,6 +90,13 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         """The database file, absolute."""
         return self._path
 
+    def rest(self) -> None:
+        """Close the connection while nothing is measured; a later write opens it again."""
+        connection = self._connection.state
+        if connection is not None:
+            with connection.lock:
+                connection.close()
+
     def close(self) -> None:
         """Write what waits and close the connection; a later write opens it again."""
         try:

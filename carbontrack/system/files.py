@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from importlib.abc import FileLoader
-    from typing import Literal
-
-    __loader__: FileLoader
+    from typing import Any, Literal
 
     Obstacle = Literal[
         "no directory",
@@ -45,7 +42,8 @@ def package_bytes(path: str) -> bytes:
     try:
         return SourceFileLoader(__name__, path).get_data(path)
     except OSError:
-        return __loader__.get_data(path)
+        loader: Any = __spec__ and __spec__.loader
+        return bytes(loader.get_data(path))
 
 
 def package_text(path: str) -> str:

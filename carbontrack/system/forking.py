@@ -1,4 +1,7 @@
-"""Forks: what a child resets, and what a fork waits for; the only fork hook of the package."""
+"""Threads and forks: our threads, what a child resets, and what a fork waits for.
+
+The only fork hook of the package is here.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,27 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, Protocol, TypeVar
 
 State = TypeVar("State")
+
+
+class OwnThread(threading.Thread):
+    """A thread of carbontrack: a daemon, and one that also ends in silence after gevent's patch.
+
+    A program may patch `threading` when the thread is running already. At its end the thread is
+    then looked up by the number of a greenlet, and Python prints a traceback.
+    """
+
+    def __init__(
+        self, target: Callable[..., object], name: str, args: tuple[Any, ...] = ()
+    ) -> None:
+        super().__init__(target=target, name=name, args=args, daemon=True)
+
+    def _delete(self) -> None:
+        with suppress(KeyError):
+            super()._delete()  # type: ignore[misc]
 
 
 class Forked(Protocol):
@@ -67,18 +87,87 @@ class PerProcess(Generic[State]):
             self._abandon(inherited)
 
 
-def at_end_of_worker(end: Callable[[], None], close: Callable[[], None]) -> None:
-    """Call `end`, and later `close`, at the end of this process, if multiprocessing started it.
+class Ending(Protocol):
+    """An object that has something to do at the end of a process, in two steps."""
 
-    Such a child, forked or from a fork server, ends without running `atexit` functions; it runs
-    multiprocessing's finalizers. Every `end` is called before the first `close`.
+    def end(self) -> None:
+        """The first step, done by all before the first `close`."""
+        ...
+
+    def close(self) -> None:
+        """The second step."""
+        ...
+
+
+class _WorkerEnd:
+    """What is done at the end of this process, if it is a worker of a library."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """In a child: what the parent has to do at its end is the parent's."""
+        self.ones: weakref.WeakValueDictionary[int, Ending] = weakref.WeakValueDictionary()
+        self.is_registered = False
+
+    def register(self) -> None:
+        """Have it done by each library that may end this process."""
+        self.is_registered = True
+        for finalize in _finalizers_here():
+            # Before those of queues, with priorities from -5 to 10, which close what logging needs.
+            finalize(None, self.run, exitpriority=100)
+        celery = sys.modules.get("celery.signals")
+        if celery is not None:
+            celery.worker_process_shutdown.connect(self.run, weak=False)
+
+    def run(self, **_: object) -> None:
+        """Do it."""
+        ones = [one for ref in self.ones.valuerefs() if (one := ref()) is not None]
+        for one in ones:
+            one.end()
+        for one in ones:
+            one.close()
+
+
+_worker_end = _WorkerEnd()
+
+
+def at_end_of_worker(one: Ending) -> None:
+    """Call `one.end` and `one.close` at the end of this process, if it is a library's worker.
+
+    A worker, forked or from a fork server, ends without running `atexit` functions; it runs the
+    finalizers of multiprocessing, or of a library that is built like it, such as billiard or
+    multiprocess. Celery's workers run none, but send a signal. `one` is held by a weak reference.
     """
-    process = sys.modules.get("multiprocessing.process")
-    finalizers = sys.modules.get("multiprocessing.util")
-    if process is not None and finalizers is not None and process.parent_process() is not None:
-        # Before those of queues, with priorities from -5 to 10, which close what logging needs.
-        finalizers.Finalize(None, end, exitpriority=101)
-        finalizers.Finalize(None, close, exitpriority=100)
+    worker_end = _worker_end
+    worker_end.ones[id(one)] = one
+    if not worker_end.is_registered:
+        worker_end.register()
+
+
+def _finalizers_here() -> Iterator[Callable[..., object]]:
+    """`Finalize` of each library like multiprocessing that has started this process."""
+    names = "\n".join(list(sys.modules)) + "\n"
+    if ".process\n" not in names:
+        return
+    for name in names.split("\n"):
+        package, _, last = name.rpartition(".")
+        process, util = sys.modules.get(name), sys.modules.get(f"{package}.util")
+        if last == "process" and package and _has_parent(process):
+            finalize = getattr(util, "Finalize", None)
+            if callable(finalize):
+                yield finalize
+
+
+def _has_parent(process: object) -> bool:
+    """Whether the process of such a library is not the first one of its program."""
+    try:
+        if hasattr(process, "parent_process"):
+            return process.parent_process() is not None
+        here = process.current_process()  # type: ignore[attr-defined,unused-ignore]
+        return getattr(here, "_parent_pid", None) is not None  # as billiard tells its children
+    except Exception:  # a module that only has the name
+        return False
 
 
 class _Imports:
@@ -153,6 +242,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     _imports.reset()
+    _worker_end.reset()
     for one in list(_all):
         one.forget_parent()
 

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from carbontrack.system.forking import OwnThread
+
 FLUSH_S = 2.0
 """How long the end of the program is delayed at most."""
 _log = logging.getLogger("carbontrack")
@@ -45,7 +47,7 @@ def flush_on(number: signal.Signals, flush: Callable[[], None]) -> None:
 def _flush_for_a_moment(flush: Callable[[], None]) -> None:
     # In a thread, because the interrupted code may hold a lock that writing needs: then the wait
     # times out, the program ends, and what was not written is in the journal.
-    thread = threading.Thread(target=flush, name="carbontrack-flush", daemon=True)
+    thread = OwnThread(flush, "carbontrack-flush")
     try:
         thread.start()
     except RuntimeError as error:

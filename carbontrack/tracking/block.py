@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from carbontrack.errors import BudgetExceeded
 from carbontrack.record import Status
@@ -97,6 +97,19 @@ class BudgetedBlock(Block[Opened]):
 
     budget_guard: BudgetGuard | None = None
     """The guard of the innermost budget that applies here."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled and copied.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled or copied: it is measured in this process. "
+            "Open one where the work is done; child processes find their parent's record by "
+            "themselves, in the environment. Its record, or snapshot() while it is open, can be "
+            "pickled"
+        )
 
     def _begin_budget(self: Any, around: Any, sampler: Sampler) -> None:
         outer = None if around is None else around.budget_guard

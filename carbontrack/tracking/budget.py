@@ -200,6 +200,12 @@ class BudgetGuard:
             with self._sampler.lock:
                 self._sampler.tick_listeners.discard(self)
 
+    def fall_asleep(self) -> None:
+        """Nothing is open any more, and nothing is to be guarded."""
+        if self._sampler is not None:
+            with self._sampler.lock:
+                self._sampler.tick_listeners.discard(self)
+
     def evaluate(self) -> Verdict | None:
         """Check the span so far; None where there is nothing to check."""
         span, sampler = self.span, self._sampler

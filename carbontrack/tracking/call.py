@@ -21,9 +21,6 @@ from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
-COLLECT_AT = 128
-"""The number of finished calls at which the thread that ended the last one collects them."""
-
 
 class Call:
     """One call of a decorated function, running or, for a generator, suspended.
@@ -161,8 +158,8 @@ class Call:
             under_way.pop(id(self), None)
             if not self.single:  # a tick may have made it so just before
                 site.finished.append((ran_s, cpu_s, status != "ok"))
-                if len(site.finished) >= COLLECT_AT:
-                    site.collect()
+                if len(site.finished) >= site.collect_at:
+                    site.collect_enough()
                 if site.window is None:  # the row was written just now, without this call
                     site.catch_up()
                 return

@@ -19,6 +19,10 @@ from carbontrack.tracking.span import Span
 _log = logging.getLogger("carbontrack")
 
 
+COLLECT_AT = 128
+"""The number of finished calls that are collected at once."""
+
+
 class CallTotals(NamedTuple):
     """What short calls have used together, up to some moment.
 
@@ -82,6 +86,10 @@ class CallWindow:
         self.ran_s = 0.0
         self.sums = NOTHING
         self.machine_j: Joules = ()
+        self.kept: Record | None = None
+        """The first record that was kept in the journal."""
+        self.kept_calls = 0
+        """The number of calls in the last one."""
 
     @property
     def totals(self) -> CallTotals:
@@ -155,6 +163,8 @@ class CallRows:
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
+        self.collect_at = COLLECT_AT
+        """The number of finished calls at which the thread that ended the last one collects."""
 
     @property
     def ledger(self) -> Ledger:
@@ -184,6 +194,8 @@ class CallRows:
     def _new_window(self, start: Counts) -> CallWindow:
         clock = self.sampler.clock
         self.now_s, started_at = clock.monotonic_s, clock.now_utc()  # another, if one went back
+        if self.session.keeps_checkpoints and not self.closed:
+            self.collect_at = 1
         record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
         return CallWindow(record_id, start, started_at, self.session.parent_now())
 
@@ -273,6 +285,22 @@ class CallSite(CallRows):
         self.propagating: Any = None
         """The call that does so now."""
 
+    def collect_enough(self) -> None:
+        """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
+
+        The first call of a window is kept in the journal at once, since a worker may be killed at
+        any time after it.
+        """
+        self.collect_at = COLLECT_AT
+        if self.window is None or self.window.kept is not None or self.closed:
+            self.collect()
+            return
+        with self.sampler.lock:
+            self.collect()
+            self.sampler.sample()
+            self.apportioner.settle()
+        self.session.keep(self)
+
     def collect(self) -> None:
         """Add the finished calls to the window."""
         with self.sampler.lock:
@@ -316,6 +344,9 @@ class CallSite(CallRows):
             window.ran_s += length_s
         if self.closed:
             self.write_row()
+        elif window.kept is None:
+            self.collect_at = COLLECT_AT
+            self.session.keep(self)
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
@@ -398,12 +429,14 @@ class CallSite(CallRows):
             window.seen = (self.sampler.counts.at_s, window.totals)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The row so far, for the journal; None where no call has been summed."""
+        """The row so far, for the journal; None where no call has been summed since the last."""
         with self.sampler.lock:
             window = self.window
-            if window is None or not window.calls:
+            if window is None or window.calls == window.kept_calls:
                 return None
-            return Checkpoint(self._record(window, self.sampler.counts))
+            record, first = self._record(window, self.sampler.counts), window.kept
+            window.kept, window.kept_calls = first or record, window.calls
+            return Checkpoint(record, first=first)
 
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))

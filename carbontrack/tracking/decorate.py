@@ -31,6 +31,7 @@ from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span, innermost
+from carbontrack.tracking.tracked_object import FUNCTIONS, tracked_object
 from carbontrack.tracking.tracker import Tracker
 
 _log = logging.getLogger("carbontrack")
@@ -77,7 +78,25 @@ def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
         wrapper = _generator(function, begin)
     else:
         wrapper = _plain(function, begin)
-    return functools.wraps(function)(wrapper)
+    return _in_place_of(function, wrapper, functools.partial(wrap, begin=begin))
+
+
+def _in_place_of(
+    function: Callable[..., Any],
+    wrapper: Callable[..., Any],
+    again: Callable[[Any], Callable[..., Any]],
+) -> Callable[..., Any]:
+    """The wrapper with what else the function is; `again` wraps another in the same way."""
+    kind = type(function)
+    if kind not in FUNCTIONS and kind is not functools.partial:
+        return tracked_object(function, wrapper, again)
+    wrapper = functools.wraps(function)(wrapper)
+    if kind is functools.partial:
+        vars(wrapper).update({name: getattr(function, name) for name in _OF_A_PARTIAL})
+    return wrapper
+
+
+_OF_A_PARTIAL = ("func", "args", "keywords")
 
 
 def _target_of(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,8 +185,7 @@ def wrap_stoppable(
             return function(*args, **kwargs)
 
     chosen: Any = stoppable_coroutine if _is_coroutine_function(target) else stoppable
-    wrapper: Callable[..., Any] = functools.wraps(function)(chosen)
-    return wrapper
+    return _in_place_of(function, chosen, functools.partial(wrap_stoppable, new_block=new_block))
 
 
 def _block_or_null(new_block: Callable[[], Block[Any]]) -> Any:
@@ -270,6 +288,10 @@ class CallCounter:
         self._enclosing: Session | None = None
         self._site: CallSite | None = None
         self._inner: CallSite | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For functions that are pickled by value: another process has its own trackers."""
+        return vars(self) | {"_enclosing": None, "_site": None, "_inner": None}
 
     def begin(self) -> CountedCall:
         """Begin to count a call; never raises."""

@@ -8,6 +8,7 @@ functions are called with the sampler's lock held.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from typing import Any
 
 from carbontrack.record import Record
@@ -26,35 +27,35 @@ def hand_over(ended: Any, nodes: Collection[Any], mark: Mark) -> Iterator[Record
         if node.around is not None:
             span.move_into(node.around.owner)
         else:
-            yield from split(span, mark, ended.row_id)
+            yield from split(span, mark, ended.ended_at, ended.row_id)
             span.become_root(ended.row_id)
 
 
 def split(
-    span: Any, mark: Mark, parent_id: str | None, *, has_row: bool = False
+    span: Any, mark: Mark, at: datetime, parent_id: str | None, *, has_row: bool = False
 ) -> Iterator[Record]:
     """End a span's row at `mark`, and begin its next there; likewise those of the spans inside it.
 
-    The sampler's lock is held. Yields the records until `mark` if inner spans have rows, or this
-    one has; they have new ids, since the span keeps its own.
+    `at` is the wall-clock time of the mark. The sampler's lock is held. Yields the records until
+    `mark` if inner spans have rows, or this one has; they have new ids, since the span keeps its
+    own.
     """
-    at = span.time_of(mark)
     if has_row or span.session.spans == "all":
         held = span.record_until(mark, at, parent_id)
         yield held
         parent_id = held.record_id
-    yield from _split_inside(span, mark, parent_id)
+    yield from _split_inside(span, mark, at, parent_id)
     span.restart(mark, at)
 
 
-def _split_inside(span: Any, mark: Mark, parent_id: str | None) -> Iterator[Record]:
+def _split_inside(span: Any, mark: Mark, at: datetime, parent_id: str | None) -> Iterator[Record]:
     """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
     for node in tuple(span.node.children):
         inner = node.owner
         if inner.session.spans == "all" or inner.call_site is not None:
-            yield from split(inner, mark, parent_id, has_row=True)
+            yield from split(inner, mark, at, parent_id, has_row=True)
         else:
-            yield from _split_inside(inner, mark, parent_id)
+            yield from _split_inside(inner, mark, at, parent_id)
 
 
 def keep_awake_for(ending: Any) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
+import threading
 import weakref
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.errors import SinkError
@@ -28,11 +30,22 @@ if TYPE_CHECKING:
 _log = logging.getLogger("carbontrack")
 
 
+_WAIT_S, _MOST_WAITS = 0.005, 100
+"""How long, and how often, the end waits for another thread that is writing a row."""
+
+
 class Checkpoint(NamedTuple):
-    """The record of open work so far, and its timeline as a JSON object."""
+    """The record of open work so far.
+
+    Attributes:
+        record: the record.
+        timeline: its timeline as a JSON object, if it has one.
+        first: the first record of this work that was kept; then only what has changed is written.
+    """
 
     record: Record
     timeline: Mapping[str, object] | None = None
+    first: Record | None = None
 
 
 class Checkpointable(Protocol):
@@ -62,9 +75,8 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
-        self._is_writing = False
-        self._dropped: set[str] = set()
-        """Records that were dropped while checkpoints are being written."""
+        self._dropped: dict[object, set[str]] = {}
+        """By write that is under way, in any thread: the records that were dropped meanwhile."""
 
     @property
     def state_dir(self) -> Path:
@@ -82,43 +94,45 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, one: Checkpointable) -> str | None:
-        """Write a checkpoint, and return its record's id; None where there is nothing to write."""
-        try:
-            found = one.checkpoint()
-            if found is not None:
-                self._journal.checkpoint(found.record, self._outputs, found.timeline)
-                return found.record.record_id
-        except Exception as error:  # the program may be changing its labels
-            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
-        return None
-
-    def write_all(self, open_ones: Iterable[Checkpointable]) -> None:
-        """Write a checkpoint of each, on the sampler's thread.
+    def write(self, one: Checkpointable) -> None:
+        """Write a checkpoint, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
         what has been dropped meanwhile is dropped again.
         """
-        self._is_writing = True
-        for one in open_ones:
-            record_id = self.write(one)
-            if record_id in self._dropped:
-                self._journal.finished(record_id)
-        self._is_writing = False
-        self._dropped.clear()
+        write = object()
+        self._dropped[write] = dropped = set[str]()
+        try:
+            found = one.checkpoint()
+            if found is not None:
+                if found.first is None:
+                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
+                else:
+                    self._journal.update(found.record, self._outputs, found.first)
+                if found.record.record_id in dropped:
+                    self._journal.finished(found.record.record_id)
+        except Exception as error:  # the program may be changing its labels
+            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+        finally:
+            del self._dropped[write]
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if record_id is None:
             return
-        if self._is_writing:
-            self._dropped.add(record_id)
+        if self._dropped:
+            for dropped in list(self._dropped.values()):
+                dropped.add(record_id)
         self._journal.finished(record_id)
+
+    def rest(self, *, at_once: bool) -> None:
+        """Close the journal's file if nothing is open; `at_once`: even if it was used just now."""
+        self._journal.rest(at_once=at_once)
 
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        self._journal.close(keeps_runs=True)
 
 
 class RunIdentity:
@@ -167,7 +181,7 @@ class RunIdentity:
         self._numbers = itertools.count(1)
         self._open_roots.clear()
         self._ended_spans = None
-        at_end_of_worker(self.end, self.close)
+        at_end_of_worker(self)
 
     def _find_parent_at_fork(self) -> RemoteParent | None:
         from carbontrack.tracking.remote_parent import parent_at_fork
@@ -252,7 +266,7 @@ class Session(RunIdentity):
         self._timelines = timelines
         self.lost_records = 0
         self.uncounted_calls = 0
-        self.closed = self._sinks_closed = False
+        self.closed = self._sinks_closed = self.owns_sampler = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
@@ -275,7 +289,7 @@ class Session(RunIdentity):
         if self.propagator is not None:
             self.propagator.inject(id(span), span.row_id, self.ledger.attribution.scope)
         if self._checkpoints is not None:
-            if at_once:
+            if at_once and not self.writes_each_call:
                 self._checkpoints.write(span)
             else:
                 self._checkpoints.write_soon()
@@ -286,10 +300,11 @@ class Session(RunIdentity):
             self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
-        if self._open_roots.pop(id(span), None) is not None:
+        if id(span) in self._open_roots:
             if self.propagator is not None:
                 self.say_ended(self.propagator.withdraw(id(span)))
             self.drop_checkpoint(span.record_id)
+            self._open_roots.pop(id(span), None)
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
@@ -300,13 +315,48 @@ class Session(RunIdentity):
                 mark = Mark(self.sampler.counts, self.ledger.account)
                 for root in list(self._open_roots.values()):
                     root.extend_timeline(mark)
-        if self._checkpoints is not None and self._checkpoints.are_due(now_s):
-            self._checkpoints.write_all(self._open_ones())
+        if self._checkpoints is not None:
+            ones = []
+            if self._checkpoints.are_due(now_s):
+                ones = self._open_ones()
+            elif self.sampler.apportioner is not None:
+                ones = self._sites()  # calls at every tick, as workers are killed at any time
+            for one in ones:
+                self._checkpoints.write(one)
+            if not self._open_roots:
+                self._checkpoints.rest(at_once=False)
+
+    def fall_asleep(self) -> None:
+        """Give back what only an open run needs, as nothing is open on the sampler."""
+        if self._checkpoints is not None:
+            self._checkpoints.rest(at_once=True)
+        for sink in self.sinks:
+            if callable(getattr(sink, "rest", None)):
+                _finish_sink("rest", sink)
+
+    def write_each_call(self) -> None:
+        """From the start on, as the program ends, and nobody will close this session."""
+        self.writes_each_call = True
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    def keep(self, one: Checkpointable) -> None:
+        """Write the first checkpoint of open work now, in the thread that does it."""
+        if self._checkpoints is not None:
+            self._checkpoints.write(one)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether open work is kept in a journal."""
+        return self._checkpoints is not None
 
     def _open_ones(self) -> list[Any]:
         """The open roots and the decorated functions, while other threads open more of them."""
-        sites = [ref() for ref in self.sites.valuerefs()]  # one step, unlike `values()`
-        return [*self._open_roots.values(), *(site for site in sites if site is not None)]
+        return [*self._open_roots.values(), *self._sites()]
+
+    def _sites(self) -> list[Any]:
+        refs = self.sites.valuerefs()  # one step, unlike `values()`
+        return [site for ref in refs if (site := ref()) is not None]
 
     def _follow_parent(self, parent: RemoteParent) -> None:
         """Begin new rows when the parent stops to hold what this process uses."""
@@ -320,10 +370,8 @@ class Session(RunIdentity):
                 parent.seen = mark
         for record in held:
             self.deliver(record)
-        for ref in self.sites.valuerefs():
-            site = ref()
-            if site is not None:
-                site.follow_parent(holds=holds)
+        for site in self._sites():
+            site.follow_parent(holds=holds)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
@@ -398,18 +446,51 @@ class Session(RunIdentity):
         if self._sinks_closed:
             return
         self._sinks_closed = True
+        self._wait_for_others()
         for sink in self.sinks:
             _finish_sink("close", sink)
         self.ledger.deferred_log.flush()
         if self._checkpoints is not None:
             self._checkpoints.close()
+        if self.owns_sampler:
+            self.sampler.close()
+
+    def _wait_for_others(self) -> None:
+        # Other threads that are writing a row: the end of the program may stop them between it and
+        # the end of its checkpoint.
+        for _ in range(_MOST_WAITS):
+            if not self._open_roots:
+                return
+            threading.Event().wait(_WAIT_S)
+
+    def __del__(self) -> None:
+        """The last reference to the tracker, and to all its spans, is gone: write and close."""
+        try:
+            if not self._sinks_closed and not sys.is_finalizing():
+                self._close_unwaited()
+        except Exception:  # at the exit of the interpreter, or half made
+            return
+
+    def _close_unwaited(self) -> None:
+        self.end()
+        from carbontrack.sinks.capabilities import HurriedSink
+
+        if any(isinstance(sink, HurriedSink) for sink in self.sinks):
+            # which waits for a server; this may be any line of the program
+            thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be started any more
+                self.close()
+        else:
+            self.close()
 
 
-def _finish_sink(step: Literal["hurry", "close"], sink: Sink) -> None:
+def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:
         getattr(sink, step)()
     except SinkError as error:  # its message is for users
         _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
-        _log.warning("%r did not close: %s", sink, error)
+        _log.warning("%r did not %s: %s", sink, step, error)

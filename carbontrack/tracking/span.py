@@ -301,7 +301,7 @@ class SpanRow(BudgetedBlock["Span"]):
         ended = session.parent.mark_at_end(begun, now)
         held: Iterable[Record] = ()
         if ended.counts.at_s > begun.counts.at_s:
-            held = tuple(split(self, ended, self.parent_id, has_row=True))
+            held = tuple(split(self, ended, self._time_of(ended), self.parent_id, has_row=True))
         self.parent_holds = False
         return held
 
@@ -313,6 +313,11 @@ class SpanRow(BudgetedBlock["Span"]):
         ids = (record_id, run_id, parent_id, True)
         return self._record_of(ids, mark, _OK)
 
+    @property
+    def ended_at(self) -> datetime:
+        """The wall-clock time of its end."""
+        return self._window.ended_at
+
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
         assert self.node is not None
@@ -323,7 +328,7 @@ class SpanRow(BudgetedBlock["Span"]):
         if self.power_series is not None:
             self.begin_timeline()
 
-    def time_of(self, mark: Mark) -> datetime:
+    def _time_of(self, mark: Mark) -> datetime:
         """The wall-clock time of a mark that was made just now, or some time ago."""
         ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
         return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)

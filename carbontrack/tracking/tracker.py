@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from carbontrack.attribution.policy import Attribution, Scope
 from carbontrack.config.environment import is_disabled
@@ -60,7 +60,7 @@ class Tracker:
         interval_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
-        self._owns_sampler = not isinstance(meters, Sampler)
+        owns_sampler = not isinstance(meters, Sampler)
         if isinstance(meters, Sampler):
             meters.request_interval(interval_s)
             sampler = meters
@@ -72,14 +72,28 @@ class Tracker:
         basis = None if grid is None else "argument"
         builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
         self._session = Session(builder, sinks=_writers(sinks))
+        self._session.owns_sampler = owns_sampler
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
         """A tracker for a session that was assembled elsewhere."""
         tracker = object.__new__(cls)
         tracker._session = session
-        tracker._owns_sampler = owns_sampler
+        session.owns_sampler = owns_sampler
         return tracker
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled and copied.
+
+        Raises:
+            TypeError: always; it says what to do instead.
+        """
+        raise TypeError(
+            "a Tracker cannot be pickled or copied: its meters, files and thread are this "
+            "process's. Make it where the work is done, with carbontrack.auto(...) or @track in "
+            "the module that the worker imports; child processes find their parent's record by "
+            "themselves, in the environment"
+        )
 
     @property
     def session(self) -> Session:
@@ -101,8 +115,6 @@ class Tracker:
     def close(self) -> None:
         """Write open roots as interrupted and close the sinks. A second call does nothing."""
         self._session.close()
-        if self._owns_sampler:
-            self._session.sampler.close()
 
     def __enter__(self) -> Tracker:
         return self

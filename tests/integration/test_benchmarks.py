@@ -98,3 +98,16 @@ def test_every_cost_is_measured_against_its_size(tmp_path: Path) -> None:
     assert len(series) == 9
     assert all(found["points"] and found["error"] is None for found in series)
     assert sum("slope" in found for found in series) == 8
+
+
+def test_no_run_comes_back_and_no_journal_stays():
+    """Roots and calls that end while their checkpoints are written: each is in one row."""
+    script = ROOT / "benchmarks" / "journal_race.py"
+    done = subprocess.run(
+        [sys.executable, script, "--roots", "1000", "--repeats", "4"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout

@@ -53,7 +53,7 @@ class FakeWindow:
 
     def so_far(self) -> Round:
         return Round(
-            joules=_used_joules - self._begun,
+            joules=round(_used_joules - self._begun, 9),  # the sums of all tests so far
             low_ratio=1.0 - self._metric.width,
             high_ratio=1.0 + self._metric.width,
             g_per_joule=G_PER_JOULE,

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from carbontrack.api.track import track
-from carbontrack.errors import BudgetExceeded
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.span import current_span
 from carbontrack.tracking.tracker import Tracker

@@ -20,7 +20,7 @@ from carbontrack.grid.live.web import FetchFailed, Get
 from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
-from carbontrack.system.forking import PerProcess
+from carbontrack.system.forking import OwnThread, PerProcess
 
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
@@ -37,7 +37,7 @@ Runner = Callable[[Callable[[], None]], object]
 
 def in_background(job: Callable[[], None]) -> None:
     """Run a job in a thread of its own, for which the interpreter's exit does not wait."""
-    threading.Thread(target=job, name="carbontrack-intensity", daemon=True).start()
+    OwnThread(job, "carbontrack-intensity").start()
 
 
 def _random() -> float:

@@ -139,7 +139,8 @@ class CarbonPlugin:
         self._tests: dict[str, MeasuredTest] = {}
         self.output: SessionOutput | None = None
         if not (self._is_worker or self._disabled):
-            origin = Origin.here(loaded.host_id)
+            state_dir = Environment.take().state_path(loaded.state_dir)
+            origin = Origin.here(loaded.host_id, state_dir)
             self.output = SessionOutput(
                 options, origin, config.rootpath, self._machine, self._guard
             )

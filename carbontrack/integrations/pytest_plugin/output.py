@@ -178,18 +178,30 @@ class Origin:
     """Where a run's records come from.
 
     Attributes:
-        parent_id: the record of the run that pytest was started in, such as `carbontrack run`. It
-            includes the tests, so reports do not add up both.
+        parent: what the environment says of the run that pytest was started in, such as
+            `carbontrack run`. It includes the tests, so reports do not add up both.
+        state_dir: the folder with that run's journal.
         host_id: the machine's name in records.
     """
 
-    parent_id: str | None
+    parent: str | None
+    state_dir: Path
     host_id: str | None
 
     @classmethod
-    def here(cls, host: str | None) -> Origin:
+    def here(cls, host: str | None, state_dir: Path) -> Origin:
         """The origin now, before a test changes the environment; `host` is the setting, if any."""
-        return cls(parent_id(), host or host_id())
+        return cls(parent_id(), state_dir, host or host_id())
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that it fills in every record."""
+        if self.parent is None:
+            return {"host_id": self.host_id}
+        from carbontrack.api.assembly import parent_of
+
+        parent = parent_of(self.parent, self.state_dir)
+        parents = {"parent_id": parent.record_id, "parent_holds": parent.holds()}
+        return {"host_id": self.host_id, **parents}
 
 
 def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:
@@ -197,11 +209,11 @@ def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> Non
     from carbontrack.sinks.csv_file import CsvSink
 
     run_id, now = os.urandom(16).hex(), utc_text(SystemClock.now_utc())
-    sink = CsvSink(path)
+    sink, columns = CsvSink(path), origin.columns()
     try:
         for number, result in enumerate(results, 1):
             record = _record(result, run_id, number, now)
-            sink.write(replace(record, parent_id=origin.parent_id, host_id=origin.host_id))
+            sink.write(replace(record, **columns))
     finally:
         sink.close()
 

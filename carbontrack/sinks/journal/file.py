@@ -1,10 +1,13 @@
 """One journal file: keys and their entries in an append-only log, locked by one process at a time.
 
-Each change is one line, `crc32 json`, written by one `write`: `{"put": key, …}` or `{"drop":
-[key, …]}`. A killed process leaves at most one incomplete line, and readers skip every line with a
-wrong checksum. The lock (flock) of the open file shows that its process runs; the kernel releases
-it when the last process that has the file open ends, even by SIGKILL. Files are never mapped into
-memory: on a full disk that kills the program with SIGBUS, where `write` returns an error.
+Each change is one line, `crc32 json`, written by one `write`: `{"put": key, …}`, `{"drop": [key,
+…]}`, or `{"update": key, "record": …}`: the columns in which a record differs by now from the one
+that was put. An update needs the put only, not the updates before it.
+
+A killed process leaves at most one incomplete line, and readers skip every line with a wrong
+checksum. The lock (flock) of the open file shows that its process runs; the kernel releases it when
+the last process that has the file open ends, even by SIGKILL. Files are never mapped into memory:
+on a full disk that kills the program with SIGBUS, where `write` returns an error.
 
 The functions in the first half read, write and lock single lines and files; `JournalFile` is built
 on them.
@@ -154,6 +157,19 @@ def entry_line(key: Key, entry: Entry) -> bytes:
     return encoded({"put": key, **entry})
 
 
+def update_line(key: Key, columns: Mapping[str, Any]) -> bytes:
+    """Columns that differ from those under the key, as `JournalFile.update_line` takes them."""
+    return encoded({"update": key, "record": columns})
+
+
+def updated(entry: Mapping[str, Any], update: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The entry with the columns of an update, if there is one."""
+    record, columns = entry.get("record"), (update or {}).get("record")
+    if not isinstance(record, dict) or not isinstance(columns, dict):
+        return dict(entry)
+    return {**entry, "record": record | columns}
+
+
 class JournalFile:
     """A journal that this process has locked. Not thread-safe: `Journal` has a lock for that.
 
@@ -170,6 +186,8 @@ class JournalFile:
         self._size = 0
         self._live_bytes = 0
         self._extents: dict[Key, tuple[int, int]] = {}
+        self._updates: dict[Key, tuple[int, int]] = {}
+        """Where the last update of a key is, if it has one."""
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
@@ -220,8 +238,11 @@ class JournalFile:
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """The entry of a live key; None if it can no longer be read."""
-        extent = self._extents.get(key)
-        return None if extent is None else decoded(read_at(self._handle, *extent))
+        extent, update = self._extents.get(key), self._updates.get(key)
+        entry = None if extent is None else decoded(read_at(self._handle, *extent))
+        if entry is None or update is None:
+            return entry
+        return updated(entry, decoded(read_at(self._handle, *update)))
 
     def put(self, key: Key, entry: Entry) -> None:
         """Store the entry under the key, in place of the one before.
@@ -244,6 +265,19 @@ class JournalFile:
         self._forget(key)
         self._extents[key] = (self._size - len(line), len(line))
         self._live_bytes += len(line)
+
+    def update_line(self, key: Key, line: bytes) -> bool:
+        """Add an update, encoded already, in place of the one before; False for an unknown key.
+
+        Raises:
+            OSError: as `put`.
+        """
+        if key not in self._extents:
+            return False
+        self._make_room(len(line))
+        self._append(line)
+        self._set_update(key, (self._size - len(line), len(line)))
+        return True
 
     def drop(self, keys: Iterable[Key]) -> None:
         """Remove those of the keys that exist.
@@ -277,9 +311,15 @@ class JournalFile:
             os.close(handle)
 
     def _forget(self, key: Key) -> None:
-        extent = self._extents.pop(key, None)
-        if extent is not None:
-            self._live_bytes -= extent[1]
+        for extents in (self._extents, self._updates):
+            extent = extents.pop(key, None)
+            if extent is not None:
+                self._live_bytes -= extent[1]
+
+    def _set_update(self, key: Key, extent: tuple[int, int]) -> None:
+        before = self._updates.get(key)
+        self._updates[key] = extent
+        self._live_bytes += extent[1] - (before[1] if before else 0)
 
     def _append(self, line: bytes) -> None:
         if self._missing():
@@ -311,21 +351,23 @@ class JournalFile:
         """
         draft = _draft_of(self.path)
         handle = locked_new(draft)
-        extents: dict[Key, tuple[int, int]] = {}
+        moved: tuple[dict[Key, tuple[int, int]], dict[Key, tuple[int, int]]] = ({}, {})
         size = 0
         try:
-            for key, extent in self._extents.items():
-                line = read_at(self._handle, *extent)
-                write_whole(handle, line)
-                extents[key] = (size, len(line))
-                size += len(line)
+            for extents, new in zip((self._extents, self._updates), moved, strict=True):
+                for key, extent in extents.items():  # updates come after what they update
+                    line = read_at(self._handle, *extent)
+                    write_whole(handle, line)
+                    new[key] = (size, len(line))
+                    size += len(line)
             draft.replace(self.path)
         except BaseException:
             os.close(handle)
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle, self._extents = handle, extents
+        self._handle = handle
+        self._extents, self._updates = moved
         self._size = self._live_bytes = size
 
     def _load(self) -> None:
@@ -340,7 +382,12 @@ class JournalFile:
             self._size -= len(line)
 
     def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
-        put, dropped = entry.get("put"), entry.get("drop")
+        put, dropped, updates = entry.get("put"), entry.get("drop"), entry.get("update")
+        if isinstance(updates, list):
+            key = tuple(map(str, updates))
+            if key in self._extents:
+                self._set_update(key, (offset, length))
+            return True
         if isinstance(put, list):
             key = tuple(map(str, put))
             self._forget(key)

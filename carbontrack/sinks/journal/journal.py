@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from carbontrack.sinks.journal.file import (
     JournalFile,
     Key,
     entry_line,
+    update_line,
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
@@ -58,6 +60,7 @@ class _State:
         self.changes: deque[Callable[[JournalFile], None]] = deque()
         self.is_changing = False
         self.file: JournalFile | None = None
+        self.was_used = False
         self.retry_at_s = float("-inf")
 
     def abandon(self) -> None:
@@ -65,9 +68,15 @@ class _State:
         if self.file is not None:
             _quietly(self.file.abandon)
 
+    def close(self) -> None:
+        """Close the file, and delete it if it is empty; the lock is held."""
+        file, self.file = self.file, None
+        if file is not None:
+            _quietly(file.close)
+
 
 class Journal:
-    """The journal of this process; the file appears with the first entry and goes with the last.
+    """The journal of this process, with a file while there are entries, and for a moment after.
 
     Attributes:
         lost_records: how many records were dropped because the journal was full.
@@ -88,6 +97,19 @@ class Journal:
         self._procfs = procfs
         self._warnings = RateLimitedLog(self._clock)
         self._state = PerProcess(_State, abandon=_State.abandon)
+        self._others: list[None] = []
+        """One for each user but the first."""
+        self._is_closed = False
+
+    @classmethod
+    def shared(cls, state_dir: Path) -> Journal:
+        """The journal of this process in a state directory, which each of its users closes."""
+        journal = _journals.get(state_dir)
+        if journal is None or journal._is_closed:
+            journal = _journals[state_dir] = cls(state_dir)
+        else:
+            journal._others.append(None)
+        return journal
 
     def checkpoint(
         self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
@@ -102,6 +124,18 @@ class Journal:
         entry: dict[str, Any] = {"outputs": list(outputs)}
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
+
+    def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
+        """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
+        key = (RUN, record.record_id)
+        line = update_line(key, changes(first, record))
+
+        def change(file: JournalFile) -> None:
+            if not file.update_line(key, line):  # another file by now, or the first was not kept
+                entry = {"record": sparse(record), "outputs": list(outputs)}
+                file.put_line(key, entry_line(key, entry))
+
+        return self._do(change)
 
     def finished(self, record_id: str) -> None:
         """Remove an open run: its record was written to its outputs, or enqueued for them."""
@@ -123,13 +157,36 @@ class Journal:
         with state.lock:
             return [] if state.file is None else queued(state.file, output, limit)
 
-    def close(self) -> None:
-        """Close the file, and delete it if it is empty; a later entry creates another."""
+    def rest(self, *, at_once: bool) -> None:
+        """Close the file if there is nothing in it; `at_once`: even if it was used just now.
+
+        Otherwise it is kept for those who open and close one run after the other.
+        """
         state = self._state.state or self._state.get()
+        if state.file is None:
+            return
         with state.lock:
-            file, state.file = state.file, None
-            if file is not None:
-                _quietly(file.close)
+            was_used, state.was_used = state.was_used, False
+            if (at_once or not was_used) and state.file is not None and not len(state.file):
+                state.close()
+
+    def close(self, *, keeps_runs: bool = False) -> None:
+        """Close the file, and delete it if it is empty; a later entry creates another.
+
+        From then on an empty file is deleted at once, as nobody will close it. While there are
+        other users of the journal, only an empty file is closed. `keeps_runs`: a file with a run in
+        it stays open, as another thread may be about to say that it is finished.
+        """
+        try:
+            self._others.pop()
+        except IndexError:
+            state = self._state.state or self._state.get()
+            with state.lock:
+                self._is_closed = True
+                if state.file is not None and not (keeps_runs and state.file.keys(RUN)):
+                    state.close()
+        else:
+            self.rest(at_once=True)
 
     def _drop(self, keys: list[Key]) -> None:
         if (self._state.state or self._state.get()).file is not None:
@@ -152,13 +209,15 @@ class Journal:
     def _change(self, state: _State) -> OSError | None:
         """Make the changes that wait, one after the other; returns the last error."""
         failure: OSError | None = None
-        state.is_changing = True
+        state.is_changing = state.was_used = True
         try:
             while state.changes:
                 try:
                     state.changes.popleft()(self._opened(state))
                 except OSError as error:
                     failure = error
+            if self._is_closed and state.file is not None and not len(state.file):
+                state.close()
         finally:
             state.is_changing = False
         return failure
@@ -193,6 +252,10 @@ class Journal:
             file.put_line(key, line)
 
 
+_journals: weakref.WeakValueDictionary[Path, Journal] = weakref.WeakValueDictionary()
+"""The shared journals of this process, by state directory."""
+
+
 def leftover_journals(
     state_dir: Path, clock: Clock | None = None, *, on_unreadable: OnUnreadable | None = None
 ) -> Iterator[JournalFile]:
@@ -202,7 +265,7 @@ def leftover_journals(
     descriptor: close one before you ask for the next. One that cannot be read, for want of
     descriptors for example, goes to `on_unreadable`, by default to the log.
     """
-    report = on_unreadable or partial(_warn, RateLimitedLog(clock))
+    report = on_unreadable or partial(warn_unreadable, RateLimitedLog(clock))
     try:
         found = sorted(folder(state_dir, create=False).iterdir())
     except FileNotFoundError:
@@ -224,7 +287,8 @@ def leftover_journals(
             _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
 
 
-def _warn(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
+    """Warn of a journal that cannot be read, or of their folder."""
     reason = error.strerror or str(error)
     warnings.warn(str(error.errno), f"{path} cannot be read: {reason}; its entries stay in it")
 
@@ -261,6 +325,12 @@ def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
     pairs = zip(COLUMNS, cells_of(record), strict=True)
     return {name: cell for name, cell in pairs if cell is not None}
+
+
+def changes(first: Record, record: Record) -> dict[str, Any]:
+    """The columns in which a record differs from the first one of its run."""
+    pairs = zip(COLUMNS, cells_of(first), cells_of(record), strict=True)
+    return {name: cell for name, before, cell in pairs if cell != before}
 
 
 def folder(state_dir: Path, *, create: bool = True) -> Path:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import SUFFIX, decoded
+from carbontrack.sinks.journal.file import SUFFIX, decoded, updated
 from carbontrack.sinks.journal.journal import RUN, folder, short_boot_id
 from carbontrack.units import JOULES_PER_KWH
 
@@ -119,26 +120,39 @@ def _running_pid(path: Path, boot: str, start_of: StartOf) -> int | None:
 
 def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
     """Each open run with its watts; the last line may be incomplete, as it is being written."""
-    seen: dict[tuple[str, ...], list[Record]] = {}
+    seen: dict[tuple[str, ...], _Checkpoints] = {}
     try:
         with path.open("rb") as file:
             for line in file:
                 _replay(decoded(line) or {}, seen)
     except OSError:
         return
-    for checkpoints in seen.values():
-        yield checkpoints[-1], _watts(*checkpoints)
+    for found in seen.values():
+        yield found.last[-1], _watts(*found.last)
 
 
-def _replay(entry: dict[str, object], seen: dict[tuple[str, ...], list[Record]]) -> None:
-    put, dropped = entry.get("put"), entry.get("drop")
-    if isinstance(put, list) and put[:1] == [RUN]:
+class _Checkpoints(NamedTuple):
+    """What a journal has of one open run: the entry that was put, and the last two records."""
+
+    entry: dict[str, Any]
+    last: list[Record]
+
+
+def _replay(entry: dict[str, Any], seen: dict[tuple[str, ...], _Checkpoints]) -> None:
+    put, dropped, updates = entry.get("put"), entry.get("drop"), entry.get("update")
+    changed = put or updates
+    if isinstance(changed, list) and changed[:1] == [RUN]:
+        key = tuple(map(str, changed))
+        before = seen.get(key)
+        if updates and before is None:
+            return
+        whole = updated(before.entry, entry) if updates and before is not None else entry
         try:
-            record = Record.from_row(entry["record"])  # type: ignore[arg-type]
+            record = Record.from_row(whole["record"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return
-        key = tuple(map(str, put))
-        seen[key] = [*seen.get(key, []), record][-2:]
+        last = [*(before.last if before else ()), record][-2:]
+        seen[key] = _Checkpoints(before.entry if updates and before is not None else entry, last)
     elif isinstance(dropped, list):
         for gone in dropped:
             seen.pop(tuple(map(str, gone)) if isinstance(gone, list) else (), None)

@@ -20,9 +20,10 @@ from carbontrack.sinks.journal.journal import (
     leftover_journals,
     record_in,
     sparse,
+    warn_unreadable,
 )
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import LOGGER, RateLimitedLog
 
 OpenSink = Callable[[str], Sink]
 RETRY_FOR_S = 7 * 86_400.0
@@ -64,7 +65,7 @@ def _file_sink(output: str) -> Sink:
 def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
     """Recover at the start of a run: logs what was found, and never raises."""
     try:
-        found = recover(state_dir, open_sink=open_sink)
+        found = recover(state_dir, open_sink=open_sink, on_unreadable=_told_of(state_dir))
     except Exception as error:
         LOGGER.warning("killed runs could not be recovered: %r", error)
         return
@@ -76,6 +77,18 @@ def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
             _named(recovered.output),
             recovered.trouble or "done",
         )
+
+
+def _told_of(state_dir: Path) -> OnUnreadable:
+    """What tells of journals that cannot be read, at the start of a run."""
+    warnings = RateLimitedLog()
+
+    def tell(path: Path, error: OSError) -> None:
+        # a folder that cannot be used at all is told of by the journal that is to be written there
+        if path.parent != state_dir:
+            warn_unreadable(warnings, path, error)
+
+    return tell
 
 
 def recover(

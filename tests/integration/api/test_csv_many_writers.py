@@ -13,6 +13,7 @@ import pytest
 
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.csv_file import HEADER, record_line
+from tests.support.costs import has, system_calls
 from tests.support.records import a_record
 from tests.support.said import said
 
@@ -138,3 +139,78 @@ def test_rows_wait_while_there_is_no_descriptor_left(tmp_path: Path) -> None:
 
     assert waiting == ("run-7f3a:0",)
     assert list(iter_records(tmp_path / "runs.csv")) == [a_record(0)]
+
+
+def rows_by(writers: int, count: int, place: Path) -> list[bytes]:
+    """The lines of a file into which so many processes have written so many rows each, at once."""
+    begun = [started(place, number, count) for number in range(writers)]
+    for writer in begun:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in begun:
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    assert [writer.wait() for writer in begun] == [0] * writers
+    for writer in begun:
+        writer.communicate()
+    return place.read_bytes().removesuffix(b"\n").split(b"\n")
+
+
+@pytest.mark.parametrize("folder", ["disk", "memory"])
+def test_a_line_that_is_being_written_is_not_taken_for_a_cut_one(
+    tmp_path: Path, folder: str
+) -> None:
+    """32 processes, 1,000 rows each, two lines a row: none is lost, and none is blank.
+
+    While a line is copied into the file, page by page, others see its beginning without its end.
+    """
+    place = tmp_path / "runs.csv"
+    if folder == "memory":
+        if not Path("/dev/shm").is_dir():
+            pytest.skip("no file system in memory here")
+        place = Path("/dev/shm", f"carbontrack-{tmp_path.name}.csv")
+    try:
+        lines = rows_by(32, 1000, place)
+    finally:
+        if folder == "memory":
+            place.unlink(missing_ok=True)
+
+    assert sum(line == b"" for line in lines) == 0
+    assert len(lines) == 1 + 2 * 32_000
+
+
+@pytest.mark.parametrize("cut", [1, 100, 290])
+def test_a_cut_line_is_still_left_on_its_own(tmp_path: Path, cut: int) -> None:
+    """One that stays without an end, as a full disk leaves it, is not continued."""
+    from carbontrack.sinks.csv_file import CsvSink
+
+    place = tmp_path / "runs.csv"
+    row = record_line(a_record(0).to_row())
+    place.write_bytes(HEADER + row + row[:cut])
+    for number in (1, 2):
+        CsvSink(place).write(a_record(number))
+    lines = place.read_bytes().split(b"\n")
+
+    assert [line == row[:cut] for line in lines].count(True) == 1
+    assert list(iter_records(place)) == [a_record(number) for number in (0, 1, 2)]
+    assert b"" not in lines[:-1]
+
+
+ROWS = """
+from carbontrack.sinks.csv_file import CsvSink
+from tests.support.records import a_record
+sink = CsvSink("rows.csv")
+for number in range({count}): sink.write(a_record(number))
+"""
+
+
+@pytest.mark.skipif(not has("strace"), reason="strace is not installed")
+def test_a_row_takes_six_system_calls(tmp_path: Path) -> None:
+    """Open, the header, the end, the last byte, the write, close: a look at each."""
+    few, many = (
+        system_calls(ROWS.format(count=count), folder)
+        for count, folder in ((100, tmp_path / "few"), (1100, tmp_path / "many"))
+        if folder.mkdir() is None
+    )
+    assert (many - few) / 1000 <= 6.1

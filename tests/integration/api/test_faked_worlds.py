@@ -201,3 +201,54 @@ def test_nobody_else_reads_the_package_s_own_files():
         if "__file__" in path.read_text()
     ]
     assert reading == ["carbontrack/system/files.py"]
+
+
+LATE_PATCH = """
+import carbontrack, threading
+options = {"region": "FR", "output": "rows.csv", "interval_s": 0.05}
+@carbontrack.track("call", **options)
+def call(): return 1
+with carbontrack.track("before", **options): call()
+with carbontrack.track("around", **options) as around:
+    threading.Event().wait(0.1)  # the sampler's thread runs
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+    with around.span("inside"):
+        gevent.sleep(0.5)
+    ticks_went_on = around.snapshot().max_gap_s
+with carbontrack.track("after", **options):
+    gevent.joinall([gevent.spawn(call) for _ in range(3)])
+call()
+left_open = carbontrack.track("left open", **options)
+left_open.open()
+assert ticks_went_on is not None, ticks_went_on
+"""
+
+
+@pytest.mark.parametrize("used", ["all the time", "never again"])
+def test_a_late_patch_of_gevent_breaks_nothing(used, tmp_path):
+    """Patched when threads and locks exist: blocks go on, and nothing is printed at the exit."""
+    pytest.importorskip("gevent", reason="gevent is not installed")
+    program = LATE_PATCH
+    if used == "never again":
+        program = LATE_PATCH[: LATE_PATCH.index('with carbontrack.track("around"')]
+        program += "from gevent import monkey\nmonkey.patch_all()\n"
+    done = run(f"import warnings\nwarnings.simplefilter('ignore')\n{program}", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    lines = (tmp_path / "rows.csv").read_text().splitlines()[1:]
+    names = [line.split(",")[4] for line in lines]
+    expected = (
+        ["before"] if used == "never again" else ["after", "around", "before", "call", "left open"]
+    )
+    assert sorted(names) == expected
+
+
+def test_no_thread_of_ours_is_another_kind_of_thread():
+    """Each ends in silence after a late patch of gevent; the command line's own may not."""
+    others = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "carbontrack").rglob("*.py"))
+        if "threading.Thread(" in path.read_text() and path.parent.name not in ("cli", "testing")
+    ]
+    assert others == []

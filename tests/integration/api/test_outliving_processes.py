@@ -46,8 +46,8 @@ def start(seconds, *before, until=""):
 def outer():
     return carbontrack.track("outer", output="rows.csv", region="FR")
 
-def wait_until_open(name="child"):
-    while not any(name.encode() in p.read_bytes() for p in Path("state/journal").iterdir()):
+def wait_until_open():
+    while not any(b'"name":"child"' in p.read_bytes() for p in Path("state/journal").iterdir()):
         time.sleep(0.01)
 
 from pathlib import Path
@@ -174,7 +174,7 @@ with outer():
             time.sleep(0.01)
         os.execv(sys.executable, [sys.executable, "child.py", "0.3"])
     os.wait()
-    while not Path("rows.csv").exists() or "child" not in Path("rows.csv").read_text():
+    while not Path("rows.csv").exists() or ",child," not in Path("rows.csv").read_text():
         time.sleep(0.02)
 """,
     )

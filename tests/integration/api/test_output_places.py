@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from carbontrack.report.read import iter_records
+from carbontrack.sinks.journal.recovery import recover
 from tests.support.said import said
 
 MOVES = """
@@ -53,12 +56,12 @@ print(seen, block())
 """
 
 
-def run(code: str, home: Path) -> tuple[str, list[str]]:
+def run(code: str, home: Path, *arguments: str) -> tuple[str, list[str]]:
     """Run a program whose home, and working directory, is `home`; what it and what we print."""
     for folder in ("a", "b"):
         (home / folder).mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         cwd=home,
         env={"HOME": str(home), "PATH": os.defpath},
         capture_output=True,
@@ -89,3 +92,60 @@ def test_settings_that_cannot_be_read_again_do_not_stop_a_program_that_runs(tmp_
     assert printed == "[7, 7, 7] 7\n"
     assert [sentence.split(" ")[0] for sentence in sentences] == ["settings", "cannot"]
     assert len(list(iter_records(tmp_path / "rows.csv"))) == 5
+
+
+REMOVED = """
+import os, shutil, sys
+import carbontrack
+
+output = os.path.join(os.environ["HOME"], "a", sys.argv[1])
+tracker = carbontrack.auto(region="FR", output=output)
+
+def block(name):
+    with tracker.span(name):
+        pass
+
+block("before")
+shutil.rmtree(os.path.dirname(output))
+block("first"); block("second")
+{again}
+"""
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.sqlite"])
+def test_a_folder_that_is_removed_is_told_and_its_rows_are_recovered(
+    tmp_path: Path, name: str
+) -> None:
+    """One sentence; the records wait in the journal until the folder is back."""
+    printed, (sentence,) = run(REMOVED.format(again=""), tmp_path, name)
+    assert printed == ""
+    assert sentence.startswith(f"cannot write {tmp_path / 'a' / name}: ")
+    assert sentence.endswith("kept, and written later or by: carbontrack recover")
+
+    state = tmp_path / ".local" / "state" / "carbontrack"
+    assert [found.trouble is None for found in recover(state)] == [False, False]
+    (tmp_path / "a").mkdir()
+    assert [found.trouble for found in recover(state)] == [None, None]
+    assert names_in(tmp_path / "a" / name) == ["first", "second"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.sqlite"])
+def test_a_folder_that_is_made_again_gets_what_has_waited(tmp_path: Path, name: str) -> None:
+    """With the next record, in order, and nothing is left in the journal."""
+    again = "os.mkdir(os.path.dirname(output)); block('third')"
+    printed, sentences = run(REMOVED.format(again=again), tmp_path, name)
+
+    assert (printed, len(sentences)) == ("", 1)
+    assert names_in(tmp_path / "a" / name) == ["first", "second", "third"]
+    assert list((tmp_path / ".local" / "state" / "carbontrack" / "journal").iterdir()) == []
+
+
+def test_a_folder_that_was_replaced_by_a_file_is_told(tmp_path: Path) -> None:
+    """Another thing in the folder's place is no folder either."""
+    again = "open(os.path.dirname(output), 'w').close(); block('third')"
+    _, (sentence,) = run(REMOVED.format(again=again), tmp_path, "rows.csv")
+    assert sentence.startswith("cannot write ")
+
+
+def names_in(output: Path) -> list[str]:
+    return [record.name for record in iter_records(output)]

@@ -78,6 +78,8 @@ def numbers(): yield 1
 
 assert list(numbers()) == [1]
 wrong = {"total": -1, "name": 7, "budget": "x", "forecast": True, "typo": 1}
+import sys
+sys.modules["tqdm.auto"] = None  # not installed: the loop runs without a bar
 loop = carbontrack.progress((n for n in range(3)), **wrong)
 assert list(loop) == [0, 1, 2]
 assert loop.span.record.status == "disabled"

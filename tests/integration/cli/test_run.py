@@ -295,7 +295,9 @@ def test_the_command_knows_its_parent(run: Run, tmp_path: Path) -> None:
     done = run("--quiet", "--", "sh", "-c", "echo $CARBONTRACK_PARENT_ID")
 
     (row,) = records(tmp_path)
-    assert done.stdout.decode().strip() == row["record_id"]
+    record_id, _, facts = done.stdout.decode().strip().partition("@")
+    assert record_id == row["record_id"]
+    assert facts.split(":")[2] == row["pid"], "the process that counts it"
 
 
 TRACKED = "import carbontrack\nwith carbontrack.track('inner'): pass"

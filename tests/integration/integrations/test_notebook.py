@@ -121,6 +121,19 @@ def test_what_cannot_be_used_is_said_before_the_cell_runs(
     assert not (tmp_path / "emissions.csv").exists()
 
 
+def test_a_cell_runs_whatever_its_line_says_where_all_is_switched_off(
+    shell: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Two names, a misspelt setting, a quote left open: nothing of it is looked at."""
+    lines = ("two names", "outptu=runs.csv", "'open", "x window_s=no")
+    _, _, *cells = shell(
+        "import os; os.environ['CARBONTRACK_DISABLE'] = '1'",
+        "%load_ext carbontrack",
+        *(f"%%carbontrack {line}\nprint('ran')" for line in lines),
+    )
+    assert [(cell["error"], "ran" in cell["printed"]) for cell in cells] == [(None, True)] * 4
+
+
 def test_cells_may_hold_magics_and_syntax_errors(
     shell: Callable[..., list[dict[str, Any]]],
 ) -> None:

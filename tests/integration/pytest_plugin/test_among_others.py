@@ -335,3 +335,20 @@ def test_second(): burn(1)
     assert {(row["parent_id"], row["host_id"]) for row in (first, second)} == {("outer-1", "ci-7")}
     assert first["started_at"] < first["ended_at"] < second["started_at"] < second["ended_at"]
     assert first["pid"] == second["pid"] != ""
+    assert first["parent_holds"] == second["parent_holds"] == "", "nothing is said of who it is"
+
+
+def test_a_run_around_the_tests_holds_them(project: Project) -> None:
+    """Under `carbontrack run` the records of the tests are in no sum beside the run's own."""
+    project.file("def test_it(): burn(1)")
+    command = [sys.executable, "-m", "carbontrack", "run", "--quiet", "--output", "all.csv", "--"]
+    pytest_too = [sys.executable, "-m", "pytest", "--carbon", "--carbon-csv=all.csv"]
+    environ = os.environ | {"CARBONTRACK_STATE_DIR": str(project.path / "state")}
+    done = subprocess.run(
+        [*command, *pytest_too], cwd=project.path, env=environ, check=False, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+    with (project.path / "all.csv").open(newline="") as file:
+        test, run = csv.DictReader(file)
+    assert (test["parent_id"], test["parent_holds"]) == (run["record_id"], "true")

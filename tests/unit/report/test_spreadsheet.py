@@ -169,6 +169,16 @@ def test_a_file_of_schema_1_with_quotes_everywhere_has_its_own_columns(tmp_path:
     assert load([path]).frame["energy_kwh"].tolist() == [2.5]
 
 
+def test_a_stray_quote_in_a_header_costs_no_row(tmp_path: Path) -> None:
+    """Lines are taken together for a quote that is not closed, but a header is one line."""
+    records = [a_record(n) for n in range(3)]
+    source = written(tmp_path / "runs.csv", records)
+    target = saved_again(source, tmp_path / "again.csv", **LOCALES["LibreOffice"])
+    target.write_bytes(target.read_bytes()[1:])
+    assert list(iter_records(target)) == records
+    assert len(load([target]).frame) == 3
+
+
 def test_files_of_several_locales_behind_each_other(tmp_path: Path) -> None:
     """Each header says how the rows below it are written."""
     source = written(tmp_path / "runs.csv", [a_record(1)])

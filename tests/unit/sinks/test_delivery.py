@@ -29,6 +29,9 @@ class ScriptedPoster:
         self.script = list(script)
         self.posted: list[list[str]] = []
 
+    def close(self) -> None:
+        """Holds no connection."""
+
     def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
         self.posted.append([record.record_id for record in records])
         return self.script.pop(0) if self.script else PostResult("delivered", "HTTP 204", 204)

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,26 @@ def test_a_checkpoint_replaces_the_one_before(tmp_path: Path) -> None:
 
     assert record_in(file, key) == a_record(1, energy_kwh=3.0)
     assert (file.get(key) or {})["outputs"] == ["/a/runs.csv", URL]
+
+
+def test_an_update_stands_for_a_checkpoint(tmp_path: Path) -> None:
+    """It is shorter; where the first one is gone, as with the file of before, it is one."""
+    journal = Journal(tmp_path)
+    first, later = a_record(), replace(a_record(), calls=7, region=None)
+    journal.checkpoint(first, [URL])
+    (path,) = (tmp_path / "journal").iterdir()
+    length = path.stat().st_size
+    journal.update(later, [URL], first)
+    assert path.stat().st_size < 1.5 * length
+
+    for _ in range(2):
+        (file,) = leftover_journals(killed(journal))
+        (key,) = file.keys(RUN)
+        assert record_in(file, key) == later
+        file.drop([key])
+        file.close()
+        journal = Journal(tmp_path)
+        journal.update(later, [URL], first)
 
 
 def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.sinks.journal.file import COMPACT_ABOVE, LINE_LIMIT, JournalFile, decoded, encoded
+from carbontrack.sinks.journal.file import (
+    COMPACT_ABOVE,
+    LINE_LIMIT,
+    JournalFile,
+    decoded,
+    encoded,
+    update_line,
+)
 
 
 def reopened(file: JournalFile) -> JournalFile:
@@ -232,3 +239,50 @@ def test_a_draft_left_by_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> N
         acquired.put(("k", "run"), {"x": str(number) * 300})
 
     assert acquired.path.stat().st_size < COMPACT_ABOVE + 2000
+
+
+def test_an_update_changes_columns_of_what_was_put(tmp_path: Path) -> None:
+    """Only the last one counts, also for the next process; a put or a drop ends it."""
+    file = JournalFile.create(tmp_path, "test")
+    assert not file.update_line(("k", "a"), update_line(("k", "a"), {"x": 1}))
+    file.put(("k", "a"), {"record": {"x": 1, "y": 1}, "outputs": ["o"]})
+    for number in range(2, 5):
+        file.update_line(("k", "a"), update_line(("k", "a"), {"x": number}))
+    file.put(("k", "b"), {"record": {"x": 1}})
+    file.update_line(("k", "b"), update_line(("k", "b"), {"x": 2}))
+    file.put(("k", "b"), {"record": {"x": 3}})
+
+    for _ in range(2):
+        assert file.get(("k", "a")) == {
+            "put": ["k", "a"],
+            "record": {"x": 4, "y": 1},
+            "outputs": ["o"],
+        }
+        assert file.get(("k", "b")) == {"put": ["k", "b"], "record": {"x": 3}}
+        file = reopened(file)
+    file.drop([("k", "a"), ("k", "b")])
+    assert len(reopened(file)) == 0
+
+
+def test_updates_are_compacted(tmp_path: Path) -> None:
+    """However many there are, the file stays small, and the last one is in it."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"record": {"x": 0, "text": "t" * 1000}})
+    for number in range(10_000):
+        file.update_line(("k", "a"), update_line(("k", "a"), {"x": number}))
+
+    assert file.path.stat().st_size <= COMPACT_ABOVE + 4096
+    entry = reopened(file).get(("k", "a"))
+    assert entry is not None
+    assert entry["record"]["x"] == 9999
+
+
+def test_an_update_that_cannot_be_read_leaves_what_was_put(tmp_path: Path) -> None:
+    """A killed process loses no more than its last line."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"record": {"x": 1}})
+    file.update_line(("k", "a"), update_line(("k", "a"), {"x": 2}))
+    file.path.write_bytes(file.path.read_bytes()[:-3])
+    entry = reopened(file).get(("k", "a"))
+    assert entry is not None
+    assert entry["record"] == {"x": 1}

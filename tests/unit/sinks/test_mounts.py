@@ -69,3 +69,21 @@ def test_no_file_is_shared_over_a_network(tmp_path: Path) -> None:
 
     assert not (tmp_path / "runs.csv").exists()
     assert list(iter_records(tmp_path / "runs.boot-3f2a9c1e.csv")) == [a_record()]
+
+
+def test_a_link_does_not_hide_a_network(tmp_path: Path) -> None:
+    """A link on a local disk to a file elsewhere: what is written would go elsewhere."""
+    share = tmp_path / "share"
+    share.mkdir()
+    (tmp_path / "runs.csv").symlink_to(share / "all.csv")
+    procfs = proc_with(
+        tmp_path / "proc",
+        f"25 1 8:1 / / rw - ext4 /dev/vda rw\n26 25 0:4 / {share} rw - nfs s:/ rw\n",
+    )
+    with pytest.warns(UserWarning, match=rf"{share} is on nfs.*runs\.boot-3f2a9c1e\.csv"):
+        sink = CsvSink(tmp_path / "runs.csv", procfs=procfs)
+    sink.write(a_record())
+    sink.close()
+
+    assert len(list(iter_records(tmp_path / "runs.boot-3f2a9c1e.csv"))) == 1
+    assert list(share.iterdir()) == []

@@ -31,6 +31,24 @@ def test_a_run_is_seen_with_the_power_between_its_last_checkpoints(tmp_path):
     journal.close()
 
 
+def test_an_update_is_a_checkpoint_too(tmp_path):
+    """What differs from the first one is enough to know the run as it is now."""
+    journal = Journal(tmp_path)
+    first = a_record(duration_s=10.0, energy_kwh=5000.0 / 3.6e6)
+    journal.checkpoint(first, OUTPUTS)
+    for step in (1, 2):
+        kwh = (5000.0 + 1000.0 * step) / 3.6e6
+        journal.update(
+            replace(first, duration_s=10.0 + 10.0 * step, energy_kwh=kwh, faults=None),
+            OUTPUTS,
+            first,
+        )
+    (run,) = looked(tmp_path)
+    assert (run.record.duration_s, run.record.name) == (30.0, first.name)
+    assert run.watts == pytest.approx(100.0)
+    journal.close()
+
+
 def test_a_single_checkpoint_gives_the_mean_and_a_fresh_one_nothing(tmp_path):
     """Energy over time where there is time; at the very start the power is unknown."""
     journal = Journal(tmp_path)

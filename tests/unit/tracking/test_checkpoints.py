@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,18 @@ class SlowJournal(Journal):
 
     def checkpoint(self, record: Record, *rest: Any, **more: Any) -> Any:
         """Write it, later than it was made."""
+        self._happen()
+        return super().checkpoint(record, *rest, **more)
+
+    def update(self, record: Record, *rest: Any, **more: Any) -> Any:
+        """Write it, later than it was made."""
+        self._happen()
+        return super().update(record, *rest, **more)
+
+    def _happen(self) -> None:
         happens, self.meanwhile = self.meanwhile, None
         if happens is not None:
             happens()
-        return super().checkpoint(record, *rest, **more)
 
 
 @pytest.fixture
@@ -71,8 +80,38 @@ def test_a_finished_root_does_not_come_back(made: tuple[Tracker, SlowJournal, Pa
     assert len(rows) == 2
 
 
-def test_a_written_sum_does_not_come_back(made: tuple[Tracker, SlowJournal, Path]) -> None:
-    """Nor does the row of a decorated function that is written at that moment."""
+@pytest.mark.parametrize("close", [Tracker.close, later])
+def test_a_root_that_is_opened_at_the_end_does_not_come_back(
+    made: tuple[Tracker, SlowJournal, Path], close: Callable[[Tracker], None]
+) -> None:
+    """Another thread closes the tracker, or ticks, before the first checkpoint is written."""
+    tracker, journal, folder = made
+    span = tracker.span("a")
+
+    def in_a_thread() -> None:
+        thread = threading.Thread(target=close, args=(tracker,))
+        thread.start()
+        thread.join()
+
+    journal.meanwhile = in_a_thread
+    span.open()
+    assert journal.meanwhile is None
+    span.close()
+    tracker.close()
+
+    assert list((folder / "state" / "journal").iterdir()) == []
+    rows = (folder / "runs.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_written_sum_does_not_come_back(
+    made: tuple[Tracker, SlowJournal, Path], calls: int
+) -> None:
+    """Nor does the row of a decorated function that is written at that moment.
+
+    The first call is kept by its thread, those after it by the next tick.
+    """
     from carbontrack.api.track import track
 
     tracker, journal, folder = made
@@ -81,9 +120,16 @@ def test_a_written_sum_does_not_come_back(made: tuple[Tracker, SlowJournal, Path
     def short() -> None:
         """Do nothing."""
 
-    short()
-    (site,) = tracker.session.sites.values()
-    journal.meanwhile = site.write_row  # type: ignore[attr-defined]
+    def write_row() -> None:
+        (site,) = tracker.session.sites.values()
+        site.write_row()
+
+    for number in range(calls):
+        if number == calls - 1 and calls < 3:
+            journal.meanwhile = write_row
+        short()
+    if journal.meanwhile is None and calls == 3:
+        journal.meanwhile = write_row
     later(tracker)
     assert journal.meanwhile is None
     tracker.close()
