@@ -11,6 +11,7 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carbontrack.record import Record
-from carbontrack.report.read import read_records
 from carbontrack.report.nesting import one_per_id, shares_of
+from carbontrack.report.read import read_records
 from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import joules
@@ -111,7 +112,7 @@ def assert_no_gaps(records: Sequence[Record]) -> None:
             rows[record.name].append(record)
     for own in rows.values():
         own.sort(key=lambda row: (row.started_at, row.ended_at))
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert before.ended_at == after.started_at
 
 

@@ -1,8 +1,8 @@
 """Programs of spans and decorated calls that a test generates, and a model of what is theirs.
 
-A program is a list of steps. Each is done by an actor: a thread or a coroutine with a context of its
-own, of which only one runs at a time. The model knows nothing of carbontrack but what is open: the
-energy that counts is what the machine uses while a span is open or the body of a decorated call runs.
+A program is a list of steps. Each is done by an actor, a thread or a coroutine with a context of its
+own; only one of them runs at a time. The model knows of carbontrack only what is open: the energy
+that counts is what the machine uses while a span is open or the body of a decorated call runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from carbontrack.api.track import track
@@ -33,7 +33,7 @@ class Step(NamedTuple):
     how: int = 0
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """Raised in the body of a call or block that is to fail."""
 
 
@@ -94,7 +94,7 @@ class ThreadActor(Actor):
         self._done.put(None)
         try:
             if self._loop() is FAIL:
-                raise Failed
+                raise FailedError
         finally:
             self.depth -= 1
 
@@ -106,7 +106,7 @@ class ThreadActor(Actor):
             error: BaseException | None = None
             try:
                 command(self)
-            except Failed:
+            except FailedError:
                 pass
             except BaseException as other:
                 error = other
@@ -131,7 +131,7 @@ class TaskActor(Actor):
         self.depth += 1
         try:
             if await self._loop() is FAIL:
-                raise Failed
+                raise FailedError
         finally:
             self.depth -= 1
 
@@ -144,7 +144,7 @@ class TaskActor(Actor):
                 going = command(self)
                 if going is not None:
                     await going
-            except Failed:
+            except FailedError:
                 pass
 
 
@@ -163,10 +163,8 @@ class Stream:
         """Have the body do a command, up to its next `yield`."""
         body = self.body
         if isinstance(body, AsyncGenerator):
-            try:
+            with suppress(StopIteration):
                 body.asend(command).send(None)
-            except StopIteration:
-                pass
         else:
             body.send(command)
 
@@ -174,10 +172,8 @@ class Stream:
         """Close it, as its consumer does."""
         body, self.ended = self.body, True
         if isinstance(body, AsyncGenerator):
-            try:
+            with suppress(StopIteration):
                 body.aclose().send(None)
-            except StopIteration:
-                pass
         else:
             body.close()
 
@@ -228,6 +224,22 @@ class Model:
         return self.callers.get(caller, [None])[0]
 
 
+def _stream():  # type: ignore[no-untyped-def]
+    command = yield
+    while True:
+        if command is not None:
+            command()
+        command = yield
+
+
+async def _astream():  # type: ignore[no-untyped-def]
+    command = yield
+    while True:
+        if command is not None:
+            command()
+        command = yield
+
+
 class Program:
     """Runs steps on a bench, and the model beside it."""
 
@@ -253,7 +265,6 @@ class Program:
         self.streams: list[Stream] = []
         self.names = 0
         self.functions = [self._functions(at, window_s, budget) for at in range(3)]
-        self.trackers_open = True
 
     def _functions(self, at: int, window_s: float, budget: bool) -> dict[str, Any]:
         at_tracker = at % len(self.trackers)
@@ -277,22 +288,7 @@ class Program:
             with program.model.calling((actor, at_tracker)):
                 await actor.frame()
 
-        @track(f"stream-{at}", **given)
-        def stream() -> Iterator[None]:
-            command = yield
-            while True:
-                if command is not None:
-                    command()
-                command = yield
-
-        @track(f"astream-{at}", **given)
-        async def astream():  # type: ignore[no-untyped-def]
-            command = yield
-            while True:
-                if command is not None:
-                    command()
-                command = yield
-
+        stream, astream = (track(f"{f.__name__[1:]}-{at}", **given)(f) for f in (_stream, _astream))
         return {
             "quick": quick, "held": held, "task": task, "stream": stream, "astream": astream,
         }  # fmt: skip
