@@ -1,7 +1,7 @@
 """Programs of spans and decorated calls that a test generates, and a model of what is theirs.
 
 A program is a list of steps. Each is done by an actor, a thread or a coroutine with a context of
-its own; only one of them runs at a time. The model knows of carbontrack only what is open: the energy
+its own; only one of them runs at a time. The model knows only what is open: the energy
 that counts is what the machine uses while a span is open or the body of a decorated call runs.
 """
 
