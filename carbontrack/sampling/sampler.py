@@ -192,17 +192,6 @@ class Sampler:
             self.release(ledger)
             return Mark(self.counts, ledger.account)
 
-    def add_leaves(self, change: int) -> None:
-        """Change the number of leaves, just after a sample; the lock is held.
-
-        While there are none, energy may belong to nobody; so what is set aside for calls is settled
-        where that begins or ends.
-        """
-        before = self.leaves
-        self.leaves = now = before + change
-        if self.apportioner is not None and not (before and now):
-            self.apportioner.settle()
-
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
         with self.lock:

@@ -59,8 +59,8 @@ class Call:
         self._began_s = float("nan")
         self._ended = False
         self._epoch = site.sampler.epoch
-        self.inside: Any = self
-        """The current span or call inside the body when it was last suspended."""
+        self.inside: Any = None
+        """The current span or call inside the body when it was last suspended; None: this one."""
 
     @property
     def ledger(self) -> Ledger:
@@ -84,7 +84,7 @@ class Call:
         site = self.site
         self.around: Any = current.get()
         """The current span or call outside the body when it last resumed."""
-        current.set(self.inside)
+        current.set(self.inside or self)
         if self._span is not None:
             self._span.resume()
             return
@@ -121,7 +121,8 @@ class Call:
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
-        self.inside = current.get()  # a block inside may be open
+        here = current.get()  # a block inside may be open
+        self.inside = None if here is self else here
         current.set(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)

@@ -76,7 +76,7 @@ class Node:
         self.paused_s = 0.0
         self.paused_j: Joules = ()
         if around is None:
-            sampler.add_leaves(1)
+            _add_leaves(sampler, 1)
             return
         around.children.add(self)
         if around._is_leaf:  # as below, but cheaper: this one replaces it
@@ -94,7 +94,7 @@ class Node:
             around.children |= self.children
         if self._is_leaf:
             if around is None:
-                self._sampler.add_leaves(-1)
+                _add_leaves(self._sampler, -1)
             elif around._leaves == 1 and around._paused is None:  # as below, but cheaper
                 around._is_leaf = True
             else:
@@ -151,7 +151,19 @@ class Node:
             node._since = mark
             node._leaves += change
             node = node.around
-        self._sampler.add_leaves(change)
+        _add_leaves(self._sampler, change)
+
+
+def _add_leaves(sampler: Sampler, change: int) -> None:
+    """Change the number of leaves of all spans, just after a sample.
+
+    While there are none, energy may belong to nobody; so what is set aside for calls is settled
+    where that begins or ends.
+    """
+    before = sampler.leaves
+    sampler.leaves = now = before + change
+    if sampler.apportioner is not None and not (before and now):
+        sampler.apportioner.settle()
 
 
 class SpanRow(BudgetedBlock["Span"]):
