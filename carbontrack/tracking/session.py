@@ -244,7 +244,7 @@ class RunIdentity:
             return NO_PARENT
         if looks:
             parents.look()
-        return parents.parent_id, parents.holds
+        return parents.of_new_root()
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
