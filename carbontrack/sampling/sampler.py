@@ -161,7 +161,7 @@ class Sampler:
             if self._holds:
                 self.sample()
             else:
-                self._wake()
+                _wake(self)
             if not ledger.holds:
                 usage = None
                 if ledger.attribution.scope == "process":
@@ -243,29 +243,13 @@ class Sampler:
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
-        cpu_s = 0.0
-        if self.apportioner is not None:  # only calls need it
-            now_cpu_s = process_cpu_s()
-            cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
-        calls = 0.0
-        if self.leaves and self.apportioner is not None:
-            ran_s, cpu_s = self.apportioner.usage_in_step(now_s)
-            calls = ran_s / elapsed_s if elapsed_s > 0.0 else 0.0
+        calls, cpu_s = _usage_of_calls(self, now_s, elapsed_s)
         parts = self.gpu_shares.parts
         if parts:
             self.counts = self.gpu_shares.with_assumptions(self.counts)
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
         for ledger in self._ledgers:
             ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
-
-    def _wake(self) -> None:
-        # Energy used while nothing was open belongs to no span. A meter that is silent just now
-        # must not bring it with its next answer.
-        self.counts = without_counts(self.counts)
-        self.sample()
-        self._history.restart(self.counts)
-        self._cpu_s = process_cpu_s()
-        self.clock_check.since = self.counts.at_s, self._cpu_s
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
@@ -282,7 +266,7 @@ class Sampler:
                 self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
                 self.sample()
-                self._replace_lost_meters()
+                _replace_lost_meters(self)
                 apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
                 if apportioner is not None:
                     apportioner.tick()
@@ -298,13 +282,6 @@ class Sampler:
         except Exception:
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
-
-    def _replace_lost_meters(self) -> None:
-        faults = self._bank.replace_lost(self.counts.at_s)
-        for code, times in faults.items():
-            self.counts = with_fault(self.counts, code, times)
-        if faults:
-            self.sample()  # a substitute counts from now on, not from the next tick
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
@@ -340,6 +317,40 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float]:
+    """How many calls ran in a step, on the mean, and the CPU seconds that were used in it."""
+    apportioner = sampler.apportioner
+    if apportioner is None:  # only calls need it
+        return 0.0, 0.0
+    now_cpu_s = process_cpu_s()
+    cpu_s, sampler._cpu_s = now_cpu_s - sampler._cpu_s, now_cpu_s
+    if not sampler.leaves:
+        return 0.0, cpu_s
+    ran_s, cpu_s = apportioner.usage_in_step(now_s)
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
+
+
+def _wake(sampler: Sampler) -> None:
+    """Begin to count; the lock is held.
+
+    Energy used while nothing was open belongs to no span. A meter that is silent just now must not
+    bring it with its next answer.
+    """
+    sampler.counts = without_counts(sampler.counts)
+    sampler.sample()
+    sampler._history.restart(sampler.counts)
+    sampler._cpu_s = process_cpu_s()
+    sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s
+
+
+def _replace_lost_meters(sampler: Sampler) -> None:
+    faults = sampler._bank.replace_lost(sampler.counts.at_s)
+    for code, times in faults.items():
+        sampler.counts = with_fault(sampler.counts, code, times)
+    if faults:
+        sampler.sample()  # a substitute counts from now on, not from the next tick
 
 
 def _time_after_check(sampler: Sampler, now_s: float) -> float:

@@ -70,7 +70,7 @@ def test_an_idle_tracker_holds_no_descriptor(tmp_path: Path, output: str) -> Non
 
 MANY = """
 import resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
 for number in range(150):
     with carbontrack.track("fit", region="FR", output=f"{number % 3}-{number:04}." + sys.argv[-1]):
         pass
@@ -122,7 +122,7 @@ def test_different_settings_cost_no_growing_number_of_anything(tmp_path: Path) -
 
 DROPPED = """
 def tracked(number):
-    tracker = carbontrack.auto(region="FR", output="rows.csv", cpu_tdp_w=30.0 + number)
+    tracker = carbontrack.auto(region="FR", output="rows.csv", intensity_g_per_kwh=number)
     with tracker.span("closed"):
         pass
     contextvars.copy_context().run(tracker.span("open").open)  # nobody will close it

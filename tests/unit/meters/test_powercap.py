@@ -310,3 +310,25 @@ def test_two_zones_of_one_name_keep_two_ids(tmp_path):
         "rapl:package-0",
         "rapl:package-0#2",
     ]
+
+
+@pytest.mark.skipif(open_descriptors() is None, reason="it counts in procfs")
+@pytest.mark.parametrize(("mode", "kept"), [(0o444, 0), (0o400, 2)])
+def test_at_rest_no_descriptor_is_held_but_those_of_root_alone(tmp_path, mode, kept):
+    """Nothing is lost over a rest; what only root may read could not be opened again later."""
+    if mode == 0o400 and os.geteuid() != 0:
+        pytest.skip("another user could not read it at all")
+    tree = build_powercap(tmp_path)
+    for path in tree.sysfs.rglob("energy_uj"):
+        path.chmod(mode)
+    before = open_descriptors()
+    meters, _ = open_meters(tree)
+    steps(meters, 0.0)
+    for meter in meters.values():
+        meter.rest()
+    assert open_descriptors() - before == kept
+    tree.add_joules("intel-rapl:0", 5)
+    assert steps(meters, 1.0)["rapl:package-0"] == pytest.approx(5.0)
+    for meter in meters.values():
+        meter.close()
+    assert open_descriptors() == before

@@ -293,3 +293,48 @@ def test_labels_are_read_while_no_lock_is_held(tmp_path: Path) -> None:
     record = record_in(file, (RUN, a_record(0).record_id))
     assert record is not None
     assert record.labels == {"x": "free"}
+
+
+def test_an_empty_file_is_closed_at_rest(tmp_path: Path) -> None:
+    """Not just after it was used, unless it is to be at once; never with an entry in it."""
+    journal = Journal(tmp_path)
+
+    def file_count() -> int:
+        return len(list((tmp_path / "journal").iterdir()))
+
+    journal.checkpoint(a_record(1), [URL])
+    journal.rest(at_once=True)
+    assert file_count() == 1
+    journal.finished(a_record(1).record_id)
+    journal.rest(at_once=False)
+    assert file_count() == 1
+    journal.rest(at_once=False)
+    assert file_count() == 0
+
+    journal.checkpoint(a_record(2), [URL])
+    journal.finished(a_record(2).record_id)
+    journal.rest(at_once=True)
+    assert file_count() == 0
+
+
+def test_a_shared_journal_is_closed_by_the_last_of_its_users(tmp_path: Path) -> None:
+    """What one user keeps is not left to others when another one closes."""
+    first, second = Journal.shared(tmp_path), Journal.shared(tmp_path)
+    assert first is second
+    assert first.checkpoint(a_record(1), [URL])
+    second.close()
+    assert list(leftover_journals(tmp_path)) == []
+    first.close()
+    (file,) = leftover_journals(tmp_path)
+    file.abandon()
+    assert Journal.shared(tmp_path) is not first
+
+
+def test_a_run_that_is_finished_after_the_close_is_not_left(tmp_path: Path) -> None:
+    """Another thread is about to say that it has been written."""
+    journal = Journal(tmp_path)
+    assert journal.checkpoint(a_record(1), [URL])
+    journal.close(keeps_runs=True)
+    assert list(leftover_journals(tmp_path)) == []
+    journal.finished(a_record(1).record_id)
+    assert list((tmp_path / "journal").iterdir()) == []
