@@ -22,8 +22,8 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.context import current, nearest_open
-from carbontrack.tracking.span import Span, current_span, innermost
+from carbontrack.tracking.context import current, innermost, nearest_open
+from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class OpenSpans:
         """
         if len(self._open) == 1:
             return self._open[0]
-        here = innermost()
+        here: Span | None = innermost()
         while here is not None and here not in self._open:
             here = here.parent
         if here is not None:
@@ -79,6 +79,15 @@ PROVIDER = TrackerProvider()
 """The trackers of this process."""
 
 _log = logging.getLogger("carbontrack")
+
+
+def current_span() -> Span | None:
+    """The innermost open span here, or None.
+
+    A decorated call inside an open span has no span of its own; the enclosing one is returned.
+    """
+    found: Span | None = nearest_open(innermost())
+    return found
 
 
 def auto(**settings: object) -> Tracker:

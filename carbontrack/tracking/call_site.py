@@ -191,7 +191,7 @@ class CallRows:
         A call that ends after that writes its row itself; see `catch_up`.
         """
         self.ledger.refresh(self.sampler.clock)
-        self.session.look_at_parents()
+        self.session.parent_now()
         with self.sampler.lock:
             if not self.closed:
                 self.hold_window()
@@ -212,7 +212,7 @@ class CallRows:
         if self.session.keeps_checkpoints and not self.closed:
             self.collect_at = 1
         record_id, self._next_id = self._next_id or self.session.new_ids()[1], None
-        return CallWindow(record_id, start, started_at, self.session.parent_now())
+        return CallWindow(record_id, start, started_at, self.session.parent_now(looks=False))
 
     def row_id(self) -> str:
         """The id of the row that short calls go to; a call inside one names it as its parent."""

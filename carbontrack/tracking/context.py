@@ -18,15 +18,13 @@ def nearest_open(here: Any) -> Any:
     return here
 
 
-def skip_closed(here: Any) -> Any:
-    """The first from here outwards that is not a closed span.
-
-    A span that was closed in another context is still referenced in this one; keeping it would
-    build a chain of all spans ever opened here.
-    """
-    while getattr(here, "_end", None) is not None:
-        here = here._before
-    return here
+def innermost() -> Any:
+    """The innermost span of this context; a decorated call is promoted to one."""
+    around = current.get()
+    while around is not None and hasattr(around, "promote"):
+        # In a context copied during a call, the call may have ended.
+        around = around.promote() if around.is_open else around.around
+    return around
 
 
 P = ParamSpec("P")

@@ -28,9 +28,9 @@ from carbontrack.record import Record, Status
 from carbontrack.tracking.block import Block, outcome_of
 from carbontrack.tracking.call import Call, CoveredCall, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
-from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.session import Session
-from carbontrack.tracking.span import Span, innermost
+from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracked_object import FUNCTIONS, tracked_object
 from carbontrack.tracking.tracker import Tracker
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record
 from carbontrack.sampling.ledger import Mark
-from carbontrack.tracking.context import current, nearest_open, skip_closed
+from carbontrack.tracking.context import current, nearest_open
 from carbontrack.tracking.record_builder import rfc3339
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def leave_overlapping(ended: Any) -> None:
     if ended.is_block:
         while inner is not ended and not inner.is_block:
             inner = inner._before
-        current.set(skip_closed(inner))
+        while getattr(inner, "_end", None) is not None:
+            inner = inner._before
+        current.set(inner)
 
 
 def _is_inside(here: Any, ended: Any) -> bool:

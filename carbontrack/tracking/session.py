@@ -155,6 +155,10 @@ class Checkpoints:
             self._journal.close(keeps_runs=True)
 
 
+NO_PARENT: tuple[str | None, bool | None] = (None, None)
+"""The parent of a root in a process that nobody else measures."""
+
+
 class RunIdentity:
     """The ids of one tracker in one process, and the parent of its roots in another process.
 
@@ -174,8 +178,9 @@ class RunIdentity:
         self.propagator = propagator
         self._checkpoints = checkpoints
         self._warnings = RateLimitedLog(sampler.clock)
+        self.uncounted_calls = 0
         self._open_roots: dict[int, Any] = {}
-        self._parents = parents
+        self.remote_parents = parents
         self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
@@ -190,8 +195,8 @@ class RunIdentity:
 
     def _begin_epoch(self) -> None:
         if self._epoch >= 0:
-            self._parents = self._find_parents()
-        if self._parents is not None:
+            self.remote_parents = self._find_parents()
+        if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
         self._epoch = self.sampler.epoch
@@ -227,18 +232,19 @@ class RunIdentity:
         """The parents of the roots of this process in other ones, if there may be any."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self._parents
+        return self.remote_parents
 
-    def parent_now(self) -> tuple[str | None, bool | None]:
-        """The parent id for a root that begins now, and whether its record holds the root."""
-        parents = self.parents
-        return (None, None) if parents is None else (parents.parent_id, parents.holds)
+    def parent_now(self, *, looks: bool = True) -> tuple[str | None, bool | None]:
+        """The parent id for a root that begins now, and whether its record holds the root.
 
-    def look_at_parents(self) -> None:
-        """Look whether they still hold what is used; no lock of the sampler may be held."""
+        `looks`: first looks again; no lock of the sampler may be held then.
+        """
         parents = self.parents
-        if parents is not None:
+        if parents is None:
+            return NO_PARENT
+        if looks:
             parents.look()
+        return parents.parent_id, parents.holds
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -251,6 +257,19 @@ class RunIdentity:
         identity = process_identity() if propagator is None else propagator.identity
         state_dir = None if checkpoints is None else checkpoints.state_dir
         return context_text(record_id, identity, self.ledger.attribution.scope, state_dir)
+
+    def warn(self, key: str, message: str) -> None:
+        """Warn of the user's mistake, once in a while; `key` tells mistakes apart."""
+        self._warnings.warn(key, message)
+
+    def warn_uncounted_call(self, name: str) -> None:
+        """Count a call made after the session was closed, and warn of it."""
+        self.uncounted_calls += 1
+        self._warnings.warn(
+            f"closed {name}",
+            f"{name} is called after its tracker was closed, and its calls are not counted; "
+            f"{self.uncounted_calls} calls so far",
+        )
 
     def call_began(self, key: int, row_id: str) -> str:
         """A call has begun that child processes may be inside; returns its id for `call_ended`."""
@@ -324,7 +343,6 @@ class Session(RunIdentity):
         self.spans = spans
         self._timelines = timelines
         self.lost_records = 0
-        self.uncounted_calls = 0
         self.closed = self._sinks_closed = self.owns_sampler = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
@@ -356,24 +374,37 @@ class Session(RunIdentity):
         if self.propagator is not None:
             self.propagator.withdraw(id(span))
 
-    def span_closed(self, span: Any, record: Record | None, *, written: bool) -> None:
-        """Write the record of a closed span, if it has a row, and its timeline."""
-        if id(span) in self._open_roots:
+    def span_closed(
+        self,
+        span: Any,
+        record: Record | None,
+        ended: tuple[str | None, float],
+        *,
+        written: bool,
+    ) -> None:
+        """Write the record of a closed span, if it has a row, and its timeline.
+
+        `ended` is the id of the row that contains it, and the instant of its end.
+        """
+        is_root = id(span) in self._open_roots
+        if is_root:
             if self.propagator is not None:
                 self.propagator.withdraw(id(span))
-            self.say_ended(span.row_id, span.ended.end.at_s)
+            self.say_ended(*ended)
         if record is not None:
             self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
-        for record_id in span.checkpoint_ids() if id(span) in self._open_roots else ():
-            self.drop_checkpoint(record_id)
-        self._open_roots.pop(id(span), None)
+        if is_root:
+            self.drop_checkpoint(span.record_id)
+            if span.first_id != span.record_id:
+                self.drop_checkpoint(span.first_id)
+            self._open_roots.pop(id(span), None)
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
-        if self._parents is not None:
-            self._follow_parents(self._parents)
+        if self.remote_parents is not None:
+            self._follow_parents(self.remote_parents)
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
@@ -440,19 +471,6 @@ class Session(RunIdentity):
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
-
-    def warn(self, key: str, message: str) -> None:
-        """Warn of the user's mistake, once in a while; `key` tells mistakes apart."""
-        self._warnings.warn(key, message)
-
-    def warn_uncounted_call(self, name: str) -> None:
-        """Count a call made after the session was closed, and warn of it."""
-        self.uncounted_calls += 1
-        self._warnings.warn(
-            f"closed {name}",
-            f"{name} is called after its tracker was closed, and its calls are not counted; "
-            f"{self.uncounted_calls} calls so far",
-        )
 
     # -- sinks ------------------------------------------------------------------------------
 

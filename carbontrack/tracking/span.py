@@ -26,7 +26,7 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import BudgetedBlock
-from carbontrack.tracking.context import current, nearest_open, skip_closed
+from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.outliving import (
     follow_parents,
     hand_over,
@@ -35,7 +35,7 @@ from carbontrack.tracking.outliving import (
     release,
 )
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
-from carbontrack.tracking.session import Checkpoint, Session
+from carbontrack.tracking.session import NO_PARENT, Checkpoint, Session
 
 if TYPE_CHECKING:  # loaded only where they are asked for
     from carbontrack.tracking.timeline import PowerRow, PowerSeries
@@ -173,7 +173,8 @@ class SpanRow(BudgetedBlock["Span"]):
     """
 
     _row_id: str | None = None
-    _first_id: str | None = None
+    first_id: str | None = None
+    """The id of its first checkpoints."""
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -251,7 +252,7 @@ class SpanRow(BudgetedBlock["Span"]):
 
     def _register(self, started_at: datetime) -> None:
         self._run_id, self.record_id = self.session.new_ids()
-        self._first_id, self._started_at = self.record_id, started_at
+        self.first_id, self._started_at = self.record_id, started_at
         if self._parent is None:
             self.session.root_opened(self)
 
@@ -322,10 +323,6 @@ class SpanRow(BudgetedBlock["Span"]):
     def ended(self) -> Window:
         """The window of its row, once that has ended."""
         return self._window
-
-    def checkpoint_ids(self) -> Iterable[str | None]:
-        """The ids under which it may have a checkpoint."""
-        return {self.record_id, self._first_id}
 
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
@@ -429,13 +426,12 @@ class Span(SpanRow):
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
-        session.look_at_parents()
+        elsewhere = NO_PARENT if self._parent is not None else session.parent_now()
         with sampler.lock:  # the parent too: it may end in another thread
             parent = self._parent = _parent_of(self)
-            if parent is not None:
-                self.parent_id, self.parent_holds = parent.row_id, True
-            else:
-                self.parent_id, self.parent_holds = session.parent_now()
+            self.parent_id, self.parent_holds = (
+                elsewhere if parent is None else (parent.row_id, True)
+            )
             self._start = mark = sampler.hold(session.ledger)
             self._epoch = sampler.epoch
             self.node = Node(self, parent.node if parent is not None else None, mark)
@@ -443,7 +439,7 @@ class Span(SpanRow):
             self._register(sampler.clock.now_utc())
         if parent is None:
             session.keep(self)
-        self._before = skip_closed(current.get())
+        self._before = _skip_closed(current.get())
         current.set(self)
         return self
 
@@ -456,7 +452,7 @@ class Span(SpanRow):
             self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
             self.session.forget_root(self)
             if current.get() is self:
-                current.set(skip_closed(self._before))
+                current.set(_skip_closed(self._before))
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
@@ -477,13 +473,14 @@ class Span(SpanRow):
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
-        session.look_at_parents()
+        if session.remote_parents is not None:
+            session.remote_parents.look()
         with sampler.lock:
             if self.node is None or self._end is not None:
                 return
             outliving, held = self._stop(outcome)
         if current.get() is self:
-            current.set(skip_closed(self._before))
+            current.set(_skip_closed(self._before))
         elif outliving:
             leave_overlapping(self)
         for record in held:
@@ -491,10 +488,15 @@ class Span(SpanRow):
         for span in outliving:
             if span.parent is None:
                 session.keep(span)
+        self._write_row(written=written)
+
+    def _write_row(self, *, written: bool) -> None:
+        session = self.session
         site = self.call_site if self._window.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
-        session.span_closed(self, self.record if has_row else None, written=written)
+        ended = self.row_id, self._window.end.at_s
+        session.span_closed(self, self.record if has_row else None, ended, written=written)
         if site is not None:
             site.credit_span(self)
 
@@ -508,8 +510,8 @@ class Span(SpanRow):
             keep_awake_for(self)
         mark = session.sampler.last_mark(session.ledger)
         held: list[Record] = []
-        if session.parents is not None:
-            held += follow_parents(self, session.parents, mark)
+        if session.remote_parents is not None:
+            held += follow_parents(self, session.remote_parents, mark)
         assert self.node is not None
         outliving = [node.owner for node in self.node.leave(mark)]
         self._seal(mark)
@@ -542,7 +544,7 @@ class Span(SpanRow):
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
-        self.parent_id, self.parent_holds = session.parent_now()
+        self.parent_id, self.parent_holds = session.parent_now(looks=False)
         now = sampler.hold(session.ledger)
         self._start = used.start(now)
         self._epoch = sampler.epoch
@@ -590,19 +592,9 @@ def _parent_of(span: Span) -> Span | None:
     return parent
 
 
-def innermost() -> Span | None:
-    """The innermost span of this context; a decorated call is promoted to one."""
-    around = current.get()
-    while around is not None and not isinstance(around, Span):
-        # In a context copied during a call, the call may have ended.
-        around = around.promote() if around.is_open else around.around
+def _skip_closed(around: Any) -> Any:
+    # A span that was closed in another context is still referenced in this one; keeping it would
+    # build a chain of all spans ever opened here.
+    while isinstance(around, Span) and around._end is not None:
+        around = around._before
     return around
-
-
-def current_span() -> Span | None:
-    """The innermost open span here, or None.
-
-    A decorated call inside an open span has no span of its own; the enclosing one is returned.
-    """
-    found: Span | None = nearest_open(innermost())
-    return found

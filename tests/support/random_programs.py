@@ -14,9 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from carbontrack.api.track import track
+from carbontrack.api.track import current_span, track
 from carbontrack.testing import FakeMeter
-from carbontrack.tracking.span import current_span
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench
 

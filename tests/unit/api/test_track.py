@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 
 import carbontrack
-from carbontrack.api.track import auto, track
+from carbontrack.api.track import auto, current_span, track
 from carbontrack.errors import ConfigError, QuantityError, UnknownRegion, UnknownSettingError
 from carbontrack.system.host import calibration_path, host_id
-from carbontrack.tracking.span import current_span
 from tests.support.bench import Bench, joules
 
 

@@ -11,11 +11,10 @@ from contextlib import nullcontext, suppress
 
 import pytest
 
-from carbontrack.api.track import track
+from carbontrack.api.track import current_span, track
 from carbontrack.tracking.call import Call, CoveredCall
 from carbontrack.tracking.call_site import Callee, call_site_of
 from carbontrack.tracking.context import current
-from carbontrack.tracking.span import current_span
 from tests.support.bench import Bench, joules
 
 

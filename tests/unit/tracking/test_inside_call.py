@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from carbontrack.api.track import track
+from carbontrack.api.track import current_span, track
 from carbontrack.tracking.context import current
-from carbontrack.tracking.span import current_span
 from tests.support.bench import Bench
 
 Decorator = Callable[[Callable[..., Any]], Any]

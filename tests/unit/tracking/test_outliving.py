@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from carbontrack.api.track import track
+from carbontrack.api.track import current_span, track
 from carbontrack.record import Record
 from carbontrack.tracking.context import current
-from carbontrack.tracking.span import current_span
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench, joules
 

@@ -42,7 +42,7 @@ def test_children_of_an_open_root_find_it():
 
 
 def test_children_are_told_which_process_counts_them(tmp_path: Path) -> None:
-    """Its boot, its pid namespace, its pid and start, the scope, and a token of its journal's place."""
+    """Its boot, pid namespace, pid and start, the scope, and a token of its journal's place."""
     said = context_text("run-1", "b007:42:7:99", "machine", tmp_path)
     assert ParentContext.parse(said) == (
         *("run-1", "b007", "42", 7, 99, "machine"),

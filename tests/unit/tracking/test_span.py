@@ -11,12 +11,12 @@ from datetime import datetime, timezone
 
 import pytest
 
+from carbontrack.api.track import current_span
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.context import current
-from carbontrack.tracking.span import current_span
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import Bench, joules
 

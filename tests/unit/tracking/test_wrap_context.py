@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from carbontrack.api.track import current_span
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.context import wrap_context
-from carbontrack.tracking.span import current_span
 from carbontrack.tracking.tracker import Tracker
 
 
