@@ -1,7 +1,7 @@
 """One process of a generated program: opens a block, works, starts others, and ends somehow.
 
-Run as a script with the node as JSON; forked children call `run_node`. Each process writes down when
-its block was open, by the monotonic clock, which all processes of a machine share.
+Run as a script with the node as JSON; forked children call `run_node`. Each process writes down
+when its block was open: at which count of the machine's energy, which all processes share.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import carbontrack
@@ -20,7 +21,9 @@ import carbontrack
 
 def note(name: str, event: str) -> None:
     """Add a line to the log, which all processes share."""
-    line = f"{name} {event} {time.monotonic()!r}\n".encode()
+    zone = Path(os.environ["CARBONTRACK_SYSFS_PATH"], "class/powercap/intel-rapl:0")
+    count_j = int((zone / "energy_uj").read_text()) / 1e6
+    line = f"{name} {event} {count_j!r}\n".encode()
     log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(log, line)
     os.close(log)
@@ -35,7 +38,13 @@ def run_node(node: dict[str, Any]) -> None:
     note(node["name"], "opening")
     block.open()
     note(node["name"], "opened")
-    do_actions(node)
+    if node["inner"] == "span":
+        with carbontrack.track("inner"):
+            do_actions(node)
+    elif node["inner"] == "call":
+        carbontrack.track("call")(do_actions)(node)
+    else:
+        do_actions(node)
     note(node["name"], "closing")
     if node["end"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
