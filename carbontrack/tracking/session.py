@@ -476,15 +476,15 @@ class Session(RunIdentity):
 
     def _close_unwaited(self) -> None:
         self.end()
+        if self.owns_sampler:
+            self.owns_sampler = False
+            self.sampler.close(with_meters=False)  # they may be in use elsewhere
         from carbontrack.sinks.capabilities import HurriedSink
 
         if any(isinstance(sink, HurriedSink) for sink in self.sinks):
             # which waits for a server; this may be any line of the program
             thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be started any more
-                self.close()
+            thread.start()
         else:
             self.close()
 
