@@ -23,6 +23,7 @@ from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import default_sink, is_file, lasting, sink_for
 from carbontrack.system.files import removed_working_folder
+from carbontrack.system.forking import is_worker
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, warn_user
 from carbontrack.tracking.propagation import Propagator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
-    from carbontrack.tracking.remote_parent import RemoteParent
+    from carbontrack.tracking.remote_parent import RemoteParents
 
 
 HostKey = tuple[object, ...]
@@ -249,23 +250,27 @@ def _session(
         checkpoints=checkpoints,
         timelines=_timelines(settings, outputs),
         propagator=propagator,
-        parent=_parent(settings, environment, propagator),
+        parents=_parents(settings, environment, propagator),
     )
 
 
-def _parent(
+def _parents(
     settings: Settings, environment: Environment, propagator: Propagator | None
-) -> RemoteParent | None:
-    """The parent of this process's roots in another process; None: there is none."""
+) -> RemoteParents | None:
+    """The parents of this process's roots in other processes; None: there can hardly be any."""
     text = environment.parent_id if propagator is None else propagator.extract()
-    return None if text is None else parent_of(text, environment.state_path(settings.state_dir))
+    if text is None and not is_worker():
+        return None
+    return parents_of(text, environment.state_path(settings.state_dir), settings.scope)
 
 
-def parent_of(text: str, state_dir: Path) -> RemoteParent:
-    """The parent in another process that the text in the environment names."""
-    from carbontrack.tracking.remote_parent import ParentContext, RemoteParent  # few have one
+def parents_of(text: str | None, state_dir: Path, scope: str) -> RemoteParents:
+    """The parents in other processes, by what the environment says and by what they have open."""
+    # few processes have one
+    from carbontrack.tracking.remote_parent import ParentContext, RemoteParents
 
-    return RemoteParent(ParentContext.parse(text), state_dir)
+    context = None if text is None else ParentContext.parse(text)
+    return RemoteParents(context, state_dir, scope=scope)
 
 
 def _detected_later(

@@ -334,7 +334,9 @@ def track(
         make = _switched_off(name, labels, default_name)
     if name is None or isinstance(name, str):
         return make
-    return make if not callable(name) and is_switched_off(settings) else make(name)
+    # a class method or a property is not callable, but decorated; a number is a wrong name
+    is_name = not callable(name) and not hasattr(type(name), "__get__")
+    return make if is_name and is_switched_off(settings) else make(name)
 
 
 def _if_usable(check: Callable[[object], T], given: object) -> T | None:

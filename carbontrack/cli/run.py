@@ -23,10 +23,8 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file, told
-from carbontrack.system.host import process_identity
 from carbontrack.system.log import silenced
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
-from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker
 
@@ -197,10 +195,7 @@ def _run_measured(
 
 def _said_of(span: Span) -> str | None:
     """What the command is told of the span that counts it; None where nothing is counted."""
-    if span.record_id is None:
-        return None
-    scope = span.session.ledger.attribution.scope
-    return context_text(span.record_id, process_identity(), scope)
+    return None if span.record_id is None else span.session.context_of(span.record_id)
 
 
 def _not_started(end: End, terminal: Terminal) -> int:

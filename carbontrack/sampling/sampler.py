@@ -192,17 +192,6 @@ class Sampler:
             self.release(ledger)
             return Mark(self.counts, ledger.account)
 
-    def add_leaves(self, change: int) -> None:
-        """Change the number of leaves, just after a sample; the lock is held.
-
-        While there are none, energy may belong to nobody; so what is set aside for calls is settled
-        where that begins or ends.
-        """
-        before = self.leaves
-        self.leaves = now = before + change
-        if self.apportioner is not None and not (before and now):
-            self.apportioner.settle()
-
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
         with self.lock:
@@ -254,14 +243,7 @@ class Sampler:
     def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
-        cpu_s = 0.0
-        if self.apportioner is not None:  # only calls need it
-            now_cpu_s = process_cpu_s()
-            cpu_s, self._cpu_s = now_cpu_s - self._cpu_s, now_cpu_s
-        calls = 0.0
-        if self.leaves and self.apportioner is not None:
-            ran_s, cpu_s = self.apportioner.usage_in_step(now_s)
-            calls = ran_s / elapsed_s if elapsed_s > 0.0 else 0.0
+        calls, cpu_s = _usage_of_calls(self, now_s, elapsed_s)
         parts = self.gpu_shares.parts
         if parts:
             self.counts = self.gpu_shares.with_assumptions(self.counts)
@@ -336,6 +318,19 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float]:
+    """How many calls ran in a step, on the mean, and the CPU seconds that were used in it."""
+    apportioner = sampler.apportioner
+    if apportioner is None:  # only calls need it
+        return 0.0, 0.0
+    now_cpu_s = process_cpu_s()
+    cpu_s, sampler._cpu_s = now_cpu_s - sampler._cpu_s, now_cpu_s
+    if not sampler.leaves:
+        return 0.0, cpu_s
+    ran_s, cpu_s = apportioner.usage_in_step(now_s)
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
 
 
 def _wake(sampler: Sampler) -> None:

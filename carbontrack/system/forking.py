@@ -146,6 +146,11 @@ def at_end_of_worker(one: Ending) -> None:
         worker_end.register()
 
 
+def is_worker() -> bool:
+    """Whether a library of worker processes has started this process."""
+    return next(_finalizers_here(), None) is not None
+
+
 def _finalizers_here() -> Iterator[Callable[..., object]]:
     """`Finalize` of each library like multiprocessing that has started this process."""
     names = "\n".join(map(str, list(sys.modules))) + "\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -168,18 +169,23 @@ class BudgetGuard:
         self._pending_calls = [on_exceed] if callable(on_exceed) else []
         self.outer: BudgetGuard | None = None
         """The guard of an enclosing span."""
-        self.span: GuardedSpan | None = None
-        """The span that is guarded, once it has been opened."""
+        self._span: Callable[[], GuardedSpan | None] | None = None
+        """A weak reference, as the span refers to its guard."""
         self._earlier: list[Record] = []
         self._sampler: Sampler | None = None
         self._checked_s = float("-inf")
 
     def begin(self, span: GuardedSpan, outer: BudgetGuard | None, sampler: Sampler) -> None:
         """Guard a span that opens; `outer` guards an enclosing one."""
-        self.span, self.outer, self._sampler = span, outer, sampler
+        self._span, self.outer, self._sampler = weakref.ref(span), outer, sampler
         self._checked_s = sampler.clock.monotonic_s()
         with sampler.lock:
             sampler.tick_listeners.add(self)
+
+    @property
+    def span(self) -> GuardedSpan | None:
+        """The span that is guarded, once it has been opened."""
+        return None if self._span is None else self._span()
 
     def guards(self, span: object) -> bool:
         """Whether this is the guard of `span`, not of one around it."""
@@ -187,7 +193,8 @@ class BudgetGuard:
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Evaluate on the sampler's thread; `enforce` acts later, in the program's threads."""
-        if self.span is not None and self.span.is_open:
+        span = self.span
+        if span is not None and span.is_open:
             self.evaluate()
         elif self._sampler is not None:
             with self._sampler.lock:

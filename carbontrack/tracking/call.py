@@ -59,8 +59,8 @@ class Call:
         self._began_s = float("nan")
         self._ended = False
         self._epoch = site.sampler.epoch
-        self.inside: Any = self
-        """The current span or call inside the body when it was last suspended."""
+        self.inside: Any = None
+        """The current span or call inside the body when it was last suspended; None: this one."""
 
     @property
     def ledger(self) -> Ledger:
@@ -84,7 +84,7 @@ class Call:
         site = self.site
         self.around: Any = current.get()
         """The current span or call outside the body when it last resumed."""
-        current.set(self.inside)
+        current.set(self.inside or self)
         if self._span is not None:
             self._span.resume()
             return
@@ -112,7 +112,7 @@ class Call:
         `around` is the current span or call outside the body when it last resumed.
         """
         site = self.site
-        site.open_window()
+        site.hold_window()
         self._running = True
         self._cpu_s = process_cpu_s()
         self._began_s = self._started_s = self._marked_s = at_s
@@ -121,7 +121,8 @@ class Call:
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
-        self.inside = current.get()  # a block inside may be open
+        here = current.get()  # a block inside may be open
+        self.inside = None if here is self else here
         current.set(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)
@@ -154,14 +155,17 @@ class Call:
         ran_s = site.now_s() - self._marked_s
         if ran_s < OWN_ROW_S and not self.single:
             cpu_s = process_cpu_s() - self._cpu_s
-            under_way.pop(id(self), None)
-            if not self.single:  # a tick may have made it so just before
+            # Whoever takes a running call out of `under_way` ends it, or makes it a span.
+            is_ours = under_way.pop(id(self), None) is not None
+            if is_ours and not self.single:  # a tick may have made it so just before
                 site.finished.append((ran_s, cpu_s, status != "ok"))
                 if len(site.finished) >= site.collect_at:
                     site.collect_enough()
                 if site.window is None:  # the row was written just now, without this call
                     site.catch_up()
                 return
+            self._end_single(status, error, is_ours=is_ours)
+            return
         self._end_single(status, error)
 
     def _release_covered(self) -> None:
@@ -169,14 +173,24 @@ class Call:
             with self.site.sampler.lock:
                 release(self, self.site.now_s())
 
-    def _end_single(self, status: Status, error: str | None) -> None:
+    def _end_single(self, status: Status, error: str | None, *, is_ours: bool = False) -> None:
         with self.site.sampler.lock:
-            self._settle_last()
-            span = self._become_span() if self._ran_s >= OWN_ROW_S else None
+            span = self._span  # another thread may just have made it one
+            if span is None:
+                if not (is_ours or self._take()):
+                    return
+                self._settle_last()
+                span = self._become_span() if self._ran_s >= OWN_ROW_S else None
         if span is not None:
             span.close(status, error)
         else:
             self.site.credit_call(self._sums, self._machine_j, self._ran_s, failed=status != "ok")
+
+    def _take(self) -> bool:
+        """Take it from those who may end it; False if another thread has. The lock is held."""
+        if self._running:
+            return self.site.sampler.under_way.pop(id(self), None) is not None
+        return id(self) in self.site.apportioner.single
 
     def _settle_last(self) -> None:
         site, sampler = self.site, self.site.sampler
@@ -203,15 +217,19 @@ class Call:
         """How long the body has run, without suspensions."""
         return self._ran_s + (now_s - self._started_s if self._running else 0.0)
 
-    def promote(self) -> Span:
-        """Become a span, because the call is long or its body needs the current span."""
+    def promote(self) -> Any:
+        """Become a span, because the call is long or its body needs the current span.
+
+        Returns the span; what is around the call, if it has just ended.
+        """
         with self.site.sampler.lock:
             if self._span is None:
+                if not self._take():  # it ends in its own thread, just now
+                    return self.around
                 self._settle_last()
                 self._become_span()
                 if current.get() is self:
                     current.set(self._span)
-        assert self._span is not None
         return self._span
 
     def _stop(self, now_s: float) -> None:
@@ -260,7 +278,9 @@ class CoveredCall:
         new_site: returns the call site of its function in a session.
     """
 
-    __slots__ = ("_around", "_began_in", "_inside", "_new_site", "_outer", "_own", "_runs")
+    __slots__ = (
+        "_around", "_began_in", "_covered", "_inside", "_new_site", "_outer", "_own", "_runs",
+    )  # fmt: skip
 
     def __init__(self, outer: Any, new_site: Callable[[Session], CallSite]) -> None:
         self._began_in: Any = current.get()
@@ -270,7 +290,7 @@ class CoveredCall:
         self._own: Call | None = None
         self._runs = True
         self._outer: Any = outer
-        _cover(outer, self)
+        self._covered = _cover(outer, self)
 
     def resume(self) -> None:
         """The body starts or resumes."""
@@ -304,9 +324,11 @@ class CoveredCall:
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended; a span that it leaves open stays current."""
         self._runs = False
-        covered = getattr(self._outer, "covered", None)
-        if covered is not None:
-            covered.discard(self)
+        try:
+            self._covered.remove(self)
+        except KeyError:  # what counts it is ending, in another thread: wait for that
+            with self._outer.session.sampler.lock:
+                pass
         if self._own is not None:
             self._own.end(status, error)
         if self._around is not self._began_in and _is_around(current.get(), self._began_in):
@@ -316,7 +338,7 @@ class CoveredCall:
         """Open the window of a call that is about to be a root; the sampler's lock is held."""
         session = self._outer.session
         if self._runs and not session.closed:
-            self._new_site(session).open_window()
+            self._new_site(session).hold_window()
 
     def outlive(self, around: Any, at_s: float) -> None:
         """What counts the call has ended at `at_s`; the sampler's lock is held.
@@ -325,14 +347,15 @@ class CoveredCall:
         """
         if around is not None:
             self._outer = around
-            _cover(around, self)
+            self._covered = _cover(around, self)
         elif self._runs and self._own is None and not self._outer.session.closed:
-            self._own = Call(self._new_site(self._outer.session))
-            self._own.begin_elsewhere(at_s, self._around)
+            own = Call(self._new_site(self._outer.session))
+            own.begin_elsewhere(at_s, self._around)
+            self._own = own  # last: `end` may come at any time in the body's thread
 
 
-def _cover(outer: Any, call: CoveredCall) -> None:
-    """Have a span or call hand over `call` if it ends first."""
+def _cover(outer: Any, call: CoveredCall) -> set[CoveredCall]:
+    """Have a span or call hand over `call` if it ends first; returns those that it counts."""
     outer = getattr(outer, "_span", None) or outer  # a call that has become a span
     covered = getattr(outer, "covered", None)
     if covered is None:
@@ -343,6 +366,8 @@ def _cover(outer: Any, call: CoveredCall) -> None:
                 if isinstance(outer, Call):
                     outer.site.covers = True
     covered.add(call)
+    found: set[CoveredCall] = covered
+    return found
 
 
 def _is_around(outer: Any, here: Any) -> bool:

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
@@ -15,6 +15,9 @@ from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
 from carbontrack.tracking.span import Span
+
+if TYPE_CHECKING:
+    from carbontrack.tracking.remote_parent import RemoteParents
 
 _log = logging.getLogger("carbontrack")
 
@@ -96,26 +99,30 @@ class CallWindow:
         """What its calls have used so far."""
         return CallTotals(self.calls, self.failed, self.ran_s, self.sums, self.machine_j)
 
-    def divided(self, at_s: float, end: Counts, record_id: str) -> list[CallWindow]:
-        """What came before and after the end of the parent at `at_s`; parts without calls are not.
+    def divided(
+        self, at_s: float, end: Counts, parent: tuple[str | None, bool | None], record_id: str
+    ) -> list[CallWindow]:
+        """The calls before and after `at_s`, when the parent changed to `parent`.
 
-        `record_id` is for the second of two.
+        As if they had come evenly since the window was last seen. One call is counted in one of
+        the rows, though its energy is in both. `record_id` is for the second of two.
         """
         seen_at_s, seen = self.seen
         part = (at_s - seen_at_s) / max(1e-9, end.at_s - seen_at_s)
         held = seen.at(min(1.0, max(0.0, part)), self.totals)
         rest = self.totals.minus(held)
-        if not rest.calls:
-            return [self]
         at = self._opened_at + timedelta(seconds=max(0.0, at_s - self.start.at_s))
-        later = self._with(rest, record_id if held.calls else self.record_id)
-        later.parent = (self.parent[0], False)
-        if not held.calls:
-            return [later]
-        later.started_at = at
-        first = self._with(held, self.record_id)
-        first.ended_at = at
-        return [first, later]
+        first, later = self._with(held, self.record_id), self._with(rest, record_id)
+        first.ended_at = later.started_at = at
+        later.parent = parent
+        if first.is_empty:
+            later.record_id = self.record_id
+        return [part for part in (first, later) if not part.is_empty]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was summed."""
+        return not self.calls and sum(self.sums.ours_j) <= 0.0
 
     def _with(self, totals: CallTotals, record_id: str) -> CallWindow:
         window = CallWindow(record_id, self.start, self.started_at, self.parent)
@@ -147,12 +154,19 @@ class CallRows:
         session: the session whose sinks get the rows.
         callee: the function.
         budget_check: called with each row before it is written; marks a row over its budget.
+        inside: it is for calls inside spans, whose rows name the span that holds them.
     """
 
     def __init__(
-        self, session: Session, callee: Callee, budget_check: Callable[[Record], Record] | None
+        self,
+        session: Session,
+        callee: Callee,
+        budget_check: Callable[[Record], Record] | None,
+        *,
+        inside: bool,
     ) -> None:
         self.session = session
+        self._inside = inside
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
@@ -177,11 +191,12 @@ class CallRows:
         A call that ends after that writes its row itself; see `catch_up`.
         """
         self.ledger.refresh(self.sampler.clock)
+        self.session.look_at_parents()
         with self.sampler.lock:
             if not self.closed:
-                self._open_window()
+                self.hold_window()
 
-    def _open_window(self) -> CallWindow:
+    def hold_window(self) -> CallWindow:
         """The window, which keeps the sampler awake until its row is written."""
         with self.sampler.lock:
             if self.window is None:
@@ -221,15 +236,13 @@ class CallRows:
             return False
 
     def _records(self, window: CallWindow, end: Counts) -> list[Record]:
-        """The row of a window; two if the parent, in another process, has ended meanwhile."""
-        parent, (parent_id, holds) = self.session.parent, window.parent
-        is_told = parent is not None and parent.record_id == parent_id and holds is not False
-        if parent is None or not is_told or parent.holds() is not False:
+        """The row of a window; two if another record began or ended to hold its calls."""
+        parents, before = self.session.parents, window.parent
+        if parents is None or self._inside or bool(before[1]) == bool(parents.holds):
             return [self._record(window, end)]
-        return [
-            self._record(part, end)
-            for part in window.divided(parent.ended_at_s or 0.0, end, self.session.new_ids()[1])
-        ]
+        after = (parents.parent_id, True) if parents.holds else (before[0], False)
+        parts = window.divided(parents.changed_at_s, end, after, self.session.new_ids()[1])
+        return [self._record(part, end) for part in parts]
 
     def _deliver(self, record: Record) -> None:
         if self.budget_check is not None:
@@ -271,8 +284,7 @@ class CallSite(CallRows):
         budget_check: Callable[[Record], Record] | None = None,
         inside: bool = False,
     ) -> None:
-        super().__init__(session, callee, budget_check)
-        self._inside = inside
+        super().__init__(session, callee, budget_check, inside=inside)
         self.finished: deque[tuple[float, float, bool]] = deque()
         """Length, CPU seconds and failure of calls that have ended; any thread may append to a
         deque."""
@@ -284,6 +296,7 @@ class CallSite(CallRows):
         """Whether the next call propagates this run as the parent of child processes."""
         self.propagating: Any = None
         """The call that does so now."""
+        self._call_id = ""
 
     def collect_enough(self) -> None:
         """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
@@ -292,7 +305,8 @@ class CallSite(CallRows):
         any time after it.
         """
         self.collect_at = COLLECT_AT
-        if self.window is None or self.window.kept is not None or self.closed:
+        window, keeps = self.window, self.session.keeps_checkpoints and not self.closed
+        if window is None or window.kept is not None or not keeps:
             self.collect()
             return
         with self.sampler.lock:
@@ -336,7 +350,7 @@ class CallSite(CallRows):
     def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
         """Add a call that was credited singly and turned out to be short."""
         with self.sampler.lock:
-            window = self._open_window()
+            window = self.hold_window()
             window.sums = window.sums.plus(sums)
             window.machine_j = add_joules(window.machine_j, machine_j)
             window.calls += 1
@@ -351,7 +365,7 @@ class CallSite(CallRows):
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
         self.ledger.refresh(self.sampler.clock)
-        self._open_window()
+        self.hold_window()
         if self.closed:
             self.write_row()
 
@@ -366,7 +380,7 @@ class CallSite(CallRows):
             kept = self._next_id if is_new and span.is_inside_row(self._next_id) else None
             if kept is not None:  # recursion: the row of the outer call has this id, not this one
                 self._next_id = None
-            own = self._open_window()
+            own = self.hold_window()
             self._next_id, own.parent = kept or self._next_id, parent
             own.started_at = min(own.started_at, started_at)
             if self._inside:  # to the end of the last call, so that the parent covers it
@@ -416,12 +430,12 @@ class CallSite(CallRows):
             self.session.drop_checkpoint(record.record_id)
         return is_followed
 
-    def follow_parent(self, *, holds: bool | None) -> None:
-        """The parent, in another process, still holds what is used; or later calls need a row."""
-        window = self.window
-        if window is None or window.parent[1] is False:
+    def follow_parents(self, parents: RemoteParents) -> None:
+        """Begin a new row where another process's record has begun or ended to hold the calls."""
+        window, now = self.window, (parents.parent_id, parents.holds)
+        if window is None or self._inside:
             return
-        if holds is False:
+        if window.parent != now and (window.parent[1] or now[1]):
             self.write_row()
             return
         with self.sampler.lock:
@@ -436,7 +450,7 @@ class CallSite(CallRows):
                 return None
             record, first = self._record(window, self.sampler.counts), window.kept
             window.kept, window.kept_calls = first or record, window.calls
-            return Checkpoint(record, first=first)
+            return Checkpoint(record, first=first, is_sum=True)
 
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
@@ -450,16 +464,12 @@ class CallSite(CallRows):
         hardly starts a process, and each would pay for changing the environment.
         """
         self.propagates, self.propagating = False, call
-        if self.session.propagator is not None:
-            number = self.session.new_ids()[1].rpartition("-")[2]
-            scope = self.ledger.attribution.scope
-            self.session.propagator.inject(id(call), self.row_id(), scope, number)
+        self._call_id = self.session.call_began(id(call), self.row_id())
 
     def stop_propagating(self, *, lasted: bool) -> None:
         """Stop, as the call has ended or is suspended."""
         call, self.propagating, self.propagates = self.propagating, None, lasted
-        if self.session.propagator is not None:
-            self.session.say_ended(self.session.propagator.withdraw(id(call)))
+        self.session.call_ended(id(call), self._call_id, self.now_s())
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""

@@ -18,6 +18,17 @@ def nearest_open(here: Any) -> Any:
     return here
 
 
+def skip_closed(here: Any) -> Any:
+    """The first from here outwards that is not a closed span.
+
+    A span that was closed in another context is still referenced in this one; keeping it would
+    build a chain of all spans ever opened here.
+    """
+    while getattr(here, "_end", None) is not None:
+        here = here._before
+    return here
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

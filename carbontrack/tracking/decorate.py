@@ -210,6 +210,7 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
                 return stop.value
             except BaseException as error:
                 _end(call, error)
+                del step  # it may refer to the error, whose traceback refers to this frame
                 raise
             _guarded(call.pause)
             try:
@@ -241,6 +242,7 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
                 return
             except BaseException as error:
                 _end(call, error)
+                del step  # it may refer to the error, whose traceback refers to this frame
                 raise
             _guarded(call.pause)
             try:

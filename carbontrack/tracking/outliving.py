@@ -1,68 +1,104 @@
-"""What becomes of what is still open when the span or call around it ends.
+"""What becomes of what is still open when the span or call around it ends, here or elsewhere.
 
 It is counted by the next one outwards. Where there is none it becomes a root: what it used up to
-that moment is in the row of the span that ended, what it uses from then on in a row of its own. The
-functions are called with the sampler's lock held.
+that moment is in the row of the span that ended, what it uses from then on in a row of its own. A
+root likewise begins a new row when a record of another process begins or ends to hold it. But for
+`leave_overlapping`, the functions are called with the sampler's lock held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record
 from carbontrack.sampling.ledger import Mark
-from carbontrack.tracking.context import nearest_open
+from carbontrack.tracking.context import current, nearest_open, skip_closed
+from carbontrack.tracking.record_builder import rfc3339
+
+if TYPE_CHECKING:
+    from carbontrack.tracking.remote_parent import RemoteParents
+
+Parent = tuple[str | None, bool | None]
+"""The parent id of a row, and whether the parent's record holds it."""
 
 
-def hand_over(ended: Any, nodes: Collection[Any], mark: Mark) -> Iterator[Record]:
+def hand_over(ended: Any, spans: Iterable[Any], mark: Mark) -> list[Record]:
     """Give the spans that outlive the span `ended` to the one around it, or make them roots.
 
-    The sampler's lock is held. Yields the records of what became of them until `mark`, where they
-    have rows.
+    Returns the records of what became of them until `mark`, where they have rows.
     """
-    for node in tuple(nodes):
-        span = node.owner
-        if node.around is not None:
-            span.move_into(node.around.owner)
+    records: list[Record] = []
+    for span in spans:
+        node = span.node.around
+        if node is not None:
+            span.change_parent(node.owner, node.owner.row_id, holds=True)
         else:
-            yield from split(span, mark, ended.ended_at, ended.row_id)
-            span.become_root(ended.row_id)
+            records += split(span, mark, ended.ended.ended_at, (ended.row_id, True))
+            span.change_parent(None, ended.row_id, holds=False)
+            span.session.root_opened(span)
+    return records
 
 
 def split(
-    span: Any, mark: Mark, at: datetime, parent_id: str | None, *, has_row: bool = False
-) -> Iterator[Record]:
+    span: Any, mark: Mark, at: datetime, parent: Parent, *, has_row: bool = False
+) -> list[Record]:
     """End a span's row at `mark`, and begin its next there; likewise those of the spans inside it.
 
-    `at` is the wall-clock time of the mark. The sampler's lock is held. Yields the records until
-    `mark` if inner spans have rows, or this one has; they have new ids, since the span keeps its
-    own.
+    `at` is the wall-clock time of the mark, `parent` that of the row which ends. Returns the
+    records until `mark` of the spans that have rows; they have new ids, as each span keeps its own.
     """
+    records: list[Record] = []
     if has_row or span.session.spans == "all":
-        held = span.record_until(mark, at, parent_id)
-        yield held
-        parent_id = held.record_id
-    yield from _split_inside(span, mark, at, parent_id)
+        records.append(span.record_until(mark, at, parent))
+        parent = (records[0].record_id, True)
+    records += _split_inside(span, mark, at, parent)
     span.restart(mark, at)
+    return records
 
 
-def _split_inside(span: Any, mark: Mark, at: datetime, parent_id: str | None) -> Iterator[Record]:
+def _split_inside(span: Any, mark: Mark, at: datetime, parent: Parent) -> list[Record]:
     """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
+    records: list[Record] = []
     for node in tuple(span.node.children):
         inner = node.owner
         if inner.session.spans == "all" or inner.call_site is not None:
-            yield from split(inner, mark, at, parent_id, has_row=True)
+            records += split(inner, mark, at, parent, has_row=True)
         else:
-            yield from _split_inside(inner, mark, at, parent_id)
+            records += _split_inside(inner, mark, at, parent)
+    return records
+
+
+def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Record]:
+    """Begin a new row of a root where a record of another process has begun or ended to hold it.
+
+    Returns the records of the rows that have ended.
+    """
+    before, after = (root.parent_id, root.parent_holds), (parents.parent_id, parents.holds)
+    if root.parent is not None or before == after or not (before[1] or after[1]):
+        return ()
+    start, started_at = root.began
+    contains = after[1] and parents.holder_began <= rfc3339(started_at)
+    if before[1] is None and before[0] is not None:
+        contains = True  # until now it could not be found out
+    records: list[Record] = []
+    if not contains or (before[1] and not after[1]):
+        changed = parents.mark_at_change(start, now)
+        if changed.counts.at_s > start.counts.at_s:
+            records = split(root, changed, root.time_of(changed), before, has_row=True)
+    if after[1]:
+        root.change_parent(None, after[0], holds=True)
+    else:
+        root.change_parent(None, before[0], holds=False)
+    return records
 
 
 def keep_awake_for(ending: Any) -> None:
     """Open the windows of the decorated calls that will be roots when the span `ending` has ended.
 
-    The sampler's lock is held. It comes before the span's last reading, so that there is no instant
-    at which the sampler has nothing to count for.
+    It comes before the span's last reading, so that there is no instant at which the sampler has
+    nothing to count for.
     """
     if nearest_open(ending.around) is None:
         for call in tuple(ending.covered):
@@ -72,10 +108,37 @@ def keep_awake_for(ending: Any) -> None:
 def release(ended: Any, at_s: float) -> None:
     """Give the decorated calls that outlive a span or call to the one around it, if there is one.
 
-    Otherwise they are roots from `at_s` on, when it ended. The sampler's lock is held.
+    Otherwise they are roots from `at_s` on, when it ended.
     """
     calls = tuple(ended.covered)
     ended.covered.clear()
     around = nearest_open(ended.around)
     for call in calls:
         call.outlive(around, at_s)
+
+
+def leave_overlapping(ended: Any) -> None:
+    """A span has ended inside another that was opened inside it, in this context.
+
+    Where `with` has ended it, what was left open by mistake stops being the current span. Where it
+    was closed by hand, or `with` will still end the inner one, that one stays.
+    """
+    inner: Any = current.get()
+    if not _is_inside(inner, ended):
+        return
+    ended.session.warn(
+        f"overlap {ended.name} {inner.name}",
+        f"{ended.name!r} was closed before {inner.name!r}, which had been opened inside it; "
+        f"{inner.name!r} counts as a run of its own from there on. Close blocks in the reverse "
+        "order of opening them, best with `with`",
+    )
+    if ended.is_block:
+        while inner is not ended and not inner.is_block:
+            inner = inner._before
+        current.set(skip_closed(inner))
+
+
+def _is_inside(here: Any, ended: Any) -> bool:
+    while here is not None and here is not ended:
+        here = getattr(here, "_before", None)
+    return here is ended

@@ -6,10 +6,12 @@ child's own records name that span as their parent, so that reports do not add b
 
 from __future__ import annotations
 
+import os
 import threading
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 
-from carbontrack.attribution.process_tree import look_for_children
 from carbontrack.config import environment
 from carbontrack.system.forking import remember
 from carbontrack.system.host import process_identity
@@ -27,7 +29,6 @@ class Propagator:
         read: returns what the environment says of the parent now, if anything.
         write: writes that to the environment, or removes it.
         identity: returns what identifies this process: boot, pid namespace, pid, start.
-        look: raises a ChildProcessError if this process has no child.
     """
 
     def __init__(
@@ -35,17 +36,13 @@ class Propagator:
         read: Callable[[], str | None] = environment.parent_id,
         write: Callable[[str | None], None] = environment.set_parent_id,
         identity: Callable[[], str] = process_identity,
-        look: Callable[[], object] = look_for_children,
     ) -> None:
         self._read = read
         self._write = write
         self._find_identity = identity
-        self._look_for_children = look
         self._identity: str | None = None
         self._open: dict[int, str] = {}
         """What is said of the open roots, the oldest first."""
-        self._said: set[str] = set()
-        """Of them, those that have been in the environment."""
         self._written: str | None = None
         """What we last wrote to the environment."""
         self._before: str | None = None
@@ -80,48 +77,26 @@ class Propagator:
             self._identity = self._find_identity()
         return self._identity
 
-    def inject(
-        self, key: int, record_id: str | None, scope: str = "process", call: str = ""
-    ) -> None:
-        """A root has been opened: new child processes get its record as their parent.
+    def inject(self, key: int, said: str | None) -> None:
+        """A root has been opened: new child processes get it as their parent.
 
-        Args:
-            key: tells it apart from other roots.
-            record_id: its record.
-            scope: what its tracker counts.
-            call: the number of a decorated call, which has no row before its end; "" for a span.
+        `key` tells it apart from other roots; `said` is what is said of it, see `context_text`.
         """
-        if record_id is None or threading.current_thread() is not threading.main_thread():
+        if said is None or threading.current_thread() is not threading.main_thread():
             return
-        said = context_text(record_id, self.identity, scope, call)
         if not self._open:
             self._restore_to = self._read()
             self._before = self.original_parent(self._restore_to)
             self._set(said)
         self._open[key] = said
 
-    def withdraw(self, key: int) -> str | None:
-        """The root with this key has ended, in any thread.
-
-        Returns what child processes have been told of it; None if there are none.
-        """
+    def withdraw(self, key: int) -> None:
+        """The root with this key has ended, in any thread."""
         said = self._open.pop(key, None)
-        if said is None:
-            return None
-        if said == self._written == self._read():
+        if said is not None and said == self._written == self._read():
             # a copy: the main thread may open a root meanwhile
             oldest = list(self._open.values())[:1]
             self._set(oldest[0] if oldest else None)
-        if said not in self._said:
-            return None
-        self._said.discard(said)
-        try:
-            self._look_for_children()
-        except ChildProcessError:
-            return None
-        except OSError:
-            pass
-        return said
 
     def _set(self, said: str | None) -> None:
         try:
@@ -130,17 +105,27 @@ class Propagator:
             LOGGER.exception("child processes could not be told which run they belong to")
         else:
             self._written = said
-            if said is not None:
-                self._said.add(said)
 
     def forget_parent(self) -> None:
         """In a forked child the roots that were open are the parent's; take it as the parent."""
         self._inherited = self._written or self._inherited
         self._written = self._identity = None
         self._open.clear()
-        self._said.clear()
 
 
-def context_text(record_id: str, identity: str, scope: str, call: str = "") -> str:
-    """What is said of a record's span or call to child processes, see `ParentContext`."""
-    return f"{record_id}@{identity}:{scope}:{call}" if identity else record_id
+def context_text(record_id: str, identity: str, scope: str, state_dir: Path | None) -> str:
+    """What is said of a record's span or call to child processes, see `ParentContext`.
+
+    Args:
+        record_id: the record.
+        identity: what identifies this process; "" where it is not known.
+        scope: what the tracker counts.
+        state_dir: the folder with its journal, if it has one.
+    """
+    state = "" if state_dir is None else state_token(state_dir)
+    return f"{record_id}@{identity}:{scope}:{state}" if identity else record_id
+
+
+def state_token(state_dir: Path) -> str:
+    """Stands for a state directory, whose name may hold anything, and the user's own."""
+    return f"{zlib.crc32(os.fsencode(os.path.abspath(state_dir))):08x}"  # noqa: PTH100 - a text

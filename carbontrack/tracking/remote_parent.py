@@ -1,35 +1,42 @@
-"""The parent of a process's root records, in another process, and whether its record holds them.
+"""The parents of a process's root records in other processes, and whether their records hold them.
 
-A process learns of its parent from the environment, or from the process that forked it. What it
-uses is in the parent's record as long as the parent's meters count it and the parent's span is
-open: a tracker of scope "process" counts its descendants, one of scope "machine" everything on this
-boot. Nothing of this is assumed: process ids, start times and ancestors are read from procfs, and
-whether a span is open from the journal of its process.
+What a process uses is in the record of a run in another process as long as that run's meters count
+it: a tracker of scope "process" counts its descendants, one of scope "machine" everything on this
+boot. Nothing of this is assumed. The ancestors of this process are read from procfs, and what they
+have open from their journals, whoever started this process and whenever. What the environment says
+of the parent decides where the journals do not.
 
-A span that ends while its process has children says so in a small file beside the journal, with the
-instant of its end, so that a child that goes on can tell apart what it used before and after.
+A run that ends while its process has children says so in a small file beside the journal, with the
+instant of its end, so that a child that goes on can tell what it used before from what it used
+after. Without that file the cut is where the child last saw the run open.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
+from carbontrack.sinks.journal.open_entries import OpenEntry, journals_of, open_entries
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.files import replace_privately
-from carbontrack.system.host import boot_id, pid_namespace, process_identity, process_stat
-from carbontrack.tracking.propagation import context_text
+from carbontrack.system.files import make_private_folder
+from carbontrack.system.host import boot_id, pid_namespace, process_stat
+from carbontrack.tracking.propagation import state_token
 
-_FOLDER = "ended"
-_KEPT = 64
-"""The spans of a process whose ends are kept: the last ones."""
-_STALE_S = 86_400.0
 _LOOK_PERIOD_S = 0.05
+"""The shortest time between two looks: they cost as much as a root span."""
 _DEEPEST = 256
 """The longest chain of ancestors that is followed."""
+_FOLDER = "ended"
+_ENDS_LIMIT = 1 << 16
+"""Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
+_STALE_S = 86_400.0
+"""The age at which the file of a process that has ended is removed: its children have read it."""
 
 
 class ParentContext(NamedTuple):
@@ -42,7 +49,7 @@ class ParentContext(NamedTuple):
         pid: its process there.
         started_ticks: when that process started, in clock ticks since the boot.
         scope: what its tracker counts, "process" or "machine".
-        call: the number of a decorated call, which has no row before its end; "" for a span.
+        state: stands for the state directory with its journal.
     """
 
     record_id: str
@@ -51,20 +58,15 @@ class ParentContext(NamedTuple):
     pid: int = 0
     started_ticks: int = 0
     scope: str = "process"
-    call: str = ""
-
-    @property
-    def key(self) -> str:
-        """What tells the parent apart: several calls may be in one record."""
-        return f"{self.record_id}/{self.call}" if self.call else self.record_id
+    state: str = ""
 
     @classmethod
     def parse(cls, text: str) -> ParentContext:
         """From the variable's text; of one that another program has set, only the record's id."""
         record_id, _, facts = text.partition("@")
-        boot, namespace, pid, started, scope, call, *_ = (*facts.split(":"), *[""] * 6)
+        boot, namespace, pid, started, scope, state, *_ = (*facts.split(":"), *[""] * 6)
         return cls(
-            record_id, boot, namespace, _whole(pid), _whole(started), scope or "process", call
+            record_id, boot, namespace, _whole(pid), _whole(started), scope or "process", state
         )
 
 
@@ -72,190 +74,229 @@ def _whole(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
-class RemoteParent:
-    """Looks whether the parent's record holds what this process uses now.
+Verdict = OpenEntry | bool | None
+"""What holds this process; False: nothing does; None: it cannot be found out."""
+
+
+class RemoteParents:
+    """Looks which record in another process holds what this process uses.
 
     Args:
-        context: what was passed on about the parent.
-        state_dir: the folder with the parent's journal; None where journals are not used.
+        context: what was passed on about the parent; None: nothing was.
+        state_dir: the folder with the journals.
+        scope: whose energy the records of this process count.
         procfs: the root of procfs.
-        clock: the clock of both processes.
+        clock: the clock of all processes.
+
+    Attributes:
+        parent_id: the record that holds what is used, or did so last.
+        holds: whether it does; None where there is no parent, or where it cannot be found out.
+        holder_began: when the record that holds it began, as RFC 3339.
+        changed_at_s: when that last changed.
+        seen: the last mark of this process before a change.
     """
 
     def __init__(
         self,
-        context: ParentContext,
-        state_dir: Path | None,
+        context: ParentContext | None,
+        state_dir: Path,
         *,
+        scope: str = "process",
         procfs: Path = Path("/proc"),
         clock: Clock | None = None,
     ) -> None:
-        self.context = context
-        self.ended_at_s: float | None = None
-        """When it stopped to hold what this process uses; None while it does."""
+        self.parent_id = None if context is None else context.record_id
+        self.holds: bool | None = None
+        self.holder_began = ""
+        self.changed_at_s = float("-inf")
         self.seen: Mark | None = None
-        """The last mark of this process at which it was known to hold what is used."""
+        self._context = context
         self._state_dir = state_dir
+        self._scope = scope
         self._procfs = procfs
         self._clock = clock or SystemClock()
+        self._boot = boot_id(procfs) or ""
+        self._namespace = pid_namespace(procfs)
+        self._lock = threading.Lock()
         self._looked_at_s = self._seen_at_s = float("-inf")
-        self._holds: bool | None = None
-        self._ends = None if state_dir is None else ends_path(state_dir, context)
+        self._journals: tuple[int, Mapping[int, list[Path]]] = (-1, {})
+        self._entries: dict[Path, tuple[tuple[int, int], list[OpenEntry]]] = {}
 
-    @property
-    def record_id(self) -> str:
-        """The parent's record."""
-        return self.context.record_id
-
-    def holds(self) -> bool | None:
-        """Whether what is used now is in the parent's record; None where it cannot be found out."""
+    def look(self) -> None:
+        """Look again, unless that was done just now; no lock of the sampler may be held."""
         now_s = self._clock.monotonic_s()
-        if self.ended_at_s is None and now_s - self._looked_at_s >= _LOOK_PERIOD_S:
-            self._looked_at_s = now_s
-            self._holds = self._look()
-            if self._holds is False:
-                self.ended_at_s = self._end_said() or self._seen_at_s
-            else:
-                self._seen_at_s = now_s
-        return False if self.ended_at_s is not None else self._holds
+        if now_s - self._looked_at_s < _LOOK_PERIOD_S:
+            return
+        with self._lock:
+            if now_s - self._looked_at_s >= _LOOK_PERIOD_S:
+                self._update(now_s)
+                self._looked_at_s = now_s
 
-    def mark_at_end(self, start: Mark, now: Mark) -> Mark:
-        """The mark at which it ended, between the start of a root of this process and now."""
+    def mark_at_change(self, start: Mark, now: Mark) -> Mark:
+        """The mark of the last change, between the start of a root of this process and now."""
         before = self.seen
         if before is None or before.counts.at_s < start.counts.at_s:
             before = start
-        return now if self.ended_at_s is None else mark_at(self.ended_at_s, before, now)
+        return mark_at(max(self.changed_at_s, start.counts.at_s), before, now)
 
-    def _look(self) -> bool | None:
-        context = self.context
-        if not context.boot_id:
-            return None
-        if context.boot_id != (boot_id(self._procfs) or ""):
-            return False
-        own = process_stat(self._procfs, "self")
-        if own is not None and (own.pid, own.started_ticks) == (context.pid, context.started_ticks):
-            return False  # it was this process itself, before it executed another program
-        is_near = self._is_ancestor() if context.scope == "process" else self._lives()
-        if not is_near or self._end_said() is not None:
-            return is_near and False
-        return self._is_open()
+    def _update(self, now_s: float) -> None:
+        found = self._holder()
+        parent_id, holds = self.parent_id, None if found is None else bool(found)
+        if isinstance(found, OpenEntry):
+            parent_id = found.record_id
+        elif parent_id is None:
+            holds = None
+        if (parent_id, holds) != (self.parent_id, self.holds):
+            if self.holds:
+                self.changed_at_s = self._end_said(self.parent_id) or self._seen_at_s
+            elif isinstance(found, OpenEntry):
+                self.changed_at_s = self._instant_of(found.started_at, now_s)
+            self.parent_id, self.holds = parent_id, holds
+        if isinstance(found, OpenEntry):
+            self.holder_began, self._seen_at_s = found.started_at, now_s
 
-    def _lives(self) -> bool | None:
-        if self.context.pid_namespace != pid_namespace(self._procfs):
-            return None  # its processes cannot be seen from here, but this is its machine
-        stat = process_stat(self._procfs, str(self.context.pid))
-        return stat is not None and stat.started_ticks == self.context.started_ticks
-
-    def _is_ancestor(self) -> bool:
-        """Whether the parent's process lives and is an ancestor of this one, by this procfs."""
-        name = "self"
-        for _ in range(_DEEPEST):
-            stat = process_stat(self._procfs, name)
-            if stat is None:
-                return False
-            if stat.pid == self.context.pid and stat.started_ticks == self.context.started_ticks:
-                return True
-            if stat.parent_pid <= 0:
-                return False
-            name = str(stat.parent_pid)
-        return False
-
-    def _end_said(self) -> float | None:
-        """When the parent's span ended, as its process has said."""
-        if self._ends is None:
-            return None
+    def _instant_of(self, text: str, now_s: float) -> float:
+        """A wall-clock time on the monotonic clock; now where the time is unknown."""
         try:
-            lines = self._ends.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            return now_s
+        return now_s - max(0.0, (self._clock.now_utc() - when).total_seconds())
+
+    # -- what is open around this process -------------------------------------------------------
+
+    def _holder(self) -> Verdict:
+        chain, is_whole = self._ancestors()
+        try:
+            for pid in chain:
+                found = self._open_in(pid)
+                if found is not None:
+                    return found
+            return self._by_context(chain, shows_all=is_whole)
+        except OSError:
             return None
-        for line in lines:
-            record_id, _, ended = line.partition(" ")
-            if record_id == self.context.key:
-                try:
-                    return float(ended)
-                except ValueError:
-                    return None
-        return None
 
-    def _is_open(self) -> bool | None:
-        """Whether the parent's span is open, by the journal of its process.
+    def _ancestors(self) -> tuple[dict[int, int], bool]:
+        """The ancestors, the nearest first, with their starts; and whether procfs shows all."""
+        chain: dict[int, int] = {}
+        stat = process_stat(self._procfs, "self")
+        while stat is not None and stat.parent_pid > 0 and len(chain) < _DEEPEST:
+            stat = process_stat(self._procfs, str(stat.parent_pid))
+            if stat is not None:
+                chain[stat.pid] = stat.started_ticks
+        return chain, stat is not None
 
-        A decorated call is in no journal while it runs; it says when it ends.
-        """
-        if self.context.call:
-            return True
-        if self._state_dir is None:
-            return None
-        from carbontrack.sinks.journal.open_runs import is_run_open
+    def _open_in(self, pid: int, record_id: str | None = None) -> OpenEntry | None:
+        """What a process has open that holds what is used here, the oldest first of all.
 
-        return is_run_open(
-            self._state_dir, self.context.boot_id, self.context.pid, self.context.record_id
-        )
-
-
-def parent_at_fork(
-    said: str | None, roots: Sequence[Any], pid: int, state_dir: Path | None, clock: Clock
-) -> RemoteParent | None:
-    """The parent of a process that was forked while something was open; None: nothing was.
-
-    Args:
-        said: what was said of the oldest root of the main thread.
-        roots: the roots that were open.
-        pid: the process that forked this one.
-        state_dir: the folder with its journal.
-        clock: the clock of both.
-    """
-    if roots and said is None:
-        root = roots[0]
-        scope = root.session.ledger.attribution.scope
-        said = context_text(root.row_id, process_identity(pid=pid), scope)
-    if said is None:
-        return None
-    return RemoteParent(ParentContext.parse(said), state_dir, clock=clock)
-
-
-def ends_path(state_dir: Path, context: ParentContext) -> Path:
-    """Where the process of `context` says which of its spans have ended."""
-    return state_dir / _FOLDER / f"{context.boot_id[:8]}-{context.pid}-{context.started_ticks}"
-
-
-class EndedSpans:
-    """Says to child processes which spans of this process have ended, and when.
-
-    Args:
-        state_dir: the folder with the journal.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        self._pid = 0
-        self._ended: deque[tuple[str, float]] = deque(maxlen=_KEPT)
-
-    def add(self, context: ParentContext, ended_at_s: float) -> None:
-        """Say that the span of `context` has ended.
+        `record_id`: no other; what the environment names comes before older ones.
 
         Raises:
-            OSError: it could not be written.
+            OSError: a journal cannot be read.
         """
-        if self._pid != context.pid:  # a forked child has ends of its own to say
-            self._pid, self._ended = context.pid, deque(maxlen=_KEPT)
-            _remove_stale(self._state_dir / _FOLDER)
-        self._ended.append((context.key, ended_at_s))
-        text = "".join(f"{key} {at_s!r}\n" for key, at_s in list(self._ended))
-        replace_privately(ends_path(self._state_dir, context), text)
+        found: list[OpenEntry] = []
+        for path in self._journals_of(pid):
+            found += (entry for entry in self._read(path) if self._counts_us(entry))
+        named = {record_id, None if self._context is None else self._context.record_id}
+        found = [one for one in found if one.record_id in named] or found
+        if record_id is not None:
+            found = [one for one in found if one.record_id == record_id]
+        return min(found, key=lambda one: one.started_at, default=None)
+
+    def _counts_us(self, entry: OpenEntry) -> bool:
+        # a record of the whole machine is part of another one of the machine only
+        is_wide = entry.scope == "machine" or self._scope == "process"
+        return is_wide and entry.pid_namespace == self._namespace
+
+    def _journals_of(self, pid: int) -> list[Path]:
+        try:
+            changed = (self._state_dir / "journal").stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        if changed != self._journals[0]:
+            self._journals = changed, journals_of(self._state_dir, self._boot)
+            self._entries.clear()
+        return self._journals[1].get(pid, [])
+
+    def _read(self, path: Path) -> list[OpenEntry]:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return []
+        version, before = (status.st_mtime_ns, status.st_size), self._entries.get(path)
+        if before is None or before[0] != version:
+            before = self._entries[path] = version, open_entries(path)
+        return before[1]
+
+    def _by_context(self, chain: Mapping[int, int], *, shows_all: bool) -> Verdict:
+        """What follows from what was passed on, as no ancestor has anything open."""
+        context = self._context
+        if context is None or not context.boot_id:
+            return None if context is not None else False
+        own = process_stat(self._procfs, "self")
+        was_this = own is not None and own[::2] == (context.pid, context.started_ticks)
+        if context.boot_id != self._boot or was_this:
+            return False  # another boot, or this process before it executed another program
+        if context.pid_namespace != self._namespace:
+            return None  # its processes cannot be seen from here
+        if context.scope == "machine":
+            return self._by_machine(context)
+        if chain.get(context.pid) != context.started_ticks:
+            return False if shows_all else None
+        return False if context.state == state_token(self._state_dir) else None
+
+    def _by_machine(self, context: ParentContext) -> Verdict:
+        stat = process_stat(self._procfs, str(context.pid))
+        if stat is None or stat.started_ticks != context.started_ticks:
+            return False
+        if context.state != state_token(self._state_dir):
+            return None
+        return self._open_in(context.pid, context.record_id) or False
+
+    def _end_said(self, record_id: str | None) -> float | None:
+        """When a run ended, as its process has said."""
+        place = self._state_dir / _FOLDER
+        with suppress(OSError, ValueError):
+            for name in os.listdir(place):  # noqa: PTH208 - names are enough
+                for line in reversed((place / name).read_text(encoding="utf-8").splitlines()):
+                    found, _, at_s = line.partition(" ")
+                    if found == record_id:
+                        return float(at_s)
+        return None
 
 
-def _remove_stale(folder: Path) -> None:
-    """Remove what no child can still want: of processes that have ended long ago."""
-    now = SystemClock.now_utc().timestamp()
+def say_ended(state_dir: Path, record_id: str, at_s: float, identity: str) -> None:
+    """Say to the children of this process when a run ended.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    place = state_dir / _FOLDER
+    path = place / identity.replace(":", "-")
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
     try:
-        for path in folder.iterdir():
-            if now - path.stat().st_mtime > _STALE_S and not _may_live(path):
-                path.unlink(missing_ok=True)
-    except OSError:
-        return
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        make_private_folder(place)
+        _remove_stale(place)
+        handle = os.open(path, flags | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(handle).st_size > _ENDS_LIMIT:
+            os.ftruncate(handle, 0)
+        os.write(handle, f"{record_id} {at_s!r}\n".encode())
+    finally:
+        os.close(handle)
 
 
-def _may_live(path: Path) -> bool:
-    pid = path.name.split("-")[1:2]
-    return bool(pid) and process_stat(Path("/proc"), pid[0]) is not None
+def _remove_stale(place: Path) -> None:
+    now = SystemClock.now_utc().timestamp()
+    for name in os.listdir(place):  # noqa: PTH208 - names are enough
+        with suppress(OSError):
+            path, parts = place / name, name.split("-")
+            if now - path.stat().st_mtime > _STALE_S and not _lives(parts[-2:]):
+                path.unlink()
+
+
+def _lives(pid_and_start: list[str]) -> bool:
+    stat = process_stat(Path("/proc"), pid_and_start[0])
+    return stat is not None and str(stat.started_ticks) == pid_and_start[-1]

@@ -11,21 +11,26 @@ import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from carbontrack.attribution.process_tree import look_for_children
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
-from carbontrack.system.forking import at_end_of_worker
+from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
+from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.tracking.outliving import follow_parents
+from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from carbontrack.sampling.ledger import Ledger
     from carbontrack.sampling.sampler import Sampler
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
-    from carbontrack.tracking.remote_parent import EndedSpans, RemoteParent
+    from carbontrack.tracking.remote_parent import RemoteParents
 
 _log = logging.getLogger("carbontrack")
 
@@ -41,11 +46,13 @@ class Checkpoint(NamedTuple):
         record: the record.
         timeline: its timeline as a JSON object, if it has one.
         first: the first record of this work that was kept; then only what has changed is written.
+        is_sum: whether it is the sum of short calls, not an open span.
     """
 
     record: Record
     timeline: Mapping[str, object] | None = None
     first: Record | None = None
+    is_sum: bool = False
 
 
 class Checkpointable(Protocol):
@@ -108,7 +115,9 @@ class Checkpoints:
             found = one.checkpoint()
             if found is not None:
                 if found.first is None:
-                    self._journal.checkpoint(found.record, self._outputs, found.timeline)
+                    self._journal.checkpoint(
+                        found.record, self._outputs, found.timeline, is_sum=found.is_sum
+                    )
                 else:
                     self._journal.update(found.record, self._outputs, found.first)
                 if found.record.record_id in dropped:
@@ -126,6 +135,14 @@ class Checkpoints:
             for dropped in list(self._dropped.values()):
                 dropped.add(record_id)
         self._journal.finished(record_id)
+
+    def call_began(self, call_id: str) -> None:
+        """Note a running call that child processes may be inside."""
+        self._journal.call_began(call_id)
+
+    def call_ended(self, call_id: str) -> None:
+        """Remove it."""
+        self._journal.call_ended(call_id)
 
     def rest(self, *, at_once: bool) -> None:
         """Close the journal's file if nothing is open; `at_once`: even if it was used just now."""
@@ -146,19 +163,19 @@ class RunIdentity:
 
     def __init__(
         self,
+        ledger: Ledger,
         sampler: Sampler,
         propagator: Propagator | None,
-        parent: RemoteParent | None,
+        parents: RemoteParents | None,
         checkpoints: Checkpoints | None,
     ) -> None:
+        self.ledger = ledger
         self.sampler = sampler
         self.propagator = propagator
         self._checkpoints = checkpoints
         self._warnings = RateLimitedLog(sampler.clock)
         self._open_roots: dict[int, Any] = {}
-        self._parent = parent
-        self._ended_spans: EndedSpans | None = None
-        self._pid = 0
+        self._parents = parents
         self._run_id = ""
         self._epoch = -1
         self._begin_epoch()
@@ -172,27 +189,31 @@ class RunIdentity:
         raise NotImplementedError
 
     def _begin_epoch(self) -> None:
-        # A child process after a fork is a run of its own. If anything was open at the fork, the
-        # parent counts the child with its process tree, and reports must not add both.
-        if self._epoch >= 0 and self.sampler.forked_awake:
-            self._parent = self._find_parent_at_fork() or self._parent
+        if self._epoch >= 0:
+            self._parents = self._find_parents()
+        if self._parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
         self._epoch = self.sampler.epoch
-        self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
-        self._ended_spans = None
         at_end_of_worker(self)
 
-    def _find_parent_at_fork(self) -> RemoteParent | None:
-        from carbontrack.tracking.remote_parent import parent_at_fork
+    def _find_parents(self) -> RemoteParents | None:
+        """In a forked child, whatever was open at the fork, or is opened later by its parent."""
+        said = None if self.propagator is None else self.propagator.extract()
+        if self._checkpoints is None:
+            return None
+        with holding_forks():
+            from carbontrack.tracking.remote_parent import ParentContext, RemoteParents
 
-        said = None if self.propagator is None else self.propagator.inherited
-        state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
-        roots = list(self._open_roots.values())
-        return parent_at_fork(said, roots, self._pid, state_dir, self.sampler.clock)
+        return RemoteParents(
+            None if said is None else ParentContext.parse(said),
+            self._checkpoints.state_dir,
+            scope=self.ledger.attribution.scope,
+            clock=self.sampler.clock,
+        )
 
     @property
     def run_id(self) -> str:
@@ -202,38 +223,74 @@ class RunIdentity:
         return self._run_id
 
     @property
-    def parent(self) -> RemoteParent | None:
-        """The parent of the roots of this process, in another one, if any."""
+    def parents(self) -> RemoteParents | None:
+        """The parents of the roots of this process in other ones, if there may be any."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self._parent
+        return self._parents
 
     def parent_now(self) -> tuple[str | None, bool | None]:
         """The parent id for a root that begins now, and whether its record holds the root."""
-        parent = self.parent
-        return (None, None) if parent is None else (parent.record_id, parent.holds())
+        parents = self.parents
+        return (None, None) if parents is None else (parents.parent_id, parents.holds)
+
+    def look_at_parents(self) -> None:
+        """Look whether they still hold what is used; no lock of the sampler may be held."""
+        parents = self.parents
+        if parents is not None:
+            parents.look()
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
         return run_id, f"{run_id}-{next(self._numbers)}"
 
-    def say_ended(self, said: str | None) -> None:
-        """Say to child processes that their parent's span has ended.
+    def context_of(self, record_id: str) -> str:
+        """What is said of a record to child processes."""
+        propagator, checkpoints = self.propagator, self._checkpoints
+        identity = process_identity() if propagator is None else propagator.identity
+        state_dir = None if checkpoints is None else checkpoints.state_dir
+        return context_text(record_id, identity, self.ledger.attribution.scope, state_dir)
 
-        `said` is what they were told of it; None if there are none.
-        """
-        if said is None or self._checkpoints is None:
+    def call_began(self, key: int, row_id: str) -> str:
+        """A call has begun that child processes may be inside; returns its id for `call_ended`."""
+        call_id = f"{row_id}/{next(self._numbers)}"
+        if self.propagator is not None:
+            self.propagator.inject(key, self.context_of(row_id))
+        if self._checkpoints is not None:
+            self._checkpoints.call_began(call_id)
+        return call_id
+
+    def call_ended(self, key: int, call_id: str, at_s: float) -> None:
+        """It has ended, at this moment."""
+        if self.propagator is not None:
+            self.propagator.withdraw(key)
+        self.say_ended(call_id.partition("/")[0], at_s)
+        if self._checkpoints is not None:
+            self._checkpoints.call_ended(call_id)
+
+    def say_ended(self, record_id: str | None, at_s: float) -> None:
+        """Say to child processes, if there are any, when a root has ended."""
+        if record_id is None or self._checkpoints is None:
             return
-        from carbontrack.tracking.remote_parent import EndedSpans, ParentContext
-
         try:
-            self._ended_spans = self._ended_spans or EndedSpans(self._checkpoints.state_dir)
-            self._ended_spans.add(ParentContext.parse(said), self.sampler.counts.at_s)
+            look_for_children()
+        except ChildProcessError:
+            return
+        except OSError:
+            pass
+        self._write_end(self._checkpoints.state_dir, record_id, at_s)
+
+    def _write_end(self, state_dir: Path, record_id: str, at_s: float) -> None:
+        with holding_forks():
+            from carbontrack.tracking.remote_parent import say_ended
+        identity = process_identity() if self.propagator is None else self.propagator.identity
+        try:
+            say_ended(state_dir, record_id, at_s, identity)
         except OSError as error:
             self._warnings.warn(
                 "ended",
-                f"child processes cannot be told that their parent's block has ended: {error}",
+                f"child processes cannot be told when their parent's block has ended: {error}",
             )
 
 
@@ -247,7 +304,7 @@ class Session(RunIdentity):
         checkpoints: writes checkpoints of open work; None: there are none.
         timelines: the files for the power of root spans over time; None: none is kept.
         propagator: propagates the parent id to child processes; None: it is not propagated.
-        parent: the parent of this process's root records, in another one, if any.
+        parents: the parents of this process's root records in other ones, if there may be any.
     """
 
     def __init__(
@@ -259,11 +316,10 @@ class Session(RunIdentity):
         checkpoints: Checkpoints | None = None,
         timelines: TimelineFiles | None = None,
         propagator: Propagator | None = None,
-        parent: RemoteParent | None = None,
+        parents: RemoteParents | None = None,
     ) -> None:
-        super().__init__(builder.sampler, propagator, parent, checkpoints)
+        super().__init__(builder.ledger, builder.sampler, propagator, parents, checkpoints)
         self.builder = builder
-        self.ledger = builder.ledger
         self.sinks = tuple(sinks)
         self.spans = spans
         self._timelines = timelines
@@ -275,44 +331,49 @@ class Session(RunIdentity):
         self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         """The decorated functions by key; an entry lives while its function does, or while it has
         an open window."""
-        if checkpoints is not None or timelines is not None or parent is not None:
+        if checkpoints is not None or timelines is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
 
     # -- open spans -------------------------------------------------------------------------
 
-    def root_opened(self, span: Any, *, at_once: bool) -> None:
+    def root_opened(self, span: Any) -> None:
         """Register an open root, so that it is written even if the program ends or is killed.
 
-        `at_once`: the first checkpoint is written now, not at the end of the current tick.
+        The sampler's lock is held; a first checkpoint, by `keep`, comes after that.
         """
         if self._timelines is not None:
             span.begin_timeline()
         self._open_roots[id(span)] = span
         if self.propagator is not None:
-            self.propagator.inject(id(span), span.row_id, self.ledger.attribution.scope)
+            self.propagator.inject(id(span), self.context_of(span.row_id))
         if self._checkpoints is not None:
-            if at_once and not self.writes_each_call:
-                self._checkpoints.write(span)
-            else:
-                self._checkpoints.write_soon()
+            self._checkpoints.write_soon()
+
+    def forget_root(self, span: Any) -> None:
+        """A root whose end could not be counted is open no more."""
+        self._open_roots.pop(id(span), None)
+        if self.propagator is not None:
+            self.propagator.withdraw(id(span))
 
     def span_closed(self, span: Any, record: Record | None, *, written: bool) -> None:
         """Write the record of a closed span, if it has a row, and its timeline."""
+        if id(span) in self._open_roots:
+            if self.propagator is not None:
+                self.propagator.withdraw(id(span))
+            self.say_ended(span.row_id, span.ended.end.at_s)
         if record is not None:
             self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
-        if id(span) in self._open_roots:
-            if self.propagator is not None:
-                self.say_ended(self.propagator.withdraw(id(span)))
-            self.drop_checkpoint(span.record_id)
-            self._open_roots.pop(id(span), None)
+        for record_id in span.checkpoint_ids() if id(span) in self._open_roots else ():
+            self.drop_checkpoint(record_id)
+        self._open_roots.pop(id(span), None)
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
-        if self._parent is not None:
-            self._follow_parent(self._parent)
+        if self._parents is not None:
+            self._follow_parents(self._parents)
         if self._timelines is not None:
             with self.sampler.lock:
                 mark = Mark(self.sampler.counts, self.ledger.account)
@@ -345,7 +406,7 @@ class Session(RunIdentity):
 
     def keep(self, one: Checkpointable) -> None:
         """Write the first checkpoint of open work now, in the thread that does it."""
-        if self._checkpoints is not None:
+        if self._checkpoints is not None and not self.writes_each_call:
             self._checkpoints.write(one)
 
     @property
@@ -361,34 +422,28 @@ class Session(RunIdentity):
         refs = self.sites.valuerefs()  # one step, unlike `values()`
         return [site for ref in refs if (site := ref()) is not None]
 
-    def _follow_parent(self, parent: RemoteParent) -> None:
-        """Begin new rows when the parent stops to hold what this process uses."""
-        holds, held = parent.holds(), []
+    def _follow_parents(self, parents: RemoteParents) -> None:
+        """Begin new rows where another record holds what is used, or none does any more."""
+        parents.look()
+        held: list[Record] = []
         with self.sampler.lock:
             mark = Mark(self.sampler.counts, self.ledger.account)
-            if holds is False:
-                for root in list(self._open_roots.values()):
-                    held += root.part_with_parent(mark)
-            else:
-                parent.seen = mark
+            for root in list(self._open_roots.values()):
+                held += follow_parents(root, parents, mark)
+            parents.seen = mark
         for record in held:
             self.deliver(record)
         for site in self._sites():
-            site.follow_parent(holds=holds)
+            site.follow_parents(parents)
 
     def drop_checkpoint(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""
         if self._checkpoints is not None:
             self._checkpoints.drop(record_id)
 
-    def warn_overlap(self, name: str, inner: str) -> None:
-        """Warn of a span that ended before one that had been opened inside it."""
-        self._warnings.warn(
-            f"overlap {name} {inner}",
-            f"{name!r} was closed before {inner!r}, which had been opened inside it; {inner!r} "
-            "counts as a run of its own from there on. Close blocks in the reverse order of "
-            "opening them, best with `with`",
-        )
+    def warn(self, key: str, message: str) -> None:
+        """Warn of the user's mistake, once in a while; `key` tells mistakes apart."""
+        self._warnings.warn(key, message)
 
     def warn_uncounted_call(self, name: str) -> None:
         """Count a call made after the session was closed, and warn of it."""
@@ -483,8 +538,7 @@ class Session(RunIdentity):
 
         if any(isinstance(sink, HurriedSink) for sink in self.sinks):
             # which waits for a server; this may be any line of the program
-            thread = threading.Thread(target=self.close, name="carbontrack-close", daemon=True)
-            thread.start()
+            OwnThread(self.close, "carbontrack-close").start()
         else:
             self.close()
 

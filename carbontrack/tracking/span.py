@@ -15,7 +15,7 @@ current span.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,18 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import BudgetedBlock
-from carbontrack.tracking.context import current, nearest_open
-from carbontrack.tracking.outliving import hand_over, keep_awake_for, release, split
+from carbontrack.tracking.context import current, nearest_open, skip_closed
+from carbontrack.tracking.outliving import (
+    follow_parents,
+    hand_over,
+    keep_awake_for,
+    leave_overlapping,
+    release,
+)
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Checkpoint, Session
 
 if TYPE_CHECKING:  # loaded only where they are asked for
-    from carbontrack.tracking.budget import BudgetGuard
     from carbontrack.tracking.timeline import PowerRow, PowerSeries
 
 _log = logging.getLogger("carbontrack")
@@ -53,8 +58,8 @@ class Node:
     """
 
     __slots__ = (
-        "_is_leaf", "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children", "owner",
-        "paused_j", "paused_s",
+        "_is_leaf", "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children",
+        "owner", "paused_j", "paused_s",
     )  # fmt: skip
 
     def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
@@ -71,7 +76,7 @@ class Node:
         self.paused_s = 0.0
         self.paused_j: Joules = ()
         if around is None:
-            sampler.add_leaves(1)
+            _add_leaves(sampler, 1)
             return
         around.children.add(self)
         if around._is_leaf:  # as below, but cheaper: this one replaces it
@@ -89,7 +94,7 @@ class Node:
             around.children |= self.children
         if self._is_leaf:
             if around is None:
-                self._sampler.add_leaves(-1)
+                _add_leaves(self._sampler, -1)
             elif around._leaves == 1 and around._paused is None:  # as below, but cheaper
                 around._is_leaf = True
             else:
@@ -146,7 +151,19 @@ class Node:
             node._since = mark
             node._leaves += change
             node = node.around
-        self._sampler.add_leaves(change)
+        _add_leaves(self._sampler, change)
+
+
+def _add_leaves(sampler: Sampler, change: int) -> None:
+    """Change the number of leaves of all spans, just after a sample.
+
+    While there are none, energy may belong to nobody; so what is set aside for calls is settled
+    where that begins or ends.
+    """
+    before = sampler.leaves
+    sampler.leaves = now = before + change
+    if sampler.apportioner is not None and not (before and now):
+        sampler.apportioner.settle()
 
 
 class SpanRow(BudgetedBlock["Span"]):
@@ -156,6 +173,7 @@ class SpanRow(BudgetedBlock["Span"]):
     """
 
     _row_id: str | None = None
+    _first_id: str | None = None
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -229,14 +247,13 @@ class SpanRow(BudgetedBlock["Span"]):
         """Write a long call under the id that others know as their parent's, unless it is taken."""
         site = self.call_site
         if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
-            self.session.drop_checkpoint(self.record_id)
             self.record_id = self._row_id
 
-    def _register(self, started_at: datetime, *, at_once: bool) -> None:
+    def _register(self, started_at: datetime) -> None:
         self._run_id, self.record_id = self.session.new_ids()
-        self._started_at = started_at
+        self._first_id, self._started_at = self.record_id, started_at
         if self._parent is None:
-            self.session.root_opened(self, at_once=at_once)
+            self.session.root_opened(self)
 
     def _seal(self, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed."""
@@ -273,74 +290,57 @@ class SpanRow(BudgetedBlock["Span"]):
         if self.power_series is not None and self._end is None:
             self.power_series.extend(mark.counts, self.sums(mark).ours_j)
 
-    # -- what becomes of a span that outlives its parent; the sampler's lock is held -------------
+    # -- a new row; the sampler's lock is held ---------------------------------------------------
 
-    def move_into(self, around: Span) -> None:
-        """The parent has ended, and `around`, the one around it, contains this span too."""
-        self._parent, self.parent_id = around, around.row_id
-        self._forget_outer_budget(around.budget_guard)
-
-    def become_root(self, parent_id: str | None) -> None:
-        """The parent has ended, and does not contain what this span uses from now on."""
-        self._parent, self.parent_id, self.parent_holds = None, parent_id, False
-        self._forget_outer_budget(None)
-        self.session.root_opened(self, at_once=False)
-
-    def part_with_parent(self, now: Mark) -> Iterable[Record]:
-        """Begin a new row of a root whose parent, in another process, has ended meanwhile.
-
-        Returns the records of what the parent held.
-        """
-        session = self.session
-        if self._parent is not None or self.parent_holds is False or session.parent is None:
-            return ()
-        if session.parent.holds() is not False:
-            return ()
+    @property
+    def began(self) -> tuple[Mark, datetime]:
+        """The mark at which its row begins, and when that was."""
         assert self._start is not None
-        begun = self._start
-        ended = session.parent.mark_at_end(begun, now)
-        held: Iterable[Record] = ()
-        if ended.counts.at_s > begun.counts.at_s:
-            held = tuple(split(self, ended, self._time_of(ended), self.parent_id, has_row=True))
-        self.parent_holds = False
-        return held
+        return self._start, self._started_at
 
-    def record_until(self, mark: Mark, at: datetime, parent_id: str | None) -> Record:
+    def change_parent(
+        self, parent: Span | None, parent_id: str | None, *, holds: bool | None
+    ) -> None:
+        """Have another parent from now on, with its budget."""
+        self._parent, self.parent_id, self.parent_holds = parent, parent_id, holds
+        guard, outer = self.budget_guard, None if parent is None else parent.budget_guard
+        if guard is not None and guard.guards(self):
+            guard.outer = outer
+        elif guard is not None:
+            self.budget_guard = outer
+
+    def record_until(
+        self, mark: Mark, at: datetime, parent: tuple[str | None, bool | None]
+    ) -> Record:
         """The record of the time until `mark`, which was at `at`, with an id of its own."""
         self._seal(mark)
         self._window = self._window._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
-        ids = (record_id, run_id, parent_id, True)
-        return self._record_of(ids, mark, _OK)
+        return self._record_of((record_id, run_id, *parent), mark, _OK)
 
     @property
-    def ended_at(self) -> datetime:
-        """The wall-clock time of its end."""
-        return self._window.ended_at
+    def ended(self) -> Window:
+        """The window of its row, once that has ended."""
+        return self._window
+
+    def checkpoint_ids(self) -> Iterable[str | None]:
+        """The ids under which it may have a checkpoint."""
+        return {self.record_id, self._first_id}
 
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
         assert self.node is not None
         if self.budget_guard is not None and self.budget_guard.guards(self):
-            self.budget_guard.add_earlier(self.record_until(mark, at, None))
+            self.budget_guard.add_earlier(self.record_until(mark, at, (None, None)))
         self._start, self._started_at = mark, at
         self.node.restart(mark)
         if self.power_series is not None:
             self.begin_timeline()
 
-    def _time_of(self, mark: Mark) -> datetime:
+    def time_of(self, mark: Mark) -> datetime:
         """The wall-clock time of a mark that was made just now, or some time ago."""
         ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
         return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
-
-    def _forget_outer_budget(self, outer: BudgetGuard | None) -> None:
-        guard = self.budget_guard
-        if guard is None:
-            return
-        if guard.guards(self):
-            guard.outer = outer
-        else:
-            self.budget_guard = outer
 
 
 class Span(SpanRow):
@@ -355,7 +355,7 @@ class Span(SpanRow):
         record_id: the id of its record; None before it is opened.
     """
 
-    _is_block = False
+    is_block = False
     """Whether it was opened by `with`, which will close it."""
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
@@ -419,7 +419,7 @@ class Span(SpanRow):
 
     def enter(self) -> Span:
         """Enter the block; see `BudgetedBlock.enter`."""
-        self._is_block = True
+        self.is_block = True
         return super().enter()
 
     def open(self) -> Span:
@@ -427,20 +427,23 @@ class Span(SpanRow):
         if self._start is not None:
             return self
         session, sampler = self.session, self.session.sampler
-        parent = self._parent = _parent_of(self)
-        if parent is not None:
-            self.parent_id, self.parent_holds = parent.row_id, True
-        else:
-            self.parent_id, self.parent_holds = session.parent_now()
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
-        with sampler.lock:
+        session.look_at_parents()
+        with sampler.lock:  # the parent too: it may end in another thread
+            parent = self._parent = _parent_of(self)
+            if parent is not None:
+                self.parent_id, self.parent_holds = parent.row_id, True
+            else:
+                self.parent_id, self.parent_holds = session.parent_now()
             self._start = mark = sampler.hold(session.ledger)
             self._epoch = sampler.epoch
             self.node = Node(self, parent.node if parent is not None else None, mark)
-        self._begin_budget(parent, sampler)
-        self._register(sampler.clock.now_utc(), at_once=True)
-        self._before = _skip_closed(current.get())
+            self._begin_budget(parent, sampler)
+            self._register(sampler.clock.now_utc())
+        if parent is None:
+            session.keep(self)
+        self._before = skip_closed(current.get())
         current.set(self)
         return self
 
@@ -451,8 +454,9 @@ class Span(SpanRow):
         except Exception:
             _log.exception("the end of span %r could not be counted", self.name)
             self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
+            self.session.forget_root(self)
             if current.get() is self:
-                current.set(_skip_closed(self._before))
+                current.set(skip_closed(self._before))
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
@@ -473,16 +477,20 @@ class Span(SpanRow):
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
+        session.look_at_parents()
         with sampler.lock:
             if self.node is None or self._end is not None:
                 return
             outliving, held = self._stop(outcome)
         if current.get() is self:
-            current.set(_skip_closed(self._before))
+            current.set(skip_closed(self._before))
         elif outliving:
-            _leave_overlapping(self)
+            leave_overlapping(self)
         for record in held:
             session.deliver(record)
+        for span in outliving:
+            if span.parent is None:
+                session.keep(span)
         site = self.call_site if self._window.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
@@ -490,8 +498,8 @@ class Span(SpanRow):
         if site is not None:
             site.credit_span(self)
 
-    def _stop(self, outcome: EndStatus) -> tuple[bool, Iterable[Record]]:
-        """Take the last mark; returns whether spans outlive it, and the records of what they used.
+    def _stop(self, outcome: EndStatus) -> tuple[Sequence[Span], Iterable[Record]]:
+        """Take the last mark; returns the spans that outlive it, and records of what they used.
 
         The sampler's lock is held.
         """
@@ -500,10 +508,10 @@ class Span(SpanRow):
             keep_awake_for(self)
         mark = session.sampler.last_mark(session.ledger)
         held: list[Record] = []
-        if session.parent is not None:
-            held += self.part_with_parent(mark)
+        if session.parents is not None:
+            held += follow_parents(self, session.parents, mark)
         assert self.node is not None
-        outliving = self.node.leave(mark)
+        outliving = [node.owner for node in self.node.leave(mark)]
         self._seal(mark)
         self._outcome = outcome
         self.extend_timeline(mark)
@@ -514,7 +522,7 @@ class Span(SpanRow):
             held += hand_over(self, outliving, mark)
         if self.covered:
             release(self, mark.counts.at_s)
-        return bool(outliving), held
+        return outliving, held
 
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
@@ -540,7 +548,7 @@ class Span(SpanRow):
         self._epoch = sampler.epoch
         self.node = Node(self, None, now, used.sums)
         started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
-        self._register(started_at, at_once=False)
+        self._register(started_at)
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""
@@ -580,34 +588,6 @@ def _parent_of(span: Span) -> Span | None:
         return None
     parent: Span | None = nearest_open(around)
     return parent
-
-
-def _skip_closed(around: Any) -> Any:
-    # A span that was closed in another context is still referenced in this one; keeping it would
-    # build a chain of all spans ever opened here.
-    while isinstance(around, Span) and around._end is not None:
-        around = around._before
-    return around
-
-
-def _leave_overlapping(ended: Span) -> None:
-    """A span has ended inside another that was opened inside it, in this context.
-
-    Where `with` has ended it, what was left open by mistake stops being the current span. Where it
-    was closed by hand, or `with` will still end the inner one, that one stays.
-    """
-    inner = here = current.get()
-    while isinstance(here, Span) and here is not ended:
-        here = here._before
-    if here is not ended or not isinstance(inner, Span):
-        return
-    ended.session.warn_overlap(ended.name, inner.name)
-    if not ended._is_block:
-        return
-    here = inner
-    while here is not ended and not here._is_block:
-        here = here._before
-    current.set(_skip_closed(here))
 
 
 def innermost() -> Span | None:

@@ -6,9 +6,14 @@ is open when.
 
 from __future__ import annotations
 
+import gc
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +21,9 @@ from hypothesis import strategies as st
 
 from carbontrack.record import Record
 from carbontrack.report.nesting import one_per_id, shares_of
+from carbontrack.report.read import read_records
+from carbontrack.sinks.csv_file import CsvSink
+from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import joules
 from tests.support.random_programs import STEPS, Program, Step
 
@@ -104,7 +112,7 @@ def assert_no_gaps(records: Sequence[Record]) -> None:
             rows[record.name].append(record)
     for own in rows.values():
         own.sort(key=lambda row: (row.started_at, row.ended_at))
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert before.ended_at == after.started_at
 
 
@@ -119,11 +127,70 @@ def assert_nothing_left(program: Program) -> None:
         assert tracker.session.lost_records == 0
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=PROGRAMS, shape=SHAPES)
-def test_a_report_adds_up_what_the_machine_used_while_anything_was_open(steps, shape):
-    program = ran(steps, **shape)
+def check(program: Program) -> None:
+    """All that holds of a program that has ended."""
     assert_sum(program)
     assert_parents(program.bench.records)
     assert_no_gaps(program.bench.records)
     assert_nothing_left(program)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=PROGRAMS, shape=SHAPES)
+def test_a_report_adds_up_what_the_machine_used_while_anything_was_open(steps, shape):
+    """Roots, and rows that no parent holds: to rounding, and each record once."""
+    check(ran(steps, **shape))
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32), length=st.sampled_from([20, 50, 100]), shape=SHAPES)
+def test_long_programs(seed, length, shape):
+    """Likewise for programs that are longer than the ones which are easily made smaller."""
+    chance = random.Random(seed)
+    steps = [
+        Step(chance.choice(STEPS), chance.randrange(5), chance.randrange(8), chance.randrange(64))
+        for _ in range(length)
+    ]
+    check(ran(steps, **shape))
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=PROGRAMS, shape=SHAPES)
+def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):
+    """As `read_records` does it, on columns, for a file that all trackers have written."""
+    program = ran(steps, **shape)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        sink = CsvSink(path)
+        for record in program.bench.records:
+            sink.write(record)
+        sink.close()
+        if not path.exists():
+            assert not program.bench.records
+            return
+        frame = read_records(path, without_double_counting=True)
+    shares = shares_of(program.bench.records)
+    expected = sum(used(r) * s for r, s in zip(program.bench.records, shares, strict=True))
+    assert frame["energy_kwh"].sum() * JOULES_PER_KWH == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=PROGRAMS, shape=SHAPES)
+def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):
+    """What has ended is freed by its last reference: no object of ours is in a cycle."""
+    gc.collect()
+    gc.freeze()  # what there is already need not be looked at
+    gc.disable()
+    try:
+        program = ran(steps, **shape)
+        for forgotten in (program.actors, program.streams, program.open):
+            forgotten.clear()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        ours = [type(one) for one in gc.garbage if "carbontrack" in type(one).__module__]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+        gc.unfreeze()
+    assert ours == []

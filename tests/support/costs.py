@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 _around: ContextVar[object] = ContextVar("around", default=None)
@@ -111,6 +114,15 @@ def has(tool: str) -> bool:
         path is not None
         and not subprocess.run([path, *PROBES[tool]], capture_output=True, check=False).returncode
     )
+
+
+def needs(library: str) -> None:
+    """Skip the test where a library is not installed; it is not imported, as that may change costs.
+
+    Beside time-machine, for instance, the wall clock is read in another way.
+    """
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
 
 
 PROBES = {

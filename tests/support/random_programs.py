@@ -1,8 +1,8 @@
 """Programs of spans and decorated calls that a test generates, and a model of what is theirs.
 
-A program is a list of steps. Each is done by an actor: a thread or a coroutine with a context of its
-own, of which only one runs at a time. The model knows nothing of carbontrack but what is open: the
-energy that counts is what the machine uses while a span is open or the body of a decorated call runs.
+A program is a list of steps. Each is done by an actor, a thread or a coroutine with a context of
+its own; only one of them runs at a time. The model knows only what is open: the energy
+that counts is what the machine uses while a span is open or the body of a decorated call runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextvars
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from carbontrack.api.track import track
@@ -33,7 +33,7 @@ class Step(NamedTuple):
     how: int = 0
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """Raised in the body of a call or block that is to fail."""
 
 
@@ -94,7 +94,7 @@ class ThreadActor(Actor):
         self._done.put(None)
         try:
             if self._loop() is FAIL:
-                raise Failed
+                raise FailedError
         finally:
             self.depth -= 1
 
@@ -106,7 +106,7 @@ class ThreadActor(Actor):
             error: BaseException | None = None
             try:
                 command(self)
-            except Failed:
+            except FailedError:
                 pass
             except BaseException as other:
                 error = other
@@ -131,7 +131,7 @@ class TaskActor(Actor):
         self.depth += 1
         try:
             if await self._loop() is FAIL:
-                raise Failed
+                raise FailedError
         finally:
             self.depth -= 1
 
@@ -144,7 +144,7 @@ class TaskActor(Actor):
                 going = command(self)
                 if going is not None:
                     await going
-            except Failed:
+            except FailedError:
                 pass
 
 
@@ -163,10 +163,8 @@ class Stream:
         """Have the body do a command, up to its next `yield`."""
         body = self.body
         if isinstance(body, AsyncGenerator):
-            try:
+            with suppress(StopIteration):
                 body.asend(command).send(None)
-            except StopIteration:
-                pass
         else:
             body.send(command)
 
@@ -174,10 +172,8 @@ class Stream:
         """Close it, as its consumer does."""
         body, self.ended = self.body, True
         if isinstance(body, AsyncGenerator):
-            try:
+            with suppress(StopIteration):
                 body.aclose().send(None)
-            except StopIteration:
-                pass
         else:
             body.close()
 
@@ -228,6 +224,22 @@ class Model:
         return self.callers.get(caller, [None])[0]
 
 
+def _stream():  # type: ignore[no-untyped-def]
+    command = yield
+    while True:
+        if command is not None:
+            command()
+        command = yield
+
+
+async def _astream():  # type: ignore[no-untyped-def]
+    command = yield
+    while True:
+        if command is not None:
+            command()
+        command = yield
+
+
 class Program:
     """Runs steps on a bench, and the model beside it."""
 
@@ -253,7 +265,6 @@ class Program:
         self.streams: list[Stream] = []
         self.names = 0
         self.functions = [self._functions(at, window_s, budget) for at in range(3)]
-        self.trackers_open = True
 
     def _functions(self, at: int, window_s: float, budget: bool) -> dict[str, Any]:
         at_tracker = at % len(self.trackers)
@@ -277,22 +288,7 @@ class Program:
             with program.model.calling((actor, at_tracker)):
                 await actor.frame()
 
-        @track(f"stream-{at}", **given)
-        def stream() -> Iterator[None]:
-            command = yield
-            while True:
-                if command is not None:
-                    command()
-                command = yield
-
-        @track(f"astream-{at}", **given)
-        async def astream():  # type: ignore[no-untyped-def]
-            command = yield
-            while True:
-                if command is not None:
-                    command()
-                command = yield
-
+        stream, astream = (track(f"{f.__name__[1:]}-{at}", **given)(f) for f in (_stream, _astream))
         return {
             "quick": quick, "held": held, "task": task, "stream": stream, "astream": astream,
         }  # fmt: skip
@@ -321,9 +317,7 @@ class Program:
 
     def finish(self) -> None:
         """Close the trackers with whatever is open, and leave all frames."""
-        for tracker in self.trackers[::-1]:
-            tracker.close()
-        self.model.closed = True
+        self.do_shut(None, Step("shut"))
         self.advance(0.5)
         for actor in self.actors[::-1]:
             actor.end()
@@ -351,13 +345,16 @@ class Program:
         self.model.spans += 1
 
     def do_open(self, actor: Any, step: Step) -> None:
-        self._opened(self.trackers[step.how % len(self.trackers)].span(self.name("root")))
+        if not self.model.closed:
+            self._opened(self.trackers[step.how % len(self.trackers)].span(self.name("root")))
 
     def do_child(self, actor: Any, step: Step) -> None:
-        if self.open:
+        if self.open and not self.model.closed:
             self._opened(self.open[step.which % len(self.open)][0].span(self.name("child")))
 
     def do_track(self, actor: Any, step: Step) -> None:
+        if self.model.closed:
+            return
         budget = "1 kJ" if step.how % 2 else "40 J"
         tracker = {} if current_span() is not None else {"tracker": self.trackers[0]}
         self._opened(track(self.name("track"), budget=budget, **tracker))
@@ -368,6 +365,8 @@ class Program:
             self.model.spans -= 1
 
     def do_block(self, actor: Any, step: Step) -> Any:
+        if self.model.closed:
+            return None
         span = self.trackers[step.how % len(self.trackers)].span(self.name("block"))
         if isinstance(actor, TaskActor):
             return self._async_block(actor, span)
@@ -431,8 +430,19 @@ class Program:
 
     def do_end(self, actor: Any, step: Step) -> None:
         free = [stream for stream in self.streams if not stream.ended and not stream.runs]
-        if free:
-            free[step.which % len(free)].close()
+        if not free:
+            return
+        stream = free[step.which % len(free)]
+        if step.how % 3:
+            stream.close()
+        else:  # the interpreter closes what nobody refers to any more
+            self.streams.remove(stream)
+
+    def do_shut(self, actor: Any, step: Step) -> None:
+        if not self.model.closed:
+            for tracker in self.trackers[::-1]:
+                tracker.close()
+            self.model.closed = True
 
     def do_current(self, actor: Any, step: Step) -> None:
         span = current_span()
@@ -453,6 +463,6 @@ class Program:
 STEPS = (
     "advance", "advance", "advance", "tick", "watts", "open", "open", "child", "track", "close",
     "close", "block", "call", "quick", "quick", "stream", "step", "step", "step", "end", "current",
-    "snapshot", "spawn", LEAVE, LEAVE, FAIL,
+    "snapshot", "spawn", "shut", LEAVE, LEAVE, FAIL,
 )  # fmt: skip
 """The names of the steps, as often as they are drawn."""

@@ -197,11 +197,12 @@ class Origin:
         """The columns that it fills in every record."""
         if self.parent is None:
             return {"host_id": self.host_id}
-        from carbontrack.api.assembly import parent_of
+        from carbontrack.api.assembly import parents_of
 
-        parent = parent_of(self.parent, self.state_dir)
-        parents = {"parent_id": parent.record_id, "parent_holds": parent.holds()}
-        return {"host_id": self.host_id, **parents}
+        parents = parents_of(self.parent, self.state_dir, "process")
+        parents.look()
+        columns = {"parent_id": parents.parent_id, "parent_holds": parents.holds}
+        return {"host_id": self.host_id, **columns}
 
 
 def append_csv(path: Path, results: Sequence[TestResult], origin: Origin) -> None:

@@ -32,11 +32,13 @@ from carbontrack.sinks.journal.file import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
-from carbontrack.system.host import boot_id
+from carbontrack.system.host import boot_id, pid_namespace
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
+CALL = "call"
+"""The kind of key of a running decorated call that child processes may be inside: ("call", id)."""
 SEND = "send"
 """The kind of key of an undelivered record: ("send", output, record id)."""
 
@@ -62,6 +64,7 @@ class _State:
         self.file: JournalFile | None = None
         self.was_used = False
         self.retry_at_s = float("-inf")
+        self.pid_namespace: str | None = None
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -112,16 +115,24 @@ class Journal:
         return journal
 
     def checkpoint(
-        self, record: Record, outputs: Sequence[str], timeline: Mapping[str, object] | None = None
+        self,
+        record: Record,
+        outputs: Sequence[str],
+        timeline: Mapping[str, object] | None = None,
+        *,
+        is_sum: bool = False,
     ) -> bool:
         """Keep what an open run has used so far, in place of its last checkpoint.
 
         `outputs` are the destinations of its record: absolute paths and URLs; `timeline` is for
-        the timeline files beside them. False if it could not be kept.
+        the timeline files beside them; `is_sum`: it is the sum of short calls, not an open span.
+        False if it could not be kept.
         """
         key = (RUN, record.record_id)
         # Encoding calls methods of the labels, so it is done while the lock is not held.
-        entry: dict[str, Any] = {"outputs": list(outputs)}
+        entry: dict[str, Any] = {"outputs": list(outputs), "pid_namespace": self._namespace()}
+        if is_sum:
+            entry["is_sum"] = True
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
 
@@ -132,7 +143,7 @@ class Journal:
 
         def change(file: JournalFile) -> None:
             if not file.update_line(key, line):  # another file by now, or the first was not kept
-                entry = {"record": sparse(record), "outputs": list(outputs)}
+                entry = {"record": sparse(record), "outputs": list(outputs), "is_sum": True}
                 file.put_line(key, entry_line(key, entry))
 
         return self._do(change)
@@ -140,6 +151,22 @@ class Journal:
     def finished(self, record_id: str) -> None:
         """Remove an open run: its record was written to its outputs, or enqueued for them."""
         self._drop([(RUN, record_id)])
+
+    def call_began(self, call_id: str) -> None:
+        """Note a running call that child processes may be inside."""
+        key = (CALL, call_id)
+        line = entry_line(key, {"pid_namespace": self._namespace()})
+        self._do(lambda file: file.put_line(key, line))
+
+    def call_ended(self, call_id: str) -> None:
+        """Remove it."""
+        self._drop([(CALL, call_id)])
+
+    def _namespace(self) -> str:
+        state = self._state.state or self._state.get()
+        if state.pid_namespace is None:
+            state.pid_namespace = pid_namespace(self._procfs)
+        return state.pid_namespace
 
     def enqueue(self, record: Record, output: str) -> bool:
         """Keep a finished record until it is delivered to `output`; False if that failed."""

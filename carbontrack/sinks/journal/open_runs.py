@@ -65,33 +65,6 @@ def open_runs(
     return sorted(found, key=lambda run: (run.record.started_at, run.pid))
 
 
-_READ_LIMIT = 1 << 22
-"""Bytes of a journal above which it is not searched."""
-
-
-def is_run_open(state_dir: Path, boot_id: str, pid: int, record_id: str) -> bool | None:
-    """Whether the process `pid` of this boot has the run `record_id` open, by its journals.
-
-    None where that cannot be found out. Only the last line about the run is decoded.
-    """
-    needle, found = f'"{record_id}"'.encode(), False
-    try:
-        for path in folder(state_dir, create=False).glob(f"{boot_id[:8]}-{pid}-*{SUFFIX}"):
-            if path.stat().st_size > _READ_LIMIT:
-                return None
-            content = path.read_bytes()
-            at = content.rfind(needle)
-            if at >= 0:
-                start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at) + 1
-                entry = decoded(content[start : end or None])
-                found = found or entry is None or "drop" not in entry
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    return found
-
-
 def started_at_s(pid: int) -> float | None:
     """When a process started; None where there is none, or only a zombie."""
     import psutil

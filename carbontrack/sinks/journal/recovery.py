@@ -14,6 +14,7 @@ from carbontrack.record import Record, Sink, plugin_of
 from carbontrack.sinks.factory import is_file, is_url, sink_for, told
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import (
+    CALL,
     RUN,
     SEND,
     OnUnreadable,
@@ -115,6 +116,7 @@ def recover(
             try:
                 unchanged_s = now.timestamp() - file.path.stat().st_mtime
                 is_retry = not file.keys(RUN)
+                file.drop(file.keys(CALL))  # what was inside of them has rows of its own
                 found += _end_runs(file)
                 found += _write_records(file, open_sink, instead)
                 if is_retry and unchanged_s > RETRY_FOR_S:

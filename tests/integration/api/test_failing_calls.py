@@ -107,4 +107,5 @@ def test_no_failing_call_is_noticed(
             injected[f"{call}, ever after"] += run["injected"]
     print(dict(injected))
     assert sum(injected.values()) >= least
-    assert set(ONCE) <= set(+injected)
+    # a row is read and written at an offset: the tried program moves in no file
+    assert set(ONCE) - {"seek"} <= set(+injected)

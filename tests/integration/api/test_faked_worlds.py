@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.costs import needs
+
 ROOT = Path(__file__).parents[3]
 
 MEASURE = """
@@ -94,7 +96,7 @@ def blocks(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def test_frozen_time_is_not_ours(freezer, when, tmp_path):
     """Imported or first used while time is frozen: true times and energy, then and later."""
     if freezer != "mock":
-        pytest.importorskip(freezer.replace("-", "_"), reason=f"{freezer} is not installed")
+        needs(freezer.replace("-", "_"))
     if freezer == "time-machine" and sys.platform != "linux":
         pytest.skip("elsewhere every wall clock is moved")
     make, frozen = FREEZERS[freezer]
@@ -111,7 +113,7 @@ def test_frozen_time_is_not_ours(freezer, when, tmp_path):
 
 def test_calls_in_frozen_time_are_counted(tmp_path):
     """A decorated function that is first called while time is frozen; its times add up."""
-    pytest.importorskip("freezegun", reason="freezegun is not installed")
+    needs("freezegun")
     code = f"""
 import freezegun
 {MEASURE}
@@ -134,7 +136,7 @@ f()
 @pytest.mark.parametrize("when", FAKED)
 def test_a_faked_file_system_is_not_ours(when, tmp_path):
     """The block runs and has its times and the grid of our own tables; later ones are measured."""
-    pytest.importorskip("pyfakefs", reason="pyfakefs is not installed")
+    needs("pyfakefs")
     imports, track = FAKED[when]
     done = run(
         f"""
@@ -229,7 +231,7 @@ assert ticks_went_on is not None, ticks_went_on
 @pytest.mark.parametrize("used", ["all the time", "never again"])
 def test_a_late_patch_of_gevent_breaks_nothing(used, tmp_path):
     """Patched when threads and locks exist: blocks go on, and nothing is printed at the exit."""
-    pytest.importorskip("gevent", reason="gevent is not installed")
+    needs("gevent")
     program = LATE_PATCH
     if used == "never again":
         program = LATE_PATCH[: LATE_PATCH.index('with carbontrack.track("around"')]

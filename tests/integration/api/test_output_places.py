@@ -90,7 +90,10 @@ def test_settings_that_cannot_be_read_again_do_not_stop_a_program_that_runs(tmp_
     """Without a free descriptor no file of settings can be looked for; what was found holds."""
     printed, sentences = run(STARVES, tmp_path)
     assert printed == "[7, 7, 7] 7\n"
-    assert [sentence.split(" ")[0] for sentence in sentences] == ["settings", "cannot"]
+    # a tracker that has been idle holds no descriptor: then the journal cannot be opened either
+    others = [sentence for sentence in sentences if not sentence.startswith("the journal in ")]
+    assert [sentence.split(" ")[0] for sentence in others] == ["settings", "cannot"]
+    assert len(sentences) - len(others) <= 1
     assert len(list(iter_records(tmp_path / "rows.csv"))) == 5
 
 
@@ -106,7 +109,8 @@ def block(name):
         pass
 
 block("before")
-shutil.rmtree(os.path.dirname(output))
+while os.path.isdir(os.path.dirname(output)):  # an idle tracker closes its database meanwhile
+    shutil.rmtree(os.path.dirname(output), ignore_errors=True)
 block("first"); block("second")
 {again}
 """

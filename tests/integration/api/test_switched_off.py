@@ -73,6 +73,17 @@ for decorate in decorators:
     class Two: two = 2
     assert (one(), Two.two) == (1, 2)
 
+class Methods:
+    @carbontrack.track
+    @classmethod
+    def three(cls): return 3
+
+    @carbontrack.track
+    @property
+    def four(self): return 4
+
+assert (Methods.three(), Methods().four) == (3, 4)
+
 @carbontrack.track("g", budget="1 J", on_exceed="raise")
 def numbers(): yield 1
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.budget_project import Project
+from tests.support.costs import needs
 
 pytest_plugins = ["pytester"]
 
@@ -42,7 +43,7 @@ FAKED = {
 @pytest.mark.parametrize("faker", FAKED)
 def test_a_test_in_a_faked_world_is_judged(project, faker, metric):
     """Its figure is known and its budget kept, and so are the next one's."""
-    pytest.importorskip(faker, reason=f"{faker} is not installed")
+    needs(faker)
     project.real_metric()
     project.file(f"""
 import {faker}
@@ -63,7 +64,7 @@ def test_next(): work()
 
 def test_what_a_test_tracks_in_a_faked_file_system_is_its_own(project):
     """The program's rows go to the faked files; the plugin's figure is known all the same."""
-    pytest.importorskip("pyfakefs", reason="pyfakefs is not installed")
+    needs("pyfakefs")
     project.real_metric()
     project.file("""
 import carbontrack, pathlib

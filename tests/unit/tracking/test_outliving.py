@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 from collections.abc import Iterator, Sequence
@@ -349,3 +350,165 @@ def test_nothing_is_kept_of_what_outlived_its_parent(bench: Bench) -> None:
     for _ in range(100):
         once(bench.tracker)
     assert gc.collect() == 0
+
+
+def test_calls_beside_a_span_take_from_it_only_what_their_time_is_worth(bench: Bench) -> None:
+    """A call in another context that has just begun does not share in all of the last step."""
+
+    @track("call", tracker=bench.tracker)
+    def call() -> None:
+        bench.clock.advance(0.1)
+
+    span = bench.tracker.span("span")
+    contextvars.Context().run(span.open)
+    bench.clock.advance(0.9)
+    contextvars.Context().run(call)
+    span.close()
+    bench.clock.advance(5.0)
+    contextvars.Context().run(call)
+    bench.tracker.close()
+    rows = by_name(bench.records)
+    assert joules(rows["span"]) == pytest.approx(95.0)
+    assert joules(rows["call"]) == pytest.approx(15.0)
+    assert_sound(bench, 1.1)
+
+
+@pytest.mark.parametrize("budget", [None, "1 kJ"])
+def test_a_block_counts_while_the_generator_that_it_consumes_is_suspended(
+    bench: Bench, budget: str | None
+) -> None:
+    """Also where the generator is a span inside of it."""
+
+    @track("stream", tracker=bench.tracker, budget=budget)
+    def stream() -> Iterator[None]:
+        for _ in range(3):
+            bench.clock.advance(0.5)
+            yield
+
+    with bench.tracker.span("outer"), bench.tracker.span("block") as block:
+        for _ in stream():
+            bench.clock.advance(2.0)
+    bench.tracker.close()
+    assert joules(block.record) == pytest.approx(750.0)
+    assert_sound(bench, 7.5)
+
+
+def test_calls_inside_a_block_and_after_it_are_in_different_rows(bench: Bench) -> None:
+    """A row has one parent: what the block does not hold is not in a row that it holds."""
+
+    @track("call", tracker=bench.tracker)
+    def call() -> None:
+        bench.clock.advance(0.5)
+
+    for _ in range(2):
+        with bench.tracker.span("block"):
+            call()
+            bench.clock.advance(0.25)
+        call()
+    bench.tracker.close()
+    assert sum(r.calls or 0 for r in bench.records if r.name == "call" and not r.parent_holds) == 2
+    starts = {r.record_id: (r.started_at, r.ended_at) for r in bench.records}
+    for record in bench.records:
+        if record.parent_holds:
+            started_at, ended_at = starts[record.parent_id or ""]
+            assert started_at <= record.started_at <= record.ended_at <= ended_at
+    assert_sound(bench, 2.5)
+
+
+@pytest.mark.parametrize("length_s", [0.25, 2.0], ids=["summed", "a row of its own"])
+def test_a_call_inside_another_of_its_function_is_not_its_own_parent(
+    bench: Bench, length_s: float
+) -> None:
+    """Recursion, directly and through another function."""
+
+    @track("even", tracker=bench.tracker, budget="1 MJ")
+    def even(depth: int) -> None:
+        bench.clock.advance(length_s)
+        if depth:
+            odd(depth - 1)
+
+    @track("odd", tracker=bench.tracker)
+    def odd(depth: int) -> None:
+        bench.clock.advance(length_s)
+        if depth:
+            even(depth - 1)
+            odd(0)
+
+    with bench.tracker.span("block"):
+        even(4)
+        odd(0)
+    bench.tracker.close()
+    for record in bench.records:
+        assert record.parent_id != record.record_id
+    assert_sound(bench, 8 * length_s)
+
+
+def test_a_call_with_a_budget_inside_inner_blocks_names_the_row_that_holds_it(
+    bench: Bench,
+) -> None:
+    """Only the outermost block has a row by default."""
+
+    @track("call", tracker=bench.tracker, budget="1 kJ")
+    def call() -> None:
+        bench.clock.advance(0.5)
+
+    with bench.tracker.span("outer"), bench.tracker.span("inner"):
+        call()
+    bench.tracker.close()
+    assert {r.name for r in bench.records if r.parent_holds} >= {"call"}
+    assert_sound(bench, 0.5)
+
+
+def test_a_generator_that_goes_on_after_the_end_is_not_counted(bench: Bench) -> None:
+    """It was inside a block when its tracker was closed."""
+
+    @track("stream", tracker=bench.tracker)
+    def stream() -> Iterator[None]:
+        yield
+        bench.clock.advance(1.0)
+        yield
+
+    block = bench.tracker.span("block").open()
+    going = stream()
+    next(going)
+    bench.clock.advance(2.0)
+    bench.tracker.close()
+    assert block.record is not None
+    assert len(list(going)) == 1
+    assert not bench.sampler.awake
+    assert_sound(bench, 2.0)
+
+
+@pytest.mark.parametrize("length_s", [0.001, 2.0])
+@pytest.mark.parametrize("budget", [None, "1 kJ"])
+def test_calls_and_blocks_leave_no_cycles(
+    bench: Bench, length_s: float, budget: str | None
+) -> None:
+    """Of any kind, also generators that are dropped half way."""
+
+    @track("call", tracker=bench.tracker, budget=budget)
+    def call() -> None:
+        bench.clock.advance(length_s)
+
+    @track("stream", tracker=bench.tracker, budget=budget)
+    def stream() -> Iterator[None]:
+        while True:
+            bench.clock.advance(length_s)
+            yield
+
+    def once() -> None:
+        call()
+        next(stream())
+        with track("block", tracker=bench.tracker, budget=budget):
+            call()
+            next(stream())
+
+    once()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
-from carbontrack.tracking.propagation import Propagator
+import pytest
+
+from carbontrack.tracking.propagation import Propagator, context_text, state_token
+from carbontrack.tracking.remote_parent import ParentContext
 
 
 class Environment:
@@ -20,7 +24,6 @@ class Environment:
             read=lambda: self.record_id,
             write=self._tell,
             identity=lambda: self.identity,
-            look=lambda: None,
         )
 
     def _tell(self, record_id: str | None) -> None:
@@ -38,19 +41,21 @@ def test_children_of_an_open_root_find_it():
     assert environment.record_id is None
 
 
-def test_children_are_told_which_process_counts_them():
-    """Its boot, its pid namespace, its pid and start, and the scope; a call has a number too."""
-    environment = Environment()
-    environment.identity = "b007:42:7:99"
-    propagator = environment.propagator()
-    propagator.inject(1, "run-1", "machine")
-    told = "run-1@b007:42:7:99:machine:"
-    assert environment.record_id == told
-    propagator.inject(2, "run-2", "process", "17")
-    assert propagator.withdraw(1) == told
-    assert environment.record_id == "run-2@b007:42:7:99:process:17"
-    propagator.inject(3, "run-3")
-    assert propagator.withdraw(3) is None, "nobody was told of it"
+def test_children_are_told_which_process_counts_them(tmp_path: Path) -> None:
+    """Its boot, its pid namespace, its pid and start, the scope, and a token of its journal's place."""
+    said = context_text("run-1", "b007:42:7:99", "machine", tmp_path)
+    assert ParentContext.parse(said) == (
+        *("run-1", "b007", "42", 7, 99, "machine"),
+        state_token(tmp_path),
+    )
+    assert str(tmp_path) not in said
+
+
+@pytest.mark.parametrize("text", ["run-1", "run-1@", "run-1@:::::", "run-1@b:n:x:-1", "run-1@a@b"])
+def test_what_others_have_set_is_a_record_at_least(text: str) -> None:
+    """An older version, or a user, names the record alone."""
+    assert ParentContext.parse(text).record_id == "run-1"
+    assert ParentContext.parse(text).pid == 0
 
 
 def test_what_was_there_before_comes_back():

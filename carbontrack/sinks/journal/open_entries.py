@@ -1,0 +1,91 @@
+"""What is open in the journals of other processes of this host, for those that may be inside it.
+
+The journal of a running process is only read, never locked or changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from carbontrack.sinks.journal.file import SUFFIX, decoded
+from carbontrack.sinks.journal.journal import CALL, RUN, folder
+
+_READ_LIMIT = 1 << 22
+"""Bytes of a journal above which it is not searched."""
+_PUT = re.compile(rb'[0-9a-f]{8} \{"put":\["(?:run|call)","([^"\\]+)"\]')
+_DROP = re.compile(rb'[0-9a-f]{8} \{"drop":')
+
+
+class OpenEntry(NamedTuple):
+    """A span or a decorated call that is open in another process.
+
+    Attributes:
+        record_id: its record, or the record that the call will be in.
+        started_at: when the record begins, as RFC 3339; "" for a call, which has none yet.
+        scope: whose energy its tracker counts; "process" for a call.
+        pid_namespace: the inode of its process's pid namespace.
+    """
+
+    record_id: str
+    started_at: str
+    scope: str
+    pid_namespace: str
+
+
+def journals_of(state_dir: Path, boot_id: str) -> Mapping[int, list[Path]]:
+    """The journals of the processes of a boot, by process id.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: dict[int, list[Path]] = {}
+    place, begin = folder(state_dir, create=False), f"{boot_id[:8]}-"
+    for name in os.listdir(place):  # noqa: PTH208 - there may be thousands
+        if name.startswith(begin) and name.endswith(SUFFIX):
+            pid = name[len(begin) :].partition("-")[0]
+            if pid.isdecimal():
+                found.setdefault(int(pid), []).append(place / name)
+    return found
+
+
+def open_entries(path: Path) -> list[OpenEntry]:
+    """What is open in a journal, oldest first; summed calls, which hold nothing, are not.
+
+    Raises:
+        OSError: it cannot be read, or is too long to be searched.
+    """
+    try:
+        if path.stat().st_size > _READ_LIMIT:
+            raise OSError(f"{path} is too long")
+        content = path.read_bytes()
+    except FileNotFoundError:  # its process has just closed it
+        return []
+    lines: dict[str, bytes] = {}
+    for line in content.splitlines(keepends=True):
+        put = _PUT.match(line)
+        if put is not None:
+            lines[put.group(1).decode(errors="replace")] = line
+        elif _DROP.match(line):
+            for key in (decoded(line) or {}).get("drop", ()):
+                if isinstance(key, list) and key[:1] in ([RUN], [CALL]):
+                    lines.pop(str(key[-1]), None)
+    found = (_entry_of(decoded(line)) for line in lines.values())
+    return [entry for entry in found if entry is not None]
+
+
+def _entry_of(entry: Mapping[str, Any] | None) -> OpenEntry | None:
+    if entry is None or entry.get("is_sum"):
+        return None
+    namespace = str(entry.get("pid_namespace", ""))
+    kind, key_id = entry["put"][:2]
+    if kind == CALL:
+        return OpenEntry(str(key_id).partition("/")[0], "", "process", namespace)
+    record = entry.get("record")
+    if not isinstance(record, dict):
+        return None
+    started_at, scope = str(record.get("started_at", "")), str(record.get("scope", "process"))
+    return OpenEntry(str(key_id), started_at, scope, namespace)
