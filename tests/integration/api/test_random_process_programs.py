@@ -36,7 +36,7 @@ from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import iter_records
 from carbontrack.testing import Powercap, Zone, build_powercap
 from carbontrack.units import JOULES_PER_KWH
-from tests.support import process_node
+from tests.integration.api import process_node
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/environ").exists() or not hasattr(os, "fork"),
