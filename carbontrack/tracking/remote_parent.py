@@ -285,6 +285,12 @@ def say_ended(state_dir: Path, record_id: str, at_s: float, identity: str) -> No
         os.close(handle)
 
 
+def forget_ends(state_dir: Path, identity: str) -> None:
+    """Remove the file of this process, as it ends and has no children."""
+    with suppress(OSError):
+        (state_dir / _FOLDER / identity.replace(":", "-")).unlink()
+
+
 def _remove_stale(place: Path) -> None:
     now = SystemClock.now_utc().timestamp()
     for name in os.listdir(place):  # noqa: PTH208 - names are enough

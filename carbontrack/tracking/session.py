@@ -203,6 +203,7 @@ class RunIdentity:
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
+        self._said_end = False
         at_end_of_worker(self)
 
     def _find_parents(self) -> RemoteParents | None:
@@ -253,10 +254,8 @@ class RunIdentity:
 
     def context_of(self, record_id: str) -> str:
         """What is said of a record to child processes."""
-        propagator, checkpoints = self.propagator, self._checkpoints
-        identity = process_identity() if propagator is None else propagator.identity
-        state_dir = None if checkpoints is None else checkpoints.state_dir
-        return context_text(record_id, identity, self.ledger.attribution.scope, state_dir)
+        state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
+        return context_text(record_id, self._identity(), self.ledger.attribution.scope, state_dir)
 
     def warn(self, key: str, message: str) -> None:
         """Warn of the user's mistake, once in a while; `key` tells mistakes apart."""
@@ -303,14 +302,28 @@ class RunIdentity:
     def _write_end(self, state_dir: Path, record_id: str, at_s: float) -> None:
         with holding_forks():
             from carbontrack.tracking.remote_parent import say_ended
-        identity = process_identity() if self.propagator is None else self.propagator.identity
         try:
-            say_ended(state_dir, record_id, at_s, identity)
+            say_ended(state_dir, record_id, at_s, self._identity())
+            self._said_end = True
         except OSError as error:
             self._warnings.warn(
                 "ended",
                 f"child processes cannot be told when their parent's block has ended: {error}",
             )
+
+    def _identity(self) -> str:
+        return process_identity() if self.propagator is None else self.propagator.identity
+
+    def forget_ends(self) -> None:
+        """Remove what was said to child processes, unless there still are some."""
+        if not self._said_end or self._checkpoints is None:
+            return
+        from carbontrack.tracking.remote_parent import forget_ends  # is loaded
+
+        try:
+            look_for_children()
+        except ChildProcessError:
+            forget_ends(self._checkpoints.state_dir, self._identity())
 
 
 class Session(RunIdentity):
@@ -526,6 +539,7 @@ class Session(RunIdentity):
         for sink in self.sinks:
             _finish_sink("close", sink)
         self.ledger.deferred_log.flush()
+        self.forget_ends()
         if self._checkpoints is not None:
             self._checkpoints.close()
         if self.owns_sampler:
