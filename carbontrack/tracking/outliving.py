@@ -80,6 +80,8 @@ def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Rec
         return ()
     start, started_at = root.began
     contains = after[1] and parents.holder_began <= rfc3339(started_at)
+    if before[1] and after[1] and parents.is_continued:
+        contains = True  # one after the other, they do
     if before[1] is None and before[0] is not None:
         contains = True  # until now it could not be found out
     records: list[Record] = []

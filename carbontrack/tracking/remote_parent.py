@@ -30,6 +30,8 @@ from carbontrack.tracking.propagation import state_token
 
 _LOOK_PERIOD_S = 0.05
 """The shortest time between two looks: they cost as much as a root span."""
+_MOMENT_S = 0.1
+"""The longest time between two records, as between two blocks of a loop, that is no gap."""
 _FOLDER = "ended"
 _ENDS_LIMIT = 1 << 16
 """Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
@@ -81,7 +83,7 @@ class RemoteParents:
 
     Args:
         context: what was passed on about the parent; None: nothing was.
-        state_dir: the folder with the journals.
+        state_dir: the folder with the journals; None: there are none.
         scope: whose energy the records of this process count.
         procfs: the root of procfs.
         clock: the clock of all processes.
@@ -91,13 +93,14 @@ class RemoteParents:
         holds: whether it does; None where there is no parent, or where it cannot be found out.
         holder_began: when the record that holds it began, as RFC 3339.
         changed_at_s: when that last changed.
+        is_continued: whether, at the last change, one record took over from another.
         seen: the last mark of this process before a change.
     """
 
     def __init__(
         self,
         context: ParentContext | None,
-        state_dir: Path,
+        state_dir: Path | None,
         *,
         scope: str = "process",
         procfs: Path = Path("/proc"),
@@ -107,6 +110,7 @@ class RemoteParents:
         self.holds: bool | None = None
         self.holder_began = ""
         self.changed_at_s = float("-inf")
+        self.is_continued = False
         self.seen: Mark | None = None
         self._context = context
         self._state_dir = state_dir
@@ -141,10 +145,10 @@ class RemoteParents:
 
     def mark_at_change(self, start: Mark, now: Mark) -> Mark:
         """The mark of the last change, between the start of a root of this process and now."""
-        before = self.seen
-        if before is None or before.counts.at_s < start.counts.at_s:
+        at_s, before = max(self.changed_at_s, start.counts.at_s), self.seen
+        if before is None or not start.counts.at_s <= before.counts.at_s <= at_s:
             before = start
-        return mark_at(max(self.changed_at_s, start.counts.at_s), before, now)
+        return mark_at(at_s, before, now)
 
     def _update(self, now_s: float) -> None:
         found = self._holder()
@@ -154,10 +158,14 @@ class RemoteParents:
         elif parent_id is None:
             holds = None
         if (parent_id, holds) != (self.parent_id, self.holds):
+            began_s = now_s
+            if isinstance(found, OpenEntry):
+                began_s = self._instant_of(found.started_at, now_s)
             if self.holds:
                 self.changed_at_s = self._end_said(self.parent_id) or self._seen_at_s
+                self.is_continued = began_s - self.changed_at_s <= _MOMENT_S
             elif isinstance(found, OpenEntry):
-                self.changed_at_s = self._instant_of(found.started_at, now_s)
+                self.changed_at_s, self.is_continued = began_s, False
             self.parent_id, self.holds = parent_id, holds
         if isinstance(found, OpenEntry):
             self.holder_began, self._seen_at_s = found.started_at, now_s
@@ -206,6 +214,8 @@ class RemoteParents:
         return is_wide and entry.pid_namespace == self._namespace
 
     def _journals_of(self, pid: int) -> list[Path]:
+        if self._state_dir is None:
+            return []
         try:
             changed = (self._state_dir / "journal").stat().st_mtime_ns
         except FileNotFoundError:
@@ -240,18 +250,23 @@ class RemoteParents:
             return self._by_machine(context)
         if chain.get(context.pid) != context.started_ticks:
             return False if shows_all else None
-        return False if context.state == state_token(self._state_dir) else None
+        return False if context.state == self._state() else None
 
     def _by_machine(self, context: ParentContext) -> Verdict:
         stat = process_stat(self._procfs, str(context.pid))
         if stat is None or stat.started_ticks != context.started_ticks:
             return False
-        if context.state != state_token(self._state_dir):
+        if context.state != self._state():
             return None
         return self._open_in(context.pid, context.record_id) or False
 
+    def _state(self) -> str | None:
+        return None if self._state_dir is None else state_token(self._state_dir)
+
     def _end_said(self, record_id: str | None) -> float | None:
         """When a run ended, as its process has said."""
+        if self._state_dir is None:
+            return None
         place = self._state_dir / _FOLDER
         with suppress(OSError, ValueError):
             for name in os.listdir(place):  # noqa: PTH208 - names are enough

@@ -200,6 +200,7 @@ class RunIdentity:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
         self._epoch = self.sampler.epoch
+        self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
         self._numbers = itertools.count(1)
         self._open_roots.clear()
@@ -209,17 +210,19 @@ class RunIdentity:
     def _find_parents(self) -> RemoteParents | None:
         """In a forked child, whatever was open at the fork, or is opened later by its parent."""
         said = None if self.propagator is None else self.propagator.extract()
-        if self._checkpoints is None:
+        state_dir = None if self._checkpoints is None else self._checkpoints.state_dir
+        roots = list(self._open_roots.values())
+        if said is None and state_dir is None and roots:  # a tracker that was built by hand
+            identity = process_identity(pid=self._pid)
+            said = context_text(roots[0].row_id, identity, self.ledger.attribution.scope, None)
+        if said is None and state_dir is None:
             return None
         with holding_forks():
             from carbontrack.tracking.remote_parent import ParentContext, RemoteParents
 
-        return RemoteParents(
-            None if said is None else ParentContext.parse(said),
-            self._checkpoints.state_dir,
-            scope=self.ledger.attribution.scope,
-            clock=self.sampler.clock,
-        )
+        context = None if said is None else ParentContext.parse(said)
+        scope = self.ledger.attribution.scope
+        return RemoteParents(context, state_dir, scope=scope, clock=self.sampler.clock)
 
     @property
     def run_id(self) -> str:

@@ -320,7 +320,8 @@ def test_many_spans_leave_nothing_behind():
             threading.active_count(),
         )
     assert after[0] - before[0] < 1 << 20
-    assert after[1:] == before[1:]
+    assert after[1] <= before[1]  # fewer, if a tick has closed what an idle tracker needs not
+    assert after[2] == before[2]
 
 
 def _resident_bytes():
