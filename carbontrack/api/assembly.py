@@ -259,9 +259,16 @@ def _parents(
 ) -> RemoteParents | None:
     """The parents of this process's roots in other processes; None: there can hardly be any."""
     text = environment.parent_id if propagator is None else propagator.extract()
-    if text is None and not is_worker():
+    state_dir = environment.state_path(settings.state_dir)
+    if text is None and not is_worker() and not (settings.output and _is_inside(state_dir)):
         return None
-    return parents_of(text, environment.state_path(settings.state_dir), settings.scope)
+    return parents_of(text, state_dir, settings.scope)
+
+
+def _is_inside(state_dir: Path) -> bool:
+    from carbontrack.sinks.journal.journal import has_tracked_ancestor  # is loaded, with an output
+
+    return has_tracked_ancestor(state_dir)
 
 
 def parents_of(text: str | None, state_dir: Path, scope: str) -> RemoteParents:

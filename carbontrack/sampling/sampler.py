@@ -292,12 +292,13 @@ class Sampler:
         """Tick at least this often: trackers that share a sampler share the shortest interval."""
         self._interval_s = min(self._interval_s, interval_s)
 
-    def close(self) -> None:
-        """End the thread and close the meters. A second call does nothing."""
+    def close(self, *, with_meters: bool = True) -> None:
+        """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
             self._closed = True
-            self._ticker.close()
-            self._bank.close()
+            self._ticker.close(waits=with_meters)
+            if with_meters:
+                self._bank.close()
             self._bank.deferred_log.flush()
 
     def forget_parent(self) -> None:

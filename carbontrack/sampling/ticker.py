@@ -91,10 +91,10 @@ class Ticker:
         period_s = self._period_s()
         return period_s - self._clock.monotonic_s() % period_s
 
-    def close(self) -> None:
+    def close(self, *, waits: bool = True) -> None:
         """End the thread, and wait for it briefly."""
         self._closed = True
         self._kick.set()
-        thread = self._thread
+        thread = self._thread if waits else None
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(_JOIN_S)

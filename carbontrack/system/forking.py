@@ -117,8 +117,9 @@ class _WorkerEnd:
             # Before those of queues, with priorities from -5 to 10, which close what logging needs.
             finalize(None, self.run, exitpriority=100)
         celery = sys.modules.get("celery.signals")
-        if celery is not None:
-            celery.worker_process_shutdown.connect(self.run, weak=False)
+        shutdown = getattr(celery, "worker_process_shutdown", None)  # None: half imported
+        if shutdown is not None:
+            shutdown.connect(self.run, weak=False)
 
     def run(self, **_: object) -> None:
         """Do it."""
@@ -152,7 +153,7 @@ def is_worker() -> bool:
 
 def _finalizers_here() -> Iterator[Callable[..., object]]:
     """`Finalize` of each library like multiprocessing that has started this process."""
-    names = "\n".join(list(sys.modules)) + "\n"
+    names = "\n".join(map(str, list(sys.modules))) + "\n"
     if ".process\n" not in names:
         return
     for name in names.split("\n"):

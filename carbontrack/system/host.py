@@ -98,6 +98,24 @@ def process_stat(procfs: Path, name: str) -> ProcessStat | None:
         return None
 
 
+_DEEPEST = 256
+"""The longest chain of ancestors that is followed."""
+
+
+def ancestors(procfs: Path) -> tuple[dict[int, int], bool]:
+    """The ancestors of this process, the nearest first, with their starts in clock ticks.
+
+    And whether procfs shows all of them: it may hide other users' processes.
+    """
+    chain: dict[int, int] = {}
+    stat = process_stat(procfs, "self")
+    while stat is not None and stat.parent_pid > 0 and len(chain) < _DEEPEST:
+        stat = process_stat(procfs, str(stat.parent_pid))
+        if stat is not None:
+            chain[stat.pid] = stat.started_ticks
+    return chain, stat is not None
+
+
 def pid_namespace(procfs: Path = Path("/proc")) -> str:
     """The inode of this process's pid namespace (pid_namespaces(7)); "" where there is none."""
     try:

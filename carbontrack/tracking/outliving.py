@@ -89,8 +89,11 @@ def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Rec
             records = split(root, changed, root.time_of(changed), before, has_row=True)
     if after[1]:
         root.change_parent(None, after[0], holds=True)
-    else:
+    elif records or before[0] == parents.of_new_root()[0]:
         root.change_parent(None, before[0], holds=False)
+    else:  # the parent had ended before it began
+        parent_id, holds = parents.of_new_root()
+        root.change_parent(None, parent_id, holds=holds)
     return records
 
 

@@ -25,13 +25,11 @@ from carbontrack.sampling.ledger import Mark, mark_at
 from carbontrack.sinks.journal.open_entries import OpenEntry, journals_of, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
-from carbontrack.system.host import boot_id, pid_namespace, process_stat
+from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
 from carbontrack.tracking.propagation import state_token
 
 _LOOK_PERIOD_S = 0.05
 """The shortest time between two looks: they cost as much as a root span."""
-_DEEPEST = 256
-"""The longest chain of ancestors that is followed."""
 _FOLDER = "ended"
 _ENDS_LIMIT = 1 << 16
 """Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
@@ -132,6 +130,15 @@ class RemoteParents:
                 self._update(now_s)
                 self._looked_at_s = now_s
 
+    def of_new_root(self) -> tuple[str | None, bool | None]:
+        """The parent id of a root that begins now, and whether that record holds it.
+
+        What held earlier ones and has ended is no parent of it.
+        """
+        if self.holds:
+            return self.parent_id, True
+        return (None, None) if self._context is None else (self._context.record_id, self.holds)
+
     def mark_at_change(self, start: Mark, now: Mark) -> Mark:
         """The mark of the last change, between the start of a root of this process and now."""
         before = self.seen
@@ -166,7 +173,7 @@ class RemoteParents:
     # -- what is open around this process -------------------------------------------------------
 
     def _holder(self) -> Verdict:
-        chain, is_whole = self._ancestors()
+        chain, is_whole = ancestors(self._procfs)
         try:
             for pid in chain:
                 found = self._open_in(pid)
@@ -175,16 +182,6 @@ class RemoteParents:
             return self._by_context(chain, shows_all=is_whole)
         except OSError:
             return None
-
-    def _ancestors(self) -> tuple[dict[int, int], bool]:
-        """The ancestors, the nearest first, with their starts; and whether procfs shows all."""
-        chain: dict[int, int] = {}
-        stat = process_stat(self._procfs, "self")
-        while stat is not None and stat.parent_pid > 0 and len(chain) < _DEEPEST:
-            stat = process_stat(self._procfs, str(stat.parent_pid))
-            if stat is not None:
-                chain[stat.pid] = stat.started_ticks
-        return chain, stat is not None
 
     def _open_in(self, pid: int, record_id: str | None = None) -> OpenEntry | None:
         """What a process has open that holds what is used here, the oldest first of all.

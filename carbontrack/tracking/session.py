@@ -244,7 +244,7 @@ class RunIdentity:
             return NO_PARENT
         if looks:
             parents.look()
-        return parents.parent_id, parents.holds
+        return parents.of_new_root()
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -549,15 +549,14 @@ class Session(RunIdentity):
 
     def _close_unwaited(self) -> None:
         self.end()
+        if self.owns_sampler:
+            self.owns_sampler = False
+            self.sampler.close(with_meters=False)  # they may be in use elsewhere
         from carbontrack.sinks.capabilities import HurriedSink
 
         if any(isinstance(sink, HurriedSink) for sink in self.sinks):
             # which waits for a server; this may be any line of the program
-            thread = OwnThread(self.close, "carbontrack-close")
-            try:
-                thread.start()
-            except RuntimeError:  # no thread can be started any more
-                self.close()
+            OwnThread(self.close, "carbontrack-close").start()
         else:
             self.close()
 

@@ -32,7 +32,7 @@ from carbontrack.sinks.journal.file import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
-from carbontrack.system.host import boot_id, pid_namespace
+from carbontrack.system.host import ancestors, boot_id, pid_namespace
 from carbontrack.system.log import RateLimitedLog
 
 RUN = "run"
@@ -383,6 +383,19 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
 def short_boot_id(procfs: Path) -> str:
     """The first part of a journal's name: the boot that its process belongs to."""
     return (boot_id(procfs) or "boot")[:8]
+
+
+def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
+    """Whether an ancestor of this process has a journal, and so may have something open."""
+    try:
+        names = os.listdir(state_dir / _FOLDER)  # noqa: PTH208 - names are enough
+    except OSError:
+        return False
+    if not names:
+        return False
+    begin = f"{short_boot_id(procfs)}-"
+    pids = {name[len(begin) :].partition("-")[0] for name in names if name.startswith(begin)}
+    return any(str(pid) in pids for pid in ancestors(procfs)[0])
 
 
 def _remove_stale(draft: Path, now: float) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from datetime import datetime
 from pathlib import Path
 
@@ -244,3 +245,157 @@ with outer() as run, run.span("step"):
     children = named(rows, "child")
     assert [ids[row.parent_id or ""] for row in children] == ["call", "long", "outer"]
     assert [row.parent_holds for row in children] == [True, True, True]
+
+
+INSIDE = {
+    "the next block of the same program": """
+with outer():
+    child = start(0, until="stop")
+    wait_until_open()
+with outer():
+    work(0.5)
+    Path("stop").touch()
+    child.wait()
+""",
+    "an older block that stays open": """
+a = outer().open()
+b = carbontrack.track("b", output="rows.csv", region="FR").open()
+child = start(0, until="stop")
+wait_until_open()
+b.close()
+work(0.5)
+Path("stop").touch()
+child.wait()
+a.close()
+""",
+    "a run around the launcher": """
+with outer():
+    code = "import program_inner"
+    subprocess.run([sys.executable, "-c", code], check=True)
+""",
+    "a block of another thread": """
+import threading
+def serve():
+    with outer():
+        start(0.3).wait()
+thread = threading.Thread(target=serve)
+thread.start()
+thread.join()
+""",
+}
+LAUNCHER = """
+from program import *
+with carbontrack.track("inner", output="rows.csv", region="FR"):
+    child = start(0, until="stop")
+    wait_until_open()
+work(0.5)
+Path("stop").touch()
+child.wait()
+"""
+
+
+def added_up(rows: list[Record]) -> list[str]:
+    """The names of the rows that a report adds up, in order."""
+    return sorted(row.name for row in rows if not row.parent_holds)
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_a_child_is_in_whatever_its_ancestors_have_open(tmp_path: Path, where: str) -> None:
+    """Also if that is not the block that started it: what goes on around it holds it."""
+    program = INSIDE[where]
+    if where == "a run around the launcher":
+        (tmp_path / "program_inner.py").write_text(LAUNCHER)
+        program = f"if __name__ == '__main__':\n{textwrap.indent(program, '    ')}"
+    rows = rows_of(tmp_path, program)
+    children = named(rows, "child")
+    # a moment between two blocks is in neither
+    beside = [row for row in children if not row.parent_holds]
+    assert sum(row.duration_s or 0.0 for row in beside) < 0.25
+    assert {row.name for row in rows if not row.parent_holds} <= {"outer", "child", "b"}
+    holders = {row.record_id for row in rows if row.name != "child"}
+    assert {row.parent_id for row in children if row.parent_holds} <= holders
+    assert any(row.parent_holds for row in children)
+
+
+def test_workers_that_were_started_before_the_block(tmp_path: Path) -> None:
+    """A pool that is made first and used inside a block: nobody told its workers of the block."""
+    (tmp_path / "pooled.py").write_text(
+        "import time, carbontrack\n"
+        "def job(n):\n"
+        "    with carbontrack.track('child', output='rows.csv', region='FR'):\n"
+        "        time.sleep(0.2)\n"
+    )
+    rows = rows_of(
+        tmp_path,
+        """
+import pooled
+if __name__ == "__main__":
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    pool.map(pooled.job, [0])
+    with outer():
+        pool.map(pooled.job, [1])
+    pool.map(pooled.job, [2])
+    pool.close()
+    pool.join()
+""",
+    )
+    (outer,), children = named(rows, "outer"), named(rows, "child")
+    assert [row.parent_holds for row in children] == [None, True, None]
+    assert [row.parent_id for row in children] == [None, outer.record_id, None]
+
+
+def test_a_call_that_was_not_the_first_holds_its_children(tmp_path: Path) -> None:
+    """Short calls before it, and no child of theirs; then one that starts a process."""
+    rows = rows_of(
+        tmp_path,
+        """
+@carbontrack.track("call", output="rows.csv", region="FR")
+def call(seconds):
+    if seconds:
+        work(1.3)
+        start(seconds).wait()
+
+for seconds in (0, 0, 0.6):
+    call(seconds)
+""",
+    )
+    calls, (child,) = named(rows, "call"), named(rows, "child")
+    long = max(calls, key=lambda row: row.duration_s or 0.0)
+    assert (child.parent_id, child.parent_holds) == (long.record_id, True)
+
+
+def test_another_state_directory_leaves_the_answer_open(tmp_path: Path) -> None:
+    """Whether the block is open cannot be found out there; the report goes by time and host."""
+    rows = rows_of(
+        tmp_path,
+        "with outer():\n"
+        "    os.environ['CARBONTRACK_STATE_DIR'] = os.path.abspath('other')\n"
+        "    start(0.3).wait()\n",
+    )
+    (outer,), (child,) = named(rows, "outer"), named(rows, "child")
+    assert (child.parent_id, child.parent_holds) == (outer.record_id, None)
+
+
+def test_a_machine_is_not_inside_a_process(tmp_path: Path) -> None:
+    """A child that counts the whole machine uses more than its parent counts."""
+    rows = rows_of(
+        tmp_path,
+        "with outer():\n    os.environ['CARBONTRACK_SCOPE'] = 'machine'\n    start(0.3).wait()\n",
+    )
+    (child,) = named(rows, "child")
+    assert child.parent_holds is False
+
+
+def test_the_end_of_a_block_is_said_in_one_short_file(tmp_path: Path) -> None:
+    """However many blocks end while a child lives."""
+    rows_of(
+        tmp_path,
+        "child = start(0, until='stop')\n"
+        "for _ in range(200):\n"
+        "    with outer(): pass\n"
+        "Path('stop').touch()\n"
+        "child.wait()\n",
+    )
+    (said,) = (tmp_path / "state" / "ended").iterdir()
+    assert said.stat().st_size < 1 << 16
+    assert len(said.read_text().splitlines()) == 200

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -135,3 +137,38 @@ def test_a_child_releases_inherited_state_and_makes_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
     assert mine.state is mine.get() is before
     assert abandoned == []
+
+
+class Ender:
+    """Notes what it was told at the end of its process."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def end(self) -> None:
+        self.told.append("end")
+
+    def close(self) -> None:
+        self.told.append("close")
+
+
+def test_a_worker_of_any_library_like_multiprocessing_ends_in_order() -> None:
+    """It is seen by what the library has, whatever its name is; odd modules do no harm."""
+    code = (
+        "import sys, types\n"
+        "from tests.unit.system.test_forking import Ender\n"
+        "from carbontrack.system.forking import at_end_of_worker\n"
+        "process, util = types.ModuleType('pool.process'), types.ModuleType('pool.util')\n"
+        "process.current_process = lambda: types.SimpleNamespace(_parent_pid=1)\n"
+        "registered = []\n"
+        "util.Finalize = lambda _, call, exitpriority: registered.append(call)\n"
+        "sys.modules.update({'pool.process': process, 'pool.util': util, 7: None,\n"
+        "                    'odd.process': types.ModuleType('odd'), 'celery.signals': None})\n"
+        "first, second, dropped = Ender(), Ender(), Ender()\n"
+        "for one in (first, second, dropped): at_end_of_worker(one)\n"
+        "del one, dropped\n"
+        "(run,) = registered\n"
+        "run()\n"
+        "assert first.told == second.told == ['end', 'close'], first.told\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,5 +1,7 @@
 """The tracker: what it takes, how it starts and ends."""
 
+import contextvars
+import gc
 import logging
 import threading
 
@@ -164,3 +166,22 @@ def test_a_sink_with_write_alone_is_enough(caplog):
     assert [record.name for record in only.records] == ["a"]
     assert other.closed
     assert "did not close" in caplog.text
+
+
+def test_a_dropped_tracker_ends_its_thread_and_leaves_the_meters_alone():
+    """Its open block is written; the meters, which were handed in, serve another tracker."""
+    meter, sink = FakeMeter(watts=10.0), MemorySink()
+    tracker = Tracker(meters=[meter], sinks=[sink], interval_s=3600.0)
+    before = set(threading.enumerate())
+    contextvars.copy_context().run(tracker.span("open").open)
+    (thread,) = set(threading.enumerate()) - before
+
+    del tracker
+    gc.collect()
+    assert [(row.name, row.status) for row in sink.records] == [("open", "interrupted")]
+    thread.join(30.0)
+    assert not thread.is_alive()
+    assert not meter.closed
+    with Tracker(meters=[meter], sinks=[sink], interval_s=3600.0) as other, other.span("next"):
+        pass
+    assert sink.records[-1].cpu_kwh is not None
