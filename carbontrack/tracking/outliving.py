@@ -2,8 +2,8 @@
 
 It is counted by the next one outwards. Where there is none it becomes a root: what it used up to
 that moment is in the row of the span that ended, what it uses from then on in a row of its own. A
-root likewise begins a new row when a record of another process begins or ends to hold it. But for
-`leave_overlapping`, the functions are called with the sampler's lock held.
+root likewise begins a new row when a record of another process begins or ends to hold it. The
+functions are called with the sampler's lock held, where they do not say otherwise.
 """
 
 from __future__ import annotations
@@ -99,6 +99,18 @@ def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Rec
     return records
 
 
+def keep_around(span: Any) -> None:
+    """Keep checkpoints of the spans around one that has a row, which names them.
+
+    Otherwise a killed process would leave a row whose parent is in no file. No lock is held.
+    """
+    around = span.parent
+    while around is not None and around.parent is not None and not around.is_kept:
+        around.is_kept = True
+        around.session.keep(around)
+        around = around.parent
+
+
 def keep_awake_for(ending: Any) -> None:
     """Open the windows of the decorated calls that will be roots when the span `ending` has ended.
 
@@ -126,7 +138,7 @@ def leave_overlapping(ended: Any) -> None:
     """A span has ended inside another that was opened inside it, in this context.
 
     Where `with` has ended it, what was left open by mistake stops being the current span. Where it
-    was closed by hand, or `with` will still end the inner one, that one stays.
+    was closed by hand, or `with` will still end the inner one, that one stays. No lock is held.
     """
     inner: Any = current.get()
     if not _is_inside(inner, ended):

@@ -411,7 +411,7 @@ class Session(RunIdentity):
             self.deliver(record)
         if written and span.power_series is not None:
             self._keep_timeline(span)
-        if is_root:
+        if is_root or span.is_kept:
             self.drop_checkpoint(span.record_id)
             if span.first_id != span.record_id:
                 self.drop_checkpoint(span.first_id)

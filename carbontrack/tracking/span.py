@@ -30,6 +30,7 @@ from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.outliving import (
     follow_parents,
     hand_over,
+    keep_around,
     keep_awake_for,
     leave_overlapping,
     release,
@@ -167,14 +168,11 @@ def _add_leaves(sampler: Sampler, change: int) -> None:
 
 
 class SpanRow(BudgetedBlock["Span"]):
-    """The row of a span: from when it counts, under which id, and whose row contains it.
-
-    A span that outlives its parent begins a new row.
-    """
+    """The row of a span: from when it counts, under which id, and whose row contains it."""
 
     _row_id: str | None = None
-    first_id: str | None = None
-    """The id of its first checkpoints."""
+    is_kept = False  # whether an inner span has a checkpoint
+    first_id: str | None = None  # the id of its first checkpoints
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -205,7 +203,7 @@ class SpanRow(BudgetedBlock["Span"]):
         """Its place in the tree of open spans, once it has been opened."""
         self._end: Mark | None = None
         self.call_site: Any = None
-        """The `CallSite` of a decorated call: gets the span if it is short, instead of a row."""
+        # the `CallSite` of a decorated call gets the span if it is short, instead of a row
         self.budget_check: Callable[[Record], Record] | None = None
         """Called with the finished record before it is written; marks one over its budget."""
         self._window: Window
@@ -352,8 +350,7 @@ class Span(SpanRow):
         record_id: the id of its record; None before it is opened.
     """
 
-    is_block = False
-    """Whether it was opened by `with`, which will close it."""
+    is_block = False  # whether it was opened by `with`, which will close it
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its energy is part of this one's."""
@@ -495,6 +492,8 @@ class Span(SpanRow):
         site = self.call_site if self._window.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
+        if has_row and self._parent is not None:
+            keep_around(self)
         ended = self.row_id, self._window.end.at_s
         session.span_closed(self, self.record if has_row else None, ended, written=written)
         if site is not None:

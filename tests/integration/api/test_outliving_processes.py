@@ -402,3 +402,26 @@ def test_the_end_of_a_block_is_said_in_one_short_file(tmp_path: Path) -> None:
     assert len(said) < 1 << 16
     assert len(said.splitlines()) == 200
     assert list((tmp_path / "state" / "ended").iterdir()) == [], "nobody is left to read it"
+
+
+def test_rows_inside_a_killed_run_name_rows_that_are_recovered(tmp_path: Path) -> None:
+    """With rows for all spans, those of the killed run's inner spans have a parent in the file."""
+    rows = rows_of(
+        tmp_path,
+        """
+if os.fork() == 0:
+    os.environ["CARBONTRACK_SPANS"] = "all"
+    with outer() as run, run.span("middle") as middle:
+        with middle.span("inner"):
+            work(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+subprocess.run([sys.executable, "-m", "carbontrack", "recover"], stdout=subprocess.DEVNULL)
+""",
+    )
+    found = {row.name: row for row in rows}
+    assert set(found) == {"outer", "middle", "inner"}
+    assert [found[n].status for n in ("outer", "middle", "inner")] == ["recovered"] * 2 + ["ok"]
+    assert found["inner"].parent_id == found["middle"].record_id
+    assert found["middle"].parent_id == found["outer"].record_id
+    assert added_up(rows) == ["outer"]
