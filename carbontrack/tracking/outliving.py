@@ -20,6 +20,9 @@ from carbontrack.tracking.record_builder import rfc3339
 if TYPE_CHECKING:
     from carbontrack.tracking.remote_parent import RemoteParents
 
+_MOMENT_S = 0.05
+"""What a child uses in a shorter time its parent does not tell apart: it looks at its children this
+often at most (see `carbontrack.attribution.process_tree`)."""
 Parent = tuple[str | None, bool | None]
 """The parent id of a row, and whether the parent's record holds it."""
 
@@ -70,10 +73,13 @@ def _split_inside(span: Any, mark: Mark, at: datetime, parent: Parent) -> list[R
     return records
 
 
-def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Record]:
+def follow_parents(
+    root: Any, parents: RemoteParents, now: Mark, *, is_end: bool = False
+) -> Sequence[Record]:
     """Begin a new row of a root where a record of another process has begun or ended to hold it.
 
-    Returns the records of the rows that have ended.
+    Not for a moment, at the root's beginning or, with `is_end`, at its end. Returns the records of
+    the rows that have ended.
     """
     before, after = (root.parent_id, root.parent_holds), (parents.parent_id, parents.holds)
     if root.parent is not None or before == after or not (before[1] or after[1]):
@@ -87,7 +93,9 @@ def follow_parents(root: Any, parents: RemoteParents, now: Mark) -> Sequence[Rec
     records: list[Record] = []
     if not contains or (before[1] and not after[1]):
         changed = parents.mark_at_change(start, now)
-        if changed.counts.at_s > start.counts.at_s:
+        if is_end and now.counts.at_s - changed.counts.at_s < _MOMENT_S:
+            return ()
+        if changed.counts.at_s - start.counts.at_s >= _MOMENT_S:
             records = split(root, changed, root.time_of(changed), before, has_row=True)
     if after[1]:
         root.change_parent(None, after[0], holds=True)

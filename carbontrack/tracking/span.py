@@ -510,7 +510,7 @@ class Span(SpanRow):
         mark = session.sampler.last_mark(session.ledger)
         held: list[Record] = []
         if session.remote_parents is not None:
-            held += follow_parents(self, session.remote_parents, mark)
+            held += follow_parents(self, session.remote_parents, mark, is_end=True)
         assert self.node is not None
         outliving = [node.owner for node in self.node.leave(mark)]
         self._seal(mark)
