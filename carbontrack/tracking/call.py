@@ -206,7 +206,9 @@ class Call:
         began_ago_s = site.sampler.counts.at_s - self._began_s
         span = Span(site.session, site.name, labels=site.labels)
         used = PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
-        span.call_site = site
+        span.call_site, row_id = site, site.row_id()
+        if site.claim(row_id):  # others may have been told that it is inside of this row
+            span.record_id, span.has_row_id = row_id, True
         span.continue_from(used)
         span.budget_check = site.budget_check
         span.covered = getattr(self, "covered", None)

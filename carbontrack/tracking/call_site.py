@@ -235,6 +235,14 @@ class CallRows:
                 return True
             return False
 
+    def give_back(self, row_id: str | None) -> None:
+        """A call that has claimed this id has turned out to be short."""
+        with self.sampler.lock:
+            if self.window is None:
+                self._next_id = row_id
+            elif row_id is not None and not self.window.calls:
+                self.window.record_id = row_id
+
     def _records(self, window: CallWindow, end: Counts) -> list[Record]:
         """The row of a window; two if another record began or ended to hold its calls."""
         parents, before = self.session.parents, window.parent
@@ -372,6 +380,8 @@ class CallSite(CallRows):
     def credit_span(self, span: Span) -> None:
         """Add a short call that became a span because its body needed the current span."""
         sums, window, started_at, failed = span.measured()
+        if span.has_row_id:
+            self.give_back(span.record_id)
         parent = span.row_parent()
         if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent

@@ -250,7 +250,7 @@ class RemoteParents:
             return self._by_machine(context)
         if chain.get(context.pid) != context.started_ticks:
             return False if shows_all else None
-        return False if context.state == self._state() else None
+        return False if context.state == self._state() and self._has_journals() else None
 
     def _by_machine(self, context: ParentContext) -> Verdict:
         stat = process_stat(self._procfs, str(context.pid))
@@ -259,6 +259,9 @@ class RemoteParents:
         if context.state != self._state():
             return None
         return self._open_in(context.pid, context.record_id) or False
+
+    def _has_journals(self) -> bool:
+        return self._state_dir is not None and (self._state_dir / "journal").is_dir()
 
     def _state(self) -> str | None:
         return None if self._state_dir is None else state_token(self._state_dir)

@@ -171,6 +171,7 @@ class SpanRow(BudgetedBlock["Span"]):
     """The row of a span: from when it counts, under which id, and whose row contains it."""
 
     _row_id: str | None = None
+    has_row_id = False  # whether a call has the id of the row that was meant for summed calls
     is_kept = False  # whether an inner span has a checkpoint
     first_id: str | None = None  # the id of its first checkpoints
     power_series: PowerSeries | None = None
@@ -216,7 +217,7 @@ class SpanRow(BudgetedBlock["Span"]):
 
         A short call of a decorated function is part of the row of its summed calls.
         """
-        if self.call_site is None:
+        if self.call_site is None or self.has_row_id:
             return self.record_id
         if self._row_id is None:
             row_id = self.call_site.row_id()
@@ -249,8 +250,9 @@ class SpanRow(BudgetedBlock["Span"]):
             self.record_id = self._row_id
 
     def _register(self, started_at: datetime) -> None:
-        self._run_id, self.record_id = self.session.new_ids()
-        self.first_id, self._started_at = self.record_id, started_at
+        self._run_id, record_id = self.session.new_ids()
+        self.first_id = self.record_id = self.record_id or record_id
+        self._started_at = started_at
         if self._parent is None:
             self.session.root_opened(self)
 
@@ -288,8 +290,6 @@ class SpanRow(BudgetedBlock["Span"]):
         """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
         if self.power_series is not None and self._end is None:
             self.power_series.extend(mark.counts, self.sums(mark).ours_j)
-
-    # -- a new row; the sampler's lock is held ---------------------------------------------------
 
     @property
     def began(self) -> tuple[Mark, datetime]:
