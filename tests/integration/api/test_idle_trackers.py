@@ -21,11 +21,12 @@ import carbontrack
 def open_files():
     return len(os.listdir("/proc/self/fd"))
 
-def settled(count, most, wait_s=20.0):
-    end_s = time.monotonic() + wait_s
-    while count() > most and time.monotonic() < end_s:
+def settled(count, most, wait_s=50.0):
+    end_s, found = time.monotonic() + wait_s, count()
+    while found > most and time.monotonic() < end_s:
         time.sleep(0.05)
-    return count()
+        found = count()
+    return found
 """
 
 
