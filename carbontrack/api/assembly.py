@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
     from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
+    from carbontrack.system.clock import Clock
     from carbontrack.tracking.remote_parent import RemoteParents
 
 
@@ -250,19 +251,19 @@ def _session(
         checkpoints=checkpoints,
         timelines=_timelines(settings, outputs),
         propagator=propagator,
-        parents=_parents(settings, environment, propagator),
+        parents=_parents(settings, environment, propagator, builder.sampler.clock),
     )
 
 
 def _parents(
-    settings: Settings, environment: Environment, propagator: Propagator | None
+    settings: Settings, environment: Environment, propagator: Propagator | None, clock: Clock
 ) -> RemoteParents | None:
     """The parents of this process's roots in other processes; None: there can hardly be any."""
     text = environment.parent_id if propagator is None else propagator.extract()
     state_dir = environment.state_path(settings.state_dir)
     if text is None and not is_worker() and not (settings.output and _is_inside(state_dir)):
         return None
-    return parents_of(text, state_dir, settings.scope)
+    return parents_of(text, state_dir, settings.scope, clock)
 
 
 def _is_inside(state_dir: Path) -> bool:
@@ -271,13 +272,15 @@ def _is_inside(state_dir: Path) -> bool:
     return has_tracked_ancestor(state_dir)
 
 
-def parents_of(text: str | None, state_dir: Path, scope: str) -> RemoteParents:
+def parents_of(
+    text: str | None, state_dir: Path, scope: str, clock: Clock | None = None
+) -> RemoteParents:
     """The parents in other processes, by what the environment says and by what they have open."""
     # few processes have one
     from carbontrack.tracking.remote_parent import ParentContext, RemoteParents
 
     context = None if text is None else ParentContext.parse(text)
-    return RemoteParents(context, state_dir, scope=scope)
+    return RemoteParents(context, state_dir, scope=scope, clock=clock)
 
 
 def _detected_later(
