@@ -18,16 +18,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_the_sum_is_the_machines_energy_to_the_last_bit(tmp_path: Path, seed: int) -> None:
-    """Opens, closes, forks and what outlives: the time in which any block was open, and once."""
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the folder; nothing is said on stderr."""
     done = subprocess.run(
-        [sys.executable, simulated_processes.__file__, str(seed)],
-        cwd=tmp_path,
+        [sys.executable, *arguments],
+        cwd=folder,
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "CARBONTRACK_STATE_DIR": str(tmp_path / "state"),
+            "CARBONTRACK_STATE_DIR": str(folder / "state"),
         },
         capture_output=True,
         text=True,
@@ -35,6 +34,14 @@ def test_the_sum_is_the_machines_energy_to_the_last_bit(tmp_path: Path, seed: in
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+    return done
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_sum_is_the_machines_energy_to_the_last_bit(tmp_path: Path, seed: int) -> None:
+    """Opens, closes, forks, kills, what outlives: the time in which any block was open, once."""
+    done = run(tmp_path, simulated_processes.__file__, str(seed))
+    run(tmp_path, "-m", "carbontrack", "recover")
     expected_j = simulated_processes.WATTS * json.loads(done.stdout)["open_s"]
     frame = read_records(tmp_path / "rows.csv", without_double_counting=True)
     assert float(frame["energy_kwh"].sum()) * 3.6e6 == pytest.approx(expected_j, rel=1e-9)
