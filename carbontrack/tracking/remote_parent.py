@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
-from carbontrack.sinks.journal.open_entries import OpenEntry, journals_of, open_entries
+from carbontrack.sinks.journal.journal import FOLDER, journals_of
+from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
 
 _LOOK_PERIOD_S = 0.05
@@ -119,20 +121,30 @@ class RemoteParents:
         self._clock = clock or SystemClock()
         self._boot = boot_id(procfs) or ""
         self._namespace = pid_namespace(procfs)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a span in a look
+        self._is_looking = False
         self._looked_at_s = self._seen_at_s = float("-inf")
         self._journals: tuple[int, Mapping[int, list[Path]]] = (-1, {})
         self._entries: dict[Path, tuple[tuple[int, int], list[OpenEntry]]] = {}
 
     def look(self) -> None:
-        """Look again, unless that was done just now; no lock of the sampler may be held."""
+        """Look again, unless that was done just now; no lock of the sampler may be held.
+
+        Never raises: what a look failed to find out stays as it was.
+        """
         now_s = self._clock.monotonic_s()
         if now_s - self._looked_at_s < _LOOK_PERIOD_S:
             return
         with self._lock:
-            if now_s - self._looked_at_s >= _LOOK_PERIOD_S:
+            if self._is_looking or now_s - self._looked_at_s < _LOOK_PERIOD_S:
+                return
+            self._is_looking = True
+            try:
                 self._update(now_s)
-                self._looked_at_s = now_s
+            except Exception:  # this is the program's thread
+                LOGGER.exception("what other processes have open could not be read")
+            finally:
+                self._looked_at_s, self._is_looking = now_s, False
 
     def of_new_root(self) -> tuple[str | None, bool | None]:
         """The parent id of a root that begins now, and whether that record holds it.
@@ -152,6 +164,8 @@ class RemoteParents:
 
     def _update(self, now_s: float) -> None:
         found = self._holder()
+        if found is None and self.holds:
+            return  # for want of descriptors, for example; that is no end of the parent
         parent_id, holds = self.parent_id, None if found is None else bool(found)
         if isinstance(found, OpenEntry):
             parent_id = found.record_id
@@ -202,10 +216,9 @@ class RemoteParents:
         found: list[OpenEntry] = []
         for path in self._journals_of(pid):
             found += (entry for entry in self._read(path) if self._counts_us(entry))
-        named = {record_id, None if self._context is None else self._context.record_id}
-        found = [one for one in found if one.record_id in named] or found
-        if record_id is not None:
-            found = [one for one in found if one.record_id == record_id]
+        wanted = record_id or (None if self._context is None else self._context.record_id)
+        named = [one for one in found if one.record_id == wanted]
+        found = named if record_id is not None else named or found
         return min(found, key=lambda one: one.started_at, default=None)
 
     def _counts_us(self, entry: OpenEntry) -> bool:
@@ -217,7 +230,7 @@ class RemoteParents:
         if self._state_dir is None:
             return []
         try:
-            changed = (self._state_dir / "journal").stat().st_mtime_ns
+            changed = (self._state_dir / FOLDER).stat().st_mtime_ns
         except FileNotFoundError:
             return []
         if changed != self._journals[0]:
@@ -261,7 +274,7 @@ class RemoteParents:
         return self._open_in(context.pid, context.record_id) or False
 
     def _has_journals(self) -> bool:
-        return self._state_dir is not None and (self._state_dir / "journal").is_dir()
+        return self._state_dir is not None and (self._state_dir / FOLDER).is_dir()
 
     def _state(self) -> str | None:
         return None if self._state_dir is None else state_token(self._state_dir)

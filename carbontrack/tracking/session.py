@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from carbontrack.attribution.process_tree import look_for_children
+from carbontrack.attribution.process_tree import has_children, look_for_children
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
@@ -136,9 +136,9 @@ class Checkpoints:
                 dropped.add(record_id)
         self._journal.finished(record_id)
 
-    def call_began(self, call_id: str) -> None:
-        """Note a running call that child processes may be inside."""
-        self._journal.call_began(call_id)
+    def call_began(self, call_id: str, scope: str) -> None:
+        """Note a running call that child processes may be inside, and whose energy counts there."""
+        self._journal.call_began(call_id, scope)
 
     def call_ended(self, call_id: str) -> None:
         """Remove it."""
@@ -195,7 +195,11 @@ class RunIdentity:
 
     def _begin_epoch(self) -> None:
         if self._epoch >= 0:
-            self.remote_parents = self._find_parents()
+            try:
+                self.remote_parents = self._find_parents()
+            except Exception:  # for want of descriptors, for example
+                self.remote_parents = None
+                _log.exception("what the parent process has open could not be looked for")
         if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
@@ -279,7 +283,7 @@ class RunIdentity:
         if self.propagator is not None:
             self.propagator.inject(key, self.context_of(row_id))
         if self._checkpoints is not None:
-            self._checkpoints.call_began(call_id)
+            self._checkpoints.call_began(call_id, self.ledger.attribution.scope)
         return call_id
 
     def call_ended(self, key: int, call_id: str, at_s: float) -> None:
@@ -303,12 +307,12 @@ class RunIdentity:
         self._write_end(self._checkpoints.state_dir, record_id, at_s)
 
     def _write_end(self, state_dir: Path, record_id: str, at_s: float) -> None:
-        with holding_forks():
-            from carbontrack.tracking.remote_parent import say_ended
         try:
+            with holding_forks():
+                from carbontrack.tracking.remote_parent import say_ended
             say_ended(state_dir, record_id, at_s, self._identity())
             self._said_end = True
-        except OSError as error:
+        except Exception as error:  # the row must be written
             self._warnings.warn(
                 "ended",
                 f"child processes cannot be told when their parent's block has ended: {error}",
@@ -323,9 +327,7 @@ class RunIdentity:
             return
         from carbontrack.tracking.remote_parent import forget_ends  # is loaded
 
-        try:
-            look_for_children()
-        except ChildProcessError:
+        if not has_children():
             forget_ends(self._checkpoints.state_dir, self._identity())
 
 

@@ -45,7 +45,8 @@ SEND = "send"
 OnUnreadable = Callable[[Path, OSError], None]
 """Called with a journal, or the folder of all, that cannot be read, and the reason."""
 
-_FOLDER = "journal"
+FOLDER = "journal"
+"""The folder of the journals, in the state directory."""
 _RETRY_S = 30.0
 """Seconds until a state directory that could not be used is tried again."""
 _MAKE_ROOM_BY = 100
@@ -152,10 +153,10 @@ class Journal:
         """Remove an open run: its record was written to its outputs, or enqueued for them."""
         self._drop([(RUN, record_id)])
 
-    def call_began(self, call_id: str) -> None:
-        """Note a running call that child processes may be inside."""
+    def call_began(self, call_id: str, scope: str) -> None:
+        """Note a running call that child processes may be inside, and whose energy counts there."""
         key = (CALL, call_id)
-        line = entry_line(key, {"pid_namespace": self._namespace()})
+        line = entry_line(key, {"pid_namespace": self._namespace(), "scope": scope})
         self._do(lambda file: file.put_line(key, line))
 
     def call_ended(self, call_id: str) -> None:
@@ -298,7 +299,7 @@ def leftover_journals(
     except FileNotFoundError:
         return
     except OSError as error:
-        report(state_dir / _FOLDER, error)
+        report(state_dir / FOLDER, error)
         return
     now = (clock or SystemClock()).now_utc().timestamp()
     for path in found:
@@ -366,7 +367,7 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     Raises:
         OSError: it cannot be created, belongs to another user, or is a link.
     """
-    path = state_dir / _FOLDER
+    path = state_dir / FOLDER
     if create:
         make_private_folder(path)
     status = path.lstat()
@@ -385,17 +386,29 @@ def short_boot_id(procfs: Path) -> str:
     return (boot_id(procfs) or "boot")[:8]
 
 
+def journals_of(state_dir: Path, boot_id: str) -> Mapping[int, list[Path]]:
+    """The journals of the processes of a boot, by process id.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found: dict[int, list[Path]] = {}
+    place, begin = folder(state_dir, create=False), f"{boot_id[:8]}-"
+    for name in os.listdir(place):  # noqa: PTH208 - there may be thousands
+        if name.startswith(begin) and name.endswith(SUFFIX):
+            pid = name[len(begin) :].partition("-")[0]
+            if pid.isdecimal():
+                found.setdefault(int(pid), []).append(place / name)
+    return found
+
+
 def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
     """Whether an ancestor of this process has a journal, and so may have something open."""
     try:
-        names = os.listdir(state_dir / _FOLDER)  # noqa: PTH208 - names are enough
+        journals = journals_of(state_dir, short_boot_id(procfs))
     except OSError:
         return False
-    if not names:
-        return False
-    begin = f"{short_boot_id(procfs)}-"
-    pids = {name[len(begin) :].partition("-")[0] for name in names if name.startswith(begin)}
-    return any(str(pid) in pids for pid in ancestors(procfs)[0])
+    return bool(journals) and any(pid in journals for pid in ancestors(procfs)[0])
 
 
 def _remove_stale(draft: Path, now: float) -> None:

@@ -5,14 +5,13 @@ The journal of a running process is only read, never locked or changed.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.sinks.journal.file import SUFFIX, decoded
-from carbontrack.sinks.journal.journal import CALL, RUN, folder
+from carbontrack.sinks.journal.file import decoded
+from carbontrack.sinks.journal.journal import CALL, RUN
 
 _READ_LIMIT = 1 << 22
 """Bytes of a journal above which it is not searched."""
@@ -26,7 +25,7 @@ class OpenEntry(NamedTuple):
     Attributes:
         record_id: its record, or the record that the call will be in.
         started_at: when the record begins, as RFC 3339; "" for a call, which has none yet.
-        scope: whose energy its tracker counts; "process" for a call.
+        scope: whose energy its tracker counts.
         pid_namespace: the inode of its process's pid namespace.
     """
 
@@ -34,22 +33,6 @@ class OpenEntry(NamedTuple):
     started_at: str
     scope: str
     pid_namespace: str
-
-
-def journals_of(state_dir: Path, boot_id: str) -> Mapping[int, list[Path]]:
-    """The journals of the processes of a boot, by process id.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    found: dict[int, list[Path]] = {}
-    place, begin = folder(state_dir, create=False), f"{boot_id[:8]}-"
-    for name in os.listdir(place):  # noqa: PTH208 - there may be thousands
-        if name.startswith(begin) and name.endswith(SUFFIX):
-            pid = name[len(begin) :].partition("-")[0]
-            if pid.isdecimal():
-                found.setdefault(int(pid), []).append(place / name)
-    return found
 
 
 def open_entries(path: Path) -> list[OpenEntry]:
@@ -83,7 +66,8 @@ def _entry_of(entry: Mapping[str, Any] | None) -> OpenEntry | None:
     namespace = str(entry.get("pid_namespace", ""))
     kind, key_id = entry["put"][:2]
     if kind == CALL:
-        return OpenEntry(str(key_id).partition("/")[0], "", "process", namespace)
+        scope = str(entry.get("scope", "process"))
+        return OpenEntry(str(key_id).partition("/")[0], "", scope, namespace)
     record = entry.get("record")
     if not isinstance(record, dict):
         return None

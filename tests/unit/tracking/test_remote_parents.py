@@ -1,0 +1,85 @@
+"""A look at what ancestors have open: never an error of ours, never a wait for itself."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carbontrack.sinks.journal.file import entry_line
+from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN
+from carbontrack.system.host import boot_id, pid_namespace
+from carbontrack.testing import FakeClock
+from carbontrack.tracking.remote_parent import RemoteParents
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs procfs")
+
+
+def journal_of_parent(state: Path, key: tuple[str, str], **entry: Any) -> Path:
+    """A journal of the process that has started this one, with one entry."""
+    folder = state / FOLDER
+    folder.mkdir(mode=0o700)
+    path = folder / f"{(boot_id() or '')[:8]}-{os.getppid()}-0.journal"
+    path.write_bytes(entry_line(key, {"pid_namespace": pid_namespace(), **entry}))
+    return path
+
+
+def run_entry(started_at: str) -> dict[str, Any]:
+    """An open run of scope process."""
+    return {"record": {"record_id": "r-1", "scope": "process", "started_at": started_at}}
+
+
+def test_a_journal_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
+    """What was known stays known, until it is seen to have changed."""
+    path = journal_of_parent(tmp_path, (RUN, "r-1"), **run_entry("2026-01-01T00:00:00.000000Z"))
+    clock = FakeClock()
+    parents = RemoteParents(None, tmp_path, clock=clock)
+    parents.look()
+    assert (parents.parent_id, parents.holds) == ("r-1", True)
+
+    whole = path.read_bytes()
+    os.truncate(path, 1 << 23)  # longer than is searched
+    clock.advance(1.0)
+    parents.look()
+    assert parents.of_new_root() == ("r-1", True)
+
+    path.write_bytes(whole + b"")
+    path.unlink()
+    clock.advance(1.0)
+    parents.look()
+    assert parents.holds is False
+
+
+def test_a_look_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the program's thread that looks: a time without a zone is in the log, and no more."""
+    journal_of_parent(tmp_path, (RUN, "r-1"), **run_entry("2026-01-01T00:00:00"))
+    parents = RemoteParents(None, tmp_path, clock=FakeClock())
+    parents.look()
+    assert parents.of_new_root() == (None, None)
+    assert "could not be read" in caplog.text
+
+
+def test_a_look_inside_a_look_returns(tmp_path: Path) -> None:
+    """The garbage collector may close a span at any line of it, in the same thread."""
+    journal_of_parent(tmp_path, (RUN, "r-1"), **run_entry("2026-01-01T00:00:00.000000Z"))
+
+    class Interrupted(FakeClock):
+        def now_utc(self) -> datetime:
+            parents.look()
+            return super().now_utc()
+
+    parents = RemoteParents(None, tmp_path, clock=Interrupted())
+    parents.look()
+    assert parents.holds is True
+
+
+@pytest.mark.parametrize("scope", ["machine", "process"])
+def test_a_call_holds_what_its_tracker_counts(tmp_path: Path, scope: str) -> None:
+    """A child that counts the whole machine is in a call of the same scope only."""
+    journal_of_parent(tmp_path, (CALL, "r-7/3"), scope=scope)
+    parents = RemoteParents(None, tmp_path, scope="machine", clock=FakeClock())
+    parents.look()
+    assert parents.of_new_root() == (("r-7", True) if scope == "machine" else (None, None))
