@@ -332,8 +332,8 @@ def left_open(tracker: Tracker) -> list[str]:
     found = {
         "open roots": len(session._open_roots),
         "leaves": sampler.leaves,
-        "holds beside those of summed calls": sampler._holds - len(windows),
-        "holds of the ledger": session.ledger.holds - len(windows),
+        "holds beside those of summed calls": len(sampler.holders) - len(windows),
+        "holds of the ledger": len(session.ledger.holders) - len(windows),
         "running calls": len(sampler.under_way),
         "suspended or long calls": len(apportioner.single) if apportioner is not None else 0,
     }
