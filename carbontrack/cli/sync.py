@@ -12,9 +12,9 @@ from carbontrack.config import load
 from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
 from carbontrack.sinks.factory import is_url, told
 from carbontrack.sinks.journal.recovery import opener
-from carbontrack.sinks.post import shown
 from carbontrack.sinks.resend import Resent, resend
 from carbontrack.sinks.sync import Drained, drain
+from carbontrack.system.urls import shown
 
 _NOTHING = ("nothing waits to be sent", "nothing could be sent")
 _NO_LETTERS = ("nothing is set aside", "nothing could be read")

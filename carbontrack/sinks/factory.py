@@ -35,7 +35,7 @@ def told(output: str) -> str:
         return f"{plugin[0]}:…"
     if is_file(output):
         return output
-    from carbontrack.sinks.post import shown
+    from carbontrack.system.urls import shown
 
     return shown(output)
 
