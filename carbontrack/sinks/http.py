@@ -15,7 +15,7 @@ from carbontrack.sinks.delivery import Delivery, OwnQueue, Queue, rate_of
 from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import Journal, leftover_journals
 from carbontrack.sinks.outbox import Outbox, collect
-from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted
+from carbontrack.sinks.post import TOO_LATE, Poster, checked_token, checked_url, is_unencrypted
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import folder_without_home
 from carbontrack.system.forking import OwnThread, PerProcess
@@ -155,7 +155,7 @@ class JournaledHttpSink(BufferedSink[Record]):
                     "%s: %s; records wait in the journal: the next run with this output sends "
                     "them, or: carbontrack sync",
                     shown(self._url),
-                    trouble or "no answer by the end of the program",
+                    trouble or TOO_LATE,
                 )
         finally:
             if self._owns_journal and (thread is None or not thread.is_alive()):

@@ -12,7 +12,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.http import exchange, load_requests, new_session, retry_after_s
+from carbontrack.system.http import Answer, exchange, load_requests, new_session, retry_after_s
 from carbontrack.system.urls import origin_of, shown
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ HOW_TO_GIVE_ONE = (
     "and no token is set for this address: set CARBONTRACK_HTTP_TOKEN, and beside it this address "
     "as CARBONTRACK_OUTPUT, or name it: carbontrack sync --url URL"
 )
+TOO_LATE = "no answer by the end of the program"
 _WANTS_A_TOKEN = frozenset({401, 403})
 _RETRIED = frozenset({408, 425, 429})
 _PERHAPS_ONE = frozenset({400, 413, 422})
@@ -68,38 +69,27 @@ class Poster:
         self._session: requests.Session | None = None
 
     def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
-        """Try once; `timeout_s` is the longest time in all, from connecting to the answer."""
+        """Try once, in `timeout_s` seconds in all: what is left until the program's end."""
         load_requests()
         import requests
 
-        body = json_line([record_object(record) for record in records])
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         if limit_s <= 0.0:
-            return PostResult("later", "no time was left")
+            return PostResult("later", TOO_LATE)
+        began_s = SystemClock.monotonic_s()
         try:
-            if self._session is None:
-                self._session = new_session()
-            answer = exchange(  # the status says all: the body is not read
-                self._session,
-                "POST",
-                self._address,
-                data=body,
-                headers={
-                    "Content-Type": "application/json",
-                    "User-Agent": "carbontrack",
-                    "Idempotency-Key": hashlib.sha256(body).hexdigest(),
-                },
-                auth=self._authorize,
-                timeout_s=limit_s,
-                query=requests.utils.requote_uri(self._query),
-            )
+            answer = self._exchange(json_line([record_object(one) for one in records]), limit_s)
         except requests.exceptions.SSLError:
             return PostResult(
                 "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
             )
-        except requests.exceptions.Timeout:
-            return PostResult("later", f"no answer within {limit_s:g} s")
         except (requests.exceptions.RequestException, OSError) as error:
+            is_late = isinstance(error, requests.exceptions.Timeout)
+            if is_late or SystemClock.monotonic_s() - began_s >= limit_s:
+                is_end = limit_s < self._timeout_s
+                return PostResult(
+                    "later", TOO_LATE if is_end else f"no answer within {limit_s:g} s"
+                )
             # only the type: the text of the error contains the whole URL
             return PostResult("later", f"no connection ({type(error).__name__})")
         if answer.status in _WANTS_A_TOKEN and self._token is None:
@@ -111,6 +101,26 @@ class Poster:
             server_now=answer.headers.get("Date"),
         )
         return result_for(answer.status, wait_s)
+
+    def _exchange(self, body: bytes, timeout_s: float) -> Answer:
+        import requests
+
+        if self._session is None:
+            self._session = new_session()
+        return exchange(  # the status says all: the body is not read
+            self._session,
+            "POST",
+            self._address,
+            data=body,
+            headers={
+                "Content-Type": "application/json",
+                "User-Agent": "carbontrack",
+                "Idempotency-Key": hashlib.sha256(body).hexdigest(),
+            },
+            auth=self._authorize,
+            timeout_s=timeout_s,
+            query=requests.utils.requote_uri(self._query),
+        )
 
     def close(self) -> None:
         """Close the connection; a later post opens another."""

@@ -44,7 +44,7 @@ class DeadlinePassed(TimeoutError):  # noqa: N818 - states what happened
     """A request was not over in time."""
 
 
-class _Request:
+class _CurrentRequest:
     """What the connections of a session need to know of its present request.
 
     Attributes:
@@ -91,7 +91,7 @@ def new_session(*, uses_proxies: bool = True) -> requests.Session:
 
     session = requests.Session()
     session.trust_env = uses_proxies
-    adapter = _adapter(_Request())
+    adapter = _adapter(_CurrentRequest())
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     return session
@@ -126,7 +126,7 @@ def exchange(
         Exception: the body could not be read; urllib3 and ssl have errors of their own.
     """
     connect_s, total_s = timeout_s if isinstance(timeout_s, tuple) else (timeout_s, timeout_s)
-    current: _Request = session.get_adapter(url).current  # type: ignore[attr-defined]
+    current: _CurrentRequest = session.get_adapter(url).current  # type: ignore[attr-defined]
     with (
         current.within(total_s, query),
         session.request(
@@ -148,7 +148,7 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _adapter(current: _Request) -> Any:
+def _adapter(current: _CurrentRequest) -> Any:
     """An adapter whose connections keep to the present request's deadline, and add its query."""
     from requests.adapters import HTTPAdapter
 
@@ -167,7 +167,7 @@ def _adapter(current: _Request) -> Any:
     return adapter
 
 
-def _bind_connections(manager: Any, current: _Request) -> None:
+def _bind_connections(manager: Any, current: _CurrentRequest) -> None:
     """Let every connection that the manager makes know the present request."""
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {
@@ -178,7 +178,7 @@ def _bind_connections(manager: Any, current: _Request) -> None:
     }
 
 
-def _bounded(connection: Any, current: _Request) -> Any:
+def _bounded(connection: Any, current: _CurrentRequest) -> Any:
     class Response(connection.response_class):  # type: ignore[misc]
         def __init__(self, sock: Any, *given: Any, **named: Any) -> None:
             super().__init__(sock, *given, **named)
@@ -194,7 +194,7 @@ def _bounded(connection: Any, current: _Request) -> Any:
 class _Bounded:
     """What is different in a connection of ours; it stands before one of urllib3's."""
 
-    current: _Request
+    current: _CurrentRequest
     timeout: Any
     sock: Any
     port: int
@@ -256,7 +256,7 @@ class _Bounded:
 class _BoundedReader(io.RawIOBase):
     """Bytes from a socket, each piece of them in the time that is left."""
 
-    def __init__(self, sock: Any, current: _Request) -> None:
+    def __init__(self, sock: Any, current: _CurrentRequest) -> None:
         super().__init__()
         self._sock, self._current = sock, current
         self._raw = sock.makefile("rb", buffering=0)

@@ -131,7 +131,7 @@ def test_a_batch_that_is_too_large_is_split(journal: Journal) -> None:
 def test_what_is_refused_is_set_aside(journal: Journal, status: int) -> None:
     """A refusal is not repeated: the records are in a dead-letter file, with the reason."""
     with Receiver(faults=lambda _: Fault(status)) as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, token="t", journal=journal, clock=HastyClock())
         sink.write(a_record())
         sink.close()
     (path,) = (journal.state_dir / "dead-letter").iterdir()
@@ -263,7 +263,10 @@ def test_drain_delivers_what_ended_processes_left(tmp_path: Path) -> None:
             journal.enqueue(a_record(number), receiver.url)
             journal.enqueue(a_record(number), dead)
             journal.close()
-        found = {d.url: d for d in drain(tmp_path, token=TOKEN, clock=HastyClock())}
+        found = {
+            d.url: d
+            for d in drain(tmp_path, token=TOKEN, outputs=[receiver.url], clock=HastyClock())
+        }
         again = drain(tmp_path, receiver.url, TOKEN, clock=HastyClock())
 
     assert found[receiver.url] == Drained(receiver.url, delivered=30)

@@ -95,12 +95,13 @@ def test_a_wrong_token_is_said_once_and_put_right(tmp_path: Path) -> None:
         assert "carbontrack sync --dead-letters" in sentence
         assert "wrong-1a2b" not in ran.stderr
 
-        still_wrong = sync(tmp_path, token="wrong-1a2b")
+        here = ("--url", receiver.url)
+        still_wrong = sync(tmp_path, *here, token="wrong-1a2b")
         assert (still_wrong[0], still_wrong[1]["remaining"]) == (1, 20)
         assert still_wrong[1]["files"][0]["trouble"] == "HTTP 401"
         assert receiver.records == []
 
-        code, found = sync(tmp_path)
+        code, found = sync(tmp_path, *here)
         assert (code, found["remaining"], found["unreadable"]) == (0, 0, 0)
         assert [file["delivered"] for file in found["files"]] == [20]
         assert {record["name"] for record in receiver.records} == {f"r{n}" for n in range(20)}

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.record import told
 from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.factory import is_file, is_url, lasting, sink_for, told
+from carbontrack.sinks.factory import is_file, is_url, lasting, sink_for
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import RETRY_FOR_S, opener, recover
 from carbontrack.sinks.plugin import PluginSink
