@@ -107,7 +107,7 @@ def _refuse_token_destination(settings: Settings, project: str) -> None:
     origins = settings.origins
     for token, destination, is_sent in (
         ("http_token", "output", any("://" in output for output in settings.output)),
-        ("http_token", "state_dir", True),
+        ("http_token", "state_dir", not settings.owns_state_dir),
         ("live_token", "intensity_source", any(map(_takes_token, settings.intensity_source))),
     ):
         ends = {origins[token], origins[destination]}
