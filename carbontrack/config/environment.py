@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
@@ -201,7 +202,9 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
     import platformdirs
 
     find = platformdirs.user_config_dir if kind == "config" else platformdirs.user_state_dir
-    return find("carbontrack", appauthor=False)
+    with suppress(RuntimeError):  # a user without a home directory
+        return find("carbontrack", appauthor=False)
+    return None
 
 
 def cloud_hints(

@@ -83,10 +83,10 @@ class JournaledHttpSink(BufferedSink[Record]):
         """The directory of the journal, if none is handed in."""
         from platformdirs import user_state_path
 
-        found = user_state_path("carbontrack", appauthor=False)
-        if found.is_absolute():
-            return found
-        # a user without a home directory
+        with suppress(RuntimeError):  # a user without a home directory
+            found = user_state_path("carbontrack", appauthor=False)
+            if found.is_absolute():
+                return found
         return folder_without_home() or Path(os.devnull, "carbontrack")
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, BinaryIO, Literal
 
     Obstacle = Literal[
@@ -121,17 +122,14 @@ def check_own_file(handle: int, path: Path) -> None:
         raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
 
 
-def folder_without_home() -> Path | None:
+def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
     """A folder for a user without a home, in a temporary one; None if there is no safe one.
 
     It is made at once, where nobody else can replace it, or has put something there before.
+    `bases`: the temporary folders, by default the system's.
     """
-    import tempfile  # few users have no home
-
-    name, found = f"carbontrack-{os.getuid()}", tempfile.gettempdir()
-    # where none is writable, `tempfile` takes the working folder, which may hold anything
-    first = [] if found == _working_folder() else [found]
-    for base in (*first, "/tmp", "/var/tmp"):  # noqa: S108 - each is looked at
+    name = f"carbontrack-{os.getuid()}"
+    for base in _temporary_folders() if bases is None else bases:
         place = Path(os.path.realpath(base))
         try:
             if all(map(_only_we_can_change, (place, *place.parents))):
@@ -141,11 +139,16 @@ def folder_without_home() -> Path | None:
     return None
 
 
-def _working_folder() -> str:
+def _temporary_folders() -> tuple[str, ...]:
+    import tempfile  # few users have no home
+
+    found, usual = tempfile.gettempdir(), ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
     try:
-        return os.getcwd()  # noqa: PTH109 - text is enough
+        is_working_folder = found == os.getcwd()  # noqa: PTH109 - text is enough
     except OSError:
-        return ""
+        is_working_folder = False
+    # where none is writable, `tempfile` takes the working folder, which may hold anything
+    return usual if is_working_folder else (found, *usual)
 
 
 def _only_we_can_change(folder: Path) -> bool:
