@@ -140,7 +140,15 @@ def exchange(
         ) as answer,
     ):
         body = answer.raw.read(limit_bytes, decode_content=True) if limit_bytes else b""
+        if _has_no_body(answer):
+            answer.content  # noqa: B018 - once it is read, the connection can be used again
         return Answer(answer.status_code, answer.headers, body)
+
+
+def _has_no_body(answer: requests.Response) -> bool:
+    named = answer.headers
+    is_empty = answer.status_code == 204 or named.get("Content-Length") == "0"
+    return is_empty and "Transfer-Encoding" not in named
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -24,6 +24,7 @@ import carbontrack
 from carbontrack.errors import ConfigError
 from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.journal.journal import Journal
+from carbontrack.sinks.post import Poster
 from carbontrack.sinks.sync import Drained, drain
 from carbontrack.system.clock import SystemClock
 from carbontrack.testing.receiver import Fault, Receiver
@@ -149,6 +150,39 @@ def test_a_query_reaches_the_server_and_no_log(
     assert asked == ["/a%20b?key=query-secret&x=%C3%A4"]
     assert "POST /a%20b" in caplog.text
     assert "query-secret" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_one_connection_serves_many_requests(status: int) -> None:
+    """A server that has nothing to say but a status need not be connected to each time."""
+    connections: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            if status != 204:
+                self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def setup(self) -> None:
+            connections.append(self)
+            super().setup()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        poster = Poster(f"http://127.0.0.1:{server.server_port}/", token=None, timeout_s=10.0)
+        found = [poster.post([a_record(number)]).verdict for number in range(5)]
+        poster.close()
+        server.shutdown()
+
+    assert (found, len(connections)) == (["delivered"] * 5, 1)
 
 
 def test_a_repeated_request_has_the_same_key(journal: Journal) -> None:
