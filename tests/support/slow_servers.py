@@ -98,10 +98,10 @@ def handshake(server: SlowServer, connection: socket.socket) -> None:
 
 
 def upload(server: SlowServer, connection: socket.socket) -> None:
-    """Reads what is sent a little at a time."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    """Reads what is sent a little at a time, each in good time."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
     for _ in range(PIECES):
-        connection.recv(16)
+        connection.recv(1 << 15)
         if not server.pause():
             return
 
@@ -110,3 +110,12 @@ def silence(server: SlowServer, connection: socket.socket) -> None:
     """Nothing at all."""
     connection.recv(1 << 16)
     server.stopping.wait()
+
+
+def silence_after_one(server: SlowServer, connection: socket.socket) -> None:
+    """The first request is answered, and no other one."""
+    connection.recv(1 << 16)
+    if server.connections == 1:
+        connection.sendall(b"HTTP/1.1 204 Yes\r\nConnection: close\r\n\r\n")
+    else:
+        server.stopping.wait()
