@@ -169,7 +169,9 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
         if point is not None:
             plugins.load(point)
     except ValueError as error:  # ConfigError is one
-        raise ConfigError(f"output={output!r} ({settings.origins['output']}) {error}") from None
+        raise ConfigError(
+            f"output={told(output)!r} ({settings.origins['output']}) {error}"
+        ) from None
 
 
 def check_outputs(settings: Settings, folder: str) -> None:

@@ -132,7 +132,7 @@ def test_a_plugin_may_refuse_an_address_in_its_own_words(lines: Path) -> None:
 
 def test_an_unknown_plugin_is_an_error_with_the_nearest_name(lines: Path) -> None:
     """By hand as in a setting."""
-    with pytest.raises(ConfigError, match=r"output 'lins:x' names no plugin.*did you mean 'lines'"):
+    with pytest.raises(ConfigError, match=r"output 'lins:…' names no plugin.*did you mean 'lines'"):
         sink_for("lins:x")
 
 
