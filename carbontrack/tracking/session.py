@@ -18,6 +18,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
@@ -251,8 +252,14 @@ class RunIdentity:
         if parents is None:
             return NO_PARENT
         if looks:
-            parents.look()
+            self.look_for_parents()
         return parents.of_new_root()
+
+    def look_for_parents(self) -> None:
+        """Look again which record in another process holds what is used here, if that is due."""
+        parents = self.remote_parents
+        if parents is not None and parents.is_due:
+            self.sampler.uninterrupted(parents.look)
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -421,6 +428,7 @@ class Session(RunIdentity):
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
+        end_abandoned()
         if self.remote_parents is not None:
             self._follow_parents(self.remote_parents)
         if self._timelines is not None:
