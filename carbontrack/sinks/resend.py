@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Resent:
     """
 
     path: Path
-    output: str | None
+    output: str | None = field(repr=False)
     delivered: int = 0
     remaining: int = 0
     unreadable: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Drained:
         trouble: why the last attempt failed, if it did.
     """
 
-    url: str
+    url: str = field(repr=False)
     delivered: int = 0
     refused: int = 0
     remaining: int = 0
@@ -178,11 +178,7 @@ class _Drains:
 
 
 def in_parallel(jobs: Sequence[Callable[[], None]]) -> None:
-    """Do the jobs, at most `AT_ONCE` at a time, and wait for all of them."""
-    if len(jobs) < 2:
-        for job in jobs:
-            job()
-        return
+    """Do the jobs in threads, at most `AT_ONCE` at a time, and wait for all of them."""
     waiting_jobs = deque(jobs)
 
     def work() -> None:
@@ -216,7 +212,7 @@ class AddressDrain:
         try:
             while not self.is_given_up and (result := self._delivery.step([queue])) is not None:
                 self._note(result)
-        except Exception as error:
+        except Exception as error:  # in a thread of its own, where nobody would hear of it
             # only the type: the text might contain the URL's query
             self.trouble, self.is_given_up = f"an internal error: {type(error).__name__}", True
 

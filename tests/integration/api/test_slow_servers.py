@@ -64,6 +64,21 @@ def test_a_tls_handshake_has_a_deadline() -> None:
     assert pieces < PIECES / 2
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_has_the_same_deadline(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it forwards the request or makes a tunnel for it."""
+    with SlowServer(slow_servers.status_line) as proxy:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+        poster = Poster(f"{scheme}://carbon.example/x", token=None, timeout_s=TIMEOUT_S)
+        result = poster.post([a_record()])
+        pieces = proxy.pieces
+
+    assert (result.verdict, result.reason) == ("later", f"no answer within {TIMEOUT_S:g} s")
+    assert (proxy.connections, pieces < PIECES / 2) == (1, True)
+
+
 def test_a_body_that_is_read_has_the_same_deadline() -> None:
     """As of a live service, whose answer is read to its end."""
     with SlowServer(slow_servers.body) as server, new_session(uses_proxies=False) as session:
