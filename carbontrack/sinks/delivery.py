@@ -164,6 +164,11 @@ class Delivery:
         self._warnings = RateLimitedLog(clock)
         self._failures = 0
 
+    @property
+    def url(self) -> str:
+        """The address."""
+        return self._poster.url
+
     def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
         """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
         while True:

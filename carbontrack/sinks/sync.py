@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from carbontrack.errors import ConfigError
 from carbontrack.sinks.delivery import Delivery, Queue, rate_of
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import SEND, OnUnreadable, leftover_journals
 from carbontrack.sinks.outbox import Outbox, waiting
-from carbontrack.sinks.post import Poster, PostResult, is_unencrypted, token_for
+from carbontrack.sinks.post import Poster, PostResult, checked_url, is_unencrypted, token_for
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import OwnThread
-from carbontrack.system.log import warn_user
+from carbontrack.system.log import LOGGER
 from carbontrack.system.urls import shown
 
 _LONGEST_WAIT_S = 60.0
@@ -93,7 +94,7 @@ def checked_for(address: str, token: str | None, named: Iterable[str]) -> str | 
     """The token for an address, if it may have it; warns where it can be read on its way."""
     found = token_for(address, token, named)
     if found is not None and is_unencrypted(address):
-        warn_user(f"the token for {shown(address)} can be read on its way; use https://")
+        LOGGER.warning("the token for %s can be read on its way; use https://", shown(address))
     return found
 
 
@@ -203,9 +204,13 @@ class AddressDrain:
 
     def __init__(self, delivery: Delivery) -> None:
         self.is_given_up = False
+        self.trouble: str | None = None
         self._delivery = delivery
         self._failures = 0
-        self.trouble: str | None = None
+        try:
+            checked_url(delivery.url)
+        except ConfigError:
+            self.is_given_up, self.trouble = True, "nothing can be posted to this address"
 
     def deliver(self, queue: Queue) -> None:
         """Deliver what waits in one queue, unless the address is given up; never raises."""

@@ -210,16 +210,14 @@ class _Bounded:
 
     def _new_conn(self) -> Any:
         """Connect to one of the host's addresses, each in its share of the time that is left."""
+        from urllib3.exceptions import HTTPError
+
         host, until_s = self._dns_host, SystemClock.monotonic_s() + self._connect_s()
-        found: list[str] = []
+        found = [host]
         if not hasattr(self, "_socks_options"):  # such a proxy looks up the name itself
             with suppress(UnicodeError):  # urllib3 has an error of its own for such a name
                 infos = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
                 found = list(dict.fromkeys(str(info[-1][0]) for info in infos))
-        if len(found) < 2:
-            return self._connect_to(host, until_s - SystemClock.monotonic_s())
-        from urllib3.exceptions import HTTPError
-
         try:
             for place, address in enumerate(found[:-1]):
                 with suppress(HTTPError, OSError):

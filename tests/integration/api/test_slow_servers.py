@@ -206,6 +206,20 @@ def test_what_is_not_delivered_is_there_for_the_next(tmp_path: Path) -> None:
     assert len(receiver.records) == 30
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "://x", "http://a b/", "https://"])
+def test_an_address_that_is_none_is_passed_over(tmp_path: Path, address: str) -> None:
+    """Its records stay, and it costs no attempt and no other address anything."""
+    with Receiver() as receiver:
+        journal = Journal(tmp_path)
+        journal.enqueue(a_record(0), address)
+        journal.enqueue(a_record(1), receiver.url)
+        journal.close()
+        (bad, good) = drain(tmp_path)
+
+    assert (bad.remaining, bad.trouble) == (1, "nothing can be posted to this address")
+    assert (good.delivered, good.remaining) == (1, 0)
+
+
 def test_many_addresses_are_all_sent_to(tmp_path: Path) -> None:
     """More than are sent to at the same time."""
     with Receiver() as receiver:
