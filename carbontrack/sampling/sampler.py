@@ -179,10 +179,14 @@ class Sampler:
                 ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
                 self._ledgers[ledger] = None
             key = id(holder)
-            ledger.holders.add(key)
-            self.holders[key] = weakref.ref(holder)
-            if len(self.holders) == 1 or self._ticker.dozes:
-                self._ticker.wake()
+            try:
+                ledger.holders.add(key)
+                self.holders[key] = weakref.ref(holder)
+                if len(self.holders) == 1 or self._ticker.dozes:
+                    self._ticker.wake()
+            except BaseException:
+                self.release(ledger, holder)
+                raise
             counts = self.counts
             if counts.missed != missed:  # the span counts a read that failed at its start
                 counts = counts._replace(missed=missed)

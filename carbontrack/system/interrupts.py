@@ -8,8 +8,10 @@ where a handler can run gives it to `pass_on` first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
+from typing import Any
 
 _CO_VARARGS = 0x04
 """`inspect.CO_VARARGS`; that module takes long to import."""
@@ -51,14 +53,24 @@ def _handled_meanwhile(error: BaseException) -> BaseException | None:
 def _came_through_a_handler(trace: TracebackType | None) -> bool:
     """Whether a frame of the traceback is that of a handler.
 
-    Nothing but a handler, or a tracer, gets the frame that it interrupts as an argument.
+    Nothing but a handler, or a tracer, gets the frame that it interrupts as an argument. One that
+    no longer has it is known by its code.
     """
     outer: FrameType | None = None
     for each in _traces(trace):
-        if outer is not None and any(given is outer for given in _arguments(each.tb_frame)):
+        frame = each.tb_frame
+        if outer is not None and (_got_a_frame(frame, outer) or _is_installed(frame.f_code)):
             return True
-        outer = each.tb_frame
+        outer = frame
     return False
+
+
+def _got_a_frame(frame: FrameType, outer: FrameType) -> bool:
+    given = [one for one in _arguments(frame) if isinstance(one, FrameType)]
+    around: FrameType | None = outer if given else None
+    while around is not None and around not in given:  # a handler may look at the callers
+        around = around.f_back
+    return around is not None
 
 
 def _arguments(frame: FrameType) -> Iterator[object]:
@@ -68,6 +80,25 @@ def _arguments(frame: FrameType) -> Iterator[object]:
     if code.co_flags & _CO_VARARGS:
         rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
         yield from rest if isinstance(rest, tuple) else ()
+
+
+def _is_installed(code: CodeType) -> bool:
+    """Whether this is the code of a handler that is installed."""
+    signal = sys.modules.get("signal")
+    if signal is None:  # no handler in Python
+        return False
+    installed = [signal.getsignal(number) for number in signal.valid_signals()]
+    return any(code is _code_of(one) for one in installed if callable(one))
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    while hasattr(handler, "func"):  # a partial
+        handler = handler.func
+    handler = getattr(handler, "__func__", handler)
+    if not hasattr(handler, "__code__"):
+        handler = getattr(type(handler), "__call__", None)  # noqa: B004 - its code
+    found = getattr(handler, "__code__", None)
+    return found if isinstance(found, CodeType) else None
 
 
 def _traces(trace: TracebackType | None) -> Iterator[TracebackType]:

@@ -325,9 +325,12 @@ class Call(CountedCall):
             span.record_id, span.has_row_id = row_id, True
         span.budget_check = site.budget_check
         span.covered = getattr(self, "covered", None)
-        span.continue_from(used)
-        self._span = span
-        site.apportioner.single.pop(id(self), None)
+        try:
+            span.continue_from(used)
+        finally:
+            if span.is_open:  # also where a handler of a signal has raised
+                self._span = span
+                site.apportioner.single.pop(id(self), None)
         return span
 
     def ran_for_s(self, now_s: float) -> float:

@@ -223,11 +223,21 @@ class CallRows:
         """The window, which keeps the sampler awake until its row is written."""
         with self.sampler.lock:
             if self.window is None:
-                mark = self.sampler.hold(self.ledger, self)
-                self.apportioner.begin(self.ledger)
-                self.apportioner.sites.add(self)  # type: ignore[arg-type]
-                self.window = self._new_window(mark.counts)
+                try:
+                    mark = self.sampler.hold(self.ledger, self)
+                    self.apportioner.begin(self.ledger)
+                    self.apportioner.sites.add(self)  # type: ignore[arg-type]
+                    self.window = self._new_window(mark.counts)
+                except BaseException:
+                    self._give_up_window()
+                    raise
             return self.window
+
+    def _give_up_window(self) -> None:
+        """A handler of a signal has raised while a window was opened; the lock is held."""
+        if self.window is None:
+            self.apportioner.sites.discard(self)  # type: ignore[arg-type]
+            self.sampler.release(self.ledger, self)
 
     def _new_window(self, start: Counts) -> CallWindow:
         clock = self.sampler.clock

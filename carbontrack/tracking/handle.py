@@ -33,10 +33,8 @@ class Handle(ref[MethodType]):
         is_ending: whether that is being done.
     """
 
-    __slots__ = ("is_ending", "owner")
-
-    owner: Any
-    is_ending: bool
+    owner: Any = None
+    is_ending = False
 
     __eq__ = object.__eq__  # two statements may have methods of the same object
     __hash__ = object.__hash__
@@ -73,7 +71,7 @@ class ExitMethod:
             return self._function
         method = MethodType(self._function, block)
         block.handle = handle = Handle(method, dead.append)
-        handle.owner, handle.is_ending = block, False
+        handle.owner = block
         return method
 
 
@@ -95,7 +93,6 @@ class Entry:
     def watch(self, method: MethodType) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
         self._handle: Handle | None = Handle(method, dead.append)
-        self._handle.owner, self._handle.is_ending = None, False
 
     def begin(self, span: Any) -> None:
         """A span is about to be opened for this statement."""

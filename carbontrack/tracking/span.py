@@ -525,11 +525,15 @@ class Span(SpanRow):
         session, sampler = self.session, self.session.sampler
         self.parent_id, self.parent_holds = session.parent_now(looks=False)
         now = sampler.hold(session.ledger, self)
-        self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
-        node = Node(self, None, now, used.sums)
-        self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
-        node.join()
-        session.root_opened(self)
+        try:
+            self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
+            node = Node(self, None, now, used.sums)
+            self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
+            node.join()
+            session.root_opened(self)
+        except BaseException:
+            self._repair()
+            raise
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""

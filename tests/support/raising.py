@@ -44,9 +44,10 @@ class Place(NamedTuple):
     is_real: bool
     """Whether the interpreter looks for signals there."""
 
-    def __str__(self) -> str:
-        artefact = "" if self.is_real else " (no signal's handler runs here)"
-        return f"{self.file}: {self.function}: {self.text!r}{artefact}"
+    @property
+    def marked(self) -> str:
+        """The text of the line, and a mark where no signal's handler runs."""
+        return f"{self.text!r}{'' if self.is_real else ' (by a trace only)'}"
 
 
 def is_ours(code: CodeType) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import csv
+import gc
+import signal
 import sys
 import threading
 from collections import Counter
@@ -31,8 +33,14 @@ from carbontrack.tracking.tracker import Tracker
 from tests.support.raising import Model, Place, Raiser
 
 STOPPED, LATER = "stopped", "later"
-_PATIENCE_S = 20.0
+_PATIENCE_S = 10.0
 """Real seconds for another thread's block; it needs them only where a lock is not released."""
+_LIMIT_S = 30.0
+"""Real seconds for a trial; it needs them only where something goes on for ever."""
+
+
+class Hung(BaseException):
+    """A trial does not end."""
 
 
 class Timeout(Exception):  # noqa: N818 - as a program may call it
@@ -151,6 +159,8 @@ class Trial:
         try:
             with self.raiser:
                 yield
+        except Hung:
+            raise
         except BaseException as error:
             self._saw = error
             if error is not self.error:
@@ -173,30 +183,30 @@ class Trial:
 
     def check_inside(self, around: Span) -> None:
         """In a block that goes on after the exception, it is current, and holds what comes."""
-        self._expect(carbontrack.current_span() is around, "the block around is not current")
+        self.expect(carbontrack.current_span() is around, "the block around is not current")
         with carbontrack.track("inside") as inside:
             pass
-        self._expect(inside.parent is around, "a later block is not inside the one around")
-        self._expect(not inside.is_open, "a later block inside is left open")
+        self.expect(inside.parent is around, "a later block is not inside the one around")
+        self.expect(not inside.is_open, "a later block inside is left open")
 
     def check(self) -> None:
         """Everything that must hold once the program goes on."""
         self.error.__traceback__ = None  # the program has handled it
         self._saw = None
         here = carbontrack.current_span()
-        self._expect(here is None, f"{here!r} is current")
+        self.expect(here is None, f"{here!r} is current")
         for span in self.spans:
-            self._expect(not span.is_open, f"{span!r}")
+            self.expect(not span.is_open, f"{span!r}")
         is_real = self.place is None or self.place.is_real
         if is_real:
             for found in left_open(self.tracker):
                 self.broken.append(f"left open: {found}")
-        free = self._expect(not is_real or _is_free(self.tracker), "the sampler's lock is held")
+        free = self.expect(not is_real or _is_free(self.tracker), "the sampler's lock is held")
         if self.final:
             self._close()
             self.tracker = self._new_tracker()
         self._check_later(free=free and is_real)
-        self._expect(self.environment.said is None, "the environment still names a parent")
+        self.expect(self.environment.said is None, "the environment still names a parent")
         if free:
             self._end()
 
@@ -207,7 +217,7 @@ class Trial:
             )
             with_thread.start()
             with_thread.join(_PATIENCE_S)
-            if not self._expect(not with_thread.is_alive(), "another thread waits for a lock"):
+            if not self.expect(not with_thread.is_alive(), "another thread waits for a lock"):
                 return
         self._later("main")
 
@@ -215,13 +225,15 @@ class Trial:
         try:
             name = f"{LATER} {where}"
             with carbontrack.track(name, tracker=self.tracker) as block:
-                self._expect(carbontrack.current_span() is block, "a later block is not current")
+                self.expect(carbontrack.current_span() is block, "a later block is not current")
             with self.tracker.span(name) as span:
                 pass
-            self._expect(block.parent is span.parent is None, "a later block is no root")
+            self.expect(block.parent is span.parent is None, "a later block is no root")
             call = carbontrack.track(f"{name} call", tracker=self.tracker)(lambda: self.clock)
-            self._expect(call() is self.clock, "a later call does not return")
-            self._expect(carbontrack.current_span() is None, "something is current after a call")
+            self.expect(call() is self.clock, "a later call does not return")
+            self.expect(carbontrack.current_span() is None, "something is current after a call")
+        except Hung:
+            raise
         except BaseException as error:
             self.broken.append(f"a later block or call raises {type(error).__name__}: {error}")
 
@@ -229,6 +241,8 @@ class Trial:
         try:
             self.tracker.close()
             self.tracker.close()
+        except Hung:
+            raise
         except BaseException as error:
             self.broken.append(f"a later close raises {type(error).__name__}: {error}")
 
@@ -243,22 +257,22 @@ class Trial:
     def _check_ids(self, records: list[Record]) -> None:
         twice = [one for one, n in Counter(r.record_id for r in records).items() if n > 1]
         names = sorted({r.name for r in records if r.record_id in twice})
-        self._expect(not twice, f"written twice: {', '.join(names)}")
+        self.expect(not twice, f"written twice: {', '.join(names)}")
 
     def _check_rows(self, records: list[Record]) -> None:
         rows = Counter(record.name for record in records)
         threads = ("main", "thread") if self.place is None or self.place.is_real else ("main",)
         for where in threads:
             name = f"{LATER} {where}"
-            self._expect(rows[name] == 2, f"{rows[name]} of 2 rows of later blocks ({where})")
+            self.expect(rows[name] == 2, f"{rows[name]} of 2 rows of later blocks ({where})")
             calls = sum(r.calls or 1 for r in records if r.name == f"{name} call")
-            self._expect(calls == 1, f"{calls} of 1 later calls are counted ({where})")
+            self.expect(calls == 1, f"{calls} of 1 later calls are counted ({where})")
         parents = {r.parent_id for r in records if r.name.startswith(LATER)} - {None}
-        self._expect(not parents, "the row of a later block has a parent")
+        self.expect(not parents, "the row of a later block has a parent")
         mine = [record for record in records if record.name == STOPPED]
         if not self.rowless:
             count = sum(record.calls or 1 for record in mine)
-            self._expect(
+            self.expect(
                 self.runs <= count <= self.tries,
                 f"{count} rows or calls where {self.runs} bodies ran in {self.tries} tries",
             )
@@ -269,21 +283,21 @@ class Trial:
         if allowed is None:
             stopped = "interrupted" if isinstance(self.error, KeyboardInterrupt) else "error"
             allowed = {stopped} if self.place is not None and self._was_open else {stopped, "ok"}
-        self._expect(found <= allowed, f"the status is {', '.join(sorted(found - allowed))}")
+        self.expect(found <= allowed, f"the status is {', '.join(sorted(found - allowed))}")
 
     def _check_files(self, folder: Path) -> None:
         with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
             written = [row["record_id"] for row in csv.DictReader(file)]
         twice = len(written) - len(set(written))
-        self._expect(not twice, f"{twice} records are in the CSV file twice")
+        self.expect(not twice, f"{twice} records are in the CSV file twice")
         missing = {r.record_id for r in self.sink.records} - set(written)
         names = sorted({r.name for r in self.sink.records if r.record_id in missing})
         names = [name for name in names if name.startswith(LATER)]
-        self._expect(not names, f"not in the CSV file: {', '.join(names)}")
+        self.expect(not names, f"not in the CSV file: {', '.join(names)}")
         again = {found.record.record_id for found in recover(folder / "state")}
-        self._expect(not again & set(written), "a written record is recovered as well")
+        self.expect(not again & set(written), "a written record is recovered as well")
 
-    def _expect(self, holds: bool, otherwise: str) -> bool:
+    def expect(self, holds: bool, otherwise: str) -> bool:
         if not holds:
             self.broken.append(otherwise)
         return holds
@@ -349,7 +363,25 @@ def try_at(nth: int, operation: Operation, error: BaseException, **options: Any)
 
     def run() -> None:
         operation(trial)
-        trial.check()
+        try:
+            trial.check()
+        except Exception as error:
+            trial.broken.append(f"afterwards {type(error).__name__} is raised: {error}")
 
-    contextvars.copy_context().run(run)
+    def give_up(*_: object) -> None:
+        raise Hung
+
+    gc.disable()  # a finalizer of an earlier trial would run here, and be interrupted
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, _LIMIT_S)
+    try:
+        contextvars.copy_context().run(run)
+    except Hung:
+        trial.broken.append("it hangs")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
+        if nth % 50 == 0:
+            gc.collect()
     return trial
