@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from carbontrack.grid.live.web import FetchFailed, Web
 from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.post import Poster
@@ -87,6 +88,17 @@ def test_a_body_that_is_read_has_the_same_deadline() -> None:
         pieces = server.pieces
 
     assert 0 < pieces < PIECES / 2
+
+
+@pytest.mark.parametrize("script", [*ANSWERS, slow_servers.body], ids=by_name)
+def test_a_live_service_that_trickles_is_given_up(script: slow_servers.Script) -> None:
+    """Else its figures would be asked for once, and never again."""
+    with SlowServer(script) as server:
+        with pytest.raises(FetchFailed):
+            Web(timeout_s=(TIMEOUT_S, TIMEOUT_S)).get(server.url)
+        pieces = server.pieces
+
+    assert (server.connections, pieces < PIECES / 2) == (1, True)
 
 
 def test_a_host_with_many_addresses_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
