@@ -29,8 +29,9 @@ from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
 from carbontrack.testing import FakeMeter
+from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Checkpoints, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
 PERIOD_S = 0.05

@@ -26,9 +26,10 @@ from carbontrack.system.files import removed_working_folder
 from carbontrack.system.forking import is_worker
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.log import RateLimitedLog, warn_user
+from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Checkpoints, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
 if TYPE_CHECKING:

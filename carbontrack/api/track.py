@@ -24,7 +24,7 @@ from carbontrack.system.forking import holding_forks
 from carbontrack.system.reentrance import must_pass, pass_through
 from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
-from carbontrack.tracking.handle import Entry, SharedExitMethod, dead, end_abandoned
+from carbontrack.tracking.handle import SharedExitMethod, WithStatement, dead, end_abandoned
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
@@ -118,28 +118,28 @@ def _budget(limit: str) -> Budget:
 
 
 def _leave(
-    entry: Entry,
-    kind: type[BaseException] | None,
+    statement: WithStatement,
+    _kind: type[BaseException] | None,
     error: BaseException | None,
-    trace: TracebackType | None,
+    _trace: TracebackType | None,
 ) -> None:
-    entry.block.leave_for(entry, error)
+    statement.block.leave_for(statement, error)
 
 
 def _aleave(
-    entry: Entry,
-    kind: type[BaseException] | None,
+    statement: WithStatement,
+    _kind: type[BaseException] | None,
     error: BaseException | None,
-    trace: TracebackType | None,
+    _trace: TracebackType | None,
 ) -> Done:
-    entry.block.leave_for(entry, error)
+    statement.block.leave_for(statement, error)
     return Done()
 
 
 class Track(Block[Span]):
     """What `track(...)` returns: decorate a function with it, or open it with `with`."""
 
-    entry: Entry | None = None
+    statement: WithStatement | None = None
     """The `with` statement that is being entered."""
 
     def __init__(
@@ -191,18 +191,18 @@ class Track(Block[Span]):
 
     def enter(self) -> Span:
         """Open a span, unless the exception of an exceeded enclosing budget is due."""
-        entry, self.entry = self.entry, None
+        statement, self.statement = self.statement, None
         span = self._new_span(self._name or self._default_name)
-        if entry is not None and entry.is_here:
-            entry.begin(span)
+        if statement is not None and statement.is_here:
+            statement.begin(span)
         return self._open.add(span.enter())
 
     __exit__: Any = SharedExitMethod(_leave)
     __aexit__: Any = SharedExitMethod(_aleave)
 
-    def leave_for(self, entry: Entry, error: BaseException | None) -> None:
+    def leave_for(self, statement: WithStatement, error: BaseException | None) -> None:
         """Close the span that was opened for a `with` statement, and enforce its budget."""
-        span = self._open.pop(entry.span)
+        span = self._open.pop(statement.span)
         if span is not None:
             span.leave(error)
 

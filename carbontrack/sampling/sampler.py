@@ -263,30 +263,10 @@ class Sampler:
         for code, times in faults.items():
             counts = with_fault(counts, code, times)
         if self._ledgers:
-            self._credit(counts, elapsed_s, steps)
+            _credit(self, counts, elapsed_s, steps)
         else:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
-
-    def _credit(self, counts: Counts, elapsed_s: float, steps: Joules) -> None:
-        """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
-        if len(self.components) != len(steps):
-            self.components = tuple(state.meter.component for state in self._bank.states)
-        now_s, parts = counts.at_s, self.gpu_shares.parts
-        calls, cpu_s, used_s = _usage_of_calls(self, now_s, elapsed_s)
-        if parts:
-            counts = self.gpu_shares.with_assumptions(counts)
-        step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
-        if len(self._ledgers) == 1:
-            (ledger,) = self._ledgers
-            account = ledger.after(step, self.clock.now_utc() if ledger.follows_grid else None)
-            self.counts, ledger.account, self._cpu_s = counts, account, used_s
-            return
-        at, ledgers = self.clock.now_utc(), tuple(self._ledgers)
-        accounts = [one.after(step, at if one.follows_grid else None) for one in ledgers]
-        # one call of C, within which no handler of a signal runs
-        names = ("counts", "_cpu_s", *("account" for _ in ledgers))
-        deque(map(setattr, (self, self, *ledgers), names, (counts, used_s, *accounts)), 0)
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
@@ -361,9 +341,28 @@ class Sampler:
         self._begin()
 
 
-def _usage_of_calls(
-    sampler: Sampler, now_s: float, elapsed_s: float
-) -> tuple[float, float, float]:
+def _credit(sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules) -> None:
+    """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
+    if len(sampler.components) != len(steps):
+        sampler.components = tuple(state.meter.component for state in sampler._bank.states)
+    now_s, parts = counts.at_s, sampler.gpu_shares.parts
+    calls, cpu_s, used_s = _usage_of_calls(sampler, now_s, elapsed_s)
+    if parts:
+        counts = sampler.gpu_shares.with_assumptions(counts)
+    step = Step(now_s, steps, sampler.components, sampler.leaves, calls, elapsed_s, cpu_s, parts)
+    if len(sampler._ledgers) == 1:
+        (ledger,) = sampler._ledgers
+        account = ledger.after(step, sampler.clock.now_utc() if ledger.follows_grid else None)
+        sampler.counts, ledger.account, sampler._cpu_s = counts, account, used_s
+        return
+    at, ledgers = sampler.clock.now_utc(), tuple(sampler._ledgers)
+    accounts = [one.after(step, at if one.follows_grid else None) for one in ledgers]
+    # one call of C, within which no handler of a signal runs
+    names = ("counts", "_cpu_s", *("account" for _ in ledgers))
+    deque(map(setattr, (sampler, sampler, *ledgers), names, (counts, used_s, *accounts)), 0)
+
+
+def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:
     """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
     apportioner = sampler.apportioner
     if apportioner is None:  # only calls need it

@@ -49,8 +49,8 @@ def take_passed() -> list[str]:
 def passed_text(names: list[str]) -> str:
     """What is said of them."""
     return (
-        f"{len(names)} blocks or calls were not measured, {names[0]!r} first: a signal's handler or "
-        "a finalizer began them while carbontrack was at work in the same thread"
+        f"{len(names)} blocks or calls were not measured, {names[0]!r} first: a signal's handler "
+        "or a finalizer began them while carbontrack was at work in the same thread"
     )
 
 

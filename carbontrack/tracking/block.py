@@ -64,18 +64,18 @@ class Done:
 
 def _exit(
     block: Block[Any],
-    kind: type[BaseException] | None,
+    _kind: type[BaseException] | None,
     error: BaseException | None,
-    trace: TracebackType | None,
+    _trace: TracebackType | None,
 ) -> None:
     block.leave(error)
 
 
 def _aexit(
     block: Block[Any],
-    kind: type[BaseException] | None,
+    _kind: type[BaseException] | None,
     error: BaseException | None,
-    trace: TracebackType | None,
+    _trace: TracebackType | None,
 ) -> Done:
     block.leave(error)  # now, as the handle of the `with` statement is dead when it awaits
     return Done()
@@ -153,7 +153,7 @@ class BudgetedBlock(Block[Opened]):
             opened = self.open()
             if self.budget_guard is not None:
                 self.budget_guard.enforce()
-            return opened
+            return opened  # noqa: TRY300 - a handler of a signal may raise here too
         except BaseException as error:
             self.close(*outcome_of(error))
             raise

@@ -11,20 +11,16 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from carbontrack.record import Status
-from carbontrack.sampling.counts import Joules
-from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
+from carbontrack.sampling.ledger import Ledger
 from carbontrack.system.clock import process_cpu_s
-from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, PriorUsage
-from carbontrack.tracking.block import outcome_of
+from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
-from carbontrack.tracking.handle import ExitMethod, Handle
+from carbontrack.tracking.counted_call import CallAccount, CountedCall
 from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
@@ -34,89 +30,7 @@ _END = sys.maxsize
 _log = logging.getLogger("carbontrack")
 
 
-def _exit(
-    call: CountedCall,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-) -> None:
-    """End a call; nothing of ours reaches the program."""
-    try:
-        try:
-            if error is None:
-                call.end()
-            else:
-                call.end(*outcome_of(error))
-        except BaseException as failure:
-            call.fail(failure)
-    except RecursionError:  # too little stack for us; the program itself may still succeed
-        return
-
-
-class CountedCall:
-    """One call that is being counted; its body runs inside of `with`."""
-
-    __slots__ = ("handle",)
-
-    handle: Handle | None
-    """The handle of the `with` statement around the body."""
-
-    def resume(self) -> None:
-        """The body starts or resumes."""
-
-    def pause(self) -> None:
-        """The body is suspended."""
-
-    def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended; a second call does what the first has not done."""
-
-    def drop(self) -> None:
-        """Count it no more, as that has failed."""
-
-    def abandon(self) -> None:
-        """End it, as its `with` statement is over and has not done so."""
-        self.end("interrupted")
-
-    def tear(self) -> None:
-        """A handler of a signal has raised in an edge, which is done again."""
-
-    def __enter__(self) -> CountedCall:
-        try:
-            try:
-                self.resume()
-            except BaseException as error:
-                self.fail(error)
-        except RecursionError:  # too little stack for us; the program itself may still succeed
-            pass
-        return self
-
-    __exit__: Any = ExitMethod(_exit)
-
-    def step(self, edge: Callable[[], None]) -> None:
-        """Pause or resume; nothing of ours reaches the program."""
-        try:
-            try:
-                edge()
-            except BaseException as error:
-                self.fail(error)
-        except RecursionError:
-            return
-
-    def fail(self, error: BaseException) -> None:
-        """Something has raised in an edge: pass on what came from outside, log what is ours."""
-        here.busy = False
-        outside = from_outside(error) if isinstance(error, Exception) else error
-        if outside is not None:
-            self.tear()
-            self.end(*outcome_of(outside))
-            raise outside
-        self.handle = None
-        self.drop()
-        if not isinstance(error, RecursionError):
-            _log.exception("a call could not be counted")
-
-
-class Call(CountedCall):
+class Call(CallAccount):
     """One call of a decorated function, running or, for a generator, suspended.
 
     Its start only reads two clocks. It becomes `single`, credited with its own part of the energy,
@@ -124,26 +38,7 @@ class Call(CountedCall):
     body calls `current_span`.
     """
 
-    __slots__ = (
-        "_began_s",
-        "_cpu_s",
-        "_ended",
-        "_epoch",
-        "_machine_j",
-        "_marked_s",
-        "_ran_s",
-        "_running",
-        "_span",
-        "_started_s",
-        "_sums",
-        "_unsettled",
-        "around",
-        "covered",
-        "inside",
-        "is_torn",
-        "single",
-        "site",
-    )
+    __slots__ = ("_began_s", "_epoch", "_span", "around", "covered", "inside", "is_torn")
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
@@ -159,12 +54,14 @@ class Call(CountedCall):
     @property
     def ledger(self) -> Ledger:
         """The ledger whose policy and grid apply."""
-        return self.site.ledger
+        ledger: Ledger = self.site.ledger
+        return ledger
 
     @property
     def session(self) -> Session:
         """The session of the call's tracker."""
-        return self.site.session
+        session: Session = self.site.session
+        return session
 
     @property
     def is_open(self) -> bool:
@@ -240,32 +137,41 @@ class Call(CountedCall):
         if span is not None:
             self._ended = True
             span.close(status, error)
-            return
-        if self._ended or not self._running or self._epoch != site.sampler.epoch:
-            if self.single and not self._ended:  # a generator that is suspended
+        elif self._ended or not self._running or self._epoch != site.sampler.epoch:
+            self._end_at_rest(status, error)
+        else:
+            if site.covers:
+                self._release_covered()
+            if self.single or not self._is_summed(failed=status != "ok"):
                 self._end_single(status, error)
-            elif self.is_torn:  # its body never ran
-                site.sampler.under_way.pop(id(self), None)
-            return
-        if site.covers:
-            self._release_covered()
-        under_way = site.sampler.under_way
+
+    def _end_at_rest(self, status: Status, error: str | None) -> None:
+        if self.single and not self._ended:  # a generator that is suspended
+            self._end_single(status, error)
+        elif self.is_torn:  # its body never ran
+            self.site.sampler.under_way.pop(id(self), None)
+
+    def _is_summed(self, *, failed: bool) -> bool:
+        """Leave what a short call has used to its function; False if it is not a short one."""
+        site, under_way = self.site, self.site.sampler.under_way
         ran_s = site.now_s() - self._marked_s
-        if ran_s < OWN_ROW_S and not self.single:
-            cpu_s = process_cpu_s() - self._cpu_s
-            # Whoever takes a running call out of `under_way` ends it, or makes it a span.
-            is_ours = under_way.pop(id(self), None) is not None or self.is_torn
-            if is_ours and not self.single:  # a tick may have made it so just before
-                # by one statement without a call, in which no handler of a signal runs
-                site.finished[_END:], self._ended = [(ran_s, cpu_s, status != "ok")], True
-                if len(site.finished) >= site.collect_at:
-                    site.collect_enough()
-                if site.window is None:  # the row was written just now, without this call
-                    site.catch_up()
-                return
-            if is_ours:
-                under_way[id(self)] = self
-        self._end_single(status, error)
+        if ran_s >= OWN_ROW_S:
+            return False
+        cpu_s = process_cpu_s() - self._cpu_s
+        # Whoever takes a running call out of `under_way` ends it, or makes it a span.
+        is_ours = under_way.pop(id(self), None) is not None or self.is_torn
+        if not is_ours:
+            return False
+        if self.single:  # since a tick that was just before
+            under_way[id(self)] = self
+            return False
+        # by one statement without a call, in which no handler of a signal runs
+        site.finished[_END:], self._ended = [(ran_s, cpu_s, failed)], True
+        if len(site.finished) >= site.collect_at:
+            site.collect_enough()
+        if site.window is None:  # the row was written just now, without this call
+            site.catch_up()
+        return True
 
     def abandon(self) -> None:
         """End it, as its `with` statement is over and has not done so."""
@@ -316,15 +222,6 @@ class Call(CountedCall):
             self.site.sampler.under_way.pop(id(self), None)
         return id(self) in self.site.apportioner.single
 
-    def take_sums(self) -> tuple[Sums, Joules, float]:
-        """What the call has used, and how long it ran; it has ended."""
-        return self._sums, self._machine_j, self._ran_s
-
-    def mark_ended(self) -> None:
-        """It is in the window of its function."""
-        self._ended = True
-        self.site.apportioner.single.pop(id(self), None)
-
     def _settle_last(self) -> None:
         site, sampler = self.site, self.site.sampler
         self.become_single()
@@ -354,10 +251,6 @@ class Call(CountedCall):
             raise
         return span
 
-    def ran_for_s(self, now_s: float) -> float:
-        """How long the body has run, without suspensions."""
-        return self._ran_s + (now_s - self._started_s if self._running else 0.0)
-
     def promote(self) -> Any:
         """Become a span, because the call is long or its body needs the current span.
 
@@ -376,39 +269,6 @@ class Call(CountedCall):
             if self._span is None and self._take():
                 self._settle_last()
                 self._become_span()
-
-    def _stop(self, now_s: float) -> None:
-        self.site.sampler.under_way.pop(id(self), None)
-        ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
-        self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
-
-    def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
-        """The body's usage since the last call of `usage`."""
-        left = self._unsettled
-        if not self._running:
-            return left
-        ran_s = max(0.0, now_s - self._marked_s)
-        return CallUsage(left.ran_s + ran_s, left.cpu_s + cpu_s - self._cpu_s)
-
-    def become_single(self) -> None:
-        """Be credited singly from now on; the sampler's lock is held."""
-        if not self.single:
-            self._sums: Sums = NOTHING
-            self._machine_j: Joules = ()
-            self.single = True
-            self.site.apportioner.single[id(self)] = self
-
-    def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
-        """The body's usage since the last call of this method."""
-        usage = self.unsettled(now_s, cpu_s)
-        self._unsettled = NO_USAGE
-        self._marked_s, self._cpu_s = now_s, cpu_s
-        return usage if usage.ran_s > 0.0 else None
-
-    def credit(self, sums: Sums, machine_j: Joules) -> None:
-        """Add this call's part of the energy."""
-        joules = add_joules(self._machine_j, machine_j)
-        self._sums, self._machine_j = self._sums.plus(sums), joules
 
 
 class CoveredCall(CountedCall):

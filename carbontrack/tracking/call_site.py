@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
+from sys import is_finalizing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from carbontrack.record import Record, plain
@@ -13,8 +14,9 @@ from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
+from carbontrack.tracking.checkpoints import Checkpoint
 from carbontrack.tracking.record_builder import EndStatus, Subject
-from carbontrack.tracking.session import Checkpoint, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
 if TYPE_CHECKING:
@@ -210,7 +212,8 @@ class CallRows:
 
         A call that ends after that writes its row itself; see `catch_up`.
         """
-        self.sampler.uninterrupted(self._open_window)
+        if not is_finalizing():  # when a thread that was stopped for good may have the lock
+            self.sampler.uninterrupted(self._open_window)
 
     def _open_window(self) -> None:
         self.ledger.refresh(self.sampler.clock)
@@ -236,7 +239,7 @@ class CallRows:
     def _give_up_window(self) -> None:
         """A handler of a signal has raised while a window was opened; the lock is held."""
         if self.window is None:
-            self.apportioner.sites.discard(self)  # type: ignore[arg-type]
+            self.apportioner.sites.discard(self)
             self.sampler.release(self.ledger, self)
 
     def _new_window(self, start: Counts) -> CallWindow:

@@ -19,7 +19,7 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from sys import is_finalizing
 from types import MethodType
 from typing import Any
@@ -29,9 +29,10 @@ from carbontrack.record import Record, Status
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.call import Call, CountedCall, CoveredCall, skip_ended
+from carbontrack.tracking.call import Call, CoveredCall, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, innermost, nearest_open, set_current
+from carbontrack.tracking.counted_call import CountedCall
 from carbontrack.tracking.handle import dead, end_abandoned
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
@@ -255,7 +256,7 @@ class CallCounter:
     def begin(self) -> CountedCall:
         """Make a call, which begins to count where it is entered; never raises."""
         try:
-            if here.busy or is_finalizing():
+            if here.busy:
                 pass_through(self._name)
                 return NO_OP_CALL
             if dead:
@@ -269,10 +270,8 @@ class CallCounter:
 
     def _uncounted(self, error: Exception) -> CountedCall:
         pass_on(error)
-        try:
+        with suppress(RecursionError):
             _log.exception("a call of %s could not be counted", self._name)
-        except RecursionError:
-            pass
         return NO_OP_CALL
 
     def _root(self) -> CountedCall:
@@ -280,6 +279,9 @@ class CallCounter:
         return self._first() if site is None or site.session.closed else Call(site)
 
     def _first(self) -> CountedCall:
+        if is_finalizing():
+            pass_through(self._name)
+            return NO_OP_CALL
         session = self._tracker().session
         if session.closed:
             session.warn_uncounted_call(self._name)

@@ -75,7 +75,7 @@ class ExitMethod:
         return method
 
 
-class Entry:
+class WithStatement:
     """One `with` statement on an object that opens a span for each of them.
 
     Attributes:
@@ -111,20 +111,20 @@ class Entry:
 class SharedExitMethod(ExitMethod):
     """The method `__exit__` of an object that opens a span for each `with`, in any thread.
 
-    The function gets the `Entry` in place of the object, which has it as `entry` meanwhile.
+    The function gets the `WithStatement` in place of the object, whose `statement` it is meanwhile.
     """
 
     def __get__(self, block: Any, kind: type | None = None) -> Any:
         if block is None:  # asked of the class, as `contextlib.ExitStack` does
             return self._of_class
-        entry = Entry(block)
-        method = MethodType(self._function, entry)
-        entry.watch(method)
-        block.entry = entry
+        statement = WithStatement(block)
+        method = MethodType(self._function, statement)
+        statement.watch(method)
+        block.statement = statement
         return method
 
     def _of_class(self, block: Any, *raised: Any) -> Any:
-        return self._function(Entry(block), *raised)
+        return self._function(WithStatement(block), *raised)
 
 
 def end_abandoned() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from carbontrack.record import Record, Status
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.tracking.record_builder import rfc3339
+from carbontrack.tracking.record_builder import rfc3339, unmeasured_record
 from carbontrack.tracking.span import Span
 
 
@@ -24,7 +24,7 @@ class NoOpSpan(Span):
         self._parent = self.parent_id = None
         self.budget_check = None
         self._at: tuple[str, str] | None = None
-        self._open = False
+        self._is_begun = False
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child span that counts nothing either."""
@@ -38,30 +38,32 @@ class NoOpSpan(Span):
     @property
     def is_open(self) -> bool:
         """Whether the block is running."""
-        return self._open
+        return self._is_begun
 
     @property
     def record(self) -> Record | None:
         """A record without measurements, once the block has ended."""
-        if self._at is None or self._open:
+        if self._at is None or self._is_begun:
             return None
-        return self._empty_record(*self._at)
+        return unmeasured_record(self.name, self.labels, self._at)
 
     def snapshot(self) -> Record:
         """A record without measurements."""
         now = rfc3339(SystemClock.now_utc())
-        return self.record or self._empty_record(self._at[0] if self._at else now, now)
+        return self.record or unmeasured_record(
+            self.name, self.labels, (self._at[0] if self._at else now, now)
+        )
 
     def open(self) -> Span:
         """Keep the start time only."""
         now = rfc3339(SystemClock.now_utc())
-        self._at, self._open = (now, now), True
+        self._at, self._is_begun = (now, now), True
         return self
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
         """Keep the end time only."""
-        if self._open and self._at is not None:
-            self._at, self._open = (self._at[0], rfc3339(SystemClock.now_utc())), False
+        if self._is_begun and self._at is not None:
+            self._at, self._is_begun = (self._at[0], rfc3339(SystemClock.now_utc())), False
 
     def __repr__(self) -> str:
         return f"<NoOpSpan {self.name!r}>"
@@ -75,15 +77,3 @@ class NoOpSpan(Span):
 
     def resume(self) -> None:
         """Does nothing."""
-
-    def _empty_record(self, started_at: str, ended_at: str) -> Record:
-        return Record(
-            record_id="disabled",
-            run_id="disabled",
-            name=self.name,
-            labels=self.labels,
-            status="disabled",
-            started_at=started_at,
-            ended_at=ended_at,
-            calls=None,
-        )

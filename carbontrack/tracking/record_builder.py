@@ -530,3 +530,17 @@ def system_name() -> str:
         return sys.platform
     system = os.uname()
     return f"{system.sysname} {system.release}"
+
+
+def unmeasured_record(name: str, labels: Mapping[str, Any], at: tuple[str, str]) -> Record:
+    """The record of a block that was not measured, with when it began and ended."""
+    return Record(
+        record_id="disabled",
+        run_id="disabled",
+        name=name,
+        labels=labels,
+        status="disabled",
+        started_at=at[0],
+        ended_at=at[1],
+        calls=None,
+    )

@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from carbontrack.attribution.process_tree import has_children, look_for_children
 from carbontrack.errors import SinkError
@@ -20,6 +20,7 @@ from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_fork
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from carbontrack.sampling.ledger import Ledger
     from carbontrack.sampling.sampler import Sampler
-    from carbontrack.sinks.journal.journal import Journal
     from carbontrack.sinks.timelines import TimelineFiles
     from carbontrack.tracking.propagation import Propagator
     from carbontrack.tracking.remote_parent import RemoteParents
@@ -40,123 +40,6 @@ _log = logging.getLogger("carbontrack")
 
 _WAIT_S, _MOST_WAITS = 0.005, 100
 """How long, and how often, the end waits for another thread that is writing a row."""
-
-
-class Checkpoint(NamedTuple):
-    """The record of open work so far.
-
-    Attributes:
-        record: the record.
-        timeline: its timeline as a JSON object, if it has one.
-        first: the first record of this work that was kept; then only what has changed is written.
-        is_sum: whether it is the sum of short calls, not an open span.
-    """
-
-    record: Record
-    timeline: Mapping[str, object] | None = None
-    first: Record | None = None
-    is_sum: bool = False
-
-
-class Checkpointable(Protocol):
-    """Open work: a root span, or a decorated function with summed calls."""
-
-    def checkpoint(self) -> Checkpoint | None:
-        """Its checkpoint; None where there is nothing to keep."""
-        ...
-
-    def interrupt(self) -> None:
-        """The program ends: write the record so far as interrupted."""
-        ...
-
-
-class Checkpoints:
-    """Writes open work to a journal, so that a killed process loses little.
-
-    Args:
-        journal: the journal that checkpoints are written to.
-        outputs: the outputs for recovered records: absolute paths and URLs.
-        period_s: seconds between two checkpoints of a run.
-    """
-
-    def __init__(self, journal: Journal, outputs: tuple[str, ...], period_s: float) -> None:
-        self._journal = journal
-        self._outputs = outputs
-        self.period_s = period_s
-        self._warnings = RateLimitedLog()
-        self._written_s = float("-inf")
-        self._is_closed = False
-        self._dropped: dict[object, set[str]] = {}
-        """By write that is under way, in any thread: the records that were dropped meanwhile."""
-
-    @property
-    def state_dir(self) -> Path:
-        """The folder with the journal."""
-        return self._journal.state_dir
-
-    def write_soon(self) -> None:
-        """Make checkpoints due at the end of the current tick."""
-        self._written_s = float("-inf")
-
-    def are_due(self, now_s: float) -> bool:
-        """Whether checkpoints are due; if so, the next period begins."""
-        if now_s - self._written_s < self.period_s:
-            return False
-        self._written_s = now_s
-        return True
-
-    def write(self, one: Checkpointable) -> None:
-        """Write a checkpoint, if there is anything to write; from any thread.
-
-        Another thread may finish a record between the moment when it is seen and the moment when it
-        is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
-        what has been dropped meanwhile is dropped again.
-        """
-        write = object()
-        self._dropped[write] = dropped = set[str]()
-        try:
-            found = one.checkpoint()
-            if found is not None:
-                if found.first is None:
-                    self._journal.checkpoint(
-                        found.record, self._outputs, found.timeline, is_sum=found.is_sum
-                    )
-                else:
-                    self._journal.update(found.record, self._outputs, found.first)
-                if found.record.record_id in dropped:
-                    self._journal.finished(found.record.record_id)
-        except Exception as error:  # the program may be changing its labels
-            pass_on(error)
-            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
-        finally:
-            del self._dropped[write]
-
-    def drop(self, record_id: str | None) -> None:
-        """Remove the checkpoint of a record that was delivered, or is part of another."""
-        if record_id is None:
-            return
-        if self._dropped:
-            for dropped in list(self._dropped.values()):
-                dropped.add(record_id)
-        self._journal.finished(record_id)
-
-    def call_began(self, call_id: str, scope: str) -> None:
-        """Note a running call that child processes may be inside, and whose energy counts there."""
-        self._journal.call_began(call_id, scope)
-
-    def call_ended(self, call_id: str) -> None:
-        """Remove it."""
-        self._journal.call_ended(call_id)
-
-    def rest(self, *, at_once: bool) -> None:
-        """Close the journal's file if nothing is open; `at_once`: even if it was used just now."""
-        self._journal.rest(at_once=at_once)
-
-    def close(self) -> None:
-        """Close the journal, which others may share. A second call does nothing."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._journal.close(keeps_runs=True)
 
 
 NO_PARENT: tuple[str | None, bool | None] = (None, None)
@@ -183,6 +66,8 @@ class RunIdentity:
         self._checkpoints = checkpoints
         self._warnings = RateLimitedLog(sampler.clock)
         self.uncounted_calls = 0
+        self.writes_each_call = False
+        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self._open_roots: dict[int, Any] = {}
         self.remote_parents = parents
         self._run_id = ""
@@ -348,6 +233,27 @@ class RunIdentity:
         if not has_children():
             forget_ends(self._checkpoints.state_dir, self._identity())
 
+    def write_each_call(self) -> None:
+        """From the start on, as the program ends, and nobody will close this session."""
+        self.writes_each_call = True
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    def keep(self, one: Checkpointable) -> None:
+        """Write the first checkpoint of open work now, in the thread that does it."""
+        if self._checkpoints is not None and not self.writes_each_call:
+            self._checkpoints.write(one)
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether open work is kept in a journal."""
+        return self._checkpoints is not None
+
+    def drop_checkpoint(self, record_id: str | None) -> None:
+        """Remove the checkpoint of a record that was delivered, or is part of another."""
+        if self._checkpoints is not None:
+            self._checkpoints.drop(record_id)
+
 
 class Session(RunIdentity):
     """The state that all spans and calls of one tracker share; users see the tracker.
@@ -381,8 +287,6 @@ class Session(RunIdentity):
         self._timelines = timelines
         self.lost_records = 0
         self.closed = self._has_ended = self._sinks_closed = self.owns_sampler = False
-        self.writes_each_call = False
-        """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         """The decorated functions by key; an entry lives while its function does, or while it has
         an open window."""
@@ -467,22 +371,6 @@ class Session(RunIdentity):
             if callable(getattr(sink, "rest", None)):
                 _finish_sink("rest", sink)
 
-    def write_each_call(self) -> None:
-        """From the start on, as the program ends, and nobody will close this session."""
-        self.writes_each_call = True
-        if self._checkpoints is not None:
-            self._checkpoints.close()
-
-    def keep(self, one: Checkpointable) -> None:
-        """Write the first checkpoint of open work now, in the thread that does it."""
-        if self._checkpoints is not None and not self.writes_each_call:
-            self._checkpoints.write(one)
-
-    @property
-    def keeps_checkpoints(self) -> bool:
-        """Whether open work is kept in a journal."""
-        return self._checkpoints is not None
-
     def _open_ones(self) -> list[Any]:
         """The open roots and the decorated functions, while other threads open more of them."""
         return [*self._open_roots.values(), *self._sites()]
@@ -504,11 +392,6 @@ class Session(RunIdentity):
             self.deliver(record)
         for site in self._sites():
             site.follow_parents(parents)
-
-    def drop_checkpoint(self, record_id: str | None) -> None:
-        """Remove the checkpoint of a record that was delivered, or is part of another."""
-        if self._checkpoints is not None:
-            self._checkpoints.drop(record_id)
 
     # -- sinks ------------------------------------------------------------------------------
 

@@ -25,9 +25,10 @@ from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
 from carbontrack.sinks.timelines import TimelineFiles
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
+from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Checkpoints, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
 from tests.support.raising import Model, Place, Raiser

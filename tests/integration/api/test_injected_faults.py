@@ -26,8 +26,9 @@ from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Checkpoints, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import ScriptedUsage
 

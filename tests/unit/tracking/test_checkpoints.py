@@ -17,8 +17,9 @@ from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
 from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Checkpoints, Session
+from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
 
 

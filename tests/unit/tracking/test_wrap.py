@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.tracking.call import CountedCall
+from carbontrack.tracking.counted_call import CountedCall
 from carbontrack.tracking.decorate import wrap
 
 

@@ -1,0 +1,189 @@
+"""The row of a span: from when it counts, under which id, and whose row contains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from carbontrack.record import Record, checked_labels, checked_name
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
+from carbontrack.tracking.apportion import OWN_ROW_S
+from carbontrack.tracking.block import BudgetedBlock
+from carbontrack.tracking.record_builder import EndStatus, Subject, Window
+from carbontrack.tracking.session import Session
+from carbontrack.tracking.tree import Node
+
+if TYPE_CHECKING:  # loaded only where they are asked for
+    from carbontrack.tracking.timeline import PowerSeries
+
+OK = EndStatus("ok")
+
+
+class SpanRow(BudgetedBlock[Any]):
+    """The row of a span: from when it counts, under which id, and whose row contains it."""
+
+    _row_id: str | None = None
+    has_row_id = False  # whether a call has the id of the row that was meant for summed calls
+    is_kept = False  # whether an inner span has a checkpoint
+    first_id: str | None = None  # the id of its first checkpoints
+    power_series: PowerSeries | None = None
+    """The energy over time; None where no timeline is kept."""
+    parent_holds: bool | None = None
+    """Whether the record of the parent contains this span's energy; None where there is none."""
+    covered: set[Any] | None = None
+    """The decorated calls that the span counts."""
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        *,
+        labels: Mapping[str, Any] | None = None,
+        parent: Any = None,
+    ) -> None:
+        self.name = checked_name(name)
+        self.labels: Mapping[str, Any] = checked_labels(labels) if labels else {}
+        self.record_id: str | None = None
+        self.session = session
+        """The session of the span's tracker."""
+        self._parent = parent
+        self.parent_id: str | None = None
+        """The `record_id` of the parent, as written in its record."""
+        self._epoch = -1
+        self._before: Any = None
+        self._start: Mark | None = None
+        self.node: Node | None = None
+        """Its place in the tree of open spans, once it has been opened."""
+        self._end: Mark | None = None
+        self.call_site: Any = None
+        # the `CallSite` of a decorated call gets the span if it is short, instead of a row
+        self.budget_check: Callable[[Record], Record] | None = None
+        """Called with the finished record before it is written; marks one over its budget."""
+        self._window: Window
+        self._record: Record | None = None
+        self._outcome = OK
+        self._left: list[Sequence[Any]] = []
+        """While its row is to be written: the spans that outlive it."""
+
+    @property
+    def row_id(self) -> str | None:
+        """The id of the row that will contain the span: the parent id of what is inside.
+
+        A short call of a decorated function is part of the row of its summed calls.
+        """
+        if self.call_site is None or self.has_row_id:
+            return self.record_id
+        if self._row_id is None:
+            row_id = self.call_site.row_id()
+            if self.is_inside_row(row_id):  # recursion: no row may be inside itself
+                self.call_site = None
+                return self.record_id
+            self._row_id = row_id
+        return self._row_id
+
+    def row_parent(self) -> tuple[str | None, bool | None]:
+        """The id of the row that contains a decorated call, and whether it does."""
+        around = self._parent
+        if around is None:
+            return self.parent_id, self.parent_holds
+        while self.session.spans == "roots" and around._parent is not None:
+            around = around._parent  # spans inside have no row
+        return around.row_id, True
+
+    def is_inside_row(self, row_id: str | None) -> bool:
+        """Whether this is the row of a decorated call around this span."""
+        around = self._parent
+        while around is not None and (row_id is None or around._row_id != row_id):
+            around = around._parent
+        return around is not None
+
+    def _claim_row_id(self) -> None:
+        """Write a long call under the id that others know as their parent's, unless it is taken."""
+        site = self.call_site
+        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
+            self.record_id = self._row_id
+
+    def _take_ids(self, started_at: datetime) -> None:
+        self._run_id, record_id = self.session.new_ids()
+        self.first_id = self.record_id = self.record_id or record_id
+        self._started_at = started_at
+
+    def _seal(self, mark: Mark) -> None:
+        """Capture what can only be known now; the record is built when it is needed."""
+        assert self._start is not None
+        start, end, node = self._start.counts, mark.counts, self.node
+        machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
+        if node is not None and node.paused_s:
+            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
+        self._window = self.session.builder.window(start, end, ran_s, machine_j)
+
+    def sums(self, mark: Mark) -> Sums:
+        """The span's energy and emissions by `mark`."""
+        return self.node.total(mark) if self.node is not None else NOTHING
+
+    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
+        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
+        return self._record_of(ids, mark, outcome)
+
+    def _record_of(
+        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
+    ) -> Record:
+        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
+
+    def begin_timeline(self) -> None:
+        """Keep a timeline from the span's start on."""
+        assert self._start is not None
+        from carbontrack.tracking.timeline import PowerSeries  # loaded only if needed
+
+        self.power_series = PowerSeries.begin(self._start.counts)
+
+    def extend_timeline(self, mark: Mark) -> None:
+        """Add a mark to the timeline, if one is kept; the sampler's lock is held."""
+        if self.power_series is not None and self._end is None:
+            self.power_series.extend(mark.counts, self.sums(mark).ours_j)
+
+    @property
+    def began(self) -> tuple[Mark, datetime]:
+        """The mark at which its row begins, and when that was."""
+        assert self._start is not None
+        return self._start, self._started_at
+
+    def change_parent(self, parent: Any, parent_id: str | None, *, holds: bool | None) -> None:
+        """Have another parent from now on, with its budget."""
+        self._parent, self.parent_id, self.parent_holds = parent, parent_id, holds
+        guard, outer = self.budget_guard, None if parent is None else parent.budget_guard
+        if guard is not None and guard.guards(self):
+            guard.outer = outer
+        elif guard is not None:
+            self.budget_guard = outer
+
+    def record_until(
+        self, mark: Mark, at: datetime, parent: tuple[str | None, bool | None]
+    ) -> Record:
+        """The record of the time until `mark`, which was at `at`, with an id of its own."""
+        self._seal(mark)
+        self._window = self._window._replace(ended_at=at)
+        run_id, record_id = self.session.new_ids()
+        return self._record_of((record_id, run_id, *parent), mark, OK)
+
+    @property
+    def ended(self) -> Window:
+        """The window of its row, once that has ended."""
+        return self._window
+
+    def restart(self, mark: Mark, at: datetime) -> None:
+        """Count from `mark` on, which was at `at`; what was used before is in another row."""
+        assert self.node is not None
+        if self.budget_guard is not None and self.budget_guard.guards(self):
+            self.budget_guard.add_earlier(self.record_until(mark, at, (None, None)))
+        self._start, self._started_at = mark, at
+        self.node.restart(mark)
+        if self.power_series is not None:
+            self.begin_timeline()
+
+    def time_of(self, mark: Mark) -> datetime:
+        """The wall-clock time of a mark that was made just now, or some time ago."""
+        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
+        return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
