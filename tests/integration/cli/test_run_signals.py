@@ -42,9 +42,9 @@ ALL_BUT_CONT = [number for number in CATCHABLE if number != signal.SIGCONT]
 
 RECORDER = """\
 import os, signal, sys, time
-got = []
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-    signal.signal(number, lambda number, frame: got.append(number))
+    signal.signal(number, lambda number, frame: os.write(file, b"%d " % number))
 print("ready", os.getpid(), flush=True)
 while True:  # until the other end is closed
     try:
@@ -53,12 +53,9 @@ while True:  # until the other end is closed
     except OSError:
         break
 time.sleep(0.3)  # a hang-up may end the input first
-with open(sys.argv[1] + ".new", "w") as file:
-    print(*got, file=file)
-os.rename(sys.argv[1] + ".new", sys.argv[1])
 sys.exit(7)
 """
-"""Ends when its stdin does, and leaves the numbers of the signals that came in a file."""
+"""Ends when its stdin does, and writes the numbers of the signals that come to a file."""
 
 
 @pytest.fixture
@@ -87,26 +84,50 @@ class Job:
         self.wrapper = parents[depth].pid
         self.group = os.getpgid(self.command)
         self._file = folder / "got"
+        self._sent = 0
         self.name = str(self._file)
         # what is sent before the probe is there counts as sent before the command was
         until(lambda: len(psutil.Process(self.wrapper).children()) == 2)
 
+    def send(self, by: Callable[[Job, int], None], number: int) -> None:
+        """Send one that is to arrive once."""
+        by(self, number)
+        self._sent += 1
+
     def settle(self) -> None:
-        """Wait until a second one would have come, and what follows is a sending of its own."""
-        time.sleep(4 * WINDOW_S)
+        """Wait until all have come, a second one would have come too, and we await the next."""
+        with suppress(AssertionError):  # what is missing is told by what has come
+            until(lambda: self.came().total() >= self._sent, tries=500)
+        time.sleep(2 * WINDOW_S)
+        with suppress(AssertionError):
+            until(lambda: _has_a_fresh_probe(self.wrapper), tries=500)
+
+    def came(self) -> Counter[int]:
+        """How often each signal has reached the command."""
+        return Counter(map(int, self._file.read_text().split()))
 
     def got(self) -> Counter[int]:
-        """End the command; how often each signal reached it."""
+        """The same, once the command has ended."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(timeout=30)
-        until(self._file.exists)  # a shell may end before its job
-        return Counter(map(int, self._file.read_text().split()))
+        until(lambda: not psutil.pid_exists(self.command))  # a shell may end before its job
+        return self.came()
 
 
-def until(holds: Callable[[], bool]) -> None:
+def _has_a_fresh_probe(wrapper: int) -> bool:
+    try:
+        children = psutil.Process(wrapper).children()
+        texts = [Path(f"/proc/{child.pid}/status").read_text() for child in children]
+    except (OSError, psutil.NoSuchProcess):  # one has ended meanwhile
+        return False
+    pending = [int(text.partition("ShdPnd:")[2].split()[0], 16) for text in texts]
+    return len(children) == 2 and not any(pending)
+
+
+def until(holds: Callable[[], bool], *, tries: int = 3000) -> None:
     """Wait for something that takes a moment; half a minute at most."""
-    for _ in range(3000):
+    for _ in range(tries):
         if holds():
             return
         time.sleep(0.01)
@@ -206,9 +227,9 @@ def test_each_signal_reaches_the_command_once(
     """Sent to us, to the command, or to all of us at once; none of them ends or stops us."""
     with job(environ, tmp_path) as it:
         for number in ALL_BUT_CONT:
-            send(it, number)
+            it.send(send, number)
         it.settle()
-        send(it, signal.SIGCONT)
+        it.send(send, signal.SIGCONT)
         it.settle()
 
         assert it.got() == Counter(CATCHABLE)
@@ -232,9 +253,9 @@ def test_a_sender_that_goes_from_process_to_process(
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGXCPU, signal.SIGRTMIN + 1]
     with job(environ, tmp_path) as it:
         for number in numbers:
-            send(it, number)
+            it.send(send, number)
             it.settle()
-        send(it, signal.SIGTERM)
+        it.send(send, signal.SIGTERM)
         it.settle()
 
         assert it.got() == Counter([*numbers, signal.SIGTERM])
@@ -260,7 +281,7 @@ def test_wherever_a_shell_has_put_us(
     numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1]
     with job(environ, tmp_path, before=("sh", "-c", SHELLS[shell], "sh")) as it:
         for number in numbers:
-            send(it, number)
+            it.send(send, number)
         it.settle()
 
         assert it.got() == Counter(numbers)
@@ -273,7 +294,7 @@ def test_a_run_within_a_run(
     """Two wrappers hand on as one."""
     with job(environ, tmp_path, runs=2) as it:
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGRTMIN):
-            send(it, number)
+            it.send(send, number)
             it.settle()
 
         assert it.got() == Counter([signal.SIGTERM, signal.SIGUSR1, signal.SIGRTMIN])
@@ -309,7 +330,7 @@ def test_with_whatever_option(
 ) -> None:
     """Nor does a signal end one of our own threads' work."""
     with job(environ, tmp_path, options=options) as it:
-        alone(it, signal.SIGUSR1)
+        it.send(alone, signal.SIGUSR1)
         the_group(it, signal.SIGTERM)
         it.settle()
 
@@ -367,10 +388,10 @@ def test_a_signal_sent_twice_comes_twice(environ: Mapping[str, str], tmp_path: P
     """To all of us, to us alone and to all of us again: none of them is taken for another."""
     with job(environ, tmp_path) as it:
         for send in (the_group, alone, the_group, the_command, alone):
-            send(it, signal.SIGUSR1)
+            it.send(send, signal.SIGUSR1)
             it.settle()
         for _ in range(3):
-            alone(it, signal.SIGUSR2)
+            it.send(alone, signal.SIGUSR2)
             time.sleep(0.1)
         it.settle()
 
@@ -518,7 +539,7 @@ def test_a_probe_that_is_killed_is_replaced(environ: Mapping[str, str], tmp_path
             )
         )
         it.settle()
-        the_group(it, signal.SIGTERM)
+        it.send(the_group, signal.SIGTERM)
         it.settle()
 
         assert it.got() == Counter([signal.SIGTERM])
