@@ -7,20 +7,27 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import NamedTuple
 
+from carbontrack.cli.relay import PlainRelay, SignalRelay, WhileStopped
 from carbontrack.record import Status
 
 NOT_EXECUTABLE, NOT_FOUND, KILLED = 126, 127, 128
 """The exit codes of the shell (POSIX, Shell and Utilities, 2.8.2); a signal's number is added."""
 
-_RELAYED = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT", "SIGBREAK")
-_KEYS = ("SIGINT", "SIGQUIT")
-"""Signals that the terminal itself sends to the command when a key is pressed."""
+_IGNORE_CHILDREN = """\
+import os, sys
+from signal import *
+signal(SIGCHLD, SIG_IGN)
+signal(SIGPIPE, SIG_DFL)
+signal(SIGXFSZ, SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes a command that ignores SIGCHLD, as we were told to; a shell would not pass that on."""
 
 
 class End(NamedTuple):
@@ -52,22 +59,25 @@ class End(NamedTuple):
 class Child:
     """A command that shares our streams, our terminal and our process group.
 
-    The terminal itself sends the signal of a key such as Ctrl-C to the command; a signal that only
-    we got is relayed.
+    So whoever addresses the group, such as a terminal or `timeout`, reaches the command itself;
+    a signal that only we got is relayed.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
+        self._relay = SignalRelay() if hasattr(signal, "sigtimedwait") else PlainRelay()
 
     def start(self, command: Sequence[str], *, environ: Mapping[str, str]) -> End | None:
         """Start the command; its end if the system refuses, for lack of memory for example."""
+        started = command
+        if self._relay.ignores_children:
+            started = [sys.executable, "-I", "-S", "-c", _IGNORE_CHILDREN, *command]
         try:
-            self._process = _spawn(command, environ)
+            with self._relay.lifted():
+                self._process = _spawn(started, environ)
         except OSError as error:
             return End.before_start(NOT_EXECUTABLE, f"cannot start {command[0]}: {error.strerror}")
-        for number in self._early:
-            self._process.send_signal(number)
+        self._relay.serve(self._process, command)
         return None
 
     @property
@@ -76,32 +86,22 @@ class Child:
         process = self._process
         return None if process is None or process.returncode is not None else process.pid
 
-    def wait(self) -> End:
-        """Wait until the command has ended."""
+    def wait(self, while_stopped: WhileStopped = nullcontext) -> End:
+        """Wait until the command has ended, within `signals`.
+
+        Args:
+            while_stopped: entered before we are stopped as the command was, and left afterwards.
+        """
         assert self._process is not None
-        return End.of(self._process.wait())
+        self._relay.wait(while_stopped)
+        return End.of(self._process.returncode)
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Relay signals while the block runs; those that are ignored stay ignored."""
-        before = {}
-        for name in _RELAYED:
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, self._relay)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def signals(self) -> AbstractContextManager[object]:
+        """Take and relay signals while the block runs; none of them ends or stops us.
 
-    def _relay(self, number: int, _frame: FrameType | None) -> None:
-        if signal.Signals(number).name in _KEYS and in_foreground():
-            return
-        if self._process is None:
-            self._early.append(number)
-        else:
-            self._process.send_signal(number)
+        Threads that are started before it would get signals too, and are better started in it.
+        """
+        return self._relay
 
 
 def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -114,22 +114,6 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Pop
         # a script without "#!" is run by the shell, as execvp(3) does
         script = ["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]]
         return subprocess.Popen(script, env=environ, close_fds=False)  # noqa: S603 - as above
-
-
-def in_foreground() -> bool:
-    """Whether a key pressed on the terminal reaches our process group."""
-    if not hasattr(os, "tcgetpgrp"):
-        return True
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 def obstacle(command: Sequence[str]) -> End | None:

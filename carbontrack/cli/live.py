@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from carbontrack.cli.periodic import PeriodicThread
@@ -51,6 +53,7 @@ class LiveLine(PeriodicThread):
         self._look = look
         self._before: Record | None = None
         self._lines = 0
+        self._drawing = threading.Lock()
 
     def __exit__(
         self,
@@ -63,13 +66,23 @@ class LiveLine(PeriodicThread):
 
     def step(self) -> bool:
         """Draw what has been used, if the terminal is ours."""
-        if is_ours(self._terminal):
-            record = self._look()
-            self.draw(live_text(record, self._before))
-            self._before = record
-        else:
-            self._lines = 0  # another program may leave the screen in any state
+        with self._drawing:
+            if is_ours(self._terminal):
+                record = self._look()
+                self.draw(live_text(record, self._before))
+                self._before = record
+            else:
+                self._lines = 0  # another program may leave the screen in any state
         return True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal as it was to whoever has it in the block, such as the shell."""
+        with self._drawing:
+            if is_ours(self._terminal):
+                self.erase()
+            self._lines = 0
+            yield
 
     def draw(self, text: str) -> None:
         """Write the text on the last line; the cursor stays where it is."""

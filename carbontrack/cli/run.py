@@ -6,7 +6,7 @@ import json
 import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from carbontrack.api.assembly import assemble, current_environment
@@ -102,10 +102,12 @@ def _run(args: Namespace) -> int:
     if end is not None:
         return _not_started(end, terminal)
     environment = current_environment().in_a_job()
-    with collected() as more_notes:
-        tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
     child = Child()
-    with child.signals(), tracker:
+    with ExitStack() as stack:
+        stack.enter_context(child.signals())  # before any thread of ours
+        with collected() as more_notes:
+            tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
+        stack.enter_context(tracker)
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = terminal if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
@@ -184,9 +186,10 @@ def _run_measured(
     if refusal is not None:
         span.discard()
         return refusal
-    with LiveLine(terminal, span.snapshot) if terminal and terminal.moves_cursor else nullcontext():
+    live = LiveLine(terminal, span.snapshot) if terminal and terminal.moves_cursor else None
+    with live or nullcontext():
         with watch or nullcontext():
-            end = child.wait()
+            end = child.wait(live.paused if live else nullcontext)
         if watch is not None and watch.terminated_by is not None:
             end = End(OVER_BUDGET, "budget", watch.terminated_by.text)
         span.close(end.status, end.error)
