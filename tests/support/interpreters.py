@@ -33,7 +33,9 @@ def find(version: str) -> str | None:
 def _version(path: str) -> str:
     """What an interpreter says of itself; "" if it cannot be started, as a shim of pyenv's."""
     try:
-        done = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [path, "-c", _ASK], capture_output=True, text=True, timeout=60, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip()
