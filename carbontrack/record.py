@@ -449,3 +449,15 @@ def plugin_of(output: str) -> tuple[str, str] | None:
     if is_name and all(sign.isalnum() or sign in "+-._" for sign in name):
         return name, address
     return None
+
+
+def told(output: str) -> str:
+    """The output as it may be shown: a URL and the address of a plugin may contain a key."""
+    plugin = plugin_of(output)
+    if plugin is not None:
+        return f"{plugin[0]}:…"
+    if "://" not in output:
+        return output
+    from carbontrack.system.urls import shown  # few outputs are URLs
+
+    return shown(output)

@@ -34,7 +34,7 @@ START_PATH = (
     *("sinks.journal", "api.track", "api.provider", "api.assembly"),
 )
 """What a block loads; a room, or a module, with all that is in it."""
-OFF_PATH = ("system.http", "system.plugins", "grid.live", "meters.plugins")
+OFF_PATH = ("system.http", "system.urls", "system.plugins", "grid.live", "meters.plugins")
 """What is loaded only where it is asked for."""
 DOORS = ("cli", "integrations", "compat")
 SMALL = {

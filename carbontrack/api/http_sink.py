@@ -19,7 +19,7 @@ class HttpSink(JournaledHttpSink):
     Args:
         url: http or https, without a password in it.
         token: sent as `Authorization: Bearer …`, and never shown.
-        timeout_s: the timeout of a connection, and of an answer.
+        timeout_s: the longest time of a request, from the connection to the answer.
         batch: the largest number of records in one request.
         exit_timeout_s: the longest time that `close` may take.
         journal: where records wait; by default a journal in the setting `state_dir`.

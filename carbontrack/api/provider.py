@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from carbontrack.api.assembly import (
@@ -29,6 +29,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.interrupts import from_outside
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
@@ -226,16 +227,16 @@ class TrackerProvider:
         with self._held():  # after trackers that are being made, which are closed too
             found = [ref() for ref in self._sessions.valuerefs()]
         sessions = [session for session in found if session is not None]
-        for session in sessions:  # all sinks make their last attempts at the same time
-            _quietly(session.end)
-        for session in sessions:
-            _quietly(session.close)
+        # all sinks make their last attempts at the same time
+        raised = [*_each(session.end for session in sessions)]
+        raised += _each(session.close for session in sessions)
         with self._held():
             samplers = list(self._samplers.values())
             self._shared.clear()
             self._samplers.clear()
-        for sampler in samplers:
-            _quietly(sampler.close)
+        raised += _each(sampler.close for sampler in samplers)
+        for error in raised[:1]:
+            raise error
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -252,11 +253,20 @@ class TrackerProvider:
         self._lock = threading.RLock()
 
 
-def _quietly(end: Callable[[], None]) -> None:
-    try:
-        end()
-    except Exception:  # the module `os` of a faked file system that is over, for instance
-        LOGGER.exception("a tracker could not be closed")
+def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:
+    """Do all of them, and return what handlers of signals have raised meanwhile."""
+    raised: list[BaseException] = []
+    for end in ends:
+        try:
+            end()
+        except BaseException as error:
+            outside = from_outside(error) if isinstance(error, Exception) else error
+            if outside is None:  # the module `os` of a faked file system that is over, for instance
+                LOGGER.exception("a tracker could not be closed")
+            else:
+                raised.append(outside)
+                _each([end])  # what it has not done
+    return raised
 
 
 def _key(settings: Settings, environment: Environment) -> Key:

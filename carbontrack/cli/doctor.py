@@ -25,8 +25,8 @@ from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import editions
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
+from carbontrack.record import told
 from carbontrack.sampling.sampler import Sampler
-from carbontrack.sinks.factory import told
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.tracker import Tracker
 from carbontrack.units import format_interval

@@ -9,7 +9,8 @@ from carbontrack.cli.journals import UnreadableJournals, print_result
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.factory import is_file, is_url, sink_for, told
+from carbontrack.record import told
+from carbontrack.sinks.factory import is_file, is_url, sink_for
 from carbontrack.sinks.journal.recovery import Recovered, opener, recover
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_seconds

@@ -20,9 +20,9 @@ from carbontrack.config.environment import child_environ, is_disabled
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.record import Record, Sink
+from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
-from carbontrack.sinks.factory import is_file, told
+from carbontrack.sinks.factory import is_file
 from carbontrack.system.log import silenced
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span

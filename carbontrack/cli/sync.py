@@ -9,12 +9,15 @@ from pathlib import Path
 from carbontrack.cli.journals import UnreadableJournals, print_result
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
+from carbontrack.config.settings import Settings
+from carbontrack.record import told
 from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
-from carbontrack.sinks.factory import is_url, told
+from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.recovery import opener
-from carbontrack.sinks.post import shown
+from carbontrack.sinks.post import token_for
 from carbontrack.sinks.resend import Resent, resend
 from carbontrack.sinks.sync import Drained, drain
+from carbontrack.system.urls import shown
 
 _NOTHING = ("nothing waits to be sent", "nothing could be sent")
 _NO_LETTERS = ("nothing is set aside", "nothing could be read")
@@ -27,9 +30,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "sync",
         run,
         description="Send the records of ended processes that wait in the journal for a server. "
-        "The addresses are those in the journal; the token is the setting http_token. "
+        "The addresses are those in the journal. The setting http_token is sent to those of them "
+        "on a server that the setting output names, and to --url, and to no other. "
         "Exit code 0: nothing waits any more; 1: something does, or a journal cannot be opened.",
-        epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync",
+        epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack sync "
+        "--url https://carbon.example/records",
     )
     parser.add_argument("--url", metavar="URL", help="only what waits for this address")
     parser.add_argument(
@@ -48,7 +53,13 @@ def run(args: Namespace) -> int:
     settings = load.load_settings(writes=False)
     unreadable = UnreadableJournals()
     state_dir = load.state_path(settings)
-    found = drain(state_dir, args.url, settings.http_token, on_unreadable=unreadable)
+    found = drain(
+        state_dir,
+        args.url,
+        _token(settings, args.url),
+        outputs=filter(is_url, settings.output),
+        on_unreadable=unreadable,
+    )
     remaining = sum(drained.remaining for drained in found)
     addresses = [asdict(drained) | {"url": shown(drained.url)} for drained in found]
     return print_result(
@@ -66,7 +77,7 @@ def _resend(args: Namespace) -> int:
     found = resend(
         load.state_path(settings),
         args.url,
-        settings.http_token,
+        _token(settings, args.url),
         outputs=filter(is_url, settings.output),
         open_sink=opener(is_ours=settings.owns_state_dir),
         on_unreadable=unreadable,
@@ -86,6 +97,14 @@ def _resend(args: Namespace) -> int:
         nothing=_NO_LETTERS,
         is_complete=not remaining and not bad_lines,
     )
+
+
+def _token(settings: Settings, url: str | None) -> str | None:
+    """The token; a project's file may not give its own for another address than its own."""
+    token = settings.http_token
+    if url is None or settings.is_users("http_token"):
+        return token
+    return token_for(url, token, filter(is_url, settings.output))
 
 
 def _as_json(resent: Resent) -> dict[str, object]:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+from carbontrack.system.files import folder_without_home
+from carbontrack.system.log import warn_user
 
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""
@@ -138,14 +142,31 @@ class Environment(NamedTuple):
         return self._replace(launch=self.launch._replace(job_id=os.urandom(16).hex()))
 
     def state_path(self, state_dir: str | None) -> Path:
-        """The folder of journals and caches, by the setting or the user's; it need not exist."""
+        """The folder of journals and caches, by the setting or the user's.
+
+        It need not exist. Only that of a user without a home is made at once, before somebody else
+        makes one of its name.
+        """
         if state_dir is not None:
             return Path(state_dir)
         if self.state_folder is not None:
             return Path(self.state_folder)
-        import tempfile  # e.g. a container's user without a home directory
+        # e.g. a container's user without a home directory
+        return folder_without_home() or _nowhere()
 
-        return Path(tempfile.gettempdir(), f"carbontrack-{os.getuid()}")
+
+_told: list[None] = []
+
+
+def _nowhere() -> Path:
+    """A folder that cannot be made: what has no place of its own is kept nowhere."""
+    if not _told:
+        _told.append(None)
+        warn_user(
+            "there is no home directory, and no temporary folder that other users cannot change, "
+            "so nothing is kept for after a crash: set CARBONTRACK_STATE_DIR to a folder of yours"
+        )
+    return Path(os.devnull, "carbontrack")
 
 
 def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -181,7 +202,9 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
     import platformdirs
 
     find = platformdirs.user_config_dir if kind == "config" else platformdirs.user_state_dir
-    return find("carbontrack", appauthor=False)
+    with suppress(RuntimeError):  # a user without a home directory
+        return find("carbontrack", appauthor=False)
+    return None
 
 
 def cloud_hints(

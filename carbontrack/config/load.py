@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from carbontrack.config.environment import PREFIX, Environment
 from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
-from carbontrack.record import plugin_of
+from carbontrack.record import plugin_of, told
 from carbontrack.system.files import folder_behind_links, obstacle_to_writing
 from carbontrack.system.log import warn_user
 
@@ -47,7 +47,7 @@ def load_settings(
     Raises:
         UnknownSettingError: an unknown name; the message has the source and the closest name.
         ConfigError: an invalid value, with its source; an output that cannot be written; a
-            pyproject.toml that would send a token of yours to an address of its own.
+            pyproject.toml that would decide where a token of yours goes.
     """
     environment = Environment.take() if environment is None else environment
     argument = _from_arguments(arguments)
@@ -93,26 +93,54 @@ def _merged(*strongest_first: Source | None) -> Settings:
     return Settings(**found, origins=origins)
 
 
+_WITHOUT_TOKEN = frozenset({"table", "ukcarbonintensity", "energycharts"})
+"""Sources of intensity that are handed no token."""
+
+
 def _refuse_token_destination(settings: Settings, project: str) -> None:
-    """Refuse a project's settings that would let it receive a user's token.
+    """Refuse a project's settings that would let it direct a user's token.
 
     The working folder may contain an untrusted pyproject.toml. It must not set the address that a
-    user's token is sent to, nor the folder whose journal has addresses to send records to, nor its
-    own token for a user's address.
+    user's token is sent to, nor the folder whose journal has addresses to send records to, nor the
+    service that is handed a token, nor its own token for a user's address.
     """
     origins = settings.origins
     for token, destination, is_sent in (
         ("http_token", "output", any("://" in output for output in settings.output)),
-        ("http_token", "state_dir", True),
-        ("live_token", "intensity_source", any("://" in s for s in settings.intensity_source)),
+        ("http_token", "state_dir", not settings.owns_state_dir),
+        ("live_token", "intensity_source", any(map(_takes_token, settings.intensity_source))),
     ):
         ends = {origins[token], origins[destination]}
         if is_sent and len(ends) == 2 and project in ends and "default" not in ends:
             raise ConfigError(
                 f"{destination} comes from {origins[destination]} but {token} from "
-                f"{origins[token]}: a project's file may not decide where a token goes; set "
-                f"both in the environment or in your own config.toml"
+                f"{origins[token]}: a project's file may not decide where a token goes; "
+                f"{_beside(settings, token, destination, project)}"
             )
+
+
+def _takes_token(source: str) -> bool:
+    name = "".join(filter(str.isalnum, source.partition(":")[0].lower()))
+    return "://" in source or name not in _WITHOUT_TOKEN
+
+
+def _beside(settings: Settings, token: str, destination: str, project: str) -> str:
+    """What to do: name the other end beside the one that the user has set."""
+    origins = settings.origins
+    mine, missing = (destination, token) if origins[token] == project else (token, destination)
+    value = getattr(settings, missing)
+    if missing in SECRETS:
+        text = "…"
+    else:
+        text = value if isinstance(value, str) else ",".join(map(told, value))
+    place = origins[mine]
+    if place == "environment":
+        setting = f"{PREFIX}{missing.upper()}={text} in the environment"
+    elif place == "argument":
+        setting = f"the argument {missing}={text!r}"
+    else:
+        setting = f"{missing} = {text!r} in {place}"
+    return f"if you trust this project, set {setting}, beside {mine}"
 
 
 def _refuse_plugin_address(settings: Settings, project: str) -> None:
@@ -141,7 +169,9 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
         if point is not None:
             plugins.load(point)
     except ValueError as error:  # ConfigError is one
-        raise ConfigError(f"output={output!r} ({settings.origins['output']}) {error}") from None
+        raise ConfigError(
+            f"output={told(output)!r} ({settings.origins['output']}) {error}"
+        ) from None
 
 
 def check_outputs(settings: Settings, folder: str) -> None:
@@ -176,7 +206,7 @@ def check_outputs(settings: Settings, folder: str) -> None:
 def _of_several(settings: Settings) -> str:
     if len(settings.output) == 1:
         return ""
-    whole = ", ".join(map(repr, settings.output))
+    whole = ", ".join(repr(told(output)) for output in settings.output)
     return f"; it is one of the outputs {whole} ({A_COMMA})"
 
 
@@ -244,11 +274,17 @@ class Source(NamedTuple):
             return READERS[name](given)
         except ValueError as error:
             # an address may hold a password before its @
-            shown = "" if name in SECRETS or "@" in str(given) else f"={given!r}"
+            shown = "" if name in SECRETS or "@" in str(given) else f"={_without_query(given)}"
             raise ConfigError(f"{self.prefix}{spelled}{shown} {error}") from None
 
     def _spelled(self, name: str) -> str:
         return f"{PREFIX}{name.upper()}" if self.origin == "environment" else name
+
+
+def _without_query(given: object) -> str:
+    """A value as an error shows it: the query of an address often holds a key."""
+    text = repr(given)
+    return re.sub(r"(://[^\s,'\"?]*)\?[^\s,'\"]*", r"\1?…", text) if "?" in text else text
 
 
 def _from_arguments(arguments: Mapping[str, object]) -> Source:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, SupportsFloat
 
 from carbontrack.errors import nearest
-from carbontrack.record import TIMELINE_SUFFIX, plugin_of
+from carbontrack.record import TIMELINE_SUFFIX, plugin_of, told
 
 Reader = Callable[[object], Any]
 
@@ -304,8 +304,18 @@ class Settings:
     @property
     def owns_state_dir(self) -> bool:
         """Whether the journals' folder was set by the user, not by a project's file."""
-        origin = self.origins.get("state_dir", "default")
+        return self.is_users("state_dir")
+
+    def is_users(self, name: str) -> bool:
+        """Whether a setting was left alone or set by the user, not by a project's file."""
+        origin = self.origins.get(name, "default")
         return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
+
+    def __repr__(self) -> str:
+        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        # the query of an address often holds a key
+        shown["output"] = tuple(map(told, self.output))
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 READERS: Mapping[str, Reader] = {

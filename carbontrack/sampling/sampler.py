@@ -336,11 +336,11 @@ class Sampler:
     def close(self, *, with_meters: bool = True) -> None:
         """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
-            self._closed = True
             self._ticker.close(waits=with_meters)
             if with_meters:
                 self._bank.close()
             self._bank.deferred_log.flush()
+            self._closed = True
 
     def forget_parent(self) -> None:
         """Start anew in a child process: locks, thread and open spans are the parent's."""

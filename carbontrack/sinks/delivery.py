@@ -21,10 +21,11 @@ from carbontrack.record import Record
 from carbontrack.sinks.journal.file import JournalFile, is_at, wait_for_lock
 from carbontrack.sinks.journal.journal import SEND, Journal, queued
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.post import Poster, PostResult, shown
+from carbontrack.sinks.post import NO_TOKEN_WAIT_S, Poster, PostResult
 from carbontrack.system.clock import Clock
-from carbontrack.system.files import make_private_folder
+from carbontrack.system.files import check_own_file, own_folder
 from carbontrack.system.log import LOGGER, RateLimitedLog
+from carbontrack.system.urls import shown
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
@@ -34,6 +35,9 @@ _KEEP_ALIVE_S = 15.0
 """How long a connection is kept for the next records."""
 _FAILURES_TO_TELL = 3
 """Failures in a row after which the user is told: fewer are what retries are for."""
+REQUESTS_PER_MINUTE = 120
+"""The most requests to one address in any minute, half of them in a row."""
+_TOO_MANY = f"more than {REQUESTS_PER_MINUTE} requests a minute are not made"
 _LAST_FAILURES = 3
 """Failures after which a process that ends leaves the rest to the next one."""
 
@@ -89,6 +93,43 @@ class LeftoverQueue:
         return sum(key[1] == self._url for key in self.file.keys(SEND))
 
 
+class RequestRate:
+    """How many more requests one address gets for now: those of a minute are limited.
+
+    Attributes:
+        is_told: whether the user knows that requests wait for this.
+    """
+
+    def __init__(self) -> None:
+        self.is_told = False
+        self._most = REQUESTS_PER_MINUTE / 2
+        self._per_s = self._most / 60.0
+        self._left = self._most
+        self._at_s = float("-inf")
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds to wait for the next request; 0.0 counts one that is made now."""
+        since_s, self._at_s = now_s - self._at_s, now_s
+        self._left = min(self._most, self._left + max(0.0, since_s) * self._per_s)
+        if self._left < 1.0:
+            return (1.0 - self._left) / self._per_s
+        self._left -= 1.0
+        return 0.0
+
+
+_rates: dict[str, RequestRate] = {}
+
+
+def rate_of(url: str) -> RequestRate:
+    """The rate that all of this process's deliveries to an address share."""
+    if len(_rates) > _ADDRESSES:
+        _rates.clear()
+    return _rates.setdefault(url, RequestRate())
+
+
+_ADDRESSES = 1000
+
+
 class Delivery:
     """Posts the records of some queues; `run` is the work of one thread.
 
@@ -108,6 +149,7 @@ class Delivery:
         batch: int,
         clock: Clock,
         rng: random.Random | None = None,
+        rate: RequestRate | None = None,
     ) -> None:
         self.delivered = self.refused = 0
         self.stop = threading.Event()
@@ -118,8 +160,14 @@ class Delivery:
         self._batch = self._limit = batch
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
+        self._rate = rate or RequestRate()
         self._warnings = RateLimitedLog(clock)
         self._failures = 0
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return self._poster.url
 
     def run(self, queues: Callable[[], Sequence[Queue]], wake: threading.Event) -> None:
         """Deliver until `stop` is set, sleeping while the queues are empty; never raises."""
@@ -141,11 +189,24 @@ class Delivery:
     def step(self, queues: Sequence[Queue]) -> PostResult | None:
         """Post a batch from the first queue that is not empty; None if all are empty."""
         for queue in queues:
-            records = queue.peek(self._limit)
-            if records:
+            if queue.peek(1):
+                if not self._await_turn():
+                    return PostResult("later", _TOO_MANY, wait_s=0.0)
+                records = queue.peek(self._limit)
                 result = self._poster.post(records, timeout_s=self._time_left_s())
                 return self._settle(queue, records, result)
         return None
+
+    def _await_turn(self) -> bool:
+        """Wait until the address may get a request; False if the process ends before."""
+        while wait_s := self._rate.wait_s(self._clock.monotonic_s()):
+            if not self._rate.is_told:
+                self._rate.is_told = True
+                LOGGER.warning("%s: %s; records are sent later", shown(self._poster.url), _TOO_MANY)
+            if wait_s >= self._time_left_s():
+                return False
+            self._clock.wait(threading.Event() if self.stop.is_set() else self.stop, wait_s)
+        return True
 
     def wait_after(self, result: PostResult) -> bool:
         """Wait before the next attempt, if the result demands it; False if there is none."""
@@ -154,7 +215,8 @@ class Delivery:
             return self._time_left_s() > 0
         self._failures += 1
         self.trouble = result.reason
-        if self._failures >= _FAILURES_TO_TELL and not self.stop.is_set():
+        is_far = result.wait_s is not None and result.wait_s >= NO_TOKEN_WAIT_S
+        if (is_far or self._failures >= _FAILURES_TO_TELL) and not self.stop.is_set():
             where = shown(self._poster.url)
             self._warnings.warn("later", f"{where}: {result.reason}; records wait in the journal")
         self._clock.wait(self.stop, self._wait_s(result))
@@ -201,10 +263,12 @@ class Delivery:
         return result
 
     def _wait_s(self, result: PostResult) -> float:
-        if result.wait_s is not None:
-            return result.wait_s + self._jitter(min(1.0, result.wait_s / 10))
         backoff_s = FIRST_BACKOFF_S * 2.0 ** min(self._failures - 1, 10)
-        return self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
+        own_s = self._jitter(min(LONGEST_BACKOFF_S, backoff_s))
+        if result.wait_s is None:
+            return own_s
+        # a server that asks for no wait, or for one until a time that is over, gets our own
+        return max(own_s, result.wait_s + self._jitter(min(1.0, result.wait_s / 10)))
 
     def _jitter(self, longest_s: float) -> float:
         # full jitter, so that clients that failed at the same time do not retry at the same time
@@ -240,9 +304,7 @@ def write_dead_letters(
     Raises:
         OSError: they could not all be written.
     """
-    folder = state_dir / DEAD_LETTER_FOLDER
-    make_private_folder(folder)
-    path = folder / letters_name(url)
+    path = own_folder(state_dir / DEAD_LETTER_FOLDER) / letters_name(url)
     with locked_letters(path) as handle:
         for record in records:
             letter = {
@@ -263,11 +325,12 @@ def locked_letters(path: Path) -> Iterator[int]:
     """A dead-letter file, open and locked: no other process adds to it or replaces it meanwhile.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is no regular file of this user.
     """
     while True:
         handle = os.open(path, _FLAGS, 0o600)
         try:
+            check_own_file(handle, path)
             wait_for_lock(handle)
             if is_at(handle, path):  # not replaced or removed while we waited
                 yield handle

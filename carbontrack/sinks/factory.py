@@ -28,18 +28,6 @@ def is_file(output: str) -> bool:
     return "://" not in output and plugin_of(output) is None
 
 
-def told(output: str) -> str:
-    """The output as it may be shown: a URL and the address of a plugin may contain a key."""
-    plugin = plugin_of(output)
-    if plugin is not None:
-        return f"{plugin[0]}:…"
-    if is_file(output):
-        return output
-    from carbontrack.sinks.post import shown
-
-    return shown(output)
-
-
 def lasting(output: str, sink: Sink) -> str:
     """The output under a name that opens it in any directory: that of a plugin by its `address`."""
     plugin = plugin_of(output)

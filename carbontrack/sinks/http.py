@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
-from carbontrack.sinks.delivery import Delivery, LeftoverQueue, OwnQueue, Queue
+from carbontrack.sinks.delivery import Delivery, OwnQueue, Queue, rate_of
+from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import Journal, leftover_journals
-from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted, shown
+from carbontrack.sinks.outbox import Outbox, collect
+from carbontrack.sinks.post import TOO_LATE, Poster, checked_token, checked_url, is_unencrypted
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.files import folder_without_home
 from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
 from carbontrack.system.log import LOGGER, warn_user
+from carbontrack.system.urls import shown
 
 _EXIT_SHARE = 0.9
 """The share of the exit timeout that is left for sending; the rest is for closing."""
@@ -32,13 +36,13 @@ class _Sender:
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None
         self.deadline_s: float | None = None
-        self.leftovers: Iterator[LeftoverQueue] = iter(())
-        self.acquired: list[LeftoverQueue] = []
+        self.leftovers: Iterator[JournalFile] = iter(())
+        self.outbox: Outbox | None = None
 
     def abandon(self) -> None:
-        """In a child: close the leftover journals that the parent's thread holds."""
-        for queue in self.acquired:
-            queue.file.abandon()
+        """In a child: close the leftover records that the parent's thread holds."""
+        if self.outbox is not None:
+            self.outbox.abandon()
 
 
 class JournaledHttpSink(BufferedSink[Record]):
@@ -79,7 +83,11 @@ class JournaledHttpSink(BufferedSink[Record]):
         """The directory of the journal, if none is handed in."""
         from platformdirs import user_state_path
 
-        return user_state_path("carbontrack", appauthor=False)
+        with suppress(RuntimeError):  # a user without a home directory
+            found = user_state_path("carbontrack", appauthor=False)
+            if found.is_absolute():
+                return found
+        return folder_without_home() or Path(os.devnull, "carbontrack")
 
     @property
     def address(self) -> str:
@@ -147,7 +155,7 @@ class JournaledHttpSink(BufferedSink[Record]):
                     "%s: %s; records wait in the journal: the next run with this output sends "
                     "them, or: carbontrack sync",
                     shown(self._url),
-                    trouble or "no answer by the end of the program",
+                    trouble or TOO_LATE,
                 )
         finally:
             if self._owns_journal and (thread is None or not thread.is_alive()):
@@ -165,7 +173,11 @@ class JournaledHttpSink(BufferedSink[Record]):
                 self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
             )
             sender.delivery = Delivery(
-                poster, state_dir=self._journal.state_dir, batch=self._batch, clock=self._clock
+                poster,
+                state_dir=self._journal.state_dir,
+                batch=self._batch,
+                clock=self._clock,
+                rate=rate_of(self._url),
             )
             sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
@@ -174,21 +186,28 @@ class JournaledHttpSink(BufferedSink[Record]):
                 sender.thread = None
 
     def _work(self, sender: _Sender, delivery: Delivery) -> None:
+        outbox = sender.outbox = Outbox(self._journal.state_dir, self._url)
         try:
             load_requests()
-            sender.leftovers = self._leftover_queues()
-            delivery.run(lambda: self._queues(sender), sender.wake)
+            sender.leftovers = leftover_journals(self._journal.state_dir, self._clock)
+            delivery.run(lambda: self._queues(sender.leftovers, outbox), sender.wake)
         finally:
-            while sender.acquired:
-                sender.acquired.pop().file.close()
+            outbox.close()
 
-    def _queues(self, sender: _Sender) -> Sequence[Queue]:
-        for queue in [queue for queue in sender.acquired if not queue.peek(1)]:
-            sender.acquired.remove(queue)
-            queue.file.close()
-        if not sender.acquired:  # one at a time, so that the program's descriptors stay free
-            sender.acquired += islice(sender.leftovers, 1)
-        return [OwnQueue(self._journal, self._url), *sender.acquired, self]
+    def _queues(self, leftovers: Iterator[JournalFile], outbox: Outbox) -> Sequence[Queue]:
+        own = OwnQueue(self._journal, self._url)
+        if not (outbox.queue and outbox.queue.peek(1)):
+            outbox.close()
+            if not own.peek(1):
+                try:
+                    collect(outbox, leftovers)
+                except OSError as error:
+                    LOGGER.warning(
+                        "%s: %s; records of ended processes wait longer",
+                        self._journal.state_dir,
+                        error.strerror or error,
+                    )
+        return [own, *filter(None, [outbox.queue]), self]
 
     def peek(self, limit: int) -> list[Record]:
         """The oldest records in memory, which the journal did not take, as on a read-only disk."""
@@ -200,15 +219,6 @@ class JournaledHttpSink(BufferedSink[Record]):
         for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppress(ValueError):  # written to the journal in the meantime
                 entries.remove(sent)
-
-    def _leftover_queues(self) -> Iterator[LeftoverQueue]:
-        """The journals of ended processes in which records wait for this URL."""
-        for file in leftover_journals(self._journal.state_dir, self._clock):
-            queue = LeftoverQueue(file, self._url)
-            if queue.peek(1):
-                yield queue
-            else:
-                file.close()
 
 
 def _check_above_zero(**numbers: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import CarbontrackError, ConfigError, SinkError
-from carbontrack.record import Record, Sink
+from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import AddressedSink, HurriedSink
 from carbontrack.system import plugins
 from carbontrack.system.log import RateLimitedLog
@@ -30,7 +30,7 @@ def plugin_sink(
     try:
         point = plugins.find_sink(output, name, file_suffixes)
     except ValueError as error:
-        raise ConfigError(f"output {output!r} {error}") from None
+        raise ConfigError(f"output {told(output)!r} {error}") from None
     if point is None:
         return None
     make = plugins.load(point)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -12,15 +12,22 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.http import exchange, load_requests, new_session, retry_after_s
+from carbontrack.system.http import Answer, exchange, load_requests, new_session, retry_after_s
+from carbontrack.system.urls import origin_of, shown
 
 if TYPE_CHECKING:
     import requests
 
 RETRY_AFTER_LIMIT_S = 600.0
 """The longest wait that a server is granted."""
-BAD_CERTIFICATE_WAIT_S = 3600.0
-"""An invalid certificate will still be invalid a minute later."""
+BAD_CERTIFICATE_WAIT_S = NO_TOKEN_WAIT_S = 3600.0
+"""An invalid certificate will still be invalid a minute later, and a token will not be set."""
+HOW_TO_GIVE_ONE = (
+    "and no token is set for this address: set CARBONTRACK_HTTP_TOKEN, and beside it this address "
+    "as CARBONTRACK_OUTPUT, or name it: carbontrack sync --url URL"
+)
+TOO_LATE = "no answer by the end of the program"
+_WANTS_A_TOKEN = frozenset({401, 403})
 _RETRIED = frozenset({408, 425, 429})
 _PERHAPS_ONE = frozenset({400, 413, 422})
 
@@ -46,51 +53,74 @@ class PostResult:
 
 
 class Poster:
-    """Posts records to one URL with one token; not thread-safe."""
+    """Posts records to one URL with one token; not thread-safe.
+
+    A URL's query is hidden from the logs of other libraries.
+    """
 
     def __init__(
         self, url: str, *, token: str | None, timeout_s: float, clock: Clock | None = None
     ) -> None:
         self.url = url
+        self._address, _, self._query = url.partition("#")[0].partition("?")
         self._clock = clock or SystemClock()
         self._token = token
         self._timeout_s = timeout_s
         self._session: requests.Session | None = None
 
     def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
-        """Try once; `timeout_s` is the longest wait for a connection, and for an answer."""
+        """Try once, in `timeout_s` seconds in all: what is left until the program's end."""
         load_requests()
         import requests
 
-        body = json_line([record_object(record) for record in records])
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        if limit_s <= 0.0:
+            return PostResult("later", TOO_LATE)
+        began_s = SystemClock.monotonic_s()
         try:
-            if self._session is None:
-                self._session = new_session()
-            answer = exchange(  # the status says all: the body is not read
-                self._session,
-                "POST",
-                self.url,
-                data=body,
-                headers={
-                    "Content-Type": "application/json",
-                    "User-Agent": "carbontrack",
-                    "Idempotency-Key": hashlib.sha256(body).hexdigest(),
-                },
-                auth=self._authorize,
-                timeout_s=limit_s,
-            )
+            answer = self._exchange(json_line([record_object(one) for one in records]), limit_s)
         except requests.exceptions.SSLError:
             return PostResult(
                 "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
             )
-        except requests.exceptions.Timeout:
-            return PostResult("later", f"no answer within {limit_s:g} s")
         except (requests.exceptions.RequestException, OSError) as error:
+            is_late = isinstance(error, requests.exceptions.Timeout)
+            if is_late or SystemClock.monotonic_s() - began_s >= limit_s:
+                is_end = limit_s < self._timeout_s
+                return PostResult(
+                    "later", TOO_LATE if is_end else f"no answer within {limit_s:g} s"
+                )
             # only the type: the text of the error contains the whole URL
             return PostResult("later", f"no connection ({type(error).__name__})")
-        wait_s = retry_after_s(answer.headers.get("Retry-After"), now=self._clock.now_utc())
+        if answer.status in _WANTS_A_TOKEN and self._token is None:
+            reason = f"HTTP {answer.status}, {HOW_TO_GIVE_ONE}"
+            return PostResult("later", reason, answer.status, NO_TOKEN_WAIT_S)
+        wait_s = retry_after_s(
+            answer.headers.get("Retry-After"),
+            now=self._clock.now_utc(),
+            server_now=answer.headers.get("Date"),
+        )
         return result_for(answer.status, wait_s)
+
+    def _exchange(self, body: bytes, timeout_s: float) -> Answer:
+        import requests
+
+        if self._session is None:
+            self._session = new_session()
+        return exchange(  # the status says all: the body is not read
+            self._session,
+            "POST",
+            self._address,
+            data=body,
+            headers={
+                "Content-Type": "application/json",
+                "User-Agent": "carbontrack",
+                "Idempotency-Key": hashlib.sha256(body).hexdigest(),
+            },
+            auth=self._authorize,
+            timeout_s=timeout_s,
+            query=requests.utils.requote_uri(self._query),
+        )
 
     def close(self) -> None:
         """Close the connection; a later post opens another."""
@@ -159,15 +189,19 @@ def checked_token(token: str | None) -> str | None:
     return token
 
 
+def token_for(url: str, token: str | None, addresses: Iterable[str]) -> str | None:
+    """The token, if the URL leads to the server of an address that was named beside the token.
+
+    A URL out of a journal or a dead-letter file may have been put there by anybody's program.
+    """
+    origin = origin_of(url)
+    is_named = origin is not None and origin in map(origin_of, addresses)
+    return token if is_named else None
+
+
 def is_unencrypted(url: str) -> bool:
     """Whether what is sent to the URL can be read on the way: plain http to another machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     here = host in ("localhost", "::1") or host.startswith("127.")
     return parts.scheme == "http" and not here
-
-
-def shown(url: str) -> str:
-    """The URL as it may be shown: without a password or the query, which often holds a key."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

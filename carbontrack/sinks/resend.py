@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from carbontrack.record import Record
@@ -18,14 +19,15 @@ from carbontrack.sinks.delivery import (
     Queue,
     letters_name,
     locked_letters,
+    rate_of,
 )
 from carbontrack.sinks.factory import is_url, sink_for
 from carbontrack.sinks.journal.journal import OnUnreadable
 from carbontrack.sinks.journal.recovery import OpenSink, trouble_of_writing
 from carbontrack.sinks.post import Poster, PostResult
-from carbontrack.sinks.sync import AddressDrain
+from carbontrack.sinks.sync import AddressDrain, checked_for, in_parallel, is_meant
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.files import replace_file
+from carbontrack.system.files import open_own, own_folder, replace_file
 from carbontrack.system.log import LOGGER
 
 _TIMEOUT_S = 10.0
@@ -46,7 +48,7 @@ class Resent:
     """
 
     path: Path
-    output: str | None
+    output: str | None = field(repr=False)
     delivered: int = 0
     remaining: int = 0
     unreadable: int = 0
@@ -68,41 +70,73 @@ def resend(
     Args:
         state_dir: the state directory.
         url: only what is for this address.
-        token: sent to each server.
-        outputs: addresses that may be those of files whose lines do not name theirs.
+        token: sent to `url`, and to the servers of `outputs`, and to no other: the addresses in
+            the files may be anybody's.
+        outputs: the addresses that were named beside the token. They may also be those of files
+            whose lines do not name theirs.
         open_sink: opens an output that is no URL.
         clock: the time source.
         on_unreadable: called with a file that cannot be read, by default the log is.
     """
     clock = clock or SystemClock()
-    known = {letters_name(output): output for output in (*outputs, *((url,) if url else ()))}
-    found: list[Resent] = []
-    for path in _files(state_dir):
+    named = (*outputs, *((url,) if url else ()))
+    known = {letters_name(output): output for output in named}
+    files: list[tuple[DeadLetters, _Redelivery | None]] = []
+
+    def report(path: Path, error: OSError) -> None:
+        if on_unreadable is not None:
+            on_unreadable(path, error)
+        else:
+            LOGGER.warning("%s: %s; its records stay in it", path, error.strerror)
+
+    for path in _files(state_dir, report):
         try:
             letters = DeadLetters.read(path, known.get(path.name))
-            if url is not None and letters.output not in (url, None):
-                continue
-            if letters.output is None:
-                found.append(letters.result(_NO_ADDRESS))
-            elif is_url(letters.output):
-                poster = Poster(letters.output, token=token, timeout_s=_TIMEOUT_S, clock=clock)
-                delivery = _Redelivery(poster, state_dir=state_dir, batch=200, clock=clock)
-                drain = AddressDrain(delivery)
-                drain.deliver(letters)
-                trouble = delivery.refusal or drain.result(letters.output).trouble
-                found.append(letters.result(trouble))
-            else:
-                found.append(letters.result(_write(letters, letters.output, open_sink)))
         except OSError as error:
-            if on_unreadable is None:
-                LOGGER.warning("%s: %s; its records stay in it", path, error.strerror)
-            else:
-                on_unreadable(path, error)
-    return found
+            report(path, error)
+            continue
+        address = letters.output
+        if url is not None and not (address is None or is_meant(address, url)):
+            continue
+        delivery = None
+        if address is not None and is_url(address):
+            own_token = checked_for(address, token, named)
+            poster = Poster(address, token=own_token, timeout_s=_TIMEOUT_S, clock=clock)
+            delivery = _Redelivery(
+                poster, state_dir=state_dir, batch=200, clock=clock, rate=rate_of(address)
+            )
+        files.append((letters, delivery))
+    in_parallel([partial(_send, one, to) for one, to in files if to is not None])
+    return [
+        _written(letters, open_sink)
+        if delivery is None
+        else letters.result(delivery.refusal or delivery.failure)
+        for letters, delivery in files
+    ]
 
 
-def _files(state_dir: Path) -> list[Path]:
-    return sorted((state_dir / DEAD_LETTER_FOLDER).glob("*.ndjson"))
+def _send(letters: DeadLetters, delivery: _Redelivery) -> None:
+    drain = AddressDrain(delivery)
+    drain.deliver(letters)
+    delivery.failure = drain.trouble
+
+
+def _written(letters: DeadLetters, open_sink: OpenSink) -> Resent:
+    """Write the records to the file or the plugin that they were for."""
+    if letters.output is None:
+        return letters.result(_NO_ADDRESS)
+    return letters.result(_write(letters, letters.output, open_sink))
+
+
+def _files(state_dir: Path, report: OnUnreadable) -> list[Path]:
+    place = state_dir / DEAD_LETTER_FOLDER
+    try:
+        return sorted(own_folder(place, create=False).glob("*.ndjson"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        report(place, error)
+        return []
 
 
 def _write(letters: DeadLetters, output: str, open_sink: OpenSink) -> str | None:
@@ -133,7 +167,7 @@ class DeadLetters:
             OSError: it cannot be read.
         """
         letters = cls(path, output)
-        with path.open("rb") as file:
+        with open_own(path) as file:
             for line in file:
                 letters._add(line)
         return letters
@@ -192,6 +226,7 @@ class _Redelivery(Delivery):
     """A delivery of dead letters: what is refused again stays where it is."""
 
     refusal: str | None = None
+    failure: str | None = None
 
     def _refuse(self, queue: Queue, records: list[Record], result: PostResult) -> PostResult:
         assert isinstance(queue, DeadLetters)
@@ -207,7 +242,7 @@ def _remove_lines(path: Path, gone: set[bytes]) -> None:
         OSError: it could not be written; the file is unchanged.
     """
     with locked_letters(path):
-        with path.open("rb") as file:
+        with open_own(path) as file:
             kept = [line for line in file if line not in gone]
         if kept:
             replace_file(path, b"".join(kept), mode=0o600)

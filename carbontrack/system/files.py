@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from _frozen_importlib_external import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from collections.abc import Iterable
+    from typing import Any, BinaryIO, Literal
 
     Obstacle = Literal[
         "no directory",
@@ -67,6 +70,93 @@ def make_private_folder(folder: Path) -> None:
             raise
         make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def own_folder(folder: Path, *, create: bool = True) -> Path:
+    """The folder, which only this user may read: it is made, or its mode is set.
+
+    Raises:
+        OSError: it cannot be created, belongs to another user, or is a link.
+    """
+    if create:
+        make_private_folder(folder)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(folder))
+    if os.name == "posix":
+        if status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user", str(folder))
+        if status.st_mode & 0o077:
+            folder.chmod(0o700)
+    return folder
+
+
+def open_own(path: Path) -> BinaryIO:
+    """Open a regular file of this user for reading; a link is not followed.
+
+    Raises:
+        OSError: it cannot be opened, is something else, or belongs to another user.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):  # a pipe would wait for its writer
+        flags |= getattr(os, name, 0)
+    handle = os.open(path, flags)
+    try:
+        check_own_file(handle, path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def check_own_file(handle: int, path: Path) -> None:
+    """Check that an open file is a regular one of this user.
+
+    Raises:
+        OSError: it is not.
+    """
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if os.name == "posix" and status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+
+
+def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
+    """A folder for a user without a home, in a temporary one; None if there is no safe one.
+
+    It is made at once, where nobody else can replace it, or has put something there before.
+    `bases`: the temporary folders, by default the system's.
+    """
+    name = f"carbontrack-{os.getuid()}"
+    for base in _temporary_folders() if bases is None else bases:
+        place = Path(os.path.realpath(base))
+        try:
+            if all(map(_only_we_can_change, (place, *place.parents))):
+                return own_folder(place / name)
+        except OSError:
+            continue
+    return None
+
+
+def _temporary_folders() -> tuple[str, ...]:
+    import tempfile  # few users have no home
+
+    found, usual = tempfile.gettempdir(), ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
+    try:
+        is_working_folder = found == os.getcwd()  # noqa: PTH109 - text is enough
+    except OSError:
+        is_working_folder = False
+    # where none is writable, `tempfile` takes the working folder, which may hold anything
+    return usual if is_working_folder else (found, *usual)
+
+
+def _only_we_can_change(folder: Path) -> bool:
+    """Whether no other user but root can rename or remove what this user has in the folder."""
+    status = folder.stat()
+    if status.st_uid not in (0, os.geteuid()):
+        return False
+    return bool(status.st_mode & stat.S_ISVTX) or not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def replace_privately(path: Path, text: str) -> None:

@@ -345,10 +345,13 @@ class Call(CountedCall):
         span.covered = getattr(self, "covered", None)
         try:
             span.continue_from(used)
-        finally:
-            if span.is_open:  # also where a handler of a signal has raised
+            self._span = span
+            site.apportioner.single.pop(id(self), None)
+        except BaseException:  # a handler of a signal
+            if span.is_open:
                 self._span = span
                 site.apportioner.single.pop(id(self), None)
+            raise
         return span
 
     def ran_for_s(self, now_s: float) -> float:

@@ -454,6 +454,9 @@ class CallSite(CallRows):
         After the end none does: a call that ends without a window writes its row itself, and those
         that ended meanwhile, while there was one, are written here.
         """
+        self.sampler.uninterrupted(self._write_windows)
+
+    def _write_windows(self) -> None:
         while self._write_window() and self.closed:
             pass
 

@@ -308,7 +308,7 @@ def say_ended(state_dir: Path, record_id: str, at_s: float, identity: str) -> No
     """
     place = state_dir / _FOLDER
     path = place / identity.replace(":", "-")
-    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(path, flags)
     except FileNotFoundError:

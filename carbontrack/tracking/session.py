@@ -376,10 +376,11 @@ class Session(RunIdentity):
         super().__init__(builder.ledger, builder.sampler, propagator, parents, checkpoints)
         self.builder = builder
         self.sinks = tuple(sinks)
+        self._open_sinks = {id(sink): sink for sink in sinks}
         self.spans = spans
         self._timelines = timelines
         self.lost_records = 0
-        self.closed = self._sinks_closed = self.owns_sampler = False
+        self.closed = self._has_ended = self._sinks_closed = self.owns_sampler = False
         self.writes_each_call = False
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
@@ -537,8 +538,11 @@ class Session(RunIdentity):
     # -- the end ----------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Write open roots as interrupted, and tell sinks to hurry. `close` follows."""
-        if self.closed:
+        """Write open roots as interrupted, and tell sinks to hurry. `close` follows.
+
+        A second call does what a handler of a signal has kept the first from doing.
+        """
+        if self._has_ended:
             return
         self.closed = True
         for _ in range(2):  # twice, as a call may become a span meanwhile, in another thread
@@ -555,22 +559,24 @@ class Session(RunIdentity):
                 # starts the last attempts of a sink with a thread, without waiting for them
                 if isinstance(sink, HurriedSink):
                     _finish_sink("hurry", sink)
+        self._has_ended = True
 
     def close(self) -> None:
         """End, and close the sinks. A second call does nothing."""
         self.end()
         if self._sinks_closed:
             return
-        self._sinks_closed = True
         self._wait_for_others()
-        for sink in self.sinks:
+        for key, sink in tuple(self._open_sinks.items()):
             _finish_sink("close", sink)
+            self._open_sinks.pop(key, None)
         self.ledger.deferred_log.flush()
         self.forget_ends()
         if self._checkpoints is not None:
             self._checkpoints.close()
         if self.owns_sampler:
             self.sampler.close()
+        self._sinks_closed = True
 
     def _wait_for_others(self) -> None:
         # Other threads that are writing a row: the end of the program may stop them between it and

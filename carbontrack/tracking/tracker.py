@@ -114,7 +114,11 @@ class Tracker:
 
     def close(self) -> None:
         """Write open roots as interrupted and close the sinks. A second call does nothing."""
-        self._session.close()
+        try:
+            self._session.close()
+        except BaseException:  # a handler of a signal: what is left is done all the same
+            self._session.close()
+            raise
 
     def __enter__(self) -> Tracker:
         return self

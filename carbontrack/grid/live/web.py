@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.http import Answer, exchange, new_session, retry_after_s
 
-if TYPE_CHECKING:
-    from requests.adapters import HTTPAdapter
-
 TIMEOUT_S = (3.05, 10.0)
-"""Seconds to connect and to wait for the next bytes; spent on background threads only."""
+"""Seconds to connect, and for all of a request; spent on background threads only."""
 LARGEST_BYTES = 4 * 1024 * 1024
 _SHOWN = 120
 
@@ -78,8 +75,6 @@ class Web:
         hidden = {name: text for name, text in (params or {}).items() if text in self._secrets}
         try:
             with new_session() as session:
-                if hidden:
-                    session.mount(url, _adapter_with(urlencode(hidden)))
                 answer = exchange(
                     session,
                     "GET",
@@ -89,6 +84,7 @@ class Web:
                     auth=login,
                     timeout_s=self._timeout_s,
                     limit_bytes=LARGEST_BYTES + 1,
+                    query=urlencode(hidden),
                 )
         except Exception as error:  # requests, urllib3 and ssl each have their own classes
             # only the class: their messages may quote the address, and with it a key
@@ -104,44 +100,12 @@ class Web:
             said = said.replace(secret, "***")
         reason = f"{where}: HTTP {status} {said[:_SHOWN]}".rstrip()
         refused = status in (400, 401, 403, 404)
-        asked_s = retry_after_s(answer.headers.get("Retry-After"), now=SystemClock.now_utc())
+        asked_s = retry_after_s(
+            answer.headers.get("Retry-After"),
+            now=SystemClock.now_utc(),
+            server_now=answer.headers.get("Date"),
+        )
         return FetchFailed(reason, asked_s, refused)
-
-
-def _adapter_with(query: str) -> HTTPAdapter:
-    """An adapter that adds a query to the address only when it is written to the connection.
-
-    urllib3 logs each address at DEBUG, and a program may show that log.
-    """
-    from requests.adapters import HTTPAdapter
-
-    class HiddenQueryAdapter(HTTPAdapter):
-        def init_poolmanager(self, *given: Any, **named: Any) -> Any:
-            super().init_poolmanager(*given, **named)
-            _add_to_connections(self.poolmanager, query)
-
-        def proxy_manager_for(self, *given: Any, **named: Any) -> Any:
-            manager = super().proxy_manager_for(*given, **named)
-            _add_to_connections(manager, query)
-            return manager
-
-    return HiddenQueryAdapter()
-
-
-def _add_to_connections(manager: Any, query: str) -> None:
-    """Let every connection that the manager makes add the query."""
-    manager.pool_classes_by_scheme = {
-        scheme: _pool_with(pool, query) for scheme, pool in manager.pool_classes_by_scheme.items()
-    }
-
-
-def _pool_with(pool: Any, query: str) -> Any:
-    def putrequest(self: Any, method: str, url: str, *given: Any, **named: Any) -> Any:
-        full = f"{url}{'&' if '?' in url else '?'}{query}"
-        return pool.ConnectionCls.putrequest(self, method, full, *given, **named)
-
-    connection = type("Connection", (pool.ConnectionCls,), {"putrequest": putrequest})
-    return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
 
 def _parsed(where: str, body: bytes) -> Any:

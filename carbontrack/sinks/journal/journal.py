@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
 import weakref
 from collections import deque
@@ -30,7 +29,7 @@ from carbontrack.sinks.journal.file import (
     update_line,
 )
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.system.files import make_private_folder
+from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace
 from carbontrack.system.log import RateLimitedLog
@@ -367,18 +366,7 @@ def folder(state_dir: Path, *, create: bool = True) -> Path:
     Raises:
         OSError: it cannot be created, belongs to another user, or is a link.
     """
-    path = state_dir / FOLDER
-    if create:
-        make_private_folder(path)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(path))
-    if os.name == "posix":
-        if status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
-        if status.st_mode & 0o077:
-            path.chmod(0o700)
-    return path
+    return own_folder(state_dir / FOLDER, create=create)
 
 
 def short_boot_id(procfs: Path) -> str:

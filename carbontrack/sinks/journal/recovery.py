@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.errors import CarbontrackError, SinkError
-from carbontrack.record import Record, Sink, plugin_of
-from carbontrack.sinks.factory import is_file, is_url, sink_for, told
+from carbontrack.record import Record, Sink, plugin_of, told
+from carbontrack.sinks.factory import is_file, is_url, sink_for
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import (
     CALL,

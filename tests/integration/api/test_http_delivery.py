@@ -9,18 +9,22 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+import carbontrack
 from carbontrack.errors import ConfigError
 from carbontrack.sinks.http import JournaledHttpSink
 from carbontrack.sinks.journal.journal import Journal
+from carbontrack.sinks.post import Poster
 from carbontrack.sinks.sync import Drained, drain
 from carbontrack.system.clock import SystemClock
 from carbontrack.testing.receiver import Fault, Receiver
@@ -102,6 +106,85 @@ def test_what_passes_is_tried_until_it_has_passed(journal: Journal, fault: Fault
     assert journal.queued(receiver.url, 100) == []
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["0", "-1", "Tue, 24 Nov 2020 12:00:00 GMT", "Fri, 31 Dec 99999999999 23:59:59 GMT", "soon"],
+)
+def test_a_server_that_wants_no_wait_is_not_flooded(tmp_path: Path, header: str) -> None:
+    """A handful of requests, where a loop without waits makes hundreds a second."""
+    with Receiver(faults=lambda _: Fault(429, {"Retry-After": header})) as receiver:
+        tracker = carbontrack.auto(region="FR", output=receiver.url, state_dir=tmp_path)
+        with tracker.span("x"):
+            pass
+        time.sleep(2.0)
+        asked = len(receiver.requests)
+        tracker.close()
+
+    assert 1 <= asked <= 20
+
+
+def test_a_query_reaches_the_server_and_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even that of urllib3, which shows addresses, some of them as warnings."""
+    caplog.set_level(logging.DEBUG)
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.wfile.write(b"HTTP/1.1 204 No\r\nX-Odd\r\nContent-Length: 0\r\n\r\n")
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a%20b?key=query-secret&x=ä#place"
+        sink = JournaledHttpSink(url, journal=Journal(tmp_path))
+        sink.write(a_record())
+        sink.close()
+        server.shutdown()
+
+    assert asked == ["/a%20b?key=query-secret&x=%C3%A4"]
+    assert "POST /a%20b" in caplog.text
+    assert "query-secret" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_one_connection_serves_many_requests(status: int) -> None:
+    """A server that has nothing to say but a status need not be connected to each time."""
+    connections: list[object] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            if status != 204:
+                self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def setup(self) -> None:
+            connections.append(self)
+            super().setup()
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        poster = Poster(f"http://127.0.0.1:{server.server_port}/", token=None, timeout_s=10.0)
+        found = [poster.post([a_record(number)]).verdict for number in range(5)]
+        poster.close()
+        server.shutdown()
+
+    assert (found, len(connections)) == (["delivered"] * 5, 1)
+
+
 def test_a_repeated_request_has_the_same_key(journal: Journal) -> None:
     """When only the answer was lost, the server can tell the repetition."""
     with Receiver(faults=lambda n: Fault(None, store=True) if n == 0 else None) as receiver:
@@ -131,7 +214,7 @@ def test_a_batch_that_is_too_large_is_split(journal: Journal) -> None:
 def test_what_is_refused_is_set_aside(journal: Journal, status: int) -> None:
     """A refusal is not repeated: the records are in a dead-letter file, with the reason."""
     with Receiver(faults=lambda _: Fault(status)) as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=journal, clock=HastyClock())
+        sink = JournaledHttpSink(receiver.url, token="t", journal=journal, clock=HastyClock())
         sink.write(a_record())
         sink.close()
     (path,) = (journal.state_dir / "dead-letter").iterdir()
@@ -230,12 +313,11 @@ def test_the_token_is_nowhere(
         sink.close()
     with pytest.raises(ConfigError) as refused:
         JournaledHttpSink(url, token=f"{TOKEN}\n", journal=Journal(state))
-    ours = [r.getMessage() for r in caplog.records if r.name.startswith("carbontrack")]
     everything = [caplog.text, repr(sink), str(vars(refused.value)), str(refused.value)]
     everything += [path.read_text() for path in state.rglob("*") if path.is_file()]
 
     assert not [text for text in everything if TOKEN in text]
-    assert not [text for text in [*ours, repr(sink)] if "query-secret" in text]
+    assert not [text for text in [caplog.text, repr(sink)] if "query-secret" in text]
     assert {r.headers["Authorization"] for r in receiver.requests} == {f"Bearer {TOKEN}"}
 
 
@@ -263,7 +345,10 @@ def test_drain_delivers_what_ended_processes_left(tmp_path: Path) -> None:
             journal.enqueue(a_record(number), receiver.url)
             journal.enqueue(a_record(number), dead)
             journal.close()
-        found = {d.url: d for d in drain(tmp_path, token=TOKEN, clock=HastyClock())}
+        found = {
+            d.url: d
+            for d in drain(tmp_path, token=TOKEN, outputs=[receiver.url], clock=HastyClock())
+        }
         again = drain(tmp_path, receiver.url, TOKEN, clock=HastyClock())
 
     assert found[receiver.url] == Drained(receiver.url, delivered=30)

@@ -220,9 +220,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
             it.run(f"program {one}", given + PROGRAM, ARGUMENT)
         it.kill(given + KILLED)
         it.run("recover", COMMAND, "recover", "--json")
-        it.run("sync 503", COMMAND, "sync", "--json", codes=(1,))
+        sync = (COMMAND, "sync", "--json", "--url", receiver.url)
+        it.run("sync 503", *sync, codes=(1,))
         fault[0] = None
-        it.run("sync", COMMAND, "sync", "--json")
+        it.run("sync", *sync)
         it.run("doctor json", COMMAND, "doctor", "--json", codes=(0, 1))
         it.run("doctor", COMMAND, "doctor", codes=(0, 1))
         it.run("report", COMMAND, "report", "runs.csv")

@@ -95,12 +95,13 @@ def test_a_wrong_token_is_said_once_and_put_right(tmp_path: Path) -> None:
         assert "carbontrack sync --dead-letters" in sentence
         assert "wrong-1a2b" not in ran.stderr
 
-        still_wrong = sync(tmp_path, token="wrong-1a2b")
+        here = ("--url", receiver.url)
+        still_wrong = sync(tmp_path, *here, token="wrong-1a2b")
         assert (still_wrong[0], still_wrong[1]["remaining"]) == (1, 20)
         assert still_wrong[1]["files"][0]["trouble"] == "HTTP 401"
         assert receiver.records == []
 
-        code, found = sync(tmp_path)
+        code, found = sync(tmp_path, *here)
         assert (code, found["remaining"], found["unreadable"]) == (0, 0, 0)
         assert [file["delivered"] for file in found["files"]] == [20]
         assert {record["name"] for record in receiver.records} == {f"r{n}" for n in range(20)}
@@ -225,3 +226,37 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     done = run("-m", "carbontrack", "sync", "--dead-letters", folder=tmp_path)
     assert done.returncode == 1
     assert "x.ndjson" in done.stderr
+
+
+def test_a_link_among_dead_letters_is_not_followed(tmp_path: Path) -> None:
+    """Neither read nor written, where somebody has planted one, nor is a pipe waited for."""
+    with Receiver(faults=lambda _: Fault(410)) as receiver:
+        path = set_aside(tmp_path, receiver.url, 0)
+        elsewhere = tmp_path / "elsewhere"
+        path.rename(elsewhere)
+        before = elsewhere.read_bytes()
+        path.symlink_to(elsewhere)
+        os.mkfifo(path.with_name("pipe.ndjson"))
+        done = run("-m", "carbontrack", "sync", "--dead-letters", folder=tmp_path)
+        assert (done.returncode, receiver.requests) == (1, [])
+        assert "2 journals could not be looked into" in done.stderr
+
+        ran = run("-c", PROGRAM, receiver.url, TOKEN, folder=tmp_path)
+        assert ran.returncode == 0
+        assert "no dead letter" in ran.stderr
+    assert elsewhere.read_bytes() == before
+    assert len(list((tmp_path / "state" / "journal").iterdir())) == 1
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """What a server refuses stays in the journal then."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "state" / "dead-letter").symlink_to(tmp_path / "elsewhere")
+    with Receiver(faults=lambda _: Fault(410)) as receiver:
+        assert run("-c", PROGRAM, receiver.url, TOKEN, folder=tmp_path).returncode == 0
+        done = run("-m", "carbontrack", "sync", "--dead-letters", folder=tmp_path)
+    assert done.returncode == 1
+    assert "it is a link or a file" in done.stderr
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert len(list((tmp_path / "state" / "journal").iterdir())) == 1

@@ -144,7 +144,13 @@ def test_sync_sends_and_tells(tmp_path: Path) -> None:
         for number in range(3):
             journal.enqueue(a_record(number), f"{receiver.url}?key=query-secret")
         journal.close()
-        ran = carbontrack(tmp_path, "sync", "--json", CARBONTRACK_HTTP_TOKEN=TOKEN)
+        ran = carbontrack(
+            tmp_path,
+            "sync",
+            "--json",
+            CARBONTRACK_HTTP_TOKEN=TOKEN,
+            CARBONTRACK_OUTPUT=f"{receiver.url}?key=query-secret",
+        )
         again = carbontrack(tmp_path, "sync")
 
     assert (ran.returncode, ran.stderr) == (0, "")

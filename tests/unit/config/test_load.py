@@ -15,6 +15,7 @@ from carbontrack.config.environment import Environment
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError, UnknownSettingError
+from carbontrack.grid.live.choose import SERVICES
 from carbontrack.grid.region import HINTS
 
 
@@ -286,6 +287,84 @@ def test_a_project_file_may_post_without_a_token_of_ours(home: Path) -> None:
     )
     assert settings(home).http_token == "shared"
     assert settings(home, {"output": "own.csv"}).output == ("own.csv",)
+
+
+def test_the_error_names_the_line_that_the_user_may_add(home: Path) -> None:
+    """Where the token is, the address has to be named, without its query being shown."""
+    write_project(home, "[tool.carbontrack]\noutput = ['a.csv', 'https://team.example/x?key=hush']")
+    with pytest.raises(ConfigError) as caught:
+        settings(home, CARBONTRACK_HTTP_TOKEN="t")
+    line = "CARBONTRACK_OUTPUT=a.csv,https://team.example/x in the environment, beside http_token"
+    assert line in str(caught.value)
+    with pytest.raises(ConfigError, match=r"the argument output='a.csv,https://team.example/x'"):
+        settings(home, {"http_token": "t"})
+    write_user(home, "http_token = 't'")
+    with pytest.raises(ConfigError, match=r"output = 'a.csv,.*' in /.*/config.toml, beside"):
+        settings(home)
+
+    named = {"CARBONTRACK_HTTP_TOKEN": "t", "CARBONTRACK_OUTPUT": "https://team.example/x"}
+    assert settings(home, **named).output == ("https://team.example/x",)
+
+
+@pytest.mark.parametrize("source", ["electricitymaps", "energycharts,WattTime", "a-plugin"])
+def test_a_project_file_cannot_choose_who_gets_the_live_token(home: Path, source: str) -> None:
+    """Each service has tokens of its own, and ours may be for another one."""
+    write_project(home, f"[tool.carbontrack]\nintensity_source = '{source}'")
+    with pytest.raises(ConfigError, match="may not decide where a token goes") as caught:
+        settings(home, CARBONTRACK_LIVE_TOKEN="hush")
+    assert f"CARBONTRACK_INTENSITY_SOURCE={source} in the environment" in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+    named = {"CARBONTRACK_LIVE_TOKEN": "hush", "CARBONTRACK_INTENSITY_SOURCE": source}
+    assert settings(home, **named).live_token == "hush"
+
+
+def test_a_project_file_may_choose_a_service_that_takes_no_token(home: Path) -> None:
+    """Whatever other tokens there are."""
+    names = [name for name, (_, needs_token) in SERVICES.items() if not needs_token]
+    write_project(home, f"[tool.carbontrack]\nintensity_source = {[*names, 'table']}")
+    assert settings(home, CARBONTRACK_LIVE_TOKEN="hush").intensity_source == (*names, "table")
+    assert {*names, "table"} == load._WITHOUT_TOKEN
+
+
+def test_a_projects_token_may_be_used_beside_our_state_folder(home: Path) -> None:
+    """Nothing of ours is directed by it: a token goes to the addresses beside it only."""
+    write_project(
+        home, "[tool.carbontrack]\noutput = 'https://team.example/'\nhttp_token = 'shared'"
+    )
+    assert settings(home, CARBONTRACK_STATE_DIR=str(home)).http_token == "shared"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "htps://carbon.example/?key=hush",
+        "ftp://carbon.example/x?key=hush",
+        "a.csv,htps://carbon.example/?key=hush",
+        '["a.csv", "htps://carbon.example/?key=hush"]',
+        "https:///x?key=hush",
+        "https://me:hush@carbon.example/x",
+    ],
+)
+def test_no_query_is_quoted_in_an_error(home: Path, output: str) -> None:
+    """It often holds a key, and errors end up in logs."""
+    with pytest.raises(ConfigError) as caught:
+        settings(home, CARBONTRACK_OUTPUT=output)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        settings(home, {"output": [output, "/nowhere/at/all/x.csv"]})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        settings(home, {"output": ["https://carbon.example/?key=hush", "/nowhere/at/all/x.csv"]})
+    assert "hush" not in str(caught.value)
+
+
+def test_the_repr_of_settings_shows_no_secret(home: Path) -> None:
+    """Neither tokens, nor the query of an address, nor what is handed to a plugin."""
+    found = settings(home, {"output": ["https://carbon.example/x?key=hush"], "http_token": "hush"})
+    assert "output=('https://carbon.example/x',)" in repr(found)
+    assert "hush" not in repr(found)
+    assert repr(found).startswith("Settings(region=None, cloud=None, ")
 
 
 def test_neither_token_nor_password_is_quoted_in_an_error(home: Path) -> None:

@@ -71,7 +71,7 @@ def test_an_output_may_be_a_plugin_a_file_or_a_drive(tmp_path: Path) -> None:
 def test_a_plugin_that_cannot_be_imported_is_an_error_where_it_would_write(tmp_path: Path) -> None:
     """Before anything starts; a command that writes nothing does not import it."""
     given = {"output": "broken:x"}
-    with pytest.raises(ConfigError, match=r"output='broken:x' \(argument\).*acme-broken 1\.5"):
+    with pytest.raises(ConfigError, match=r"output='broken:…' \(argument\).*acme-broken 1\.5"):
         settings(tmp_path, given)
     here = Environment.take(environ={}, working_folder=str(tmp_path))
     assert load_settings(given, here, writes=False).output == ("broken:x",)

@@ -6,14 +6,16 @@ import json
 import random
 import stat
 import threading
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from carbontrack.record import Record
-from carbontrack.sinks.delivery import Delivery
+from carbontrack.sinks.delivery import REQUESTS_PER_MINUTE, Delivery, RequestRate, rate_of
 from carbontrack.sinks.post import PostResult
+from carbontrack.system.urls import shown
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
 
@@ -113,17 +115,11 @@ def test_a_batch_that_fails_is_sent_again_unchanged(tmp_path: Path) -> None:
     assert queue.records == []
 
 
-def test_waits_grow_to_a_minute_and_start_again_after_success(tmp_path: Path) -> None:
+def test_waits_grow_to_a_minute_and_start_again_after_success() -> None:
     """The longest wait doubles from a second to a minute; a success makes it a second again."""
-    clock = LeapingClock()
-    delivery = delivery_of(ScriptedPoster(), tmp_path, clock)
-    waits = []
-    for result in [later()] * 9 + [PostResult("delivered", "HTTP 200", 200), later()]:
-        before_s = clock.monotonic_s()
-        delivery.wait_after(result)
-        waits.append(clock.monotonic_s() - before_s)
+    results = [later()] * 9 + [PostResult("delivered", "HTTP 200", 200), later()]
 
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60, 0, 1]
+    assert waits(results) == [1, 2, 4, 8, 16, 32, 60, 60, 60, 0, 1]
 
 
 def test_the_servers_wish_is_granted(tmp_path: Path) -> None:
@@ -133,6 +129,87 @@ def test_the_servers_wish_is_granted(tmp_path: Path) -> None:
     delivery_of(ScriptedPoster(), tmp_path, clock).wait_after(later(wait_s=30.0))
 
     assert 30.0 < clock.monotonic_s() - before_s <= 31.0
+
+
+@pytest.mark.parametrize("asked_s", [0.0, 0.5])
+def test_a_server_that_asks_for_no_wait_gets_our_own(asked_s: float) -> None:
+    """The same waits as for a server that asks for nothing, or longer ones: never a loop."""
+    own_s = waits(later() for _ in range(9))
+
+    assert waits(later(asked_s) for _ in range(9)) == own_s == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert waits([later(45.0)] * 7) == [46.0] * 6 + [60.0]
+
+
+def waits(results: Iterable[PostResult]) -> list[float]:
+    """How long a delivery waits after each result."""
+    clock, found = LeapingClock(), []
+    delivery = delivery_of(ScriptedPoster(), Path(), clock)
+    for result in results:
+        before_s = clock.monotonic_s()
+        delivery.wait_after(result)
+        found.append(clock.monotonic_s() - before_s)
+    return found
+
+
+class TimedPoster(ScriptedPoster):
+    """Notes when it is asked to post."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock, self.at_s = clock, list[float]()
+
+    def post(self, records: Sequence[Record], *, timeout_s: float | None = None) -> PostResult:
+        self.at_s.append(self._clock.monotonic_s())
+        return super().post(records, timeout_s=timeout_s)
+
+
+def test_an_address_gets_a_limited_number_of_requests_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No minute has more of them, however fast the server is; all arrive, and it is said once."""
+    clock, queue = LeapingClock(), ListQueue(2000)
+    poster = TimedPoster(clock)
+    delivery = delivery_of(poster, tmp_path, clock)
+    while delivery.step([queue]):
+        pass
+    at_s = poster.at_s
+    most = max(bisect_left(at_s, begin_s + 60.0) - n for n, begin_s in enumerate(at_s))
+
+    assert (delivery.delivered, len(at_s)) == (2000, 500)
+    assert REQUESTS_PER_MINUTE / 2 <= most <= REQUESTS_PER_MINUTE
+    (said,) = caplog.messages
+    assert said.startswith(f"{shown(URL)}: more than {REQUESTS_PER_MINUTE} requests a minute")
+
+
+def test_all_deliveries_to_an_address_share_its_rate(tmp_path: Path) -> None:
+    """Two trackers with the same address are no reason for twice as many requests."""
+    clock = LeapingClock()
+    posters = [TimedPoster(clock), TimedPoster(clock)]
+    deliveries = [delivery_of(poster, tmp_path, clock) for poster in posters]
+    rate = RequestRate()
+    for delivery in deliveries:
+        delivery._rate = rate
+        queue = ListQueue(400)
+        while delivery.step([queue]):
+            pass
+
+    at_s = sorted(posters[0].at_s + posters[1].at_s)
+    assert bisect_left(at_s, at_s[0] + 60.0) <= REQUESTS_PER_MINUTE
+    assert rate_of("https://a.example/") is rate_of("https://a.example/")
+    assert rate_of("https://a.example/") is not rate_of("https://b.example/")
+
+
+def test_a_rate_keeps_no_program_from_its_end(tmp_path: Path) -> None:
+    """What may not be sent in the time that is left waits for the next process."""
+    clock, queue = LeapingClock(), ListQueue(400)
+    poster = TimedPoster(clock)
+    delivery = delivery_of(poster, tmp_path, clock)
+    end_s = clock.monotonic_s() + 2.0
+    delivery.finish_by(end_s)
+    delivery.run(lambda: [queue], threading.Event())
+
+    assert clock.monotonic_s() <= end_s
+    assert 0 < len(queue.records) == 400 - 4 * len(poster.posted)
 
 
 def test_a_refused_batch_is_set_aside_with_the_reason(

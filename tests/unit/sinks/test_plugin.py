@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import ConfigError, SinkError
+from carbontrack.record import told
 from carbontrack.sinks.csv_file import CsvSink
-from carbontrack.sinks.factory import is_file, is_url, lasting, sink_for, told
+from carbontrack.sinks.factory import is_file, is_url, lasting, sink_for
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import RETRY_FOR_S, opener, recover
 from carbontrack.sinks.plugin import PluginSink
@@ -131,7 +132,7 @@ def test_a_plugin_may_refuse_an_address_in_its_own_words(lines: Path) -> None:
 
 def test_an_unknown_plugin_is_an_error_with_the_nearest_name(lines: Path) -> None:
     """By hand as in a setting."""
-    with pytest.raises(ConfigError, match=r"output 'lins:x' names no plugin.*did you mean 'lines'"):
+    with pytest.raises(ConfigError, match=r"output 'lins:…' names no plugin.*did you mean 'lines'"):
         sink_for("lins:x")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.sinks.post import checked_token, checked_url, result_for, shown
+from carbontrack.sinks.post import checked_token, checked_url, result_for
+from carbontrack.system.urls import shown
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Records for one address, taken out of the journals of ended processes.
+
+What waits there for a server that is away must not keep records for other outputs from theirs. So
+a journal with both is locked only while the records are moved, and not while they are sent.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from carbontrack.sinks.delivery import LeftoverQueue
+from carbontrack.sinks.journal.file import JournalFile, Key
+from carbontrack.sinks.journal.journal import SEND, folder, record_in
+from carbontrack.system.forking import PerProcess
+
+ENOUGH = 200
+"""As many records as a request has. A journal with more and nothing else is sent from directly."""
+
+
+class Outbox:
+    """A queue of records for one address, in a journal of its own or the only one they came from.
+
+    Attributes:
+        queue: the records; None while there are none.
+    """
+
+    def __init__(self, state_dir: Path, url: str) -> None:
+        self.queue: LeftoverQueue | None = None
+        self._state_dir, self._url = state_dir, url
+
+    def take(self, file: JournalFile) -> bool:
+        """Take the address's records out of a journal; True if the journal itself is kept.
+
+        It is where it has many and nothing else, or where there is no room to move them. Records
+        that cannot be read stay where they are.
+
+        Raises:
+            OSError: there is no room for all of them, after others have been taken.
+        """
+        keys = [key for key in waiting(file, self._url) if record_in(file, key) is not None]
+        if self.queue is None and len(keys) >= ENOUGH and len(keys) == len(file):
+            self.queue = LeftoverQueue(file, self._url)
+            return True
+        moved: list[Key] = []
+        try:
+            for key in keys:
+                self._opened().put(key, file.get(key) or {})
+                moved.append(key)
+        except OSError:
+            if self.queue is not None:
+                raise
+            self.queue = LeftoverQueue(file, self._url)
+            return True
+        finally:
+            with suppress(OSError):  # then they may arrive twice
+                file.drop(moved)
+        return False
+
+    def __len__(self) -> int:
+        return 0 if self.queue is None else self.queue.count()
+
+    def close(self) -> None:
+        """Leave what was not sent to the next process."""
+        queue, self.queue = self.queue, None
+        if queue is not None:
+            with suppress(OSError):
+                queue.file.close()
+
+    def abandon(self) -> None:
+        """In a child: close the file, which is the parent's."""
+        if self.queue is not None:
+            self.queue.file.abandon()
+
+    def _opened(self) -> JournalFile:
+        if self.queue is None:
+            name = f"outbox-{os.getpid()}"
+            self.queue = LeftoverQueue(JournalFile.create(folder(self._state_dir), name), self._url)
+        return self.queue.file
+
+
+def waiting(file: JournalFile, url: str) -> list[Key]:
+    """The keys of the records that wait for an address."""
+    return [key for key in file.keys(SEND) if key[1] == url]
+
+
+_scans = PerProcess(threading.Lock)
+
+
+def collect(outbox: Outbox, files: Iterator[JournalFile]) -> None:
+    """Fill an empty outbox from the next journals, with as much as one request takes.
+
+    One thread of this process does so at a time: none passes over a journal that another one has
+    locked for a moment.
+
+    Raises:
+        OSError: there is no room for the rest, which stays where it is.
+    """
+    with _scans.get():
+        for file in files:
+            is_kept = False
+            try:
+                is_kept = outbox.take(file)
+            finally:
+                if not is_kept:
+                    file.close()
+            if len(outbox) >= ENOUGH:
+                return
