@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,7 +81,7 @@ def run(
     try:
         out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGABRT)  # it says where it is
         out, err = process.communicate()
         raise AssertionError(f"it hangs; so far it said {out!r} {err!r}") from None
     return subprocess.CompletedProcess(command, process.returncode, out, err)

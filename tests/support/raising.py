@@ -6,8 +6,9 @@ signals: at the start of a function, after a call, and where a loop goes back. T
 * `line`: the exception is raised at the n-th line of the package that is executed. This reaches
   every line, also a few at which the interpreter looks for no signal: the line of a `with` when it
   is left, and the first ones of a `try`, an `except` or a `finally`.
-* `signal`: a signal arrives before the n-th bytecode of the package, and its handler raises when
-  the interpreter next looks for signals. No point is made up, and none of the real ones is missed.
+* `signal`: a signal arrives before the n-th bytecode of the package, or of what it calls, and its
+  handler raises when the interpreter next looks for signals. No point is made up, and none of the
+  real ones is missed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import carbontrack
 PACKAGE = str(Path(carbontrack.__file__).parent) + "/"
 FAKES = PACKAGE + "testing/"
 """Fakes stand for other people's code."""
+
+TESTS = str(Path(__file__).parents[1]) + "/"
 
 Model = Literal["line", "signal"]
 SIGNAL = signal.SIGUSR2
@@ -54,6 +57,13 @@ def is_ours(code: CodeType) -> bool:
     """Whether this is code of the package, and not of its fakes."""
     name = code.co_filename
     return name.startswith(PACKAGE) and not name.startswith(FAKES)
+
+
+def _is_called_by_ours(frame: FrameType) -> bool:
+    """Whether the package has called this code of a library, not of a program or a fake."""
+    before = frame.f_back
+    is_library = not frame.f_code.co_filename.startswith((TESTS, FAKES))
+    return is_library and before is not None and before.f_trace is not None
 
 
 class Raiser:
@@ -101,10 +111,10 @@ class Raiser:
             signal.signal(SIGNAL, self._handler)
 
     def _called(self, frame: FrameType, _event: str, _arg: object) -> Any:
-        if not is_ours(frame.f_code):
-            return None
         if self._model == "line":
-            return self._tracer_of_lines()
+            return self._tracer_of_lines() if is_ours(frame.f_code) else None
+        if not is_ours(frame.f_code) and not _is_called_by_ours(frame):
+            return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return self._at_opcode
 
@@ -138,10 +148,11 @@ class Raiser:
         return self._at_opcode
 
     def _handle(self, _number: int, frame: FrameType | None) -> None:
-        while frame is not None and not is_ours(frame.f_code):
-            frame = frame.f_back
-        if frame is not None:  # otherwise it has come after the last point
-            self.place = place_of(frame, None)
+        ours = frame
+        while ours is not None and not is_ours(ours.f_code):
+            ours = ours.f_back
+        if ours is not None:  # otherwise it has come after the last point
+            self.place = place_of(ours, None)
             self._on_hit()
             raise self._error
 

@@ -11,10 +11,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import iscoroutine, isgenerator
 from pathlib import Path
 from typing import Any
 
 import carbontrack
+from carbontrack.api.track import PROVIDER
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import Fixed
 from carbontrack.record import Record
@@ -24,6 +26,7 @@ from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
 from carbontrack.sinks.timelines import TimelineFiles
+from carbontrack.system import forking
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
 from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.propagation import Propagator
@@ -175,8 +178,8 @@ class Trial:
             sys.unraisablehook = hook
 
     def _could_not_pass(self) -> bool:
-        """Whether the interpreter itself could not pass it on, as in a finalizer."""
-        return any(one.exc_value is self.error for one in self._unraisable)
+        """Whether the interpreter itself could not pass it on, in a finalizer of the program's."""
+        return could_not_pass(self._unraisable, self.error)
 
     def _at_hit(self) -> None:
         spans = [span for span in [*self.spans, *self.find()] if span.name == STOPPED]
@@ -330,6 +333,24 @@ class Trial:
         return Tracker.of(session, owns_sampler=True)
 
 
+def could_not_pass(unraisable: list[Any], error: BaseException) -> bool:
+    """Whether an exception was lost at the end of a generator or coroutine, or in a `__del__`.
+
+    What is lost in the callback of a weak reference, as those of a `WeakSet`, was swallowed by us.
+    """
+    for one in unraisable:
+        if one.exc_value is error:
+            name = getattr(one.object, "__name__", "")
+            return isgenerator(one.object) or iscoroutine(one.object) or name == "__del__"
+    return False
+
+
+def forget_locks() -> None:
+    """Make the process's own locks new, after a point at which no handler can run."""
+    forking._imports.reset()
+    PROVIDER.forget_parent()
+
+
 def left_open(tracker: Tracker) -> list[str]:
     """What of the tracker's own counters says that something is still open."""
     session, sampler = tracker.session, tracker.session.sampler
@@ -385,6 +406,8 @@ def try_at(nth: int, operation: Operation, error: BaseException, **options: Any)
     except Hung:
         trial.broken.append("it hangs")
     finally:
+        if trial.place is not None and not trial.place.is_real:
+            forget_locks()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
         gc.enable()
