@@ -45,7 +45,7 @@ from carbontrack.system.clock import (
 )
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.reentrance import here
+from carbontrack.system.reentrance import busily, here
 
 
 class CallApportioner(Protocol):
@@ -211,9 +211,9 @@ class Sampler:
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""
         if self.lock._is_owned():  # type: ignore[attr-defined]
-            do()  # the ticker's thread may want the lock
+            busily(do)  # the ticker's thread may want the lock
         else:
-            self._ticker.do(do)
+            self._ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""

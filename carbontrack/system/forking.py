@@ -177,34 +177,29 @@ def _has_parent(process: object) -> bool:
 
 
 class _Imports:
-    """The threads that are importing, under a lock that is held only to change this."""
+    """The threads that are importing, and the lock that a fork holds."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
         self.depths: dict[int, int] = {}
         """By thread: the depth of its nested imports."""
-        self.fork_waits = self.held_by_fork = False
+        self.reset()
 
     def reset(self) -> None:
         """In a child: the lock may be held by a thread that does not exist there."""
         me = threading.get_ident()
         depth = self.depths.get(me, 0)
-        self.changed = threading.Condition()
+        self.forks = threading.RLock()  # in C, so that it is released whatever a handler raises
         self.depths = {me: depth} if depth else {}
-        self.fork_waits = self.held_by_fork = False
+        self.held_by_fork = False
 
     def others_are_done(self) -> bool:
         """Whether no other thread is importing."""
         return not self.depths.keys() - {threading.get_ident()}
 
-    def no_fork_waits(self) -> bool:
-        """Whether an import may begin: a waiting fork goes before later imports."""
-        return not self.fork_waits
-
 
 _imports = _Imports()
-_PATIENCE_S = 5.0
-"""The longest time that a fork waits, much longer than an import takes."""
+_PATIENCE_S, _LOOK_S = 5.0, 0.001
+"""The longest time that a fork waits, much longer than an import takes, and how often it looks."""
 
 
 @contextmanager
@@ -215,35 +210,38 @@ def holding_forks() -> Iterator[None]:
     first import of it there, by any code, would never return.
     """
     imports, me = _imports, threading.get_ident()
-    with imports.changed:
-        depth = imports.depths.get(me, 0)
-        if not depth and imports.fork_waits:
-            imports.changed.wait_for(imports.no_fork_waits, _PATIENCE_S)
+    depth = imports.depths.get(me, 0)
+    if not depth:
+        with imports.forks:  # a fork that waits goes before later imports
+            imports.depths[me] = 1
+    else:
         imports.depths[me] = depth + 1
     try:
         yield
     finally:
-        with imports.changed:  # a new one, if this is the child of a fork in between
-            if depth:
-                imports.depths[me] = depth
-            else:
-                imports.depths.pop(me, None)
-                imports.changed.notify_all()
+        # other ones, if this is the child of a fork in between
+        if depth:
+            imports.depths[me] = depth
+        else:
+            imports.depths.pop(me, None)
 
 
 def _before() -> None:
     imports = _imports
-    imports.held_by_fork = imports.changed.acquire(timeout=_PATIENCE_S)
+    imports.held_by_fork = imports.forks.acquire(timeout=_PATIENCE_S)
     if imports.held_by_fork:
-        imports.fork_waits = True
-        imports.changed.wait_for(imports.others_are_done, _PATIENCE_S)
+        pause = threading.Lock()
+        pause.acquire()
+        for _ in range(round(_PATIENCE_S / _LOOK_S)):
+            if imports.others_are_done():
+                break
+            pause.acquire(timeout=_LOOK_S)
 
 
 def _in_parent() -> None:
     if _imports.held_by_fork:
-        _imports.fork_waits = False
-        _imports.changed.notify_all()
-        _imports.changed.release()
+        _imports.held_by_fork = False
+        _imports.forks.release()
 
 
 def _in_child() -> None:

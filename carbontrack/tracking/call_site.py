@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from sys import is_finalizing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.reentrance import must_pass
+from carbontrack.system.reentrance import busily, must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.checkpoints import Checkpoint
 from carbontrack.tracking.record_builder import EndStatus, Subject
@@ -367,18 +368,20 @@ class CallSite(CallRows):
     def collect(self) -> None:
         """Add the finished calls to the window."""
         with self.sampler.lock:
-            window, left = self.window, self.finished
-            if window is None or not left:
-                return
-            # Only the lock's holder removes calls; those added meanwhile wait for the next time.
-            ended = list(left)
-            ran_s, cpu_s, failed = zip(*ended, strict=True)
-            whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
-            usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
-            calls, failures = window.calls + len(ended), window.failed + sum(failed)
-            window.calls, window.failed, window.ran_s, self._usage, left[: len(ended)] = (
-                *(calls, failures, window.ran_s + whole_s, usage, ()),
-            )
+            if self.window is not None and self.finished:
+                busily(partial(self._collect, self.window))
+
+    def _collect(self, window: CallWindow) -> None:
+        # Only the lock's holder removes calls; those added meanwhile wait for the next time.
+        ended = list(self.finished)
+        ran_s, cpu_s, failed = zip(*ended, strict=True)
+        whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
+        usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
+        calls, failures = window.calls + len(ended), window.failed + sum(failed)
+        sums = calls, failures, window.ran_s + whole_s, usage, ()
+        left, these = self.finished, slice(0, len(ended))
+        # by one statement without a call, in which no handler of a signal runs
+        window.calls, window.failed, window.ran_s, self._usage, left[these] = sums
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of `usage`."""

@@ -134,15 +134,20 @@ class SpanEdges(SpanRow):
     def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
         if must_pass():
             end_later(self, outcome)
-            return
+        else:
+            self.end_here(outcome, written=written)
+
+    def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
+        """Close it, in the middle of an edge of its own call too."""
+        was_busy = here.busy
         try:
             here.busy = True
             self._finish(outcome, written=written)
-            here.busy = False
-            if dead:
+            here.busy = was_busy
+            if dead and not was_busy:
                 end_abandoned()
         except BaseException as error:
-            here.busy = False
+            here.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
                 self._give_up()
@@ -169,7 +174,7 @@ class SpanEdges(SpanRow):
                 inner = [node.owner for node in self.node.children]
             for span in inner:
                 span.interrupt()
-        self.close("interrupted")
+        self.end_here(EndStatus("interrupted"))
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""
