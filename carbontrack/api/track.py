@@ -20,7 +20,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
-from carbontrack.system.forking import holding_forks
+from carbontrack.system.forking import holding_forks, is_importing
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import must_pass, pass_through
 from carbontrack.tracking.block import Block, Done
@@ -370,7 +370,7 @@ def track(
         BudgetExceeded: later, and only with `on_exceed="raise"`.
     """
     default_name = qualified_name_of(sys._getframe(1))
-    if sys.is_finalizing():  # most of Python is gone
+    if sys.is_finalizing() or is_importing():  # most of Python is gone, or half a module is there
         pass_through(name if isinstance(name, str) else default_name)
         make = _switched_off(name, labels, default_name)
         return make if name is None or isinstance(name, str) else name

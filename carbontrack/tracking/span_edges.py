@@ -141,10 +141,12 @@ class SpanEdges(SpanRow):
         """Close it, in the middle of an edge of its own call too."""
         was_busy = here.busy
         try:
+            if dead and not was_busy:  # one inside of it, for instance
+                end_abandoned()
             here.busy = True
             self._finish(outcome, written=written)
             here.busy = was_busy
-            if dead and not was_busy:
+            if dead and not was_busy:  # what a finalizer has ended meanwhile
                 end_abandoned()
         except BaseException as error:
             here.busy = was_busy
@@ -154,7 +156,10 @@ class SpanEdges(SpanRow):
                 return
             self._outcome = again = EndStatus(*outcome_of(outside))
             self._finish(again, written=written)
-            raise outside  # noqa: B904 - it is `error`, or what has become `error`
+            try:
+                raise outside
+            finally:
+                del outside  # its traceback refers to this frame
 
     def _give_up(self) -> None:
         _log.exception("the end of span %r could not be counted", self.name)
@@ -166,19 +171,6 @@ class SpanEdges(SpanRow):
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint of an open span; None once it has ended."""
         raise NotImplementedError
-
-    def interrupt(self) -> None:
-        """The program ends: close as interrupted, the spans inside first."""
-        if self.node is not None and self.is_open:
-            with self.session.sampler.lock:
-                inner = [node.owner for node in self.node.children]
-            for span in inner:
-                span.interrupt()
-        self.end_here(EndStatus("interrupted"))
-
-    def discard(self) -> None:
-        """Stop counting and write nothing, as there is nothing to report."""
-        self._close(EndStatus("interrupted"), written=False)
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""
