@@ -169,11 +169,11 @@ _trip = functools.partial(_set_interrupt, int(SIGNAL))
 
 def place_of(frame: FrameType, came_from: int | None) -> Place:
     """The place of a frame; `came_from` is the line that it executed before, if that is known."""
-    code = frame.f_code
+    code, line = frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno
     name = getattr(code, "co_qualname", code.co_name)
-    text = linecache.getline(code.co_filename, frame.f_lineno).strip()
-    is_real = came_from is None or not _is_artefact(code.co_filename, frame.f_lineno, came_from)
-    return Place(code.co_filename.removeprefix(PACKAGE), name, frame.f_lineno, text, is_real)
+    text = linecache.getline(code.co_filename, line).strip()
+    is_real = came_from is None or not _is_artefact(code.co_filename, line, came_from)
+    return Place(code.co_filename.removeprefix(PACKAGE), name, line, text, is_real)
 
 
 def _is_artefact(file: str, line: int, came_from: int) -> bool:
