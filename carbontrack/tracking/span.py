@@ -17,8 +17,7 @@ from carbontrack.record import Record, plain_html, record_html
 from carbontrack.sampling.ledger import Mark, Sums
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.checkpoints import Checkpoint
-from carbontrack.tracking.record_builder import EndStatus
-from carbontrack.tracking.record_builder import Window
+from carbontrack.tracking.record_builder import EndStatus, Window
 from carbontrack.tracking.span_edges import SpanEdges
 from carbontrack.tracking.span_row import OK
 

@@ -172,6 +172,10 @@ class SpanEdges(SpanRow):
         """The checkpoint of an open span; None once it has ended."""
         raise NotImplementedError
 
+    def interrupt(self) -> None:
+        """The program ends: close as interrupted, the spans inside first."""
+        raise NotImplementedError
+
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""
         if self._end is None and not self._has_stopped(outcome):
