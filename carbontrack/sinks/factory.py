@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Sink, plugin_of
+from carbontrack.system.forking import holding_forks
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -37,7 +38,22 @@ def told(output: str) -> str:
         return output
     from carbontrack.sinks.post import shown
 
-    return shown(output)
+    try:
+        return shown(output)
+    except ValueError:  # as "http://[", which may stand in a journal that others have written
+        return "a URL that cannot be read"
+
+
+def trouble_of_address(url: str) -> str | None:
+    """Why records cannot be posted to a URL; None if they can."""
+    with holding_forks():  # this may be a thread of ours
+        from carbontrack.sinks.post import checked_url
+
+    try:
+        checked_url(url)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def lasting(output: str, sink: Sink) -> str:

@@ -12,7 +12,7 @@ from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.delivery import Delivery, LeftoverQueue, OwnQueue, Queue
-from carbontrack.sinks.journal.journal import Journal, leftover_journals
+from carbontrack.sinks.journal.journal import LOOK_LIMIT, Journal, leftover_journals
 from carbontrack.sinks.post import Poster, checked_token, checked_url, is_unencrypted, shown
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import OwnThread, PerProcess
@@ -202,8 +202,10 @@ class JournaledHttpSink(BufferedSink[Record]):
                 entries.remove(sent)
 
     def _leftover_queues(self) -> Iterator[LeftoverQueue]:
-        """The journals of ended processes in which records wait for this URL."""
-        for file in leftover_journals(self._journal.state_dir, self._clock):
+        """The journals of ended processes in which records wait for this URL, some of many."""
+        if self._journal.before_leftovers is not None:
+            self._journal.before_leftovers()
+        for file in leftover_journals(self._journal.state_dir, self._clock, most=LOOK_LIMIT):
             queue = LeftoverQueue(file, self._url)
             if queue.peek(1):
                 yield queue

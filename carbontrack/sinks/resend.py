@@ -7,6 +7,7 @@ holds no record stays, too.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from carbontrack.sinks.delivery import (
     letters_name,
     locked_letters,
 )
-from carbontrack.sinks.factory import is_url, sink_for
+from carbontrack.sinks.factory import is_url, sink_for, trouble_of_address
+from carbontrack.sinks.journal.file import open_to_read
 from carbontrack.sinks.journal.journal import OnUnreadable
 from carbontrack.sinks.journal.recovery import OpenSink, trouble_of_writing
 from carbontrack.sinks.post import Poster, PostResult
@@ -87,7 +89,7 @@ def resend(
             elif is_url(letters.output):
                 poster = Poster(letters.output, token=token, timeout_s=_TIMEOUT_S, clock=clock)
                 delivery = _Redelivery(poster, state_dir=state_dir, batch=200, clock=clock)
-                drain = AddressDrain(delivery)
+                drain = AddressDrain(delivery, trouble_of_address(letters.output))
                 drain.deliver(letters)
                 trouble = delivery.refusal or drain.result(letters.output).trouble
                 found.append(letters.result(trouble))
@@ -133,7 +135,7 @@ class DeadLetters:
             OSError: it cannot be read.
         """
         letters = cls(path, output)
-        with path.open("rb") as file:
+        with os.fdopen(open_to_read(path), "rb") as file:
             for line in file:
                 letters._add(line)
         return letters

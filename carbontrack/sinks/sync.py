@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from carbontrack.sinks.delivery import Delivery, LeftoverQueue, Queue
-from carbontrack.sinks.factory import is_url
+from carbontrack.sinks.factory import is_url, trouble_of_address
 from carbontrack.sinks.journal.journal import SEND, OnUnreadable, leftover_journals
 from carbontrack.sinks.post import Poster, PostResult
 from carbontrack.system.clock import Clock, SystemClock
@@ -63,7 +63,8 @@ def drain(
                 if address not in drains:
                     poster = Poster(address, token=token, timeout_s=timeout_s, clock=clock)
                     drains[address] = AddressDrain(
-                        Delivery(poster, state_dir=state_dir, batch=200, clock=clock)
+                        Delivery(poster, state_dir=state_dir, batch=200, clock=clock),
+                        trouble_of_address(address),
                     )
                 drains[address].deliver(LeftoverQueue(file, address))
     return [drain.result(address) for address, drain in drains.items()]
@@ -78,14 +79,17 @@ class CountedQueue(Queue, Protocol):
 
 
 class AddressDrain:
-    """Delivery to one address, journal after journal, until the address is given up."""
+    """Delivery to one address, journal after journal, until the address is given up.
 
-    def __init__(self, delivery: Delivery) -> None:
+    `trouble` is why nothing can be sent there: it is given up from the start.
+    """
+
+    def __init__(self, delivery: Delivery, trouble: str | None = None) -> None:
         self._delivery = delivery
         self._failures = 0
         self._remaining = 0
-        self._trouble: str | None = None
-        self._is_given_up = False
+        self._trouble = trouble
+        self._is_given_up = trouble is not None
 
     def deliver(self, queue: CountedQueue) -> None:
         """Deliver what waits in one queue, unless the address is given up; count what is left."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from carbontrack.sinks.journal.file import entry_line
-from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN
-from carbontrack.system.host import boot_id, pid_namespace
+from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN, name_of
+from carbontrack.system.host import boot_id, pid_namespace, process_stat
 from carbontrack.testing import FakeClock
 from carbontrack.tracking.remote_parent import RemoteParents
 
@@ -22,7 +22,10 @@ def journal_of_parent(state: Path, key: tuple[str, str], **entry: Any) -> Path:
     """A journal of the process that has started this one, with one entry."""
     folder = state / FOLDER
     folder.mkdir(mode=0o700)
-    path = folder / f"{(boot_id() or '')[:8]}-{os.getppid()}-0.journal"
+    parent = process_stat(Path("/proc"), str(os.getppid()))
+    assert parent is not None
+    name = name_of(boot_id() or "", parent.pid, parent.started_ticks)
+    path = folder / f"{name}.0.journal"
     path.write_bytes(entry_line(key, {"pid_namespace": pid_namespace(), **entry}))
     return path
 
