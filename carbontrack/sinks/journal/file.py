@@ -149,6 +149,11 @@ def is_at(handle: int, path: Path) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
+def is_deleted(handle: int) -> bool:
+    """Whether the file was deleted while open; what is written to it would be lost."""
+    return os.fstat(handle).st_nlink == 0
+
+
 def write_whole(handle: int, line: bytes) -> None:
     """Append the line in one write.
 
@@ -269,8 +274,7 @@ class JournalFile:
     Attributes:
         path: the file.
         bad_lines: how many lines could not be read when it was opened.
-        foreign_lines: how many of them, and of the entries, are neither ours nor the line that a
-            killed process left incomplete; the file is set aside then, when the rest is dropped.
+        foreign_lines: how many lines and entries are not ours: then the file is set aside.
         on_set_aside: called with the path and the reason when that is done.
     """
 
@@ -306,10 +310,9 @@ class JournalFile:
     @classmethod
     def acquire(cls, path: Path) -> JournalFile | None:
         """As `left_at`; None also where there is no journal."""
-        try:
+        with suppress(NotAJournalError):
             return cls.left_at(path)
-        except NotAJournalError:
-            return None
+        return None
 
     @classmethod
     def left_at(cls, path: Path) -> JournalFile | None:
@@ -369,9 +372,7 @@ class JournalFile:
             raise OSError(errno.EFBIG, f"an entry of {len(line)} bytes")
         self._make_room(len(line))
         self._append(line)
-        self._forget(key)
-        self._extents[key] = (self._size - len(line), len(line))
-        self._live_bytes += len(line)
+        self._set(key, (self._size - len(line), len(line)))
 
     def update_line(self, key: Key, line: bytes) -> bool:
         """Add an update, encoded already, in place of the one before; False for an unknown key.
@@ -414,7 +415,7 @@ class JournalFile:
         if self._handle < 0:
             return
         try:
-            if not self._extents and not self._missing():
+            if not self._extents and not is_deleted(self._handle):
                 if not self.foreign_lines:
                     self.path.unlink(missing_ok=True)
                 elif set_aside(self.path) is not None and self.on_set_aside is not None:
@@ -436,13 +437,18 @@ class JournalFile:
             if extent is not None:
                 self._live_bytes -= extent[1]
 
+    def _set(self, key: Key, extent: tuple[int, int]) -> None:
+        self._forget(key)  # before, so that the key is the last one
+        self._extents[key] = extent
+        self._live_bytes += extent[1]
+
     def _set_update(self, key: Key, extent: tuple[int, int]) -> None:
         before = self._updates.get(key)
         self._updates[key] = extent
         self._live_bytes += extent[1] - (before[1] if before else 0)
 
     def _append(self, line: bytes) -> None:
-        if self._missing():
+        if is_deleted(self._handle):
             self._rewrite()
         try:
             write_whole(self._handle, line)
@@ -460,10 +466,6 @@ class JournalFile:
             raise JournalFullError
         if self._size + wanted > self._size_limit:
             self._rewrite()
-
-    def _missing(self) -> bool:
-        """Whether the file was deleted while open; what is written to it would be lost."""
-        return os.fstat(self._handle).st_nlink == 0
 
     def _rewrite(self) -> None:
         """Compact: write the live entries to a new file, which replaces the old one.
@@ -513,9 +515,7 @@ class JournalFile:
         if key is None:
             return False
         if "update" not in entry:
-            self._forget(key)
-            self._extents[key] = (offset, length)
-            self._live_bytes += length
+            self._set(key, (offset, length))
         elif key in self._extents:
             self._set_update(key, (offset, length))
         return True

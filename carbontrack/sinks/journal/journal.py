@@ -363,7 +363,7 @@ def _acquired(path: Path, on_set_aside: OnSetAside) -> JournalFile | None:
     if file is None:
         return None
     file.on_set_aside = on_set_aside
-    for key in file.keys():
+    for key in file.keys(None):
         if _KEY_LENGTHS.get(key[0]) != len(key):
             file.disown(key)
     if file.foreign_lines and not len(file):
