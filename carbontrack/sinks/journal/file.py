@@ -287,8 +287,7 @@ class JournalFile:
         self._size = 0
         self._live_bytes = 0
         self._extents: dict[Key, tuple[int, int]] = {}
-        self._updates: dict[Key, tuple[int, int]] = {}
-        """Where the last update of a key is, if it has one."""
+        self._updates: dict[Key, tuple[int, int]] = {}  # of keys that have one, the last
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
@@ -391,8 +390,7 @@ class JournalFile:
         """Remove those of the keys that exist.
 
         Raises:
-            OSError: it could not be written; the keys are removed here, but a process that opens
-                the file later will see them again.
+            OSError: it could not be written, and who opens the file later sees the keys again.
         """
         known = [key for key in keys if key in self._extents]
         for key in known:
@@ -417,7 +415,7 @@ class JournalFile:
         try:
             if not self._extents and not is_deleted(self._handle):
                 if not self.foreign_lines:
-                    self.path.unlink(missing_ok=True)
+                    _remove(self.path)
                 elif set_aside(self.path) is not None and self.on_set_aside is not None:
                     self.on_set_aside(self.path, FOREIGN)
         finally:
@@ -555,6 +553,16 @@ def _named(draft: Path, directory: Path, name: str) -> Path:
     path = directory / f"{name}.{os.urandom(8).hex()}{SUFFIX}"
     draft.replace(path)
     return path
+
+
+def _remove(path: Path) -> None:
+    """Delete a journal; with the last one beyond the numbered ones, what says that there are such."""
+    path.unlink(missing_ok=True)
+    name, _, number = path.stem.rpartition(".")
+    if name and len(number) > 2:
+        others = (one.rpartition(".")[0] for one in os.listdir(path.parent))  # noqa: PTH208
+        if not any(other.startswith(f"{name}.") and len(other) > len(name) + 3 for other in others):
+            path.with_name(f"{name}{MORE_SUFFIX}").unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path | None:
