@@ -412,14 +412,13 @@ class JournalFile:
         """Close the file, and delete it if it has no live keys, or set it aside."""
         if self._handle < 0:
             return
-        try:
+        with suppress(OSError):  # as on a disk that is read-only by now: the next process does it
             if not self._extents and not is_deleted(self._handle):
                 if not self.foreign_lines:
                     _remove(self.path)
                 elif set_aside(self.path) is not None and self.on_set_aside is not None:
                     self.on_set_aside(self.path, FOREIGN)
-        finally:
-            self.abandon()
+        self.abandon()
 
     def abandon(self) -> None:
         """Only close the descriptor, as a forked child does with its parent's."""
@@ -556,7 +555,7 @@ def _named(draft: Path, directory: Path, name: str) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Delete a journal; with the last one beyond the numbered ones, what says that there are such."""
+    """Delete a journal; with the last one that has no small number, what says that it exists."""
     path.unlink(missing_ok=True)
     name, _, number = path.stem.rpartition(".")
     if name and len(number) > 2:
