@@ -90,15 +90,13 @@ def _rows(
         late_at_s = SystemClock.monotonic_s() + limit_s
         try:
             row = next(found, None)
-        except sqlite3.DataError:  # it is too long: on with the one after it
-            last = _next(connection, last)
-            found = _selected(connection, names, last)
-            yield None
-            continue
+        except sqlite3.DataError:  # this one is too long, or the one after it, which is looked at
+            row = _single(connection, names, last)
+            found = _selected(connection, names, row[0])
         if row is None:
             return
         last = row[0]
-        yield dict(zip(names, row[1:], strict=True))
+        yield dict(zip(names, row[1:], strict=True)) if len(row) > 1 else None
     raise sqlite3.DatabaseError("it has more rows than its length allows")
 
 
@@ -110,21 +108,22 @@ def _stored_columns(connection: sqlite3.Connection) -> list[str]:
 
 
 def _selected(
-    connection: sqlite3.Connection, names: list[str], last: object
+    connection: sqlite3.Connection, names: list[str], last: object, *, end: str = ""
 ) -> Iterator[tuple[object, ...]]:
+    """The number and the columns of each row after the last one that was read."""
     columns = "".join(f', "{name}"' for name in names)
     after = "" if last is None else "WHERE rowid > ?"
     yield from connection.execute(  # which reads the first row already
-        f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid",  # noqa: S608 - our names
+        f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid {end}",  # noqa: S608 - our names
         () if last is None else (last,),
     )
 
 
-def _next(connection: sqlite3.Connection, last: object) -> object:
-    """The number of the row after the last one that was read; no cell of it is read."""
-    after = "" if last is None else "WHERE rowid > ?"
-    found = connection.execute(
-        f"SELECT min(rowid) FROM {TABLE} {after}",  # noqa: S608 - our names
-        () if last is None else (last,),
-    )
-    return found.fetchone()[0]
+def _single(connection: sqlite3.Connection, names: list[str], last: object) -> tuple[object, ...]:
+    """The row after the last one; only its number where it is too long."""
+    import sqlite3
+
+    try:
+        return next(_selected(connection, names, last, end="LIMIT 1"))
+    except sqlite3.DataError:
+        return next(_selected(connection, [], last, end="LIMIT 1"))
