@@ -30,6 +30,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.log import LOGGER
+from carbontrack.system.losses import LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
@@ -174,7 +175,7 @@ class TrackerProvider:
             weakref.finalize(tracker.session, self._after_session).atexit = False
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
-                self._closes_at_exit = True
+                self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
             return tracker
@@ -226,10 +227,13 @@ class TrackerProvider:
         with self._held():  # after trackers that are being made, which are closed too
             found = [ref() for ref in self._sessions.valuerefs()]
         sessions = [session for session in found if session is not None]
+        LOSSES.is_ending = True
         for session in sessions:  # all sinks make their last attempts at the same time
             _quietly(session.end)
         for session in sessions:
             _quietly(session.close)
+        LOSSES.is_ending = False
+        LOSSES.say()
         with self._held():
             samplers = list(self._samplers.values())
             self._shared.clear()

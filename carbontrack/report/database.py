@@ -92,7 +92,7 @@ def _rows(
             row = next(found, None)
         except sqlite3.DataError:  # this one is too long, or the one after it, which is looked at
             row = _single(connection, names, last)
-            found = _selected(connection, names, row[0])
+            found = _selected(connection, names, row and row[0])
         if row is None:
             return
         last = row[0]
@@ -119,11 +119,13 @@ def _selected(
     )
 
 
-def _single(connection: sqlite3.Connection, names: list[str], last: object) -> tuple[object, ...]:
-    """The row after the last one; only its number where it is too long."""
+def _single(
+    connection: sqlite3.Connection, names: list[str], last: object
+) -> tuple[object, ...] | None:
+    """The row after the last one, if there is one; only its number where it is too long."""
     import sqlite3
 
     try:
-        return next(_selected(connection, names, last, end="LIMIT 1"))
+        return next(_selected(connection, names, last, end="LIMIT 1"), None)
     except sqlite3.DataError:
-        return next(_selected(connection, [], last, end="LIMIT 1"))
+        return next(_selected(connection, [], last, end="LIMIT 1"), None)

@@ -155,7 +155,7 @@ class JournaledHttpSink(BufferedSink[Record]):
 
     def _enqueue(self, record: Record) -> None:
         if not self._journal.enqueue(record, self._url):
-            raise SinkError("its journal cannot be written")
+            raise SinkError(f"its journal cannot be written: {self._journal.trouble}")
 
     def _start(self, sender: _Sender) -> None:
         with sender.lock:

@@ -41,7 +41,8 @@ class LastResort(logging.Handler):
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:  # the traceback is for logs: it leads through our code only
                 text += f": {type(error).__name__}: {error}"
-            if sys.stderr is not None and self._is_news(text):
+            is_news = getattr(record, EACH_TIME, False) or self._is_news(text)
+            if sys.stderr is not None and is_news:
                 print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
@@ -61,6 +62,8 @@ class LastResort(logging.Handler):
 _TOPICS = 1000
 SHOWN = "carbontrack_shown"
 """The attribute of a log record whose message a Python warning has shown already."""
+EACH_TIME = "carbontrack_each_time"
+"""The attribute of a log record that is no repetition, though only its numbers are new."""
 
 
 def _has_other_handlers(ours: logging.Handler) -> bool:

@@ -18,6 +18,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.system.losses import LOSSES
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
@@ -500,6 +501,7 @@ class Session(RunIdentity):
             except Exception as error:  # must not reach the measured program
                 self.lost_records += 1
                 lost = self.lost_records
+                LOSSES.add(f"{sink!r}: {getattr(error, 'reason', '') or repr(error)}")
                 self._warnings.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
@@ -524,7 +526,8 @@ class Session(RunIdentity):
             for one in self._open_ones():
                 try:
                     one.interrupt()
-                except Exception:
+                except Exception as error:
+                    LOSSES.add(f"what was open: {error!r}")
                     _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
@@ -585,6 +588,10 @@ def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     try:
         getattr(sink, step)()
     except SinkError as error:  # its message is for users
-        _log.warning("%s", error)
+        lost, is_said = error.lost_records, not LOSSES.is_ending
+        if lost:
+            LOSSES.add(f"{sink!r}: {error.reason}", lost, is_said=is_said)
+        if is_said or not lost:
+            _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
         _log.warning("%r did not %s: %s", sink, step, error)

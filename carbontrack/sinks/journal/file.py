@@ -386,8 +386,8 @@ class JournalFile:
         self._set_update(key, (self._size - len(line), len(line)))
         return True
 
-    def drop(self, keys: Iterable[Key]) -> None:
-        """Remove those of the keys that exist.
+    def drop(self, keys: Iterable[Key]) -> int:
+        """Remove those of the keys that exist; how many.
 
         Raises:
             OSError: it could not be written, and who opens the file later sees the keys again.
@@ -401,6 +401,7 @@ class JournalFile:
         elif known:
             os.ftruncate(self._handle, 0)
             self._size = 0
+        return len(known)
 
     def disown(self, key: Key) -> None:
         """Leave an entry in the file that cannot be understood, and no longer take it for one."""

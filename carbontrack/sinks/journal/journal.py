@@ -41,6 +41,7 @@ from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.system.losses import LOSSES
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
@@ -74,13 +75,15 @@ class _State:
     def __init__(self) -> None:
         # Reentrant: the garbage collector may run a finalizer that writes here during a change.
         self.lock = threading.RLock()
-        self.changes: deque[Callable[[JournalFile], None]] = deque()
+        self.changes: deque[Callable[[JournalFile], object]] = deque()
         self.is_changing = False
         self.file: JournalFile | None = None
         self.was_used = False
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
         self.name: str | None = None
+        self.lost = self.lost_told = 0
+        self.trouble = ""
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -95,11 +98,7 @@ class _State:
 
 
 class Journal:
-    """The journal of this process, with a file while there are entries, and for a moment after.
-
-    Attributes:
-        lost_records: how many records were dropped because the journal was full.
-    """
+    """The journal of this process, with a file while there are entries, and for a moment after."""
 
     def __init__(
         self,
@@ -110,7 +109,6 @@ class Journal:
         procfs: Path = Path("/proc"),
     ) -> None:
         self.state_dir = state_dir
-        self.lost_records = 0
         self._size_limit = size_limit
         self._clock = clock or SystemClock()
         self._procfs = procfs
@@ -131,6 +129,16 @@ class Journal:
         else:
             journal._others.append(None)
         return journal
+
+    @property
+    def lost_records(self) -> int:
+        """How many records were dropped because the journal was full, and arrived nowhere."""
+        return self._state.get().lost
+
+    @property
+    def trouble(self) -> str:
+        """Why the last entry could not be kept, if any could not."""
+        return self._state.get().trouble
 
     def checkpoint(
         self,
@@ -201,7 +209,15 @@ class Journal:
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
         """Remove records that have arrived at `output`, or became dead letters."""
-        self._drop([(SEND, output, record_id) for record_id in record_ids])
+        state = self._state.state or self._state.get()
+        keys = [(SEND, output, record_id) for record_id in record_ids]
+
+        def change(file: JournalFile) -> None:
+            # what was given up for want of room has arrived all the same, from memory
+            state.lost -= min(state.lost - state.lost_told, len(keys) - file.drop(keys))
+
+        if state.file is not None:
+            self._do(change)
 
     def queued(self, output: str, limit: int) -> list[Record]:
         """The oldest records that wait for `output`, at most `limit` of them."""
@@ -235,20 +251,28 @@ class Journal:
             state = self._state.state or self._state.get()
             with state.lock:
                 self._is_closed = True
+                self._count_lost(state)
                 if state.file is not None and not (keeps_runs and state.file.keys(RUN)):
                     state.close()
         else:
             self.rest(at_once=True)
 
+    def _count_lost(self, state: _State) -> None:
+        if state.lost > state.lost_told:
+            LOSSES.add(f"the journal in {self.state_dir} was full", state.lost - state.lost_told)
+            state.lost_told = state.lost
+
     def _drop(self, keys: list[Key]) -> None:
         if (self._state.state or self._state.get()).file is not None:
             self._do(lambda file: file.drop(keys))
 
-    def _do(self, action: Callable[[JournalFile], None]) -> bool:
+    def _do(self, action: Callable[[JournalFile], object]) -> bool:
         state = self._state.state or self._state.get()
         with state.lock:
             state.changes.append(action)
             failure = None if state.is_changing else self._change(state)
+            if failure is not None and failure.errno != errno.EAGAIN:
+                state.trouble = failure.strerror or str(failure)
         if failure is not None and failure.errno != errno.EAGAIN:
             reason = failure.strerror or str(failure)
             self._warnings.warn(
@@ -293,7 +317,7 @@ class Journal:
         except JournalFullError:
             oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
             file.drop(oldest)
-            self.lost_records += len(oldest)
+            self._state.get().lost += len(oldest)
             self._warnings.warn(
                 "full",
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
