@@ -497,10 +497,8 @@ class JournalFile:
                 raise NotAJournalError("it has more entries than a journal can")
         if self.foreign_lines and not self._extents:
             raise NotAJournalError(FOREIGN)
-        if self._size and not line.endswith(b"\n"):
-            # a killed writer left an incomplete line, which the next line must not continue
-            os.ftruncate(self._handle, self._size - len(line))
-            self._size -= len(line)
+        if self._size and not line.endswith(b"\n"):  # which the next line must not continue
+            self._size += _ended(self._handle, line, self._size)
 
     def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
         """Take over an entry; False if it is none."""
@@ -517,6 +515,15 @@ class JournalFile:
         elif key in self._extents:
             self._set_update(key, (offset, length))
         return True
+
+
+def _ended(handle: int, line: bytes, size: int) -> int:
+    """Cut off an incomplete last line, or end it if no killed writer has left it; how much more."""
+    if _TORN.match(line):
+        os.ftruncate(handle, size - len(line))
+        return -len(line)
+    write_whole(handle, b"\n")
+    return 1
 
 
 def _copied(
