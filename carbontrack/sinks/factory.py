@@ -38,10 +38,7 @@ def told(output: str) -> str:
         return output
     from carbontrack.sinks.post import shown
 
-    try:
-        return shown(output)
-    except ValueError:  # as "http://[", which may stand in a journal that others have written
-        return "a URL that cannot be read"
+    return shown(output)
 
 
 def trouble_of_address(url: str) -> str | None:

@@ -169,5 +169,8 @@ def is_unencrypted(url: str) -> bool:
 
 def shown(url: str) -> str:
     """The URL as it may be shown: without a password or the query, which often holds a key."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # as "http://[", which may stand in a journal that others have written
+        return "a URL that cannot be read"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

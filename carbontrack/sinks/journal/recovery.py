@@ -245,18 +245,22 @@ def _write_records(
         output = key[1]
         trouble = trouble_of_writing(record, output, open_sink)
         if trouble is not None and instead is not None:
-            output, trouble = instead, trouble_of_writing(record, instead, open_sink)
+            output, trouble = instead, _trouble_of(record, instead, open_sink)
         if trouble is None:
             file.drop([key])
         yield Recovered(record, output, trouble)
 
 
 def trouble_of_writing(record: Record, output: str, open_sink: OpenSink) -> str | None:
-    """Write the record; why that failed, or None."""
+    """Write the record to an output that a journal names; why that failed, or None."""
     if is_url(output):
         return trouble_of_address(output)
     if is_file(output) and not _is_place(output):
-        return f"{output!r} is no full path, and the folder in which it began is not known"
+        return f"{output!r:.200} is no full path, and the folder in which it began is not known"
+    return _trouble_of(record, output, open_sink)
+
+
+def _trouble_of(record: Record, output: str, open_sink: OpenSink) -> str | None:
     try:
         sink = open_sink(output)
         sink.write(record)
