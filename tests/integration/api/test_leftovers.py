@@ -143,6 +143,18 @@ def test_a_program_that_goes_on_takes_no_more_than_its_share(tmp_path: Path) -> 
     assert locked["open"] <= LOOK_LIMIT
 
 
+def test_journals_in_use_are_looked_at_within_bounds(tmp_path: Path) -> None:
+    """Those of hundreds of processes that run: a start tries the locks of some of them."""
+    place = leave_behind(tmp_path / "state", 0)
+    held = [JournalFile.create(place, f"in-use-{number}") for number in range(LOOK_LIMIT + 100)]
+    _, _, after = run(tmp_path)
+    for file in held:
+        file.close()
+
+    opened = Counter(event for event, is_main in after if not is_main)
+    assert LOOK_LIMIT <= opened["open"] <= LOOK_LIMIT + 2
+
+
 def test_those_that_stay_do_not_starve_the_others(tmp_path: Path) -> None:
     """Behind hundreds whose output is gone, the one that can be written is found in the end."""
     place = leave_behind(tmp_path / "state", 3 * LOOK_LIMIT, str(tmp_path / "gone" / "rows.csv"))
