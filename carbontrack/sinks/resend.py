@@ -135,7 +135,7 @@ class DeadLetters:
             OSError: it cannot be read.
         """
         letters = cls(path, output)
-        with os.fdopen(open_to_read(path), "rb") as file:
+        with os.fdopen(open_to_read(path, limit_bytes=float("inf")), "rb") as file:
             for line in file:
                 letters._add(line)
         return letters

@@ -126,14 +126,17 @@ def wait_for_lock(handle: int) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-def open_to_read(path: Path) -> int:
+def open_to_read(path: Path, *, limit_bytes: float | None = None) -> int:
     """Open the journal of a process that may still run; what is no file is not waited for.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, is no regular file, or is longer than `limit_bytes`, by
+            default than a journal can be.
     """
     handle = os.open(path, os.O_RDONLY | _AT_ONCE | _FLAGS)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    status = os.fstat(handle)
+    limit_bytes = READ_LIMIT if limit_bytes is None else limit_bytes
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit_bytes:
         os.close(handle)
         raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
     return handle
@@ -197,7 +200,7 @@ READ_LIMIT = 2 * SIZE_LIMIT
 """Bytes above which a file is no journal."""
 _KEY_LIMIT = 500_000
 """Entries above which a file is no journal: so many records do not fit into one."""
-_NOT_REGULAR = "it is no regular file"
+_NOT_REGULAR = "it is no regular file, or a huge one"
 COMPACT_ABOVE = 256 << 10
 """Bytes above which a file whose entries are mostly outdated is compacted."""
 
@@ -264,7 +267,7 @@ def _is_left(handle: int, path: Path) -> bool:
     if status.st_uid != os.geteuid():
         raise NotAJournalError("it belongs to another user")
     if os.fstat(handle).st_size > READ_LIMIT:
-        raise NotAJournalError("it is longer than a journal can be")
+        raise NotAJournalError(_NOT_REGULAR)
     return True
 
 

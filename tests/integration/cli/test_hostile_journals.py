@@ -109,6 +109,7 @@ def test_an_address_that_is_none_holds_up_no_other(tmp_path: Path, address: str)
     assert "Traceback" not in shown.stderr
     assert shown.returncode == 1
     assert len(shown.stdout.splitlines()) == 2
+    assert "connection" not in shown.stdout
 
 
 @pytest.mark.parametrize("output", [*ADDRESSES, *PATHS], ids=lambda text: ascii(text)[:30])
