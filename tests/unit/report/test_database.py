@@ -99,31 +99,38 @@ def test_a_row_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
     assert read(path) == ([a_record(1).record_id, a_record(3).record_id], 3)
 
 
+def inner_page(child: int, *, size: int = 512, cells: int = 84) -> bytes:
+    """An inner page of a table whose cells all lead to one page (sqlite.org/fileformat.html, 1.6)."""
+    cell = child.to_bytes(4, "big") + b"\x01"
+    at = size - len(cell)
+    head = b"\x05\0\0" + cells.to_bytes(2, "big") + at.to_bytes(2, "big") + b"\0"
+    head += child.to_bytes(4, "big") + at.to_bytes(2, "big") * cells
+    return head.ljust(at, b"\0") + cell
+
+
 def test_a_page_that_is_handed_out_again_and_again_has_an_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A made-up inner page that names one leaf a hundred times does not make more rows of it."""
+    """A made-up tree in which each page stands 84 times has millions of rows in some kilobytes."""
     path = tmp_path / "runs.db"
     changed(path, "PRAGMA page_size = 512", f"CREATE TABLE {TABLE} (record_id)")
     changed(
         path,
-        f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 3000) "
+        f"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300) "
         f"INSERT INTO {TABLE} SELECT x FROM n",
     )
     with closing(sqlite3.connect(path)) as connection:
         (root,) = connection.execute("SELECT rootpage FROM sqlite_master").fetchone()
-    content = bytearray(path.read_bytes())
-    at = (root - 1) * 512
-    assert content[at] == 5  # an inner page of a table (sqlite.org/fileformat.html, 1.6)
-    cells = int.from_bytes(content[at + 3 : at + 5], "big")
-    first = int.from_bytes(content[at + 12 : at + 14], "big")
-    for number in range(cells):
-        content[at + 12 + 2 * number : at + 14 + 2 * number] = first.to_bytes(2, "big")
-    most = 1000 + len(content) // 4
-    path.write_bytes(content)
+    content = path.read_bytes()
+    pages = [content[at : at + 512] for at in range(0, len(content), 512)]
+    leaf, *inner = [number for number, page in enumerate(pages, 1) if page[0] == 13 and number > 1]
+    for page, child in zip((root, *inner[:3]), (*inner[:3], leaf), strict=True):
+        pages[page - 1] = inner_page(child)
+    path.write_bytes(b"".join(pages))
     rows = sum(1 for _ in sqlite_rows(path))
 
-    assert rows <= most + 1
+    assert "more rows than its length allows" in caplog.text
+    assert rows <= 1001 + len(content) // 4
 
 
 @pytest.mark.parametrize("name", ["a?b#c%20d.db", "mode=rwc&x.db", "ü ö.db", "%2e%2e.sqlite"])
