@@ -113,10 +113,10 @@ def _selected(
     """The number and the columns of each row after the last one that was read."""
     columns = "".join(f', "{name}"' for name in names)
     after = "" if last is None else "WHERE rowid > ?"
-    yield from connection.execute(  # which reads the first row already
-        f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid {end}",  # noqa: S608 - our names
-        () if last is None else (last,),
-    )
+    query = f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid {end}"  # noqa: S608 - ours
+    # `execute` reads the first row already; `yield from` would close the cursor after its connection
+    for row in connection.execute(query, () if last is None else (last,)):  # noqa: UP028
+        yield row
 
 
 def _single(

@@ -100,7 +100,7 @@ def test_a_row_that_is_too_long_is_passed_over(tmp_path: Path) -> None:
 
 
 def inner_page(child: int, *, size: int = 512, cells: int = 84) -> bytes:
-    """An inner page of a table whose cells all lead to one page (sqlite.org/fileformat.html, 1.6)."""
+    """An inner page whose cells all lead to one page (sqlite.org/fileformat.html, 1.6)."""
     cell = child.to_bytes(4, "big") + b"\x01"
     at = size - len(cell)
     head = b"\x05\0\0" + cells.to_bytes(2, "big") + at.to_bytes(2, "big") + b"\0"
