@@ -114,7 +114,7 @@ def _selected(
     columns = "".join(f', "{name}"' for name in names)
     after = "" if last is None else "WHERE rowid > ?"
     query = f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid {end}"  # noqa: S608 - ours
-    # `execute` reads the first row already; `yield from` would close the cursor after its connection
+    # `execute` reads a row already; `yield from` would close the cursor after its connection
     for row in connection.execute(query, () if last is None else (last,)):  # noqa: UP028
         yield row
 
