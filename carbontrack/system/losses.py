@@ -8,7 +8,7 @@ import threading
 from carbontrack.system.forking import PerProcess, at_end_of_worker
 from carbontrack.system.log import EACH_TIME, LOGGER
 
-_MOST_REASONS = 20
+_MOST_REASONS = 5
 """Reasons that are told apart."""
 
 
