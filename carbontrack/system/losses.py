@@ -46,6 +46,12 @@ class Losses:
             tally.counts[why] = tally.counts.get(why, 0) + count
             tally.said += count * is_said
 
+    def is_to_be_said(self, why: str, count: int) -> bool:
+        """Count what an output has lost at its close; False if `say` tells of it in a moment."""
+        if count:
+            self.add(why, count, is_said=not self.is_ending)
+        return not (count and self.is_ending)
+
     def say(self) -> None:
         """Tell how many records are lost in all, and why, unless that was told already."""
         tally = self._tally.state

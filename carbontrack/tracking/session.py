@@ -17,8 +17,10 @@ from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.system.losses import LOSSES
+from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
@@ -124,6 +126,7 @@ class Checkpoints:
                 if found.record.record_id in dropped:
                     self._journal.finished(found.record.record_id)
         except Exception as error:  # the program may be changing its labels
+            pass_on(error)
             self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
         finally:
             del self._dropped[write]
@@ -198,7 +201,8 @@ class RunIdentity:
         if self._epoch >= 0:
             try:
                 self.remote_parents = self._find_parents()
-            except Exception:  # for want of descriptors, for example
+            except Exception as error:  # for want of descriptors, for example
+                pass_on(error)
                 self.remote_parents = None
                 _log.exception("what the parent process has open could not be looked for")
         if self.remote_parents is not None:
@@ -252,8 +256,14 @@ class RunIdentity:
         if parents is None:
             return NO_PARENT
         if looks:
-            parents.look()
+            self.look_for_parents()
         return parents.of_new_root()
+
+    def look_for_parents(self) -> None:
+        """Look again which record in another process holds what is used here, if that is due."""
+        parents = self.remote_parents
+        if parents is not None and parents.is_due:
+            self.sampler.uninterrupted(parents.look)
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -314,6 +324,7 @@ class RunIdentity:
             say_ended(state_dir, record_id, at_s, self._identity())
             self._said_end = True
         except Exception as error:  # the row must be written
+            pass_on(error)
             self._warnings.warn(
                 "ended",
                 f"child processes cannot be told when their parent's block has ended: {error}",
@@ -422,6 +433,7 @@ class Session(RunIdentity):
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
+        end_abandoned()
         if self.remote_parents is not None:
             self._follow_parents(self.remote_parents)
         if self._timelines is not None:
@@ -499,6 +511,7 @@ class Session(RunIdentity):
             try:
                 sink.write(record)
             except Exception as error:  # must not reach the measured program
+                pass_on(error)
                 self.lost_records += 1
                 lost = self.lost_records
                 LOSSES.add(f"{sink!r}: {getattr(error, 'reason', '') or repr(error)}")
@@ -513,6 +526,7 @@ class Session(RunIdentity):
         try:
             self._timelines.write(timeline)
         except Exception as error:  # must not reach the measured program
+            pass_on(error)
             self._warnings.warn("timeline", f"a timeline could not be written: {error}")
 
     # -- the end ----------------------------------------------------------------------------
@@ -527,6 +541,7 @@ class Session(RunIdentity):
                 try:
                     one.interrupt()
                 except Exception as error:
+                    pass_on(error)
                     LOSSES.add(f"what was open: {error!r}")
                     _log.exception("something that was open could not be written")
         if self.sinks:
@@ -566,8 +581,8 @@ class Session(RunIdentity):
         try:
             if not self._sinks_closed and not sys.is_finalizing():
                 self._close_unwaited()
-        except Exception:  # at the exit of the interpreter, or half made
-            return
+        except Exception as error:  # at the exit of the interpreter, or half made
+            pass_on(error)
 
     def _close_unwaited(self) -> None:
         self.end()
@@ -588,10 +603,8 @@ def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     try:
         getattr(sink, step)()
     except SinkError as error:  # its message is for users
-        lost, is_said = error.lost_records, not LOSSES.is_ending
-        if lost:
-            LOSSES.add(f"{sink!r}: {error.reason}", lost, is_said=is_said)
-        if is_said or not lost:
+        if LOSSES.is_to_be_said(f"{sink!r}: {error.reason}", error.lost_records):
             _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
+        pass_on(error)
         _log.warning("%r did not %s: %s", sink, step, error)

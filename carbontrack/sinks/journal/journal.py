@@ -40,6 +40,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.system.losses import LOSSES
 
@@ -544,7 +545,8 @@ def has_journals(state_dir: Path, own: str | None = None) -> bool:
     try:
         with os.scandir(folder(state_dir, create=False)) as entries:
             return any(own is None or not entry.name.startswith(own) for entry in entries)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
 
 
@@ -555,7 +557,8 @@ def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
     boot, place = short_boot_id(procfs), state_dir / FOLDER
     try:
         return any(journals_of(place, boot, *process) for process in ancestors(procfs)[0].items())
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
 
 

@@ -29,6 +29,7 @@ from carbontrack.sinks.journal.journal import (
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER, RateLimitedLog
 
 OpenSink = Callable[[str], Sink]
@@ -117,6 +118,7 @@ def pick_up(
             if not goes_on(count):
                 break
     except Exception as error:
+        pass_on(error)
         LOGGER.warning("killed runs could not be recovered: %r", error)
     if (text := aside.text()) is not None:
         LOGGER.warning("%s", text)
@@ -266,8 +268,10 @@ def _trouble_of(record: Record, output: str, open_sink: OpenSink) -> str | None:
         sink.write(record)
         sink.close()  # raises if the record could not be written
     except (OSError, CarbontrackError) as error:
+        pass_on(error)
         return str(error)
     except Exception as error:  # a text that is no path, or a plugin's
+        pass_on(error)
         return f"{type(error).__name__}: {error}"
     return None
 
