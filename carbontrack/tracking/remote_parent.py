@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
-from carbontrack.sinks.journal.journal import FOLDER, folder, journals_of
+from carbontrack.sinks.journal.journal import FOLDER, folder
+from carbontrack.sinks.journal.names import journals_of
 from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder

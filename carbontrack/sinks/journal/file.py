@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.record import plain
-from carbontrack.system.files import make_private_folder
+from carbontrack.sinks.journal.names import DRAFT_SUFFIX, named, remove, set_aside
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import pass_on
 
@@ -188,14 +188,6 @@ def lines_of(handle: int) -> Iterator[tuple[int, bytes]]:
 Key = tuple[str, ...]
 Entry = Mapping[str, Any]
 
-SUFFIX = ".journal"
-DRAFT_SUFFIX = ".draft"
-MORE_SUFFIX = ".more"
-"""The ending of an empty file which says that a process has journals beyond the numbered ones."""
-NUMBERED = 4
-"""Journals of one process that are numbered, so that others find them without listing a folder."""
-ASIDE_FOLDER = "journal-set-aside"
-"""The folder, beside that of the journals, of what cannot be understood."""
 SIZE_LIMIT = 64 << 20
 """Bytes above which a journal accepts no further entry."""
 READ_LIMIT = 2 * SIZE_LIMIT
@@ -304,7 +296,7 @@ class JournalFile:
         draft = directory / f"{name}.{os.urandom(8).hex()}{DRAFT_SUFFIX}"
         handle = locked_new(draft)
         try:
-            path = _named(draft, directory, name)  # only now that it is locked, others can find it
+            path = named(draft, directory, name)  # only now that it is locked, others can find it
         except BaseException:
             os.close(handle)
             draft.unlink(missing_ok=True)
@@ -421,7 +413,7 @@ class JournalFile:
         with suppress(OSError):  # as on a disk that is read-only by now: the next process does it
             if not self._extents and not is_deleted(self._handle):
                 if not self.foreign_lines:
-                    _remove(self.path)
+                    remove(self.path)
                 elif set_aside(self.path) is not None and self.on_set_aside is not None:
                     self.on_set_aside(self.path, FOREIGN)
         self.abandon()
@@ -545,58 +537,6 @@ def _copied(
 
 
 FOREIGN = "there are lines in it that are no entries of a journal"
-
-
-def _named(draft: Path, directory: Path, name: str) -> Path:
-    """Give a draft its name: a number, so that it is found without listing the folder."""
-    for number in range(NUMBERED if os.name == "posix" else 0):
-        path = directory / f"{name}.{number}{SUFFIX}"
-        try:
-            os.link(draft, path)  # unlike a rename, it never replaces a file
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without links
-            break
-        draft.unlink()
-        return path
-    if os.name == "posix":
-        flags = os.O_CREAT | os.O_WRONLY | _FLAGS
-        os.close(os.open(directory / f"{name}{MORE_SUFFIX}", flags, 0o600))
-    path = directory / f"{name}.{os.urandom(8).hex()}{SUFFIX}"
-    draft.replace(path)
-    return path
-
-
-def _remove(path: Path) -> None:
-    """Delete a journal; with the last one that has no small number, what says that it exists."""
-    path.unlink(missing_ok=True)
-    name, _, number = path.stem.rpartition(".")
-    if name and len(number) > 2:
-        others = (one.rpartition(".")[0] for one in os.listdir(path.parent))  # noqa: PTH208
-        if not any(other.startswith(f"{name}.") and len(other) > len(name) + 3 for other in others):
-            path.with_name(f"{name}{MORE_SUFFIX}").unlink(missing_ok=True)
-
-
-def set_aside(path: Path) -> Path | None:
-    """Move what is no journal out of the folder of journals, whatever it is; to where.
-
-    None if another process was faster.
-
-    Raises:
-        OSError: it cannot be moved.
-    """
-    place = path.parent.parent / ASIDE_FOLDER
-    make_private_folder(place)
-    if not stat.S_ISDIR(place.lstat().st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))
-    to = place / path.name
-    if os.path.lexists(to):
-        to = place / f"{path.name}.{os.urandom(4).hex()}"
-    try:
-        path.rename(to)
-    except FileNotFoundError:
-        return None
-    return to
 
 
 def _draft_of(path: Path) -> Path:

@@ -22,19 +22,22 @@ from typing import Any
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record, cells_of, shortened
 from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
-    ASIDE_FOLDER,
-    DRAFT_SUFFIX,
-    MORE_SUFFIX,
-    NUMBERED,
     SIZE_LIMIT,
-    SUFFIX,
     JournalFile,
     JournalFullError,
     Key,
     NotAJournalError,
     entry_line,
-    set_aside,
     update_line,
+)
+from carbontrack.sinks.journal.names import (
+    ASIDE_FOLDER,
+    DRAFT_SUFFIX,
+    MORE_SUFFIX,
+    SUFFIX,
+    journals_of,
+    name_of,
+    set_aside,
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
@@ -514,30 +517,6 @@ def _own_name(procfs: Path) -> str:
     if stat is None:  # nobody could look for it by this name
         return f"{short_boot_id(procfs)}-{os.getpid()}-{os.urandom(8).hex()}"
     return name_of(short_boot_id(procfs), stat.pid, stat.started_ticks)
-
-
-def name_of(boot_id: str, pid: int, started_ticks: int) -> str:
-    """How the names of a process's journals begin, which is nobody else's on this boot."""
-    return f"{boot_id[:8]}-{pid}-{started_ticks}"
-
-
-def journals_of(place: Path, boot_id: str, pid: int, started_ticks: int) -> list[Path]:
-    """The journals of a process in their folder, without a look at those of all others.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    name = name_of(boot_id, pid, started_ticks)
-    begin = f"{place}{os.sep}{name}"
-    if os.path.exists(begin + MORE_SUFFIX):  # noqa: PTH110 - no object for each name
-        names = os.listdir(place)  # noqa: PTH208 - few processes have so many
-        return [place / one for one in names if one.startswith(f"{name}.") and _is_journal(one)]
-    paths = (f"{begin}.{number}{SUFFIX}" for number in range(NUMBERED))
-    return [Path(path) for path in paths if os.path.exists(path)]  # noqa: PTH110
-
-
-def _is_journal(name: str) -> bool:
-    return name.endswith(SUFFIX)
 
 
 def has_journals(state_dir: Path, own: str | None = None) -> bool:

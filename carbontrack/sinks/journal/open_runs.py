@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import SUFFIX, decoded, lines_of, open_to_read, updated
+from carbontrack.sinks.journal.file import decoded, lines_of, open_to_read, updated
 from carbontrack.sinks.journal.journal import NO_RECORD, RUN, folder, short_boot_id
+from carbontrack.sinks.journal.names import SUFFIX
 from carbontrack.units import JOULES_PER_KWH
 
 _SLACK_S = 2.0

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from carbontrack.report.read import iter_records
-from carbontrack.sinks.journal.file import ASIDE_FOLDER, encoded, entry_line
+from carbontrack.sinks.journal.file import encoded, entry_line
 from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN, SEND, Journal, leftover_journals
+from carbontrack.sinks.journal.names import ASIDE_FOLDER
 from carbontrack.sinks.journal.open_entries import open_entries
 from carbontrack.sinks.journal.open_runs import open_runs
 from carbontrack.sinks.journal.recovery import SetAside, pick_up, recover

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from carbontrack.sinks.journal.file import entry_line
-from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN, name_of
+from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN
+from carbontrack.sinks.journal.names import name_of
 from carbontrack.system.host import boot_id, pid_namespace, process_stat
 from carbontrack.testing import FakeClock
 from carbontrack.tracking.remote_parent import RemoteParents
