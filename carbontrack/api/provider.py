@@ -29,8 +29,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.log import LOGGER
-from carbontrack.system.losses import LOSSES
+from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker

@@ -18,8 +18,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.log import RateLimitedLog
-from carbontrack.system.losses import LOSSES
+from carbontrack.system.log import LOSSES, RateLimitedLog
 from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text

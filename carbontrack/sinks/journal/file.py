@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -215,10 +214,6 @@ def updated(entry: Mapping[str, Any], update: Mapping[str, Any] | None) -> dict[
     if not isinstance(record, dict) or not isinstance(columns, dict):
         return dict(entry)
     return {**entry, "record": record | columns}
-
-
-_TORN = re.compile(rb"[0-9a-f]{0,8}\Z|[0-9a-f]{8} (?:\{.*)?\Z")
-"""How the line begins that a killed process has not written to its end."""
 
 
 def _key_of(texts: object) -> Key | None:
@@ -489,7 +484,7 @@ class JournalFile:
             entry = decoded(line)
             if entry is None or not self._replay(entry, offset, len(line)):
                 self.bad_lines += 1
-                self.foreign_lines += line.endswith(b"\n") or not _TORN.match(line)
+                self.foreign_lines += line.endswith(b"\n") or not _is_torn(line)
             if len(self._extents) > _KEY_LIMIT:
                 raise NotAJournalError("it has more entries than a journal can")
         if self.foreign_lines and not self._extents:
@@ -514,9 +509,16 @@ class JournalFile:
         return True
 
 
+def _is_torn(line: bytes) -> bool:
+    """Whether it may be the line that a killed process has not written to its end."""
+    checksum, _, text = line.partition(b" ")
+    is_begun = (text.startswith(b"{") and len(checksum) == 8) or (not text and len(checksum) <= 8)
+    return is_begun and not checksum.strip(b"0123456789abcdef")
+
+
 def _ended(handle: int, line: bytes, size: int) -> int:
     """Cut off an incomplete last line, or end it if no killed writer has left it; how much more."""
-    if _TORN.match(line):
+    if _is_torn(line):
         os.ftruncate(handle, size - len(line))
         return -len(line)
     write_whole(handle, b"\n")

