@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from carbontrack.sinks.journal.recovery import SetAside
+from carbontrack.sinks.journal.names import SetAside
 
 
 class UnreadableJournals:

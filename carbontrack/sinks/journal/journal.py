@@ -31,10 +31,10 @@ from carbontrack.sinks.journal.file import (
     update_line,
 )
 from carbontrack.sinks.journal.names import (
-    ASIDE_FOLDER,
     DRAFT_SUFFIX,
     MORE_SUFFIX,
     SUFFIX,
+    SetAside,
     journals_of,
     name_of,
     set_aside,
@@ -349,9 +349,8 @@ def leftover_journals(
     to `on_set_aside`; by default to the log. With `most`, only so many of the files are looked at,
     each time from another one on: those that cannot be worked off do not always come first.
     """
-    warnings = RateLimitedLog(clock)
+    warnings, aside = RateLimitedLog(clock), SetAside()
     report = on_unreadable or partial(warn_unreadable, warnings)
-    on_set_aside = on_set_aside or partial(_warn_set_aside, warnings)
     try:
         place = folder(state_dir, create=False)
         found = _names_in(place, most)
@@ -367,12 +366,14 @@ def leftover_journals(
             _quietly(partial(_remove_stale, path, now))
             continue
         try:
-            file = _acquired(path, on_set_aside)
+            file = _acquired(path, on_set_aside or aside)
         except OSError as error:
             report(path, error)
             continue
         if file is not None:
             yield file
+    if (text := aside.text()) is not None:
+        warnings.warn("set aside", text)
 
 
 def _acquired(path: Path, on_set_aside: OnSetAside) -> JournalFile | None:
@@ -408,19 +409,6 @@ def _names_in(place: Path, most: int | None) -> list[str]:
         return sorted(names)
     start = int.from_bytes(os.urandom(4), "big") % len(names)
     return (names[start:] + names[:start])[:most]
-
-
-def _warn_set_aside(warnings: RateLimitedLog, path: Path, reason: str) -> None:
-    warnings.warn("set aside", set_aside_text(1, path, reason))
-
-
-def set_aside_text(count: int, path: Path, reason: str) -> str:
-    """What is said of what was found in place of journals; `path` is the first of them."""
-    what = "a file is no journal" if count == 1 else f"{count} files are no journals"
-    return (
-        f"{what} that can be understood, and set aside in {path.parent.parent / ASIDE_FOLDER}; "
-        f"the first: {path.name}: {reason}"
-    )
 
 
 def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:

@@ -97,3 +97,27 @@ def set_aside(path: Path) -> Path | None:
     except FileNotFoundError:
         return None
     return to
+
+
+class SetAside:
+    """What was found in place of journals: how many, and the first with its reason."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: tuple[Path, str] | None = None
+
+    def __call__(self, path: Path, reason: str) -> None:
+        """Add one."""
+        self.count += 1
+        self.first = self.first or (path, reason)
+
+    def text(self) -> str | None:
+        """What is said of them; None if there are none."""
+        if self.first is None:
+            return None
+        path, reason = self.first
+        what = "a file is no journal" if self.count == 1 else f"{self.count} files are no journals"
+        return (
+            f"{what} that can be understood, and set aside in {path.parent.parent / ASIDE_FOLDER}; "
+            f"the first: {path.name}: {reason}"
+        )

@@ -23,10 +23,10 @@ from carbontrack.sinks.journal.journal import (
     OnUnreadable,
     leftover_journals,
     record_in,
-    set_aside_text,
     sparse,
     warn_unreadable,
 )
+from carbontrack.sinks.journal.names import SetAside
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
@@ -67,23 +67,6 @@ def _file_sink(output: str) -> Sink:
             "set state_dir in the environment or in your own config.toml"
         )
     return sink_for(output)
-
-
-class SetAside:
-    """What was found in place of journals, for `on_set_aside`: how many, and the first."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: tuple[Path, str] | None = None
-
-    def __call__(self, path: Path, reason: str) -> None:
-        """Add one."""
-        self.count += 1
-        self.first = self.first or (path, reason)
-
-    def text(self) -> str | None:
-        """What is said of them; None if there are none."""
-        return None if self.first is None else set_aside_text(self.count, *self.first)
 
 
 def pick_up(

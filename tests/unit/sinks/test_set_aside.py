@@ -14,10 +14,11 @@ import pytest
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.journal.file import encoded, entry_line
 from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN, SEND, Journal, leftover_journals
-from carbontrack.sinks.journal.names import ASIDE_FOLDER
+from carbontrack.sinks.journal.names import ASIDE_FOLDER, SetAside
 from carbontrack.sinks.journal.open_entries import open_entries
 from carbontrack.sinks.journal.open_runs import open_runs
-from carbontrack.sinks.journal.recovery import SetAside, pick_up, recover
+from carbontrack.sinks.journal.recovery import pick_up, recover
+from carbontrack.sinks.sync import drain
 from tests.support.records import a_record
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs the locks of POSIX")
@@ -155,6 +156,15 @@ def test_a_start_tells_it_in_one_sentence(tmp_path: Path, caplog: pytest.LogCapt
     assert warnings[0].startswith("20 files are no journals that can be understood")
     assert str(tmp_path / "state" / ASIDE_FOLDER) in warnings[0]
     assert len(list((tmp_path / "state" / ASIDE_FOLDER).iterdir())) == 20
+
+
+def test_a_command_tells_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever looks through the journals, also to send what waits in them."""
+    place = left_behind(tmp_path / "state", tmp_path / "rows.csv")
+    for number in range(20):
+        (place / f"{number}.journal").write_bytes(b"garbage\n")
+    assert drain(tmp_path / "state") == []
+    assert [record.message[:25] for record in caplog.records] == ["20 files are no journals "]
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
