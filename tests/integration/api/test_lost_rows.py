@@ -150,6 +150,30 @@ def test_a_child_does_not_tell_of_its_parent(tmp_path: Path) -> None:
     assert told_of(run(FORKS, tmp_path, "rows.csv", ROWS))[0] == ROWS - 1
 
 
+WORKER = """
+import multiprocessing, resource, sys
+import carbontrack
+
+def work(rows):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+    tracker = carbontrack.auto(region="FR", output="rows.csv")
+    for number in range(rows):
+        with tracker.span("block"):
+            pass
+
+if __name__ == "__main__":
+    worker = multiprocessing.get_context("fork").Process(target=work, args=(int(sys.argv[1]),))
+    worker.start()
+    worker.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_worker_tells_it_at_its_end(tmp_path: Path) -> None:
+    """It runs no `atexit` functions, and is closed by its library."""
+    assert told_of(run(WORKER, tmp_path, ROWS))[0] == ROWS
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 512 KiB."""
