@@ -160,7 +160,7 @@ class Record:
                 continue
             try:
                 values[name] = convert(cell)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
                 raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
         missing = [name for name in _REQUIRED if name not in values]
         if missing:

@@ -361,9 +361,7 @@ class Sampler:
         self._begin()
 
 
-def _usage_of_calls(
-    sampler: Sampler, now_s: float, elapsed_s: float
-) -> tuple[float, float, float]:
+def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:
     """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
     apportioner = sampler.apportioner
     if apportioner is None:  # only calls need it

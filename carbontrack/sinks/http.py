@@ -13,7 +13,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.delivery import Delivery, OwnQueue, Queue, rate_of
 from carbontrack.sinks.journal.file import JournalFile
-from carbontrack.sinks.journal.journal import Journal, leftover_journals
+from carbontrack.sinks.journal.journal import LOOK_LIMIT, Journal, leftover_journals
 from carbontrack.sinks.outbox import Outbox, collect
 from carbontrack.sinks.post import TOO_LATE, Poster, checked_token, checked_url, is_unencrypted
 from carbontrack.system.clock import Clock, SystemClock
@@ -163,7 +163,7 @@ class JournaledHttpSink(BufferedSink[Record]):
 
     def _enqueue(self, record: Record) -> None:
         if not self._journal.enqueue(record, self._url):
-            raise SinkError("its journal cannot be written")
+            raise SinkError(f"its journal cannot be written: {self._journal.trouble}")
 
     def _start(self, sender: _Sender) -> None:
         with sender.lock:
@@ -189,7 +189,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         outbox = sender.outbox = Outbox(self._journal.state_dir, self._url)
         try:
             load_requests()
-            sender.leftovers = leftover_journals(self._journal.state_dir, self._clock)
+            sender.leftovers = self._leftovers()
             delivery.run(lambda: self._queues(sender.leftovers, outbox), sender.wake)
         finally:
             outbox.close()
@@ -219,6 +219,12 @@ class JournaledHttpSink(BufferedSink[Record]):
         for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppress(ValueError):  # written to the journal in the meantime
                 entries.remove(sent)
+
+    def _leftovers(self) -> Iterator[JournalFile]:
+        """The journals of ended processes, some of many, after the recovery that was begun."""
+        if self._journal.before_leftovers is not None:
+            self._journal.before_leftovers()
+        yield from leftover_journals(self._journal.state_dir, self._clock, most=LOOK_LIMIT)
 
 
 def _check_above_zero(**numbers: float) -> None:

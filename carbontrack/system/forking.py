@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
+from carbontrack.system.log import LOSSES
+
 State = TypeVar("State")
 
 
@@ -128,6 +130,7 @@ class _WorkerEnd:
             one.end()
         for one in ones:
             one.close()
+        LOSSES.say()
 
 
 _worker_end = _WorkerEnd()

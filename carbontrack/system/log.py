@@ -6,7 +6,9 @@ where it has not.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import warnings
 from _thread import get_ident
@@ -42,7 +44,8 @@ class LastResort(logging.Handler):
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:  # the traceback is for logs: it leads through our code only
                 text += f": {type(error).__name__}: {error}"
-            if sys.stderr is not None and self._is_news(text):
+            is_news = getattr(record, EACH_TIME, False) or self._is_news(text)
+            if sys.stderr is not None and is_news:
                 print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
@@ -62,6 +65,8 @@ class LastResort(logging.Handler):
 _TOPICS = 1000
 SHOWN = "carbontrack_shown"
 """The attribute of a log record whose message a Python warning has shown already."""
+EACH_TIME = "carbontrack_each_time"
+"""The attribute of a log record that is no repetition, though only its numbers are new."""
 
 
 def _has_other_handlers(ours: logging.Handler) -> bool:
@@ -142,6 +147,82 @@ class RateLimitedLog:
         if said_at_s is None or now_s - said_at_s >= self._period_s:
             self._said_at_s[topic] = now_s
             LOGGER.warning("%s", message)
+
+
+class Losses:
+    """How many records of this process are lost, and why, for one line at its end.
+
+    A record is lost that is in no output and in no journal. Threads and finalizers count at any
+    time, so there is no lock: each entry is added, and taken, in one step.
+
+    Attributes:
+        is_ending: whether all trackers are being closed, and `say` follows.
+        has_speaker: whether somebody calls `say` at the exit, after the last tracker.
+    """
+
+    def __init__(self) -> None:
+        self.is_ending = self.has_speaker = False
+        self._pid = 0
+        self._entries: deque[tuple[str, int, bool]] = deque()
+        """Why, how many, and whether the user has been told."""
+
+    def add(self, why: str, count: int = 1, *, is_said: bool = False) -> None:
+        """Count records that are lost; `is_said`: the user has been told how many."""
+        if self._pid != os.getpid():  # a child does not tell of its parent's
+            if not self._pid:
+                atexit.register(self._at_exit)
+            self._pid, self._entries = os.getpid(), deque()
+        self._entries.append((why, count, is_said))
+        if len(self._entries) > _MOST_ENTRIES:
+            for (each, told), sum_ in self._taken().items():
+                self._entries.append((each, sum_, told))
+
+    def is_to_be_said(self, why: str, count: int) -> bool:
+        """Count what an output has lost at its close; False if `say` tells of it in a moment."""
+        if count:
+            self.add(why, count, is_said=not self.is_ending)
+        return not (count and self.is_ending)
+
+    def say(self) -> None:
+        """Tell how many records are lost in all, and why, unless that was told already."""
+        if self._pid != os.getpid():
+            return
+        counts: dict[str, int] = {}
+        is_news = False
+        for (why, told), count in self._taken().items():
+            is_news = is_news or not told
+            counts[why] = counts.get(why, 0) + count
+            self._entries.append((why, count, True))
+        total = sum(counts.values())
+        if is_news:
+            what = "1 record" if total == 1 else f"{total} records"
+            verb = "is" if total == 1 else "are"
+            reasons = list(counts) if len(counts) == 1 else [f"{n} {w}" for w, n in counts.items()]
+            text = f"{what} could not be written and {verb} lost: {'; '.join(reasons)}"
+            LOGGER.warning("%s", text, extra={EACH_TIME: True})
+
+    def _taken(self) -> dict[tuple[str, bool], int]:
+        """The sums of the entries, which are removed."""
+        sums: dict[tuple[str, bool], int] = {}
+        for _ in range(len(self._entries)):
+            try:
+                why, count, told = self._entries.popleft()
+            except IndexError:  # another thread has taken the rest
+                break
+            if len(sums) >= _MOST_REASONS and (why, told) not in sums:
+                why = "others"
+            sums[why, told] = sums.get((why, told), 0) + count
+        return sums
+
+    def _at_exit(self) -> None:
+        if not self.has_speaker:
+            self.say()
+
+
+_MOST_ENTRIES = 1000
+_MOST_REASONS = 5
+"""Reasons that are told apart."""
+LOSSES = Losses()
 
 
 class DeferredLog:
