@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from carbontrack.cli.terminal import Terminal
+from carbontrack.text import visible
 
 
 class UnreadableJournals:
@@ -23,7 +25,7 @@ class UnreadableJournals:
         for path, error in self.found[:1]:
             print(
                 f"carbontrack: {len(self.found)} journals could not be looked into, and what they "
-                f"keep still waits; the first: {path}: {error.strerror or error}",
+                f"keep still waits; the first: {visible(f'{path}: {error.strerror or error}')}",
                 file=sys.stderr,
             )
         return bool(self.found)
@@ -42,8 +44,9 @@ def print_result(
     `nothing` is printed in place of no lines: the first text if there was nothing to do, the
     second if journals could not be read. The exit code is 1 if something is left to do.
     """
+    terminal = Terminal(sys.stdout)
     if document is not None:
-        print(json.dumps(document))
+        print(terminal.json(document))
     else:
-        print("\n".join(lines) or nothing[bool(unreadable.found)])
+        print(terminal.fit("\n".join(map(visible, lines))) or nothing[bool(unreadable.found)])
     return 0 if not unreadable.warn() and is_complete else 1

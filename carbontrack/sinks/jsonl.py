@@ -20,14 +20,18 @@ def record_object(record: Record) -> dict[str, Any]:
 def json_line(content: Any) -> bytes:
     """The content as one line of JSON in UTF-8, with its line feed.
 
-    NaN and the infinities, which JSON does not have, become null; other types become text; a lone
-    surrogate is written as its JSON escape.
+    NaN and the infinities, which JSON does not have, become null; other types become text; what a
+    terminal would obey or hide, and a lone surrogate, is written as its JSON escape.
     """
     try:
         text = _dumped(content)
     except Exception:
         text = _dumped(plain(content))
-    return (text + "\n").encode(errors="backslashreplace")
+    if not text.isascii() or "\x7f" in text:
+        from carbontrack.text import visible_json  # few records need it
+
+        text = visible_json(text)
+    return (text + "\n").encode()
 
 
 def _dumped(content: Any) -> str:

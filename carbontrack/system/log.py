@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
 
 SAME_TEXT_S = 3600.0
@@ -42,7 +43,9 @@ class LastResort(logging.Handler):
             if error is not None:  # the traceback is for logs: it leads through our code only
                 text += f": {type(error).__name__}: {error}"
             if sys.stderr is not None and self._is_news(text):
-                print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+                from carbontrack.text import visible  # few programs print a warning
+
+                print(f"carbontrack: {visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
 
@@ -75,14 +78,33 @@ def _has_other_handlers(ours: logging.Handler) -> bool:
     return False
 
 
-def _on_one_line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+def _with_visible_texts(record: logging.LogRecord) -> bool:
+    """Have the program's handlers get what `visible` makes of the texts in a message of ours.
+
+    A name that holds a line feed is no second line in a log. Other arguments are left as they are:
+    the program's own objects may fail when they are asked for a text.
+    """
+    from pathlib import PurePath
+
+    from carbontrack.text import visible
+
+    if isinstance(record.msg, str):
+        record.msg = visible(record.msg)
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            visible(str(one))
+            if isinstance(one, (str, PurePath, OSError, CarbontrackError))
+            else one
+            for one in record.args
+        )
+    return True
 
 
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; the program decides whether and how its messages are shown."""
 if not LOGGER.handlers:
     LOGGER.addHandler(LastResort())
+    LOGGER.addFilter(_with_visible_texts)
 _OURS = __name__.partition(".")[0] + "."
 
 
@@ -141,6 +163,9 @@ def warn_user(message: str) -> None:
     For what a user should know before a measurement starts and that is not an error. A program that
     turns warnings into errors is not stopped by it.
     """
+    from carbontrack.text import visible
+
+    message = visible(message)
     is_shown = True
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
