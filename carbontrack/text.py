@@ -116,6 +116,8 @@ def width_of(text: str) -> int:
 
 
 def _width(character: str) -> int:
+    if character.isascii():
+        return 1
     from unicodedata import category, east_asian_width  # few texts need it
 
     if category(character) in ("Mn", "Me", "Cf"):
