@@ -28,10 +28,16 @@ def json_line(content: Any) -> bytes:
     except Exception:
         text = _dumped(plain(content))
     if not text.isascii() or "\x7f" in text:
-        from carbontrack.text import visible_json  # few records need it
+        text = _visible(text)
+    return (text + "\n").encode(errors="backslashreplace")
 
-        text = visible_json(text)
-    return (text + "\n").encode()
+
+def _visible(text: str) -> str:
+    try:
+        from carbontrack.text import visible_json  # few records need it
+    except ImportError:  # the interpreter is ending
+        return text
+    return visible_json(text)
 
 
 def _dumped(content: Any) -> str:

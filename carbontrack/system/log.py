@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
@@ -43,9 +44,7 @@ class LastResort(logging.Handler):
             if error is not None:  # the traceback is for logs: it leads through our code only
                 text += f": {type(error).__name__}: {error}"
             if sys.stderr is not None and self._is_news(text):
-                from carbontrack.text import visible  # few programs print a warning
-
-                print(f"carbontrack: {visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"carbontrack: {_visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
 
@@ -84,22 +83,28 @@ def _with_visible_texts(record: logging.LogRecord) -> bool:
     A name that holds a line feed is no second line in a log. Other arguments are left as they are:
     the program's own objects may fail when they are asked for a text.
     """
-    from pathlib import PurePath
-
-    from carbontrack.text import visible
-
     if isinstance(record.msg, str):
-        record.msg = visible(record.msg)
+        record.msg = _visible(record.msg)
     if isinstance(record.args, tuple):
-        record.args = tuple(
-            visible(str(one))
-            if isinstance(one, (str, PurePath, OSError, CarbontrackError))
-            else one
-            for one in record.args
-        )
+        record.args = tuple(map(_with_visible_text, record.args))
     return True
 
 
+def _with_visible_text(argument: object) -> object:
+    if isinstance(argument, str):
+        return _visible(argument)
+    return _visible(str(argument)) if isinstance(argument, _WITH_TEXTS) else argument
+
+
+def _visible(text: str) -> str:
+    try:
+        from carbontrack.text import visible  # few programs get a warning
+    except ImportError:  # the interpreter is ending
+        return text.encode("unicode_escape").decode("ascii")
+    return visible(text)
+
+
+_WITH_TEXTS = (PurePath, CarbontrackError)
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; the program decides whether and how its messages are shown."""
 if not LOGGER.handlers:
@@ -163,9 +168,7 @@ def warn_user(message: str) -> None:
     For what a user should know before a measurement starts and that is not an error. A program that
     turns warnings into errors is not stopped by it.
     """
-    from carbontrack.text import visible
-
-    message = visible(message)
+    message = _visible(message)
     is_shown = True
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
