@@ -27,9 +27,12 @@ def json_line(content: Any) -> bytes:
         text = _dumped(content)
     except Exception:
         text = _dumped(plain(content))
-    if not text.isascii() or "\x7f" in text:
-        text = _visible(text)
-    return (text + "\n").encode(errors="backslashreplace")
+    if "\x7f" not in text:
+        try:
+            return (text + "\n").encode("ascii")
+        except UnicodeEncodeError:  # there is more to it
+            pass
+    return (_visible(text) + "\n").encode(errors="backslashreplace")
 
 
 def _visible(text: str) -> str:
