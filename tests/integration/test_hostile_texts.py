@@ -20,6 +20,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+import carbontrack
 from carbontrack.cli import main
 from carbontrack.integrations.pytest_plugin import output as plugin
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
@@ -550,6 +551,23 @@ def test_recovered_runs_of_any_name(command: Command, folder: Path) -> None:
     assert {json.loads(line)["name"] for line in lines_of(written)} == set(TEXTS)
 
 
+def test_open_runs_of_any_name(command: Command, folder: Path) -> None:
+    """A run that is open is a line of `top`; as JSON it has the name that it was given."""
+    journal = Journal(folder / "state")
+    for number, text in enumerate(TEXTS):
+        journal.checkpoint(record_of(text, number, basis=text), ["a.csv"])
+
+    told = lines_of(command("top", "--once"))
+    found = json.loads(command("top", "--json"))
+    journal.close()
+
+    assert len(told) == len(TEXTS) + 3
+    for text in TEXTS:
+        assert [line for line in told if f" {cut_to(SHOWN[text], 8, '')}" in line], text
+    assert {run["name"] for run in found["runs"]} == set(TEXTS)
+    assert {run["basis"] for run in found["runs"]} == set(TEXTS)
+
+
 def test_addresses_of_any_name(command: Command, folder: Path) -> None:
     """An address in a journal is a line of `sync`, whoever wrote it there."""
     names = ["\x1b]0;PWNED\x07", "gpj\u202eexe", "a\x9b2J\x85", "日本"]
@@ -645,6 +663,16 @@ def test_files_that_commands_read(command: Command, folder: Path) -> None:
     assert "the records come from several regions" in compared
     assert len(lines_of(plug)) == 1
     assert visible("serie\x1b\u202es.csv") in series
+
+
+def test_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a loop is called stands before its bar as text."""
+    for _ in carbontrack.progress(range(2), name="ev\x1b[2J\u202eil\n", output=None):
+        pass
+
+    told = capsys.readouterr().err
+    assert told.split("\r")[1].startswith(r"ev\x1b[2J\u202eil\n: ")
+    assert not set(told) & set("\x1b\u202e")
 
 
 # -- warnings ------------------------------------------------------------------------------------
