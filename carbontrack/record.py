@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.units import (
     JOULES_PER_KWH,
@@ -238,7 +239,8 @@ def _json(content: object) -> str:
 
     try:
         return json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         return json.dumps(plain(content), ensure_ascii=False)
 
 
@@ -309,14 +311,16 @@ def _plain_container(content: Any, depth: int, count: Iterator[int]) -> Any:
             pairs = list(content.items())
             return {_text(key): plain(inner, depth + 1, count) for key, inner in pairs}
         return [plain(inner, depth + 1, count) for inner in list(content)]
-    except Exception:  # a mapping of the program's own
+    except Exception as error:  # a mapping of the program's own
+        pass_on(error)
         return _text(content)
 
 
 def _text(content: object) -> str:
     try:
         return str(content)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         return f"<{type(content).__name__}>"
 
 

@@ -91,7 +91,7 @@ class TrackerProvider:
         A program that uses thousands of different settings needs each of them for a while only.
         """
         for key in list(self._shared)[:-MOST_TRACKERS]:
-            if not self._shared[key].session.ledger.holds:
+            if not self._shared[key].session.ledger.holders:
                 del self._shared[key]
 
     def _find(self, settings: Settings, environment: Environment) -> Tracker | None:

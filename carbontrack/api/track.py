@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from carbontrack.api.provider import TrackerProvider
@@ -21,8 +21,10 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks
-from carbontrack.tracking.block import Block
+from carbontrack.system.reentrance import must_pass, pass_through
+from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
+from carbontrack.tracking.handle import Entry, SharedExitMethod, dead, end_abandoned
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
@@ -62,9 +64,9 @@ class OpenSpans:
             return here
         return self._open[-1] if self._open else self._last
 
-    def pop(self) -> Span | None:
-        """Remove and return the current span, which is about to be closed."""
-        span = self._last = self.current()
+    def pop(self, span: Span | None = None) -> Span | None:
+        """Remove and return a span that is about to be closed, by default the current one."""
+        span = self._last = span or self.current()
         if span in self._open:
             self._open.remove(span)
         return span
@@ -86,6 +88,8 @@ def current_span() -> Span | None:
 
     A decorated call inside an open span has no span of its own; the enclosing one is returned.
     """
+    if dead and not must_pass():
+        end_abandoned()
     found: Span | None = nearest_open(innermost())
     return found
 
@@ -113,8 +117,30 @@ def _budget(limit: str) -> Budget:
     return Budget(limit)
 
 
+def _leave(
+    entry: Entry,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    entry.block.leave_for(entry, error)
+
+
+def _aleave(
+    entry: Entry,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> Done:
+    entry.block.leave_for(entry, error)
+    return Done()
+
+
 class Track(Block[Span]):
     """What `track(...)` returns: decorate a function with it, or open it with `with`."""
+
+    entry: Entry | None = None
+    """The `with` statement that is being entered."""
 
     def __init__(
         self,
@@ -165,7 +191,20 @@ class Track(Block[Span]):
 
     def enter(self) -> Span:
         """Open a span, unless the exception of an exceeded enclosing budget is due."""
-        return self._open.add(self._new_span(self._name or self._default_name).enter())
+        entry, self.entry = self.entry, None
+        span = self._new_span(self._name or self._default_name)
+        if entry is not None and entry.is_here:
+            entry.begin(span)
+        return self._open.add(span.enter())
+
+    __exit__: Any = SharedExitMethod(_leave)
+    __aexit__: Any = SharedExitMethod(_aleave)
+
+    def leave_for(self, entry: Entry, error: BaseException | None) -> None:
+        """Close the span that was opened for a `with` statement, and enforce its budget."""
+        span = self._open.pop(entry.span)
+        if span is not None:
+            span.leave(error)
 
     def leave(self, error: BaseException | None) -> None:
         """Close the span that was opened here last, and enforce its budget."""
@@ -185,6 +224,9 @@ class Track(Block[Span]):
         return None if span is None else span.check()
 
     def _new_span(self, name: str) -> Span:
+        if must_pass():
+            pass_through(name)
+            return NoOpTracker().span(name, labels=self._labels)
         around = current_span() if self._tracker is None else None
         if around is not None:
             self._warn_if_ignored(around.session)

@@ -91,9 +91,10 @@ class ProcessTree:
 
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
-        self._waited_s = waited_children_cpu_s()
-        self._live_at_s = now_s
-        self._live_s, self._live_ram_bytes = self._living() if has_children() else (0.0, 0)
+        waited_s = waited_children_cpu_s()
+        live_s, ram_bytes = self._living() if has_children() else (0.0, 0)
+        self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
+        self._live_ram_bytes = ram_bytes
 
     def _living(self) -> tuple[float, int]:
         if not (self._procfs / "self" / "stat").exists():

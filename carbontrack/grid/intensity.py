@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Protocol
 
 from carbontrack.errors import ConfigError
+from carbontrack.system.interrupts import pass_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class FailSafeSource:
         try:
             return self._source.at(when)
         except Exception as error:  # third-party code must not end the measured program
+            pass_on(error)
             if self._warn is not None:
                 self._warn(self._name, f"no intensity from {self._name}: {error!r}")
             return None

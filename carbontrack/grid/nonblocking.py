@@ -15,6 +15,7 @@ from datetime import datetime
 from carbontrack.grid.intensity import GridIntensity, IntensitySource, is_constant, is_prompt
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 
 JOIN_TIMEOUT_S = 0.05
@@ -72,5 +73,6 @@ class NonblockingSource:
         try:
             self._answer = self._source.at(when)
         except Exception as error:
+            pass_on(error)
             # Third-party code may raise anything; the last answer stays valid.
             self._deferred_log.add(logging.ERROR, "the carbon intensity could not be had", error)

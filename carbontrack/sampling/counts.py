@@ -168,6 +168,10 @@ def with_suspend(counts: Counts, slept_s: float) -> Counts:
     return counts._replace(suspended_s=counts.suspended_s + slept_s)
 
 
+_LONGER_MS = float("inf")
+"""More than any gap."""
+
+
 class ReadingGaps:
     """The gaps between readings that are longer than every later one.
 
@@ -176,27 +180,25 @@ class ReadingGaps:
     """
 
     def __init__(self) -> None:
-        self._ended_s: list[float] = []
-        self._gap_ms: list[int] = []
+        self._gaps: list[tuple[float, int]] = []
+        """When each ended, and its length in ms."""
 
     def add(self, ended_s: float, gap_s: float) -> None:
         """Add a gap that ended at `ended_s`, later than all others."""
         gap_ms = ceil(gap_s * 1e3)
-        while self._gap_ms and self._gap_ms[-1] <= gap_ms:
-            self._gap_ms.pop()
-            self._ended_s.pop()
-        self._ended_s.append(ended_s)
-        self._gap_ms.append(gap_ms)
+        gaps = self._gaps
+        while gaps and gaps[-1][1] <= gap_ms:
+            gaps.pop()
+        gaps.append((ended_s, gap_ms))
 
     def longest_since(self, since_s: float) -> float | None:
         """The longest gap that ended after `since_s`, in seconds; None where none did."""
-        index = bisect_right(self._ended_s, since_s)
-        return self._gap_ms[index] / 1e3 if index < len(self._gap_ms) else None
+        index = bisect_right(self._gaps, (since_s, _LONGER_MS))
+        return self._gaps[index][1] / 1e3 if index < len(self._gaps) else None
 
     def clear(self) -> None:
         """Remove all gaps."""
-        self._ended_s.clear()
-        self._gap_ms.clear()
+        self._gaps.clear()
 
 
 WINDOW_S = 0.05
@@ -236,8 +238,8 @@ class RecentPowers:
         for index, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
             elapsed_s = at_s - since[0]
             if elapsed_s >= max(WINDOW_S, REFRESHES * self._refresh_s[index]):
-                self._last_w[index] = (joules - since[1]) / elapsed_s
-                self._since[index] = (at_s, joules)
+                mean_w = (joules - since[1]) / elapsed_s
+                self._last_w[index], self._since[index] = mean_w, (at_s, joules)
 
     def _widen(self, counts: Counts) -> None:
         width = len(counts.energy_j)

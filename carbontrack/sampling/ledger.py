@@ -25,6 +25,7 @@ from carbontrack.grid.nonblocking import NonblockingSource
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.system.clock import Clock
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
 
@@ -345,14 +346,14 @@ class Ledger:
         attribution: the policy by which the machine's energy is shared.
         account: the running sums; immutable, replaced at every sample.
         deferred_log: messages that wait until no lock is held.
-        holds: the number of spans and windows of summed calls that are open on it.
+        holders: the identities of the spans and windows of summed calls that are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
         self.attribution = attribution
         self.account = Account()
         self.deferred_log = DeferredLog()
-        self.holds = 0
+        self.holders: set[int] = set()
         self._grid = NonblockingSource(grid, self.deferred_log)
         self.follows_grid = self._grid.changes
         """Whether the grid's intensity changes with time."""
@@ -380,6 +381,7 @@ class Ledger:
         try:
             return ShareWindow(self.attribution, usage, now_s)
         except Exception as error:
+            pass_on(error)
             self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
         return None
 
@@ -398,8 +400,8 @@ class Ledger:
         self.refresh(clock)
         return self.intensity(clock.now_utc())
 
-    def take(self, step: Step, when: datetime | None) -> None:
-        """Add this ledger's share of one step of the machine's energy."""
+    def after(self, step: Step, when: datetime | None) -> Account:
+        """The account with this ledger's share of one step of the machine's energy."""
         shares = self._shares_now(step.at_s)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
@@ -415,7 +417,7 @@ class Ledger:
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old
-        self.account = credit(self.account, step, old)
+        return credit(self.account, step, old)
 
     def _shares_now(self, at_s: float) -> Shares:
         if self._window is None:
@@ -423,6 +425,7 @@ class Ledger:
         try:
             return self._window.shares(at_s)
         except Exception as error:
+            pass_on(error)
             self.deferred_log.add(logging.ERROR, "what this process uses could not be read", error)
         return self._window.known  # the last known shares stay valid
 

@@ -23,6 +23,7 @@ from carbontrack.meters.meter import (
 )
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 
 LOST_AFTER_TICKS: Final = 3
@@ -71,6 +72,7 @@ class MeterState:
         try:
             return self.meter.read_joules(now_s)
         except Exception as error:
+            pass_on(error)
             self.mark_silent(error, now_s)
         return None
 
@@ -160,6 +162,7 @@ class MeterBank:
             for read in self._reads:
                 joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
         except Exception as error:
+            pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
             self._all_answer = False
             index = len(joules)
@@ -246,7 +249,8 @@ class MeterBank:
         for state in self.states:
             try:
                 state.meter.close()
-            except Exception:
+            except Exception as error:
+                pass_on(error)
                 _log.exception("meter %s did not close", state.meter.id)
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -43,6 +44,8 @@ from carbontrack.system.clock import (
     process_cpu_s,
 )
 from carbontrack.system.forking import remember
+from carbontrack.system.interrupts import pass_on
+from carbontrack.system.reentrance import here
 
 
 class CallApportioner(Protocol):
@@ -131,10 +134,13 @@ class Sampler:
         self.gpu_shares = GpuShares(self._bank.states)
         self.counts = Counts(self.clock.monotonic_s())
         """The machine's counts as of the last reading."""
-        self._ledgers: list[Ledger] = []
+        self._ledgers: dict[Ledger, None] = {}
+        """Those that something is open on, in the order of opening."""
         self.components: tuple[Component, ...] = ()
         """The component of each meter."""
-        self._holds, self._closed = 0, False
+        self.holders: dict[int, weakref.ref[Any]] = {}
+        """The spans and windows of summed calls that are open, by identity."""
+        self._closed = False
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
@@ -152,45 +158,62 @@ class Sampler:
     @property
     def awake(self) -> bool:
         """Whether anything is open, so that time and energy count."""
-        return self._holds > 0
+        return bool(self.holders)
 
-    def hold(self, ledger: Ledger) -> Mark:
-        """Keep the sampler awake for this ledger, and read the meters."""
+    def hold(self, ledger: Ledger, holder: object) -> Mark:
+        """Keep the sampler awake for what opens on this ledger, and read the meters.
+
+        It may be called again for the same `holder`, as may `release`: a handler of a signal may
+        raise at any line.
+        """
         with self.lock:
             missed = self.counts.missed
-            if self._holds:
+            if self.holders:
                 self.sample()
             else:
                 _wake(self)
-            if not ledger.holds:
+            if not ledger.holders:
                 usage = None
                 if ledger.attribution.scope == "process":
                     usage = self._usage = self._usage or UsageReader()
                 ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
-                self._ledgers.append(ledger)
-            ledger.holds += 1
-            self._holds += 1
-            if self._holds == 1:
-                self._ticker.wake()
+                self._ledgers[ledger] = None
+            key = id(holder)
+            try:
+                ledger.holders.add(key)
+                self.holders[key] = weakref.ref(holder)
+                if len(self.holders) == 1 or self._ticker.dozes:
+                    self._ticker.wake()
+            except BaseException:
+                self.release(ledger, holder)
+                raise
             counts = self.counts
             if counts.missed != missed:  # the span counts a read that failed at its start
                 counts = counts._replace(missed=missed)
             return Mark(counts, ledger.account)
 
-    def release(self, ledger: Ledger) -> None:
+    def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
         with self.lock:
-            self._holds -= 1
-            ledger.holds -= 1
-            if not ledger.holds:
-                self._ledgers.remove(ledger)
+            key = id(holder)
+            self.holders.pop(key, None)
+            ledger.holders.discard(key)
+            if not ledger.holders:
+                self._ledgers.pop(ledger, None)
 
-    def last_mark(self, ledger: Ledger) -> Mark:
+    def last_mark(self, ledger: Ledger, holder: object) -> Mark:
         """Read the meters, end a hold, and return the counts and the account."""
         with self.lock:
             self.sample()
-            self.release(ledger)
+            self.release(ledger, holder)
             return Mark(self.counts, ledger.account)
+
+    def uninterrupted(self, do: Callable[[], None]) -> None:
+        """Do something to its end, whatever handlers of signals raise meanwhile."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            do()  # the ticker's thread may want the lock
+        else:
+            self._ticker.do(do)
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
@@ -216,6 +239,7 @@ class Sampler:
             try:
                 self._sample()
             except Exception as error:
+                pass_on(error)
                 # This may be a user's thread. The next sample contains what this one missed.
                 self.counts = with_fault(self.counts, "sample")
                 self._bank.deferred_log.add(logging.ERROR, "a sample failed", error)
@@ -231,25 +255,38 @@ class Sampler:
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self.counts = with_suspend(self.counts, slept_s - self._slept_s)
-        self._slept_s = slept_s
-        self.counts, steps = advance(self.counts, reading)
+            counts = with_suspend(self.counts, slept_s - self._slept_s)
+            self.counts, self._slept_s = counts, slept_s
+        else:
+            self._slept_s = slept_s
+        counts, steps = advance(self.counts, reading)
         for code, times in faults.items():
-            self.counts = with_fault(self.counts, code, times)
+            counts = with_fault(counts, code, times)
         if self._ledgers:
-            self._credit(now_s, elapsed_s, steps)
+            self._credit(counts, elapsed_s, steps)
+        else:
+            self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
-    def _credit(self, now_s: float, elapsed_s: float, steps: Joules) -> None:
+    def _credit(self, counts: Counts, elapsed_s: float, steps: Joules) -> None:
+        """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
         if len(self.components) != len(steps):
             self.components = tuple(state.meter.component for state in self._bank.states)
-        calls, cpu_s = _usage_of_calls(self, now_s, elapsed_s)
-        parts = self.gpu_shares.parts
+        now_s, parts = counts.at_s, self.gpu_shares.parts
+        calls, cpu_s, used_s = _usage_of_calls(self, now_s, elapsed_s)
         if parts:
-            self.counts = self.gpu_shares.with_assumptions(self.counts)
+            counts = self.gpu_shares.with_assumptions(counts)
         step = Step(now_s, steps, self.components, self.leaves, calls, elapsed_s, cpu_s, parts)
-        for ledger in self._ledgers:
-            ledger.take(step, self.clock.now_utc() if ledger.follows_grid else None)
+        if len(self._ledgers) == 1:
+            (ledger,) = self._ledgers
+            account = ledger.after(step, self.clock.now_utc() if ledger.follows_grid else None)
+            self.counts, ledger.account, self._cpu_s = counts, account, used_s
+            return
+        at, ledgers = self.clock.now_utc(), tuple(self._ledgers)
+        accounts = [one.after(step, at if one.follows_grid else None) for one in ledgers]
+        # one call of C, within which no handler of a signal runs
+        names = ("counts", "_cpu_s", *("account" for _ in ledgers))
+        deque(map(setattr, (self, self, *ledgers), names, (counts, used_s, *accounts)), 0)
 
     def _period_s(self) -> float:
         return min(self._interval_s, self._bank.max_period_s)
@@ -265,12 +302,14 @@ class Sampler:
             if self.gpu_shares:  # first, so that the coming step uses the answer
                 self.gpu_shares.update(self._usage if shares else None, self.clock)
             with self.lock:
+                here.busy = True  # what a finalizer begins meanwhile passes through
                 self.sample()
                 _replace_lost_meters(self)
                 apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
                 if apportioner is not None:
                     apportioner.tick()
                 logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
+            here.busy = False
             for log in logs:
                 log.flush()
             if shares and self._usage is not None:
@@ -279,7 +318,9 @@ class Sampler:
                 apportioner.write_due_rows()
             for listener in tick_listeners:
                 listener.after_tick(self.counts.at_s)
-        except Exception:
+        except Exception as error:
+            here.busy = False
+            pass_on(error)  # a test may call this in the main thread
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
 
@@ -304,12 +345,12 @@ class Sampler:
     def forget_parent(self) -> None:
         """Start anew in a child process: locks, thread and open spans are the parent's."""
         self.epoch += 1
-        self.forked_awake = self._holds > 0
+        self.forked_awake = self.awake
         self.leaves = 0
         self.under_way.clear()
-        self._holds = 0
+        self.holders.clear()
         for ledger in self._ledgers:
-            ledger.holds = 0
+            ledger.holders.clear()
         self._ledgers.clear()
         self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
@@ -320,17 +361,18 @@ class Sampler:
         self._begin()
 
 
-def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float]:
-    """How many calls ran in a step, on the mean, and the CPU seconds that were used in it."""
+def _usage_of_calls(
+    sampler: Sampler, now_s: float, elapsed_s: float
+) -> tuple[float, float, float]:
+    """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
     apportioner = sampler.apportioner
     if apportioner is None:  # only calls need it
-        return 0.0, 0.0
+        return 0.0, 0.0, sampler._cpu_s
     now_cpu_s = process_cpu_s()
-    cpu_s, sampler._cpu_s = now_cpu_s - sampler._cpu_s, now_cpu_s
     if not sampler.leaves:
-        return 0.0, cpu_s
+        return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(now_s)
-    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
 
 
 def _wake(sampler: Sampler) -> None:

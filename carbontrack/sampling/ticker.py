@@ -1,17 +1,34 @@
-"""The ticker: the sampler's thread, which calls `tick` at whole multiples of a period."""
+"""The ticker: the sampler's thread, which calls `tick` at whole multiples of a period.
+
+It also does jobs for the main thread. There a handler of a signal may raise at any line; in this
+thread none runs, so a job is done to its end.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+from _thread import allocate_lock, get_ident
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
+from carbontrack.system.log import kept_back
+
+try:
+    from _queue import Empty, SimpleQueue  # `queue` imports more, at each start of a process
+except ImportError:
+    from queue import Empty, SimpleQueue
 
 _JOIN_S = 2.0
 """How long a tick that does not return may delay the program's exit."""
+_BEGIN_S, _END_S = 1.0, 5.0
+"""How long the main thread waits for its job to begin, then for its end; much longer than both
+take. A job that does not begin is done by the main thread itself."""
 _log = logging.getLogger("carbontrack")
 
 
@@ -28,6 +45,75 @@ class TickEvents(NamedTuple):
 
     tick: Callable[[], None]
     sleep: Callable[[], None]
+
+
+class Wakeup(threading.Event):
+    """An event for one waiting thread that may be set at any instruction.
+
+    `threading.Event` has a lock: a handler or a finalizer that sets one just while its thread sets
+    it would wait for itself for ever. `SimpleQueue.put` may be called again within itself.
+    """
+
+    def __init__(self) -> None:
+        self._set: SimpleQueue[None] = SimpleQueue()
+        self.then: Callable[[], object] | None = None
+        """Called when it is set; for a clock that waits in another way, as a `FakeClock` does."""
+
+    def is_set(self) -> bool:
+        """Whether it was set since the last `clear`."""
+        return not self._set.empty()
+
+    def set(self) -> None:
+        """End the wait."""
+        self._set.put(None)
+        if self.then is not None:
+            self.then()
+
+    def clear(self) -> None:
+        """Let the next wait last again."""
+        with suppress(Empty):
+            while True:
+                self._set.get_nowait()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, or `timeout` seconds; True if it is set."""
+        try:
+            self._set.get(timeout=timeout)
+        except Empty:
+            return False
+        self._set.put(None)
+        return True
+
+
+class _Job:
+    """Something that is done once, by the thread that takes it first."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self._do = [do]
+        self._ended = allocate_lock()
+        self._ended.acquire()
+        self._has_ended = False
+        self.messages: list[logging.LogRecord] = []
+
+    def run(self) -> None:
+        """Do it, if nobody else does."""
+        try:
+            do = self._do.pop()
+        except IndexError:
+            return
+        try:
+            do()
+        except Exception:
+            _log.exception("a record could not be written")
+        finally:
+            self._has_ended = True
+            self._ended.release()
+
+    def wait(self) -> None:
+        """Return when it has been done, by this thread if the other one does not begin."""
+        if not self._has_ended and not self._ended.acquire(timeout=_BEGIN_S):
+            self.run()
+            self._ended.acquire(timeout=_END_S)
 
 
 class Ticker:
@@ -53,48 +139,84 @@ class Ticker:
         self._is_wanted = is_wanted
         self._clock = clock
         self._lock = threading.RLock()  # a finalizer may re-enter
-        self._kick = threading.Event()
+        self._kick = Wakeup()
+        self._jobs: deque[_Job] = deque()
         self._thread: threading.Thread | None = None
-        self._dozes = False
+        self.dozes = True
+        """Whether it has to be woken to tick."""
         self._closed = False
 
     def wake(self) -> None:
         """Begin to tick; the first call starts the thread."""
         with self._lock:
-            if self._dozes:
+            if self._thread is not None and self._thread.is_alive():
                 self._kick.set()
-            elif self._thread is None and not self._closed:
+            elif not self._closed and not sys.is_finalizing():
                 self._start()
 
     def _start(self) -> None:
-        thread = TickerThread(self._run, self._clock)
+        self._thread = thread = TickerThread(self._run, self._clock)
         try:
             thread.start()
         except RuntimeError as error:  # at interpreter exit; span edges still count
+            self._thread = None
             _log.debug("no sampler thread: %s", error)
-        else:
-            self._thread = thread
 
     def _run(self) -> None:
         while not self._closed:
+            self._do_jobs()
             with self._lock:
-                self._dozes = not self._is_wanted()
-            if self._dozes:
+                self.dozes = dozes = not self._is_wanted()
+            if dozes:
                 self._on_sleep()
-            if self._clock.wait(self._kick, None if self._dozes else self._until_next_s()):
+            if self._clock.wait(self._kick, None if dozes else self._until_next_s()):
                 self._kick.clear()
             elif self._is_wanted() and not self._closed:
                 self._tick()
+        self._do_jobs()
 
     def _until_next_s(self) -> float:
         # Whole multiples of the period on a clock that all processes share, so they tick together.
         period_s = self._period_s()
         return period_s - self._clock.monotonic_s() % period_s
 
+    def _do_jobs(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            with kept_back(job.messages):
+                job.run()
+
+    def do(self, do: Callable[[], None]) -> None:
+        """Do something to its end, whatever handlers of signals raise meanwhile.
+
+        In the main thread the ticker's thread does it. What a handler raises while the main thread
+        waits for that reaches the program afterwards.
+        """
+        thread = self._thread
+        if thread is None or self._closed or not _is_main_thread() or not thread.is_alive():
+            do()
+            return
+        job = _Job(do)
+        self._jobs.append(job)
+        self._kick.set()
+        try:
+            job.wait()
+        except BaseException:
+            job.wait()
+            raise
+        finally:
+            # A handler of the log may want a lock that this thread has.
+            for message in job.messages:
+                _log.handle(message)
+
     def close(self, *, waits: bool = True) -> None:
         """End the thread, and wait for it briefly."""
         self._closed = True
         self._kick.set()
-        thread = self._thread if waits else None
+        thread = self._thread if waits and not sys.is_finalizing() else None
         if thread is not None and thread is not threading.current_thread() and thread.is_alive():
             thread.join(_JOIN_S)
+
+
+def _is_main_thread() -> bool:
+    return get_ident() == threading.main_thread().ident

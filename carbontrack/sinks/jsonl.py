@@ -10,6 +10,7 @@ from typing import Any
 
 from carbontrack.record import LINE_LIMIT, Record, plain, shortened
 from carbontrack.sinks.files import SharedFileSink
+from carbontrack.system.interrupts import pass_on
 
 
 def record_object(record: Record) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def json_line(content: Any) -> bytes:
     """
     try:
         text = _dumped(content)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         text = _dumped(plain(content))
     if "\x7f" not in text:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from _thread import get_ident
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,6 +123,35 @@ def silenced() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
+
+
+class _Keeper(logging.Filter):
+    """Keeps messages of threads in which nothing may wait for a handler of the program's log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[int, list[logging.LogRecord]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message may be shown now."""
+        kept = self.kept.get(get_ident()) if self.kept else None
+        if kept is not None:
+            kept.append(record)
+        return kept is None
+
+
+_keeper = _Keeper()
+LOGGER.addFilter(_keeper)
+
+
+@contextmanager
+def kept_back(messages: list[logging.LogRecord]) -> Iterator[None]:
+    """Append our messages of this thread to a list while the block runs, and show none."""
+    _keeper.kept[get_ident()] = messages
+    try:
+        yield
+    finally:
+        del _keeper.kept[get_ident()]
 
 
 class RateLimitedLog:

@@ -63,6 +63,8 @@ class FakeClock:
             waiter = _Waiter(thread, event, deadline_s)
             self._waiters.append(waiter)
             self._changed.notify_all()
+            if hasattr(event, "then"):  # that of a sampler
+                event.then = self._notify
             while not event.is_set() and self._monotonic_s < deadline_s:
                 self._changed.wait(_POLL_S)
             self._waiters.remove(waiter)
@@ -119,6 +121,10 @@ class FakeClock:
         self._wall += timedelta(seconds=at_s - self._monotonic_s)
         self._monotonic_s = at_s
         self._changed.notify_all()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _settle(self) -> None:
         """Wait until every thread that was woken waits again, or has ended."""

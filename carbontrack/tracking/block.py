@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from carbontrack.errors import BudgetExceeded
 from carbontrack.record import Status
+from carbontrack.system.interrupts import pass_on
+from carbontrack.tracking.handle import ExitMethod, Handle
 
 if TYPE_CHECKING:  # loaded only where there is a budget
     from carbontrack.sampling.sampler import Sampler
@@ -35,16 +38,47 @@ def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except Exception as failure:
+        pass_on(failure)
         return ""
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    asyncio = sys.modules.get("asyncio")  # it cannot have been raised before its import
-    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+    for library, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        # it cannot have been raised before its import
+        kind = getattr(sys.modules.get(library), name, None)
+        if isinstance(kind, type) and isinstance(error, kind):
+            return True
+    return False
 
 
 Opened = TypeVar("Opened")
+
+
+class Done:
+    """What `__aexit__` returns: it has been done when it is awaited."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _exit(
+    block: Block[Any],
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    block.leave(error)
+
+
+def _aexit(
+    block: Block[Any],
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> Done:
+    block.leave(error)  # now, as the handle of the `with` statement is dead when it awaits
+    return Done()
 
 
 class Block(ABC, Generic[Opened]):
@@ -52,6 +86,9 @@ class Block(ABC, Generic[Opened]):
 
     Exceptions are recorded in the status and propagate unchanged.
     """
+
+    handle: Handle | None = None
+    """The handle of the `with` statement that will end it."""
 
     @abstractmethod
     def open(self) -> Opened:
@@ -69,27 +106,19 @@ class Block(ABC, Generic[Opened]):
         """Leave the block; `error` is the exception that is propagating, or None."""
         self.close(*outcome_of(error))
 
+    def abandon(self) -> None:
+        """End the block, as its `with` statement is over and has not ended it."""
+        self.close("interrupted")
+
     def __enter__(self) -> Opened:
         return self.enter()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave(error)
+    __exit__: Any = ExitMethod(_exit)
 
     async def __aenter__(self) -> Opened:
         return self.enter()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave(error)
+    __aexit__: Any = ExitMethod(_aexit)
 
 
 class BudgetedBlock(Block[Opened]):
@@ -120,14 +149,14 @@ class BudgetedBlock(Block[Opened]):
 
     def enter(self) -> Opened:
         """Open, and close again if the exception of an exceeded enclosing budget is due."""
-        opened = self.open()
-        if self.budget_guard is not None:
-            try:
+        try:
+            opened = self.open()
+            if self.budget_guard is not None:
                 self.budget_guard.enforce()
-            except BaseException as error:
-                self.close(*outcome_of(error))
-                raise
-        return opened
+            return opened
+        except BaseException as error:
+            self.close(*outcome_of(error))
+            raise
 
     def leave(self, error: BaseException | None) -> None:
         """Close, then enforce the budgets; never raise over a propagating exception."""

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from carbontrack.errors import BudgetExceeded, ConfigError
 from carbontrack.record import Record
 from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH, Quantity, parse_quantity
 
 Outcome = Literal["within", "over", "inconclusive"]
@@ -304,7 +305,8 @@ class BudgetGuard:
             return
         try:
             call(verdict)
-        except Exception:
+        except Exception as failure:
+            pass_on(failure)
             if error is None:  # the program stops itself this way
                 raise
             _log.exception("on_exceed failed while %r was propagating", error)

@@ -7,22 +7,110 @@ row for all short calls of a window. A call inside an open span is counted by th
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable
+from functools import partial
+from types import TracebackType
 from typing import Any
 
 from carbontrack.record import Status
 from carbontrack.sampling.counts import Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.interrupts import from_outside
+from carbontrack.system.reentrance import here
 from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage, PriorUsage
+from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.call_site import CallSite
-from carbontrack.tracking.context import current, nearest_open
+from carbontrack.tracking.context import current, nearest_open, set_current
+from carbontrack.tracking.handle import ExitMethod, Handle
 from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
+_log = logging.getLogger("carbontrack")
 
-class Call:
+
+def _exit(
+    call: CountedCall,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """End a call; nothing of ours reaches the program."""
+    try:
+        try:
+            if error is None:
+                call.end()
+            else:
+                call.end(*outcome_of(error))
+        except BaseException as failure:
+            call.fail(failure)
+    except RecursionError:  # too little stack for us; the program itself may still succeed
+        return
+
+
+class CountedCall:
+    """One call that is being counted; its body runs inside of `with`."""
+
+    __slots__ = ("handle",)
+
+    handle: Handle | None
+    """The handle of the `with` statement around the body."""
+
+    def resume(self) -> None:
+        """The body starts or resumes."""
+
+    def pause(self) -> None:
+        """The body is suspended."""
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """The body has ended; a second call does what the first has not done."""
+
+    def drop(self) -> None:
+        """Count it no more, as that has failed."""
+
+    def abandon(self) -> None:
+        """End it, as its `with` statement is over and has not done so."""
+        self.end("interrupted")
+
+    def __enter__(self) -> CountedCall:
+        try:
+            try:
+                self.resume()
+            except BaseException as error:
+                self.fail(error)
+        except RecursionError:  # too little stack for us; the program itself may still succeed
+            pass
+        return self
+
+    __exit__: Any = ExitMethod(_exit)
+
+    def step(self, edge: Callable[[], None]) -> None:
+        """Pause or resume; nothing of ours reaches the program."""
+        try:
+            try:
+                edge()
+            except BaseException as error:
+                self.fail(error)
+        except RecursionError:
+            return
+
+    def fail(self, error: BaseException) -> None:
+        """Something has raised in an edge: pass on what came from outside, log what is ours."""
+        here.busy = False
+        outside = from_outside(error) if isinstance(error, Exception) else error
+        if outside is not None:
+            self.end(*outcome_of(outside))
+            raise outside
+        self.handle = None
+        self.drop()
+        if not isinstance(error, RecursionError):
+            _log.exception("a call could not be counted")
+
+
+class Call(CountedCall):
     """One call of a decorated function, running or, for a generator, suspended.
 
     Its start only reads two clocks. It becomes `single`, credited with its own part of the energy,
@@ -52,12 +140,11 @@ class Call:
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
-        self.single = False
+        self.single = self._running = self._ended = False
         self._ran_s = 0.0
         self._unsettled = NO_USAGE
         self._span: Span | None = None
         self._began_s = float("nan")
-        self._ended = False
         self._epoch = site.sampler.epoch
         self.inside: Any = None
         """The current span or call inside the body when it was last suspended; None: this one."""
@@ -84,23 +171,21 @@ class Call:
         site = self.site
         self.around: Any = current.get()
         """The current span or call outside the body when it last resumed."""
+        here.busy = True
         current.set(self.inside or self)
+        here.busy = False
         if self._span is not None:
             self._span.resume()
             return
         if self._ended or self._epoch != site.sampler.epoch:
             return
-        self._running = True
         self._cpu_s = process_cpu_s()
         self._started_s = self._marked_s = site.now_s()
+        self._running = True
         site.sampler.under_way[id(self)] = self
         if site.window is None and not site.closed:
-            try:
-                site.open_window()
-                self._started_s = self._marked_s = site.now_s()
-            except BaseException:  # the function runs uncounted; nothing will end this call
-                site.sampler.under_way.pop(id(self), None)
-                raise
+            site.open_window()
+            self._started_s = self._marked_s = site.now_s()
         if self._ran_s == 0.0:
             self._began_s = self._started_s
         if site.propagates:
@@ -113,17 +198,17 @@ class Call:
         """
         site = self.site
         site.hold_window()
-        self._running = True
         self._cpu_s = process_cpu_s()
         self._began_s = self._started_s = self._marked_s = at_s
+        self._running = True
         self.around = around
         site.sampler.under_way[id(self)] = self
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
-        here = current.get()  # a block inside may be open
-        self.inside = None if here is self else here
-        current.set(self.around)
+        inner = current.get()  # a block inside may be open
+        self.inside = None if inner is self else inner
+        set_current(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)
         if self._span is not None:
@@ -136,19 +221,23 @@ class Call:
             self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
-        """The body has ended, or the program ends; a second call does nothing."""
-        here, span, site = current.get(), self._span, self.site
-        if here is self or (here is span is not None):
+        """The body has ended, or the program ends; a second call does what the first has not."""
+        innermost, span, site = current.get(), self._span, self.site
+        if innermost is self or (innermost is span is not None):
+            here.busy = True
             current.set(self.around)
+            here.busy = False
+        self.handle = None
         if site.propagating is self:
             site.stop_propagating(lasted=self.single)
         if span is not None:
             self._ended = True
             span.close(status, error)
             return
-        if self._ended or self._epoch != site.sampler.epoch:
+        if self._ended or not self._running or self._epoch != site.sampler.epoch:
+            if self.single and not self._ended:  # a generator that is suspended
+                self._end_single(status, error)
             return
-        self._ended = True
         if site.covers:
             self._release_covered()
         under_way = site.sampler.under_way
@@ -158,39 +247,65 @@ class Call:
             # Whoever takes a running call out of `under_way` ends it, or makes it a span.
             is_ours = under_way.pop(id(self), None) is not None
             if is_ours and not self.single:  # a tick may have made it so just before
+                self._ended = True
                 site.finished.append((ran_s, cpu_s, status != "ok"))
                 if len(site.finished) >= site.collect_at:
                     site.collect_enough()
                 if site.window is None:  # the row was written just now, without this call
                     site.catch_up()
                 return
-            self._end_single(status, error, is_ours=is_ours)
-            return
+            if is_ours:
+                under_way[id(self)] = self
         self._end_single(status, error)
+
+    def drop(self) -> None:
+        """Count it no more, as that has failed."""
+        self._ended = True
+        self.site.sampler.under_way.pop(id(self), None)
+        self.site.apportioner.single.pop(id(self), None)
+        if current.get() is self:
+            set_current(self.around)
 
     def _release_covered(self) -> None:
         if getattr(self, "covered", None):
             with self.site.sampler.lock:
                 release(self, self.site.now_s())
 
-    def _end_single(self, status: Status, error: str | None, *, is_ours: bool = False) -> None:
+    def _end_single(self, status: Status, error: str | None) -> None:
+        if not sys.is_finalizing():  # when a thread that was stopped for good may have the lock
+            self.site.sampler.uninterrupted(partial(self._end_single_now, status, error))
+
+    def _end_single_now(self, status: Status, error: str | None) -> None:
         with self.site.sampler.lock:
             span = self._span  # another thread may just have made it one
             if span is None:
-                if not (is_ours or self._take()):
+                if not self._take():
                     return
                 self._settle_last()
                 span = self._become_span() if self._ran_s >= OWN_ROW_S else None
+                if span is None:
+                    self.site.credit_call(self, failed=status != "ok")
         if span is not None:
+            self._ended = True
             span.close(status, error)
         else:
-            self.site.credit_call(self._sums, self._machine_j, self._ran_s, failed=status != "ok")
+            self.site.keep_call()
 
     def _take(self) -> bool:
         """Take it from those who may end it; False if another thread has. The lock is held."""
-        if self._running:
-            return self.site.sampler.under_way.pop(id(self), None) is not None
+        if self._running and id(self) in self.site.sampler.under_way:
+            self.become_single()
+            self.site.sampler.under_way.pop(id(self), None)
         return id(self) in self.site.apportioner.single
+
+    def take_sums(self) -> tuple[Sums, Joules, float]:
+        """What the call has used, and how long it ran; it has ended."""
+        return self._sums, self._machine_j, self._ran_s
+
+    def mark_ended(self) -> None:
+        """It is in the window of its function."""
+        self._ended = True
+        self.site.apportioner.single.pop(id(self), None)
 
     def _settle_last(self) -> None:
         site, sampler = self.site, self.site.sampler
@@ -199,7 +314,6 @@ class Call:
         if self._running:
             self._stop(sampler.counts.at_s)
         site.apportioner.settle()
-        site.apportioner.single.pop(id(self), None)
 
     def _become_span(self) -> Span:
         site = self.site
@@ -209,10 +323,14 @@ class Call:
         span.call_site, row_id = site, site.row_id()
         if site.claim(row_id):  # others may have been told that it is inside of this row
             span.record_id, span.has_row_id = row_id, True
-        span.continue_from(used)
         span.budget_check = site.budget_check
         span.covered = getattr(self, "covered", None)
-        self._span = span
+        try:
+            span.continue_from(used)
+        finally:
+            if span.is_open:  # also where a handler of a signal has raised
+                self._span = span
+                site.apportioner.single.pop(id(self), None)
         return span
 
     def ran_for_s(self, now_s: float) -> float:
@@ -224,21 +342,24 @@ class Call:
 
         Returns the span; what is around the call, if it has just ended.
         """
+        if self._span is None:
+            self.site.sampler.uninterrupted(self._promote)
+        if self._span is None:  # it ends in its own thread, just now
+            return self.around
+        if current.get() is self:
+            set_current(self._span)
+        return self._span
+
+    def _promote(self) -> None:
         with self.site.sampler.lock:
-            if self._span is None:
-                if not self._take():  # it ends in its own thread, just now
-                    return self.around
+            if self._span is None and self._take():
                 self._settle_last()
                 self._become_span()
-                if current.get() is self:
-                    current.set(self._span)
-        return self._span
 
     def _stop(self, now_s: float) -> None:
         self.site.sampler.under_way.pop(id(self), None)
-        self._ran_s += now_s - self._started_s
-        self._unsettled = self.unsettled(now_s, process_cpu_s())
-        self._running = False
+        ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
+        self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
         """The body's usage since the last call of `usage`."""
@@ -253,8 +374,8 @@ class Call:
         if not self.single:
             self._sums: Sums = NOTHING
             self._machine_j: Joules = ()
-            self.site.apportioner.single[id(self)] = self
             self.single = True
+            self.site.apportioner.single[id(self)] = self
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """The body's usage since the last call of this method."""
@@ -265,11 +386,11 @@ class Call:
 
     def credit(self, sums: Sums, machine_j: Joules) -> None:
         """Add this call's part of the energy."""
-        self._sums = self._sums.plus(sums)
-        self._machine_j = add_joules(self._machine_j, machine_j)
+        joules = add_joules(self._machine_j, machine_j)
+        self._sums, self._machine_j = self._sums.plus(sums), joules
 
 
-class CoveredCall:
+class CoveredCall(CountedCall):
     """A decorated call inside a span or call, which counts it.
 
     For a generator it switches the current span between body and consumer. When what counts it ends
@@ -292,15 +413,17 @@ class CoveredCall:
         self._own: Call | None = None
         self._runs = True
         self._outer: Any = outer
-        self._covered = _cover(outer, self)
+        self._covered: set[CoveredCall] | None = None
 
     def resume(self) -> None:
         """The body starts or resumes."""
         self._runs = True
         self._around = current.get()
+        if self._covered is None:
+            self._covered = _cover(self._outer, self)
         if self._own is None and (self._outer.is_open or self._outer.session.closed):
             if self._inside is not self._around:
-                current.set(self._inside)
+                set_current(self._inside)
             return
         self._resume_own()
 
@@ -321,20 +444,28 @@ class CoveredCall:
             return
         self._inside = current.get()
         if self._inside is not self._around:
-            current.set(self._around)
+            set_current(self._around)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended; a span that it leaves open stays current."""
         self._runs = False
+        self.handle = None
         try:
-            self._covered.remove(self)
+            (self._covered or set()).remove(self)
         except KeyError:  # what counts it is ending, in another thread: wait for that
-            with self._outer.session.sampler.lock:
-                pass
+            if not sys.is_finalizing():
+                with self._outer.session.sampler.lock:
+                    pass
         if self._own is not None:
             self._own.end(status, error)
         if self._around is not self._began_in and _is_around(current.get(), self._began_in):
-            current.set(self._around)
+            set_current(self._around)
+
+    def drop(self) -> None:
+        """Count it no more, as that has failed."""
+        (self._covered or set()).discard(self)
+        if self._own is not None:
+            self._own.drop()
 
     def open_window(self) -> None:
         """Open the window of a call that is about to be a root; the sampler's lock is held."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
+from carbontrack.system.interrupts import pass_on
+from carbontrack.system.reentrance import must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Checkpoint, Session
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from carbontrack.tracking.remote_parent import RemoteParents
 
 _log = logging.getLogger("carbontrack")
+
+
+class EndedCall(Protocol):
+    """A call that was credited singly and is added to the window of its function."""
+
+    def take_sums(self) -> tuple[Sums, Joules, float]:
+        """What it has used, and how long it ran."""
+        ...
+
+    def mark_ended(self) -> None:
+        """It has been added."""
+        ...
 
 
 COLLECT_AT = 128
@@ -119,6 +132,13 @@ class CallWindow:
             later.record_id = self.record_id
         return [part for part in (first, later) if not part.is_empty]
 
+    def add(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
+        """Add one call, all or nothing of it."""
+        sums, machine_j = self.sums.plus(sums), add_joules(self.machine_j, machine_j)
+        calls, failures, ran_s = self.calls + 1, self.failed + failed, self.ran_s + length_s
+        self.sums, self.machine_j = sums, machine_j
+        self.calls, self.failed, self.ran_s = calls, failures, ran_s
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing was summed."""
@@ -190,6 +210,9 @@ class CallRows:
 
         A call that ends after that writes its row itself; see `catch_up`.
         """
+        self.sampler.uninterrupted(self._open_window)
+
+    def _open_window(self) -> None:
         self.ledger.refresh(self.sampler.clock)
         self.session.parent_now()
         with self.sampler.lock:
@@ -200,11 +223,21 @@ class CallRows:
         """The window, which keeps the sampler awake until its row is written."""
         with self.sampler.lock:
             if self.window is None:
-                mark = self.sampler.hold(self.ledger)
-                self.apportioner.begin(self.ledger)
-                self.apportioner.sites.add(self)  # type: ignore[arg-type]
-                self.window = self._new_window(mark.counts)
+                try:
+                    mark = self.sampler.hold(self.ledger, self)
+                    self.apportioner.begin(self.ledger)
+                    self.apportioner.sites.add(self)  # type: ignore[arg-type]
+                    self.window = self._new_window(mark.counts)
+                except BaseException:
+                    self._give_up_window()
+                    raise
             return self.window
+
+    def _give_up_window(self) -> None:
+        """A handler of a signal has raised while a window was opened; the lock is held."""
+        if self.window is None:
+            self.apportioner.sites.discard(self)  # type: ignore[arg-type]
+            self.sampler.release(self.ledger, self)
 
     def _new_window(self, start: Counts) -> CallWindow:
         clock = self.sampler.clock
@@ -256,7 +289,8 @@ class CallRows:
         if self.budget_check is not None:
             try:
                 record = self.budget_check(record)
-            except Exception:  # the row itself must be written
+            except Exception as error:  # the row itself must be written
+                pass_on(error)
                 _log.exception("the budget of %s could not be checked", self.name)
         self.session.deliver(record)
 
@@ -293,9 +327,8 @@ class CallSite(CallRows):
         inside: bool = False,
     ) -> None:
         super().__init__(session, callee, budget_check, inside=inside)
-        self.finished: deque[tuple[float, float, bool]] = deque()
-        """Length, CPU seconds and failure of calls that have ended; any thread may append to a
-        deque."""
+        self.finished: list[tuple[float, float, bool]] = []
+        """Length, CPU seconds and failure of calls that have ended; any thread may append."""
         self._window_s = window_s
         self._usage = NO_USAGE
         self.covers = False
@@ -312,11 +345,16 @@ class CallSite(CallRows):
         The first call of a window is kept in the journal at once, since a worker may be killed at
         any time after it.
         """
+        if must_pass():  # a tick collects them
+            return
         self.collect_at = COLLECT_AT
         window, keeps = self.window, self.session.keeps_checkpoints and not self.closed
         if window is None or window.kept is not None or not keeps:
             self.collect()
-            return
+        else:
+            self.sampler.uninterrupted(self._keep_first)
+
+    def _keep_first(self) -> None:
         with self.sampler.lock:
             self.collect()
             self.sampler.sample()
@@ -330,12 +368,14 @@ class CallSite(CallRows):
             if window is None or not left:
                 return
             # Only the lock's holder removes calls; those added meanwhile wait for the next time.
-            ran_s, cpu_s, failed = zip(*[left.popleft() for _ in range(len(left))], strict=True)
-            window.calls += len(ran_s)
-            window.failed += sum(failed)
-            before, whole_s = self._usage, sum(ran_s)
-            window.ran_s += whole_s
-            self._usage = CallUsage(before.ran_s + whole_s, before.cpu_s + sum(cpu_s))
+            ended = list(left)
+            ran_s, cpu_s, failed = zip(*ended, strict=True)
+            whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
+            usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
+            calls, failures = window.calls + len(ended), window.failed + sum(failed)
+            window.calls, window.failed, window.ran_s, self._usage, left[: len(ended)] = (
+                *(calls, failures, window.ran_s + whole_s, usage, ()),
+            )
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of `usage`."""
@@ -352,26 +392,30 @@ class CallSite(CallRows):
         """Add the short calls' part of the energy."""
         window = self.window
         if window is not None:
-            window.sums = window.sums.plus(sums)
-            window.machine_j = add_joules(window.machine_j, machine_j)
+            joules = add_joules(window.machine_j, machine_j)
+            window.sums, window.machine_j = window.sums.plus(sums), joules
 
-    def credit_call(self, sums: Sums, machine_j: Joules, length_s: float, *, failed: bool) -> None:
-        """Add a call that was credited singly and turned out to be short."""
-        with self.sampler.lock:
-            window = self.hold_window()
-            window.sums = window.sums.plus(sums)
-            window.machine_j = add_joules(window.machine_j, machine_j)
-            window.calls += 1
-            window.failed += failed
-            window.ran_s += length_s
+    def credit_call(self, call: EndedCall, *, failed: bool) -> None:
+        """Add a call that was credited singly and turned out to be short; the lock is held."""
+        window = self.hold_window()
+        window.add(*call.take_sums(), failed=failed)
+        call.mark_ended()
+
+    def keep_call(self) -> None:
+        """Keep what `credit_call` has added, so that it outlives the process."""
+        window = self.window
         if self.closed:
             self.write_row()
-        elif window.kept is None:
+        elif window is not None and window.kept is None:
             self.collect_at = COLLECT_AT
             self.session.keep(self)
 
     def catch_up(self) -> None:
         """Open a window for a call that ended without one; after the end, write its row at once."""
+        if not must_pass():
+            self.sampler.uninterrupted(self._catch_up)
+
+    def _catch_up(self) -> None:
         self.ledger.refresh(self.sampler.clock)
         self.hold_window()
         if self.closed:
@@ -395,7 +439,8 @@ class CallSite(CallRows):
             own.started_at = min(own.started_at, started_at)
             if self._inside:  # to the end of the last call, so that the parent covers it
                 own.ended_at = window.ended_at
-        self.credit_call(sums, window.machine_j, window.duration_s, failed=failed)
+            own.add(sums, window.machine_j, window.duration_s, failed=failed)
+        self.keep_call()
 
     def write_row_if_due(self, now_s: float) -> None:
         """Write the row if the window is over."""
@@ -432,7 +477,7 @@ class CallSite(CallRows):
                 self.window = self._new_window(end)
             else:
                 self.apportioner.sites.discard(self)
-                self.sampler.release(self.ledger)
+                self.sampler.release(self.ledger, self)
             records = self._records(window, end) if window.calls else []
             is_followed = self.window is not None
         for record in records:
@@ -496,7 +541,8 @@ class CallSite(CallRows):
             if call.site is self:
                 try:
                     call.end("interrupted")
-                except Exception:  # the row of all others must be written
+                except Exception as error:  # the row of all others must be written
+                    pass_on(error)
                     _log.exception("a call of %s could not be ended", self.name)
 
     def forget_parent(self) -> None:

@@ -7,15 +7,29 @@ from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from carbontrack.system.reentrance import here
+
 current: ContextVar[Any] = ContextVar("carbontrack_current_span", default=None)
 """The innermost span or decorated call of this context, open or not."""
 
 
-def nearest_open(here: Any) -> Any:
+def set_current(found: Any) -> None:
+    """Make a span or call the innermost one here.
+
+    While the variable is being set no finalizer may set it, as up to Python 3.11 the interpreter
+    does not survive that.
+    """
+    was_busy = here.busy
+    here.busy = True
+    current.set(found)
+    here.busy = was_busy
+
+
+def nearest_open(around: Any) -> Any:
     """The innermost open span or call from here outwards, of this process."""
-    while here is not None and not here.is_open:
-        here = here.around
-    return here
+    while around is not None and not around.is_open:
+        around = around.around
+    return around
 
 
 def innermost() -> Any:
@@ -38,11 +52,11 @@ def wrap_context(function: Callable[P, R]) -> Callable[P, R]:
     is a root. `executor.submit(carbontrack.wrap_context(work), item)` makes it a child of the span
     that is open where `wrap_context` is called. `asyncio.to_thread` needs no help.
     """
-    here = copy_context()
+    context = copy_context()
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
         # A context can be entered only once at a time, and an executor may run many calls at once.
-        return here.copy().run(function, *args, **kwargs)
+        return context.copy().run(function, *args, **kwargs)
 
     return inside

@@ -20,15 +20,19 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import nullcontext
+from sys import is_finalizing
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
-from carbontrack.tracking.block import Block, outcome_of
-from carbontrack.tracking.call import Call, CoveredCall, skip_ended
+from carbontrack.system.interrupts import pass_on
+from carbontrack.system.reentrance import here, pass_through
+from carbontrack.tracking.block import Block
+from carbontrack.tracking.call import Call, CountedCall, CoveredCall, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
-from carbontrack.tracking.context import current, innermost, nearest_open
+from carbontrack.tracking.context import current, innermost, nearest_open, set_current
+from carbontrack.tracking.handle import dead, end_abandoned
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracked_object import FUNCTIONS, tracked_object
@@ -37,24 +41,15 @@ from carbontrack.tracking.tracker import Tracker
 _log = logging.getLogger("carbontrack")
 
 
-class CountedCall(Protocol):
-    """One call that is being counted."""
-
-    def resume(self) -> None: ...  # noqa: D102 - the names say it
-    def pause(self) -> None: ...  # noqa: D102
-    def end(self, status: Status = "ok", error: str | None = None) -> None: ...  # noqa: D102
-
-
-class NoOpCall:
+class NoOpCall(CountedCall):
     """A call that is not counted, after an error of ours or the end of the session."""
 
-    def resume(self) -> None:
-        """Does nothing."""
+    __slots__ = ()
 
-    def pause(self) -> None:
-        """Does nothing."""
+    def __enter__(self) -> NoOpCall:
+        return self
 
-    def end(self, status: Status = "ok", error: str | None = None) -> None:
+    def __exit__(self, *_: object) -> None:  # for any number of calls at once
         """Does nothing."""
 
 
@@ -62,7 +57,7 @@ NO_OP_CALL = NoOpCall()
 """One instance for all: near the recursion limit there is no room to make another."""
 
 Begin = Callable[[], CountedCall]
-"""Begins to count a call; never raises."""
+"""Makes a call, which begins to count where it is entered; never raises."""
 
 
 def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
@@ -111,51 +106,18 @@ def _is_coroutine_function(target: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(target)
 
 
-def _end(call: CountedCall, error: BaseException | None) -> None:
-    try:
-        if error is None:
-            call.end()
-        else:
-            call.end(*outcome_of(error))
-    except RecursionError:  # too little stack for us; the program itself may still succeed
-        pass
-    except Exception:
-        _log.exception("a call could not be counted")
-
-
-def _guarded(step: Callable[[], None]) -> None:
-    try:
-        step()
-    except RecursionError:
-        pass
-    except Exception:
-        _log.exception("a call could not be counted")
-
-
 def _plain(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = begin()
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as error:
-            _end(call, error)
-            raise
-        _end(call, None)
-        return result
+        with begin():
+            return function(*args, **kwargs)
 
     return wrapper
 
 
 def _coroutine(function: Callable[..., Awaitable[Any]], begin: Begin) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        call = begin()
-        try:
-            result = await function(*args, **kwargs)
-        except BaseException as error:
-            _end(call, error)
-            raise
-        _end(call, None)
-        return result
+        with begin():
+            return await function(*args, **kwargs)
 
     return wrapper
 
@@ -191,7 +153,8 @@ def wrap_stoppable(
 def _block_or_null(new_block: Callable[[], Block[Any]]) -> Any:
     try:
         return new_block()
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         _log.exception("a call could not be counted")
         return nullcontext()
 
@@ -200,27 +163,25 @@ def _generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]
     # As `yield from` (PEP 380 defines its steps), but the call is paused outside the body.
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = function(*args, **kwargs)
-        call = begin()
-        step: Callable[[], Any] = functools.partial(next, body)
-        while True:
-            try:
-                item = step()
-            except StopIteration as stop:
-                _end(call, None)
-                return stop.value
-            except BaseException as error:
-                _end(call, error)
-                del step  # it may refer to the error, whose traceback refers to this frame
-                raise
-            _guarded(call.pause)
-            try:
-                sent = yield item
-            except BaseException as error:
-                # GeneratorExit too: a body may yield after it, which the caller must see.
-                step = functools.partial(body.throw, error)
-            else:
-                step = functools.partial(_send, body, sent)
-            _guarded(call.resume)
+        with begin() as call:
+            step: Callable[[], Any] = functools.partial(next, body)
+            while True:
+                try:
+                    item = step()
+                except StopIteration as stop:
+                    return stop.value
+                except BaseException:
+                    del step  # it may refer to the error, whose traceback refers to this frame
+                    raise
+                call.step(call.pause)
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    # GeneratorExit too: a body may yield after it, which the caller must see.
+                    step = functools.partial(body.throw, error)
+                else:
+                    step = functools.partial(_send, body, sent)
+                call.step(call.resume)
 
     return wrapper
 
@@ -232,26 +193,24 @@ def _send(body: Generator[Any, Any, Any], sent: Any) -> Any:
 def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         body = function(*args, **kwargs)
-        call = begin()
-        step: Callable[[], Awaitable[Any]] = body.__anext__
-        while True:
-            try:
-                item = await step()
-            except StopAsyncIteration:
-                _end(call, None)
-                return
-            except BaseException as error:
-                _end(call, error)
-                del step  # it may refer to the error, whose traceback refers to this frame
-                raise
-            _guarded(call.pause)
-            try:
-                sent = yield item
-            except BaseException as error:
-                step = functools.partial(body.athrow, error)
-            else:
-                step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
-            _guarded(call.resume)
+        with begin() as call:
+            step: Callable[[], Awaitable[Any]] = body.__anext__
+            while True:
+                try:
+                    item = await step()
+                except StopAsyncIteration:
+                    return
+                except BaseException:
+                    del step  # it may refer to the error, whose traceback refers to this frame
+                    raise
+                call.step(call.pause)
+                try:
+                    sent = yield item
+                except BaseException as error:
+                    step = functools.partial(body.athrow, error)
+                else:
+                    step = body.__anext__ if sent is None else functools.partial(body.asend, sent)
+                call.step(call.resume)
 
     return wrapper
 
@@ -294,29 +253,33 @@ class CallCounter:
         return vars(self) | {"_enclosing": None, "_site": None, "_inner": None}
 
     def begin(self) -> CountedCall:
-        """Begin to count a call; never raises."""
+        """Make a call, which begins to count where it is entered; never raises."""
         try:
-            here = current.get()
-            try:
-                return self._begin_root() if here is None else self._begin_inside(here)
-            except RecursionError:
-                current.set(here)
-            except Exception:
-                current.set(here)
-                _log.exception("a call of %s could not be counted", self._name)
+            if here.busy or is_finalizing():
+                pass_through(self._name)
+                return NO_OP_CALL
+            if dead:
+                end_abandoned()
+            around = current.get()
+            return self._root() if around is None else self._inside(around)
         except RecursionError:  # the program may still succeed in its last frames
+            return NO_OP_CALL
+        except Exception as error:
+            return self._uncounted(error)
+
+    def _uncounted(self, error: Exception) -> CountedCall:
+        pass_on(error)
+        try:
+            _log.exception("a call of %s could not be counted", self._name)
+        except RecursionError:
             pass
         return NO_OP_CALL
 
-    def _begin_root(self) -> CountedCall:
+    def _root(self) -> CountedCall:
         site = self._site
-        if site is None or site.session.closed:
-            return self._begin_first()
-        call = Call(site)
-        call.resume()
-        return call
+        return self._first() if site is None or site.session.closed else Call(site)
 
-    def _begin_first(self) -> CountedCall:
+    def _first(self) -> CountedCall:
         session = self._tracker().session
         if session.closed:
             session.warn_uncounted_call(self._name)
@@ -324,7 +287,7 @@ class CallCounter:
         if self._window_s == 0.0 or session.writes_each_call:
             return self._as_span(Span(session, self._name, labels=self._labels))
         self._site = self._new_site(session)
-        return self._begin_root()
+        return self._root()
 
     def _new_site(self, session: Session, *, inside: bool = False) -> CallSite:
         return call_site_of(
@@ -335,23 +298,21 @@ class CallCounter:
             inside=inside,
         )
 
-    def _begin_inside(self, here: Any) -> CountedCall:
-        open_around = nearest_open(here)
-        if open_around is not here:
-            current.set(skip_ended(here))
+    def _inside(self, around: Any) -> CountedCall:
+        open_around = nearest_open(around)
+        if open_around is not around:
+            set_current(skip_ended(around))
         if open_around is None or (
             self._separate_root and open_around.session is not self._tracker().session
         ):
-            return self._begin_root()
+            return self._root()
         session: Session = open_around.session
         if session is not self._enclosing:
             self._enclosing = session
             if self._on_enclosing is not None:
                 self._on_enclosing(session)
         if session.spans == "roots" and self._budget_check is None:
-            call = CoveredCall(open_around, self._new_site)
-            call.resume()
-            return call
+            return CoveredCall(open_around, self._new_site)
         parent = innermost()
         assert parent is not None
         return self._as_span(parent.span(self._name, labels=self._labels))
@@ -365,7 +326,7 @@ class CallCounter:
         return SpanCall(span)
 
 
-class SpanCall:
+class SpanCall(CountedCall):
     """A decorated call that is a span from its beginning."""
 
     __slots__ = ("_before", "_inside", "_span")
@@ -373,25 +334,33 @@ class SpanCall:
     def __init__(self, span: Span) -> None:
         self._before: Any = current.get()
         self._inside: Any = span
-        self._span = span.open()
+        self._span = span
 
     def resume(self) -> None:
-        """The body resumes."""
+        """The body starts or resumes."""
         self._before = current.get()
+        if self._span.record_id is None:
+            self._span.open()
+            return
         self._span.resume()
-        current.set(self._inside)
+        set_current(self._inside)
 
     def pause(self) -> None:
         """The body is suspended."""
         self._span.pause()
         self._inside = current.get()  # a block inside may be open
-        current.set(self._before)
+        set_current(self._before)
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended."""
+        self.handle = None
         if current.get() is self._span:
-            current.set(self._before)
+            set_current(self._before)
         self._span.close(status, error)
+
+    def drop(self) -> None:
+        """Count it no more, as that has failed."""
+        self.end("error")
 
 
 def callee_of(function: Callable[..., Any], name: str | None, labels: Mapping[str, Any]) -> Callee:

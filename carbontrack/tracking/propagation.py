@@ -15,6 +15,7 @@ from pathlib import Path
 from carbontrack.config import environment
 from carbontrack.system.forking import remember
 from carbontrack.system.host import process_identity
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 
 
@@ -101,7 +102,8 @@ class Propagator:
     def _set(self, said: str | None) -> None:
         try:
             self._write(self._restore_to if said is None else said)
-        except Exception:  # a failed write must not stop the program's block
+        except Exception as error:  # a failed write must not stop the program's block
+            pass_on(error)
             LOGGER.exception("child processes could not be told which run they belong to")
         else:
             self._written = said

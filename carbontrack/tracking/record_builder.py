@@ -23,6 +23,7 @@ from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Componen
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
 from carbontrack.units import JOULES_PER_KWH
 
@@ -458,7 +459,8 @@ class RecordBuilder:
         """
         try:
             measured = self._measured(window, sums)
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             _log.exception("the figures of a record could not be made")
             measured = {}
         return Record(

@@ -27,6 +27,7 @@ from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
 
@@ -127,6 +128,11 @@ class RemoteParents:
         self._journals: tuple[int, Mapping[int, list[Path]]] = (-1, {})
         self._entries: dict[Path, tuple[tuple[int, int], list[OpenEntry]]] = {}
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the last look was not just now."""
+        return self._clock.monotonic_s() - self._looked_at_s >= _LOOK_PERIOD_S
+
     def look(self) -> None:
         """Look again, unless that was done just now; no lock of the sampler may be held.
 
@@ -141,7 +147,8 @@ class RemoteParents:
             self._is_looking = True
             try:
                 self._update(now_s)
-            except Exception:  # this is the program's thread
+            except Exception as error:  # this is the program's thread
+                pass_on(error)
                 LOGGER.exception("what other processes have open could not be read")
             finally:
                 self._looked_at_s, self._is_looking = now_s, False

@@ -17,7 +17,9 @@ from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
@@ -123,6 +125,7 @@ class Checkpoints:
                 if found.record.record_id in dropped:
                     self._journal.finished(found.record.record_id)
         except Exception as error:  # the program may be changing its labels
+            pass_on(error)
             self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
         finally:
             del self._dropped[write]
@@ -197,7 +200,8 @@ class RunIdentity:
         if self._epoch >= 0:
             try:
                 self.remote_parents = self._find_parents()
-            except Exception:  # for want of descriptors, for example
+            except Exception as error:  # for want of descriptors, for example
+                pass_on(error)
                 self.remote_parents = None
                 _log.exception("what the parent process has open could not be looked for")
         if self.remote_parents is not None:
@@ -251,8 +255,14 @@ class RunIdentity:
         if parents is None:
             return NO_PARENT
         if looks:
-            parents.look()
+            self.look_for_parents()
         return parents.of_new_root()
+
+    def look_for_parents(self) -> None:
+        """Look again which record in another process holds what is used here, if that is due."""
+        parents = self.remote_parents
+        if parents is not None and parents.is_due:
+            self.sampler.uninterrupted(parents.look)
 
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
@@ -313,6 +323,7 @@ class RunIdentity:
             say_ended(state_dir, record_id, at_s, self._identity())
             self._said_end = True
         except Exception as error:  # the row must be written
+            pass_on(error)
             self._warnings.warn(
                 "ended",
                 f"child processes cannot be told when their parent's block has ended: {error}",
@@ -421,6 +432,7 @@ class Session(RunIdentity):
 
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
+        end_abandoned()
         if self.remote_parents is not None:
             self._follow_parents(self.remote_parents)
         if self._timelines is not None:
@@ -498,6 +510,7 @@ class Session(RunIdentity):
             try:
                 sink.write(record)
             except Exception as error:  # must not reach the measured program
+                pass_on(error)
                 self.lost_records += 1
                 lost = self.lost_records
                 self._warnings.warn(
@@ -511,6 +524,7 @@ class Session(RunIdentity):
         try:
             self._timelines.write(timeline)
         except Exception as error:  # must not reach the measured program
+            pass_on(error)
             self._warnings.warn("timeline", f"a timeline could not be written: {error}")
 
     # -- the end ----------------------------------------------------------------------------
@@ -524,7 +538,8 @@ class Session(RunIdentity):
             for one in self._open_ones():
                 try:
                     one.interrupt()
-                except Exception:
+                except Exception as error:
+                    pass_on(error)
                     _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
@@ -563,8 +578,8 @@ class Session(RunIdentity):
         try:
             if not self._sinks_closed and not sys.is_finalizing():
                 self._close_unwaited()
-        except Exception:  # at the exit of the interpreter, or half made
-            return
+        except Exception as error:  # at the exit of the interpreter, or half made
+            pass_on(error)
 
     def _close_unwaited(self) -> None:
         self.end()
@@ -587,4 +602,5 @@ def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     except SinkError as error:  # its message is for users
         _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
+        pass_on(error)
         _log.warning("%r did not %s: %s", sink, step, error)

@@ -15,18 +15,20 @@ current span.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, Status, checked_labels, checked_name, plain_html, record_html
-from carbontrack.sampling.counts import Joules
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
-from carbontrack.sampling.sampler import Sampler
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
 from carbontrack.system.clock import Clock
+from carbontrack.system.interrupts import from_outside
+from carbontrack.system.reentrance import here, must_pass, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
-from carbontrack.tracking.block import BudgetedBlock
+from carbontrack.tracking.block import BudgetedBlock, outcome_of
 from carbontrack.tracking.context import current, innermost, nearest_open
+from carbontrack.tracking.handle import dead, end_abandoned, end_later
 from carbontrack.tracking.outliving import (
     follow_parents,
     hand_over,
@@ -37,134 +39,13 @@ from carbontrack.tracking.outliving import (
 )
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import NO_PARENT, Checkpoint, Session
+from carbontrack.tracking.tree import Node, recount
 
 if TYPE_CHECKING:  # loaded only where they are asked for
     from carbontrack.tracking.timeline import PowerRow, PowerSeries
 
 _log = logging.getLogger("carbontrack")
 _OK = EndStatus("ok")
-
-
-class Node:
-    """One span in the tree of open spans; used with the sampler's lock held.
-
-    A node is a leaf while it is not paused and no node inside it has leaves. So a block is a leaf
-    again while the generator that it consumes is suspended.
-
-    Attributes:
-        owner: the span, while it is open.
-        around: the node of the span around it; None for a root.
-        children: the nodes of the open spans inside it.
-        paused_s, paused_j: how long it was paused, and what the machine used meanwhile.
-    """
-
-    __slots__ = (
-        "_is_leaf", "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children",
-        "owner", "paused_j", "paused_s",
-    )  # fmt: skip
-
-    def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
-        self.owner = owner
-        self._sampler: Sampler = owner.session.sampler
-        sampler = self._sampler
-        self.around = around
-        self.children: set[Node] = set()
-        self._sums = sums
-        self._since = mark
-        self._leaves = 1
-        self._is_leaf = True
-        self._paused: Mark | None = None
-        self.paused_s = 0.0
-        self.paused_j: Joules = ()
-        if around is None:
-            _add_leaves(sampler, 1)
-            return
-        around.children.add(self)
-        if around._is_leaf:  # as below, but cheaper: this one replaces it
-            around._is_leaf = False
-        else:
-            around._update(1, mark)
-
-    def leave(self, mark: Mark) -> Collection[Node]:
-        """The span ends; its children move to the node around it, and are returned."""
-        self._end_pause(mark)
-        self.owner = None
-        around = self.around
-        if around is not None:
-            around.children.discard(self)
-            around.children |= self.children
-        if self._is_leaf:
-            if around is None:
-                _add_leaves(self._sampler, -1)
-            elif around._leaves == 1 and around._paused is None:  # as below, but cheaper
-                around._is_leaf = True
-            else:
-                around._update(-1, mark)
-        for child in self.children:
-            child.around = around
-        return self.children
-
-    def restart(self, mark: Mark) -> None:
-        """Count from `mark` on, as if the span began there."""
-        self._sums, self._since = NOTHING, mark
-        self.paused_s, self.paused_j = 0.0, ()
-        if self._paused is not None:
-            self._paused = mark
-
-    def total(self, mark: Mark) -> Sums:
-        """The span's sums by `mark`, which is at or before its end."""
-        if not self._leaves:
-            return self._sums
-        return total(self._sums, self._since, mark, self._leaves)
-
-    def pause(self, mark: Mark) -> None:
-        """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
-        if self._paused is None:
-            self._paused = mark
-            self._update(0, mark)
-
-    def resume(self, mark: Mark) -> None:
-        """The body resumes."""
-        if self._paused is not None:
-            self._end_pause(mark)
-            self._update(0, mark)
-
-    def _end_pause(self, mark: Mark) -> None:
-        if self._paused is not None:
-            paused, now = self._paused.counts, mark.counts
-            self.paused_s += now.at_s - paused.at_s
-            self.paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
-            self._paused = None
-
-    def _update(self, change: int, mark: Mark) -> None:
-        """The leaves inside this node change in number, or it is paused or resumes.
-
-        The nodes around it change as far as their own numbers of leaves do.
-        """
-        node: Node | None = self
-        while node is not None:
-            inside = node._leaves - node._is_leaf + change
-            node._is_leaf = not inside and node._paused is None
-            change = inside + node._is_leaf - node._leaves
-            if not change:
-                return
-            node._sums = node.total(mark)
-            node._since = mark
-            node._leaves += change
-            node = node.around
-        _add_leaves(self._sampler, change)
-
-
-def _add_leaves(sampler: Sampler, change: int) -> None:
-    """Change the number of leaves of all spans, just after a sample.
-
-    While there are none, energy may belong to nobody; so what is set aside for calls is settled
-    where that begins or ends.
-    """
-    before = sampler.leaves
-    sampler.leaves = now = before + change
-    if sampler.apportioner is not None and not (before and now):
-        sampler.apportioner.settle()
 
 
 class SpanRow(BudgetedBlock["Span"]):
@@ -210,6 +91,8 @@ class SpanRow(BudgetedBlock["Span"]):
         self._window: Window
         self._record: Record | None = None
         self._outcome = _OK
+        self._left: list[Sequence[Span]] = []
+        """While its row is to be written: the spans that outlive it."""
 
     @property
     def row_id(self) -> str | None:
@@ -249,12 +132,10 @@ class SpanRow(BudgetedBlock["Span"]):
         if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
             self.record_id = self._row_id
 
-    def _register(self, started_at: datetime) -> None:
+    def _take_ids(self, started_at: datetime) -> None:
         self._run_id, record_id = self.session.new_ids()
         self.first_id = self.record_id = self.record_id or record_id
         self._started_at = started_at
-        if self._parent is None:
-            self.session.root_opened(self)
 
     def _seal(self, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed."""
@@ -351,6 +232,9 @@ class Span(SpanRow):
     """
 
     is_block = False  # whether it was opened by `with`, which will close it
+    has_passed = False  # whether it was let through unmeasured
+    _is_torn = False  # whether a handler has raised in a change of the tree
+    _held: Sequence[Record] = ()
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its energy is part of this one's."""
@@ -377,6 +261,8 @@ class Span(SpanRow):
     @property
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
+        if self.has_passed:
+            return self._unmeasured()
         if self._record is None and self._end is not None:
             record = self._build(self._end, self._outcome)
             self._record = record if self.budget_check is None else self.budget_check(record)
@@ -388,6 +274,8 @@ class Span(SpanRow):
         Raises:
             RuntimeError: the span has not been opened.
         """
+        if self.has_passed:
+            return self._unmeasured()
         if self._start is None:
             raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
         with self.session.sampler.lock:
@@ -420,36 +308,89 @@ class Span(SpanRow):
         """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
+        if must_pass():
+            self.has_passed = True
+            pass_through(self.name)
+            return self
+        try:
+            if dead:
+                end_abandoned()
+            here.busy = True
+            self._open()
+            here.busy = False
+            return self
+        except BaseException as error:
+            here.busy = False
+            self.close(*outcome_of(error))
+            raise
+
+    def _open(self) -> None:
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
         elsewhere = NO_PARENT if self._parent is not None else session.parent_now()
         with sampler.lock:  # the parent too: it may end in another thread
-            parent = self._parent = _parent_of(self)
-            self.parent_id, self.parent_holds = (
-                elsewhere if parent is None else (parent.row_id, True)
-            )
-            self._start = mark = sampler.hold(session.ledger)
-            self._epoch = sampler.epoch
-            self.node = Node(self, parent.node if parent is not None else None, mark)
-            self._begin_budget(parent, sampler)
-            self._register(sampler.clock.now_utc())
-        if parent is None:
-            session.keep(self)
+            try:
+                self._begin(elsewhere)
+            except BaseException:
+                self._repair()
+                raise
+        if self._parent is None and session.keeps_checkpoints:
+            sampler.uninterrupted(partial(session.keep, self))
         self._before = _skip_closed(current.get())
         current.set(self)
-        return self
+
+    def _begin(self, elsewhere: tuple[str | None, bool | None]) -> None:
+        session, sampler = self.session, self.session.sampler
+        parent = self._parent = _parent_of(self)
+        self.parent_id, self.parent_holds = elsewhere if parent is None else (parent.row_id, True)
+        mark = sampler.hold(session.ledger, self)
+        self._take_ids(sampler.clock.now_utc())
+        self._begin_budget(parent, sampler)
+        node = Node(self, parent.node if parent is not None else None, mark)
+        self._start, self._epoch, self.node = mark, sampler.epoch, node
+        node.join()
+        if parent is None:
+            session.root_opened(self)
+
+    def _repair(self) -> None:
+        """A handler has raised in a change of what is open; the sampler's lock is held."""
+        session = self.session
+        self._is_torn = True
+        if self._start is None:  # it has not begun, so there is nothing to be ended
+            session.sampler.release(session.ledger, self)
+        recount(session.sampler)
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
+        self._close(EndStatus(status, error))
+
+    def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
+        if must_pass():
+            end_later(self, outcome)
+            return
         try:
-            self._finish(EndStatus(status, error), written=True)
-        except Exception:
-            _log.exception("the end of span %r could not be counted", self.name)
-            self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
-            self.session.forget_root(self)
-            if current.get() is self:
-                current.set(_skip_closed(self._before))
+            here.busy = True
+            self._finish(outcome, written=written)
+            here.busy = False
+            if dead:
+                end_abandoned()
+        except BaseException as error:
+            here.busy = False
+            outside = from_outside(error) if isinstance(error, Exception) else error
+            if outside is None:
+                self._give_up()
+                return
+            self._outcome = again = EndStatus(*outcome_of(outside))
+            self._finish(again, written=written)
+            raise outside
+
+    def _give_up(self) -> None:
+        _log.exception("the end of span %r could not be counted", self.name)
+        self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
+        self.session.forget_root(self)
+        if current.get() is self:
+            current.set(_skip_closed(self._before))
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
@@ -462,33 +403,58 @@ class Span(SpanRow):
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""
-        self._finish(EndStatus("interrupted"), written=False)
+        self._close(EndStatus("interrupted"), written=False)
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
-        if not self.is_open:
+        """End it, from wherever an earlier call was interrupted."""
+        if self._end is None and not self._has_stopped(outcome):
             return
+        self.handle = None
+        outlived = self._left[:1] != [[]]  # none are left where another thread has ended it
+        if current.get() is self:
+            current.set(_skip_closed(self._before))
+        elif outlived and self._left:
+            leave_overlapping(self)
+        if outlived or self._may_have_row():
+            write = partial(self._write_rows, written=written)
+            self.session.sampler.uninterrupted(write)
+        else:
+            self._left.clear()
+
+    def _may_have_row(self) -> bool:
+        if self._parent is None or self.session.spans == "all":
+            return True
+        return self.is_kept or self.call_site is not None or bool(self._held)
+
+    def _has_stopped(self, outcome: EndStatus) -> bool:
+        """Take the last mark; False if it is not open."""
+        if not self.is_open:
+            return False
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
-        if session.remote_parents is not None:
-            session.remote_parents.look()
+        session.look_for_parents()
         with sampler.lock:
             if self.node is None or self._end is not None:
-                return
-            outliving, held = self._stop(outcome)
-        if current.get() is self:
-            current.set(_skip_closed(self._before))
-        elif outliving:
-            leave_overlapping(self)
-        for record in held:
+                return False
+            try:
+                self._stop(self.node, outcome)
+            except BaseException:
+                self._repair()
+                raise
+        return True
+
+    def _write_rows(self, *, written: bool) -> None:
+        try:
+            outliving = self._left.pop()
+        except IndexError:  # another thread does it, or has done it
+            return
+        session = self.session
+        for record in self._held:
             session.deliver(record)
         for span in outliving:
             if span.parent is None:
                 session.keep(span)
-        self._write_row(written=written)
-
-    def _write_row(self, *, written: bool) -> None:
-        session = self.session
         site = self.call_site if self._window.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
@@ -499,43 +465,57 @@ class Span(SpanRow):
         if site is not None:
             site.credit_span(self)
 
-    def _stop(self, outcome: EndStatus) -> tuple[Sequence[Span], Iterable[Record]]:
-        """Take the last mark; returns the spans that outlive it, and records of what they used.
+    def _stop(self, node: Node, outcome: EndStatus) -> None:
+        """Take the last mark, and make what outlives the span independent of it.
 
         The sampler's lock is held.
         """
         session = self.session
         if self.covered:
             keep_awake_for(self)
-        mark = session.sampler.last_mark(session.ledger)
-        held: list[Record] = []
+        mark = session.sampler.last_mark(session.ledger, self)
+        held = list(self._held)
         if session.remote_parents is not None:
             held += follow_parents(self, session.remote_parents, mark, is_end=True)
-        assert self.node is not None
-        outliving = [node.owner for node in self.node.leave(mark)]
+        if self._is_torn:
+            node.finish_leaving(mark)
+            recount(session.sampler)
+        outliving = [inner.owner for inner in node.leave(mark)]
         self._seal(mark)
-        self._outcome = outcome
         self.extend_timeline(mark)
         if self._row_id is not None:
             self._claim_row_id()
-        self._end = mark  # last: from now on any thread may build the record
         if outliving:
             held += hand_over(self, outliving, mark)
         if self.covered:
             release(self, mark.counts.at_s)
-        return outliving, held
+        # last, and at once: from now on any thread may build the record, and write it
+        self._outcome, self._end, self._held, self._left = outcome, mark, held, [outliving]
+
+    def _unmeasured(self) -> Record:
+        from carbontrack.tracking.noop import NoOpSpan
+
+        return NoOpSpan(self.name, labels=self.labels).snapshot()
 
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
             if self.is_open and self.node is not None:
-                self.node.pause(self._mark())
+                try:
+                    self.node.pause(self._mark())
+                except BaseException:
+                    self._repair()
+                    raise
 
     def resume(self) -> None:
         """Resume counting."""
         with self.session.sampler.lock:
             if self.is_open and self.node is not None:
-                self.node.resume(self._mark())
+                try:
+                    self.node.resume(self._mark())
+                except BaseException:
+                    self._repair()
+                    raise
 
     def _mark(self) -> Mark:
         return self.session.sampler.mark(self.session.ledger)
@@ -544,12 +524,16 @@ class Span(SpanRow):
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
         self.parent_id, self.parent_holds = session.parent_now(looks=False)
-        now = sampler.hold(session.ledger)
-        self._start = used.start(now)
-        self._epoch = sampler.epoch
-        self.node = Node(self, None, now, used.sums)
-        started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
-        self._register(started_at)
+        now = sampler.hold(session.ledger, self)
+        try:
+            self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
+            node = Node(self, None, now, used.sums)
+            self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
+            node.join()
+            session.root_opened(self)
+        except BaseException:
+            self._repair()
+            raise
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""

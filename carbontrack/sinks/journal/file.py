@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.record import plain
+from carbontrack.system.interrupts import pass_on
 
 # imported early, since a process without free descriptors could not load it any more
 try:
@@ -50,7 +51,8 @@ def encoded(entry: Mapping[str, Any]) -> bytes:
     """The entry as a line with its checksum."""
     try:
         text = _ENCODER.encode(entry).encode()
-    except Exception:  # a label may be any object, even one whose `str` fails
+    except Exception as error:  # a label may be any object, even one whose `str` fails
+        pass_on(error)
         text = _ENCODER.encode(plain(entry)).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 

@@ -33,7 +33,7 @@ def test_it_is_right_for_every_instant_and_forgets_enough():
     for since_s in (0.0, now_s / 3, now_s - 2.0, everything[-2][0]):
         longest_s = max(gap_s for ended_s, gap_s in everything if ended_s > since_s)
         assert longest_s <= gaps.longest_since(since_s) <= longest_s + 0.0011
-    assert len(gaps._gap_ms) <= 1001
+    assert len(gaps._gaps) <= 1001
 
 
 def test_it_can_forget():

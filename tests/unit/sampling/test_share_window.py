@@ -71,7 +71,7 @@ def test_a_ledger_takes_its_share():
     ledger = Ledger(PROCESS, grid)
     reader = ScriptedUsage(ours=0.5)
     ledger.begin(reader, 0.0, NOW)
-    ledger.take(step(1.0), None)
+    ledger.account = ledger.after(step(1.0), None)
     assert ledger.account.leaf_j == pytest.approx((50.0,))
     assert ledger.account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
 
@@ -83,7 +83,7 @@ def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
     """100 J in a second, 40 of them idle; half of the work is ours, and a tenth is booked."""
     ledger = Ledger(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
     ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    ledger.take(step(1.0), None)
+    ledger.account = ledger.after(step(1.0), None)
     assert ledger.account.leaf_j == pytest.approx((ours_j,))
 
 
@@ -92,11 +92,11 @@ def test_a_ledger_that_slept_looks_afresh():
     ledger = Ledger(PROCESS, None)
     reader = ScriptedUsage(ours=1.0)
     ledger.begin(reader, 0.0, NOW)
-    ledger.take(step(1.0), None)
+    ledger.account = ledger.after(step(1.0), None)
     reader.ours = 0.1
     ledger.begin(reader, 1.0 + STALE_S * 2, NOW)
     before = ledger.account.leaf_j[0]
-    ledger.take(step(2.0 + STALE_S * 2), None)
+    ledger.account = ledger.after(step(2.0 + STALE_S * 2), None)
     assert ledger.account.leaf_j[0] - before == pytest.approx(10.0)
 
 
@@ -108,7 +108,7 @@ def test_a_reader_of_another_process_is_not_believed():
     childs = parents.for_child()
     ledger.begin(childs, 0.1, NOW)
     parents_reads = parents.reads
-    ledger.take(step(1.0), None)
+    ledger.account = ledger.after(step(1.0), None)
     assert childs.reads > 0
     assert parents.reads == parents_reads
 
@@ -117,7 +117,7 @@ def test_in_scope_machine_nobody_is_asked():
     """Without a reader all of it is ours."""
     ledger = Ledger(Attribution("machine"), None)
     ledger.begin(None, 0.0, NOW)
-    ledger.take(step(1.0, components=("cpu", "ram")), None)
+    ledger.account = ledger.after(step(1.0, components=("cpu", "ram")), None)
     assert ledger.account.leaf_j == (100.0, 100.0)
 
 
@@ -141,9 +141,9 @@ def test_a_moving_grid_is_asked_at_every_step_and_a_constant_one_once():
     ledger = Ledger(Attribution(), grid)
     assert ledger.follows_grid
     ledger.begin(None, 0.0, NOW)
-    ledger.take(step(1.0, joules=3.6e6), NOW)
+    ledger.account = ledger.after(step(1.0, joules=3.6e6), NOW)
     grid.g = 300.0
-    ledger.take(step(2.0, joules=3.6e6), NOW)
+    ledger.account = ledger.after(step(2.0, joules=3.6e6), NOW)
     assert ledger.account.leaf_g[0] == pytest.approx(400.0)
     assert grid.asked == 3
     assert not Ledger(Attribution(), Fixed.of(5.0)).follows_grid
@@ -153,6 +153,6 @@ def test_a_new_meter_has_its_components_share():
     """A substitute that joins later is weighed as its component is."""
     ledger = Ledger(PROCESS, None)
     ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    ledger.take(step(1.0), None)
-    ledger.take(step(2.0, components=("cpu", "gpu")), None)
+    ledger.account = ledger.after(step(1.0), None)
+    ledger.account = ledger.after(step(2.0, components=("cpu", "gpu")), None)
     assert ledger.account.leaf_j == pytest.approx((100.0, 100.0))

@@ -12,17 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carbontrack.tracking.decorate import NoOpCall, wrap
+from carbontrack.tracking.call import CountedCall
+from carbontrack.tracking.decorate import wrap
 
 
-class Log(NoOpCall):
+class Log(CountedCall):
     """Keeps what is said about one call."""
 
     def __init__(self):
-        self.said = ["begin"]
+        self.said = []
 
     def resume(self):
-        self.said.append("resume")
+        self.said.append("resume" if self.said else "begin")
 
     def pause(self):
         self.said.append("pause")
@@ -48,7 +49,7 @@ class Counter:
         return log.said
 
 
-class Broken(NoOpCall):
+class Broken(CountedCall):
     """A call whose counting fails at every step."""
 
     def resume(self):

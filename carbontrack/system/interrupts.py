@@ -1,0 +1,107 @@
+"""Exceptions that come from outside: a signal's handler may raise at any line, in ours too.
+
+Python runs the handlers of signals in the main thread, between two instructions of whatever runs
+there. What a handler raises, a KeyboardInterrupt or the TimeoutError of a time limit, is for the
+program and must pass through us. So each clause of ours that catches an `Exception` or an `OSError`
+where a handler can run gives it to `pass_on` first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+_CO_VARARGS = 0x04
+"""`inspect.CO_VARARGS`; that module takes long to import."""
+_SELDOM_MORE = 20
+"""Exceptions raised while another one was handled that are looked at, one behind the other."""
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise the exception again that a signal's handler raised, if that is why we have `error`.
+
+    It is `error` itself, or one that our code, or a library, has turned into `error`.
+    """
+    outside = from_outside(error)
+    if outside is not None:
+        raise outside
+
+
+def from_outside(error: BaseException) -> BaseException | None:
+    """The exception that a signal's handler, or a tracer, raised; None if it was our own."""
+    found: BaseException | None = error
+    for _ in range(_SELDOM_MORE):
+        if found is None:
+            return None
+        if _came_through_a_handler(found.__traceback__):
+            return found
+        found = _handled_meanwhile(found)
+    return None
+
+
+def _handled_meanwhile(error: BaseException) -> BaseException | None:
+    """The exception that was being handled when `error` was raised, if that began in our call."""
+    before = error.__cause__ or error.__context__
+    if before is None or before.__traceback__ is None:
+        return None
+    frames = {id(trace.tb_frame) for trace in _traces(error.__traceback__)}
+    return before if id(before.__traceback__.tb_frame) in frames else None
+
+
+def _came_through_a_handler(trace: TracebackType | None) -> bool:
+    """Whether a frame of the traceback is that of a handler.
+
+    Nothing but a handler, or a tracer, gets the frame that it interrupts as an argument. One that
+    no longer has it is known by its code.
+    """
+    outer: FrameType | None = None
+    for each in _traces(trace):
+        frame = each.tb_frame
+        if outer is not None and (_got_a_frame(frame, outer) or _is_installed(frame.f_code)):
+            return True
+        outer = frame
+    return False
+
+
+def _got_a_frame(frame: FrameType, outer: FrameType) -> bool:
+    given = [one for one in _arguments(frame) if isinstance(one, FrameType)]
+    around: FrameType | None = outer if given else None
+    while around is not None and around not in given:  # a handler may look at the callers
+        around = around.f_back
+    return around is not None
+
+
+def _arguments(frame: FrameType) -> Iterator[object]:
+    code, values = frame.f_code, frame.f_locals
+    for name in code.co_varnames[: code.co_argcount]:
+        yield values.get(name)
+    if code.co_flags & _CO_VARARGS:
+        rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        yield from rest if isinstance(rest, tuple) else ()
+
+
+def _is_installed(code: CodeType) -> bool:
+    """Whether this is the code of a handler that is installed."""
+    signal = sys.modules.get("signal")
+    if signal is None:  # no handler in Python
+        return False
+    installed = [signal.getsignal(number) for number in signal.valid_signals()]
+    return any(code is _code_of(one) for one in installed if callable(one))
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    while hasattr(handler, "func"):  # a partial
+        handler = handler.func
+    handler = getattr(handler, "__func__", handler)
+    if not hasattr(handler, "__code__"):
+        handler = getattr(type(handler), "__call__", None)  # noqa: B004 - its code
+    found = getattr(handler, "__code__", None)
+    return found if isinstance(found, CodeType) else None
+
+
+def _traces(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next

@@ -1,0 +1,146 @@
+"""Handles: how a block or call is known to be over when its own end did not run.
+
+A handler of a signal may raise at any instruction: in our `__enter__` before its last one, in our
+`__exit__` before its first one, or between ours and the program's. Then nothing in here ends the
+block. But the `with` statement is over, and it held the only reference to the bound method that it
+would have called. So each `with` gets a bound method of its own, and a weak reference to it is the
+block's handle. Once that is dead, `end_abandoned` ends the block, at the next edge or tick.
+"""
+
+from __future__ import annotations
+
+import logging
+from _thread import get_ident
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from types import MethodType
+from typing import Any
+from weakref import ref
+
+from carbontrack.system.interrupts import pass_on
+
+_log = logging.getLogger("carbontrack")
+dead: deque[Handle | _Later] = deque()
+"""The handles of blocks whose `with` is over; appended to by the interpreter, in no frame."""
+
+
+class Handle(ref[MethodType]):
+    """Dies with one `with` statement.
+
+    Attributes:
+        owner: the span or call to be ended then; None where there is none.
+        is_ending: whether that is being done.
+    """
+
+    owner: Any = None
+    is_ending = False
+
+    __eq__ = object.__eq__  # two statements may have methods of the same object
+    __hash__ = object.__hash__
+
+
+class _Later:
+    """What a handler or a finalizer has ended in the middle of an edge of the same thread."""
+
+    def __init__(self, span: Any, outcome: tuple[Any, ...]) -> None:
+        self._span = span
+        self._outcome = outcome
+        self.owner = self
+        self.is_ending = False
+
+    def abandon(self) -> None:
+        """End it now."""
+        self._span.close(*self._outcome[:2])
+
+
+def end_later(span: Any, outcome: tuple[Any, ...]) -> None:
+    """End a span after the edge in whose middle this thread is."""
+    if span.is_open:
+        dead.append(_Later(span, outcome))
+
+
+class ExitMethod:
+    """The method `__exit__` of blocks whose handle is theirs alone: spans and calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __get__(self, block: Any, kind: type | None = None) -> Any:
+        if block is None:  # asked of the class, as `contextlib.ExitStack` does
+            return self._function
+        method = MethodType(self._function, block)
+        block.handle = handle = Handle(method, dead.append)
+        handle.owner = block
+        return method
+
+
+class Entry:
+    """One `with` statement on an object that opens a span for each of them.
+
+    Attributes:
+        block: the object.
+        span: the span that was opened for this statement; None until then.
+    """
+
+    __slots__ = ("_handle", "_thread", "block", "span")
+
+    def __init__(self, block: Any) -> None:
+        self.block = block
+        self.span: Any = None
+        self._thread = get_ident()
+
+    def watch(self, method: MethodType) -> None:
+        """Have the span ended when `method`, which the statement will call, is gone."""
+        self._handle: Handle | None = Handle(method, dead.append)
+
+    def begin(self, span: Any) -> None:
+        """A span is about to be opened for this statement."""
+        handle = self._handle
+        if handle is not None:
+            self.span = handle.owner = span
+            # the span's from here on: a handle that is no more when the method goes says nothing
+            span.handle, self._handle = handle, None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the statement is in this thread."""
+        return self._thread == get_ident()
+
+
+class SharedExitMethod(ExitMethod):
+    """The method `__exit__` of an object that opens a span for each `with`, in any thread.
+
+    The function gets the `Entry` in place of the object, which has it as `entry` meanwhile.
+    """
+
+    def __get__(self, block: Any, kind: type | None = None) -> Any:
+        if block is None:  # asked of the class, as `contextlib.ExitStack` does
+            return self._of_class
+        entry = Entry(block)
+        method = MethodType(self._function, entry)
+        entry.watch(method)
+        block.entry = entry
+        return method
+
+    def _of_class(self, block: Any, *raised: Any) -> Any:
+        return self._function(Entry(block), *raised)
+
+
+def end_abandoned() -> None:
+    """End the blocks and calls whose `with` is over and whose own end did not run."""
+    for handle in list(dead):
+        if handle.is_ending:  # by another thread, or around this call
+            continue
+        try:
+            handle.is_ending = True
+            if handle.owner is not None:
+                handle.owner.abandon()
+        except BaseException as error:
+            handle.is_ending = False
+            if not isinstance(error, Exception):  # a handler of a signal; the next edge does it
+                raise
+            pass_on(error)
+            _log.exception("a block that was left could not be ended")
+        with suppress(ValueError):
+            dead.remove(handle)
