@@ -191,3 +191,16 @@ nbformat.write(notebook, sys.argv[2])
     ]
     assert any("<b>sum of squares</b>" in page for page in pages)
     assert any("record" in page and "<td" in page for page in pages)
+
+
+def test_names_and_mistakes_are_shown_as_text(shell: Callable[..., list[dict[str, Any]]]) -> None:
+    """No mark of direction and no escape sequence comes from a cell's name or from an error."""
+    _, cell, mistake = shell(
+        "%load_ext carbontrack",
+        "%%carbontrack 'gpj\u202e<b>exe\x1b[2J' output=runs.csv\npass",
+        "%%carbontrack region='no\x1b[2J\u202eplace'\npass",
+    )
+    assert r"gpj\u202e&lt;b&gt;exe\x1b[2J" in cell["shown"][0]["text/html"]
+    assert mistake["error"] == "UsageError"
+    for printed in (cell["printed"], mistake["printed"]):
+        assert not set(printed) & set("\x1b\u202e")
