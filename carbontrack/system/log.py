@@ -98,8 +98,10 @@ def _with_visible_text(argument: object) -> object:
 
 
 def _visible(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
     try:
-        from carbontrack.text import visible  # few programs get a warning
+        from carbontrack.text import visible  # few messages need it
     except ImportError:  # the interpreter is ending
         return text.encode("unicode_escape").decode("ascii")
     return visible(text)
