@@ -586,6 +586,34 @@ def test_addresses_of_any_name(command: Command, folder: Path) -> None:
                 assert sorted(lines_of(told)) == sorted(expected)
 
 
+def test_a_budget_of_a_run_of_any_name(command: Command) -> None:
+    """What is said while the command runs, and at its end."""
+    busy = "sum(range(40_000_000))"
+    told = command("run", "--output", "none", "--name", ALL_IN_ONE, "--budget", "1 ug",
+                   "--", sys.executable, "-c", busy, code=3, stream="err")  # fmt: skip
+
+    assert told.count(f"carbontrack: {visible(ALL_IN_ONE)}") >= 2
+
+
+def test_files_that_commands_write(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each names its file as text."""
+    name = "ev\x1b[2J\u202eil"
+    runs(record_of("x"))
+    monkeypatch.setenv("CARBONTRACK_STATE_DIR", str(folder / name))
+
+    label = command(*LABEL, "--output", f"{name}.svg", stream="err")
+    page = command("report", "runs.csv", "--html", f"{name}.html", stream="err")
+    kept = command("calibrate", "45:98", "60:120")
+    forgotten = command("calibrate", "--clear")
+
+    assert label == f"carbontrack: wrote {visible(name)}.svg\n"
+    assert page == f"carbontrack: wrote {visible(name)}.html\n"
+    for told in (kept, forgotten):
+        assert visible(name) in told
+
+
 # -- commands that only show ---------------------------------------------------------------------
 
 
@@ -765,41 +793,87 @@ def project(pytester: pytest.Pytester) -> Iterator[Project]:
     return Project(pytester)
 
 
+HOSTILE_METRIC = """
+from tests.support.fake_energy import FakeMetric
+class Metric(FakeMetric):
+    name = "me\\x1b[2J\\u202etric"
+    def describe(self):
+        return "pins <b>\\x1b[2J\\u202e"
+    def open(self, name):
+        if "broken" in name:
+            raise ValueError("no\\x1b[2J\\u202eway\\n")
+        return super().open(name)
+def pytest_carbon_metric(config):
+    return Metric()
+"""
+HOSTILE_TESTS = """
+import pytest
+from tests.support.fake_energy import burn
+@pytest.mark.carbon_budget("2 J")
+def test_over(): burn(5)
+@pytest.mark.carbon_budget("20 J")
+def test_within(): burn(1)
+@pytest.mark.carbon_budget("20 J")
+def test_broken(): burn(1)
+"""
+
+
 def test_a_project_with_hostile_names(project: Project) -> None:
-    """The table, the failure, the summary of a workflow's step and junit's file show text."""
-    (project.path / "conftest.py").write_text(
-        "from tests.support.fake_energy import FakeMetric\n"
-        "def pytest_carbon_metric(config):\n"
-        "    metric = FakeMetric()\n"
-        "    return metric\n"
-    )
+    """Table, failure, warning, the summary of a workflow's step and junit's file show text."""
+    (project.path / "conftest.py").write_text(HOSTILE_METRIC)
     folder = project.path / "ev\x1b[2J`|\u202eil"
     folder.mkdir()
-    (folder / "test_it.py").write_text(
-        "import pytest\nfrom tests.support.fake_energy import burn\n"
-        "@pytest.mark.carbon('2 J')\ndef test_over(): burn(5)\n"
-        "@pytest.mark.carbon('20 J')\ndef test_within(): burn(1)\n"
-    )
+    (folder / "test_it.py").write_text(HOSTILE_TESTS)
     page = project.path / "summary.md"
     done = project.run_apart(
-        "-p", "no:cacheprovider", "--import-mode=importlib", "--carbon-csv=o.csv",
-        "--carbon-compare=no\x1b\u202e.json",
-        "--carbon-add=no\x1b\u202e.json", "--junitxml=junit.xml",
-        GITHUB_STEP_SUMMARY=str(page), PYTHONIOENCODING="utf-8",
+        "-p", "no:cacheprovider", "--import-mode=importlib", "--carbon",
+        "--carbon-compare=no\x1b\u202e.json", "--carbon-add=no\x1b\u202e.json",
+        "--carbon-csv=no\x1b\u202e.csv", GITHUB_STEP_SUMMARY=str(page), PYTHONIOENCODING="utf-8",
     )  # fmt: skip
 
-    print(done.stdout, done.stderr)
-    ours = done.stdout[done.stdout.index("carbontrack ==") :].partition("short test summary")[0]
+    name = r"ev\x1b[2J`|\u202eil/test_it.py::test_over"
+    ours = done.stdout[done.stdout.index("= carbontrack =") :].partition("short test summary")[0]
     assert_visible(ours)
-    assert r"ev\x1b[2J`|\u202eil/test_it.py::test_over" in ours
-    assert r"no\x1b\u202e.json" in ours
+    for told in (name, r"no\x1b\u202e.json", r"pins <b>\x1b[2J\u202e"):
+        assert told in ours
+    lines = lines_of(done.stdout)
+    for needed in (
+        r"carbontrack: pins <b>\x1b[2J\u202e",
+        r"carbon budget: used 5.00 J (5.00 to 5.00, me\x1b[2J\u202etric), over",
+        r"carbontrack could not measure (ValueError: no\x1b[2J\u202eway\n, ",
+    ):
+        assert [line for line in lines if needed in line and visible(line) == line], needed
     text = page.read_text(encoding="utf-8")
     assert_visible(text)
-    rows, _ = markdown_table(text.partition("\n\n")[2])
-    assert rows[1][0] == r"ev\x1b[2J`|\u202eil/test_it.py::test_over"
-    refused = project.run_apart("--carbon-csv=a\x1b[2J/no/b.csv", PYTHONIOENCODING="utf-8")
-    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
-    assert_visible(refused.stderr)
+    rows, notes = markdown_table(text.partition("\n\n")[2])
+    assert rows[1][0] == name
+    assert r"pins <b>\x1b[2J\u202e" in notes[-1]
+
+    # pytest writes no XML that can be read where a folder has such a name
+    (project.path / "test_it.py").write_text(HOSTILE_TESTS)
+    project.run_apart("--junitxml=junit.xml", "test_it.py", PYTHONIOENCODING="utf-8")
+    properties = project.properties()["test_over"]
+    assert properties["carbon_metric"] == r"me\x1b[2J\u202etric"
+
+
+def test_a_project_s_mistakes_in_hostile_words(project: Project) -> None:
+    """Options, settings and markers that cannot be used are told in lines of text."""
+    folder = project.path / "ev\x1b[2J\u202eil"
+    folder.mkdir()
+    (folder / "test_it.py").write_text(
+        "import pytest\n@pytest.mark.carbon_budget()\ndef test(): pass\n"
+    )
+    for arguments, environ in (
+        (["--carbon-csv=a\x1b[2J\u202e/no/b.csv"], {}),
+        (["--carbon"], {"CARBONTRACK_SCOPE": "no\x1b[2J\u202eplace"}),
+        (["--import-mode=importlib"], {}),
+    ):
+        done = project.run_apart(*arguments, PYTHONIOENCODING="utf-8", **environ)
+        assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+        told = done.stdout + done.stderr
+        lines = [line for line in lines_of(told) if "ERROR" in line and "carbon" in line]
+        assert lines
+        assert not set("".join(lines)) & set("\x1b\u202e")
 
 
 # -- what the table is for -----------------------------------------------------------------------
