@@ -22,6 +22,7 @@ from markdown_it import MarkdownIt
 
 import carbontrack
 from carbontrack.cli import main
+from carbontrack.cli.journals import UnreadableJournals
 from carbontrack.integrations.pytest_plugin import output as plugin
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.integrations.pytest_plugin.results import SessionTotal, TestResult
@@ -269,7 +270,7 @@ def test_csv_on_a_terminal_is_visible(command: Command) -> None:
 @every_text
 def test_the_statement(text: str, command: Command) -> None:
     """A paragraph and a table of two columns, with the texts in them and no markup."""
-    runs(record_of(text))
+    runs(record_of(text, scope=text))
 
     rows, paragraphs = markdown_table(command("report", "runs.csv", "--format", "statement"))
 
@@ -358,9 +359,11 @@ def test_the_page(texts: list[str], command: Command) -> None:
     """It has the elements of a page of plain names, and shows the visible texts."""
     pages = []
     for names in (texts, [f"name {n}" for n in range(len(texts))]):
-        Path("runs.csv").unlink(missing_ok=True)
-        runs(*(record_of(name, n, labels={names[0]: name}) for n, name in enumerate(names)))
-        command("report", "runs.csv", "--html", "page.html", "--by", f"label:{names[0]}")
+        key = f"<b>{names[0]}" if names is texts else "b"
+        records = [record_of(name, n, labels={key: name}) for n, name in enumerate(names)]
+        source_name = "ev\x1b<b>\u202eil.csv" if names is texts else "runs.csv"
+        Path(runs(*records)).rename(source_name)
+        command("report", source_name, "--html", "page.html", "--by", f"label:{key}")
         source = Path("page.html").read_bytes().decode()
         # the charts' program and that of the page are not made of texts
         pages.append(re.sub(r"<script>\n.*?\n</script>", "", source, flags=re.DOTALL))
@@ -368,11 +371,14 @@ def test_the_page(texts: list[str], command: Command) -> None:
 
     assert_visible(pages[0])
     assert page.elements == plain.elements
-    assert f"CO2e by label:{visible(texts[0])}" in page.texts
+    assert f"CO2e by label:<b>{visible(texts[0])}" in page.texts
+    assert [text for text in page.texts if r"from ev\x1b<b>\u202eil.csv. This" in text]
     shown = [visible(stored(text)) for text in texts]
     assert set(shown) <= set(page.texts)
     data = json.loads(next(text for text in page.texts if text.startswith('{"runs"')))
     assert sorted(data["runs"]["texts"]["name"]) == sorted(shown)
+    # a space without width keeps the names of two bars apart
+    assert_visible(json.dumps(data, ensure_ascii=False).replace("\u200b", ""))
 
 
 # -- notebooks -----------------------------------------------------------------------------------
@@ -493,6 +499,7 @@ def test_a_processor_of_any_name(folder: Path) -> None:
     model = "Evil\x1b]0;x\x07 \u202eCPU\x9b2J"
     procfs = folder / "proc"
     procfs.mkdir()
+    (folder / "sy\x1b[2J\u202es").mkdir()
     (procfs / "cpuinfo").write_text(
         f"processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: {model}\n"
     )
@@ -501,7 +508,7 @@ def test_a_processor_of_any_name(folder: Path) -> None:
     environ = os.environ | {
         "PYTHONPATH": str(ROOT),
         "CARBONTRACK_PROCFS_PATH": str(procfs),
-        "CARBONTRACK_SYSFS_PATH": str(folder),
+        "CARBONTRACK_SYSFS_PATH": str(folder / "sy\x1b[2J\u202es"),
     }
 
     def call(*arguments: str) -> tuple[str, str]:
@@ -566,6 +573,17 @@ def test_open_runs_of_any_name(command: Command, folder: Path) -> None:
         assert [line for line in told if f" {cut_to(SHOWN[text], 8, '')}" in line], text
     assert {run["name"] for run in found["runs"]} == set(TEXTS)
     assert {run["basis"] for run in found["runs"]} == set(TEXTS)
+
+
+def test_journals_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first is named as text."""
+    unreadable = UnreadableJournals()
+    unreadable(Path("a\x1b[2J\u202eb\n"), OSError(5, "no\x1bway"))
+
+    assert unreadable.warn()
+    told = capsys.readouterr().err
+    assert_visible(told)
+    assert r"a\x1b[2J\u202eb\n: no\x1bway" in told
 
 
 def test_addresses_of_any_name(command: Command, folder: Path) -> None:
@@ -693,8 +711,12 @@ def test_files_that_commands_read(command: Command, folder: Path) -> None:
     assert visible("serie\x1b\u202es.csv") in series
 
 
-def test_a_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a loop is called stands before its bar as text."""
+@pytest.mark.parametrize("disabled", ["", "1"])
+def test_a_progress_bar(
+    disabled: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a loop is called stands before its bar as text, measured or not."""
+    monkeypatch.setenv("CARBONTRACK_DISABLE", disabled)
     for _ in carbontrack.progress(range(2), name="ev\x1b[2J\u202eil\n", output=None):
         pass
 
@@ -719,6 +741,7 @@ for number, text in enumerate(TEXTS):
     RateLimitedLog().warn("topic", f"(b) {{text}}")
     LOGGER.warning("(c) %s, %s", text, Path(text))
     LOGGER.warning("(d) %s", carbontrack.ConfigError(text))
+    LOGGER.warning("(e) " + text)
 """
 
 
@@ -741,8 +764,8 @@ def test_warnings(setup: str, folder: Path) -> None:
     )
 
     assert_visible(done.stderr)
-    lines = [line for line in lines_of(done.stderr) if re.search(r"\([a-d]\) ", line)]
-    for kind in "abcd":
+    lines = [line for line in lines_of(done.stderr) if re.search(r"\([a-e]\) ", line)]
+    for kind in "abcde":
         told = [line.partition(f"({kind}) ")[2] for line in lines if f"({kind}) " in line]
         for text in TEXTS:
             assert [line for line in told if line.startswith(SHOWN[text])], (kind, text)
@@ -804,7 +827,7 @@ class Metric(FakeMetric):
             raise ValueError("no\\x1b[2J\\u202eway\\n")
         return super().open(name)
 def pytest_carbon_metric(config):
-    return Metric()
+    return Metric(width=0.5)
 """
 HOSTILE_TESTS = """
 import pytest
@@ -812,7 +835,13 @@ from tests.support.fake_energy import burn
 @pytest.mark.carbon_budget("2 J")
 def test_over(): burn(5)
 @pytest.mark.carbon_budget("20 J")
-def test_within(): burn(1)
+def test_within():
+    import os, shutil
+    burn(1)
+    if os.path.isdir("go\x1bne"):
+        shutil.rmtree("go\x1bne")
+@pytest.mark.carbon_budget("4 J")
+def test_not_sure(): burn(5)
 @pytest.mark.carbon_budget("20 J")
 def test_broken(): burn(1)
 """
@@ -824,29 +853,33 @@ def test_a_project_with_hostile_names(project: Project) -> None:
     folder = project.path / "ev\x1b[2J`|\u202eil"
     folder.mkdir()
     (folder / "test_it.py").write_text(HOSTILE_TESTS)
+    (project.path / "go\x1bne").mkdir()
     page = project.path / "summary.md"
     done = project.run_apart(
         "-p", "no:cacheprovider", "--import-mode=importlib", "--carbon",
         "--carbon-compare=no\x1b\u202e.json", "--carbon-add=no\x1b\u202e.json",
-        "--carbon-csv=no\x1b\u202e.csv", GITHUB_STEP_SUMMARY=str(page), PYTHONIOENCODING="utf-8",
+        "--carbon-csv=go\x1bne/a.csv", GITHUB_STEP_SUMMARY=str(page), PYTHONIOENCODING="utf-8",
     )  # fmt: skip
 
     name = r"ev\x1b[2J`|\u202eil/test_it.py::test_over"
     ours = done.stdout[done.stdout.index("= carbontrack =") :].partition("short test summary")[0]
     assert_visible(ours)
-    for told in (name, r"no\x1b\u202e.json", r"pins <b>\x1b[2J\u202e"):
+    for told in (
+        *(name, r"no\x1b\u202e.json", r"pins <b>\x1b[2J\u202e", r"go\x1bne/a.csv was not written"),
+        r"me\x1b[2J\u202etric), not surely within",
+    ):
         assert told in ours
     lines = lines_of(done.stdout)
     for needed in (
         r"carbontrack: pins <b>\x1b[2J\u202e",
-        r"carbon budget: used 5.00 J (5.00 to 5.00, me\x1b[2J\u202etric), over",
+        r"carbon budget: used 5.00 J (2.50 to 7.50, me\x1b[2J\u202etric), over",
         r"carbontrack could not measure (ValueError: no\x1b[2J\u202eway\n, ",
     ):
         assert [line for line in lines if needed in line and visible(line) == line], needed
     text = page.read_text(encoding="utf-8")
     assert_visible(text)
     rows, notes = markdown_table(text.partition("\n\n")[2])
-    assert rows[1][0] == name
+    assert name in {row[0] for row in rows}
     assert r"pins <b>\x1b[2J\u202e" in notes[-1]
 
     # pytest writes no XML that can be read where a folder has such a name
