@@ -13,6 +13,7 @@ from pathlib import Path
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.host import own_groups
+from carbontrack.system.interrupts import pass_on, suppressed
 
 SURVEY_PERIOD_S = 60.0
 """The kernel walks the page tables for a proportional size, which took 40 ms for each GiB in pages
@@ -78,7 +79,7 @@ def proportional_part(procfs: Path, pids: Iterable[int | str]) -> float | None:
     """
     resident_kib = proportional_kib = 0
     for pid in pids:
-        with suppress(OSError, ValueError, IndexError):
+        with suppressed(OSError, ValueError, IndexError):
             text = (procfs / str(pid) / "smaps_rollup").read_bytes()
             rss_kib, pss_kib = _field_kib(text, b"\nRss:"), _field_kib(text, b"\nPss:")
             resident_kib += rss_kib
@@ -96,7 +97,8 @@ def machine_ram_bytes(procfs: Path) -> int | None:
         text = (procfs / "meminfo").read_bytes()
         free_kib = int(text.split(b"MemAvailable:", 1)[1].split(None, 1)[0])
         return _total_of(text) - free_kib * 1024
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
         return _psutil_used_bytes()
 
 
@@ -111,7 +113,8 @@ def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
     """
     try:
         narrowest = _total_of((procfs / "meminfo").read_bytes())
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
         return None
     found: tuple[Path, int] | None = None
     for directory, version in own_groups(procfs, sysfs, "memory"):
@@ -129,7 +132,7 @@ def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
 
 def _inactive_file_bytes(directory: Path, version: int) -> int:
     name = b"inactive_file" if version == 2 else b"total_inactive_file"
-    with suppress(OSError, ValueError):
+    with suppressed(OSError, ValueError):
         for line in (directory / "memory.stat").read_bytes().splitlines():
             if line.startswith(name + b" "):
                 return int(line.split()[1])
@@ -137,7 +140,7 @@ def _inactive_file_bytes(directory: Path, version: int) -> int:
 
 
 def _number(path: Path) -> int | None:
-    with suppress(OSError, ValueError):
+    with suppressed(OSError, ValueError):
         return int(path.read_bytes())
     return None
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.interrupts import pass_on
 
 try:
     import resource
@@ -86,7 +87,8 @@ class ProcessTree:
         try:
             text = _read_bytes(f"{self._procfs}/self/statm")
             return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError, IndexError) as error:
+            pass_on(error)
             return _psutil_rss_bytes()
 
     def _read_children(self, now_s: float) -> None:
@@ -122,7 +124,8 @@ def has_children() -> bool:
         look_for_children()
     except ChildProcessError:
         return False
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return True
     return True
 
@@ -151,7 +154,8 @@ def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:
             # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
             fields = text[text.rindex(b")") + 2 :].split()
             facts = (int(entry), sum(map(int, fields[11:15])), max(0, int(fields[21])))
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError, IndexError) as error:
+            pass_on(error)
             continue  # it has just ended
         children.setdefault(int(fields[1]), []).append(facts)
     found: list[tuple[int, int, int]] = []

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from carbontrack.system.host import own_groups
+from carbontrack.system.interrupts import pass_on
 
 
 def own_affinity() -> Collection[int] | None:
@@ -70,7 +71,8 @@ class Reservation:
                 name, *fields = line.split()
                 ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
                 busy_s[int(name[3:])] = ticks * self._tick_s
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            pass_on(error)
             return {}
         return busy_s
 
@@ -84,7 +86,8 @@ def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, Path | None]:
         try:
             quota, period = (directory / "cpu.max").read_text().split()
             threads = int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError):
+        except (OSError, ValueError, ZeroDivisionError) as error:
+            pass_on(error)
             continue  # no such file, or "max"
         if threads > 0.0 and (narrowest[0] is None or threads < narrowest[0]):
             narrowest = threads, directory
@@ -95,5 +98,6 @@ def _cgroup_cpu_s(group: Path) -> float | None:
     try:
         text = (group / "cpu.stat").read_bytes()
         return int(text.split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
         return None

@@ -20,6 +20,7 @@ from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock
+from carbontrack.system.interrupts import pass_on
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _MEMORY_PERIOD_S = 5.0
@@ -66,7 +67,8 @@ class UsageReader:
             if not in_first_namespace(self._procfs):
                 return None
             return frozenset((os.getpid(), *self._tree.pids()))
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
 
     def reservation(self) -> Reservation:
@@ -124,7 +126,8 @@ class _ProcStat:
         """That of a tree; None where there is none."""
         try:
             return cls(procfs / "stat")
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
 
     def busy_s(self) -> float | None:
@@ -136,7 +139,8 @@ class _ProcStat:
                 return None
             # user nice system, then irq softirq; not idle, iowait and steal. Guests are in user.
             ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            pass_on(error)
             return None
         return ticks * self._tick_s
 
@@ -149,7 +153,8 @@ class _ProcStat:
     def __del__(self) -> None:
         try:  # noqa: SIM105 - contextlib may be unloaded at interpreter exit
             self.rest()
-        except (OSError, AttributeError):
+        except (OSError, AttributeError) as error:
+            pass_on(error)
             pass
 
 

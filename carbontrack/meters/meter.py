@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
+from carbontrack.system.interrupts import pass_on
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
@@ -262,11 +263,13 @@ def read_text(path: str | Path, size: int = 4096) -> str | None:
     """The first `size` bytes of a file as text, stripped; None where it cannot be read."""
     try:
         descriptor = open_to_read(path)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
     try:
         return os.read(descriptor, size).decode("utf-8", "replace").strip()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
     finally:
         os.close(descriptor)

@@ -20,6 +20,7 @@ from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnava
 from carbontrack.meters.counter import Counter
 from carbontrack.meters.meter import Meter, Refusal, open_to_read, read_number, read_text
 from carbontrack.record import Basis, Component
+from carbontrack.system.interrupts import pass_on
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
@@ -90,7 +91,8 @@ class RaplZone:
         descriptor = self._descriptor
         try:
             text = self._read_by_path() if descriptor is None else os.pread(descriptor, 32, 0)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             text = self._read_by_path()
         try:
             raw_uj = int(text)
@@ -331,7 +333,8 @@ def _walk(directory: Path, depth: int) -> Iterator[Path]:
     # only names of zones are followed, and only as deep as zones are nested.
     try:
         names = os.listdir(directory)  # noqa: PTH208 - half the cost of iterdir
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return
     for name in names:
         if name.startswith("intel-rapl"):

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from carbontrack.system.interrupts import pass_on
+
 
 def host_id(etc: Path = Path("/etc")) -> str:
     """A pseudonymous id of this host: a keyed hash of its machine id.
@@ -19,7 +21,8 @@ def host_id(etc: Path = Path("/etc")) -> str:
         from hashlib import blake2b
     try:
         secret = (etc / "machine-id").read_bytes().strip()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         secret = b""
     if not secret:
         import socket
@@ -32,7 +35,8 @@ def boot_id(procfs: Path = Path("/proc")) -> str | None:
     """The kernel's random id of this boot (random(4)); None where there is none, as off Linux."""
     try:
         return (procfs / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError) as error:
+        pass_on(error)
         return None
 
 
@@ -50,7 +54,8 @@ def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, i
     """
     try:
         text = (procfs / "self" / "cgroup").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return []
     found: list[tuple[Path, int]] = []
     for line in text.splitlines():
@@ -94,7 +99,8 @@ def process_stat(procfs: Path, name: str) -> ProcessStat | None:
         if fields[0] in (b"Z", b"X"):
             return None
         return ProcessStat(int(text[: text.index(b" ")]), int(fields[1]), int(fields[19]))
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
         return None
 
 
@@ -120,7 +126,8 @@ def pid_namespace(procfs: Path = Path("/proc")) -> str:
     """The inode of this process's pid namespace (pid_namespaces(7)); "" where there is none."""
     try:
         return os.readlink(procfs / "self/ns/pid").strip("pid:[]")  # noqa: PTH115 - not a path
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return ""
 
 

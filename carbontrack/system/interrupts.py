@@ -29,6 +29,27 @@ def pass_on(error: BaseException) -> None:
         raise outside
 
 
+class suppressed:  # noqa: N801 - as `contextlib.suppress`
+    """As `contextlib.suppress`, but what a signal's handler raised passes through."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if kind is None or error is None or not issubclass(kind, self._kinds):
+            return False
+        pass_on(error)
+        return True
+
+
 def from_outside(error: BaseException) -> BaseException | None:
     """The exception that a signal's handler, or a tracer, raised; None if it was our own."""
     found: BaseException | None = error

@@ -29,6 +29,8 @@ from carbontrack.tracking.outliving import release
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
+_END = sys.maxsize
+"""The end of any list, as the beginning of a slice."""
 _log = logging.getLogger("carbontrack")
 
 
@@ -75,6 +77,9 @@ class CountedCall:
         """End it, as its `with` statement is over and has not done so."""
         self.end("interrupted")
 
+    def tear(self) -> None:
+        """A handler of a signal has raised in an edge, which is done again."""
+
     def __enter__(self) -> CountedCall:
         try:
             try:
@@ -102,6 +107,7 @@ class CountedCall:
         here.busy = False
         outside = from_outside(error) if isinstance(error, Exception) else error
         if outside is not None:
+            self.tear()
             self.end(*outcome_of(outside))
             raise outside
         self.handle = None
@@ -134,13 +140,14 @@ class Call(CountedCall):
         "around",
         "covered",
         "inside",
+        "is_torn",
         "single",
         "site",
     )
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
-        self.single = self._running = self._ended = False
+        self.single = self._running = self._ended = self.is_torn = False
         self._ran_s = 0.0
         self._unsettled = NO_USAGE
         self._span: Span | None = None
@@ -181,8 +188,8 @@ class Call(CountedCall):
             return
         self._cpu_s = process_cpu_s()
         self._started_s = self._marked_s = site.now_s()
-        self._running = True
         site.sampler.under_way[id(self)] = self
+        self._running = True
         if site.window is None and not site.closed:
             site.open_window()
             self._started_s = self._marked_s = site.now_s()
@@ -237,6 +244,8 @@ class Call(CountedCall):
         if self._ended or not self._running or self._epoch != site.sampler.epoch:
             if self.single and not self._ended:  # a generator that is suspended
                 self._end_single(status, error)
+            elif self.is_torn:  # its body never ran
+                site.sampler.under_way.pop(id(self), None)
             return
         if site.covers:
             self._release_covered()
@@ -245,10 +254,10 @@ class Call(CountedCall):
         if ran_s < OWN_ROW_S and not self.single:
             cpu_s = process_cpu_s() - self._cpu_s
             # Whoever takes a running call out of `under_way` ends it, or makes it a span.
-            is_ours = under_way.pop(id(self), None) is not None
+            is_ours = under_way.pop(id(self), None) is not None or self.is_torn
             if is_ours and not self.single:  # a tick may have made it so just before
-                self._ended = True
-                site.finished.append((ran_s, cpu_s, status != "ok"))
+                # by one statement without a call, in which no handler of a signal runs
+                site.finished[_END:], self._ended = [(ran_s, cpu_s, status != "ok")], True
                 if len(site.finished) >= site.collect_at:
                     site.collect_enough()
                 if site.window is None:  # the row was written just now, without this call
@@ -257,6 +266,15 @@ class Call(CountedCall):
             if is_ours:
                 under_way[id(self)] = self
         self._end_single(status, error)
+
+    def abandon(self) -> None:
+        """End it, as its `with` statement is over and has not done so."""
+        self.is_torn = True
+        self.end("interrupted")
+
+    def tear(self) -> None:
+        """A handler of a signal has raised in an edge, which is done again."""
+        self.is_torn = True
 
     def drop(self) -> None:
         """Count it no more, as that has failed."""

@@ -518,13 +518,14 @@ class CallSite(CallRows):
         Only the first call does, and calls that follow one that was running at a tick: a short call
         hardly starts a process, and each would pay for changing the environment.
         """
-        self.propagates, self.propagating = False, call
-        self._call_id = self.session.call_began(id(call), self.row_id())
+        call_id = self.session.new_call_id(self.row_id())
+        self.propagates, self.propagating, self._call_id = False, call, call_id
+        self.session.call_began(id(call), call_id)
 
     def stop_propagating(self, *, lasted: bool) -> None:
         """Stop, as the call has ended or is suspended."""
-        call, self.propagating, self.propagates = self.propagating, None, lasted
-        self.session.call_ended(id(call), self._call_id, self.now_s())
+        self.session.call_ended(id(self.propagating), self._call_id, self.now_s())
+        self.propagating, self.propagates = None, lasted
 
     def interrupt(self) -> None:
         """The program ends: end running calls as interrupted, and write the last row."""

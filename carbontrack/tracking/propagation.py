@@ -85,28 +85,30 @@ class Propagator:
         """
         if said is None or threading.current_thread() is not threading.main_thread():
             return
-        if not self._open:
+        is_first = not self._open
+        if is_first:
             self._restore_to = self._read()
             self._before = self.original_parent(self._restore_to)
-            self._set(said)
         self._open[key] = said
+        if is_first:
+            self._set(said)
 
     def withdraw(self, key: int) -> None:
-        """The root with this key has ended, in any thread."""
-        said = self._open.pop(key, None)
-        if said is not None and said == self._written == self._read():
+        """The root with this key has ended, in any thread; it can be said again."""
+        said = self._open.get(key)
+        if said is not None and said == self._read():
             # a copy: the main thread may open a root meanwhile
-            oldest = list(self._open.values())[:1]
+            oldest = [one for its, one in list(self._open.items()) if its != key][:1]
             self._set(oldest[0] if oldest else None)
+        self._open.pop(key, None)
 
     def _set(self, said: str | None) -> None:
+        self._written = said  # first: what the environment has is either this or older
         try:
             self._write(self._restore_to if said is None else said)
         except Exception as error:  # a failed write must not stop the program's block
             pass_on(error)
             LOGGER.exception("child processes could not be told which run they belong to")
-        else:
-            self._written = said
 
     def forget_parent(self) -> None:
         """In a forked child the roots that were open are the parent's; take it as the parent."""

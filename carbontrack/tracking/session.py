@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from carbontrack.attribution.process_tree import has_children, look_for_children
@@ -287,19 +288,25 @@ class RunIdentity:
             f"{self.uncounted_calls} calls so far",
         )
 
-    def call_began(self, key: int, row_id: str) -> str:
-        """A call has begun that child processes may be inside; returns its id for `call_ended`."""
-        call_id = f"{row_id}/{next(self._numbers)}"
+    def new_call_id(self, row_id: str) -> str:
+        """An id for a call that child processes may be inside, in the row `row_id`."""
+        return f"{row_id}/{next(self._numbers)}"
+
+    def call_began(self, key: int, call_id: str) -> None:
+        """A call has begun that child processes may be inside."""
         if self.propagator is not None:
-            self.propagator.inject(key, self.context_of(row_id))
+            self.propagator.inject(key, self.context_of(call_id.partition("/")[0]))
         if self._checkpoints is not None:
-            self._checkpoints.call_began(call_id, self.ledger.attribution.scope)
-        return call_id
+            scope = self.ledger.attribution.scope
+            self.sampler.uninterrupted(partial(self._checkpoints.call_began, call_id, scope))
 
     def call_ended(self, key: int, call_id: str, at_s: float) -> None:
-        """It has ended, at this moment."""
+        """It has ended, at this moment; it can be said again."""
         if self.propagator is not None:
             self.propagator.withdraw(key)
+        self.sampler.uninterrupted(partial(self._keep_end, call_id, at_s))
+
+    def _keep_end(self, call_id: str, at_s: float) -> None:
         self.say_ended(call_id.partition("/")[0], at_s)
         if self._checkpoints is not None:
             self._checkpoints.call_ended(call_id)

@@ -524,8 +524,8 @@ class Span(SpanRow):
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
         self.parent_id, self.parent_holds = session.parent_now(looks=False)
-        now = sampler.hold(session.ledger, self)
         try:
+            now = sampler.hold(session.ledger, self)
             self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
             node = Node(self, None, now, used.sums)
             self._start, self._epoch, self.node = used.start(now), sampler.epoch, node

@@ -29,12 +29,17 @@ EVERY_POINT = bool(os.environ.get("CARBONTRACK_EVERY_POINT"))
 
 CORE = ("root", "child, all", "call", "generator", "coroutine", "check", "tick_in_block", "close")
 
+ANY_OF_CALLS = {"ok", "error", "interrupted"}
+"""The row of summed calls is `ok` or `error`, as one of them was."""
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "KeyboardInterrupt": lambda: KeyboardInterrupt("stop"),
     "Timeout": lambda: Timeout("the time is over"),
     "TimeoutError": lambda: TimeoutError("the time is over"),
 }
 
+
+ANY = {"ok", "error", "interrupted"}
 
 # -- blocks -----------------------------------------------------------------------------------
 
@@ -53,6 +58,7 @@ def root_of_track(trial: Trial) -> None:
 
 
 def root_by_hand(trial: Trial) -> None:
+    trial.statuses = ANY  # the program's second `close` may end it
     span = trial.span()
     with trial.interrupted():
         span.open()
@@ -64,6 +70,7 @@ def root_by_hand(trial: Trial) -> None:
 
 
 def two_roots(trial: Trial) -> None:
+    trial.statuses = ANY  # one of them is whole
     with trial.interrupted():
         for _ in range(2):
             with trial.span() as span:
@@ -132,8 +139,10 @@ def async_with(trial: Trial) -> None:
 
 def overlapping(trial: Trial) -> None:
     """The one that was opened first ends first."""
+    trial.statuses = ANY  # the program's own `close` may end it
     first, second = trial.span("first"), trial.span()
     trial.tries += 1  # it has a row for the time until the first one ends, and one after that
+    trial.statuses = {"ok", "error", "interrupted"}  # the program's `finally` ends it as usual
     with trial.interrupted():
         try:
             first.open()
@@ -173,10 +182,6 @@ def call(trial: Trial, times: int = 3, **options: Any) -> None:
     work()
     trial.clock.advance(20.0)
     trial.session.sampler.tick()
-
-
-ANY_OF_CALLS = {"ok", "error", "interrupted"}
-"""The row of summed calls is `ok` or `error`, as one of them was."""
 
 
 def long_call(trial: Trial, **options: Any) -> None:
@@ -333,6 +338,7 @@ def generator_with_block(trial: Trial) -> None:
             yield 2
 
     trial.rowless = True  # the call around has the row
+    trial.statuses = {"ok", "error", "interrupted"}  # the body may be closed, as any generator
     going = steps()
     with trial.interrupted():
         for _ in going:
@@ -416,12 +422,12 @@ class Bar:
 def progress(trial: Trial, **options: Any) -> None:
     trial.tries += 1
     loop = carbontrack.progress(range(3), tracker=trial.tracker, name=STOPPED, bar=Bar, **options)
+    trial.find = lambda: [loop.span] if isinstance(loop.span, Span) else []
     with trial.interrupted():
         for i in loop:
             trial.runs += i == 0
             trial.clock.advance(2.0)
-    if isinstance(loop.span, Span):
-        trial.spans.append(loop.span)
+    trial.spans += trial.find()
 
 
 def progress_with_budget(trial: Trial) -> None:
