@@ -15,7 +15,9 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
+from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
 
 SAME_TEXT_S = 3600.0
@@ -46,7 +48,7 @@ class LastResort(logging.Handler):
                 text += f": {type(error).__name__}: {error}"
             is_news = getattr(record, EACH_TIME, False) or self._is_news(text)
             if sys.stderr is not None and is_news:
-                print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+                print(f"carbontrack: {_visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
 
@@ -81,14 +83,44 @@ def _has_other_handlers(ours: logging.Handler) -> bool:
     return False
 
 
-def _on_one_line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+def _with_visible_texts(record: logging.LogRecord) -> bool:
+    """Have the program's handlers get what `visible` makes of the texts in a message of ours.
+
+    A name that holds a line feed is no second line in a log. Other arguments are left as they are:
+    the program's own objects may fail when they are asked for a text.
+    """
+    if isinstance(record.msg, str):
+        record.msg = _visible(record.msg)
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_with_visible_text, record.args))
+    return True
 
 
+def _with_visible_text(argument: object) -> object:
+    if isinstance(argument, str):
+        return _visible(argument)
+    return _visible(str(argument)) if isinstance(argument, _WITH_TEXTS) else argument
+
+
+def _visible(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    try:
+        from carbontrack.system.forking import holding_forks  # it imports this module
+
+        with holding_forks():  # this may be a thread of ours
+            from carbontrack.text import visible  # few messages need it
+    except ImportError:  # the interpreter is ending
+        return text.encode("unicode_escape").decode("ascii")
+    return visible(text)
+
+
+_WITH_TEXTS = (PurePath, CarbontrackError)
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; the program decides whether and how its messages are shown."""
 if not LOGGER.handlers:
     LOGGER.addHandler(LastResort())
+    LOGGER.addFilter(_with_visible_texts)
 _OURS = __name__.partition(".")[0] + "."
 
 
@@ -252,6 +284,7 @@ def warn_user(message: str) -> None:
     For what a user should know before a measurement starts and that is not an error. A program that
     turns warnings into errors is not stopped by it.
     """
+    message = _visible(message)
     is_shown = True
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
