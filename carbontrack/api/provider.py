@@ -228,10 +228,12 @@ class TrackerProvider:
             found = [ref() for ref in self._sessions.valuerefs()]
         sessions = [session for session in found if session is not None]
         LOSSES.is_ending = True
-        # all sinks make their last attempts at the same time
-        raised = [*_each(session.end for session in sessions)]
-        raised += _each(session.close for session in sessions)
-        LOSSES.is_ending = False
+        try:
+            # all sinks make their last attempts at the same time
+            raised = [*_each(session.end for session in sessions)]
+            raised += _each(session.close for session in sessions)
+        finally:
+            LOSSES.is_ending = False
         raised += _each([LOSSES.say])
         with self._held():
             samplers = list(self._samplers.values())

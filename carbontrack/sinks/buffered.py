@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from carbontrack.errors import SinkError
 from carbontrack.record import Record
 from carbontrack.system.forking import PerProcess
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class BufferedSink(Generic[Entry]):
             if self._enqueued(record):
                 buffer.journaled.add(record.record_id)
             entries.append(entry)
+            pass_on(failure)
             self._warn(failure, buffer)
 
     def close(self) -> None:
@@ -138,6 +140,7 @@ class BufferedSink(Generic[Entry]):
             failure = self._failure_of(oldest)
             if failure is not None:
                 entries.appendleft(oldest)
+                pass_on(failure)
                 buffer.reason = _reason_of(failure)
                 return failure
             if oldest[0] in buffer.journaled and self._overflow is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -144,7 +145,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         with sender.lock:
             thread, sender.thread = sender.thread, None
             deadline_s, sender.deadline_s = sender.deadline_s, None
-        if thread is not None and deadline_s is not None:
+        if thread is not None and deadline_s is not None and not sys.is_finalizing():
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
         try:
             super().close()
@@ -169,6 +170,8 @@ class JournaledHttpSink(BufferedSink[Record]):
         with sender.lock:
             if sender.thread is not None and sender.thread.is_alive():
                 return
+            if sys.is_finalizing():  # the next process will send
+                return
             poster = Poster(
                 self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
             )
@@ -182,7 +185,7 @@ class JournaledHttpSink(BufferedSink[Record]):
             sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
                 sender.thread.start()
-            except RuntimeError:  # the interpreter is shutting down; the next process will send
+            except RuntimeError:  # there can be no more threads; the next process will send
                 sender.thread = None
 
     def _work(self, sender: _Sender, delivery: Delivery) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 from carbontrack.record import plain
 from carbontrack.sinks.journal.names import DRAFT_SUFFIX, named, remove, set_aside
 from carbontrack.system.forking import remember
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 
 # imported early, since a process without free descriptors could not load it any more
 try:
@@ -233,6 +233,7 @@ def _opened(path: Path) -> int | None:
     try:
         return os.open(path, APPEND | _AT_ONCE)
     except OSError as error:
+        pass_on(error)
         if error.errno in OUT_OF_RESOURCES:
             raise
         if error.errno in _NOT_A_FILE:
@@ -403,13 +404,20 @@ class JournalFile:
         """Close the file, and delete it if it has no live keys, or set it aside."""
         if self._handle < 0:
             return
-        with suppress(OSError):  # as on a disk that is read-only by now: the next process does it
-            if not self._extents and not is_deleted(self._handle):
-                if not self.foreign_lines:
-                    remove(self.path)
-                elif set_aside(self.path) is not None and self.on_set_aside is not None:
-                    self.on_set_aside(self.path, FOREIGN)
-        self.abandon()
+        try:
+            # as on a disk that is read-only by now: the next process does it
+            with suppressed(OSError):
+                self._remove_if_empty()
+        finally:
+            self.abandon()
+
+    def _remove_if_empty(self) -> None:
+        if self._extents or is_deleted(self._handle):
+            return
+        if not self.foreign_lines:
+            remove(self.path)
+        elif set_aside(self.path) is not None and self.on_set_aside is not None:
+            self.on_set_aside(self.path, FOREIGN)
 
     def abandon(self) -> None:
         """Only close the descriptor, as a forked child does with its parent's."""

@@ -42,7 +42,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.system.log import LOSSES, RateLimitedLog
 
 RUN = "run"
@@ -293,6 +293,7 @@ class Journal:
                 try:
                     state.changes.popleft()(self._opened(state))
                 except OSError as error:
+                    pass_on(error)
                     failure = error
             if self._is_closed and state.file is not None and not len(state.file):
                 state.close()
@@ -356,6 +357,7 @@ def leftover_journals(
     except FileNotFoundError:
         return
     except OSError as error:
+        pass_on(error)
         report(state_dir / FOLDER, error)
         return
     now = (clock or SystemClock()).now_utc().timestamp()
@@ -367,6 +369,7 @@ def leftover_journals(
         try:
             file = _acquired(path, on_set_aside or aside)
         except OSError as error:
+            pass_on(error)
             report(path, error)
             continue
         if file is not None:
@@ -532,7 +535,5 @@ def _may_live(name: str) -> bool:
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    try:
+    with suppressed(OSError):
         action()
-    except OSError:
-        return

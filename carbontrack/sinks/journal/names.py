@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from carbontrack.system.files import make_private_folder
+from carbontrack.system.interrupts import pass_on
 
 SUFFIX = ".journal"
 DRAFT_SUFFIX = ".draft"
@@ -55,7 +56,8 @@ def named(draft: Path, directory: Path, name: str) -> Path:
             os.link(draft, path)  # unlike a rename, it never replaces a file
         except FileExistsError:
             continue
-        except OSError:  # a file system without links
+        except OSError as error:  # a file system without links
+            pass_on(error)
             break
         draft.unlink()
         return path

@@ -9,6 +9,7 @@ the thread a moment.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,8 @@ class PickUp:
 
     def start(self) -> None:
         """Start the thread, unless there can be none, as at the end of the interpreter."""
+        if sys.is_finalizing():  # older interpreters would wait for ever for the thread
+            return
         try:
             self._thread.start()
         except RuntimeError:
@@ -55,7 +58,8 @@ class PickUp:
         if at_exit:
             self._end_at_s = SystemClock.monotonic_s() + AT_EXIT_S
         self._go.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        is_other = self._thread is not threading.current_thread()
+        if is_other and self._thread.is_alive() and not sys.is_finalizing():
             self._thread.join(_PATIENCE_S)
 
     def _run(self) -> None:

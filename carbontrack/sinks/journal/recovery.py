@@ -169,6 +169,7 @@ def recovered_from(
             if is_retry and unchanged_s > RETRY_FOR_S:
                 _give_up(file, state_dir, now)
         except OSError as error:
+            pass_on(error)
             yield from _unchanged(file, error)
 
 
@@ -202,6 +203,7 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
         files = TimelineFiles([Path(output) for output in outputs if _is_place(output)])
         files.write(timeline)
     except (OSError, CarbontrackError, *NO_RECORD) as error:
+        pass_on(error)
         LOGGER.warning("the timeline of a killed run could not be written: %s", error)
 
 

@@ -279,3 +279,26 @@ def test_several_at_once_share_the_work(tmp_path: Path) -> None:
         thread.join()
     rows = Counter(record.record_id for record in iter_records(tmp_path / "rows.csv"))
     assert rows == {a_record(number).record_id: 1 for number in range(200)}
+
+
+AT_THE_VERY_END = """
+import os, sys
+from pathlib import Path
+from carbontrack.sinks.journal.pickup import hasten, pick_up_later
+class Late:
+    def __init__(self): self.me = self
+    def __del__(self, write=os.write, ends=sys.is_finalizing, begin=pick_up_later, wait=hasten,
+                place=Path(os.environ["CARBONTRACK_STATE_DIR"])):
+        begin(place, is_ours=True)
+        wait(place)
+        write(1, b"true" if ends() else b"false")
+Late()
+"""
+
+
+def test_no_thread_is_begun_when_the_interpreter_ends(tmp_path: Path) -> None:
+    """Where a finalizer measures: the thread would never run, and its start would not return."""
+    leave_behind(tmp_path / "state", 1, str(tmp_path / "rows.csv"))
+
+    assert run(tmp_path, AT_THE_VERY_END) is True
+    assert len(recover(tmp_path / "state")) == 1
