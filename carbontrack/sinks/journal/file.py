@@ -407,17 +407,10 @@ class JournalFile:
         try:
             # as on a disk that is read-only by now: the next process does it
             with suppressed(OSError):
-                self._remove_if_empty()
+                if not self._extents and not is_deleted(self._handle):
+                    _put_away(self)
         finally:
             self.abandon()
-
-    def _remove_if_empty(self) -> None:
-        if self._extents or is_deleted(self._handle):
-            return
-        if not self.foreign_lines:
-            remove(self.path)
-        elif set_aside(self.path) is not None and self.on_set_aside is not None:
-            self.on_set_aside(self.path, FOREIGN)
 
     def abandon(self) -> None:
         """Only close the descriptor, as a forked child does with its parent's."""
@@ -529,6 +522,14 @@ def _ended(handle: int, line: bytes, size: int) -> int:
         return -len(line)
     write_whole(handle, b"\n")
     return 1
+
+
+def _put_away(file: JournalFile) -> None:
+    """Delete a journal without live keys, or set it aside where it holds what is not ours."""
+    if not file.foreign_lines:
+        remove(file.path)
+    elif set_aside(file.path) is not None and file.on_set_aside is not None:
+        file.on_set_aside(file.path, FOREIGN)
 
 
 def _copied(
