@@ -15,8 +15,6 @@ from contextlib import suppress
 from types import MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
-from carbontrack.system.log import LOSSES
-
 State = TypeVar("State")
 
 
@@ -136,10 +134,17 @@ class _WorkerEnd:
             one.end()
         for one in ones:
             one.close()
-        LOSSES.say()
+        for last in _last_of_worker:
+            last()
 
 
 _worker_end = _WorkerEnd()
+_last_of_worker: list[Callable[[], object]] = []
+
+
+def last_of_worker(do: Callable[[], object]) -> None:
+    """Do this at the end of a library's worker, after all that `at_end_of_worker` names."""
+    _last_of_worker.append(do)
 
 
 def at_end_of_worker(one: Ending) -> None:

@@ -19,6 +19,7 @@ from pathlib import PurePath
 
 from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.forking import holding_forks, last_of_worker
 
 SAME_TEXT_S = 3600.0
 """Seconds in which stderr gets the same warning, whatever numbers are in it, once."""
@@ -106,8 +107,6 @@ def _visible(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     try:
-        from carbontrack.system.forking import holding_forks  # it imports this module
-
         with holding_forks():  # this may be a thread of ours
             from carbontrack.text import visible  # few messages need it
     except ImportError:  # the interpreter is ending
@@ -255,6 +254,7 @@ _MOST_ENTRIES = 1000
 _MOST_REASONS = 5
 """Reasons that are told apart."""
 LOSSES = Losses()
+last_of_worker(LOSSES.say)
 
 
 class DeferredLog:
