@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import suppressed
 from carbontrack.system.log import RateLimitedLog
 from carbontrack.units import (
     JOULES_PER_KWH,
@@ -237,11 +237,9 @@ def _size(content: object) -> int:
 def _json(content: object) -> str:
     import json  # takes 2 ms, needed only where records are written
 
-    try:
+    with suppressed(Exception):  # a label may be any object
         return json.dumps(content, ensure_ascii=False, allow_nan=False, default=str)
-    except Exception as error:
-        pass_on(error)
-        return json.dumps(plain(content), ensure_ascii=False)
+    return json.dumps(plain(content), ensure_ascii=False)
 
 
 def shortened(record: Record) -> Record:
@@ -306,22 +304,18 @@ def plain(content: object, depth: int = 0, count: Iterator[int] | None = None) -
 def _plain_container(content: Any, depth: int, count: Iterator[int]) -> Any:
     if depth == _DEEPEST or next(count) > _MOST_CONTAINERS:
         return "…"
-    try:
+    with suppressed(Exception):  # a mapping of the program's own
         if isinstance(content, Mapping):
             pairs = list(content.items())
             return {_text(key): plain(inner, depth + 1, count) for key, inner in pairs}
         return [plain(inner, depth + 1, count) for inner in list(content)]
-    except Exception as error:  # a mapping of the program's own
-        pass_on(error)
-        return _text(content)
+    return _text(content)
 
 
 def _text(content: object) -> str:
-    try:
+    with suppressed(Exception):
         return str(content)
-    except Exception as error:
-        pass_on(error)
-        return f"<{type(content).__name__}>"
+    return f"<{type(content).__name__}>"
 
 
 def _labels(cell: object) -> Mapping[str, Any]:

@@ -410,3 +410,46 @@ def test_an_import_starts_nothing():
     facts = what_an_import_does()
     assert facts["threads"] == 1
     assert facts["fds"] == 0
+
+
+# -- what a signal's handler raises ------------------------------------------------------------
+
+BROAD_CLAUSES = 53
+"""Clauses that catch an `Exception`, whatever it is. Each guards a call of what is not ours, as a
+meter, a sink, a label or a file, or keeps a thread of ours alive; there are to be no more."""
+IN_THREADS_OF_OURS = {
+    *("grid.live.feed", "meters.nvml_driver", "sampling.ticker", "sinks.delivery", "sinks.sync"),
+}
+"""Where no handler of a signal runs."""
+PASSES_ON = {"pass_on", "from_outside", "_uncounted", "fail"}
+"""What gives the program the exception that one of its handlers has raised."""
+
+
+def broad_clauses() -> Iterator[tuple[str, str, ast.ExceptHandler]]:
+    """Module, kind and clause of whatever catches an Exception, or more."""
+    for module, clause in nodes(ast.ExceptHandler):
+        caught = {getattr(n, "id", "") for n in ast.walk(clause.type or ast.Pass())}  # type: ignore[attr-defined]
+        for kind in caught & {"Exception", "BaseException"}:
+            yield module, kind, clause  # type: ignore[misc]
+
+
+def test_there_are_no_more_broad_clauses():
+    """An exception of the program's handler is to be lost in none of them."""
+    broad = [module for module, kind, _ in broad_clauses() if kind == "Exception"]
+    assert len(broad) <= BROAD_CLAUSES
+
+
+def test_a_broad_clause_passes_on_what_a_handler_raises():
+    """Unless it is in a thread of ours, it looks where the exception comes from, or raises it."""
+    swallowing = []
+    for module, _, clause in broad_clauses():
+        called = {
+            getattr(n.func, "id", getattr(n.func, "attr", "")): n
+            for n in ast.walk(clause)
+            if isinstance(n, ast.Call)
+        }
+        raises = any(isinstance(n, ast.Raise) for n in ast.walk(clause))
+        throws = "partial" in called  # into the body of a generator
+        if not (raises or throws or called.keys() & PASSES_ON or module in IN_THREADS_OF_OURS):
+            swallowing.append(f"{module}:{clause.lineno}")
+    assert swallowing == []

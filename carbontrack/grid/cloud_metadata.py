@@ -78,8 +78,8 @@ class CloudProbe:
                 self._found(zone)
                 if self._cache is not None:
                     self._cache.save(zone)
-        except Exception:  # noqa: S110 - another cloud or none, which is the usual case
-            pass
+        except Exception as error:  # another cloud or none, which is the usual case
+            pass_on(error)
         finally:
             with self._lock:
                 self._left -= 1

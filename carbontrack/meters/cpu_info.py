@@ -19,6 +19,7 @@ from typing import NamedTuple
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
 from carbontrack.system.host import boot_id
+from carbontrack.system.interrupts import suppressed
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
@@ -112,12 +113,11 @@ def cached_name(cache: Path | None, boot: str, ask: Callable[[], str]) -> str:
 
 
 def _ask_cpuinfo() -> str:
-    try:
+    with suppressed(Exception):
         import cpuinfo
 
         return str(cpuinfo.get_cpu_info().get("brand_raw") or "")
-    except Exception:
-        return ""
+    return ""
 
 
 # -- the table of processors -------------------------------------------------------------------

@@ -10,6 +10,7 @@ from carbontrack.errors import MeterGone
 from carbontrack.meters.meter import read_number, read_text
 from carbontrack.record import Basis, Component
 from carbontrack.system.host import own_groups
+from carbontrack.system.interrupts import suppressed
 
 GIB = 2**30
 W_PER_GIB = 0.375
@@ -81,12 +82,11 @@ def _total_bytes(procfs: Path) -> int | None:
     first = (read_text(procfs / "meminfo", 128) or "").split("\n", 1)[0].split()
     if len(first) >= 2 and first[0] == "MemTotal:" and first[1].isdigit():
         return int(first[1]) * 1024
-    try:
+    with suppressed(Exception):
         import psutil
 
         return int(psutil.virtual_memory().total)
-    except Exception:
-        return None
+    return None
 
 
 def _cgroup_limits(procfs: Path, sysfs: Path) -> list[int]:

@@ -416,5 +416,6 @@ def fall_asleep(sampler: Sampler) -> None:
                         one.rest()  # it holds no descriptor until it reads again
         for listener in listeners:
             listener.fall_asleep()
-    except Exception:
+    except Exception as error:
+        pass_on(error)  # a test may call this in the main thread
         _log.exception("the sampler could not fall asleep")

@@ -8,6 +8,7 @@ from carbontrack.errors import CarbontrackError, ConfigError, SinkError
 from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import AddressedSink, HurriedSink
 from carbontrack.system import plugins
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class PluginSink:
         try:
             self._sink.write(record)
         except (Exception, SystemExit) as error:
+            pass_on(error)
             output = f"{self._name}:{self.address}"
             if self._journal is None or not self._journal.enqueue(record, output):
                 raise SinkError(f"{self._name}:… did not take a record: {error!r}") from error

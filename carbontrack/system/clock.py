@@ -19,6 +19,8 @@ from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any, Protocol
 
+from carbontrack.system.interrupts import pass_on
+
 
 def _copy_of(module: ModuleType) -> Any:
     """The module, initialised once more; the module itself where there is no other copy of it."""
@@ -27,7 +29,8 @@ def _copy_of(module: ModuleType) -> Any:
         loader: Any = module.__spec__.loader
         made: ModuleType = loader.create_module(module.__spec__)
         loader.exec_module(made)
-    except Exception:  # PyPy and others
+    except Exception as error:  # PyPy and others
+        pass_on(error)
         return module
     return made
 

@@ -15,6 +15,8 @@ from contextlib import suppress
 from types import MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
+from carbontrack.system.interrupts import suppressed
+
 State = TypeVar("State")
 
 
@@ -181,13 +183,12 @@ def _finalizers_here() -> Iterator[Callable[..., object]]:
 
 def _has_parent(process: object) -> bool:
     """Whether the process of such a library is not the first one of its program."""
-    try:
+    with suppressed(Exception):  # a module that only has the name
         if hasattr(process, "parent_process"):
             return process.parent_process() is not None
         here = process.current_process()  # type: ignore[attr-defined,unused-ignore]
         return getattr(here, "_parent_pid", None) is not None  # as billiard tells its children
-    except Exception:  # a module that only has the name
-        return False
+    return False
 
 
 class _Imports:

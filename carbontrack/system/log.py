@@ -20,6 +20,7 @@ from pathlib import PurePath
 from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks, last_of_worker
+from carbontrack.system.interrupts import suppressed
 
 SAME_TEXT_S = 3600.0
 """Seconds in which stderr gets the same warning, whatever numbers are in it, once."""
@@ -42,7 +43,7 @@ class LastResort(logging.Handler):
         """Print the message, if nobody else does and it was not printed a moment ago."""
         if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
             return
-        try:
+        with suppressed(Exception):  # a closed stderr, or a message that cannot be formatted
             text = record.getMessage()
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:  # the traceback is for logs: it leads through our code only
@@ -50,8 +51,6 @@ class LastResort(logging.Handler):
             is_news = getattr(record, EACH_TIME, False) or self._is_news(text)
             if sys.stderr is not None and is_news:
                 print(f"carbontrack: {_visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
-        except Exception:  # a closed stderr, or a message that cannot be formatted
-            return
 
     def _is_news(self, text: str) -> bool:
         now_s = (self._clock or SystemClock).monotonic_s()
@@ -285,11 +284,10 @@ def warn_user(message: str) -> None:
     turns warnings into errors is not stopped by it.
     """
     message = _visible(message)
-    is_shown = True
-    try:
+    is_shown = False
+    with suppressed(Exception):  # it treats warnings as errors, or shows them its own way
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
-    except Exception:  # it treats warnings as errors, has closed stderr, or shows them its own way
-        is_shown = False
+        is_shown = True
     LOGGER.warning("%s", message, extra={SHOWN: is_shown})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from carbontrack.errors import BudgetExceeded
 from carbontrack.record import Status
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import suppressed
 from carbontrack.tracking.handle import ExitMethod, Handle
 
 if TYPE_CHECKING:  # loaded only where there is a budget
@@ -36,11 +36,9 @@ def outcome_of(error: BaseException | None) -> tuple[Status, str | None]:
 
 
 def _message(error: BaseException) -> str:
-    try:
+    with suppressed(Exception):
         return str(error)
-    except Exception as failure:
-        pass_on(failure)
-        return ""
+    return ""
 
 
 def _is_cancelled(error: BaseException) -> bool:

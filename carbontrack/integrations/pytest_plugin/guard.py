@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from carbontrack.system.interrupts import pass_on
 from carbontrack.text import visible
 
 Result = TypeVar("Result")
@@ -42,6 +43,7 @@ class Guard:
         except pytest.UsageError:
             raise
         except Exception as error:
+            pass_on(error)
             self._tell(error, nodeid)
         return None
 
@@ -68,7 +70,8 @@ class Guard:
         kwargs = {"warning_message": message, "when": "runtest", "nodeid": nodeid, "location": None}
         try:
             self._config.hook.pytest_warning_recorded.call_historic(kwargs=kwargs)
-        except Exception:
+        except Exception as failure:
+            pass_on(failure)
             _log.exception("a warning could not be shown")
 
 

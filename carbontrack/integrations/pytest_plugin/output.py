@@ -23,6 +23,7 @@ from carbontrack.integrations.pytest_plugin.results import (
 from carbontrack.record import Record, Status
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.host import host_id
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
 from carbontrack.text import (
     cut_front,
@@ -389,6 +390,7 @@ class SessionOutput:
         try:
             write(path, *what)
         except Exception as error:
+            pass_on(error)
             # the tests have run: a full disk must not hide their results
             self._write_errors.append(f"{path} was not written: {error}")
 
