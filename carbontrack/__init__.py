@@ -122,10 +122,22 @@ def __getattr__(name: str) -> object:
     elif name in _HOMES:
         from importlib import import_module
 
-        from carbontrack.system.forking import holding_forks
+        try:
+            from carbontrack.system.forking import holding_forks, is_importing
+        except ImportError:  # a signal's handler, in the middle of this import
+            from carbontrack.system.stand_in import stand_in
 
+            return stand_in(name)
+        in_an_import = is_importing()
         with holding_forks():
-            found = getattr(import_module(_HOMES[name]), name)
+            try:
+                found = getattr(import_module(_HOMES[name]), name)
+            except (AttributeError, ImportError):
+                if not in_an_import:
+                    raise
+                from carbontrack.system.stand_in import stand_in
+
+                return stand_in(name)
     else:
         raise AttributeError(f"module 'carbontrack' has no attribute {name!r}")
     import sys

@@ -42,6 +42,7 @@ SMALL = {
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
+    "system.stand_in": "loaded only by handlers that run in the middle of an import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",
     "cli": "a command to a file",

@@ -195,20 +195,21 @@ class _Imports:
     """The threads that are importing, and the lock that a fork holds."""
 
     def __init__(self) -> None:
-        self.holds: dict[int, list[weakref.ref[holding_forks]]] = {}
-        """By thread: the blocks in which it imports, of which some may be over."""
+        self.holds: dict[int, weakref.ref[holding_forks]] = {}
+        """By thread: the outermost block in which it imports, which may be over."""
         self.reset()
 
     def reset(self) -> None:
         """In a child: the lock may be held by a thread that does not exist there."""
         self.forks = threading.RLock()  # in C, so that it is released whatever a handler raises
         me = threading.get_ident()
-        self.holds = {me: self.holds.get(me, [])}
+        self.holds = {me: self.holds[me]} if me in self.holds else {}
         self.held_by_fork = False
 
     def is_in(self, thread: int) -> bool:
         """Whether a thread is importing."""
-        return any(one() is not None for one in self.holds.get(thread, ()))
+        hold = self.holds.get(thread)
+        return hold is not None and hold() is not None
 
     def others_are_done(self) -> bool:
         """Whether no other thread is importing."""
@@ -218,16 +219,15 @@ class _Imports:
     def add(self, one: holding_forks) -> None:
         """The thread begins to import; later than a fork that waits, unless it does already."""
         me = threading.get_ident()
-        if self.is_in(me):
-            self.holds[me].append(weakref.ref(one))
-            return
-        with self.forks:
-            self.holds[me] = [weakref.ref(one)]
-            if len(self.holds) > _MOST_THREADS:
-                self.holds = {thread: self.holds[thread] for thread in (*self._importing(), me)}
+        hold = self.holds.get(me)
+        if hold is None or hold() is None:
+            with self.forks:
+                self.holds[me] = weakref.ref(one)
+                if len(self.holds) > _MOST_THREADS:
+                    self._forget_those_that_are_done()
 
-    def _importing(self) -> list[int]:
-        return [thread for thread in list(self.holds) if self.is_in(thread)]
+    def _forget_those_that_are_done(self) -> None:
+        self.holds = {one: self.holds[one] for one in list(self.holds) if self.is_in(one)}
 
 
 _MOST_THREADS = 64

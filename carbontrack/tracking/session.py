@@ -20,6 +20,7 @@ from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_fork
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOSSES, RateLimitedLog
+from carbontrack.system.reentrance import passed_text, take_passed
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
@@ -345,6 +346,7 @@ class Session(RunIdentity):
     def after_tick(self, now_s: float) -> None:
         """Follow the parent, extend the timelines, and write checkpoints when they are due."""
         end_abandoned()
+        self._say_passed()
         if self.remote_parents is not None:
             self._follow_parents(self.remote_parents)
         if self._timelines is not None:
@@ -456,12 +458,18 @@ class Session(RunIdentity):
             _finish_sink("close", sink)
             self._open_sinks.pop(key, None)
         self.ledger.deferred_log.flush()
+        self._say_passed()
         self.forget_ends()
         if self._checkpoints is not None:
             self._checkpoints.close()
         if self.owns_sampler:
             self.sampler.close()
         self._sinks_closed = True
+
+    def _say_passed(self) -> None:
+        names = take_passed()
+        if names:
+            self._warnings.warn("passed", passed_text(names))
 
     def _wait_for_others(self) -> None:
         # Other threads that are writing a row: the end of the program may stop them between it and
