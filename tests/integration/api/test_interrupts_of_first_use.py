@@ -138,7 +138,7 @@ def attempt(
     except Exception as odd:
         broken.append(f"afterwards {odd!r}")
     finally:
-        if raiser.place is not None and not raiser.place.is_real:
+        if LOCKED in broken:
             forget_locks()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
