@@ -44,7 +44,6 @@ SMALL = {
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
-    "tracking.noop": "loaded only where something is switched off, or comes too late",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",
     "cli": "a command to a file",
     "grid.live": "a service to a file",

@@ -25,6 +25,7 @@ from carbontrack.sinks.factory import default_sink, is_file, lasting, sink_for
 from carbontrack.system.files import removed_working_folder
 from carbontrack.system.forking import is_worker
 from carbontrack.system.host import calibration_path, host_id
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog, warn_user
 from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.propagation import Propagator
@@ -92,6 +93,7 @@ def calibration_of(settings: Settings, environment: Environment) -> Calibration 
     try:
         return load_calibration(path)
     except ConfigError as error:
+        pass_on(error)
         warn_user(f"the calibration is not used: {error}")
         return None
 
@@ -333,6 +335,7 @@ def _timelines(settings: Settings, outputs: Sequence[str]) -> TimelineFiles | No
     try:
         return TimelineFiles([Path(output) for output in outputs if is_file(output)])
     except ConfigError as error:
+        pass_on(error)
         if settings.origins.get("output") != "default":
             raise
         warn_user(f"no timeline is kept: {error}")

@@ -29,7 +29,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.interrupts import from_outside
+from carbontrack.system.interrupts import from_outside, pass_on
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
@@ -119,6 +119,7 @@ class TrackerProvider:
         try:
             settings = load_settings(given, environment, writes=False)
         except ConfigError as error:
+            pass_on(error)
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise

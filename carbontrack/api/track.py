@@ -20,7 +20,8 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
-from carbontrack.system.forking import holding_forks
+from carbontrack.system.forking import holding_forks, is_importing
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import must_pass, pass_through
 from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
@@ -369,6 +370,10 @@ def track(
         BudgetExceeded: later, and only with `on_exceed="raise"`.
     """
     default_name = qualified_name_of(sys._getframe(1))
+    if sys.is_finalizing() or is_importing():  # most of Python is gone, or half a module is there
+        pass_through(name if isinstance(name, str) else default_name)
+        make = _switched_off(name, labels, default_name)
+        return make if name is None or isinstance(name, str) else name
     try:
         make = Track(
             name if isinstance(name, str) or name is None else None,
@@ -379,7 +384,8 @@ def track(
             settings=settings,
             default_name=default_name,
         )
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         if not is_switched_off(settings):
             raise
         make = _switched_off(name, labels, default_name)
@@ -393,7 +399,8 @@ def track(
 def _if_usable(check: Callable[[object], T], given: object) -> T | None:
     try:
         return check(given)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         return None
 
 

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from carbontrack.system.files import folder_without_home
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
 
 PREFIX = "CARBONTRACK_"
@@ -183,7 +184,8 @@ def _is_setting(name: str) -> bool:
 def _working_folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109 - text is enough
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return ""
 
 

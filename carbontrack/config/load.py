@@ -23,6 +23,7 @@ from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of, told
 from carbontrack.system.files import folder_behind_links, obstacle_to_writing
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
 
 _NOTHING: Mapping[str, Any] = {}
@@ -215,6 +216,7 @@ def _trouble(path: Path) -> str | None:
     try:
         obstacle = obstacle_to_writing(path)
     except OSError as error:  # a folder that may not be entered, a name that is too long
+        pass_on(error)
         return f"cannot be written: {error.strerror}"
     if obstacle is None or obstacle == "not a regular file":  # a device may be meant
         return None
@@ -321,6 +323,7 @@ def _from_project(folder: str) -> Source | None:
             with open(path, "rb") as file:  # noqa: PTH123 - as above
                 content = file.read()
         except OSError as error:
+            pass_on(error)
             if error.errno in _TRANSIENT_ERRORS:
                 raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
             if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120 - as above
@@ -356,6 +359,7 @@ def _from_user_file(path: Path, *, is_named: bool) -> Source | None:
             warn_user(f"{path.parent} cannot be looked into; settings in it are not used")
         return None
     except OSError as error:
+        pass_on(error)
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     return Source(str(path), f"{path}: ", _parsed(str(path), content))
 

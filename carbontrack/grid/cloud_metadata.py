@@ -24,6 +24,7 @@ from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.host import boot_id
 from carbontrack.system.http import Answer, exchange, new_session
+from carbontrack.system.interrupts import pass_on
 
 LINK_LOCAL = "http://169.254.169.254"
 """The address of all three; Google's as a number, so that no name server is queried."""
@@ -154,7 +155,8 @@ class RegionCache:
         """The cloud region's code, or None if none was found since the last boot."""
         try:
             boot, zone = self._path.read_text(encoding="utf-8").split()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            pass_on(error)
             return None
         is_known = names.cloud_code(*_parts(zone)) == zone
         return zone if is_known and boot == boot_id(self.procfs) else None

@@ -11,6 +11,7 @@ from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows
 from carbontrack.grid import tables as table
 from carbontrack.grid.intensity import Fixed
+from carbontrack.system.interrupts import pass_on
 
 WORLD = table.WORLD
 _GIVEN = ("argument", "environment", "config")
@@ -186,12 +187,14 @@ def _zone_name(text: str) -> str:
 def _first_line(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8").partition("\n")[0]
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError) as error:
+        pass_on(error)
         return None
 
 
 def _link_target(path: Path) -> str | None:
     try:
         return str(path.readlink())
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.system.interrupts import pass_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,6 +206,7 @@ class Series:
                     times_s.append(parse_time_s(cells[times]))
                     amounts.append(float(cells[values]))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
+            pass_on(error)
             raise ConfigError(f"cannot read the series {path}: {error}") from error
         except (ValueError, IndexError) as error:
             if isinstance(error, ConfigError):

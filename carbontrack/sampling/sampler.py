@@ -35,7 +35,7 @@ from carbontrack.sampling.counts import (
 from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.sampling.ticker import Ticker, TickEvents
+from carbontrack.sampling.ticker import Ticker, TickEvents, WeakListeners
 from carbontrack.system.clock import (
     Clock,
     ClockCheck,
@@ -45,7 +45,7 @@ from carbontrack.system.clock import (
 )
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.reentrance import here
+from carbontrack.system.reentrance import busily, here
 
 
 class CallApportioner(Protocol):
@@ -119,7 +119,7 @@ class Sampler:
         """Decorated calls that are running, by identity."""
         self.apportioner: CallApportioner | None = None
         """Apportions energy to decorated calls; None until the first one."""
-        self.tick_listeners: weakref.WeakSet[TickListener] = weakref.WeakSet()
+        self.tick_listeners = WeakListeners()
         self.epoch = 0
         """Incremented in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
@@ -211,9 +211,9 @@ class Sampler:
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""
         if self.lock._is_owned():  # type: ignore[attr-defined]
-            do()  # the ticker's thread may want the lock
+            busily(do)  # the ticker's thread may want the lock
         else:
-            self._ticker.do(do)
+            self._ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account."""
@@ -285,7 +285,7 @@ class Sampler:
                 here.busy = True  # what a finalizer begins meanwhile passes through
                 self.sample()
                 _replace_lost_meters(self)
-                apportioner, tick_listeners = self.apportioner, list(self.tick_listeners)
+                apportioner, tick_listeners = self.apportioner, self.tick_listeners.living()
                 if apportioner is not None:
                     apportioner.tick()
                 logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
@@ -409,7 +409,7 @@ def fall_asleep(sampler: Sampler) -> None:
     """Nothing is open: give back what only open runs need; on the sampler's thread."""
     try:
         with sampler.lock:
-            listeners = list(sampler.tick_listeners)
+            listeners = sampler.tick_listeners.living()
             if not sampler.awake:
                 for one in (sampler._bank, sampler._usage):
                     if one is not None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import weakref
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import kept_back
 
 try:
@@ -85,6 +87,39 @@ class Wakeup(threading.Event):
         return True
 
 
+class WeakListeners:
+    """Objects to be called after each tick, as long as somebody else refers to them.
+
+    Not a `WeakSet`: that calls a function in Python when an object goes, at any line of the
+    program, and what a handler of a signal raises in there is lost.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[int, weakref.ref[Any]] = {}
+
+    def add(self, one: object) -> None:
+        """Call it from now on."""
+        self._refs[id(one)] = weakref.ref(one)
+
+    def discard(self, one: object) -> None:
+        """Call it no more."""
+        self._refs.pop(id(one), None)
+
+    def __len__(self) -> int:
+        return len(self.living())
+
+    def living(self) -> list[Any]:
+        """Those that are still there; the others are forgotten."""
+        found = []
+        for key, reference in list(self._refs.items()):
+            one = reference()
+            if one is not None:
+                found.append(one)
+            elif self._refs.get(key) is reference:
+                del self._refs[key]
+        return found
+
+
 class _Job:
     """Something that is done once, by the thread that takes it first."""
 
@@ -144,26 +179,33 @@ class Ticker:
         self._thread: threading.Thread | None = None
         self.dozes = True
         """Whether it has to be woken to tick."""
-        self._closed = False
+        self._runs = self._closed = False
 
     def wake(self) -> None:
         """Begin to tick; the first call starts the thread."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            if self._thread is not None:
                 self._kick.set()
             elif not self._closed and not sys.is_finalizing():
                 self._start()
 
     def _start(self) -> None:
+        # Whether it runs is not asked of the thread: a handler that raises in `Thread.is_alive`
+        # leaves it marked as ended.
         self._thread = thread = TickerThread(self._run, self._clock)
         try:
             thread.start()
-        except RuntimeError as error:  # at interpreter exit; span edges still count
-            self._thread = None
-            _log.debug("no sampler thread: %s", error)
+        except BaseException as error:
+            self._thread = None  # should it have been started, it ends
+            if not isinstance(error, RuntimeError):
+                raise
+            pass_on(error)
+            _log.debug("no sampler thread: %s", error)  # at interpreter exit; span edges count
 
     def _run(self) -> None:
-        while not self._closed:
+        me = threading.current_thread()
+        while not self._closed and self._thread is me:
+            self._runs = True
             self._do_jobs()
             with self._lock:
                 self.dozes = dozes = not self._is_wanted()
@@ -173,6 +215,7 @@ class Ticker:
                 self._kick.clear()
             elif self._is_wanted() and not self._closed:
                 self._tick()
+        self._runs = False
         self._do_jobs()
 
     def _until_next_s(self) -> float:
@@ -192,8 +235,7 @@ class Ticker:
         In the main thread the ticker's thread does it. What a handler raises while the main thread
         waits for that reaches the program afterwards.
         """
-        thread = self._thread
-        if thread is None or self._closed or not _is_main_thread() or not thread.is_alive():
+        if not self._runs or self._closed or not _is_main_thread():
             do()
             return
         job = _Job(do)
@@ -214,7 +256,7 @@ class Ticker:
         self._closed = True
         self._kick.set()
         thread = self._thread if waits and not sys.is_finalizing() else None
-        if thread is not None and thread is not threading.current_thread() and thread.is_alive():
+        if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_S)
 
 

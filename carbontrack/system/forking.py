@@ -11,7 +11,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from types import MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
 State = TypeVar("State")
@@ -177,73 +178,103 @@ def _has_parent(process: object) -> bool:
 
 
 class _Imports:
-    """The threads that are importing, under a lock that is held only to change this."""
+    """The threads that are importing, and the lock that a fork holds."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.depths: dict[int, int] = {}
-        """By thread: the depth of its nested imports."""
-        self.fork_waits = self.held_by_fork = False
+        self.holds: dict[int, list[weakref.ref[holding_forks]]] = {}
+        """By thread: the blocks in which it imports, of which some may be over."""
+        self.reset()
 
     def reset(self) -> None:
         """In a child: the lock may be held by a thread that does not exist there."""
+        self.forks = threading.RLock()  # in C, so that it is released whatever a handler raises
         me = threading.get_ident()
-        depth = self.depths.get(me, 0)
-        self.changed = threading.Condition()
-        self.depths = {me: depth} if depth else {}
-        self.fork_waits = self.held_by_fork = False
+        self.holds = {me: self.holds.get(me, [])}
+        self.held_by_fork = False
+
+    def is_in(self, thread: int) -> bool:
+        """Whether a thread is importing."""
+        return any(one() is not None for one in self.holds.get(thread, ()))
 
     def others_are_done(self) -> bool:
         """Whether no other thread is importing."""
-        return not self.depths.keys() - {threading.get_ident()}
+        me = threading.get_ident()
+        return not any(self.is_in(thread) for thread in list(self.holds) if thread != me)
 
-    def no_fork_waits(self) -> bool:
-        """Whether an import may begin: a waiting fork goes before later imports."""
-        return not self.fork_waits
+    def add(self, one: holding_forks) -> None:
+        """The thread begins to import; later than a fork that waits, unless it does already."""
+        me = threading.get_ident()
+        if self.is_in(me):
+            self.holds[me].append(weakref.ref(one))
+            return
+        with self.forks:
+            self.holds[me] = [weakref.ref(one)]
+            if len(self.holds) > _MOST_THREADS:
+                self.holds = {thread: self.holds[thread] for thread in (*self._importing(), me)}
+
+    def _importing(self) -> list[int]:
+        return [thread for thread in list(self.holds) if self.is_in(thread)]
 
 
-_imports = _Imports()
-_PATIENCE_S = 5.0
-"""The longest time that a fork waits, much longer than an import takes."""
+_MOST_THREADS = 64
+"""Threads that are remembered though they import no more."""
 
 
-@contextmanager
-def holding_forks() -> Iterator[None]:
+class _EndsWithItsBlock:
+    """An `__exit__` that does nothing, in no frame: what it is called on ends with the block."""
+
+    def __get__(self, one: object, kind: type | None = None) -> Any:
+        # a method in C that takes anything and returns nothing that is true
+        return MethodType("".format, one) if one is not None else "".format
+
+
+class holding_forks:  # noqa: N801 - a context manager
     """Let forks wait while this thread imports; any number of threads may import at a time.
 
     A module that one thread is importing stays locked in the child of another thread's fork: the
     first import of it there, by any code, would never return.
+
+    It holds as long as the `with` statement has a reference to it: nothing has to be done at the
+    end, which a handler of a signal could prevent.
     """
-    imports, me = _imports, threading.get_ident()
-    with imports.changed:
-        depth = imports.depths.get(me, 0)
-        if not depth and imports.fork_waits:
-            imports.changed.wait_for(imports.no_fork_waits, _PATIENCE_S)
-        imports.depths[me] = depth + 1
-    try:
-        yield
-    finally:
-        with imports.changed:  # a new one, if this is the child of a fork in between
-            if depth:
-                imports.depths[me] = depth
-            else:
-                imports.depths.pop(me, None)
-                imports.changed.notify_all()
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self) -> None:
+        _imports.add(self)
+
+    def __enter__(self) -> None:
+        """Nothing more to do."""
+
+    __exit__: Any = _EndsWithItsBlock()
+
+
+_imports = _Imports()
+_PATIENCE_S, _LOOK_S = 5.0, 0.001
+"""The longest time that a fork waits, much longer than an import takes, and how often it looks."""
+
+
+def is_importing() -> bool:
+    """Whether this thread is in the middle of an import of ours, and a handler runs there."""
+    return _imports.is_in(threading.get_ident())
 
 
 def _before() -> None:
     imports = _imports
-    imports.held_by_fork = imports.changed.acquire(timeout=_PATIENCE_S)
+    imports.held_by_fork = imports.forks.acquire(timeout=_PATIENCE_S)
     if imports.held_by_fork:
-        imports.fork_waits = True
-        imports.changed.wait_for(imports.others_are_done, _PATIENCE_S)
+        pause = threading.Lock()
+        pause.acquire()
+        for _ in range(round(_PATIENCE_S / _LOOK_S)):
+            if imports.others_are_done():
+                break
+            pause.acquire(timeout=_LOOK_S)
 
 
 def _in_parent() -> None:
     if _imports.held_by_fork:
-        _imports.fork_waits = False
-        _imports.changed.notify_all()
-        _imports.changed.release()
+        _imports.held_by_fork = False
+        _imports.forks.release()
 
 
 def _in_child() -> None:

@@ -26,7 +26,10 @@ def pass_on(error: BaseException) -> None:
     """
     outside = from_outside(error)
     if outside is not None:
-        raise outside
+        try:
+            raise outside
+        finally:
+            del outside, error  # its traceback refers to this frame
 
 
 class suppressed:  # noqa: N801 - as `contextlib.suppress`

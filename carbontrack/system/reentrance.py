@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 
 
 class _Thread(threading.local):
@@ -20,6 +21,17 @@ class _Thread(threading.local):
 
 
 here = _Thread()
+
+
+def busily(do: Callable[[], None]) -> None:
+    """Do something in whose middle nothing else of this thread may begin."""
+    was_busy = here.busy
+    try:
+        here.busy = True
+        do()
+    finally:
+        here.busy = was_busy
+
 
 _passed: deque[str] = deque(maxlen=1000)
 """The names of what was let through unmeasured, and not said yet."""

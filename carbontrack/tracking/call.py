@@ -22,6 +22,7 @@ from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
 from carbontrack.tracking.counted_call import CallAccount, CountedCall
 from carbontrack.tracking.outliving import release
+from carbontrack.tracking.record_builder import EndStatus
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
@@ -211,7 +212,7 @@ class Call(CallAccount):
                     self.site.credit_call(self, failed=status != "ok")
         if span is not None:
             self._ended = True
-            span.close(status, error)
+            span.end_here(EndStatus(status, error))
         else:
             self.site.keep_call()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from sys import is_finalizing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,7 +13,7 @@ from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.reentrance import must_pass
+from carbontrack.system.reentrance import busily, must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.checkpoints import Checkpoint
 from carbontrack.tracking.record_builder import EndStatus, Subject
@@ -192,6 +193,9 @@ class CallRows:
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
+        self.finished: list[tuple[float, float, bool]] = []
+        """Length, CPU seconds and failure of calls that have ended; any thread may append."""
+        self._usage = NO_USAGE
         self.budget_check = budget_check
         self._next_id: str | None = None
         """The id of the next window, if it has one already."""
@@ -241,6 +245,24 @@ class CallRows:
         if self.window is None:
             self.apportioner.sites.discard(self)
             self.sampler.release(self.ledger, self)
+
+    def collect(self) -> None:
+        """Add the finished calls to the window."""
+        with self.sampler.lock:
+            if self.window is not None and self.finished:
+                busily(partial(self._collect, self.window))
+
+    def _collect(self, window: CallWindow) -> None:
+        # Only the lock's holder removes calls; those added meanwhile wait for the next time.
+        ended = list(self.finished)
+        ran_s, cpu_s, failed = zip(*ended, strict=True)
+        whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
+        usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
+        calls, failures = window.calls + len(ended), window.failed + sum(failed)
+        sums = calls, failures, window.ran_s + whole_s, usage, ()
+        left, these = self.finished, slice(0, len(ended))
+        # by one statement without a call, in which no handler of a signal runs
+        window.calls, window.failed, window.ran_s, self._usage, left[these] = sums
 
     def _new_window(self, start: Counts) -> CallWindow:
         clock = self.sampler.clock
@@ -330,10 +352,7 @@ class CallSite(CallRows):
         inside: bool = False,
     ) -> None:
         super().__init__(session, callee, budget_check, inside=inside)
-        self.finished: list[tuple[float, float, bool]] = []
-        """Length, CPU seconds and failure of calls that have ended; any thread may append."""
         self._window_s = window_s
-        self._usage = NO_USAGE
         self.covers = False
         """Whether a call of it has counted another function's calls as well."""
         self.propagates = session.propagator is not None
@@ -363,22 +382,6 @@ class CallSite(CallRows):
             self.sampler.sample()
             self.apportioner.settle()
         self.session.keep(self)
-
-    def collect(self) -> None:
-        """Add the finished calls to the window."""
-        with self.sampler.lock:
-            window, left = self.window, self.finished
-            if window is None or not left:
-                return
-            # Only the lock's holder removes calls; those added meanwhile wait for the next time.
-            ended = list(left)
-            ran_s, cpu_s, failed = zip(*ended, strict=True)
-            whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
-            usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
-            calls, failures = window.calls + len(ended), window.failed + sum(failed)
-            window.calls, window.failed, window.ran_s, self._usage, left[: len(ended)] = (
-                *(calls, failures, window.ran_s + whole_s, usage, ()),
-            )
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:  # noqa: ARG002 - the protocol's
         """The usage of the short calls that ended since the last call of `usage`."""

@@ -95,7 +95,10 @@ class CountedCall:
         if outside is not None:
             self.tear()
             self.end(*outcome_of(outside))
-            raise outside
+            try:
+                raise outside
+            finally:
+                del outside, error  # its traceback refers to this frame
         self.handle = None
         self.drop()
         if not isinstance(error, RecursionError):

@@ -5,6 +5,7 @@ It takes any argument: what is switched off checks nothing.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,21 +50,21 @@ class NoOpSpan(Span):
 
     def snapshot(self) -> Record:
         """A record without measurements."""
-        now = rfc3339(SystemClock.now_utc())
+        now = _now()
         return self.record or unmeasured_record(
             self.name, self.labels, (self._at[0] if self._at else now, now)
         )
 
     def open(self) -> Span:
         """Keep the start time only."""
-        now = rfc3339(SystemClock.now_utc())
+        now = _now()
         self._at, self._is_begun = (now, now), True
         return self
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:  # noqa: ARG002
         """Keep the end time only."""
         if self._is_begun and self._at is not None:
-            self._at, self._is_begun = (self._at[0], rfc3339(SystemClock.now_utc())), False
+            self._at, self._is_begun = (self._at[0], _now()), False
 
     def __repr__(self) -> str:
         return f"<NoOpSpan {self.name!r}>"
@@ -77,3 +78,8 @@ class NoOpSpan(Span):
 
     def resume(self) -> None:
         """Does nothing."""
+
+
+def _now() -> str:
+    """The time, in text; "" once the interpreter ends, where most of Python is gone."""
+    return "" if sys.is_finalizing() else rfc3339(SystemClock.now_utc())

@@ -92,7 +92,7 @@ class RunIdentity:
                 _log.exception("what the parent process has open could not be looked for")
         if self.remote_parents is not None:
             with self.sampler.lock:
-                self.sampler.tick_listeners.add(self)  # type: ignore[arg-type]
+                self.sampler.tick_listeners.add(self)
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()

@@ -17,7 +17,7 @@ from carbontrack.record import Record, plain_html, record_html
 from carbontrack.sampling.ledger import Mark, Sums
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.checkpoints import Checkpoint
-from carbontrack.tracking.record_builder import Window
+from carbontrack.tracking.record_builder import EndStatus, Window
 from carbontrack.tracking.span_edges import SpanEdges
 from carbontrack.tracking.span_row import OK
 
@@ -107,6 +107,19 @@ class Span(SpanEdges):
 
     def _mark(self) -> Mark:
         return self.session.sampler.mark(self.session.ledger)
+
+    def interrupt(self) -> None:
+        """The program ends: close as interrupted, the spans inside first."""
+        if self.node is not None and self.is_open:
+            with self.session.sampler.lock:
+                inner = [node.owner for node in self.node.children]
+            for span in inner:
+                span.interrupt()
+        self.end_here(EndStatus("interrupted"))
+
+    def discard(self) -> None:
+        """Stop counting and write nothing, as there is nothing to report."""
+        self._close(EndStatus("interrupted"), written=False)
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""

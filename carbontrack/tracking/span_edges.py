@@ -134,22 +134,32 @@ class SpanEdges(SpanRow):
     def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
         if must_pass():
             end_later(self, outcome)
-            return
+        else:
+            self.end_here(outcome, written=written)
+
+    def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
+        """Close it, in the middle of an edge of its own call too."""
+        was_busy = here.busy
         try:
+            if dead and not was_busy:  # one inside of it, for instance
+                end_abandoned()
             here.busy = True
             self._finish(outcome, written=written)
-            here.busy = False
-            if dead:
+            here.busy = was_busy
+            if dead and not was_busy:  # what a finalizer has ended meanwhile
                 end_abandoned()
         except BaseException as error:
-            here.busy = False
+            here.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
                 self._give_up()
                 return
             self._outcome = again = EndStatus(*outcome_of(outside))
             self._finish(again, written=written)
-            raise outside  # noqa: B904 - it is `error`, or what has become `error`
+            try:
+                raise outside
+            finally:
+                del outside  # its traceback refers to this frame
 
     def _give_up(self) -> None:
         _log.exception("the end of span %r could not be counted", self.name)
@@ -164,16 +174,7 @@ class SpanEdges(SpanRow):
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
-        if self.node is not None and self.is_open:
-            with self.session.sampler.lock:
-                inner = [node.owner for node in self.node.children]
-            for span in inner:
-                span.interrupt()
-        self.close("interrupted")
-
-    def discard(self) -> None:
-        """Stop counting and write nothing, as there is nothing to report."""
-        self._close(EndStatus("interrupted"), written=False)
+        raise NotImplementedError
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""

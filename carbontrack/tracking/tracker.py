@@ -15,6 +15,7 @@ from carbontrack.record import Sink
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
+from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
@@ -140,8 +141,6 @@ class NoOpTracker(Tracker):
 
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A span that counts nothing."""
-        from carbontrack.tracking.noop import NoOpSpan  # few programs are switched off
-
         return NoOpSpan(name, labels=labels)
 
     def close(self) -> None:

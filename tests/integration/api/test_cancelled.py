@@ -71,6 +71,8 @@ def expect_interrupted(bench: Bench, name: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_of_trio(way: Any, bench: Bench) -> None:
+    """What trio cancels is interrupted."""
+
     async def main() -> None:
         with trio.move_on_after(0.01) as scope:
             await way(bench, trio.sleep_forever)
@@ -83,6 +85,8 @@ def test_of_trio(way: Any, bench: Bench) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_of_asyncio(way: Any, bench: Bench) -> None:
+    """What asyncio cancels is interrupted."""
+
     async def main() -> None:
         task = asyncio.ensure_future(way(bench, asyncio.Event().wait))
         await asyncio.sleep(0.01)
@@ -98,6 +102,8 @@ def test_of_asyncio(way: Any, bench: Bench) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_of_anyio(way: Any, backend: str, bench: Bench) -> None:
+    """What anyio cancels is interrupted, on either backend."""
+
     async def main() -> None:
         with anyio.move_on_after(0.01) as scope:
             await way(bench, anyio.sleep_forever)

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.xdist_group("serial")  # ratios of times, blocks of mem
 ROOT = Path(__file__).parents[3]
 
 CALLED_BY_A_CALL = 26
-CALLED_BY_A_SPAN = 214
+CALLED_BY_A_SPAN = 219
 CALLED_BY_A_TICK = 116
 CALL_TO_CALIBRATION = 3.3
 SPAN_TO_CALIBRATION = 24.0
