@@ -144,6 +144,7 @@ def overlapping(trial: Trial) -> None:
     trial.statuses = ANY  # the program's own `close` may end it
     first, second = trial.span("first"), trial.span()
     trial.tries += 1  # it has a row for the time until the first one ends, and one after that
+    trial.rowless = trial.session.spans == "roots"  # so it is if the first one does not end first
     trial.statuses = {"ok", "error", "interrupted"}  # the program's `finally` ends it as usual
     with trial.interrupted():
         try:
