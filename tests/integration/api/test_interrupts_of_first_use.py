@@ -244,13 +244,13 @@ def _torture(door: Callable[[Given], None], model: Model, folder: Path, stride: 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_line(door: Callable[[Given], None], tmp_path: Path) -> None:
     """The exception reaches the program, and the next block, call and tracker are whole."""
-    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 23)
+    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 37)
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_bytecode(door: Callable[[Given], None], tmp_path: Path) -> None:
     """Where the interpreter looks for signals."""
-    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 499)
+    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 797)
 
 
 FRESH = """
