@@ -84,7 +84,15 @@ class MeterGone(MeterError):  # noqa: N818 - states a condition
 
 
 class SinkError(CarbontrackError):
-    """A record could not be written to its destination."""
+    """A record could not be written to its destination.
+
+    `reason` says why in a few words; `lost_records` are those that are in no journal either.
+    """
+
+    def __init__(self, message: str, *, reason: str = "", lost_records: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        self.lost_records = lost_records
 
 
 class BudgetExceeded(CarbontrackError):  # noqa: N818 - the public contract names it so

@@ -160,7 +160,7 @@ class Record:
                 continue
             try:
                 values[name] = convert(cell)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
                 raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
         missing = [name for name in _REQUIRED if name not in values]
         if missing:
@@ -372,20 +372,20 @@ _REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 def record_html(record: Any, *, state: str | None = None) -> str:
     """The record as a small table; `state` is shown instead of its status."""
-    from html import escape  # takes 1 ms, needed only in notebooks
+    from carbontrack.text import visible_html  # needed only in notebooks
 
     length = "" if record.duration_s is None else f", {format_seconds(record.duration_s)}"
     status = state or record.status
-    heading = f"<b>{escape(record.name)}</b>{escape(length)}, {escape(status)}"
+    heading = f"<b>{visible_html(record.name)}</b>{visible_html(length)}, {visible_html(status)}"
     rows = "".join(_row(label, text) for label, text in _rows(record))
     return f"<div>{heading}</div><table>{rows}</table>"
 
 
 def plain_html(text: str) -> str:
     """A text, escaped."""
-    from html import escape
+    from carbontrack.text import visible_html
 
-    return f"<code>{escape(text)}</code>"
+    return f"<code>{visible_html(text)}</code>"
 
 
 def energy_text(record: Any) -> str:
@@ -406,10 +406,10 @@ def emissions_text(record: Any) -> str:
 
 
 def _row(label: str, text: str) -> str:
-    from html import escape
+    from carbontrack.text import visible_html
 
     left = ' style="text-align:left"'
-    return f"<tr><th{left}>{escape(label)}</th><td{left}>{escape(text)}</td></tr>"
+    return f"<tr><th{left}>{visible_html(label)}</th><td{left}>{visible_html(text)}</td></tr>"
 
 
 def _rows(record: Any) -> Iterator[tuple[str, str]]:

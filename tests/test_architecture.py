@@ -38,7 +38,6 @@ OFF_PATH = ("system.http", "system.urls", "system.plugins", "grid.live", "meters
 """What is loaded only where it is asked for."""
 DOORS = ("cli", "integrations", "compat")
 SMALL = {
-    "sinks.journal.open_entries": "loaded only in processes that may be inside another one",
     "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",

@@ -382,11 +382,15 @@ def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, fl
 def _journal(state_dir: Path, *, is_ours: bool, is_shared: bool) -> Journal:
     # loaded only where there is an output
     from carbontrack.sinks.journal.journal import Journal
-    from carbontrack.sinks.journal.recovery import opener, pick_up
 
-    # records of killed runs go to the outputs that these had
-    pick_up(state_dir, opener(is_ours=is_ours))
-    return Journal.shared(state_dir) if is_shared else Journal(state_dir)
+    journal = Journal.shared(state_dir) if is_shared else Journal(state_dir)
+    if journal.has_others():
+        from carbontrack.sinks.journal.pickup import hasten, pick_up_later  # few find any
+
+        # records of killed runs go to the outputs that these had
+        pick_up_later(state_dir, is_ours=is_ours)
+        journal.before_leftovers = partial(hasten, state_dir)
+    return journal
 
 
 def check(settings: Settings, environment: Environment) -> None:

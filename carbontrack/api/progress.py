@@ -15,6 +15,7 @@ from carbontrack.api.track import Track, qualified_name_of, track
 from carbontrack.config.environment import is_switched_off
 from carbontrack.errors import BudgetExceeded, ConfigError, MissingExtra
 from carbontrack.record import Record
+from carbontrack.text import visible
 from carbontrack.tracking.budget import CHECK_PERIOD_S, Budget, OnExceed
 from carbontrack.tracking.span import Span
 
@@ -211,7 +212,7 @@ def progress(
         block,
         total=total,
         check_forecast=check_forecast,
-        bar=lambda: bar(total=total, desc=name),
+        bar=lambda: bar(total=total, desc=visible(name)),
     )
 
 
@@ -225,7 +226,7 @@ def _switched_off(
 
     def bar_or_none() -> Bar:
         try:
-            return bar(total=steps, desc=str(name))
+            return bar(total=steps, desc=visible(str(name)))
         except MissingExtra:
             return _NoBar()
 

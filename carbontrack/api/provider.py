@@ -30,7 +30,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import from_outside, pass_on
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tracker import Tracker
@@ -176,7 +176,7 @@ class TrackerProvider:
             weakref.finalize(tracker.session, self._after_session).atexit = False
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
-                self._closes_at_exit = True
+                self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
             return tracker
@@ -228,9 +228,14 @@ class TrackerProvider:
         with self._held():  # after trackers that are being made, which are closed too
             found = [ref() for ref in self._sessions.valuerefs()]
         sessions = [session for session in found if session is not None]
-        # all sinks make their last attempts at the same time
-        raised = [*_each(session.end for session in sessions)]
-        raised += _each(session.close for session in sessions)
+        LOSSES.is_ending = True
+        try:
+            # all sinks make their last attempts at the same time
+            raised = [*_each(session.end for session in sessions)]
+            raised += _each(session.close for session in sessions)
+        finally:
+            LOSSES.is_ending = False
+        raised += _each([LOSSES.say])
         with self._held():
             samplers = list(self._samplers.values())
             self._shared.clear()

@@ -10,9 +10,11 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from carbontrack.errors import CarbontrackError, ConfigError
 from carbontrack.system.version import VERSION
+from carbontrack.text import visible
 
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has printed its help or an error
         return end.code if isinstance(end.code, int) else USAGE
     except CarbontrackError as error:
-        print(f"carbontrack: {error}", file=sys.stderr)
+        _say(str(error))
         return USAGE if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -70,15 +72,27 @@ def _without_mistakes(given: list[str]) -> list[str]:
 def _failed(error: OSError) -> int:
     """Print an error of the system in one line; it is bad usage where it names a file."""
     if error.filename is None:
-        print(f"carbontrack: {error.strerror or error}", file=sys.stderr)
+        _say(f"{error.strerror or error}")
         return 1
-    print(f"carbontrack: {error.filename}: {error.strerror}", file=sys.stderr)
+    _say(f"{error.filename}: {error.strerror}")
     return USAGE
+
+
+def _say(text: str) -> None:
+    print(f"carbontrack: {visible(text)}", file=sys.stderr)
+
+
+class _Parser(ArgumentParser):
+    """A parser that shows what was given as text; the commands' parsers are of its class."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with 2."""
+        super().error(visible(message))
 
 
 def _parser(given: Sequence[str]) -> ArgumentParser:
     asked = given[0] if given else "--help"
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="carbontrack",
         description="What did this code emit, how is that known, and how far may it be off?",
         epilog="`carbontrack COMMAND --help` tells more of a command.",

@@ -33,6 +33,7 @@ from carbontrack.meters.wall import WALL_ID, WallReading
 from carbontrack.record import Component, Record
 from carbontrack.report.read import iter_records
 from carbontrack.system.host import host_id
+from carbontrack.text import visible
 from carbontrack.units import JOULES_PER_KWH
 
 TIME_NAMES = ("timestamp", "time", "datetime", "date", "last_changed", "last_updated")
@@ -95,7 +96,8 @@ def run(args: Namespace) -> int:
     path = calibration_file(settings, current_environment())
     if args.clear:
         forgotten = clear_calibration(path)
-        print(f"{path} is removed" if forgotten else "nothing was calibrated on this host")
+        gone = f"{visible(str(path))} is removed"
+        print(gone if forgotten else "nothing was calibrated on this host")
         return 0
     before = load_calibration(path) or Calibration()
     after = _with_readings(args, settings, before)

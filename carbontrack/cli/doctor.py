@@ -6,7 +6,6 @@ what carbontrack itself costs; `report` prints the findings for people.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from argparse import Namespace
@@ -28,6 +27,7 @@ from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.record import told
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
+from carbontrack.text import visible
 from carbontrack.tracking.tracker import Tracker
 from carbontrack.units import format_interval
 
@@ -66,7 +66,7 @@ def run(args: Namespace) -> int:
     findings["notes"] = notes
     terminal = Terminal(sys.stdout)
     if args.json:
-        print(json.dumps(findings, ensure_ascii=not terminal.encoding.lower().startswith("utf")))
+        print(terminal.json(findings))
     else:
         print("\n".join(report(findings, terminal)))
     return 1 if args.check and not findings["measured"] else 0
@@ -188,7 +188,7 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
         yield terminal.bold("\nNot used")
         for refusal in findings["refused"]:
             yield terminal.table([(refusal["id"], refusal["reason"])])
-            yield from (f"      {line}" for line in (refusal["cure"] or "").splitlines())
+            yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
     yield terminal.bold("\nGrid")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from carbontrack.cli.terminal import Terminal
+from carbontrack.sinks.journal.names import SetAside
+from carbontrack.text import visible
+
 
 class UnreadableJournals:
-    """The journals that a command could not read, for `on_unreadable`."""
+    """The journals that a command could not read, for `on_unreadable`.
+
+    Attributes:
+        found: each with the reason.
+        set_aside: what was no journal, for `on_set_aside`.
+    """
 
     def __init__(self) -> None:
         self.found: list[tuple[Path, OSError]] = []
+        self.set_aside = SetAside()
 
     def __call__(self, path: Path, error: OSError) -> None:
         """Add one."""
@@ -20,13 +29,15 @@ class UnreadableJournals:
 
     def warn(self) -> bool:
         """Print the first on stderr, and how many there are; False if there is none."""
+        if (text := self.set_aside.text()) is not None:
+            print(f"carbontrack: {visible(text)}", file=sys.stderr)
         for path, error in self.found[:1]:
             print(
                 f"carbontrack: {len(self.found)} journals could not be looked into, and what they "
-                f"keep still waits; the first: {path}: {error.strerror or error}",
+                f"keep still waits; the first: {visible(f'{path}: {error.strerror or error}')}",
                 file=sys.stderr,
             )
-        return bool(self.found)
+        return bool(self.found or self.set_aside.count)
 
 
 def print_result(
@@ -42,8 +53,10 @@ def print_result(
     `nothing` is printed in place of no lines: the first text if there was nothing to do, the
     second if journals could not be read. The exit code is 1 if something is left to do.
     """
+    terminal = Terminal(sys.stdout)
     if document is not None:
-        print(json.dumps(document))
+        print(terminal.json(document))
     else:
-        print("\n".join(lines) or nothing[bool(unreadable.found)])
+        shown = terminal.fit("\n".join(map(visible, lines)))
+        print(shown or nothing[bool(unreadable.found or unreadable.set_aside.count)])
     return 0 if not unreadable.warn() and is_complete else 1

@@ -7,11 +7,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from carbontrack.cli.options import Subparsers, file_to_write, new_parser
-from carbontrack.cli.terminal import Terminal, printable
+from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError
 from carbontrack.report.frame import load
 from carbontrack.report.label import ENDINGS, FORMATS, find_task, label_of, tasks
 from carbontrack.report.totals import totals
+from carbontrack.text import visible
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -58,11 +59,10 @@ def run(args: Namespace) -> int:
     )
     if target is not None:
         _write(target, FORMATS[ENDINGS[target.suffix.lower()]](label))
-        print(f"carbontrack: wrote {target}", file=sys.stderr)
+        print(f"carbontrack: wrote {visible(str(target))}", file=sys.stderr)
     if target is None or args.format or args.json:
         text = FORMATS["json" if args.json else args.format or "text"](label)
-        lines = str(text).splitlines()
-        Terminal(sys.stdout).say("\n".join(printable(line) for line in lines) + "\n")
+        Terminal(sys.stdout).say(str(text))
     return 0
 
 

@@ -46,6 +46,7 @@ def run(args: Namespace) -> int:
         open_sink=opener(is_ours=settings.owns_state_dir),
         instead=None if args.output is None else _checked(args.output),
         on_unreadable=unreadable,
+        on_set_aside=unreadable.set_aside,
     )
     return print_result(
         list(map(_as_json, found)) if args.json else None,

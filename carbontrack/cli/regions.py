@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from carbontrack.api.assembly import current_environment, find_region
 from carbontrack.cli.options import Subparsers, new_parser
-from carbontrack.cli.terminal import Terminal, printable
+from carbontrack.cli.terminal import Terminal
 from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
 from carbontrack.grid import names, region, rows, tables
@@ -20,6 +19,7 @@ from carbontrack.grid.advice import Place, compare, same_method
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import iter_records
+from carbontrack.text import visible
 from carbontrack.units import format_grams, format_interval
 
 _EPILOG = """\
@@ -76,7 +76,7 @@ def _list(args: Namespace) -> int:
             raise ConfigError(str(error)) from error
     terminal = Terminal(sys.stdout)
     if args.json:
-        print(json.dumps([facts(code) for code in found], indent=2))
+        print(terminal.json([facts(code) for code in found], indent=2))
     elif len(found) == 1:
         terminal.say(terminal.table(about(found[0])) + "\n")
     else:
@@ -175,12 +175,12 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
         grids = [grid for grid in grids if same_method(here, grid)]
     places = compare(energy_kwh, here, grids)
     shown = _with_here(places, args.top)
-    if args.json:
-        print(json.dumps(_ranking(energy_kwh, here, shown), indent=2))
-        return 0
     terminal = Terminal(sys.stdout)
+    if args.json:
+        print(terminal.json(_ranking(energy_kwh, here, shown), indent=2))
+        return 0
     how = {"unknown": ", for nothing tells where this machine is"}.get(here_region.basis, "")
-    terminal.say(f"{energy_kwh:g} kWh, compared with {here.zone}{how}:\n")
+    terminal.say(f"{energy_kwh:g} kWh, compared with {visible(here.zone)}{how}:\n")
     for place in shown:
         line = _ranked(place)
         terminal.say((terminal.bold(line) if place.verdict == "here" else line) + "\n")
@@ -250,9 +250,9 @@ def _energy_of(path: Path) -> tuple[float, str | None]:
         raise ConfigError(f"{path} holds no record with an energy")
     main = max(by_region, key=lambda zone: by_region[zone])
     if len(by_region) > 1:
-        others = ", ".join(printable(str(zone)) for zone in by_region if zone != main)
-        note = f"the records come from several regions; compared with {main}, not {others}\n"
-        Terminal(sys.stderr).say(note)
+        others = ", ".join(str(zone) for zone in by_region if zone != main)
+        note = f"the records come from several regions; compared with {main}, not {others}"
+        Terminal(sys.stderr).say(visible(note) + "\n")
     return sum(by_region.values()), None if main == "custom" else main
 
 

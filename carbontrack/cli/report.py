@@ -24,6 +24,7 @@ from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
 from carbontrack.report.totals import Total, keys_of, totals
 from carbontrack.system.files import replace_file
+from carbontrack.text import visible
 from carbontrack.units import joules_from
 
 DOCUMENTS: dict[str, Callable[[Facts, Asked], str]] = {
@@ -94,12 +95,19 @@ def run(args: Namespace) -> int:
     summary = _summary(loaded, by, sources)
     if page is not None:
         write_page(page, summary, loaded.frame, files_of(sources))
-        print(f"carbontrack: wrote {page}", file=sys.stderr)
+        print(f"carbontrack: wrote {visible(str(page))}", file=sys.stderr)
     if page is None or args.format or args.json:
         facts = None if document is None else facts_of(summary, loaded.frame)
         text = FORMATS[form](summary) if facts is None else DOCUMENTS[form](facts, asked)
-        Terminal(sys.stdout).say(text)
+        Terminal(sys.stdout).say(_on_screen(text) if form == "csv" else text)
     return 0
+
+
+def _on_screen(csv: str) -> str:
+    """CSV as it is, for a pipe or a file; on a terminal, which would obey it, visible."""
+    if not Terminal(sys.stdout).is_terminal:
+        return csv
+    return "".join(f"{visible(line)}\n" for line in csv.removesuffix("\n").split("\n"))
 
 
 def write_page(path: Path, summary: Summary, frame: Any, files: Sequence[Path] = ()) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
 from carbontrack.system.log import silenced
+from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker
@@ -117,7 +117,7 @@ def _run(args: Namespace) -> int:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
     if args.json:
-        terminal.say(_json(span.record, verdict) + "\n")
+        terminal.say(terminal.json(_plain(span.record, verdict)) + "\n")
     elif _shows_text(args) and not settings.disable:
         found = summary.rows(
             span.record,
@@ -147,7 +147,7 @@ def _budget_watch(
 ) -> BudgetWatch:
     def say(text: str) -> None:
         if terminal is not None:
-            terminal.say(f"carbontrack: {text}\n")
+            terminal.say(f"carbontrack: {visible(text)}\n")
 
     return BudgetWatch(
         BudgetGuard(args.budget, warn=say),
@@ -202,15 +202,15 @@ def _said_of(span: Span) -> str | None:
 
 
 def _not_started(end: End, terminal: Terminal) -> int:
-    terminal.say(f"carbontrack: {end.error}\n")
+    terminal.say(f"carbontrack: {visible(end.error or '')}\n")
     return end.code
 
 
-def _json(record: Record, verdict: Verdict | None) -> str:
-    row = {**record.to_row(), "labels": dict(record.labels)}
+def _plain(record: Record, verdict: Verdict | None) -> dict[str, object]:
+    row: dict[str, object] = {**record.to_row(), "labels": dict(record.labels)}
     if verdict is not None:
         row["budget"] = {"limit": verdict.limit.text, "outcome": verdict.outcome}
-    return json.dumps(row, ensure_ascii=False, default=str)
+    return row
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from carbontrack.cli.live import sparkline
 from carbontrack.impact.equivalents import compare
 from carbontrack.record import Record
+from carbontrack.text import visible
 from carbontrack.tracking.budget import Verdict
 from carbontrack.tracking.timeline import PowerRow
 from carbontrack.units import (
@@ -34,7 +35,7 @@ def headline(record: Record) -> str:
     parts = [record.name]
     if record.duration_s is not None:
         parts.append(format_seconds(record.duration_s))
-    return ", ".join([*parts, record.error] if record.error else parts)
+    return visible(", ".join([*parts, record.error] if record.error else parts))
 
 
 def rows(

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from carbontrack.config.environment import dumb_terminal, no_color
+from carbontrack.text import padded, visible, visible_json, width_of
 
 _PLAIN = str.maketrans(
     {"µ": "u", "·": "-", "–": "-", "—": "-", "…": "...", "×": "x", "₂": "2"}
@@ -26,7 +27,8 @@ class Terminal:
 
     def __init__(self, stream: TextIO | None, *, environ: Mapping[str, str] | None = None) -> None:
         self.stream = stream
-        self.moves_cursor = _is_terminal(stream) and not dumb_terminal(environ)
+        self.is_terminal = _is_terminal(stream)
+        self.moves_cursor = self.is_terminal and not dumb_terminal(environ)
         self.colour = self.moves_cursor and not no_color(environ)
         self.encoding = getattr(stream, "encoding", None) or "ascii"
 
@@ -55,6 +57,15 @@ class Terminal:
             return plain.encode(self.encoding, "backslashreplace").decode(self.encoding)
         return text
 
+    def json(self, content: object, *, indent: int | None = None) -> str:
+        """The content as JSON for this stream, in ASCII where it has no Unicode."""
+        import json
+
+        is_unicode = self.encoding.lower().startswith("utf")
+        return visible_json(
+            json.dumps(content, indent=indent, default=str, ensure_ascii=not is_unicode)
+        )
+
     def bold(self, text: str) -> str:
         """The text in bold."""
         return f"{_BOLD}{text}{_END}" if self.colour else text
@@ -67,13 +78,14 @@ class Terminal:
         """Labels and texts in two columns, the texts wrapped to the width of the terminal."""
         from textwrap import wrap
 
-        margin = 4 + max((len(label) for label, _ in rows), default=0)
+        shown = [(visible(label), visible(text)) for label, text in rows]
+        margin = 4 + max((width_of(label) for label, _ in shown), default=0)
         width = max(20, min(self.size[0], _WIDEST) - margin)
         lines = []
-        for label, text in rows:
-            kept = _AMOUNT.sub(_KEPT, printable(text))
+        for label, text in shown:
+            kept = _AMOUNT.sub(_KEPT, text)
             for number, part in enumerate(wrap(kept, width, break_on_hyphens=False)):
-                head = (label if number == 0 else "").ljust(margin - 4)
+                head = padded(label if number == 0 else "", margin - 4)
                 lines.append(f"  {self.dim(head)}  {part.replace(_KEPT, ' ')}")
         return "\n".join(lines)
 
@@ -86,29 +98,6 @@ def collected() -> Iterator[list[str]]:
         warnings.simplefilter("always")
         yield notes
     notes += [str(warning.message).removeprefix("carbontrack: ") for warning in caught]
-
-
-def printable(text: str) -> str:
-    """The text with a question mark for each control character."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def width_of(text: str) -> int:
-    """The columns of a text on a terminal: two for a wide character, none for a combining one."""
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width
-
-    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in text)
-
-
-def cut_to(text: str, width: int, mark: str) -> str:
-    """The text in `width` columns at most; a shortened text ends in the mark."""
-    if width_of(text) <= width:
-        return text
-    while text and width_of(text) > width - len(mark):
-        text = text[:-1]
-    return text + mark
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

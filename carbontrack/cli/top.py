@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import threading
@@ -13,12 +12,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from carbontrack.cli.options import Subparsers, new_parser
-from carbontrack.cli.terminal import Terminal, cut_to, printable, width_of
+from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
 from carbontrack.record import Record
 from carbontrack.report.nesting import holders, shares_of
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.text import cut_to, padded, visible, width_of
 from carbontrack.units import (
     format_grams,
     format_joules,
@@ -58,7 +58,7 @@ def run(args: Namespace, *, clock: Clock | None = None, over: threading.Event | 
     state_dir = load.state_path(load.load_settings(writes=False))
     terminal = Terminal(sys.stdout)
     if args.json:
-        print(json.dumps(facts(open_runs(state_dir), clock.now_utc()), ensure_ascii=False))
+        print(terminal.json(facts(open_runs(state_dir), clock.now_utc())))
     elif args.once or not terminal.moves_cursor:
         text = page(open_runs(state_dir), clock.now_utc(), terminal)
         terminal.say("\n".join(text) + "\n")
@@ -174,12 +174,12 @@ def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:
     record, age_s = run.record, _age_s(run, now)
     return {
         "PID": str(run.pid),
-        "NAME": ("  " * nested) + printable(record.name),
+        "NAME": ("  " * nested) + visible(record.name),
         "TIME": _or_dash(record.duration_s, format_seconds),
         "POWER": _or_dash(run.watts, format_watts),
         "ENERGY": _or_dash(joules_from(record.energy_kwh), format_joules),
         "CO2e": _or_dash(record.emissions_g, format_grams),
-        "KNOWN": record.basis or "-",
+        "KNOWN": visible(record.basis or "-"),
         "SEEN": "-" if age_s is None else f"{age_s:.0f} s ago",
     }
 
@@ -206,5 +206,6 @@ def _table(rows: Sequence[dict[str, str]], width: int, *, cut: str) -> list[str]
 
 def _cell(text: str, head: str, width: int, cut: str) -> str:
     text = cut_to(text, width, cut)
-    padding = " " * (width - width_of(text))
-    return text + padding if head in ("NAME", "KNOWN") else padding + text
+    if head in ("NAME", "KNOWN"):
+        return padded(text, width)
+    return " " * (width - width_of(text)) + text

@@ -13,6 +13,7 @@ from IPython.display import display
 from carbontrack.api.track import Track, track
 from carbontrack.config.environment import is_disabled
 from carbontrack.errors import CarbontrackError
+from carbontrack.text import visible
 
 
 def load(shell: Any) -> None:
@@ -42,11 +43,11 @@ def _asked_for(line: str, *, default_name: str) -> Track:
         words = shlex.split(line)
         names = [word for word in words if "=" not in word] or [default_name]
         if len(names) > 1:
-            raise UsageError(f"one name, or one in quotes: {' '.join(names)}")
+            raise UsageError(visible(f"one name, or one in quotes: {' '.join(names)}"))
         settings: dict[str, Any] = dict(word.split("=", 1) for word in words if "=" in word)
         return track(names[0], **settings)
     except (CarbontrackError, TypeError, ValueError) as error:
-        raise UsageError(f"%%carbontrack: {error}") from error
+        raise UsageError(visible(f"%%carbontrack: {error}")) from error
 
 
 def _compiled(shell: Any, cell: str) -> list[CodeType]:

@@ -10,6 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from carbontrack.report.timelines import RunTimeline
+from carbontrack.text import cut_to, visible
 from carbontrack.tracking.timeline import Timeline
 from carbontrack.units import format_joules, format_seconds, format_watts
 
@@ -49,6 +50,7 @@ _TIME_UNITS = {
 }
 _TIME_FORMATS = {"minute": "%H:%M", "hour": "%b %-d %H:%M", "month": "%b %Y"}
 _LONGEST_NAME = 60
+_LONGEST_KEY = 26
 _TIMES = ((180.0, 1.0, "s"), (10_800.0, 60.0, "min"), (math.inf, 3600.0, "h"))
 """Seconds that a run lasts at most, and the unit of its time axis: its seconds and its name."""
 
@@ -142,14 +144,17 @@ def power(rows: Rows, *, time_title: str, unit: str) -> Spec:
 
 
 def intervals(rows: Rows, *, title: str, here: tuple[str, ...] = ()) -> Spec:
-    """A point for each row, with the interval around it; rows of `here` stand out."""
+    """A point for each row, with the interval around it; rows of `here` stand out.
+
+    The keys of the rows are visible texts.
+    """
     scale, unit = _grams_unit(max((row["g"] for row in rows), default=1.0))
     names = ("g", "low_g", "high_g")
     values = [
         row
         | {name: None if row[name] is None else row[name] / scale for name in names}
         # two long keys may be cut to one text; a space of no width keeps their rows apart
-        | {"here": row["key"] in here, "label": _cut(row["key"]) + "\u200b" * place}
+        | {"here": row["key"] in here, "label": cut_to(row["key"], _LONGEST_KEY) + "\u200b" * place}
         for place, row in enumerate(rows)
     ]
     colour = {
@@ -197,7 +202,7 @@ def run_power(run: RunTimeline) -> Chart | None:
     scale, unit = (1.0, "W") if highest_w >= 1.0 else (1e-3, "mW")
     bands = _bands(timeline, watts, per_unit_s, scale)
     spec = power(bands, time_title=f"{time_unit} since the start", unit=unit)
-    name = run.name if len(run.name) <= _LONGEST_NAME else run.name[: _LONGEST_NAME - 1] + "…"
+    name = cut_to(visible(run.name), _LONGEST_NAME)
     whole_j = sum(joules[-1] for joules in timeline.energy_j.values())
     text = (
         f"Started {run.started_at[:19].replace('T', ' ')} UTC, {format_seconds(length_s)}, "
@@ -275,11 +280,6 @@ def _specification(spec: Spec) -> Spec:
 def _grams_unit(grams: float) -> tuple[float, str]:
     steps = ((1e6, "t"), (1e3, "kg"), (1.0, "g"), (1e-3, "mg"))
     return next((step for step in steps if grams >= step[0]), (1e-6, "µg"))
-
-
-def _cut(text: str, longest: int = 26) -> str:
-    plain = "".join(char if char.isprintable() else " " for char in text)
-    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def _watts(timeline: Timeline, component: Any, place: int) -> float | None:

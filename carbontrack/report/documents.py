@@ -14,6 +14,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid import rows
 from carbontrack.report.facts import Asked, Facts
 from carbontrack.report.tables import latex
+from carbontrack.text import visible
 
 _EMBODIED = (
     ("boavizta2021", "Boavizta's bottom-up method for the embodied impacts of hardware", 2021),
@@ -82,9 +83,13 @@ def as_model_card(facts: Facts, asked: Asked) -> str:
     if unknown:
         raise ConfigError(f"--about: a model card has no {unknown[0]!r}, only {', '.join(_CARD)}")
     block |= asked.about
-    # JSON's texts and numbers are YAML's as well
-    lines = [f"  {name}: {json.dumps(block[name])}" for name in _CARD if block[name] is not None]
+    lines = [f"  {name}: {_yaml(block[name])}" for name in _CARD if block[name] is not None]
     return "\n".join(["co2_eq_emissions:", *lines, ""])
+
+
+def _yaml(content: object) -> str:
+    """JSON is YAML too, but for the pairs of surrogates by which it escapes; ours are YAML's."""
+    return visible(json.dumps(content, ensure_ascii=False))
 
 
 def as_boamps(facts: Facts, asked: Asked) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from html import escape
 from math import exp, log, sqrt
 from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.report.totals import Total
 from carbontrack.system.files import package_text
+from carbontrack.text import cut_to, visible, visible_html, visible_markdown
 from carbontrack.units import JOULES_PER_KWH, format_interval, format_joules, joules_from
 
 TABLE = "data/inference.csv"
@@ -194,20 +194,19 @@ def as_text(label: Label) -> str:
     """The sentence, the interval, the thresholds, the rule and its source."""
     lines = [sentence(label), *(f"  {line}" for line in _remarks(label)), ""]
     lines += [f"  {grade:2s}  {bounds}" for grade, bounds in _bounds(label)]
-    return "\n".join([*lines, "", f"  {label.rule}", f"  {label.source}.", ""])
+    return "\n".join(map(visible, [*lines, "", f"  {label.rule}", f"  {label.source}.", ""]))
 
 
 def as_markdown(label: Label) -> str:
     """A paragraph and a table for a model card."""
-    model = _one_line(label.model).translate({ord(char): f"\\{char}" for char in "\\`*_[]<>|"})
-    said = sentence(label).replace(label.model, model, 1)
+    escaped = replace(label, model=visible_markdown(label.model), unit=visible_markdown(label.unit))
     rows = [
         f"| {'**' * (g == label.grade)}{g}{'**' * (g == label.grade)} | {b} |"
         for g, b in _bounds(label)
     ]
     return "\n".join(
         [
-            *(f"**{said}** {' '.join(_remarks(label))}".rstrip(), ""),
+            *(f"**{sentence(escaped)}** {' '.join(_remarks(escaped))}".rstrip(), ""),
             *("| grade | energy per 1,000 |", "| --- | --- |", *rows, ""),
             *(f"{label.rule} Source: {label.source}.", ""),
         ]
@@ -234,7 +233,7 @@ def as_svg(label: Label) -> str:
         _text(20, 305, 12, f"{ends} · {state}"),
         _text(20, 321, 9, f"{label.source}", limit=86),
     ]
-    title = escape(_one_line(sentence(label)), quote=True)
+    title = visible_html(sentence(label))
     size = f"viewBox='0 0 {_WIDTH} {_HEIGHT}' width='{_WIDTH}' height='{_HEIGHT}'"
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' {size} role='img' aria-label='{title}'>"
@@ -316,16 +315,11 @@ def _text(
     limit: int = 80,
     colour: str = "#1f2a26",
 ) -> str:
-    plain = _one_line(text)
-    plain = plain if len(plain) <= limit else plain[: limit - 1] + "…"
+    shown = visible_html(cut_to(visible(text), limit))
     return (
         f"<text x='{x}' y='{y}' font-size='{size}' font-weight='{weight}' fill='{colour}' {_FONT}>"
-        f"{escape(plain)}</text>"
+        f"{shown}</text>"
     )
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _plural(unit: str) -> str:

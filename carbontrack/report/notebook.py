@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from copy import copy
 from functools import cache
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import COLUMNS, emissions_text, energy_text
 from carbontrack.report.nesting import NotAdded, counted_once, one_row_per_id
+from carbontrack.text import cut_to, visible, visible_html
 from carbontrack.units import format_grams, format_joules, format_seconds, kwh_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 20
+_LONGEST_NAME = 60
 COUNTED_ONCE = "without_double_counting"
 """The attribute of a frame whose rows can be added up as they are."""
 _HEADS = ("started (UTC)", "name", "time", "energy", "CO2e", "region", "known", "status")
@@ -49,11 +50,11 @@ def frame_html(frame: pd.DataFrame) -> str:
     """The first records as a table, and sums in which nothing counts twice."""
     known = frame.astype(object).where(frame.notna(), None)
     rows = "".join(_row(record) for record in known.head(MOST_ROWS).itertuples(index=False))
-    heads = "".join(f'<th style="text-align:left">{escape(head)}</th>' for head in _HEADS)
+    heads = "".join(f'<th style="text-align:left">{visible_html(head)}</th>' for head in _HEADS)
     more = len(frame) - MOST_ROWS
     shown = f"<p>{more:,} more records; <code>.describe()</code> and the like see all.</p>"
     return (
-        f"<p>{escape(_sums(frame))}</p><table><thead><tr>{heads}</tr></thead>"
+        f"<p>{visible_html(_sums(frame))}</p><table><thead><tr>{heads}</tr></thead>"
         f"<tbody>{rows}</tbody></table>{shown if more > 0 else ''}"
     )
 
@@ -61,7 +62,7 @@ def frame_html(frame: pd.DataFrame) -> str:
 def _row(record: Any) -> str:
     cells = (
         "" if record.started_at is None else f"{record.started_at:%Y-%m-%d %H:%M:%S}",
-        record.name if len(record.name) <= 60 else f"{record.name[:59]}…",
+        cut_to(visible(record.name), _LONGEST_NAME),
         "" if record.duration_s is None else format_seconds(record.duration_s),
         energy_text(record),
         emissions_text(record),
@@ -69,7 +70,7 @@ def _row(record: Any) -> str:
         record.basis or "",
         record.status,
     )
-    inner = "".join(f'<td style="text-align:left">{escape(str(cell))}</td>' for cell in cells)
+    inner = "".join(f'<td style="text-align:left">{visible_html(str(cell))}</td>' for cell in cells)
     return f"<tr>{inner}</tr>"
 
 

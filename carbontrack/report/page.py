@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 from itertools import chain
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from carbontrack.report.tables import Summary
 from carbontrack.report.totals import Total, totals
 from carbontrack.system.files import package_text
 from carbontrack.system.version import VERSION
+from carbontrack.text import visible, visible_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,14 +56,14 @@ def page(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         vega=_vega(),
         data=_inert(data),
         headline=headline(summary.total),
-        period=escape(period(frame)),
+        period=visible_html(period(frame)),
         cards="\n".join(cards(summary.total, context)),
-        known_text=escape(known_text(summary.total)),
+        known_text=visible_html(known_text(summary.total)),
         known_bars="".join(known_bars(summary.total)),
         figures=_figures(drawn),
-        runs_note=escape(runs_note(frame)),
+        runs_note=visible_html(runs_note(frame)),
         how=how(summary, frame, context),
-        sources=escape(", ".join(summary.sources)),
+        sources=visible_html(", ".join(summary.sources)),
     )
 
 
@@ -75,7 +75,7 @@ def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict
         spec = charts.energy_over_time(parts, step)
         text = "At the meter of the building; what PUE adds to the parts stands apart. UTC."
         found["c-time"] = Chart(spec, "Energy over time", text, time_table(parts, step))
-    by = summary.by or "name"
+    by = visible(summary.by or "name")
     groups = page_data.bars(list(summary.groups))
     if groups:
         spec = charts.intervals(groups, title=by)
@@ -134,8 +134,8 @@ def _figures(drawn: dict[str, Chart]) -> str:
 
 def _figure(name: str, chart: Chart) -> str:
     return (
-        f'<section aria-labelledby="h-{name}"><h2 id="h-{name}">{escape(chart.title)}</h2>'
-        f'<p class="soft">{escape(chart.text)}</p>'
+        f'<section aria-labelledby="h-{name}"><h2 id="h-{name}">{visible_html(chart.title)}</h2>'
+        f'<p class="soft">{visible_html(chart.text)}</p>'
         f'<figure><div class="chart" id="{name}"></div></figure>'
         f"<details><summary>The same as a table</summary>{table(*chart.table)}</details></section>"
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import COMPONENTS
 from carbontrack.report.totals import Total
+from carbontrack.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def runs(frame: pd.DataFrame) -> dict[str, Any]:
     texts = {}
     for name in _TEXTS:
         column = listed[name].cat.remove_unused_categories().cat
-        texts[name] = [str(text) for text in column.categories]
+        texts[name] = [visible(str(text)) for text in column.categories]
         columns[name] = column.codes.tolist()
     return {"count": len(listed), "of": len(frame), "columns": columns, "texts": texts}
 
@@ -85,7 +86,7 @@ def bars(groups: list[Total]) -> list[dict[str, Any]]:
     known = [group for group in groups if group.emissions_g is not None]
     drawn = [
         {
-            "key": "(unknown)" if group.key is None else group.key,
+            "key": "(unknown)" if group.key is None else visible(group.key),
             "g": group.emissions_g,
             "low_g": group.emissions_low_g,
             "high_g": group.emissions_high_g,

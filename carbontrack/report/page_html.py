@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid.intensity import GridIntensity
@@ -12,6 +11,7 @@ from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, notes
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
+from carbontrack.text import visible_html
 from carbontrack.units import (
     JOULES_PER_KWH,
     format_grams,
@@ -90,8 +90,8 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:
     return (
-        f'<div><dt>{escape(title)}</dt><dd class="big {style}">{escape(figure)}</dd>'
-        f'<dd class="more">{escape(more)}</dd></div>'
+        f'<div><dt>{visible_html(title)}</dt><dd class="big {style}">{visible_html(figure)}</dd>'
+        f'<dd class="more">{visible_html(more)}</dd></div>'
     )
 
 
@@ -136,7 +136,7 @@ def table(heads: Sequence[str], *rows: Sequence[str]) -> str:
     """A table in HTML; the cells are escaped."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{visible_html(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     head = line(heads, 'th scope="col"').replace('</th scope="col">', "</th>")
@@ -208,7 +208,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
         "The interval of a sum is therefore not the sum of the intervals.</p>"
-        f"{_compared(context)}<h3>What was read</h3><p>{escape(left_out)}</p></section>"
+        f"{_compared(context)}<h3>What was read</h3><p>{visible_html(left_out)}</p></section>"
     )
 
 
@@ -216,7 +216,7 @@ def _compared(context: PageContext) -> str:
     if context.comparison is None:
         return ""
     thing, _cite, source = context.comparison
-    return f"<h3>The comparison</h3><p>{escape(thing)}: {escape(source)}</p>"
+    return f"<h3>The comparison</h3><p>{visible_html(thing)}: {visible_html(source)}</p>"
 
 
 def _per_kwh(row: dict[str, Any]) -> str:

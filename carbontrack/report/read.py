@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Record
+from carbontrack.report.database import sqlite_rows
 from carbontrack.report.nesting import counted_once, one_row_per_id
 from carbontrack.report.spreadsheet import (
     DELIMITERS,
@@ -141,7 +142,7 @@ def records_in(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[Record]:
             continue
         try:
             yield Record.from_row(row)
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             on_skip(str(error))
 
 
@@ -210,23 +211,6 @@ def json_rows(path: Path) -> Iterator[Row | None]:
             if line is not None and not line.strip():
                 continue
             yield _json_object(line)
-
-
-def sqlite_rows(path: Path) -> Iterator[Row | None]:
-    """The rows of the table in an SQLite database, in the order of their arrival."""
-    import sqlite3
-
-    path.open("rb").close()  # an error names the file
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        connection.row_factory = sqlite3.Row
-        rows = connection.execute("SELECT * FROM carbontrack_records ORDER BY rowid")
-        for row in rows:
-            yield {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row is no mapping
-    except sqlite3.DatabaseError:
-        yield None
-    finally:
-        connection.close()
 
 
 ROWS: dict[str, Callable[[Path], Iterator[Row | None]]] = {

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from carbontrack.report.facts import Asked, Facts, place
-from carbontrack.report.tables import markdown, markdown_notes
+from carbontrack.report.tables import LONGEST, markdown_notes
+from carbontrack.text import visible_markdown
 from carbontrack.units import (
     JOULES_PER_KWH,
     format_grams,
@@ -36,10 +37,10 @@ def as_statement(facts: Facts, _asked: Asked) -> str:
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     first = (
         f"{runs}{_on(facts)} used {energy} of electricity, {_pue(facts)}, and emitted {grams} of "
-        f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_scope(facts)}; making the "
-        f"hardware{_embodied(facts)} is no part of the figure, nor are {_OUTSIDE}."
+        f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_escaped(_scope(facts))}; "
+        f"making the hardware{_embodied(facts)} is no part of the figure, nor are {_OUTSIDE}."
     )
-    rows = [f"| {head} | {markdown(text)} |" for head, text in _rows(facts, energy, grams)]
+    rows = [f"| {head} | {_escaped(text)} |" for head, text in _rows(facts, energy, grams)]
     parts = [first, "", "| item | value |", "| --- | --- |", *rows]
     left_out = markdown_notes(facts.summary)
     return "\n".join([*parts, *(("", left_out) if left_out else ()), ""])
@@ -58,7 +59,11 @@ def _with_ends(
 def _on(facts: Facts) -> str:
     if len(facts.machines) != 1:
         return f" on {len(facts.machines)} kinds of machines"
-    return f" on {facts.machines[0].text}"
+    return f" on {_escaped(facts.machines[0].text)}"
+
+
+def _escaped(text: str) -> str:
+    return visible_markdown(text, LONGEST)
 
 
 def _pue(facts: Facts) -> str:
@@ -76,15 +81,15 @@ def _where(facts: Facts) -> str:
         year = "" if row["intensity_year"] is None else f", {row['intensity_year']:.0f}"
         where = place(row["region"]) if row["region"] else "an unknown place"
         return (
-            f" at a carbon intensity of {row['g_per_kwh']:.4g} g CO2e/kWh for {where} "
-            f"({row['intensity_source']}{year})"
+            f" at a carbon intensity of {row['g_per_kwh']:.4g} g CO2e/kWh for {_escaped(where)} "
+            f"({_escaped(str(row['intensity_source']))}{year})"
         )
     return f" in {len(facts.places)} regions" if facts.places else ""
 
 
 def _known(facts: Facts) -> str:
     total = facts.summary.total
-    tool = "carbontrack" + (f" {facts.versions[0]}" if facts.versions else "")
+    tool = "carbontrack" + (f" {_escaped(facts.versions[0])}" if facts.versions else "")
     if total.measured_share is None:
         return f"How the energy is known was not recorded ({tool})."
     shares = (total.measured_share, total.modelled_share, total.assumed_share)

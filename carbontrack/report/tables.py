@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from carbontrack.report.nesting import NotAdded
 from carbontrack.report.totals import Total
 from carbontrack.sinks.csv_file import csv_line
+from carbontrack.text import cut_to, padded, visible, visible_markdown, width_of
 from carbontrack.units import (
     format_grams,
     format_interval,
@@ -41,21 +42,29 @@ class Summary:
 
 _HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
 _UNKNOWN = "(unknown)"
+_WIDEST_KEY = 40
+LONGEST = 200
+"""Columns of a text in Markdown and LaTeX; longer ones are cut."""
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "µ": r"\textmu{}",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "{": r"\textbraceleft{}",  # BibTeX counts braces, those behind a backslash too
+    "}": r"\textbraceright{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{char: f"\\{char}" for char in "&%$#_"},
 }
 
 
 def as_table(summary: Summary) -> str:
     """Columns in plain text, with what was left out below."""
     rows = [list(row) for row in _rows(summary)]
-    rows = [[_one_line(row[0], 40), *row[1:]] for row in rows]
-    heads = [summary.by or "all", *_HEADS]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    rows = [[cut_to(visible(row[0]), _WIDEST_KEY), *row[1:]] for row in rows]
+    heads = [cut_to(visible(summary.by or "all"), _WIDEST_KEY), *_HEADS]
+    widths = [max(map(width_of, column)) for column in zip(heads, *rows, strict=True)]
     lines = [_aligned(heads, widths), *(_aligned(row, widths) for row in rows)]
     if len(rows) > 1:
         lines.insert(len(lines) - 1, "  ".join("-" * width for width in widths))
@@ -90,9 +99,9 @@ def as_csv(summary: Summary) -> str:
 
 def as_markdown(summary: Summary) -> str:
     """A table for a README or a comment."""
-    heads = [summary.by or "all", *_HEADS]
+    heads = [visible_markdown(summary.by or "all", LONGEST), *_HEADS]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [[markdown(row[0]), *row[1:]] for row in _rows(summary)]
+    lines += [[visible_markdown(row[0], LONGEST), *row[1:]] for row in _rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{markdown_notes(summary)}".rstrip() + "\n"
 
@@ -113,7 +122,7 @@ def as_latex(summary: Summary) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {note}" for note in notes(summary)),
+            *(f"% {visible(note)}" for note in notes(summary)),
             "",
         ]
     )
@@ -138,7 +147,7 @@ def notes(summary: Summary) -> Iterator[str]:
         yield f"{summary.total.unknown_runs} runs have no known energy."
     if summary.skipped_lines:
         hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
-        why = f"; the first: {_one_line(summary.reason, 200)}" if summary.reason else ""
+        why = f"; the first: {cut_to(visible(summary.reason), LONGEST)}" if summary.reason else ""
         yield f"{summary.skipped_lines} {hold} no record{why}."
 
 
@@ -205,15 +214,10 @@ def _interval(
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = (
-        cell.ljust(width) if place == 0 else cell.rjust(width)
+        padded(cell, width) if place == 0 else cell.rjust(width)
         for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return "  ".join([first, *others]).rstrip()
-
-
-def _one_line(text: str, longest: int) -> str:
-    plain = "".join(char if char.isprintable() else " " for char in text)
-    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def _not_a_formula(text: str) -> str:
@@ -222,17 +226,9 @@ def _not_a_formula(text: str) -> str:
 
 def markdown_notes(summary: Summary) -> str:
     """The notes as a paragraph of Markdown."""
-    return " ".join(markdown(note, 400) for note in notes(summary))
-
-
-def markdown(text: str, longest: int = 200) -> str:
-    """A text with the special characters of Markdown escaped."""
-    plain = _one_line(text, longest)
-    for char in "\\`*_[]<>|":
-        plain = plain.replace(char, "\\" + char)
-    return plain
+    return " ".join(visible_markdown(note, 2 * LONGEST) for note in notes(summary))
 
 
 def latex(text: str) -> str:
     """A text with the special characters of LaTeX escaped."""
-    return "".join(_LATEX.get(char, char) for char in _one_line(text, 200))
+    return "".join(_LATEX.get(char, char) for char in cut_to(visible(text), LONGEST))

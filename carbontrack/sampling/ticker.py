@@ -192,8 +192,8 @@ class Ticker:
     def _start(self) -> None:
         # Whether it runs is not asked of the thread: a handler that raises in `Thread.is_alive`
         # leaves it marked as ended.
-        self._thread = thread = TickerThread(self._run, self._clock)
         try:
+            self._thread = thread = TickerThread(self._run, self._clock)
             thread.start()
         except BaseException as error:
             self._thread = None  # should it have been started, it ends

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from carbontrack.errors import SinkError
 from carbontrack.record import Record
 from carbontrack.system.forking import PerProcess
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class _Buffer:
         """The id of each record and its entry, oldest first."""
         self.journaled: set[str] = set()
         """The ids of those that are in the journal too."""
+        self.reason = ""
+        """Why the last one could not be written."""
 
 
 class BufferedSink(Generic[Entry]):
@@ -86,8 +89,11 @@ class BufferedSink(Generic[Entry]):
             self._flush(buffer)
         if len(entries) >= PENDING_LIMIT:
             if not self._enqueued(record):
-                count = len(entries)
-                raise SinkError(f"{self.path} cannot be written: {count} records wait already")
+                raise SinkError(
+                    f"{self.path} cannot be written: {buffer.reason}; {len(entries)} records wait "
+                    "already",
+                    reason=buffer.reason,
+                )
             return
         entry = record.record_id, self._entry_of(record)
         # This thread writes it, not one that takes it from the buffer: that might be a daemon
@@ -95,9 +101,11 @@ class BufferedSink(Generic[Entry]):
         failure = self._flush(buffer) if entries else None
         failure = failure or self._failure_of(entry)
         if failure is not None:
+            buffer.reason = _reason_of(failure)
             if self._enqueued(record):
                 buffer.journaled.add(record.record_id)
             entries.append(entry)
+            pass_on(failure)
             self._warn(failure, buffer)
 
     def close(self) -> None:
@@ -112,7 +120,11 @@ class BufferedSink(Generic[Entry]):
             return
         lost = [record_id for record_id, _ in buffer.entries if record_id not in buffer.journaled]
         if lost:
-            raise SinkError(f"{_counted(lost)} could not be written to {self.path}: lost")
+            raise SinkError(
+                f"{_counted(lost)} could not be written to {self.path} ({buffer.reason}): lost",
+                reason=buffer.reason,
+                lost_records=len(lost),
+            )
 
     def _enqueued(self, record: Record) -> bool:
         return self._overflow is not None and self._overflow.enqueue(record, self.address)
@@ -128,6 +140,8 @@ class BufferedSink(Generic[Entry]):
             failure = self._failure_of(oldest)
             if failure is not None:
                 entries.appendleft(oldest)
+                pass_on(failure)
+                buffer.reason = _reason_of(failure)
                 return failure
             if oldest[0] in buffer.journaled and self._overflow is not None:
                 buffer.journaled.discard(oldest[0])
@@ -145,13 +159,17 @@ class BufferedSink(Generic[Entry]):
     def _warn(self, error: Exception, buffer: _Buffer) -> None:
         if self._is_told:
             return
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = _reason_of(error)
         is_kept = buffer.journaled.issuperset(self.pending_ids)
         self._warnings.warn(
             "write",
             f"cannot write {self.path}: {reason}; {_counted(buffer.entries)} "
             + ("kept, and written later or by: carbontrack recover" if is_kept else "in memory"),
         )
+
+
+def _reason_of(failure: Exception) -> str:
+    return getattr(failure, "strerror", None) or str(failure)
 
 
 def _counted(what: Sized) -> str:

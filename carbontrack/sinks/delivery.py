@@ -347,4 +347,4 @@ def letters_name(url: str) -> str:
     except ValueError:  # the address of a plugin may look like an invalid URL
         host = ""
     host = re.sub(r"[^a-z0-9-]+", "_", host.lower())[:60]
-    return f"{host}-{hashlib.sha256(url.encode()).hexdigest()[:12]}.ndjson"
+    return f"{host}-{hashlib.sha256(url.encode(errors='backslashreplace')).hexdigest()[:12]}.ndjson"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Sink, plugin_of
+from carbontrack.system.forking import holding_forks
 
 if TYPE_CHECKING:
     from carbontrack.sinks.journal.journal import Journal
@@ -26,6 +27,18 @@ def is_url(output: str) -> bool:
 def is_file(output: str) -> bool:
     """Whether the output is a file, neither a URL nor a plugin."""
     return "://" not in output and plugin_of(output) is None
+
+
+def trouble_of_address(url: str) -> str | None:
+    """Why records cannot be posted to a URL; None if they can."""
+    with holding_forks():  # this may be a thread of ours
+        from carbontrack.sinks.post import checked_url
+
+    try:
+        checked_url(url)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def lasting(output: str, sink: Sink) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.delivery import Delivery, OwnQueue, Queue, rate_of
 from carbontrack.sinks.journal.file import JournalFile
-from carbontrack.sinks.journal.journal import Journal, leftover_journals
+from carbontrack.sinks.journal.journal import LOOK_LIMIT, Journal, leftover_journals
 from carbontrack.sinks.outbox import Outbox, collect
 from carbontrack.sinks.post import TOO_LATE, Poster, checked_token, checked_url, is_unencrypted
 from carbontrack.system.clock import Clock, SystemClock
@@ -144,7 +145,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         with sender.lock:
             thread, sender.thread = sender.thread, None
             deadline_s, sender.deadline_s = sender.deadline_s, None
-        if thread is not None and deadline_s is not None:
+        if thread is not None and deadline_s is not None and not sys.is_finalizing():
             thread.join(max(0.0, deadline_s - self._clock.monotonic_s()))
         try:
             super().close()
@@ -163,11 +164,13 @@ class JournaledHttpSink(BufferedSink[Record]):
 
     def _enqueue(self, record: Record) -> None:
         if not self._journal.enqueue(record, self._url):
-            raise SinkError("its journal cannot be written")
+            raise SinkError(f"its journal cannot be written: {self._journal.trouble}")
 
     def _start(self, sender: _Sender) -> None:
         with sender.lock:
             if sender.thread is not None and sender.thread.is_alive():
+                return
+            if sys.is_finalizing():  # the next process will send
                 return
             poster = Poster(
                 self._url, token=self._token, timeout_s=self._timeout_s, clock=self._clock
@@ -182,14 +185,14 @@ class JournaledHttpSink(BufferedSink[Record]):
             sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
                 sender.thread.start()
-            except RuntimeError:  # the interpreter is shutting down; the next process will send
+            except RuntimeError:  # there can be no more threads; the next process will send
                 sender.thread = None
 
     def _work(self, sender: _Sender, delivery: Delivery) -> None:
         outbox = sender.outbox = Outbox(self._journal.state_dir, self._url)
         try:
             load_requests()
-            sender.leftovers = leftover_journals(self._journal.state_dir, self._clock)
+            sender.leftovers = self._leftovers()
             delivery.run(lambda: self._queues(sender.leftovers, outbox), sender.wake)
         finally:
             outbox.close()
@@ -219,6 +222,12 @@ class JournaledHttpSink(BufferedSink[Record]):
         for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
             with suppress(ValueError):  # written to the journal in the meantime
                 entries.remove(sent)
+
+    def _leftovers(self) -> Iterator[JournalFile]:
+        """The journals of ended processes, some of many, after the recovery that was begun."""
+        if self._journal.before_leftovers is not None:
+            self._journal.before_leftovers()
+        yield from leftover_journals(self._journal.state_dir, self._clock, most=LOOK_LIMIT)
 
 
 def _check_above_zero(**numbers: float) -> None:

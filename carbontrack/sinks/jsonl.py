@@ -10,6 +10,7 @@ from typing import Any
 
 from carbontrack.record import LINE_LIMIT, Record, plain, shortened
 from carbontrack.sinks.files import SharedFileSink
+from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 
 
@@ -21,15 +22,29 @@ def record_object(record: Record) -> dict[str, Any]:
 def json_line(content: Any) -> bytes:
     """The content as one line of JSON in UTF-8, with its line feed.
 
-    NaN and the infinities, which JSON does not have, become null; other types become text; a lone
-    surrogate is written as its JSON escape.
+    NaN and the infinities, which JSON does not have, become null; other types become text; what a
+    terminal would obey or hide, and a lone surrogate, is written as its JSON escape.
     """
     try:
         text = _dumped(content)
     except Exception as error:
         pass_on(error)
         text = _dumped(plain(content))
-    return (text + "\n").encode(errors="backslashreplace")
+    if "\x7f" not in text:
+        try:
+            return (text + "\n").encode("ascii")
+        except UnicodeEncodeError:  # there is more to it
+            pass
+    return (_visible(text) + "\n").encode(errors="backslashreplace")
+
+
+def _visible(text: str) -> str:
+    try:
+        with holding_forks():  # this may be a thread of ours
+            from carbontrack.text import visible_json  # few records need it
+    except ImportError:  # the interpreter is ending
+        return text
+    return visible_json(text)
 
 
 def _dumped(content: Any) -> str:

@@ -156,8 +156,10 @@ def checked_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"the output URL cannot be read: {error}") from None
+    except ValueError:  # whose text may contain a password
+        raise ConfigError(
+            f"output {shown(url)!r} cannot be read as a URL; its host or its port is none"
+        ) from None
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"the output URL for {host} holds a user name or password; give a token instead, as "

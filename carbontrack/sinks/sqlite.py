@@ -19,6 +19,7 @@ from carbontrack.record import (
 )
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import path_for_this_machine
+from carbontrack.system.clock import SystemClock
 from carbontrack.system.forking import PerProcess
 
 if TYPE_CHECKING:
@@ -42,6 +43,31 @@ _INSERT = (
 )
 
 
+_STEPS = 1_000_000
+"""Instructions of SQLite, of which a row needs some hundred, between two looks at the clock."""
+
+
+def no_table(connection: sqlite3.Connection, *, or_none: bool = False) -> str | None:
+    """Why there is no table of ours, from which rows can be read; None if there is one.
+
+    A view or a virtual table would run what its maker wrote; neither has pages of its own.
+    `or_none`: there may also be nothing of that name.
+
+    Raises:
+        DatabaseError: it cannot be found out.
+    """
+    found = connection.execute(
+        "SELECT type, rootpage FROM sqlite_master WHERE name = ? COLLATE NOCASE "
+        "AND type IN ('table', 'view')",
+        (TABLE,),
+    ).fetchall()
+    if not found:
+        return None if or_none else f"it has no table {TABLE}"
+    if any(kind != "table" or not page for kind, page in found):
+        return f"{TABLE} in it is no table, but a view or a virtual table"
+    return None
+
+
 class _Connection:
     """The connection of one process, which must not be carried over a fork."""
 
@@ -60,8 +86,9 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
     """A database file with one row for each record in the table `carbontrack_records`.
 
     Any number of threads, processes and runs may write to one file at a time. Missing columns are
-    added to a table of an older version. A write waits up to `busy_timeout_s` for another process;
-    after that the record waits in memory.
+    added to a table of an older version. A write waits up to `busy_timeout_s` for another process,
+    and takes up to `write_limit_s`, as a trigger that others have added might never end; after that
+    the record waits in memory.
 
     Raises:
         ConfigError: no database can be written at `path`; says why and what to do.
@@ -72,11 +99,14 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         path: str | os.PathLike[str],
         *,
         busy_timeout_s: float = 2.0,
+        write_limit_s: float = 2.0,
         journal: Journal | None = None,
         procfs: Path = Path("/proc"),
     ) -> None:
         super().__init__(_row, self._insert, journal=journal)
         self._busy_timeout_s = busy_timeout_s
+        self._write_limit_s = write_limit_s
+        self._late_at_s = float("inf")
         self._path = path_for_this_machine(path, procfs=procfs)
         # A child that closed an inherited connection, or let it be collected, would drop the locks
         # of its parent (sqlite.org/howtocorrupt.html, 2.6): it keeps it here, unused.
@@ -115,10 +145,14 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
                 if connection.open is None or not self._path.exists():
                     connection.close()
                     connection.open = self._connected()
+                self._late_at_s = SystemClock.monotonic_s() + self._write_limit_s
                 connection.open.execute(_INSERT, row)
             except sqlite3.Error as error:
                 connection.close()
                 raise SinkError(str(error)) from error
+
+    def _is_late(self) -> bool:
+        return SystemClock.monotonic_s() > self._late_at_s
 
     def _connected(self) -> sqlite3.Connection:
         import sqlite3
@@ -126,6 +160,8 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
         connection = sqlite3.connect(
             self._path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
+        self._late_at_s = SystemClock.monotonic_s() + self._write_limit_s
+        connection.set_progress_handler(self._is_late, _STEPS)
         try:
             # write-ahead log: a killed writer leaves the database intact, and no write waits for
             # the disk (sqlite.org/wal.html)
@@ -142,7 +178,7 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
 
         connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s)
         try:
-            connection.execute("SELECT name FROM sqlite_master").fetchone()
+            reason = no_table(connection, or_none=True)
         except sqlite3.OperationalError:
             return  # busy: it is a database, and writes wait
         except sqlite3.DatabaseError as error:
@@ -151,6 +187,10 @@ class SqliteSink(BufferedSink[tuple[Cell, ...]]):
             ) from error
         finally:
             connection.close()
+        if reason is not None:
+            raise ConfigError(
+                f"cannot write records to {self._path}: {reason}; choose another output"
+            )
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -15,6 +15,8 @@ from contextlib import suppress
 from types import MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
+from carbontrack.system.log import LOSSES
+
 State = TypeVar("State")
 
 
@@ -33,6 +35,11 @@ class OwnThread(threading.Thread):
     def _delete(self) -> None:
         with suppress(KeyError):
             super()._delete()  # type: ignore[misc]
+
+    def _bootstrap(self) -> None:
+        # A handler of a signal has raised in `start`, which has forgotten the thread.
+        with suppress(KeyError):
+            super()._bootstrap()  # type: ignore[misc]
 
 
 class Forked(Protocol):
@@ -129,6 +136,7 @@ class _WorkerEnd:
             one.end()
         for one in ones:
             one.close()
+        LOSSES.say()
 
 
 _worker_end = _WorkerEnd()

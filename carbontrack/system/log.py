@@ -6,14 +6,18 @@ where it has not.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import warnings
 from _thread import get_ident
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
+from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
 
 SAME_TEXT_S = 3600.0
@@ -42,8 +46,9 @@ class LastResort(logging.Handler):
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:  # the traceback is for logs: it leads through our code only
                 text += f": {type(error).__name__}: {error}"
-            if sys.stderr is not None and self._is_news(text):
-                print(f"carbontrack: {_on_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201
+            is_news = getattr(record, EACH_TIME, False) or self._is_news(text)
+            if sys.stderr is not None and is_news:
+                print(f"carbontrack: {_visible(text)}", file=sys.stderr, flush=True)  # noqa: T201
         except Exception:  # a closed stderr, or a message that cannot be formatted
             return
 
@@ -62,6 +67,8 @@ class LastResort(logging.Handler):
 _TOPICS = 1000
 SHOWN = "carbontrack_shown"
 """The attribute of a log record whose message a Python warning has shown already."""
+EACH_TIME = "carbontrack_each_time"
+"""The attribute of a log record that is no repetition, though only its numbers are new."""
 
 
 def _has_other_handlers(ours: logging.Handler) -> bool:
@@ -76,14 +83,44 @@ def _has_other_handlers(ours: logging.Handler) -> bool:
     return False
 
 
-def _on_one_line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+def _with_visible_texts(record: logging.LogRecord) -> bool:
+    """Have the program's handlers get what `visible` makes of the texts in a message of ours.
+
+    A name that holds a line feed is no second line in a log. Other arguments are left as they are:
+    the program's own objects may fail when they are asked for a text.
+    """
+    if isinstance(record.msg, str):
+        record.msg = _visible(record.msg)
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_with_visible_text, record.args))
+    return True
 
 
+def _with_visible_text(argument: object) -> object:
+    if isinstance(argument, str):
+        return _visible(argument)
+    return _visible(str(argument)) if isinstance(argument, _WITH_TEXTS) else argument
+
+
+def _visible(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    try:
+        from carbontrack.system.forking import holding_forks  # it imports this module
+
+        with holding_forks():  # this may be a thread of ours
+            from carbontrack.text import visible  # few messages need it
+    except ImportError:  # the interpreter is ending
+        return text.encode("unicode_escape").decode("ascii")
+    return visible(text)
+
+
+_WITH_TEXTS = (PurePath, CarbontrackError)
 LOGGER = logging.getLogger("carbontrack")
 """The package's only logger; the program decides whether and how its messages are shown."""
 if not LOGGER.handlers:
     LOGGER.addHandler(LastResort())
+    LOGGER.addFilter(_with_visible_texts)
 _OURS = __name__.partition(".")[0] + "."
 
 
@@ -144,6 +181,82 @@ class RateLimitedLog:
             LOGGER.warning("%s", message)
 
 
+class Losses:
+    """How many records of this process are lost, and why, for one line at its end.
+
+    A record is lost that is in no output and in no journal. Threads and finalizers count at any
+    time, so there is no lock: each entry is added, and taken, in one step.
+
+    Attributes:
+        is_ending: whether all trackers are being closed, and `say` follows.
+        has_speaker: whether somebody calls `say` at the exit, after the last tracker.
+    """
+
+    def __init__(self) -> None:
+        self.is_ending = self.has_speaker = False
+        self._pid = 0
+        self._entries: deque[tuple[str, int, bool]] = deque()
+        """Why, how many, and whether the user has been told."""
+
+    def add(self, why: str, count: int = 1, *, is_said: bool = False) -> None:
+        """Count records that are lost; `is_said`: the user has been told how many."""
+        if self._pid != os.getpid():  # a child does not tell of its parent's
+            if not self._pid:
+                atexit.register(self._at_exit)
+            self._pid, self._entries = os.getpid(), deque()
+        self._entries.append((why, count, is_said))
+        if len(self._entries) > _MOST_ENTRIES:
+            for (each, told), sum_ in self._taken().items():
+                self._entries.append((each, sum_, told))
+
+    def is_to_be_said(self, why: str, count: int) -> bool:
+        """Count what an output has lost at its close; False if `say` tells of it in a moment."""
+        if count:
+            self.add(why, count, is_said=not self.is_ending)
+        return not (count and self.is_ending)
+
+    def say(self) -> None:
+        """Tell how many records are lost in all, and why, unless that was told already."""
+        if self._pid != os.getpid():
+            return
+        counts: dict[str, int] = {}
+        is_news = False
+        for (why, told), count in self._taken().items():
+            is_news = is_news or not told
+            counts[why] = counts.get(why, 0) + count
+            self._entries.append((why, count, True))
+        total = sum(counts.values())
+        if is_news:
+            what = "1 record" if total == 1 else f"{total} records"
+            verb = "is" if total == 1 else "are"
+            reasons = list(counts) if len(counts) == 1 else [f"{n} {w}" for w, n in counts.items()]
+            text = f"{what} could not be written and {verb} lost: {'; '.join(reasons)}"
+            LOGGER.warning("%s", text, extra={EACH_TIME: True})
+
+    def _taken(self) -> dict[tuple[str, bool], int]:
+        """The sums of the entries, which are removed."""
+        sums: dict[tuple[str, bool], int] = {}
+        for _ in range(len(self._entries)):
+            try:
+                why, count, told = self._entries.popleft()
+            except IndexError:  # another thread has taken the rest
+                break
+            if len(sums) >= _MOST_REASONS and (why, told) not in sums:
+                why = "others"
+            sums[why, told] = sums.get((why, told), 0) + count
+        return sums
+
+    def _at_exit(self) -> None:
+        if not self.has_speaker:
+            self.say()
+
+
+_MOST_ENTRIES = 1000
+_MOST_REASONS = 5
+"""Reasons that are told apart."""
+LOSSES = Losses()
+
+
 class DeferredLog:
     """Messages that must wait until no lock is held.
 
@@ -171,6 +284,7 @@ def warn_user(message: str) -> None:
     For what a user should know before a measurement starts and that is not an error. A program that
     turns warnings into errors is not stopped by it.
     """
+    message = _visible(message)
     is_shown = True
     try:
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())

@@ -18,11 +18,13 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
-from carbontrack.sinks.journal.journal import FOLDER, journals_of
+from carbontrack.sinks.journal.journal import FOLDER, folder
+from carbontrack.sinks.journal.names import journals_of
 from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
@@ -40,6 +42,8 @@ _ENDS_LIMIT = 1 << 16
 """Bytes of a file of ends above which it is begun anew; a child needs the last ones only."""
 _STALE_S = 86_400.0
 """The age at which the file of a process that has ended is removed: its children have read it."""
+_STALE_LOOKS = 64
+"""Such files that one process looks at."""
 
 
 class ParentContext(NamedTuple):
@@ -125,7 +129,12 @@ class RemoteParents:
         self._lock = threading.RLock()  # the garbage collector may close a span in a look
         self._is_looking = False
         self._looked_at_s = self._seen_at_s = float("-inf")
-        self._journals: tuple[int, Mapping[int, list[Path]]] = (-1, {})
+        self._changed_ns = -1
+        """When the folder of journals had changed when these were looked up, by process."""
+        self._journals: dict[tuple[int, int], list[Path]] = {}
+        self._holder_process: tuple[int, int] | None = None
+        """The process, by its id and its start, of the record that holds this one."""
+        self._found_in: tuple[int, int] | None = None
         self._entries: dict[Path, tuple[tuple[int, int], list[OpenEntry]]] = {}
 
     @property
@@ -183,13 +192,15 @@ class RemoteParents:
             if isinstance(found, OpenEntry):
                 began_s = self._instant_of(found.started_at, now_s)
             if self.holds:
-                self.changed_at_s = self._end_said(self.parent_id) or self._seen_at_s
+                said_s = self._end_said(self._holder_process, self.parent_id)
+                self.changed_at_s = said_s or self._seen_at_s
                 self.is_continued = began_s - self.changed_at_s <= _MOMENT_S
             elif isinstance(found, OpenEntry):
                 self.changed_at_s, self.is_continued = began_s, False
             self.parent_id, self.holds = parent_id, holds
         if isinstance(found, OpenEntry):
             self.holder_began, self._seen_at_s = found.started_at, now_s
+            self._holder_process = self._found_in
 
     def _instant_of(self, text: str, now_s: float) -> float:
         """A wall-clock time on the monotonic clock; now where the time is unknown."""
@@ -204,24 +215,26 @@ class RemoteParents:
     def _holder(self) -> Verdict:
         chain, is_whole = ancestors(self._procfs)
         try:
-            for pid in chain:
-                found = self._open_in(pid)
+            for process in chain.items():
+                found = self._open_in(process)
                 if found is not None:
                     return found
             return self._by_context(chain, shows_all=is_whole)
         except OSError:
             return None
 
-    def _open_in(self, pid: int, record_id: str | None = None) -> OpenEntry | None:
+    def _open_in(self, process: tuple[int, int], record_id: str | None = None) -> OpenEntry | None:
         """What a process has open that holds what is used here, the oldest first of all.
 
-        `record_id`: no other; what the environment names comes before older ones.
+        `process` is its id and its start in clock ticks. `record_id`: no other; what the
+        environment names comes before older ones.
 
         Raises:
             OSError: a journal cannot be read.
         """
         found: list[OpenEntry] = []
-        for path in self._journals_of(pid):
+        self._found_in = process
+        for path in self._journals_of(process):
             found += (entry for entry in self._read(path) if self._counts_us(entry))
         wanted = record_id or (None if self._context is None else self._context.record_id)
         named = [one for one in found if one.record_id == wanted]
@@ -233,17 +246,22 @@ class RemoteParents:
         is_wide = entry.scope == "machine" or self._scope == "process"
         return is_wide and entry.pid_namespace == self._namespace
 
-    def _journals_of(self, pid: int) -> list[Path]:
+    def _journals_of(self, process: tuple[int, int]) -> list[Path]:
         if self._state_dir is None:
             return []
+        place = self._state_dir / FOLDER
         try:
-            changed = (self._state_dir / FOLDER).stat().st_mtime_ns
+            changed_ns = place.stat().st_mtime_ns
+            if changed_ns != self._changed_ns:
+                folder(self._state_dir, create=False)  # is not another user's, nor a link
+                self._changed_ns = changed_ns
+                self._journals.clear()
+                self._entries.clear()
         except FileNotFoundError:
             return []
-        if changed != self._journals[0]:
-            self._journals = changed, journals_of(self._state_dir, self._boot)
-            self._entries.clear()
-        return self._journals[1].get(pid, [])
+        if process not in self._journals:
+            self._journals[process] = journals_of(place, self._boot, *process)
+        return self._journals[process]
 
     def _read(self, path: Path) -> list[OpenEntry]:
         try:
@@ -278,7 +296,7 @@ class RemoteParents:
             return False
         if context.state != self._state():
             return None
-        return self._open_in(context.pid, context.record_id) or False
+        return self._open_in((context.pid, context.started_ticks), context.record_id) or False
 
     def _has_journals(self) -> bool:
         return self._state_dir is not None and (self._state_dir / FOLDER).is_dir()
@@ -286,17 +304,17 @@ class RemoteParents:
     def _state(self) -> str | None:
         return None if self._state_dir is None else state_token(self._state_dir)
 
-    def _end_said(self, record_id: str | None) -> float | None:
+    def _end_said(self, process: tuple[int, int] | None, record_id: str | None) -> float | None:
         """When a run ended, as its process has said."""
-        if self._state_dir is None:
+        if self._state_dir is None or process is None:
             return None
-        place = self._state_dir / _FOLDER
+        identity = f"{self._boot}:{self._namespace}:{process[0]}:{process[1]}"
         with suppress(OSError, ValueError):
-            for name in os.listdir(place):  # noqa: PTH208 - names are enough
-                for line in reversed((place / name).read_text(encoding="utf-8").splitlines()):
-                    found, _, at_s = line.partition(" ")
-                    if found == record_id:
-                        return float(at_s)
+            path = self._state_dir / _FOLDER / identity.replace(":", "-")
+            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+                found, _, at_s = line.partition(" ")
+                if found == record_id:
+                    return float(at_s)
         return None
 
 
@@ -331,7 +349,10 @@ def forget_ends(state_dir: Path, identity: str) -> None:
 
 def _remove_stale(place: Path) -> None:
     now = SystemClock.now_utc().timestamp()
-    for name in os.listdir(place):  # noqa: PTH208 - names are enough
+    with os.scandir(place) as entries:
+        # some of many: what is left in front of the others becomes stale, too
+        names = [entry.name for entry in islice(entries, _STALE_LOOKS)]
+    for name in names:
         with suppress(OSError):
             path, parts = place / name, name.split("-")
             if now - path.stat().st_mtime > _STALE_S and not _lives(parts[-2:]):

@@ -19,7 +19,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import pass_on
-from carbontrack.system.log import RateLimitedLog
+from carbontrack.system.log import LOSSES, RateLimitedLog
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
@@ -404,6 +404,7 @@ class Session(RunIdentity):
                 pass_on(error)
                 self.lost_records += 1
                 lost = self.lost_records
+                LOSSES.add(f"{sink!r}: {getattr(error, 'reason', '') or repr(error)}")
                 self._warnings.warn(
                     f"write {sink!r}", f"{sink!r} did not take a record: {error!r}; {lost} so far"
                 )
@@ -434,6 +435,7 @@ class Session(RunIdentity):
                     one.interrupt()
                 except Exception as error:
                     pass_on(error)
+                    LOSSES.add(f"what was open: {error!r}")
                     _log.exception("something that was open could not be written")
         if self.sinks:
             from carbontrack.sinks.capabilities import HurriedSink
@@ -496,7 +498,8 @@ def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     try:
         getattr(sink, step)()
     except SinkError as error:  # its message is for users
-        _log.warning("%s", error)
+        if LOSSES.is_to_be_said(f"{sink!r}: {error.reason}", error.lost_records):
+            _log.warning("%s", error)
     except Exception as error:  # must not reach the measured program
         pass_on(error)
         _log.warning("%r did not %s: %s", sink, step, error)

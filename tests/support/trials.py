@@ -112,6 +112,7 @@ class Trial:
         self.folder = folder
         self.environment = Env()
         self._options = scope, spans
+        self.spans_with_rows = spans
         self.tracker = self._new_tracker()
         self.error = error
         self.raiser = Raiser(nth, error, model=model, on_hit=self._at_hit)

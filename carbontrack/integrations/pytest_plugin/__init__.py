@@ -105,7 +105,9 @@ def _ini(config: pytest.Config, name: str) -> Any:
     try:
         return config.getini(name)
     except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"carbontrack: ini {name}: {error}") from None
+        from carbontrack.text import visible
+
+        raise pytest.UsageError(visible(f"carbontrack: ini {name}: {error}")) from None
 
 
 def _is_controller(config: pytest.Config) -> bool:

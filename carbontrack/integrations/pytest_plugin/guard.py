@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from carbontrack.text import visible
+
 Result = TypeVar("Result")
 
 _log = logging.getLogger("carbontrack")
@@ -55,7 +57,7 @@ class Guard:
             return
         self._told.add(kind)
         _log.debug("a hook of the pytest plugin failed", exc_info=error)
-        text = (
+        text = visible(
             f"carbontrack could not measure ({type(error).__name__}: {error}, {file}:{line}). "
             "The test itself is not affected; its budget is not sure."
         )

@@ -46,6 +46,7 @@ from carbontrack.integrations.pytest_plugin.results import (
     TestResult,
     execution_columns,
 )
+from carbontrack.text import visible
 
 
 def can_repeat(item: pytest.Item) -> bool:
@@ -172,7 +173,7 @@ class CarbonPlugin:
             )
             return cls(config, options, loaded)
         except ConfigError as error:
-            raise pytest.UsageError(f"carbontrack: {error}") from None
+            raise pytest.UsageError(visible(f"carbontrack: {error}")) from None
 
     # -- what is measured, and by what ---------------------------------------------------------
 
@@ -190,7 +191,7 @@ class CarbonPlugin:
         try:
             made = choose(self.options, self._settings, alone=not self._is_worker)
         except ConfigError as error:
-            raise pytest.UsageError(f"carbontrack: {error}") from None
+            raise pytest.UsageError(visible(f"carbontrack: {error}")) from None
         made.open("the first window").close()  # imports and reads what later ones need
         keep_real_files()
         return made
@@ -243,7 +244,7 @@ class CarbonPlugin:
         pins = self._guard.run(
             lambda: pins_text(self.options) if self._is_controller else self.metric.describe()
         )
-        return f"carbontrack: {pins}"
+        return visible(f"carbontrack: {pins}")
 
     # -- running -----------------------------------------------------------------------------
 
@@ -338,7 +339,7 @@ class CarbonPlugin:
         result = verdicts.result_of(plain_id(item), test, outcome=outcome, plain=plain)
         if plain and result.outcome == "failed":
             report.outcome = "failed"
-            report.longrepr = f"carbon budget: {result.reason}"
+            report.longrepr = visible(f"carbon budget: {result.reason}")
         of_figure = reports if test.bills_fixtures else [report]
         put_result(item, report, result, reports, of_figure)
 

@@ -18,6 +18,7 @@ import pytest
 
 from carbontrack.config import environment
 from carbontrack.errors import ConfigError, nearest
+from carbontrack.text import visible
 from carbontrack.units import Kind, Quantity, parse_quantity
 
 Scope = Literal["call", "all"]
@@ -144,7 +145,7 @@ def read_markers(
             known[key] = merge_markers([*own, default])
         found.append(known[key])
     if errors:
-        raise pytest.UsageError("\n".join(errors))
+        raise pytest.UsageError("\n".join(map(visible, errors)))
     return found
 
 

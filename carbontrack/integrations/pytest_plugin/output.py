@@ -24,6 +24,15 @@ from carbontrack.record import Record, Status
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.host import host_id
 from carbontrack.system.version import VERSION
+from carbontrack.text import (
+    cut_front,
+    markdown_code,
+    padded,
+    visible,
+    visible_json,
+    visible_markdown,
+    width_of,
+)
 from carbontrack.units import format_grams, format_joules
 
 UNKNOWN = "-"
@@ -52,16 +61,17 @@ def lines(results: Sequence[TestResult], *, width: int) -> list[str]:
     used = [n for n in range(5) if n < 2 or any(row[n] for row in rows)]
     if width < _NARROW:
         used = [n for n in used if n in (1, 3)]
-    widths = {n: max(len(header[n]), *(len(row[n]) for row in rows)) for n in used}
-    longest = max((len(result.nodeid) for result in results), default=0)
+    widths = {n: max(len(header[n]), *(width_of(row[n]) for row in rows)) for n in used}
+    names = [visible(result.nodeid) for result in results]
+    longest = max(map(width_of, names), default=0)
     beside = width - sum(widths.values()) - 2 * len(used) >= min(longest, _LEAST_NAME)
     table = []
-    for row, name in zip([header, *rows], ["test", *(r.nodeid for r in results)], strict=True):
+    for row, name in zip([header, *rows], ["test", *names], strict=True):
         # numbers are aligned to the right, words to the left
-        parts = [row[n].rjust(widths[n]) if n < 2 else row[n].ljust(widths[n]) for n in used]
+        parts = [row[n].rjust(widths[n]) if n < 2 else padded(row[n], widths[n]) for n in used]
         if beside:
             start = "  ".join(parts) + "  "
-            table.append(start + shortened(name, width - len(start)))
+            table.append(start + cut_front(name, width - width_of(start)))
         else:
             table.append("\n".join(_stacked(parts, name, width)))
     return table
@@ -75,8 +85,8 @@ def _stacked(parts: Sequence[str], name: str, width: int) -> list[str]:
             found[-1] += f"  {part}"
         elif part.strip():
             found.append(_INDENT + part)
-    lines = [shortened(line.rstrip(), width) for line in found]
-    return [*lines, _INDENT + shortened(name, max(8, width - len(_INDENT)))]
+    lines = [cut_front(line.rstrip(), width) for line in found]
+    return [*lines, _INDENT + cut_front(name, max(8, width - len(_INDENT)))]
 
 
 def cells(result: TestResult) -> list[str]:
@@ -85,19 +95,17 @@ def cells(result: TestResult) -> list[str]:
     return [
         UNKNOWN if joules is None else format_joules(joules),
         UNKNOWN if grams is None else format_grams(grams),
-        result.budget or "",
+        visible(result.budget or ""),
         _VERDICTS[result.verdict],
-        result.change or "",
+        visible(result.change or ""),
     ]
 
 
-def shortened(name: str, width: int) -> str:
-    """The end of a name that is too wide, after an ellipsis."""
-    return name if len(name) <= width else "..." + name[len(name) - width + 3 :]
-
-
 def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str]) -> str:
-    """The table in Markdown, for pages such as the summary of a workflow's step."""
+    """The table in Markdown, for pages such as the summary of a workflow's step.
+
+    The notes are Markdown already.
+    """
     text = [f"### {title}", ""]
     if results:
         text += [
@@ -105,8 +113,8 @@ def markdown(results: Sequence[TestResult], *, title: str, notes: Sequence[str])
             "|---|--:|--:|---|---|---|",
         ]
     for result in results[:_MARKDOWN_ROWS]:
-        name = result.nodeid.replace("|", "\\|").replace("`", "'").replace("\n", " ")
-        text.append(f"| `{name}` | " + " | ".join(cells(result)) + " |")
+        figures = " | ".join(map(visible_markdown, cells(result)))
+        text.append(f"| {markdown_code(result.nodeid)} | {figures} |")
     if len(results) > _MARKDOWN_ROWS:
         text.append(f"\n{len(results) - _MARKDOWN_ROWS} more tests are not shown.")
     return "\n".join([*text, "", *(f"{note}  " for note in notes), ""])
@@ -160,9 +168,7 @@ def write_json(path: Path, content: object) -> None:
     """
     import json
 
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    # a file name that is not UTF-8 holds lone surrogates, which JSON can escape
-    encoded = text.encode("utf-8", errors="backslashreplace")
+    encoded = visible_json(json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
     special = path.exists() and not path.is_file()
     path = path if special else Path(os.path.realpath(path))
     if special or not os.access(path.parent, os.W_OK):
@@ -328,7 +334,7 @@ class SessionOutput:
         if not quiet:
             terminal.section("carbontrack", bold=True)
             for pins in self._pins():
-                terminal.write_line(pins)
+                terminal.write_line(visible(pins))
         self._table(terminal, [] if quiet else costliest(results, self._options.top))
         unsure = total.inconclusive and self._options.inconclusive != "pass"
         terminal.write_line(total.text, **(_RED if bad else _YELLOW if unsure else {}))
@@ -339,9 +345,9 @@ class SessionOutput:
         if new is not None:
             terminal.write_line(new)
         for line in warnings:
-            terminal.write_line(line, **_YELLOW)
+            terminal.write_line(visible(line), **_YELLOW)
         for error in self._write_errors:
-            terminal.write_line(error, **_RED)
+            terminal.write_line(visible(error), **_RED)
 
     def _status(self, report: Any, row: dict[str, Any]) -> Any:
         if report.failed and row["verdict"] == "over":
@@ -393,7 +399,9 @@ class SessionOutput:
             notes.append(f"The session is {total.verdict.text}.")
         warnings = self._no_match_warning()
         new = baseline.new_tests_note(self.results, self._options)
-        notes += [f"**{line}**" for line in (*warnings, new) if line is not None]
+        notes = list(map(visible_markdown, notes))
+        bold = (line for line in (*warnings, new) if line is not None)
+        notes += [f"**{visible_markdown(line)}**" for line in bold]
         return markdown(shown, title="Emissions of the tests", notes=notes)
 
     def _no_match_warning(self) -> list[str]:
@@ -414,7 +422,7 @@ class SessionOutput:
             terminal.write_line(row, **markup)
             note = result.reason if result.verdict == "inconclusive" else result.note
             if note:
-                terminal.write_line(f"    {note}")
+                terminal.write_line(f"    {visible(note)}")
 
 
 def _append(path: Path, text: str) -> None:

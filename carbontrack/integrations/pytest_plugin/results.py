@@ -16,6 +16,7 @@ import pytest
 
 from carbontrack.integrations.pytest_plugin.metrics import Measurement
 from carbontrack.record import Basis
+from carbontrack.text import visible
 from carbontrack.tracking.budget import Outcome, Verdict
 from carbontrack.units import Quantity, format_grams, format_interval, format_joules, kwh_from
 
@@ -91,7 +92,8 @@ class TestResult:
     @property
     def properties(self) -> list[tuple[str, object]]:
         """The test's properties in JUnit XML; unknown figures are left out."""
-        values = (self.energy_joules, self.emissions_g, self.metric, self.budget)
+        budget = None if self.budget is None else visible(self.budget)
+        values = (self.energy_joules, self.emissions_g, visible(self.metric), budget)
         pairs = zip(PROPERTIES, values, strict=True)
         return [(name, value) for name, value in pairs if value is not None]
 

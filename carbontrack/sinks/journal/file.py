@@ -9,6 +9,9 @@ checksum. The lock (flock) of the open file shows that its process runs; the ker
 the last process that has the file open ends, even by SIGKILL. Files are never mapped into memory:
 on a full disk that kills the program with SIGBUS, where `write` returns an error.
 
+What is found in the folder may be anything: nothing there is waited for, followed, or read beyond
+what a journal can be. What is no journal, or holds lines that are no entries, is set aside.
+
 The functions in the first half read, write and lock single lines and files; `JournalFile` is built
 on them.
 """
@@ -20,13 +23,15 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from carbontrack.record import plain
-from carbontrack.system.interrupts import pass_on
+from carbontrack.sinks.journal.names import DRAFT_SUFFIX, named, remove, set_aside
+from carbontrack.system.forking import remember
+from carbontrack.system.interrupts import pass_on, suppressed
 
 # imported early, since a process without free descriptors could not load it any more
 try:
@@ -41,8 +46,25 @@ LINE_LIMIT = 1 << 20
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 """Errors that say nothing about the file: no descriptor or memory is left, or a disk fails."""
 
+_NOT_A_FILE = (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""Errors that say that this user can never open it: a link, a folder, a socket, no permission."""
+
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Opening a named pipe does not wait for its other end."""
 APPEND = os.O_RDWR | os.O_APPEND | _FLAGS
+
+
+class NotAJournalError(Exception):
+    """What has the name of a journal cannot be understood, now or later; says why."""
+
+
+class JournalFullError(OSError):
+    """An entry does not fit into the journal, which has reached its limit."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EDQUOT, "the journal is full")
+
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
 
@@ -63,10 +85,14 @@ def decoded(line: bytes) -> dict[str, Any] | None:
     try:
         if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
             return None
-        entry = json.loads(text)
+        entry = json.loads(text, parse_constant=_unknown)
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
+
+
+def _unknown(_: str) -> None:
+    """NaN and the infinities, for which JSON has no word, in a label or in a number."""
 
 
 def locked_new(path: Path) -> int:
@@ -101,10 +127,18 @@ def wait_for_lock(handle: int) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
-def is_ours(handle: int) -> bool:
-    """Whether the open file is a regular file of this user."""
+def open_to_read(path: Path) -> int:
+    """Open the journal of a process that may still run; what is no file is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is longer than a journal can be.
+    """
+    handle = os.open(path, os.O_RDONLY | _AT_ONCE | _FLAGS)
     status = os.fstat(handle)
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > READ_LIMIT:
+        os.close(handle)
+        raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
+    return handle
 
 
 def is_at(handle: int, path: Path) -> bool:
@@ -115,6 +149,11 @@ def is_at(handle: int, path: Path) -> bool:
         return False
     here = os.fstat(handle)
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def is_deleted(handle: int) -> bool:
+    """Whether the file was deleted while open; what is written to it would be lost."""
+    return os.fstat(handle).st_nlink == 0
 
 
 def write_whole(handle: int, line: bytes) -> None:
@@ -146,10 +185,13 @@ def lines_of(handle: int) -> Iterator[tuple[int, bytes]]:
 Key = tuple[str, ...]
 Entry = Mapping[str, Any]
 
-SUFFIX = ".journal"
-DRAFT_SUFFIX = ".draft"
 SIZE_LIMIT = 64 << 20
 """Bytes above which a journal accepts no further entry."""
+READ_LIMIT = 2 * SIZE_LIMIT
+"""Bytes above which a file is no journal."""
+_KEY_LIMIT = 500_000
+"""Entries above which a file is no journal: so many records do not fit into one."""
+_NOT_REGULAR = "it is no regular file, or a huge one"
 COMPACT_ABOVE = 256 << 10
 """Bytes above which a file whose entries are mostly outdated is compacted."""
 
@@ -172,60 +214,116 @@ def updated(entry: Mapping[str, Any], update: Mapping[str, Any] | None) -> dict[
     return {**entry, "record": record | columns}
 
 
+def _key_of(texts: object) -> Key | None:
+    """The key in an entry; None where it is none."""
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return None
+    return tuple(texts) or None
+
+
+def _opened(path: Path) -> int | None:
+    """Open what may be a journal, whatever it is, without waiting; None if it cannot be for now.
+
+    Raises:
+        NotAJournalError: it is a link or a folder, for example.
+        OSError: for want of descriptors, for example.
+    """
+    if not _HAS_LOCKS:
+        return None
+    try:
+        return os.open(path, APPEND | _AT_ONCE)
+    except OSError as error:
+        pass_on(error)
+        if error.errno in OUT_OF_RESOURCES:
+            raise
+        if error.errno in _NOT_A_FILE:
+            raise NotAJournalError(error.strerror) from error
+        return None
+
+
+def _is_left(handle: int, path: Path) -> bool:
+    """Lock an open journal; False if its process runs, or if it has been processed meanwhile.
+
+    Raises:
+        NotAJournalError: it is something else.
+    """
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAJournalError(_NOT_REGULAR)
+    if not lock(handle) or not is_at(handle, path):
+        return False
+    if status.st_uid != os.geteuid():
+        raise NotAJournalError("it belongs to another user")
+    if os.fstat(handle).st_size > READ_LIMIT:
+        raise NotAJournalError(_NOT_REGULAR)
+    return True
+
+
 class JournalFile:
     """A journal that this process has locked. Not thread-safe: `Journal` has a lock for that.
 
     Attributes:
         path: the file.
         bad_lines: how many lines could not be read when it was opened.
+        foreign_lines: how many lines and entries are not ours: then the file is set aside.
+        on_set_aside: called with the path and the reason when that is done.
     """
 
     def __init__(self, path: Path, handle: int, *, size_limit: int = SIZE_LIMIT) -> None:
         self.path = path
-        self.bad_lines = 0
+        self.bad_lines = self.foreign_lines = 0
+        self.on_set_aside: Callable[[Path, str], object] | None = None
         self._size_limit = size_limit
         self._handle = handle
         self._size = 0
         self._live_bytes = 0
         self._extents: dict[Key, tuple[int, int]] = {}
-        self._updates: dict[Key, tuple[int, int]] = {}
-        """Where the last update of a key is, if it has one."""
+        self._updates: dict[Key, tuple[int, int]] = {}  # of keys that have one, the last
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
-        """A new, empty journal with a unique name that begins with `name`.
+        """A new, empty journal: the first of `name.0`, `name.1`, ... that is free.
 
         Raises:
             OSError: it cannot be created.
         """
-        path = directory / f"{name}-{os.urandom(8).hex()}{SUFFIX}"
-        draft = _draft_of(path)
+        draft = directory / f"{name}.{os.urandom(8).hex()}{DRAFT_SUFFIX}"
         handle = locked_new(draft)
-        draft.replace(path)  # only now that it is locked, others can find it
+        try:
+            path = named(draft, directory, name)  # only now that it is locked, others can find it
+        except BaseException:
+            os.close(handle)
+            draft.unlink(missing_ok=True)
+            raise
         return cls(path, handle, size_limit=size_limit)
 
     @classmethod
     def acquire(cls, path: Path) -> JournalFile | None:
+        """As `left_at`; None also where there is no journal."""
+        with suppress(NotAJournalError):
+            return cls.left_at(path)
+        return None
+
+    @classmethod
+    def left_at(cls, path: Path) -> JournalFile | None:
         """Open and lock the journal of a process that has ended; None if the process still runs.
 
-        Also None if the file is another user's, is a link, or has just been processed and deleted
-        by another process.
+        Also None if it has just been processed and deleted by another process.
 
         Raises:
+            NotAJournalError: it is something else, or nothing in it can be understood.
             OSError: it could not be opened, for want of descriptors for example, or not be read.
         """
-        try:
-            handle = os.open(path, APPEND)
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise
+        handle = _opened(path)
+        if handle is None:
             return None
         journal = cls(path, handle)
+        remember(journal)
         try:
-            if lock(handle) and is_ours(handle) and is_at(handle, path):
+            if _is_left(handle, path):
                 journal._load()
                 return journal
-        except OSError:
+        except BaseException:
             journal.abandon()
             raise
         journal.abandon()
@@ -234,9 +332,9 @@ class JournalFile:
     def __len__(self) -> int:
         return len(self._extents)
 
-    def keys(self, kind: str) -> list[Key]:
-        """The live keys that begin with `kind`, oldest first."""
-        return [key for key in self._extents if key[0] == kind]
+    def keys(self, kind: str | None = None) -> list[Key]:
+        """The live keys that begin with `kind`, or all, oldest first."""
+        return [key for key in self._extents if kind in (key[0], None)]
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """The entry of a live key; None if it can no longer be read."""
@@ -264,9 +362,7 @@ class JournalFile:
             raise OSError(errno.EFBIG, f"an entry of {len(line)} bytes")
         self._make_room(len(line))
         self._append(line)
-        self._forget(key)
-        self._extents[key] = (self._size - len(line), len(line))
-        self._live_bytes += len(line)
+        self._set(key, (self._size - len(line), len(line)))
 
     def update_line(self, key: Key, line: bytes) -> bool:
         """Add an update, encoded already, in place of the one before; False for an unknown key.
@@ -281,30 +377,40 @@ class JournalFile:
         self._set_update(key, (self._size - len(line), len(line)))
         return True
 
-    def drop(self, keys: Iterable[Key]) -> None:
-        """Remove those of the keys that exist.
+    def drop(self, keys: Iterable[Key]) -> int:
+        """Remove those of the keys that exist; how many.
 
         Raises:
-            OSError: it could not be written; the keys are removed here, but a process that opens
-                the file later will see them again.
+            OSError: it could not be written, and who opens the file later sees the keys again.
         """
         known = [key for key in keys if key in self._extents]
         for key in known:
             self._forget(key)
-        if known and (self._extents or self._size < COMPACT_ABOVE):
+        if known and (self._extents or self._size < COMPACT_ABOVE or self.foreign_lines):
             self._append(encoded({"drop": known}))
             self._make_room(0)
         elif known:
             os.ftruncate(self._handle, 0)
             self._size = 0
+        return len(known)
+
+    def disown(self, key: Key) -> None:
+        """Leave an entry in the file that cannot be understood, and no longer take it for one."""
+        if key in self._extents:
+            self._forget(key)
+            self.foreign_lines += 1
 
     def close(self) -> None:
-        """Close the file, and delete it if it has no live keys."""
+        """Close the file, and delete it if it has no live keys, or set it aside."""
         if self._handle < 0:
             return
-        if not self._extents and not self._missing():
-            self.path.unlink(missing_ok=True)
-        self.abandon()
+        try:
+            # as on a disk that is read-only by now: the next process does it
+            with suppressed(OSError):
+                if not self._extents and not is_deleted(self._handle):
+                    _put_away(self)
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Only close the descriptor, as a forked child does with its parent's."""
@@ -312,11 +418,18 @@ class JournalFile:
         if handle >= 0:
             os.close(handle)
 
+    forget_parent = abandon
+
     def _forget(self, key: Key) -> None:
         for extents in (self._extents, self._updates):
             extent = extents.pop(key, None)
             if extent is not None:
                 self._live_bytes -= extent[1]
+
+    def _set(self, key: Key, extent: tuple[int, int]) -> None:
+        self._forget(key)  # before, so that the key is the last one
+        self._extents[key] = extent
+        self._live_bytes += extent[1]
 
     def _set_update(self, key: Key, extent: tuple[int, int]) -> None:
         before = self._updates.get(key)
@@ -324,7 +437,7 @@ class JournalFile:
         self._live_bytes += extent[1] - (before[1] if before else 0)
 
     def _append(self, line: bytes) -> None:
-        if self._missing():
+        if is_deleted(self._handle):
             self._rewrite()
         try:
             write_whole(self._handle, line)
@@ -334,16 +447,14 @@ class JournalFile:
         self._size += len(line)
 
     def _make_room(self, wanted: int) -> None:
+        if self.foreign_lines:
+            return  # which would be lost
         if self._size + wanted > COMPACT_ABOVE and self._live_bytes * 2 < self._size:
             self._rewrite()
         if self._live_bytes + wanted > self._size_limit:
-            raise OSError(errno.EDQUOT, "the journal is full")
+            raise JournalFullError
         if self._size + wanted > self._size_limit:
             self._rewrite()
-
-    def _missing(self) -> bool:
-        """Whether the file was deleted while open; what is written to it would be lost."""
-        return os.fstat(self._handle).st_nlink == 0
 
     def _rewrite(self) -> None:
         """Compact: write the live entries to a new file, which replaces the old one.
@@ -353,52 +464,88 @@ class JournalFile:
         """
         draft = _draft_of(self.path)
         handle = locked_new(draft)
-        moved: tuple[dict[Key, tuple[int, int]], dict[Key, tuple[int, int]]] = ({}, {})
-        size = 0
         try:
-            for extents, new in zip((self._extents, self._updates), moved, strict=True):
-                for key, extent in extents.items():  # updates come after what they update
-                    line = read_at(self._handle, *extent)
-                    write_whole(handle, line)
-                    new[key] = (size, len(line))
-                    size += len(line)
+            extents, size = _copied(self._handle, self._extents, handle, 0)
+            updates, size = _copied(self._handle, self._updates, handle, size)  # of what is above
             draft.replace(self.path)
         except BaseException:
             os.close(handle)
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle = handle
-        self._extents, self._updates = moved
+        self._handle, self._extents, self._updates = handle, extents, updates
         self._size = self._live_bytes = size
 
     def _load(self) -> None:
+        line = b""
         for offset, line in lines_of(self._handle):
             self._size = offset + len(line)
             entry = decoded(line)
             if entry is None or not self._replay(entry, offset, len(line)):
                 self.bad_lines += 1
-        if self._size and read_at(self._handle, self._size - 1, 1) != b"\n":
-            # a killed writer left an incomplete line, which the next line must not continue
-            os.ftruncate(self._handle, self._size - len(line))
-            self._size -= len(line)
+                self.foreign_lines += line.endswith(b"\n") or not _is_torn(line)
+            if len(self._extents) > _KEY_LIMIT:
+                raise NotAJournalError("it has more entries than a journal can")
+        if self.foreign_lines and not self._extents:
+            raise NotAJournalError(FOREIGN)
+        if self._size and not line.endswith(b"\n"):  # which the next line must not continue
+            self._size += _ended(self._handle, line, self._size)
 
     def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
-        put, dropped, updates = entry.get("put"), entry.get("drop"), entry.get("update")
-        if isinstance(updates, list):
-            key = tuple(map(str, updates))
-            if key in self._extents:
-                self._set_update(key, (offset, length))
-            return True
-        if isinstance(put, list):
-            key = tuple(map(str, put))
-            self._forget(key)
-            self._extents[key] = (offset, length)
-            self._live_bytes += length
-        elif isinstance(dropped, list):
+        """Take over an entry; False if it is none."""
+        dropped = entry.get("drop")
+        if isinstance(dropped, list):
             for gone in dropped:
-                self._forget(tuple(map(str, gone)) if isinstance(gone, list) else ())
-        return isinstance(put, list) or isinstance(dropped, list)
+                self._forget(_key_of(gone) or ())
+            return True
+        key = _key_of(entry.get("update") or entry.get("put"))
+        if key is None:
+            return False
+        if "update" not in entry:
+            self._set(key, (offset, length))
+        elif key in self._extents:
+            self._set_update(key, (offset, length))
+        return True
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether it may be the line that a killed process has not written to its end."""
+    checksum, _, text = line.partition(b" ")
+    is_begun = (text.startswith(b"{") and len(checksum) == 8) or (not text and len(checksum) <= 8)
+    return is_begun and not checksum.strip(b"0123456789abcdef")
+
+
+def _ended(handle: int, line: bytes, size: int) -> int:
+    """Cut off an incomplete last line, or end it if no killed writer has left it; how much more."""
+    if _is_torn(line):
+        os.ftruncate(handle, size - len(line))
+        return -len(line)
+    write_whole(handle, b"\n")
+    return 1
+
+
+def _put_away(file: JournalFile) -> None:
+    """Delete a journal without live keys, or set it aside where it holds what is not ours."""
+    if not file.foreign_lines:
+        remove(file.path)
+    elif set_aside(file.path) is not None and file.on_set_aside is not None:
+        file.on_set_aside(file.path, FOREIGN)
+
+
+def _copied(
+    handle: int, extents: Mapping[Key, tuple[int, int]], to: int, size: int
+) -> tuple[dict[Key, tuple[int, int]], int]:
+    """Append the lines of these extents to another file of that size; where they are, its size."""
+    moved: dict[Key, tuple[int, int]] = {}
+    for key, extent in extents.items():
+        line = read_at(handle, *extent)
+        write_whole(to, line)
+        moved[key] = (size, len(line))
+        size += len(line)
+    return moved, size
+
+
+FOREIGN = "there are lines in it that are no entries of a journal"
 
 
 def _draft_of(path: Path) -> Path:

@@ -8,6 +8,7 @@ raises in the measured program: what could not be kept is counted and logged.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import weakref
@@ -17,22 +18,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carbontrack.record import COLUMNS, Record, cells_of, shortened
+from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record, cells_of, shortened
 from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
-    DRAFT_SUFFIX,
     SIZE_LIMIT,
-    SUFFIX,
     JournalFile,
+    JournalFullError,
     Key,
+    NotAJournalError,
     entry_line,
     update_line,
+)
+from carbontrack.sinks.journal.names import (
+    DRAFT_SUFFIX,
+    MORE_SUFFIX,
+    SUFFIX,
+    SetAside,
+    journals_of,
+    name_of,
+    set_aside,
 )
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
-from carbontrack.system.host import ancestors, boot_id, pid_namespace
-from carbontrack.system.log import RateLimitedLog
+from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.system.log import LOSSES, RateLimitedLog
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
@@ -41,8 +52,15 @@ CALL = "call"
 SEND = "send"
 """The kind of key of an undelivered record: ("send", output, record id)."""
 
+_KEY_LENGTHS = {RUN: 2, CALL: 2, SEND: 3}
+"""How many texts a key of each kind has; another version may have others."""
+LOOK_LIMIT = 256
+"""Files that one start looks at, however many there are."""
+
 OnUnreadable = Callable[[Path, OSError], None]
 """Called with a journal, or the folder of all, that cannot be read, and the reason."""
+OnSetAside = Callable[[Path, str], None]
+"""Called with what was no journal and has been set aside, and the reason."""
 
 FOLDER = "journal"
 """The folder of the journals, in the state directory."""
@@ -50,7 +68,7 @@ _RETRY_S = 30.0
 """Seconds until a state directory that could not be used is tried again."""
 _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
-_STALE_DRAFT_S = 86_400.0
+_STALE_S = 86_400.0
 
 
 class _State:
@@ -59,12 +77,15 @@ class _State:
     def __init__(self) -> None:
         # Reentrant: the garbage collector may run a finalizer that writes here during a change.
         self.lock = threading.RLock()
-        self.changes: deque[Callable[[JournalFile], None]] = deque()
+        self.changes: deque[Callable[[JournalFile], object]] = deque()
         self.is_changing = False
         self.file: JournalFile | None = None
         self.was_used = False
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
+        self.name: str | None = None
+        self.lost = self.lost_told = 0
+        self.trouble = ""
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -79,11 +100,7 @@ class _State:
 
 
 class Journal:
-    """The journal of this process, with a file while there are entries, and for a moment after.
-
-    Attributes:
-        lost_records: how many records were dropped because the journal was full.
-    """
+    """The journal of this process, with a file while there are entries, and for a moment after."""
 
     def __init__(
         self,
@@ -94,7 +111,6 @@ class Journal:
         procfs: Path = Path("/proc"),
     ) -> None:
         self.state_dir = state_dir
-        self.lost_records = 0
         self._size_limit = size_limit
         self._clock = clock or SystemClock()
         self._procfs = procfs
@@ -103,6 +119,8 @@ class Journal:
         self._others: list[None] = []
         """One for each user but the first."""
         self._is_closed = False
+        self.before_leftovers: Callable[[], None] | None = None
+        """Waits for the recovery that was begun; then records of killed runs are in the queues."""
 
     @classmethod
     def shared(cls, state_dir: Path) -> Journal:
@@ -113,6 +131,16 @@ class Journal:
         else:
             journal._others.append(None)
         return journal
+
+    @property
+    def lost_records(self) -> int:
+        """How many records were dropped because the journal was full, and arrived nowhere."""
+        return self._state.get().lost
+
+    @property
+    def trouble(self) -> str:
+        """Why the last entry could not be kept, if any could not."""
+        return self._state.get().trouble
 
     def checkpoint(
         self,
@@ -162,6 +190,13 @@ class Journal:
         """Remove it."""
         self._drop([(CALL, call_id)])
 
+    def has_others(self) -> bool:
+        """Whether there is anything in the folder of journals that is not of this process.
+
+        No more of it is looked at than that takes.
+        """
+        return has_journals(self.state_dir, (self._state.state or self._state.get()).name)
+
     def _namespace(self) -> str:
         state = self._state.state or self._state.get()
         if state.pid_namespace is None:
@@ -176,7 +211,15 @@ class Journal:
 
     def delivered(self, output: str, record_ids: Iterable[str]) -> None:
         """Remove records that have arrived at `output`, or became dead letters."""
-        self._drop([(SEND, output, record_id) for record_id in record_ids])
+        state = self._state.state or self._state.get()
+        keys = [(SEND, output, record_id) for record_id in record_ids]
+
+        def change(file: JournalFile) -> None:
+            # what was given up for want of room has arrived all the same, from memory
+            state.lost -= min(state.lost - state.lost_told, len(keys) - file.drop(keys))
+
+        if state.file is not None:
+            self._do(change)
 
     def queued(self, output: str, limit: int) -> list[Record]:
         """The oldest records that wait for `output`, at most `limit` of them."""
@@ -210,20 +253,28 @@ class Journal:
             state = self._state.state or self._state.get()
             with state.lock:
                 self._is_closed = True
+                self._count_lost(state)
                 if state.file is not None and not (keeps_runs and state.file.keys(RUN)):
                     state.close()
         else:
             self.rest(at_once=True)
 
+    def _count_lost(self, state: _State) -> None:
+        if state.lost > state.lost_told:
+            LOSSES.add(f"the journal in {self.state_dir} was full", state.lost - state.lost_told)
+            state.lost_told = state.lost
+
     def _drop(self, keys: list[Key]) -> None:
         if (self._state.state or self._state.get()).file is not None:
             self._do(lambda file: file.drop(keys))
 
-    def _do(self, action: Callable[[JournalFile], None]) -> bool:
+    def _do(self, action: Callable[[JournalFile], object]) -> bool:
         state = self._state.state or self._state.get()
         with state.lock:
             state.changes.append(action)
             failure = None if state.is_changing else self._change(state)
+            if failure is not None and failure.errno != errno.EAGAIN:
+                state.trouble = failure.strerror or str(failure)
         if failure is not None and failure.errno != errno.EAGAIN:
             reason = failure.strerror or str(failure)
             self._warnings.warn(
@@ -242,6 +293,7 @@ class Journal:
                 try:
                     state.changes.popleft()(self._opened(state))
                 except OSError as error:
+                    pass_on(error)
                     failure = error
             if self._is_closed and state.file is not None and not len(state.file):
                 state.close()
@@ -255,9 +307,9 @@ class Journal:
             if now_s < state.retry_at_s:
                 raise OSError(errno.EAGAIN, "it could not be created a moment ago")
             state.retry_at_s = now_s + _RETRY_S
-            name = f"{short_boot_id(self._procfs)}-{os.getpid()}"
+            state.name = state.name or _own_name(self._procfs)
             state.file = JournalFile.create(
-                folder(self.state_dir), name, size_limit=self._size_limit
+                folder(self.state_dir), state.name, size_limit=self._size_limit
             )
             state.retry_at_s = float("-inf")
         return state.file
@@ -265,12 +317,10 @@ class Journal:
     def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
         try:
             file.put_line(key, line)
-        except OSError as error:
-            if error.errno != errno.EDQUOT:
-                raise
+        except JournalFullError:
             oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
             file.drop(oldest)
-            self.lost_records += len(oldest)
+            self._state.get().lost += len(oldest)
             self._warnings.warn(
                 "full",
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
@@ -284,34 +334,83 @@ _journals: weakref.WeakValueDictionary[Path, Journal] = weakref.WeakValueDiction
 
 
 def leftover_journals(
-    state_dir: Path, clock: Clock | None = None, *, on_unreadable: OnUnreadable | None = None
+    state_dir: Path,
+    clock: Clock | None = None,
+    *,
+    on_unreadable: OnUnreadable | None = None,
+    on_set_aside: OnSetAside | None = None,
+    most: int | None = None,
 ) -> Iterator[JournalFile]:
     """The journals of processes that have ended, each locked until the caller closes it.
 
     However many processes ask at once, each journal is given to one of them only. Each takes a
     descriptor: close one before you ask for the next. One that cannot be read, for want of
-    descriptors for example, goes to `on_unreadable`, by default to the log.
+    descriptors for example, goes to `on_unreadable`, and what is no journal is set aside and goes
+    to `on_set_aside`; by default to the log. With `most`, only so many of the files are looked at,
+    each time from another one on: those that cannot be worked off do not always come first.
     """
-    report = on_unreadable or partial(warn_unreadable, RateLimitedLog(clock))
+    warnings, aside = RateLimitedLog(clock), SetAside()
+    report = on_unreadable or partial(warn_unreadable, warnings)
     try:
-        found = sorted(folder(state_dir, create=False).iterdir())
+        place = folder(state_dir, create=False)
+        found = _names_in(place, most)
     except FileNotFoundError:
         return
     except OSError as error:
+        pass_on(error)
         report(state_dir / FOLDER, error)
         return
     now = (clock or SystemClock()).now_utc().timestamp()
-    for path in found:
-        if path.suffix == SUFFIX:
-            try:
-                file = JournalFile.acquire(path)
-            except OSError as error:
-                report(path, error)
-                continue
-            if file is not None:
-                yield file
-        elif path.suffix == DRAFT_SUFFIX:
-            _quietly(lambda path=path: _remove_stale(path, now))  # type: ignore[misc]
+    for name in found:
+        path = place / name
+        if not name.endswith(SUFFIX):
+            _quietly(partial(_remove_stale, path, now))
+            continue
+        try:
+            file = _acquired(path, on_set_aside or aside)
+        except OSError as error:
+            pass_on(error)
+            report(path, error)
+            continue
+        if file is not None:
+            yield file
+    if (text := aside.text()) is not None:
+        warnings.warn("set aside", text)
+
+
+def _acquired(path: Path, on_set_aside: OnSetAside) -> JournalFile | None:
+    """The journal, if its process has ended; what is none is set aside.
+
+    Raises:
+        OSError: it cannot be read, or not be set aside.
+    """
+    try:
+        file = JournalFile.left_at(path)
+    except NotAJournalError as error:
+        if set_aside(path) is not None:
+            on_set_aside(path, str(error))
+        return None
+    if file is None:
+        return None
+    file.on_set_aside = on_set_aside
+    for key in file.keys(None):
+        if _KEY_LENGTHS.get(key[0]) != len(key):
+            file.disown(key)
+    if file.foreign_lines and not len(file):
+        file.close()
+        return None
+    return file
+
+
+def _names_in(place: Path, most: int | None) -> list[str]:
+    """The names of journals and of what belongs to them; with `most`, so many from anywhere."""
+    endings = (SUFFIX, DRAFT_SUFFIX, MORE_SUFFIX)
+    with os.scandir(place) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(endings)]
+    if most is None or len(names) <= most:
+        return sorted(names)
+    start = int.from_bytes(os.urandom(4), "big") % len(names)
+    return (names[start:] + names[:start])[:most]
 
 
 def warn_unreadable(warnings: RateLimitedLog, path: Path, error: OSError) -> None:
@@ -326,18 +425,34 @@ def queued(file: JournalFile, output: str, limit: int) -> list[Record]:
     for key in file.keys(SEND):
         if len(records) >= limit:
             break
-        if key[1] == output and (record := record_in(file, key)) is not None:
-            records.append(record)
+        if key[1] == output:
+            record = record_in(file, key)
+            if record is None:
+                file.disown(key)
+            else:
+                records.append(record)
     return records
 
 
 def record_in(file: JournalFile, key: Key) -> Record | None:
-    """The record under a key; None if it cannot be read."""
+    """The record under a key; None if it cannot be read, or has a number that is none."""
     entry = file.get(key)
     try:
-        return None if entry is None else Record.from_row(entry["record"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+        record = None if entry is None else Record.from_row(entry["record"])
+    except NO_RECORD:
         return None
+    if record is not None and not all(map(math.isfinite, _numbers_of(record))):
+        return None
+    return record
+
+
+NO_RECORD = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
+"""What reading a record raises where there is none."""
+
+
+def _numbers_of(record: Record) -> Iterator[float]:
+    numbers = (getattr(record, name) for name in NUMBER_COLUMNS)
+    return (number for number in numbers if number is not None)
 
 
 def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
@@ -374,38 +489,51 @@ def short_boot_id(procfs: Path) -> str:
     return (boot_id(procfs) or "boot")[:8]
 
 
-def journals_of(state_dir: Path, boot_id: str) -> Mapping[int, list[Path]]:
-    """The journals of the processes of a boot, by process id.
+def _own_name(procfs: Path) -> str:
+    """How the names of this process's journals begin."""
+    stat = process_stat(procfs, "self")
+    if stat is None:  # nobody could look for it by this name
+        return f"{short_boot_id(procfs)}-{os.getpid()}-{os.urandom(8).hex()}"
+    return name_of(short_boot_id(procfs), stat.pid, stat.started_ticks)
 
-    Raises:
-        OSError: the folder cannot be read.
-    """
-    found: dict[int, list[Path]] = {}
-    place, begin = folder(state_dir, create=False), f"{boot_id[:8]}-"
-    for name in os.listdir(place):  # noqa: PTH208 - there may be thousands
-        if name.startswith(begin) and name.endswith(SUFFIX):
-            pid = name[len(begin) :].partition("-")[0]
-            if pid.isdecimal():
-                found.setdefault(int(pid), []).append(place / name)
-    return found
+
+def has_journals(state_dir: Path, own: str | None = None) -> bool:
+    """Whether there is anything in the folder of journals whose name does not begin with `own`."""
+    try:
+        with os.scandir(folder(state_dir, create=False)) as entries:
+            return any(own is None or not entry.name.startswith(own) for entry in entries)
+    except OSError as error:
+        pass_on(error)
+        return False
 
 
 def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
     """Whether an ancestor of this process has a journal, and so may have something open."""
-    try:
-        journals = journals_of(state_dir, short_boot_id(procfs))
-    except OSError:
+    if not has_journals(state_dir):
         return False
-    return bool(journals) and any(pid in journals for pid in ancestors(procfs)[0])
+    boot, place = short_boot_id(procfs), state_dir / FOLDER
+    try:
+        return any(journals_of(place, boot, *process) for process in ancestors(procfs)[0].items())
+    except OSError as error:
+        pass_on(error)
+        return False
 
 
-def _remove_stale(draft: Path, now: float) -> None:
-    if now - draft.lstat().st_mtime > _STALE_DRAFT_S:
-        draft.unlink()
+def _remove_stale(path: Path, now: float) -> None:
+    """Remove a draft of a process that was killed, or what says that it has more journals."""
+    if now - path.lstat().st_mtime > _STALE_S and not (
+        path.suffix == MORE_SUFFIX and _may_live(path.stem)
+    ):
+        path.unlink()
+
+
+def _may_live(name: str) -> bool:
+    """Whether the process whose journals' names begin so may still run."""
+    pid, _, ticks = name.partition("-")[2].partition("-")
+    stat = process_stat(Path("/proc"), pid)
+    return stat is not None and str(stat.started_ticks) == ticks
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    try:
+    with suppressed(OSError):
         action()
-    except OSError:
-        return

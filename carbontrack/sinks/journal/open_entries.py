@@ -5,12 +5,13 @@ The journal of a running process is only read, never locked or changed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.sinks.journal.file import decoded
+from carbontrack.sinks.journal.file import decoded, open_to_read
 from carbontrack.sinks.journal.journal import CALL, RUN
 
 _READ_LIMIT = 1 << 22
@@ -42,18 +43,21 @@ def open_entries(path: Path) -> list[OpenEntry]:
         OSError: it cannot be read, or is too long to be searched.
     """
     try:
-        if path.stat().st_size > _READ_LIMIT:
-            raise OSError(f"{path} is too long")
-        content = path.read_bytes()
+        handle = open_to_read(path)
     except FileNotFoundError:  # its process has just closed it
         return []
+    with os.fdopen(handle, "rb") as file:
+        content = file.read(_READ_LIMIT + 1)
+    if len(content) > _READ_LIMIT:
+        raise OSError(f"{path} is too long")
     lines: dict[str, bytes] = {}
     for line in content.splitlines(keepends=True):
         put = _PUT.match(line)
         if put is not None:
             lines[put.group(1).decode(errors="replace")] = line
         elif _DROP.match(line):
-            for key in (decoded(line) or {}).get("drop", ()):
+            dropped = (decoded(line) or {}).get("drop")
+            for key in dropped if isinstance(dropped, list) else ():
                 if isinstance(key, list) and key[:1] in ([RUN], [CALL]):
                     lines.pop(str(key[-1]), None)
     found = (_entry_of(decoded(line)) for line in lines.values())
@@ -64,7 +68,10 @@ def _entry_of(entry: Mapping[str, Any] | None) -> OpenEntry | None:
     if entry is None or entry.get("is_sum"):
         return None
     namespace = str(entry.get("pid_namespace", ""))
-    kind, key_id = entry["put"][:2]
+    put = entry.get("put")
+    if not isinstance(put, list) or len(put) != 2:
+        return None
+    kind, key_id = put
     if kind == CALL:
         scope = str(entry.get("scope", "process"))
         return OpenEntry(str(key_id).partition("/")[0], "", scope, namespace)

@@ -7,14 +7,16 @@ journal's name are compared with this boot, and with the time the process was st
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import SUFFIX, decoded, updated
-from carbontrack.sinks.journal.journal import RUN, folder, short_boot_id
+from carbontrack.sinks.journal.file import decoded, lines_of, open_to_read, updated
+from carbontrack.sinks.journal.journal import NO_RECORD, RUN, folder, short_boot_id
+from carbontrack.sinks.journal.names import SUFFIX
 from carbontrack.units import JOULES_PER_KWH
 
 _SLACK_S = 2.0
@@ -55,10 +57,11 @@ def open_runs(
     boot = boot_id[:8] if boot_id else short_boot_id(procfs)
     found: list[OpenRun] = []
     try:
-        journals = sorted(folder(state_dir, create=False).iterdir())
+        place = folder(state_dir, create=False)
+        names = os.listdir(place)  # noqa: PTH208 - there may be thousands of others
     except OSError:
         return found
-    for path in journals:
+    for path in sorted(place / name for name in names if name.startswith(f"{boot}-")):
         pid = _running_pid(path, boot, start_of)
         if pid is not None:
             found += (OpenRun(pid, *run) for run in _runs_in(path))
@@ -95,9 +98,12 @@ def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
     """Each open run with its watts; the last line may be incomplete, as it is being written."""
     seen: dict[tuple[str, ...], _Checkpoints] = {}
     try:
-        with path.open("rb") as file:
-            for line in file:
+        handle = open_to_read(path)
+        try:
+            for _, line in lines_of(handle):
                 _replay(decoded(line) or {}, seen)
+        finally:
+            os.close(handle)
     except OSError:
         return
     for found in seen.values():
@@ -122,7 +128,7 @@ def _replay(entry: dict[str, Any], seen: dict[tuple[str, ...], _Checkpoints]) ->
         whole = updated(before.entry, entry) if updates and before is not None else entry
         try:
             record = Record.from_row(whole["record"])
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except NO_RECORD:
             return
         last = [*(before.last if before else ()), record][-2:]
         seen[key] = _Checkpoints(before.entry if updates and before is not None else entry, last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -11,19 +12,24 @@ from typing import Any, NamedTuple
 
 from carbontrack.errors import CarbontrackError, SinkError
 from carbontrack.record import Record, Sink, plugin_of, told
-from carbontrack.sinks.factory import is_file, is_url, sink_for
+from carbontrack.sinks.factory import is_file, is_url, sink_for, trouble_of_address
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import (
     CALL,
+    NO_RECORD,
     RUN,
     SEND,
+    OnSetAside,
     OnUnreadable,
     leftover_journals,
     record_in,
     sparse,
     warn_unreadable,
 )
+from carbontrack.sinks.journal.names import SetAside
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.forking import holding_forks
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER, RateLimitedLog
 
 OpenSink = Callable[[str], Sink]
@@ -44,6 +50,10 @@ class Recovered(NamedTuple):
     output: str | None
     trouble: str | None = None
 
+    def __repr__(self) -> str:
+        output = None if self.output is None else told(self.output)
+        return f"Recovered(record={self.record!r}, output={output!r}, trouble={self.trouble!r})"
+
 
 def opener(*, is_ours: bool) -> OpenSink:
     """How to open the outputs in a journal: those of plugins only if the folder is the user's.
@@ -63,21 +73,42 @@ def _file_sink(output: str) -> Sink:
     return sink_for(output)
 
 
-def pick_up(state_dir: Path, open_sink: OpenSink = sink_for) -> None:
-    """Recover at the start of a run: logs what was found, and never raises."""
+def pick_up(
+    state_dir: Path,
+    open_sink: OpenSink = sink_for,
+    *,
+    most: int | None = None,
+    goes_on: Callable[[int], bool] = bool,
+) -> None:
+    """Recover beside a run: logs what was found, and never raises.
+
+    `most` of the files are looked at. `goes_on` is asked after each record and each journal, with
+    the number of journals so far, whether to go on; by default to the end.
+    """
+    aside, count = SetAside(), 0
     try:
-        found = recover(state_dir, open_sink=open_sink, on_unreadable=_told_of(state_dir))
-    except Exception as error:
-        LOGGER.warning("killed runs could not be recovered: %r", error)
-        return
-    for recovered in found:
-        LOGGER.info(
-            "recovered %r, which was killed after %s, for %s: %s",
-            recovered.record.name,
-            recovered.record.ended_at,
-            _named(recovered.output),
-            recovered.trouble or "done",
+        files = leftover_journals(
+            state_dir, on_unreadable=_told_of(state_dir), on_set_aside=aside, most=most
         )
+        for file in files:
+            count += 1
+            for recovered in recovered_from(file, state_dir, open_sink):
+                LOGGER.info(
+                    "recovered %r, which was killed after %s, for %s: %s",
+                    recovered.record.name,
+                    recovered.record.ended_at,
+                    _named(recovered.output),
+                    recovered.trouble or "done",
+                )
+                if not goes_on(count):
+                    break
+            if not goes_on(count):
+                break
+    except Exception as error:
+        pass_on(error)
+        LOGGER.warning("killed runs could not be recovered: %r", error)
+    if (text := aside.text()) is not None:
+        LOGGER.warning("%s", text)
 
 
 def _told_of(state_dir: Path) -> OnUnreadable:
@@ -99,6 +130,7 @@ def recover(
     instead: str | None = None,
     clock: Clock | None = None,
     on_unreadable: OnUnreadable | None = None,
+    on_set_aside: OnSetAside | None = None,
 ) -> list[Recovered]:
     """Write the records of killed processes to their outputs; never raises for a file.
 
@@ -106,40 +138,57 @@ def recover(
 
     Processes that still run are left alone. However many processes call this at once, each record
     is written by one of them. What cannot be written is retried the next time, and moved to a
-    dead-letter file after a week. A journal that cannot be read goes to `on_unreadable`, by
-    default to the log.
+    dead-letter file after a week. A journal that cannot be read goes to `on_unreadable`, and what
+    is no journal is set aside and goes to `on_set_aside`; by default to the log.
     """
     found: list[Recovered] = []
-    now = (clock or SystemClock()).now_utc()
-    for file in leftover_journals(state_dir, clock, on_unreadable=on_unreadable):
-        with closing(file):
-            try:
-                unchanged_s = now.timestamp() - file.path.stat().st_mtime
-                is_retry = not file.keys(RUN)
-                file.drop(file.keys(CALL))  # what was inside of them has rows of its own
-                found += _end_runs(file)
-                found += _write_records(file, open_sink, instead)
-                if is_retry and unchanged_s > RETRY_FOR_S:
-                    _give_up(file, state_dir, now)
-            except OSError as error:
-                found += _unchanged(file, error)
+    for file in leftover_journals(
+        state_dir, clock, on_unreadable=on_unreadable, on_set_aside=on_set_aside
+    ):
+        found += recovered_from(file, state_dir, open_sink, instead=instead, clock=clock)
     return found
+
+
+def recovered_from(
+    file: JournalFile,
+    state_dir: Path,
+    open_sink: OpenSink,
+    *,
+    instead: str | None = None,
+    clock: Clock | None = None,
+) -> Iterator[Recovered]:
+    """Work off one journal, and close it, also where the caller stops; what is left stays in it."""
+    now = (clock or SystemClock()).now_utc()
+    with closing(file):
+        try:
+            unchanged_s = now.timestamp() - file.path.stat().st_mtime
+            is_retry = not file.keys(RUN)
+            file.drop(file.keys(CALL))  # what was inside of them has rows of its own
+            yield from _end_runs(file)
+            yield from _write_records(file, open_sink, instead)
+            if is_retry and unchanged_s > RETRY_FOR_S:
+                _give_up(file, state_dir, now)
+        except OSError as error:
+            pass_on(error)
+            yield from _unchanged(file, error)
 
 
 def _end_runs(file: JournalFile) -> Iterator[Recovered]:
     """Turn each open run into undelivered records; yields those that need no file written."""
     for key in file.keys(RUN):
         record, outputs = record_in(file, key), _outputs(file, key)
-        if record is not None:
-            record = replace(record, status="recovered")
-            _write_timeline(file.get(key) or {}, outputs)
-            for output in outputs:
-                file.put((SEND, output, record.record_id), {"record": sparse(record)})
-                if is_url(output):
-                    yield Recovered(record, output)
-            if not outputs:
-                yield Recovered(record, None)
+        if record is None or outputs is None:
+            file.disown(key)
+            continue
+        record = replace(record, status="recovered")
+        _write_timeline(file.get(key) or {}, outputs)
+        for output in outputs:
+            file.put((SEND, output, record.record_id), {"record": sparse(record)})
         file.drop([key])
+        for output in filter(_is_address, outputs):
+            yield Recovered(record, output)
+        if not outputs:
+            yield Recovered(record, None)
 
 
 def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
@@ -147,54 +196,83 @@ def _write_timeline(entry: Mapping[str, Any], outputs: Sequence[str]) -> None:
     timeline = entry.get("timeline")
     if not isinstance(timeline, dict):
         return
-    from carbontrack.sinks.timelines import TimelineFiles  # few keep one
+    with holding_forks():
+        from carbontrack.sinks.timelines import TimelineFiles  # few keep one
 
     try:
-        files = TimelineFiles([Path(output) for output in outputs if is_file(output)])
+        files = TimelineFiles([Path(output) for output in outputs if _is_place(output)])
         files.write(timeline)
-    except (OSError, CarbontrackError) as error:
+    except (OSError, CarbontrackError, *NO_RECORD) as error:
+        pass_on(error)
         LOGGER.warning("the timeline of a killed run could not be written: %s", error)
+
+
+def _is_place(output: str) -> bool:
+    """Whether it is a file by its full path: nobody knows where others began."""
+    return is_file(output) and os.path.isabs(output)  # noqa: PTH117 - any text
+
+
+def _is_address(output: str) -> bool:
+    """Whether it is a URL to which records can be sent."""
+    return is_url(output) and trouble_of_address(output) is None
 
 
 def _records_to_write(file: JournalFile) -> Iterator[tuple[Key, Record]]:
     for key in file.keys(SEND):
-        record = None if is_url(key[1]) else record_in(file, key)
-        if record is not None:
+        if _is_address(key[1]):
+            continue
+        record = record_in(file, key)
+        if record is None:
+            file.disown(key)
+        else:
             yield key, record
 
 
 def _write_records(
     file: JournalFile, open_sink: OpenSink, instead: str | None
 ) -> Iterator[Recovered]:
-    """Write each record whose output is not a URL."""
+    """Write each record whose output is not a URL, or none that can be understood."""
     for key, record in _records_to_write(file):
         output = key[1]
         trouble = trouble_of_writing(record, output, open_sink)
         if trouble is not None and instead is not None:
-            output, trouble = instead, trouble_of_writing(record, instead, open_sink)
+            output, trouble = instead, _trouble_of(record, instead, open_sink)
         if trouble is None:
             file.drop([key])
         yield Recovered(record, output, trouble)
 
 
 def trouble_of_writing(record: Record, output: str, open_sink: OpenSink) -> str | None:
-    """Write the record; why that failed, or None."""
+    """Write the record to an output that a journal names; why that failed, or None."""
+    if is_url(output):
+        return trouble_of_address(output)
+    if is_file(output) and not _is_place(output):
+        return f"{output!r:.200} is no full path, and the folder in which it began is not known"
+    return _trouble_of(record, output, open_sink)
+
+
+def _trouble_of(record: Record, output: str, open_sink: OpenSink) -> str | None:
     try:
         sink = open_sink(output)
         sink.write(record)
         sink.close()  # raises if the record could not be written
     except (OSError, CarbontrackError) as error:
+        pass_on(error)
         return str(error)
+    except Exception as error:  # a text that is no path, or a plugin's
+        pass_on(error)
+        return f"{type(error).__name__}: {error}"
     return None
 
 
 def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
     """Move what could not be written for a week to dead letters, as for a deleted directory."""
-    from carbontrack.sinks.delivery import write_dead_letters
-    from carbontrack.sinks.post import PostResult
+    with holding_forks():
+        from carbontrack.sinks.delivery import write_dead_letters
+        from carbontrack.sinks.post import PostResult
 
     for key, record in _records_to_write(file):
-        result = PostResult("refused", f"{key[1]} could not be written for a week")
+        result = PostResult("refused", f"{told(key[1])} could not be written for a week")
         path = write_dead_letters(state_dir, key[1], [record], result, now=now)
         file.drop([key])
         LOGGER.warning(
@@ -206,7 +284,7 @@ def _give_up(file: JournalFile, state_dir: Path, now: datetime) -> None:
 def _named(output: str | None) -> str:
     if output is None:
         return "no output"
-    return "its server" if is_url(output) else told(output)
+    return "its server" if _is_address(output) else told(output)
 
 
 def _unchanged(file: JournalFile, error: OSError) -> Iterator[Recovered]:
@@ -216,7 +294,9 @@ def _unchanged(file: JournalFile, error: OSError) -> Iterator[Recovered]:
             yield Recovered(record, None, f"{file.path} cannot be written: {error.strerror}")
 
 
-def _outputs(file: JournalFile, key: Key) -> list[str]:
-    entry = file.get(key) or {}
-    outputs = entry.get("outputs")
-    return [str(output) for output in outputs] if isinstance(outputs, list) else []
+def _outputs(file: JournalFile, key: Key) -> list[str] | None:
+    """The outputs of a run; None where they are none."""
+    outputs = (file.get(key) or {}).get("outputs")
+    if not isinstance(outputs, list) or not all(isinstance(one, str) for one in outputs):
+        return None
+    return outputs

@@ -191,3 +191,18 @@ nbformat.write(notebook, sys.argv[2])
     ]
     assert any("<b>sum of squares</b>" in page for page in pages)
     assert any("record" in page and "<td" in page for page in pages)
+
+
+def test_names_and_mistakes_are_shown_as_text(shell: Callable[..., list[dict[str, Any]]]) -> None:
+    """No mark of direction and no escape sequence comes from a cell's name or from an error."""
+    _, cell, *mistakes = shell(
+        "%load_ext carbontrack",
+        "%%carbontrack 'gpj\u202e<b>exe\x1b[2J' output=runs.csv\npass",
+        "%%carbontrack 'a\u202e' 'b\x1b[2J'\npass",
+        "%%carbontrack output='no\x1b[2J\u202e/a.csv'\npass",
+    )
+    assert r"gpj\u202e&lt;b&gt;exe\x1b[2J" in cell["shown"][0]["text/html"]
+    assert [mistake["error"] for mistake in mistakes] == ["UsageError"] * 2
+    for one in (cell, *mistakes):
+        assert not set(one["printed"]) & set("\x1b\u202e")
+    assert all(r"\x1b[2J" in one["printed"] for one in mistakes)

@@ -19,6 +19,7 @@ from carbontrack.record import Record
 from carbontrack.report.tables import format_grams
 from carbontrack.sinks.csv_file import HEADER, record_line
 from carbontrack.sinks.timelines import TimelineFiles
+from carbontrack.text import visible
 from carbontrack.tracking.timeline import Timeline, timeline_object
 from tests.support.records import HOSTILE, a_record
 
@@ -216,7 +217,7 @@ def test_hostile_names_are_text_and_nothing_else(opened: Callable[..., Any]) -> 
     assert page.complaints == []
     assert page.evaluate("window.owned") is None
     shown = page.eval_on_selector_all("td.name button", "all => all.map(e => e.textContent)")
-    assert sorted(shown) == sorted(name.replace("\0", "") for name in NASTY)
+    assert sorted(shown) == sorted(map(visible, NASTY))
     for place in range(3):
         page.click(f"td.name button >> nth={place}")
     assert page.evaluate("window.owned") is None

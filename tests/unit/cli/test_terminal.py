@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.cli.terminal import Terminal, printable
+from carbontrack.cli.terminal import Terminal
 
 TERM = {"TERM": "xterm"}
 
@@ -84,8 +84,12 @@ def test_long_texts_are_wrapped_under_their_label() -> None:
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
-    """Escape sequences in a name are shown as question marks."""
-    assert printable("a\x1b[2Jb\a\n") == "a?[2Jb??"
+    """Escape sequences in a table are shown as text, in labels too, and columns stay aligned."""
+    rows = [("a\x1b[2J", "b\a\nc"), ("日本", "d")]
+
+    text = Terminal(io.StringIO(), environ=TERM).table(rows)
+
+    assert text == "  a\\x1b[2J  b\\x07\\nc\n  日本      d"
 
 
 @pytest.mark.parametrize("width", range(20, 60))

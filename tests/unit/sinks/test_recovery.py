@@ -49,6 +49,14 @@ def test_a_record_for_a_url_waits_on(tmp_path: Path) -> None:
     assert file.keys(SEND) == [(SEND, URL, expected.record_id)]
 
 
+def test_what_was_recovered_shows_no_secret() -> None:
+    """A URL may hold a key, and so may a plugin's address; a path is shown as it is."""
+    for output in (f"{URL}?key=hunter2", "https://u:hunter2@carbon.example/", "plugin:hunter2"):
+        assert "hunter2" not in repr(Recovered(a_record(), output))
+    assert "output='/x/runs.csv'" in repr(Recovered(a_record(), "/x/runs.csv"))
+    assert "output=None" in repr(Recovered(a_record(), None))
+
+
 def test_a_finished_record_keeps_its_status(tmp_path: Path) -> None:
     """A record that was finished but could not be written, as on a full disk, is not relabelled."""
     place = tmp_path / "runs.csv"

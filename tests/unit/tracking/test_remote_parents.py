@@ -11,9 +11,10 @@ import pytest
 
 from carbontrack.sinks.journal.file import entry_line
 from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN
-from carbontrack.system.host import boot_id, pid_namespace
+from carbontrack.sinks.journal.names import name_of
+from carbontrack.system.host import boot_id, pid_namespace, process_stat
 from carbontrack.testing import FakeClock
-from carbontrack.tracking.remote_parent import RemoteParents
+from carbontrack.tracking.remote_parent import RemoteParents, forget_ends, say_ended
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs procfs")
 
@@ -22,7 +23,10 @@ def journal_of_parent(state: Path, key: tuple[str, str], **entry: Any) -> Path:
     """A journal of the process that has started this one, with one entry."""
     folder = state / FOLDER
     folder.mkdir(mode=0o700)
-    path = folder / f"{(boot_id() or '')[:8]}-{os.getppid()}-0.journal"
+    parent = process_stat(Path("/proc"), str(os.getppid()))
+    assert parent is not None
+    name = name_of(boot_id() or "", parent.pid, parent.started_ticks)
+    path = folder / f"{name}.0.journal"
     path.write_bytes(entry_line(key, {"pid_namespace": pid_namespace(), **entry}))
     return path
 
@@ -83,3 +87,41 @@ def test_a_call_holds_what_its_tracker_counts(tmp_path: Path, scope: str) -> Non
     parents = RemoteParents(None, tmp_path, scope="machine", clock=FakeClock())
     parents.look()
     assert parents.of_new_root() == (("r-7", True) if scope == "machine" else (None, None))
+
+
+def test_a_process_looks_at_some_of_the_old_files_of_ends(tmp_path: Path) -> None:
+    """However many killed processes have left theirs: the next ones remove the rest."""
+    place = tmp_path / "ended"
+    place.mkdir(mode=0o700)
+    for number in range(200):
+        path = place / f"boot-ns-{number + 10_000_000}-1"
+        path.touch()
+        os.utime(path, (0, 0))
+    left = [200]
+    while left[-1] > 0:
+        say_ended(tmp_path, "r-1", 1.0, f"boot:ns:{os.getpid()}:{len(left)}")
+        forget_ends(tmp_path, f"boot:ns:{os.getpid()}:{len(left)}")
+        left.append(len(list(place.iterdir())))
+        assert left[-2] - 64 <= left[-1] < left[-2]
+
+
+def test_an_end_is_read_from_the_file_of_the_process_that_said_it(tmp_path: Path) -> None:
+    """Not from all that others have left, whatever is in them."""
+    path = journal_of_parent(tmp_path, (RUN, "r-1"), **run_entry("2026-01-01T00:00:00.000000Z"))
+    clock = FakeClock()
+    parents = RemoteParents(None, tmp_path, clock=clock)
+    parents.look()
+    parent = process_stat(Path("/proc"), str(os.getppid()))
+    assert parent is not None
+    others = tmp_path / "ended"
+    others.mkdir(mode=0o700)
+    os.mkfifo(others / "boot-ns-1-1")  # which nobody opens
+    ended_at_s = clock.monotonic_s() + 0.25
+    identity = f"{boot_id()}:{pid_namespace()}:{parent.pid}:{parent.started_ticks}"
+    say_ended(tmp_path, "r-1", ended_at_s, identity)
+    path.unlink()
+    clock.advance(1.0)
+    parents.look()
+
+    assert parents.holds is False
+    assert parents.changed_at_s == ended_at_s

@@ -1,0 +1,125 @@
+"""The names of journals, by which they are found, and what is done with them by name.
+
+A name has the boot, the id of the process and its start, so that a child finds the journals of its
+ancestors without listing a folder in which thousands of others may lie.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from carbontrack.system.files import make_private_folder
+from carbontrack.system.interrupts import pass_on
+
+SUFFIX = ".journal"
+DRAFT_SUFFIX = ".draft"
+MORE_SUFFIX = ".more"
+"""The ending of an empty file which says that a process has journals beyond the numbered ones."""
+NUMBERED = 4
+"""Journals of one process that are numbered, so that others find them without listing a folder."""
+ASIDE_FOLDER = "journal-set-aside"
+"""The folder, beside that of the journals, of what cannot be understood."""
+
+
+def name_of(boot_id: str, pid: int, started_ticks: int) -> str:
+    """How the names of a process's journals begin, which is nobody else's on this boot."""
+    return f"{boot_id[:8]}-{pid}-{started_ticks}"
+
+
+def journals_of(place: Path, boot_id: str, pid: int, started_ticks: int) -> list[Path]:
+    """The journals of a process in their folder, without a look at those of all others.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    name = name_of(boot_id, pid, started_ticks)
+    begin = f"{place}{os.sep}{name}"
+    if os.path.exists(begin + MORE_SUFFIX):  # noqa: PTH110 - no object for each name
+        names = os.listdir(place)  # noqa: PTH208 - few processes have so many
+        return [place / one for one in names if one.startswith(f"{name}.") and _is_journal(one)]
+    paths = (f"{begin}.{number}{SUFFIX}" for number in range(NUMBERED))
+    return [Path(path) for path in paths if os.path.exists(path)]  # noqa: PTH110
+
+
+def _is_journal(name: str) -> bool:
+    return name.endswith(SUFFIX)
+
+
+def named(draft: Path, directory: Path, name: str) -> Path:
+    """Give a draft its name: a number, so that it is found without listing the folder."""
+    for number in range(NUMBERED if os.name == "posix" else 0):
+        path = directory / f"{name}.{number}{SUFFIX}"
+        try:
+            os.link(draft, path)  # unlike a rename, it never replaces a file
+        except FileExistsError:
+            continue
+        except OSError as error:  # a file system without links
+            pass_on(error)
+            break
+        draft.unlink()
+        return path
+    if os.name == "posix":
+        flags = os.O_CREAT | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+        os.close(os.open(directory / f"{name}{MORE_SUFFIX}", flags, 0o600))
+    path = directory / f"{name}.{os.urandom(8).hex()}{SUFFIX}"
+    draft.replace(path)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Delete a journal; with the last one that has no small number, what says that it exists."""
+    path.unlink(missing_ok=True)
+    name, _, number = path.stem.rpartition(".")
+    if name and len(number) > 2:
+        others = (one.rpartition(".")[0] for one in os.listdir(path.parent))  # noqa: PTH208
+        if not any(other.startswith(f"{name}.") and len(other) > len(name) + 3 for other in others):
+            path.with_name(f"{name}{MORE_SUFFIX}").unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Move what is no journal out of the folder of journals, whatever it is; to where.
+
+    None if another process was faster.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    place = path.parent.parent / ASIDE_FOLDER
+    make_private_folder(place)
+    if not stat.S_ISDIR(place.lstat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is a link or a file", str(place))
+    to = place / path.name
+    if os.path.lexists(to):
+        to = place / f"{path.name}.{os.urandom(4).hex()}"
+    try:
+        path.rename(to)
+    except FileNotFoundError:
+        return None
+    return to
+
+
+class SetAside:
+    """What was found in place of journals: how many, and the first with its reason."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: tuple[Path, str] | None = None
+
+    def __call__(self, path: Path, reason: str) -> None:
+        """Add one."""
+        self.count += 1
+        self.first = self.first or (path, reason)
+
+    def text(self) -> str | None:
+        """What is said of them; None if there are none."""
+        if self.first is None:
+            return None
+        path, reason = self.first
+        what = "a file is no journal" if self.count == 1 else f"{self.count} files are no journals"
+        return (
+            f"{what} that can be understood, and set aside in {path.parent.parent / ASIDE_FOLDER}; "
+            f"the first: {path.name}: {reason}"
+        )
