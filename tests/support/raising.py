@@ -4,8 +4,9 @@ A handler of the program's may run between any two bytecodes at which the interp
 signals: at the start of a function, after a call, and where a loop goes back. Two models of that:
 
 * `line`: the exception is raised at the n-th line of the package that is executed. This reaches
-  every line, also a few at which the interpreter looks for no signal: the line of a `with` when it
-  is left, and the first ones of a `try`, an `except` or a `finally`.
+  every line, also a few at which the interpreter looks for no signal: the first ones of a `try`, an
+  `except` or a `finally`. Only the line of a `with` is passed when it is left: no handler can run
+  between its body and its `__exit__`, and a lock would stay held.
 * `signal`: a signal arrives before the n-th bytecode of the package, or of what it calls, and its
   handler raises when the interpreter next looks for signals. No point is made up, and none of the
   real ones is missed.
@@ -127,7 +128,9 @@ class Raiser:
                 self.seen += 1
                 if self.seen == self._nth:
                     sys.settrace(None)
-                    self.place = place_of(frame, last)
+                    if last is not None and _leaves_with(frame, last):
+                        return None
+                    self.place = place_of(frame)
                     self._on_hit()
                     raise self._error
                 last = frame.f_lineno
@@ -152,7 +155,7 @@ class Raiser:
         while ours is not None and not is_ours(ours.f_code):
             ours = ours.f_back
         if ours is not None:  # otherwise it has come after the last point
-            self.place = place_of(ours, None)
+            self.place = place_of(ours)._replace(is_real=True)
             self._on_hit()
             raise self._error
 
@@ -167,19 +170,19 @@ _trip = functools.partial(_set_interrupt, int(SIGNAL))
 """What the arrival of the signal does; the second argument is that of a weak reference's call."""
 
 
-def place_of(frame: FrameType, came_from: int | None) -> Place:
-    """The place of a frame; `came_from` is the line that it executed before, if that is known."""
+def place_of(frame: FrameType) -> Place:
+    """The place that a frame is at."""
     code, line = frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno
     name = getattr(code, "co_qualname", code.co_name)
     text = linecache.getline(code.co_filename, line).strip()
-    is_real = came_from is None or not _is_artefact(code.co_filename, line, came_from)
+    is_real = line not in _blocks(code.co_filename)[1]
     return Place(code.co_filename.removeprefix(PACKAGE), name, line, text, is_real)
 
 
-def _is_artefact(file: str, line: int, came_from: int) -> bool:
-    leaves, handlers = _blocks(file)
-    body = leaves.get(line)
-    return line in handlers or (body is not None and body[0] <= came_from <= body[1])
+def _leaves_with(frame: FrameType, came_from: int) -> bool:
+    """Whether a frame is about to call `__exit__`; `came_from` is the line it was at before."""
+    body = _blocks(frame.f_code.co_filename)[0].get(frame.f_lineno)
+    return body is not None and body[0] <= came_from <= body[1]
 
 
 @functools.cache
@@ -190,14 +193,14 @@ def _blocks(file: str) -> tuple[dict[int, tuple[int, int]], set[int]]:
     handler applies. On the way into `__exit__`, `try`, `except` or `finally` it looks for none.
     """
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    leaves: dict[int, tuple[int, int]] = {}
+    bodies: dict[int, tuple[int, int]] = {}
     handlers: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.With, ast.AsyncWith)):
             end = node.end_lineno or node.lineno
-            leaves[node.lineno] = (node.body[0].lineno, end)
+            bodies[node.lineno] = (node.body[0].lineno, end)
         elif isinstance(node, ast.Try):
             handlers.update((node.lineno, *(part.lineno for part in node.finalbody[:1])))
             for handler in node.handlers:
                 handlers.update((handler.lineno, handler.body[0].lineno))
-    return leaves, handlers
+    return bodies, handlers

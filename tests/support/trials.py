@@ -37,6 +37,7 @@ from carbontrack.tracking.tracker import Tracker
 from tests.support.raising import Model, Place, Raiser
 
 STOPPED, LATER = "stopped", "later"
+HANGS, WAITS = "it hangs", "another thread waits for a lock"
 _PATIENCE_S = 10.0
 """Real seconds for another thread's block; it needs them only where a lock is not released."""
 _LIMIT_S = 30.0
@@ -224,7 +225,7 @@ class Trial:
             )
             with_thread.start()
             with_thread.join(_PATIENCE_S)
-            if not self.expect(not with_thread.is_alive(), "another thread waits for a lock"):
+            if not self.expect(not with_thread.is_alive(), WAITS):
                 return
         self._later("main")
 
@@ -312,6 +313,11 @@ class Trial:
             self.broken.append(otherwise)
         return holds
 
+    @property
+    def has_hung(self) -> bool:
+        """Whether something waited in vain, so that the process's own locks may be held."""
+        return HANGS in self.broken or WAITS in self.broken
+
     # -- the tracker ------------------------------------------------------------------------
 
     def _new_tracker(self) -> Tracker:
@@ -347,7 +353,7 @@ def could_not_pass(unraisable: list[Any], error: BaseException) -> bool:
 
 
 def forget_locks() -> None:
-    """Make the process's own locks new, after a point at which no handler can run."""
+    """Make the process's own locks new, or one fault would be found again in all that follows."""
     forking._imports.reset()
     PROVIDER.forget_parent()
 
@@ -405,9 +411,9 @@ def try_at(nth: int, operation: Operation, error: BaseException, **options: Any)
     try:
         contextvars.copy_context().run(run)
     except Hung:
-        trial.broken.append("it hangs")
+        trial.broken.append(HANGS)
     finally:
-        if trial.place is not None and not trial.place.is_real:
+        if trial.has_hung:
             forget_locks()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

@@ -138,7 +138,7 @@ def attempt(
     except Exception as odd:
         broken.append(f"afterwards {odd!r}")
     finally:
-        if raiser.place is not None and not raiser.place.is_real:
+        if LOCKED in broken:
             forget_locks()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
@@ -244,13 +244,13 @@ def _torture(door: Callable[[Given], None], model: Model, folder: Path, stride: 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_line(door: Callable[[Given], None], tmp_path: Path) -> None:
     """The exception reaches the program, and the next block, call and tracker are whole."""
-    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 23)
+    _torture(door, "line", tmp_path, 1 if EVERY_POINT else 37)
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_at_every_bytecode(door: Callable[[Given], None], tmp_path: Path) -> None:
     """Where the interpreter looks for signals."""
-    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 499)
+    _torture(door, "signal", tmp_path, 1 if EVERY_POINT else 797)
 
 
 FRESH = """
@@ -328,6 +328,9 @@ def test_from_the_import_on(version: str, tmp_path: Path) -> None:
     broken = [trial for trial in trials if trial["broken"]]
     assert not broken, f"of {len(trials)} points: {broken[:20]}"
     for trial in trials:
-        with (tmp_path / str(trial["nth"]) / "runs.csv").open(encoding="utf-8") as file:
-            names = Counter(row["name"] for row in csv.DictReader(file))
+        rows = tmp_path / str(trial["nth"]) / "runs.csv"
+        names = Counter[str]()
+        if rows.exists():
+            with rows.open(encoding="utf-8", newline="") as file:
+                names.update(row["name"] for row in csv.DictReader(file))
         assert (names["later"], names["later call"]) == (1, 1), trial
