@@ -54,6 +54,8 @@ class TrackerProvider:
         self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
+        self._watched: list[weakref.ref[Session]] = []
+        """References to the sessions, which wake a sampler when its session goes."""
         self._closes_at_exit = False
         self._is_exiting = False
         self._handles_signals = False
@@ -166,14 +168,18 @@ class TrackerProvider:
             if key not in self._samplers:
                 self._close_unused_samplers()
                 self._warn_of_second_sampler(key)
-                self._samplers[key] = make_sampler(settings, environment, wall)
+                self._samplers[key] = sampler = make_sampler(settings, environment, wall)
+                sampler.when_asleep = self._after_session
             tracker = assemble(
                 settings, environment, sampler=self._samplers[key], propagator=self._propagator
             )
             if self._is_exiting:
                 tracker.session.write_each_call()
             self._sessions[id(tracker.session)] = tracker.session
-            weakref.finalize(tracker.session, self._after_session).atexit = False
+            # When the session goes, the sampler's thread is woken, in no frame of the program's.
+            nudge = tracker.session.sampler.nudge
+            living = [one for one in self._watched if one() is not None]
+            self._watched = [*living, weakref.ref(tracker.session, nudge)]
             self._settings[tracker.session] = settings
             if not self._closes_at_exit:
                 self._closes_at_exit = LOSSES.has_speaker = True
@@ -182,8 +188,7 @@ class TrackerProvider:
             return tracker
 
     def _after_session(self) -> None:
-        # The garbage collector may call this, at any line: do not wait for a lock. Who has it, and
-        # makes a tracker, looks as well.
+        # In the sampler's thread: it does not wait for who makes a tracker, and looks as well.
         if self._lock.acquire(blocking=False):
             try:
                 self._close_unused_samplers()

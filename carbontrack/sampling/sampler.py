@@ -145,6 +145,8 @@ class Sampler:
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
+        self.when_asleep: Callable[[], object] = object
+        """Called in the sampler's thread, when nothing is open."""
         self._begin()
         remember(self)
 
@@ -154,6 +156,7 @@ class Sampler:
         events = TickEvents(self.tick, partial(fall_asleep, self))
         wanted = partial(getattr, self, "awake")
         self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
+        self.nudge = self._ticker.nudge
 
     @property
     def awake(self) -> bool:
@@ -416,6 +419,8 @@ def fall_asleep(sampler: Sampler) -> None:
                         one.rest()  # it holds no descriptor until it reads again
         for listener in listeners:
             listener.fall_asleep()
+        if not sampler.awake:
+            sampler.when_asleep()
     except Exception as error:
         pass_on(error)  # a test may call this in the main thread
         _log.exception("the sampler could not fall asleep")

@@ -24,8 +24,14 @@ from carbontrack.errors import ConfigError, SinkError
 from carbontrack.record import Record
 from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.system.clock import SystemClock
-from carbontrack.system.files import behind_link, folder_behind_links, obstacle_to_writing
+from carbontrack.system.files import (
+    behind_link,
+    folder_behind_links,
+    obstacle_to_writing,
+    real_path,
+)
 from carbontrack.system.host import boot_id
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
 
 if TYPE_CHECKING:
@@ -42,9 +48,10 @@ def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str |
     """The type of the network file system of `directory`; None if it is local or not known."""
     try:
         mounts = (procfs / "self/mountinfo").read_text(errors="surrogateescape")
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
-    real_path = os.path.realpath(directory) + "/"
+    whole = real_path(directory) + "/"
     best, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
@@ -52,7 +59,7 @@ def remote_filesystem(directory: Path, *, procfs: Path = Path("/proc")) -> str |
         if len(fields) < 5 or not after:
             continue
         point = _unescaped(fields[4]).rstrip("/") + "/"
-        if real_path.startswith(point) and len(point) >= len(best):
+        if whole.startswith(point) and len(point) >= len(best):
             best, kind = point, after.split(" ")[0]
     return kind if kind in _REMOTE else None
 
@@ -176,6 +183,7 @@ class SharedFile:
         except FileExistsError:
             pass
         except OSError as error:
+            pass_on(error)
             if error.errno not in _NO_LINKS:
                 raise
             self._create_empty()
@@ -324,6 +332,7 @@ def shared_file(
     try:
         file = SharedFile(checked, header=header, tag=tag)
     except (OSError, SinkError) as error:
+        pass_on(error)
         raise ConfigError(f"cannot use {checked} as output: {error}") from error
     if file.path != checked:
         warn_user(
@@ -369,6 +378,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
             path=absolute, directory=folder_behind_links(absolute)
         )
     except OSError as error:
+        pass_on(error)
         reason = error.strerror or str(error)
         if error.errno == errno.ENAMETOOLONG:
             reason = "the name is too long; choose a shorter one"

@@ -13,6 +13,8 @@ from _frozen_importlib_external import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carbontrack.system.interrupts import pass_on
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, BinaryIO, Literal
@@ -44,7 +46,8 @@ def package_bytes(path: str) -> bytes:
     path = _ROOT + path.replace("/", _SEPARATOR)
     try:
         return SourceFileLoader(__name__, path).get_data(path)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         loader: Any = __spec__ and __spec__.loader
         return bytes(loader.get_data(path))
 
@@ -130,11 +133,12 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
     """
     name = f"carbontrack-{os.getuid()}"
     for base in _temporary_folders() if bases is None else bases:
-        place = Path(os.path.realpath(base))
+        place = Path(real_path(base))
         try:
             if all(map(_only_we_can_change, (place, *place.parents))):
                 return own_folder(place / name)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             continue
     return None
 
@@ -145,7 +149,8 @@ def _temporary_folders() -> tuple[str, ...]:
     found, usual = tempfile.gettempdir(), ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
     try:
         is_working_folder = found == os.getcwd()  # noqa: PTH109 - text is enough
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         is_working_folder = False
     # where none is writable, `tempfile` takes the working folder, which may hold anything
     return usual if is_working_folder else (found, *usual)
@@ -210,7 +215,7 @@ def behind_link(path: Path) -> Path:
 
     That is `path` itself where it is no link.
     """
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return Path(real_path(path)) if path.is_symlink() else path
 
 
 def folder_behind_links(path: Path) -> Path:
@@ -219,14 +224,15 @@ def folder_behind_links(path: Path) -> Path:
     A folder that exists has its own name; one that does not may be missing behind a link.
     """
     folder = behind_link(path).parent
-    return folder if folder.exists() else Path(os.path.realpath(folder))
+    return folder if folder.exists() else Path(real_path(folder))
 
 
 def removed_working_folder() -> str:
     """The name that the working directory had before it was removed; "/" if nobody knows."""
     try:
         return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")  # noqa: PTH115 - text is enough
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return "/"
 
 
@@ -240,3 +246,12 @@ def _obstacle_to_creating(path: Path) -> Obstacle | None:
     if not folder.is_dir():
         return "parent is a file"
     return None if os.access(folder, os.W_OK | os.X_OK) else "directory not writable"
+
+
+def real_path(path: str | os.PathLike[str]) -> str:
+    """As `os.path.realpath`, which ignores any OSError, also one that a signal's handler raised."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except OSError as error:
+        pass_on(error)
+    return os.path.realpath(path)

@@ -234,8 +234,8 @@ _MOST_THREADS = 64
 """Threads that are remembered though they import no more."""
 
 
-class _EndsWithItsBlock:
-    """An `__exit__` that does nothing, in no frame: what it is called on ends with the block."""
+class _InNoFrame:
+    """A method that does nothing, in no frame: what it is called on ends with its block."""
 
     def __get__(self, one: object, kind: type | None = None) -> Any:
         # a method in C that takes anything and returns nothing that is true
@@ -257,10 +257,8 @@ class holding_forks:  # noqa: N801 - a context manager
     def __init__(self) -> None:
         _imports.add(self)
 
-    def __enter__(self) -> None:
-        """Nothing more to do."""
-
-    __exit__: Any = _EndsWithItsBlock()
+    __enter__: Any = _InNoFrame()
+    __exit__: Any = _InNoFrame()
 
 
 _imports = _Imports()

@@ -85,16 +85,19 @@ class Call(CallAccount):
         if self._ended or self._epoch != site.sampler.epoch:
             return
         self._cpu_s = process_cpu_s()
-        self._started_s = self._marked_s = site.now_s()
+        self._start_at(site.now_s())
         site.sampler.under_way[id(self)] = self
         self._running = True
         if site.window is None and not site.closed:
             site.open_window()
-            self._started_s = self._marked_s = site.now_s()
-        if self._ran_s == 0.0:
-            self._began_s = self._started_s
+            self._start_at(site.now_s())
         if site.propagates:
             site.propagate(self)
+
+    def _start_at(self, now_s: float) -> None:
+        self._started_s = self._marked_s = now_s
+        if self._ran_s == 0.0:
+            self._began_s = now_s
 
     def begin_elsewhere(self, at_s: float, around: Any) -> None:
         """Begin at `at_s`, for a body that runs in another context; the sampler's lock is held.
