@@ -277,11 +277,14 @@ class Device:
 
 
 class _Request:
-    __slots__ = ("done", "error", "result", "work")
+    __slots__ = ("_over", "error", "is_over", "result", "work")
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self.work = work
-        self.done = threading.Event()
+        self.is_over = False
+        # Not an Event: a handler of a signal that raises in its `wait` may leave it locked.
+        self._over = threading.Lock()
+        self._over.acquire()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -290,7 +293,12 @@ class _Request:
             self.result = self.work()
         except BaseException as error:  # raised again in the thread that asked
             self.error = error
-        self.done.set()
+        self.is_over = True
+        self._over.release()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it is over, after so many seconds at most."""
+        return self.is_over or self._over.acquire(timeout=timeout_s)
 
 
 class DriverThread:
@@ -315,11 +323,11 @@ class DriverThread:
         """
         if self._owner != os.getpid():
             self._start()
-        if self._late is not None and not self._late.done.is_set():
+        if self._late is not None and not self._late.is_over:
             raise MeterReadError(f"{self._name} still has not answered an earlier call")
         request = _Request(work)
         self._requests.put(request)
-        if not request.done.wait(timeout_s):
+        if not request.wait(timeout_s):
             self._late = request
             raise MeterReadError(f"{self._name} did not answer within {timeout_s:g} s")
         if request.error is not None:
@@ -334,11 +342,9 @@ class DriverThread:
             self._requests.put(None)
 
     def _start(self) -> None:
-        self._owner = os.getpid()
-        self._late = None
         requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._requests = requests
         OwnThread(_serve, f"carbontrack-{self._name}", (requests,)).start()
+        self._requests, self._late, self._owner = requests, None, os.getpid()
 
 
 def _serve(requests: SimpleQueue[_Request | None]) -> None:

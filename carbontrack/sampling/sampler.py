@@ -124,8 +124,6 @@ class Sampler:
         """Incremented in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
         """In a child process: whether anything was open in the parent at the fork."""
-        self._interval_s = interval_s
-        self._usage = usage
         self._bank = MeterBank(self.meters)
         self.hardware: Hardware = self.meters.hardware
         """The hardware of the machine."""
@@ -140,7 +138,7 @@ class Sampler:
         """The component of each meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
         """The spans and windows of summed calls that are open, by identity."""
-        self._closed = False
+        self._closed, self._interval_s, self._usage = False, interval_s, usage
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
