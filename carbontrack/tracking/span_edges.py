@@ -181,12 +181,12 @@ class SpanEdges(SpanRow):
         if self._end is None and not self._has_stopped(outcome):
             return
         self.handle = None
-        outlived = self._left[:1] != [[]]  # none are left where another thread has ended it
+        left = self._left[:1]  # nothing is left where another thread writes the row
         if current.get() is self:
             current.set(_skip_closed(self._before))
-        elif outlived and self._left:
+        elif left and left[0]:
             leave_overlapping(self)
-        if outlived or self._may_have_row():
+        if left and (left[0] or self._may_have_row()):
             write = partial(self._write_rows, written=written)
             self.session.sampler.uninterrupted(write)
         else:
