@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
 from carbontrack.system.interrupts import suppressed
@@ -267,8 +267,35 @@ _PATIENCE_S, _LOOK_S = 5.0, 0.001
 
 
 def is_importing() -> bool:
-    """Whether this thread is in the middle of an import of ours, and a handler runs there."""
-    return _imports.is_in(threading.get_ident())
+    """Whether this thread is in the middle of an import of ours, and a handler runs there.
+
+    What an exception's traceback keeps of an interrupted import is forgotten.
+    """
+    me = threading.get_ident()
+    if not _imports.is_in(me):
+        return False
+    if _is_import_below(sys._getframe(1)):
+        return True
+    _imports.holds.pop(me, None)
+    return False
+
+
+def _is_import_below(frame: FrameType | None) -> bool:
+    """Whether the program has been called by one of our frames that imports."""
+    while frame is not None and _is_ours(frame):  # the one that asks
+        frame = frame.f_back
+    while frame is not None and not _is_ours(frame):
+        frame = frame.f_back
+    return frame is not None
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0] == "carbontrack" and name not in _CALL_THE_PROGRAM
+
+
+_CALL_THE_PROGRAM = ("carbontrack.tracking.decorate", "carbontrack.tracking.context")
+"""Our modules with frames around the program's own functions."""
 
 
 def _before() -> None:

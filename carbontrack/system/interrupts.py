@@ -77,8 +77,8 @@ def _handled_meanwhile(error: BaseException) -> BaseException | None:
 def _came_through_a_handler(trace: TracebackType | None) -> bool:
     """Whether a frame of the traceback is that of a handler.
 
-    Nothing but a handler, or a tracer, gets the frame that it interrupts as an argument. One that
-    no longer has it is known by its code.
+    A handler gets its signal's number and the frame that it interrupts, a tracer a frame and an
+    event. A handler that no longer has them is known by its code.
     """
     outer: FrameType | None = None
     for each in _traces(trace):
@@ -90,11 +90,23 @@ def _came_through_a_handler(trace: TracebackType | None) -> bool:
 
 
 def _got_a_frame(frame: FrameType, outer: FrameType) -> bool:
-    given = [one for one in _arguments(frame) if isinstance(one, FrameType)]
-    around: FrameType | None = outer if given else None
-    while around is not None and around not in given:  # a handler may look at the callers
+    given = tuple(_arguments(frame))
+    seen = [one for index, one in enumerate(given) if _is_theirs(given, index)]
+    around: FrameType | None = outer if seen else None
+    while around is not None and around not in seen:  # a handler may look at the callers
         around = around.f_back
     return around is not None
+
+
+def _is_theirs(given: tuple[object, ...], index: int) -> bool:
+    """Whether this is the frame in a handler's (number, frame), or a tracer's (frame, event)."""
+    before, behind = given[index - 1] if index else None, given[index + 1 : index + 2]
+    follows_number = isinstance(before, int) and not isinstance(before, bool)
+    return isinstance(given[index], FrameType) and (follows_number or behind[:1] in _EVENTS)
+
+
+_EVENTS = tuple((event,) for event in ("call", "line", "return", "exception", "opcode"))
+"""What `sys.settrace` tells a tracer."""
 
 
 def _arguments(frame: FrameType) -> Iterator[object]:

@@ -55,7 +55,7 @@ class NoOpSpan(Span):
             self.name, self.labels, (self._at[0] if self._at else now, now)
         )
 
-    def open(self) -> Span:
+    def open(self) -> NoOpSpan:
         """Keep the start time only."""
         now = _now()
         self._at, self._is_begun = (now, now), True

@@ -37,6 +37,11 @@ class Span(SpanEdges):
         record_id: the id of its record; None before it is opened.
     """
 
+    if TYPE_CHECKING:  # as `Block` has them
+
+        def __enter__(self) -> Span: ...
+        async def __aenter__(self) -> Span: ...
+
     def span(self, name: str, *, labels: Mapping[str, Any] | None = None) -> Span:
         """A child of this span, to be opened with `with`; its energy is part of this one's."""
         return Span(self.session, name, labels=labels, parent=self)

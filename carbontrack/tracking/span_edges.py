@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from carbontrack.record import Record, Status
 from carbontrack.system.interrupts import from_outside
@@ -28,6 +28,8 @@ from carbontrack.tracking.record_builder import EndStatus, rfc3339, unmeasured_r
 from carbontrack.tracking.session import NO_PARENT
 from carbontrack.tracking.span_row import SpanRow
 from carbontrack.tracking.tree import Node, recount
+
+Opening = TypeVar("Opening", bound="SpanEdges")
 
 _log = logging.getLogger("carbontrack")
 
@@ -65,12 +67,13 @@ class SpanEdges(SpanRow):
         now = rfc3339(self.session.sampler.clock.now_utc())
         return unmeasured_record(self.name, self.labels, (now, now))
 
-    def enter(self) -> Any:
+    def enter(self: Opening) -> Opening:
         """Enter the block; see `BudgetedBlock.enter`."""
         self.is_block = True
-        return super().enter()
+        opened: Opening = super().enter()
+        return opened
 
-    def open(self) -> Any:
+    def open(self: Opening) -> Opening:
         """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
