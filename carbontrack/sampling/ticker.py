@@ -213,28 +213,42 @@ class Ticker:
         me = threading.current_thread()
         while not self._closed and self._thread is me:
             self._runs = True
-            self._do_jobs()
             with self._lock:
                 self.dozes = dozes = not self._is_wanted()
             if dozes:
                 self._on_sleep()
-            if self._clock.wait(self._kick, None if dozes else self._until_next_s()):
-                self._kick.clear()
-            elif self._is_wanted() and not self._closed:
+            is_due = self._is_due_after_jobs(None if dozes else self._next_s())
+            if is_due and self._is_wanted() and not self._closed:
                 self._tick()
         self._runs = False
         self._do_jobs()
 
-    def _until_next_s(self) -> float:
-        # Whole multiples of the period on a clock that all processes share, so they tick together.
-        period_s = self._period_s()
-        return period_s - self._clock.monotonic_s() % period_s
+    def _is_due_after_jobs(self, deadline_s: float | None) -> bool:
+        """Do jobs until the deadline; False if something else has ended the wait before."""
+        while not self._closed:
+            left_s = None if deadline_s is None else deadline_s - self._clock.monotonic_s()
+            if left_s is not None and left_s <= 0.0:
+                return True
+            if not self._clock.wait(self._kick, left_s):
+                return True
+            self._kick.clear()
+            if not self._do_jobs() or (deadline_s is None and self._is_wanted()):
+                return False
+        return False
 
-    def _do_jobs(self) -> None:
+    def _next_s(self) -> float:
+        # Whole multiples of the period on a clock that all processes share, so they tick together.
+        period_s, now_s = self._period_s(), self._clock.monotonic_s()
+        return now_s + period_s - now_s % period_s
+
+    def _do_jobs(self) -> bool:
+        """Do what waits to be done; whether there was anything."""
+        had_any = bool(self._jobs)
         while self._jobs:
             job = self._jobs.popleft()
             with kept_back(job.messages):
                 job.run()
+        return had_any
 
     def do(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile.
