@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import signal
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.interrupts import from_outside, pass_on
+from carbontrack.system.interrupts import from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
@@ -50,7 +49,7 @@ class TrackerProvider:
     """Finds or makes the trackers of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
         self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
         self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
@@ -261,7 +260,7 @@ class TrackerProvider:
 
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
-        self._lock = threading.RLock()
+        self._lock = reentrant_lock()
 
 
 def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:

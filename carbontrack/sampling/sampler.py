@@ -11,7 +11,6 @@ all processes of the host share, and sleeps while nothing is open.
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +43,7 @@ from carbontrack.system.clock import (
     process_cpu_s,
 )
 from carbontrack.system.forking import remember
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, reentrant_lock
 from carbontrack.system.reentrance import busily, here
 
 
@@ -149,7 +148,7 @@ class Sampler:
         remember(self)
 
     def _begin(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self._inside = False
         events = TickEvents(self.tick, partial(fall_asleep, self))
         wanted = partial(getattr, self, "awake")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, reentrant_lock
 from carbontrack.system.log import kept_back
 
 try:
@@ -175,7 +175,7 @@ class Ticker:
         self._period_s = period_s
         self._is_wanted = is_wanted
         self._clock = clock
-        self._lock = threading.RLock()  # a finalizer may re-enter
+        self._lock = reentrant_lock()  # a finalizer may re-enter
         self._kick = Wakeup()
         self._jobs: deque[_Job] = deque()
         self._thread: threading.Thread | None = None

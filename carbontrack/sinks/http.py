@@ -21,6 +21,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import folder_without_home
 from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
+from carbontrack.system.interrupts import reentrant_lock
 from carbontrack.system.log import LOGGER, warn_user
 from carbontrack.system.urls import shown
 
@@ -32,7 +33,7 @@ class _Sender:
     """The thread of one process that sends, and what it works with."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # reentrant: a finalizer may close the sink meanwhile
+        self.lock = reentrant_lock()  # reentrant: a finalizer may close the sink meanwhile
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
         self.delivery: Delivery | None = None

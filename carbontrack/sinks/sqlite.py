@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from carbontrack.sinks.buffered import BufferedSink
 from carbontrack.sinks.files import path_for_this_machine
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.forking import PerProcess
+from carbontrack.system.interrupts import reentrant_lock
 
 if TYPE_CHECKING:
     import sqlite3
@@ -72,7 +72,7 @@ class _Connection:
     """The connection of one process, which must not be carried over a fork."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # reentrant: a finalizer may write during a write
+        self.lock = reentrant_lock()  # reentrant: a finalizer may write during a write
         self.open: sqlite3.Connection | None = None
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType, MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
-from carbontrack.system.interrupts import suppressed
+from carbontrack.system.interrupts import reentrant_lock, suppressed
 
 State = TypeVar("State")
 
@@ -201,7 +201,7 @@ class _Imports:
 
     def reset(self) -> None:
         """In a child: the lock may be held by a thread that does not exist there."""
-        self.forks = threading.RLock()  # in C, so that it is released whatever a handler raises
+        self.forks = reentrant_lock()  # in C, so that it is released whatever a handler raises
         me = threading.get_ident()
         self.holds = {me: self.holds[me]} if me in self.holds else {}
         self.held_by_fork = False

@@ -8,7 +8,9 @@ where a handler can run gives it to `pass_on` first.
 
 from __future__ import annotations
 
+import _thread
 import sys
+import threading
 from collections.abc import Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -141,3 +143,31 @@ def _traces(trace: TracebackType | None) -> Iterator[TracebackType]:
     while trace is not None:
         yield trace
         trace = trace.tb_next
+
+
+class _Lock314(_thread.RLock):  # type: ignore[misc]
+    """A lock that a handler of a signal which raises just behind `acquire` does not leave held.
+
+    Python 3.14 looks for signals between `__enter__` and the part of the `with` statement in which
+    `__exit__` is sure to be called; earlier and later versions do not (python/cpython#148874).
+    """
+
+    def __enter__(self) -> bool:  # type: ignore[override]
+        before = self._recursion_count()  # type: ignore[attr-defined]
+        try:
+            self.acquire()
+        except BaseException:
+            if self._recursion_count() > before:  # type: ignore[attr-defined]
+                self.release()
+            raise
+        return True
+
+
+def reentrant_lock() -> threading.RLock:
+    """A lock for `with`, released whatever a handler of a signal raises.
+
+    Reentrant, as a finalizer may want it while its thread has it.
+    """
+    lock = threading.RLock()  # it may be that of gevent
+    is_at_risk = sys.version_info[:2] == (3, 14) and type(lock) is _thread.RLock
+    return _Lock314() if is_at_risk else lock

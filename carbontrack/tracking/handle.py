@@ -4,7 +4,8 @@ A handler of a signal may raise at any instruction: in our `__enter__` before it
 `__exit__` before its first one, or between ours and the program's. Then nothing in here ends the
 block. But the `with` statement is over, and it held the only reference to the bound method that it
 would have called. So each `with` gets a bound method of its own, and a weak reference to it is the
-block's handle. Once that is dead, `end_abandoned` ends the block, at the next edge or tick.
+block's handle. Once that is dead, `end_abandoned` ends the block, at the next edge or tick. It is a
+`partial`, as from Python 3.14 on an interpreter drops a `MethodType` before it begins the call.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from types import MethodType
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -25,7 +26,7 @@ dead: deque[Handle | _Later] = deque()
 """The handles of blocks whose `with` is over; appended to by the interpreter, in no frame."""
 
 
-class Handle(ref[MethodType]):
+class Handle(ref["partial[Any]"]):
     """Dies with one `with` statement.
 
     Attributes:
@@ -69,7 +70,7 @@ class ExitMethod:
     def __get__(self, block: Any, kind: type | None = None) -> Any:
         if block is None:  # asked of the class, as `contextlib.ExitStack` does
             return self._function
-        method = MethodType(self._function, block)
+        method = partial(self._function, block)
         block.handle = handle = Handle(method, dead.append)
         handle.owner = block
         return method
@@ -90,7 +91,7 @@ class WithStatement:
         self.span: Any = None
         self._thread = get_ident()
 
-    def watch(self, method: MethodType) -> None:
+    def watch(self, method: partial[Any]) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
         self._handle: Handle | None = Handle(method, dead.append)
 
@@ -118,7 +119,7 @@ class SharedExitMethod(ExitMethod):
         if block is None:  # asked of the class, as `contextlib.ExitStack` does
             return self._of_class
         statement = WithStatement(block)
-        method = MethodType(self._function, statement)
+        method = partial(self._function, statement)
         statement.watch(method)
         block.statement = statement
         return method

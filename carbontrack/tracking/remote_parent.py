@@ -14,7 +14,6 @@ after. Without that file the cut is where the child last saw the run open.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -29,7 +28,7 @@ from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
 
@@ -126,7 +125,7 @@ class RemoteParents:
         self._clock = clock or SystemClock()
         self._boot = boot_id(procfs) or ""
         self._namespace = pid_namespace(procfs)
-        self._lock = threading.RLock()  # the garbage collector may close a span in a look
+        self._lock = reentrant_lock()  # the garbage collector may close a span in a look
         self._is_looking = False
         self._looked_at_s = self._seen_at_s = float("-inf")
         self._changed_ns = -1

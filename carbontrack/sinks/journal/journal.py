@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
-from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.system.interrupts import pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOSSES, RateLimitedLog
 
 RUN = "run"
@@ -76,7 +75,7 @@ class _State:
 
     def __init__(self) -> None:
         # Reentrant: the garbage collector may run a finalizer that writes here during a change.
-        self.lock = threading.RLock()
+        self.lock = reentrant_lock()
         self.changes: deque[Callable[[JournalFile], object]] = deque()
         self.is_changing = False
         self.file: JournalFile | None = None
