@@ -10,8 +10,8 @@ import atexit
 import os
 import signal
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TypeVar
 
 from carbontrack.api.assembly import (
     HostKey,
@@ -41,6 +41,7 @@ _MOST_KEPT = 256
 _PATIENCE_S = 5.0
 """The longest wait for a tracker that another thread is making."""
 
+T = TypeVar("T")
 Key = tuple[Settings, str, Environment]
 """Settings, the origin of the region, and the part of the environment a tracker depends on."""
 
@@ -229,8 +230,8 @@ class TrackerProvider:
 
     def close(self) -> None:
         """Write open spans as interrupted, close the sinks, then the samplers."""
-        with self._held():  # after trackers that are being made, which are closed too
-            found = [ref() for ref in self._sessions.valuerefs()]
+        # after trackers that are being made, which are closed too
+        found = self._held(lambda: [ref() for ref in self._sessions.valuerefs()])
         sessions = [session for session in found if session is not None]
         LOSSES.is_ending = True
         try:
@@ -240,23 +241,28 @@ class TrackerProvider:
         finally:
             LOSSES.is_ending = False
         raised += _each([LOSSES.say])
-        with self._held():
-            samplers = list(self._samplers.values())
-            self._shared.clear()
-            self._samplers.clear()
+        samplers = self._held(self._forget_all)
         raised += _each(sampler.close for sampler in samplers)
         for error in raised[:1]:
             raise error
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock, but do not wait forever for a thread that hangs with it."""
-        is_held = self._lock.acquire(timeout=_PATIENCE_S)
+    def _forget_all(self) -> list[Sampler]:
+        samplers = list(self._samplers.values())
+        self._shared.clear()
+        self._samplers.clear()
+        return samplers
+
+    def _held(self, do: Callable[[], T]) -> T:
+        """Do it with the lock held, but do not wait forever for a thread that hangs with it."""
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            return do()
         try:
-            yield
+            lock.acquire(timeout=_PATIENCE_S)
+            return do()
         finally:
-            if is_held:
-                self._lock.release()
+            if lock._is_owned():  # type: ignore[attr-defined]  # whatever a handler has raised
+                lock.release()
 
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""

@@ -46,7 +46,7 @@ class OpenSpans:
         return OpenSpans, ()
 
     def add(self, span: Span) -> Span:
-        """Add a span that has been opened."""
+        """Add a span that is about to be opened."""
         self._open.append(span)
         return span
 
@@ -188,7 +188,8 @@ class Track(Block[Span]):
 
     def open(self) -> Span:
         """Open a span: a child of the one that is open here, or a root."""
-        return self._open.add(self._new_span(self._name or self._default_name).open())
+        # added first: a handler of a signal may raise behind `open`
+        return self._open.add(self._new_span(self._name or self._default_name)).open()
 
     def enter(self) -> Span:
         """Open a span, unless the exception of an exceeded enclosing budget is due."""
@@ -196,7 +197,11 @@ class Track(Block[Span]):
         span = self._new_span(self._name or self._default_name)
         if statement is not None and statement.is_here:
             statement.begin(span)
-        return self._open.add(span.enter())
+        try:
+            return self._open.add(span).enter()
+        except BaseException:
+            self._open.pop(span)
+            raise
 
     __exit__: Any = SharedExitMethod(_leave)
     __aexit__: Any = SharedExitMethod(_aleave)

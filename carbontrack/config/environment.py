@@ -17,10 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from carbontrack.system.files import folder_without_home
-from carbontrack.system.interrupts import pass_on
-from carbontrack.system.log import warn_user
-
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""
 PARENT_ID = f"{PREFIX}PARENT_ID"
@@ -152,7 +148,9 @@ class Environment(NamedTuple):
             return Path(state_dir)
         if self.state_folder is not None:
             return Path(self.state_folder)
-        # e.g. a container's user without a home directory
+        # few have no home; pytest's plugin loads this module in every run, and no other
+        from carbontrack.system.files import folder_without_home
+
         return folder_without_home() or _nowhere()
 
 
@@ -162,6 +160,8 @@ _told: list[None] = []
 def _nowhere() -> Path:
     """A folder that cannot be made: what has no place of its own is kept nowhere."""
     if not _told:
+        from carbontrack.system.log import warn_user
+
         _told.append(None)
         warn_user(
             "there is no home directory, and no temporary folder that other users cannot change, "
@@ -185,6 +185,8 @@ def _working_folder() -> str:
     try:
         return os.getcwd()  # noqa: PTH109 - text is enough
     except OSError as error:
+        from carbontrack.system.interrupts import pass_on
+
         pass_on(error)
         return ""
 

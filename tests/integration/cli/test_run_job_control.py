@@ -194,7 +194,7 @@ def test_reading_in_the_background_stops_and_goes_on_in_the_foreground(
 ) -> None:
     """The kernel sends SIGTTIN to the group; the line that is typed after `fg` is the command's."""
     shell.type(f"{run}sh -c 'read line; echo got $line' &\n", "PROMPT")
-    until(lambda: _is_stopped(shell))
+    await_stop(shell)
     shell.type("jobs\n", r"\[1\]\+  Stopped", "PROMPT")
     shell.type("fg\n", "line'\r\n")
     shell.type("hello\n", "got hello\r\n", "PROMPT")
@@ -203,9 +203,15 @@ def test_reading_in_the_background_stops_and_goes_on_in_the_foreground(
 def test_writing_in_the_background_where_the_terminal_forbids_it(shell: Shell, run: str) -> None:
     """With `stty tostop` it stops by SIGTTOU, and goes on in the foreground."""
     shell.type(f"stty tostop; {run}sh -c 'echo written' &\n", "PROMPT")
-    until(lambda: _is_stopped(shell))
+    await_stop(shell)
     shell.type("jobs\n", r"\[1\]\+  Stopped", "PROMPT")
     shell.type("fg\n", "written'\r\n", "written\r\n", "PROMPT")
+
+
+def await_stop(shell: Shell) -> None:
+    """Until the job has stopped, and the shell has had time to be told."""
+    until(lambda: _is_stopped(shell))
+    time.sleep(0.5)
 
 
 def _is_stopped(shell: Shell) -> bool:
