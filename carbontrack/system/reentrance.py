@@ -9,10 +9,11 @@ may hold any lock.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class _Thread(threading.local):
@@ -33,59 +34,53 @@ def busily(do: Callable[[], None]) -> None:
         here.busy = was_busy
 
 
-_passed: deque[str] = deque(maxlen=1000)
-"""The names of what was let through unmeasured, and not said yet."""
-
-
 def must_pass() -> bool:
     """Whether what begins now must pass through unmeasured."""
     return here.busy or sys.is_finalizing()
 
 
+class _Passed:
+    """What was let through unmeasured in this process."""
+
+    numbers = itertools.count(1)
+    total = told = 0
+    first = ""
+
+
 def pass_through(name: str) -> None:
-    """Count a block or call that is not measured; `say_passed` tells of it."""
+    """Count a block or call that is not measured; `passed_text` tells of it."""
     if sys.is_finalizing():
         _say_too_late(name)
-    else:
-        _passed.append(name)
+        return
+    _Passed.first = _Passed.first or name
+    _Passed.total = next(_Passed.numbers)
 
 
-def take_passed() -> list[str]:
-    """The names of what has passed through since the last call."""
-    names: list[str] = []
-    while _passed:
-        names.append(_passed.popleft())
-    return names
-
-
-def passed_text(names: list[str]) -> str:
-    """What is said of them."""
+def passed_text() -> str | None:
+    """What is to be said of those that have passed through; None if it has been said."""
+    total = _Passed.total
+    if total == _Passed.told:
+        return None
+    _Passed.told = total
     return (
-        f"{len(names)} blocks or calls were not measured, {names[0]!r} first: a signal's handler "
-        "or a finalizer began them while carbontrack was at work in the same thread"
+        f"{total} blocks or calls so far were not measured, {_Passed.first!r} first: a signal's "
+        "handler or a finalizer began them while carbontrack was at work in the same thread"
     )
 
 
-class _TooLate:
-    """What begins after the interpreter has begun to end; it is said once, as no log lives."""
-
-    count = 0
-
-
-def too_late() -> int:
-    """How many blocks and calls began after the interpreter had begun to end."""
-    return _TooLate.count
+_too_late: list[str] = []
+"""The first block or call that began after the interpreter had begun to end."""
 
 
 def _say_too_late(name: str) -> None:
-    _TooLate.count += 1
+    """Say it once, as no log lives."""
     stderr = sys.stderr
-    if _TooLate.count == 1 and stderr is not None:
-        try:
-            stderr.write(
-                f"carbontrack: {name!r} began after Python had begun to end; "
-                "what begins then is not measured\n"
-            )
-            stderr.flush()
-        except (OSError, ValueError):  # closed
-            return
+    if _too_late or stderr is None:
+        return
+    _too_late.append(name)
+    with suppress(OSError, ValueError):  # closed
+        stderr.write(
+            f"carbontrack: {name!r} began after Python had begun to end; "
+            "what begins then is not measured\n"
+        )
+        stderr.flush()

@@ -76,9 +76,11 @@ class Call(CallAccount):
         site = self.site
         self.around: Any = current.get()
         """The current span or call outside the body when it last resumed."""
-        here.busy = True
-        current.set(self.inside or self)
-        here.busy = False
+        try:
+            here.busy = True
+            current.set(self.inside or self)
+        finally:
+            here.busy = False
         if self._span is not None:
             self._span.resume()
             return
@@ -132,9 +134,11 @@ class Call(CallAccount):
         """The body has ended, or the program ends; a second call does what the first has not."""
         innermost, span, site = current.get(), self._span, self.site
         if innermost is self or (innermost is span is not None):
-            here.busy = True
-            current.set(self.around)
-            here.busy = False
+            try:
+                here.busy = True
+                current.set(self.around)
+            finally:
+                here.busy = False
         self.handle = None
         if site.propagating is self:
             site.stop_propagating(lasted=self.single)
@@ -157,14 +161,14 @@ class Call(CallAccount):
 
     def _is_summed(self, *, failed: bool) -> bool:
         """Leave what a short call has used to its function; False if it is not a short one."""
-        site, under_way = self.site, self.site.sampler.under_way
+        site = self.site
         ran_s = site.now_s() - self._marked_s
         if ran_s >= OWN_ROW_S:
             return False
         cpu_s = process_cpu_s() - self._cpu_s
         # Whoever takes a running call out of `under_way` ends it, or makes it a span.
-        is_ours = under_way.pop(id(self), None) is not None or self.is_torn
-        if not is_ours:
+        under_way = site.sampler.under_way
+        if under_way.pop(id(self), None) is None and not self.is_torn:
             return False
         if self.single:  # since a tick that was just before
             under_way[id(self)] = self

@@ -20,9 +20,11 @@ def set_current(found: Any) -> None:
     does not survive that.
     """
     was_busy = here.busy
-    here.busy = True
-    current.set(found)
-    here.busy = was_busy
+    try:
+        here.busy = True
+        current.set(found)
+    finally:  # a handler of a signal may raise behind the call
+        here.busy = was_busy
 
 
 def nearest_open(around: Any) -> Any:

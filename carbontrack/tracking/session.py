@@ -20,7 +20,7 @@ from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_fork
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOSSES, RateLimitedLog
-from carbontrack.system.reentrance import passed_text, take_passed
+from carbontrack.system.reentrance import passed_text
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
 from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
@@ -467,9 +467,9 @@ class Session(RunIdentity):
         self._sinks_closed = True
 
     def _say_passed(self) -> None:
-        names = take_passed()
-        if names:
-            self._warnings.warn("passed", passed_text(names))
+        text = passed_text()
+        if text is not None:
+            _log.warning("%s", text)
 
     def _wait_for_others(self) -> None:
         # Other threads that are writing a row: the end of the program may stop them between it and
