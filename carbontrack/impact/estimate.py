@@ -24,7 +24,8 @@ from carbontrack.grid.tables import lookup
 from carbontrack.impact.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.impact.embodied import total as total_of
 from carbontrack.impact.hardware import find_cpu, find_gpu
-from carbontrack.meters.cpu_model import KNOWN_UNCERTAINTY, power_share
+from carbontrack.meters.cpu_model import power_share
+from carbontrack.meters.cpu_power import KNOWN_UNCERTAINTY
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
 from carbontrack.record import Basis, Component
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
-from carbontrack.meters.cpu_model import CpuModel, CpuPower, cpu_power
+from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.cpu_power import CpuPower, cpu_power
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
 from carbontrack.meters.rapl import powercap_meters

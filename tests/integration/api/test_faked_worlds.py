@@ -178,7 +178,8 @@ from carbontrack.impact.embodied import embodied_item
 from carbontrack.impact.equivalents import equivalents
 from carbontrack.impact.hardware import find_gpu
 from carbontrack.meters.cpu_info import find_part
-from carbontrack.meters.cpu_model import CpuFacts, cpu_power
+from carbontrack.meters.cpu_info import CpuFacts
+from carbontrack.meters.cpu_power import cpu_power
 from carbontrack.report.label import tasks
 from carbontrack.system.files import package_text
 with carbontrack.track("zipped", region="aws:eu-west-3", output="rows.csv") as run:

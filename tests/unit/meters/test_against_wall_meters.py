@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from carbontrack.meters.cpu_info import find_part
-from carbontrack.meters.cpu_model import KNOWN_UNCERTAINTY, power_share
+from carbontrack.meters.cpu_model import power_share
+from carbontrack.meters.cpu_power import KNOWN_UNCERTAINTY
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
 
 ROOT = Path(__file__).parents[3]

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from carbontrack.meters.cpu_info import CpuFacts, cached_name, read_cpu_facts
-from carbontrack.meters.cpu_model import FAMILIES, cpu_power
+from carbontrack.meters.cpu_power import FAMILIES, cpu_power
 from carbontrack.system.files import package_text
 
 BLOCK = """\
