@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report import page_data
-from carbontrack.report.tables import Summary, notes
+from carbontrack.report.tables import Summary, combined, notes
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
 from carbontrack.text import visible_html
@@ -197,6 +197,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         for row in page_data.grids(frame)
     ]
     left_out = " ".join(notes(summary)) or "Nothing was left out."
+    errors = "".join(f" {visible_html(text)}" for text in combined(summary))
     return (
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
         "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
@@ -206,8 +207,9 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
         "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
         "known in one way add up; those of different parts, and of measured GPUs on different "
-        "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
-        "The interval of a sum is therefore not the sum of the intervals.</p>"
+        "hosts, combine as the root of the sum of squares. Models on different kinds of processor "
+        "are between the two. The grid's error is a factor, and combines as a ratio. The interval "
+        f"of a sum is therefore not the sum of the intervals.{errors}</p>"
         f"{_compared(context)}<h3>What was read</h3><p>{visible_html(left_out)}</p></section>"
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 from carbontrack.report.nesting import NotAdded
-from carbontrack.report.totals import Total
+from carbontrack.report.totals import COMMON, ModelledOn, Total
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.text import cut_to, padded, visible, visible_markdown, width_of
 from carbontrack.units import (
@@ -28,6 +28,7 @@ class Summary:
         sources: the files and directories that were read.
         skipped_lines, repeated, not_added, reason: what was left out, and why, as in
             `report.frame.Loaded`.
+        modelled_on: the hosts and processors over which the models' errors were combined.
     """
 
     by: str | None
@@ -38,6 +39,7 @@ class Summary:
     repeated: int = 0
     not_added: NotAdded = field(default_factory=NotAdded)
     reason: str | None = None
+    modelled_on: ModelledOn = field(default_factory=ModelledOn)
 
 
 _HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
@@ -68,7 +70,7 @@ def as_table(summary: Summary) -> str:
     lines = [_aligned(heads, widths), *(_aligned(row, widths) for row in rows)]
     if len(rows) > 1:
         lines.insert(len(lines) - 1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, "", *notes(summary)]).rstrip() + "\n"
+    return "\n".join([*lines, "", *notes(summary), *combined(summary)]).rstrip() + "\n"
 
 
 def as_json(summary: Summary) -> str:
@@ -83,6 +85,8 @@ def as_json(summary: Summary) -> str:
         "skipped_reason": summary.reason,
         "repeated": summary.repeated,
         **asdict(summary.not_added),
+        "modelled_hosts": summary.modelled_on.hosts,
+        "modelled_processors": summary.modelled_on.processors,
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
 
@@ -122,7 +126,7 @@ def as_latex(summary: Summary) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {visible(note)}" for note in notes(summary)),
+            *(f"% {visible(note)}" for note in (*notes(summary), *combined(summary))),
             "",
         ]
     )
@@ -149,6 +153,21 @@ def notes(summary: Summary) -> Iterator[str]:
         hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
         why = f"; the first: {cut_to(visible(summary.reason), LONGEST)}" if summary.reason else ""
         yield f"{summary.skipped_lines} {hold} no record{why}."
+
+
+def combined(summary: Summary) -> Iterator[str]:
+    """How the errors of models on different machines were combined, where there is more than one."""
+    on = summary.modelled_on
+    if on.hosts < 2 and on.processors < 2:
+        return
+    of_hosts = f"{on.hosts:,} hosts with " if on.hosts > 1 else ""
+    if on.processors == 1:
+        yield f"Modelled figures of {of_hosts}one kind of processor: their errors count as one."
+    else:
+        yield (
+            f"Modelled figures of {of_hosts}{on.processors:,} kinds of processor: the errors of a "
+            f"kind count as one, and {COMMON:.0%} of their variance as common to all kinds."
+        )
 
 
 def _not_added(rows: NotAdded) -> Iterator[str]:
@@ -226,7 +245,9 @@ def _not_a_formula(text: str) -> str:
 
 def markdown_notes(summary: Summary) -> str:
     """The notes as a paragraph of Markdown."""
-    return " ".join(visible_markdown(note, 2 * LONGEST) for note in notes(summary))
+    return " ".join(
+        visible_markdown(note, 2 * LONGEST) for note in (*notes(summary), *combined(summary))
+    )
 
 
 def latex(text: str) -> str:

@@ -2,30 +2,74 @@
 
 The rule and its derivation are in docs/explanation/adding-up-intervals.md. In short: half-widths of
 errors that are the same in all records add up, those of independent errors combine as the root of
-the sum of squares.
+the sum of squares, and of the models' errors on different processors a share is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import isnan, sqrt
-from typing import TYPE_CHECKING, Any
+from math import isnan
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import ConfigError
+from carbontrack.interval import Interval, product
+from carbontrack.meters import nvml, rapl
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.record import BASES, COMPONENTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+COMMON = 0.5
+"""Share of the variance of a model's error that is the same for all processors.
+
+Between servers tuned for a benchmark and hosts of a cloud it is 0.2 to 0.5 by load where these two
+are taken as all there are, and 0.3 to 0.7 where they are taken as a sample of two."""
+
+
+class Usual(NamedTuple):
+    """The half-widths of an interval, below and above, relative to its best estimate."""
+
+    below: float
+    above: float
+
+
+def _usual(interval: Interval) -> Usual:
+    return Usual(1.0 - interval.low / interval.best, interval.high / interval.best - 1.0)
+
+
+def _evenly(half_width: float) -> Usual:
+    return Usual(half_width, half_width)
+
+
+_HALF_LOAD = SINCE_2010.at(0.5)
+W_PER_GIB = Interval(0.15, 0.045, 0.60)
 USUAL_UNCERTAINTY = {
-    "cpu": {"measured": 0.07, "modelled": 0.40, "assumed": 0.75},
-    "gpu": {"measured": 0.05, "modelled": 0.40, "assumed": 0.75},
-    "ram": {"measured": 0.07, "modelled": 0.50, "assumed": 0.50},
-    "other": {"measured": 0.10, "modelled": 0.50, "assumed": 0.75},
+    "cpu": {
+        "measured": _evenly(rapl.RELATIVE_UNCERTAINTY),
+        "modelled": _usual(_HALF_LOAD),
+        "assumed": _usual(product(_HALF_LOAD, Interval(3.5, 1.4, 9.0))),
+    },
+    "gpu": {
+        "measured": _evenly(nvml.RELATIVE_UNCERTAINTY),
+        "modelled": _evenly(0.40),
+        "assumed": _evenly(0.75),
+    },
+    "ram": {
+        "measured": _evenly(rapl.RELATIVE_UNCERTAINTY),
+        "modelled": _usual(W_PER_GIB),
+        "assumed": _usual(W_PER_GIB),
+    },
+    "other": {
+        "measured": _evenly(0.10),
+        "modelled": _evenly(0.50),
+        "assumed": _evenly(0.75),
+    },
 }
-"""The relative uncertainty that meters of this kind declare. A record's half-width is split among
-its components in proportion to their energy times this, so only the ratios matter."""
+"""The relative half-widths that meters of this kind have, the models at half load. A record's
+half-width on a side is split among its components in proportion to their energy times this, so only
+the ratios matter."""
 
 UNKNOWN_SHARE = 0.01
 """A sum has no interval when records without one make up more than this share of it."""
@@ -116,153 +160,293 @@ def totals(frame: pd.DataFrame, by: str | None = None) -> list[Total]:
     Raises:
         ConfigError: there is no such grouping.
     """
-    import pandas as pd
-
-    key: Any = pd.Series(0, index=frame.index) if by is None else keys_of(frame, by)
-    if by is not None and key.isna().any():
-        key = key.cat.add_categories([_NO_KEY]).fillna(_NO_KEY)
-    sums = _partial_sums(frame, key)
-    found = [_total(None if by is None or k == _NO_KEY else str(k), part) for k, part in sums]
+    groups = _Groups(frame, by)
+    found = list(_totals(frame, groups))
     if by == "day":
         return sorted(found, key=lambda total: total.key or "")
     return sorted(found, key=lambda total: (-(total.emissions_g or 0.0), total.key or ""))
 
 
-_NO_KEY = "\0unknown"
-_KIND_COLUMNS = ("cpu_basis", "gpu_basis", "ram_basis", "basis")
+class _Groups:
+    """The group of each record, as a number, and sums by group; numpy's, for millions of rows.
 
-
-def _partial_sums(frame: pd.DataFrame, key: Any) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """For each key, a small frame: a row for each combination of bases, with all sums."""
-    import pandas as pd
-
-    columns = {name: frame[name] for name in SUMMED}
-    columns |= dict(_split_widths(frame))
-    parts = pd.DataFrame(columns, copy=False)
-    parts["runs"] = 1.0
-    parts["known_runs"] = frame["energy_kwh"].notna().astype("float64")
-    kinds = [frame[name].cat.codes.rename(name) for name in _KIND_COLUMNS]
-    kinds.append(_boards(frame).rename("boards"))
-    summed = parts.groupby([key.rename("key"), *kinds], observed=True, sort=False)
-    small = summed.sum(min_count=1).reset_index()
-    for name in _KIND_COLUMNS:
-        texts = [*frame[name].cat.categories, None]
-        small[name] = [texts[code] for code in small[name]]
-    yield from small.groupby("key", observed=True, sort=False)
-
-
-def _boards(frame: pd.DataFrame) -> Any:
-    """A number for the host whose GPUs were measured, -1 where none were.
-
-    A GPU's sensor has a gain that is fixed for the board and differs between boards (Yang, Adámek,
-    Armour, SC'24), so measured GPUs err together on one host and apart on different ones.
+    Attributes:
+        keys: what the records of each group have in common; the last is for those without a key.
     """
-    measured = frame["gpu_basis"] == "measured"
-    return frame["host_id"].cat.codes.where(measured, -1)
+
+    def __init__(self, frame: pd.DataFrame, by: str | None) -> None:
+        import numpy as np
+
+        self.keys: list[str | None] = [None]
+        self._codes = np.zeros(len(frame), dtype="int64")
+        if by is not None:
+            column = keys_of(frame, by).cat
+            self.keys = [*map(str, column.categories), None]
+            self._codes = column.codes.to_numpy().astype("int64") % len(self.keys)  # -1 is the last
+
+    def count(self, rows: Any = slice(None)) -> Any:
+        """How many of the rows are in each group."""
+        import numpy as np
+
+        return np.bincount(self._codes[rows], minlength=len(self.keys))
+
+    def sum(self, column: Any, rows: Any = slice(None)) -> Any:
+        """The sum over the rows of each group; unknown counts as 0."""
+        import numpy as np
+
+        weights = np.nan_to_num(column[rows])
+        return np.bincount(self._codes[rows], weights=weights, minlength=len(self.keys))
+
+    def known_sum(self, column: Any) -> Any:
+        """As `sum`, but nan where nothing is known."""
+        import numpy as np
+
+        known = self.count(~np.isnan(column))
+        return np.where(known > 0, self.sum(column), np.nan)
+
+    def within(self, units: Any) -> _Units:
+        """The units, such as hosts, of each group; `units` is a number for each row."""
+        import pandas as pd
+
+        pairs, found = pd.factorize(self._codes * (units.max() + 2) + units + 1)
+        return _Units(pairs, (found // (units.max() + 2)).astype("int64"), len(self.keys))
 
 
-def _split_widths(frame: pd.DataFrame) -> Iterator[tuple[str, Any]]:
-    """The half-widths of each record, below and above, split among its components.
+class _Units(NamedTuple):
+    """The units of all groups: the unit of each row, the group of each unit, how many groups."""
 
-    In kWh, and in grams at the record's own intensity.
+    of_rows: Any
+    groups: Any
+    size: int
+
+    def sum_of_squares(self, column: Any, rows: Any) -> Any:
+        """For each group, the squares of its units' sums, added up."""
+        import numpy as np
+
+        weights = np.nan_to_num(column[rows])
+        sums = np.bincount(self.of_rows[rows], weights=weights, minlength=len(self.groups))
+        return np.bincount(self.groups, weights=sums**2, minlength=self.size)
+
+
+def _totals(frame: pd.DataFrame, groups: _Groups) -> Iterator[Total]:
+    """The sum of each group that has records."""
+    runs = groups.count()
+    known_runs = groups.count(frame["energy_kwh"].notna().to_numpy())
+    sums = {name: groups.known_sum(frame[name].to_numpy()) for name in SUMMED}
+    shares = _shares(frame, groups)
+    ends = _Ends(frame, groups)
+    for index, key in enumerate(groups.keys):
+        if runs[index] == 0:
+            continue
+        known = {name: _known(column[index]) for name, column in sums.items()}
+        energy = ends.energy(index, known["energy_kwh"])
+        emissions = ends.emissions(index, known["emissions_g"])
+        yield Total(
+            key=key,
+            runs=int(runs[index]),
+            unknown_runs=int(runs[index] - known_runs[index]),
+            energy_low_kwh=None if energy is None else energy.low,
+            energy_high_kwh=None if energy is None else energy.high,
+            emissions_low_g=None if emissions is None else emissions.low,
+            emissions_high_g=None if emissions is None else emissions.high,
+            **{f"{basis}_share": _known(column[index]) for basis, column in shares.items()},
+            **known,
+        )
+
+
+def _known(number: Any) -> float | None:
+    return None if isnan(number) else float(number)
+
+
+class _Ends:
+    """The intervals of the sums of all groups."""
+
+    def __init__(self, frame: pd.DataFrame, groups: _Groups) -> None:
+        import numpy as np
+
+        best = frame["energy_kwh"].to_numpy()
+        low, high = (frame[f"energy_{end}_kwh"].to_numpy() for end in ("low", "high"))
+        below, above = best - low, high - best
+        self._half_widths = _half_widths(frame, groups, {"below": below, "above": above})
+        unsure = np.isnan(below) | np.isnan(above)
+        self._without = {"kwh": groups.sum(best, unsure)}
+        self._grid_g = {}
+        for end in ("low", "high"):
+            end_g_per_kwh = frame[f"intensity_{end}_g_per_kwh"].to_numpy()
+            unsure = unsure | np.isnan(end_g_per_kwh)
+            self._grid_g[end] = groups.sum(best * end_g_per_kwh)
+        self._without["g"] = groups.sum(frame["emissions_g"].to_numpy(), unsure)
+        self._highest_g = groups.sum(high * frame["intensity_high_g_per_kwh"].to_numpy())
+
+    def energy(self, group: int, best: float | None) -> Interval | None:
+        """In kWh; None where too little is known."""
+        return self._combined(group, best, "kwh")
+
+    def emissions(self, group: int, best: float | None) -> Interval | None:
+        """The energy's interval in grams, times the grid's: the mean of its ends by energy."""
+        energy = self._combined(group, best, "g")
+        if energy is None:
+            return None
+        if energy.best == 0.0:
+            return Interval(0.0, 0.0, float(self._highest_g[group]))
+        low_g, high_g = (float(self._grid_g[end][group]) or energy.best for end in ("low", "high"))
+        grid = Interval(1.0, min(1.0, low_g / energy.best), max(1.0, high_g / energy.best))
+        return product(energy, grid)
+
+    def _combined(self, group: int, best: float | None, unit: str) -> Interval | None:
+        if best is None:
+            return None
+        if best > 0.0 and self._without[unit][group] > UNKNOWN_SHARE * best:
+            return None
+        below, above = (float(self._half_widths[s, unit][group]) for s in ("below", "above"))
+        return Interval(best, max(0.0, best - below), best + above)
+
+
+def _half_widths(
+    frame: pd.DataFrame, groups: _Groups, widths: dict[str, Any]
+) -> dict[tuple[str, str], Any]:
+    """The half-width of each group's sum by side, "below" or "above", and unit, "kwh" or "g".
+
+    `widths` has those of the records, by side. Each is split among the components of its record.
     """
     import numpy as np
 
-    best = frame["energy_kwh"].to_numpy()
-    below = best - frame["energy_low_kwh"].to_numpy()
-    above = frame["energy_high_kwh"].to_numpy() - best
     g_per_kwh = frame["intensity_g_per_kwh"].to_numpy()
-    weights = {name: _weight(frame, name) for name in COMPONENTS}
-    norm = np.sqrt(sum(weight**2 for weight in weights.values()))
-    for name, weight in weights.items():
-        alone = 1.0 if name == "other" else 0.0  # nothing to split by: all of it is one kind
-        share = np.divide(weight, norm, out=np.full_like(norm, alone), where=norm > 0.0)
-        for side, width in (("below", below), ("above", above)):
-            yield f"{name}_{side}_kwh", width * share
-            yield f"{name}_{side}_g", width * share * g_per_kwh
-    unsure = np.isnan(below) | np.isnan(above)
-    yield "no_interval_kwh", np.where(unsure, best, np.nan)
-    for end in ("low", "high"):
-        end_g_per_kwh = frame[f"intensity_{end}_g_per_kwh"].to_numpy()
-        unsure = unsure | np.isnan(end_g_per_kwh)
-        yield f"grid_{end}_g", best * end_g_per_kwh
-    yield "no_interval_g", np.where(unsure, frame["emissions_g"].to_numpy(), np.nan)
+    kinds = list(_kinds(frame, groups))
+    found: dict[tuple[str, str], Any] = {}
+    for side, width in widths.items():
+        weights = {name: _weight(frame, name, side) for name in COMPONENTS}
+        norm = np.sqrt(sum(weight**2 for weight in weights.values()))
+        squares = {"kwh": np.zeros(len(groups.keys)), "g": np.zeros(len(groups.keys))}
+        for name, weight in weights.items():
+            alone = 1.0 if name == "other" else 0.0  # nothing to split by: all of it is one kind
+            share = np.divide(weight, norm, out=np.full_like(norm, alone), where=norm > 0.0)
+            for unit, part in (("kwh", width * share), ("g", width * share * g_per_kwh)):
+                for kind in kinds:
+                    if kind.component == name:
+                        squares[unit] += _square(kind, groups, part)
+        found |= {(side, unit): np.sqrt(square) for unit, square in squares.items()}
+    return found
 
 
-def _weight(frame: pd.DataFrame, name: str) -> Any:
-    """Energy of a component times the usual uncertainty of its basis."""
+def _weight(frame: pd.DataFrame, name: str, side: str) -> Any:
+    """Energy of a component times the usual uncertainty of its basis on a side."""
     import numpy as np
 
-    basis = frame["basis" if name == "other" else f"{name}_basis"].cat
+    basis = frame[_basis_of(name)].cat
     usual = USUAL_UNCERTAINTY[name]
-    by_code = np.array([usual.get(text, 1.0) for text in basis.categories] + [1.0])
+    known = [getattr(usual[text], side) if text in usual else 1.0 for text in basis.categories]
+    by_code = np.array([*known, 1.0])
     return np.nan_to_num(frame[f"{name}_kwh"].to_numpy()) * by_code[basis.codes.to_numpy()]
 
 
-def _total(key: str | None, parts: pd.DataFrame) -> Total:
-    sums = {name: _sum(parts[name]) for name in SUMMED}
-    runs = int(parts["runs"].sum())
-    low_kwh, high_kwh = _energy_ends(parts, sums["energy_kwh"])
-    low_g, high_g = _emission_ends(parts, sums["emissions_g"])
-    return Total(
-        key=key,
-        runs=runs,
-        unknown_runs=runs - int(parts["known_runs"].sum()),
-        energy_low_kwh=low_kwh,
-        energy_high_kwh=high_kwh,
-        emissions_low_g=low_g,
-        emissions_high_g=high_g,
-        **_shares(parts),
-        **sums,
-    )
+def _basis_of(component: str) -> str:
+    return "basis" if component == "other" else f"{component}_basis"
 
 
-def _sum(column: pd.Series[Any]) -> float | None:
-    found = float(column.sum(min_count=1))
-    return None if isnan(found) else found
+class _Kind(NamedTuple):
+    """The rows in which a component has one basis, and what is common to their errors.
+
+    Attributes:
+        units: what errs alike in itself; None where all of the kind errs alike.
+        common: the share of the variance that all units have in common.
+    """
+
+    component: str
+    rows: Any
+    units: _Units | None = None
+    common: float = 1.0
 
 
-def _ends_known(parts: pd.DataFrame, unit: str, best: float | None) -> bool:
-    without = _sum(parts[f"no_interval_{unit}"]) or 0.0
-    return best is not None and (best == 0.0 or without <= UNKNOWN_SHARE * best)
+def _kinds(frame: pd.DataFrame, groups: _Groups) -> Iterator[_Kind]:
+    """The kinds that a frame has.
+
+    The models of processor and memory err apart in part on different processors. A GPU's sensor has
+    a gain that is fixed for the board and differs between boards (Yang, Adámek, Armour, SC'24), so
+    measured GPUs err together on one host and apart on different ones.
+    """
+    processors = hosts = None
+    for component in COMPONENTS:
+        for way, rows in _ways(frame, component):
+            if way == _BY_MODEL:
+                processors = processors or groups.within(frame["cpu_model"].cat.codes.to_numpy())
+                yield _Kind(component, rows, processors, COMMON)
+            elif (component, way) == ("gpu", "measured"):
+                hosts = hosts or groups.within(frame["host_id"].cat.codes.to_numpy())
+                yield _Kind(component, rows, hosts, 0.0)
+            else:
+                yield _Kind(component, rows)
 
 
-def _energy_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | None, float | None]:
-    if best is None or not _ends_known(parts, "kwh", best):
-        return None, None
-    below, above = (_combined(parts, side, "kwh") for side in ("below", "above"))
-    return max(0.0, best - below), best + above
+_BY_MODEL = "by model"
 
 
-def _emission_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | None, float | None]:
-    """The ends of the energy's interval in grams, times the mean ratio of the grid's ends."""
-    if best is None or not _ends_known(parts, "g", best):
-        return None, None
-    if best == 0.0:
-        return 0.0, 0.0
-    below, above = (_combined(parts, side, "g") for side in ("below", "above"))
-    low_g, high_g = (_sum(parts[f"grid_{end}_g"]) or best for end in ("low", "high"))
-    low = max(0.0, best - below) * min(1.0, low_g / best)
-    return low, (best + above) * max(1.0, high_g / best)
+def _ways(frame: pd.DataFrame, component: str) -> Iterator[tuple[str | None, Any]]:
+    """The ways in which a component is known, and the rows of each; None where it is not.
+
+    A modelled processor and one of which nothing is known have the same load curve, so both are one
+    way; the same holds for memory.
+    """
+    import numpy as np
+
+    basis = frame[_basis_of(component)].cat
+    texts = [*basis.categories, None]
+    if component in ("cpu", "ram"):
+        texts = [_BY_MODEL if text in ("modelled", "assumed") else text for text in texts]
+    codes = basis.codes.to_numpy() % len(texts)  # -1, for none, is the last
+    for way in dict.fromkeys(texts):
+        rows = np.array([text == way for text in texts])[codes]
+        if rows.any():
+            yield way, rows
 
 
-def _combined(parts: pd.DataFrame, side: str, unit: str) -> float:
-    """Linear within a component of one basis, for measured GPUs of one host; else in quadrature."""
-    squares = 0.0
+class ModelledOn(NamedTuple):
+    """How many hosts and kinds of processor there are whose processor or memory is modelled."""
+
+    hosts: int = 0
+    processors: int = 0
+
+
+def modelled_on(frame: pd.DataFrame) -> ModelledOn:
+    """The hosts and processors over which the models' errors are combined.
+
+    Hosts that are unknown are not counted; processors without a name count as one.
+    """
+    import numpy as np
+
+    rows = np.zeros(len(frame), dtype=bool)
+    for component in ("cpu", "ram"):
+        for way, of_way in _ways(frame, component):
+            if way == _BY_MODEL:
+                rows |= of_way
+    hosts = np.unique(frame["host_id"].cat.codes.to_numpy()[rows])
+    processors = np.unique(frame["cpu_model"].cat.codes.to_numpy()[rows])
+    return ModelledOn(int((hosts >= 0).sum()), len(processors))
+
+
+def _square(kind: _Kind, groups: _Groups, column: Any) -> Any:
+    """The square of each group's half-width of one kind."""
+    alike = groups.sum(column, kind.rows) ** 2
+    if kind.units is None:
+        return alike
+    apart = kind.units.sum_of_squares(column, kind.rows)
+    return kind.common * alike + (1.0 - kind.common) * apart
+
+
+def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
+    """The shares of the components' energy that are measured, modelled and assumed, by group."""
+    import numpy as np
+
+    by_basis: dict[str, Any] = dict.fromkeys(BASES, 0.0)
     for name in COMPONENTS:
-        basis = parts["basis" if name == "other" else f"{name}_basis"]
-        kinds = [basis, parts["boards"]] if name == "gpu" else [basis]
-        by_kind = parts[f"{name}_{side}_{unit}"].fillna(0.0).groupby(kinds, dropna=False).sum()
-        squares += float((by_kind**2).sum())
-    return sqrt(squares)
-
-
-def _shares(parts: pd.DataFrame) -> dict[str, float | None]:
-    """The shares of the components' energy that are measured, modelled and assumed."""
-    by_basis = dict.fromkeys(BASES, 0.0)
-    for name in COMPONENTS:
-        basis = parts["basis" if name == "other" else f"{name}_basis"]
-        for known in BASES:
-            by_basis[known] += float(parts[f"{name}_kwh"][basis == known].fillna(0.0).sum())
-    whole = sum(by_basis.values())
-    return {f"{b}_share": kwh / whole if whole > 0.0 else None for b, kwh in by_basis.items()}
+        basis = frame[_basis_of(name)].cat
+        codes = basis.codes.to_numpy()
+        for code, text in enumerate(basis.categories):
+            if text in by_basis:
+                by_basis[text] += groups.sum(frame[f"{name}_kwh"].to_numpy(), codes == code)
+    whole = np.asarray(sum(by_basis.values()), dtype="float64")
+    unknown = np.full_like(whole, np.nan)
+    return {
+        text: np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)
+        for text, kwh in by_basis.items()
+    }
