@@ -156,7 +156,7 @@ def notes(summary: Summary) -> Iterator[str]:
 
 
 def combined(summary: Summary) -> Iterator[str]:
-    """How the errors of models on different machines were combined, where there is more than one."""
+    """How the errors of models on different machines were combined, if there is more than one."""
     on = summary.modelled_on
     if on.hosts < 2 and on.processors < 2:
         return

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from carbontrack import interval
 from carbontrack.errors import ConfigError
+from carbontrack.interval import Interval, product
 from carbontrack.record import Record
 from carbontrack.report.frame import load
-from carbontrack.report.totals import USUAL_UNCERTAINTY, Total, totals
+from carbontrack.report.totals import COMMON, USUAL_UNCERTAINTY, Total, modelled_on, totals
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.records import a_record
 
 GRIDS = {"FR": (40.0, 25.0, 70.0), "DE": (330.0, 280.0, 390.0), "PL": (650.0, 560.0, 760.0)}
+
+
+def around(best: float, below: float, above: float) -> Interval:
+    """An interval by its half-widths relative to the best estimate."""
+    return Interval(best, best * max(0.0, 1.0 - below), best * (1.0 + above))
 
 
 def a_run(number: int, rng: random.Random) -> Record:
@@ -29,28 +36,31 @@ def a_run(number: int, rng: random.Random) -> Record:
     if number % 2:
         kwh["gpu"] = rng.uniform(0, 0.5)
     basis = {
-        "cpu": "measured" if measured else "modelled",
+        "cpu": "measured" if measured else ("modelled", "assumed")[number % 2],
         "gpu": "measured" if number % 5 else "assumed",
         "ram": "modelled",
     }
-    half = math.hypot(*(kwh[c] * USUAL_UNCERTAINTY[c][basis[c]] for c in kwh))
-    pue, energy = 1.2, sum(kwh.values())
+    parts = [around(kwh[c], *USUAL_UNCERTAINTY[c][basis[c]]) for c in kwh]
+    pue = 1.2
+    energy = Interval(*(pue * end for end in interval.total(parts)))
+    grams = product(energy, Interval(*GRIDS[zone]))
     return a_record(
         number,
         name=f"job {number % 4}",
         host_id=(None, "left", "right")[number % 7 % 3],
+        cpu_model=(None, "EPYC 7742", "Xeon 8259CL", "Core i7-8650U")[number % 5 % 4],
         started_at=f"2026-09-{1 + number % 9:02d}T12:00:00Z",
         duration_s=rng.uniform(1, 100),
         **{f"{c}_kwh": kwh.get(c) for c in ("cpu", "gpu", "ram")},
         **{f"{c}_basis": basis[c] if c in kwh else None for c in basis},
         basis=max((basis[c] for c in kwh), key=("measured", "modelled", "assumed").index),
         pue=pue,
-        energy_kwh=energy * pue,
-        energy_low_kwh=max(0.0, energy - half) * pue,
-        energy_high_kwh=(energy + half) * pue,
-        emissions_g=energy * pue * best,
-        emissions_low_g=max(0.0, energy - half) * pue * low,
-        emissions_high_g=(energy + half) * pue * high,
+        energy_kwh=energy.best,
+        energy_low_kwh=energy.low,
+        energy_high_kwh=energy.high,
+        emissions_g=grams.best,
+        emissions_low_g=grams.low,
+        emissions_high_g=grams.high,
         region=zone,
         intensity_g_per_kwh=best,
         intensity_low_g_per_kwh=low,
@@ -69,25 +79,28 @@ def summed(tmp_path: Path, records: Sequence[Record], by: str | None = None) -> 
 
 def by_the_rule(records: Sequence[Record], unit: str) -> tuple[float, float, float]:
     """The rule of docs/explanation/adding-up-intervals.md, as it is written there."""
-    widths: dict[tuple[str, str, str | None, str | None], float] = {}
+    widths: dict[tuple[str, str, str], dict[str | None, float]] = {}
     for record in records:
-        weights = {
-            c: getattr(record, f"{c}_kwh") * USUAL_UNCERTAINTY[c][getattr(record, f"{c}_basis")]
-            for c in ("cpu", "gpu", "ram")
-            if getattr(record, f"{c}_kwh") is not None
-        }
         scale = record.intensity_g_per_kwh if unit == "g" else 1.0
-        below = (record.energy_kwh - record.energy_low_kwh) * scale
-        above = (record.energy_high_kwh - record.energy_kwh) * scale
-        for c, weight in weights.items():
-            share = weight / math.hypot(*weights.values())
-            for side, width in (("below", below), ("above", above)):
-                basis = getattr(record, f"{c}_basis")
-                board = record.host_id if (c, basis) == ("gpu", "measured") else None
-                kind = (side, c, basis, board)
-                widths[kind] = widths.get(kind, 0.0) + width * share
+        halves = {
+            "below": (record.energy_kwh - record.energy_low_kwh) * scale,
+            "above": (record.energy_high_kwh - record.energy_kwh) * scale,
+        }
+        for side, half in halves.items():
+            weights = {
+                c: getattr(record, f"{c}_kwh")
+                * getattr(USUAL_UNCERTAINTY[c][getattr(record, f"{c}_basis")], side)
+                for c in ("cpu", "gpu", "ram")
+                if getattr(record, f"{c}_kwh") is not None
+            }
+            for c, weight in weights.items():
+                way, unit_of = kind_of(record, c)
+                parts = widths.setdefault((side, c, way), {})
+                parts[unit_of] = parts.get(unit_of, 0.0) + half * weight / math.hypot(
+                    *weights.values()
+                )
     below, above = (
-        math.hypot(*(w for (s, _, _, _), w in widths.items() if s == side))
+        math.sqrt(sum(squared(kind, parts) for kind, parts in widths.items() if kind[0] == side))
         for side in ("below", "above")
     )
     if unit == "kwh":
@@ -98,7 +111,25 @@ def by_the_rule(records: Sequence[Record], unit: str) -> tuple[float, float, flo
         math.fsum(r.energy_kwh * getattr(r, f"intensity_{end}_g_per_kwh") for r in records) / best
         for end in ("low", "high")
     )
-    return max(0.0, best - below) * low, best, (best + above) * high
+    ratio_low = math.hypot(math.log(best / max(0.0, best - below)), math.log(1 / low))
+    ratio_high = math.hypot(math.log((best + above) / best), math.log(high))
+    return best * math.exp(-ratio_low), best, best * math.exp(ratio_high)
+
+
+def kind_of(record: Record, component: str) -> tuple[str, str | None]:
+    """How a component is known, and what errs alike: a processor by model, a host's boards."""
+    basis = getattr(record, f"{component}_basis")
+    if component == "gpu":
+        return basis, record.host_id if basis == "measured" else ""
+    return ("measured", "") if basis == "measured" else ("model", record.cpu_model)
+
+
+def squared(kind: tuple[str, str, str], parts: Mapping[str | None, float]) -> float:
+    """The square of the half-width of a kind: of what is common, and of what is not."""
+    _, component, way = kind
+    common = COMMON if way == "model" else 0.0 if (component, way) == ("gpu", "measured") else 1.0
+    alike, apart = sum(parts.values()) ** 2, sum(part**2 for part in parts.values())
+    return common * alike + (1.0 - common) * apart
 
 
 def test_every_sum_is_the_one_computed_record_by_record(tmp_path: Path) -> None:
@@ -204,3 +235,71 @@ def test_a_wrong_way_to_group_is_told(tmp_path: Path, by: str) -> None:
     """The error names the ways there are."""
     with pytest.raises(ConfigError, match="cannot group"):
         summed(tmp_path, [a_record(1)], by)
+
+
+def on(number: int, host: str | None, processor: str | None) -> Record:
+    """A run whose processor is modelled, on a host."""
+    return a_record(
+        number,
+        host_id=host,
+        cpu_model=processor,
+        cpu_kwh=1.0,
+        cpu_basis="modelled",
+        ram_kwh=None,
+        gpu_kwh=None,
+        energy_kwh=1.0,
+        energy_low_kwh=0.5,
+        energy_high_kwh=2.0,
+    )
+
+
+def half_widths(tmp_path: Path, records: Sequence[Record]) -> tuple[float, float]:
+    (total,) = summed(tmp_path, records)
+    return total.energy_kwh - total.energy_low_kwh, total.energy_high_kwh - total.energy_kwh
+
+
+def test_one_processor_errs_alike_on_every_host(tmp_path: Path) -> None:
+    """A hundred hosts with one processor are a hundred times as unsure as one of them."""
+    runs = [on(n, f"host {n}", "EPYC 7742") for n in range(100)]
+    assert half_widths(tmp_path, runs) == pytest.approx((50.0, 100.0))
+    without_names = [on(n, None, None) for n in range(100)]
+    assert half_widths(tmp_path, without_names) == pytest.approx((50.0, 100.0))
+
+
+def test_processors_err_apart_in_part(tmp_path: Path) -> None:
+    """Of n processors: the common share of the variance in full, the rest by the root of n."""
+    for count in (2, 100):
+        runs = [on(n, f"host {n}", f"processor {n}") for n in range(count)]
+        factor = math.sqrt(COMMON * count**2 + (1.0 - COMMON) * count)
+        assert half_widths(tmp_path, runs) == pytest.approx((0.5 * factor, factor))
+
+
+def test_a_processor_is_one_kind_whether_it_is_known_or_assumed(tmp_path: Path) -> None:
+    """Both have the same load curve, so they have more in common than different kinds."""
+    known = on(1, "left", "EPYC 7742")
+    unknown = replace(on(2, "right", "QEMU Virtual CPU"), cpu_basis="assumed", basis="assumed")
+    factor = math.sqrt(COMMON * 4 + (1.0 - COMMON) * 2)
+    assert half_widths(tmp_path, [known, unknown]) == pytest.approx((0.5 * factor, factor))
+
+
+def test_measured_processors_err_alike_everywhere(tmp_path: Path) -> None:
+    """RAPL's error belongs to the method, whatever the processor."""
+    runs = [replace(on(n, f"h{n}", f"p{n}"), cpu_basis="measured") for n in range(9)]
+    assert half_widths(tmp_path, runs) == pytest.approx((4.5, 9.0))
+
+
+def test_nothing_but_an_upper_end(tmp_path: Path) -> None:
+    """A sum of 0 J has the ends of its records, in grams too."""
+    ends = {"energy_kwh": 0.0, "energy_low_kwh": 0.0, "energy_high_kwh": 2.0, "emissions_g": 0.0}
+    grid = {"intensity_g_per_kwh": 50.0, "intensity_low_g_per_kwh": 40.0}
+    record = replace(on(1, "left", None), **ends, **grid, intensity_high_g_per_kwh=70.0)
+    (total,) = summed(tmp_path, [replace(record, cpu_kwh=0.0)])
+    assert (total.energy_low_kwh, total.energy_high_kwh) == (0.0, 2.0)
+    assert (total.emissions_low_g, total.emissions_high_g) == (0.0, 140.0)
+
+
+def test_modelled_hosts_and_processors_are_counted(tmp_path: Path) -> None:
+    """Only where a model's figure is among them; processors without a name are one."""
+    measured = replace(on(0, "a", "Apple M2"), cpu_basis="measured")
+    runs = [measured, on(1, "b", "EPYC"), on(2, "c", "EPYC"), on(3, None, None), on(4, "b", None)]
+    assert modelled_on(load([written(tmp_path / "r.csv", runs)]).frame) == (2, 2)
