@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import MissingExtra
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.interval import Interval, product
 from carbontrack.report import charts, page_data
 from carbontrack.report.charts import Chart
 from carbontrack.report.page_html import (
@@ -105,16 +106,14 @@ def _elsewhere(total: Total, grids: Sequence[GridIntensity]) -> list[dict[str, A
         return []
     low_kwh = kwh if total.energy_low_kwh is None else total.energy_low_kwh
     high_kwh = kwh if total.energy_high_kwh is None else total.energy_high_kwh
-    rows = [
-        {
-            "key": grid.zone,
-            "g": kwh * grid.g_per_kwh,
-            "low_g": low_kwh * grid.low_g_per_kwh,
-            "high_g": high_kwh * grid.high_g_per_kwh,
-            "runs": total.runs,
-        }
-        for grid in grids
-    ]
+    energy = Interval(kwh, low_kwh, high_kwh)
+    rows = []
+    for grid in grids:
+        ends = Interval(grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
+        g, low_g, high_g = product(energy, ends)
+        rows.append(
+            {"key": grid.zone, "g": g, "low_g": low_g, "high_g": high_g, "runs": total.runs}
+        )
     own = {"key": _HERE, "g": total.emissions_g, "runs": total.runs}
     rows.append(own | {"low_g": total.emissions_low_g, "high_g": total.emissions_high_g})
     return sorted(rows, key=lambda row: float(str(row["g"])))

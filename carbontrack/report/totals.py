@@ -437,14 +437,14 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
     """The shares of the components' energy that are measured, modelled and assumed, by group."""
     import numpy as np
 
-    by_basis: dict[str, Any] = dict.fromkeys(BASES, 0.0)
+    by_basis = {text: np.zeros(len(groups.keys)) for text in BASES}
     for name in COMPONENTS:
         basis = frame[_basis_of(name)].cat
         codes = basis.codes.to_numpy()
         for code, text in enumerate(basis.categories):
             if text in by_basis:
                 by_basis[text] += groups.sum(frame[f"{name}_kwh"].to_numpy(), codes == code)
-    whole = np.asarray(sum(by_basis.values()), dtype="float64")
+    whole = np.sum(list(by_basis.values()), axis=0)
     unknown = np.full_like(whole, np.nan)
     return {
         text: np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)

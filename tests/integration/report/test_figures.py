@@ -27,13 +27,25 @@ pytestmark = pytest.mark.xdist_group("figures")  # one browser for all tests
 JOULES = 3.6e6
 PARTS = ("cpu", "gpu", "ram", "other")
 BASES = ("measured", "modelled", "assumed")
+LOAD = (math.log(0.47 / 0.20), math.log(1.05 / 0.47))  # half load: 0.47 of TDP, 0.20 to 1.05
+THREADS = (math.log(3.5 / 1.4), math.log(9.0 / 3.5))  # 3.5 W per thread, 1.4 to 9
+RAM = (1.0 - 0.045 / 0.15, 0.60 / 0.15 - 1.0)  # 0.15 W/GiB, 0.045 to 0.60
 USUAL = {
-    "cpu": (0.07, 0.40, 0.75),
-    "gpu": (0.05, 0.40, 0.75),
-    "ram": (0.07, 0.50, 0.50),
-    "other": (0.10, 0.50, 0.75),
+    "cpu": (
+        (0.07, 0.07),
+        (1.0 - math.exp(-LOAD[0]), math.exp(LOAD[1]) - 1.0),
+        (
+            1.0 - math.exp(-math.hypot(LOAD[0], THREADS[0])),
+            math.exp(math.hypot(LOAD[1], THREADS[1])) - 1.0,
+        ),
+    ),
+    "gpu": ((0.05, 0.05), (0.40, 0.40), (0.75, 0.75)),
+    "ram": ((0.07, 0.07), RAM, RAM),
+    "other": ((0.10, 0.10), (0.50, 0.50), (0.75, 0.75)),
 }
-"""As docs/explanation/adding-up-intervals.md prints them, for measured, modelled and assumed."""
+"""As docs/explanation/adding-up-intervals.md prints them, for measured, modelled and assumed: below
+and above."""
+COMMON = 0.5
 EQUIVALENTS = Path(carbontrack.__file__).with_name("data") / "equivalents.csv"
 
 
@@ -76,6 +88,7 @@ def _mixed(number: int, by: Random, scale: float) -> Record:
         gpu_basis=None if kwh["gpu"] is None else by.choice(BASES),
         ram_basis=by.choice(BASES),
         host_id=f"host {number % 3}",
+        cpu_model=f"processor {number % 2}",
         region=("FR", "DE", "PL")[by.randrange(3)],
     )
 
@@ -86,21 +99,28 @@ def basis_of(run: Record, part: str) -> str | None:
 
 def half_width(runs: Iterable[Record], end: str, *, grams: bool) -> float:
     """Rule 1 to 3 of the page on adding up: split, add within a kind, combine the kinds."""
-    kinds: dict[tuple[Any, ...], float] = defaultdict(float)
+    kinds: dict[tuple[str, str], dict[Any, float]] = defaultdict(lambda: defaultdict(float))
     for run in runs:
         half = abs(getattr(run, f"energy_{end}_kwh") - run.energy_kwh)
         weight = {}
         for part in PARTS:
             kwh, basis = getattr(run, f"{part}_kwh"), basis_of(run, part)
             if kwh is not None and basis is not None:
-                weight[part] = kwh * USUAL[part][BASES.index(basis)]
+                weight[part] = kwh * USUAL[part][BASES.index(basis)][end == "high"]
         norm = math.hypot(*weight.values())
         for part, own in weight.items():
             basis = basis_of(run, part)
-            host = run.host_id if (part, basis) == ("gpu", "measured") else None
+            model = part in ("cpu", "ram") and basis != "measured"
+            unit = run.cpu_model if model else run.host_id if part == "gpu" else None
             width = half * own / norm * (run.intensity_g_per_kwh if grams else 1.0)
-            kinds[part, basis, host] += width
-    return math.hypot(*kinds.values())
+            kinds[part, "model" if model else basis][unit] += width
+    return math.sqrt(sum(squared(*kind, list(units.values())) for kind, units in kinds.items()))
+
+
+def squared(part: str, way: str, widths: Sequence[float]) -> float:
+    """The square of a kind's half-width, from those of its processors or hosts."""
+    common = COMMON if way == "model" else 0.0 if (part, way) == ("gpu", "measured") else 1.0
+    return common * math.fsum(widths) ** 2 + (1.0 - common) * math.fsum(w * w for w in widths)
 
 
 def energy_of(runs: Sequence[Record]) -> tuple[float, float, float]:
@@ -116,7 +136,19 @@ def emissions_of(runs: Sequence[Record]) -> tuple[float, float, float]:
     low, high = (half_width(runs, end, grams=True) for end in ("low", "high"))
     grid_low = math.fsum(run.energy_kwh * run.intensity_low_g_per_kwh for run in runs)
     grid_high = math.fsum(run.energy_kwh * run.intensity_high_g_per_kwh for run in runs)
-    return best, max(0.0, best - low) * grid_low / best, (best + high) * grid_high / best
+    return times(
+        (best, max(0.0, best - low), best + high), (1.0, grid_low / best, grid_high / best)
+    )
+
+
+def times(
+    left: tuple[float, float, float], right: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """The product of two that err apart: the logarithms of their ratios in quadrature."""
+    best = left[0] * right[0]
+    low = math.hypot(math.log(left[0] / left[1]), math.log(right[0] / right[1]))
+    high = math.hypot(math.log(left[2] / left[0]), math.log(right[2] / right[0]))
+    return best, best * math.exp(-low), best * math.exp(high)
 
 
 def in_grams(ends: tuple[float, float, float]) -> list[str]:
@@ -173,7 +205,7 @@ def test_both_ends_of_the_sums_are_those_of_the_rule(opened: Callable[..., Any])
 
 
 def test_both_ends_on_other_grids(opened: Callable[..., Any]) -> None:
-    """The ends of the energy times those of the other grid; the work's own row as it was."""
+    """The energy times the other grid, with its interval; the work's own row as it was."""
     runs = mixed_runs(60)
     page = opened(runs)
     energy = energy_of(runs)
@@ -183,8 +215,7 @@ def test_both_ends_on_other_grids(opened: Callable[..., Any]) -> None:
     for zone, figures in table.items():
         grid = lookup(zone)
         ends = (grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh)
-        best, low, high = (kwh * g for kwh, g in zip(energy, ends, strict=True))
-        assert figures == in_grams((best, low, high))
+        assert figures == in_grams(times(energy, ends))
 
 
 def test_both_ends_of_every_run(opened: Callable[..., Any]) -> None:

@@ -101,3 +101,26 @@ def test_a_million_ranks_take_no_more(tmp_path: Path) -> None:
     assert (found["nested"], found["overlapping"]) == (ROWS // 80, ROWS - ROWS // 80)
     assert found["overlapping_hosts"] == ROWS // 8
     assert found["total"]["energy_kwh"] == pytest.approx(ROWS / 8 * 0.001)
+
+
+def on_a_fleet(number: int) -> dict[str, Any]:
+    """A run on one of 100,000 hosts with forty processors, some of them with GPUs."""
+    host = number % (DRAWN // 10)
+    gpu = {"gpu_kwh": 0.002, "gpu_basis": "measured"} if number % 3 else {}
+    return gpu | {
+        "host_id": f"########-{host}",
+        "cpu_model": f"processor {host % 40}",
+        "cpu_basis": "modelled",
+        "energy_low_kwh": 0.0005,
+        "energy_high_kwh": 0.002,
+    }
+
+
+@pytest.mark.slow
+def test_a_fleet_of_a_hundred_thousand_hosts_takes_no_more(tmp_path: Path) -> None:
+    """Their errors are common in part, so each day's sum is narrower than linear."""
+    found = reported(a_million(tmp_path / "fleet.csv", on_a_fleet))
+    assert (found["modelled_hosts"], found["modelled_processors"]) == (ROWS // 10, 40)
+    total = found["total"]
+    below = (total["energy_kwh"] - total["energy_low_kwh"]) / (ROWS * 0.0005)
+    assert 0.5**0.5 < below < 1.0

@@ -175,6 +175,48 @@ def test_the_page_says_what_is_not_added_again(tmp_path: Path) -> None:
     assert sum(data["runs"]["columns"]["energy_kwh"]) == pytest.approx(0.5025)
 
 
+def on_hosts(path: Path, processors: list[str | None]) -> Path:
+    """A modelled run on a host with each of the processors."""
+    records = [
+        a_record(n, host_id=f"host {n}", cpu_basis="modelled", cpu_model=processor)
+        for n, processor in enumerate(processors)
+    ]
+    path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
+    return path
+
+
+COMBINED = {
+    "EPYC 7742": "Modelled figures of 3 hosts with 2 kinds of processor: the errors of a kind "
+    "count as one, and 50% of their variance as common to all kinds.",
+    "Xeon 8259CL": "Modelled figures of 3 hosts with one kind of processor: their errors count as "
+    "one.",
+}
+
+
+@pytest.mark.parametrize("other", sorted(COMBINED))
+def test_how_the_errors_of_hosts_were_combined_is_told(
+    tmp_path: Path, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line in every text and on the page, and two counts in JSON."""
+    path = on_hosts(tmp_path / "runs.csv", ["Xeon 8259CL", other, "Xeon 8259CL"])
+    for form in ("table", "markdown", "statement"):
+        assert main(["report", str(path), "--format", form]) == 0
+        assert COMBINED[other] in capsys.readouterr().out.replace("\\%", "%")
+    target = tmp_path / "report.html"
+    assert main(["report", str(path), "--html", str(target), "--json"]) == 0
+    assert COMBINED[other] in target.read_text(encoding="utf-8")
+    found = json.loads(capsys.readouterr().out)
+    kinds = len({"Xeon 8259CL", other})
+    assert (found["modelled_hosts"], found["modelled_processors"]) == (3, kinds)
+
+
+def test_one_host_needs_no_word_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is nothing to combine, nothing is said."""
+    path = on_hosts(tmp_path / "runs.csv", ["Xeon 8259CL"])
+    assert main(["report", str(path)]) == 0
+    assert "Modelled figures of" not in capsys.readouterr().out
+
+
 def test_the_reason_of_a_row_that_a_spreadsheet_damaged_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
