@@ -19,6 +19,7 @@ from carbontrack.text import visible
 _EMBODIED = (
     ("boavizta2021", "Boavizta's bottom-up method for the embodied impacts of hardware", 2021),
     ("teads2021", "Teads EC2 dataset, as used by Cloud Carbon Footprint", 2021),
+    ("ademe2026", "Life cycle assessments of GPUs for artificial intelligence (ADEME)", 2026),
 )
 _SHARE = re.compile(r"; | \(\d[\d.]*%\)| \(the grid of [^)]*\)")
 _CARD = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
@@ -154,6 +155,8 @@ def as_sci(facts: Facts, asked: Asked) -> str:
         "e_kwh": used,
         "i_g_per_kwh": total.emissions_g / used if used > 0.0 else None,
         "m_g": embodied_g,
+        "m_low_g": total.embodied_low_g,
+        "m_high_g": total.embodied_high_g,
         "r_units": units,
         "regions": list(facts.places),
         "boundary": list(facts.scopes),

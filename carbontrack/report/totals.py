@@ -32,7 +32,7 @@ UNKNOWN_SHARE = 0.01
 
 SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
-    *("emissions_g", "water_l", "embodied_g"),
+    *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb"),
 )
 
 
@@ -44,6 +44,8 @@ class Total:
         key: what the group has in common; None where that is unknown.
         runs: records in the group.
         unknown_runs: those whose energy is unknown; they are not part of the sums.
+        embodied_g: embodied emissions, never part of `emissions_g`; abiotic_kg_sb: the use of
+            scarce minerals and metals by making the same hardware, as kg of antimony.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
     """
 
@@ -64,6 +66,11 @@ class Total:
     emissions_high_g: float | None
     water_l: float | None
     embodied_g: float | None
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+    abiotic_kg_sb: float | None
+    abiotic_low_kg_sb: float | None
+    abiotic_high_kg_sb: float | None
     measured_share: float | None
     modelled_share: float | None
     assumed_share: float | None
@@ -129,7 +136,7 @@ def totals(frame: pd.DataFrame, by: str | None = None) -> list[Total]:
 
 
 _NO_KEY = "\0unknown"
-_KIND_COLUMNS = ("cpu_basis", "gpu_basis", "ram_basis", "basis")
+_KIND_COLUMNS = ("cpu_basis", "gpu_basis", "ram_basis", "basis", "gpu_models")
 
 
 def _partial_sums(frame: pd.DataFrame, key: Any) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -212,6 +219,7 @@ def _total(key: str | None, parts: pd.DataFrame) -> Total:
         energy_high_kwh=high_kwh,
         emissions_low_g=low_g,
         emissions_high_g=high_g,
+        **_making_ends(parts),
         **_shares(parts),
         **sums,
     )
@@ -244,6 +252,24 @@ def _emission_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | Non
     low_g, high_g = (_sum(parts[f"grid_{end}_g"]) or best for end in ("low", "high"))
     low = max(0.0, best - below) * min(1.0, low_g / best)
     return low, (best + above) * max(1.0, high_g / best)
+
+
+def _making_ends(parts: pd.DataFrame) -> dict[str, float | None]:
+    """The ends of what making the hardware took.
+
+    Records have no ends of it. They follow from the hardware: each kind's sum times the interval of
+    such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
+    """
+    from carbontrack.impact.embodied import spread_of  # few read records of known hardware
+
+    ends = {}
+    spreads = [spread_of(text if isinstance(text, str) else None) for text in parts["gpu_models"]]
+    for end in ("low", "high"):
+        g = [getattr(spread.g, end) for spread in spreads]
+        kg_sb = [getattr(spread.kg_sb, end) for spread in spreads]
+        ends[f"embodied_{end}_g"] = _sum(parts["embodied_g"] * g)
+        ends[f"abiotic_{end}_kg_sb"] = _sum(parts["abiotic_kg_sb"] * kg_sb)
+    return ends
 
 
 def _combined(parts: pd.DataFrame, side: str, unit: str) -> float:
