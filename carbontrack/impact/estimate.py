@@ -260,8 +260,6 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
     low_w = max(0.0, power_w - square_sum(part.below_w for part in parts))
     high_w = power_w + square_sum(part.above_w for part in parts)
     kwh, low_kwh, high_kwh = (w * kwh_per_w * pue for w in (power_w, low_w, high_w))
-    embodied = added(part.embodied for part in parts if part.embodied is not None)
-    abiotic = abiotic_of(_items(given), given.hours)
     by_component = {
         f"{name}_kwh": sum(p.power_w for p in parts if p.component == name) * kwh_per_w
         for name in sorted({part.component for part in parts})
@@ -285,15 +283,10 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
         pue=pue,
         pue_source=pue_source,
         water_l=_water_l(given, power_w * kwh_per_w, pue),
-        embodied_g=embodied.best if embodied else None,
-        embodied_low_g=embodied.low if embodied else None,
-        embodied_high_g=embodied.high if embodied else None,
-        abiotic_kg_sb=abiotic.best if abiotic else None,
-        abiotic_low_kg_sb=abiotic.low if abiotic else None,
-        abiotic_high_kg_sb=abiotic.high if abiotic else None,
         basis="assumed" if any(p.component == "other" for p in parts) else "modelled",
         how=tuple(part.how for part in parts),
         **by_component,
+        **_making(given, parts),
     )
 
 
@@ -325,6 +318,20 @@ def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
         return None
     wue = site.wue_l_per_kwh if site else None
     return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)
+
+
+def _making(given: Given, parts: list[PowerPart]) -> dict[str, Any]:
+    """What making the hardware takes for the share of its lifetime: g CO2e and kg Sb eq."""
+    g = added(part.embodied for part in parts if part.embodied is not None)
+    kg_sb = abiotic_of(_items(given), given.hours)
+    return {
+        "embodied_g": g and g.best,
+        "embodied_low_g": g and g.low,
+        "embodied_high_g": g and g.high,
+        "abiotic_kg_sb": kg_sb and kg_sb.best,
+        "abiotic_low_kg_sb": kg_sb and kg_sb.low,
+        "abiotic_high_kg_sb": kg_sb and kg_sb.high,
+    }
 
 
 def _items(given: Given) -> Iterator[tuple[str | None, float]]:

@@ -107,17 +107,10 @@ def _scope(facts: Facts) -> str:
 
 
 def _embodied(facts: Facts) -> str:
-    made = _made(facts)
-    return " (unknown)" if made is None else f" ({made}, for the time used, beside)"
-
-
-def _made(facts: Facts) -> str | None:
-    """The embodied emissions with their interval; None where a record has none."""
-    total = facts.summary.total
-    if total.embodied_g is None or not facts.all_embodied:
-        return None
-    ends = (total.embodied_low_g, total.embodied_high_g)
-    return format_with_interval(total.embodied_g, *ends, format_grams, of=" CO2e")
+    grams = facts.summary.total.embodied_g
+    if grams is None or not facts.all_embodied:
+        return " (unknown)"
+    return f" ({format_grams(grams)} CO2e for the time used, beside)"
 
 
 def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
@@ -151,7 +144,9 @@ def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
 
 def _making_rows(facts: Facts) -> Iterator[tuple[str, str]]:
     total = facts.summary.total
-    if (made := _made(facts)) is not None:
+    if total.embodied_g is not None and facts.all_embodied:
+        ends = (total.embodied_low_g, total.embodied_high_g)
+        made = format_with_interval(total.embodied_g, *ends, format_grams, of=" CO2e")
         yield "making of the hardware, beside", made
     if total.abiotic_kg_sb is not None and facts.all_abiotic:
         ends = (total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
