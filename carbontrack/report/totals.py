@@ -76,7 +76,7 @@ UNKNOWN_SHARE = 0.01
 
 SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
-    *("emissions_g", "water_l", "embodied_g"),
+    *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb"),
 )
 
 
@@ -88,6 +88,8 @@ class Total:
         key: what the group has in common; None where that is unknown.
         runs: records in the group.
         unknown_runs: those whose energy is unknown; they are not part of the sums.
+        embodied_g: embodied emissions, never part of `emissions_g`; abiotic_kg_sb: the use of
+            scarce minerals and metals by making the same hardware, as kg of antimony.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
     """
 
@@ -108,6 +110,11 @@ class Total:
     emissions_high_g: float | None
     water_l: float | None
     embodied_g: float | None
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+    abiotic_kg_sb: float | None
+    abiotic_low_kg_sb: float | None
+    abiotic_high_kg_sb: float | None
     measured_share: float | None
     modelled_share: float | None
     assumed_share: float | None
@@ -180,9 +187,9 @@ class _Groups:
         self.keys: list[str | None] = [None]
         self._codes = np.zeros(len(frame), dtype="int64")
         if by is not None:
-            column = keys_of(frame, by).cat
-            self.keys = [*map(str, column.categories), None]
-            self._codes = column.codes.to_numpy().astype("int64") % len(self.keys)  # -1 is the last
+            column = keys_of(frame, by)
+            self.keys = [*map(str, column.cat.categories), None]
+            self._codes = _codes(column) % len(self.keys)  # -1 is the last
 
     def count(self, rows: Any = slice(None)) -> Any:
         """How many of the rows are in each group."""
@@ -208,8 +215,14 @@ class _Groups:
         """The units, such as hosts, of each group; `units` is a number for each row."""
         import pandas as pd
 
-        pairs, found = pd.factorize(self._codes * (units.max() + 2) + units + 1)
-        return _Units(pairs, (found // (units.max() + 2)).astype("int64"), len(self.keys))
+        count = int(units.max()) + 2  # -1, for none, is one too
+        pairs, found = pd.factorize(self._codes * count + units + 1)
+        return _Units(pairs, found // count, len(self.keys))
+
+
+def _codes(column: Any) -> Any:
+    """The numbers of a categorical column's cells; pandas keeps them in as few bits as it can."""
+    return column.cat.codes.to_numpy().astype("int64")
 
 
 class _Units(NamedTuple):
@@ -233,7 +246,7 @@ def _totals(frame: pd.DataFrame, groups: _Groups) -> Iterator[Total]:
     runs = groups.count()
     known_runs = groups.count(frame["energy_kwh"].notna().to_numpy())
     sums = {name: groups.known_sum(frame[name].to_numpy()) for name in SUMMED}
-    shares = _shares(frame, groups)
+    others = _shares(frame, groups) | _making_ends(frame, groups)
     ends = _Ends(frame, groups)
     for index, key in enumerate(groups.keys):
         if runs[index] == 0:
@@ -249,7 +262,7 @@ def _totals(frame: pd.DataFrame, groups: _Groups) -> Iterator[Total]:
             energy_high_kwh=None if energy is None else energy.high,
             emissions_low_g=None if emissions is None else emissions.low,
             emissions_high_g=None if emissions is None else emissions.high,
-            **{f"{basis}_share": _known(column[index]) for basis, column in shares.items()},
+            **{name: _known(column[index]) for name, column in others.items()},
             **known,
         )
 
@@ -369,10 +382,10 @@ def _kinds(frame: pd.DataFrame, groups: _Groups) -> Iterator[_Kind]:
     for component in COMPONENTS:
         for way, rows in _ways(frame, component):
             if way == _BY_MODEL:
-                processors = processors or groups.within(frame["cpu_model"].cat.codes.to_numpy())
+                processors = processors or groups.within(_codes(frame["cpu_model"]))
                 yield _Kind(component, rows, processors, COMMON)
             elif (component, way) == ("gpu", "measured"):
-                hosts = hosts or groups.within(frame["host_id"].cat.codes.to_numpy())
+                hosts = hosts or groups.within(_codes(frame["host_id"]))
                 yield _Kind(component, rows, hosts, 0.0)
             else:
                 yield _Kind(component, rows)
@@ -389,11 +402,11 @@ def _ways(frame: pd.DataFrame, component: str) -> Iterator[tuple[str | None, Any
     """
     import numpy as np
 
-    basis = frame[_basis_of(component)].cat
-    texts = [*basis.categories, None]
+    basis = frame[_basis_of(component)]
+    texts = [*basis.cat.categories, None]
     if component in ("cpu", "ram"):
         texts = [_BY_MODEL if text in ("modelled", "assumed") else text for text in texts]
-    codes = basis.codes.to_numpy() % len(texts)  # -1, for none, is the last
+    codes = _codes(basis) % len(texts)  # -1, for none, is the last
     for way in dict.fromkeys(texts):
         rows = np.array([text == way for text in texts])[codes]
         if rows.any():
@@ -419,8 +432,8 @@ def modelled_on(frame: pd.DataFrame) -> ModelledOn:
         for way, of_way in _ways(frame, component):
             if way == _BY_MODEL:
                 rows |= of_way
-    hosts = np.unique(frame["host_id"].cat.codes.to_numpy()[rows])
-    processors = np.unique(frame["cpu_model"].cat.codes.to_numpy()[rows])
+    hosts = np.unique(_codes(frame["host_id"])[rows])
+    processors = np.unique(_codes(frame["cpu_model"])[rows])
     return ModelledOn(int((hosts >= 0).sum()), len(processors))
 
 
@@ -447,6 +460,28 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
     whole = np.sum(list(by_basis.values()), axis=0)
     unknown = np.full_like(whole, np.nan)
     return {
-        text: np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)
+        f"{text}_share": np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)
         for text, kwh in by_basis.items()
     }
+
+
+def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
+    """The ends of what making the hardware took, by group.
+
+    Records have no ends of it. They follow from the hardware: each kind's sum times the interval of
+    such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
+    """
+    import numpy as np
+
+    from carbontrack.impact.embodied import spread_of  # few read records of known hardware
+
+    cards = frame["gpu_models"]
+    spreads = [spread_of(text) for text in (*cards.cat.categories, None)]
+    codes = _codes(cards) % len(spreads)  # -1, for none, is the last
+    ends = {}
+    for end in ("low", "high"):
+        g = np.array([getattr(spread.g, end) for spread in spreads])[codes]
+        kg_sb = np.array([getattr(spread.kg_sb, end) for spread in spreads])[codes]
+        ends[f"embodied_{end}_g"] = groups.known_sum(frame["embodied_g"].to_numpy() * g)
+        ends[f"abiotic_{end}_kg_sb"] = groups.known_sum(frame["abiotic_kg_sb"].to_numpy() * kg_sb)
+    return ends

@@ -64,12 +64,14 @@ class Resource(NamedTuple):
         water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
+        abiotic_kg_sb_per_h: the use of scarce minerals and metals by making it, in the same way.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
 
     region_basis: str | None = None
     water_l_per_kwh: float | None = None
     embodied_g_per_h: Mapping[str, float] | None = None
+    abiotic_kg_sb_per_h: Mapping[str, float] | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -431,23 +433,25 @@ def water_figures(
 def embodied_figures(
     parts: Sequence[Part],
     window: Window,
-    rates_g_per_h: Mapping[str, float] | None,
+    rates_per_h: Mapping[str, float] | None,
+    column: str = "embodied_g",
 ) -> dict[str, Any]:
-    """The column `embodied_g`; nothing where the rates or the shares of energy are unknown.
+    """What making the hardware takes; nothing where the rates or the shares of energy are unknown.
 
-    The embodied emissions of each component, for the time in which we ran, are allocated by our
-    share of its energy. These shares add up to one over all spans and processes.
+    What each component takes, for the time in which we ran, is allocated by our share of its
+    energy; what belongs to none of them ("machine"), by our share of all energy. These shares add
+    up to one over all spans and processes.
     """
-    if not rates_g_per_h:
+    if not rates_per_h:
         return {}
     hours = window.duration_s / 3600.0
-    found_g = 0.0
-    for name, g_per_h in rates_g_per_h.items():
+    found = 0.0
+    for name, per_h in rates_per_h.items():
         share = _share(parts, name)
         if share is None:
             return {}
-        found_g += share * g_per_h * hours
-    return {"embodied_g": found_g}
+        found += share * per_h * hours
+    return {column: found}
 
 
 def _share(parts: Sequence[Part], name: str) -> float | None:
@@ -560,6 +564,7 @@ class RecordBuilder:
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
             | embodied_figures(parts, window, resource.embodied_g_per_h)
+            | embodied_figures(parts, window, resource.abiotic_kg_sb_per_h, "abiotic_kg_sb")
             | quality
         )
 
