@@ -1,8 +1,8 @@
 """The meters of this machine: the best for each component, none of them overlapping.
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
-by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
-integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
+by powercap, by perf events, else watts per module or GiB. GPU: NVML's energy counter, else its
+power, integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
 Apple's counts. Meters of other packages, where a setting names them, take the place of what they
 contain. Each meter that is not used is named with the reason.
 """
@@ -20,7 +20,7 @@ from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
-from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
+from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
 
@@ -177,9 +177,14 @@ def _models(
         )
     }
     if gib is not None:
-        given = host.ram_w_per_gib
-        models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
+        models["ram"] = partial(_ram_model, host, facts, gib)
     return models
+
+
+def _ram_model(host: Host, facts: CpuFacts, gib: float) -> Meter:
+    """By the memory modules, but for a guest: what it sees of its host's is not its own."""
+    modules = () if facts.is_guest else modules_gib(host.procfs, host.sysfs)
+    return ram_model(gib, modules, host.ram_w_per_gib)
 
 
 def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
