@@ -2,9 +2,9 @@
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
 by powercap, by perf events, else watts per module or GiB. GPU: NVML's energy counter, else its
-power, integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
-Apple's counts. Meters of other packages, where a setting names them, take the place of what they
-contain. Each meter that is not used is named with the reason.
+power, integrated, else, if asked for, a model; AMD SMI, else hwmon's amdgpu. Other machines: hwmon
+(AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, where a setting names them,
+take the place of what they contain. Each meter that is not used is named with the reason.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Host(NamedTuple):
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
         gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
+        gpu_model: model NVIDIA GPUs without a sensor, instead of refusing them.
         plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
@@ -54,6 +55,7 @@ class Host(NamedTuple):
     cpu_tdp_w: float | None = None
     ram_w_per_gib: float | None = None
     gpu_ids: tuple[str, ...] | None = None
+    gpu_model: bool = False
     plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
@@ -196,7 +198,7 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
         return (), (), (Refusal("nvml", reason, cure),)
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
-    return nvml_meters(host.gpu_ids, host.visible_gpus)
+    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
 
 
 _RTLD_LAZY = 1
