@@ -80,6 +80,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         visible_gpus=environment.visible_gpus,
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
+        models_wall=settings.boundary == "wall",
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")

@@ -45,6 +45,7 @@ class Host(NamedTuple):
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
+        models_wall: model the rest of the wall's power, where it was not calibrated.
         nvml_library: the library by which an NVIDIA driver is recognised.
         load_amdsmi: how to load AMD SMI; called only where the kernel's driver amdgpu is loaded.
     """
@@ -60,6 +61,7 @@ class Host(NamedTuple):
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
+    models_wall: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
 
@@ -102,7 +104,14 @@ def detect(host: Host) -> MeterSet:
         everything, spare = joined.meters, joined.substitutes
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
-    return MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    is_calibrated = host.wall is not None and not wall_refusals
+    if not host.models_wall or is_calibrated:
+        return found
+    from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
+
+    tdp_w = None if power.share is None else power.tdp_w
+    return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads))
 
 
 def _wall(

@@ -164,7 +164,8 @@ for asked in (True, False):
         time.sleep(0.05)
     runs.append(run.record)
 names = ("meters", "gpu_basis", "gpu_kwh", "basis")
-print(json.dumps([*({name: getattr(r, name) for name in names} for r in runs), runs[0]._repr_html_()]))
+facts = [{name: getattr(record, name) for name in names} for record in runs]
+print(json.dumps([*facts, runs[0]._repr_html_()]))
 """)
     assert f"model:{UUIDS[0]}" in record["meters"].split(";")
     assert record["gpu_basis"] == record["basis"] == "assumed"
