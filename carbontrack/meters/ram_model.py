@@ -54,6 +54,8 @@ class RamModel:
         gib: memory that is powered for us: installed, or allowed by the cgroup of this process.
         w_per_gib: watts per GiB, with the ends of their interval.
         how: from where they are, in a line for people; "" for the size alone.
+        low_j, high_j: the joules at the ends of the interval, as of the last read.
+        relative_uncertainty: the wider side of the interval, at most 1.
     """
 
     gib: float
@@ -65,10 +67,19 @@ class RamModel:
     resolution_s: float = 0.0
     max_period_s: float | None = None
     fault_counts: Mapping[str, int] = field(default_factory=dict)
+    low_j: float = field(default=0.0, init=False)
+    high_j: float = field(default=0.0, init=False)
+    relative_uncertainty: float = field(init=False)
+    _powers_w: Interval = field(init=False)
     _first_s: float | None = None
-    _gib_s: float = 0.0
-    """GiB x seconds counted so far."""
+    _elapsed_s: float = 0.0
+    _total_j: float = 0.0
     _closed: bool = False
+
+    def __post_init__(self) -> None:
+        best, low, high = self.w_per_gib
+        self.relative_uncertainty = min(1.0, max(high - best, best - low) / best) if best else 0.0
+        self._powers_w = Interval(*(self.gib * watts for watts in self.w_per_gib))
 
     @property
     def about(self) -> str:
@@ -78,25 +89,9 @@ class RamModel:
         return f"{ends}; {self.how}" if self.how else ends
 
     @property
-    def relative_uncertainty(self) -> float:
-        """Half the interval's width, at most the energy itself; `low_j` and `high_j` say more."""
-        best, low, high = self.w_per_gib
-        return min(1.0, (high - low) / (2.0 * best)) if best else 0.0
-
-    @property
     def nominal_w(self) -> float:
         """The power, which is constant."""
-        return self.gib * self.w_per_gib.best
-
-    @property
-    def low_j(self) -> float:
-        """Joules at the low end, as of the last read."""
-        return self._gib_s * self.w_per_gib.low
-
-    @property
-    def high_j(self) -> float:
-        """Joules at the high end, as of the last read."""
-        return self._gib_s * self.w_per_gib.high
+        return self._powers_w.best
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read."""
@@ -104,8 +99,13 @@ class RamModel:
             raise MeterGone(f"{self.id} is closed")
         if self._first_s is None:
             self._first_s = now_s
-        self._gib_s = max(self._gib_s, self.gib * (now_s - self._first_s))
-        return self._gib_s * self.w_per_gib.best
+        elapsed_s = now_s - self._first_s
+        if elapsed_s > self._elapsed_s:
+            self._elapsed_s = elapsed_s
+            best_w, low_w, high_w = self._powers_w
+            self.low_j, self.high_j = low_w * elapsed_s, high_w * elapsed_s
+            self._total_j = best_w * elapsed_s
+        return self._total_j
 
     def close(self) -> None:
         """Nothing is open."""
