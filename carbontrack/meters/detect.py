@@ -94,6 +94,7 @@ def detect(host: Host) -> MeterSet:
         gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
+        cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
     )
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:
@@ -110,7 +111,7 @@ def detect(host: Host) -> MeterSet:
         return found
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
-    tdp_w = None if power.share is None else power.tdp_w
+    tdp_w = power.tdp_w if power.known in ("given", "part") else None
     return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads))
 
 
@@ -183,7 +184,7 @@ def _models(
             host.busy_s,
             facts.threads,
             power.basis,
-            power.relative_uncertainty,
+            power.curve,
             power.how,
         )
     }
