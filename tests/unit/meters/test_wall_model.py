@@ -185,6 +185,28 @@ def test_a_record_has_it_as_a_component_that_is_assumed():
     assert "other" in span.record._repr_html_()
 
 
+@pytest.mark.parametrize(("load", "share"), WALL_SHARES)
+def test_the_interval_of_the_sum_contains_that_of_the_wall(load, share):
+    """What a model of the processors misses is in the rest; taken as independent, it is wider."""
+    busy = Busy()
+    models = MeterSet((CpuModel(TDP_W, busy, THREADS), RamModel(16.0)))
+    with (
+        Bench(with_wall_model(models, server(busy))) as bench,
+        bench.tracker.span("s") as span,
+    ):
+        for _ in range(60):
+            bench.clock.advance(1.0)
+            busy.seconds += load * THREADS
+            bench.sampler.tick()
+    low, best, high = (
+        getattr(span.record, f"energy_{end}kwh") * 3.6e6 / 60.0 / TDP_W
+        for end in ("low_", "", "high_")
+    )
+    assert best == pytest.approx(share.best, rel=0.01)
+    assert low < share.low
+    assert share.high < high < 1.5 * share.high
+
+
 def test_it_tells_a_nominal_power_and_the_power_of_the_idle_machine():
     """For spans too short to measure, and for the policies that bill idle energy otherwise."""
     meters = with_wall_model(
