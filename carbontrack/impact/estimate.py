@@ -31,7 +31,7 @@ from carbontrack.impact.embodied import (
 from carbontrack.impact.hardware import find_cpu, find_gpu
 from carbontrack.interval import Interval
 from carbontrack.meters.load_curve import SINCE_2010
-from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
+from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.record import Basis, Component
 
 __all__ = ["Estimate", "estimate"]
@@ -380,14 +380,13 @@ def _cpu(name: str, given: Given) -> PowerPart:
 
 
 def _ram(gib: float, given: Given) -> PowerPart:
-    watts = gib * W_PER_GIB
-    half_w = watts * RELATIVE_UNCERTAINTY
+    watts, low_w, high_w = (gib * end for end in W_PER_GIB)
     return PowerPart(
         component="ram",
         power_w=watts,
-        below_w=half_w,
-        above_w=half_w,
-        how=f"{gib:g} GiB of memory x {W_PER_GIB:g} W, whether used or not",
+        below_w=watts - low_w,
+        above_w=high_w - watts,
+        how=f"{gib:g} GiB of memory x {W_PER_GIB.best:g} W, whether used or not",
         embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
     )
 

@@ -58,7 +58,7 @@ def test_named_hardware_draws_its_tdp_times_utilisation() -> None:
     )
     assert found.gpu_kwh == pytest.approx(4 * 300 * 0.5 * 10 / 1e3)
     assert found.cpu_kwh == pytest.approx(2 * 150 * 0.5 * 10 / 1e3)
-    assert found.ram_kwh == pytest.approx(64 * 0.375 * 10 / 1e3)
+    assert found.ram_kwh == pytest.approx(64 * 0.15 * 10 / 1e3)
     assert found.energy_kwh == pytest.approx(found.gpu_kwh + found.cpu_kwh + found.ram_kwh)
     assert found.energy_low_kwh < found.energy_kwh < found.energy_high_kwh
     assert found.basis == "modelled"
