@@ -32,6 +32,7 @@ _NAMES = (
     "utilisation",
     "pue",
     "region",
+    "year",
 )
 
 
@@ -55,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--utilisation", type=float, metavar="U", help="share of the power drawn, 0 to 1 (1)")
     add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
     add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
+    add("--year", type=int, metavar="Y", help="the grid of an earlier year, from 2000")
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
     add("--verbose", action="store_true", help="name the source of the comparison in full")

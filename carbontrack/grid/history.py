@@ -6,6 +6,7 @@ for countries, for the world and for its parts; below a country they have none.
 
 from __future__ import annotations
 
+from math import hypot
 from typing import NamedTuple
 
 from carbontrack.errors import ConfigError
@@ -64,41 +65,67 @@ def checked_year(year: object) -> int:
 
 
 def in_year(newest: GridIntensity, zone: str, year: int) -> GridIntensity:
-    """The figure of `year`, or the known one that is nearest to it; `newest` where no other is.
+    """The figure of `year`, or the known one that is nearest to it.
+
+    A place without a series keeps its newest figure; the interval widens by the years in between,
+    at the pace of its country.
 
     Args:
         newest: the zone's figure in the tables.
         zone: the grid zone, also for a cloud region.
         year: the year that is asked for.
     """
-    if newest.year is None or year >= newest.year or not newest.method.startswith("lifecycle"):
+    if newest.year is None or year >= newest.year:
         return newest
-    found = rows.row("intensity_history", zone)
-    if found is None:  # below a country there is no series
-        return newest
+    is_lifecycle = newest.method.startswith("lifecycle")
+    found = rows.row("intensity_history", zone) if is_lifecycle else None
+    if found is None:
+        return _aged(newest, zone, year)
     known = dict(enumerate(found["g_per_kwh"].split(), int(found["first_year"])))
     nearest = min((y for y, g in known.items() if g != "-"), key=lambda y: (abs(y - year), -y))
-    g_per_kwh = float(known[nearest])
+    g_per_kwh, age_years = float(known[nearest]), abs(year - nearest)
     if found["low_g_per_kwh"]:  # the world and its parts: over the countries of that year
         at = nearest - int(found["first_year"])
         low, high = (float(found[f"{end}_g_per_kwh"].split()[at]) for end in ("low", "high"))
     else:
-        low, high = interval(g_per_kwh, _spread(found, abs(year - nearest)), abs(year - nearest))
+        spread = _spread(found, age_years)._replace(factors=float(found["factors"]))
+        low, high = interval(g_per_kwh, spread, age_years)
+    return _with(newest, g_per_kwh, low, high, nearest)
+
+
+def _aged(newest: GridIntensity, zone: str, year: int) -> GridIntensity:
+    """The newest figure with an interval that holds for `year`, so many years before its own."""
+    assert newest.year is not None
+    place = rows.row("zones", zone)
+    country = (place and place["parent"]) or zone
+    age_years = newest.year - year
+    change = _spread(rows.row("intensity_history", country), age_years).trend * age_years
+    g_per_kwh = newest.g_per_kwh
+    if not g_per_kwh:
+        return newest
+    above = hypot(newest.high_g_per_kwh / g_per_kwh - 1.0, change)
+    below = hypot(g_per_kwh / newest.low_g_per_kwh - 1.0, change)
+    high = max(newest.high_g_per_kwh, min(HIGHEST_G_PER_KWH, g_per_kwh * (1.0 + above)))
+    return _with(newest, g_per_kwh, g_per_kwh / (1.0 + below), high, newest.year)
+
+
+def _with(
+    newest: GridIntensity, g_per_kwh: float, low: float, high: float, year: int
+) -> GridIntensity:
     return GridIntensity(
         zone=newest.zone,
         g_per_kwh=g_per_kwh,
         low_g_per_kwh=float(f"{low:.4g}"),
         high_g_per_kwh=float(f"{high:.4g}"),
         source=newest.source,
-        year=nearest,
+        year=year,
         method=newest.method,
     )
 
 
-def _spread(found: dict[str, str], age_years: int) -> Spread:
-    noise, trend = found["noise"], found["trend"]
-    if age_years > OLD_AFTER_YEARS:
-        usual = rows.row("intensity_history", ANY_COUNTRY)
-        assert usual is not None
-        noise, trend = usual["noise"], usual["trend"]
-    return Spread(float(noise), float(trend), float(found["factors"]))
+def _spread(country: dict[str, str] | None, age_years: int) -> Spread:
+    """Noise and trend of a country's row; those of any country where it has none, or is far."""
+    usual = rows.row("intensity_history", ANY_COUNTRY)
+    assert usual is not None
+    known = country if country and country["noise"] and age_years <= OLD_AFTER_YEARS else usual
+    return Spread(float(known["noise"]), float(known["trend"]), 0.0)

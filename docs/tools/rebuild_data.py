@@ -71,10 +71,7 @@ REFERENCE_YEAR = 2026
 FACTOR_FLOOR = 0.10
 CARBON_FREE_G_PER_KWH = 24.0
 """Lifecycle median of hydropower (IPCC AR5), which a direct figure counts as nothing."""
-EGRID = (
-    "US EPA eGRID2024, total output emission rate (EPA Emission Factors Hub, 26 May 2026, table 6), \
-read in one public transcription (grade C), CH4 x28, N2O x265"
-)
+EGRID = "US EPA eGRID2024 total output rate (EPA hub of 26 May 2026; one transcription, grade C)"
 TECHNOLOGY = {
     "coal_share": "coal_pc",
     "gas_share": "gas_cc",
