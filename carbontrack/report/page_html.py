@@ -80,6 +80,12 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
         yield _card("Time running", text, f"{total.runs:,} runs together")
     if total.water_l is not None:
         yield _card("Water", _litres(total.water_l), "where the power is made and used")
+    if total.market_emissions_g is not None:
+        share = total.market_share
+        partly = share is not None and share < 1.0 - 1e-9
+        known = f", for {share:.0%} of the energy" if partly else ""
+        more = f"market-based, beside the CO2e of the place{known}"
+        yield _card("By contract", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
         yield _card(
             "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
