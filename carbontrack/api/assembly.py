@@ -324,6 +324,7 @@ def _resource(
         water_l_per_kwh=water.l_per_kwh if water is not None else None,
         embodied_g_per_h=embodied_g_per_h,
         abiotic_kg_sb_per_h=abiotic_kg_sb_per_h,
+        market_g_per_kwh=settings.market_g_per_kwh,
         columns={
             "host_id": settings.host_id or host_id(),
             **environment.launch._asdict(),

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
 from carbontrack.meters import nvml, rapl
+from carbontrack.meters.cpu_power import UNKNOWN_W_PER_THREAD
+from carbontrack.meters.gpu_model import BUSY_SHARE, IDLE_SHARE
 from carbontrack.meters.load_curve import SINCE_2010
+from carbontrack.meters.ram_model import W_PER_GIB
+from carbontrack.meters.wall_model import wall_share
 from carbontrack.record import BASES, COMPONENTS
 
 if TYPE_CHECKING:
@@ -44,17 +48,20 @@ def _evenly(half_width: float) -> Usual:
 
 
 _HALF_LOAD = SINCE_2010.at(0.5)
-W_PER_GIB = Interval(0.15, 0.045, 0.60)
+_HALF_BUSY = Interval(
+    *((idle + busy) / 2.0 for idle, busy in zip(IDLE_SHARE, BUSY_SHARE, strict=True))
+)
+_REST = Interval(*(max(0.0, wall - _HALF_LOAD.best) for wall in wall_share(0.5)))
 USUAL_UNCERTAINTY = {
     "cpu": {
         "measured": _evenly(rapl.RELATIVE_UNCERTAINTY),
         "modelled": _usual(_HALF_LOAD),
-        "assumed": _usual(product(_HALF_LOAD, Interval(3.5, 1.4, 9.0))),
+        "assumed": _usual(product(_HALF_LOAD, UNKNOWN_W_PER_THREAD)),
     },
     "gpu": {
         "measured": _evenly(nvml.RELATIVE_UNCERTAINTY),
         "modelled": _evenly(0.40),
-        "assumed": _evenly(0.75),
+        "assumed": _usual(_HALF_BUSY),
     },
     "ram": {
         "measured": _evenly(rapl.RELATIVE_UNCERTAINTY),
@@ -64,7 +71,7 @@ USUAL_UNCERTAINTY = {
     "other": {
         "measured": _evenly(0.10),
         "modelled": _evenly(0.50),
-        "assumed": _evenly(0.75),
+        "assumed": _usual(_REST),
     },
 }
 """The relative half-widths that meters of this kind have, the models at half load. A record's
@@ -76,7 +83,7 @@ UNKNOWN_SHARE = 0.01
 
 SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
-    *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb"),
+    *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g"),
 )
 
 
@@ -90,7 +97,9 @@ class Total:
         unknown_runs: those whose energy is unknown; they are not part of the sums.
         embodied_g: embodied emissions, never part of `emissions_g`; abiotic_kg_sb: the use of
             scarce minerals and metals by making the same hardware, as kg of antimony.
+        market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
+        market_share: the share of the energy that `market_emissions_g` is for.
     """
 
     key: str | None
@@ -115,9 +124,11 @@ class Total:
     abiotic_kg_sb: float | None
     abiotic_low_kg_sb: float | None
     abiotic_high_kg_sb: float | None
+    market_emissions_g: float | None
     measured_share: float | None
     modelled_share: float | None
     assumed_share: float | None
+    market_share: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes by name, for JSON."""
@@ -247,6 +258,7 @@ def _totals(frame: pd.DataFrame, groups: _Groups) -> Iterator[Total]:
     known_runs = groups.count(frame["energy_kwh"].notna().to_numpy())
     sums = {name: groups.known_sum(frame[name].to_numpy()) for name in SUMMED}
     others = _shares(frame, groups) | _making_ends(frame, groups)
+    others["market_share"] = _market_share(frame, groups)
     ends = _Ends(frame, groups)
     for index, key in enumerate(groups.keys):
         if runs[index] == 0:
@@ -463,6 +475,18 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
         f"{text}_share": np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)
         for text, kwh in by_basis.items()
     }
+
+
+def _market_share(frame: pd.DataFrame, groups: _Groups) -> Any:
+    """The share of the energy of the records with a figure by contract; nan where none has one."""
+    import numpy as np
+
+    kwh = frame["energy_kwh"].to_numpy()
+    with_contract = frame["market_emissions_g"].notna().to_numpy()
+    whole_kwh = groups.sum(kwh)
+    known = (groups.count(with_contract) > 0) & (whole_kwh > 0.0)
+    unknown = np.full_like(whole_kwh, np.nan)
+    return np.divide(groups.sum(kwh, with_contract), whole_kwh, out=unknown, where=known)
 
 
 def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:

@@ -39,9 +39,9 @@ USUAL = {
             math.exp(math.hypot(LOAD[1], THREADS[1])) - 1.0,
         ),
     ),
-    "gpu": ((0.05, 0.05), (0.40, 0.40), (0.75, 0.75)),
+    "gpu": ((0.05, 0.05), (0.40, 0.40), (0.17 / 0.375, 0.30 / 0.375)),
     "ram": ((0.07, 0.07), RAM, RAM),
-    "other": ((0.10, 0.10), (0.50, 0.50), (0.75, 0.75)),
+    "other": ((0.10, 0.10), (0.50, 0.50), (1.0, 0.34 / 0.08)),
 }
 """As docs/explanation/adding-up-intervals.md prints them, for measured, modelled and assumed: below
 and above."""

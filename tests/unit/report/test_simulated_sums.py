@@ -20,9 +20,10 @@ import pytest
 from carbontrack import interval
 from carbontrack.interval import Interval
 from carbontrack.meters.load_curve import SINCE_2010
+from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.record import COMPONENTS
 from carbontrack.report.frame import NUMBERS, TEXTS
-from carbontrack.report.totals import W_PER_GIB, totals
+from carbontrack.report.totals import totals
 
 FLEETS = {1: 3_000, 3: 1_500, 10: 800, 100: 400}
 """How many fleets of each size are drawn."""
