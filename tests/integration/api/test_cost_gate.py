@@ -44,8 +44,8 @@ CALL_TO_CALIBRATION = 3.3
 SPAN_TO_CALIBRATION = 24.0
 KEPT_BLOCKS = 300
 MODULES_OF_A_BLOCK = 78
-"""Our modules at the end of an empty block with the default settings. Four came when models began to
-count the ends of their intervals: the interval, the load curve, the design power apart from the
+"""Our modules at the end of an empty block with the default settings. Four came when models began
+to count the ends of their intervals: the interval, the load curve, the design power apart from the
 model, and a meter's part in a record apart from the record's builder."""
 STANDARD_MODULES_OF_A_BLOCK = 52
 """Modules of the standard library that a bare interpreter has not loaded."""
