@@ -265,8 +265,8 @@ def _making_ends(parts: pd.DataFrame) -> dict[str, float | None]:
     ends = {}
     spreads = [spread_of(text if isinstance(text, str) else None) for text in parts["gpu_models"]]
     for end in ("low", "high"):
-        g = [getattr(spread.g, end) for spread in spreads]
-        kg_sb = [getattr(spread.kg_sb, end) for spread in spreads]
+        g = [getattr(spread, end) for spread, _ in spreads]
+        kg_sb = [getattr(spread, end) for _, spread in spreads]
         ends[f"embodied_{end}_g"] = _sum(parts["embodied_g"] * g)
         ends[f"abiotic_{end}_kg_sb"] = _sum(parts["abiotic_kg_sb"] * kg_sb)
     return ends
