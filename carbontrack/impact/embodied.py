@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import NamedTuple
 
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
@@ -47,27 +46,6 @@ AS_ANTIMONY = (
 """What an amount in Sb eq is."""
 
 
-class Making(NamedTuple):
-    """What making one of an item takes; `kg_sb` is None where no set at hand has it."""
-
-    kg_co2e: Interval
-    kg_sb: Interval | None
-
-
-class Rates(NamedTuple):
-    """What an hour of a machine bears, by component; "machine" is what belongs to none of them."""
-
-    g: Mapping[str, float]
-    kg_sb: Mapping[str, float] | None
-
-
-class Spread(NamedTuple):
-    """The intervals of what making a machine takes, as multiples of the best figure."""
-
-    g: Interval
-    kg_sb: Interval
-
-
 def embodied_g(
     item: str, count: float, hours: float, *, lifetime_years: float | None = None
 ) -> Interval:
@@ -83,7 +61,7 @@ def embodied_g(
     Raises:
         ConfigError: no such item, or the lifetime is not above 0.
     """
-    return _for_hours(making(item).kg_co2e, count * 1e3, hours, lifetime_years)
+    return _for_hours(made_kg_co2e(item), count * 1e3, hours, lifetime_years)
 
 
 def abiotic_kg_sb(
@@ -94,7 +72,7 @@ def abiotic_kg_sb(
     Raises:
         ConfigError: as for `embodied_g`.
     """
-    kg_sb = making(item).kg_sb
+    kg_sb = made_kg_sb(item)
     return None if kg_sb is None else _for_hours(kg_sb, count, hours, lifetime_years)
 
 
@@ -113,24 +91,31 @@ def format_antimony(
     return format_with_interval(kg_sb * 1e3, low_g, high_g, format_grams, of=" Sb eq", gap=gap)
 
 
-def making(item: str) -> Making:
-    """What making one of an item takes.
+def made_kg_co2e(item: str) -> Interval:
+    """The kg of CO2e of making one of an item.
 
     Raises:
         ConfigError: the table has no such item.
     """
-    if item not in _table():
-        raise ConfigError(
-            f"no table has the embodied emissions of {item!r}; known are {', '.join(_table())}"
-        )
-    return _table()[item]
+    best, low, high = _cells(item)[2:5]
+    return Interval(float(best), float(low), float(high))
+
+
+def made_kg_sb(item: str) -> Interval | None:
+    """The kg Sb eq of making one of an item; None where no set at hand has it.
+
+    Raises:
+        ConfigError: the table has no such item.
+    """
+    best, low, high = _cells(item)[5:8]
+    return Interval(float(best), float(low), float(high)) if best else None
 
 
 def embodied_item(gpu_name: str, kind: str) -> str | None:
     """The item of the table for a card: its own, else that of its kind; None if it has neither."""
     words = gpu_name.lower().split()
-    own = (f"gpu:{word}" for word in words if f"gpu:{word}" in _table())
-    by_kind = f"gpu:{kind}" if f"gpu:{kind}" in _table() else None
+    own = (f"gpu:{word}" for word in words if f"gpu:{word}" in _lines())
+    by_kind = f"gpu:{kind}" if f"gpu:{kind}" in _lines() else None
     is_tpu = "tpu" in words  # not built like a card, and no figure for it is published
     return None if is_tpu else next(own, by_kind)
 
@@ -149,13 +134,15 @@ def added(amounts: Iterable[Interval]) -> Interval | None:
 
 def rates_per_h(
     hardware: Hardware, *, lifetime_years: float | None = None, utilisation: float = 1.0
-) -> Rates | None:
+) -> tuple[Mapping[str, float], Mapping[str, float] | None] | None:
     """What an hour of each part of a machine bears: "cpu", "gpu", "ram" and the rest, "machine".
+
+    In g CO2e and in kg Sb eq; the second is None where no set has that of a part.
 
     `utilisation` is the share of its life in which the hardware is in use; what making it took for
     its idle time is allocated to the work. None where any part of the machine is unknown: its
     processor, how much memory there is, or a card without a figure. A figure for some of the parts
-    would be taken for the whole machine's. `kg_sb` alone is None where no set has that of a part.
+    would be taken for the whole machine's.
 
     Raises:
         ConfigError: `lifetime_years` or `utilisation` is not above 0.
@@ -167,34 +154,36 @@ def rates_per_h(
     if items is None:
         return None
     hours = (lifetime_years or LIFETIME_YEARS) * HOURS_PER_YEAR * utilisation
-    table = _table()
-    g, kg_sb = {}, {}
+    g, kg_sb = dict.fromkeys(items, 0.0), dict.fromkeys(items, 0.0)
     knows_kg_sb = True
     for part, own in items.items():
-        g[part] = sum(count * table[item].kg_co2e.best for item, count in own) * 1e3 / hours
-        known = [(found, count) for item, count in own if (found := table[item].kg_sb)]
-        knows_kg_sb = knows_kg_sb and len(known) == len(own)
-        kg_sb[part] = sum(count * found.best for found, count in known) / hours
-    return Rates(g, kg_sb if knows_kg_sb else None)
+        for item, count in own:
+            cells = _cells(item)
+            g[part] += float(cells[2]) * 1e3 * count / hours
+            if cells[5]:
+                kg_sb[part] += float(cells[5]) * count / hours
+            else:
+                knows_kg_sb = False
+    return g, kg_sb if knows_kg_sb else None
 
 
 @cache
-def spread_of(gpu_models: str | None) -> Spread:
+def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
     """The intervals of making a machine with these cards, joined by ";", over the best figure.
 
-    For sums of records, which hold the figure and the cards, and not its ends. The host is a rack
-    server, the parts' intervals are added, and the lifetime's is in it. A card without a figure is
-    left out.
+    In CO2e and in Sb eq, for sums of records, which hold the figure and the cards, and not its
+    ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it. A
+    card without a figure is left out.
     """
     cards = [_card_item(name) for name in (gpu_models or "").split(";") if name]
-    items = _items_of(TYPICAL) or {}
-    made = [(making(item), count) for own in items.values() for item, count in own]
-    made += [(making(item), 1.0) for item in cards if item is not None]
-    kg_co2e = added(_times(each.kg_co2e, count) for each, count in made)
-    kg_sb = added(_times(each.kg_sb, count) for each, count in made if each.kg_sb is not None)
+    items = [pair for own in (_items_of(TYPICAL) or {}).values() for pair in own]
+    items += [(item, 1.0) for item in cards if item is not None]
+    kg_co2e = added(_times(made_kg_co2e(item), count) for item, count in items)
+    known = [(found, count) for item, count in items if (found := made_kg_sb(item)) is not None]
+    kg_sb = added(_times(found, count) for found, count in known)
     assert kg_co2e is not None
     assert kg_sb is not None
-    return Spread(_over_best(kg_co2e), _over_best(kg_sb))
+    return _over_best(kg_co2e), _over_best(kg_sb)
 
 
 def _items_of(hardware: Hardware) -> dict[str, list[tuple[str, float]]] | None:
@@ -252,13 +241,17 @@ def _over_best(made: Interval) -> Interval:
     return _times(per_life, 1.0 / per_life.best)
 
 
-@cache
-def _table() -> dict[str, Making]:
-    found = {}
-    for line in package_text(EMBODIED_TABLE).splitlines()[1:]:
-        item, _unit, best, low, high, *of_sb, _rest = line.split(",", 8)
-        found[item] = Making(
-            Interval(float(best), float(low), float(high)),
-            Interval(*map(float, of_sb)) if of_sb[0] else None,
+def _cells(item: str) -> list[str]:
+    """The first cells of an item's row; the last of them holds all others."""
+    line = _lines().get(item)
+    if line is None:
+        raise ConfigError(
+            f"no table has the embodied emissions of {item!r}; known are {', '.join(_lines())}"
         )
-    return found
+    return line.split(",", 8)
+
+
+@cache
+def _lines() -> dict[str, str]:
+    lines = package_text(EMBODIED_TABLE).splitlines()[1:]
+    return {line.partition(",")[0]: line for line in lines}

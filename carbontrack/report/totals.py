@@ -504,8 +504,8 @@ def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
     codes = _codes(cards) % len(spreads)  # -1, for none, is the last
     ends = {}
     for end in ("low", "high"):
-        g = np.array([getattr(spread.g, end) for spread in spreads])[codes]
-        kg_sb = np.array([getattr(spread.kg_sb, end) for spread in spreads])[codes]
+        g = np.array([getattr(spread, end) for spread, _ in spreads])[codes]
+        kg_sb = np.array([getattr(spread, end) for _, spread in spreads])[codes]
         ends[f"embodied_{end}_g"] = groups.known_sum(frame["embodied_g"].to_numpy() * g)
         ends[f"abiotic_{end}_kg_sb"] = groups.known_sum(frame["abiotic_kg_sb"].to_numpy() * kg_sb)
     return ends
