@@ -132,6 +132,21 @@ def test_a_meter_above_the_wall_leaves_nothing_and_no_debt():
     assert counts_j == pytest.approx([10 * (TDP_W * s - 10.0) for s in (0.11, 0.19, 0.47)])
 
 
+def test_bursts_between_two_anchors_do_not_add_up():
+    """The wall's low end is no perspective that only grows; what it clips is not kept."""
+    busy, cpu = Busy(), FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu,)), server(busy)))
+    read(meters, 0.0)
+    for quarter in range(1, 401):
+        busy.seconds += 0.25 * THREADS if quarter % 4 in (1, 2, 3) else 0.0
+        counts_j = read(meters, quarter * 0.25)
+    share = wall_share(0.75)
+    # two anchors at most are not over yet
+    assert counts_j == pytest.approx(
+        [100.0 * TDP_W * s for s in (share.low, share.best, share.high)], rel=0.02
+    )
+
+
 def test_a_silent_meter_is_not_taken_for_the_rest():
     """While the processors' meter is silent the rest is as well; then both carry everything."""
     cpu = FakeMeter(watts=0.0)
