@@ -1,4 +1,7 @@
-"""Intervals: products by ratios, totals by differences, each side for itself."""
+"""Intervals: products by ratios, totals by differences, each side for itself.
+
+`tests/property/test_intervals.py` has what holds for all products.
+"""
 
 from __future__ import annotations
 
@@ -47,20 +50,8 @@ def test_each_side_has_its_own_width() -> None:
 
 
 def test_nothing_at_all() -> None:
-    """No factor is 1, and no term is 0."""
-    assert product() == (1.0, 1.0, 1.0)
+    """A sum of no terms is 0, without doubt."""
     assert total([]) == (0.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize("best", [0.0, 4.0])
-def test_a_low_end_of_zero_stays_zero(best: float) -> None:
-    """A figure that may be nothing may be nothing in any product."""
-    assert product(Interval(best, 0.0, 8.0), Interval(3.0, 2.0, 5.0)).low == 0.0
-
-
-def test_a_best_of_zero_has_the_products_of_the_ends() -> None:
-    """Ratios to nothing say nothing."""
-    assert product(Interval(0.0, 0.0, 2.0), Interval(3.0, 2.0, 5.0)) == (0.0, 0.0, 10.0)
 
 
 @given(intervals(from_zero=True))
@@ -70,20 +61,6 @@ def test_one_alone_is_itself(one: Interval) -> None:
     assert product(one, Interval(1.0, 1.0, 1.0)) == pytest.approx(one)
     assert total([one]) == pytest.approx(one)
     assert total([one, Interval(0.0, 0.0, 0.0)]) == pytest.approx(one)
-
-
-@given(LISTS)
-def test_a_product_is_no_wider_than_the_corners(factors: list[Interval]) -> None:
-    """Nor narrower than its widest factor, in ratios."""
-    found = product(*factors)
-    best, low, high = (math.prod(ends) for ends in zip(*factors, strict=True))
-    assert found.best == pytest.approx(best)
-    assert inside(found)
-    assert found.low >= low * (1 - 1e-9)
-    assert found.high <= high * (1 + 1e-9)
-    for factor in factors:
-        assert found.low / best <= factor.low / factor.best * (1 + 1e-9)
-        assert found.high / best >= factor.high / factor.best * (1 - 1e-9)
 
 
 @given(LISTS)
