@@ -77,3 +77,17 @@ def test_eight_ranks_of_scope_machine_are_at_most_the_machine(tmp_path: Path) ->
     assert 0.0 < total["energy_kwh"] <= 1.02 * machine_kwh
     every = carbontrack.read_records(tmp_path / "all.csv")
     assert every["energy_kwh"].sum() > 2.0 * total["energy_kwh"]
+
+
+def test_the_sum_of_one_run_is_that_run(tmp_path: Path) -> None:
+    """Both intervals of a real record, as modelled or measured here, come out as they went in."""
+    (tmp_path / "train.py").write_text(TRAIN)
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True)
+    (row,) = carbontrack.read_records(tmp_path / "all.csv").to_dict("records")
+    total = report(tmp_path)["total"]
+    assert isinstance(total, dict)
+    for name in ("energy_kwh", "emissions_g"):
+        for end in ("", "_low", "_high"):
+            column = name.replace("_", f"{end}_", 1)
+            assert total[column] == pytest.approx(row[column], rel=1e-12), column
+        assert row[name.replace("_", "_low_", 1)] < row[name] < row[name.replace("_", "_high_", 1)]
