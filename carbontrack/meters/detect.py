@@ -178,7 +178,7 @@ def _models(
     }
     if gib is not None:
         given = host.ram_w_per_gib
-        models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
+        models["ram"] = partial(RamModel, gib, W_PER_GIB.best if given is None else given)
     return models
 
 

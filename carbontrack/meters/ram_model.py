@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carbontrack.errors import MeterGone
+from carbontrack.interval import Interval
 from carbontrack.meters.meter import read_number, read_text
 from carbontrack.record import Basis, Component
 from carbontrack.system.host import own_groups
 from carbontrack.system.interrupts import suppressed
 
 GIB = 2**30
-W_PER_GIB = 0.375
+W_PER_GIB = Interval(0.15, 0.045, 0.60)
 """Watts per GiB installed. Published figures, per GB: 0.284 (Boavizta, stress tests), 0.3725 (Green
 Algorithms), 0.375 (3 W for 8 GB: Crucial; Eco2AI), 0.392 (Cloud Carbon Footprint), 0.408 (Micron's
 power calculator). The median is taken; a GiB is 7 % more than a GB, well within the interval."""
@@ -33,7 +34,7 @@ class RamModel:
     """
 
     gib: float
-    w_per_gib: float = W_PER_GIB
+    w_per_gib: float = W_PER_GIB.best
     basis: Basis = "modelled"
     relative_uncertainty: float = RELATIVE_UNCERTAINTY
     id: str = "model:ram"
