@@ -41,7 +41,7 @@ processor and memory included (Strubell et al. 2019, table 3); 0.71 for A100, no
 models, which leave a card waiting; the high ones have their hosts in them."""
 GPU_IDLE = Interval(0.12, 0.04, 0.33)
 """Power of an accelerator that does nothing, as a share of its TDP. Assumed: no measured set is
-known. 74 readings of idle cards that people have printed in public (`nvidia-smi`, 2017 to 2026) have
+known. 74 readings of idle cards that people have printed in public (`nvidia-smi`, to 2026) have
 a median of 0.13, a 5th percentile of 0.05 and a 95th of 0.33: 0.10 for most H100 and A100, 0.04 to
 0.08 for desktop cards in a low power state, 0.4 for small cards with a model in their memory."""
 _RANGES: dict[str, tuple[float, float, str]] = {
