@@ -93,6 +93,26 @@ def test_the_share_of_full_use_is_what_publications_measured() -> None:
     assert sum(GPU_FULL.low <= share <= GPU_FULL.high for share in single) / len(single) >= 0.85
 
 
+def test_the_page_says_how_many_runs_the_other_publications_foretell() -> None:
+    """Each publication left out in turn: its runs inside the ends of what the others measured."""
+    by_source: dict[str, list[float]] = {}
+    for run in measured():
+        if run.row["gpu"] != "TPU v4":
+            name = run.row["source"].partition(" et al")[0]
+            by_source.setdefault(name, []).append(run.tdp_share)
+    inside = {}
+    for name, shares in by_source.items():
+        others = [share for other in by_source if other != name for share in by_source[other]]
+        low, *_, high = quantiles(others, n=20, method="inclusive")
+        inside[name] = sum(low <= share <= high for share in shares)
+    total = sum(len(shares) for shares in by_source.values())
+    dodge, of_dodge = inside["Dodge"], len(by_source["Dodge"])
+    text = " ".join(TEXT.split())
+    assert f"{sum(inside.values())} of {total} runs lie inside the 5th to 95th percentile" in text
+    assert f"only {dodge} of {of_dodge}" in text
+    assert f"of the rest {sum(inside.values()) - dodge} of {total - of_dodge}" in text
+
+
 def test_the_share_of_an_idle_card_holds_nine_in_ten_printed_readings() -> None:
     """The middle is near the median of the readings, the ends hold nine in ten of them."""
     shares = [float(row["watts"]) / float(row["limit_w"]) for row in rows_of("idle_cards.csv")]
