@@ -13,8 +13,10 @@ from carbontrack.errors import ConfigError, UnknownRegion
 from carbontrack.impact.embodied import embodied_g
 from carbontrack.impact.estimate import GPU_FULL, GPU_IDLE, gpu_share
 from carbontrack.impact.hardware import find_cpu, find_gpu
-from carbontrack.interval import Interval
-from carbontrack.meters.load_curve import SINCE_2010, curve_of
+from carbontrack.meters.cpu_info import CpuFacts
+from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.cpu_power import cpu_power
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import W_PER_GIB
 
 
@@ -70,18 +72,23 @@ def test_named_hardware_draws_a_share_of_its_tdp() -> None:
     assert len(found.how) == 3
 
 
-@pytest.mark.parametrize("utilisation", [0.0, 0.05, 0.1, 0.3, 0.5, 0.77, 1.0])
-@pytest.mark.parametrize("name", ["Xeon Gold 6248", "EPYC 7763", "Itanium 9110N", "m5-6Y54"])
-def test_a_processor_has_the_curve_of_a_running_tracker(name: str, utilisation: float) -> None:
-    """The energy of a part at a load, over hours, is that of the curve, at both ends as well."""
-    part, hours = find_cpu(name), 3.0
-    spread = Interval(1.0, part.tdp_low_w / part.tdp_w, part.tdp_high_w / part.tdp_w)
-    share = curve_of(part.year).widened(spread).at(utilisation)
+@pytest.mark.parametrize("load", [0.0, 0.05, 0.1, 0.3, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("name", ["Xeon Gold 6248", "EPYC 7763", "Itanium 9110N", "Core m5-6Y54"])
+def test_a_processor_uses_what_a_tracker_counts_at_that_load(name: str, load: float) -> None:
+    """An hour of a part at a steady load, and what the model's meter counts, at both ends too."""
+    threads, seconds = 16, 3600.0
+    power = cpu_power(CpuFacts(name=name, threads=threads, siblings=threads))
+    assert power.known == "part"
+    busy_s = iter([0.0, *(load * threads * second for second in range(60, 3601, 60))])
+    meter = CpuModel(power.tdp_w, lambda: next(busy_s), threads, curve=power.curve)
+    for minute in range(61):
+        best_j = meter.read_joules(minute * 60.0)
     found = carbontrack.estimate(
-        cpu=name, hours=hours, utilisation=utilisation, intensity_g_per_kwh=1
+        cpu=name, hours=seconds / 3600, utilisation=load, intensity_g_per_kwh=1
     )
     kwh = (found.energy_kwh, found.energy_low_kwh, found.energy_high_kwh)
-    assert kwh == pytest.approx([part.tdp_w * end * hours / 1e3 for end in share])
+    counted_j = (best_j, meter.low_j, meter.high_j)
+    assert kwh == pytest.approx([joules / 3.6e6 for joules in counted_j])
 
 
 def test_a_card_draws_power_between_idle_and_full_use() -> None:
