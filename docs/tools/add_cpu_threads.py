@@ -1,0 +1,79 @@
+"""Fill in the thread counts of cpu_tdp.csv from a data pack and from cpu_hybrid.csv.
+
+    python docs/tools/add_cpu_threads.py PACK
+
+For maintainers; nothing in carbontrack imports it. A count that the table has is left as it is, and
+running this a second time changes nothing. The README of `carbontrack/data` has the grades.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import carbontrack
+
+DATA = Path(carbontrack.__file__).with_name("data")
+BY_NAME = "threads by name (D)"
+TYPED = "threads typed (C)"
+HYBRID = "threads of cpu_hybrid.csv (C)"
+
+TWO_A_CORE = """
+core i3-8140u core i5-1145gre core i5-2390t core i5-2510e core i5-2515e core i5-3470t core i5-4400e
+core i5-4402e core i5-4402ec core i5-4410e core i5-4422e core i5-4570t core i5-4570te core i5-7y54
+core i5-7y57 core i5-9300hf
+"""
+ONE_A_CORE = (
+    "core i5+8400 includes optane memory",
+    "core i5+8500 includes optane memory",
+    "xeon e3-1226 v3",
+    "xeon e3-1501l v6",
+    "xeon e3-1501m v6",
+)
+NOT_SURE = "xeon bronze 3408u"
+"""Parts for which the rule by name is wrong; typed from memory, grade C."""
+OTHERS = {"threadripper pro 7945wx": 24, "threadripper pro 7955wx": 32, "epyc 9r14": 192}
+"""Typed from memory, grade C. An EPYC 9R14 has 96 cores; its two threads a core are switched off
+where it is used, and the model takes account of that (`cpu_power`)."""
+
+
+def rules(pack: Path) -> dict[str, tuple[int, str]]:
+    """The threads of each part that a rule on its name gives, corrected."""
+    two = {f"core {name.strip()}" for name in TWO_A_CORE.replace("\n", " ").split("core ")[1:]}
+    found: dict[str, tuple[int, str]] = {}
+    with (pack / "hardware" / "cpu_threads.csv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            cores, threads = int(row["cores"]), int(row["threads"])
+            if row["name"] in two or row["name"] in ONE_A_CORE:
+                found[row["name"]] = (cores * (2 if row["name"] in two else 1), TYPED)
+            elif row["name"] != NOT_SURE:
+                found[row["name"]] = (threads, BY_NAME)
+    return found
+
+
+def hybrid() -> dict[str, tuple[int, str]]:
+    """The threads of each part in the list of performance and efficiency cores."""
+    with (DATA / "cpu_hybrid.csv").open(encoding="utf-8", newline="") as lines:
+        return {row["name"]: (int(row["threads"]), HYBRID) for row in csv.DictReader(lines)}
+
+
+def main(pack: Path) -> None:
+    """Write cpu_tdp.csv again, with the counts that it lacks."""
+    threads = rules(pack) | hybrid() | {name: (count, TYPED) for name, count in OTHERS.items()}
+    table = DATA / "cpu_tdp.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    added = 0
+    for number, line in enumerate(lines):
+        cells = line.split(",", 7)
+        count, note = threads.get(cells[0], (0, ""))
+        if count and (not cells[4] or cells[0] in OTHERS) and cells[4] != str(count):
+            cells[4], cells[7] = str(count), f"{cells[7]}; {note}"
+            lines[number] = ",".join(cells)
+            added += 1
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{added} counts added to {table}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
