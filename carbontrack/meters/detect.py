@@ -172,7 +172,7 @@ def _models(
             host.busy_s,
             facts.threads,
             power.basis,
-            power.relative_uncertainty,
+            _half_width(power),
             power.how,
         )
     }
@@ -180,6 +180,11 @@ def _models(
         given = host.ram_w_per_gib
         models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
     return models
+
+
+def _half_width(power: CpuPower) -> float:
+    half_load = power.curve.at(0.5)
+    return (half_load.high - half_load.low) / (2.0 * half_load.best)
 
 
 def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
