@@ -24,6 +24,8 @@ from carbontrack.system.interrupts import suppressed
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
 _STAT_SIZE = 65536
+_LAST_CPU = 65535
+"""Linux has at most 8,192 processors; larger numbers are garbage, and would take memory."""
 CPUS = "devices/system/cpu"
 AWS = "Amazon EC2"
 """The vendor that the firmware of AWS's machines names (Nitro)."""
@@ -135,7 +137,7 @@ def _numbers(text: str | None) -> set[int]:
     with suppress(ValueError):
         for piece in (text or "").split(","):
             first, _, last = piece.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+            found.update(range(int(first), min(int(last or first), _LAST_CPU) + 1))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Fill in the thread counts of cpu_tdp.csv from a data pack and from cpu_hybrid.csv.
+"""Fill in the thread counts of cpu_tdp.csv, from a data pack and from cpu_hybrid.csv.
 
     python docs/tools/add_cpu_threads.py PACK
 
@@ -36,6 +36,15 @@ NOT_SURE = "xeon bronze 3408u"
 OTHERS = {"threadripper pro 7945wx": 24, "threadripper pro 7955wx": 32, "epyc 9r14": 192}
 """Typed from memory, grade C. An EPYC 9R14 has 96 cores; its two threads a core are switched off
 where it is used, and the model takes account of that (`cpu_power`)."""
+BASE_W = {
+    "core i5-1240u": (29, 9),
+    "core i5-12400t": (74, 35),
+    "core i5-1335u": (55, 15),
+    "core i7-1270p": (64, 28),
+    "core ultra 5 225t": (65, 35),
+}
+"""Turbo power that the lists have as design power, and the base power of the part and its siblings,
+typed from memory."""
 
 
 def rules(pack: Path) -> dict[str, tuple[int, str]]:
@@ -69,8 +78,12 @@ def main(pack: Path) -> None:
         count, note = threads.get(cells[0], (0, ""))
         if count and (not cells[4] or cells[0] in OTHERS) and cells[4] != str(count):
             cells[4], cells[7] = str(count), f"{cells[7]}; {note}"
-            lines[number] = ",".join(cells)
             added += 1
+        if cells[0] in BASE_W and cells[1] == str(BASE_W[cells[0]][0]):
+            turbo_w, base_w = BASE_W[cells[0]]
+            cells[1:4] = [str(base_w), "", ""]
+            cells[7] += f"; lists give turbo power {turbo_w} W; base power {base_w} W (C)"
+        lines[number] = ",".join(cells)
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(f"{added} counts added to {table}\n")
 
