@@ -6,7 +6,7 @@ import pytest
 
 from carbontrack.meters.cpu_info import CpuFacts, cached_name, read_cpu_facts
 from carbontrack.meters.cpu_power import FAMILIES, cpu_power
-from carbontrack.meters.load_curve import curve_of
+from carbontrack.meters.load_curve import BEFORE_2010, SINCE_2010, curve_of
 from carbontrack.system.files import package_text
 
 BLOCK = """\
@@ -136,7 +136,9 @@ def test_parts_from_before_2010_have_a_curve_of_their_own():
     """They drew more at idle; a part of unknown year counts as recent."""
     old = cpu_power(CpuFacts(name="Intel(R) Xeon(R) CPU E5405 @ 2.00GHz", threads=4, siblings=4))
     assert old.known == "part"
-    assert OLD_YEAR_ASSERT
+    assert old.curve == BEFORE_2010
+    recent = cpu_power(CpuFacts(name="Intel(R) Core(TM) i7-2600K CPU @ 3.40GHz", siblings=8))
+    assert recent.curve == SINCE_2010
 
 
 def test_every_family_has_a_range_a_year_and_a_source():

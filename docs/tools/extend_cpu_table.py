@@ -1,14 +1,15 @@
-"""Fill in the thread counts of cpu_tdp.csv, from a data pack and from cpu_hybrid.csv.
+"""Extend cpu_tdp.csv: threads from a data pack and from cpu_hybrid.csv, years of lines before 2010.
 
-    python docs/tools/add_cpu_threads.py PACK
+    python docs/tools/extend_cpu_table.py PACK
 
-For maintainers; nothing in carbontrack imports it. A count that the table has is left as it is, and
-running this a second time changes nothing. The README of `carbontrack/data` has the grades.
+For maintainers; nothing in carbontrack imports it. What the table has is left as it is, save
+turbo power that lists have as design power; running this a second time changes nothing. The README of `carbontrack/data` has the grades.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -45,6 +46,35 @@ BASE_W = {
 }
 """Turbo power that the lists have as design power, and the base power of the part and its siblings,
 typed from memory."""
+YEAR_BY_LINE = "year by line (D)"
+OLD_LINES = (
+    (r"pentium (mmx|ii) ", 1998),
+    (r"pentium iii ", 2001),
+    (r"mobile (pentium|celeron|athlon|sempron) ", 2003),
+    (r"pentium 4[ -]|pentium extreme |athlon xp", 2004),
+    (r"pentium (d|m) |celeron (d|m) ", 2006),
+    (r"core (duo|solo) ", 2006),
+    (r"core 2 ", 2008),
+    (r"xeon (\d\.|mp |lv |mv )", 2005),
+    (r"xeon (30|50|51|53|70|71)\d\d", 2006),
+    (r"xeon [exl](31|33|52|53|54|72|73|74)\d\d$", 2008),
+    (r"xeon ([exl]55(?!03|07)\d\d|w55\d\d|w35(?!30)\d\d|x34(?!80)\d\d)$", 2009),
+    (r"athlon 64 ", 2006),
+    (r"athlon x2 (?!\d{3}[a-z]?$)|athlon le-", 2008),
+    (r"opteron (12|22|82)\d\d", 2007),
+    (r"opteron (13|23|83)\d\d", 2008),
+    (r"opteron (24|84)\d\d", 2009),
+    (r"opteron ([128]\d\d\b|x2 )", 2006),
+    (r"phenom (x3|x4|\d)", 2008),
+    (r"turion ?(64|x2|rm|zm)", 2008),
+)
+"""Lines of which every part was sold first in this year or before, typed from memory. Where no list
+has a year, this one stands in the table: it tells that a part is older than 2010 (`load_curve`)."""
+
+
+def year_of(name: str) -> int | None:
+    """The year by which every part of this name's line was sold, for lines older than 2010."""
+    return next((year for line, year in OLD_LINES if re.match(line, name)), None)
 
 
 def rules(pack: Path) -> dict[str, tuple[int, str]]:
@@ -83,6 +113,11 @@ def main(pack: Path) -> None:
             turbo_w, base_w = BASE_W[cells[0]]
             cells[1:4] = [str(base_w), "", ""]
             cells[7] += f"; lists give turbo power {turbo_w} W; base power {base_w} W (C)"
+        if number and cells[5] and int(cells[5]) < 1990:
+            cells[5] = ""  # a misread date
+        if not cells[5] and (year := year_of(cells[0])):
+            cells[5] = str(year)
+            cells[7] += f"; {YEAR_BY_LINE}"
         lines[number] = ",".join(cells)
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(f"{added} counts added to {table}\n")
