@@ -122,7 +122,7 @@ def _threads(procfs: Path, sysfs: Path) -> int:
 def _in_stat(procfs: Path) -> int | None:
     """The processors online as /proc/stat has them; None where it has none, or is too long."""
     text = read_text(procfs / "stat", _STAT_SIZE) or ""
-    found = sum(line[:3] == "cpu" and line[3:4].isdigit() for line in text.splitlines())
+    found = text.count("\ncpu")  # the first line is the sum over all: "cpu  1 2 3"
     return found if found and len(text) < _STAT_SIZE - 1 else None
 
 

@@ -25,7 +25,6 @@ KNOWN_UNCERTAINTY = 0.40
 
 Known = Literal["given", "part", "family", "nothing"]
 
-_SURE = Interval(1.0, 1.0, 1.0)
 _MAYBE_CORES = Interval(1.0, 1.0, 2.0)
 """Ratio of design power where a virtual processor may be a thread, or a core of two threads."""
 _SHARED_CORES = Interval(1.0, 0.5, 1.0)
@@ -133,7 +132,7 @@ def _aws_type(facts: CpuFacts) -> tuple[str, str, str]:
 
 def _curve(facts: CpuFacts, year: int | None, watts: Interval | None = None) -> LoadCurve:
     """The curve of a year, widened by what is uncertain about design power and the guest's part."""
-    ratios = [_SURE]
+    ratios = []
     if watts is not None and watts.low < watts.high:
         ratios.append(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
     if facts.maker in _CLOUDS and facts.is_guest:
@@ -143,7 +142,9 @@ def _curve(facts: CpuFacts, year: int | None, watts: Interval | None = None) -> 
         if _aws_type(facts)[0] == "t":
             ratios.append(_SHARED_CORES)
     curve = curve_of(year)
-    return curve if len(ratios) == 1 else curve.widened(product(*ratios))
+    if not ratios:
+        return curve
+    return curve.widened(ratios[0] if len(ratios) == 1 else product(*ratios))
 
 
 def _by_family(facts: CpuFacts) -> CpuPower | None:
@@ -155,23 +156,24 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
     if line in ("c", "m", "r") and attribute:
         keys.append(("EC2", attribute, generation))
-    lines = package_text(FAMILIES).splitlines()
+    table = package_text(FAMILIES)
     for vendor, family, model in keys:
-        cells = _row(lines, vendor, family, model, facts.stepping) if vendor and family else None
+        cells = _row(table, vendor, family, model, facts.stepping) if vendor and family else None
         if cells is not None:
             return _of_family(facts, cells)
     return None
 
 
-def _row(lines: list[str], vendor: str, family: str, model: str, stepping: str) -> list[str] | None:
-    start = f"{vendor},{family},"
-    for line in lines:
-        if line.startswith(start):
-            cells = line.split(",", 10)
-            if (not cells[2] or _within(model, cells[2])) and (
-                not cells[3] or _within(stepping, cells[3])
-            ):
-                return cells
+def _row(table: str, vendor: str, family: str, model: str, stepping: str) -> list[str] | None:
+    """The first row of a family that has the model and the stepping; empty cells have any."""
+    start = f"\n{vendor},{family},"
+    at = table.find(start)
+    while at >= 0:
+        cells = table[at + 1 : table.find("\n", at + 1)].split(",", 10)
+        model_fits = not cells[2] or _within(model, cells[2])
+        if model_fits and (not cells[3] or _within(stepping, cells[3])):
+            return cells
+        at = table.find(start, at + 1)
     return None
 
 

@@ -2,8 +2,9 @@
 
     python docs/tools/extend_cpu_table.py PACK
 
-For maintainers; nothing in carbontrack imports it. What the table has is left as it is, save
-turbo power that lists have as design power; running this a second time changes nothing. The README of `carbontrack/data` has the grades.
+For maintainers; nothing in carbontrack imports it. What the table has is left as it is,
+save turbo power that lists have as design power; running this a second time changes nothing. The
+README of `carbontrack/data` has the grades.
 """
 
 from __future__ import annotations

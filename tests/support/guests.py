@@ -1,7 +1,7 @@
 """Processors of guests, containers and hosts as their system files show them.
 
-`tests/data/guests.tsv` has a machine per row. Each is written out as the files that a kernel has, so
-that the package reads it as it reads a real one.
+`tests/data/guests.tsv` has a machine per row. Each is written out as the files that a kernel has,
+so that the package reads it as it reads a real one.
 """
 
 from __future__ import annotations
