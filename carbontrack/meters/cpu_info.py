@@ -148,13 +148,16 @@ def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tupl
     of processors online too. What is present, neither online nor offline, is then hidden.
     """
     cpus = sysfs / CPUS
-    online = read_text(cpus / "online", 512)
+    online, present = read_text(cpus / "online", 512), read_text(cpus / "present", 512)
     hidden: set[int] = set()
     shown, host_threads = _in_stat(procfs), threads
     if shown is not None and shown < threads:
         threads = shown
-    else:
-        hidden = _hidden(cpus, online)
+    elif online and online == present:
+        # siblings are online, so there are at least as many, even if no list shows them
+        host_threads = max(threads, siblings)
+    elif online and present:
+        hidden = _hidden(cpus, online, present)
         host_threads += len(hidden)
     packages = 1
     if host_threads > siblings:
@@ -162,11 +165,8 @@ def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tupl
     return threads, max(1, packages) * threads / host_threads
 
 
-def _hidden(cpus: Path, online: str | None) -> set[int]:
+def _hidden(cpus: Path, online: str, present: str) -> set[int]:
     """The processors that are present, but neither online nor offline."""
-    present = read_text(cpus / "present", 512)
-    if not online or not present or online == present:
-        return set()
     offline = read_text(cpus / "offline", 512)
     return set() if offline is None else _numbers(present) - _numbers(online) - _numbers(offline)
 

@@ -135,7 +135,7 @@ def _curve(facts: CpuFacts, year: int | None, watts: Interval | None = None) -> 
     ratios = []
     if watts is not None and watts.low < watts.high:
         ratios.append(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
-    if facts.maker in _CLOUDS and facts.is_guest:
+    if facts.maker in _CLOUDS:
         hides = facts.siblings is not None and facts.siblings == facts.cores and facts.siblings > 1
         if hides and not _has_whole_cores(facts):
             ratios.append(_MAYBE_CORES)

@@ -140,6 +140,9 @@ def test_threads_that_burst_may_be_shared(tmp_path):
     assert one.tdp_w == other.tdp_w
     assert one.curve.at(0.0).high == pytest.approx(other.curve.at(0.0).high)
     assert one.curve.at(0.5).low < 0.8 * other.curve.at(0.5).low
+    graviton = MACHINES["AWS c7g.large (Graviton3)"]
+    one = power_of(graviton._replace(product_name="t4g.large"), tmp_path / "t4g")
+    assert one.curve.at(0.5).low < power_of(graviton, tmp_path / "c7g").curve.at(0.5).low
 
 
 def test_the_less_is_known_the_wider_the_interval():
@@ -185,6 +188,13 @@ def test_one_package_with_processors_offline_is_one_package(tmp_path):
         )  # fmt: skip
         facts = read_cpu_facts(*machine.write(tmp_path / name))
         assert (facts.threads, facts.packages) == (48, 1.0)
+
+
+def test_a_container_that_is_shown_its_own_processors_only_has_its_share(tmp_path):
+    """A package has as many siblings online as cpuinfo says, whatever the lists show."""
+    machine = Machine("all faked", threads=4, siblings="64", cores="32", hypervisor=False)
+    facts = read_cpu_facts(*machine.write(tmp_path))
+    assert (facts.threads, facts.packages) == (4, 4 / 64)
 
 
 def test_packages_without_ids_are_counted_by_siblings(tmp_path):
