@@ -112,11 +112,11 @@ def _machine(sysfs: Path) -> tuple[str, str]:
 
 
 def _threads(procfs: Path, sysfs: Path) -> int:
-    online = read_text(sysfs / CPUS / "online", 512)
+    online = read_text(sysfs / CPUS / "online")
+    found = 0
     with suppress(ValueError):
-        if online:
-            return sum(_count(piece) for piece in online.split(","))
-    return _in_stat(procfs) or os.cpu_count() or 1
+        found = sum(_count(piece) for piece in online.split(",")) if online else 0
+    return found if found > 0 else _in_stat(procfs) or os.cpu_count() or 1
 
 
 def _in_stat(procfs: Path) -> int | None:
@@ -148,7 +148,7 @@ def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tupl
     of processors online too. What is present, neither online nor offline, is then hidden.
     """
     cpus = sysfs / CPUS
-    online, present = read_text(cpus / "online", 512), read_text(cpus / "present", 512)
+    online, present = read_text(cpus / "online"), read_text(cpus / "present")
     hidden: set[int] = set()
     shown, host_threads = _in_stat(procfs), threads
     if shown is not None and shown < threads:
@@ -167,7 +167,7 @@ def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tupl
 
 def _hidden(cpus: Path, online: str, present: str) -> set[int]:
     """The processors that are present, but neither online nor offline."""
-    offline = read_text(cpus / "offline", 512)
+    offline = read_text(cpus / "offline")
     return set() if offline is None else _numbers(present) - _numbers(online) - _numbers(offline)
 
 
@@ -185,7 +185,7 @@ def _packages(cpus: Path, left: set[int]) -> int | None:
         if not package or package.startswith("-"):  # -1 is unknown
             return None
         ids.add(package)
-        left -= {cpu} | _numbers(read_text(topology / "core_siblings_list", 4096))
+        left -= {cpu} | _numbers(read_text(topology / "core_siblings_list"))
     return len(ids) or None
 
 

@@ -25,8 +25,8 @@ KNOWN_UNCERTAINTY = 0.40
 
 Known = Literal["given", "part", "family", "nothing"]
 
-_MAYBE_CORES = Interval(1.0, 1.0, 2.0)
-"""Ratio of design power where a virtual processor may be a thread, or a core of two threads."""
+_MAYBE_CORES = 2.0
+"""Threads of a virtual processor that may be a thread or a core, at most."""
 _SHARED_CORES = Interval(1.0, 0.5, 1.0)
 """Ratio where several guests share the threads (AWS's t types): a judgement, no source is known."""
 _CLOUDS = frozenset(
@@ -74,11 +74,11 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     if tdp_w is not None:
         share = 1.0 if share is None else share
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
-        return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year), how, "given")
+        return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year, share), how, "given")
     if part is not None and share is not None:
         how = f"{part.name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
         watts = Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w)
-        curve = _curve(facts, year, watts)
+        curve = _curve(facts, year, share, watts)
         return CpuPower(part.tdp_w * share, share, "modelled", curve, how, "part")
     return _by_family(facts) or _unknown(facts)
 
@@ -130,15 +130,18 @@ def _aws_type(facts: CpuFacts) -> tuple[str, str, str]:
     return line, stem[len(line) :], attribute if attribute in ("g", "a", "i") else ""
 
 
-def _curve(facts: CpuFacts, year: int | None, watts: Interval | None = None) -> LoadCurve:
+def _curve(
+    facts: CpuFacts, year: int | None, share: float | None, watts: Interval | None = None
+) -> LoadCurve:
     """The curve of a year, widened by what is uncertain about design power and the guest's part."""
     ratios = []
     if watts is not None and watts.low < watts.high:
         ratios.append(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
     if facts.maker in _CLOUDS:
         hides = facts.siblings is not None and facts.siblings == facts.cores and facts.siblings > 1
-        if hides and not _has_whole_cores(facts):
-            ratios.append(_MAYBE_CORES)
+        most = _MAYBE_CORES if share is None else min(_MAYBE_CORES, 1.0 / share)
+        if hides and most > 1.0 and not _has_whole_cores(facts):
+            ratios.append(Interval(1.0, 1.0, most))
         if _aws_type(facts)[0] == "t":
             ratios.append(_SHARED_CORES)
     curve = curve_of(year)
@@ -182,7 +185,7 @@ def _of_family(facts: CpuFacts, cells: list[str]) -> CpuPower:
     held = _threads_held(facts)
     how = f"{name}: {held} threads x {best_w} W ({source})"
     watts = Interval(float(best_w), float(low_w), float(high_w))
-    curve = _curve(facts, int(year), watts)
+    curve = _curve(facts, int(year), None, watts)
     return CpuPower(watts.best * held, None, "modelled", curve, how, "family")
 
 

@@ -132,6 +132,16 @@ def test_an_unclear_topology_widens_the_high_end(tmp_path):
         assert other.high * 1.2 < one.high <= other.high * 2.0
 
 
+def test_a_guest_with_the_whole_part_cannot_have_more(tmp_path):
+    """Nothing is unclear about its share, whatever the topology shows."""
+    shown = MACHINES["WSL2 on a laptop, i7-8650U"]
+    whole = shown._replace(sys_vendor="Microsoft Corporation", cores="8")
+    assert power_of(whole, tmp_path / "whole").curve == power_of(shown, tmp_path / "wsl").curve
+    most = power_of(whole._replace(threads=6, siblings="6", cores="6"), tmp_path / "most")
+    assert most.share == 0.75
+    assert SINCE_2010.at(1.0).high < most.curve.at(1.0).high < SINCE_2010.at(1.0).high / 0.75
+
+
 def test_threads_that_burst_may_be_shared(tmp_path):
     """The low end of AWS's t types lies lower than that of another type of the same processor."""
     bursting = MACHINES["AWS t3.micro"]
@@ -227,3 +237,5 @@ def test_a_list_of_processors_that_is_no_list_is_ignored(tmp_path):
         for name in ("present", "offline"):
             (sys / "devices/system/cpu" / name).write_text(text)
         assert read_cpu_facts(proc, sys).packages == 2.0
+        (sys / "devices/system/cpu/online").write_text(text.replace("999999999999", "1"))
+        assert read_cpu_facts(proc, sys).threads >= 1
