@@ -5,6 +5,7 @@ By the part's name, else by its family, else by the number of threads.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
@@ -62,6 +63,7 @@ class CpuPower(NamedTuple):
     known: Known
 
 
+@lru_cache(maxsize=8)
 def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     """Design power for `facts`; `tdp_w` is a given TDP of one package.
 

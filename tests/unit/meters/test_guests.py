@@ -120,6 +120,22 @@ def test_only_types_that_name_their_processor_are_understood(machine_type, known
     assert cpu_power(facts).known == known
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "tdp_w"),
+    [
+        ("Intel(R) Xeon(R) Gold 6133 CPU @ 2.50GHz", "family", 2 * 3.75),
+        ("AMD Ryzen 5 3500X 6-Core Processor", "part", 65.0),
+        ("Intel(R) Celeron(R) J4125 CPU @ 2.00GHz", "part", 10.0),
+        ("Intel(R) Core(TM) i7 CPU         920  @ 2.67GHz", "part", 130.0),
+    ],
+)
+def test_without_a_number_of_threads_client_parts_alone_are_taken_whole(name, known, tdp_w):
+    """A server's part is shared out among many guests, so that its family tells more."""
+    facts = CpuFacts(name, "GenuineIntel", "6", "85", "4", threads=2, siblings=2, is_guest=True)
+    power = cpu_power(facts)
+    assert (power.known, power.tdp_w) == (known, pytest.approx(tdp_w))
+
+
 def test_an_unclear_topology_widens_the_high_end(tmp_path):
     """Where a cloud shows a core for each thread they may be one or the other: up to twice."""
     shown = MACHINES["Azure, EPYC 9V74, topology unclear"]
