@@ -138,3 +138,15 @@ def test_plain_names():
     assert plain_name("Intel(R) Xeon(R) CPU E5-2620 0 @ 2.00GHz") == "xeon e5-2620"
     assert plain_name("AMD EPYC 7763 64-Core Processor") == "epyc 7763"
     assert plain_name("AMD FX(tm)-8350 Eight-Core Processor") == "fx-8350"
+
+
+def test_lines_from_before_2010_have_a_year_that_says_so():
+    """Years are plausible; those by line are old, and no later part of a like name has one."""
+    rows = {row["name"]: row for row in csv.DictReader(package_text(TABLE).splitlines())}
+    by_line = [row for row in rows.values() if "year by line (D)" in row["source"]]
+    assert len(by_line) >= 900
+    assert all(int(row["year"]) < 2010 for row in by_line)
+    assert all(1990 < int(row["year"]) <= 2026 for row in rows.values() if row["year"])
+    for name in ("pentium 4415u", "athlon x2 370k", "opteron x2150", "phenom ii x4 955",
+                 "core i7-2600k", "xeon e5620", "xeon x5650", "xeon e5507"):  # fmt: skip
+        assert not rows[name]["year"] or int(rows[name]["year"]) >= 2010, name
