@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 import carbontrack
 from carbontrack.config.settings import READERS
-from carbontrack.testing import build_powercap
+from carbontrack.testing import Zone, build_powercap
 
 ROOT = Path(carbontrack.__file__).parents[1]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,6 +68,23 @@ def test_a_machine_with_counters_is_measured(doctor: Doctor, tmp_path: Path) -> 
     assert done.returncode == 0, found
     assert found["measured"] is True
     assert any(meter["id"].startswith("rapl:") for meter in found["meters"])
+
+
+def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A counter by one number for both sides, a model by how many times its figure its ends are."""
+    tree = build_powercap(tmp_path / "sys", [Zone("dram", "intel-rapl:0:0")])
+    tree.add_joules("dram", 1.0)
+
+    done = doctor("--json", "--region", "FR")
+
+    meters = {meter["id"]: meter for meter in json.loads(done.stdout)["meters"]}
+    assert meters["rapl:dram-0"]["relative_low"] == pytest.approx(0.93)
+    assert meters["rapl:dram-0"]["relative_high"] == pytest.approx(1.07)
+    model = meters["model:cpu"]
+    assert 0.0 < model["relative_low"] < 0.6
+    assert model["relative_high"] > 1.5
+    line = next(line for line in doctor().stdout.splitlines() if "model:cpu" in line)
+    assert re.search(r"modelled, 0\.\d+ to \d(\.\d)? times, |assumed, .* times, ", line)
 
 
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:
