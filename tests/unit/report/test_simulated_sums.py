@@ -1,7 +1,7 @@
 """How often the truth lies inside the interval of a sum, for machines whose truth is drawn.
 
-True shares of design power have the quantiles of `tests/support/package_power.csv`. What is drawn
-is the rank of each processor among all of them, of which the machines of a fleet share a part.
+True shares of design power have the quantiles of `tests/support/package_quantiles.csv`. What is
+drawn is the rank of each processor among all of them, of which the machines of a fleet share a part.
 docs/explanation/adding-up-intervals.md has the figures, and where that part comes from.
 """
 
@@ -31,7 +31,7 @@ IN_COMMON = {"processors": 0.5, "hosts of one processor": 0.95, "runs of one hos
 """The share of the variance of a rank, or of a logarithm, that the machines of a fleet share."""
 STATED, WITHIN = 0.90, 0.05
 GRID = Interval(330.0, 280.0, 390.0)
-SHARES = Path(__file__).parents[2] / "support" / "package_power.csv"
+SHARES = Path(__file__).parents[2] / "support" / "package_quantiles.csv"
 NORMAL_90 = NormalDist().inv_cdf(0.95)
 
 
