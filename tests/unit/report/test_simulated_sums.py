@@ -1,7 +1,7 @@
 """How often the truth lies inside the interval of a sum, for machines whose truth is drawn.
 
 True shares of design power have the quantiles of `tests/support/package_quantiles.csv`. What is
-drawn is the rank of each processor among all of them, of which the machines of a fleet share a part.
+drawn is the rank of each processor among all of them; the machines of a fleet share a part of it.
 docs/explanation/adding-up-intervals.md has the figures, and where that part comes from.
 """
 
