@@ -147,9 +147,8 @@ def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
     for index, meter in enumerate(meters):
         width = meter["relative_uncertainty"]
         ends = max(0.0, 1.0 - width), 1.0 + width
-        joules = sampler.counts.energy_j[index]
-        if index in sampler.end_meters and joules > 0.0:
-            place = sampler.end_meters.index(index)
+        joules, place = sampler.counts.energy_j[index], sampler.meter_states[index].place_of_ends
+        if place is not None and joules > 0.0:
             low_j, high_j = sampler.counts.ends_j[place : place + 2]
             ends = low_j / joules, high_j / joules
         meter["relative_low"], meter["relative_high"] = ends
