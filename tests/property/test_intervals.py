@@ -110,7 +110,7 @@ def test_a_product_holds_as_often_as_its_factors_do(energy, grid):
     ],
 )
 def test_a_record_of_several_meters_holds_as_often_as_each_of_them(parts):
-    """The sides of lopsided intervals, combined in quadrature each for itself: within five points."""
+    """The sides of lopsided intervals, combined each for itself: within five points."""
     chance = random.Random(16)
     one_of_each = [
         Part(MeterFacts(f"kind{n}:a", "cpu", "modelled", 0.0, 0.0, is_substitute=False), best,
