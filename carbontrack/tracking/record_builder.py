@@ -44,12 +44,14 @@ class Resource(NamedTuple):
         water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
+        market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
 
     region_basis: str | None = None
     water_l_per_kwh: float | None = None
     embodied_g_per_h: Mapping[str, float] | None = None
+    market_g_per_kwh: float | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -317,6 +319,14 @@ def water_figures(
     return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
 
 
+def market_figures(energy: Mapping[str, Any], g_per_kwh: float | None) -> dict[str, Any]:
+    """The column `market_emissions_g`: the site's energy by contract; 0 g per kWh is a figure."""
+    site_kwh = energy.get("energy_kwh")
+    if site_kwh is None or g_per_kwh is None:
+        return {}
+    return {"market_emissions_g": site_kwh * g_per_kwh}
+
+
 def embodied_figures(
     parts: Sequence[Part],
     window: Window,
@@ -448,6 +458,7 @@ class RecordBuilder:
             energy
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
+            | market_figures(energy, resource.market_g_per_kwh)
             | embodied_figures(parts, window, resource.embodied_g_per_h)
             | quality
         )

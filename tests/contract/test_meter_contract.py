@@ -8,9 +8,10 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.meter import Meter, counts_ends
-from carbontrack.meters.ram_model import RamModel
+from carbontrack.meters.meter import Meter, MeterSet, counts_ends
+from carbontrack.meters.ram_model import ram_model
 from carbontrack.meters.rapl import powercap_meters
+from carbontrack.meters.wall_model import Server, with_wall_model
 from carbontrack.record import BASES, COMPONENTS
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.gpus import StillDriver, gpu_meter
@@ -68,8 +69,28 @@ def cpu_model(_):
     )
 
 
-def ram_model(_):
-    return Rig(RamModel(16.0), lambda joules, seconds: None)
+def memory(modules_gib):
+    return lambda _: Rig(ram_model(16.0, modules_gib, None), lambda joules, seconds: None)
+
+
+def wall_model(_):
+    cpu = FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu,)), Server(1000.0, lambda: 0.0, 4)))
+    read_rest = meters[-1].read_joules
+
+    def read(now_s):
+        with contextlib.suppress(MeterReadError):
+            meters[0].read_joules(now_s)
+        return read_rest(now_s)
+
+    meters[-1].read_joules = read
+    return Rig(meters[-1], lambda joules, _: cpu.add_joules(joules), cpu.fail)
+
+
+def modelled_gpu(_):
+    driver = StillDriver(has_energy=False)
+    driver.has_power = False
+    return Rig(gpu_meter(driver, may_model=True), driver.use, driver.fail)
 
 
 def gpu(kind):
@@ -86,7 +107,10 @@ RIGS = {
     "package": package,
     "mirrored": mirrored,
     "cpu model": cpu_model,
-    "ram model": ram_model,
+    "ram model": memory(()),
+    "ram model by modules": memory((8.0, 8.0)),
+    "wall model": wall_model,
+    "gpu model": modelled_gpu,
     "gpu energy": gpu("energy"),
     "gpu power": gpu("power"),
 }

@@ -91,10 +91,10 @@ def test_a_wall_meter_covers_what_it_says(package: Packages) -> None:
     assert (stand_in.id, stand_in.component) == ("model:cpu+model:ram", "other")
     assert stand_in.basis == "modelled"
     stand_in.read_joules(0.0)
-    assert stand_in.read_joules(10.0) == pytest.approx((12.0 + 6.0) * 10.0)
+    assert stand_in.read_joules(10.0) == pytest.approx((12.0 + 16 * 0.15) * 10.0)
     assert counts_ends(stand_in), "those of the processor, and the memory's"
-    assert stand_in.low_j < 10.0 * (1.0 + 6.0)
-    assert stand_in.high_j > 10.0 * (36.0 + 6.0)
+    assert stand_in.low_j == pytest.approx((1.0 + 16 * 0.045) * 10.0)
+    assert stand_in.high_j == pytest.approx((36.0 + 16 * 0.60) * 10.0)
     stand_in.close()
     with pytest.raises(MeterGone):
         stand_in.read_joules(11.0)
