@@ -51,7 +51,7 @@ class Meter(Protocol):
             this cannot be measured by differences.
         relative_uncertainty: half the width of the interval around a reading, relative to it
             (0.05 for +-5 %), from the source that the meter's docstring names. A meter that counts
-            its ends says here how wide they are at its nominal power, at most 1; records use its
+            its ends says here the wider side at its nominal power, at most 1; records use its
             ends.
     """
 
