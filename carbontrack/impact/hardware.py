@@ -47,6 +47,11 @@ def find_gpu(name: str) -> GpuModel:
     return found
 
 
+def known_gpu(name: str) -> GpuModel | None:
+    """The accelerator of this name, as `find_gpu` finds it; None where no table has such a card."""
+    return _gpus().get(_key(name))
+
+
 def find_cpu(name: str) -> cpu_names.CpuPart:
     """The processor of this name: "Xeon Gold 6248", "AMD EPYC 7763 64-Core Processor".
 

@@ -97,7 +97,7 @@ def _metals(total: Total) -> str:
     best, low, high = (None if kg is None else kg * 1e3 for kg in kg_sb)
     assert best is not None
     ends = _ends(low, high, best, format_grams)
-    return _card("Scarce minerals and metals", f"{format_grams(best)} Sb eq", ends)
+    return _card("Scarce minerals and metals", format_grams(best), f"{ends}, as antimony (Sb eq)")
 
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:

@@ -260,15 +260,18 @@ def _making_ends(parts: pd.DataFrame) -> dict[str, float | None]:
     Records have no ends of it. They follow from the hardware: each kind's sum times the interval of
     such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
     """
-    from carbontrack.impact.embodied import spread_of  # few read records of known hardware
+    known = parts[parts["embodied_g"].notna() | parts["abiotic_kg_sb"].notna()]
+    spreads = []
+    if len(known):
+        from carbontrack.impact.embodied import spread_of  # many records have neither
 
+        spreads = [spread_of(text if isinstance(text, str) else None) for text in known.gpu_models]
     ends = {}
-    spreads = [spread_of(text if isinstance(text, str) else None) for text in parts["gpu_models"]]
     for end in ("low", "high"):
         g = [getattr(spread, end) for spread, _ in spreads]
         kg_sb = [getattr(spread, end) for _, spread in spreads]
-        ends[f"embodied_{end}_g"] = _sum(parts["embodied_g"] * g)
-        ends[f"abiotic_{end}_kg_sb"] = _sum(parts["abiotic_kg_sb"] * kg_sb)
+        ends[f"embodied_{end}_g"] = _sum(known["embodied_g"] * g)
+        ends[f"abiotic_{end}_kg_sb"] = _sum(known["abiotic_kg_sb"] * kg_sb)
     return ends
 
 

@@ -67,6 +67,26 @@ def test_a_known_server_bears_the_tables_figures_over_its_life(tmp_path: Path):
     assert record.abiotic_kg_sb == pytest.approx(made_kg_sb * lives)
 
 
+def test_a_figure_of_ones_own_leaves_the_metals_to_the_table(tmp_path: Path):
+    """It is of CO2e; minerals and metals stay what the known parts take."""
+    path = str(server(tmp_path))
+    per_s = []
+    for g_per_h in (3600.0, None):
+        tracker = carbontrack.auto(
+            region="FR",
+            output=None,
+            scope="machine",
+            gpu_ids=(),
+            procfs_path=path,
+            sysfs_path=path,
+            embodied_g_per_h=g_per_h,
+        )
+        with tracker, tracker.span("train") as run:
+            busy()
+        per_s.append(run.record.abiotic_kg_sb / run.record.duration_s)
+    assert per_s[0] == pytest.approx(per_s[1])
+
+
 def test_a_machine_that_nothing_is_known_of_has_no_figure_of_metals(tmp_path: Path):
     """Unknown, never 0; a figure of one's own is of CO2e, and says nothing of metals."""
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name : Mystery\n\n")
