@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from carbontrack.attribution.policy import IdlePower
 from carbontrack.config.settings import Settings
 from carbontrack.meters.calibration import Calibration
-from carbontrack.meters.cpu_model import power_share
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.meter import Meter, MeterSet, nominal_w
 from carbontrack.meters.wall import WALL_ID
+from carbontrack.meters.wall_model import WallModel
 from carbontrack.record import BASES, Basis, Component
 
 
@@ -18,13 +19,17 @@ def idle_power(settings: Settings, meters: MeterSet, calibration: Calibration) -
 
     For the processors: the setting `idle_w`, else what was measured while nothing ran, else the
     idle share of the design power by the load curve. Modelled memory draws the same power busy or
-    idle. If a wall meter was calibrated, the rest of the wall's power is the component "other".
+    idle. If a wall meter was calibrated, or the wall is modelled, the rest of its power is the
+    component "other".
     """
     cpu_w, basis = _cpu(settings, meters, calibration.idle_w)
     ram_w = calibration.idle_w.get("ram", _modelled_ram_w(meters))
     gpu_w, other_w = calibration.idle_w.get("gpu"), None
     if calibration.fit is not None and any(meter.id == WALL_ID for meter in meters):
         other_w = calibration.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
+    for rest in meters:
+        if isinstance(rest, WallModel) and cpu_w is not None:
+            other_w = rest.rest_w(0.0, cpu_w + (ram_w or 0.0))
     return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
 
 
@@ -36,8 +41,11 @@ def _cpu(
     if "cpu" in measured_w:
         bases = (meter.basis for meter in _of(meters, "cpu"))
         return measured_w["cpu"], max(bases, key=BASES.index, default="modelled")
-    tdp_w = meters.hardware.cpu_tdp_w
-    return (None if tdp_w is None else tdp_w * power_share(0.0)), "modelled"
+    hardware = meters.hardware
+    if hardware.cpu_idle_w is not None:
+        return hardware.cpu_idle_w, "modelled"
+    tdp_w = hardware.cpu_tdp_w
+    return (None if tdp_w is None else tdp_w * SINCE_2010.at(0.0).best), "modelled"
 
 
 def _modelled_ram_w(meters: MeterSet) -> float | None:

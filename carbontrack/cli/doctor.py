@@ -11,6 +11,7 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from math import isclose
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,7 @@ from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
-from carbontrack.grid.tables import editions
+from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.record import told
@@ -63,6 +64,7 @@ def run(args: Namespace) -> int:
     ):
         findings = examine(settings, tracker)
         findings["checks"] = check(tracker, Path(settings.procfs_path))
+        _add_ends(findings["meters"], tracker.session.sampler)
     findings["notes"] = notes
     terminal = Terminal(sys.stdout)
     if args.json:
@@ -138,6 +140,19 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
+
+
+def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
+    """How many times its figure each meter's low and high end are; counted ones, just now."""
+    for index, meter in enumerate(meters):
+        width = meter["relative_uncertainty"]
+        ends = max(0.0, 1.0 - width), 1.0 + width
+        joules = sampler.counts.energy_j[index]
+        if index in sampler.end_meters and joules > 0.0:
+            place = sampler.end_meters.index(index)
+            low_j, high_j = sampler.counts.ends_j[place : place + 2]
+            ends = low_j / joules, high_j / joules
+        meter["relative_low"], meter["relative_high"] = ends
 
 
 def _watch(sampler: Sampler) -> list[float | None]:
@@ -226,10 +241,15 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 def _meter(meter: Findings, findings: Findings) -> str:
     power_w = findings["checks"]["watts"].get(meter["id"])
     now = "silent" if power_w is None else f"{power_w:.2f} W now"
-    line = (
-        f"{meter['component']}, {meter['basis']}, within {meter['relative_uncertainty']:.0%}, {now}"
-    )
+    line = f"{meter['component']}, {meter['basis']}, {_how_far_off(meter)}, {now}"
     return f"{line}; {meter['about']}" if meter["about"] else line
+
+
+def _how_far_off(meter: Findings) -> str:
+    low, high = meter["relative_low"], meter["relative_high"]
+    if isclose(high - 1.0, 1.0 - low, abs_tol=0.005):
+        return f"within {high - 1.0:.0%}"
+    return f"{low:.2g} to {high:.2g} times"
 
 
 def _checks(findings: Findings) -> Iterator[Row]:
@@ -266,6 +286,9 @@ def _grid(findings: Findings) -> Iterator[Row]:
         year = f" in {intensity['year']}" if intensity["year"] else ""
         yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
         yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
+        beyond = beyond_interval(intensity["zone"], intensity["method"])
+        if beyond is not None:
+            yield "imports", beyond
     yield "pue", f"{findings['pue']:g}"
     tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])
     yield "tables", f"{tables} (newest year of each)"

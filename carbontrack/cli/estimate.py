@@ -33,6 +33,7 @@ _NAMES = (
     "utilisation",
     "pue",
     "region",
+    "year",
 )
 
 
@@ -53,9 +54,10 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--cpus", type=int, metavar="N", help="how many sockets (1)")
     add("--ram-gib", type=float, metavar="G", help="memory installed, in GiB")
     add("--hours", type=float, metavar="H", help="how long it runs")
-    add("--utilisation", type=float, metavar="U", help="share of the power drawn, 0 to 1 (1)")
+    add("--utilisation", type=float, metavar="U", help="share of the time at work, 0 to 1 (1)")
     add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
     add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
+    add("--year", type=int, metavar="Y", help="the grid of an earlier year, from 2000")
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
@@ -79,6 +81,7 @@ def run(args: Namespace) -> int:
 def _in_options(text: str) -> str:
     """An error message with the names of options instead of those of arguments."""
     text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
+    text = text.replace("year without region", "--year without --region")
     text = text.replace("intensity_g_per_kwh", "--intensity")
     text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
     return re.sub(rf"(?<!-)\b({'|'.join(_NAMES)})=", lambda found: f"{_option(found[1])} ", text)
@@ -110,8 +113,10 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     if found.abiotic_kg_sb is not None:
         kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
         table.append(("metals", f"{format_antimony(*kg_sb, gap='  ')}: {AS_ANTIMONY}"))
-    power = f"{format_watts(found.power_w)} for {found.hours:g} h; PUE {found.pue:g}"
-    table.append(("power", f"{power} ({found.pue_source})"))
+    power = _with_interval(found.power_w, found.power_low_w, found.power_high_w, format_watts)
+    table.append(
+        ("power", f"{power} for {found.hours:g} h; PUE {found.pue:g} ({found.pue_source})")
+    )
     table += [("how", sentence) for sentence in found.how]
     return [*table, ("grid", _grid(found))]
 

@@ -48,6 +48,9 @@ def rows(
 ) -> list[tuple[str, str]]:
     """The summary as labels and texts."""
     found = [("energy", _energy(record)), ("emissions", _emissions(record))]
+    if record.market_emissions_g is not None:
+        grams = format_grams(record.market_emissions_g)
+        found.append(("contract", f"{grams} CO2e by contract, beside the emissions of the place"))
     joules = joules_from(record.energy_kwh)
     comparison = compare(energy_joules=joules, emissions_g=record.emissions_g)
     if comparison is not None:
@@ -97,7 +100,10 @@ def _how(record: Record) -> Iterator[str]:
         # basis and meters are those of the whole record, so they are its only where it is alone
         alone = not any((record.cpu_basis, record.gpu_basis, record.ram_basis))
         meters = (record.meters or "").replace(";", ", ")
-        yield f"other {record.basis} ({meters})" if alone else "other"
+        if "model:wall" in meters.split(", "):
+            yield "other assumed, up to what servers draw at the wall"
+        else:
+            yield f"other {record.basis} ({meters})" if alone else "other"
     if record.scope == "machine":
         yield "all of the machine"
     elif record.cpu_share is not None:

@@ -206,9 +206,9 @@ def _items_of(hardware: Hardware) -> dict[str, list[tuple[str, float]]] | None:
 
 def _card_item(name: str) -> str | None:
     # 252 rows that only machines with a card read
-    from carbontrack.impact.hardware import known_gpu
+    from carbontrack.meters.gpu_names import find_gpu
 
-    card = known_gpu(name)
+    card = find_gpu(name)
     return None if card is None else embodied_item(card.name, card.kind)
 
 

@@ -9,8 +9,11 @@ dropped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import chain
+from operator import attrgetter
+from typing import Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
@@ -18,6 +21,7 @@ from carbontrack.meters.meter import (
     FaultCounting,
     Meter,
     MeterSet,
+    counts_ends,
     counts_faults,
     max_period_s,
 )
@@ -30,7 +34,9 @@ LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
 
 _NO_FAULTS: Mapping[str, int] = {}
+_ENDS = attrgetter("low_j", "high_j")
 _log = logging.getLogger("carbontrack")
+T = TypeVar("T")
 
 
 class MeterState:
@@ -67,10 +73,15 @@ class MeterState:
 
     def read(self, now_s: float) -> float | None:
         """The count; None if the meter fails, whatever it raises."""
-        if self.gone:
-            return None
+        return None if self.gone else self._asked(partial(self.meter.read_joules, now_s), now_s)
+
+    def ends(self, now_s: float) -> tuple[float, float] | None:
+        """The ends as of the last read; None if the meter fails, whatever it raises."""
+        return self._asked(partial(_ENDS, self.meter), now_s)
+
+    def _asked(self, question: Callable[[], T], now_s: float) -> T | None:
         try:
-            return self.meter.read_joules(now_s)
+            return question()
         except Exception as error:
             pass_on(error)
             self.mark_silent(error, now_s)
@@ -114,13 +125,26 @@ class MeterBank:
         self._substitutes = dict(meters.substitutes)
         self._active: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
-        self._all_answer = True
+        self._all_answer = self._is_plain = True
         self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
             (index, state, state.meter)
             for index, state in enumerate(self.states)
             if counts_faults(state.meter)
         ]
         self._reads = [state.meter.read_joules for state in self.states]
+        self.end_meters: tuple[int, ...] = ()
+        """For each end that is counted, low and high in turn, the index of its meter."""
+        self._with_ends: list[Meter] = []
+        self._ends_j: tuple[float | None, ...] = ()
+        for index in range(len(self.states)):
+            self._take_ends(index)
+
+    def _take_ends(self, index: int) -> None:
+        meter = self.states[index].meter
+        if counts_ends(meter):
+            self._with_ends.append(meter)
+            self.end_meters += (index, index)
+            self._is_plain = False
 
     @property
     def max_period_s(self) -> float:
@@ -135,12 +159,38 @@ class MeterBank:
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
         joules = self._read_all(now_s)
-        if not self._all_answer:
-            return self._with_returns(now_s, joules)
+        if not self._is_plain:
+            return self._with_more(now_s, joules)
         for _, _, meter in self._fault_counting:
             if meter.fault_counts:
                 return self._with_faults(now_s, joules)
         return Reading(now_s, joules), _NO_FAULTS
+
+    def _with_more(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """Some meter has not answered, or counts its ends as well."""
+        if not self._all_answer:
+            joules = self._ask_for_ends(now_s, joules)
+            reading, faults = self._with_returns(now_s, joules)
+        elif any(meter.fault_counts for _, _, meter in self._fault_counting):
+            reading, faults = self._with_faults(now_s, joules)
+        else:
+            return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
+        return reading._replace(ends_j=self._ends_j, end_meters=self.end_meters), faults
+
+    def _ask_for_ends(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[float | None, ...]:
+        """Ask each meter that has answered, singly; one without its ends has not answered."""
+        answers, ends_j = list(joules), list[float | None]()
+        for index in self.end_meters[::2]:
+            ends = None if answers[index] is None else self.states[index].ends(now_s)
+            if ends is None:
+                answers[index] = None
+            ends_j += ends or (None, None)
+        self._ends_j = tuple(ends_j)
+        return tuple(answers)
 
     def _with_faults(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -152,7 +202,9 @@ class MeterBank:
                 _classify(index, state.new_faults(), dropped, lower_bounds, faults)
         if not faults:
             return Reading(now_s, joules), faults
-        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(lower_bounds)), faults
+        return Reading(
+            now_s, joules, (), (), 0, frozenset(dropped), frozenset(lower_bounds)
+        ), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
@@ -161,14 +213,17 @@ class MeterBank:
         try:
             for read in self._reads:
                 joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
+            if self._with_ends:
+                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self._with_ends)))
         except Exception as error:
             pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
-            self._all_answer = False
+            self._all_answer = self._is_plain = False
             index = len(joules)
-            self.states[index].mark_silent(error, now_s)
-            joules.append(None)
-            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
+            if index < len(self.states):  # else all have answered, and the ends are asked for again
+                self.states[index].mark_silent(error, now_s)
+                joules.append(None)
+                joules.extend(state.read(now_s) for state in self.states[index + 1 :])
         return tuple(joules)
 
     def _with_returns(
@@ -189,7 +244,9 @@ class MeterBank:
                     self._retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
-        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(lower_bounds)), faults
+        return Reading(
+            now_s, joules, (), (), silent, frozenset(dropped), frozenset(lower_bounds)
+        ), faults
 
     def replace_lost(self, now_s: float) -> Mapping[str, int]:
         """Put substitutes in service for lost meters, once a tick; returns faults by code."""
@@ -202,6 +259,7 @@ class MeterBank:
             if self._substitute(component, now_s):
                 _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
+        self._is_plain = self._all_answer and not self._with_ends
         self._reads = [state.meter.read_joules for state in self.states]
         return faults
 
@@ -227,6 +285,7 @@ class MeterBank:
             state.covered = True
         self._active[component] = substitute
         self.states.append(substitute)
+        self._take_ends(len(self.states) - 1)
         return True
 
     def _retire(self, component: Component) -> None:

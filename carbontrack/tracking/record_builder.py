@@ -12,19 +12,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import hypot, isclose, sqrt
+from math import isclose
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
-from carbontrack.meters.meter import Meter
+from carbontrack.interval import Interval, product
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
+from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j
 from carbontrack.units import JOULES_PER_KWH
 
 _log = logging.getLogger("carbontrack")
@@ -32,19 +33,7 @@ _log = logging.getLogger("carbontrack")
 CONTRIBUTES = 0.01
 """A basis counts for the record if it applies to more than this share of the energy."""
 
-
 # -- values ------------------------------------------------------------------------------------
-
-
-class MeterFacts(NamedTuple):
-    """The properties of a meter that records depend on."""
-
-    id: str
-    component: Component
-    basis: Basis
-    resolution_s: float
-    relative_uncertainty: float
-    is_substitute: bool
 
 
 class Resource(NamedTuple):
@@ -56,6 +45,7 @@ class Resource(NamedTuple):
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
         abiotic_kg_sb_per_h: the use of scarce minerals and metals by making it, in the same way.
+        market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
 
@@ -63,6 +53,7 @@ class Resource(NamedTuple):
     water_l_per_kwh: float | None = None
     embodied_g_per_h: Mapping[str, float] | None = None
     abiotic_kg_sb_per_h: Mapping[str, float] | None = None
+    market_g_per_kwh: float | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -97,6 +88,8 @@ class Window(NamedTuple):
         ended_at: the wall-clock time at its end.
         grid: the grid's intensity at its end; None where it is unknown.
         powers_w: the last known power of each meter.
+        before: the machine's counts of a moment before its end, which may be before its start; None
+            where they are not known.
     """
 
     start: Counts
@@ -107,6 +100,7 @@ class Window(NamedTuple):
     ended_at: datetime
     grid: GridIntensity | None
     powers_w: Sequence[float | None]
+    before: Counts | None = None
 
     @property
     def length_s(self) -> float:
@@ -114,47 +108,7 @@ class Window(NamedTuple):
         return self.end.at_s - self.start.at_s
 
 
-class Part(NamedTuple):
-    """The energy of one meter in a span, with its basis.
-
-    Attributes:
-        meter: the meter's properties.
-        joules: our share.
-        basis: the basis of both energies.
-        machine_j: the whole machine's energy meanwhile; never less than our share.
-    """
-
-    meter: MeterFacts
-    joules: float
-    basis: Basis
-    machine_j: float
-
-
 # -- pure functions: the columns --------------------------------------------------------------
-
-
-def facts_of(
-    meter: Meter, *, is_substitute: bool, idle_basis: Basis, share_uncertainty: float = 0.0
-) -> MeterFacts:
-    """The properties of a meter whose idle part has the basis `idle_basis`.
-
-    A measured count minus something modelled is modelled. `share_uncertainty` is the relative
-    uncertainty of our part of the count; it is independent of the sensor's.
-    """
-    basis = meter.basis
-    if meter.component in ("cpu", "other"):
-        basis = max(basis, idle_basis, key=BASES.index)
-    uncertainty = meter.relative_uncertainty
-    if share_uncertainty:
-        uncertainty = min(1.0, hypot(uncertainty, share_uncertainty))
-    return MeterFacts(
-        meter.id,
-        meter.component,
-        basis,
-        meter.resolution_s,
-        uncertainty,
-        is_substitute,
-    )
 
 
 def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[Part]:
@@ -173,10 +127,34 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
                 all_j = power_w * window.duration_s
-                parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
+                ends_j = _recent_ends(index, meter, window, all_j * share)
+                parts.append(Part(meter, all_j * share, _modelled(meter), all_j, ends_j))
         elif joules > 0.0 or _observed_s(window, index) > 0.0:
-            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
+            ends_j = _counted_ends(meter, sums)
+            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules), ends_j))
     return parts
+
+
+def _counted_ends(meter: MeterFacts, sums: Sums) -> tuple[float, float] | None:
+    if meter.ends is None:
+        return None
+    return value_at(sums.ends_j, meter.ends), value_at(sums.ends_j, meter.ends + 1)
+
+
+def _recent_ends(
+    index: int, meter: MeterFacts, window: Window, joules: float
+) -> tuple[float, float] | None:
+    """The ends of a power times a length: as far off, by ratio, as what was counted just before."""
+    before, end, place = window.before, window.end, meter.ends
+    if before is None or place is None:
+        return None
+    recent_j = value_at(end.energy_j, index) - value_at(before.energy_j, index)
+    if recent_j <= 0.0:
+        return None
+    low_j, high_j = (
+        value_at(end.ends_j, side) - value_at(before.ends_j, side) for side in (place, place + 1)
+    )
+    return joules * (low_j / recent_j), joules * (high_j / recent_j)
 
 
 def _too_short(length_s: float, joules: float, resolution_s: float) -> bool:
@@ -196,28 +174,6 @@ def value_at(numbers: Sequence[float], index: int) -> float:
 
 def _observed_s(window: Window, index: int) -> float:
     return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
-
-
-def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
-    """Half the width of the interval around the sum of the parts, in joules.
-
-    Meters of one kind err together: the same model, or the same sort of sensor, on several devices
-    is off in the same direction, so their uncertainties add up linearly. Different kinds err
-    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
-
-    Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
-    one refresh old when it is read, so at most one refresh's energy is missing or in excess: the
-    mean power times the meter's resolution, independent from meter to meter.
-    """
-    by_kind: dict[tuple[str, Component], float] = {}
-    edges_j2 = 0.0
-    for part in parts:
-        kind = (part.meter.id.partition(":")[0], part.meter.component)
-        half_width_j = part.joules * part.meter.relative_uncertainty
-        by_kind[kind] = by_kind.get(kind, 0.0) + half_width_j
-        if length_s > 0.0:
-            edges_j2 += (part.joules * min(1.0, part.meter.resolution_s / length_s)) ** 2
-    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()) + edges_j2)
 
 
 def weakest(parts: Sequence[Part]) -> Basis | None:
@@ -245,13 +201,9 @@ def energy_figures(
             if component != "other":
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
-        joules = sum(part.joules for part in parts)
-        half_width_j = uncertainty_j(parts, window.length_s)
-        figures["energy_kwh"] = joules / JOULES_PER_KWH * attribution.pue
-        figures["energy_low_kwh"] = (
-            max(0.0, joules - half_width_j) / JOULES_PER_KWH * attribution.pue
-        )
-        figures["energy_high_kwh"] = (joules + half_width_j) / JOULES_PER_KWH * attribution.pue
+        names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
+        for name, joules in zip(names, interval_j(parts, window.length_s), strict=True):
+            figures[name] = joules / JOULES_PER_KWH * attribution.pue
         figures |= _machine_figures(parts)
     return figures
 
@@ -271,8 +223,12 @@ def emission_figures(
     """The columns of emissions and of the grid.
 
     Emissions were summed with the energy, each joule at the intensity of its moment; the record's
-    intensity is the mean weighted by energy. The lower bound of the emissions is the product of the
-    lower bounds of energy and intensity; likewise the upper bound.
+    intensity is the mean weighted by energy.
+
+    What the meters are off by and what the grid's figure is off by have nothing to do with each
+    other. With E = E0 x a and I = I0 x b, the logarithm of the emissions' ratio is ln a + ln b: a
+    sum of independent terms, whose half-widths combine in quadrature, each side for itself (GUM,
+    5.1.2). Both ends at once would hold more often than either interval does.
     """
     if grid is None:
         return {}
@@ -286,9 +242,11 @@ def emission_figures(
         "intensity_year": grid.year,
     }
     if energy.get("energy_kwh") is not None:
-        figures["emissions_g"] = energy["energy_kwh"] * g
-        figures["emissions_low_g"] = energy["energy_low_kwh"] * low_g
-        figures["emissions_high_g"] = energy["energy_high_kwh"] * high_g
+        kwh = Interval(energy["energy_kwh"], energy["energy_low_kwh"], energy["energy_high_kwh"])
+        grams = product(kwh, Interval(g, low_g, high_g))
+        figures["emissions_g"] = grams.best
+        figures["emissions_low_g"] = grams.low
+        figures["emissions_high_g"] = grams.high
     return figures
 
 
@@ -363,6 +321,14 @@ def water_figures(
     return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
 
 
+def market_figures(energy: Mapping[str, Any], g_per_kwh: float | None) -> dict[str, Any]:
+    """The column `market_emissions_g`: the site's energy by contract; 0 g per kWh is a figure."""
+    site_kwh = energy.get("energy_kwh")
+    if site_kwh is None or g_per_kwh is None:
+        return {}
+    return {"market_emissions_g": site_kwh * g_per_kwh}
+
+
 def embodied_figures(
     parts: Sequence[Part],
     window: Window,
@@ -429,32 +395,34 @@ class RecordBuilder:
         )
         now = [(s.meter.relative_uncertainty, of_share(index)) for index, s in enumerate(states)]
         if now != self._known:
-            idle_basis = attribution.idle_basis()
+            idle_basis, ends = attribution.idle_basis(), self.sampler.end_meters
             self._meters = [
                 facts_of(
                     state.meter,
                     is_substitute=state.is_substitute,
                     idle_basis=idle_basis,
                     share_uncertainty=of_share,
+                    ends=ends.index(index) if index in ends else None,
                 )
-                for state, (_, of_share) in zip(states, now, strict=True)
+                for index, (state, (_, of_share)) in enumerate(zip(states, now, strict=True))
             ]
             self._known = now
         return self._meters
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        max_gap_s, powers_w = self.sampler.history(start.at_s)
+        recent = self.sampler.history(start.at_s)
         now = self.sampler.clock.now_utc()
         return Window(
             start,
             end,
             duration_s,
             machine_j,
-            max_gap_s,
+            recent.max_gap_s,
             now,
             self.ledger.intensity(now),
-            powers_w,
+            recent.powers_w,
+            recent.before,
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
@@ -496,6 +464,7 @@ class RecordBuilder:
             energy
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
+            | market_figures(energy, resource.market_g_per_kwh)
             | embodied_figures(
                 parts, window, resource.embodied_g_per_h, resource.abiotic_kg_sb_per_h
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 import carbontrack
 from carbontrack.config.settings import READERS
-from carbontrack.testing import build_powercap
+from carbontrack.testing import Zone, build_powercap
 
 ROOT = Path(carbontrack.__file__).parents[1]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -69,6 +70,23 @@ def test_a_machine_with_counters_is_measured(doctor: Doctor, tmp_path: Path) -> 
     assert any(meter["id"].startswith("rapl:") for meter in found["meters"])
 
 
+def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A counter by one number for both sides, a model by how many times its figure its ends are."""
+    tree = build_powercap(tmp_path / "sys", [Zone("dram", "intel-rapl:0:0")])
+    tree.add_joules("dram", 1.0)
+
+    done = doctor("--json", "--region", "FR")
+
+    meters = {meter["id"]: meter for meter in json.loads(done.stdout)["meters"]}
+    assert meters["rapl:dram-0"]["relative_low"] == pytest.approx(0.93)
+    assert meters["rapl:dram-0"]["relative_high"] == pytest.approx(1.07)
+    model = meters["model:cpu"]
+    assert 0.0 < model["relative_low"] < 0.6
+    assert model["relative_high"] > 1.5
+    line = next(line for line in doctor().stdout.splitlines() if "model:cpu" in line)
+    assert re.search(r"modelled, 0\.\d+ to \d(\.\d)? times, |assumed, .* times, ", line)
+
+
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:
     """With `--check` the exit code is 1 where nothing is, and 0 where something is."""
     without = doctor("--check", "--region", "FR")
@@ -102,6 +120,14 @@ def test_the_text_has_a_part_for_each_question(doctor: Doctor) -> None:
     assert "FR  (argument)" in done.stdout
     assert "interval_s" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_what_the_grids_interval_leaves_out_is_said_beside_it(doctor: Doctor) -> None:
+    """For a table's figure of a country; a figure of one's own is not judged."""
+    told = " ".join(doctor("--region", "FR").stdout.split())
+    own = doctor("--region", "FR", CARBONTRACK_INTENSITY_G_PER_KWH="50").stdout
+    assert "0.63 to 1.73 times ours" in told
+    assert "flow-traced" not in own
 
 
 def test_an_unknown_place_is_said_in_a_note(doctor: Doctor) -> None:

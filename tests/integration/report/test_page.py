@@ -319,15 +319,22 @@ def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None
 
 @pytest.mark.parametrize(("embodied_g", "kg_sb"), [(None, None), (9.0, None), (9.0, 1e-6)])
 @pytest.mark.parametrize("water_l", [None, 2.0])
+@pytest.mark.parametrize("market_emissions_g", [None, 0.0])
 def test_the_cards_fill_their_rows(
     opened: Callable[..., Any],
     embodied_g: float | None,
     kg_sb: float | None,
     water_l: float | None,
+    market_emissions_g: float | None,
 ) -> None:
     """However many figures there are, the last row of cards reaches as far as the first."""
-    made = {"embodied_g": embodied_g, "abiotic_kg_sb": kg_sb}
-    runs = [replace(r, water_l=water_l, **made) for r in some_runs(3)]
+    beside = {
+        "embodied_g": embodied_g,
+        "abiotic_kg_sb": kg_sb,
+        "water_l": water_l,
+        "market_emissions_g": market_emissions_g,
+    }
+    runs = [replace(r, **beside) for r in some_runs(3)]
     page = opened(runs, viewport={"width": 1600, "height": 900})
     for width in (390, 800, 1200):
         page.set_viewport_size({"width": width, "height": 900})
@@ -335,7 +342,7 @@ def test_the_cards_fill_their_rows(
             "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
         )
         last_of_row = dict(edges)
-        assert len(edges) == 4 + sum(g is not None for g in (embodied_g, kg_sb, water_l))
+        assert len(edges) == 4 + sum(figure is not None for figure in beside.values())
         assert len(set(last_of_row.values())) == 1, width
 
 

@@ -62,6 +62,18 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
     }
 
 
+@pytest.mark.parametrize(("grams", "said"), [(0.0, "0 µg"), (0.0135, "13.5 mg")])
+def test_emissions_by_contract_have_a_line_beside_those_of_the_place(
+    grams: float, said: str
+) -> None:
+    """A contract that emits nothing is told as well; without one there is no such line."""
+    found = dict(rows(record(market_emissions_g=grams)))
+
+    assert found["contract"] == f"{said} CO2e by contract, beside the emissions of the place"
+    assert found["emissions"] == dict(rows(record()))["emissions"]
+    assert "contract" not in dict(rows(record()))
+
+
 def test_a_headline_names_the_command_its_time_and_its_trouble() -> None:
     """A failed run says so in the first line."""
     assert headline(record()) == "train.py, 21.4 s"
@@ -136,6 +148,9 @@ def test_a_meter_of_another_component_is_named() -> None:
     parts = {"cpu_basis": None, "ram_basis": None, "cpu_share": None, "scope": "machine"}
     plug = record(**parts, other_kwh=1e-3, basis="measured", meters="plug:desk")
     assert ("how", "other measured (plug:desk), all of the machine") in rows(plug)
+    wall = record(**parts, other_kwh=1e-3, basis="assumed", meters="model:cpu;model:wall")
+    told = "other assumed, up to what servers draw at the wall, all of the machine"
+    assert ("how", told) in rows(wall)
     assert ("how", "CPU measured on AMD EPYC 7B13 (TDP 225 W), other") in rows(
         record(cpu_basis="measured", ram_basis=None, cpu_share=None, other_kwh=1e-3)
     )

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from carbontrack.meters.cpu_info import find_part
-from carbontrack.meters.cpu_model import power_share
-from carbontrack.meters.cpu_power import KNOWN_UNCERTAINTY
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
 
 ROOT = Path(__file__).parents[3]
@@ -34,8 +33,9 @@ class Server(NamedTuple):
 
     def model(self, load: float) -> tuple[float, float]:
         """Modelled power and its half-width."""
-        cpu_w = self.cpu_w * power_share(load)
-        half_w = hypot(cpu_w * KNOWN_UNCERTAINTY, self.ram_w * RELATIVE_UNCERTAINTY)
+        share = SINCE_2010.at(load)
+        cpu_w, above_w = self.cpu_w * share.best, self.cpu_w * (share.high - share.best)
+        half_w = hypot(above_w, self.ram_w * RELATIVE_UNCERTAINTY)
         return cpu_w + self.ram_w, half_w
 
 
