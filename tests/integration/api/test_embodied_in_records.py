@@ -34,7 +34,9 @@ def server(folder: Path) -> Path:
     )
     (folder / "cpuinfo").write_text("".join(thread.format(n=n) for n in range(80)))
     (folder / "meminfo").write_text(f"MemTotal: {64 * 1024 * 1024} kB\n")
-    (folder / "stat").write_text(Path("/proc/stat").read_text())
+    total = Path("/proc/stat").read_text().splitlines()[0]
+    each = (f"cpu{n} {total.split(maxsplit=1)[1]}" for n in range(80))
+    (folder / "stat").write_text("\n".join([total, *each]) + "\n")
     online = folder / "devices" / "system" / "cpu" / "online"
     online.parent.mkdir(parents=True)
     online.write_text("0-79\n")
