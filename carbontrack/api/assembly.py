@@ -318,10 +318,12 @@ def _resource(
     settings: Settings, environment: Environment, region: regions.Region, sampler: Sampler
 ) -> Resource:
     water = facility.grid_water(region.zone)
+    embodied_g_per_h, abiotic_kg_sb_per_h = _making_per_h(settings, sampler.hardware)
     return Resource(
         region_basis=region.basis,
         water_l_per_kwh=water.l_per_kwh if water is not None else None,
-        embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
+        embodied_g_per_h=embodied_g_per_h,
+        abiotic_kg_sb_per_h=abiotic_kg_sb_per_h,
         market_g_per_kwh=settings.market_g_per_kwh,
         columns={
             "host_id": settings.host_id or host_id(),
@@ -369,19 +371,26 @@ def _idle_power(settings: Settings, environment: Environment, meters: MeterSet) 
     return idle_power(settings, meters, calibration_of(settings, environment) or Calibration())
 
 
-def _embodied_g_per_h(settings: Settings, hardware: Hardware) -> Mapping[str, float] | None:
-    """Embodied emissions in g/h, by component or for the whole machine; None: unknown."""
-    if settings.embodied_g_per_h is not None:
-        return {WHOLE_MACHINE: settings.embodied_g_per_h}
-    if hardware.cpu_sockets is None or hardware.ram_gib is None:
-        return None  # the table need not be read
-    from carbontrack.impact.embodied import rates_g_per_h
+def _making_per_h(
+    settings: Settings, hardware: Hardware
+) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
+    """What an hour bears of making the machine: g CO2e, and kg Sb eq of minerals and metals.
 
-    return rates_g_per_h(
-        hardware,
-        lifetime_years=settings.embodied_lifetime_years,
-        utilisation=settings.embodied_utilisation,
-    )
+    By component or for the whole machine; None: unknown.
+    """
+    rates = None
+    if hardware.cpu_sockets is not None and hardware.ram_gib is not None:
+        from carbontrack.impact.embodied import rates_per_h  # else the table need not be read
+
+        rates = rates_per_h(
+            hardware,
+            lifetime_years=settings.embodied_lifetime_years,
+            utilisation=settings.embodied_utilisation,
+        )
+    g, kg_sb = rates or (None, None)
+    if settings.embodied_g_per_h is not None:
+        g = {WHOLE_MACHINE: settings.embodied_g_per_h}
+    return g, kg_sb
 
 
 def _journal(state_dir: Path, *, is_ours: bool, is_shared: bool) -> Journal:

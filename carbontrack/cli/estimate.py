@@ -11,6 +11,7 @@ from collections.abc import Callable
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError
+from carbontrack.impact.embodied import AS_ANTIMONY, format_antimony
 from carbontrack.impact.equivalents import compare
 from carbontrack.impact.estimate import Estimate, estimate
 from carbontrack.units import (
@@ -109,6 +110,9 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
         low_g, high_g = found.embodied_low_g or 0.0, found.embodied_high_g or 0.0
         made = _with_interval(found.embodied_g, low_g, high_g, format_grams, " CO2e")
         table.append(("making", f"{made} of the hardware's making, not part of the emissions"))
+    if found.abiotic_kg_sb is not None:
+        kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
+        table.append(("metals", f"{format_antimony(*kg_sb, gap='  ')}: {AS_ANTIMONY}"))
     power = _with_interval(found.power_w, found.power_low_w, found.power_high_w, format_watts)
     table.append(
         ("power", f"{power} for {found.hours:g} h; PUE {found.pue:g} ({found.pue_source})")

@@ -11,7 +11,7 @@ emissions (`Estimate`). docs/explanation/published-runs.md sets it beside publis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
@@ -21,8 +21,13 @@ from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.region import of
 from carbontrack.grid.tables import lookup
-from carbontrack.impact.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
-from carbontrack.impact.embodied import total as total_of
+from carbontrack.impact.embodied import (
+    GB_PER_GIB,
+    abiotic_of,
+    added,
+    embodied_g,
+    embodied_item,
+)
 from carbontrack.impact.hardware import find_cpu, find_gpu
 from carbontrack.interval import Interval, product, total
 from carbontrack.meters.load_curve import curve_of
@@ -75,6 +80,8 @@ class Estimate:
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
         embodied_g: embodied emissions of the hardware for the share of its lifetime; never part
             of `emissions_g`.
+        abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
+            antimony equivalents, with low and high; None where a part of it has no figure.
         basis: "modelled" from hardware names, "assumed" where a power was given.
         how: one sentence for each kind of hardware: its power and interval, and what of the
             computer that is.
@@ -107,6 +114,9 @@ class Estimate:
     embodied_g: float | None
     embodied_low_g: float | None
     embodied_high_g: float | None
+    abiotic_kg_sb: float | None
+    abiotic_low_kg_sb: float | None
+    abiotic_high_kg_sb: float | None
     basis: Basis
     how: tuple[str, ...]
 
@@ -140,7 +150,7 @@ class PowerPart:
     component: Component
     power_w: Interval
     how: str
-    embodied: Amount | None = None
+    embodied: Interval | None = None
 
 
 def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, all by name
@@ -267,7 +277,6 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
     power_w = total(part.power_w for part in parts)
     kwh = _times(power_w, kwh_per_w * pue)
     grams = product(kwh, Interval(grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh))
-    embodied = total_of(part.embodied for part in parts if part.embodied is not None)
     by_component = {
         f"{name}_kwh": sum(p.power_w.best for p in parts if p.component == name) * kwh_per_w
         for name in sorted({part.component for part in parts})
@@ -293,12 +302,10 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
         pue=pue,
         pue_source=pue_source,
         water_l=_water_l(given, power_w.best * kwh_per_w, pue),
-        embodied_g=embodied.best if embodied else None,
-        embodied_low_g=embodied.low if embodied else None,
-        embodied_high_g=embodied.high if embodied else None,
         basis="assumed" if any(p.component == "other" for p in parts) else "modelled",
         how=tuple(part.how for part in parts),
         **by_component,
+        **_making(given, parts),
     )
 
 
@@ -330,6 +337,31 @@ def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
         return None
     wue = site.wue_l_per_kwh if site else None
     return facility.water_l(computers_kwh, pue=pue, wue_l_per_kwh=wue, grid=grid)
+
+
+def _making(given: Given, parts: list[PowerPart]) -> dict[str, Any]:
+    """What making the hardware takes for the share of its lifetime: g CO2e and kg Sb eq."""
+    g = added(part.embodied for part in parts if part.embodied is not None)
+    kg_sb = abiotic_of(_items(given), given.hours)
+    return {
+        "embodied_g": g and g.best,
+        "embodied_low_g": g and g.low,
+        "embodied_high_g": g and g.high,
+        "abiotic_kg_sb": kg_sb and kg_sb.best,
+        "abiotic_low_kg_sb": kg_sb and kg_sb.low,
+        "abiotic_high_kg_sb": kg_sb and kg_sb.high,
+    }
+
+
+def _items(given: Given) -> Iterator[tuple[str | None, float]]:
+    """The named hardware as items of the table of what making it takes; None: in no table."""
+    if given.gpu is not None:
+        card = find_gpu(given.gpu)
+        yield embodied_item(card.name, card.kind), given.gpus
+    if given.cpu is not None:
+        yield "cpu", given.cpus
+    if given.ram_gib is not None:
+        yield "ram", given.ram_gib * GB_PER_GIB
 
 
 def _gpu(name: str, given: Given) -> PowerPart:

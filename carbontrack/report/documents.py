@@ -20,6 +20,11 @@ _EMBODIED = (
     ("boavizta2021", "Boavizta's bottom-up method for the embodied impacts of hardware", 2021),
     ("teads2021", "Teads EC2 dataset, as used by Cloud Carbon Footprint", 2021),
 )
+_OF_CARDS = (
+    "ademe2026",
+    "Life cycle assessments of GPUs for artificial intelligence (ADEME)",
+    2026,
+)
 _SHARE = re.compile(r"; | \(\d[\d.]*%\)| \(the grid of [^)]*\)")
 _CARD = ("emissions", "source", "training_type", "geographical_location", "hardware_used")
 _TASK = ("taskStage", "taskFamily", "algorithms", "dataset")
@@ -58,7 +63,9 @@ def as_bibtex(facts: Facts, _asked: Asked) -> str:
         entries.append(_entry(f"intensity{number}", text, _year_of_publication(text), note))
     if facts.summary.total.embodied_g is not None:
         note = "Making of the hardware, where no figure of one's own was given"
-        entries += [_entry(key, text, year, note) for key, text, year in _EMBODIED]
+        has_cards = any(machine.gpus for machine in facts.machines)
+        used_for = (*_EMBODIED, _OF_CARDS) if has_cards else _EMBODIED
+        entries += [_entry(key, text, year, note) for key, text, year in used_for]
     return "\n".join(entries)
 
 
@@ -154,6 +161,8 @@ def as_sci(facts: Facts, asked: Asked) -> str:
         "e_kwh": used,
         "i_g_per_kwh": total.emissions_g / used if used > 0.0 else None,
         "m_g": embodied_g,
+        "m_low_g": total.embodied_low_g,
+        "m_high_g": total.embodied_high_g,
         "r_units": units,
         "regions": list(facts.places),
         "boundary": list(facts.scopes),

@@ -73,6 +73,7 @@ class Facts:
     clouds: tuple[str, ...]
     started: Any
     all_embodied: bool
+    all_abiotic: bool
 
     @property
     def computers_kwh(self) -> float | None:
@@ -104,6 +105,7 @@ def facts_of(summary: Summary, frame: pd.DataFrame) -> Facts:
         clouds=_ranked(frame, "cloud_provider"),
         started=None if started.empty else (started.min(), started.max()),
         all_embodied=bool(frame["embodied_g"].notna().all()),
+        all_abiotic=bool(frame["abiotic_kg_sb"].notna().all()),
     )
 
 

@@ -37,17 +37,18 @@ IDS = ("record_id", "run_id", "parent_id")
 TIMES = ("started_at", "ended_at")
 TEXTS = (
     *("name", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis", "host_id"),
-    "scope",
+    *("scope", "gpu_models"),
 )
 NUMBERS = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
     *("energy_low_kwh", "energy_high_kwh", "emissions_g", "emissions_low_g", "emissions_high_g"),
-    *("water_l", "embodied_g", "market_emissions_g", "pue", "intensity_g_per_kwh"),
+    *("water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g", "pue"),
+    "intensity_g_per_kwh",
     *("intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
 )
 HOW = (
     *("region_basis", "intensity_source", "intensity_year", "meters", "coverage"),
-    *("cpu_model", "gpu_models", "carbontrack"),
+    *("cpu_model", "carbontrack"),
 )
 """Columns that only a page shows."""
 _TYPES = (

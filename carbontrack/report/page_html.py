@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.impact.embodied import AS_ANTIMONY
 from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, left_out
 from carbontrack.report.timelines import RunTimeline
@@ -87,11 +88,22 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
         more = f"market-based, beside the CO2e of the place{known}"
         yield _card("By contract", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
-        yield _card(
-            "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
-        )
+        g = total.embodied_g
+        ends = _ends(total.embodied_low_g, total.embodied_high_g, g, format_grams)
+        yield _card("Making of the hardware", format_grams(g), f"{ends}, not part of the CO2e")
+    if total.abiotic_kg_sb is not None:
+        yield _metals(total)
     if context.comparison is not None:
         yield _card("About as much as", context.comparison[0], context.comparison[1], "words")
+
+
+def _metals(total: Total) -> str:
+    """The card of scarce minerals and metals, in grams of antimony."""
+    kg_sb = (total.abiotic_kg_sb, total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
+    best, low, high = (None if kg is None else kg * 1e3 for kg in kg_sb)
+    assert best is not None
+    ends = _ends(low, high, best, format_grams)
+    return _card("Scarce minerals and metals", format_grams(best), f"{ends}, as antimony (Sb eq)")
 
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:
@@ -214,7 +226,8 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
         "The interval of a sum is therefore not the sum of the intervals.</p>"
-        f"{_compared(context)}<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
+        f"{_compared(context)}{_antimony(summary.total)}"
+        f"<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
     )
 
 
@@ -223,6 +236,12 @@ def _compared(context: PageContext) -> str:
         return ""
     thing, _cite, source = context.comparison
     return f"<h3>The comparison</h3><p>{visible_html(thing)}: {visible_html(source)}</p>"
+
+
+def _antimony(total: Total) -> str:
+    if total.abiotic_kg_sb is None:
+        return ""
+    return f"<h3>Minerals and metals</h3><p>Sb eq is {visible_html(AS_ANTIMONY)}.</p>"
 
 
 def _per_kwh(row: dict[str, Any]) -> str:

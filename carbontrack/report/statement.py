@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from carbontrack.impact.embodied import AS_ANTIMONY, format_antimony
 from carbontrack.report.facts import Asked, Facts, place
 from carbontrack.report.tables import LONGEST, by_contract, markdown_notes
 from carbontrack.report.totals import Total
@@ -143,12 +144,23 @@ def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
         yield "region", f"{where}, found by {row['region_basis'] or 'unknown means'}"
         yield "carbon intensity", _intensity(row)
     yield from _emissions(total, grams)
-    if total.embodied_g is not None and facts.all_embodied:
-        yield "making of the hardware, beside", f"{format_grams(total.embodied_g)} CO2e"
+    yield from _making_rows(facts)
     if total.water_l is not None:
         yield "water, beside", f"{total.water_l:.3g} L"
     yield "energy measured by", ", ".join(facts.meters) or "unknown"
     yield "boundary", _scope(facts)
+
+
+def _making_rows(facts: Facts) -> Iterator[tuple[str, str]]:
+    total = facts.summary.total
+    if total.embodied_g is not None and facts.all_embodied:
+        ends = (total.embodied_low_g, total.embodied_high_g)
+        made = format_with_interval(total.embodied_g, *ends, format_grams, of=" CO2e")
+        yield "making of the hardware, beside", made
+    if total.abiotic_kg_sb is not None and facts.all_abiotic:
+        ends = (total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
+        metals = format_antimony(total.abiotic_kg_sb, *ends)
+        yield "minerals and metals in the hardware, beside", f"{metals}: {AS_ANTIMONY}"
 
 
 def _emissions(total: Total, grams: str) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ UNKNOWN_SHARE = 0.01
 
 SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
-    *("emissions_g", "water_l", "embodied_g", "market_emissions_g"),
+    *("emissions_g", "water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g"),
 )
 
 
@@ -44,6 +44,8 @@ class Total:
         key: what the group has in common; None where that is unknown.
         runs: records in the group.
         unknown_runs: those whose energy is unknown; they are not part of the sums.
+        embodied_g: embodied emissions, never part of `emissions_g`; abiotic_kg_sb: the use of
+            scarce minerals and metals by making the same hardware, as kg of antimony.
         market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
         market_share: the share of the energy that `market_emissions_g` is for.
@@ -66,6 +68,11 @@ class Total:
     emissions_high_g: float | None
     water_l: float | None
     embodied_g: float | None
+    embodied_low_g: float | None
+    embodied_high_g: float | None
+    abiotic_kg_sb: float | None
+    abiotic_low_kg_sb: float | None
+    abiotic_high_kg_sb: float | None
     market_emissions_g: float | None
     measured_share: float | None
     modelled_share: float | None
@@ -133,7 +140,7 @@ def totals(frame: pd.DataFrame, by: str | None = None) -> list[Total]:
 
 
 _NO_KEY = "\0unknown"
-_KIND_COLUMNS = ("cpu_basis", "gpu_basis", "ram_basis", "basis")
+_KIND_COLUMNS = ("cpu_basis", "gpu_basis", "ram_basis", "basis", "gpu_models")
 
 
 def _partial_sums(frame: pd.DataFrame, key: Any) -> Iterator[tuple[Any, pd.DataFrame]]:
@@ -217,6 +224,7 @@ def _total(key: str | None, parts: pd.DataFrame) -> Total:
         energy_high_kwh=high_kwh,
         emissions_low_g=low_g,
         emissions_high_g=high_g,
+        **_making_ends(parts),
         market_share=_market_share(parts, sums),
         **_shares(parts),
         **sums,
@@ -258,6 +266,27 @@ def _emission_ends(parts: pd.DataFrame, best: float | None) -> tuple[float | Non
     low_g, high_g = (_sum(parts[f"grid_{end}_g"]) or best for end in ("low", "high"))
     low = max(0.0, best - below) * min(1.0, low_g / best)
     return low, (best + above) * max(1.0, high_g / best)
+
+
+def _making_ends(parts: pd.DataFrame) -> dict[str, float | None]:
+    """The ends of what making the hardware took.
+
+    Records have no ends of it. They follow from the hardware: each kind's sum times the interval of
+    such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
+    """
+    known = parts[parts["embodied_g"].notna() | parts["abiotic_kg_sb"].notna()]
+    spreads = []
+    if len(known):
+        from carbontrack.impact.embodied import spread_of  # many records have neither
+
+        spreads = [spread_of(text if isinstance(text, str) else None) for text in known.gpu_models]
+    ends = {}
+    for end in ("low", "high"):
+        g = [getattr(spread, end) for spread, _ in spreads]
+        kg_sb = [getattr(spread, end) for _, spread in spreads]
+        ends[f"embodied_{end}_g"] = _sum(known["embodied_g"] * g)
+        ends[f"abiotic_{end}_kg_sb"] = _sum(known["abiotic_kg_sb"] * kg_sb)
+    return ends
 
 
 def _combined(parts: pd.DataFrame, side: str, unit: str) -> float:

@@ -44,6 +44,7 @@ class Resource(NamedTuple):
         water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
+        abiotic_kg_sb_per_h: the use of scarce minerals and metals by making it, in the same way.
         market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
@@ -51,6 +52,7 @@ class Resource(NamedTuple):
     region_basis: str | None = None
     water_l_per_kwh: float | None = None
     embodied_g_per_h: Mapping[str, float] | None = None
+    abiotic_kg_sb_per_h: Mapping[str, float] | None = None
     market_g_per_kwh: float | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
 
@@ -330,30 +332,34 @@ def market_figures(energy: Mapping[str, Any], g_per_kwh: float | None) -> dict[s
 def embodied_figures(
     parts: Sequence[Part],
     window: Window,
-    rates_g_per_h: Mapping[str, float] | None,
+    g_per_h: Mapping[str, float] | None,
+    kg_sb_per_h: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The column `embodied_g`; nothing where the rates or the shares of energy are unknown.
+    """The columns `embodied_g` and `abiotic_kg_sb`, where their rates and shares are known.
 
-    The embodied emissions of each component, for the time in which we ran, are allocated by our
-    share of its energy. These shares add up to one over all spans and processes.
+    What making each component takes, for the time in which we ran, is allocated by our share of its
+    energy; what belongs to none of them ("machine"), by our share of all energy. These shares add
+    up to one over all spans and processes.
     """
-    if not rates_g_per_h:
+    if not (g_per_h or kg_sb_per_h):
         return {}
-    hours = window.duration_s / 3600.0
-    found_g = 0.0
-    for name, g_per_h in rates_g_per_h.items():
-        share = _share(parts, name)
-        if share is None:
-            return {}
-        found_g += share * g_per_h * hours
-    return {"embodied_g": found_g}
+    shares, hours = _shares(parts), window.duration_s / 3600.0
+    found = {}
+    for column, rates in (("embodied_g", g_per_h), ("abiotic_kg_sb", kg_sb_per_h)):
+        if rates and rates.keys() <= shares.keys():
+            found[column] = sum([shares[name] * per_h for name, per_h in rates.items()]) * hours
+    return found
 
 
-def _share(parts: Sequence[Part], name: str) -> float | None:
-    """Our share of the energy of a component, or of the machine; None where that is 0."""
-    own = [part for part in parts if name in (WHOLE_MACHINE, part.meter.component)]
-    all_j = sum(part.machine_j for part in own)
-    return sum(part.joules for part in own) / all_j if all_j > 0.0 else None
+def _shares(parts: Sequence[Part]) -> dict[str, float]:
+    """Our share of the energy of each component, and of the machine; none where that is 0."""
+    ours: dict[str, float] = {WHOLE_MACHINE: 0.0}
+    whole = ours.copy()
+    for part in parts:
+        for name in (part.meter.component, WHOLE_MACHINE):
+            ours[name] = ours.get(name, 0.0) + part.joules
+            whole[name] = whole.get(name, 0.0) + part.machine_j
+    return {name: ours[name] / all_j for name, all_j in whole.items() if all_j > 0.0}
 
 
 # -- the builder -------------------------------------------------------------------------------
@@ -459,7 +465,9 @@ class RecordBuilder:
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
             | market_figures(energy, resource.market_g_per_kwh)
-            | embodied_figures(parts, window, resource.embodied_g_per_h)
+            | embodied_figures(
+                parts, window, resource.embodied_g_per_h, resource.abiotic_kg_sb_per_h
+            )
             | quality
         )
 

@@ -160,6 +160,22 @@ def test_embodied_stands_beside_the_emissions() -> None:
     assert embodied_g("cpu", 1, 8766, lifetime_years=5).best == pytest.approx(20e3)
 
 
+def test_minerals_and_metals_stand_beside_the_emissions() -> None:
+    """Those of the named hardware, over its life; none where a part of it has no figure."""
+    found = carbontrack.estimate(
+        gpu="H100", gpus=8, cpu="EPYC 7763", cpus=2, ram_gib=64, hours=8766, intensity_g_per_kwh=0
+    )
+    made = 8 * 0.00895 + 2 * 0.0204 + 64 * 1.073741824 * 8.8e-5
+    assert found.abiotic_kg_sb == pytest.approx(made / 4)
+    assert found.abiotic_low_kg_sb < made / 4 / 3
+    assert found.abiotic_high_kg_sb > made / 4 * 2.5
+    for gpu in ("RTX 4090", "TPU v3"):
+        none = carbontrack.estimate(gpu=gpu, ram_gib=64, hours=1, intensity_g_per_kwh=1)
+        ends = (none.abiotic_kg_sb, none.abiotic_low_kg_sb, none.abiotic_high_kg_sb)
+        assert ends == (None, None, None)
+    assert carbontrack.estimate(power_w=1, hours=1, intensity_g_per_kwh=1).abiotic_kg_sb is None
+
+
 def test_it_is_frozen_and_turns_into_json() -> None:
     """An estimate is a fact; its JSON has the attributes' names."""
     found = carbontrack.estimate(gpu="T4", hours=1, region="DE")

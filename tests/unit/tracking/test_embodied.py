@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 
 from carbontrack.errors import ConfigError
-from carbontrack.impact.embodied import rates_g_per_h
+from carbontrack.impact.embodied import rates_per_h
 from carbontrack.meters.meter import Hardware
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.counts import Counts
@@ -74,26 +75,83 @@ def test_unknown_is_nothing(joules: tuple[float, ...], rates: dict[str, float] |
     assert embodied_figures(used, window(1.0), rates) == {}
 
 
+def test_minerals_and_metals_are_shared_in_the_same_way():
+    """The same shares of the same hours, in a column of its own."""
+    used = parts((25.0, 100.0), (9.0, 10.0))
+    rates = {"cpu": 4e-6, "ram": 2e-6, WHOLE_MACHINE: 1e-6}
+    found = embodied_figures(used, window(7200.0), None, rates)
+    per_h = 4e-6 * 0.25 + 2e-6 * 0.9 + 1e-6 * 34.0 / 110.0
+    assert found == {"abiotic_kg_sb": pytest.approx(2 * per_h)}
+
+
+REST_KG = 66.1 + 2 * 72.7 + 150 + 6.68 + 2 * 51.7
+"""Board, two supplies, chassis, assembly and two drives."""
+REST_KG_SB = 0.00369 + 2 * 0.0248 + 0.0202 + 1.41e-6 + 2 * 0.00186
+
+
 def test_rates_are_the_tables_over_a_life():
-    """100 kg per socket, 1.229 kg per GB, 150 kg for an A100, each over four years of hours."""
-    found = rates_g_per_h(SERVER)
-    assert found == {
+    """A server by its parts and its cards, each over four years of hours."""
+    ram_gb = 64 * 1.073741824
+    g, kg_sb = rates_per_h(SERVER)
+    assert g == {
         "cpu": pytest.approx(2 * 100e3 / HOURS_PER_LIFE),
-        "ram": pytest.approx(64 * 1.073741824 * 1.229e3 / HOURS_PER_LIFE),
+        "ram": pytest.approx(ram_gb * 1.392e3 / HOURS_PER_LIFE),
+        WHOLE_MACHINE: pytest.approx(REST_KG * 1e3 / HOURS_PER_LIFE),
     }
-    cards = Hardware(
-        cpu_sockets=2.0, ram_gib=64.0, gpu_count=2, gpu_models=("NVIDIA A100-SXM4-80GB",) * 2
-    )
-    assert rates_g_per_h(cards)["gpu"] == pytest.approx(2 * 150e3 / HOURS_PER_LIFE)
+    assert kg_sb == {
+        "cpu": pytest.approx(2 * 0.0204 / HOURS_PER_LIFE),
+        "ram": pytest.approx(ram_gb * 8.8e-5 / HOURS_PER_LIFE),
+        WHOLE_MACHINE: pytest.approx(REST_KG_SB / HOURS_PER_LIFE),
+    }
+    cards = replace(SERVER, gpu_count=2, gpu_models=("NVIDIA A100-SXM4-80GB",) * 2)
+    assert rates_per_h(cards)[0]["gpu"] == pytest.approx(2 * 181e3 / HOURS_PER_LIFE)
+    assert rates_per_h(cards)[1]["gpu"] == pytest.approx(2 * 0.0069 / HOURS_PER_LIFE)
+
+
+def test_a_guest_bears_its_part_of_the_server():
+    """Of board, case, supplies and drives as of the sockets: its threads' part."""
+    whole = rates_per_h(SERVER)
+    guest = rates_per_h(replace(SERVER, cpu_sockets=0.05))
+    for of_guest, of_whole in zip(guest, whole, strict=True):
+        for part in ("cpu", WHOLE_MACHINE):
+            assert of_guest[part] == pytest.approx(of_whole[part] / 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "kg"),
+    [
+        ("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", 66.1 + 51.7),
+        ("AMD Ryzen 7 5800X 8-Core Processor", 66.1 + 51.7),
+        ("AMD EPYC 7763 64-Core Processor", REST_KG / 2),
+        ("Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz", REST_KG / 2),
+        (None, REST_KG / 2),
+    ],
+)
+def test_a_laptop_has_no_rack_enclosure(name: str | None, kg: float):
+    """Board and drive of a client's processor; all else is half a rack server for each socket."""
+    machine = replace(SERVER, cpu_sockets=1.0, cpu_model=name)
+    rate = rates_per_h(machine)[0][WHOLE_MACHINE]
+    assert rate == pytest.approx(kg * 1e3 / HOURS_PER_LIFE)
+
+
+def test_a_card_without_minerals_and_metals_leaves_the_machine_without():
+    """No set has kg Sb eq of a consumer's card: none for the machine, while its CO2e is known."""
+    machine = replace(SERVER, gpu_count=1, gpu_models=("NVIDIA GeForce RTX 4090",))
+    g, kg_sb = rates_per_h(machine)
+    assert g["gpu"] > 0.0
+    assert kg_sb is None
 
 
 def test_a_shorter_and_idler_life_weighs_more():
     """Half the years, or half the use of them, doubles the share of an hour."""
-    usual = rates_g_per_h(SERVER)["cpu"]
-    assert rates_g_per_h(SERVER, lifetime_years=2.0)["cpu"] == pytest.approx(2 * usual)
-    assert rates_g_per_h(SERVER, utilisation=0.5)["cpu"] == pytest.approx(2 * usual)
+    usual = rates_per_h(SERVER)
+    for found in (rates_per_h(SERVER, lifetime_years=2.0), rates_per_h(SERVER, utilisation=0.5)):
+        for doubled, single in zip(found, usual, strict=True):
+            assert doubled["cpu"] == pytest.approx(2 * single["cpu"])
     with pytest.raises(ConfigError, match="utilisation"):
-        rates_g_per_h(SERVER, utilisation=0.0)
+        rates_per_h(SERVER, utilisation=0.0)
+    with pytest.raises(ConfigError, match="lifetime_years"):
+        rates_per_h(SERVER, lifetime_years=0.0)
 
 
 @pytest.mark.parametrize(
@@ -107,4 +165,4 @@ def test_a_shorter_and_idler_life_weighs_more():
 )
 def test_unknown_hardware_is_never_guessed(hardware: Hardware):
     """A machine with one unknown part has no figure: half of it would pass for the whole."""
-    assert rates_g_per_h(hardware) is None
+    assert rates_per_h(hardware) is None
