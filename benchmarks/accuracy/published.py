@@ -124,16 +124,18 @@ SINCE_2010 = Platform(
     converter_efficiency=(0.85, 0.95),
 )
 BEFORE_2010 = Platform(
-    idle_efficiency=(0.65, 0.82),
-    busy_efficiency=(0.75, 0.88),
-    board_w=(8.0, 20.0),
-    socket_w=(5.0, 15.0),
-    fan_w=(2.0, 10.0),
+    idle_efficiency=(0.65, 0.85),
+    busy_efficiency=(0.75, 0.90),
+    board_w=(4.0, 20.0),
+    socket_w=(2.0, 12.0),
+    fan_w=(1.0, 8.0),
     fan_growth=(1.0, 3.0),
-    gib_w=(0.5, 2.0),
+    gib_w=(0.3, 1.5),
     memory_growth=(1.0, 1.8),
-    converter_efficiency=(0.80, 0.92),
+    converter_efficiency=(0.80, 0.95),
 )
+"""Supplies wasted more, memory was on hot modules of 1 to 4 GiB, and a chipset drew as much as a
+processor at idle; how much of it a server had is known worse than later."""
 FLOOR = 0.01
 """Of TDP: less than that is within the error of what was subtracted, and counts as that."""
 

@@ -359,7 +359,14 @@ def tables(servers: Sequence[Server], packages: Packages, old: Packages) -> dict
             coverage(name, SINCE_2010.at, drawn(recent, packages.curves, platform))
             for name, platform in (("least subtracted", least), ("most subtracted", most))
         ),
-        "Packages before 2010": table(
+        f"Packages of {len(middle)} servers of 2010 to 2013": table(
+            [
+                *spread(drawn(middle, [], published.SINCE_2010)),
+                coverage("former: inside, %", former_cpu, drawn(middle, [], published.SINCE_2010)),
+                coverage("new: inside, %", SINCE_2010.at, drawn(middle, [], published.SINCE_2010)),
+            ]
+        ),
+        f"Packages of {len(early)} servers before 2010": table(
             [
                 *spread(old),
                 coverage("former: inside, %", former_cpu, old),
