@@ -5,8 +5,8 @@
 LEVELS has servers under SPECpower_ssj2008 (columns year, architecture, tdp_w of a package, chips,
 memory_gb, wall_idle_w, wall_10_w ... wall_100_w), MEASUREMENTS has packages read by RAPL (system,
 machine, component, load_percent, watts, tdp_w). Writes the tables to
-benchmarks/results/wall_meters.md, and to tests/data/wall_meters.csv what the tests need: quantiles
-by load, no server's row.
+benchmarks/results/wall_meters.md, and to tests/data/ what the tests need: quantiles by load, no
+server's row, and the packages that may be passed on.
 """
 
 from __future__ import annotations
@@ -38,18 +38,30 @@ ALPHA = 0.1
 DRAWS = 50
 """Of the platform of each server."""
 SEED = 1
+STEPS = tuple(part / 100 for part in range(101))
+"""For the packages' shares: so fine that a test can tell how many lie between two ends."""
 PARTS = (0.0, 0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99, 1.0)
 GIB_WEIGHTS = (0.3, 0.5, 0.7, 1.0, 2.0)
 """W per GiB in the sums of design power and memory whose greatest share of the wall is kept: from
 these a test proves that no low end is above the wall, whatever the constants."""
 CLIENTS = ("coffeelake", "kabylake", "rocketlake")
-ATTRIBUTION = (
-    "# Derived from results of SPECpower_ssj2008, https://www.spec.org, as collected in"
-    " green-coding-solutions/cloud-energy; and, where it says so,\n"
-    "# from the packages in rapl_curves.csv and three package readings at idle published by"
-    " AnandTech (article 16529).\n"
-    "# Made by benchmarks/accuracy/wall_meters.py. Quantiles by load in percent: no server's row.\n"
-)
+ATTRIBUTION = """\
+# Quantiles by load in percent, made by benchmarks/accuracy/wall_meters.py; no server's row.
+# Derived from results of SPECpower_ssj2008, https://www.spec.org, as collected in
+# green-coding-solutions/cloud-energy (6a25a2bd, MIT).
+"""
+WITH_PACKAGES = """\
+# Half the weight since 2014 have the packages in rapl_curves.csv, and at idle three readings
+# published by AnandTech (article 16529).
+"""
+RAPL_ATTRIBUTION = """\
+# Package power read by RAPL under a load generator. c5n.metal and the like: Teads EC2 dataset, from
+# cloud-carbon-footprint/cloud-carbon-coefficients (dda7621f), copyright Thoughtworks, Inc.,
+# Apache-2.0. all_cores and some_cores: mlco2/codecarbon (b05965e4), cpu_load_profiling,
+# copyright (c) 2019 Mila, BCG Gamma, Comet ML, Haverford College, MIT; 30 s means.
+# Changed: other columns and components left out, and what no processor can draw.
+"""
+SHIPPED_LICENCES = ("Apache-2.0", "MIT")
 
 Cpu = Callable[[float], Interval]
 """A processor's power as a share of TDP, by load."""
@@ -283,27 +295,51 @@ def families_held(packages: Packages, cpu: Cpu) -> list[list[str]]:
     return sorted(rows)
 
 
-def quantiles(packages: Packages, old: Packages) -> list[list[str]]:
-    """By load: quantiles that hold no server, for tests that compute with today's constants."""
+def quantiles(servers: Sequence[Server], years: str) -> list[list[str]]:
+    """By load, of the servers themselves: what tests need to compute with today's constants."""
     rows = []
-    sets = {"since 2014": packages.servers, "before 2010": old.servers}
-    for years, servers in sets.items():
-        for index, load in enumerate(LOADS):
-
-            def add(quantity: str, values: Sequence[tuple[float, float]]) -> None:
-                cells = (f"{quantile(values, part):.4g}" for part in PARTS)
-                rows.append([quantity, years, f"{100 * load:.0f}", *cells])  # noqa: B023
-
-            walls = [server.wall_w[index] for server in servers]
-            both = list(zip(servers, walls, strict=True))
-            add("wall / TDP", evenly(wall / s.tdp_w for s, wall in both))
-            add("GiB / wall", evenly((s.gib or 0.0) / wall for s, wall in both))
-            for weight in GIB_WEIGHTS:
-                shares = ((s.tdp_w + weight * (s.gib or 0.0)) / wall for s, wall in both)
-                add(f"(TDP + {weight:g} W/GiB) / wall", evenly(shares))
-            some = packages if servers is packages.servers else old
-            add("package / TDP", some.at(index))
+    known = [server for server in servers if server.gib is not None]
+    for index, load in enumerate(LOADS):
+        walls = [(server, server.gib or 0.0, server.wall_w[index]) for server in known]
+        found = {
+            "wall / TDP": [wall / server.tdp_w for server, _, wall in walls],
+            "GiB / wall": [gib / wall for _, gib, wall in walls],
+        }
+        for weight in GIB_WEIGHTS:
+            title = f"(TDP + {weight:g} W/GiB) / wall"
+            found[title] = [(s.tdp_w + weight * gib) / wall for s, gib, wall in walls]
+        for title, values in found.items():
+            cells = [f"{quantile(evenly(values), part):.4g}" for part in PARTS]
+            rows.append([title, years, f"{100 * load:.0f}", *cells])
     return rows
+
+
+def package_quantiles(packages: Packages, years: str) -> list[list[str]]:
+    """By load, of the packages' shares of TDP."""
+    return [
+        [years, f"{100 * load:.0f}", *(f"{quantile(packages.at(i), part):.3f}" for part in STEPS)]
+        for i, load in enumerate(LOADS)
+    ]
+
+
+def shipped_curves(path: Path) -> list[list[str]]:
+    """The rows of measured packages whose licence lets them be passed on."""
+    columns = ("system", "machine", "load_percent", "watts", "tdp_w", "licence")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            [row[column] for column in columns]
+            for row in csv.DictReader(file)
+            if row["component"] == "package" and row["licence"] in SHIPPED_LICENCES
+        ]
+
+
+def write_csv(path: Path, attribution: str, head: Sequence[str], rows: Sequence[list[str]]) -> None:
+    """A file of the tests, with what its use asks for on top."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(attribution)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 def model_name(curve: LoadCurve) -> str:
@@ -398,11 +434,16 @@ def main() -> None:
     (chosen.results / "wall_meters.md").write_text(text, encoding="utf-8")
     print(text)
 
-    with (chosen.quantiles / "wall_meters.csv").open("w", encoding="utf-8", newline="") as file:
-        file.write(ATTRIBUTION)
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["quantity", "servers", "load_percent", *(f"q{100 * p:g}" for p in PARTS)])
-        writer.writerows(quantiles(packages, old))
+    head = ["quantity", "servers", "load_percent", *(f"q{100 * part:g}" for part in PARTS)]
+    rows = [*quantiles(recent, "since 2014"), *quantiles(early, "before 2010")]
+    write_csv(chosen.quantiles / "wall_meters.csv", ATTRIBUTION, head, rows)
+    head = ["servers", "load_percent", *(f"q{100 * part:.0f}" for part in STEPS)]
+    rows = [*package_quantiles(packages, "since 2014"), *package_quantiles(old, "before 2010")]
+    notice = ATTRIBUTION + WITH_PACKAGES
+    write_csv(chosen.quantiles / "package_shares.csv", notice, head, rows)
+    head = ["system", "machine", "load_percent", "watts", "tdp_w", "licence"]
+    rows = shipped_curves(chosen.measurements)
+    write_csv(chosen.quantiles / "rapl_curves.csv", RAPL_ATTRIBUTION, head, rows)
 
 
 if __name__ == "__main__":
