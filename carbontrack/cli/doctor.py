@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 from carbontrack.api.assembly import assemble, current_environment
@@ -22,9 +23,10 @@ from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import editions
-from carbontrack.meters.meter import about
+from carbontrack.interval import Interval, total
+from carbontrack.meters.meter import Meter, about, counts_ends
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
-from carbontrack.record import told
+from carbontrack.record import BASES, COMPONENTS, boundary_text, told
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible
@@ -43,6 +45,8 @@ intensity; and every setting with the place that it comes from. Takes two second
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
 Findings = dict[str, Any]
 Row = tuple[str, str]
+Ends = tuple[float, float]
+"""Low and high."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -127,31 +131,48 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
     """Watch the meters for a second, and time ticks and spans."""
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
-        powers_w = _watch(sampler)
+        powers_w, ends_w = _watch(sampler)
         overhead = _overhead(tracker)
     ids = [state.meter.id for state in sampler.meter_states]
     measured = {state.meter.id for state in sampler.meter_states if state.meter.basis == "measured"}
     suspected = any(i.startswith("rapl:") for i in ids) and filtering_suspected(procfs)
     return {
         "watts": dict(zip(ids, powers_w, strict=False)),
+        "ends_w": dict(zip(ids, ends_w, strict=False)),
         "still": [i for i, w in zip(ids, powers_w, strict=False) if i in measured and not w],
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
 
 
-def _watch(sampler: Sampler) -> list[float | None]:
+def _watch(sampler: Sampler) -> tuple[list[float | None], list[Ends | None]]:
+    """The power of each meter over a second, and both ends of its interval; None where silent."""
+    meters = [state.meter for state in sampler.meter_states]
     sampler.sample()
-    before = sampler.counts
+    before, ends_before = sampler.counts, list(map(_ends_j, meters))
     sampler.clock.wait(threading.Event(), WATCH_S)
     sampler.sample()
-    after = sampler.counts
+    after, ends_after = sampler.counts, list(map(_ends_j, meters))
     powers_w: list[float | None] = []
+    ends_w: list[Ends | None] = []
     for place in range(len(before.energy_j)):
         observed_s = after.observed_s[place] - before.observed_s[place]
         joules = after.energy_j[place] - before.energy_j[place]
-        powers_w.append(joules / observed_s if observed_s > 0.0 else None)
-    return powers_w
+        power_w = joules / observed_s if observed_s > 0.0 else None
+        powers_w.append(power_w)
+        first, last = ends_before[place], ends_after[place]
+        if power_w is None:
+            ends_w.append(None)
+        elif first is None or last is None:
+            off_w = power_w * meters[place].relative_uncertainty
+            ends_w.append((max(0.0, power_w - off_w), power_w + off_w))
+        else:
+            ends_w.append(((last[0] - first[0]) / observed_s, (last[1] - first[1]) / observed_s))
+    return powers_w, ends_w
+
+
+def _ends_j(meter: Meter) -> Ends | None:
+    return (meter.low_j, meter.high_j) if counts_ends(meter) else None
 
 
 def _overhead(tracker: Tracker) -> Findings:
@@ -183,12 +204,17 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
     yield terminal.bold("\nThis machine")
     yield terminal.table(list(_machine(findings["hardware"])))
     yield terminal.bold("\nMeters")
-    yield terminal.table([(meter["id"], _meter(meter, findings)) for meter in findings["meters"]])
+    meters = [(meter["id"], _meter(meter, findings)) for meter in findings["meters"]]
+    yield terminal.table([*meters, *_together(findings)])
     if findings["refused"]:
         yield terminal.bold("\nNot used")
         for refusal in findings["refused"]:
             yield terminal.table([(refusal["id"], refusal["reason"])])
             yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
+    narrowing = list(_narrowing(findings))
+    if narrowing:
+        yield terminal.bold("\nWhat would narrow the intervals")
+        yield terminal.table(narrowing)
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
     yield terminal.bold("\nGrid")
@@ -224,12 +250,74 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 
 
 def _meter(meter: Findings, findings: Findings) -> str:
-    power_w = findings["checks"]["watts"].get(meter["id"])
+    checks = findings["checks"]
+    power_w, ends_w = checks["watts"].get(meter["id"]), checks["ends_w"].get(meter["id"])
     now = "silent" if power_w is None else f"{power_w:.2f} W now"
-    line = (
-        f"{meter['component']}, {meter['basis']}, within {meter['relative_uncertainty']:.0%}, {now}"
-    )
+    if meter["basis"] == "measured" or ends_w is None:
+        known = f"{meter['basis']}, within {meter['relative_uncertainty']:.0%}"
+    else:
+        known = f"{meter['basis']}{_step(findings) if meter['component'] == 'cpu' else ''}"
+        now += f" ({format_interval(*ends_w, '.2f')})"
+    line = f"{meter['component']}, {known}, {now}"
     return f"{line}; {meter['about']}" if meter["about"] else line
+
+
+def _step(findings: Findings) -> str:
+    """By what a modelled processor's design power is known: part, family, nothing."""
+    known = findings["hardware"]["cpu_known"]
+    return f", {known} known" if known in ("part", "family", "nothing") else ""
+
+
+def _together(findings: Findings) -> Iterator[Row]:
+    """All meters in one figure, where one of them is a model, with its boundary and its rate."""
+    checks, weakest = findings["checks"], "measured"
+    by_kind: dict[tuple[str, str], list[Interval]] = {}
+    for meter in findings["meters"]:
+        power_w, ends_w = checks["watts"].get(meter["id"]), checks["ends_w"].get(meter["id"])
+        if power_w is not None:
+            kind = (meter["component"], meter["basis"])
+            by_kind.setdefault(kind, []).append(Interval(power_w, *ends_w))
+            weakest = max(weakest, meter["basis"], key=BASES.index)
+    ends_at = boundary_text(SimpleNamespace(**_seen(by_kind)))
+    if weakest == "measured" or ends_at is None:
+        return
+    # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
+    kinds = [Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values()]
+    best_w, low_w, high_w = total(kinds)
+    step = _step(findings) if ("cpu", "measured") not in by_kind else ""
+    figure = f"{best_w:.2f} W now ({format_interval(low_w, high_w, '.2f')})"
+    often = "; about nine in ten machines like this" if {b for _, b in by_kind} == {weakest} else ""
+    yield "together", f"{weakest}{step}: {figure}, {ends_at}{often if weakest != 'assumed' else ''}"
+
+
+def _seen(kinds: Iterable[tuple[str, str]]) -> dict[str, float | None]:
+    seen = {component for component, _ in kinds}
+    return {f"{name}_kwh": 0.0 if name in seen else None for name in COMPONENTS}
+
+
+def _narrowing(findings: Findings) -> Iterator[Row]:
+    """What would make the intervals narrower, each with its command."""
+    bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
+    if bases.get("cpu") != "measured":
+        for refusal in findings["refused"]:
+            if refusal["id"].startswith(("rapl", "perf")) and refusal["cure"]:
+                cure = refusal["cure"].split("\n")[-1]
+                yield "counters", f"the processor's own are within 7%: {cure}"
+                break
+        known = findings["hardware"]["cpu_known"]
+        if known in ("family", "nothing"):
+            what = "only the part's family is known" if known == "family" else "the part is unknown"
+            yield "design power", f"{what}; if you know its TDP: CARBONTRACK_CPU_TDP_W=WATTS"
+    if set(bases.values()) - {"measured"} and "other" not in bases:
+        yield (
+            "wall meter",
+            (
+                "what the whole machine draws, by two readings of a meter at the plug: carbontrack "
+                "calibrate --wall WATTS, once quiet and once busy"
+            ),
+        )
+    if findings["region_basis"] in ("unknown", "timezone"):
+        yield "region", "grams, by the place: carbontrack regions; then CARBONTRACK_REGION=FR"
 
 
 def _checks(findings: Findings) -> Iterator[Row]:
