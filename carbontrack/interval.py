@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import exp, hypot, inf, log
+from math import exp, hypot, log, prod
+from operator import truediv
 from typing import NamedTuple
 
 
@@ -29,18 +30,13 @@ def product(*factors: Interval) -> Interval:
     A low end of 0 makes the product's low end 0. Where a best estimate is 0, ratios say nothing,
     and the ends are the products of the ends.
     """
-    best = low = high = 1.0
-    for factor in factors:
-        best, low, high = best * factor.best, low * factor.low, high * factor.high
+    bests, lows, highs = zip(*factors, strict=True)
+    best, low = prod(bests), 0.0
     if best <= 0.0:
-        return Interval(best, low, high)
-    below = hypot(*(_log_ratio(factor.best, factor.low) for factor in factors))
-    above = hypot(*(_log_ratio(factor.high, factor.best) for factor in factors))
-    return Interval(best, best * exp(-below), best * exp(above))
-
-
-def _log_ratio(larger: float, smaller: float) -> float:
-    return log(larger / smaller) if smaller > 0.0 else inf
+        return Interval(best, prod(lows), prod(highs))
+    if 0.0 not in lows:
+        low = best * exp(-hypot(*map(log, map(truediv, bests, lows))))
+    return Interval(best, low, best * exp(hypot(*map(log, map(truediv, highs, bests)))))
 
 
 def total(terms: Iterable[Interval]) -> Interval:

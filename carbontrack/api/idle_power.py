@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from carbontrack.attribution.policy import IdlePower
 from carbontrack.config.settings import Settings
 from carbontrack.meters.calibration import Calibration
-from carbontrack.meters.cpu_model import power_share
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.meter import Meter, MeterSet, nominal_w
 from carbontrack.meters.wall import WALL_ID
 from carbontrack.record import BASES, Basis, Component
@@ -36,8 +36,11 @@ def _cpu(
     if "cpu" in measured_w:
         bases = (meter.basis for meter in _of(meters, "cpu"))
         return measured_w["cpu"], max(bases, key=BASES.index, default="modelled")
-    tdp_w = meters.hardware.cpu_tdp_w
-    return (None if tdp_w is None else tdp_w * power_share(0.0)), "modelled"
+    hardware = meters.hardware
+    if hardware.cpu_idle_w is not None:
+        return hardware.cpu_idle_w, "modelled"
+    tdp_w = hardware.cpu_tdp_w
+    return (None if tdp_w is None else tdp_w * SINCE_2010.at(0.0).best), "modelled"
 
 
 def _modelled_ram_w(meters: MeterSet) -> float | None:

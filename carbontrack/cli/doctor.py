@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import editions
 from carbontrack.interval import Interval, total
-from carbontrack.meters.meter import Meter, about, counts_ends
+from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.record import BASES, COMPONENTS, boundary_text, told
 from carbontrack.sampling.sampler import Sampler
@@ -45,8 +45,6 @@ intensity; and every setting with the place that it comes from. Takes two second
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
 Findings = dict[str, Any]
 Row = tuple[str, str]
-Ends = tuple[float, float]
-"""Low and high."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -67,6 +65,7 @@ def run(args: Namespace) -> int:
     ):
         findings = examine(settings, tracker)
         findings["checks"] = check(tracker, Path(settings.procfs_path))
+        _add_ends(findings["meters"], tracker.session.sampler)
     findings["notes"] = notes
     terminal = Terminal(sys.stdout)
     if args.json:
@@ -131,48 +130,44 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
     """Watch the meters for a second, and time ticks and spans."""
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
-        powers_w, ends_w = _watch(sampler)
+        powers_w = _watch(sampler)
         overhead = _overhead(tracker)
     ids = [state.meter.id for state in sampler.meter_states]
     measured = {state.meter.id for state in sampler.meter_states if state.meter.basis == "measured"}
     suspected = any(i.startswith("rapl:") for i in ids) and filtering_suspected(procfs)
     return {
         "watts": dict(zip(ids, powers_w, strict=False)),
-        "ends_w": dict(zip(ids, ends_w, strict=False)),
         "still": [i for i, w in zip(ids, powers_w, strict=False) if i in measured and not w],
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
 
 
-def _watch(sampler: Sampler) -> tuple[list[float | None], list[Ends | None]]:
-    """The power of each meter over a second, and both ends of its interval; None where silent."""
-    meters = [state.meter for state in sampler.meter_states]
+def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
+    """How many times its figure each meter's low and high end are; counted ones, just now."""
+    for index, meter in enumerate(meters):
+        width = meter["relative_uncertainty"]
+        ends = max(0.0, 1.0 - width), 1.0 + width
+        joules = sampler.counts.energy_j[index]
+        if index in sampler.end_meters and joules > 0.0:
+            place = sampler.end_meters.index(index)
+            low_j, high_j = sampler.counts.ends_j[place : place + 2]
+            ends = low_j / joules, high_j / joules
+        meter["relative_low"], meter["relative_high"] = ends
+
+
+def _watch(sampler: Sampler) -> list[float | None]:
     sampler.sample()
-    before, ends_before = sampler.counts, list(map(_ends_j, meters))
+    before = sampler.counts
     sampler.clock.wait(threading.Event(), WATCH_S)
     sampler.sample()
-    after, ends_after = sampler.counts, list(map(_ends_j, meters))
+    after = sampler.counts
     powers_w: list[float | None] = []
-    ends_w: list[Ends | None] = []
     for place in range(len(before.energy_j)):
         observed_s = after.observed_s[place] - before.observed_s[place]
         joules = after.energy_j[place] - before.energy_j[place]
-        power_w = joules / observed_s if observed_s > 0.0 else None
-        powers_w.append(power_w)
-        first, last = ends_before[place], ends_after[place]
-        if power_w is None:
-            ends_w.append(None)
-        elif first is None or last is None:
-            off_w = power_w * meters[place].relative_uncertainty
-            ends_w.append((max(0.0, power_w - off_w), power_w + off_w))
-        else:
-            ends_w.append(((last[0] - first[0]) / observed_s, (last[1] - first[1]) / observed_s))
-    return powers_w, ends_w
-
-
-def _ends_j(meter: Meter) -> Ends | None:
-    return (meter.low_j, meter.high_j) if counts_ends(meter) else None
+        powers_w.append(joules / observed_s if observed_s > 0.0 else None)
+    return powers_w
 
 
 def _overhead(tracker: Tracker) -> Findings:
@@ -213,7 +208,7 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
             yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
     narrowing = list(_narrowing(findings))
     if narrowing:
-        yield terminal.bold("\nWhat would narrow the intervals")
+        yield terminal.bold("\nTo know it better")
         yield terminal.table(narrowing)
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
@@ -250,74 +245,84 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 
 
 def _meter(meter: Findings, findings: Findings) -> str:
-    checks = findings["checks"]
-    power_w, ends_w = checks["watts"].get(meter["id"]), checks["ends_w"].get(meter["id"])
-    now = "silent" if power_w is None else f"{power_w:.2f} W now"
-    if meter["basis"] == "measured" or ends_w is None:
-        known = f"{meter['basis']}, within {meter['relative_uncertainty']:.0%}"
-    else:
-        known = f"{meter['basis']}{_step(findings) if meter['component'] == 'cpu' else ''}"
-        now += f" ({format_interval(*ends_w, '.2f')})"
+    known = meter["basis"]
+    if meter["basis"] == "measured":
+        known += f", within {meter['relative_uncertainty']:.0%}"
+    elif meter["component"] == "cpu":
+        known += _step(findings)
+    power = _power(meter, findings)
+    now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
     line = f"{meter['component']}, {known}, {now}"
     return f"{line}; {meter['about']}" if meter["about"] else line
 
 
+def _power(meter: Findings, findings: Findings) -> Interval | None:
+    """A meter's power over the second that it was watched for, with both ends."""
+    power_w = findings["checks"]["watts"].get(meter["id"])
+    if power_w is None:
+        return None
+    return Interval(power_w, power_w * meter["relative_low"], power_w * meter["relative_high"])
+
+
+def _watts(power: Interval, *, ends: bool) -> str:
+    text = f"{power.best:.2f} W now"
+    return f"{text} ({format_interval(power.low, power.high, '.2f')})" if ends else text
+
+
 def _step(findings: Findings) -> str:
-    """By what a modelled processor's design power is known: part, family, nothing."""
+    """By what a modelled processor's design power is known."""
     known = findings["hardware"]["cpu_known"]
     return f", {known} known" if known in ("part", "family", "nothing") else ""
 
 
 def _together(findings: Findings) -> Iterator[Row]:
     """All meters in one figure, where one of them is a model, with its boundary and its rate."""
-    checks, weakest = findings["checks"], "measured"
     by_kind: dict[tuple[str, str], list[Interval]] = {}
     for meter in findings["meters"]:
-        power_w, ends_w = checks["watts"].get(meter["id"]), checks["ends_w"].get(meter["id"])
-        if power_w is not None:
-            kind = (meter["component"], meter["basis"])
-            by_kind.setdefault(kind, []).append(Interval(power_w, *ends_w))
-            weakest = max(weakest, meter["basis"], key=BASES.index)
-    ends_at = boundary_text(SimpleNamespace(**_seen(by_kind)))
-    if weakest == "measured" or ends_at is None:
+        power = _power(meter, findings)
+        if power is not None:
+            by_kind.setdefault((meter["component"], meter["basis"]), []).append(power)
+    bases = {basis for _, basis in by_kind}
+    seen = {component for component, _ in by_kind}
+    energies = {f"{name}_kwh": 0.0 if name in seen else None for name in COMPONENTS}
+    ends_at = boundary_text(SimpleNamespace(**energies))
+    if ends_at is None or bases == {"measured"}:
         return
     # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
-    kinds = [Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values()]
-    best_w, low_w, high_w = total(kinds)
-    step = _step(findings) if ("cpu", "measured") not in by_kind else ""
-    figure = f"{best_w:.2f} W now ({format_interval(low_w, high_w, '.2f')})"
-    often = "; about nine in ten machines like this" if {b for _, b in by_kind} == {weakest} else ""
-    yield "together", f"{weakest}{step}: {figure}, {ends_at}{often if weakest != 'assumed' else ''}"
-
-
-def _seen(kinds: Iterable[tuple[str, str]]) -> dict[str, float | None]:
-    seen = {component for component, _ in kinds}
-    return {f"{name}_kwh": 0.0 if name in seen else None for name in COMPONENTS}
+    power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
+    step = "" if ("cpu", "measured") in by_kind else _step(findings)
+    often = "; about nine in ten machines like this" if bases == {"modelled"} else ""
+    weakest = max(bases, key=BASES.index)
+    yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
 
 
 def _narrowing(findings: Findings) -> Iterator[Row]:
     """What would make the intervals narrower, each with its command."""
     bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
     if bases.get("cpu") != "measured":
-        for refusal in findings["refused"]:
-            if refusal["id"].startswith(("rapl", "perf")) and refusal["cure"]:
-                cure = refusal["cure"].split("\n")[-1]
-                yield "counters", f"the processor's own are within 7%: {cure}"
-                break
-        known = findings["hardware"]["cpu_known"]
-        if known in ("family", "nothing"):
-            what = "only the part's family is known" if known == "family" else "the part is unknown"
-            yield "design power", f"{what}; if you know its TDP: CARBONTRACK_CPU_TDP_W=WATTS"
-    if set(bases.values()) - {"measured"} and "other" not in bases:
+        cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
+        cure = next(filter(None, cures), None)
+        if cure is not None:
+            command = cure.split("\n")[-1]
+            yield "counters", f"the processor's own count is right within 7%: {command}"
+        if findings["hardware"]["cpu_known"] in ("family", "nothing"):
+            yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
+    if set(bases.values()) != {"measured"} and "other" not in bases:
         yield (
             "wall meter",
             (
-                "what the whole machine draws, by two readings of a meter at the plug: carbontrack "
-                "calibrate --wall WATTS, once quiet and once busy"
+                "two readings of a meter at the plug, quiet and busy, and the whole machine is "
+                "counted: carbontrack calibrate --wall WATTS"
             ),
         )
     if findings["region_basis"] in ("unknown", "timezone"):
-        yield "region", "grams, by the place: carbontrack regions; then CARBONTRACK_REGION=FR"
+        yield (
+            "region",
+            (
+                "the grid is part of the interval of grams: carbontrack regions NAME, then "
+                "CARBONTRACK_REGION=CODE"
+            ),
+        )
 
 
 def _checks(findings: Findings) -> Iterator[Row]:

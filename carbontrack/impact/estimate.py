@@ -24,8 +24,7 @@ from carbontrack.grid.tables import lookup
 from carbontrack.impact.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.impact.embodied import total as total_of
 from carbontrack.impact.hardware import find_cpu, find_gpu
-from carbontrack.meters.cpu_model import power_share
-from carbontrack.meters.cpu_power import KNOWN_UNCERTAINTY
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
 from carbontrack.record import Basis, Component
 
@@ -335,8 +334,8 @@ def _cpu(name: str, given: Given) -> PowerPart:
     part, load = find_cpu(name), given.utilisation
     all_w = part.tdp_w * given.cpus
     spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
-    width = square_sum((KNOWN_UNCERTAINTY, spread))
-    most_w = all_w * max(load * (1.0 + width), power_share(load))
+    width = square_sum((0.40, spread))
+    most_w = all_w * max(load * (1.0 + width), SINCE_2010.at(load).best)
     return PowerPart(
         component="cpu",
         power_w=all_w * load,

@@ -4,63 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.interval import Interval
+from carbontrack.meters.load_curve import LOADS, SINCE_2010, LoadCurve
 from carbontrack.record import Basis, Component
 
-LOAD_CURVE: tuple[tuple[float, float], ...] = ((0.0, 0.12), (0.1, 0.32), (0.5, 0.75), (1.0, 1.02))
-"""Load and power as a share of TDP, linear in between: the mean of servers under a stress test, as
-published by Teads (2021), used by Boavizta. Concave: the first busy core wakes the uncore too."""
 ANCHOR_S = 1.0
 """Load is averaged over at least this long; busy time moves in steps of about 10 ms."""
 
 
-def power_share(load: float) -> float:
-    """Power as a share of TDP at a load between 0 and 1."""
-    load = min(1.0, max(0.0, load))
-    for (low, at_low), (high, at_high) in pairwise(LOAD_CURVE):
-        if load <= high:
-            return at_low + (at_high - at_low) * (load - low) / (high - low)
-    return LOAD_CURVE[-1][1]
+class _Piece(NamedTuple):
+    """A straight piece of the curve up to `to_load`, for the best estimate and both ends.
+
+    The energy is `rest_w` x time + `busy_w` x CPU seconds.
+    """
+
+    to_load: float
+    rest_w: Interval
+    busy_w: Interval
 
 
 @dataclass(slots=True)
 class CpuModel:
-    """TDP x load curve over CPU seconds, as a count of joules.
+    """TDP x load curve over CPU seconds, as a count of joules with its low and high ends.
 
-    The energy since an anchor is E = P(u) x t with u the mean load over the time t since then. For
-    a concave P this is the perspective of P, which grows with busy time and with time, so the count
-    never goes down, however coarse or late the readings are. The anchor moves every second.
+    The energy since an anchor is E = P(u) x t with u the mean load over the time t since then: on a
+    straight piece of P that is a x t + b x busy time, with a the piece's power prolonged to load 0.
+    As no a and no b is below 0, and E has no jumps, it grows with time and with busy time, so that
+    the count never goes down, however coarse or late the readings are. Likewise the counts at the
+    ends, which have the same anchor. It moves every second.
 
     Attributes:
         tdp_w: design power of this machine's threads together, in watts.
         busy_s: CPU seconds that all processors have worked since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
-        basis, relative_uncertainty: as `cpu_power` has them.
+        basis, curve: as `cpu_power` has them.
         about: the part, its TDP and the share of it, in a line for people.
+        low_j, high_j: the joules at the ends of the curve, as of the last read.
+        relative_uncertainty: the wider side of the interval at the nominal power, at most 1.
     """
 
     tdp_w: float
     busy_s: Callable[[], float | None]
     threads: int
     basis: Basis = "modelled"
-    relative_uncertainty: float = 0.40
+    curve: LoadCurve = SINCE_2010
     about: str = ""
     id: str = "model:cpu"
     component: Component = "cpu"
     resolution_s: float = 0.01
     max_period_s: float | None = None
     fault_counts: Mapping[str, int] = field(default_factory=dict)
-    _anchor: tuple[float, float, float] | None = None
-    """Instant, busy seconds and joules from which the present energy is counted."""
+    low_j: float = field(default=0.0, init=False)
+    high_j: float = field(default=0.0, init=False)
+    relative_uncertainty: float = field(init=False)
+    _pieces: tuple[_Piece, ...] = field(init=False)
+    _anchor: tuple[float, float, float, float, float] | None = None
+    """Instant, busy seconds, and the joules from which the present energy is counted: best estimate
+    and both ends."""
     _total_j: float = 0.0
     _closed: bool = False
+
+    def __post_init__(self) -> None:
+        share = self.curve.at(1.0 / self.threads)
+        self.relative_uncertainty = min(
+            1.0, max(share.high / share.best - 1.0, 1.0 - share.low / share.best)
+        )
+        self._pieces = tuple(
+            _piece(self.curve, index, self.tdp_w, self.threads) for index in range(len(LOADS) - 1)
+        )
 
     @property
     def nominal_w(self) -> float:
         """The power at the load of one busy thread, that of the caller."""
-        return self.tdp_w * power_share(1.0 / self.threads)
+        return self.tdp_w * self.curve.at(1.0 / self.threads).best
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read.
@@ -74,17 +93,41 @@ class CpuModel:
         if busy_s is None:
             raise MeterReadError("how busy the processors are cannot be read")
         if self._anchor is None:
-            self._anchor = (now_s, busy_s, 0.0)
-        since_s, busy_then_s, energy_j = self._anchor
+            self._anchor = (now_s, busy_s, 0.0, 0.0, 0.0)
+        since_s, busy_then_s, best_j, low_j, high_j = self._anchor
         elapsed_s = now_s - since_s
         if elapsed_s > 0.0:
-            load = (busy_s - busy_then_s) / (self.threads * elapsed_s)
-            energy_j += self.tdp_w * power_share(load) * elapsed_s
-            self._total_j = max(self._total_j, energy_j)
+            worked_s = min(self.threads * elapsed_s, max(0.0, busy_s - busy_then_s))
+            _, rest_w, busy_w = self._piece_at(worked_s / (self.threads * elapsed_s))
+            # busy time that goes back may not take anything away
+            self._total_j = max(
+                self._total_j, best_j + rest_w.best * elapsed_s + busy_w.best * worked_s
+            )
+            self.low_j = max(self.low_j, low_j + rest_w.low * elapsed_s + busy_w.low * worked_s)
+            self.high_j = max(
+                self.high_j, high_j + rest_w.high * elapsed_s + busy_w.high * worked_s
+            )
             if elapsed_s >= ANCHOR_S:
-                self._anchor = (now_s, busy_s, self._total_j)
+                self._anchor = (now_s, busy_s, self._total_j, self.low_j, self.high_j)
         return self._total_j
+
+    def _piece_at(self, load: float) -> _Piece:
+        for piece in self._pieces:
+            if load <= piece.to_load:
+                break
+        return piece
 
     def close(self) -> None:
         """Nothing is open."""
         self._closed = True
+
+
+def _piece(curve: LoadCurve, index: int, tdp_w: float, threads: int) -> _Piece:
+    from_load, to_load = LOADS[index], LOADS[index + 1]
+    slopes = [(ends[index + 1] - ends[index]) / (to_load - from_load) for ends in curve]
+    rests = [ends[index] - slope * from_load for ends, slope in zip(curve, slopes, strict=True)]
+    return _Piece(
+        to_load,
+        Interval(*(tdp_w * max(0.0, rest) for rest in rests)),
+        Interval(*(tdp_w * slope / threads for slope in slopes)),
+    )

@@ -5,28 +5,21 @@ By the part's name, else by its family, else by the number of threads.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from carbontrack.interval import Interval
 from carbontrack.meters.cpu_info import CpuFacts, CpuPart, find_part
+from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
 
 FAMILIES = "data/cpu_families.csv"
 
-KNOWN_UNCERTAINTY = 0.40
-"""Half-width where the part is known: estimates from TDP miss a wall meter by up to 40 % (Fischer
-2025, arXiv 2509.22092: mean errors of -27, -37 and -20 % over 318 runs; for a constant TDP +8, -39
-and -29 %)."""
-FAMILY_UNCERTAINTY = 0.55
-"""Half-width where only the family is known: 0.40, and the spread of watts per thread within a
-family, for the middle family -25 to +50 % (cpu_families.csv), so 0.38; in quadrature 0.55."""
-UNKNOWN_UNCERTAINTY = 0.75
-"""Half-width where nothing is known: 0.40, and the spread of watts per thread over all families,
-1.5 to 6.5 W around 4 W, so 0.63; in quadrature 0.75."""
-UNKNOWN_W_PER_THREAD = 4.0
-"""TDP per hardware thread of an unknown part. Servers since 2018 have a median of 7.8 W per core,
-which is 3.9 W per thread with two threads a core; a desktop part of 65 W with 8 cores and 16
-threads has 4.1 W (medians over the CPU lists that cpu_tdp.csv is made of)."""
+UNKNOWN_W_PER_THREAD = Interval(3.5, 1.4, 9.0)
+"""TDP per hardware thread of an unknown part: 425 server parts since 2017 have 1.96, 3.75 and 9.38
+W (5th, 50th and 95th percentile), families of cloud parts 1.4 to 3.9 W (cpu_families.csv)."""
+
+Known = Literal["given", "part", "family", "nothing"]
 
 
 class CpuPower(NamedTuple):
@@ -36,15 +29,17 @@ class CpuPower(NamedTuple):
         tdp_w: for all of this machine's threads together.
         share: this machine's threads as a share of one package; 2.0 for two packages.
         basis: "modelled" when the part or its family is known, "assumed" for a default.
-        relative_uncertainty: half-width of the interval around energy modelled from it.
+        curve: power by load as a share of `tdp_w`, with ends as wide as that is uncertain.
         how: one sentence for people.
+        known: what the design power is known by.
     """
 
     tdp_w: float
     share: float | None
     basis: Basis
-    relative_uncertainty: float
+    curve: LoadCurve
     how: str
+    known: Known
 
 
 def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
@@ -58,12 +53,14 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     if tdp_w is not None:
         share = 1.0 if share is None else share
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
-        return CpuPower(tdp_w * share, share, "modelled", KNOWN_UNCERTAINTY, how)
+        curve = curve_of(part.year if part is not None else None)
+        return CpuPower(tdp_w * share, share, "modelled", curve, how, "given")
     if part is not None and share is not None:
         how = f"{part.name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
-        spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
-        width = (KNOWN_UNCERTAINTY**2 + spread**2) ** 0.5
-        return CpuPower(part.tdp_w * share, share, "modelled", width, how)
+        curve = curve_of(part.year).widened(
+            _ratio(Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w))
+        )
+        return CpuPower(part.tdp_w * share, share, "modelled", curve, how, "part")
     return _by_family(facts) or _unknown(facts)
 
 
@@ -82,13 +79,14 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         return None
     for line in package_text(FAMILIES).splitlines()[1:]:
         cells = line.split(",")
-        vendor, family, models, steppings, name, per_thread_w, _, _, _, source = cells
+        vendor, family, models, steppings, name, per_thread_w, low_w, high_w, year, source = cells
         if (vendor, family) != (facts.vendor, facts.family):
             continue
         if _within(facts.model, models) and (not steppings or _within(facts.stepping, steppings)):
-            watts = float(per_thread_w) * facts.threads
+            watts = Interval(float(per_thread_w), float(low_w), float(high_w))
+            curve = curve_of(int(year)).widened(_ratio(watts))
             how = f"{name}: {facts.threads} threads x {per_thread_w} W ({source})"
-            return CpuPower(watts, None, "modelled", FAMILY_UNCERTAINTY, how)
+            return CpuPower(watts.best * facts.threads, None, "modelled", curve, how, "family")
     return None
 
 
@@ -100,6 +98,11 @@ def _within(text: str, wanted: str) -> bool:
 
 
 def _unknown(facts: CpuFacts) -> CpuPower:
-    how = f"unknown processor {facts.name!r}: {facts.threads} threads x {UNKNOWN_W_PER_THREAD} W"
-    watts = UNKNOWN_W_PER_THREAD * facts.threads
-    return CpuPower(watts, None, "assumed", UNKNOWN_UNCERTAINTY, how)
+    watts = UNKNOWN_W_PER_THREAD
+    how = f"unknown processor {facts.name!r}: {facts.threads} threads x {watts.best} W"
+    curve = SINCE_2010.widened(_ratio(watts))
+    return CpuPower(watts.best * facts.threads, None, "assumed", curve, how, "nothing")
+
+
+def _ratio(watts: Interval) -> Interval:
+    return Interval(1.0, watts.low / watts.best, watts.high / watts.best)

@@ -90,6 +90,8 @@ def detect(host: Host) -> MeterSet:
         gpu_count=sum(meter.component == "gpu" for meter in everything),
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
+        cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
+        cpu_known=power.known,
     )
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:
@@ -172,7 +174,7 @@ def _models(
             host.busy_s,
             facts.threads,
             power.basis,
-            power.relative_uncertainty,
+            power.curve,
             power.how,
         )
     }

@@ -4,12 +4,13 @@ Every source of energy data is brought to this form: a hardware counter is unwra
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
 `Meter` is all that a meter must have. What it may offer in addition is asked for by the function
-beside it, `counts_faults` and `is_shared` once, when the meter is taken in, and none at a read:
+beside it, the first three once, when the meter is taken in, and none at a read:
 
     ==================  ================  ======================================================
     attribute           asked for by      meaning; without it
     ==================  ================  ======================================================
     fault_counts        counts_faults     dropped steps, by fault; no step is ever dropped
+    low_j, high_j       counts_ends       the ends of the interval; +-`relative_uncertainty`
     part, look()        is_shared         the processes that use it; all of its energy is ours
     max_period_s        max_period_s      longest time between two reads; there is no limit
     nominal_w           nominal_w         power to assume before the first measured one; unknown
@@ -49,7 +50,9 @@ class Meter(Protocol):
         resolution_s: the time between two changes of the underlying count; a span shorter than
             this cannot be measured by differences.
         relative_uncertainty: half the width of the interval around a reading, relative to it
-            (0.05 for +-5 %), from the source that the meter's docstring names.
+            (0.05 for +-5 %), from the source that the meter's docstring names. A meter that counts
+            its ends says here how wide they are at its nominal power, at most 1; records use its
+            ends.
     """
 
     @property
@@ -108,6 +111,30 @@ class FaultCounting(Meter, Protocol):
         ...
 
 
+class EndCounting(Meter, Protocol):
+    """A meter that counts the ends of its interval beside the best estimate.
+
+    For what is off by more on one side than on the other, or by a share that differs from moment to
+    moment, as a model's does with the load. A span's interval is then a difference of counts, as
+    its energy is.
+
+    Attributes:
+        low_j, high_j: the joules since the same instant as those of `read_joules`, as of the last
+            read, if everything had been at its low or at its high end. Neither is ever less than
+            before; `low_j` is at most the joules, and `high_j` at least.
+    """
+
+    @property
+    def low_j(self) -> float:
+        """The joules at the low end, as of the last read."""
+        ...
+
+    @property
+    def high_j(self) -> float:
+        """The joules at the high end, as of the last read."""
+        ...
+
+
 class GpuUse(NamedTuple):
     """The processes that use a board, or one slice of a board.
 
@@ -146,6 +173,11 @@ class SharedMeter(Meter, Protocol):
 def counts_faults(meter: Meter) -> TypeGuard[FaultCounting]:
     """Whether the meter has `fault_counts`."""
     return hasattr(meter, "fault_counts")
+
+
+def counts_ends(meter: Meter) -> TypeGuard[EndCounting]:
+    """Whether the meter counts the ends of its interval, both of them."""
+    return hasattr(meter, "low_j") and hasattr(meter, "high_j")
 
 
 def is_shared(meter: Meter) -> TypeGuard[SharedMeter]:
@@ -188,7 +220,9 @@ class Found(NamedTuple):
 class Hardware:
     """The hardware of the machine, as far as its meters could find out; None is unknown.
 
-    `cpu_sockets` is the number of processor packages; a virtual machine may have a part of one.
+    `cpu_idle_w` is what the model says that the processors draw at no load, `cpu_known` by what it
+    knows their design power: "given", "part", "family" or "nothing". `cpu_sockets` is the number of
+    processor packages; a virtual machine may have a part of one.
     """
 
     cpu_model: str | None = None
@@ -198,6 +232,8 @@ class Hardware:
     gpu_count: int | None = None
     ram_gib: float | None = None
     cpu_sockets: float | None = None
+    cpu_idle_w: float | None = None
+    cpu_known: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +269,13 @@ def check_meters(meters: Iterable[Meter]) -> None:
             found = getattr(meter, fact, None)
             if not is_possible(found):
                 raise ConfigError(f"{told} has {fact}={found!r}; it must be {wanted}")
+        ends = [end for end in ("low_j", "high_j") if hasattr(meter, end)]
+        if len(ends) == 1:
+            raise ConfigError(f"{told} has {ends[0]} alone; it must have low_j and high_j, or none")
+        for end in ends:
+            if not _is_size(getattr(meter, end)):
+                found = getattr(meter, end)
+                raise ConfigError(f"{told} has {end}={found!r}; it must be joules, 0 or more")
 
 
 def _is_size(found: object) -> bool:

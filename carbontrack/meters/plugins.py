@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.errors import CarbontrackError, ConfigError, MeterUnavailable
-from carbontrack.meters.meter import Meter, Refusal, check_meters
+from carbontrack.meters.meter import Meter, Refusal, check_meters, counts_ends
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system import plugins
 from carbontrack.system.log import LOGGER, warn_user
@@ -68,15 +68,27 @@ class ModelSum:
         self.basis: Basis = max((model.basis for model in models), key=BASES.index)
         self.resolution_s = max(model.resolution_s for model in models)
         self.relative_uncertainty = max(model.relative_uncertainty for model in models)
+        self.low_j = self.high_j = 0.0
+        """The joules if all of them were at their low, or at their high end."""
 
     def read_joules(self, now_s: float) -> float:
         """The joules of all of them since the first read."""
-        return sum(model.read_joules(now_s) for model in self._models)
+        joules = [model.read_joules(now_s) for model in self._models]
+        ends = [_ends_j(*pair) for pair in zip(self._models, joules, strict=True)]
+        self.low_j, self.high_j = (sum(side) for side in zip(*ends, strict=True))
+        return sum(joules)
 
     def close(self) -> None:
         """Close them."""
         for model in self._models:
             model.close()
+
+
+def _ends_j(model: Meter, joules: float) -> tuple[float, float]:
+    if counts_ends(model):
+        return model.low_j, model.high_j
+    width = model.relative_uncertainty
+    return joules * max(0.0, 1.0 - width), joules * (1.0 + width)
 
 
 def join(

@@ -5,6 +5,9 @@ does not answer adds nothing now; its next answer brings what was missed. A valu
 number counts as no answer. So does a count that fell or rose implausibly, the first time; the
 second time in a row the counter is taken as reset, and counting goes on from the new value.
 
+The ends that some meters count (`low_j`, `high_j`) are summed beside the energy, number by number.
+A meter's count and its ends are one answer: they are believed, dropped, or doubted together.
+
 `ReadingHistory` keeps what the sums do not: the longest gaps and each meter's last mean power.
 """
 
@@ -15,10 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from math import ceil, isfinite
 from operator import add, sub
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Joules = tuple[float, ...]
-"""One number for each meter, in the order of the sampler's meters."""
+"""One number for each meter, in the order of the sampler's meters. Where the name has `ends`, two
+for each meter that counts its ends: low, high, low, high, …"""
 IMPOSSIBLE_J = 1e12
 """A larger step is implausible: it is a megawatt for eleven days."""
 CLOCK_FAULT = "clock"
@@ -36,6 +40,8 @@ class Reading(NamedTuple):
             on from here.
         lower_bounds: indices of meters whose step is a lower bound: the energy is added, and the
             time does not count as observed.
+        ends_j: the ends of the meters that count them; those of a silent meter are not used.
+        end_meters: for each of them, the index of its meter.
     """
 
     at_s: float
@@ -43,6 +49,8 @@ class Reading(NamedTuple):
     missed: int = 0
     dropped: frozenset[int] = frozenset()
     lower_bounds: frozenset[int] = frozenset()
+    ends_j: tuple[float | None, ...] = ()
+    end_meters: tuple[int, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -57,6 +65,8 @@ class Counts(NamedTuple):
         suspended_s: how long the machine was suspended.
         faults: the number of faults by code.
         doubted: indices of meters whose last answer was implausible.
+        end_counts_j: the ends of each meter's last known count.
+        ends_j: the ends of each meter's energy so far.
     """
 
     at_s: float
@@ -68,16 +78,18 @@ class Counts(NamedTuple):
     suspended_s: float = 0.0
     faults: Mapping[str, int] = {}
     doubted: frozenset[int] = frozenset()
+    end_counts_j: Joules = ()
+    ends_j: Joules = ()
 
 
-def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
-    """Add a reading; returns the new counts and each meter's step since the old ones.
+def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
+    """Add a reading; returns the new counts, each meter's step since the old ones, and their ends.
 
     A missed read neither invents nor loses energy.
     """
     at_s = reading.at_s
     if len(reading.joules) > len(counts.counts_j):
-        counts = _widened(counts, len(reading.joules))
+        counts = _widened(counts, reading)
     joules, last_j = reading.joules, counts.counts_j
     if reading.dropped or reading.lower_bounds or None in joules or None in last_j:
         return _advance_with_gaps(counts, reading)
@@ -88,34 +100,74 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
         believed = False
     if not believed:
         return _advance_with_gaps(counts, reading)
+    if reading.ends_j:
+        return _advance_with_ends(counts, reading, steps)
     since_s = map(sub, repeat(at_s), counts.counted_s)
-    return Counts(
-        at_s,
-        joules,
-        (at_s,) * len(joules),
-        tuple(map(add, counts.energy_j, steps)),
-        tuple(map(add, counts.observed_s, since_s)),
-        counts.missed,
-        counts.suspended_s,
-        counts.faults,
-    ), steps
+    return (
+        Counts(
+            at_s,
+            joules,
+            (at_s,) * len(joules),
+            tuple(map(add, counts.energy_j, steps)),
+            tuple(map(add, counts.observed_s, since_s)),
+            counts.missed,
+            counts.suspended_s,
+            counts.faults,
+        ),
+        steps,
+        (),
+    )
 
 
-def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules]:
+def _advance_with_ends(
+    counts: Counts, reading: Reading, steps: Joules
+) -> tuple[Counts, Joules, Joules]:
+    """All meters have answered, and their steps are believed; their ends are not yet."""
+    at_s, ends_j = reading.at_s, reading.ends_j
+    try:
+        end_steps: Joules = tuple(map(sub, ends_j, counts.end_counts_j))
+        believed = min(end_steps) >= 0.0 and sum(end_steps) < IMPOSSIBLE_J
+    except TypeError:
+        believed = False
+    if not believed:
+        return _advance_with_gaps(counts, reading)
+    since_s = map(sub, repeat(at_s), counts.counted_s)
+    return (
+        Counts(
+            at_s,
+            reading.joules,
+            (at_s,) * len(steps),
+            tuple(map(add, counts.energy_j, steps)),
+            tuple(map(add, counts.observed_s, since_s)),
+            counts.missed,
+            counts.suspended_s,
+            counts.faults,
+            end_counts_j=ends_j,  # type: ignore[arg-type]
+            ends_j=tuple(map(add, counts.ends_j, end_steps)),
+        ),
+        steps,
+        end_steps,
+    )
+
+
+def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     steps, observed_s = [0.0] * len(reading.joules), list(counts.observed_s)
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
+    end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(counts.end_counts_j)
     doubted: set[int] = set()
     missed = resets = 0
     for index, joules in enumerate(reading.joules):
-        last_j = counts_j[index]
         if joules is None:
             continue
-        if not _is_count(joules):
+        ends = _place_of_ends(index, reading)
+        answer: tuple[Any, ...] = (joules, *reading.ends_j[ends])
+        if not all(map(_is_count, answer)):
             missed += 1
             continue
-        if last_j is not None and index not in reading.dropped:
-            if 0.0 <= joules - last_j < IMPOSSIBLE_J:
-                steps[index] = joules - last_j
+        if counts_j[index] is not None and index not in reading.dropped:
+            step = tuple(map(sub, answer, (counts_j[index], *end_counts_j[ends])))
+            if all(0.0 <= step_j < IMPOSSIBLE_J for step_j in step):
+                steps[index], *end_steps[ends] = step
                 if index not in reading.lower_bounds:
                     observed_s[index] += reading.at_s - counted_s[index]
             elif index not in counts.doubted:
@@ -124,17 +176,32 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
                 continue
             else:
                 resets += 1
-        counts_j[index], counted_s[index] = joules, reading.at_s
+        counted_s[index] = reading.at_s
+        counts_j[index], *end_counts_j[ends] = answer
     counts = with_fault(counts, "reset", resets) if resets else counts
-    return counts._replace(
-        at_s=reading.at_s,
-        counts_j=tuple(counts_j),
-        counted_s=tuple(counted_s),
-        energy_j=tuple(map(add, counts.energy_j, steps)),
-        observed_s=tuple(observed_s),
-        missed=counts.missed + reading.missed + missed,
-        doubted=frozenset(doubted),
-    ), tuple(steps)
+    return (
+        counts._replace(
+            at_s=reading.at_s,
+            counts_j=tuple(counts_j),
+            counted_s=tuple(counted_s),
+            energy_j=tuple(map(add, counts.energy_j, steps)),
+            observed_s=tuple(observed_s),
+            missed=counts.missed + reading.missed + missed,
+            doubted=frozenset(doubted),
+            end_counts_j=tuple(end_counts_j),
+            ends_j=tuple(map(add, counts.ends_j, end_steps)),
+        ),
+        tuple(steps),
+        tuple(end_steps),
+    )
+
+
+def _place_of_ends(index: int, reading: Reading) -> slice:
+    """The place of a meter's ends among those of all meters; empty where it counts none."""
+    if index not in reading.end_meters:
+        return slice(0, 0)
+    place = reading.end_meters.index(index)
+    return slice(place, place + 2)
 
 
 def _is_count(joules: object) -> bool:
@@ -142,13 +209,16 @@ def _is_count(joules: object) -> bool:
     return isinstance(joules, (int, float)) and isfinite(joules) and joules >= 0.0
 
 
-def _widened(counts: Counts, width: int) -> Counts:
-    more = width - len(counts.counts_j)
+def _widened(counts: Counts, reading: Reading) -> Counts:
+    more = len(reading.joules) - len(counts.counts_j)
+    more_ends = len(reading.ends_j) - len(counts.ends_j)
     return counts._replace(
         counts_j=counts.counts_j + (None,) * more,
         counted_s=counts.counted_s + (counts.at_s,) * more,
         energy_j=counts.energy_j + (0.0,) * more,
         observed_s=counts.observed_s + (0.0,) * more,
+        end_counts_j=counts.end_counts_j + (0.0,) * more_ends,
+        ends_j=counts.ends_j + (0.0,) * more_ends,
     )
 
 
@@ -224,16 +294,16 @@ class RecentPowers:
 
     def restart(self, counts: Counts) -> None:
         """Start new means after a pause, whose energy must not enter them."""
-        self._updated_at_s = counts.at_s
+        self.before = self._updated = counts
         self._since = [(counts.at_s, joules) for joules in counts.energy_j]
         self._widen(counts)
 
     def follow(self, counts: Counts) -> None:
         """Update the mean of each meter that has been observed for long enough."""
         at_s = counts.at_s
-        if at_s - self._updated_at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
+        if at_s - self._updated.at_s < WINDOW_S and len(self._since) == len(counts.energy_j):
             return
-        self._updated_at_s = at_s
+        self.before, self._updated = self._updated, counts
         self._widen(counts)
         for index, (joules, since) in enumerate(zip(counts.energy_j, self._since, strict=True)):
             elapsed_s = at_s - since[0]
@@ -264,6 +334,21 @@ class RecentPowers:
         return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None
 
 
+class Recent(NamedTuple):
+    """What the sums do not have.
+
+    Attributes:
+        max_gap_s: the longest gap between two readings; None where there was none.
+        powers_w: the last known power of each meter; None, or no entry, where none is known.
+        before: the counts of a moment before, from which on the ends show how far off these
+            powers are.
+    """
+
+    max_gap_s: float | None
+    powers_w: Sequence[float | None]
+    before: Counts
+
+
 class ReadingHistory:
     """The longest gaps between readings and the recent power of each meter.
 
@@ -287,6 +372,7 @@ class ReadingHistory:
         self._powers.restart(counts)
         self._gaps.clear()
 
-    def since(self, since_s: float, counts: Counts) -> tuple[float | None, Sequence[float | None]]:
-        """The longest gap that ended after `since_s`, or None, and the recent powers."""
-        return self._gaps.longest_since(since_s), self._powers.known_w(counts)
+    def since(self, since_s: float, counts: Counts) -> Recent:
+        """The longest gap that ended after `since_s`, and the recent powers."""
+        powers = self._powers
+        return Recent(self._gaps.longest_since(since_s), powers.known_w(counts), powers.before)

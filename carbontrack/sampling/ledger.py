@@ -44,11 +44,15 @@ NOTHING_SERVED: Served = {}
 
 
 class Sums(NamedTuple):
-    """The energy and emissions of a span, of calls, or of several of them; they are additive."""
+    """The energy and emissions of a span, of calls, or of several of them; they are additive.
+
+    `ends_j` is the energy at the ends of the meters that count them, with the same shares.
+    """
 
     ours_j: Joules = ()
     grams: Grams = NO_GRAMS
     served_j: Served = NOTHING_SERVED
+    ends_j: Joules = ()
 
     def plus(self, other: Sums) -> Sums:
         """The sum of both."""
@@ -60,6 +64,7 @@ class Sums(NamedTuple):
             add_joules(self.ours_j, other.ours_j),
             each(add, self.grams, other.grams),
             merged(add, self.served_j, other.served_j),
+            add_joules(self.ends_j, other.ends_j),
         )
 
     def times(self, factor: float) -> Sums:
@@ -71,6 +76,7 @@ class Sums(NamedTuple):
             tuple(map(mul, self.ours_j, repeat(factor))),
             (best * factor, low * factor, high * factor),
             {source: joules * factor for source, joules in self.served_j.items()},
+            tuple(map(mul, self.ends_j, repeat(factor))),
         )
 
 
@@ -122,6 +128,8 @@ class Step(NamedTuple):
         cpu_s: the CPU seconds that this process used in it; while a span was open, those calls.
         parts: the part of each meter that this process tree used, None where it is not known;
             applied by ledgers of scope "process".
+        ends_j: the energy at the ends of the meters that count them.
+        end_meters: for each of them, the index of its meter.
     """
 
     at_s: float
@@ -132,6 +140,8 @@ class Step(NamedTuple):
     elapsed_s: float
     cpu_s: float
     parts: tuple[float | None, ...] = ()
+    ends_j: Joules = ()
+    end_meters: tuple[int, ...] = ()
 
 
 class Terms(NamedTuple):
@@ -158,6 +168,7 @@ class Account(NamedTuple):
         calls_j, calls_g: energy and emissions set aside for decorated calls.
         calls_s, calls_cpu_s: the time, and CPU time, in which the latter were used.
         leaf_served_j, calls_served_j: the energies by intensity source.
+        leaf_ends_j, calls_ends_j: the energies at the ends of the meters that count them.
     """
 
     leaf_j: Joules = ()
@@ -168,6 +179,8 @@ class Account(NamedTuple):
     calls_cpu_s: float = 0.0
     leaf_served_j: Served = NOTHING_SERVED
     calls_served_j: Served = NOTHING_SERVED
+    leaf_ends_j: Joules = ()
+    calls_ends_j: Joules = ()
 
 
 def credit(account: Account, step: Step, terms: Terms) -> Account:
@@ -189,9 +202,17 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
             account = _set_aside_for_calls(account, step, ours, terms, part=step.calls / sharers)
     if terms.names_sources:
         account = account._replace(leaf_served_j=_plus_served(account.leaf_served_j, each, terms))
+    if step.ends_j:
+        ends_j = add_joules(account.leaf_ends_j, _our_ends(step, terms, 1.0 / sharers))
+        account = account._replace(leaf_ends_j=ends_j)
     return Account(
         add_joules(account.leaf_j, each), _plus_grams(account.leaf_g, each, terms), *account[2:]
     )
+
+
+def _our_ends(step: Step, terms: Terms, part: float) -> Joules:
+    shares = map(terms.shares.__getitem__, step.end_meters)
+    return tuple(map(mul, map(mul, step.ends_j, shares), repeat(part)))
 
 
 def _set_aside_for_calls(
@@ -202,6 +223,9 @@ def _set_aside_for_calls(
         account = account._replace(
             calls_served_j=_plus_served(account.calls_served_j, joules, terms)
         )
+    if step.ends_j:
+        ends_j = add_joules(account.calls_ends_j, _our_ends(step, terms, part))
+        account = account._replace(calls_ends_j=ends_j)
     return account._replace(
         calls_j=add_joules(account.calls_j, joules),
         calls_g=_plus_grams(account.calls_g, joules, terms),
@@ -241,6 +265,7 @@ def between(start: Mark, end: Mark) -> Sums:
         sub_joules(after.leaf_j, before.leaf_j),
         each(sub, after.leaf_g, before.leaf_g),
         merged(sub, after.leaf_served_j, before.leaf_served_j),
+        after.leaf_ends_j and sub_joules(after.leaf_ends_j, before.leaf_ends_j),
     )
 
 
@@ -269,6 +294,7 @@ def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
         at_s=at_s,
         energy_j=mean(before.counts.energy_j, after.counts.energy_j),
         observed_s=mean(before.counts.observed_s, after.counts.observed_s),
+        ends_j=mean(before.counts.ends_j, after.counts.ends_j),
     )
     return Mark(counts, Account(*map(mean, before.account, after.account)))
 
@@ -279,6 +305,7 @@ def calls_between(before: Account, after: Account) -> Sums:
         sub_joules(after.calls_j, before.calls_j),
         each(sub, after.calls_g, before.calls_g),
         merged(sub, after.calls_served_j, before.calls_served_j),
+        after.calls_ends_j and sub_joules(after.calls_ends_j, before.calls_ends_j),
     )
 
 

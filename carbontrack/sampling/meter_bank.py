@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from carbontrack.errors import MeterError, MeterGone
@@ -18,6 +20,7 @@ from carbontrack.meters.meter import (
     FaultCounting,
     Meter,
     MeterSet,
+    counts_ends,
     counts_faults,
     max_period_s,
 )
@@ -30,6 +33,7 @@ LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
 
 _NO_FAULTS: Mapping[str, int] = {}
+_ENDS = attrgetter("low_j", "high_j")
 _log = logging.getLogger("carbontrack")
 
 
@@ -114,13 +118,25 @@ class MeterBank:
         self._substitutes = dict(meters.substitutes)
         self._active: dict[Component, MeterState] = {}
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
-        self._all_answer = True
+        self._all_answer = self._is_plain = True
         self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
             (index, state, state.meter)
             for index, state in enumerate(self.states)
             if counts_faults(state.meter)
         ]
         self._reads = [state.meter.read_joules for state in self.states]
+        self.end_meters: tuple[int, ...] = ()
+        """For each end that is counted, low and high in turn, the index of its meter."""
+        self._with_ends: list[Meter] = []
+        for index in range(len(self.states)):
+            self._take_ends(index)
+
+    def _take_ends(self, index: int) -> None:
+        meter = self.states[index].meter
+        if counts_ends(meter):
+            self._with_ends.append(meter)
+            self.end_meters += (index, index)
+            self._is_plain = False
 
     @property
     def max_period_s(self) -> float:
@@ -135,12 +151,47 @@ class MeterBank:
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
         joules = self._read_all(now_s)
-        if not self._all_answer:
-            return self._with_returns(now_s, joules)
+        if not self._is_plain:
+            return self._with_more(now_s, joules)
         for _, _, meter in self._fault_counting:
             if meter.fault_counts:
                 return self._with_faults(now_s, joules)
         return Reading(now_s, joules), _NO_FAULTS
+
+    def _with_more(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """Not all meters have answered before, or some count their ends as well."""
+        ends_j: tuple[float | None, ...] = ()
+        if self._with_ends:
+            joules, ends_j = self._read_ends(now_s, joules)
+        if self._all_answer:
+            reading, faults = self._with_faults(now_s, joules)
+        else:
+            reading, faults = self._with_returns(now_s, joules)
+        return reading._replace(ends_j=ends_j, end_meters=self.end_meters), faults
+
+    def _read_ends(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+        """The ends of all meters that count them; one that has none, now, has not answered."""
+        try:
+            return joules, tuple(chain.from_iterable(map(_ENDS, self._with_ends)))
+        except Exception as error:
+            pass_on(error)
+        answers, ends_j = list(joules), list[float | None]()
+        for index, meter in zip(self.end_meters[::2], self._with_ends, strict=True):
+            ends: tuple[float | None, ...] = (None, None)
+            if answers[index] is not None:
+                try:
+                    ends = _ENDS(meter)
+                except Exception as error:
+                    pass_on(error)
+                    self._all_answer = False
+                    self.states[index].mark_silent(error, now_s)
+                    answers[index] = None
+            ends_j += ends
+        return tuple(answers), tuple(ends_j)
 
     def _with_faults(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -164,7 +215,7 @@ class MeterBank:
         except Exception as error:
             pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
-            self._all_answer = False
+            self._all_answer = self._is_plain = False
             index = len(joules)
             self.states[index].mark_silent(error, now_s)
             joules.append(None)
@@ -202,6 +253,7 @@ class MeterBank:
             if self._substitute(component, now_s):
                 _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
+        self._is_plain = self._all_answer and not self._with_ends
         self._reads = [state.meter.read_joules for state in self.states]
         return faults
 
@@ -227,6 +279,7 @@ class MeterBank:
             state.covered = True
         self._active[component] = substitute
         self.states.append(substitute)
+        self._take_ends(len(self.states) - 1)
         return True
 
     def _retire(self, component: Component) -> None:

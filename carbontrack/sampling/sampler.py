@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from carbontrack.sampling.counts import (
     Counts,
     Joules,
     ReadingHistory,
+    Recent,
     advance,
     with_fault,
     with_suspend,
@@ -135,6 +136,8 @@ class Sampler:
         """Those that something is open on, in the order of opening."""
         self.components: tuple[Component, ...] = ()
         """The component of each meter."""
+        self.end_meters: tuple[int, ...] = ()
+        """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
         """The spans and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self._usage = False, interval_s, usage
@@ -221,11 +224,8 @@ class Sampler:
             self.sample()
             return Mark(self.counts, ledger.account)
 
-    def history(self, since_s: float) -> tuple[float | None, Sequence[float | None]]:
-        """The longest gap between two readings since `since_s`, and each meter's last power.
-
-        None, or no entry, where none is known.
-        """
+    def history(self, since_s: float) -> Recent:
+        """The longest gap between two readings since `since_s`, and each meter's last power."""
         return self._history.since(since_s, self.counts)
 
     def sample(self) -> None:
@@ -259,11 +259,11 @@ class Sampler:
             self.counts, self._slept_s = counts, slept_s
         else:
             self._slept_s = slept_s
-        counts, steps = advance(self.counts, reading)
+        counts, steps, ends = advance(self.counts, reading)
         for code, times in faults.items():
             counts = with_fault(counts, code, times)
         if self._ledgers:
-            _credit(self, counts, elapsed_s, steps)
+            _credit(self, counts, elapsed_s, steps, ends)
         else:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
@@ -341,15 +341,29 @@ class Sampler:
         self._begin()
 
 
-def _credit(sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules) -> None:
+def _credit(
+    sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules, ends: Joules
+) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
     if len(sampler.components) != len(steps):
         sampler.components = tuple(state.meter.component for state in sampler._bank.states)
+        sampler.end_meters = sampler._bank.end_meters
     now_s, parts = counts.at_s, sampler.gpu_shares.parts
     calls, cpu_s, used_s = _usage_of_calls(sampler, now_s, elapsed_s)
     if parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    step = Step(now_s, steps, sampler.components, sampler.leaves, calls, elapsed_s, cpu_s, parts)
+    step = Step(
+        now_s,
+        steps,
+        sampler.components,
+        sampler.leaves,
+        calls,
+        elapsed_s,
+        cpu_s,
+        parts,
+        ends,
+        sampler.end_meters,
+    )
     if len(sampler._ledgers) == 1:
         (ledger,) = sampler._ledgers
         account = ledger.after(step, sampler.clock.now_utc() if ledger.follows_grid else None)

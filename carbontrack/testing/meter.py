@@ -19,7 +19,12 @@ class FakeMeter:
         joules: instead of watts, the energy as a function of the monotonic instant.
         basis, resolution_s, relative_uncertainty: as the meter protocol explains.
         max_period_s, nominal_w: optional attributes of a meter, explained there too.
+        low, high: how many times the energy its ends are, such as 0.4 and 2.5: it then has the
+            optional attributes `low_j` and `high_j`. Both or none; to be changed like `watts`.
     """
+
+    low_j: float
+    high_j: float
 
     def __init__(  # noqa: PLR0913 - one parameter for each attribute of the protocol
         self,
@@ -33,6 +38,8 @@ class FakeMeter:
         relative_uncertainty: float = 0.0,
         max_period_s: float | None = None,
         nominal_w: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
     ) -> None:
         self.id = id
         self.component: Component = component
@@ -53,6 +60,9 @@ class FakeMeter:
         self._failures = 0
         self._gone = False
         self._drop_next = False
+        self.low, self.high = low, high
+        self._low_joules = self._high_joules = 0.0
+        self._show_ends()
 
     def read_joules(self, now_s: float) -> float:
         """The energy since the first read.
@@ -71,7 +81,8 @@ class FakeMeter:
         if self._drop_next:
             self._drop_next = False
         else:
-            self._total_joules += step_joules
+            self.add_joules(step_joules)
+        self._show_ends()
         return self._total_joules
 
     def close(self) -> None:
@@ -81,6 +92,14 @@ class FakeMeter:
     def add_joules(self, joules: float) -> None:
         """Count this much energy in addition, at once."""
         self._total_joules += joules
+        self._low_joules += joules * (self.low or 0.0)
+        self._high_joules += joules * (self.high or 0.0)
+
+    def _show_ends(self) -> None:
+        if self.low is not None:
+            self.low_j = self._low_joules
+        if self.high is not None:
+            self.high_j = self._high_joules
 
     def fail(self, times: int = 1) -> None:
         """Let the next reads fail; the one after them includes the energy of that time."""

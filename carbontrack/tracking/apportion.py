@@ -187,12 +187,15 @@ class Apportioner:
         if ledger.attribution.scope != "machine" and max(everyone.cpu_s, cpu_s) > 0.0:
             by_cpu = _ratio(usage.cpu_s, everyone.cpu_s, cpu_s)
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}
-        weights = (parts[component] for component in self._sampler.components)
+        weights = [parts[component] for component in self._sampler.components]
         joules = tuple(map(mul, set_aside.ours_j, weights))
+        ends_j = tuple(
+            map(mul, set_aside.ends_j, map(weights.__getitem__, self._sampler.end_meters))
+        )
         fraction = sum(joules) / whole_j
         best, low, high = (grams * fraction for grams in set_aside.grams)
         served_j = {source: part_j * fraction for source, part_j in set_aside.served_j.items()}
-        return Sums(joules, (best, low, high), served_j)
+        return Sums(joules, (best, low, high), served_j, ends_j)
 
     def write_due_rows(self) -> None:
         """Write the rows whose windows are over; the sampler's lock is not held."""

@@ -12,12 +12,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import hypot, isclose, sqrt
+from math import hypot, isclose
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
@@ -37,7 +38,13 @@ CONTRIBUTES = 0.01
 
 
 class MeterFacts(NamedTuple):
-    """The properties of a meter that records depend on."""
+    """The properties of a meter that records depend on.
+
+    Attributes:
+        share_uncertainty: the relative uncertainty of our part of the count, independent of the
+            sensor's.
+        ends: the place of its ends among those of all meters; None where it counts none.
+    """
 
     id: str
     component: Component
@@ -45,6 +52,8 @@ class MeterFacts(NamedTuple):
     resolution_s: float
     relative_uncertainty: float
     is_substitute: bool
+    share_uncertainty: float = 0.0
+    ends: int | None = None
 
 
 class Resource(NamedTuple):
@@ -95,6 +104,8 @@ class Window(NamedTuple):
         ended_at: the wall-clock time at its end.
         grid: the grid's intensity at its end; None where it is unknown.
         powers_w: the last known power of each meter.
+        before: the machine's counts of a moment before its end, which may be before its start; None
+            where they are not known.
     """
 
     start: Counts
@@ -105,6 +116,7 @@ class Window(NamedTuple):
     ended_at: datetime
     grid: GridIntensity | None
     powers_w: Sequence[float | None]
+    before: Counts | None = None
 
     @property
     def length_s(self) -> float:
@@ -120,38 +132,58 @@ class Part(NamedTuple):
         joules: our share.
         basis: the basis of both energies.
         machine_j: the whole machine's energy meanwhile; never less than our share.
+        ends_j: our share at the low and the high end, as the meter counted them; None where it does
+            not, and is off by its relative uncertainty.
     """
 
     meter: MeterFacts
     joules: float
     basis: Basis
     machine_j: float
+    ends_j: tuple[float, float] | None = None
+
+    def distances_j(self) -> tuple[float, float]:
+        """How far below and above the energy its interval reaches."""
+        joules, of_share = self.joules, self.meter.share_uncertainty
+        if self.ends_j is None:
+            width = self.meter.relative_uncertainty
+            if of_share:
+                width = min(1.0, hypot(width, of_share))
+            return joules * width, joules * width
+        # within a second a low count may take a larger step than the best one: never below 0
+        below_j, above_j = max(0.0, joules - self.ends_j[0]), max(0.0, self.ends_j[1] - joules)
+        if of_share:
+            below_j, above_j = (hypot(side_j, joules * of_share) for side_j in (below_j, above_j))
+        return below_j, above_j
 
 
 # -- pure functions: the columns --------------------------------------------------------------
 
 
 def facts_of(
-    meter: Meter, *, is_substitute: bool, idle_basis: Basis, share_uncertainty: float = 0.0
+    meter: Meter,
+    *,
+    is_substitute: bool,
+    idle_basis: Basis,
+    share_uncertainty: float = 0.0,
+    ends: int | None = None,
 ) -> MeterFacts:
     """The properties of a meter whose idle part has the basis `idle_basis`.
 
-    A measured count minus something modelled is modelled. `share_uncertainty` is the relative
-    uncertainty of our part of the count; it is independent of the sensor's.
+    A measured count minus something modelled is modelled.
     """
     basis = meter.basis
     if meter.component in ("cpu", "other"):
         basis = max(basis, idle_basis, key=BASES.index)
-    uncertainty = meter.relative_uncertainty
-    if share_uncertainty:
-        uncertainty = min(1.0, hypot(uncertainty, share_uncertainty))
     return MeterFacts(
         meter.id,
         meter.component,
         basis,
         meter.resolution_s,
-        uncertainty,
+        meter.relative_uncertainty,
         is_substitute,
+        share_uncertainty,
+        ends,
     )
 
 
@@ -171,10 +203,34 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
             if power_w is not None:
                 all_j = power_w * window.duration_s
-                parts.append(Part(meter, all_j * share, _modelled(meter), all_j))
+                ends_j = _recent_ends(index, meter, window, all_j * share)
+                parts.append(Part(meter, all_j * share, _modelled(meter), all_j, ends_j))
         elif joules > 0.0 or _observed_s(window, index) > 0.0:
-            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules)))
+            ends_j = _counted_ends(meter, sums)
+            parts.append(Part(meter, joules, meter.basis, max(machine_j, joules), ends_j))
     return parts
+
+
+def _counted_ends(meter: MeterFacts, sums: Sums) -> tuple[float, float] | None:
+    if meter.ends is None:
+        return None
+    return value_at(sums.ends_j, meter.ends), value_at(sums.ends_j, meter.ends + 1)
+
+
+def _recent_ends(
+    index: int, meter: MeterFacts, window: Window, joules: float
+) -> tuple[float, float] | None:
+    """The ends of a power times a length: as far off, by ratio, as what was counted just before."""
+    before, end, place = window.before, window.end, meter.ends
+    if before is None or place is None:
+        return None
+    recent_j = value_at(end.energy_j, index) - value_at(before.energy_j, index)
+    if recent_j <= 0.0:
+        return None
+    low_j, high_j = (
+        value_at(end.ends_j, side) - value_at(before.ends_j, side) for side in (place, place + 1)
+    )
+    return joules * (low_j / recent_j), joules * (high_j / recent_j)
 
 
 def _too_short(length_s: float, joules: float, resolution_s: float) -> bool:
@@ -196,26 +252,35 @@ def _observed_s(window: Window, index: int) -> float:
     return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
 
 
-def uncertainty_j(parts: Sequence[Part], length_s: float) -> float:
-    """Half the width of the interval around the sum of the parts, in joules.
+def interval_j(parts: Sequence[Part], length_s: float) -> Interval:
+    """The sum of the parts, in joules, with the interval around it.
 
     Meters of one kind err together: the same model, or the same sort of sensor, on several devices
-    is off in the same direction, so their uncertainties add up linearly. Different kinds err
-    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2).
+    is off in the same direction, so what they are off by adds up linearly. Different kinds err
+    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2). Each side of the
+    interval is combined for itself, as a part may reach further above its best estimate than below.
 
     Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
     one refresh old when it is read, so at most one refresh's energy is missing or in excess: the
     mean power times the meter's resolution, independent from meter to meter.
     """
-    by_kind: dict[tuple[str, Component], float] = {}
-    edges_j2 = 0.0
+    joules = 0.0
+    below_j: dict[tuple[str, Component], float] = {}
+    above_j: dict[tuple[str, Component], float] = {}
+    edges_j = []
     for part in parts:
+        joules += part.joules
         kind = (part.meter.id.partition(":")[0], part.meter.component)
-        half_width_j = part.joules * part.meter.relative_uncertainty
-        by_kind[kind] = by_kind.get(kind, 0.0) + half_width_j
+        part_below_j, part_above_j = part.distances_j()
+        below_j[kind] = below_j.get(kind, 0.0) + part_below_j
+        above_j[kind] = above_j.get(kind, 0.0) + part_above_j
         if length_s > 0.0:
-            edges_j2 += (part.joules * min(1.0, part.meter.resolution_s / length_s)) ** 2
-    return sqrt(sum(half_width_j**2 for half_width_j in by_kind.values()) + edges_j2)
+            edges_j.append(part.joules * min(1.0, part.meter.resolution_s / length_s))
+    return Interval(
+        joules,
+        max(0.0, joules - hypot(*below_j.values(), *edges_j)),
+        joules + hypot(*above_j.values(), *edges_j),
+    )
 
 
 def weakest(parts: Sequence[Part]) -> Basis | None:
@@ -243,13 +308,9 @@ def energy_figures(
             if component != "other":
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
-        joules = sum(part.joules for part in parts)
-        half_width_j = uncertainty_j(parts, window.length_s)
-        figures["energy_kwh"] = joules / JOULES_PER_KWH * attribution.pue
-        figures["energy_low_kwh"] = (
-            max(0.0, joules - half_width_j) / JOULES_PER_KWH * attribution.pue
-        )
-        figures["energy_high_kwh"] = (joules + half_width_j) / JOULES_PER_KWH * attribution.pue
+        names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
+        for name, joules in zip(names, interval_j(parts, window.length_s), strict=True):
+            figures[name] = joules / JOULES_PER_KWH * attribution.pue
         figures |= _machine_figures(parts)
     return figures
 
@@ -269,8 +330,12 @@ def emission_figures(
     """The columns of emissions and of the grid.
 
     Emissions were summed with the energy, each joule at the intensity of its moment; the record's
-    intensity is the mean weighted by energy. The lower bound of the emissions is the product of the
-    lower bounds of energy and intensity; likewise the upper bound.
+    intensity is the mean weighted by energy.
+
+    What the meters are off by and what the grid's figure is off by have nothing to do with each
+    other. With E = E0 x a and I = I0 x b, the logarithm of the emissions' ratio is ln a + ln b: a
+    sum of independent terms, whose half-widths combine in quadrature, each side for itself (GUM,
+    5.1.2). Both ends at once would hold more often than either interval does.
     """
     if grid is None:
         return {}
@@ -284,9 +349,11 @@ def emission_figures(
         "intensity_year": grid.year,
     }
     if energy.get("energy_kwh") is not None:
-        figures["emissions_g"] = energy["energy_kwh"] * g
-        figures["emissions_low_g"] = energy["energy_low_kwh"] * low_g
-        figures["emissions_high_g"] = energy["energy_high_kwh"] * high_g
+        kwh = Interval(energy["energy_kwh"], energy["energy_low_kwh"], energy["energy_high_kwh"])
+        grams = product(kwh, Interval(g, low_g, high_g))
+        figures["emissions_g"] = grams.best
+        figures["emissions_low_g"] = grams.low
+        figures["emissions_high_g"] = grams.high
     return figures
 
 
@@ -423,32 +490,34 @@ class RecordBuilder:
         )
         now = [(s.meter.relative_uncertainty, of_share(index)) for index, s in enumerate(states)]
         if now != self._known:
-            idle_basis = attribution.idle_basis()
+            idle_basis, ends = attribution.idle_basis(), self.sampler.end_meters
             self._meters = [
                 facts_of(
                     state.meter,
                     is_substitute=state.is_substitute,
                     idle_basis=idle_basis,
                     share_uncertainty=of_share,
+                    ends=ends.index(index) if index in ends else None,
                 )
-                for state, (_, of_share) in zip(states, now, strict=True)
+                for index, (state, (_, of_share)) in enumerate(zip(states, now, strict=True))
             ]
             self._known = now
         return self._meters
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        max_gap_s, powers_w = self.sampler.history(start.at_s)
+        recent = self.sampler.history(start.at_s)
         now = self.sampler.clock.now_utc()
         return Window(
             start,
             end,
             duration_s,
             machine_j,
-            max_gap_s,
+            recent.max_gap_s,
             now,
             self.ledger.intensity(now),
-            powers_w,
+            recent.powers_w,
+            recent.before,
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:

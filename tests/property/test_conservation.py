@@ -179,16 +179,16 @@ COUNTS = st.lists(
 @given(course=COUNTS)
 def test_any_split_of_reads_gives_the_same_sum(course):
     """However often the meters are read, and whichever reads fail, the sum is the last count."""
-    machine, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
+    machine, _, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
     account, now_s, count = Account(), 0.0, 0.0
     for elapsed_s, step_j, fails in course:
         now_s += elapsed_s
         count += step_j
-        machine, steps = advance(machine, Reading(now_s, (None,) if fails else (count,)))
+        machine, steps, _ = advance(machine, Reading(now_s, (None,) if fails else (count,)))
         step = Step(now_s, steps, ("cpu",), 1, 0, elapsed_s, 0.0)
         account = credit(account, step, Terms((1.0,), None, 1.0))
     now_s += 1.0
-    machine, steps = advance(machine, Reading(now_s, (count,)))
+    machine, steps, _ = advance(machine, Reading(now_s, (count,)))
     account = credit(
         account, Step(now_s, steps, ("cpu",), 1, 0, 1.0, 0.0), Terms((1.0,), None, 1.0)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 import carbontrack
 from carbontrack.config.settings import READERS
-from carbontrack.testing import build_powercap
+from carbontrack.testing import Zone, build_powercap
 
 ROOT = Path(carbontrack.__file__).parents[1]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,6 +68,71 @@ def test_a_machine_with_counters_is_measured(doctor: Doctor, tmp_path: Path) -> 
     assert done.returncode == 0, found
     assert found["measured"] is True
     assert any(meter["id"].startswith("rapl:") for meter in found["meters"])
+
+
+def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A counter by one number for both sides, a model by how many times its figure its ends are."""
+    tree = build_powercap(tmp_path / "sys", [Zone("dram", "intel-rapl:0:0")])
+    tree.add_joules("dram", 1.0)
+
+    done = doctor("--json", "--region", "FR")
+
+    meters = {meter["id"]: meter for meter in json.loads(done.stdout)["meters"]}
+    assert meters["rapl:dram-0"]["relative_low"] == pytest.approx(0.93)
+    assert meters["rapl:dram-0"]["relative_high"] == pytest.approx(1.07)
+    model = meters["model:cpu"]
+    assert 0.0 < model["relative_low"] < 0.6
+    assert model["relative_high"] > 1.5
+    text = " ".join(doctor().stdout.split())
+    assert re.search(r"rapl:dram-0 ram, measured, within 7%, \d+\.\d\d W now", text)
+    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\)"
+    assert re.search(
+        f"model:cpu cpu, (modelled|assumed), (part|family|nothing) known, {ends}", text
+    )
+
+
+CPU = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nsiblings\t: 16\n\n"
+STAT = "cpu  100 0 100 800 0 0 0 0 0 0\n" + "".join(
+    f"cpu{thread} 6 0 6 50 0 0 0 0 0 0\n" for thread in range(16)
+)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "said"),
+    [
+        (("AuthenticAMD", 25, 33, "AMD Ryzen 7 5800X 8-Core Processor"), "modelled, part known"),
+        (("AuthenticAMD", 26, 2, "AMD EPYC"), "modelled, family known"),
+        (("Nobody", 9, 9, "Some Processor"), "assumed, nothing known"),
+    ],
+)
+def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
+    doctor: Doctor, tmp_path: Path, cpu: tuple[object, ...], said: str
+) -> None:
+    """The step, watts with both ends, the boundary, and how often such an interval holds."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(CPU.format(*cpu))
+    (tmp_path / "proc" / "stat").write_text(STAT)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:       16777216 kB\n")
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), processor and memory, not the wall"
+    found = re.search(f"together {said}: {ends}(; about nine in ten machines like this)?", text)
+    assert found is not None, text
+    assert (found[1] is not None) is said.startswith("modelled")
+    for command in ("carbontrack calibrate --wall", "CARBONTRACK_REGION="):
+        assert command in text.partition("To know it better")[2].partition("Checks")[0]
+    assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is ("part" not in said)
+
+
+def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:
+    """With counters for both there is neither a sum with a boundary nor a way to make it better."""
+    build_powercap(tmp_path / "sys")
+
+    text = doctor("--region", "FR").stdout
+
+    assert "not the wall" not in text
+    assert "To know it better" not in text
 
 
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:

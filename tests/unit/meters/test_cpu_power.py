@@ -6,6 +6,7 @@ import pytest
 
 from carbontrack.meters.cpu_info import CpuFacts, cached_name, read_cpu_facts
 from carbontrack.meters.cpu_power import FAMILIES, cpu_power
+from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.system.files import package_text
 
 BLOCK = """\
@@ -88,7 +89,8 @@ def test_a_name_that_says_nothing_is_known_by_its_family(tmp_path):
     assert "Turin" in power.how
     assert power.tdp_w == pytest.approx(3.22)
     assert power.basis == "modelled"
-    assert power.relative_uncertainty > 0.5
+    assert power.known == "family"
+    assert power.curve.at(1.0).high > SINCE_2010.at(1.0).high
 
 
 @pytest.mark.parametrize(("stepping", "name"), [(4, "Skylake"), (7, "Cascade Lake")])
@@ -105,8 +107,9 @@ def test_an_unknown_processor_is_assumed_with_the_widest_interval():
     """A default is stated as an assumption, never dressed up."""
     power = cpu_power(CpuFacts(name="Frobnicator 9000", threads=8))
     assert power.basis == "assumed"
-    assert power.tdp_w == pytest.approx(32.0)
-    assert power.relative_uncertainty >= 0.7
+    assert power.tdp_w == pytest.approx(28.0)
+    assert power.known == "nothing"
+    assert power.curve.at(1.0).low < 0.4 * SINCE_2010.at(1.0).best
 
 
 def test_real_hardware_has_all_of_its_packages(tmp_path):

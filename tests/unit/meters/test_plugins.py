@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.errors import MeterGone
-from carbontrack.meters.cpu_model import CpuModel, power_share
+from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import Meter
 from carbontrack.meters.plugins import Joined, PluginHost, contents, join
@@ -91,7 +91,7 @@ def test_a_wall_meter_covers_what_it_says(package: Packages) -> None:
     assert (stand_in.id, stand_in.component) == ("model:cpu+model:ram", "other")
     assert stand_in.basis == "modelled"
     stand_in.read_joules(0.0)
-    assert stand_in.read_joules(10.0) == pytest.approx((100.0 * power_share(0.0) + 6.0) * 10.0)
+    assert stand_in.read_joules(10.0) == pytest.approx((12.0 + 6.0) * 10.0)
     stand_in.close()
     with pytest.raises(MeterGone):
         stand_in.read_joules(11.0)

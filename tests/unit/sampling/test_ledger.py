@@ -34,15 +34,15 @@ def step(*joules, leaves=1, calls=0, elapsed_s=1.0, cpu_s=0.0):
 
 def test_the_first_reading_counts_nothing():
     """What a counter held before we came is nobody's."""
-    counts, steps = advance(Counts(0.0), Reading(0.0, (5e6, 7.0)))
+    counts, steps, _ = advance(Counts(0.0), Reading(0.0, (5e6, 7.0)))
     assert steps == (0.0, 0.0)
     assert counts.energy_j == (0.0, 0.0)
 
 
 def test_a_reading_adds_the_difference():
     """Each meter adds what it has counted since it was last read."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, 10.0)))
-    counts, steps = advance(counts, Reading(2.0, (150.0, 11.0)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (100.0, 10.0)))
+    counts, steps, _ = advance(counts, Reading(2.0, (150.0, 11.0)))
     assert steps == (50.0, 1.0)
     assert counts.energy_j == (50.0, 1.0)
     assert counts.observed_s == (2.0, 2.0)
@@ -50,38 +50,38 @@ def test_a_reading_adds_the_difference():
 
 def test_a_silent_meter_neither_loses_nor_invents():
     """A missed read adds nothing; the next one carries everything, and the time as well."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0, 0.0)))
-    counts, steps = advance(counts, Reading(1.0, (None, 5.0), missed=1))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (0.0, 0.0)))
+    counts, steps, _ = advance(counts, Reading(1.0, (None, 5.0), missed=1))
     assert steps == (0.0, 5.0)
     assert counts.observed_s == (0.0, 1.0)
     assert counts.missed == 1
-    counts, steps = advance(counts, Reading(2.0, (30.0, 10.0)))
+    counts, steps, _ = advance(counts, Reading(2.0, (30.0, 10.0)))
     assert steps == (30.0, 5.0)
     assert counts.observed_s == (2.0, 2.0)
 
 
 def test_a_dropped_step_is_neither_energy_nor_time():
     """A step that cannot be believed is left out, and the time is not called observed."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
-    counts, steps = advance(counts, Reading(5.0, (900.0,), dropped=frozenset({0})))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
+    counts, steps, _ = advance(counts, Reading(5.0, (900.0,), dropped=frozenset({0})))
     assert steps == (0.0,)
     assert counts.observed_s == (0.0,)
-    counts, steps = advance(counts, Reading(6.0, (910.0,)))
+    counts, steps, _ = advance(counts, Reading(6.0, (910.0,)))
     assert steps == (10.0,)
     assert counts.observed_s == (1.0,)
 
 
 def test_a_count_that_falls_beside_a_silent_one_adds_nothing():
     """Whatever a meter does, energy is never taken back."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, 0.0)))
-    counts, steps = advance(counts, Reading(1.0, (90.0, None)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (100.0, 0.0)))
+    counts, steps, _ = advance(counts, Reading(1.0, (90.0, None)))
     assert steps == (0.0, 0.0)
 
 
 def test_a_count_that_falls_adds_nothing():
     """Whatever a meter does, energy is never taken back."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
-    counts, steps = advance(counts, Reading(1.0, (90.0,)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
+    counts, steps, _ = advance(counts, Reading(1.0, (90.0,)))
     assert steps == (0.0,)
     assert counts.energy_j == (0.0,)
 
@@ -90,10 +90,10 @@ def test_a_count_that_falls_adds_nothing():
 @pytest.mark.parametrize("beside", [(), (5.0,)], ids=["alone", "beside another"])
 def test_garbage_is_a_silence(garbage, beside):
     """One answer that makes no sense neither counts nor costs: the next carries what it missed."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0, *beside)))
-    counts, steps = advance(counts, Reading(1.0, (garbage, *beside)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (100.0, *beside)))
+    counts, steps, _ = advance(counts, Reading(1.0, (garbage, *beside)))
     assert not any(steps)
-    counts, steps = advance(counts, Reading(2.0, (130.0, *beside)))
+    counts, steps, _ = advance(counts, Reading(2.0, (130.0, *beside)))
     assert steps[0] == 30.0
     assert counts.energy_j[0] == 30.0
     assert counts.observed_s[0] == 2.0
@@ -104,11 +104,11 @@ def test_garbage_is_a_silence(garbage, beside):
 @pytest.mark.parametrize("start_j", [3.0, 1e15])
 def test_a_count_that_stays_elsewhere_was_reset(start_j):
     """The step is left out, said, and the count goes on from where it is now."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
-    counts, _ = advance(counts, Reading(1.0, (start_j,)))
-    counts, steps = advance(counts, Reading(2.0, (start_j + 1.0,)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (100.0,)))
+    counts, _, _ = advance(counts, Reading(1.0, (start_j,)))
+    counts, steps, _ = advance(counts, Reading(2.0, (start_j + 1.0,)))
     assert steps == (0.0,)
-    counts, steps = advance(counts, Reading(3.0, (start_j + 5.0,)))
+    counts, steps, _ = advance(counts, Reading(3.0, (start_j + 5.0,)))
     assert steps == (4.0,)
     assert counts.observed_s == (1.0,)
     assert dict(counts.faults) == {"reset": 1}
@@ -116,9 +116,9 @@ def test_a_count_that_stays_elsewhere_was_reset(start_j):
 
 def test_a_meter_that_joins_later_begins_at_zero():
     """A substitute takes a new place and counts from its own first reading."""
-    counts, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
-    counts, _ = advance(counts, Reading(3.0, (30.0, 500.0)))
-    counts, steps = advance(counts, Reading(4.0, (30.0, 510.0)))
+    counts, _, _ = advance(Counts(0.0), Reading(0.0, (0.0,)))
+    counts, _, _ = advance(counts, Reading(3.0, (30.0, 500.0)))
+    counts, steps, _ = advance(counts, Reading(4.0, (30.0, 510.0)))
     assert steps == (0.0, 10.0)
     assert counts.energy_j == (30.0, 10.0)
     assert counts.observed_s == (4.0, 1.0)

@@ -246,7 +246,7 @@ def test_a_gap_that_may_hide_a_wrap_counts_and_is_not_observed(tmp_path):
     for at_s, used_j in ((0.0, 0.0), (10.0, 1000.0), (1210.0, 5000.0), (2010.0, 7000.0)):
         tree.add_joules("package-0", used_j)
         reading, faults = bank.read(at_s)
-        counts, _ = advance(counts, reading)
+        counts, _, _ = advance(counts, reading)
         told[at_s] = dict(faults)
     assert counts.energy_j == pytest.approx((13_000.0,))
     assert told == {0.0: {}, 10.0: {}, 1210.0: {"wraps": 1}, 2010.0: {}}

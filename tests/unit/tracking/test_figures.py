@@ -1,7 +1,7 @@
 """From joules to a record's figures: basis, interval, quality."""
 
 from datetime import datetime, timezone
-from math import sqrt
+from math import exp, hypot, log, sqrt
 
 import pytest
 
@@ -15,9 +15,9 @@ from carbontrack.tracking.record_builder import (
     Window,
     emission_figures,
     energy_figures,
+    interval_j,
     parts_of,
     quality_figures,
-    uncertainty_j,
     weakest,
 )
 from carbontrack.units import JOULES_PER_KWH
@@ -27,12 +27,21 @@ GRID = GridIntensity("FR", 50.0, 40.0, 80.0, "table", 2024, "lifecycle")
 
 
 def meter(id_="rapl:package-0", component="cpu", basis="measured", resolution_s=0.001,
-          uncertainty=0.0, is_substitute=False):  # fmt: skip
-    return MeterFacts(id_, component, basis, resolution_s, uncertainty, is_substitute)
+          uncertainty=0.0, is_substitute=False, share_uncertainty=0.0, ends=None):  # fmt: skip
+    return MeterFacts(
+        *(id_, component, basis, resolution_s, uncertainty, is_substitute),
+        *(share_uncertainty, ends),
+    )
 
 
 def window(
-    length_s=10.0, machine_j=(1000.0,), observed_s=None, duration_s=None, powers_w=(), **end
+    length_s=10.0,
+    machine_j=(1000.0,),
+    observed_s=None,
+    duration_s=None,
+    powers_w=(),
+    before=None,
+    **end,
 ):
     width = len(machine_j)
     seen_s = (length_s,) * width if observed_s is None else observed_s
@@ -45,12 +54,17 @@ def window(
         NOW,
         None,
         powers_w,
+        before,
     )
 
 
 def part(joules, **facts):
     facts = meter(**facts)
     return Part(facts, joules, facts.basis, joules)
+
+
+def with_ends(one, low_j, high_j):
+    return one._replace(ends_j=(low_j, high_j))
 
 
 def test_each_meter_contributes_what_it_counted():
@@ -77,6 +91,31 @@ def test_shorter_than_the_refresh_takes_the_last_power():
     (only,) = parts_of(Sums((2.0,)), short, facts)
     assert only.joules == pytest.approx(200.0 * 0.05 * 0.25)
     assert only.basis == "modelled"
+
+
+def test_shorter_than_the_refresh_takes_the_ratio_of_the_last_ends():
+    """The ends of a power times a length are as far off as those of the power."""
+    facts = [meter(), meter("model:cpu", resolution_s=0.1, uncertainty=0.5, ends=0)]
+    short = {"length_s": 0.05, "machine_j": (9.0, 8.0), "powers_w": (None, 200.0)}
+    now = {"energy_j": (900.0, 100.0), "ends_j": (100.0, 300.0)}
+    before = Counts(0.0, energy_j=(0.0, 60.0), ends_j=(90.0, 200.0))
+    sums = Sums((0.0, 2.0), ends_j=(1.0, 3.0))
+    _, one = parts_of(sums, window(**short, before=before, **now), facts)
+    assert one.joules == pytest.approx(200.0 * 0.05 * 0.25)
+    assert one.ends_j == pytest.approx((one.joules / 4.0, one.joules * 2.5))
+    still = before._replace(energy_j=now["energy_j"])
+    for unknown in (None, still):
+        _, one = parts_of(sums, window(**short, before=unknown, **now), facts)
+        assert one.ends_j is None, "half its energy, then, on either side"
+        assert one.distances_j() == (one.joules / 2.0,) * 2
+
+
+def test_each_meter_contributes_the_ends_that_it_counted():
+    """They are where its facts say; a meter without any has none."""
+    facts = [meter(ends=2), meter("nvml:0", "gpu"), meter("model:ram", "ram", ends=0)]
+    sums = Sums((40.0, 30.0, 20.0), ends_j=(10.0, 50.0, 30.0, 60.0))
+    parts = parts_of(sums, window(machine_j=(40.0,) * 3), facts)
+    assert [one.ends_j for one in parts] == [(30.0, 60.0), None, (10.0, 50.0)]
 
 
 def test_an_assumption_stays_an_assumption_when_short():
@@ -116,10 +155,16 @@ def test_small_parts_of_one_basis_add_up():
     assert weakest([part(988.0), *small]) == "modelled"
 
 
+def distances_j(parts, length_s=1e9):
+    joules, low_j, high_j = interval_j(parts, length_s)
+    assert joules == sum(part.joules for part in parts)
+    return pytest.approx((joules - low_j, high_j - joules), abs=1e-6)
+
+
 def test_meters_of_one_kind_err_together():
     """The same model on several devices adds up linearly."""
     gpus = [part(100.0, id_=f"nvml:{n}", component="gpu", uncertainty=0.05) for n in range(4)]
-    assert uncertainty_j(gpus, 1e9) == pytest.approx(20.0)
+    assert distances_j(gpus) == (20.0, 20.0)
 
 
 def test_meters_of_different_kinds_err_independently():
@@ -128,14 +173,40 @@ def test_meters_of_different_kinds_err_independently():
         part(100.0, uncertainty=0.03),
         part(100.0, id_="nvml:0", component="gpu", uncertainty=0.04),
     ]
-    assert uncertainty_j(parts, 1e9) == pytest.approx(sqrt(3.0**2 + 4.0**2))
+    assert distances_j(parts) == (sqrt(3.0**2 + 4.0**2),) * 2
+
+
+def test_each_side_of_the_interval_is_combined_for_itself():
+    """Linear within a kind, in quadrature across kinds, below and above."""
+    cpus = [with_ends(part(100.0, id_=f"model:cpu{n}"), 85.0, 190.0) for n in range(2)]
+    ram = with_ends(part(50.0, id_="model:ram", component="ram"), 10.0, 70.0)
+    gpu = part(100.0, id_="nvml:0", component="gpu", uncertainty=0.3)
+    assert distances_j([*cpus, ram, gpu]) == (
+        sqrt(30.0**2 + 40.0**2 + 30.0**2),
+        sqrt(180.0**2 + 20.0**2 + 30.0**2),
+    )
+
+
+def test_a_share_that_is_not_known_widens_both_sides():
+    """Whose energy it is, is independent of what the meter is off by."""
+    ours = with_ends(part(100.0, share_uncertainty=0.4), 70.0, 160.0)
+    assert distances_j([ours]) == (50.0, sqrt(60.0**2 + 40.0**2))
+    ours = part(100.0, uncertainty=0.3, share_uncertainty=0.4)
+    assert distances_j([ours]) == (50.0, 50.0)
+
+
+def test_ends_on_the_wrong_side_of_the_energy_count_as_none():
+    """Within a second the step of a low count may be larger than that of the best one."""
+    assert distances_j([with_ends(part(100.0), 101.0, 99.0)]) == (0.0, 0.0)
 
 
 def test_the_edges_of_a_short_span_widen_the_interval():
     """One refresh's energy may be missing or too much; over the whole of it that is everything."""
     exact = [part(100.0)]
-    assert uncertainty_j(exact, 0.01) == pytest.approx(10.0)
-    assert uncertainty_j(exact, 0.0001) == pytest.approx(100.0)
+    assert distances_j(exact, 0.01) == (10.0, 10.0)
+    assert distances_j(exact, 0.0001) == (100.0, 100.0)
+    ends = with_ends(part(100.0), 100.0 - sqrt(300.0), 100.0 + sqrt(800.0))
+    assert distances_j([ends], 0.01) == (20.0, 30.0)
 
 
 def test_energy_is_times_pue_and_components_are_before_it():
@@ -177,8 +248,22 @@ def test_emissions_are_energy_times_the_mean_of_the_grid():
     got = emission_figures(sums, energy, GRID, 1.0)
     assert got["intensity_g_per_kwh"] == pytest.approx(150.0)
     assert got["emissions_g"] == pytest.approx(300.0)
-    assert got["emissions_low_g"] == pytest.approx(1.0 * 100.0)
-    assert got["emissions_high_g"] == pytest.approx(3.0 * 200.0)
+    below = hypot(log(2.0 / 1.0), log(150.0 / 100.0))
+    above = hypot(log(3.0 / 2.0), log(200.0 / 150.0))
+    assert got["emissions_low_g"] == pytest.approx(300.0 * exp(-below))
+    assert got["emissions_high_g"] == pytest.approx(300.0 * exp(above))
+
+
+def test_an_energy_that_may_be_nothing_has_emissions_that_may_be_nothing():
+    """A low end of 0 stays one; and with no energy at all the ends are those of the energy."""
+    sums = Sums((JOULES_PER_KWH,), (50.0, 40.0, 80.0))
+    energy = {"energy_kwh": 1.0, "energy_low_kwh": 0.0, "energy_high_kwh": 2.0}
+    got = emission_figures(sums, energy, GRID, 1.0)
+    assert got["emissions_low_g"] == 0.0
+    nothing = {"energy_kwh": 0.0, "energy_low_kwh": 0.0, "energy_high_kwh": 1.0}
+    got = emission_figures(Sums((0.0,)), nothing, GRID, 1.0)
+    assert (got["emissions_g"], got["emissions_low_g"]) == (0.0, 0.0)
+    assert got["emissions_high_g"] == 80.0
 
 
 def test_a_constant_intensity_comes_back_without_rounding():
