@@ -204,18 +204,22 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
         "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
         "design power and its load. Assumed: from a default. Parts before PUE.</p>"
-        f"{table(['part', 'known', 'energy'], *meters)}"
+        f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
         "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
         "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
         "The interval of a sum is therefore not the sum of the intervals.</p>"
-        "<p>Where energy is modelled, nine of ten comparable machines lay inside such an interval; "
-        "of machines it was not fitted to, eight to nine of ten. It is not a confidence of 95 % in "
-        "this machine, and it ends at the boundary: it does not reach to the wall.</p>"
         f"{_compared(context)}<h3>What was read</h3><p>{visible_html(left_out)}</p></section>"
     )
+
+
+_RATE = (
+    "<p>Intervals of modelled energy: nine of ten comparable machines lay inside; of machines that "
+    "the model was not fitted to, eight to nine of ten. This is not a confidence of 95 % in this "
+    "machine, and the interval ends where the figure does: it does not reach to the wall.</p>"
+)
 
 
 def _compared(context: PageContext) -> str:
