@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from carbontrack.meters.meter import about, counts_faults, is_shared, max_period_s, nominal_w
+from carbontrack.meters.meter import (
+    about,
+    counts_ends,
+    counts_faults,
+    is_shared,
+    max_period_s,
+    nominal_w,
+)
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
@@ -36,6 +43,7 @@ def test_a_meter_need_not_offer_anything_in_addition():
     """Without the optional attributes: no faults, no limit, no known power, nothing shared."""
     meter = LeastMeter()
     assert not counts_faults(meter)
+    assert not counts_ends(meter)
     assert not is_shared(meter)
     assert (max_period_s(meter), nominal_w(meter), about(meter)) == (None, None, None)
 
@@ -62,3 +70,11 @@ def test_what_a_meter_offers_is_found():
     assert counts_faults(meter)
     assert not is_shared(meter)
     assert (max_period_s(meter), nominal_w(meter)) == (2.0, 7.0)
+
+
+def test_only_both_ends_are_ends():
+    """A meter with one of them keeps its relative uncertainty."""
+    assert not counts_ends(FakeMeter())
+    assert not counts_ends(FakeMeter(low=0.5))
+    assert not counts_ends(FakeMeter(high=2.0))
+    assert counts_ends(FakeMeter(low=0.5, high=2.0))

@@ -130,6 +130,24 @@ def test_meter_follows_any_curve_exactly():
     assert [meter.read_joules(at_s) for at_s in (2.0, 3.0, 5.0)] == [0.0, 5.0, 21.0]
 
 
+def test_meter_counts_its_ends_where_it_has_some():
+    """They change with the meter's own count, at reads, by the ratios of the time."""
+    meter = FakeMeter(watts=50.0, low=0.5, high=2.0)
+    assert not hasattr(FakeMeter(), "low_j")
+    meter.read_joules(0.0)
+    assert (meter.low_j, meter.high_j) == (0.0, 0.0)
+    meter.read_joules(2.0)
+    assert (meter.low_j, meter.high_j) == (50.0, 200.0)
+    meter.low, meter.high = 0.1, 3.0
+    meter.add_joules(10.0)
+    assert (meter.low_j, meter.high_j) == (50.0, 200.0), "until it is read"
+    meter.read_joules(3.0)
+    assert (meter.low_j, meter.high_j) == (56.0, 380.0)
+    meter.reset()
+    meter.read_joules(4.0)
+    assert (meter.low_j, meter.high_j) == (56.0, 380.0)
+
+
 def test_meter_faults():
     """Failed reads are carried by the next one, a reset is dropped and counted, gone is gone."""
     meter = FakeMeter(watts=10.0)

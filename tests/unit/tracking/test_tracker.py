@@ -134,11 +134,16 @@ def test_a_log_handler_that_measures_does_not_hang(caplog):
         ("resolution_s", None, "resolution_s=None"),
         ("relative_uncertainty", float("nan"), "relative_uncertainty=nan"),
         ("read_joules", 5.0, "read_joules=5.0"),
+        ("high_j", 0.0, "has high_j alone; it must have low_j and high_j, or none"),
+        ("low", 0.5, "has low_j alone"),
+        ("ends", float("nan"), "low_j=nan; it must be joules, 0 or more"),
     ],
 )
 def test_a_meter_that_says_something_impossible_is_refused(fact, value, named):
     """Before anything is measured, with what it says and what it may say."""
-    meter = FakeMeter()
+    meter = FakeMeter(low=value) if fact == "low" else FakeMeter()
+    if fact == "ends":
+        meter.low_j = meter.high_j = value
     setattr(meter, fact, value)
     with pytest.raises(ConfigError, match=named):
         Tracker(meters=[meter])
