@@ -123,9 +123,9 @@ def format_joules(joules: float, *, like: float | None = None) -> str:
     return _scaled(joules, ((3.6e9, "MWh"), (3.6e6, "kWh"), (3600.0, "Wh")), like)
 
 
-def format_watts(watts: float) -> str:
+def format_watts(watts: float, *, like: float | None = None) -> str:
     """Power: "35.2 W"."""
-    return _scaled(watts, ((1e6, "MW"), (1e3, "kW"), (1.0, "W"), (1e-3, "mW")))
+    return _scaled(watts, ((1e6, "MW"), (1e3, "kW"), (1.0, "W"), (1e-3, "mW")), like)
 
 
 def format_seconds(seconds: float) -> str:

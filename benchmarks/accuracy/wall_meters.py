@@ -30,8 +30,7 @@ from summary import markdown  # noqa: E402
 
 from carbontrack.interval import Interval, total  # noqa: E402
 from carbontrack.meters.load_curve import BEFORE_2010, SINCE_2010, LoadCurve  # noqa: E402
-
-W_PER_GIB = Interval(0.15, 0.045, 0.60)
+from carbontrack.meters.ram_model import W_PER_GIB  # noqa: E402
 
 ALPHA = 0.1
 """One in ten may lie outside."""

@@ -55,7 +55,9 @@ def host_key(settings: Settings, environment: Environment, wall: WallFit | None)
         settings.cpu_tdp_w,
         settings.ram_w_per_gib,
         settings.gpu_ids,
+        settings.gpu_model,
         settings.meter_plugins,
+        settings.boundary,
         environment.visible_gpus,
         environment.has_fake_files,
         wall,
@@ -73,10 +75,12 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,
+        gpu_model=settings.gpu_model,
         plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus,
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
+        models_wall=settings.boundary == "wall",
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")

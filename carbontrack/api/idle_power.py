@@ -10,6 +10,7 @@ from carbontrack.meters.calibration import Calibration
 from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.meter import Meter, MeterSet, nominal_w
 from carbontrack.meters.wall import WALL_ID
+from carbontrack.meters.wall_model import WallModel
 from carbontrack.record import BASES, Basis, Component
 
 
@@ -18,13 +19,17 @@ def idle_power(settings: Settings, meters: MeterSet, calibration: Calibration) -
 
     For the processors: the setting `idle_w`, else what was measured while nothing ran, else the
     idle share of the design power by the load curve. Modelled memory draws the same power busy or
-    idle. If a wall meter was calibrated, the rest of the wall's power is the component "other".
+    idle. If a wall meter was calibrated, or the wall is modelled, the rest of its power is the
+    component "other".
     """
     cpu_w, basis = _cpu(settings, meters, calibration.idle_w)
     ram_w = calibration.idle_w.get("ram", _modelled_ram_w(meters))
     gpu_w, other_w = calibration.idle_w.get("gpu"), None
     if calibration.fit is not None and any(meter.id == WALL_ID for meter in meters):
         other_w = calibration.fit.rest_w(sum(watts for watts in (cpu_w, ram_w, gpu_w) if watts))
+    for rest in meters:
+        if isinstance(rest, WallModel) and cpu_w is not None:
+            other_w = rest.rest_w(0.0, cpu_w + (ram_w or 0.0))
     return IdlePower(cpu_w, gpu_w, ram_w, other_w, basis)
 
 

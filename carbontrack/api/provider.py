@@ -208,8 +208,9 @@ class TrackerProvider:
         if any(other[:2] == trees and one.awake for other, one in self._samplers.items()):
             self.warn_once(
                 "trackers with different settings of the meters (cpu_tdp_w, ram_w_per_gib, "
-                "gpu_ids, meter_plugins) are in use at the same time: each counts the machine's "
-                "energy for itself, so the records of both must not be added up"
+                "gpu_ids, gpu_model, meter_plugins, boundary) are in use at the same time: each "
+                "counts the machine's energy for itself, so the records of both must not be added "
+                "up"
             )
 
     def _flush_on_signals(self, settings: Settings) -> None:

@@ -92,7 +92,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: Namespace) -> int:
     """Add the readings to those kept, save them, and print what is kept; 0."""
-    settings = load_settings({}, writes=False)
+    # what is modelled beside our meters is none of them
+    settings = replace(load_settings({}, writes=False), boundary="components")
     path = calibration_file(settings, current_environment())
     if args.clear:
         forgotten = clear_calibration(path)

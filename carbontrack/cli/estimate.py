@@ -52,7 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--cpus", type=int, metavar="N", help="how many sockets (1)")
     add("--ram-gib", type=float, metavar="G", help="memory installed, in GiB")
     add("--hours", type=float, metavar="H", help="how long it runs")
-    add("--utilisation", type=float, metavar="U", help="share of the power drawn, 0 to 1 (1)")
+    add("--utilisation", type=float, metavar="U", help="share of the time at work, 0 to 1 (1)")
     add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
     add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
@@ -106,8 +106,10 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
         low_g, high_g = found.embodied_low_g or 0.0, found.embodied_high_g or 0.0
         made = _with_interval(found.embodied_g, low_g, high_g, format_grams, " CO2e")
         table.append(("making", f"{made} of the hardware's making, not part of the emissions"))
-    power = f"{format_watts(found.power_w)} for {found.hours:g} h; PUE {found.pue:g}"
-    table.append(("power", f"{power} ({found.pue_source})"))
+    power = _with_interval(found.power_w, found.power_low_w, found.power_high_w, format_watts)
+    table.append(
+        ("power", f"{power} for {found.hours:g} h; PUE {found.pue:g} ({found.pue_source})")
+    )
     table += [("how", sentence) for sentence in found.how]
     return [*table, ("grid", _grid(found))]
 

@@ -109,7 +109,10 @@ def _how(record: Record) -> Iterator[str]:
         # basis and meters are those of the whole record, so they are its only where it is alone
         alone = not any((record.cpu_basis, record.gpu_basis, record.ram_basis))
         meters = (record.meters or "").replace(";", ", ")
-        yield f"other {record.basis} ({meters})" if alone else "other"
+        if "model:wall" in meters.split(", "):
+            yield "other assumed, up to what servers draw at the wall"
+        else:
+            yield f"other {record.basis} ({meters})" if alone else "other"
     if record.scope == "machine":
         yield "all of the machine"
     elif record.cpu_share is not None:

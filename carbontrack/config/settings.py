@@ -268,8 +268,16 @@ class Settings:
     """Power of installed memory, watts per GiB, 0 to 10; None: the model's own figure."""
     gpu_ids: tuple[str, ...] | None = field(default=None, metadata=_read(_items))
     """GPUs to count, by index or UUID; None: those this process may use; (): none."""
+    gpu_model: bool = field(default=False, metadata=_read(_flag))
+    """Model NVIDIA GPUs that show neither energy nor power, by their names and how busy the driver
+    says they are, with basis "assumed"; False: they are not counted."""
     meter_plugins: tuple[str, ...] = field(default=(), metadata=_read(_meter_plugins))
     """Plugins whose meters are read as well, or instead: "NAME" or "NAME:ADDRESS"; (): none."""
+    boundary: Literal["components", "wall"] = field(
+        default="components", metadata=_read(_one_of("components", "wall"))
+    )
+    """What is counted beside processor, memory and GPUs: nothing, or what a server of this design
+    power draws at the wall, assumed, where no wall meter was calibrated."""
     intensity_g_per_kwh: float | None = field(
         default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
     )

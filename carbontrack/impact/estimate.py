@@ -1,18 +1,18 @@
 """Estimates before a run: energy, emissions, water and embodied emissions from a few figures.
 
-    energy = sum of power x utilisation x hours x PUE        emissions = energy x intensity
+    energy = sum of power at the utilisation x hours x PUE        emissions = energy x intensity
 
 as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. What is
 given is checked first, all together (`Given`); then each kind of hardware becomes a mean power with
-its interval (`PowerPart`); then powers become energy and emissions (`Estimate`).
+its interval (`PowerPart`), by the models that a running tracker uses; then powers become energy and
+emissions (`Estimate`). docs/explanation/published-runs.md sets it beside published runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import sqrt
 from numbers import Real
 from typing import Any
 
@@ -24,19 +24,26 @@ from carbontrack.grid.tables import lookup
 from carbontrack.impact.embodied import GB_PER_GIB, Amount, embodied_g, embodied_item
 from carbontrack.impact.embodied import total as total_of
 from carbontrack.impact.hardware import find_cpu, find_gpu
-from carbontrack.meters.load_curve import SINCE_2010
-from carbontrack.meters.ram_model import RELATIVE_UNCERTAINTY, W_PER_GIB
+from carbontrack.interval import Interval, product, total
+from carbontrack.meters.load_curve import curve_of
+from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.record import Basis, Component
 
 __all__ = ["Estimate", "estimate"]
-GPU_LEAST, GPU_MOST = 0.5, 1.1
-"""What an accelerator in training draws, as a share of its TDP. Published means of whole systems
-per accelerator, host included: TPU v3 245 to 310 W of 450 (0.54 to 0.69), TPU v2 208 of 280 (0.74),
-V100 330 of 300 (1.10) (Patterson et al. 2021, table 4); P100 173 to 189 W of 300 (0.58 to 0.63) and
-V100 188 of 300 (0.63) (Strubell et al. 2019, table 3). The interval is that range, rounded out."""
-GPU_IDLE = 0.15
-"""An idle card's share of its TDP: A100 46 of 400 W, V100 35 of 300, P100 36 of 250, which is 0.12
-to 0.14 (Teads, as used by Cloud Carbon Footprint), rounded up. It only widens the interval."""
+GPU_FULL = Interval(0.72, 0.30, 1.10)
+"""Mean power of an accelerator while it trains, as a share of its TDP.
+
+Best: the mean of four publications that measured, each by its own mean. 0.65 for TPU v2 and v3,
+hosts included (Patterson et al. 2021, table 4); 0.71 for P100 and V100 by the power of other cards,
+processor and memory included (Strubell et al. 2019, table 3); 0.71 for A100, nodes above idle
+(Luccioni et al. 2022); 0.81 for V100 and A100 with large models (Dodge et al. 2022, table 2). Ends:
+5th and 95th percentile of 24 single runs, 0.31 and 1.07, rounded outward. The low ones are small
+models, which leave a card waiting; the high ones have their hosts in them."""
+GPU_IDLE = Interval(0.12, 0.04, 0.33)
+"""Power of an accelerator that does nothing, as a share of its TDP. Assumed: no measured set is
+known. 74 readings of idle cards that people have printed in public (`nvidia-smi`, to 2026) have
+a median of 0.13, a 5th percentile of 0.05 and a 95th of 0.33: 0.10 for most H100 and A100, 0.04 to
+0.08 for desktop cards in a low power state, 0.4 for small cards with a model in their memory."""
 _RANGES: dict[str, tuple[float, float, str]] = {
     "power_w": (0.0, 1e9, "a number of watts"),
     "gpus": (1, 1e7, "a whole number of cards"),
@@ -60,14 +67,16 @@ class Estimate:
         emissions_g: grams of CO2e of that energy, with low and high.
         intensity_g_per_kwh: of the grid, with low, high, source and year.
         region: the code of the region; None where an intensity was given.
-        power_w: mean power of the computers, before PUE.
+        power_w: mean power of the computers, before PUE, with low and high.
+        utilisation: share of the time that the hardware works; of a given power, the share drawn.
         cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
             of the estimate. `other` is what was given as `power_w`.
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
         embodied_g: embodied emissions of the hardware for the share of its lifetime; never part
             of `emissions_g`.
         basis: "modelled" from hardware names, "assumed" where a power was given.
-        how: one sentence for each kind of hardware.
+        how: one sentence for each kind of hardware: its power and interval, and what of the
+            computer that is.
     """
 
     energy_kwh: float
@@ -84,6 +93,8 @@ class Estimate:
     region: str | None
     hours: float
     power_w: float
+    power_low_w: float
+    power_high_w: float
     utilisation: float
     pue: float
     pue_source: str
@@ -122,12 +133,10 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class PowerPart:
-    """The mean power of all hardware of one kind, before PUE, with its half-widths."""
+    """The mean power of all hardware of one kind, before PUE, with its interval."""
 
     component: Component
-    power_w: float
-    below_w: float
-    above_w: float
+    power_w: Interval
     how: str
     embodied: Amount | None = None
 
@@ -159,7 +168,10 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
         cpus: how many sockets; 1 by default.
         ram_gib: memory installed, in GiB; it draws power whether it is used or not.
         hours: how long it runs.
-        utilisation: share of the power that is drawn on average, 0 to 1; 1 by default.
+        utilisation: share of the time that the hardware works, 0 to 1; 1 by default. For a
+            processor that is the busy share of its threads' time, for an accelerator the share of
+            time in which it computes, as its driver counts it. An idle one draws power as well.
+            Of a given `power_w` it is the share that is drawn.
         pue: power usage effectiveness of the building, 1 or more; by default that of the cloud
             region where the table has one, else 1.
         region: "FR", "US-CA", "aws:eu-west-3", …
@@ -215,7 +227,7 @@ def check(given: Mapping[str, object]) -> Given:
 
 
 def parts_of(given: Given) -> list[PowerPart]:
-    """The hardware of an estimate. Errors within one kind are the same, so half-widths add up.
+    """The hardware of an estimate. Errors within one kind are the same, so its ends are multiplied.
 
     Raises:
         ConfigError: a name is in no table.
@@ -226,7 +238,7 @@ def parts_of(given: Given) -> list[PowerPart]:
         how = (
             f"{given.power_w:g} W as given, used to {given.utilisation:.0%}; no interval of its own"
         )
-        parts.append(PowerPart("other", watts, 0.0, 0.0, how))
+        parts.append(PowerPart("other", Interval(watts, watts, watts), how))
     if given.gpu is not None:
         parts.append(_gpu(given.gpu, given))
     if given.cpu is not None:
@@ -236,30 +248,30 @@ def parts_of(given: Given) -> list[PowerPart]:
     return parts
 
 
-def square_sum(widths: Iterable[float]) -> float:
-    """Half-widths of independent parts combined (JCGM 100:2008, GUM, 5.1.2)."""
-    return sqrt(sum(width**2 for width in widths))
+def gpu_share(utilisation: float) -> Interval:
+    """Mean power of an accelerator as a share of its TDP, linear between idle and full use."""
+    ends = zip(GPU_IDLE, GPU_FULL, strict=True)
+    return Interval(*(idle + (full - idle) * utilisation for idle, full in ends))
 
 
 def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:
     pue, pue_source = _pue(given)
     kwh_per_w = given.hours / 1e3
-    power_w = sum(part.power_w for part in parts)
-    low_w = max(0.0, power_w - square_sum(part.below_w for part in parts))
-    high_w = power_w + square_sum(part.above_w for part in parts)
-    kwh, low_kwh, high_kwh = (w * kwh_per_w * pue for w in (power_w, low_w, high_w))
+    power_w = total(part.power_w for part in parts)
+    kwh = _times(power_w, kwh_per_w * pue)
+    grams = product(kwh, Interval(grid.g_per_kwh, grid.low_g_per_kwh, grid.high_g_per_kwh))
     embodied = total_of(part.embodied for part in parts if part.embodied is not None)
     by_component = {
-        f"{name}_kwh": sum(p.power_w for p in parts if p.component == name) * kwh_per_w
+        f"{name}_kwh": sum(p.power_w.best for p in parts if p.component == name) * kwh_per_w
         for name in sorted({part.component for part in parts})
     }
     return Estimate(
-        energy_kwh=kwh,
-        energy_low_kwh=low_kwh,
-        energy_high_kwh=high_kwh,
-        emissions_g=kwh * grid.g_per_kwh,
-        emissions_low_g=low_kwh * grid.low_g_per_kwh,
-        emissions_high_g=high_kwh * grid.high_g_per_kwh,
+        energy_kwh=kwh.best,
+        energy_low_kwh=kwh.low,
+        energy_high_kwh=kwh.high,
+        emissions_g=grams.best,
+        emissions_low_g=grams.low,
+        emissions_high_g=grams.high,
         intensity_g_per_kwh=grid.g_per_kwh,
         intensity_low_g_per_kwh=grid.low_g_per_kwh,
         intensity_high_g_per_kwh=grid.high_g_per_kwh,
@@ -267,11 +279,13 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
         intensity_year=grid.year,
         region=given.region and grid.zone,
         hours=given.hours,
-        power_w=power_w,
+        power_w=power_w.best,
+        power_low_w=power_w.low,
+        power_high_w=power_w.high,
         utilisation=given.utilisation,
         pue=pue,
         pue_source=pue_source,
-        water_l=_water_l(given, power_w * kwh_per_w, pue),
+        water_l=_water_l(given, power_w.best * kwh_per_w, pue),
         embodied_g=embodied.best if embodied else None,
         embodied_low_g=embodied.low if embodied else None,
         embodied_high_g=embodied.high if embodied else None,
@@ -312,51 +326,57 @@ def _water_l(given: Given, computers_kwh: float, pue: float) -> float | None:
 
 
 def _gpu(name: str, given: Given) -> PowerPart:
-    card, load = find_gpu(name), given.utilisation
-    all_w = card.tdp_w * given.gpus
-    most_w = all_w * (GPU_MOST * load + GPU_IDLE * (1.0 - load))
+    card = find_gpu(name)
+    power_w = _times(gpu_share(given.utilisation), card.tdp_w * given.gpus)
     item = embodied_item(card.name, card.kind)
+    busy = f"at work {given.utilisation:.0%} of the time"
+    what = f"{given.gpus} x {card.name}, TDP {card.tdp_w:g} W, {busy}"
     return PowerPart(
         component="gpu",
-        power_w=all_w * load,
-        below_w=all_w * load * (1.0 - GPU_LEAST),
-        above_w=most_w - all_w * load,
-        how=f"{given.gpus} x {card.name}: TDP {card.tdp_w:g} W, used to {load:.0%} ({card.source})",
+        power_w=power_w,
+        how=_how(
+            "modelled, part known", power_w, "the cards alone, not the wall", what, card.source
+        ),
         embodied=embodied_g(item, given.gpus, given.hours) if item else None,
     )
 
 
 def _cpu(name: str, given: Given) -> PowerPart:
-    """TDP x utilisation, as in Green Algorithms and ML CO2 Impact.
-
-    A server at half load draws more than half its TDP; the interval extends up to the load curve.
-    """
-    part, load = find_cpu(name), given.utilisation
-    all_w = part.tdp_w * given.cpus
-    spread = max(part.tdp_high_w / part.tdp_w - 1.0, 1.0 - part.tdp_low_w / part.tdp_w)
-    width = square_sum((0.40, spread))
-    most_w = all_w * max(load * (1.0 + width), SINCE_2010.at(load).best)
+    """The load curve of a running tracker, times the TDP and what lists make of it."""
+    part = find_cpu(name)
+    spread = Interval(1.0, part.tdp_low_w / part.tdp_w, part.tdp_high_w / part.tdp_w)
+    share = curve_of(part.year).widened(spread).at(given.utilisation)
+    power_w = _times(share, part.tdp_w * given.cpus)
+    what = f"{given.cpus} x {part.name}, TDP {part.tdp_w:g} W, at a load of {given.utilisation:.0%}"
     return PowerPart(
         component="cpu",
-        power_w=all_w * load,
-        below_w=all_w * load * min(1.0, width),
-        above_w=most_w - all_w * load,
-        how=f"{given.cpus} x {part.name}: TDP {part.tdp_w:g} W, used to {load:.0%} ({part.source})",
+        power_w=power_w,
+        how=_how("modelled, part known", power_w, "processor, not the wall", what, part.source),
         embodied=embodied_g("cpu", given.cpus, given.hours),
     )
 
 
 def _ram(gib: float, given: Given) -> PowerPart:
-    watts = gib * W_PER_GIB
-    half_w = watts * RELATIVE_UNCERTAINTY
+    power_w = _times(W_PER_GIB, gib)
+    what = f"{gib:g} GiB x {W_PER_GIB.best:g} W, whether used or not"
     return PowerPart(
         component="ram",
-        power_w=watts,
-        below_w=half_w,
-        above_w=half_w,
-        how=f"{gib:g} GiB of memory x {W_PER_GIB:g} W, whether used or not",
+        power_w=power_w,
+        how=_how("modelled", power_w, "memory, not the wall", what),
         embodied=embodied_g("ram", gib * GB_PER_GIB, given.hours),
     )
+
+
+def _times(one: Interval, factor: float) -> Interval:
+    """An interval times a figure that has none."""
+    return Interval(*(end * factor for end in one))
+
+
+def _how(known: str, power_w: Interval, boundary: str, what: str, source: str = "") -> str:
+    """One sentence: "modelled, part known: 47 W (20 to 105), processor, not the wall; …"."""
+    best, low, high = (f"{w:,.0f}" if w >= 100.0 else f"{w:.3g}" for w in power_w)
+    cited = f" ({source})" if source else ""
+    return f"{known}: {best} W ({low} to {high}), {boundary}; {what}{cited}"
 
 
 def _check_complete(given: Mapping[str, object]) -> None:

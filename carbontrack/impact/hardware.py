@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.meters import cpu_info as cpu_names
+from carbontrack.meters import gpu_names
+from carbontrack.meters.gpu_names import GpuModel, key_of
 from carbontrack.system.files import package_text
 
-GPU_TABLE = "data/gpu_tdp.csv"
-
-_MAKERS = re.compile(r"\b(?:nvidia|amd|intel|google|geforce|tesla|radeon|graphics|gpu|chip)\b")
 _CPU_LINES = ("", "core ", "xeon ")
 """What people omit before "i7-8700K" and "E5-2620 v4"."""
-_NO_WORD = re.compile(r"[^a-z0-9]+")
-
-
-@dataclass(frozen=True, slots=True)
-class GpuModel:
-    """An accelerator: the thermal design power (TDP) of one card, and its kind."""
-
-    name: str
-    tdp_w: float
-    memory_gb: float | None
-    year: int | None
-    kind: str
-    grade: str
-    source: str
 
 
 def find_gpu(name: str) -> GpuModel:
@@ -40,9 +23,9 @@ def find_gpu(name: str) -> GpuModel:
     Raises:
         ConfigError: the table has no such card; the message offers the nearest names.
     """
-    found = _gpus().get(_key(_text(name, "gpu")))
+    found = gpu_names.find_gpu(_text(name, "gpu"))
     if found is None:
-        near = _nearest(name, {gpu.name for gpu in _gpus().values()})
+        near = _nearest(name, gpu_names.gpu_names())
         raise ConfigError(f"gpu={name!r} is in no table{near}; or give power_w")
     return found
 
@@ -68,35 +51,9 @@ def _text(name: object, what: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    by_key = {_key(full): full for full in sorted(known)}
-    near = [by_key[key] for key in close_matches(_key(name), by_key, most=3)]
+    by_key = {key_of(full): full for full in sorted(known)}
+    near = [by_key[key] for key in close_matches(key_of(name), by_key, most=3)]
     return did_you_mean(near)
-
-
-def _key(name: str) -> str:
-    """The name without makers and brands, in lower-case letters and digits only."""
-    words = _MAKERS.sub(" ", _NO_WORD.sub(" ", name.lower()))
-    return words.replace(" ", "") or _NO_WORD.sub("", name.lower())
-
-
-@cache
-def _gpus() -> dict[str, GpuModel]:
-    """Every spelling of a card, and the card; an earlier row wins where two share a spelling."""
-    index: dict[str, GpuModel] = {}
-    for line in package_text(GPU_TABLE).splitlines()[1:]:
-        name, tdp_w, memory_gb, year, kind, keys, grade, source, _note = line.split(",", 8)
-        gpu = GpuModel(
-            name=name,
-            tdp_w=float(tdp_w),
-            memory_gb=float(memory_gb) if memory_gb else None,
-            year=int(year) if year else None,
-            kind=kind,
-            grade=grade,
-            source=source,
-        )
-        for spelling in (name, *keys.split("|")):
-            index.setdefault(_key(spelling), gpu)
-    return index
 
 
 @cache

@@ -1,10 +1,10 @@
 """The meters of this machine: the best for each component, none of them overlapping.
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
-by powercap, by perf events, else watts per GiB. GPU: NVML's energy counter, else its power,
-integrated; AMD SMI, else hwmon's amdgpu. Other machines: hwmon (AMD sockets, Grace, Jetson),
-Apple's counts. Meters of other packages, where a setting names them, take the place of what they
-contain. Each meter that is not used is named with the reason.
+by powercap, by perf events, else watts per module or GiB. GPU: NVML's energy counter, else its
+power, integrated, else, if asked for, a model; AMD SMI, else hwmon's amdgpu. Other machines: hwmon
+(AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, where a setting names them,
+take the place of what they contain. Each meter that is not used is named with the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
-from carbontrack.meters.ram_model import W_PER_GIB, RamModel, installed_gib
+from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
 
@@ -40,10 +40,12 @@ class Host(NamedTuple):
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
         gpu_ids: GPUs to count, by index or UUID; None: those of `visible_gpus`; (): none.
+        gpu_model: model NVIDIA GPUs without a sensor, instead of refusing them.
         plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
+        models_wall: model the rest of the wall's power, where it was not calibrated.
         nvml_library: the library by which an NVIDIA driver is recognised.
         load_amdsmi: how to load AMD SMI; called only where the kernel's driver amdgpu is loaded.
     """
@@ -54,10 +56,12 @@ class Host(NamedTuple):
     cpu_tdp_w: float | None = None
     ram_w_per_gib: float | None = None
     gpu_ids: tuple[str, ...] | None = None
+    gpu_model: bool = False
     plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
+    models_wall: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
 
@@ -102,7 +106,14 @@ def detect(host: Host) -> MeterSet:
         everything, spare = joined.meters, joined.substitutes
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
-    return MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    is_calibrated = host.wall is not None and not wall_refusals
+    if not host.models_wall or is_calibrated:
+        return found
+    from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
+
+    tdp_w = power.tdp_w if power.known in ("given", "part") else None
+    return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads))
 
 
 def _wall(
@@ -179,9 +190,14 @@ def _models(
         )
     }
     if gib is not None:
-        given = host.ram_w_per_gib
-        models["ram"] = partial(RamModel, gib, W_PER_GIB if given is None else given)
+        models["ram"] = partial(_ram_model, host, facts, gib)
     return models
+
+
+def _ram_model(host: Host, facts: CpuFacts, gib: float) -> Meter:
+    """By the memory modules, but for a guest: what it sees of its host's is not its own."""
+    modules = () if facts.is_guest else modules_gib(host.procfs, host.sysfs)
+    return ram_model(gib, modules, host.ram_w_per_gib)
 
 
 def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
@@ -193,7 +209,7 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
         return (), (), (Refusal("nvml", reason, cure),)
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
-    return nvml_meters(host.gpu_ids, host.visible_gpus)
+    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
 
 
 _RTLD_LAZY = 1

@@ -8,28 +8,20 @@ meter also reports which processes use its board, or its slices (MIG).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
 
 from carbontrack.errors import MeterError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge
 from carbontrack.meters.gpu_selection import Gpu, asked_gpus, chosen_slices, visible_gpus
-from carbontrack.meters.meter import GpuUse, Meter, Refusal
+from carbontrack.meters.meter import Meter, Refusal
+from carbontrack.meters.nvml_board import KEEP_S, RESOLUTION_S, Board, Users
 from carbontrack.meters.nvml_driver import (
     START_TIMEOUT_S,
     Device,
     Driver,
     DriverThread,
-    Nothing,
     NotSupported,
 )
-from carbontrack.record import Basis, Component
 
-RESOLUTION_S = 0.1
-"""Counter and power change every 20 to 100 ms, by model (Alumet; Zeus: "roughly 100 ms")."""
-KEEP_S = 0.02
-"""A reading is used again for this long, the fastest refresh that is known. Reading it much more
-often made the counter of an RTX 4090 fall short of the truth (Dauner et al.: by 95 % at 2 kHz)."""
 RELATIVE_UNCERTAINTY = 0.05
 """Half-width. Against a shunt meter, the sensors of over 70 boards differ by a gain of about +-5 %
 in steady state, fixed for each board (Yang, Adamek and Armour, SC'24, arXiv 2312.02741)."""
@@ -51,30 +43,7 @@ _VIRTUAL = 2
 """NVML_GPU_VIRTUALIZATION_MODE_VGPU: a guest's part of a board that the host has divided."""
 
 
-class _Board:
-    """What both kinds of meter have in common: the board, and the processes that use it."""
-
-    component: Component = "gpu"
-    basis: Basis = "measured"
-    resolution_s = RESOLUTION_S
-
-    def __init__(self, device: Device, users: Users | None) -> None:
-        self.id = f"nvml:{device.uuid}"
-        self._device = device
-        self._users = users or Users([(device, 1.0)])
-        self.part = self._users.part
-        self._read_at_s = float("-inf")
-
-    def look(self) -> tuple[GpuUse, ...]:
-        """The processes that use the board, or the slices of it that are ours."""
-        return self._users.look()
-
-    def close(self) -> None:
-        """Stop reading the board."""
-        self._device.close()
-
-
-class GpuEnergy(_Board):
+class GpuEnergy(Board):
     """The energy counter of one board, in millijoules since the driver was loaded.
 
     A smaller value means that the driver was reloaded, never a wrap: 64 bits of millijoules do not
@@ -144,7 +113,7 @@ class GpuEnergy(_Board):
             self._checks = 1
 
 
-class GpuPower(_Board):
+class GpuPower(Board):
     """The power of one board without an energy counter, integrated."""
 
     relative_uncertainty = POWER_UNCERTAINTY
@@ -183,91 +152,41 @@ def power_w(device: Device) -> float:
         return float(device.call("nvmlDeviceGetPowerUsage")) * 1e-3
 
 
-_COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
-_OTHERS = ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
-
-
-class Users:
-    """The processes on a board's parts: the whole board, or those of its slices that are ours.
-
-    Args:
-        parts: a device for each part, with the part's share of the board, 0 to 1.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Device, float]]) -> None:
-        self._parts = tuple(parts)
-        self.part = min(1.0, sum(part for _, part in self._parts))
-        self._has_busy_time = True
-        self._since_us = 0
-
-    def look(self) -> tuple[GpuUse, ...]:
-        """Who uses each part; one call to the thread for each, so that reads can come between.
-
-        Raises:
-            MeterReadError, MeterGone: the driver does not answer, or the board is gone.
-        """
-        return tuple(device.ask(partial(self._use, part=part)) for device, part in self._parts)
-
-    def _use(self, device: Device, part: float) -> GpuUse:
-        holders = _holders(device)
-        several = holders is not None and len(holders) > 1
-        return GpuUse(part, holders, self._busy(device) if several else None)
-
-    def _busy(self, device: Device) -> Mapping[int, float] | None:
-        """Percent of the multiprocessors' time, summed over the driver's samples since last time.
-
-        The driver keeps the samples of some seconds, each over a short window of its own.
-        """
-        if not self._has_busy_time:
-            return None
-        try:
-            samples = device.call("nvmlDeviceGetProcessUtilization", self._since_us)
-        except Nothing:
-            return {}  # nobody was busy
-        except NotSupported:
-            self._has_busy_time = False
-            return None
-        busy: dict[int, float] = {}
-        for sample in samples:
-            if 0 <= sample.smUtil <= 100:
-                busy[sample.pid] = busy.get(sample.pid, 0.0) + sample.smUtil
-            self._since_us = max(self._since_us, sample.timeStamp)
-        return busy
-
-
-def _holders(device: Device) -> frozenset[int] | None:
-    """Every process with a context: for computing, for graphics, or through MPS."""
-    try:
-        found: list[Any] = list(device.call(_COMPUTE))
-    except NotSupported:
-        return None
-    for name in _OTHERS:
-        try:
-            found += device.call(name)
-        except NotSupported:
-            continue
-    return frozenset(process.pid for process in found)
-
-
+_NO_SENSOR = "it has neither an energy counter nor a power sensor"
 _VIRTUAL_REASON = (
     "it is a virtual GPU (vGPU): what a guest is shown is no energy of its own part of the board"
 )
 _VIRTUAL_CURE = "carbontrack doctor  # on the host, which sees the board"
+_MODEL_CURE = (
+    "CARBONTRACK_GPU_MODEL=1  # assume its power, by its name and how busy the driver says it is"
+)
 
 
 def nvml_meters(
-    gpu_ids: Sequence[str] | None, visible: str | None, driver: Driver | None = None
+    gpu_ids: Sequence[str] | None,
+    visible: str | None,
+    driver: Driver | None = None,
+    *,
+    may_model: bool = False,
 ) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
     """A meter for each GPU that is ours, their names, and what was refused.
+
+    Args:
+        gpu_ids: GPUs to count, by index or UUID; None: those of `visible`.
+        visible: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
+        driver: the driver to ask; None: the machine's.
+        may_model: model a GPU that has no sensor, instead of refusing it.
 
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
     thread = DriverThread("nvml")
+
+    def begin() -> _Found:
+        return _open(driver or Driver.load(thread), gpu_ids, visible, may_model=may_model)
+
     try:
-        found = thread.ask(
-            lambda: _open(driver or Driver.load(thread), gpu_ids, visible), START_TIMEOUT_S
-        )
+        found = thread.ask(begin, START_TIMEOUT_S)
     except MeterUnavailable as error:
         found = (), (), (Refusal("nvml", str(error), error.cure),)
     except MeterError as error:
@@ -277,9 +196,12 @@ def nvml_meters(
     return found
 
 
+_Found = tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]
+
+
 def _open(
-    driver: Driver, gpu_ids: Sequence[str] | None, visible: str | None
-) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
+    driver: Driver, gpu_ids: Sequence[str] | None, visible: str | None, *, may_model: bool
+) -> _Found:
     gpus, refused = driver.gpus()
     if gpu_ids is not None:
         chosen = asked_gpus(gpu_ids, gpus)
@@ -289,7 +211,9 @@ def _open(
         if choice.problem:
             refused.append(Refusal("nvml", choice.problem))
     entries = gpu_ids if gpu_ids is not None else (visible or "").split(",")
-    opened = [_meter(driver, gpu, _users(driver, gpu, entries)) for gpu in chosen]
+    opened = [
+        _meter(driver, gpu, _users(driver, gpu, entries), may_model=may_model) for gpu in chosen
+    ]
     refused += [meter for meter in opened if isinstance(meter, Refusal)]
     refused += [Refusal(f"nvml:{g.uuid}", "it is not ours") for g in gpus if g not in chosen]
     meters = tuple(meter for meter in opened if not isinstance(meter, Refusal))
@@ -302,19 +226,42 @@ def _users(driver: Driver, gpu: Gpu, entries: Sequence[str]) -> Users | None:
     return Users([(Device(driver, s.uuid, power_w), s.part) for s in slices]) if slices else None
 
 
-def _meter(driver: Driver, gpu: Gpu, users: Users | None) -> Meter | Refusal:
+def _meter(driver: Driver, gpu: Gpu, users: Users | None, *, may_model: bool) -> Meter | Refusal:
     """The energy counter where there is one, else the power; a fault is this board's alone."""
     try:
-        if _is_virtual(driver, gpu):
-            return Refusal(f"nvml:{gpu.uuid}", _VIRTUAL_REASON, _VIRTUAL_CURE)
-        try:
-            return GpuEnergy(driver, gpu.uuid, users)
-        except NotSupported:
-            return GpuPower(driver, gpu.uuid, users)
+        is_virtual = _is_virtual(driver, gpu)
+        if not is_virtual:
+            try:
+                return GpuEnergy(driver, gpu.uuid, users)
+            except NotSupported:
+                return GpuPower(driver, gpu.uuid, users)
     except NotSupported:
-        return Refusal(f"nvml:{gpu.uuid}", "it has neither an energy counter nor a power sensor")
+        pass
     except MeterError as error:
         return Refusal(f"nvml:{gpu.uuid}", str(error))
+    return _without_sensor(driver, gpu, users, is_virtual=is_virtual, may_model=may_model)
+
+
+def _without_sensor(
+    driver: Driver, gpu: Gpu, users: Users | None, *, is_virtual: bool, may_model: bool
+) -> Meter | Refusal:
+    """A model, where it is asked for and the board's design power is known; else a refusal."""
+    from carbontrack.meters import gpu_model  # few boards have no sensor
+
+    known = (gpu_model.modelled_virtual_gpu if is_virtual else gpu_model.modelled_gpu)(gpu.name)
+    reason, cures = _NO_SENSOR, []
+    if is_virtual:
+        reason, cures = _VIRTUAL_REASON, [_VIRTUAL_CURE]
+    if known is None:
+        reason = f"{reason}; the design power of {gpu.name!r} is not known, so it is not modelled"
+    elif may_model:
+        try:
+            return gpu_model.ModelledGpu(driver, gpu.uuid, known, users)
+        except MeterError as error:
+            return Refusal(f"nvml:{gpu.uuid}", str(error))
+    else:
+        cures.append(_MODEL_CURE)
+    return Refusal(f"nvml:{gpu.uuid}", reason, "\n".join(cures) or None)
 
 
 def _is_virtual(driver: Driver, gpu: Gpu) -> bool:

@@ -1,59 +1,97 @@
-"""Energy of memory from its installed size, where no counter can be read."""
+"""Energy of memory from its modules or its installed size, where no counter can be read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
 
 from carbontrack.errors import MeterGone
+from carbontrack.interval import Interval
 from carbontrack.meters.meter import read_number, read_text
 from carbontrack.record import Basis, Component
 from carbontrack.system.host import own_groups
-from carbontrack.system.interrupts import suppressed
+from carbontrack.system.interrupts import pass_on, suppressed
 
 GIB = 2**30
-W_PER_GIB = 0.375
-"""Watts per GiB installed. Published figures, per GB: 0.284 (Boavizta, stress tests), 0.3725 (Green
-Algorithms), 0.375 (3 W for 8 GB: Crucial; Eco2AI), 0.392 (Cloud Carbon Footprint), 0.408 (Micron's
-power calculator). The median is taken; a GiB is 7 % more than a GB, well within the interval."""
-RELATIVE_UNCERTAINTY = 0.5
-"""Half-width. Those figures spread by -24 to +9 %, but they are per GB for modules of 8 to 16 GB. A
-heuristic of 5 W per DIMM (CodeCarbon's) gives 0.625 W/GB for 8 GB modules and 0.16 for 32 GB ones:
-+67 and -58 % around ours, so +-50 % is a rounded middle of that band."""
+
+W_PER_GIB = Interval(0.15, 0.045, 0.60)
+"""Watts per GiB installed, where its modules are unknown. Read, in W/GB: 0.048 idle and 0.060 under
+load of the processors, the mean of 37 cloud platforms with DDR4 (Tailpipe 2025); 0.13 to 0.25 idle
+and 0.24 to 0.36 at a tenth of the load on six cloud hosts, and 0.66 to 1.1 under a memory stress
+test (Teads 2021, RAPL); 0.13 to 0.25 by the slope of servers' wall power over their memory, since
+2014 (SPECpower_ssj2008). How active the memory is decides, by a factor of five, and nothing that is
+readable without a counter tells it: the load of the processors hardly does (0.048 to 0.060). The
+low end lies just below the lowest mean; the high end takes in programs that stream through memory,
+not the stress tests. The best estimate is that of the slopes. The constants of other tools, 0.284
+to 0.392, are for busy modules of 8 GB."""
+MODULE_W = Interval(1.0, 0.6, 2.0)
+MODULE_W_PER_GIB = Interval(0.10, 0.02, 0.45)
+"""Watts of one memory module (DIMM): so many, and so many more for each GiB on it.
+
+An idle module draws 0.92 to 1.07 W whatever it holds, and under STREAM 0.23 to 0.29 W/GB more (E5-
+2690 v3, RAPL; TACC/HPCPerfStats, issue 9). Best: 1 W, and a third of 0.3 W/GB for an activity that
+is not known, with which the two models agree for modules of 20 GiB, between the commonest sizes of
+servers, 16 and 32. Low: 0.92 W for an idle module of 16 GiB, and less than the 0.048 W/GB of the
+37 cloud platforms for one of 32. High: 2 W, which the slopes give for 16 GB, and one and a half
+times 0.3 W/GB, since cloud hosts read more than STREAM did (0.45 to 0.72 W/GB under half a memory
+stress test)."""
+GIVEN_RATIO = sqrt(5.0)
+"""A figure that the user gives is for some activity; what the memory does now may differ from it by
+a factor of five in all (0.92 to 4.5 W for a module that is idle, and one under STREAM)."""
+_KEPT_BY_KERNEL = 0.1
+"""The most of a machine's memory that its kernel keeps for itself, so that it is not shown."""
+_NOT_DRAM = ("Non-volatile", "High-bandwidth")
+"""Types of modules (edac_mem_types in the kernel) that are not the memory meant here."""
 
 
 @dataclass(slots=True)
 class RamModel:
-    """Watts per GiB x installed GiB x time: memory is refreshed whether it is used or not.
+    """Watts per GiB x GiB x time: memory is refreshed whether it is used or not.
 
     Attributes:
-        gib: memory installed, or allowed by the cgroup this process is in.
-        w_per_gib: watts per GiB.
+        gib: memory that is powered for us: installed, or allowed by the cgroup of this process.
+        w_per_gib: watts per GiB, with the ends of their interval.
+        how: from where they are, in a line for people; "" for the size alone.
+        low_j, high_j: the joules at the ends of the interval, as of the last read.
+        relative_uncertainty: the wider side of the interval, at most 1.
     """
 
     gib: float
-    w_per_gib: float = W_PER_GIB
+    w_per_gib: Interval = W_PER_GIB
+    how: str = ""
     basis: Basis = "modelled"
-    relative_uncertainty: float = RELATIVE_UNCERTAINTY
     id: str = "model:ram"
     component: Component = "ram"
     resolution_s: float = 0.0
     max_period_s: float | None = None
     fault_counts: Mapping[str, int] = field(default_factory=dict)
+    low_j: float = field(default=0.0, init=False)
+    high_j: float = field(default=0.0, init=False)
+    relative_uncertainty: float = field(init=False)
+    _powers_w: Interval = field(init=False)
     _first_s: float | None = None
+    _elapsed_s: float = 0.0
     _total_j: float = 0.0
     _closed: bool = False
 
+    def __post_init__(self) -> None:
+        best, low, high = self.w_per_gib
+        self.relative_uncertainty = min(1.0, max(high - best, best - low) / best) if best else 0.0
+        self._powers_w = Interval(*(self.gib * watts for watts in self.w_per_gib))
+
     @property
     def about(self) -> str:
-        """Size and power per GiB, in a line for people."""
-        return f"{self.gib:.1f} GiB x {self.w_per_gib:g} W"
+        """Size and power per GiB with its ends, in a line for people."""
+        best, low, high = self.w_per_gib
+        ends = f"{self.gib:.1f} GiB x {best:.3g} W ({low:.2g} to {high:.2g})"
+        return f"{ends}; {self.how}" if self.how else ends
 
     @property
     def nominal_w(self) -> float:
         """The power, which is constant."""
-        return self.gib * self.w_per_gib
+        return self._powers_w.best
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read."""
@@ -61,12 +99,43 @@ class RamModel:
             raise MeterGone(f"{self.id} is closed")
         if self._first_s is None:
             self._first_s = now_s
-        self._total_j = max(self._total_j, self.nominal_w * (now_s - self._first_s))
+        elapsed_s = now_s - self._first_s
+        if elapsed_s > self._elapsed_s:
+            self._elapsed_s = elapsed_s
+            best_w, low_w, high_w = self._powers_w
+            self.low_j, self.high_j = low_w * elapsed_s, high_w * elapsed_s
+            self._total_j = best_w * elapsed_s
         return self._total_j
 
     def close(self) -> None:
         """Nothing is open."""
         self._closed = True
+
+
+def ram_model(gib: float, modules_gib: tuple[float, ...], given_w: float | None) -> RamModel:
+    """The model of so much memory, by the machine's modules where these are known.
+
+    A container pays for its share of the modules: what a cgroup may use is not what is powered.
+
+    Args:
+        gib: memory that this process's container or machine may use.
+        modules_gib: sizes of the machine's memory modules; () where they are unknown.
+        given_w: watts per GiB, as the user gave them; None: the model's own.
+    """
+    if given_w is not None:
+        ends = Interval(given_w, given_w / GIVEN_RATIO, given_w * GIVEN_RATIO)
+        return RamModel(gib, ends, "watts per GiB as given")
+    total_gib = sum(modules_gib)
+    if not total_gib:
+        return RamModel(gib)
+    count = len(modules_gib)
+    per_gib = (
+        (count * each_w + total_gib * w) / total_gib
+        for each_w, w in zip(MODULE_W, MODULE_W_PER_GIB, strict=True)
+    )
+    how = f"{count} modules, {total_gib:g} GiB in all"
+    powered_gib = gib if gib < (1.0 - _KEPT_BY_KERNEL) * total_gib else total_gib
+    return RamModel(powered_gib, Interval(*per_gib), how)
 
 
 def installed_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> float | None:
@@ -76,6 +145,67 @@ def installed_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> f
         return None
     limits_bytes = [limit for limit in _cgroup_limits(procfs, sysfs) if limit > 0]
     return min([total_bytes, *limits_bytes]) / GIB
+
+
+def modules_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> tuple[float, ...]:
+    """Sizes of this machine's memory modules; () where they are not told, or not all of them.
+
+    The kernel's EDAC drivers tell them on servers whose memory corrects errors, and anybody may
+    read them (Documentation/admin-guide/ras.rst and ABI/testing/sysfs-devices-edac).
+    """
+    try:
+        controllers = sorted((sysfs / "devices/system/edac/mc").glob("mc[0-9]*"))
+    except OSError as error:
+        pass_on(error)
+        return ()
+    sizes_mib: dict[tuple[str, ...], float] = {}
+    for controller in controllers:
+        for module, size_mib in _parts(controller):
+            if module is None:
+                return ()
+            key = (controller.name, *module)
+            sizes_mib[key] = sizes_mib.get(key, 0.0) + size_mib
+    found = tuple(size / 1024.0 for size in sizes_mib.values())
+    # a driver that sees a part of the memory controllers would make the machine too small
+    seen = sum(found) * GIB >= (1.0 - _KEPT_BY_KERNEL) * (_total_bytes(procfs) or 0)
+    return found if seen else ()
+
+
+_Parts = Iterator[tuple[tuple[str, ...] | None, float]]
+
+
+def _parts(controller: Path) -> _Parts:
+    """Modules or parts of them on one memory controller: which module, and MiB.
+
+    Where the controller does not know modules, as AMD's, there are ranks in place of them. Rows
+    2n and 2n + 1 of one channel are on one module; None is a rank whose place is not told.
+    """
+    modules = sorted(controller.glob("dimm[0-9]*"))
+    for part in modules or sorted(controller.glob("rank[0-9]*")):
+        size_mib = read_number(part / "size") or 0
+        kind = read_text(part / "dimm_mem_type", 64) or ""
+        if size_mib > 0 and not kind.startswith(_NOT_DRAM):
+            yield (part.name,) if modules else _place(part), float(size_mib)
+    if not modules and not any(controller.glob("rank[0-9]*")):
+        yield from _rows(controller)
+
+
+def _place(rank: Path) -> tuple[str, ...] | None:
+    """The module of a rank, from a location as in "csrow 3 channel 0"."""
+    words = (read_text(rank / "dimm_location", 128) or "").split()
+    place = dict(zip(words[::2], words[1::2], strict=False))
+    row, channel = place.get("csrow", ""), place.get("channel", "")
+    return (str(int(row) // 2), channel) if row.isdigit() and channel else None
+
+
+def _rows(controller: Path) -> _Parts:
+    """The ranks of a kernel before 3.6, which has rows across channels only."""
+    for row in sorted(controller.glob("csrow[0-9]*")):
+        size_mib = read_number(row / "size_mb") or 0
+        channels = sorted(label.name for label in row.glob("ch[0-9]*_dimm_label"))
+        number = row.name.removeprefix("csrow")
+        for channel in channels if number.isdigit() else ():
+            yield (str(int(number) // 2), channel), size_mib / len(channels)
 
 
 def _total_bytes(procfs: Path) -> int | None:

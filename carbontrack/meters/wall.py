@@ -142,19 +142,20 @@ def _half_widths_w(
 
 
 class Tap:
-    """A meter, unchanged, that also remembers how far it has counted."""
+    """A meter, unchanged, that also remembers how far it has counted, and when."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._last_j: float | None = None
         self.grown_j = 0.0
+        self.read_at_s = float("-inf")
 
     def read_joules(self, now_s: float) -> float:
         """The meter's own count."""
         joules = self._meter.read_joules(now_s)
         if self._last_j is not None and joules > self._last_j:
             self.grown_j += joules - self._last_j
-        self._last_j = joules
+        self._last_j, self.read_at_s = joules, now_s
         return joules
 
     def __getattr__(self, name: str) -> Any:

@@ -120,15 +120,15 @@ API int nvmlDeviceGetFieldValues(void *h, int n, Field *fields) {
     }
     return OK;
 }
+API int nvmlDeviceGetUtilizationRates(void *h, unsigned out[2]) {
+    Gpu *g = at(h); CHECK(g); out[0] = (unsigned)g->utilisation; out[1] = 0; return g->utilisation < 0 ? NOT_SUPPORTED : OK;
+}
 /* Nothing of ours asks for these; other tools do, in benchmarks/accuracy. */
 API int nvmlDeviceGetArchitecture(void *h, unsigned *out) { Gpu *g = at(h); CHECK(g); *out = 9; return OK; }
 API int nvmlDeviceGetTemperature(void *h, int sensor, unsigned *out) { Gpu *g = at(h); CHECK(g); (void)sensor; *out = 50; return OK; }
 API int nvmlDeviceGetComputeMode(void *h, unsigned *out) { Gpu *g = at(h); CHECK(g); *out = 0; return OK; }
 API int nvmlDeviceGetMemoryInfo(void *h, unsigned long long out[3]) {
     Gpu *g = at(h); CHECK(g); out[0] = 80ull << 30; out[2] = 1ull << 30; out[1] = out[0] - out[2]; return OK;
-}
-API int nvmlDeviceGetUtilizationRates(void *h, unsigned out[2]) {
-    Gpu *g = at(h); CHECK(g); out[0] = (unsigned)g->utilisation; out[1] = 0; return OK;
 }
 API int nvmlDeviceGetEnforcedPowerLimit(void *h, unsigned *out) {
     Gpu *g = at(h); CHECK(g); *out = (unsigned)g->limit_mw; return g->limit_mw < 0 ? NOT_SUPPORTED : OK;

@@ -22,6 +22,8 @@ class StillDriver:
     def __init__(self, *, has_energy=True, uuids=("GPU-4e817856-1fb8-192a-7ab7-0e0e4476d301",)):
         self.uuids = uuids
         self.has_energy = has_energy
+        self.has_power = True
+        self.percent = 40
         self.energy_mj = dict.fromkeys(uuids, 5_000_000)
         self.power_mw = 80_000
         self.failures = 0
@@ -66,7 +68,13 @@ class StillDriver:
         self._maybe_fail(handle)
         return self.energy_mj[handle]
 
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        self._maybe_fail(handle)
+        return SimpleNamespace(gpu=self.percent, memory=0)
+
     def nvmlDeviceGetPowerUsage(self, handle):
+        if not self.has_power:
+            raise NVMLError(3)
         self._maybe_fail(handle)
         return self.power_mw
 
@@ -81,7 +89,7 @@ class StillDriver:
             raise NVMLError(self.failure_code)
 
 
-def gpu_meter(still):
+def gpu_meter(still, *, may_model=False):
     """The meter of the driver's only GPU."""
-    meters, _, _ = nvml_meters(None, None, Driver(still))
+    meters, _, _ = nvml_meters(None, None, Driver(still), may_model=may_model)
     return meters[0]

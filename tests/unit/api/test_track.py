@@ -145,6 +145,21 @@ def test_trackers_with_other_meters_at_the_same_time_are_warned_of(caplog):
     assert "must not be added up" in caplog.text
 
 
+@pytest.mark.parametrize("setting", [{"boundary": "wall"}, {"gpu_model": True}])
+def test_a_tracker_with_another_boundary_has_meters_of_its_own(setting):
+    """Two trackers of one process that differ in this setting alone do not share a sampler."""
+    same = {"output": None, "region": "FR", "cpu_tdp_w": 100.0, "gpu_ids": ()}
+    with carbontrack.auto(**same) as plain, carbontrack.auto(**same, **setting) as other:
+        with plain.span("a"), other.span("b"):
+            pass
+        plain_ids, other_ids = (
+            [meter.id for meter in tracker.session.sampler.meters] for tracker in (plain, other)
+        )
+        assert plain.session.sampler is not other.session.sampler
+    more = ["model:wall"] if "boundary" in setting else []
+    assert other_ids == [*plain_ids, *more]
+
+
 def test_tracker_makes_a_separate_root():
     """`tracker=` opens a root of that tracker inside another's span."""
     with Bench() as one, Bench() as other, one.tracker.span("outer"):

@@ -163,6 +163,9 @@ def test_a_meter_of_another_component_is_named() -> None:
     parts = {"cpu_basis": None, "ram_basis": None, "cpu_share": None, "scope": "machine"}
     plug = record(**parts, other_kwh=1e-3, basis="measured", meters="plug:desk")
     assert ("how", "other measured (plug:desk), all of the machine") in rows(plug)
+    wall = record(**parts, other_kwh=1e-3, basis="assumed", meters="model:cpu;model:wall")
+    told = "other assumed, up to what servers draw at the wall, all of the machine"
+    assert ("how", told) in rows(wall)
     assert ("how", "CPU measured on AMD EPYC 7B13 (TDP 225 W), other") in rows(
         record(cpu_basis="measured", ram_basis=None, cpu_share=None, other_kwh=1e-3)
     )

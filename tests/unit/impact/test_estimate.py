@@ -11,7 +11,13 @@ import pytest
 import carbontrack
 from carbontrack.errors import ConfigError, UnknownRegion
 from carbontrack.impact.embodied import embodied_g
+from carbontrack.impact.estimate import GPU_FULL, GPU_IDLE, gpu_share
 from carbontrack.impact.hardware import find_cpu, find_gpu
+from carbontrack.meters.cpu_info import CpuFacts
+from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.cpu_power import cpu_power
+from carbontrack.meters.load_curve import SINCE_2010
+from carbontrack.meters.ram_model import W_PER_GIB
 
 
 def test_power_times_hours_times_pue_times_intensity() -> None:
@@ -44,8 +50,8 @@ def test_a_cloud_region_brings_its_pue_and_water() -> None:
     assert cloud.water_l > carbontrack.estimate(gpu="V100", hours=10, region="FR").water_l
 
 
-def test_named_hardware_draws_its_tdp_times_utilisation() -> None:
-    """TDP x count x utilisation for cards and sockets; memory draws all the time."""
+def test_named_hardware_draws_a_share_of_its_tdp() -> None:
+    """Processors by the load curve, cards between idle and full use, memory all the time."""
     found = carbontrack.estimate(
         gpu="V100",
         gpus=4,
@@ -56,34 +62,92 @@ def test_named_hardware_draws_its_tdp_times_utilisation() -> None:
         utilisation=0.5,
         intensity_g_per_kwh=400,
     )
-    assert found.gpu_kwh == pytest.approx(4 * 300 * 0.5 * 10 / 1e3)
-    assert found.cpu_kwh == pytest.approx(2 * 150 * 0.5 * 10 / 1e3)
-    assert found.ram_kwh == pytest.approx(64 * 0.375 * 10 / 1e3)
+    assert found.gpu_kwh == pytest.approx(4 * 300 * gpu_share(0.5).best * 10 / 1e3)
+    assert found.cpu_kwh == pytest.approx(2 * 150 * SINCE_2010.at(0.5).best * 10 / 1e3)
+    assert found.ram_kwh == pytest.approx(64 * W_PER_GIB.best * 10 / 1e3)
     assert found.energy_kwh == pytest.approx(found.gpu_kwh + found.cpu_kwh + found.ram_kwh)
     assert found.energy_low_kwh < found.energy_kwh < found.energy_high_kwh
+    assert found.power_low_w < found.power_w < found.power_high_w
     assert found.basis == "modelled"
     assert len(found.how) == 3
 
 
+@pytest.mark.parametrize("load", [0.0, 0.05, 0.1, 0.3, 0.5, 0.77, 1.0])
+@pytest.mark.parametrize("name", ["Xeon Gold 6248", "EPYC 7763", "Itanium 9110N", "Core m5-6Y54"])
+def test_a_processor_uses_what_a_tracker_counts_at_that_load(name: str, load: float) -> None:
+    """An hour of a part at a steady load, and what the model's meter counts, at both ends too."""
+    threads, seconds = 16, 3600.0
+    power = cpu_power(CpuFacts(name=name, threads=threads, siblings=threads))
+    assert power.known == "part"
+    busy_s = iter([0.0, *(load * threads * second for second in range(60, 3601, 60))])
+    meter = CpuModel(power.tdp_w, lambda: next(busy_s), threads, curve=power.curve)
+    for minute in range(61):
+        best_j = meter.read_joules(minute * 60.0)
+    found = carbontrack.estimate(
+        cpu=name, hours=seconds / 3600, utilisation=load, intensity_g_per_kwh=1
+    )
+    kwh = (found.energy_kwh, found.energy_low_kwh, found.energy_high_kwh)
+    counted_j = (best_j, meter.low_j, meter.high_j)
+    assert kwh == pytest.approx([joules / 3.6e6 for joules in counted_j])
+
+
+def test_a_card_draws_power_between_idle_and_full_use() -> None:
+    """Power rises with utilisation, at both ends as well, from idle to what training draws."""
+    shares = [gpu_share(u / 10) for u in range(11)]
+    assert (shares[0], shares[10]) == (GPU_IDLE, pytest.approx(GPU_FULL))
+    for ends in zip(*shares, strict=True):
+        assert list(ends) == sorted(ends)
+    assert all(share.low < share.best < share.high for share in shares)
+
+
+def test_energy_and_intensity_combine_as_independent_factors() -> None:
+    """Emissions have the logarithmic quadrature of both intervals, narrower than the corners."""
+    found = carbontrack.estimate(gpu="A100", hours=1, region="FR")
+    grid = carbontrack.lookup("FR")
+    above = math.hypot(
+        math.log(found.energy_high_kwh / found.energy_kwh),
+        math.log(grid.high_g_per_kwh / grid.g_per_kwh),
+    )
+    assert found.emissions_high_g == pytest.approx(found.emissions_g * math.exp(above))
+    assert found.emissions_high_g < found.energy_high_kwh * grid.high_g_per_kwh
+    assert found.emissions_low_g > found.energy_low_kwh * grid.low_g_per_kwh
+
+
+def test_each_part_says_its_power_its_interval_and_its_boundary() -> None:
+    """One sentence a part: what is known, watts with both ends, and that it is not the wall."""
+    found = carbontrack.estimate(
+        gpu="A100", gpus=8, cpu="EPYC 7763", ram_gib=512, hours=1, intensity_g_per_kwh=1
+    )
+    card, cpu, ram = found.how
+    assert card.startswith(
+        "modelled, part known: 2,304 W (960 to 3,520), the cards alone, not the wall; 8 x NVIDIA"
+    )
+    assert cpu.startswith("modelled, part known: 230 W (112 to 392), processor, not the wall; 1 x")
+    assert ram.startswith("modelled: 76.8 W (23 to 307), memory, not the wall; 512 GiB x 0.15 W")
+
+
 def test_cards_of_one_kind_err_together_and_kinds_apart() -> None:
-    """Ten cards have ten times the half-width of one; CPU and GPU combine in quadrature."""
+    """Ten cards have ten times the half-widths of one; kinds combine in quadrature, per side."""
 
-    def width(**hardware: object) -> float:
+    def widths(**hardware: object) -> tuple[float, float]:
         found = carbontrack.estimate(hours=1, intensity_g_per_kwh=1, **hardware)
-        return found.energy_high_kwh - found.energy_kwh
+        below = found.energy_kwh - found.energy_low_kwh
+        return below, found.energy_high_kwh - found.energy_kwh
 
-    cpu, gpu = width(cpu="EPYC 7763"), width(gpu="A100")
-    assert width(gpu="A100", gpus=10) == pytest.approx(10 * gpu)
-    assert width(gpu="A100", cpu="EPYC 7763") == pytest.approx(math.hypot(cpu, gpu))
+    cpu, gpu = widths(cpu="EPYC 7763"), widths(gpu="A100")
+    assert widths(gpu="A100", gpus=10) == pytest.approx([10 * one for one in gpu])
+    both = widths(gpu="A100", cpu="EPYC 7763")
+    assert both == pytest.approx([math.hypot(*sides) for sides in zip(cpu, gpu, strict=True)])
 
 
-def test_an_idle_server_is_inside_the_interval() -> None:
-    """At low utilisation the interval reaches up to what hardware draws when it idles."""
+def test_hardware_that_does_nothing_draws_power_as_well() -> None:
+    """At utilisation 0 a part draws its idle share; an A100 of 400 W idles at 42 to 53 W."""
     found = carbontrack.estimate(
         cpu="EPYC 7763", gpu="A100", hours=1, utilisation=0, intensity_g_per_kwh=1
     )
-    assert found.energy_kwh == 0.0
-    assert found.energy_high_kwh * 1e3 > 46  # an A100 idles at 46 W (Teads)
+    assert found.gpu_kwh == pytest.approx(0.4 * GPU_IDLE.best)
+    assert found.cpu_kwh == pytest.approx(0.28 * SINCE_2010.at(0.0).best)
+    assert 42 < found.gpu_kwh * 1e3 < 53
 
 
 def test_embodied_stands_beside_the_emissions() -> None:

@@ -100,7 +100,7 @@ def test_idle_power_as_given_as_measured_or_as_modelled():
     kept = idle_power(Settings(), meters(), measured)
     assert (kept.cpu, kept.basis) == (20.0, "measured")
     modelled = idle_power(Settings(), meters(RamModel(8.0)), Calibration())
-    assert (modelled.cpu, modelled.ram, modelled.basis) == (12.0, 3.0, "modelled")
+    assert (modelled.cpu, modelled.ram, modelled.basis) == (12.0, 1.2, "modelled")
     assert idle_power(Settings(), meters(tdp_w=None), Calibration()).cpu is None
 
 

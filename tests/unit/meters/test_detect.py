@@ -60,7 +60,7 @@ def test_a_machine_without_counters_is_modelled_and_says_so(tmp_path, procfs):
     assert [meter.nominal_w for meter in found][1] == pytest.approx(4.0)
     cpu, ram = (meter.about for meter in found)
     assert "epyc 7543: 225 W x 1" in cpu
-    assert ram == "8.0 GiB x 0.5 W"
+    assert ram == "8.0 GiB x 0.5 W (0.22 to 1.1); watts per GiB as given"
 
 
 def test_hardware_facts_are_told(tmp_path, procfs):

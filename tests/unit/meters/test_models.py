@@ -1,11 +1,10 @@
-"""Energy from models: of the processors by their load, of memory by its size."""
+"""Energy of the processors from their load."""
 
 import pytest
 
 from carbontrack.errors import MeterReadError
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.load_curve import LOADS, SINCE_2010, LoadCurve
-from carbontrack.meters.ram_model import RamModel, installed_gib
 
 
 class Busy:
@@ -80,49 +79,3 @@ def test_nominal_power_is_that_of_one_busy_thread():
     """What asks about a span too short to measure is itself running."""
     assert CpuModel(100.0, Busy(), 1).nominal_w == pytest.approx(82.0)
     assert 12.0 < CpuModel(100.0, Busy(), 64).nominal_w < 20.0
-
-
-def test_memory_costs_by_its_size_and_never_less_for_more():
-    """Installed GiB times watts per GiB times time."""
-    model = RamModel(64.0)
-    model.read_joules(5.0)
-    assert model.read_joules(15.0) == pytest.approx(64.0 * 0.375 * 10.0)
-    powers_w = [RamModel(float(gib)).nominal_w for gib in (1, 8, 64, 512, 1024)]
-    assert powers_w == sorted(powers_w)
-
-
-def procfs(tmp_path, *, cgroup="", kib=16 * 2**20):
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "meminfo").write_text(f"MemTotal:       {kib} kB\nMemFree: 1 kB\n")
-    (tmp_path / "proc" / "self" / "cgroup").write_text(cgroup)
-    return tmp_path / "proc", tmp_path / "sys"
-
-
-def limit(sys, path, text):
-    file = sys / "fs" / "cgroup" / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + "\n")
-
-
-def test_memory_is_the_machines_where_nothing_limits_it(tmp_path):
-    """MemTotal is in KiB, whatever it says."""
-    proc, sys = procfs(tmp_path, cgroup="0::/\n")
-    limit(sys, "memory.max", "max")
-    assert installed_gib(proc, sys) == 16.0
-
-
-@pytest.mark.parametrize("where", ["memory.max", "slice/memory.max", "slice/job/memory.max"])
-def test_a_cgroup_limit_counts_at_any_height(tmp_path, where):
-    """A container has what it may use, not what its host has."""
-    proc, sys = procfs(tmp_path, cgroup="0::/slice/job\n")
-    limit(sys, where, str(4 * 2**30))
-    assert installed_gib(proc, sys) == 4.0
-
-
-def test_a_cgroup_of_the_first_version_counts_too(tmp_path):
-    """Its "unlimited" is a huge number."""
-    proc, sys = procfs(tmp_path, cgroup="5:cpu:/\n4:memory:/docker/abc\n0::/\n")
-    limit(sys, "memory/memory.limit_in_bytes", str(2**63 - 4096))
-    assert installed_gib(proc, sys) == 16.0
-    limit(sys, "memory/docker/abc/memory.limit_in_bytes", str(2 * 2**30))
-    assert installed_gib(proc, sys) == 2.0

@@ -1,0 +1,281 @@
+"""What a server draws beside processors and memory, by published wall power."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carbontrack.api.idle_power import idle_power
+from carbontrack.config.settings import Settings
+from carbontrack.errors import MeterGone, MeterReadError
+from carbontrack.meters.calibration import Calibration
+from carbontrack.meters.cpu_model import CpuModel
+from carbontrack.meters.detect import Host, detect
+from carbontrack.meters.meter import Hardware, MeterSet
+from carbontrack.meters.ram_model import RamModel
+from carbontrack.meters.wall import WALL_ID, WallFit
+from carbontrack.meters.wall_model import (
+    MODEL_ID,
+    WALL_SHARES,
+    Server,
+    WallModel,
+    wall_share,
+    with_wall_model,
+)
+from carbontrack.testing import FakeMeter, build_powercap
+from tests.support.bench import Bench, joules
+
+TDP_W, THREADS = 200.0, 4
+
+
+class Busy:
+    """CPU seconds by hand."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def server(busy=None, tdp_w=TDP_W):
+    return Server(tdp_w, busy or Busy(), THREADS)
+
+
+def read(meters, now_s):
+    """Read the meters in their order, as the bank does; what the last one counts, at three levels.
+
+    None for a meter that fails.
+    """
+    for meter in meters:
+        try:
+            best_j = meter.read_joules(now_s)
+        except MeterReadError:
+            best_j = None
+    return None if best_j is None else (meter.low_j, best_j, meter.high_j)
+
+
+@pytest.mark.parametrize(
+    ("load", "middle", "low", "high"),
+    [
+        (0.0, 0.19, 0.11, 0.47),
+        (0.1, 0.34, 0.22, 0.60),
+        (0.5, 0.55, 0.36, 0.89),
+        (0.8, 0.80, 0.53, 1.25),
+        (1.0, 1.03, 0.73, 1.49),
+        (0.3, 0.445, 0.29, 0.745),
+        (-1.0, 0.19, 0.11, 0.47),
+        (7.0, 1.03, 0.73, 1.49),
+    ],
+)
+def test_the_wall_by_load_is_that_of_published_servers(load, middle, low, high):
+    """Median, 3rd and 97th percentile of the wall over design power, straight between."""
+    assert wall_share(load) == pytest.approx((middle, low, high))
+
+
+@pytest.mark.parametrize("load", [load for load, _ in WALL_SHARES])
+@pytest.mark.parametrize("step_s", [0.25, 1.0, 10.0])
+def test_all_components_together_are_the_wall(load, step_s):
+    """With both models, at any load and however often it is read."""
+    busy = Busy()
+    meters = list(
+        with_wall_model(MeterSet((CpuModel(TDP_W, busy, THREADS), RamModel(16.0))), server(busy))
+    )
+    assert [meter.id for meter in meters] == ["model:cpu", "model:ram", MODEL_ID]
+    read(meters, 0.0)
+    for number in range(1, round(20.0 / step_s) + 1):
+        busy.seconds += load * THREADS * step_s
+        rest_j = read(meters, number * step_s)
+    inside_j = sum(meter.grown_j for meter in meters[:2])
+    share = wall_share(load)
+    walls_j = [TDP_W * part * 20.0 for part in (share.low, share.best, share.high)]
+    assert rest_j == pytest.approx([max(0.0, wall_j - inside_j) for wall_j in walls_j])
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 5.0), st.floats(-0.5, 30.0), st.floats(0.0, 900.0), st.booleans()),
+        max_size=40,
+    )
+)
+def test_nothing_falls_whatever_the_others_count(steps):
+    """Bursts, idle times, a meter above the wall, one that is silent now and then."""
+    busy, cpu = Busy(), FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu,)), server(busy)))
+    now_s, last_j = 0.0, (0.0, 0.0, 0.0)
+    for seconds, worked_s, used_j, fails in steps:
+        now_s += seconds
+        busy.seconds += worked_s
+        cpu.add_joules(used_j)
+        if fails:
+            cpu.fail()
+        counts_j = read(meters, now_s)
+        if counts_j is None:
+            continue
+        assert all(now >= then for now, then in zip(counts_j, last_j, strict=True))
+        assert list(counts_j) == sorted(counts_j)
+        assert counts_j[2] <= TDP_W * 1.49 * now_s + 1e-6
+        last_j = counts_j
+
+
+def test_a_meter_above_the_wall_leaves_nothing_and_no_debt():
+    """An hour in which the processors use more than the curve says is not owed by the next."""
+    cpu = FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu,)), server()))
+    read(meters, 0.0)
+    for second in range(1, 3601):
+        cpu.add_joules(500.0)
+        counts_j = read(meters, float(second))
+    assert counts_j == (0.0, 0.0, 0.0)
+    for second in range(3601, 3611):
+        cpu.add_joules(10.0)
+        counts_j = read(meters, float(second))
+    assert counts_j == pytest.approx([10 * (TDP_W * s - 10.0) for s in (0.11, 0.19, 0.47)])
+
+
+def test_a_silent_meter_is_not_taken_for_the_rest():
+    """While the processors' meter is silent the rest is as well; then both carry everything."""
+    cpu = FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu, FakeMeter("g", "gpu"))), server()))
+    read(meters, 0.0)
+    for second, fails in ((1, False), (2, True), (3, True), (4, False)):
+        cpu.add_joules(20.0)
+        if fails:
+            cpu.fail()
+        counts_j = read(meters, float(second))
+        assert (counts_j is None) == fails
+    assert counts_j[1] == pytest.approx(4 * TDP_W * 0.19 - 80.0)
+
+
+def test_what_stands_in_for_a_lost_meter_is_subtracted_as_well():
+    """Processors on a counter that is lost for a minute: the whole stays that of the wall."""
+    cpu = FakeMeter(watts=20.0)
+    spare = FakeMeter("spare:cpu", watts=20.0, basis="modelled")
+    meters = MeterSet((cpu,), {"cpu": lambda: spare})
+    with Bench(with_wall_model(meters, server())) as bench, bench.tracker.span("s") as span:
+        bench.clock.advance(10.0)
+        bench.sampler.tick()
+        cpu.fail(60)
+        for _ in range(60):
+            bench.clock.advance(1.0)
+            bench.sampler.tick()
+        bench.clock.advance(10.0)
+    wall_j = 80.0 * TDP_W * 0.19
+    assert span.record.meters == f"fake:cpu;{MODEL_ID};spare:cpu"
+    assert joules(span.record) == pytest.approx(wall_j, rel=0.05)
+    assert joules(span.record) <= wall_j * (1 + 1e-9)
+
+
+def test_a_load_that_cannot_be_read_is_a_missed_read():
+    """And a closed meter is gone."""
+    meters = list(with_wall_model(MeterSet((FakeMeter(),)), server(busy=lambda: None)))
+    assert read(meters, 0.0) is None
+    meters[-1].close()
+    with pytest.raises(MeterGone):
+        meters[-1].read_joules(1.0)
+
+
+def test_a_record_has_it_as_a_component_that_is_assumed():
+    """The id tells which it was, the basis that nobody measured it here."""
+    meters = with_wall_model(MeterSet((FakeMeter(watts=20.0),)), server())
+    with Bench(meters) as bench, bench.tracker.span("s") as span:
+        bench.clock.advance(10.0)
+    assert span.record.meters == f"fake:cpu;{MODEL_ID}"
+    assert (span.record.basis, span.record.cpu_basis) == ("assumed", "measured")
+    assert span.record.other_kwh * 3.6e6 == pytest.approx(10 * (TDP_W * 0.19 - 20.0))
+    assert "other" in span.record._repr_html_()
+
+
+def test_it_tells_a_nominal_power_and_the_power_of_the_idle_machine():
+    """For spans too short to measure, and for the policies that bill idle energy otherwise."""
+    meters = with_wall_model(
+        MeterSet((CpuModel(TDP_W, Busy(), THREADS), RamModel(8.0)), hardware=Hardware()), server()
+    )
+    rest = meters.meters[-1]
+    assert isinstance(rest, WallModel)
+    inside_w = sum(meter.nominal_w for meter in meters.meters[:2])
+    assert rest.nominal_w == (rest.rest_w(0.25, inside_w) or None)
+    idle = idle_power(Settings(idle_w=5.0), meters, Calibration())
+    assert idle.other == pytest.approx(TDP_W * 0.19 - 5.0 - 8 * 0.15)
+    assert 0.0 <= rest.relative_uncertainty <= 1.0
+    assert not rest.fault_counts
+
+
+# -- when it is there -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def procfs(tmp_path):
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    (folder / "cpuinfo").write_text(
+        "model name\t: AMD EPYC 7543 32-Core Processor\nmodel\t: 1\nsiblings\t: 2\n"
+    )
+    (folder / "meminfo").write_text("MemTotal: 8388608 kB\n")
+    (folder / "stat").write_text("cpu 1\ncpu0 1\ncpu1 1\n")
+    return folder
+
+
+def find(tmp_path, procfs, **options):
+    sysfs = options.pop("sysfs", tmp_path / "sys")
+    return detect(Host(busy_s=lambda: 0.0, sysfs=sysfs, procfs=procfs, gpu_ids=(), **options))
+
+
+def test_it_is_there_only_if_asked_for(tmp_path, procfs):
+    """Otherwise what is counted would change in silence."""
+    plain = find(tmp_path, procfs)
+    asked = find(tmp_path, procfs, models_wall=True)
+    assert [meter.id for meter in asked] == [*(meter.id for meter in plain), MODEL_ID]
+    rest = asked.meters[-1]
+    assert (rest.component, rest.basis) == ("other", "assumed")
+    assert "x 225 W of design power at the wall" in rest.about
+
+
+def test_it_stands_beside_measured_components_as_well(tmp_path, procfs):
+    """Counters say what is inside, and the rest is what is left of the wall."""
+    sysfs = build_powercap(tmp_path / "sys").sysfs
+    found = find(tmp_path, procfs, sysfs=sysfs, models_wall=True)
+    assert [meter.id for meter in found] == ["rapl:package-0", "rapl:dram-0", MODEL_ID]
+    assert {name: make().id for name, make in found.substitutes.items()} == {
+        "cpu": "model:cpu",
+        "ram": "model:ram",
+    }
+
+
+def test_a_calibrated_wall_wins(tmp_path, procfs):
+    """What was measured here is better; where the calibration does not fit, the model counts."""
+    fits, differs = (
+        WallFit(1.2, 50.0, 0.1, ids, 2) for ids in (("model:cpu", "model:ram"), ("rapl:package-0",))
+    )
+    found = find(tmp_path, procfs, models_wall=True, wall=fits)
+    assert [meter.id for meter in found] == ["model:cpu", "model:ram", WALL_ID]
+    found = find(tmp_path, procfs, models_wall=True, wall=differs)
+    assert [meter.id for meter in found] == ["model:cpu", "model:ram", MODEL_ID]
+
+
+def test_an_unknown_design_power_is_refused_with_what_to_do(tmp_path, procfs, recwarn):
+    """The user asked for it, so it is said; a given design power is enough."""
+    (procfs / "cpuinfo").write_text(
+        "model name\t: Mystery 9000\nsiblings\t: 2\nflags\t: hypervisor\n"
+    )
+    found = find(tmp_path, procfs, models_wall=True)
+    assert MODEL_ID not in [meter.id for meter in found]
+    refusal = next(refusal for refusal in found.refused if refusal.id == MODEL_ID)
+    assert "design power of this machine's processors is not known" in refusal.reason
+    assert "CARBONTRACK_CPU_TDP_W" in refusal.cure
+    assert "calibrate" in refusal.cure
+    assert any('boundary="wall" is not counted' in str(one.message) for one in recwarn)
+    given = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=100.0)
+    assert [meter.id for meter in given][-1] == MODEL_ID
+
+
+def test_it_counts_nothing_that_another_meter_counts():
+    """A plug, or anything else that is no processor, memory or GPU."""
+    plug = FakeMeter("plug:desk", "other")
+    whole = FakeMeter("ipmi:board")
+    whole.covers = ("cpu", "ram", "other")
+    for other in (plug, whole):
+        with pytest.warns(UserWarning, match="counts the same energy"):
+            found = with_wall_model(MeterSet((FakeMeter(), other)), server())
+        assert [meter.id for meter in found] == ["fake:cpu", other.id]
+    with pytest.warns(UserWarning, match="no meter counts the processors"):
+        with_wall_model(MeterSet((FakeMeter("g", "gpu"),)), server())
