@@ -62,8 +62,8 @@ class Record:
 
     `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
     `pue`; `machine_kwh` is what the whole machine used in the same time. `emissions_g` is grams of
-    CO2e of that energy; `embodied_g` and `water_l` are never part of it. The reference page of the
-    documentation explains every field.
+    CO2e of that energy by the grid of the place; `embodied_g`, `water_l` and `market_emissions_g`
+    are never part of it. The reference page of the documentation explains every field.
     """
 
     schema: int = SCHEMA

@@ -322,6 +322,7 @@ def _resource(
         region_basis=region.basis,
         water_l_per_kwh=water.l_per_kwh if water is not None else None,
         embodied_g_per_h=_embodied_g_per_h(settings, sampler.hardware),
+        market_g_per_kwh=settings.market_g_per_kwh,
         columns={
             "host_id": settings.host_id or host_id(),
             **environment.launch._asdict(),

@@ -22,7 +22,7 @@ from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
-from carbontrack.grid.tables import editions
+from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
@@ -359,6 +359,9 @@ def _grid(findings: Findings) -> Iterator[Row]:
         year = f" in {intensity['year']}" if intensity["year"] else ""
         yield "intensity", f"{intensity['g_per_kwh']:.0f} g CO2e/kWh ({ends}){year}"
         yield "source", f"{intensity['source']}, {intensity['method'].replace('_', ' ')}"
+        beyond = beyond_interval(intensity["zone"], intensity["method"])
+        if beyond is not None:
+            yield "imports", beyond
     yield "pue", f"{findings['pue']:g}"
     tables = ", ".join(f"{e['table']} {e['newest']}" for e in findings["tables"])
     yield "tables", f"{tables} (newest year of each)"

@@ -32,6 +32,7 @@ _NAMES = (
     "utilisation",
     "pue",
     "region",
+    "year",
 )
 
 
@@ -55,6 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--utilisation", type=float, metavar="U", help="share of the time at work, 0 to 1 (1)")
     add("--pue", type=float, metavar="P", help="power usage effectiveness of the building, from 1")
     add("--region", metavar="R", help="where: FR, US-CA, aws:eu-west-3, …")
+    add("--year", type=int, metavar="Y", help="the grid of an earlier year, from 2000")
     add("--intensity", type=float, metavar="G", help="g CO2e per kWh, instead of --region")
     add("--json", action="store_true", help="print the figures as JSON")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
@@ -78,6 +80,7 @@ def run(args: Namespace) -> int:
 def _in_options(text: str) -> str:
     """An error message with the names of options instead of those of arguments."""
     text = text.replace("region or intensity_g_per_kwh", "--region or --intensity")
+    text = text.replace("year without region", "--year without --region")
     text = text.replace("intensity_g_per_kwh", "--intensity")
     text = re.sub(r"\b(power_w|ram_gib)\b", lambda found: _option(found[1]), text)
     return re.sub(rf"(?<!-)\b({'|'.join(_NAMES)})=", lambda found: f"{_option(found[1])} ", text)

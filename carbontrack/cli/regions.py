@@ -16,6 +16,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.errors import ConfigError, NoIntensity, UnknownRegion
 from carbontrack.grid import names, region, rows, tables
 from carbontrack.grid.advice import Place, compare, same_method
+from carbontrack.grid.history import checked_year
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import iter_records
@@ -49,12 +50,15 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--energy-kwh", type=float, metavar="X", help="rank the places by what X kWh would emit")
     add("--compare", metavar="FILE", help="the same for the energy of the records in a file")
     add("--here", metavar="R", help="compare with this region, not with that of this machine")
+    add("--year", type=int, metavar="Y", help="figures of an earlier year, from 2000")
     add("--top", type=int, default=15, metavar="N", help="show the first N places (15); 0: all")
     add("--json", action="store_true", help="print the figures as JSON")
 
 
 def run(args: Namespace) -> int:
     """List the regions, or rank them."""
+    if args.year is not None:
+        checked_year(args.year)
     if args.compare is None and args.energy_kwh is None:
         return _list(args)
     if args.compare is not None and args.energy_kwh is not None:
@@ -76,13 +80,13 @@ def _list(args: Namespace) -> int:
             raise ConfigError(str(error)) from error
     terminal = Terminal(sys.stdout)
     if args.json:
-        print(terminal.json([facts(code) for code in found], indent=2))
+        print(terminal.json([facts(code, args.year) for code in found], indent=2))
     elif len(found) == 1:
-        terminal.say(terminal.table(about(found[0])) + "\n")
+        terminal.say(terminal.table(about(found[0], args.year)) + "\n")
     else:
         shown = found if args.query or not args.top else found[: args.top]
         for code in shown:
-            terminal.say(_line(tables.lookup(code)) + "\n")
+            terminal.say(_line(tables.lookup(code, year=args.year)) + "\n")
         if len(shown) < len(found):
             rest = f"{len(found) - len(shown)} more; name a place, or give --top 0 for all"
             Terminal(sys.stderr).say(rest + "\n")
@@ -109,22 +113,22 @@ def matching(query: str) -> list[str]:
     return [code for code in codes + clouds if part and part in names.fold(names.name_of(code))]
 
 
-def facts(code: str) -> dict[str, Any]:
-    """The data of the tables on a region, as plain values."""
+def facts(code: str, year: int | None = None) -> dict[str, Any]:
+    """The data of the tables on a region, as plain values; for a year, the intensity of then."""
     site, water = tables.site(code), tables.grid_water(code)
     return {
         "region": code,
         "name": names.name_of(code),
-        **_figures(tables.lookup(code)),
+        **_figures(tables.lookup(code, year=year)),
         "pue": site.pue if site else None,
         "wue_l_per_kwh": site.wue_l_per_kwh if site else None,
         "water_l_per_kwh": water.l_per_kwh if water else None,
     }
 
 
-def about(code: str) -> list[tuple[str, str]]:
-    """The data of the tables on a region, as labels and texts."""
-    grid = tables.lookup(code)
+def about(code: str, year: int | None = None) -> list[tuple[str, str]]:
+    """The data of the tables on a region, as labels and texts; for a year, the grid of then."""
+    grid = tables.lookup(code, year=year)
     ends = format_interval(grid.low_g_per_kwh, grid.high_g_per_kwh, "g")
     lines = [
         ("region", f"{code}  {names.name_of(code)}"),
@@ -133,10 +137,12 @@ def about(code: str) -> list[tuple[str, str]]:
         ("method", grid.method.replace("_", " ")),
         ("source", grid.source),
     ]
+    if (beyond := tables.beyond_interval(code, grid.method)) is not None:
+        lines.append(("imports", beyond))
     methods: tuple[tables.Method, ...] = ("direct", "marginal")
     for method in methods:
         try:
-            other = tables.lookup(code, method=method)
+            other = tables.lookup(code, method=method, year=year)
         except NoIntensity:
             continue
         lines.append((method, f"{other.g_per_kwh:g} g CO2e/kWh in {other.year}; {other.source}"))
@@ -164,13 +170,13 @@ def _line(grid: GridIntensity) -> str:
 def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
     settings = load_settings({"region": here_text}, writes=False)
     here_region = find_region(settings, current_environment())
-    here = region.intensity_for(here_region).intensity
+    here = _in_year(region.intensity_for(here_region).intensity, args.year)
     query = args.query or (here_region.cloud_provider or "")
     codes = [code for code in matching(query) if _is_place(code) and _has_figure(code)]
     if not codes:
         hint = "`carbontrack regions --top 0` lists all"
         raise UnknownRegion(f"no place of the tables matches {args.query!r}; {hint}")
-    grids = [tables.lookup(code) for code in codes]
+    grids = [tables.lookup(code, year=args.year) for code in codes]
     if not args.query:
         grids = [grid for grid in grids if same_method(here, grid)]
     places = compare(energy_kwh, here, grids)
@@ -186,6 +192,10 @@ def _rank(args: Namespace, energy_kwh: float, here_text: str | None) -> int:
         terminal.say((terminal.bold(line) if place.verdict == "here" else line) + "\n")
     terminal.say("Intervals are those of the grids; where two overlap, neither is known to win.\n")
     return 0
+
+
+def _in_year(grid: GridIntensity, year: int | None) -> GridIntensity:
+    return grid if year is None else tables.lookup(grid.zone, year=year)
 
 
 def _is_place(code: str) -> bool:

@@ -48,6 +48,9 @@ def rows(
 ) -> list[tuple[str, str]]:
     """The summary as labels and texts."""
     found = [("energy", _energy(record)), ("emissions", _emissions(record))]
+    if record.market_emissions_g is not None:
+        grams = format_grams(record.market_emissions_g)
+        found.append(("contract", f"{grams} CO2e by contract, beside the emissions of the place"))
     joules = joules_from(record.energy_kwh)
     comparison = compare(energy_joules=joules, emissions_g=record.emissions_g)
     if comparison is not None:

@@ -282,6 +282,10 @@ class Settings:
         default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
     )
     """Your own carbon intensity of the grid, g CO2e per kWh, 0 to 5000; None: from the source."""
+    market_g_per_kwh: float | None = field(
+        default=None, metadata=_read(_number("a number of g CO2e per kWh", 0, 5000))
+    )
+    """What your contract for electricity emits, g CO2e per kWh, 0 to 5000; None: not known."""
     intensity_source: tuple[str, ...] = field(default=(), metadata=_read(_items))
     """Live sources, in the order they are tried; (): the yearly table, without network."""
     live_token: str | None = field(default=None, repr=False, metadata=_read(_token))

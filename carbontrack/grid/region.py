@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows
 from carbontrack.grid import tables as table
-from carbontrack.grid.intensity import Fixed
+from carbontrack.grid.intensity import GridIntensity
 from carbontrack.system.interrupts import pass_on
 
 WORLD = table.WORLD
@@ -123,19 +124,44 @@ def of(region: str, *, basis: str) -> Region:
     return Region(zone, basis, provider, code, pue)
 
 
-def intensity_for(region: Region) -> Fixed:
-    """The table's figure for a region, as a source that never changes.
+class YearlyTable:
+    """A place's yearly figure: the newest, or that of the year in which it is asked for.
+
+    Attributes:
+        intensity: the newest figure.
+    """
+
+    constant = True  # within a run: the figure of the year in which it starts
+    prompt = True
+
+    def __init__(self, intensity: GridIntensity) -> None:
+        self.intensity = intensity
+
+    def at(self, when: datetime) -> GridIntensity:
+        """The figure of the year of `when`; a clock that stands before 2000 has the newest."""
+        newest = self.intensity
+        if newest.year is None or when.year >= newest.year:
+            return newest
+        from carbontrack.grid import history  # few run in the past
+
+        if when.year < history.FIRST_YEAR:
+            return newest
+        return history.in_year(newest, table.zone_of(newest.zone), when.year)
+
+
+def intensity_for(region: Region) -> YearlyTable:
+    """The table's figure for a region, as a source that never changes in a run.
 
     Raises:
         NoIntensity: the region was given, and no table has a figure for it. For a detected region
             the world's average with its wide interval is used instead.
     """
     try:
-        return Fixed(table.lookup(region.zone))
+        return YearlyTable(table.lookup(region.zone))
     except NoIntensity:
         if region.basis in _GIVEN:
             raise
-        return Fixed(table.lookup(WORLD))
+        return YearlyTable(table.lookup(WORLD))
 
 
 def _vendor(dmi: Path) -> str | None:

@@ -53,8 +53,9 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "utilisation": (0.0, 1.0, "a share"),
     "pue": (1.0, 10.0, "a ratio"),
     "intensity_g_per_kwh": (0.0, 5000.0, "a number of g CO2e per kWh"),
+    "year": (2000, 2100, "a year"),
 }
-_WHOLE = ("gpus", "cpus")
+_WHOLE = ("gpus", "cpus", "year")
 _ABOVE_ZERO = ("power_w", "hours", "ram_gib")
 
 
@@ -129,6 +130,7 @@ class Given:
     pue: float | None
     region: str | None
     intensity_g_per_kwh: float | None
+    year: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
     pue: float | None = None,
     region: str | None = None,
     intensity_g_per_kwh: float | None = None,
+    year: int | None = None,
 ) -> Estimate:
     """Estimate energy, emissions, water and embodied emissions of work that has not run yet.
 
@@ -176,6 +179,8 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
             region where the table has one, else 1.
         region: "FR", "US-CA", "aws:eu-west-3", …
         intensity_g_per_kwh: grams of CO2e per kWh, instead of a region.
+        year: for work of an earlier year, from 2000: the region's figure of that year, where the
+            tables have one; `intensity_year` of the estimate says which it is.
 
     Raises:
         ConfigError: something is missing, given twice, out of range, or in no table.
@@ -194,6 +199,7 @@ def estimate(  # noqa: PLR0913 - the public contract: one figure a parameter, al
             "pue": pue,
             "region": region,
             "intensity_g_per_kwh": intensity_g_per_kwh,
+            "year": year,
         }
     )
     return _estimate_of(given, parts_of(given), _grid(given))
@@ -223,6 +229,7 @@ def check(given: Mapping[str, object]) -> Given:
         pue=numbers["pue"],
         region=_text("region", given["region"]),
         intensity_g_per_kwh=numbers["intensity_g_per_kwh"],
+        year=None if numbers["year"] is None else int(numbers["year"]),
     )
 
 
@@ -297,7 +304,7 @@ def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> E
 
 def _grid(given: Given) -> GridIntensity:
     if given.region is not None:
-        return lookup(given.region)
+        return lookup(given.region, year=given.year)
     g_per_kwh = given.intensity_g_per_kwh
     if g_per_kwh is None:
         raise ConfigError("an estimate needs region or intensity_g_per_kwh")
@@ -395,6 +402,8 @@ def _check_complete(given: Mapping[str, object]) -> None:
     if has("region") == has("intensity_g_per_kwh"):
         wrong = "not both" if has("region") else "one of them is needed"
         raise ConfigError(f"give region or intensity_g_per_kwh; {wrong}")
+    if has("year") and not has("region"):
+        raise ConfigError("year without region: an intensity of your own is of any year")
 
 
 def _number(name: str, given: object) -> float | None:

@@ -23,6 +23,12 @@ from carbontrack.system.interrupts import suppressed
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
+_STAT_SIZE = 65536
+_LAST_CPU = 65535
+"""Linux has at most 8,192 processors; larger numbers are garbage, and would take memory."""
+CPUS = "devices/system/cpu"
+AWS = "Amazon EC2"
+"""The vendor that the firmware of AWS's machines names (Nitro)."""
 
 
 class CpuFacts(NamedTuple):
@@ -32,9 +38,14 @@ class CpuFacts(NamedTuple):
         name: its "model name".
         vendor, family, model, stepping: from CPUID; on ARM "ARM", the implementer's and
             the part's hexadecimal code, and the revision.
-        threads: hardware threads online, of all packages that this system sees.
-        siblings: hardware threads of one package.
+        threads: hardware threads that this system may use, of all packages.
+        siblings: hardware threads of one package that are online.
         is_guest: this is a virtual machine, so the part may have more threads than are visible.
+        cores: cores of one package.
+        packages: of real hardware, how many packages `threads` are: 2.0, or 0.0625 in a container
+            that is shown 4 threads of 64. None in a guest, and where it is unknown.
+        maker: of a guest or an ARM machine, the vendor by its firmware (DMI): "Amazon EC2".
+        machine_type: of a machine of AWS, its type: "c5n.xlarge".
     """
 
     name: str = ""
@@ -45,6 +56,10 @@ class CpuFacts(NamedTuple):
     threads: int = 1
     siblings: int | None = None
     is_guest: bool = False
+    cores: int | None = None
+    packages: float | None = None
+    maker: str = ""
+    machine_type: str = ""
 
 
 def read_cpu_facts(
@@ -54,21 +69,29 @@ def read_cpu_facts(
     # the first processor's block is enough, and on a large machine a hundredth of the file
     block = (read_text(procfs / "cpuinfo", 8192) or "").split("\n\n")[0]
     fields = dict(_LINE.findall(block))
-    siblings = fields.get("siblings", "")
     is_arm = "CPU implementer" in fields
+    is_guest = "hypervisor" in fields.get("flags", "").split()
+    threads, siblings, packages = _threads(procfs, sysfs), _whole(fields.get("siblings")), None
+    if siblings is not None and not is_guest:
+        threads, packages = _of_hardware(procfs, sysfs, threads, siblings)
+    maker, machine_type = _machine(sysfs) if is_guest or is_arm else ("", "")
     facts = CpuFacts(
         name=_name(fields),
         vendor="ARM" if is_arm else fields.get("vendor_id", ""),
         family=fields.get("CPU implementer" if is_arm else "cpu family", ""),
         model=fields.get("CPU part" if is_arm else "model", ""),
         stepping=fields.get("CPU revision" if is_arm else "stepping", ""),
-        threads=_threads(procfs, sysfs),
-        siblings=int(siblings) if siblings.isdigit() else None,
-        is_guest="hypervisor" in fields.get("flags", "").split(),
+        threads=threads,
+        siblings=siblings,
+        is_guest=is_guest,
+        cores=_whole(fields.get("cpu cores")),
+        packages=packages,
+        maker=maker,
+        machine_type=machine_type,
     )
     if facts.name or facts.model:
         return facts
-    return CpuFacts(name=_slow_name(procfs, cache), threads=facts.threads)
+    return CpuFacts(name=_slow_name(procfs, cache), threads=threads)
 
 
 def _name(fields: dict[str, str]) -> str:
@@ -77,19 +100,93 @@ def _name(fields: dict[str, str]) -> str:
     return "" if name.lower() in _BLANK_NAMES or name.startswith("ARMv") else name
 
 
+def _whole(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() and int(text) else None
+
+
+def _machine(sysfs: Path) -> tuple[str, str]:
+    """Who made this machine, by its firmware, and which type of AWS it is (systemd#20628)."""
+    dmi = sysfs / "class" / "dmi" / "id"
+    maker = read_text(dmi / "sys_vendor", 64) or ""
+    return maker, (read_text(dmi / "product_name", 64) or "") if maker == AWS else ""
+
+
 def _threads(procfs: Path, sysfs: Path) -> int:
-    online = read_text(sysfs / "devices" / "system" / "cpu" / "online", 512)
+    online = read_text(sysfs / CPUS / "online")
+    found = 0
     with suppress(ValueError):
-        if online:
-            return sum(_count(piece) for piece in online.split(","))
-    lines = (read_text(procfs / "stat", 65536) or "").splitlines()
-    in_stat = sum(line[:3] == "cpu" and line[3:4].isdigit() for line in lines)
-    return in_stat or os.cpu_count() or 1
+        found = sum(_count(piece) for piece in online.split(",")) if online else 0
+    return found if found > 0 else _in_stat(procfs) or os.cpu_count() or 1
+
+
+def _in_stat(procfs: Path) -> int | None:
+    """The processors online as /proc/stat has them; None where it has none, or is too long."""
+    text = read_text(procfs / "stat", _STAT_SIZE) or ""
+    found = text.count("\ncpu")  # the first line is the sum over all: "cpu  1 2 3"
+    return found if found and len(text) < _STAT_SIZE - 1 else None
 
 
 def _count(piece: str) -> int:
     first, _, last = piece.partition("-")
     return int(last or first) - int(first) + 1
+
+
+def _numbers(text: str | None) -> set[int]:
+    """The numbers of a list as the kernel writes it: "0-3,8"; empty where it cannot be read."""
+    found: set[int] = set()
+    with suppress(ValueError):
+        for piece in (text or "").split(","):
+            first, _, last = piece.partition("-")
+            found.update(range(int(first), min(int(last or first), _LAST_CPU) + 1))
+    return found
+
+
+def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tuple[int, float]:
+    """The threads that may be used of real hardware, and how many packages these are.
+
+    A system container (LXC) is shown fewer by lxcfs: in /proc/stat, and with newer ones in the list
+    of processors online too. What is present, neither online nor offline, is then hidden.
+    """
+    cpus = sysfs / CPUS
+    online, present = read_text(cpus / "online"), read_text(cpus / "present")
+    hidden: set[int] = set()
+    shown, host_threads = _in_stat(procfs), threads
+    if shown is not None and shown < threads:
+        threads = shown
+    elif online and online == present:
+        # siblings are online, so there are at least as many, even if no list shows them
+        host_threads = max(threads, siblings)
+    elif online and present:
+        hidden = _hidden(cpus, online, present)
+        host_threads += len(hidden)
+    packages = 1
+    if host_threads > siblings:
+        packages = _packages(cpus, _numbers(online) | hidden) or round(host_threads / siblings)
+    return threads, max(1, packages) * threads / host_threads
+
+
+def _hidden(cpus: Path, online: str, present: str) -> set[int]:
+    """The processors that are present, but neither online nor offline."""
+    offline = read_text(cpus / "offline")
+    return set() if offline is None else _numbers(present) - _numbers(online) - _numbers(offline)
+
+
+def _packages(cpus: Path, left: set[int]) -> int | None:
+    """How many packages these processors are in; None where one's package is not told.
+
+    One processor of each package is asked for the others in it, where the kernel tells them: a
+    large machine has 512 of them.
+    """
+    ids: set[str] = set()
+    while left:
+        cpu = min(left)
+        topology = cpus / f"cpu{cpu}" / "topology"
+        package = read_text(topology / "physical_package_id", 32)
+        if not package or package.startswith("-"):  # -1 is unknown
+            return None
+        ids.add(package)
+        left -= {cpu} | _numbers(read_text(topology / "core_siblings_list"))
+    return len(ids) or None
 
 
 def _slow_name(procfs: Path, cache: Path | None) -> str:

@@ -5,10 +5,11 @@ By the part's name, else by its family, else by the number of threads.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from carbontrack.interval import Interval
-from carbontrack.meters.cpu_info import CpuFacts, CpuPart, find_part
+from carbontrack.interval import Interval, product
+from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -17,9 +18,26 @@ FAMILIES = "data/cpu_families.csv"
 
 UNKNOWN_W_PER_THREAD = Interval(3.5, 1.4, 9.0)
 """TDP per hardware thread of an unknown part: 425 server parts since 2017 have 1.96, 3.75 and 9.38
-W (5th, 50th and 95th percentile), families of cloud parts 1.4 to 3.9 W (cpu_families.csv)."""
+W (5th, 50th and 95th percentile), families of cloud parts 1.4 to 3.9 W (cpu_families.csv). The ends
+are rounded outward for the low one, and no percentiles."""
 
 Known = Literal["given", "part", "family", "nothing"]
+
+_MAYBE_CORES = 2.0
+"""Threads of a virtual processor that may be a thread or a core, at most."""
+_SHARED_CORES = Interval(1.0, 0.5, 1.0)
+"""Ratio where several guests share the threads (AWS's t types): a judgement, no source is known."""
+_CLOUDS = frozenset(
+    (AWS, "Google", "Microsoft Corporation", "Alibaba Cloud", "DigitalOcean", "Hetzner", "Scaleway",
+     "Tencent Cloud", "Huawei Cloud", "OpenStack Foundation", "Exoscale", "Linode", "Vultr")
+)  # fmt: skip
+"""Vendors by the firmware of a guest. Not all show it which of its processors are one core's."""
+_CLIENT_LINES = (
+    "core ", "pentium ", "celeron ", "ryzen ", "athlon ", "phenom ", "sempron ", "turion ", "fx-",
+    "a4-", "a6-", "a8-", "a9-", "a10-", "a12-", "e1-", "e2-", "pro a", "n50", "n95", "n97", "n100",
+    "n200", "u300", "apple ", "snapdragon ",
+)  # fmt: skip
+"""Parts of desktops and laptops: guests there (WSL2, Docker Desktop) see all threads by default."""
 
 
 class CpuPower(NamedTuple):
@@ -42,6 +60,7 @@ class CpuPower(NamedTuple):
     known: Known
 
 
+@lru_cache(maxsize=8)
 def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     """Design power for `facts`; `tdp_w` is a given TDP of one package.
 
@@ -50,16 +69,15 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     """
     part = find_part(facts.name)
     share = _share(facts, part)
+    year = part.year if part is not None else None
     if tdp_w is not None:
         share = 1.0 if share is None else share
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
-        curve = curve_of(part.year if part is not None else None)
-        return CpuPower(tdp_w * share, share, "modelled", curve, how, "given")
+        return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year, share), how, "given")
     if part is not None and share is not None:
         how = f"{part.name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
-        curve = curve_of(part.year).widened(
-            _ratio(Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w))
-        )
+        watts = Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w)
+        curve = _curve(facts, year, share, watts)
         return CpuPower(part.tdp_w * share, share, "modelled", curve, how, "part")
     return _by_family(facts) or _unknown(facts)
 
@@ -67,27 +85,107 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
 def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
     if facts.is_guest or facts.siblings is None:
         if part is not None and part.threads:
-            return facts.threads / part.threads
+            return _threads_held(facts) / part.threads
+        if part is not None and part.name.startswith(_CLIENT_LINES):
+            return 1.0
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
+    if facts.packages is not None:
+        return facts.packages
     # on bare metal whole packages count, with simultaneous multithreading on or off
     return max(1.0, float(round(facts.threads / facts.siblings)))
 
 
+def _threads_held(facts: CpuFacts) -> int:
+    """The threads of the part that this system's processors keep others from using."""
+    return facts.threads * (2 if _has_whole_cores(facts) else 1)
+
+
+def _has_whole_cores(facts: CpuFacts) -> bool:
+    """Whether a guest's virtual processor is a core of two threads, since its provider says so.
+
+    AWS's 7a, 8a and hpc types (the former have parts of their own: 9R14, 9R45), Google's t2d: of
+    the types with an EPYC 7B13 the others show two threads a core. Cores of ARM have one thread.
+    """
+    if not facts.is_guest or facts.vendor == "ARM":
+        return False
+    if "EPYC 7B13" in facts.name:
+        return facts.siblings is not None and facts.siblings == facts.cores
+    line, generation, attribute = _aws_type(facts)
+    is_amd = (attribute, generation) in {("a", "7"), ("a", "8")}
+    return is_amd or line == "hpc" or "EPYC 9R14" in facts.name or "EPYC 9R45" in facts.name
+
+
+def _aws_type(facts: CpuFacts) -> tuple[str, str, str]:
+    """Line, generation and maker of the processor of a type: ("m", "7", "i") for "m7i.large".
+
+    The maker is g (Graviton), a (AMD), i (Intel) or "". Empty texts where there is no such type.
+    """
+    if facts.maker != AWS:
+        return "", "", ""
+    family = facts.machine_type.partition(".")[0].partition("-")[0]  # "m7i-flex.large": m7i
+    stem = family.rstrip("abcdefghijklmnopqrstuvwxyz")
+    line = stem.rstrip("0123456789")
+    attribute = family[len(stem) : len(stem) + 1]
+    return line, stem[len(line) :], attribute if attribute in ("g", "a", "i") else ""
+
+
+def _curve(
+    facts: CpuFacts, year: int | None, share: float | None, watts: Interval | None = None
+) -> LoadCurve:
+    """The curve of a year, widened by what is uncertain about design power and the guest's part."""
+    ratios = []
+    if watts is not None and watts.low < watts.high:
+        ratios.append(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
+    if facts.maker in _CLOUDS:
+        hides = facts.siblings is not None and facts.siblings == facts.cores and facts.siblings > 1
+        most = _MAYBE_CORES if share is None else min(_MAYBE_CORES, 1.0 / share)
+        if hides and most > 1.0 and not _has_whole_cores(facts):
+            ratios.append(Interval(1.0, 1.0, most))
+        if _aws_type(facts)[0] == "t":
+            ratios.append(_SHARED_CORES)
+    curve = curve_of(year)
+    if not ratios:
+        return curve
+    return curve.widened(ratios[0] if len(ratios) == 1 else product(*ratios))
+
+
 def _by_family(facts: CpuFacts) -> CpuPower | None:
     """By watts per thread of the processor's family, for names without a model: "AMD EPYC"."""
-    if not (facts.vendor and facts.family and facts.model):
-        return None
-    for line in package_text(FAMILIES).splitlines()[1:]:
-        cells = line.split(",")
-        vendor, family, models, steppings, name, per_thread_w, low_w, high_w, year, source = cells
-        if (vendor, family) != (facts.vendor, facts.family):
-            continue
-        if _within(facts.model, models) and (not steppings or _within(facts.stepping, steppings)):
-            watts = Interval(float(per_thread_w), float(low_w), float(high_w))
-            curve = curve_of(int(year)).widened(_ratio(watts))
-            how = f"{name}: {facts.threads} threads x {per_thread_w} W ({source})"
-            return CpuPower(watts.best * facts.threads, None, "modelled", curve, how, "family")
+    line, generation, attribute = _aws_type(facts)
+    keys = [(facts.vendor, facts.family, facts.model)]
+    if " (" in facts.name:  # "Intel Core Processor (Haswell, no TSX)"
+        inside = facts.name.partition(" (")[2].partition(")")[0].partition(",")[0]
+        keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
+    if line in ("c", "m", "r") and attribute:
+        keys.append(("EC2", attribute, generation))
+    table = package_text(FAMILIES)
+    for vendor, family, model in keys:
+        cells = _row(table, vendor, family, model, facts.stepping) if vendor and family else None
+        if cells is not None:
+            return _of_family(facts, cells)
     return None
+
+
+def _row(table: str, vendor: str, family: str, model: str, stepping: str) -> list[str] | None:
+    """The first row of a family that has the model and the stepping; empty cells have any."""
+    start = f"\n{vendor},{family},"
+    at = table.find(start)
+    while at >= 0:
+        cells = table[at + 1 : table.find("\n", at + 1)].split(",", 10)
+        model_fits = not cells[2] or _within(model, cells[2])
+        if model_fits and (not cells[3] or _within(stepping, cells[3])):
+            return cells
+        at = table.find(start, at + 1)
+    return None
+
+
+def _of_family(facts: CpuFacts, cells: list[str]) -> CpuPower:
+    name, best_w, low_w, high_w, year, _grade, source = cells[4:]
+    held = _threads_held(facts)
+    how = f"{name}: {held} threads x {best_w} W ({source})"
+    watts = Interval(float(best_w), float(low_w), float(high_w))
+    curve = _curve(facts, int(year), None, watts)
+    return CpuPower(watts.best * held, None, "modelled", curve, how, "family")
 
 
 def _within(text: str, wanted: str) -> bool:
@@ -100,9 +198,5 @@ def _within(text: str, wanted: str) -> bool:
 def _unknown(facts: CpuFacts) -> CpuPower:
     watts = UNKNOWN_W_PER_THREAD
     how = f"unknown processor {facts.name!r}: {facts.threads} threads x {watts.best} W"
-    curve = SINCE_2010.widened(_ratio(watts))
+    curve = SINCE_2010.widened(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
     return CpuPower(watts.best * facts.threads, None, "assumed", curve, how, "nothing")
-
-
-def _ratio(watts: Interval) -> Interval:
-    return Interval(1.0, watts.low / watts.best, watts.high / watts.best)

@@ -70,8 +70,9 @@ class WallModel:
     never falls, and owes nothing to later times.
 
     Its error and the others' are not independent. Where the processors use less than their meter
-    says, the rest is larger by as much, since the wall is what is known; so the interval of all
-    components together, made as if they erred apart, is wider than the wall's own, never narrower.
+    says, the rest is larger by as much, since the wall is what is known. The interval of all
+    components together is made as if they erred apart, and so contains the wall's own and is wider:
+    with both models by a fifth to two fifths at its upper end.
 
     Args:
         server: what is known of the machine; its `tdp_w` must be.

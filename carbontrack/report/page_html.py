@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.record import boundary_text
 from carbontrack.report import page_data
-from carbontrack.report.tables import Summary, notes
+from carbontrack.report.tables import Summary, left_out
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.report.totals import Total
 from carbontrack.text import visible_html
@@ -81,6 +81,12 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
         yield _card("Time running", text, f"{total.runs:,} runs together")
     if total.water_l is not None:
         yield _card("Water", _litres(total.water_l), "where the power is made and used")
+    if total.market_emissions_g is not None:
+        share = total.market_share
+        partly = share is not None and share < 1.0 - 1e-9
+        known = f", for {share:.0%} of the energy" if partly else ""
+        more = f"market-based, beside the CO2e of the place{known}"
+        yield _card("By contract", format_grams(total.market_emissions_g), more)
     if total.embodied_g is not None:
         yield _card(
             "Making of the hardware", format_grams(total.embodied_g), "not part of the CO2e"
@@ -199,7 +205,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         ]
         for row in page_data.grids(frame)
     ]
-    left_out = " ".join(notes(summary)) or "Nothing was left out."
+    omitted = " ".join(left_out(summary)) or "Nothing was left out."
     return (
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
         "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
@@ -211,7 +217,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. The grid's interval multiplies on. "
         "The interval of a sum is therefore not the sum of the intervals.</p>"
-        f"{_compared(context)}<h3>What was read</h3><p>{visible_html(left_out)}</p></section>"
+        f"{_compared(context)}<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from carbontrack.report.facts import Asked, Facts, place
-from carbontrack.report.tables import LONGEST, markdown_notes
+from carbontrack.report.tables import LONGEST, by_contract, markdown_notes
+from carbontrack.report.totals import Total
 from carbontrack.text import visible_markdown
 from carbontrack.units import (
     JOULES_PER_KWH,
@@ -37,8 +38,9 @@ def as_statement(facts: Facts, _asked: Asked) -> str:
     runs = "One run" if total.runs == 1 else f"{total.runs:,} runs"
     first = (
         f"{runs}{_on(facts)} used {energy} of electricity, {_pue(facts)}, and emitted {grams} of "
-        f"CO2e{_where(facts)}. {_known(facts)} The boundary is {_escaped(_scope(facts))}; "
-        f"making the hardware{_embodied(facts)} is no part of the figure, nor are {_OUTSIDE}."
+        f"CO2e{_where(facts)}{_market(facts)}. {_known(facts)} The boundary is "
+        f"{_escaped(_scope(facts))}; making the hardware{_embodied(facts)} is no part of the "
+        f"figure, nor are {_OUTSIDE}."
     )
     rows = [f"| {head} | {_escaped(text)} |" for head, text in _rows(facts, energy, grams)]
     parts = [first, "", "| item | value |", "| --- | --- |", *rows]
@@ -85,6 +87,13 @@ def _where(facts: Facts) -> str:
             f"({_escaped(str(row['intensity_source']))}{year})"
         )
     return f" in {len(facts.places)} regions" if facts.places else ""
+
+
+def _market(facts: Facts) -> str:
+    total = facts.summary.total
+    if total.market_emissions_g is None:
+        return ""
+    return f" (location-based; by contract, market-based: {by_contract(total)})"
 
 
 def _known(facts: Facts) -> str:
@@ -134,13 +143,22 @@ def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
         where = place(row["region"]) if row["region"] else "unknown"
         yield "region", f"{where}, found by {row['region_basis'] or 'unknown means'}"
         yield "carbon intensity", _intensity(row)
-    yield "emissions", grams
+    yield from _emissions(total, grams)
     if total.embodied_g is not None and facts.all_embodied:
         yield "making of the hardware, beside", f"{format_grams(total.embodied_g)} CO2e"
     if total.water_l is not None:
         yield "water, beside", f"{total.water_l:.3g} L"
     yield "energy measured by", ", ".join(facts.meters) or "unknown"
     yield "boundary", _scope(facts)
+
+
+def _emissions(total: Total, grams: str) -> Iterator[tuple[str, str]]:
+    """By the methods of the GHG Protocol's scope 2, where the contract is known."""
+    if total.market_emissions_g is None:
+        yield "emissions", grams
+    else:
+        yield "emissions, location-based", grams
+        yield "emissions, market-based, beside", by_contract(total)
 
 
 def _intensity(row: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 from carbontrack.report.nesting import NotAdded
@@ -103,7 +103,7 @@ def as_markdown(summary: Summary) -> str:
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     lines += [[visible_markdown(row[0], LONGEST), *row[1:]] for row in _rows(summary)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{markdown_notes(summary)}".rstrip() + "\n"
+    return f"{table}\n\n{_paragraph(notes(summary))}".rstrip() + "\n"
 
 
 def as_latex(summary: Summary) -> str:
@@ -139,6 +139,13 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 
 
 def notes(summary: Summary) -> Iterator[str]:
+    """A sentence on emissions by contract, and one for each kind of row that was left out."""
+    if summary.total.market_emissions_g is not None:
+        yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
+    yield from left_out(summary)
+
+
+def left_out(summary: Summary) -> Iterator[str]:
     """A sentence for each kind of row or line that was left out, or counts in part."""
     yield from _not_added(summary.not_added)
     if summary.repeated:
@@ -149,6 +156,15 @@ def notes(summary: Summary) -> Iterator[str]:
         hold = "line holds" if summary.skipped_lines == 1 else "lines hold"
         why = f"; the first: {cut_to(visible(summary.reason), LONGEST)}" if summary.reason else ""
         yield f"{summary.skipped_lines} {hold} no record{why}."
+
+
+def by_contract(total: Total) -> str:
+    """Emissions by contract, and for which share of the energy they are known."""
+    grams = f"{format_grams(total.market_emissions_g or 0.0)} CO2e"
+    share = total.market_share
+    if share is None or share > 1.0 - 1e-9:
+        return grams
+    return f"{grams} for the {share:.0%} of the energy of which it is known"
 
 
 def _not_added(rows: NotAdded) -> Iterator[str]:
@@ -225,8 +241,12 @@ def _not_a_formula(text: str) -> str:
 
 
 def markdown_notes(summary: Summary) -> str:
-    """The notes as a paragraph of Markdown."""
-    return " ".join(visible_markdown(note, 2 * LONGEST) for note in notes(summary))
+    """What was left out, as a paragraph of Markdown."""
+    return _paragraph(left_out(summary))
+
+
+def _paragraph(sentences: Iterable[str]) -> str:
+    return " ".join(visible_markdown(sentence, 2 * LONGEST) for sentence in sentences)
 
 
 def latex(text: str) -> str:

@@ -7,7 +7,7 @@ the sum of squares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan, sqrt
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ UNKNOWN_SHARE = 0.01
 
 SUMMED = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
-    *("emissions_g", "water_l", "embodied_g"),
+    *("emissions_g", "water_l", "embodied_g", "market_emissions_g"),
 )
 
 
@@ -44,7 +44,9 @@ class Total:
         key: what the group has in common; None where that is unknown.
         runs: records in the group.
         unknown_runs: those whose energy is unknown; they are not part of the sums.
+        market_emissions_g: by contract, of the records that have such a figure.
         measured_share, modelled_share, assumed_share: of the energy, by how it is known.
+        market_share: the share of the energy that `market_emissions_g` is for.
     """
 
     key: str | None
@@ -64,9 +66,11 @@ class Total:
     emissions_high_g: float | None
     water_l: float | None
     embodied_g: float | None
+    market_emissions_g: float | None
     measured_share: float | None
     modelled_share: float | None
     assumed_share: float | None
+    market_share: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes by name, for JSON."""
@@ -140,6 +144,7 @@ def _partial_sums(frame: pd.DataFrame, key: Any) -> Iterator[tuple[Any, pd.DataF
     columns |= dict(_split_widths(frame))
     parts = pd.DataFrame(columns, copy=False)
     parts["runs"] = 1.0
+    parts["market_kwh"] = frame["energy_kwh"].where(frame["market_emissions_g"].notna())
     parts["known_runs"] = frame["energy_kwh"].notna().astype("float64")
     kinds = [frame[name].cat.codes.rename(name) for name in _KIND_COLUMNS]
     kinds.append(_boards(frame).rename("boards"))
@@ -212,6 +217,7 @@ def _total(key: str | None, parts: pd.DataFrame) -> Total:
         energy_high_kwh=high_kwh,
         emissions_low_g=low_g,
         emissions_high_g=high_g,
+        market_share=_market_share(parts, sums),
         **_shares(parts),
         **sums,
     )
@@ -220,6 +226,14 @@ def _total(key: str | None, parts: pd.DataFrame) -> Total:
 def _sum(column: pd.Series[Any]) -> float | None:
     found = float(column.sum(min_count=1))
     return None if isnan(found) else found
+
+
+def _market_share(parts: pd.DataFrame, sums: Mapping[str, float | None]) -> float | None:
+    """The share of the energy of the records with a figure by contract; None where none has one."""
+    if sums["market_emissions_g"] is None:
+        return None
+    whole_kwh = sums["energy_kwh"]
+    return (_sum(parts["market_kwh"]) or 0.0) / whole_kwh if whole_kwh else None
 
 
 def _ends_known(parts: pd.DataFrame, unit: str, best: float | None) -> bool:

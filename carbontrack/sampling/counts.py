@@ -35,22 +35,22 @@ class Reading(NamedTuple):
     Attributes:
         at_s: the instant, on the monotonic clock.
         joules: each meter's count; None where it did not answer.
+        ends_j: the ends of the meters that count them; those of a silent meter are not used.
+        end_meters: for each of them, the index of its meter.
         missed: how many meters should have answered and did not.
         dropped: indices of meters whose step since their last answer is discarded; their counts go
             on from here.
         lower_bounds: indices of meters whose step is a lower bound: the energy is added, and the
             time does not count as observed.
-        ends_j: the ends of the meters that count them; those of a silent meter are not used.
-        end_meters: for each of them, the index of its meter.
     """
 
     at_s: float
     joules: tuple[float | None, ...]
+    ends_j: tuple[float | None, ...] = ()
+    end_meters: tuple[int, ...] = ()
     missed: int = 0
     dropped: frozenset[int] = frozenset()
     lower_bounds: frozenset[int] = frozenset()
-    ends_j: tuple[float | None, ...] = ()
-    end_meters: tuple[int, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -179,21 +179,18 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
     counts = with_fault(counts, "reset", resets) if resets else counts
-    return (
-        counts._replace(
-            at_s=reading.at_s,
-            counts_j=tuple(counts_j),
-            counted_s=tuple(counted_s),
-            energy_j=tuple(map(add, counts.energy_j, steps)),
-            observed_s=tuple(observed_s),
-            missed=counts.missed + reading.missed + missed,
-            doubted=frozenset(doubted),
-            end_counts_j=tuple(end_counts_j),
-            ends_j=tuple(map(add, counts.ends_j, end_steps)),
-        ),
-        tuple(steps),
-        tuple(end_steps),
+    counts = counts._replace(
+        at_s=reading.at_s,
+        counts_j=tuple(counts_j),
+        counted_s=tuple(counted_s),
+        energy_j=tuple(map(add, counts.energy_j, steps)),
+        observed_s=tuple(observed_s),
+        missed=counts.missed + reading.missed + missed,
+        doubted=frozenset(doubted),
+        end_counts_j=tuple(end_counts_j),
+        ends_j=tuple(map(add, counts.ends_j, end_steps)),
     )
+    return counts, tuple(steps), tuple(end_steps)
 
 
 def _place_of_ends(index: int, reading: Reading) -> slice:

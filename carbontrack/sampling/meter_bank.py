@@ -9,10 +9,11 @@ dropped.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
@@ -35,6 +36,7 @@ LOST_AFTER_S: Final = 10.0
 _NO_FAULTS: Mapping[str, int] = {}
 _ENDS = attrgetter("low_j", "high_j")
 _log = logging.getLogger("carbontrack")
+T = TypeVar("T")
 
 
 class MeterState:
@@ -71,10 +73,15 @@ class MeterState:
 
     def read(self, now_s: float) -> float | None:
         """The count; None if the meter fails, whatever it raises."""
-        if self.gone:
-            return None
+        return None if self.gone else self._asked(partial(self.meter.read_joules, now_s), now_s)
+
+    def ends(self, now_s: float) -> tuple[float, float] | None:
+        """The ends as of the last read; None if the meter fails, whatever it raises."""
+        return self._asked(partial(_ENDS, self.meter), now_s)
+
+    def _asked(self, question: Callable[[], T], now_s: float) -> T | None:
         try:
-            return self.meter.read_joules(now_s)
+            return question()
         except Exception as error:
             pass_on(error)
             self.mark_silent(error, now_s)
@@ -128,6 +135,7 @@ class MeterBank:
         self.end_meters: tuple[int, ...] = ()
         """For each end that is counted, low and high in turn, the index of its meter."""
         self._with_ends: list[Meter] = []
+        self._ends_j: tuple[float | None, ...] = ()
         for index in range(len(self.states)):
             self._take_ends(index)
 
@@ -161,37 +169,28 @@ class MeterBank:
     def _with_more(
         self, now_s: float, joules: tuple[float | None, ...]
     ) -> tuple[Reading, Mapping[str, int]]:
-        """Not all meters have answered before, or some count their ends as well."""
-        ends_j: tuple[float | None, ...] = ()
-        if self._with_ends:
-            joules, ends_j = self._read_ends(now_s, joules)
-        if self._all_answer:
+        """Some meter has not answered, or counts its ends as well."""
+        if not self._all_answer:
+            joules = self._ask_for_ends(now_s, joules)
+            reading, faults = self._with_returns(now_s, joules)
+        elif any(meter.fault_counts for _, _, meter in self._fault_counting):
             reading, faults = self._with_faults(now_s, joules)
         else:
-            reading, faults = self._with_returns(now_s, joules)
-        return reading._replace(ends_j=ends_j, end_meters=self.end_meters), faults
+            return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
+        return reading._replace(ends_j=self._ends_j, end_meters=self.end_meters), faults
 
-    def _read_ends(
+    def _ask_for_ends(
         self, now_s: float, joules: tuple[float | None, ...]
-    ) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
-        """The ends of all meters that count them; one that has none, now, has not answered."""
-        try:
-            return joules, tuple(chain.from_iterable(map(_ENDS, self._with_ends)))
-        except Exception as error:
-            pass_on(error)
+    ) -> tuple[float | None, ...]:
+        """Ask each meter that has answered, singly; one without its ends has not answered."""
         answers, ends_j = list(joules), list[float | None]()
-        for index, meter in zip(self.end_meters[::2], self._with_ends, strict=True):
-            ends: tuple[float | None, ...] = (None, None)
-            if answers[index] is not None:
-                try:
-                    ends = _ENDS(meter)
-                except Exception as error:
-                    pass_on(error)
-                    self._all_answer = False
-                    self.states[index].mark_silent(error, now_s)
-                    answers[index] = None
-            ends_j += ends
-        return tuple(answers), tuple(ends_j)
+        for index in self.end_meters[::2]:
+            ends = None if answers[index] is None else self.states[index].ends(now_s)
+            if ends is None:
+                answers[index] = None
+            ends_j += ends or (None, None)
+        self._ends_j = tuple(ends_j)
+        return tuple(answers)
 
     def _with_faults(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -203,7 +202,9 @@ class MeterBank:
                 _classify(index, state.new_faults(), dropped, lower_bounds, faults)
         if not faults:
             return Reading(now_s, joules), faults
-        return Reading(now_s, joules, 0, frozenset(dropped), frozenset(lower_bounds)), faults
+        return Reading(
+            now_s, joules, (), (), 0, frozenset(dropped), frozenset(lower_bounds)
+        ), faults
 
     def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
@@ -212,14 +213,17 @@ class MeterBank:
         try:
             for read in self._reads:
                 joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
+            if self._with_ends:
+                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self._with_ends)))
         except Exception as error:
             pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
             self._all_answer = self._is_plain = False
             index = len(joules)
-            self.states[index].mark_silent(error, now_s)
-            joules.append(None)
-            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
+            if index < len(self.states):  # else all have answered, and the ends are asked for again
+                self.states[index].mark_silent(error, now_s)
+                joules.append(None)
+                joules.extend(state.read(now_s) for state in self.states[index + 1 :])
         return tuple(joules)
 
     def _with_returns(
@@ -240,7 +244,9 @@ class MeterBank:
                     self._retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
-        return Reading(now_s, joules, silent, frozenset(dropped), frozenset(lower_bounds)), faults
+        return Reading(
+            now_s, joules, (), (), silent, frozenset(dropped), frozenset(lower_bounds)
+        ), faults
 
     def replace_lost(self, now_s: float) -> Mapping[str, int]:
         """Put substitutes in service for lost meters, once a tick; returns faults by code."""

@@ -12,20 +12,20 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import hypot, isclose
+from math import isclose
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
-from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
+from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j
 from carbontrack.units import JOULES_PER_KWH
 
 _log = logging.getLogger("carbontrack")
@@ -33,27 +33,7 @@ _log = logging.getLogger("carbontrack")
 CONTRIBUTES = 0.01
 """A basis counts for the record if it applies to more than this share of the energy."""
 
-
 # -- values ------------------------------------------------------------------------------------
-
-
-class MeterFacts(NamedTuple):
-    """The properties of a meter that records depend on.
-
-    Attributes:
-        share_uncertainty: the relative uncertainty of our part of the count, independent of the
-            sensor's.
-        ends: the place of its ends among those of all meters; None where it counts none.
-    """
-
-    id: str
-    component: Component
-    basis: Basis
-    resolution_s: float
-    relative_uncertainty: float
-    is_substitute: bool
-    share_uncertainty: float = 0.0
-    ends: int | None = None
 
 
 class Resource(NamedTuple):
@@ -64,12 +44,14 @@ class Resource(NamedTuple):
         water_l_per_kwh: water consumption of power generation, litres per kWh; None: unknown.
         embodied_g_per_h: embodied emissions of the hardware per hour of use, by component or for
             the whole "machine"; None: unknown.
+        market_g_per_kwh: what the contract for electricity emits, g CO2e per kWh; None: unknown.
         columns: further columns of the record by name: host_id, rank, cloud_provider, …
     """
 
     region_basis: str | None = None
     water_l_per_kwh: float | None = None
     embodied_g_per_h: Mapping[str, float] | None = None
+    market_g_per_kwh: float | None = None
     columns: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -124,67 +106,7 @@ class Window(NamedTuple):
         return self.end.at_s - self.start.at_s
 
 
-class Part(NamedTuple):
-    """The energy of one meter in a span, with its basis.
-
-    Attributes:
-        meter: the meter's properties.
-        joules: our share.
-        basis: the basis of both energies.
-        machine_j: the whole machine's energy meanwhile; never less than our share.
-        ends_j: our share at the low and the high end, as the meter counted them; None where it does
-            not, and is off by its relative uncertainty.
-    """
-
-    meter: MeterFacts
-    joules: float
-    basis: Basis
-    machine_j: float
-    ends_j: tuple[float, float] | None = None
-
-    def distances_j(self) -> tuple[float, float]:
-        """How far below and above the energy its interval reaches."""
-        joules, of_share = self.joules, self.meter.share_uncertainty
-        if self.ends_j is None:
-            width = self.meter.relative_uncertainty
-            if of_share:
-                width = min(1.0, hypot(width, of_share))
-            return joules * width, joules * width
-        # within a second a low count may take a larger step than the best one: never below 0
-        below_j, above_j = max(0.0, joules - self.ends_j[0]), max(0.0, self.ends_j[1] - joules)
-        if of_share:
-            below_j, above_j = (hypot(side_j, joules * of_share) for side_j in (below_j, above_j))
-        return below_j, above_j
-
-
 # -- pure functions: the columns --------------------------------------------------------------
-
-
-def facts_of(
-    meter: Meter,
-    *,
-    is_substitute: bool,
-    idle_basis: Basis,
-    share_uncertainty: float = 0.0,
-    ends: int | None = None,
-) -> MeterFacts:
-    """The properties of a meter whose idle part has the basis `idle_basis`.
-
-    A measured count minus something modelled is modelled.
-    """
-    basis = meter.basis
-    if meter.component in ("cpu", "other"):
-        basis = max(basis, idle_basis, key=BASES.index)
-    return MeterFacts(
-        meter.id,
-        meter.component,
-        basis,
-        meter.resolution_s,
-        meter.relative_uncertainty,
-        is_substitute,
-        share_uncertainty,
-        ends,
-    )
 
 
 def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[Part]:
@@ -250,37 +172,6 @@ def value_at(numbers: Sequence[float], index: int) -> float:
 
 def _observed_s(window: Window, index: int) -> float:
     return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
-
-
-def interval_j(parts: Sequence[Part], length_s: float) -> Interval:
-    """The sum of the parts, in joules, with the interval around it.
-
-    Meters of one kind err together: the same model, or the same sort of sensor, on several devices
-    is off in the same direction, so what they are off by adds up linearly. Different kinds err
-    independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2). Each side of the
-    interval is combined for itself, as a part may reach further above its best estimate than below.
-
-    Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
-    one refresh old when it is read, so at most one refresh's energy is missing or in excess: the
-    mean power times the meter's resolution, independent from meter to meter.
-    """
-    joules = 0.0
-    below_j: dict[tuple[str, Component], float] = {}
-    above_j: dict[tuple[str, Component], float] = {}
-    edges_j = []
-    for part in parts:
-        joules += part.joules
-        kind = (part.meter.id.partition(":")[0], part.meter.component)
-        part_below_j, part_above_j = part.distances_j()
-        below_j[kind] = below_j.get(kind, 0.0) + part_below_j
-        above_j[kind] = above_j.get(kind, 0.0) + part_above_j
-        if length_s > 0.0:
-            edges_j.append(part.joules * min(1.0, part.meter.resolution_s / length_s))
-    return Interval(
-        joules,
-        max(0.0, joules - hypot(*below_j.values(), *edges_j)),
-        joules + hypot(*above_j.values(), *edges_j),
-    )
 
 
 def weakest(parts: Sequence[Part]) -> Basis | None:
@@ -428,6 +319,14 @@ def water_figures(
     return {"water_l": computers_kwh * (wue or 0.0) + site_kwh * (grid_l_per_kwh or 0.0)}
 
 
+def market_figures(energy: Mapping[str, Any], g_per_kwh: float | None) -> dict[str, Any]:
+    """The column `market_emissions_g`: the site's energy by contract; 0 g per kWh is a figure."""
+    site_kwh = energy.get("energy_kwh")
+    if site_kwh is None or g_per_kwh is None:
+        return {}
+    return {"market_emissions_g": site_kwh * g_per_kwh}
+
+
 def embodied_figures(
     parts: Sequence[Part],
     window: Window,
@@ -559,6 +458,7 @@ class RecordBuilder:
             energy
             | emission_figures(sums, energy, window.grid, attribution.pue)
             | water_figures(energy, attribution, resource.water_l_per_kwh)
+            | market_figures(energy, resource.market_g_per_kwh)
             | embodied_figures(parts, window, resource.embodied_g_per_h)
             | quality
         )

@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 from carbontrack.record import COMPONENTS, Component, Record
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import Mark
-from carbontrack.tracking.record_builder import MeterFacts, value_at
+from carbontrack.tracking.part import MeterFacts
+from carbontrack.tracking.record_builder import value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
 
 MOST_BINS: Final = 360

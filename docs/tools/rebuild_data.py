@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import carbontrack
+from carbontrack.grid import history
 from carbontrack.grid.names import fold
 
 DATA = Path(carbontrack.__file__).with_name("data")
@@ -67,12 +68,10 @@ def time_zones() -> list[Line]:
 
 REFERENCE_YEAR = 2026
 """The year the tables are for; a figure older than that carries its trend in its interval."""
-OLD_AFTER_YEARS = 5
 FACTOR_FLOOR = 0.10
 CARBON_FREE_G_PER_KWH = 24.0
 """Lifecycle median of hydropower (IPCC AR5), which a direct figure counts as nothing."""
-HIGHEST_G_PER_KWH = 1095.0
-"""The highest factor of any technology in the pack: hard coal, UNECE 2022."""
+EGRID = "US EPA eGRID2024 total output rate (EPA hub of 26 May 2026; one transcription, grade C)"
 TECHNOLOGY = {
     "coal_share": "coal_pc",
     "gas_share": "gas_cc",
@@ -95,7 +94,11 @@ class Pack:
         self.root = root
         self.sources: dict[tuple[str, str], str] = {}
         self.countries = {row["iso2"]: row for row in self.read("grid/grid_intensity_country.csv")}
-        self.subnational = self.read("grid/grid_intensity_subnational.csv")
+        self.series = self._series()
+        self.egrid = {r["subregion"]: r for r in self.read("grid/egrid2024_subregions.csv")}
+        self.subnational = [
+            self._with_egrid(row) for row in self.read("grid/grid_intensity_subnational.csv")
+        ]
         self.factor_sets = self._factor_sets()
         self.factor_spread = self._factor_spread()
         reported = [row for row in self.countries.values() if row["method"] == "reported"]
@@ -110,6 +113,31 @@ class Pack:
     def source(self, text: str, licence: str) -> str:
         """The number under which sources.csv keeps a source."""
         return self.sources.setdefault((text, licence), str(len(self.sources) + 1))
+
+    def _series(self) -> dict[str, dict[int, float]]:
+        """The yearly figures of each place. A source that rounds to 0 g knows none."""
+        series: dict[str, dict[int, float]] = {}
+        for row in self.read("grid/grid_intensity_country_history.csv"):
+            year, amount = int(row["year"]), float(row["gco2e_per_kwh"])
+            if year >= history.FIRST_YEAR and amount > 0.0:
+                series.setdefault(row["code"], {})[year] = amount
+        return series
+
+    def _with_egrid(self, row: Row) -> Row:
+        """A row of a US subregion with the rate of the newest eGRID; any other row as it is."""
+        newest = self.egrid.get(row["code"].removeprefix("US-"))
+        if row["level"] != "eGRID subregion" or newest is None:
+            return row
+        year, rate = newest["year"], newest["co2e_g_per_kwh"]
+        ratio = self.series["US"][int(year)] / float(self.egrid["US"]["co2e_g_per_kwh"])
+        how = f"x{ratio:.4f} = Ember US {year} lifecycle / eGRID US {year}"
+        return row | {
+            "year": year,
+            "gco2e_per_kwh": rate,
+            "lifecycle_estimate_gco2e_per_kwh": f"{float(rate) * ratio:.2f}",
+            "lifecycle_estimate_method": how,
+            "source": EGRID,
+        }
 
     def _factor_sets(self) -> dict[str, dict[str, float]]:
         """Lifecycle medians of each published set, by technology."""
@@ -138,17 +166,18 @@ class Pack:
         self, code: str, amount: float, year: int, extra: float = 0.0
     ) -> tuple[float, float]:
         """Low and high of `amount`: weather, age and factors in quadrature; see README.md."""
-        country, age = self.countries[code], max(0, REFERENCE_YEAR - year)
+        age = max(0, REFERENCE_YEAR - year)
+        spread = self.spread(code, is_old=age > history.OLD_AFTER_YEARS)
+        factors = max(spread.factors, extra / amount)
+        return history.interval(amount, spread._replace(factors=factors), age)
+
+    def spread(self, code: str, *, is_old: bool = False) -> history.Spread:
+        """How far a country's figures may be off, by its own series or, without one, as usual."""
+        country = self.countries[code]
         noise, trend = _noise(country), _trend(country)
-        if not country["detrended_sd_gco2e_per_kwh"] or age > OLD_AFTER_YEARS:
+        if is_old or not country["detrended_sd_gco2e_per_kwh"]:
             noise, trend = self.usual_noise, self.usual_trend
-        factors = max(FACTOR_FLOOR, self.factor_spread.get(code, 0.0)) * amount
-        terms = (2 * noise * amount, trend * age * amount, max(factors, extra))
-        half: float = sum(term**2 for term in terms) ** 0.5
-        high = amount + half
-        if amount < HIGHEST_G_PER_KWH:
-            high = min(high, HIGHEST_G_PER_KWH)
-        return amount * amount / (amount + half), high
+        return history.Spread(noise, trend, max(FACTOR_FLOOR, self.factor_spread.get(code, 0.0)))
 
 
 def _noise(row: Row) -> float:
@@ -182,9 +211,11 @@ CLOUD_COLUMNS = (
     *("electricitymaps_zone", "status", "latitude", "longitude", "pue", "pue_year", "pue_basis"),
     *("wue_l_per_kwh", "wue_year", "wue_basis"),
 )
+HISTORY = "zone,noise,trend,factors,first_year,g_per_kwh,low_g_per_kwh,high_g_per_kwh"
 FIGURES = "zone,g_per_kwh,low_g_per_kwh,high_g_per_kwh,year,method,source"
 TABLES = {
     "intensity.csv": FIGURES,
+    "intensity_history.csv": HISTORY,
     "intensity_direct.csv": FIGURES,
     "intensity_marginal.csv": FIGURES,
     "zones.csv": "zone,alpha3,kind,parent,supplied_like,name",
@@ -199,8 +230,6 @@ TABLES = {
     "time_zones.csv": "time_zone,country",
     "sources.csv": "source,licence,text",
 }
-
-Line = tuple[object, ...]
 
 
 def _line(
@@ -227,8 +256,11 @@ def national(pack: Pack) -> list[Line]:
     return lines
 
 
-def _members(pack: Pack, code: str) -> list[float]:
-    """The figures of the countries in an aggregate; nothing for what is no aggregate of places."""
+def _members(pack: Pack, code: str, year: int | None = None) -> list[float]:
+    """The figures of the countries in an aggregate; nothing for what is no aggregate of places.
+
+    They are the newest ones, or those of `year`, of the countries that have one.
+    """
     inside = {r["iso2"] for r in pack.read("grid/iso_countries.csv")}
     if code == "EU27":
         rows = pack.read("grid/grid_direct_country.csv")
@@ -238,10 +270,37 @@ def _members(pack: Pack, code: str) -> list[float]:
         inside = {r["iso2"] for r in pack.read("grid/iso_countries.csv") if r[column] == name}
     elif code != "WORLD":
         return []
+    if year is not None:
+        series = (pack.series.get(iso2, {}) for iso2 in sorted(inside))
+        return [figures[year] for figures in series if year in figures]
     reporting = [
         r for r in pack.countries.values() if r["iso2"] in inside and r["method"] != "proxy"
     ]
     return [float(r["gco2e_per_kwh"]) for r in reporting]
+
+
+def yearly(pack: Pack) -> list[Line]:
+    """The series of every place that has one, a row each: figures by year, "-" where unknown.
+
+    For the world and its parts the ends are there as well. The others' ends follow from the row's
+    spreads; those of the first row hold for figures that are far from the year asked for.
+    """
+    usual = (f"{pack.usual_noise:.5g}", f"{pack.usual_trend:.5g}")
+    lines: list[Line] = [(history.ANY_COUNTRY, *usual, "", "", "", "", "")]
+    for code, row in pack.countries.items():
+        figures = pack.series.get(code, {})
+        years = range(min(figures, default=0), max(figures, default=-1) + 1)
+        best = " ".join(f"{figures[year]:g}" if year in figures else "-" for year in years)
+        if row["kind"] == "country" and row["method"].startswith("reported"):
+            spread = (f"{share:.5g}" for share in pack.spread(code))
+            lines.append((code, *spread, years[0], best, "", ""))
+        elif members := [_members(pack, code, year) for year in years if _members(pack, code)]:
+            ends = (
+                " ".join(f"{percentile(figures, percent):.4g}" for figures in members)
+                for percent in (5, 95)
+            )
+            lines.append((code, "", "", "", years[0], best, *ends))
+    return lines
 
 
 def subnational(pack: Pack) -> list[Line]:
@@ -275,6 +334,10 @@ def direct(pack: Pack) -> list[Line]:
     """Stack emissions only: countries, zones, and Google's own figure of each of its regions."""
     lines = []
     for row in pack.read("grid/grid_direct_country.csv"):
+        if row["code"] == "US":
+            newest = pack.egrid["US"]
+            row |= {"year": newest["year"], "gco2e_per_kwh": newest["co2e_g_per_kwh"]}
+            row["source"] = f"{EGRID}, US total"
         amount, parent = float(row["gco2e_per_kwh"]), row["code"]
         method = f"{row['factor_type']}_{row['basis'].split(' ')[0]}"
         source = pack.source(row["source"], row["licence"])
@@ -301,7 +364,7 @@ def direct(pack: Pack) -> list[Line]:
 def marginal(pack: Pack) -> list[Line]:
     """What one more kWh emits, as far as the non-baseload rate of a US subregion tells."""
     lines = []
-    for row in pack.subnational:
+    for row in pack.read("grid/grid_intensity_subnational.csv"):  # rate and average of one year
         if row["marginal_gco2e_per_kwh"]:
             amount = float(row["marginal_gco2e_per_kwh"])
             source = pack.source(f"US EPA: {row['marginal_basis']}", "US public domain")
@@ -397,6 +460,7 @@ def main(root: Path, target: Path = DATA) -> None:
     """Write all tables into `target`, from the pack at `root`."""
     pack = Pack(root)
     write(target, "intensity.csv", national(pack) + subnational(pack))
+    write(target, "intensity_history.csv", yearly(pack))
     write(target, "intensity_direct.csv", direct(pack))
     write(target, "intensity_marginal.csv", marginal(pack))
     write(target, "zones.csv", zones(pack))

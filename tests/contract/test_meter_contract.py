@@ -8,7 +8,7 @@ import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.meter import Meter, MeterSet
+from carbontrack.meters.meter import Meter, MeterSet, counts_ends
 from carbontrack.meters.ram_model import ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.meters.wall_model import Server, with_wall_model
@@ -28,6 +28,11 @@ class Rig:
 
 def fake(_):
     meter = FakeMeter(watts=0.0)
+    return Rig(meter, lambda joules, _: meter.add_joules(joules), meter.fail)
+
+
+def fake_with_ends(_):
+    meter = FakeMeter(watts=0.0, low=0.4, high=2.5)
     return Rig(meter, lambda joules, _: meter.add_joules(joules), meter.fail)
 
 
@@ -98,6 +103,7 @@ def gpu(kind):
 
 RIGS = {
     "fake": fake,
+    "fake with ends": fake_with_ends,
     "package": package,
     "mirrored": mirrored,
     "cpu model": cpu_model,
@@ -151,6 +157,39 @@ def test_reading_twice_at_one_instant_changes_nothing(rig):
     """Several spans may end together; the energy is the same for all."""
     run(rig, 3)
     assert rig.meter.read_joules(3.0) == rig.meter.read_joules(3.0)
+
+
+def test_its_ends_enclose_its_count_and_never_go_down(rig):
+    """Where it counts them: at every read, and as of that read."""
+    if not counts_ends(rig.meter):
+        pytest.skip("it is off by its relative uncertainty, whatever it counts")
+    counts_j = []
+    for second in range(6):
+        joules = rig.meter.read_joules(float(second))
+        counts_j.append((rig.meter.low_j, joules, rig.meter.high_j))
+        rig.use(80.0 + second, 1.0)
+        assert counts_j[-1] == (rig.meter.low_j, joules, rig.meter.high_j), "until it is read"
+    for low_j, joules, high_j in counts_j:
+        assert 0.0 <= low_j <= joules <= high_j < math.inf
+    for one, counted_j in zip(("low", "best", "high"), zip(*counts_j, strict=True), strict=True):
+        assert list(counted_j) == sorted(counted_j), one
+    assert counts_j[-1][2] > counts_j[0][2]
+
+
+def test_a_failed_read_leaves_the_ends_or_carries_everything(rig):
+    """They are as of the last read that succeeded."""
+    if rig.fail is None or not counts_ends(rig.meter):
+        pytest.skip("nothing in this meter can fail, or it counts no ends")
+    run(rig, 3)
+    before_j = rig.meter.low_j, rig.meter.high_j
+    rig.use(80.0, 1.0)
+    rig.fail()
+    with pytest.raises(MeterReadError):
+        rig.meter.read_joules(4.0)
+    assert (rig.meter.low_j, rig.meter.high_j) == before_j
+    rig.use(80.0, 1.0)
+    joules = rig.meter.read_joules(5.0)
+    assert before_j[0] < rig.meter.low_j <= joules <= rig.meter.high_j
 
 
 def test_a_failed_read_raises_and_the_next_one_carries_everything(rig):

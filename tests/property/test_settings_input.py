@@ -25,6 +25,7 @@ NUMBERS = {
     "cpu_tdp_w": (1e-6, 5000.0),
     "ram_w_per_gib": (0.0, 10.0),
     "intensity_g_per_kwh": (0.0, 5000.0),
+    "market_g_per_kwh": (0.0, 5000.0),
     "checkpoint_s": (0.1, 3600.0),
 }
 NAMES = st.sampled_from(list(READERS))

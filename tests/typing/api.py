@@ -82,6 +82,7 @@ with tracker as same, same.span("x"):
 assert_type(carbontrack.auto(region="FR"), carbontrack.Tracker)
 assert_type(carbontrack.current_span(), carbontrack.Span | None)
 assert_type(carbontrack.lookup("FR"), carbontrack.GridIntensity)
+assert_type(carbontrack.lookup("FR", year=2022), carbontrack.GridIntensity)
 
 bare("x")  # type: ignore[arg-type]
 named()  # type: ignore[call-arg]

@@ -75,6 +75,26 @@ def test_water_stands_in_the_record_beside_the_grams(tmp_path: Path) -> None:
     assert run.record.region == "aws:eu-west-1"
 
 
+@pytest.mark.parametrize("market_g_per_kwh", [None, 0.0, 12.5])
+def test_a_contract_stands_in_the_record_beside_the_grid(
+    tmp_path: Path, market_g_per_kwh: float | None
+) -> None:
+    """The site's energy times the contract's figure; the emissions of the place do not change."""
+    meter, clock = FakeMeter(watts=3.6e6), FakeClock()
+    given = settings(tmp_path, region="FR", pue=1.25, market_g_per_kwh=market_g_per_kwh)
+    sampler = Sampler([meter], clock=clock)
+    with (
+        closing(sampler),
+        assemble(given, current_environment(), sampler=sampler) as tracker,
+        tracker.span("work") as run,
+    ):
+        clock.advance(1.0)
+
+    expected_g = None if market_g_per_kwh is None else 1.25 * market_g_per_kwh
+    assert run.record.market_emissions_g == pytest.approx(expected_g)
+    assert run.record.emissions_g == pytest.approx(1.25 * carbontrack.lookup("FR").g_per_kwh)
+
+
 def test_a_metadata_service_moves_the_record_while_it_runs(tmp_path: Path) -> None:
     """Asked for with cloud="detect": the record names the cloud, and how that is known."""
     meter, clock = FakeMeter(watts=3.6e6), FakeClock()

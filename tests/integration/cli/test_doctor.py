@@ -170,6 +170,14 @@ def test_the_text_has_a_part_for_each_question(doctor: Doctor) -> None:
     assert "\x1b" not in done.stdout
 
 
+def test_what_the_grids_interval_leaves_out_is_said_beside_it(doctor: Doctor) -> None:
+    """For a table's figure of a country; a figure of one's own is not judged."""
+    told = " ".join(doctor("--region", "FR").stdout.split())
+    own = doctor("--region", "FR", CARBONTRACK_INTENSITY_G_PER_KWH="50").stdout
+    assert "0.63 to 1.73 times ours" in told
+    assert "flow-traced" not in own
+
+
 def test_an_unknown_place_is_said_in_a_note(doctor: Doctor) -> None:
     """A warning becomes part of the report, even where warnings are errors."""
     found = json.loads(doctor("--json", TZ="UTC", CARBONTRACK_CLOUD="none").stdout)

@@ -319,11 +319,20 @@ def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None
 
 @pytest.mark.parametrize("embodied_g", [None, 9.0])
 @pytest.mark.parametrize("water_l", [None, 2.0])
+@pytest.mark.parametrize("market_emissions_g", [None, 0.0])
 def test_the_cards_fill_their_rows(
-    opened: Callable[..., Any], embodied_g: float | None, water_l: float | None
+    opened: Callable[..., Any],
+    embodied_g: float | None,
+    water_l: float | None,
+    market_emissions_g: float | None,
 ) -> None:
     """However many figures there are, the last row of cards reaches as far as the first."""
-    runs = [replace(r, embodied_g=embodied_g, water_l=water_l) for r in some_runs(3)]
+    beside = {
+        "embodied_g": embodied_g,
+        "water_l": water_l,
+        "market_emissions_g": market_emissions_g,
+    }
+    runs = [replace(r, **beside) for r in some_runs(3)]
     page = opened(runs, viewport={"width": 1600, "height": 900})
     for width in (390, 800, 1200):
         page.set_viewport_size({"width": width, "height": 900})
@@ -331,7 +340,7 @@ def test_the_cards_fill_their_rows(
             "all => all.map(e => e.getBoundingClientRect()).map(e => [e.top, Math.round(e.right)])"
         )
         last_of_row = dict(edges)
-        assert len(edges) == 4 + (embodied_g is not None) + (water_l is not None)
+        assert len(edges) == 4 + sum(figure is not None for figure in beside.values())
         assert len(set(last_of_row.values())) == 1, width
 
 

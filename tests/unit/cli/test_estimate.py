@@ -20,6 +20,12 @@ def test_json_has_the_figures_of_the_function(capsys: pytest.CaptureFixture[str]
     assert printed == json.loads(json.dumps(found.to_dict()))
 
 
+def test_an_earlier_year_is_told_with_its_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--year` takes that year's figure, and the text names it."""
+    assert main([*A_DAY, "--region", "FR", "--year", "2022"]) == 0
+    assert "FR, 78.54 g CO2e/kWh in 2022" in " ".join(capsys.readouterr().out.split())
+
+
 def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str]) -> None:
     """A person reads figures with units, their interval, and what they were made from."""
     assert main([*A_DAY, "--ram-gib", "512", "--intensity", "100"]) == 0
@@ -40,6 +46,11 @@ def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str])
         (["--power-w", "3", "--hours", "-1", "--region", "FR"], "--hours -1.0 is not"),
         (["--power-w", "3", "--hours", "x", "--region", "FR"], "--hours"),
         (["--power-w", "3", "--hours", "1", "--region", "Frnce"], "FR"),
+        (["--power-w", "3", "--hours", "1", "--region", "FR", "--year", "1999"], "2000 to 2100"),
+        (
+            ["--power-w", "3", "--hours", "1", "--intensity", "9", "--year", "2022"],
+            "without --region",
+        ),
     ],
 )
 def test_bad_usage_ends_with_2_and_says_why(

@@ -44,6 +44,33 @@ def test_a_place_is_told_with_its_source(capsys: Printed) -> None:
     assert "Ember" in text
 
 
+def test_an_earlier_year_has_its_own_figures(capsys: Printed) -> None:
+    """In a list, for one place and in a ranking, with the keys of today's."""
+    (then,), (now,) = facts(capsys, "FR", "--year", "2022"), facts(capsys, "FR")
+    assert (then["intensity_g_per_kwh"], then["intensity_year"]) == (78.54, 2022)
+    assert then.keys() == now.keys()
+    ranked = ranking(capsys, "PL", "--energy-kwh", "1", "--here", "FR", "--year", "2022")
+    places = ranked["places"]
+    assert isinstance(places, list)
+    by_place = {place["region"]: place for place in places}
+    poland = lookup("PL", year=2022).g_per_kwh
+    assert by_place["PL"]["emissions_g"] == pytest.approx(poland)
+    assert by_place["PL"]["factor"] == pytest.approx(poland / 78.54)
+    assert main(["regions", "FR", "--year", "2022"]) == 0
+    assert "78.54 g CO2e/kWh" in capsys.readouterr().out
+    assert main(["regions", "FR", "--year", "1999"]) == 2
+    assert "the tables begin in 2000" in capsys.readouterr().err
+
+
+def test_what_the_interval_leaves_out_stands_beside_it(capsys: Printed) -> None:
+    """With its size: for what a country generates, and for stack emissions alone."""
+    for place, said in (("FR", "0.63 to 1.73"), ("AU-NSW", "0.60 to 2.10"), ("WORLD", None)):
+        assert main(["regions", place]) == 0
+        text = capsys.readouterr().out
+        assert ("imports" in text) is (said is not None)
+        assert said is None or said in " ".join(text.split())
+
+
 def test_a_cloud_region_brings_its_pue(capsys: Printed) -> None:
     """And its water, where that is known."""
     (found,) = facts(capsys, "eu-west-1")

@@ -89,6 +89,18 @@ def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(
     assert found["energy"] == f"1.35 Wh  (0.92 to 1.81 Wh){said}"
 
 
+@pytest.mark.parametrize(("grams", "said"), [(0.0, "0 µg"), (0.0135, "13.5 mg")])
+def test_emissions_by_contract_have_a_line_beside_those_of_the_place(
+    grams: float, said: str
+) -> None:
+    """A contract that emits nothing is told as well; without one there is no such line."""
+    found = dict(rows(record(market_emissions_g=grams)))
+
+    assert found["contract"] == f"{said} CO2e by contract, beside the emissions of the place"
+    assert found["emissions"] == dict(rows(record()))["emissions"]
+    assert "contract" not in dict(rows(record()))
+
+
 def test_a_headline_names_the_command_its_time_and_its_trouble() -> None:
     """A failed run says so in the first line."""
     assert headline(record()) == "train.py, 21.4 s"

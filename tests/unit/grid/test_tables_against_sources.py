@@ -12,6 +12,9 @@ from docs.tools import rebuild_data as rebuild
 from docs.tools.rebuild_data import REFERENCE_YEAR
 
 PACK = Path(__file__).parents[2] / "support" / "grid_pack"
+GOLDEN = Path(__file__).parents[2] / "golden"
+US_2024 = 383.78
+"""Ember's lifecycle figure of the United States in 2024, by which eGRID's rates are scaled."""
 SHIPPED = rebuild.DATA
 REBUILT = sorted({path.name for path in SHIPPED.glob("*.csv")} & set(rebuild.TABLES))
 
@@ -19,6 +22,12 @@ REBUILT = sorted({path.name for path in SHIPPED.glob("*.csv")} & set(rebuild.TAB
 def pack(name):
     with (PACK / name).open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+def egrid():
+    """The rate of each US subregion, and of the whole country, by the newest eGRID."""
+    rows_of = pack("grid/egrid2024_subregions.csv")
+    return {row["subregion"]: float(row["co2e_g_per_kwh"]) for row in rows_of}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +78,7 @@ def test_every_alpha_3_code_means_its_country():
 def test_every_subnational_figure_is_the_sources_own():
     """A zone has its lifecycle estimate, or its direct figure where that is higher or alone."""
     for row in pack("grid/grid_intensity_subnational.csv"):
-        if row["code"] in rebuild.SAME_ZONE:
+        if row["code"] in rebuild.SAME_ZONE or row["level"] == "eGRID subregion":
             continue
         direct = float(row["gco2e_per_kwh"])
         estimate = float(row["lifecycle_estimate_gco2e_per_kwh"] or 0)
@@ -84,9 +93,42 @@ def test_every_subnational_figure_is_the_sources_own():
             assert found.method == "lifecycle_generation_estimated"
 
 
+def test_us_subregions_are_egrid_2024_times_the_countrys_ratio():
+    """The newest edition, its year and its grade in the source; the states stay as they were."""
+    rates = egrid()
+    assert len(rates) == 28
+    for name, rate in rates.items():
+        if name == "US":
+            continue
+        found, direct = lookup(f"US-{name}"), lookup(f"US-{name}", method="direct")
+
+        assert found.g_per_kwh == pytest.approx(rate * US_2024 / rates["US"], abs=0.006)
+        assert (direct.g_per_kwh, direct.year, found.year) == (rate, 2024, 2024)
+        assert "eGRID2024" in found.source
+        assert "grade C" in found.source
+        assert found.low_g_per_kwh < rate < found.high_g_per_kwh
+    assert lookup("US", method="direct").g_per_kwh == rates["US"]
+    assert (lookup("US-VA").g_per_kwh, lookup("US-VA").year) == (275.01, 2023)
+    assert lookup("US-SRVC", method="marginal").year == 2023
+
+
+def test_the_new_figures_of_us_subregions_lie_inside_the_intervals_that_were_shipped():
+    """What was said of the years to come held: 27 of 27 inside, with eGRID2023's intervals."""
+    with (GOLDEN / "egrid2023_subregions.csv").open(encoding="utf-8", newline="") as lines:
+        before = list(csv.DictReader(lines))
+    assert len(before) == 27
+    for row in before:
+        now = lookup(row["zone"]).g_per_kwh
+
+        assert now == float(row["egrid2024_g_per_kwh"])
+        assert float(row["low_g_per_kwh"]) < now < float(row["high_g_per_kwh"])
+
+
 def test_direct_and_marginal_figures_are_the_sources_own():
     """Asked for by name, the other methods give the official figures."""
     for row in pack("grid/grid_direct_country.csv"):
+        if row["code"] == "US":  # eGRID2024, above
+            continue
         found = lookup(row["code"], method="direct")
         assert (found.g_per_kwh, found.year) == (float(row["gco2e_per_kwh"]), int(row["year"]))
         assert found.method.startswith("direct")
@@ -102,7 +144,9 @@ def test_every_cloud_region_stands_in_its_source_zone():
     for row in pack("cloud/cloud_regions.csv"):
         code = f"{row['provider']}:{row['region']}"
         found = lookup(code)
-        if found.method.startswith("lifecycle"):
+        if row["subnational_key"].removeprefix("US-") in egrid():
+            assert found.g_per_kwh == lookup(row["subnational_key"]).g_per_kwh
+        elif found.method.startswith("lifecycle"):
             assert found.g_per_kwh == float(row["lifecycle_gco2e_per_kwh"])
         else:  # a province whose official direct figure refutes the estimate
             assert found.source.endswith(f"(the grid of {row['subnational_key']})")

@@ -6,7 +6,7 @@ import pytest
 
 from carbontrack.meters.cpu_info import CpuFacts, cached_name, read_cpu_facts
 from carbontrack.meters.cpu_power import FAMILIES, cpu_power
-from carbontrack.meters.load_curve import SINCE_2010
+from carbontrack.meters.load_curve import BEFORE_2010, SINCE_2010, curve_of
 from carbontrack.system.files import package_text
 
 BLOCK = """\
@@ -80,7 +80,7 @@ def test_a_guest_pays_for_its_threads_of_the_part(tmp_path):
     """Two of 128 threads of a 280 W part are 4.4 W, not 280 W."""
     power = cpu_power(machine(tmp_path, name="AMD EPYC 7763 64-Core Processor"))
     assert power.tdp_w == pytest.approx(280.0 * 2 / 128)
-    assert power.basis == "modelled"
+    assert (power.basis, power.known) == ("modelled", "part")
 
 
 def test_a_name_that_says_nothing_is_known_by_its_family(tmp_path):
@@ -88,9 +88,8 @@ def test_a_name_that_says_nothing_is_known_by_its_family(tmp_path):
     power = cpu_power(machine(tmp_path))
     assert "Turin" in power.how
     assert power.tdp_w == pytest.approx(3.22)
-    assert power.basis == "modelled"
-    assert power.known == "family"
-    assert power.curve.at(1.0).high > SINCE_2010.at(1.0).high
+    assert (power.basis, power.known) == ("modelled", "family")
+    assert power.curve.at(0.5).high > curve_of(2024).at(0.5).high
 
 
 @pytest.mark.parametrize(("stepping", "name"), [(4, "Skylake"), (7, "Cascade Lake")])
@@ -106,10 +105,11 @@ def test_stepping_tells_skylake_from_cascade_lake(tmp_path, stepping, name):
 def test_an_unknown_processor_is_assumed_with_the_widest_interval():
     """A default is stated as an assumption, never dressed up."""
     power = cpu_power(CpuFacts(name="Frobnicator 9000", threads=8))
-    assert power.basis == "assumed"
+    assert (power.basis, power.known) == ("assumed", "nothing")
     assert power.tdp_w == pytest.approx(28.0)
-    assert power.known == "nothing"
-    assert power.curve.at(1.0).low < 0.4 * SINCE_2010.at(1.0).best
+    half_load = power.curve.at(0.5)
+    assert half_load.high > 3.0 * half_load.best
+    assert half_load.low < half_load.best / 3.0
 
 
 def test_real_hardware_has_all_of_its_packages(tmp_path):
@@ -129,6 +129,16 @@ def test_a_given_tdp_is_of_one_package(tmp_path):
     assert cpu_power(machine(tmp_path), 100.0).tdp_w == 100.0
     known = CpuFacts(name="AMD EPYC 7763 64-Core Processor", threads=2, siblings=2, is_guest=True)
     assert cpu_power(known, 320.0).tdp_w == pytest.approx(5.0)
+    assert cpu_power(known, 320.0).known == "given"
+
+
+def test_parts_from_before_2010_have_a_curve_of_their_own():
+    """They drew more at idle; a part of unknown year counts as recent."""
+    old = cpu_power(CpuFacts(name="Intel(R) Xeon(R) CPU E5405 @ 2.00GHz", threads=4, siblings=4))
+    assert old.known == "part"
+    assert old.curve == BEFORE_2010
+    recent = cpu_power(CpuFacts(name="Intel(R) Core(TM) i7-2600K CPU @ 3.40GHz", siblings=8))
+    assert recent.curve == SINCE_2010
 
 
 def test_every_family_has_a_range_a_year_and_a_source():
@@ -137,6 +147,7 @@ def test_every_family_has_a_range_a_year_and_a_source():
         low, middle, high = (float(row[k]) for k in ("low_w", "tdp_w_per_thread", "high_w"))
         assert 0.0 < low <= middle <= high
         assert row["source"]
+        assert row["grade"] in ("C", "D")
         assert 2005 <= int(row["year"]) <= 2026
 
 

@@ -11,7 +11,7 @@ import pytest
 from carbontrack.errors import MeterGone
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import Meter
+from carbontrack.meters.meter import Meter, counts_ends
 from carbontrack.meters.plugins import Joined, PluginHost, contents, join
 from carbontrack.meters.ram_model import RamModel
 from carbontrack.record import Component
@@ -92,6 +92,9 @@ def test_a_wall_meter_covers_what_it_says(package: Packages) -> None:
     assert stand_in.basis == "modelled"
     stand_in.read_joules(0.0)
     assert stand_in.read_joules(10.0) == pytest.approx((12.0 + 16 * 0.15) * 10.0)
+    assert counts_ends(stand_in), "those of the processor, and the memory's"
+    assert stand_in.low_j == pytest.approx((1.0 + 16 * 0.045) * 10.0)
+    assert stand_in.high_j == pytest.approx((36.0 + 16 * 0.60) * 10.0)
     stand_in.close()
     with pytest.raises(MeterGone):
         stand_in.read_joules(11.0)
@@ -168,6 +171,7 @@ def test_the_sensors_of_this_package_say_what_they_contain(tmp_path: Path) -> No
         ("return [meter('x', relative_uncertainty=None)]", "relative_uncertainty=None"),
         ("return [meter('x', close=None)]", "has no method close"),
         ("return [meter('x', read_joules=1)]", "read_joules=1; it must be a method"),
+        ("return [meter('x', low_j=0.0)]", "has low_j alone; it must have low_j and high_j"),
         ("return [meter('x', covers='disk')]", "covers 'disk', which is none of cpu, gpu"),
         ("return [meter('x', covers=5)]", "the plugin failed: TypeError"),
         ("return [meter('x'), meter('x')]", "more than one meter 'x'"),

@@ -132,6 +132,21 @@ def test_a_meter_above_the_wall_leaves_nothing_and_no_debt():
     assert counts_j == pytest.approx([10 * (TDP_W * s - 10.0) for s in (0.11, 0.19, 0.47)])
 
 
+def test_bursts_between_two_anchors_do_not_add_up():
+    """The wall's low end is no perspective that only grows; what it clips is not kept."""
+    busy, cpu = Busy(), FakeMeter(watts=0.0)
+    meters = list(with_wall_model(MeterSet((cpu,)), server(busy)))
+    read(meters, 0.0)
+    for quarter in range(1, 401):
+        busy.seconds += 0.25 * THREADS if quarter % 4 in (1, 2, 3) else 0.0
+        counts_j = read(meters, quarter * 0.25)
+    share = wall_share(0.75)
+    # two anchors at most are not over yet
+    assert counts_j == pytest.approx(
+        [100.0 * TDP_W * s for s in (share.low, share.best, share.high)], rel=0.02
+    )
+
+
 def test_a_silent_meter_is_not_taken_for_the_rest():
     """While the processors' meter is silent the rest is as well; then both carry everything."""
     cpu = FakeMeter(watts=0.0)
@@ -183,6 +198,28 @@ def test_a_record_has_it_as_a_component_that_is_assumed():
     assert (span.record.basis, span.record.cpu_basis) == ("assumed", "measured")
     assert span.record.other_kwh * 3.6e6 == pytest.approx(10 * (TDP_W * 0.19 - 20.0))
     assert "other" in span.record._repr_html_()
+
+
+@pytest.mark.parametrize(("load", "share"), WALL_SHARES)
+def test_the_interval_of_the_sum_contains_that_of_the_wall(load, share):
+    """What a model of the processors misses is in the rest; taken as independent, it is wider."""
+    busy = Busy()
+    models = MeterSet((CpuModel(TDP_W, busy, THREADS), RamModel(16.0)))
+    with (
+        Bench(with_wall_model(models, server(busy))) as bench,
+        bench.tracker.span("s") as span,
+    ):
+        for _ in range(60):
+            bench.clock.advance(1.0)
+            busy.seconds += load * THREADS
+            bench.sampler.tick()
+    low, best, high = (
+        getattr(span.record, f"energy_{end}kwh") * 3.6e6 / 60.0 / TDP_W
+        for end in ("low_", "", "high_")
+    )
+    assert best == pytest.approx(share.best, rel=0.01)
+    assert low < share.low
+    assert share.high < high < 1.5 * share.high
 
 
 def test_it_tells_a_nominal_power_and_the_power_of_the_idle_machine():

@@ -105,6 +105,25 @@ def test_a_statement_of_several_places_and_machines_names_each(report):
     assert "hardware (unknown) is no part" in text
 
 
+def test_a_statement_has_both_methods_where_the_contract_is_known(report):
+    """Location-based and market-based, the second beside and for the energy that it is known of."""
+    text = report("statement", run(1, market_emissions_g=0.0), run(2))
+    assert f"| emissions, location-based | {format_grams(2 * 61.6)}" in text
+    by_contract = "0 µg CO2e for the 50% of the energy of which it is known"
+    assert f"| emissions, market-based, beside | {by_contract} |" in text
+    assert f"(location-based; by contract, market-based: {by_contract})" in text
+    assert "market-based" not in report("statement", run(1))
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_report_names_emissions_by_contract_beside_the_others(report, form):
+    """Below the sums of the place, which stay as they are."""
+    with_contract = report(form, run(1, market_emissions_g=27.5))
+    assert "By contract (market-based), beside these: 27.5 g CO2e." in with_contract
+    assert format_grams(61.6) in with_contract
+    assert "contract" not in report(form, run(1))
+
+
 def test_unknown_is_said_in_a_statement(report):
     """A record with nothing in it makes a statement that says so, not one with zeros."""
     bare = Record(

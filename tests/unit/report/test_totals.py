@@ -204,3 +204,22 @@ def test_a_wrong_way_to_group_is_told(tmp_path: Path, by: str) -> None:
     """The error names the ways there are."""
     with pytest.raises(ConfigError, match="cannot group"):
         summed(tmp_path, [a_record(1)], by)
+
+
+def test_emissions_by_contract_are_summed_where_they_are_known(tmp_path: Path) -> None:
+    """A contract of 0 g per kWh is known; the share says for how much of the energy one is."""
+    rng = random.Random(11)
+    records = [
+        replace(a_run(n, rng), market_emissions_g=grams)
+        for n, grams in enumerate([0.0, 12.5, None, 7.5, None])
+    ]
+    (total,) = summed(tmp_path, records)
+    known = math.fsum(r.energy_kwh for r in records if r.market_emissions_g is not None)
+    assert total.market_emissions_g == pytest.approx(20.0)
+    assert total.market_share == pytest.approx(known / math.fsum(r.energy_kwh for r in records))
+    assert total.emissions_g == pytest.approx(math.fsum(r.emissions_g for r in records))
+
+    (clean,) = summed(tmp_path, [replace(records[0], market_emissions_g=0.0)])
+    (unknown,) = summed(tmp_path, [replace(records[0], market_emissions_g=None)])
+    assert (clean.market_emissions_g, clean.market_share) == (0.0, 1.0)
+    assert (unknown.market_emissions_g, unknown.market_share) == (None, None)

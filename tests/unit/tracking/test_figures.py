@@ -9,13 +9,11 @@ from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Sums
+from carbontrack.tracking.part import MeterFacts, Part, interval_j
 from carbontrack.tracking.record_builder import (
-    MeterFacts,
-    Part,
     Window,
     emission_figures,
     energy_figures,
-    interval_j,
     parts_of,
     quality_figures,
     weakest,

@@ -13,7 +13,7 @@ import pytest
 from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import FakeMeter
 from carbontrack.tracking.noop import NoOpSpan
-from carbontrack.tracking.record_builder import MeterFacts
+from carbontrack.tracking.part import MeterFacts
 from carbontrack.tracking.timeline import (
     MOST_BINS,
     Edge,
