@@ -220,8 +220,9 @@ class Found(NamedTuple):
 class Hardware:
     """The hardware of the machine, as far as its meters could find out; None is unknown.
 
-    `cpu_idle_w` is what the model says that the processors draw at no load. `cpu_sockets` is the
-    number of processor packages; a virtual machine may have a part of one.
+    `cpu_idle_w` is what the model says that the processors draw at no load, `cpu_known` by what it
+    knows their design power: "given", "part", "family" or "nothing". `cpu_sockets` is the number of
+    processor packages; a virtual machine may have a part of one.
     """
 
     cpu_model: str | None = None
@@ -232,6 +233,7 @@ class Hardware:
     ram_gib: float | None = None
     cpu_sockets: float | None = None
     cpu_idle_w: float | None = None
+    cpu_known: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
