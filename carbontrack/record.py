@@ -40,6 +40,7 @@ WHOLE_MACHINE = "machine"
 TIMELINE_SUFFIX: Final = ".timeline.jsonl"
 """The ending of the files of timelines."""
 _PARTS = (("cpu", "CPU"), ("gpu", "GPU"), ("ram", "memory"), ("other", "other"))
+_SEEN = (("cpu", "processor"), ("gpu", "GPUs"), ("ram", "memory"))
 NAME_LIMIT = 10_000
 """Characters of a name."""
 LABELS_LIMIT = 64 << 10
@@ -399,6 +400,17 @@ def emissions_text(record: Any) -> str:
     return format_with_interval(record.emissions_g, low_g, high_g, format_grams)
 
 
+def boundary_text(found: Any) -> str | None:
+    """Of what the energy of a record, or of a sum, is: "processor and memory, not the wall".
+
+    None where nothing is known, or where something beside these parts is counted.
+    """
+    names = [name for part, name in _SEEN if getattr(found, f"{part}_kwh") is not None]
+    if not names or found.other_kwh is not None:
+        return None
+    return f"{' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))}, not the wall"
+
+
 def _row(label: str, text: str) -> str:
     from carbontrack.text import visible_html
 
@@ -409,7 +421,8 @@ def _row(label: str, text: str) -> str:
 def _rows(record: Any) -> Iterator[tuple[str, str]]:
     if record.error:
         yield "error", record.error
-    yield "energy", energy_text(record)
+    ends_at = boundary_text(record) if record.basis in BASES[1:] else None
+    yield "energy", energy_text(record) + (f", {ends_at}" if ends_at else "")
     yield "CO2e", emissions_text(record)
     parts = list(_parts(record))
     if parts:

@@ -76,6 +76,7 @@ def _record(n: int) -> Record:
         emissions_low_g=0.93 * kwh * grid.low_g_per_kwh,
         emissions_high_g=1.07 * kwh * grid.high_g_per_kwh,
         embodied_g=9.0 * size,
+        abiotic_kg_sb=1.1e-6 * size,
         region=grid.zone,
         region_basis="argument",
         intensity_g_per_kwh=grid.g_per_kwh,

@@ -11,9 +11,9 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from math import isclose
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 from carbontrack.api.assembly import assemble, current_environment
@@ -23,9 +23,10 @@ from carbontrack.cli.terminal import Terminal, collected
 from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
+from carbontrack.interval import Interval, total
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
-from carbontrack.record import told
+from carbontrack.record import BASES, COMPONENTS, boundary_text, told
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible
@@ -147,9 +148,8 @@ def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
     for index, meter in enumerate(meters):
         width = meter["relative_uncertainty"]
         ends = max(0.0, 1.0 - width), 1.0 + width
-        joules = sampler.counts.energy_j[index]
-        if index in sampler.end_meters and joules > 0.0:
-            place = sampler.end_meters.index(index)
+        joules, place = sampler.counts.energy_j[index], sampler.meter_states[index].place_of_ends
+        if place is not None and joules > 0.0:
             low_j, high_j = sampler.counts.ends_j[place : place + 2]
             ends = low_j / joules, high_j / joules
         meter["relative_low"], meter["relative_high"] = ends
@@ -198,12 +198,17 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
     yield terminal.bold("\nThis machine")
     yield terminal.table(list(_machine(findings["hardware"])))
     yield terminal.bold("\nMeters")
-    yield terminal.table([(meter["id"], _meter(meter, findings)) for meter in findings["meters"]])
+    meters = [(meter["id"], _meter(meter, findings)) for meter in findings["meters"]]
+    yield terminal.table([*meters, *_together(findings)])
     if findings["refused"]:
         yield terminal.bold("\nNot used")
         for refusal in findings["refused"]:
             yield terminal.table([(refusal["id"], refusal["reason"])])
             yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
+    narrowing = list(_narrowing(findings))
+    if narrowing:
+        yield terminal.bold("\nTo know it better")
+        yield terminal.table(narrowing)
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
     yield terminal.bold("\nGrid")
@@ -239,17 +244,84 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 
 
 def _meter(meter: Findings, findings: Findings) -> str:
-    power_w = findings["checks"]["watts"].get(meter["id"])
-    now = "silent" if power_w is None else f"{power_w:.2f} W now"
-    line = f"{meter['component']}, {meter['basis']}, {_how_far_off(meter)}, {now}"
+    known = meter["basis"]
+    if meter["basis"] == "measured":
+        known += f", within {meter['relative_uncertainty']:.0%}"
+    elif meter["component"] == "cpu":
+        known += _step(findings)
+    power = _power(meter, findings)
+    now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
+    line = f"{meter['component']}, {known}, {now}"
     return f"{line}; {meter['about']}" if meter["about"] else line
 
 
-def _how_far_off(meter: Findings) -> str:
-    low, high = meter["relative_low"], meter["relative_high"]
-    if isclose(high - 1.0, 1.0 - low, abs_tol=0.005):
-        return f"within {high - 1.0:.0%}"
-    return f"{low:.2g} to {high:.2g} times"
+def _power(meter: Findings, findings: Findings) -> Interval | None:
+    """A meter's power over the second that it was watched for, with both ends."""
+    power_w = findings["checks"]["watts"].get(meter["id"])
+    if power_w is None:
+        return None
+    return Interval(power_w, power_w * meter["relative_low"], power_w * meter["relative_high"])
+
+
+def _watts(power: Interval, *, ends: bool) -> str:
+    text = f"{power.best:.2f} W now"
+    return f"{text} ({format_interval(power.low, power.high, '.2f')})" if ends else text
+
+
+def _step(findings: Findings) -> str:
+    """By what a modelled processor's design power is known."""
+    known = findings["hardware"]["cpu_known"]
+    return f", {known} known" if known in ("part", "family", "nothing") else ""
+
+
+def _together(findings: Findings) -> Iterator[Row]:
+    """All meters in one figure, where one of them is a model, with its boundary and its rate."""
+    by_kind: dict[tuple[str, str], list[Interval]] = {}
+    for meter in findings["meters"]:
+        power = _power(meter, findings)
+        if power is not None:
+            by_kind.setdefault((meter["component"], meter["basis"]), []).append(power)
+    bases = {basis for _, basis in by_kind}
+    seen = {component for component, _ in by_kind}
+    energies = {f"{name}_kwh": 0.0 if name in seen else None for name in COMPONENTS}
+    ends_at = boundary_text(SimpleNamespace(**energies))
+    if ends_at is None or bases == {"measured"}:
+        return
+    # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
+    power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
+    step = "" if ("cpu", "measured") in by_kind else _step(findings)
+    often = "; about nine in ten machines like this" if bases == {"modelled"} else ""
+    weakest = max(bases, key=BASES.index)
+    yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
+
+
+def _narrowing(findings: Findings) -> Iterator[Row]:
+    """What would make the intervals narrower, each with its command."""
+    bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
+    if bases.get("cpu") != "measured":
+        cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
+        cure = next(filter(None, cures), None)
+        if cure is not None:
+            command = cure.split("\n")[-1]
+            yield "counters", f"the processor's own count is right within 7%: {command}"
+        if findings["hardware"]["cpu_known"] in ("family", "nothing"):
+            yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
+    if set(bases.values()) != {"measured"} and "other" not in bases:
+        yield (
+            "wall meter",
+            (
+                "two readings of a meter at the plug, quiet and busy, and the whole machine is "
+                "counted: carbontrack calibrate --wall WATTS"
+            ),
+        )
+    if findings["region_basis"] in ("unknown", "timezone"):
+        yield (
+            "region",
+            (
+                "the grid is part of the interval of grams: carbontrack regions NAME, then "
+                "CARBONTRACK_REGION=CODE"
+            ),
+        )
 
 
 def _checks(findings: Findings) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from carbontrack.cli.live import sparkline
 from carbontrack.impact.equivalents import compare
-from carbontrack.record import Record
+from carbontrack.record import Record, boundary_text
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Verdict
 from carbontrack.tracking.timeline import PowerRow
@@ -73,7 +73,19 @@ def _energy(record: Record) -> str:
         return "unknown"
     low_j, high_j = joules_from(record.energy_low_kwh), joules_from(record.energy_high_kwh)
     text = format_with_interval(joules, low_j, high_j, format_joules, gap="  ")
-    return text + (f", PUE {record.pue:g} included" if record.pue not in (None, 1.0) else "")
+    text += f", PUE {record.pue:g} included" if record.pue not in (None, 1.0) else ""
+    return ", ".join([text, *_claim(record)])
+
+
+def _claim(record: Record) -> Iterator[str]:
+    """What a modelled figure is of, and how often an interval like it holds."""
+    ends_at = boundary_text(record)
+    if record.basis not in ("modelled", "assumed") or ends_at is None:
+        return
+    bases = {record.cpu_basis, record.gpu_basis, record.ram_basis} - {None}
+    # the rate was counted for models of known parts; with measured parts it is higher
+    often = "; about nine in ten machines like this" if bases == {"modelled"} else ""
+    yield f"{record.basis}: {ends_at}{often}"
 
 
 def _emissions(record: Record) -> str:

@@ -10,7 +10,7 @@ figure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
@@ -167,7 +167,7 @@ def rates_per_h(
     return g, kg_sb if knows_kg_sb else None
 
 
-@cache
+@lru_cache(maxsize=1024)
 def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
     """The intervals of making a machine with these cards, joined by ";", over the best figure.
 
@@ -206,13 +206,10 @@ def _items_of(hardware: Hardware) -> dict[str, list[tuple[str, float]]] | None:
 
 def _card_item(name: str) -> str | None:
     # 252 rows that only machines with a card read
-    from carbontrack.impact.hardware import find_gpu
+    from carbontrack.meters.gpu_names import find_gpu
 
-    try:
-        card = find_gpu(name)
-    except ConfigError:
-        return None
-    return embodied_item(card.name, card.kind)
+    card = find_gpu(name)
+    return None if card is None else embodied_item(card.name, card.kind)
 
 
 def _for_hours(

@@ -95,6 +95,7 @@ def detect(host: Host) -> MeterSet:
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
         cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
+        cpu_known=power.known,
     )
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:

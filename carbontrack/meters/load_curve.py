@@ -60,11 +60,13 @@ half each: 245 servers since 2014 under SPECpower_ssj2008 (wall power less suppl
 memory), and thirteen curves of ten machines read by RAPL under load generators. The best estimate
 lies between median and mean, since sums of many machines made from a median would be too small."""
 BEFORE_2010 = LoadCurve(
-    best=(0.45, 0.55, 0.85, 1.05),
-    low=(0.12, 0.25, 0.42, 0.70),
+    best=(0.33, 0.40, 0.65, 0.85),
+    low=(0.01, 0.07, 0.25, 0.40),
     high=(1.10, 1.20, 1.60, 1.80),
 )
-"""Parts sold before 2010, from the servers of those years under SPECpower_ssj2008."""
+"""Parts sold before 2010, from 128 servers of 2006 to 2009 under SPECpower_ssj2008. What supply,
+chipset and memory of that time took of the wall's power is known badly, so the ends lie outside of
+the 5th and 95th percentile of what remains when middling figures are subtracted."""
 
 
 def curve_of(year: int | None) -> LoadCurve:

@@ -51,7 +51,7 @@ class Meter(Protocol):
             this cannot be measured by differences.
         relative_uncertainty: half the width of the interval around a reading, relative to it
             (0.05 for +-5 %), from the source that the meter's docstring names. A meter that counts
-            its ends says here how wide they are at its nominal power, at most 1; records use its
+            its ends says here the wider side at its nominal power, at most 1; records use its
             ends.
     """
 
@@ -220,8 +220,9 @@ class Found(NamedTuple):
 class Hardware:
     """The hardware of the machine, as far as its meters could find out; None is unknown.
 
-    `cpu_idle_w` is what the model says that the processors draw at no load. `cpu_sockets` is the
-    number of processor packages; a virtual machine may have a part of one.
+    `cpu_idle_w` is what the model says that the processors draw at no load, `cpu_known` by what it
+    knows their design power: "given", "part", "family" or "nothing". `cpu_sockets` is the number of
+    processor packages; a virtual machine may have a part of one.
     """
 
     cpu_model: str | None = None
@@ -232,6 +233,7 @@ class Hardware:
     ram_gib: float | None = None
     cpu_sockets: float | None = None
     cpu_idle_w: float | None = None
+    cpu_known: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

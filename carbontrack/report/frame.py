@@ -42,7 +42,8 @@ TEXTS = (
 NUMBERS = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),
     *("energy_low_kwh", "energy_high_kwh", "emissions_g", "emissions_low_g", "emissions_high_g"),
-    *("water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g", "pue", "intensity_g_per_kwh"),
+    *("water_l", "embodied_g", "abiotic_kg_sb", "market_emissions_g", "pue"),
+    "intensity_g_per_kwh",
     *("intensity_low_g_per_kwh", "intensity_high_g_per_kwh"),
 )
 HOW = (

@@ -14,6 +14,7 @@ from math import exp, log, sqrt
 from typing import Any
 
 from carbontrack.errors import ConfigError, MissingExtra
+from carbontrack.record import boundary_text
 from carbontrack.report.totals import Total
 from carbontrack.system.files import package_text
 from carbontrack.text import cut_to, visible, visible_html, visible_markdown
@@ -71,6 +72,7 @@ class Label:
         provisional: less than 99 % of the energy was measured.
         units: how many units the energy was spent on.
         kwh_per_1000: energy of the computers for 1,000 units, before PUE, with low and high.
+        boundary: of which parts that is, where all of it is of processor, memory and GPUs.
         thresholds_kwh: the upper ends of A+, A, B and C.
         rule, source, year: how the thresholds were computed, and from which publication.
     """
@@ -91,6 +93,7 @@ class Label:
     rule: str
     source: str
     year: int
+    boundary: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes by name."""
@@ -150,6 +153,7 @@ def label_of(
         rule=RULE,
         source=published.source,
         year=published.year,
+        boundary=boundary_text(total),
     )
 
 
@@ -225,7 +229,11 @@ def as_svg(label: Label) -> str:
     ends = "no interval"
     if low is not None and high is not None:
         ends = format_interval(low, high, format_joules, like=best)
-    state = "PROVISIONAL: not all measured" if label.provisional else "measured"
+    state = "measured"
+    if label.provisional:
+        wall = ", not the wall" if label.boundary else ""
+        nothing = not label.measured_share and label.boundary
+        state = f"PROVISIONAL: {nothing or f'not all measured{wall}'}"
     texts = [
         _text(20, 34, 20, label.model, "bold", limit=34),
         _text(20, 58, 14, f"{label.task.replace('-', ' ')} · energy label"),
@@ -284,6 +292,8 @@ def _remarks(label: Label) -> list[str]:
     if label.provisional:
         share = "Nothing" if not label.measured_share else f"Only {label.measured_share:.0%}"
         remarks.append(f"Provisional: {share} of the energy was measured.")
+        if label.boundary:
+            remarks.append(f"It is the energy of {label.boundary}.")
     return remarks
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from copy import copy
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from carbontrack.record import COLUMNS, emissions_text, energy_text
+from carbontrack.record import (
+    BASES,
+    COLUMNS,
+    COMPONENTS,
+    boundary_text,
+    emissions_text,
+    energy_text,
+)
 from carbontrack.report.nesting import NotAdded, counted_once, one_row_per_id
 from carbontrack.text import cut_to, visible, visible_html
 from carbontrack.units import format_grams, format_joules, format_seconds, kwh_from
@@ -86,4 +94,14 @@ def _sums(frame: pd.DataFrame) -> str:
     grams = outer["emissions_g"].sum(min_count=1)
     energy = "unknown energy" if joules != joules else format_joules(float(joules))  # noqa: PLR0124
     emissions = "unknown" if grams != grams else format_grams(float(grams))  # noqa: PLR0124 - NaN
-    return f"{count}: {energy}, {emissions} CO2e"
+    return f"{count}: {energy}, {emissions} CO2e{_boundary(outer)}"
+
+
+def _boundary(outer: pd.DataFrame) -> str:
+    """What the sum is of, where not all of it is measured."""
+    if not outer["basis"].isin(BASES[1:]).any():
+        return ""
+    columns = (f"{part}_kwh" for part in COMPONENTS)
+    known = {name: 0.0 if outer[name].notna().any() else None for name in columns}
+    ends_at = boundary_text(SimpleNamespace(**known))
+    return f"; {ends_at}" if ends_at else ""

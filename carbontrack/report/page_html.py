@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.impact.embodied import AS_ANTIMONY
+from carbontrack.record import boundary_text
 from carbontrack.report import page_data
 from carbontrack.report.tables import Summary, combined, left_out
 from carbontrack.report.timelines import RunTimeline
@@ -103,7 +104,7 @@ def _metals(total: Total) -> str:
     best, low, high = (None if kg is None else kg * 1e3 for kg in kg_sb)
     assert best is not None
     ends = _ends(low, high, best, format_grams)
-    return _card("Scarce minerals and metals", f"{format_grams(best)} Sb eq", ends)
+    return _card("Scarce minerals and metals", format_grams(best), f"{ends}, as antimony (Sb eq)")
 
 
 def _card(title: str, figure: str, more: str, style: str = "") -> str:
@@ -127,9 +128,11 @@ def known_text(total: Total) -> str:
     """How much of the energy is measured, modelled and assumed, in words."""
     if total.measured_share is None:
         return "How the energy is known is unknown."
+    ends_at = boundary_text(total) if total.measured_share < 1.0 else None
     return (
         f"{total.measured_share:.0%} of the energy is measured, "
-        f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed."
+        f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed"
+        f"{f': that of {ends_at}' if ends_at else ''}."
     )
 
 
@@ -220,7 +223,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         '<section class="how" aria-labelledby="h-how"><h2 id="h-how">How each number was made</h2>'
         "<h3>Energy</h3><p>Measured: read from a counter or sensor. Modelled: from a known part's "
         "design power and its load. Assumed: from a default. Parts before PUE.</p>"
-        f"{table(['part', 'known', 'energy'], *meters)}"
+        f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
         "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
         "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
@@ -231,6 +234,13 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         f"{_compared(context)}{_antimony(summary.total)}"
         f"<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
     )
+
+
+_RATE = (
+    "<p>Intervals of modelled energy: nine of ten comparable machines lay inside; of machines that "
+    "the model was not fitted to, eight to nine of ten. This is not a confidence of 95 % in this "
+    "machine, and the interval ends where the figure does: it does not reach to the wall.</p>"
+)
 
 
 def _compared(context: PageContext) -> str:

@@ -108,7 +108,8 @@ def _known(facts: Facts) -> str:
         for share, how in zip(shares, ("measured", "modelled", "assumed"), strict=True)
         if share
     ]
-    return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals."
+    rate = ", which held nine of ten comparable machines" if total.modelled_share else ""
+    return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals{rate}."
 
 
 def _scope(facts: Facts) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
+from carbontrack.record import boundary_text
 from carbontrack.report.nesting import NotAdded
 from carbontrack.report.totals import COMMON, ModelledOn, Total
 from carbontrack.sinks.csv_file import csv_line
@@ -143,7 +144,11 @@ FORMATS: dict[str, Callable[[Summary], str]] = {
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """A sentence on emissions by contract, and one for each kind of row that was left out."""
+    """Where modelled energy ends, emissions by contract, and each kind of row that was left out."""
+    total = summary.total
+    share, ends_at = total.measured_share, boundary_text(total)
+    if share is not None and share < 1.0 and ends_at is not None:
+        yield f"What is not measured is modelled: {ends_at}."
     if summary.total.market_emissions_g is not None:
         yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
     yield from left_out(summary)

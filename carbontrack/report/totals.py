@@ -497,15 +497,21 @@ def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
     """
     import numpy as np
 
-    from carbontrack.impact.embodied import spread_of  # few read records of known hardware
-
+    figures = {name: frame[name].to_numpy() for name in ("embodied_g", "abiotic_kg_sb")}
+    known = ~np.isnan(figures["embodied_g"]) | ~np.isnan(figures["abiotic_kg_sb"])
     cards = frame["gpu_models"]
-    spreads = [spread_of(text) for text in (*cards.cat.categories, None)]
-    codes = _codes(cards) % len(spreads)  # -1, for none, is the last
-    ends = {}
-    for end in ("low", "high"):
-        g = np.array([getattr(spread, end) for spread, _ in spreads])[codes]
-        kg_sb = np.array([getattr(spread, end) for _, spread in spreads])[codes]
-        ends[f"embodied_{end}_g"] = groups.known_sum(frame["embodied_g"].to_numpy() * g)
-        ends[f"abiotic_{end}_kg_sb"] = groups.known_sum(frame["abiotic_kg_sb"].to_numpy() * kg_sb)
-    return ends
+    texts = [*cards.cat.categories, None]
+    codes = _codes(cards) % len(texts)  # -1, for none, is the last
+    ratios = np.full((4, len(texts)), np.nan)
+    if known.any():
+        from carbontrack.impact.embodied import spread_of  # many records have neither
+
+        for code in np.unique(codes[known]):
+            g, kg_sb = spread_of(texts[code])
+            ratios[:, code] = g.low, g.high, kg_sb.low, kg_sb.high
+    return {
+        "embodied_low_g": groups.known_sum(figures["embodied_g"] * ratios[0][codes]),
+        "embodied_high_g": groups.known_sum(figures["embodied_g"] * ratios[1][codes]),
+        "abiotic_low_kg_sb": groups.known_sum(figures["abiotic_kg_sb"] * ratios[2][codes]),
+        "abiotic_high_kg_sb": groups.known_sum(figures["abiotic_kg_sb"] * ratios[3][codes]),
+    }

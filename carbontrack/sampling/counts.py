@@ -29,6 +29,9 @@ CLOCK_FAULT = "clock"
 """The fault of a clock that went back or stood still; times and energies around it are unknown."""
 
 
+_NONE_DOUBTED: frozenset[int] = frozenset()
+
+
 class Reading(NamedTuple):
     """The counts of all meters at one instant.
 
@@ -77,7 +80,7 @@ class Counts(NamedTuple):
     missed: int = 0
     suspended_s: float = 0.0
     faults: Mapping[str, int] = {}
-    doubted: frozenset[int] = frozenset()
+    doubted: frozenset[int] = _NONE_DOUBTED
     end_counts_j: Joules = ()
     ends_j: Joules = ()
 
@@ -132,22 +135,20 @@ def _advance_with_ends(
     if not believed:
         return _advance_with_gaps(counts, reading)
     since_s = map(sub, repeat(at_s), counts.counted_s)
-    return (
-        Counts(
-            at_s,
-            reading.joules,
-            (at_s,) * len(steps),
-            tuple(map(add, counts.energy_j, steps)),
-            tuple(map(add, counts.observed_s, since_s)),
-            counts.missed,
-            counts.suspended_s,
-            counts.faults,
-            end_counts_j=ends_j,  # type: ignore[arg-type]
-            ends_j=tuple(map(add, counts.ends_j, end_steps)),
-        ),
-        steps,
-        end_steps,
+    counts = Counts(
+        at_s,
+        reading.joules,
+        (at_s,) * len(steps),
+        tuple(map(add, counts.energy_j, steps)),
+        tuple(map(add, counts.observed_s, since_s)),
+        counts.missed,
+        counts.suspended_s,
+        counts.faults,
+        _NONE_DOUBTED,
+        ends_j,  # type: ignore[arg-type]
+        tuple(map(add, counts.ends_j, end_steps)),
     )
+    return counts, steps, end_steps
 
 
 def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:

@@ -165,21 +165,21 @@ class Account(NamedTuple):
 
     Attributes:
         leaf_j, leaf_g: energy and emissions of a span that was an open leaf all the time.
+        leaf_ends_j, calls_ends_j: the energies at the ends of the meters that count them.
         calls_j, calls_g: energy and emissions set aside for decorated calls.
         calls_s, calls_cpu_s: the time, and CPU time, in which the latter were used.
         leaf_served_j, calls_served_j: the energies by intensity source.
-        leaf_ends_j, calls_ends_j: the energies at the ends of the meters that count them.
     """
 
     leaf_j: Joules = ()
     leaf_g: Grams = NO_GRAMS
+    leaf_ends_j: Joules = ()
     calls_j: Joules = ()
     calls_g: Grams = NO_GRAMS
     calls_s: float = 0.0
     calls_cpu_s: float = 0.0
     leaf_served_j: Served = NOTHING_SERVED
     calls_served_j: Served = NOTHING_SERVED
-    leaf_ends_j: Joules = ()
     calls_ends_j: Joules = ()
 
 
@@ -202,17 +202,16 @@ def credit(account: Account, step: Step, terms: Terms) -> Account:
             account = _set_aside_for_calls(account, step, ours, terms, part=step.calls / sharers)
     if terms.names_sources:
         account = account._replace(leaf_served_j=_plus_served(account.leaf_served_j, each, terms))
-    if step.ends_j:
-        ends_j = add_joules(account.leaf_ends_j, _our_ends(step, terms, 1.0 / sharers))
-        account = account._replace(leaf_ends_j=ends_j)
-    return Account(
-        add_joules(account.leaf_j, each), _plus_grams(account.leaf_g, each, terms), *account[2:]
-    )
+    leaf_j, leaf_g = add_joules(account.leaf_j, each), _plus_grams(account.leaf_g, each, terms)
+    if not step.ends_j:
+        return Account(leaf_j, leaf_g, *account[2:])
+    ends_j = add_joules(account.leaf_ends_j, _our_ends(step, terms, 1.0 / sharers))
+    return Account(leaf_j, leaf_g, ends_j, *account[3:])
 
 
 def _our_ends(step: Step, terms: Terms, part: float) -> Joules:
-    shares = map(terms.shares.__getitem__, step.end_meters)
-    return tuple(map(mul, map(mul, step.ends_j, shares), repeat(part)))
+    ours = map(mul, step.ends_j, map(terms.shares.__getitem__, step.end_meters))
+    return tuple(ours if part == 1.0 else map(mul, ours, repeat(part)))
 
 
 def _set_aside_for_calls(

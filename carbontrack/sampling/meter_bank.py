@@ -52,6 +52,7 @@ class MeterState:
         "gone_counted",
         "is_substitute",
         "meter",
+        "place_of_ends",
         "silent_since_s",
     )  # fmt: skip
 
@@ -61,6 +62,8 @@ class MeterState:
         self.meter = meter
         self._deferred_log = deferred_log
         self.is_substitute = is_substitute
+        self.place_of_ends: int | None = None
+        """Where its ends are among those of all meters; None where it counts none."""
         self.gone = False
         """Whether it will never be read again."""
         self.gone_counted = False
@@ -136,13 +139,13 @@ class MeterBank:
         """For each end that is counted, low and high in turn, the index of its meter."""
         self._with_ends: list[Meter] = []
         self._ends_j: tuple[float | None, ...] = ()
-        for index in range(len(self.states)):
-            self._take_ends(index)
+        for index, state in enumerate(self.states):
+            self._take_ends(index, state)
 
-    def _take_ends(self, index: int) -> None:
-        meter = self.states[index].meter
-        if counts_ends(meter):
-            self._with_ends.append(meter)
+    def _take_ends(self, index: int, state: MeterState) -> None:
+        if counts_ends(state.meter):
+            state.place_of_ends = len(self.end_meters)
+            self._with_ends.append(state.meter)
             self.end_meters += (index, index)
             self._is_plain = False
 
@@ -188,7 +191,7 @@ class MeterBank:
             ends = None if answers[index] is None else self.states[index].ends(now_s)
             if ends is None:
                 answers[index] = None
-            ends_j += ends or (None, None)
+            ends_j.extend(ends or (None, None))
         self._ends_j = tuple(ends_j)
         return tuple(answers)
 
@@ -284,8 +287,8 @@ class MeterBank:
         for state in lost:
             state.covered = True
         self._active[component] = substitute
+        self._take_ends(len(self.states), substitute)
         self.states.append(substitute)
-        self._take_ends(len(self.states) - 1)
         return True
 
     def _retire(self, component: Component) -> None:

@@ -395,16 +395,16 @@ class RecordBuilder:
         )
         now = [(s.meter.relative_uncertainty, of_share(index)) for index, s in enumerate(states)]
         if now != self._known:
-            idle_basis, ends = attribution.idle_basis(), self.sampler.end_meters
+            idle_basis = attribution.idle_basis()
             self._meters = [
                 facts_of(
                     state.meter,
                     is_substitute=state.is_substitute,
                     idle_basis=idle_basis,
                     share_uncertainty=of_share,
-                    ends=ends.index(index) if index in ends else None,
+                    ends=state.place_of_ends,
                 )
-                for index, (state, (_, of_share)) in enumerate(zip(states, now, strict=True))
+                for state, (_, of_share) in zip(states, now, strict=True)
             ]
             self._known = now
         return self._meters

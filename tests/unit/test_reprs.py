@@ -32,6 +32,16 @@ def test_a_record_shows_its_figures_with_their_intervals():
         assert text in shown
 
 
+def test_what_is_modelled_says_where_it_ends(tmp_path):
+    """In a record's row of energy, and beside the sum of a frame; not where all is measured."""
+    modelled = a_record(basis="modelled", cpu_basis="modelled")
+    measured = a_record(basis="measured", cpu_basis="measured")
+    for shown in (modelled._repr_html_(), frame_of(tmp_path, modelled)._repr_html_()):
+        assert "processor and memory, not the wall" in shown
+    for shown in (measured._repr_html_(), frame_of(tmp_path, measured)._repr_html_()):
+        assert "not the wall" not in shown
+
+
 def test_what_is_unknown_is_called_so():
     """A record without figures has words in their place."""
     shown = a_record(energy_kwh=None, emissions_g=None, duration_s=None)._repr_html_()

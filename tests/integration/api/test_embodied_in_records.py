@@ -34,7 +34,9 @@ def server(folder: Path) -> Path:
     )
     (folder / "cpuinfo").write_text("".join(thread.format(n=n) for n in range(80)))
     (folder / "meminfo").write_text(f"MemTotal: {64 * 1024 * 1024} kB\n")
-    (folder / "stat").write_text(Path("/proc/stat").read_text())
+    total = Path("/proc/stat").read_text().splitlines()[0]
+    each = (f"cpu{n} {total.split(maxsplit=1)[1]}" for n in range(80))
+    (folder / "stat").write_text("\n".join([total, *each]) + "\n")
     online = folder / "devices" / "system" / "cpu" / "online"
     online.parent.mkdir(parents=True)
     online.write_text("0-79\n")
@@ -65,6 +67,26 @@ def test_a_known_server_bears_the_tables_figures_over_its_life(tmp_path: Path):
     lives = record.duration_s / 3600 / (5 * 8766 * 0.5)
     assert record.embodied_g == pytest.approx(made_g * lives)
     assert record.abiotic_kg_sb == pytest.approx(made_kg_sb * lives)
+
+
+def test_a_figure_of_ones_own_leaves_the_metals_to_the_table(tmp_path: Path):
+    """It is of CO2e; minerals and metals stay what the known parts take."""
+    path = str(server(tmp_path))
+    per_s = []
+    for g_per_h in (3600.0, None):
+        tracker = carbontrack.auto(
+            region="FR",
+            output=None,
+            scope="machine",
+            gpu_ids=(),
+            procfs_path=path,
+            sysfs_path=path,
+            embodied_g_per_h=g_per_h,
+        )
+        with tracker, tracker.span("train") as run:
+            busy()
+        per_s.append(run.record.abiotic_kg_sb / run.record.duration_s)
+    assert per_s[0] == pytest.approx(per_s[1])
 
 
 def test_a_machine_that_nothing_is_known_of_has_no_figure_of_metals(tmp_path: Path):

@@ -83,8 +83,56 @@ def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -
     model = meters["model:cpu"]
     assert 0.0 < model["relative_low"] < 0.6
     assert model["relative_high"] > 1.5
-    line = next(line for line in doctor().stdout.splitlines() if "model:cpu" in line)
-    assert re.search(r"modelled, 0\.\d+ to \d(\.\d)? times, |assumed, .* times, ", line)
+    text = " ".join(doctor().stdout.split())
+    assert re.search(r"rapl:dram-0 ram, measured, within 7%, \d+\.\d\d W now", text)
+    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\)"
+    assert re.search(
+        f"model:cpu cpu, (modelled|assumed), (part|family|nothing) known, {ends}", text
+    )
+
+
+CPU = "vendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\nmodel name\t: {}\nsiblings\t: 16\n\n"
+STAT = "cpu  100 0 100 800 0 0 0 0 0 0\n" + "".join(
+    f"cpu{thread} 6 0 6 50 0 0 0 0 0 0\n" for thread in range(16)
+)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "said"),
+    [
+        (("AuthenticAMD", 25, 33, "AMD Ryzen 7 5800X 8-Core Processor"), "modelled, part known"),
+        (("AuthenticAMD", 26, 2, "AMD EPYC"), "modelled, family known"),
+        (("Nobody", 9, 9, "Some Processor"), "assumed, nothing known"),
+    ],
+)
+def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
+    doctor: Doctor, tmp_path: Path, cpu: tuple[object, ...], said: str
+) -> None:
+    """The step, watts with both ends, the boundary, and how often such an interval holds."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(CPU.format(*cpu))
+    (tmp_path / "proc" / "stat").write_text(STAT)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:       16777216 kB\n")
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), processor and memory, not the wall"
+    found = re.search(f"together {said}: {ends}(; about nine in ten machines like this)?", text)
+    assert found is not None, text
+    assert (found[1] is not None) is said.startswith("modelled")
+    for command in ("carbontrack calibrate --wall", "CARBONTRACK_REGION="):
+        assert command in text.partition("To know it better")[2].partition("Checks")[0]
+    assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is ("part" not in said)
+
+
+def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:
+    """With counters for both there is neither a sum with a boundary nor a way to make it better."""
+    build_powercap(tmp_path / "sys")
+
+    text = doctor("--region", "FR").stdout
+
+    assert "not the wall" not in text
+    assert "To know it better" not in text
 
 
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:

@@ -276,6 +276,15 @@ def test_the_shares_of_how_energy_is_known(opened: Callable[..., Any]) -> None:
     }
 
 
+def test_what_is_modelled_says_where_it_ends(opened: Callable[..., Any]) -> None:
+    """Beside the shares, and with the rate that the interval holds at."""
+    page = opened([a_record(basis="modelled", cpu_basis="modelled")])
+    assert "processor and memory, not the wall" in page.text_content(".known-text")
+    assert "nine of ten comparable machines" in page.text_content(".how")
+    page = opened([a_record(basis="measured", cpu_basis="measured", ram_basis="measured")])
+    assert "not the wall" not in page.text_content(".known-text")
+
+
 def test_the_grids_give_the_grams(opened: Callable[..., Any]) -> None:
     """The intensity of a grid and both its ends are means over the energy, not over the runs."""
     runs = mixed_runs(60)

@@ -317,18 +317,20 @@ def test_paper_shows_whole_tables_and_charts(opened: Callable[..., Any]) -> None
     assert page.inner_text("#page") == "Page 1 of 3"
 
 
-@pytest.mark.parametrize("embodied_g", [None, 9.0])
+@pytest.mark.parametrize(("embodied_g", "kg_sb"), [(None, None), (9.0, None), (9.0, 1e-6)])
 @pytest.mark.parametrize("water_l", [None, 2.0])
 @pytest.mark.parametrize("market_emissions_g", [None, 0.0])
 def test_the_cards_fill_their_rows(
     opened: Callable[..., Any],
     embodied_g: float | None,
+    kg_sb: float | None,
     water_l: float | None,
     market_emissions_g: float | None,
 ) -> None:
     """However many figures there are, the last row of cards reaches as far as the first."""
     beside = {
         "embodied_g": embodied_g,
+        "abiotic_kg_sb": kg_sb,
         "water_l": water_l,
         "market_emissions_g": market_emissions_g,
     }

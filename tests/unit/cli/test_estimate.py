@@ -26,6 +26,18 @@ def test_an_earlier_year_is_told_with_its_grid(capsys: pytest.CaptureFixture[str
     assert "FR, 78.54 g CO2e/kWh in 2022" in " ".join(capsys.readouterr().out.split())
 
 
+def test_minerals_and_metals_are_told_with_what_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In milligrams of antimony, with the interval and a sentence; no line where it is unknown."""
+    assert main(["estimate", "--cpu", "EPYC 7763", "--hours", "2", "--region", "FR"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "metals 1.16 mg Sb eq (0.27 to 3.04 mg): the use of scarce minerals and metals" in text
+    assert "the amount of antimony that would be as scarce" in text
+    assert main(["estimate", "--gpu", "RTX 4090", "--hours", "2", "--region", "FR"]) == 0
+    assert "Sb eq" not in capsys.readouterr().out
+
+
 def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str]) -> None:
     """A person reads figures with units, their interval, and what they were made from."""
     assert main([*A_DAY, "--ram-gib", "512", "--intensity", "100"]) == 0

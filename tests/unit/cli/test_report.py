@@ -232,3 +232,17 @@ def test_the_reason_of_a_row_that_a_spreadsheet_damaged_is_told(
     path.write_bytes(HEADER + bad)
     assert main(["report", str(path)]) == 2
     assert "runs.csv: its started_at is '24.11.2026 03:00', not as in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex"])
+def test_a_sum_of_modelled_energy_says_where_it_ends(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not measured is of processor and memory; a measured sum says nothing of it."""
+    path = tmp_path / "runs.csv"
+    said = "What is not measured is modelled: processor and memory, not the wall."
+    for basis in ("modelled", "measured"):
+        record = a_record(basis=basis, cpu_basis=basis, ram_basis=basis)
+        path.write_bytes(HEADER + record_line(record.to_row()))
+        assert main(["report", str(path), "--format", form]) == 0
+        assert (said in capsys.readouterr().out) is (basis == "modelled")

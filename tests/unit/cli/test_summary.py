@@ -62,6 +62,33 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({},
+         ", modelled: processor and memory, not the wall; about nine in ten machines like this"),
+        ({"gpu_kwh": 1e-3, "gpu_basis": "measured"},
+         ", modelled: processor, GPUs and memory, not the wall"),
+        ({"cpu_basis": "assumed", "basis": "assumed"},
+         ", assumed: processor and memory, not the wall"),
+        ({"other_kwh": 1e-4}, ""),
+        ({"cpu_basis": "measured", "ram_basis": "measured", "basis": "measured"}, ""),
+        ({"pue": 1.1, "ram_kwh": None, "ram_basis": None},
+         ", PUE 1.1 included, modelled: processor, not the wall; "
+         "about nine in ten machines like this"),
+    ],
+)  # fmt: skip
+def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(
+    columns: dict[str, Any], said: str
+) -> None:
+    """A watt that was not measured is easily taken for one at the wall."""
+    parts = {"cpu_kwh": 1e-3, "ram_kwh": 0.35e-3}
+
+    found = dict(rows(record(**{**parts, **columns})))
+
+    assert found["energy"] == f"1.35 Wh  (0.92 to 1.81 Wh){said}"
+
+
 @pytest.mark.parametrize(("grams", "said"), [(0.0, "0 µg"), (0.0135, "13.5 mg")])
 def test_emissions_by_contract_have_a_line_beside_those_of_the_place(
     grams: float, said: str

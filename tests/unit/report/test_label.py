@@ -17,6 +17,7 @@ from carbontrack.record import Record
 from carbontrack.report.label import (
     GRADES,
     Label,
+    as_json,
     as_markdown,
     as_png,
     as_svg,
@@ -117,6 +118,17 @@ def test_a_grade_without_a_measured_basis_is_provisional(tmp_path: Path):
     assert "provisional" in as_markdown(found)
     sure = label(tmp_path, runs(0.995e-3), runs(0.005e-3, record_id="b", cpu_basis="modelled"))
     assert not sure.provisional
+
+
+def test_a_label_of_modelled_energy_says_of_what_it_is(tmp_path: Path):
+    """The boundary stands beside the figure in every form, and not where all is measured."""
+    found = label(tmp_path, runs(0.001, cpu_basis="modelled", ram_kwh=1e-4), units=1000)
+    assert "It is the energy of processor and memory, not the wall." in as_text(found)
+    assert "PROVISIONAL: processor and memory, not the wall" in as_svg(found)
+    assert json.loads(as_json(found))["boundary"] == "processor and memory, not the wall"
+    mixed = label(tmp_path, runs(0.9e-3), runs(1e-4, record_id="b", cpu_basis="modelled"))
+    assert "PROVISIONAL: not all measured, not the wall" in as_svg(mixed)
+    assert "not the wall" not in as_text(label(tmp_path, runs(0.001)))
 
 
 def test_an_interval_over_a_threshold_names_both_grades(tmp_path: Path):

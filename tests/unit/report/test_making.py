@@ -123,7 +123,8 @@ def test_the_page_has_a_card_of_it(tmp_path: Path, kg_sb: float | None) -> None:
     (total,) = totals(frame)
     text = page(Summary(by="name", total=total, groups=[total]), frame, PageContext())
     known = kg_sb is not None
-    assert ("1.50 mg Sb eq" in text) == known
+    assert ('<dd class="big ">1.50 mg</dd>' in text) == known
+    assert ("0.35 to 4.03 mg, as antimony (Sb eq)" in text) == known
     assert ("antimony that would be as scarce" in text) == known
     assert "not part of the CO2e" in text
 

@@ -177,11 +177,12 @@ def test_80_percent_and_the_limit_are_said_once_each(caplog: pytest.LogCaptureFi
     assert said(caplog)[1:] == ["train is over budget: 103 J of 100 J"]
 
 
+@pytest.mark.parametrize("off", [{"relative_uncertainty": 0.5}, {"low": 0.5, "high": 4.0}])
 def test_an_estimate_above_the_limit_is_said_before_it_is_sure(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, off: dict[str, float]
 ) -> None:
-    """With an interval of 50 %, 100 J are surely passed at 200 J and more."""
-    meter = FakeMeter(watts=100.0, relative_uncertainty=0.5)
+    """With a low end of half the estimate, 100 J are surely passed at 200 J and more."""
+    meter = FakeMeter(watts=100.0, **off)  # type: ignore[arg-type]
     with Bench([meter]) as bench, caplog.at_level(logging.WARNING):
         with pytest.raises(BudgetExceeded), tracked(bench, "100 J") as run:
             bench.run(1.9)
