@@ -87,9 +87,13 @@ def test_a_call_that_ends_while_the_last_row_is_written_is_in_a_row(calls_before
     thread = threading.Thread(target=work, kwargs={"is_held": True})
     thread.start()
     assert clock.halt.reached.wait(30.0)
-    tracker.close()
+    closing = threading.Thread(target=tracker.close)
+    closing.start()
+    closing.join(0.5)  # a first call is held while it has the sampler's lock: closing waits for it
     clock.halt.go_on.set()
+    closing.join(30.0)
     thread.join(30.0)
+    assert not closing.is_alive()
     assert counted(sink) == calls_before + 1
 
 
