@@ -613,7 +613,7 @@ def test_addresses_of_any_name(command: Command, folder: Path) -> None:
 
 def test_a_budget_of_a_run_of_any_name(command: Command) -> None:
     """What is said while the command runs, and at its end."""
-    busy = "sum(range(40_000_000))"
+    busy = "sum(range(150_000_000))"  # several times the half second between two checks
     told = command("run", "--output", "none", "--name", ALL_IN_ONE, "--budget", "1 ug",
                    "--", sys.executable, "-c", busy, code=3, stream="err")  # fmt: skip
 
