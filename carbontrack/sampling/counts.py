@@ -332,19 +332,10 @@ class RecentPowers:
         return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None
 
 
-class Recent(NamedTuple):
-    """What the sums do not have.
-
-    Attributes:
-        max_gap_s: the longest gap between two readings; None where there was none.
-        powers_w: the last known power of each meter; None, or no entry, where none is known.
-        before: the counts of a moment before, from which on the ends show how far off these
-            powers are.
-    """
-
-    max_gap_s: float | None
-    powers_w: Sequence[float | None]
-    before: Counts
+Recent = tuple[float | None, Sequence[float | None], Counts]
+"""What the sums do not have: the longest gap between two readings, None where there was none; the
+last known power of each meter, None or no entry where none is known; the counts of a moment before,
+from which on the ends show how far off these powers are."""
 
 
 class ReadingHistory:
@@ -373,4 +364,4 @@ class ReadingHistory:
     def since(self, since_s: float, counts: Counts) -> Recent:
         """The longest gap that ended after `since_s`, and the recent powers."""
         powers = self._powers
-        return Recent(self._gaps.longest_since(since_s), powers.known_w(counts), powers.before)
+        return self._gaps.longest_since(since_s), powers.known_w(counts), powers.before

@@ -411,18 +411,18 @@ class RecordBuilder:
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        recent = self.sampler.history(start.at_s)
+        max_gap_s, powers_w, before = self.sampler.history(start.at_s)
         now = self.sampler.clock.now_utc()
         return Window(
             start,
             end,
             duration_s,
             machine_j,
-            recent.max_gap_s,
+            max_gap_s,
             now,
             self.ledger.intensity(now),
-            recent.powers_w,
-            recent.before,
+            powers_w,
+            before,
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
