@@ -30,25 +30,12 @@ from carbontrack.impact.embodied import (
 )
 from carbontrack.impact.hardware import find_cpu, find_gpu
 from carbontrack.interval import Interval, product, total
+from carbontrack.meters.gpu_power import gpu_share
 from carbontrack.meters.load_curve import curve_of
 from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.record import Basis, Component
 
 __all__ = ["Estimate", "estimate"]
-GPU_FULL = Interval(0.72, 0.30, 1.10)
-"""Mean power of an accelerator while it trains, as a share of its TDP.
-
-Best: the mean of four publications that measured, each by its own mean. 0.65 for TPU v2 and v3,
-hosts included (Patterson et al. 2021, table 4); 0.71 for P100 and V100 by the power of other cards,
-processor and memory included (Strubell et al. 2019, table 3); 0.71 for A100, nodes above idle
-(Luccioni et al. 2022); 0.81 for V100 and A100 with large models (Dodge et al. 2022, table 2). Ends:
-5th and 95th percentile of 24 single runs, 0.31 and 1.07, rounded outward. The low ones are small
-models, which leave a card waiting; the high ones have their hosts in them."""
-GPU_IDLE = Interval(0.12, 0.04, 0.33)
-"""Power of an accelerator that does nothing, as a share of its TDP. Assumed: no measured set is
-known. 74 readings of idle cards that people have printed in public (`nvidia-smi`, to 2026) have
-a median of 0.13, a 5th percentile of 0.05 and a 95th of 0.33: 0.10 for most H100 and A100, 0.04 to
-0.08 for desktop cards in a low power state, 0.4 for small cards with a model in their memory."""
 _RANGES: dict[str, tuple[float, float, str]] = {
     "power_w": (0.0, 1e9, "a number of watts"),
     "gpus": (1, 1e7, "a whole number of cards"),
@@ -263,12 +250,6 @@ def parts_of(given: Given) -> list[PowerPart]:
     if given.ram_gib is not None:
         parts.append(_ram(given.ram_gib, given))
     return parts
-
-
-def gpu_share(utilisation: float) -> Interval:
-    """Mean power of an accelerator as a share of its TDP, linear between idle and full use."""
-    ends = zip(GPU_IDLE, GPU_FULL, strict=True)
-    return Interval(*(idle + (full - idle) * utilisation for idle, full in ends))
 
 
 def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:
