@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
-from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
+from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part, plain_name
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -80,6 +80,13 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
         curve = _curve(facts, year, share, watts)
         return CpuPower(part.tdp_w * share, share, "modelled", curve, how, "part")
     return _by_family(facts) or _unknown(facts)
+
+
+def is_client(model_name: str) -> bool:
+    """Whether the part of this name is one of desktops and laptops."""
+    name = plain_name(model_name)
+    # "Intel Core Processor (Haswell)" is what QEMU calls any such processor
+    return name.startswith(_CLIENT_LINES) and not name.startswith("core (")
 
 
 def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:

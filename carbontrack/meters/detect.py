@@ -110,10 +110,18 @@ def detect(host: Host) -> MeterSet:
     is_calibrated = host.wall is not None and not wall_refusals
     if not host.models_wall or is_calibrated:
         return found
-    from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
+    from carbontrack.meters.cpu_power import is_client  # few ask for it
+    from carbontrack.meters.wall_model import Server, with_wall_model
 
-    tdp_w = power.tdp_w if power.known in ("given", "part") else None
-    return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads))
+    server = Server(
+        power.tdp_w,
+        host.busy_s,
+        facts.threads,
+        known=power.known,
+        is_guest=facts.is_guest,
+        is_client=is_client(facts.name),
+    )
+    return with_wall_model(found, server)
 
 
 def _wall(
