@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.cpu_power import CpuPower, cpu_power
+from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
@@ -110,8 +110,11 @@ def detect(host: Host) -> MeterSet:
     is_calibrated = host.wall is not None and not wall_refusals
     if not host.models_wall or is_calibrated:
         return found
-    from carbontrack.meters.cpu_power import is_client  # few ask for it
-    from carbontrack.meters.wall_model import Server, with_wall_model
+    return _with_wall_model(found, host, facts, power)
+
+
+def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
+    from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
     server = Server(
         power.tdp_w,
