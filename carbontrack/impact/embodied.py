@@ -169,7 +169,7 @@ def rates_per_h(
 
 @lru_cache(maxsize=1024)
 def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
-    """The intervals of making a machine with these cards, joined by ";", over the best figure.
+    """The intervals of making a machine with these cards, joined by ";", over the best estimate.
 
     In CO2e and in Sb eq, for sums of records, which hold the figure and the cards, and not its
     ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it. A

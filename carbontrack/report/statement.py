@@ -157,7 +157,7 @@ def _making_rows(facts: Facts) -> Iterator[tuple[str, str]]:
     if total.embodied_g is not None and facts.all_embodied:
         ends = (total.embodied_low_g, total.embodied_high_g)
         made = format_with_interval(total.embodied_g, *ends, format_grams, of=" CO2e")
-        yield "making of the hardware, beside", made
+        yield "making the hardware, beside", made
     if total.abiotic_kg_sb is not None and facts.all_abiotic:
         ends = (total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
         metals = format_antimony(total.abiotic_kg_sb, *ends)
