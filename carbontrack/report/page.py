@@ -74,7 +74,7 @@ def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict
     found = {}
     if parts:
         spec = charts.energy_over_time(parts, step)
-        text = "With PUE, whose share is shown apart from the parts. UTC."
+        text = "PUE is included and shown separately. Times are UTC."
         found["c-time"] = Chart(spec, "Energy over time", text, time_table(parts, step))
     by = visible(summary.by or "name")
     groups = page_data.bars(list(summary.groups))
@@ -85,9 +85,7 @@ def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict
     regions = page_data.bars(totals(frame, "region"))
     if regions and by != "region":
         spec = charts.intervals(regions, title="region")
-        text = (
-            "The grid that each run was counted with. The band holds the errors of energy and grid."
-        )
+        text = "The band includes the errors of energy and grid."
         found["c-regions"] = Chart(spec, "CO2e by region", text, bars_table(regions, "region"))
     elsewhere = _elsewhere(summary.total, context.elsewhere)
     if elsewhere:
