@@ -5,7 +5,7 @@
 as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. What is
 given is checked first, all together (`Given`); then each kind of hardware becomes a mean power with
 its interval (`PowerPart`), by the models that a running tracker uses; then powers become energy and
-emissions (`Estimate`). docs/explanation/published-runs.md sets it beside published runs.
+emissions (`Estimate`). docs/explanation/published-runs.md compares it with published runs.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ class Estimate:
         abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
             antimony equivalents, with low and high; None where a part of it has no figure.
         basis: "modelled" from hardware names, "assumed" where a power was given.
-        how: one sentence for each kind of hardware: its power and interval, and what of the
-            computer that is.
+        how: one sentence for each kind of hardware: its power, interval and boundary.
     """
 
     energy_kwh: float

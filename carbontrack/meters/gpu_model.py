@@ -1,7 +1,7 @@
 """Energy of an NVIDIA GPU whose driver answers but shows no energy and no power.
 
-Used only where the setting `gpu_model` asks for it: the power is the
-design power (TDP) of the board by its name, times a share by how busy the driver says it is.
+Used only where the setting `gpu_model` asks for it: the power is the design power (TDP) of the
+board by its name, times a share by the driver's utilisation.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Modelled(NamedTuple):
 
     @property
     def tdp_w(self) -> float:
-        """Its part of the board's design power."""
+        """Its share of the board's design power."""
         return self.board.tdp_w * self.part
 
 
@@ -71,7 +71,7 @@ class ModelledGpu(Board):
             device = Device(driver, uuid, _is_there)
             _is_there(device)
             self._share_of: Callable[[float], Interval] = lambda _load: UNKNOWN_SHARE
-            load, by = 0.0, f"{UNKNOWN_SHARE.best:.2g}, since its driver tells no utilisation"
+            load, by = 0.0, f"{UNKNOWN_SHARE.best:.2g}, since its driver shows no utilisation"
         else:
             self._share_of = gpu_share
             by = f"({IDLE_SHARE.best:g} to {FULL_SHARE.best:g} by its utilisation)"
