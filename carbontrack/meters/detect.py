@@ -96,6 +96,7 @@ def detect(host: Host) -> MeterSet:
         cpu_sockets=power.share,
         cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
         cpu_known=power.known,
+        is_guest=facts.is_guest,
     )
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:

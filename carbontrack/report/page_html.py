@@ -226,7 +226,8 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
         "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
-        "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
+        f"{_UNTRACED}<h3>Intervals</h3>"
+        "<p>A part's error is the same in all runs, so half-widths of one part "
         "known in one way add up; those of different parts, and of measured GPUs on different "
         "hosts, combine as the root of the sum of squares. Models on different kinds of processor "
         "are between the two. The grid's error is a factor, and combines as a ratio. The interval "
@@ -236,9 +237,14 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
     )
 
 
+_UNTRACED = (
+    "<p>A table's figures count what a country generates: where imports are traced, one country in "
+    "three lies outside its interval.</p>"
+)
 _RATE = (
-    "<p>Intervals of modelled energy: nine of ten comparable machines lay inside; of machines that "
-    "the model was not fitted to, eight to nine of ten. This is not a confidence of 95 % in this "
+    "<p>Intervals of modelled processors: nine of ten published servers lay inside; of servers "
+    "that the model was not fitted to, eight to nine of ten, and of small client processors fewer. "
+    "Virtual machines and laptops were not measured. This is not a confidence of 95 % in this "
     "machine, and the interval ends where the figure does: it does not reach to the wall.</p>"
 )
 
