@@ -456,8 +456,9 @@ def _number(name: str, given: object) -> float | None:
 def _year(given: object) -> int | None:
     if given is None:
         return None
-    is_whole = isinstance(given, Real) and not isinstance(given, bool) and float(given) % 1.0 == 0.0
-    return checked_year(int(float(given)) if is_whole else given)
+    if isinstance(given, Real) and not isinstance(given, bool) and float(given).is_integer():
+        return checked_year(int(given))  # numpy's integers too
+    return checked_year(given)
 
 
 def _hint(name: str, number: float) -> str:

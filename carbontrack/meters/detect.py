@@ -108,8 +108,8 @@ def detect(host: Host) -> MeterSet:
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
     found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
-    is_calibrated = host.wall is not None and not wall_refusals
-    if not host.models_wall or is_calibrated:
+    # what was calibrated is known better than by a model
+    if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
