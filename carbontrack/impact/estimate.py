@@ -457,7 +457,7 @@ def _year(given: object) -> int | None:
     if given is None:
         return None
     if isinstance(given, Real) and not isinstance(given, bool) and float(given).is_integer():
-        return checked_year(int(given))  # numpy's integers too
+        return checked_year(int(float(given)))  # numpy's integers too
     return checked_year(given)
 
 
