@@ -209,7 +209,7 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
             yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
     narrowing = list(_narrowing(findings))
     if narrowing:
-        yield terminal.bold("\nTo know it better")
+        yield terminal.bold("\nTo narrow the intervals")
         yield terminal.table(narrowing)
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
@@ -310,14 +310,14 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
         cure = next(filter(None, cures), None)
         if cure is not None:
             command = cure.split("\n")[-1]
-            yield "counters", f"the processor's own count is right within 7%: {command}"
+            yield "counters", f"the processor's own counter is accurate within 7%: {command}"
         if findings["hardware"]["cpu_known"] in ("family", "nothing"):
             yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
     if set(bases.values()) != {"measured"} and "other" not in bases:
         yield (
             "wall meter",
             (
-                "two readings of a meter at the plug, quiet and busy, and the whole machine is "
+                "two readings of a wall meter, idle and under load, let the whole machine be "
                 "counted: carbontrack calibrate --wall WATTS"
             ),
         )
@@ -325,8 +325,8 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
         yield (
             "region",
             (
-                "the grid is part of the interval of grams: carbontrack regions NAME, then "
-                "CARBONTRACK_REGION=CODE"
+                "a known grid narrows the interval of the emissions: carbontrack regions NAME, "
+                "then CARBONTRACK_REGION=CODE"
             ),
         )
 

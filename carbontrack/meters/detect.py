@@ -1,7 +1,7 @@
 """The meters of this machine: the best for each component, none of them overlapping.
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
-by powercap, by perf events, else watts per module or GiB. GPU: NVML's energy counter, else its
+by powercap, by perf events, else watts per DIMM or GiB. GPU: NVML's energy counter, else its
 power, integrated, else, if asked for, a model; AMD SMI, else hwmon's amdgpu. Other machines: hwmon
 (AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, where a setting names them,
 take the place of what they contain. Each meter that is not used is named with the reason.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-COUNTED: Final = "about nine in ten servers like this, counted for the processor"
-IN_GUEST: Final = "how often it holds in virtual machines is not known"
-NO_PART: Final = "how often it holds is not known without the exact part"
-OTHER_PART: Final = "how often it holds for such processors is not known"
+COUNTED: Final = "the interval holds for about nine in ten such servers, by their processors"
+IN_GUEST: Final = "how often the interval holds in virtual machines is not known"
+NO_PART: Final = "how often the interval holds is not known without the exact part"
+OTHER_PART: Final = "how often the interval holds for such processors is not known"
 _SERVER_PARTS = re.compile(
     r"\bepyc\s+[789]\w{3,}|\bxeon\b.*\b(platinum|gold|silver|bronze|e5-|e7-)", re.IGNORECASE
 )
