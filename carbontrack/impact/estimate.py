@@ -18,6 +18,7 @@ from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid import tables as facility
+from carbontrack.grid.history import checked_year
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.region import of
 from carbontrack.grid.tables import lookup
@@ -45,9 +46,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "utilisation": (0.0, 1.0, "a share"),
     "pue": (1.0, 10.0, "a ratio"),
     "intensity_g_per_kwh": (0.0, 5000.0, "a number of g CO2e per kWh"),
-    "year": (2000, 2100, "a year"),
 }
-_WHOLE = ("gpus", "cpus", "year")
+_WHOLE = ("gpus", "cpus")
 _ABOVE_ZERO = ("power_w", "hours", "ram_gib")
 
 
@@ -65,8 +65,8 @@ class Estimate:
         cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
             of the estimate. `other` is what was given as `power_w`.
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
-        embodied_g: embodied emissions of the hardware for the share of its lifetime; never part
-            of `emissions_g`.
+        embodied_g: embodied emissions of the named hardware, without board, chassis, power supplies
+            and drives, for the share of its lifetime; never part of `emissions_g`.
         abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
             antimony equivalents, with low and high; None where a part of it has no figure.
         basis: "modelled" from hardware names, "assumed" where a power was given.
@@ -225,7 +225,7 @@ def check(given: Mapping[str, object]) -> Given:
         pue=numbers["pue"],
         region=_text("region", given["region"]),
         intensity_g_per_kwh=numbers["intensity_g_per_kwh"],
-        year=None if numbers["year"] is None else int(numbers["year"]),
+        year=_year(given["year"]),
     )
 
 
@@ -431,6 +431,14 @@ def _number(name: str, given: object) -> float | None:
     if name in _WHOLE and not number.is_integer():
         raise ConfigError(f"{name}={given!r} is not {what}")
     return number
+
+
+def _year(given: object) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, Real) and not isinstance(given, bool) and float(given).is_integer():
+        return checked_year(int(float(given)))  # numpy's integers too
+    return checked_year(given)
 
 
 def _hint(name: str, number: float) -> str:

@@ -96,6 +96,7 @@ def detect(host: Host) -> MeterSet:
         cpu_sockets=power.share,
         cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
         cpu_known=power.known,
+        is_guest=facts.is_guest,
     )
     refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:
@@ -107,8 +108,8 @@ def detect(host: Host) -> MeterSet:
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
     found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
-    is_calibrated = host.wall is not None and not wall_refusals
-    if not host.models_wall or is_calibrated:
+    # what was calibrated is known better than by a model
+    if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found
     return _with_wall_model(found, host, facts, power)
 

@@ -132,5 +132,6 @@ def test_the_page_says_how_many_runs_the_other_publications_foretell() -> None:
     dodge, of_dodge = inside["Dodge"], len(by_source["Dodge"])
     text = " ".join(TEXT.split())
     assert f"{sum(inside.values())} of {total} runs lie inside the 5th to 95th percentile" in text
+    assert f"which is {int(100 * sum(inside.values()) / total + 0.5)} %:" in text
     assert f"only {dodge} of {of_dodge}" in text
     assert f"of the rest {sum(inside.values()) - dodge} of {total - of_dodge}" in text
