@@ -43,6 +43,14 @@ Show every meter of this machine, used or not and why not, with the lines that w
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
 intensity; and every setting with the place that it comes from. Takes two seconds."""
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
+_OF_GUESTS = (
+    "neither the host's counters nor its wall can be seen from inside a virtual machine; the "
+    "grid's region narrows the grams"
+)
+_BY_NAME = (
+    "the hypervisor, set to show the processor's own name (QEMU: -cpu host), or the firmware, "
+    "naming a cloud's type, would tell its design power and number of threads"
+)
 Findings = dict[str, Any]
 Row = tuple[str, str]
 
@@ -298,13 +306,32 @@ def _together(findings: Findings) -> Iterator[Row]:
 def _narrowing(findings: Findings) -> Iterator[Row]:
     """What would make the intervals narrower, each with its command."""
     bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
+    hardware = findings["hardware"]
+    is_known = hardware["cpu_known"] not in ("family", "nothing")
+    if hardware["is_guest"]:
+        if bases.get("cpu") != "measured":
+            yield "host", _OF_GUESTS if is_known else f"{_OF_GUESTS}; {_BY_NAME}"
+    else:
+        yield from _of_hardware(findings, bases, is_known=is_known)
+    if findings["region_basis"] in ("unknown", "timezone"):
+        yield (
+            "region",
+            (
+                "the grid is part of the interval of grams: carbontrack regions NAME, then "
+                "CARBONTRACK_REGION=CODE"
+            ),
+        )
+
+
+def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -> Iterator[Row]:
+    """What helps where counters and the plug are this machine's own."""
     if bases.get("cpu") != "measured":
         cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
         cure = next(filter(None, cures), None)
         if cure is not None:
             command = cure.split("\n")[-1]
             yield "counters", f"the processor's own count is right within 7%: {command}"
-        if findings["hardware"]["cpu_known"] in ("family", "nothing"):
+        if not is_known:
             yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
     if set(bases.values()) != {"measured"} and "other" not in bases:
         yield (
@@ -312,14 +339,6 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
             (
                 "two readings of a meter at the plug, quiet and busy, and the whole machine is "
                 "counted: carbontrack calibrate --wall WATTS"
-            ),
-        )
-    if findings["region_basis"] in ("unknown", "timezone"):
-        yield (
-            "region",
-            (
-                "the grid is part of the interval of grams: carbontrack regions NAME, then "
-                "CARBONTRACK_REGION=CODE"
             ),
         )
 

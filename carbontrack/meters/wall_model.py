@@ -54,11 +54,13 @@ class Server(NamedTuple):
         tdp_w: design power of its processors, in a guest of its part of them; None is unknown.
         busy_s: CPU seconds that all processors have worked since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
+        is_guest: this is a virtual machine, of whose host a data sheet or a wall meter say nothing.
     """
 
     tdp_w: float | None
     busy_s: Callable[[], float | None]
     threads: int
+    is_guest: bool = False
 
 
 class WallModel:
@@ -216,6 +218,10 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
         return Refusal(MODEL_ID, "no meter counts the processors")
     if server.tdp_w is None:
         reason = "the design power of this machine's processors is not known"
+        if server.is_guest:
+            seen = "and a virtual machine does not see how large its host's processors are"
+            cure = "# where the hypervisor shows the processor's own name (QEMU: -cpu host), it is"
+            return Refusal(MODEL_ID, f"{reason}, {seen}", cure)
         cure = (
             "CARBONTRACK_CPU_TDP_W=…  # of one package, from its data sheet\n"
             "carbontrack calibrate --help  # better: with a wall meter"
