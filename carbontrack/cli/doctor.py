@@ -24,6 +24,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
+from carbontrack.meters.cpu_lines import line_of
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.record import BASES, COMPONENTS, boundary_text, told
@@ -47,6 +48,7 @@ _OF_GUESTS = (
     "neither the host's counters nor its wall can be seen from inside a virtual machine; the "
     "grid's region narrows the grams"
 )
+_DESIGN_POWER = "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
 _BY_NAME = (
     "the hypervisor, set to show the processor's own name (QEMU: -cpu host), or the firmware, "
     "naming a cloud's type, would tell its design power and number of threads"
@@ -311,6 +313,8 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
     if hardware["is_guest"]:
         if bases.get("cpu") != "measured":
             yield "host", _OF_GUESTS if is_known else f"{_OF_GUESTS}; {_BY_NAME}"
+        if not is_known and line_of(hardware["cpu_model"]) == "client":
+            yield "processor", _DESIGN_POWER
     else:
         yield from _of_hardware(findings, bases, is_known=is_known)
     if findings["region_basis"] in ("unknown", "timezone"):
@@ -332,7 +336,7 @@ def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -
             command = cure.split("\n")[-1]
             yield "counters", f"the processor's own count is right within 7%: {command}"
         if not is_known:
-            yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
+            yield "processor", _DESIGN_POWER
     if set(bases.values()) != {"measured"} and "other" not in bases:
         yield (
             "wall meter",

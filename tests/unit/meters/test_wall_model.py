@@ -289,20 +289,51 @@ def test_a_calibrated_wall_wins(tmp_path, procfs):
     assert [meter.id for meter in found] == ["model:cpu", "model:ram", MODEL_ID]
 
 
+def mystery(procfs, *, flags):
+    (procfs / "cpuinfo").write_text(
+        f"model name\t: Mystery 9000\nsiblings\t: 2\nflags\t: {flags}\n"
+    )
+
+
+def refusal_of(found):
+    return next(refusal for refusal in found.refused if refusal.id == MODEL_ID)
+
+
 def test_an_unknown_design_power_is_refused_with_what_to_do(tmp_path, procfs, recwarn):
     """The user asked for it, so it is said; a given design power is enough."""
-    (procfs / "cpuinfo").write_text(
-        "model name\t: Mystery 9000\nsiblings\t: 2\nflags\t: hypervisor\n"
-    )
+    mystery(procfs, flags="ht")
     found = find(tmp_path, procfs, models_wall=True)
     assert MODEL_ID not in [meter.id for meter in found]
-    refusal = next(refusal for refusal in found.refused if refusal.id == MODEL_ID)
+    refusal = refusal_of(found)
     assert "design power of this machine's processors is not known" in refusal.reason
     assert "CARBONTRACK_CPU_TDP_W" in refusal.cure
     assert "calibrate" in refusal.cure
     assert any('boundary="wall" is not counted' in str(one.message) for one in recwarn)
     given = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=100.0)
     assert [meter.id for meter in given][-1] == MODEL_ID
+
+
+def test_a_guest_is_not_advised_what_cannot_help_it(tmp_path, procfs, recwarn):
+    """A package's design power does not tell its share, and its host's plug is elsewhere."""
+    mystery(procfs, flags="hypervisor")
+    for given_w in (None, 100.0):
+        refusal = refusal_of(find(tmp_path, procfs, models_wall=True, cpu_tdp_w=given_w))
+        assert "a virtual machine does not see" in refusal.reason
+        assert "CARBONTRACK_CPU_TDP_W" not in refusal.cure
+        assert "calibrate" not in refusal.cure
+    assert recwarn
+
+
+@pytest.mark.parametrize(("flags", "helps"), [("ht", True), ("hypervisor", False)])
+def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
+    """Where no zone of RAPL is, on real hardware one may be had."""
+    (tmp_path / "sys" / "module").mkdir(parents=True)
+    mystery(procfs, flags=flags)
+    found = find(tmp_path, procfs)
+    refusal = next(refusal for refusal in found.refused if refusal.id == "rapl")
+    assert ("modprobe" in (refusal.cure or "")) is helps
+    assert ("cannot be seen from inside a virtual machine" in refusal.reason) is not helps
+    assert found.hardware.is_guest is not helps
 
 
 def test_it_counts_nothing_that_another_meter_counts():
