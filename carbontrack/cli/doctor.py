@@ -44,14 +44,11 @@ Show every meter of this machine, used or not and why not, with the lines that w
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
 intensity; and every setting with the place that it comes from. Takes two seconds."""
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
-_OF_GUESTS = (
-    "neither the host's counters nor its wall can be seen from inside a virtual machine; the "
-    "grid's region narrows the grams"
-)
+_OF_GUESTS = "neither its counters nor its wall can be seen from inside a virtual machine"
 _DESIGN_POWER = "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
 _BY_NAME = (
-    "the hypervisor, set to show the processor's own name (QEMU: -cpu host), or the firmware, "
-    "naming a cloud's type, would tell its design power and number of threads"
+    "its name, shown by the hypervisor (QEMU: -cpu host), would tell its design power and threads; "
+    "so would a cloud's type, named by the firmware"
 )
 Findings = dict[str, Any]
 Row = tuple[str, str]
@@ -214,7 +211,8 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
         yield terminal.bold("\nNot used")
         for refusal in findings["refused"]:
             yield terminal.table([(refusal["id"], refusal["reason"])])
-            yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
+            if refusal["cure"]:
+                yield from (f"      {visible(line)}" for line in refusal["cure"].split("\n"))
     narrowing = list(_narrowing(findings))
     if narrowing:
         yield terminal.bold("\nTo know it better")
@@ -310,13 +308,14 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
     bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
     hardware = findings["hardware"]
     is_known = hardware["cpu_known"] not in ("family", "nothing")
-    if hardware["is_guest"]:
-        if bases.get("cpu") != "measured":
-            yield "host", _OF_GUESTS if is_known else f"{_OF_GUESTS}; {_BY_NAME}"
-        if not is_known and line_of(hardware["cpu_model"]) == "client":
-            yield "processor", _DESIGN_POWER
-    else:
+    if not hardware["is_guest"]:
         yield from _of_hardware(findings, bases, is_known=is_known)
+    elif bases.get("cpu") != "measured":
+        yield "host", _OF_GUESTS
+        if not is_known:
+            yield "processor", _BY_NAME
+            if line_of(hardware["cpu_model"]) == "client":  # it has no other guests
+                yield "processor", _DESIGN_POWER
     if findings["region_basis"] in ("unknown", "timezone"):
         yield (
             "region",

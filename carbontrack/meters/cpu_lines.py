@@ -17,7 +17,7 @@ _CLIENTS = (
     "e-", "e1-", "e2-", "pro a", "3015e", "3015ce", "3020e", "c-30", "c-50", "c-60", "c-70", "z-",
     "v105", "v120", "v140", "v160", "embedded ", "g-t", "gx-", "rx-", "atom ", "n50", "n95", "n97",
     "n100", "n150", "n200", "n250", "i3-n", "u300", "quark ", "apple ", "virtualapple",
-    "snapdragon ", "microsoft ", "cortex-", "via ",
+    "virtual apple", "snapdragon ", "microsoft ", "cortex-", "via ",
 )  # fmt: skip
 _CLIENT_CORES = ("n640", "n660", "n870", "n960")
 _ONE_SOCKET = (
@@ -42,8 +42,3 @@ def line_of(model_name: str | None) -> Line | None:
     if name.startswith(_SERVERS):
         return "server"
     return "client" if name.startswith(_CLIENTS) or name in _CLIENT_CORES else None
-
-
-def has_one_socket(model_name: str | None) -> bool:
-    """Whether no machine has two of this part."""
-    return line_of(model_name) in ("client", "one-socket server")

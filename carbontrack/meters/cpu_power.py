@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
 from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
-from carbontrack.meters.cpu_lines import has_one_socket, line_of
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -37,6 +36,8 @@ _HYPERVISORS = frozenset(
     ("QEMU", "KVM", "Red Hat", "VMware, Inc.", "Xen", "Parallels International GmbH.")
 )
 _APPLE = "0x61"
+_CLIENT = ("client",)
+_ONE_SOCKET = ("client", "one-socket server")
 
 
 class CpuPower(NamedTuple):
@@ -104,8 +105,8 @@ def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
         if part is not None and part.threads:
             share = _threads_held(facts) / part.threads
             # a host may promise its guests more threads than it has
-            return 1.0 if share > 1.0 and has_one_socket(part.name) else share
-        if part is not None and line_of(part.name) == "client":
+            return 1.0 if share > 1.0 and _is_of(_ONE_SOCKET, part.name) else share
+        if part is not None and _is_of(_CLIENT, part.name):
             return 1.0
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
     if facts.packages is not None:
@@ -114,11 +115,17 @@ def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
     return max(1.0, float(round(facts.threads / facts.siblings)))
 
 
+def _is_of(lines: tuple[str, ...], name: str) -> bool:
+    from carbontrack.meters.cpu_lines import line_of  # most machines need not ask
+
+    return line_of(name) in lines
+
+
 def _is_shared_out(facts: CpuFacts) -> bool:
     """Whether other guests may have the rest of the package; those of a client have it all."""
     if facts.vendor == "ARM" and facts.family == _APPLE:
         return False
-    return is_guest(facts) and line_of(facts.name) != "client"
+    return is_guest(facts) and not _is_of(_CLIENT, facts.name)
 
 
 def _share_of_given(facts: CpuFacts, tdp_w: float) -> CpuPower:
@@ -129,7 +136,7 @@ def _share_of_given(facts: CpuFacts, tdp_w: float) -> CpuPower:
     """
     power = _by_family(facts) or _unknown(facts)
     share = power.tdp_w / tdp_w
-    if power.known == "nothing" or has_one_socket(facts.name):
+    if power.known == "nothing" or _is_of(_ONE_SOCKET, facts.name):
         share = min(1.0, share)
         whole = [end / share for end in SINCE_2010.high]
         power = power._replace(
@@ -202,7 +209,7 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
     if line in ("c", "m", "r") and attribute:
         keys.append(("EC2", attribute, generation))
-    if facts.name.startswith("VirtualApple"):  # to x86 programs under Rosetta
+    if facts.name.startswith(("VirtualApple", "Virtual Apple")):  # to x86 programs under Rosetta
         keys = [("ARM", _APPLE, "")]
     table = package_text(FAMILIES)
     for vendor, family, model in keys:

@@ -148,10 +148,10 @@ def test_a_guest_is_told_what_helps_a_guest(
 
     assert "modprobe" not in text
     assert "calibrate --wall" not in text
-    assert "can be seen from inside a virtual machine" in text
+    assert "neither its counters nor its wall can be seen from inside a virtual machine" in text
     assert "CARBONTRACK_REGION=" in text
     assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is design_power
-    assert ("show the processor's own name" in text) is by_name
+    assert ("its name, shown by the hypervisor" in text) is by_name
 
 
 def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from carbontrack.meters.cpu_info import TABLE
-from carbontrack.meters.cpu_lines import has_one_socket, line_of
+from carbontrack.meters.cpu_lines import line_of
 from carbontrack.system.files import package_text
 
 
@@ -73,8 +73,6 @@ from carbontrack.system.files import package_text
 def test_a_line_is_known_or_unknown(line, names):
     """QEMU's \"Intel Core Processor\" is any processor, mostly a server's."""
     assert {name: line_of(name) for name in names} == dict.fromkeys(names, line)
-    for name in names:
-        assert has_one_socket(name) is (line in ("client", "one-socket server"))
 
 
 def test_every_part_of_the_table_has_a_line():

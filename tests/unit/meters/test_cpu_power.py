@@ -223,6 +223,7 @@ def test_a_twin_without_pro_stands_in_and_is_named():
     ("facts", "family"),
     [
         (CpuFacts("VirtualApple @ 2.50GHz", "GenuineIntel", "6", "44", threads=8), "Apple silicon"),
+        (CpuFacts("Virtual Apple @ 2.50GHz processor", "GenuineIntel", "6", "44"), "Apple silicon"),
         (
             CpuFacts("Westmere E56xx/L56xx/X56xx (Nehalem-C)", "GenuineIntel", "6", "44"),
             "Xeon Westmere-EP",
