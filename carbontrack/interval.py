@@ -1,4 +1,4 @@
-"""An estimate with the interval around it, and how intervals of independent things combine."""
+"""An estimate with its interval, and how independent intervals combine."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Interval(NamedTuple):
 def product(*factors: Interval) -> Interval:
     """The product of independent factors, none below 0.
 
-    Factors are off by ratios, so that the logarithms of the ratios combine in quadrature, each side
-    for itself (JCGM 100:2008, GUM, 5.1.2, for the logarithm of the product):
+    Factors are off by ratios, so the logarithms of the ratios combine in quadrature, each side
+    separately (JCGM 100:2008, GUM, 5.1.2, for the logarithm of the product):
 
         ln(best / low) = sqrt(sum of ln(best_i / low_i)^2), and likewise above
 
@@ -40,7 +40,7 @@ def product(*factors: Interval) -> Interval:
 
 
 def total(terms: Iterable[Interval]) -> Interval:
-    """The sum of independent terms: half-widths combine in quadrature, each side for itself.
+    """The sum of independent terms: half-widths combine in quadrature, each side separately.
 
     JCGM 100:2008, GUM, 5.1.2. The low end is never below 0.
     """

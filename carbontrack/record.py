@@ -401,7 +401,7 @@ def emissions_text(record: Any) -> str:
 
 
 def boundary_text(found: Any) -> str | None:
-    """Of what the energy of a record, or of a sum, is: "processor and memory, not the wall".
+    """What the energy of a record, or of a sum, covers: "processor and memory, not the wall".
 
     None where nothing is known, or where something beside these parts is counted.
     """

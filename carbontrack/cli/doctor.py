@@ -215,7 +215,7 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
                 yield from (f"      {visible(line)}" for line in refusal["cure"].split("\n"))
     narrowing = list(_narrowing(findings))
     if narrowing:
-        yield terminal.bold("\nTo know it better")
+        yield terminal.bold("\nTo narrow the intervals")
         yield terminal.table(narrowing)
     yield terminal.bold("\nChecks")
     yield terminal.table(list(_checks(findings)))
@@ -298,7 +298,9 @@ def _together(findings: Findings) -> Iterator[Row]:
     # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
     power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
     step = "" if ("cpu", "measured") in by_kind else _step(findings)
-    often = "; about nine in ten machines like this" if bases == {"modelled"} else ""
+    often = (
+        "; the interval holds for about nine in ten such machines" if bases == {"modelled"} else ""
+    )
     weakest = max(bases, key=BASES.index)
     yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
 
@@ -320,8 +322,8 @@ def _narrowing(findings: Findings) -> Iterator[Row]:
         yield (
             "region",
             (
-                "the grid is part of the interval of grams: carbontrack regions NAME, then "
-                "CARBONTRACK_REGION=CODE"
+                "a known grid narrows the interval of the emissions: carbontrack regions NAME, "
+                "then CARBONTRACK_REGION=CODE"
             ),
         )
 
@@ -333,14 +335,14 @@ def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -
         cure = next(filter(None, cures), None)
         if cure is not None:
             command = cure.split("\n")[-1]
-            yield "counters", f"the processor's own count is right within 7%: {command}"
+            yield "counters", f"the processor's own counter is accurate within 7%: {command}"
         if not is_known:
             yield "processor", _DESIGN_POWER
     if set(bases.values()) != {"measured"} and "other" not in bases:
         yield (
             "wall meter",
             (
-                "two readings of a meter at the plug, quiet and busy, and the whole machine is "
+                "two readings of a wall meter, idle and under load, let the whole machine be "
                 "counted: carbontrack calibrate --wall WATTS"
             ),
         )

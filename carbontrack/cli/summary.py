@@ -84,7 +84,9 @@ def _claim(record: Record) -> Iterator[str]:
         return
     bases = {record.cpu_basis, record.gpu_basis, record.ram_basis} - {None}
     # the rate was counted for models of known parts; with measured parts it is higher
-    often = "; about nine in ten machines like this" if bases == {"modelled"} else ""
+    often = (
+        "; the interval holds for about nine in ten such machines" if bases == {"modelled"} else ""
+    )
     yield f"{record.basis}: {ends_at}{often}"
 
 

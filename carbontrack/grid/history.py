@@ -39,8 +39,8 @@ class Spread(NamedTuple):
 def interval(g_per_kwh: float, spread: Spread, age_years: int) -> tuple[float, float]:
     """Low and high of a figure that is `age_years` away from the year it is taken for.
 
-    Spread of the years, trend times age, and factors combine in quadrature. The low lies as far
-    below the figure by ratio as the high lies above. The README of the tables explains the rule.
+    Spread of the years, trend times age, and factors combine in quadrature. By ratio, the low
+    end is as far below the figure as the high end is above. The README of the tables has the rule.
     """
     terms = (2.0 * spread.noise, spread.trend * age_years, spread.factors)
     half = g_per_kwh * sum(term * term for term in terms) ** 0.5
@@ -51,7 +51,7 @@ def interval(g_per_kwh: float, spread: Spread, age_years: int) -> tuple[float, f
 
 
 def checked_year(year: object) -> int:
-    """The year, if the tables can answer for it.
+    """The year, if the tables cover it.
 
     Raises:
         ConfigError: it is no whole number from 2000 to 2100.

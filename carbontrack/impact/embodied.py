@@ -1,4 +1,4 @@
-"""What making the hardware takes, for the share of its lifetime that some work takes.
+"""What making the hardware takes, for the share of its lifetime that a run uses.
 
 Two figures: embodied emissions in grams of CO2e, and the use of scarce minerals and metals in
 kilograms of antimony equivalents (kg Sb eq). They are reported beside the operational emissions and
@@ -26,14 +26,14 @@ HOURS_PER_YEAR = 8766.0
 LIFETIME_YEARS = 4.0
 """Cloud Carbon Footprint's lifetime of a server (35,040 h), which its figures for parts assume."""
 SHORTEST_YEARS, LONGEST_YEARS = 3.0, 6.0
-"""EcoLogits and BoaviztAPI write hardware off in 3 years; Microsoft, Google and Amazon in 6 (their
-10-K reports for 2023 and 2024)."""
+"""EcoLogits and BoaviztAPI depreciate hardware over 3 years; Microsoft, Google and Amazon over 6
+(their 10-K reports for 2023 and 2024)."""
 GB_PER_GIB = 1.073741824
 SERVER = {"motherboard": 0.5, "psu": 1.0, "chassis": 0.5, "assembly": 0.5, "ssd": 1.0}
 """What a server has beside sockets, memory and cards, for each socket: half of a rack server's
 board, chassis and assembly, one of its two power supplies, and one of its two drives of 1 TB."""
 CLIENT = {"motherboard": 1.0, "ssd": 1.0}
-"""The same of a laptop or desktop: the table has no case and no power adapter of theirs."""
+"""The same for a laptop or desktop: the table has no case and no power adapter for them."""
 TYPICAL = Hardware(cpu_model="Xeon", cpu_sockets=2.0, ram_gib=384.0 / GB_PER_GIB)
 """The rack server whose intervals stand for those of any machine: two sockets and 384 GB."""
 
@@ -65,7 +65,7 @@ def embodied_g(
 def abiotic_kg_sb(
     item: str, count: float, hours: float, *, lifetime_years: float | None = None
 ) -> Interval | None:
-    """The same in kg Sb eq: scarce minerals and metals; None where no set at hand has the item.
+    """The same in kg Sb eq: scarce minerals and metals; None where no data set has the item.
 
     Raises:
         ConfigError: as for `embodied_g`.
@@ -100,7 +100,7 @@ def made_kg_co2e(item: str) -> Interval:
 
 
 def made_kg_sb(item: str) -> Interval | None:
-    """The kg Sb eq of making one of an item; None where no set at hand has it.
+    """The kg Sb eq of making one of an item; None where no data set has it.
 
     Raises:
         ConfigError: the table has no such item.
@@ -133,7 +133,7 @@ def added(amounts: Iterable[Interval]) -> Interval | None:
 def rates_per_h(
     hardware: Hardware, *, lifetime_years: float | None = None, utilisation: float = 1.0
 ) -> tuple[Mapping[str, float], Mapping[str, float] | None] | None:
-    """What an hour of each part of a machine bears: "cpu", "gpu", "ram" and the rest, "machine".
+    """The share of making each part that an hour bears: "cpu", "gpu", "ram", the rest "machine".
 
     In g CO2e and in kg Sb eq; the second is None where no set has that of a part.
 
@@ -167,7 +167,7 @@ def rates_per_h(
 
 @lru_cache(maxsize=1024)
 def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
-    """The intervals of making a machine with these cards, joined by ";", over the best figure.
+    """The intervals of making a machine with these cards, joined by ";", over the best estimate.
 
     In CO2e and in Sb eq, for sums of records, which hold the figure and the cards, and not its
     ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it. A

@@ -5,7 +5,7 @@
 as in the tables of Strubell et al. (2019) and Patterson et al. (2021), with an interval. What is
 given is checked first, all together (`Given`); then each kind of hardware becomes a mean power with
 its interval (`PowerPart`), by the models that a running tracker uses; then powers become energy and
-emissions (`Estimate`). docs/explanation/published-runs.md sets it beside published runs.
+emissions (`Estimate`). docs/explanation/published-runs.md compares it with published runs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ hosts included (Patterson et al. 2021, table 4); 0.71 for P100 and V100 by the p
 processor and memory included (Strubell et al. 2019, table 3); 0.71 for A100, nodes above idle
 (Luccioni et al. 2022); 0.81 for V100 and A100 with large models (Dodge et al. 2022, table 2). Ends:
 5th and 95th percentile of 24 single runs, 0.31 and 1.07, rounded outward. The low ones are small
-models, which leave a card waiting; the high ones have their hosts in them."""
+models, which leave a card idle; the high ones include their hosts."""
 GPU_IDLE = Interval(0.12, 0.04, 0.33)
-"""Power of an accelerator that does nothing, as a share of its TDP. Assumed: no measured set is
-known. 74 readings of idle cards that people have printed in public (`nvidia-smi`, to 2026) have
+"""Power of an idle accelerator, as a share of its TDP. Assumed: no measured set is
+known. 74 published readings of idle cards (`nvidia-smi`, to 2026) have
 a median of 0.13, a 5th percentile of 0.05 and a 95th of 0.33: 0.10 for most H100 and A100, 0.04 to
 0.08 for desktop cards in a low power state, 0.4 for small cards with a model in their memory."""
 _RANGES: dict[str, tuple[float, float, str]] = {
@@ -83,8 +83,7 @@ class Estimate:
         abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
             antimony equivalents, with low and high; None where a part of it has no figure.
         basis: "modelled" from hardware names, "assumed" where a power was given.
-        how: one sentence for each kind of hardware: its power and interval, and what of the
-            computer that is.
+        how: one sentence for each kind of hardware: its power, interval and boundary.
     """
 
     energy_kwh: float

@@ -18,8 +18,8 @@ FAMILIES = "data/cpu_families.csv"
 
 UNKNOWN_W_PER_THREAD = Interval(3.5, 1.4, 9.0)
 """TDP per hardware thread of an unknown part: 425 server parts since 2017 have 1.96, 3.75 and 9.38
-W (5th, 50th and 95th percentile), families of cloud parts 1.4 to 3.9 W (cpu_families.csv). The ends
-are rounded outward for the low one, and no percentiles."""
+W (5th, 50th and 95th percentile), families of cloud parts 1.4 to 3.9 W (cpu_families.csv). The low
+end is rounded outward; neither end is a percentile."""
 
 Known = Literal["given", "part", "family", "nothing"]
 
@@ -31,7 +31,7 @@ _CLOUDS = frozenset(
     (AWS, "Google", "Microsoft Corporation", "Alibaba Cloud", "DigitalOcean", "Hetzner", "Scaleway",
      "Tencent Cloud", "Huawei Cloud", "OpenStack Foundation", "Exoscale", "Linode", "Vultr")
 )  # fmt: skip
-"""Vendors by the firmware of a guest. Not all show it which of its processors are one core's."""
+"""Vendors by the firmware of a guest. Not all show the guest which processors share a core."""
 _HYPERVISORS = frozenset(
     ("QEMU", "KVM", "Red Hat", "VMware, Inc.", "Xen", "Parallels International GmbH.")
 )
@@ -47,7 +47,7 @@ class CpuPower(NamedTuple):
         tdp_w: for all of this machine's threads together.
         share: this machine's threads as a share of one package; 2.0 for two packages.
         basis: "modelled" when the part or its family is known, "assumed" for a default.
-        curve: power by load as a share of `tdp_w`, with ends as wide as that is uncertain.
+        curve: power by load as a share of `tdp_w`, with the uncertainty of `tdp_w` in its ends.
         how: one sentence for people.
         known: what the design power is known by.
     """

@@ -1,7 +1,7 @@
 """The meters of this machine: the best for each component, none of them overlapping.
 
 Order of preference: CPU: RAPL packages by powercap, by perf events, else TDP x load. RAM: RAPL dram
-by powercap, by perf events, else watts per module or GiB. GPU: NVML's energy counter, else its
+by powercap, by perf events, else watts per DIMM or GiB. GPU: NVML's energy counter, else its
 power, integrated, else, if asked for, a model; AMD SMI, else hwmon's amdgpu. Other machines: hwmon
 (AMD sockets, Grace, Jetson), Apple's counts. Meters of other packages, where a setting names them,
 take the place of what they contain. Each meter that is not used is named with the reason.
@@ -113,8 +113,13 @@ def detect(host: Host) -> MeterSet:
         return found
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
-    tdp_w = power.tdp_w if power.known in ("given", "part") else None
+    tdp_w = power.tdp_w if _sizes_server(power, host.cpu_tdp_w) else None
     return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads, hardware.is_guest))
+
+
+def _sizes_server(power: CpuPower, given_w: float | None) -> bool:
+    """Whether the wall may be modelled by this design power: a family alone is too wide a range."""
+    return power.known in ("given", "part") or (given_w is not None and power.known == "family")
 
 
 def _wall(

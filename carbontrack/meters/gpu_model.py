@@ -1,7 +1,7 @@
 """Energy of an NVIDIA GPU whose driver answers but shows no energy and no power.
 
-Used only where the setting `gpu_model` asks for it: what follows is judgement, no fit. The power is
-the design power (TDP) of the board by its name, times a share by how busy the driver says it is.
+Used only where the setting `gpu_model` asks for it: the constants are judged, not fitted. The power
+is the design power (TDP) of the board by its name, times a share by the driver's utilisation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from carbontrack.meters.nvml_driver import Device, Driver, NotSupported
 from carbontrack.record import Basis
 
 IDLE_SHARE = Interval(0.10, 0.03, 0.25)
-"""Power of an idle GPU as a share of its TDP. No set of measured ones is known."""
+"""Power of an idle GPU as a share of its TDP. No measured set is known."""
 BUSY_SHARE = Interval(0.65, 0.38, 1.10)
 """Power of a GPU that always runs some kernel, which is what the driver calls 100 %, however much
 of the GPU the kernels use. Published means of training are 0.54 to 1.10 of TDP, the host included;
@@ -45,7 +45,7 @@ class Modelled(NamedTuple):
 
     @property
     def tdp_w(self) -> float:
-        """Its part of the board's design power."""
+        """Its share of the board's design power."""
         return self.board.tdp_w * self.part
 
 
@@ -76,7 +76,7 @@ class ModelledGpu(Board):
             device = Device(driver, uuid, _is_there)
             _is_there(device)
             self._shares = (UNKNOWN_SHARE, UNKNOWN_SHARE)
-            load, by = 0.0, f"{UNKNOWN_SHARE.best:g}, since its driver tells no utilisation"
+            load, by = 0.0, f"{UNKNOWN_SHARE.best:g}, since its driver shows no utilisation"
         else:
             self._shares = (IDLE_SHARE, BUSY_SHARE)
             by = f"({IDLE_SHARE.best:g} to {BUSY_SHARE.best:g} by its utilisation)"

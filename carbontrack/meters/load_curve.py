@@ -10,7 +10,7 @@ from typing import NamedTuple
 from carbontrack.interval import Interval, product
 
 LOADS = (0.0, 0.1, 0.5, 1.0)
-"""Shares of the processors' time that are busy, at which a curve is given; linear in between."""
+"""Shares of the processors' time that are busy, at which a curve is given; linear between them."""
 
 
 class LoadCurve(NamedTuple):
@@ -30,7 +30,7 @@ class LoadCurve(NamedTuple):
         return Interval(*(_between(ends, index, part) for ends in self))
 
     def widened(self, tdp_ratio: Interval) -> LoadCurve:
-        """The curve where TDP itself is known between `low` and `high` times its best figure.
+        """The curve where TDP itself is known between `low` and `high` times its best estimate.
 
         The two err independently, so they combine as the factors of a product do.
         """
@@ -65,8 +65,8 @@ BEFORE_2010 = LoadCurve(
     high=(1.10, 1.20, 1.60, 1.80),
 )
 """Parts sold before 2010, from 128 servers of 2006 to 2009 under SPECpower_ssj2008. What supply,
-chipset and memory of that time took of the wall's power is known badly, so the ends lie outside of
-the 5th and 95th percentile of what remains when middling figures are subtracted."""
+chipset and memory of that time took of the wall's power is not well known, so the low and high ends
+lie outside the 5th and 95th percentile of what remains when mid-range figures are subtracted."""
 
 
 def curve_of(year: int | None) -> LoadCurve:

@@ -51,7 +51,7 @@ class Meter(Protocol):
             this cannot be measured by differences.
         relative_uncertainty: half the width of the interval around a reading, relative to it
             (0.05 for +-5 %), from the source that the meter's docstring names. A meter that counts
-            its ends says here the wider side at its nominal power, at most 1; records use its
+            its ends gives here the wider side at its nominal power, at most 1; records use its
             ends.
     """
 
@@ -114,8 +114,8 @@ class FaultCounting(Meter, Protocol):
 class EndCounting(Meter, Protocol):
     """A meter that counts the ends of its interval beside the best estimate.
 
-    For what is off by more on one side than on the other, or by a share that differs from moment to
-    moment, as a model's does with the load. A span's interval is then a difference of counts, as
+    For a meter that is off by more on one side, or by a share that changes with time, as a model's
+    does with the load. A span's interval is then a difference of counts, as
     its energy is.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Energy of memory from its modules or its installed size, where no counter can be read."""
+"""Energy of memory from its DIMMs or its installed size, where no counter can be read."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from carbontrack.system.interrupts import pass_on, suppressed
 GIB = 2**30
 
 W_PER_GIB = Interval(0.15, 0.045, 0.60)
-"""Watts per GiB installed, where its modules are unknown. Read, in W/GB: 0.048 idle and 0.060 under
+"""Watts per GiB installed, where its DIMMs are unknown. Read, in W/GB: 0.048 idle and 0.060 under
 load of the processors, the mean of 37 cloud platforms with DDR4 (Tailpipe 2025); 0.13 to 0.25 idle
 and 0.24 to 0.36 at a tenth of the load on six cloud hosts, and 0.66 to 1.1 under a memory stress
 test (Teads 2021, RAPL); 0.13 to 0.25 by the slope of servers' wall power over their memory, since
-2014 (SPECpower_ssj2008). How active the memory is decides, by a factor of five, and nothing that is
-readable without a counter tells it: the load of the processors hardly does (0.048 to 0.060). The
-low end lies just below the lowest mean; the high end takes in programs that stream through memory,
-not the stress tests. The best estimate is that of the slopes. The constants of other tools, 0.284
-to 0.392, are for busy modules of 8 GB."""
+2014 (SPECpower_ssj2008). The activity of the memory makes a factor of five, and nothing that is
+readable without a counter shows it: the load of the processors hardly does (0.048 to 0.060). The
+low end lies just below the lowest mean; the high end covers programs that stream through memory,
+but not the stress tests. The best estimate is that of the slopes. The constants of other tools,
+0.284 to 0.392, are for busy DIMMs of 8 GB."""
 MODULE_W = Interval(1.0, 0.6, 2.0)
 MODULE_W_PER_GIB = Interval(0.10, 0.02, 0.45)
-"""Watts of one memory module (DIMM): so many, and so many more for each GiB on it.
+"""Watts of one DIMM: a constant, and watts for each GiB on it.
 
-An idle module draws 0.92 to 1.07 W whatever it holds, and under STREAM 0.23 to 0.29 W/GB more (E5-
+An idle DIMM draws 0.92 to 1.07 W whatever it holds, and under STREAM 0.23 to 0.29 W/GB more (E5-
 2690 v3, RAPL; TACC/HPCPerfStats, issue 9). Best: 1 W, and a third of 0.3 W/GB for an activity that
-is not known, with which the two models agree for modules of 20 GiB, between the commonest sizes of
-servers, 16 and 32. Low: 0.92 W for an idle module of 16 GiB, and less than the 0.048 W/GB of the
+is not known, with which the two models agree for DIMMs of 20 GiB, between the commonest sizes of
+servers, 16 and 32. Low: 0.92 W for an idle DIMM of 16 GiB, and less than the 0.048 W/GB of the
 37 cloud platforms for one of 32. High: 2 W, which the slopes give for 16 GB, and one and a half
 times 0.3 W/GB, since cloud hosts read more than STREAM did (0.45 to 0.72 W/GB under half a memory
 stress test)."""
 GIVEN_RATIO = sqrt(5.0)
 """A figure that the user gives is for some activity; what the memory does now may differ from it by
-a factor of five in all (0.92 to 4.5 W for a module that is idle, and one under STREAM)."""
+a factor of five in all (0.92 W for an idle DIMM, 4.5 W for one under STREAM)."""
 _KEPT_BY_KERNEL = 0.1
 """The most of a machine's memory that its kernel keeps for itself, so that it is not shown."""
 _NOT_DRAM = ("Non-volatile", "High-bandwidth")
@@ -53,7 +53,7 @@ class RamModel:
     Attributes:
         gib: memory that is powered for us: installed, or allowed by the cgroup of this process.
         w_per_gib: watts per GiB, with the ends of their interval.
-        how: from where they are, in a line for people; "" for the size alone.
+        how: where these come from, in a line for people; "" for the size alone.
         low_j, high_j: the joules at the ends of the interval, as of the last read.
         relative_uncertainty: the wider side of the interval, at most 1.
     """
@@ -113,13 +113,13 @@ class RamModel:
 
 
 def ram_model(gib: float, modules_gib: tuple[float, ...], given_w: float | None) -> RamModel:
-    """The model of so much memory, by the machine's modules where these are known.
+    """The model of an amount of memory, by the machine's DIMMs where these are known.
 
-    A container pays for its share of the modules: what a cgroup may use is not what is powered.
+    A container is counted its share of the DIMMs, all of which are powered.
 
     Args:
         gib: memory that this process's container or machine may use.
-        modules_gib: sizes of the machine's memory modules; () where they are unknown.
+        modules_gib: sizes of the machine's DIMMs; () where they are unknown.
         given_w: watts per GiB, as the user gave them; None: the model's own.
     """
     if given_w is not None:
@@ -133,7 +133,7 @@ def ram_model(gib: float, modules_gib: tuple[float, ...], given_w: float | None)
         (count * each_w + total_gib * w) / total_gib
         for each_w, w in zip(MODULE_W, MODULE_W_PER_GIB, strict=True)
     )
-    how = f"{count} modules, {total_gib:g} GiB in all"
+    how = f"{count} DIMMs, {total_gib:g} GiB in all"
     powered_gib = gib if gib < (1.0 - _KEPT_BY_KERNEL) * total_gib else total_gib
     return RamModel(powered_gib, Interval(*per_gib), how)
 

@@ -1,7 +1,8 @@
 """What a server draws beside its processors and memory, from published wall power by design power.
 
-Used only where the setting `boundary` asks for it: no wall meter has seen this machine. A wall that
-was calibrated (`carbontrack.meters.wall`) is better, and is taken instead where there is one.
+Used only where the setting `boundary` asks for it: no wall meter has seen this machine. A
+calibration with a wall meter (`carbontrack.meters.wall`) is better, and is used instead where there
+is one.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ def wall_share(load: float) -> Interval:
 
 
 class Server(NamedTuple):
-    """What the model is told of the machine.
+    """What the model knows of the machine.
 
     Attributes:
-        tdp_w: design power of its processors, in a guest of its part of them; None is unknown.
-        busy_s: CPU seconds that all processors have worked since some instant; None is unknown.
+        tdp_w: design power of its processors, in a guest that of its share; None is unknown.
+        busy_s: CPU seconds of all processors since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
         is_guest: this is a virtual machine, of whose host a data sheet or a wall meter say nothing.
     """
@@ -66,15 +67,15 @@ class Server(NamedTuple):
 class WallModel:
     """Wall power by load, less what the meters of processors and memory have counted.
 
-    It counts three sums, with the wall at its best estimate and at both ends; the other meters are
-    taken at their best estimates each time. Energies are compared over `ANCHOR_S` or more, and
+    It counts three sums, with the wall at its best estimate and at its low and high end, and the
+    other meters at their best estimates. Energies are compared over `ANCHOR_S` or more, and
     where the others have counted more than the wall, nothing is added: a sum is never below 0,
-    never falls, and owes nothing to later times.
+    never falls, and carries no deficit over.
 
     Its error and the others' are not independent. Where the processors use less than their meter
-    says, the rest is larger by as much, since the wall is what is known. The interval of all
-    components together is made as if they erred apart, and so contains the wall's own and is wider:
-    with both models by a fifth to two fifths at its upper end.
+    says, the rest is larger by as much, since the wall power is what is known. The interval of all
+    components together is made as if they erred independently, so it contains the wall's own and is
+    wider: with both models by a fifth to two fifths at its high end.
 
     Args:
         server: what is known of the machine; its `tdp_w` must be.
@@ -103,7 +104,7 @@ class WallModel:
         self._total_j = 0.0
         self._read_at_s: float | None = None
         self._anchor: tuple[float, float, float, tuple[float, ...]] | None = None
-        """Instant, busy seconds, metered joules and our sums, from which is counted at present."""
+        """Instant, busy seconds, metered joules and our sums that the present count starts from."""
         self._closed = False
         self.about = (
             f"servers draw {WALL_SHARES[0][1].best:g} (idle) to {WALL_SHARES[-1][1].best:g} (busy) "

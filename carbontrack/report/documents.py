@@ -62,7 +62,7 @@ def as_bibtex(facts: Facts, _asked: Asked) -> str:
         note = f"Carbon intensity of {used}{data}" + (f". {licence}" if licence else "")
         entries.append(_entry(f"intensity{number}", text, _year_of_publication(text), note))
     if facts.summary.total.embodied_g is not None:
-        note = "Making of the hardware, where no figure of one's own was given"
+        note = "Making the hardware, where no figure of one's own was given"
         has_cards = any(machine.gpus for machine in facts.machines)
         used_for = (*_EMBODIED, _OF_CARDS) if has_cards else _EMBODIED
         entries += [_entry(key, text, year, note) for key, text, year in used_for]
@@ -166,7 +166,7 @@ def as_sci(facts: Facts, asked: Asked) -> str:
         "r_units": units,
         "regions": list(facts.places),
         "boundary": list(facts.scopes),
-        "interval_of": "energy and grid; M is a best figure",
+        "interval_of": "energy and grid; M is a best estimate",
     }
     return json.dumps(content, indent=2) + "\n"
 

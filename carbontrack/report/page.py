@@ -74,18 +74,18 @@ def _charts(summary: Summary, frame: pd.DataFrame, context: PageContext) -> dict
     found = {}
     if parts:
         spec = charts.energy_over_time(parts, step)
-        text = "At the meter of the building; what PUE adds to the parts stands apart. UTC."
+        text = "PUE is included and shown separately. Times are UTC."
         found["c-time"] = Chart(spec, "Energy over time", text, time_table(parts, step))
     by = visible(summary.by or "name")
     groups = page_data.bars(list(summary.groups))
     if groups:
         spec = charts.intervals(groups, title=by)
-        text = "The point is the best figure, the band the interval around it."
+        text = "The point is the best estimate, the band the interval around it."
         found["c-groups"] = Chart(spec, f"CO2e by {by}", text, bars_table(groups, by))
     regions = page_data.bars(totals(frame, "region"))
     if regions and by != "region":
         spec = charts.intervals(regions, title="region")
-        text = "Where the runs were billed. The band is energy and grid together."
+        text = "The band includes the errors of energy and grid."
         found["c-regions"] = Chart(spec, "CO2e by region", text, bars_table(regions, "region"))
     elsewhere = _elsewhere(summary.total, context.elsewhere)
     if elsewhere:

@@ -91,7 +91,7 @@ def cards(total: Total, context: PageContext) -> Iterator[str]:
     if total.embodied_g is not None:
         g = total.embodied_g
         ends = _ends(total.embodied_low_g, total.embodied_high_g, g, format_grams)
-        yield _card("Making of the hardware", format_grams(g), f"{ends}, not part of the CO2e")
+        yield _card("Making the hardware", format_grams(g), f"{ends}, not part of the CO2e")
     if total.abiotic_kg_sb is not None:
         yield _metals(total)
     if context.comparison is not None:
@@ -132,7 +132,7 @@ def known_text(total: Total) -> str:
     return (
         f"{total.measured_share:.0%} of the energy is measured, "
         f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed"
-        f"{f': that of {ends_at}' if ends_at else ''}."
+        f"{f'; it is the energy of {ends_at}' if ends_at else ''}."
     )
 
 
@@ -226,20 +226,20 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
         "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
-        "<h3>Intervals</h3><p>A part's error is the same in all runs, so half-widths of one part "
-        "known in one way add up; those of different parts, and of measured GPUs on different "
-        "hosts, combine as the root of the sum of squares. Models on different kinds of processor "
-        "are between the two. The grid's error is a factor, and combines as a ratio. The interval "
-        f"of a sum is therefore not the sum of the intervals.{errors}</p>"
+        "<h3>Intervals</h3><p>The error of one part with one basis is the same in all runs, so its "
+        "half-widths add up. Errors of different parts, and of measured GPUs on different hosts, "
+        "are independent: they combine as the root of the sum of squares. Models of different "
+        "kinds of processor share a part of their error. The grid's error is a factor and combines "
+        f"as a ratio. So the interval of a sum is not the sum of the intervals.{errors}</p>"
         f"{_compared(context)}{_antimony(summary.total)}"
         f"<h3>What was read</h3><p>{visible_html(omitted)}</p></section>"
     )
 
 
 _RATE = (
-    "<p>Intervals of modelled energy: nine of ten comparable machines lay inside; of machines that "
-    "the model was not fitted to, eight to nine of ten. This is not a confidence of 95 % in this "
-    "machine, and the interval ends where the figure does: it does not reach to the wall.</p>"
+    "<p>Intervals of modelled energy held nine of ten comparable machines, and eight to nine of "
+    "ten machines that the model was not fitted to. This is no 95 % confidence interval for one "
+    "machine. Like the figure, it covers the named parts and not the energy at the wall.</p>"
 )
 
 

@@ -108,7 +108,11 @@ def _known(facts: Facts) -> str:
         for share, how in zip(shares, ("measured", "modelled", "assumed"), strict=True)
         if share
     ]
-    rate = ", which held nine of ten comparable machines" if total.modelled_share else ""
+    rate = (
+        "; those of modelled energy held nine of ten comparable machines"
+        if total.modelled_share
+        else ""
+    )
     return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals{rate}."
 
 
@@ -142,13 +146,15 @@ def _rows(facts: Facts, energy: str, grams: str) -> Iterator[tuple[str, str]]:
     yield "PUE", ", ".join(f"{pue:g}" for pue in facts.pues) or "unknown"
     for row in facts.grids:
         where = place(row["region"]) if row["region"] else "unknown"
-        yield "region", f"{where}, found by {row['region_basis'] or 'unknown means'}"
+        basis = row["region_basis"] or "unknown means"
+        found = "the place is unknown" if basis == "unknown" else f"found by {basis}"
+        yield "region", f"{where}, {found}"
         yield "carbon intensity", _intensity(row)
     yield from _emissions(total, grams)
     yield from _making_rows(facts)
     if total.water_l is not None:
-        yield "water, beside", f"{total.water_l:.3g} L"
-    yield "energy measured by", ", ".join(facts.meters) or "unknown"
+        yield "water consumed, not in the emissions", f"{total.water_l:.3g} L"
+    yield "meters", ", ".join(facts.meters) or "unknown"
     yield "boundary", _scope(facts)
 
 
@@ -157,11 +163,11 @@ def _making_rows(facts: Facts) -> Iterator[tuple[str, str]]:
     if total.embodied_g is not None and facts.all_embodied:
         ends = (total.embodied_low_g, total.embodied_high_g)
         made = format_with_interval(total.embodied_g, *ends, format_grams, of=" CO2e")
-        yield "making of the hardware, beside", made
+        yield "making the hardware, not in the emissions", made
     if total.abiotic_kg_sb is not None and facts.all_abiotic:
         ends = (total.abiotic_low_kg_sb, total.abiotic_high_kg_sb)
         metals = format_antimony(total.abiotic_kg_sb, *ends)
-        yield "minerals and metals in the hardware, beside", f"{metals}: {AS_ANTIMONY}"
+        yield "minerals and metals in the hardware", f"{metals}: {AS_ANTIMONY}"
 
 
 def _emissions(total: Total, grams: str) -> Iterator[tuple[str, str]]:
@@ -170,7 +176,7 @@ def _emissions(total: Total, grams: str) -> Iterator[tuple[str, str]]:
         yield "emissions", grams
     else:
         yield "emissions, location-based", grams
-        yield "emissions, market-based, beside", by_contract(total)
+        yield "emissions, market-based", by_contract(total)
 
 
 def _intensity(row: dict[str, Any]) -> str:

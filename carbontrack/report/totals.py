@@ -2,7 +2,7 @@
 
 The rule and its derivation are in docs/explanation/adding-up-intervals.md. In short: half-widths of
 errors that are the same in all records add up, those of independent errors combine as the root of
-the sum of squares, and of the models' errors on different processors a share is the same.
+the sum of squares, and the models' errors on different processors share a part.
 """
 
 from __future__ import annotations
@@ -386,9 +386,9 @@ class _Kind(NamedTuple):
 def _kinds(frame: pd.DataFrame, groups: _Groups) -> Iterator[_Kind]:
     """The kinds that a frame has.
 
-    The models of processor and memory err apart in part on different processors. A GPU's sensor has
-    a gain that is fixed for the board and differs between boards (Yang, Adámek, Armour, SC'24), so
-    measured GPUs err together on one host and apart on different ones.
+    On different processors, the models of processor and memory err apart in part. A GPU's sensor
+    has a gain that is fixed for the board and differs between boards (Yang, Adámek, Armour, SC'24),
+    so measured GPUs err together on one host and apart on different ones.
     """
     processors = hosts = None
     for component in COMPONENTS:
@@ -490,9 +490,9 @@ def _market_share(frame: pd.DataFrame, groups: _Groups) -> Any:
 
 
 def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
-    """The ends of what making the hardware took, by group.
+    """The low and high ends of the figures for making the hardware, by group.
 
-    Records have no ends of it. They follow from the hardware: each kind's sum times the interval of
+    Records have no such ends. They follow from the hardware: each kind's sum times the interval of
     such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
     """
     import numpy as np

@@ -94,9 +94,9 @@ def interval_j(parts: Sequence[Part], length_s: float) -> Interval:
     """The sum of the parts, in joules, with the interval around it.
 
     Meters of one kind err together: the same model, or the same sort of sensor, on several devices
-    is off in the same direction, so what they are off by adds up linearly. Different kinds err
+    is off in the same direction, so half-widths add up linearly. Different kinds err
     independently and combine in quadrature (JCGM 100:2008, GUM, 5.1.2 and 5.2.2). Each side of the
-    interval is combined for itself, as a part may reach further above its best estimate than below.
+    interval is combined separately, as a part may reach further above its best estimate than below.
 
     Added to these is the uncertainty of the start and end of a span of `length_s`. A count may be
     one refresh old when it is read, so at most one refresh's energy is missing or in excess: the

@@ -225,10 +225,10 @@ def emission_figures(
     Emissions were summed with the energy, each joule at the intensity of its moment; the record's
     intensity is the mean weighted by energy.
 
-    What the meters are off by and what the grid's figure is off by have nothing to do with each
-    other. With E = E0 x a and I = I0 x b, the logarithm of the emissions' ratio is ln a + ln b: a
-    sum of independent terms, whose half-widths combine in quadrature, each side for itself (GUM,
-    5.1.2). Both ends at once would hold more often than either interval does.
+    The errors of the meters and of the grid's figure are independent. With E = E0 x a and
+    I = I0 x b, the logarithm of the emissions' ratio is ln a + ln b: a sum of independent terms,
+    whose half-widths combine in quadrature, each side separately (GUM, 5.1.2). Both ends at once
+    would hold more often than either interval does.
     """
     if grid is None:
         return {}

@@ -21,7 +21,7 @@ import linecache
 import signal
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Literal, NamedTuple
@@ -65,6 +65,21 @@ def _is_called_by_ours(frame: FrameType) -> bool:
     before = frame.f_back
     is_library = not frame.f_code.co_filename.startswith((TESTS, FAKES))
     return is_library and before is not None and before.f_trace is not None
+
+
+def without_a_trace(act: Callable[[], object]) -> None:
+    """Run `act`, in which a trace raises, so that no exception counts as being handled afterwards.
+
+    What a trace raises on the first line of an `except` skips the end of its handling, which no
+    handler of a signal can. The exception would be the `__context__` of every later one of this
+    thread; but a generator keeps an account of its own.
+    """
+
+    def confined() -> Iterator[None]:
+        act()
+        yield
+
+    next(confined())
 
 
 class Raiser:

@@ -34,7 +34,7 @@ from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
-from tests.support.raising import Model, Place, Raiser
+from tests.support.raising import Model, Place, Raiser, without_a_trace
 
 STOPPED, LATER = "stopped", "later"
 HANGS, WAITS = "it hangs", "another thread waits for a lock"
@@ -409,7 +409,7 @@ def try_at(nth: int, operation: Operation, error: BaseException, **options: Any)
     before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, _LIMIT_S)
     try:
-        contextvars.copy_context().run(run)
+        without_a_trace(lambda: contextvars.copy_context().run(run))
     except Hung:
         trial.broken.append(HANGS)
     finally:

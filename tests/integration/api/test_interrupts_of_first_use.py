@@ -27,7 +27,7 @@ import carbontrack
 from carbontrack.api.track import PROVIDER
 from carbontrack.sinks.journal.recovery import recover
 from tests.support.interpreters import run
-from tests.support.raising import Model, Raiser
+from tests.support.raising import Model, Raiser, without_a_trace
 from tests.support.trials import Hung, Timeout, could_not_pass, forget_locks
 
 EVERY_POINT = bool(os.environ.get("CARBONTRACK_EVERY_POINT"))
@@ -132,7 +132,7 @@ def attempt(
     signal.setitimer(signal.ITIMER_REAL, 60.0)
     gc.disable()
     try:
-        contextvars.copy_context().run(inside)
+        without_a_trace(lambda: contextvars.copy_context().run(inside))
     except Hung:
         broken.append("it hangs")
     except Exception as odd:

@@ -117,11 +117,13 @@ def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
     text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
 
     ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\), processor and memory, not the wall"
-    found = re.search(f"together {said}: {ends}(; about nine in ten machines like this)?", text)
+    found = re.search(
+        f"together {said}: {ends}(; the interval holds for about nine in ten such machines)?", text
+    )
     assert found is not None, text
     assert (found[1] is not None) is said.startswith("modelled")
     for command in ("carbontrack calibrate --wall", "CARBONTRACK_REGION="):
-        assert command in text.partition("To know it better")[2].partition("Checks")[0]
+        assert command in text.partition("To narrow the intervals")[2].partition("Checks")[0]
     assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is ("part" not in said)
 
 
@@ -161,7 +163,7 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
     text = doctor("--region", "FR").stdout
 
     assert "not the wall" not in text
-    assert "To know it better" not in text
+    assert "To narrow the intervals" not in text
 
 
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_time_water_and_making(opened: Callable[..., Any], count: int, scale: fl
     number, unit = (litres, "L") if litres >= 0.1 else (litres * 1e3, "mL")
     assert shown["Water"][0].split() == [f"{number:.3g}", unit]
     made = math.fsum(run.embodied_g for run in runs if run.embodied_g is not None)
-    assert shown["Making of the hardware"][0] == format_grams(made)
+    assert shown["Making the hardware"][0] == format_grams(made)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e-5, 1e-3, 1.0, 1e3])

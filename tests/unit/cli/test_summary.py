@@ -66,7 +66,8 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
     ("columns", "said"),
     [
         ({},
-         ", modelled: processor and memory, not the wall; about nine in ten machines like this"),
+         ", modelled: processor and memory, not the wall; "
+         "the interval holds for about nine in ten such machines"),
         ({"gpu_kwh": 1e-3, "gpu_basis": "measured"},
          ", modelled: processor, GPUs and memory, not the wall"),
         ({"cpu_basis": "assumed", "basis": "assumed"},
@@ -75,7 +76,7 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
         ({"cpu_basis": "measured", "ram_basis": "measured", "basis": "measured"}, ""),
         ({"pue": 1.1, "ram_kwh": None, "ram_basis": None},
          ", PUE 1.1 included, modelled: processor, not the wall; "
-         "about nine in ten machines like this"),
+         "the interval holds for about nine in ten such machines"),
     ],
 )  # fmt: skip
 def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(

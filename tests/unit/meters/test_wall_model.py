@@ -324,6 +324,16 @@ def test_a_guest_is_not_advised_what_cannot_help_it(tmp_path, procfs, recwarn):
     assert recwarn
 
 
+def test_a_guest_of_a_known_family_may_give_the_design_power(tmp_path, procfs):
+    """The user vouches for the server; the guest has its threads' part of it, and not the whole."""
+    (procfs / "cpuinfo").write_text(
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2\nmodel name\t: AMD EPYC\n"
+        "siblings\t: 2\nflags\t: hypervisor\n"
+    )
+    found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=225.0)
+    assert "x 3.22 W of design power at the wall" in found.meters[-1].about
+
+
 @pytest.mark.parametrize(("flags", "helps"), [("ht", True), ("hypervisor", False)])
 def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
     """Where no zone of RAPL is, on real hardware one may be had."""
