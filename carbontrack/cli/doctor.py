@@ -24,6 +24,7 @@ from carbontrack.config.load import load_settings
 from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
+from carbontrack.meters.cpu_lines import line_of
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.meters.rate import rate_text
@@ -45,6 +46,12 @@ Show every meter of this machine, used or not and why not, with the lines that w
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
 intensity; and every setting with the place that it comes from. Takes two seconds."""
 _CODES = "exit codes: 0; with --check 1 when nothing is measured here, all is modelled or assumed."
+_OF_GUESTS = "neither its counters nor its wall can be seen from inside a virtual machine"
+_DESIGN_POWER = "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
+_BY_NAME = (
+    "its name, shown by the hypervisor (QEMU: -cpu host), would tell its design power and threads; "
+    "so would a cloud's type, named by the firmware"
+)
 Findings = dict[str, Any]
 Row = tuple[str, str]
 
@@ -206,7 +213,8 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
         yield terminal.bold("\nNot used")
         for refusal in findings["refused"]:
             yield terminal.table([(refusal["id"], refusal["reason"])])
-            yield from (f"      {visible(line)}" for line in (refusal["cure"] or "").split("\n"))
+            if refusal["cure"]:
+                yield from (f"      {visible(line)}" for line in refusal["cure"].split("\n"))
     narrowing = list(_narrowing(findings))
     if narrowing:
         yield terminal.bold("\nTo narrow the intervals")
@@ -305,28 +313,42 @@ def _rate(hardware: Findings) -> str:
 def _narrowing(findings: Findings) -> Iterator[Row]:
     """What would make the intervals narrower, each with its command."""
     bases = {meter["component"]: meter["basis"] for meter in findings["meters"]}
-    if bases.get("cpu") != "measured":
-        cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
-        cure = next(filter(None, cures), None)
-        if cure is not None:
-            command = cure.split("\n")[-1]
-            yield "counters", f"the processor's own counter is accurate within 7%: {command}"
-        if findings["hardware"]["cpu_known"] in ("family", "nothing"):
-            yield "processor", "if you know its design power: CARBONTRACK_CPU_TDP_W=WATTS"
-    if set(bases.values()) != {"measured"} and "other" not in bases:
-        yield (
-            "wall meter",
-            (
-                "two readings of a wall meter, idle and under load, let the whole machine be "
-                "counted: carbontrack calibrate --wall WATTS"
-            ),
-        )
+    hardware = findings["hardware"]
+    is_known = hardware["cpu_known"] not in ("family", "nothing")
+    if not hardware["is_guest"]:
+        yield from _of_hardware(findings, bases, is_known=is_known)
+    elif bases.get("cpu") != "measured":
+        yield "host", _OF_GUESTS
+        if not is_known:
+            yield "processor", _BY_NAME
+            if line_of(hardware["cpu_model"]) == "client":  # it has no other guests
+                yield "processor", _DESIGN_POWER
     if findings["region_basis"] in ("unknown", "timezone"):
         yield (
             "region",
             (
                 "a known grid narrows the interval of the emissions: carbontrack regions NAME, "
                 "then CARBONTRACK_REGION=CODE"
+            ),
+        )
+
+
+def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -> Iterator[Row]:
+    """What helps where counters and the plug are this machine's own."""
+    if bases.get("cpu") != "measured":
+        cures = (r["cure"] for r in findings["refused"] if r["id"].startswith(("rapl", "perf")))
+        cure = next(filter(None, cures), None)
+        if cure is not None:
+            command = cure.split("\n")[-1]
+            yield "counters", f"the processor's own counter is accurate within 7%: {command}"
+        if not is_known:
+            yield "processor", _DESIGN_POWER
+    if set(bases.values()) != {"measured"} and "other" not in bases:
+        yield (
+            "wall meter",
+            (
+                "two readings of a wall meter, idle and under load, let the whole machine be "
+                "counted: carbontrack calibrate --wall WATTS"
             ),
         )
 

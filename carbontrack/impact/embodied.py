@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
+from carbontrack.meters.cpu_lines import line_of
 from carbontrack.meters.meter import Hardware
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.system.files import package_text
@@ -33,10 +34,7 @@ SERVER = {"motherboard": 0.5, "psu": 1.0, "chassis": 0.5, "assembly": 0.5, "ssd"
 board, chassis and assembly, one of its two power supplies, and one of its two drives of 1 TB."""
 CLIENT = {"motherboard": 1.0, "ssd": 1.0}
 """The same for a laptop or desktop: the table has no case and no power adapter for them."""
-CLIENT_LINES = ("core(tm)", "core i", "core ultra", "ryzen", "athlon", "phenom", "pentium",
-                "celeron", "atom", "apple", "cortex")  # fmt: skip
-"""What marks a processor of a laptop, desktop or single board by its name."""
-TYPICAL = Hardware(cpu_sockets=2.0, ram_gib=384.0 / GB_PER_GIB)
+TYPICAL = Hardware(cpu_model="Xeon", cpu_sockets=2.0, ram_gib=384.0 / GB_PER_GIB)
 """The rack server whose intervals stand for those of any machine: two sockets and 384 GB."""
 
 AS_ANTIMONY = (
@@ -189,13 +187,13 @@ def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
 def _items_of(hardware: Hardware) -> dict[str, list[tuple[str, float]]] | None:
     """The items that a machine is made of, by component; None where any of it is unknown."""
     sockets = hardware.cpu_sockets
-    if sockets is None or hardware.ram_gib is None:
+    line = line_of(hardware.cpu_model)
+    if sockets is None or hardware.ram_gib is None or line is None:
         return None
     cards = [_card_item(name) for name in hardware.gpu_models]
     if len(cards) < (hardware.gpu_count or 0) or None in cards:
         return None
-    name = (hardware.cpu_model or "").lower()
-    rest = CLIENT if any(line in name for line in CLIENT_LINES) else SERVER
+    rest = CLIENT if line == "client" else SERVER
     items = {
         "cpu": [("cpu", sockets)],
         "ram": [("ram", hardware.ram_gib * GB_PER_GIB)],

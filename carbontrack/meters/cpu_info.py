@@ -276,6 +276,8 @@ def spellings(model_name: str) -> tuple[str, ...]:
         return ()  # a family, not a part: "epyc", "xeon platinum"
     if name.startswith("ryzen threadripper"):
         return name, name.removeprefix("ryzen ")
+    if name.startswith("ryzen ") and " pro " in name:
+        return name, name.replace(" pro ", " ")  # the same design, managed
     return (name,)
 
 

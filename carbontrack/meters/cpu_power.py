@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
-from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part, plain_name
+from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -32,12 +32,12 @@ _CLOUDS = frozenset(
      "Tencent Cloud", "Huawei Cloud", "OpenStack Foundation", "Exoscale", "Linode", "Vultr")
 )  # fmt: skip
 """Vendors by the firmware of a guest. Not all show the guest which processors share a core."""
-_CLIENT_LINES = (
-    "core ", "pentium ", "celeron ", "ryzen ", "athlon ", "phenom ", "sempron ", "turion ", "fx-",
-    "a4-", "a6-", "a8-", "a9-", "a10-", "a12-", "e1-", "e2-", "pro a", "n50", "n95", "n97", "n100",
-    "n200", "u300", "apple ", "snapdragon ",
-)  # fmt: skip
-"""Parts of desktops and laptops: guests there (WSL2, Docker Desktop) see all threads by default."""
+_HYPERVISORS = frozenset(
+    ("QEMU", "KVM", "Red Hat", "VMware, Inc.", "Xen", "Parallels International GmbH.")
+)
+_APPLE = "0x61"
+_CLIENT = ("client",)
+_ONE_SOCKET = ("client", "one-socket server")
 
 
 class CpuPower(NamedTuple):
@@ -65,41 +65,85 @@ def cpu_power(facts: CpuFacts, tdp_w: float | None = None) -> CpuPower:
     """Design power for `facts`; `tdp_w` is a given TDP of one package.
 
     A virtual machine gets the share of its threads only. A given figure is that of a whole package,
-    of which a guest gets its share where the table has the part's number of threads.
+    of which a guest gets its share: by the part's number of threads, or else by watts per thread.
     """
     part = find_part(facts.name)
     share = _share(facts, part)
     year = part.year if part is not None else None
     if tdp_w is not None:
+        if share is None and _is_shared_out(facts):
+            return _share_of_given(facts, tdp_w)
         share = 1.0 if share is None else share
         how = f"{tdp_w:g} W, as given, x {share:.3g}"
         return CpuPower(tdp_w * share, share, "modelled", _curve(facts, year, share), how, "given")
     if part is not None and share is not None:
-        how = f"{part.name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
+        name = f"{part.name}, its twin" if _is_of_twin(facts, part) else part.name
+        how = f"{name}: {part.tdp_w:g} W x {share:.3g} ({part.source})"
         watts = Interval(part.tdp_w, part.tdp_low_w, part.tdp_high_w)
         curve = _curve(facts, year, share, watts)
         return CpuPower(part.tdp_w * share, share, "modelled", curve, how, "part")
-    return _by_family(facts) or _unknown(facts)
+    by_thread = _by_family(facts) or _unknown(facts)
+    # of real hardware the packages are counted, whatever is known of them
+    return by_thread if facts.packages is None else by_thread._replace(share=facts.packages)
 
 
-def is_client(model_name: str) -> bool:
-    """Whether the part of this name is one of desktops and laptops."""
-    name = plain_name(model_name)
-    # "Intel Core Processor (Haswell)" is what QEMU calls any such processor
-    return name.startswith(_CLIENT_LINES) and not name.startswith("core (")
+def is_guest(facts: CpuFacts) -> bool:
+    """Whether this is a virtual machine; of ARM only the firmware tells."""
+    if facts.is_guest or facts.vendor != "ARM":
+        return facts.is_guest
+    by_firmware = facts.maker in _CLOUDS or facts.maker in _HYPERVISORS
+    return by_firmware and ".metal" not in facts.machine_type
+
+
+def _is_of_twin(facts: CpuFacts, part: CpuPart) -> bool:
+    """Whether the row is that of the same design without "PRO" in its name."""
+    return " PRO " in facts.name and " pro " not in part.name
 
 
 def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
     if facts.is_guest or facts.siblings is None:
         if part is not None and part.threads:
-            return _threads_held(facts) / part.threads
-        if part is not None and part.name.startswith(_CLIENT_LINES):
+            share = _threads_held(facts) / part.threads
+            # a host may promise its guests more threads than it has
+            return 1.0 if share > 1.0 and _is_of(_ONE_SOCKET, part.name) else share
+        if part is not None and _is_of(_CLIENT, part.name):
             return 1.0
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
     if facts.packages is not None:
         return facts.packages
     # on bare metal whole packages count, with simultaneous multithreading on or off
     return max(1.0, float(round(facts.threads / facts.siblings)))
+
+
+def _is_of(lines: tuple[str, ...], name: str) -> bool:
+    from carbontrack.meters.cpu_lines import line_of  # most machines need not ask
+
+    return line_of(name) in lines
+
+
+def _is_shared_out(facts: CpuFacts) -> bool:
+    """Whether other guests may have the rest of the package; those of a client have it all."""
+    if facts.vendor == "ARM" and facts.family == _APPLE:
+        return False
+    return is_guest(facts) and not _is_of(_CLIENT, facts.name)
+
+
+def _share_of_given(facts: CpuFacts, tdp_w: float) -> CpuPower:
+    """A guest's share of a package of unknown size: its threads by watts per thread.
+
+    The power is that of the family, or of nothing known, and so are its interval and its basis. One
+    package is the most, unless the family is that of servers, which have several.
+    """
+    power = _by_family(facts) or _unknown(facts)
+    share = power.tdp_w / tdp_w
+    if power.known == "nothing" or _is_of(_ONE_SOCKET, facts.name):
+        share = min(1.0, share)
+        whole = [end / share for end in SINCE_2010.high]
+        power = power._replace(
+            curve=power.curve._replace(high=tuple(map(min, power.curve.high, whole)))
+        )
+    how = f"{tdp_w:g} W, as given, x {share:.3g}, estimated by {power.how}"
+    return power._replace(tdp_w=tdp_w * share, share=share, how=how)
 
 
 def _threads_held(facts: CpuFacts) -> int:
@@ -144,7 +188,7 @@ def _curve(
     if watts is not None and watts.low < watts.high:
         ratios.append(Interval(1.0, watts.low / watts.best, watts.high / watts.best))
     if facts.maker in _CLOUDS:
-        hides = facts.siblings is not None and facts.siblings == facts.cores and facts.siblings > 1
+        hides = facts.siblings is not None and facts.siblings == facts.cores
         most = _MAYBE_CORES if share is None else min(_MAYBE_CORES, 1.0 / share)
         if hides and most > 1.0 and not _has_whole_cores(facts):
             ratios.append(Interval(1.0, 1.0, most))
@@ -165,6 +209,8 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
     if line in ("c", "m", "r") and attribute:
         keys.append(("EC2", attribute, generation))
+    if facts.name.startswith(("VirtualApple", "Virtual Apple")):  # to x86 programs under Rosetta
+        keys = [("ARM", _APPLE, "")]
     table = package_text(FAMILIES)
     for vendor, family, model in keys:
         cells = _row(table, vendor, family, model, facts.stepping) if vendor and family else None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client
+from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_guest
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 NVML_LIBRARY = "libnvidia-ml.so.1"
+NO_HOST = Refusal("rapl", "the host's counters cannot be seen from inside a virtual machine")
 
 
 class Host(NamedTuple):
@@ -96,9 +97,9 @@ def detect(host: Host) -> MeterSet:
         cpu_sockets=power.share,
         cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
         cpu_known=power.known,
-        is_guest=facts.is_guest,
+        is_guest=is_guest(facts),
     )
-    refusals = (*refused, *amd_refusals, *more.refused, *gpu_refusals)
+    refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
 
@@ -115,15 +116,19 @@ def detect(host: Host) -> MeterSet:
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
+    from carbontrack.meters.cpu_lines import line_of
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
+    known = power.known
+    if known == "family" and host.cpu_tdp_w is not None:
+        known = "given"  # the user vouches for the server; a guest has its threads' part of it
     server = Server(
         power.tdp_w,
         host.busy_s,
         facts.threads,
-        known=power.known,
-        is_guest=facts.is_guest,
-        is_client=is_client(facts.name),
+        known=known,
+        is_guest=is_guest(facts),
+        is_client=line_of(facts.name) == "client",
     )
     return with_wall_model(found, server)
 
@@ -141,6 +146,13 @@ def _wall(
     reason = f"it was calibrated with other meters: {', '.join(fit.meters)}"
     cure = "carbontrack calibrate --clear  # then calibrate again"
     return meters, (Refusal(WALL_ID, reason, cure),)
+
+
+def _told(refused: tuple[Refusal, ...], hardware: Hardware) -> tuple[Refusal, ...]:
+    """The refusals, without what cannot help in a virtual machine."""
+    if not hardware.is_guest:
+        return refused
+    return tuple(NO_HOST if refusal.id == "rapl" else refusal for refusal in refused)
 
 
 def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:

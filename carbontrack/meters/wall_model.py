@@ -58,7 +58,8 @@ class Server(NamedTuple):
         busy_s: CPU seconds of all processors since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
         known: what the design power is known by; the model wants "given" or "part".
-        is_guest: this is a virtual machine, which has a part of its host.
+        is_guest: this is a virtual machine, which has a part of its host, and of whose host a data
+            sheet or a wall meter say nothing.
         is_client: the processor is one of desktops and laptops.
     """
 
@@ -233,6 +234,10 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
     if server.known in ("family", "nothing"):
         how_well = "is known by family only" if server.known == "family" else "is not known"
         reason = f"the design power of this machine's processors {how_well}"
+        if server.is_guest:
+            seen = "and a virtual machine does not see how large its host's processors are"
+            cure = "# where the hypervisor shows the processor's own name (QEMU: -cpu host), it is"
+            return Refusal(MODEL_ID, f"{reason}, {seen}", cure)
         cure = f"CARBONTRACK_CPU_TDP_W=…  # of one package, from its data sheet\n{_WALL_METER}"
         return Refusal(MODEL_ID, reason, cure)
     return None

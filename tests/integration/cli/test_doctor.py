@@ -137,6 +137,35 @@ def test_what_is_modelled_says_by_what_it_is_known_and_where_it_ends(
     assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is ("part" not in said)
 
 
+@pytest.mark.parametrize(
+    ("name", "design_power", "by_name"),
+    [
+        ("AMD EPYC", False, True),
+        ("AMD Ryzen 7 5800X 8-Core Processor", False, False),
+        ("Intel(R) Core(TM) i9-99999K", True, True),  # a laptop's guest has all of it
+    ],
+)
+def test_a_guest_is_told_what_helps_a_guest(
+    doctor: Doctor, tmp_path: Path, name: str, design_power: bool, by_name: bool
+) -> None:
+    """Neither a module nor a wall meter, nor the power of a package that is shared out."""
+    (tmp_path / "proc").mkdir()
+    cpu = CPU.format("AuthenticAMD", 26, 2, name).rstrip() + "\nflags\t\t: hypervisor\n\n"
+    (tmp_path / "proc" / "cpuinfo").write_text(cpu)
+    (tmp_path / "proc" / "stat").write_text(STAT)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:       16777216 kB\n")
+    (tmp_path / "sys" / "module").mkdir(parents=True)
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    assert "modprobe" not in text
+    assert "calibrate --wall" not in text
+    assert "neither its counters nor its wall can be seen from inside a virtual machine" in text
+    assert "CARBONTRACK_REGION=" in text
+    assert ("CARBONTRACK_CPU_TDP_W=WATTS" in text) is design_power
+    assert ("its name, shown by the hypervisor" in text) is by_name
+
+
 def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:
     """With counters for both there is neither a sum with a boundary nor a way to make it better."""
     build_powercap(tmp_path / "sys")

@@ -1,6 +1,8 @@
 """Names of processors are resolved rightly or refused, never to a neighbour."""
 
 import csv
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from carbontrack.meters.cpu_info import TABLE, find_part, plain_name, spellings
 from carbontrack.system.files import package_text
 
 NAMES = Path(__file__).parents[2] / "data" / "cpu_names.tsv"
+TOOL = runpy.run_path(str(Path(__file__).parents[3] / "docs" / "tools" / "extend_cpu_table.py"))
 PAIRS = [
     tuple(line.split("\t"))
     for line in NAMES.read_text(encoding="utf-8").splitlines()
@@ -99,12 +102,65 @@ def test_threads_of_hybrid_processors_are_those_of_their_cores():
 
 
 def test_every_derived_count_says_so():
-    """Of 2,544 counts 931 are by a rule on the name, 287 of the list of cores, 24 typed."""
+    """Of 2,689 counts 931 are by a rule on the name, 287 of the list of cores, 186 typed."""
     rows = list(csv.DictReader(package_text(TABLE).splitlines()))
     sources = [row["source"] for row in rows if row["threads"]]
-    assert len(sources) == 2544
+    assert len(sources) == 2689
     notes = ("threads by name (D)", "threads of cpu_hybrid.csv (C)", "threads typed (C)")
-    assert [sum(note in source for source in sources) for note in notes] == [931, 287, 24]
+    assert [sum(note in source for source in sources) for note in notes] == [931, 287, 186]
+
+
+WITHOUT_HYPER_THREADING = {
+    r"xeon e5-2[46]0[379]( v2)?$": 4,
+    r"xeon e5-26(03 v[34]|09 v3)$": 6,
+    r"xeon e5-2609 v4$": 8,
+    r"xeon e5-160[37]( v\d)?$": 4,
+    r"xeon e5-4617$": 6,
+    r"xeon e5-4627 v2$": 8,
+    r"xeon e5-4627 v[34]$": 10,
+    r"xeon e7-8837$": 8,
+    r"xeon bronze 3[12]04$": 6,
+    r"xeon bronze 3(106|206r)$": 8,
+    r"xeon e3-122[056]( v\d)?$": 4,
+    r"xeon e-2[12]24g?$|xeon e-2314$|xeon e-2324g$|xeon e-2(104g|414)$": 4,
+    r"xeon e-2[12]26g?e?$": 6,
+    r"xeon w-210[24]$": 4,
+}
+"""Intel's servers that run one thread on each core, by number, and their cores."""
+WITH_HYPER_THREADING = {
+    "xeon e5-4603": 8,  # its number ends as those of two-socket parts without
+    "xeon e5-4607": 12,
+    "xeon e7-4807": 12,
+    "xeon e7-4809 v2": 12,
+    "xeon silver 4208": 16,
+    "xeon e3-1220l": 4,  # two cores, unlike the E3-1220 with four
+    "xeon e3-1230": 8,
+    "xeon w-2123": 8,
+}
+
+
+def test_parts_without_hyper_threading_have_a_thread_a_core():
+    """The rule by name and the table agree; parts with a like name and more threads are listed."""
+    rows = {row["name"]: row["threads"] for row in csv.DictReader(package_text(TABLE).splitlines())}
+    for line, cores in WITHOUT_HYPER_THREADING.items():
+        found = {name: threads for name, threads in rows.items() if re.match(line, name)}
+        assert found, line
+        assert found == dict.fromkeys(found, str(cores))
+    assert {name: int(rows[name]) for name in WITH_HYPER_THREADING} == WITH_HYPER_THREADING
+
+
+def test_the_tool_of_the_table_gives_what_the_table_has():
+    """Typed counts of threads, years by line, and the base power for which lists have turbo's."""
+    rows = {row["name"]: row for row in csv.DictReader(package_text(TABLE).splitlines())}
+    for name, threads in TOOL["typed"]().items():
+        assert name not in rows or rows[name]["threads"] == str(threads), name
+    for name, row in rows.items():
+        if TOOL["YEAR_BY_LINE"] in row["source"]:
+            assert row["year"] == str(TOOL["year_of"](name)), name
+        else:
+            assert row["year"] or TOOL["year_of"](name) is None, name
+    for name, (_turbo_w, base_w) in TOOL["BASE_W"].items():
+        assert float(rows[name]["tdp_w"]) == base_w
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,136 @@ def test_a_given_tdp_is_of_one_package(tmp_path):
     """It is taken whole, for each package there is, and cut to a guest's known share."""
     assert cpu_power(CpuFacts(name="x", threads=4, siblings=4), 65.0).tdp_w == 65.0
     assert cpu_power(CpuFacts(name="x", threads=8, siblings=4), 65.0).tdp_w == 130.0
-    assert cpu_power(machine(tmp_path), 100.0).tdp_w == 100.0
     known = CpuFacts(name="AMD EPYC 7763 64-Core Processor", threads=2, siblings=2, is_guest=True)
     assert cpu_power(known, 320.0).tdp_w == pytest.approx(5.0)
     assert cpu_power(known, 320.0).known == "given"
+
+
+CLOUD = CpuFacts("AMD EPYC", "AuthenticAMD", "26", "2", "1", 2, 2, is_guest=True, cores=1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "given_w", "tdp_w", "known"),
+    [
+        (CLOUD, 400.0, 2 * 1.61, "family"),
+        (CLOUD._replace(name="AMD EPYC 7571", family="23", model="1"), 200.0, 2 * 3.49, "family"),
+        (CLOUD._replace(name="Frobnicator 9000", family="9"), 400.0, 2 * 3.5, "nothing"),
+        # never more than the package that was given
+        (CLOUD._replace(name="Frobnicator 9000", family="9", threads=64), 65.0, 65.0, "nothing"),
+        (CLOUD._replace(name="Xeon E-9999", family="9", threads=64), 65.0, 65.0, "nothing"),
+        # a server's guest may have more than one package
+        (CLOUD._replace(threads=512), 400.0, 512 * 1.61, "family"),
+        (CpuFacts("", "ARM", "0x41", "0xd40", threads=2, maker="Amazon EC2",
+                  machine_type="c7g.large"), 100.0, 2 * 1.56, "family"),
+    ],
+)  # fmt: skip
+def test_a_given_tdp_is_shared_out_where_the_parts_threads_are_unknown(
+    facts, given_w, tdp_w, known
+):
+    """By watts per thread, so that two threads of a 400 W part are no whole socket."""
+    power, without = cpu_power(facts, given_w), cpu_power(facts)
+    assert power.tdp_w == pytest.approx(tdp_w)
+    assert power.share == pytest.approx(tdp_w / given_w)
+    assert (power.known, power.basis) == (known, without.basis)
+    assert f"{given_w:g} W, as given, x {power.share:.3g}, estimated by" in power.how
+    for load in (0.0, 0.5, 1.0):
+        end, own = power.curve.at(load), without.curve.at(load)
+        assert (end.best, end.low) == (own.best, own.low)
+        assert end.high <= own.high
+        if known == "nothing":
+            assert end.high * power.tdp_w <= SINCE_2010.at(load).high * given_w * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        CLOUD._replace(name="Intel(R) Core(TM) i9-99999K", family="9", model="9"),  # WSL2
+        CpuFacts("", "ARM", "0x61", "0x000", threads=8, maker="QEMU"),  # Docker Desktop, macOS
+        CpuFacts("", "ARM", "0x41", "0xd08", threads=4),  # a board
+        CpuFacts("", "ARM", "0x41", "0xd40", threads=64, maker="Amazon EC2",
+                 machine_type="c7g.metal"),
+        CpuFacts("Frobnicator 9000", threads=8),
+    ],
+)  # fmt: skip
+def test_a_given_tdp_is_taken_whole_by_clients_and_real_hardware(facts):
+    """Nobody else has a part of the package."""
+    power = cpu_power(facts, 100.0)
+    assert (power.tdp_w, power.share, power.known) == (100.0, 1.0, "given")
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "share"),
+    [
+        ("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", 16, 1.0),  # 8 threads
+        ("AMD Ryzen 7 5800H with Radeon Graphics", 32, 1.0),  # 16
+        ("Intel(R) Xeon(R) E-2288G CPU @ 3.70GHz", 32, 1.0),  # 16
+        ("AMD EPYC 7402P 24-Core Processor", 96, 1.0),  # 48
+        ("AMD EPYC 7543 32-Core Processor", 128, 2.0),  # 64
+        ("Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz", 128, 2.0),  # 64
+    ],
+)
+def test_a_guest_has_no_more_than_the_sockets_that_can_be(name, threads, share):
+    """A host may promise more threads than it has; two of a client's part in a machine are none."""
+    facts = CpuFacts(name, threads=threads, siblings=threads, is_guest=True, cores=threads // 2)
+    assert cpu_power(facts).share == share
+
+
+def test_a_slice_of_a_host_of_a_known_family_is_its_part_of_the_packages():
+    """Also where the table has no such part: threads seen over the host's."""
+    facts = CpuFacts(
+        "Intel(R) Xeon(R) Platinum 8473C", "GenuineIntel", "6", "143", "4", 4, 104,
+        cores=52, packages=4 / 104,
+    )  # fmt: skip
+    power = cpu_power(facts)
+    assert (power.known, power.share) == ("family", 4 / 104)
+    assert power.tdp_w == pytest.approx(4 * 3.4)
+
+
+def test_a_twin_without_pro_stands_in_and_is_named():
+    """The same design with the same power; one of its own has its own row."""
+    twin = cpu_power(CpuFacts("AMD Ryzen 7 PRO 7840U w/ Radeon 780M Graphics", siblings=16))
+    assert twin.how.startswith("ryzen 7 7840u, its twin: 28 W")
+    own = cpu_power(CpuFacts("AMD Ryzen 7 PRO 4750U with Radeon Graphics", siblings=16))
+    assert own.how.startswith("ryzen 7 pro 4750u: ")
+
+
+@pytest.mark.parametrize(
+    ("facts", "family"),
+    [
+        (CpuFacts("VirtualApple @ 2.50GHz", "GenuineIntel", "6", "44", threads=8), "Apple silicon"),
+        (CpuFacts("Virtual Apple @ 2.50GHz processor", "GenuineIntel", "6", "44"), "Apple silicon"),
+        (
+            CpuFacts("Westmere E56xx/L56xx/X56xx (Nehalem-C)", "GenuineIntel", "6", "44"),
+            "Xeon Westmere-EP",
+        ),
+        (CpuFacts("AMD Opteron 63xx class CPU", "AuthenticAMD", "21", "2"), "Opteron 6200 or 6300"),
+        (CpuFacts("AMD Opteron 62xx class CPU", "AuthenticAMD", "21", "1"), "Opteron 6200 or 6300"),
+        (CpuFacts("", "ARM", "0x46", "0x001"), "A64FX"),
+        (CpuFacts("", "ARM", "0x43", "0x0af"), "ThunderX2"),
+        (CpuFacts("", "ARM", "0x48", "0xd01"), "Kunpeng 920"),
+        (CpuFacts("", "ARM", "0x41", "0xd84"), "Neoverse V3"),
+        (CpuFacts("", "ARM", "0x41", "0xd8e"), "Neoverse N3"),
+        (CpuFacts("", "ARM", "0xc0", "0xac4"), "AmpereOne"),
+        (CpuFacts("AMD Opteron 23xx (Gen 3 Class Opteron)", "AuthenticAMD", "16", "2"), None),
+        (CpuFacts("AMD Opteron 22xx (Gen 2 Class Opteron)", "AuthenticAMD", "15", "6"), None),
+        (CpuFacts("", "ARM", "0x51", "0x001"), None),
+    ],
+)
+def test_families_are_told_or_refused(facts, family):
+    """QEMU's older AMD models and a core that no table has are refused."""
+    power = cpu_power(facts._replace(is_guest=True))
+    assert power.known == ("nothing" if family is None else "family")
+    assert family is None or power.how.startswith(family)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Intel(R) Core(TM) i7 CPU         920  @ 2.67GHz", "Intel(R) Core(TM) i7 CPU 860 @ 2.80GHz",
+     "Intel(R) Core(TM) i5 CPU         750  @ 2.67GHz", "AMD Sempron(tm) Processor LE-1100"],
+)  # fmt: skip
+def test_the_first_core_i_processors_have_the_earlier_curve(name):
+    """Sold first in 2008 and 2009, as were the Semprons LE."""
+    assert cpu_power(CpuFacts(name, siblings=1)).curve == BEFORE_2010
 
 
 def test_parts_from_before_2010_have_a_curve_of_their_own():

@@ -148,6 +148,15 @@ def test_an_unclear_topology_widens_the_high_end(tmp_path):
         assert other.high * 1.2 < one.high <= other.high * 2.0
 
 
+def test_one_virtual_processor_may_be_a_thread_or_a_core(tmp_path):
+    """A single one has a core to itself or shares it; on a cloud the high end holds both."""
+    shown = MACHINES["Azure, EPYC 7763"]._replace(threads=1, siblings="1", cores="1")
+    cloud = power_of(shown, tmp_path / "cloud")
+    other = power_of(shown._replace(sys_vendor="QEMU"), tmp_path / "other")
+    for load in LOADS:
+        assert cloud.curve.at(load).high > 1.2 * other.curve.at(load).high
+
+
 def test_a_guest_with_the_whole_part_cannot_have_more(tmp_path):
     """Nothing is unclear about its share, whatever the topology shows."""
     shown = MACHINES["WSL2 on a laptop, i7-8650U"]

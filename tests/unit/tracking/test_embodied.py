@@ -18,7 +18,7 @@ METERS = [
     MeterFacts("rapl:package-0", "cpu", "measured", 0.001, 0.07, is_substitute=False),
     MeterFacts("model:ram", "ram", "modelled", 0.0, 0.5, is_substitute=False),
 ]
-SERVER = Hardware(cpu_sockets=2.0, ram_gib=64.0, gpu_count=0)
+SERVER = Hardware(cpu_model="AMD EPYC", cpu_sockets=2.0, ram_gib=64.0, gpu_count=0)
 HOURS_PER_LIFE = 4 * 8766
 
 
@@ -122,9 +122,15 @@ def test_a_guest_bears_its_part_of_the_server():
     [
         ("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", 66.1 + 51.7),
         ("AMD Ryzen 7 5800X 8-Core Processor", 66.1 + 51.7),
+        ("Intel(R) N100", 66.1 + 51.7),
+        ("Intel(R) U300", 66.1 + 51.7),
+        ("AMD FX(tm)-8350 Eight-Core Processor", 66.1 + 51.7),
+        ("AMD A10-7850K Radeon R7, 12 Compute Cores 4C+8G", 66.1 + 51.7),
+        ("AMD 3020e with Radeon Graphics", 66.1 + 51.7),
+        ("Snapdragon(R) X Elite - X1E78100 - Qualcomm(R) Oryon(TM) CPU", 66.1 + 51.7),
+        ("Intel(R) Xeon(R) E-2136 CPU @ 3.30GHz", REST_KG / 2),
         ("AMD EPYC 7763 64-Core Processor", REST_KG / 2),
         ("Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz", REST_KG / 2),
-        (None, REST_KG / 2),
     ],
 )
 def test_a_laptop_has_no_rack_enclosure(name: str | None, kg: float):
@@ -157,10 +163,13 @@ def test_a_shorter_and_idler_life_weighs_more():
 @pytest.mark.parametrize(
     "hardware",
     [
-        Hardware(ram_gib=64.0),
-        Hardware(cpu_sockets=1.0),
-        Hardware(cpu_sockets=1.0, ram_gib=8.0, gpu_count=1, gpu_models=("Card of the Future",)),
-        Hardware(cpu_sockets=1.0, ram_gib=8.0, gpu_count=1),
+        Hardware(cpu_model="AMD EPYC", ram_gib=64.0),
+        Hardware(cpu_model="AMD EPYC", cpu_sockets=1.0),
+        Hardware(cpu_sockets=1.0, ram_gib=8.0),
+        Hardware(cpu_model="Some Processor", cpu_sockets=1.0, ram_gib=8.0),
+        Hardware(cpu_model="QEMU Virtual CPU version 2.5+", cpu_sockets=1.0, ram_gib=8.0),
+        Hardware("AMD EPYC", cpu_sockets=1.0, ram_gib=8.0, gpu_count=1, gpu_models=("Future",)),
+        Hardware("AMD EPYC", cpu_sockets=1.0, ram_gib=8.0, gpu_count=1),
     ],
 )
 def test_unknown_hardware_is_never_guessed(hardware: Hardware):
