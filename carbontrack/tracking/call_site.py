@@ -199,6 +199,8 @@ class CallRows:
         self.budget_check = budget_check
         self._next_id: str | None = None
         """The id of the next window, if it has one already."""
+        self.lent: Any = None
+        """A weak reference to the last call that has claimed the id of a window."""
         self.closed = False
         self.sampler = session.sampler
         self.apportioner = Apportioner.of(session.sampler)
@@ -273,8 +275,15 @@ class CallRows:
         return CallWindow(record_id, start, started_at, self.session.parent_now(looks=False))
 
     def row_id(self) -> str:
-        """The id of the row that short calls go to; a call inside one names it as its parent."""
+        """The id of the row that short calls go to; a call inside one names it as its parent.
+
+        A call that has claimed it gives it back unless it turns out to be long. Until then it is
+        told to all, as the window has no other id in the end.
+        """
         with self.sampler.lock:
+            lent: Any = None if self.lent is None else self.lent()
+            if lent is not None and lent.may_be_short:
+                return str(lent.record_id)
             if self.window is not None:
                 return self.window.record_id
             if self._next_id is None:
@@ -293,13 +302,18 @@ class CallRows:
                 return True
             return False
 
-    def give_back(self, row_id: str | None) -> None:
+    def _give_back(self, row_id: str | None) -> None:
         """A call that has claimed this id has turned out to be short."""
+        kept = None
         with self.sampler.lock:
-            if self.window is None:
+            self.lent, window = None, self.window
+            if window is None:
                 self._next_id = row_id
-            elif row_id is not None and not self.window.calls:
-                self.window.record_id = row_id
+            elif row_id is not None:  # the id that it has now was told to nobody
+                kept, window.kept, window.kept_calls = window.kept, None, 0
+                window.record_id = row_id
+        if kept is not None:
+            self.session.drop_checkpoint(kept.record_id)
 
     def _records(self, window: CallWindow, end: Counts) -> list[Record]:
         """The row of a window; two if another record began or ended to hold its calls."""
@@ -431,7 +445,7 @@ class CallSite(CallRows):
         """Add a short call that became a span because its body needed the current span."""
         sums, window, started_at, failed = span.measured()
         if span.has_row_id:
-            self.give_back(span.record_id)
+            self._give_back(span.record_id)
         parent = span.row_parent()
         if self.window is not None and self.window.parent != parent:
             self.write_row()  # a row belongs to one parent
@@ -558,7 +572,7 @@ class CallSite(CallRows):
     def forget_parent(self) -> None:
         """Start anew in a child process."""
         self.apportioner.sites.discard(self)
-        self.window = self.propagating = self._next_id = None
+        self.window = self.propagating = self._next_id = self.lent = None
         self.finished.clear()
         self._usage = NO_USAGE
 

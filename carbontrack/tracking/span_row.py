@@ -104,6 +104,17 @@ class SpanRow(BudgetedBlock[Any]):
         if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
             self.record_id = self._row_id
 
+    @property
+    def may_be_short(self) -> bool:
+        """Whether a call may yet be part of the row of summed calls; the sampler's lock is held."""
+        if self._end is not None:
+            return self._window.duration_s < OWN_ROW_S
+        if self._epoch < 0 or self._start is None or self.node is None:  # it was given up
+            return False
+        now = self.session.sampler.counts
+        was_paused, ran_s = self.node.was_paused, now.at_s - self._start.counts.at_s
+        return (self.node.ran(now)[0] if was_paused else ran_s) < OWN_ROW_S
+
     def _take_ids(self, started_at: datetime) -> None:
         self._run_id, record_id = self.session.new_ids()
         self.first_id = self.record_id = self.record_id or record_id
@@ -114,8 +125,8 @@ class SpanRow(BudgetedBlock[Any]):
         assert self._start is not None
         start, end, node = self._start.counts, mark.counts, self.node
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        if node is not None and node.paused_s:
-            machine_j, ran_s = sub_joules(machine_j, node.paused_j), ran_s - node.paused_s
+        if node is not None and node.was_paused:
+            ran_s, machine_j = node.ran(end)
         self._window = self.session.builder.window(start, end, ran_s, machine_j)
 
     def sums(self, mark: Mark) -> Sums:

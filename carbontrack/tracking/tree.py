@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from carbontrack.sampling.counts import Joules
+from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
 from carbontrack.sampling.sampler import Sampler
 
@@ -29,13 +29,15 @@ class Node:
         owner: the span, while it is open.
         around: the node of the span around it; None for a root.
         children: the nodes of the open spans inside it.
-        paused_s, paused_j: how long it was paused, and what the machine used meanwhile.
+        was_paused: whether it has been paused since its row began; `ran` says how long it was not.
     """
 
     __slots__ = (
-        "_is_leaf", "_leaves", "_paused", "_sampler", "_since", "_sums", "around", "children",
-        "owner", "paused_j", "paused_s",
+        "_is_leaf", "_is_paused", "_leaves", "_ran", "_resumed", "_sampler", "_since", "_sums",
+        "around", "children", "owner", "was_paused",
     )  # fmt: skip
+    _ran: tuple[float, Joules]
+    _resumed: Counts
 
     def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
         self.owner = owner
@@ -46,9 +48,8 @@ class Node:
         self._since = mark
         self._leaves = 1
         self._is_leaf = True
-        self._paused: Mark | None = None
-        self.paused_s = 0.0
-        self.paused_j: Joules = ()
+        self._is_paused = False
+        self.was_paused = False
 
     def join(self) -> None:
         """The span opens: it is part of the tree from its first mark on."""
@@ -77,7 +78,7 @@ class Node:
         if self._is_leaf:
             if around is None:
                 _add_leaves(self._sampler, -1)
-            elif around._leaves == 1 and around._paused is None:  # as below, but cheaper
+            elif around._leaves == 1 and not around._is_paused:  # as below, but cheaper
                 around._is_leaf = True
             else:
                 around._update(-1, mark)
@@ -100,9 +101,8 @@ class Node:
 
     def restart(self, mark: Mark) -> None:
         """Count from `mark` on, as if the span began there."""
-        self._sums, self._since, self.paused_s, self.paused_j = NOTHING, mark, 0.0, ()
-        if self._paused is not None:
-            self._paused = mark
+        self._ran, self._resumed = (0.0, ()), mark.counts
+        self._sums, self._since, self.was_paused = NOTHING, mark, self._is_paused
 
     def total(self, mark: Mark) -> Sums:
         """The span's sums by `mark`, which is at or before its end."""
@@ -112,22 +112,33 @@ class Node:
 
     def pause(self, mark: Mark) -> None:
         """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
-        if self._paused is None:
-            self._paused = mark
+        if not self._is_paused:
+            if not self.was_paused:
+                self._ran, self._resumed = (0.0, ()), self.owner.began[0].counts
+            self._ran, self._is_paused, self.was_paused = self.ran(mark.counts), True, True
             self._update(0, mark)
 
     def resume(self, mark: Mark) -> None:
         """The body resumes."""
-        if self._paused is not None:
+        if self._is_paused:
             self._end_pause(mark)
             self._update(0, mark)
 
     def _end_pause(self, mark: Mark) -> None:
-        if self._paused is not None:
-            paused, now = self._paused.counts, mark.counts
-            paused_s = self.paused_s + now.at_s - paused.at_s
-            paused_j = add_joules(self.paused_j, sub_joules(now.energy_j, paused.energy_j))
-            self.paused_s, self.paused_j, self._paused = paused_s, paused_j, None
+        if self._is_paused:
+            self._resumed, self._is_paused = mark.counts, False
+
+    def ran(self, end: Counts) -> tuple[float, Joules]:
+        """How long a span that was paused ran by `end`, and what the machine used meanwhile.
+
+        Its runs are added up. The time without the pauses would be off by their rounding, for one
+        that did not run at all too.
+        """
+        ran_s, machine_j = self._ran
+        if self._is_paused:
+            return ran_s, machine_j
+        used_j = sub_joules(end.energy_j, self._resumed.energy_j)
+        return ran_s + (end.at_s - self._resumed.at_s), add_joules(machine_j, used_j)
 
     def _update(self, change: int, mark: Mark) -> None:
         """The leaves inside this node change in number, or it is paused or resumes.
@@ -137,7 +148,7 @@ class Node:
         node: Node | None = self
         while node is not None:
             inside = node._leaves - node._is_leaf + change
-            is_leaf = not inside and node._paused is None
+            is_leaf = not inside and not node._is_paused
             change = inside + is_leaf - node._leaves
             if not change:
                 node._is_leaf = is_leaf
@@ -154,7 +165,7 @@ class Node:
     def recount(self) -> int:
         """Count the leaves of this node and those below anew; returns their number."""
         inside = sum([child.recount() for child in self.children])
-        is_leaf = not inside and self._paused is None
+        is_leaf = not inside and not self._is_paused
         leaves = inside + is_leaf
         if (leaves, is_leaf) != (self._leaves, self._is_leaf):
             now = Mark(self._sampler.counts, self.owner.session.ledger.account)

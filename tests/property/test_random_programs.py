@@ -154,6 +154,34 @@ def test_long_programs(seed, length, shape):
     check(ran(steps, **shape))
 
 
+@pytest.mark.parametrize(
+    ("trackers", "steps"),
+    [
+        pytest.param(
+            1,
+            [
+                Step("call"), Step("stream"), Step("quick", how=3), Step("advance", how=1),
+                Step("open"), Step("step", how=6), Step("advance", how=3), Step("leave"),
+                *(Step("advance", how=how) for how in (2, 7, 5, 2, 4, 6, 7, 6, 6, 2)),
+                Step("step", how=1), Step("quick", how=4),
+            ],
+            id="a generator that is a row's length suspended ran for no time",
+        ),
+        pytest.param(
+            2,
+            [
+                Step("stream", which=2, how=1), Step("stream", which=2, how=1),
+                Step("step", which=1, how=1), Step("step", how=1),
+            ],
+            id="two short calls of one function at once, each with a block inside",
+        ),
+    ],
+)  # fmt: skip
+def test_programs_that_were_once_counted_wrongly(trackers, steps):
+    """As they were found, and made smaller."""
+    check(ran(steps, trackers=trackers, spans="all"))
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=PROGRAMS, shape=SHAPES)
 def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):

@@ -12,6 +12,7 @@ from contextlib import nullcontext, suppress
 import pytest
 
 from carbontrack.api.track import current_span, track
+from carbontrack.report.nesting import shares_of
 from carbontrack.tracking.call import Call, CoveredCall
 from carbontrack.tracking.call_site import Callee, call_site_of
 from carbontrack.tracking.context import current
@@ -374,6 +375,68 @@ def test_what_outlives_a_long_decorated_coroutine_counts_for_itself():
 
         asyncio.run(run())
     assert {row.name: row.calls for row in bench.records} == {"main": 1, "late": 1}
+
+
+@pytest.mark.parametrize("longest_s", [0.25, 4.0], ids=["all are short", "the first is long"])
+def test_blocks_in_calls_at_once_are_inside_a_row_that_is_written(longest_s):
+    """Each names a row that holds it and is in the data, so that no sum counts it twice."""
+    with Bench() as bench:
+        bench.session.spans = "all"
+
+        @track("task", tracker=bench.tracker)
+        async def task(go_on):
+            with track("block"):
+                await go_on.wait()
+
+        async def main():
+            first, others = asyncio.Event(), asyncio.Event()
+            tasks = [asyncio.create_task(task(e)) for e in (first, others, others)]
+            await asyncio.sleep(0)
+            contextvars.Context().run(bench.run, 0.25)
+            others.set()
+            await asyncio.sleep(0.01)
+            contextvars.Context().run(bench.run, longest_s, ticks=4)
+            first.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+    by_id = {row.record_id: row for row in bench.records}
+    blocks = [row for row in bench.records if row.name == "block"]
+    assert [by_id[block.parent_id].name for block in blocks] == ["task"] * 3
+    assert all(block.parent_holds for block in blocks)
+    tasks = [row for row in bench.records if row.name == "task"]
+    assert len(tasks) == (1 if longest_s < 1.0 else 2)
+    assert sum(row.calls for row in tasks) == 3
+    counted = zip(bench.records, shares_of(bench.records), strict=True)
+    assert sum(joules(row) * share for row, share in counted) == pytest.approx(
+        100.0 * (0.25 + longest_s)
+    )
+
+
+def test_a_generator_runs_for_no_time_while_it_is_suspended():
+    """In what is said of it meanwhile too; and its length is the sum of its runs, to the bit."""
+    with Bench() as bench:
+        seen = []
+
+        @track("stream", tracker=bench.tracker)
+        def stream():
+            seen.append(current_span())
+            yield
+            bench.clock.advance(0.1)
+            yield
+
+        items = stream()
+        next(items)
+        for _ in range(7):
+            bench.clock.advance(0.7)
+        assert seen[0].snapshot().duration_s == 0.0
+        before_s = bench.clock.monotonic_s()
+        next(items)
+        ran_s = bench.clock.monotonic_s() - before_s
+        bench.clock.advance(0.3)
+        assert seen[0].snapshot().duration_s == ran_s
+        items.close()
+    assert [row.duration_s for row in bench.records] == [ran_s]
 
 
 @pytest.mark.parametrize("inside", [False, True])

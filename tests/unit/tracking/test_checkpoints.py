@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,5 +137,36 @@ def test_a_written_sum_does_not_come_back(
     tracker.close()
 
     assert list((folder / "state" / "journal").iterdir()) == []
+    rows = (folder / "runs.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2
+
+
+def test_a_sum_whose_row_gets_another_id_does_not_come_back(
+    made: tuple[Tracker, SlowJournal, Path],
+) -> None:
+    """Of two calls at once the second is kept, and then the first gives back the row's id."""
+    from carbontrack.api.track import current_span, track
+
+    tracker, _, folder = made
+    kept: list[str] = []
+
+    @track("short", tracker=tracker, window_s=3600)
+    def short(inside: Callable[[], object]) -> None:
+        assert current_span() is not None
+        inside()
+
+    def another() -> None:
+        contextvars.Context().run(short, lambda: None)
+        (site,) = tracker.session.sites.values()
+        kept.append(site.window.kept.record_id)
+
+    short(another)
+    (site,) = tracker.session.sites.values()
+    assert site.window.kept.record_id not in kept
+    assert site.window.kept_calls == 2
+    tracker.close()
+
+    assert list((folder / "state" / "journal").iterdir()) == []
+    assert [found.record.name for found in recover(folder / "state")] == []
     rows = (folder / "runs.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2
