@@ -27,6 +27,7 @@ from carbontrack.interval import Interval, total
 from carbontrack.meters.cpu_lines import line_of
 from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
+from carbontrack.meters.rate import rate_text
 from carbontrack.record import BASES, COMPONENTS, boundary_text, told
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
@@ -39,6 +40,7 @@ WATCH_S = 1.0
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
+_PROCESSOR_AND_MEMORY = {("cpu", "modelled"), ("ram", "modelled")}
 _ABOUT = """\
 Show every meter of this machine, used or not and why not, with the lines that would change it;
 whether the counters move, and what carbontrack itself costs here; the region and its carbon
@@ -298,11 +300,14 @@ def _together(findings: Findings) -> Iterator[Row]:
     # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
     power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
     step = "" if ("cpu", "measured") in by_kind else _step(findings)
-    often = (
-        "; the interval holds for about nine in ten such machines" if bases == {"modelled"} else ""
-    )
+    often = _rate(findings["hardware"]) if set(by_kind) == _PROCESSOR_AND_MEMORY else ""
     weakest = max(bases, key=BASES.index)
     yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
+
+
+def _rate(hardware: Findings) -> str:
+    model, known = hardware["cpu_model"], hardware["cpu_known"]
+    return f"; {rate_text(model, known, is_guest=hardware['is_guest'])}"
 
 
 def _narrowing(findings: Findings) -> Iterator[Row]:

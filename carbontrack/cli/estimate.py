@@ -22,6 +22,10 @@ from carbontrack.units import (
     format_with_interval,
 )
 
+_MADE = (
+    "from making the named hardware, without board, chassis, power supplies and drives; "
+    "not part of the emissions"
+)
 _NAMES = (
     "power_w",
     "gpu",
@@ -109,7 +113,7 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     if found.embodied_g is not None:
         low_g, high_g = found.embodied_low_g or 0.0, found.embodied_high_g or 0.0
         made = _with_interval(found.embodied_g, low_g, high_g, format_grams, " CO2e")
-        table.append(("embodied", f"{made} from making the hardware, not part of the emissions"))
+        table.append(("embodied", f"{made} {_MADE}"))
     if found.abiotic_kg_sb is not None:
         kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
         table.append(("metals", f"{format_antimony(*kg_sb, gap='  ')}: {AS_ANTIMONY}"))

@@ -125,6 +125,7 @@ def _run(args: Namespace) -> int:
             verdict=verdict,
             timeline=span.timeline(),
             verbose=args.verbose,
+            hardware=tracker.session.sampler.hardware,
         )
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
         lines = terminal.table([*found, *(("note", note) for note in (*notes, *more_notes))])

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from carbontrack.cli.live import sparkline
 from carbontrack.impact.equivalents import compare
+from carbontrack.meters.meter import Hardware
+from carbontrack.meters.rate import rate_text
 from carbontrack.record import Record, boundary_text
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Verdict
@@ -45,9 +47,14 @@ def rows(
     verdict: Verdict | None = None,
     timeline: Sequence[PowerRow] = (),
     verbose: bool = False,
+    hardware: Hardware | None = None,
 ) -> list[tuple[str, str]]:
-    """The summary as labels and texts."""
-    found = [("energy", _energy(record)), ("emissions", _emissions(record))]
+    """The summary as labels and texts; with the live tracker's `hardware`, how often a model holds.
+
+    A record alone cannot tell that: it has neither what is known of the processor nor whether the
+    machine was virtual.
+    """
+    found = [("energy", _energy(record, hardware)), ("emissions", _emissions(record))]
     if record.market_emissions_g is not None:
         grams = format_grams(record.market_emissions_g)
         found.append(("contract", f"{grams} CO2e by contract, beside the emissions of the place"))
@@ -67,26 +74,26 @@ def rows(
     return found
 
 
-def _energy(record: Record) -> str:
+def _energy(record: Record, hardware: Hardware | None) -> str:
     joules = joules_from(record.energy_kwh)
     if joules is None:
         return "unknown"
     low_j, high_j = joules_from(record.energy_low_kwh), joules_from(record.energy_high_kwh)
     text = format_with_interval(joules, low_j, high_j, format_joules, gap="  ")
     text += f", PUE {record.pue:g} included" if record.pue not in (None, 1.0) else ""
-    return ", ".join([text, *_claim(record)])
+    return ", ".join([text, *_claim(record, hardware)])
 
 
-def _claim(record: Record) -> Iterator[str]:
+def _claim(record: Record, hardware: Hardware | None) -> Iterator[str]:
     """What a modelled figure is of, and how often an interval like it holds."""
     ends_at = boundary_text(record)
     if record.basis not in ("modelled", "assumed") or ends_at is None:
         return
-    bases = {record.cpu_basis, record.gpu_basis, record.ram_basis} - {None}
-    # the rate was counted for models of known parts; with measured parts it is higher
-    often = (
-        "; the interval holds for about nine in ten such machines" if bases == {"modelled"} else ""
-    )
+    often = ""
+    bases = (record.cpu_basis, record.gpu_basis, record.ram_basis)
+    if hardware is not None and bases in (("modelled", None, "modelled"), ("modelled", None, None)):
+        text = rate_text(hardware.cpu_model, hardware.cpu_known, is_guest=hardware.is_guest)
+        often = f"; {text}"
     yield f"{record.basis}: {ends_at}{often}"
 
 

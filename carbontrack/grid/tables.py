@@ -75,8 +75,8 @@ _UNTRACED = (
     "66 % of them inside the interval"
 )
 _STACK_ONLY = (
-    "stack emissions alone; lifecycle figures of six such zones that trace imports are 0.60 to "
-    "2.10 times these"
+    "not traced, and stack emissions alone: what plants take besides and what is imported are not "
+    "in the interval"
 )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid import tables as facility
+from carbontrack.grid.history import checked_year
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.grid.region import of
 from carbontrack.grid.tables import lookup
@@ -30,25 +31,12 @@ from carbontrack.impact.embodied import (
 )
 from carbontrack.impact.hardware import find_cpu, find_gpu
 from carbontrack.interval import Interval, product, total
+from carbontrack.meters.gpu_power import gpu_share
 from carbontrack.meters.load_curve import curve_of
 from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.record import Basis, Component
 
 __all__ = ["Estimate", "estimate"]
-GPU_FULL = Interval(0.72, 0.30, 1.10)
-"""Mean power of an accelerator while it trains, as a share of its TDP.
-
-Best: the mean of four publications that measured, each by its own mean. 0.65 for TPU v2 and v3,
-hosts included (Patterson et al. 2021, table 4); 0.71 for P100 and V100 by the power of other cards,
-processor and memory included (Strubell et al. 2019, table 3); 0.71 for A100, nodes above idle
-(Luccioni et al. 2022); 0.81 for V100 and A100 with large models (Dodge et al. 2022, table 2). Ends:
-5th and 95th percentile of 24 single runs, 0.31 and 1.07, rounded outward. The low ones are small
-models, which leave a card idle; the high ones include their hosts."""
-GPU_IDLE = Interval(0.12, 0.04, 0.33)
-"""Power of an idle accelerator, as a share of its TDP. Assumed: no measured set is
-known. 74 published readings of idle cards (`nvidia-smi`, to 2026) have
-a median of 0.13, a 5th percentile of 0.05 and a 95th of 0.33: 0.10 for most H100 and A100, 0.04 to
-0.08 for desktop cards in a low power state, 0.4 for small cards with a model in their memory."""
 _RANGES: dict[str, tuple[float, float, str]] = {
     "power_w": (0.0, 1e9, "a number of watts"),
     "gpus": (1, 1e7, "a whole number of cards"),
@@ -58,9 +46,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "utilisation": (0.0, 1.0, "a share"),
     "pue": (1.0, 10.0, "a ratio"),
     "intensity_g_per_kwh": (0.0, 5000.0, "a number of g CO2e per kWh"),
-    "year": (2000, 2100, "a year"),
 }
-_WHOLE = ("gpus", "cpus", "year")
+_WHOLE = ("gpus", "cpus")
 _ABOVE_ZERO = ("power_w", "hours", "ram_gib")
 
 
@@ -78,8 +65,8 @@ class Estimate:
         cpu_kwh, gpu_kwh, ram_kwh, other_kwh: energy of the computers, before PUE; None if not part
             of the estimate. `other` is what was given as `power_w`.
         water_l: litres consumed by the power stations and, where its WUE is known, by the site.
-        embodied_g: embodied emissions of the hardware for the share of its lifetime; never part
-            of `emissions_g`.
+        embodied_g: embodied emissions of the named hardware, without board, chassis, power supplies
+            and drives, for the share of its lifetime; never part of `emissions_g`.
         abiotic_kg_sb: use of scarce minerals and metals by making the same hardware, in kg of
             antimony equivalents, with low and high; None where a part of it has no figure.
         basis: "modelled" from hardware names, "assumed" where a power was given.
@@ -238,7 +225,7 @@ def check(given: Mapping[str, object]) -> Given:
         pue=numbers["pue"],
         region=_text("region", given["region"]),
         intensity_g_per_kwh=numbers["intensity_g_per_kwh"],
-        year=None if numbers["year"] is None else int(numbers["year"]),
+        year=_year(given["year"]),
     )
 
 
@@ -262,12 +249,6 @@ def parts_of(given: Given) -> list[PowerPart]:
     if given.ram_gib is not None:
         parts.append(_ram(given.ram_gib, given))
     return parts
-
-
-def gpu_share(utilisation: float) -> Interval:
-    """Mean power of an accelerator as a share of its TDP, linear between idle and full use."""
-    ends = zip(GPU_IDLE, GPU_FULL, strict=True)
-    return Interval(*(idle + (full - idle) * utilisation for idle, full in ends))
 
 
 def _estimate_of(given: Given, parts: list[PowerPart], grid: GridIntensity) -> Estimate:
@@ -450,6 +431,14 @@ def _number(name: str, given: object) -> float | None:
     if name in _WHOLE and not number.is_integer():
         raise ConfigError(f"{name}={given!r} is not {what}")
     return number
+
+
+def _year(given: object) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, Real) and not isinstance(given, bool) and float(given).is_integer():
+        return checked_year(int(float(given)))  # numpy's integers too
+    return checked_year(given)
 
 
 def _hint(name: str, number: float) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_guest
+from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
@@ -109,17 +109,26 @@ def detect(host: Host) -> MeterSet:
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
     found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    # what was calibrated is known better than by a model
     if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found
+    return _with_wall_model(found, host, facts, power)
+
+
+def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
-    tdp_w = power.tdp_w if _sizes_server(power, host.cpu_tdp_w) else None
-    return with_wall_model(found, Server(tdp_w, host.busy_s, facts.threads, hardware.is_guest))
-
-
-def _sizes_server(power: CpuPower, given_w: float | None) -> bool:
-    """Whether the wall may be modelled by this design power: a family alone is too wide a range."""
-    return power.known in ("given", "part") or (given_w is not None and power.known == "family")
+    # a user vouches for the host of a guest whose share the family tells
+    vouched = host.cpu_tdp_w is not None and power.known == "family"
+    server = Server(
+        power.tdp_w,
+        host.busy_s,
+        facts.threads,
+        known="given" if vouched else power.known,
+        is_guest=is_guest(facts),
+        is_client=is_client(facts.name),
+    )
+    return with_wall_model(found, server)
 
 
 def _wall(

@@ -1,30 +1,25 @@
 """Energy of an NVIDIA GPU whose driver answers but shows no energy and no power.
 
-Used only where the setting `gpu_model` asks for it: the constants are judged, not fitted. The power
-is the design power (TDP) of the board by its name, times a share by the driver's utilisation.
+Used only where the setting `gpu_model` asks for it: the power is the design power (TDP) of the
+board by its name, times a share by the driver's utilisation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from carbontrack.interval import Interval
 from carbontrack.meters.counter import Gauge
 from carbontrack.meters.gpu_names import GpuModel, find_gpu
+from carbontrack.meters.gpu_power import FULL_SHARE, IDLE_SHARE, gpu_share
 from carbontrack.meters.nvml_board import KEEP_S, Board, Users
 from carbontrack.meters.nvml_driver import Device, Driver, NotSupported
 from carbontrack.record import Basis
 
-IDLE_SHARE = Interval(0.10, 0.03, 0.25)
-"""Power of an idle GPU as a share of its TDP. No measured set is known."""
-BUSY_SHARE = Interval(0.65, 0.38, 1.10)
-"""Power of a GPU that always runs some kernel, which is what the driver calls 100 %, however much
-of the GPU the kernels use. Published means of training are 0.54 to 1.10 of TDP, the host included;
-linear between idle and this: 0.10 + 0.55 u (0.03 + 0.35 u to 0.25 + 0.85 u)."""
-UNKNOWN_SHARE = Interval(0.35, 0.03, 1.10)
-"""Where the driver does not say how busy it is: anything between idle and busy."""
+UNKNOWN_SHARE = Interval(gpu_share(0.5).best, IDLE_SHARE.low, FULL_SHARE.high)
+"""Where the driver does not say how busy it is: anything between idle and full use."""
 UTILISATION_PERIOD_S = 1.0
 """The driver's figure is a mean over the last 1/6 to 1 s, by product (nvml.h, nvmlUtilization_t),
 so that a read each second misses little."""
@@ -75,11 +70,11 @@ class ModelledGpu(Board):
         except NotSupported:
             device = Device(driver, uuid, _is_there)
             _is_there(device)
-            self._shares = (UNKNOWN_SHARE, UNKNOWN_SHARE)
-            load, by = 0.0, f"{UNKNOWN_SHARE.best:g}, since its driver shows no utilisation"
+            self._share_of: Callable[[float], Interval] = lambda _load: UNKNOWN_SHARE
+            load, by = 0.0, f"{UNKNOWN_SHARE.best:.2g}, since its driver shows no utilisation"
         else:
-            self._shares = (IDLE_SHARE, BUSY_SHARE)
-            by = f"({IDLE_SHARE.best:g} to {BUSY_SHARE.best:g} by its utilisation)"
+            self._share_of = gpu_share
+            by = f"({IDLE_SHARE.best:g} to {FULL_SHARE.best:g} by its utilisation)"
         super().__init__(device, users)
         self._gpu = gpu
         self._gauges = [Gauge(float("inf")) for _ in Interval._fields]
@@ -113,11 +108,7 @@ class ModelledGpu(Board):
         return self._gauges[0].total_j
 
     def _powers_w(self, load: float) -> list[float]:
-        idle, busy = self._shares
-        tdp_w = self._gpu.tdp_w
-        return [
-            tdp_w * (at_0 + (at_1 - at_0) * load) for at_0, at_1 in zip(idle, busy, strict=True)
-        ]
+        return [self._gpu.tdp_w * share for share in self._share_of(load)]
 
 
 def utilisation(device: Device) -> float:

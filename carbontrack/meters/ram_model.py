@@ -44,6 +44,12 @@ _KEPT_BY_KERNEL = 0.1
 """The most of a machine's memory that its kernel keeps for itself, so that it is not shown."""
 _NOT_DRAM = ("Non-volatile", "High-bandwidth")
 """Types of modules (edac_mem_types in the kernel) that are not the memory meant here."""
+_SERVER_TYPES = ("Registered-", "Load-Reduced-")
+"""Types of which the model's readings are. Soldered memory has no modules at all: its driver shows
+subchannels of a chip as if they were some (igen6: "Low-Power-DDR4-RAM", eight of 2 GiB)."""
+_SERVER_CONTROLLER = " Socket#"
+"""In the name of a controller of Intel's servers since Skylake ("Skylake Socket#0 IMC#0"), whose
+driver calls all of its modules unbuffered (skx_get_dimm_info in drivers/edac/skx_common.c)."""
 
 
 @dataclass(slots=True)
@@ -151,7 +157,8 @@ def modules_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> tup
     """Sizes of this machine's memory modules; () where they are not told, or not all of them.
 
     The kernel's EDAC drivers tell them on servers whose memory corrects errors, and anybody may
-    read them (Documentation/admin-guide/ras.rst and ABI/testing/sysfs-devices-edac).
+    read them (Documentation/admin-guide/ras.rst and ABI/testing/sysfs-devices-edac). Registered
+    and load-reduced modules only: the memory of clients has other modules or none.
     """
     try:
         controllers = sorted((sysfs / "devices/system/edac/mc").glob("mc[0-9]*"))
@@ -166,9 +173,10 @@ def modules_gib(procfs: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> tup
             key = (controller.name, *module)
             sizes_mib[key] = sizes_mib.get(key, 0.0) + size_mib
     found = tuple(size / 1024.0 for size in sizes_mib.values())
-    # a driver that sees a part of the memory controllers would make the machine too small
-    seen = sum(found) * GIB >= (1.0 - _KEPT_BY_KERNEL) * (_total_bytes(procfs) or 0)
-    return found if seen else ()
+    # a driver may see a part of the memory controllers only, or tell an absurd size; memory that
+    # is mirrored or spare is not shown, and would pass for another container's
+    told, shown, least = sum(found) * GIB, _total_bytes(procfs) or 0, 1.0 - _KEPT_BY_KERNEL
+    return found if least * shown <= told and least * told <= shown else ()
 
 
 _Parts = Iterator[tuple[tuple[str, ...] | None, float]]
@@ -178,14 +186,19 @@ def _parts(controller: Path) -> _Parts:
     """Modules or parts of them on one memory controller: which module, and MiB.
 
     Where the controller does not know modules, as AMD's, there are ranks in place of them. Rows
-    2n and 2n + 1 of one channel are on one module; None is a rank whose place is not told.
+    2n and 2n + 1 of one channel are on one module, if it has two ranks at most; one of four ranks,
+    on rows 0 to 3, counts as two, since nothing that is readable tells it from two. None is a
+    module of another type than a server's, or a rank whose place is not told.
     """
+    controller_name = read_text(controller / "mc_name", 128) or ""
     modules = sorted(controller.glob("dimm[0-9]*"))
     for part in modules or sorted(controller.glob("rank[0-9]*")):
         size_mib = read_number(part / "size") or 0
         kind = read_text(part / "dimm_mem_type", 64) or ""
         if size_mib > 0 and not kind.startswith(_NOT_DRAM):
-            yield (part.name,) if modules else _place(part), float(size_mib)
+            is_servers = kind.startswith(_SERVER_TYPES) or _SERVER_CONTROLLER in controller_name
+            place = (part.name,) if modules else _place(part)
+            yield place if is_servers else None, float(size_mib)
     if not modules and not any(controller.glob("rank[0-9]*")):
         yield from _rows(controller)
 
@@ -204,8 +217,10 @@ def _rows(controller: Path) -> _Parts:
         size_mib = read_number(row / "size_mb") or 0
         channels = sorted(label.name for label in row.glob("ch[0-9]*_dimm_label"))
         number = row.name.removeprefix("csrow")
-        for channel in channels if number.isdigit() else ():
-            yield (str(int(number) // 2), channel), size_mib / len(channels)
+        is_servers = (read_text(row / "mem_type", 64) or "").startswith(_SERVER_TYPES)
+        for channel in channels if number.isdigit() and size_mib > 0 else ():
+            place = (str(int(number) // 2), channel) if is_servers else None
+            yield place, size_mib / len(channels)
 
 
 def _total_bytes(procfs: Path) -> int | None:

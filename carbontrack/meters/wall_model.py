@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.interval import Interval
+from carbontrack.meters.cpu_power import Known
 from carbontrack.meters.meter import Meter, MeterSet, Refusal, nominal_w
 from carbontrack.meters.wall import Tap
 from carbontrack.record import Basis, Component
@@ -33,6 +34,7 @@ to 93 %, and so do the newest three, of 2022 to 2025, at every load). They have 
 tuned to save, so a server in use hardly draws less, and no laptop or desktop is among them."""
 ANCHOR_S = 1.0
 """Load is averaged over at least this long, as by the model of the processors."""
+_WALL_METER = "carbontrack calibrate --help  # better: with a wall meter"
 _INSIDE: tuple[Component, ...] = ("cpu", "ram")
 
 
@@ -52,16 +54,20 @@ class Server(NamedTuple):
     """What the model knows of the machine.
 
     Attributes:
-        tdp_w: design power of its processors, in a guest that of its share; None is unknown.
+        tdp_w: design power of its processors, in a guest that of its share.
         busy_s: CPU seconds of all processors since some instant; None is unknown.
         threads: hardware threads that `busy_s` counts.
-        is_guest: this is a virtual machine, of whose host a data sheet or a wall meter say nothing.
+        known: what the design power is known by; the model wants "given" or "part".
+        is_guest: this is a virtual machine, which has a part of its host.
+        is_client: the processor is one of desktops and laptops.
     """
 
-    tdp_w: float | None
+    tdp_w: float
     busy_s: Callable[[], float | None]
     threads: int
+    known: Known = "part"
     is_guest: bool = False
+    is_client: bool = False
 
 
 class WallModel:
@@ -78,7 +84,7 @@ class WallModel:
     wider: with both models by a fifth to two fifths at its high end.
 
     Args:
-        server: what is known of the machine; its `tdp_w` must be.
+        server: what is known of the machine.
         taps: the meters of processors and memory, which are read before it.
         stand_ins: by component, the meters that stand in for these. They are read after it.
     """
@@ -95,7 +101,6 @@ class WallModel:
     def __init__(
         self, server: Server, taps: Sequence[Tap], stand_ins: Mapping[Component, list[Tap]]
     ) -> None:
-        assert server.tdp_w is not None
         self._server, self._tdp_w = server, server.tdp_w
         self._taps, self._stand_ins = taps, stand_ins
         self.fault_counts: Mapping[str, int] = {}
@@ -110,6 +115,8 @@ class WallModel:
             f"servers draw {WALL_SHARES[0][1].best:g} (idle) to {WALL_SHARES[-1][1].best:g} (busy) "
             f"x {self._tdp_w:.4g} W of design power at the wall, less what is metered"
         )
+        if server.is_guest:
+            self.about += "; of the host's wall, this guest's share by its part of that power"
 
     def rest_w(self, load: float, metered_w: float) -> float:
         """The power at this load beside `metered_w` of processors and memory."""
@@ -217,15 +224,19 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
             return Refusal(MODEL_ID, f"{meter.id} counts the same energy")
     if not any(meter.component == "cpu" for meter in meters):
         return Refusal(MODEL_ID, "no meter counts the processors")
-    if server.tdp_w is None:
-        reason = "the design power of this machine's processors is not known"
-        if server.is_guest:
+    if server.is_client:
+        reason = (
+            "this is a processor of desktops and laptops, and the model is of servers: none of "
+            "the published walls is of such a machine"
+        )
+        return Refusal(MODEL_ID, reason, None if server.is_guest else _WALL_METER)
+    if server.known in ("family", "nothing"):
+        how_well = "is known by family only" if server.known == "family" else "is not known"
+        reason = f"the design power of this machine's processors {how_well}"
+        if server.is_guest and server.known == "nothing":
             seen = "and a virtual machine does not see how large its host's processors are"
             cure = "# where the hypervisor shows the processor's own name (QEMU: -cpu host), it is"
             return Refusal(MODEL_ID, f"{reason}, {seen}", cure)
-        cure = (
-            "CARBONTRACK_CPU_TDP_W=…  # of one package, from its data sheet\n"
-            "carbontrack calibrate --help  # better: with a wall meter"
-        )
+        cure = f"CARBONTRACK_CPU_TDP_W=…  # of one package, from its data sheet\n{_WALL_METER}"
         return Refusal(MODEL_ID, reason, cure)
     return None

@@ -226,6 +226,7 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
         f"{table(['part', 'known', 'energy'], *meters)}{_RATE}"
         "<h3>Grid</h3><p>Grams are energy times the intensity of the place, g CO2e per kWh.</p>"
         f"{table(['region', 'found by', 'g CO2e/kWh', 'source', 'year', 'runs'], *grids)}"
+        f"{_UNTRACED}"
         "<h3>Intervals</h3><p>The error of one part with one basis is the same in all runs, so its "
         "half-widths add up. Errors of different parts, and of measured GPUs on different hosts, "
         "are independent: they combine as the root of the sum of squares. Models of different "
@@ -236,10 +237,15 @@ def how(summary: Summary, frame: pd.DataFrame, context: PageContext) -> str:
     )
 
 
+_UNTRACED = (
+    "<p>A table's figures count what a country generates: where imports are traced, one country in "
+    "three lies outside its interval.</p>"
+)
 _RATE = (
-    "<p>Intervals of modelled energy held nine of ten comparable machines, and eight to nine of "
-    "ten machines that the model was not fitted to. This is no 95 % confidence interval for one "
-    "machine. Like the figure, it covers the named parts and not the energy at the wall.</p>"
+    "<p>Intervals of modelled processors: nine of ten published servers lay inside; of servers "
+    "that the model was not fitted to, eight to nine of ten, and of small client processors fewer. "
+    "Virtual machines and laptops were not measured. This is no 95 % confidence interval for "
+    "one machine. Like the figure, it covers the named parts and not the energy at the wall.</p>"
 )
 
 

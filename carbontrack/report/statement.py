@@ -25,6 +25,11 @@ _SCOPES = {
     "its child processes used",
     "machine": "the whole machine while the measured program ran",
 }
+_RATE = (
+    "Those of modelled processors held nine of ten published servers, and eight to nine of ten "
+    "that the model was not fitted to; for small client processors fewer, and for virtual machines "
+    "and laptops the rate is not known."
+)
 _OUTSIDE = "network, storage outside the machine, display, and people"
 
 
@@ -108,12 +113,9 @@ def _known(facts: Facts) -> str:
         for share, how in zip(shares, ("measured", "modelled", "assumed"), strict=True)
         if share
     ]
-    rate = (
-        "; those of modelled energy held nine of ten comparable machines"
-        if total.modelled_share
-        else ""
-    )
-    return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals{rate}."
+    is_mostly_modelled = (total.modelled_share or 0.0) > 0.5
+    rate = f" {_RATE}" if is_mostly_modelled else ""
+    return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals.{rate}"
 
 
 def _scope(facts: Facts) -> str:

@@ -16,7 +16,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
 from carbontrack.meters import nvml, rapl
 from carbontrack.meters.cpu_power import UNKNOWN_W_PER_THREAD
-from carbontrack.meters.gpu_model import BUSY_SHARE, IDLE_SHARE
+from carbontrack.meters.gpu_power import gpu_share
 from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.meters.wall_model import wall_share
@@ -48,9 +48,6 @@ def _evenly(half_width: float) -> Usual:
 
 
 _HALF_LOAD = SINCE_2010.at(0.5)
-_HALF_BUSY = Interval(
-    *((idle + busy) / 2.0 for idle, busy in zip(IDLE_SHARE, BUSY_SHARE, strict=True))
-)
 _REST = Interval(*(max(0.0, wall - _HALF_LOAD.best) for wall in wall_share(0.5)))
 USUAL_UNCERTAINTY = {
     "cpu": {
@@ -61,7 +58,7 @@ USUAL_UNCERTAINTY = {
     "gpu": {
         "measured": _evenly(nvml.RELATIVE_UNCERTAINTY),
         "modelled": _evenly(0.40),
-        "assumed": _usual(_HALF_BUSY),
+        "assumed": _usual(gpu_share(0.5)),
     },
     "ram": {
         "measured": _evenly(rapl.RELATIVE_UNCERTAINTY),

@@ -13,7 +13,7 @@ def controller(sysfs, number):
     (folder / "power").mkdir(parents=True, exist_ok=True)
     for name in ("ce_count", "ue_count", "seconds_since_reset"):
         (folder / name).write_text("0\n")
-    (folder / "mc_name").write_text("Skylake Socket#0 IMC#0\n")
+    (folder / "mc_name").write_text("F19h\n")
     (folder / "max_location").write_text("channel 2 slot 1 \n")
     return folder
 
@@ -30,12 +30,19 @@ def add_rank(sysfs, mc, row, channel, mib, kind=DDR4):
     _part(controller(sysfs, mc) / name, mib, f"csrow {row} channel {channel} ", kind)
 
 
-def add_row(sysfs, mc, row, mib, channels=2):
+def add_subchannels(sysfs, mc, mib, kind, count=4):
+    """Soldered memory of a client, as Intel's igen6 driver shows it: two channels, two chips."""
+    for index in range(count):
+        add_dimm(sysfs, mc, index, mib, kind)
+    (controller(sysfs, mc) / "mc_name").write_text(f"Intel_client_SoC MC#{mc}\n")
+
+
+def add_row(sysfs, mc, row, mib, channels=2, kind="Registered-DDR3"):
     """A row across channels, which is all that kernels before 3.6 show."""
     folder = controller(sysfs, mc) / f"csrow{row}"
     folder.mkdir()
     (folder / "size_mb").write_text(f"{mib}\n")
-    (folder / "mem_type").write_text("Registered-DDR3\n")
+    (folder / "mem_type").write_text(f"{kind}\n")
     for channel in range(channels):
         (folder / f"ch{channel}_dimm_label").write_text("\n")
         (folder / f"ch{channel}_ce_count").write_text("0\n")

@@ -34,10 +34,10 @@ def run(library, tmp_path):
 @pytest.mark.parametrize(
     ("percent", "shares"),
     [
-        (0, (0.10, 0.03, 0.25)),
-        (50, (0.375, 0.205, 0.675)),
-        (100, (0.65, 0.38, 1.10)),
-        (-1, (0.35, 0.03, 1.10)),
+        (0, (0.12, 0.03, 0.40)),
+        (50, (0.42, 0.165, 0.75)),
+        (100, (0.72, 0.30, 1.10)),
+        (-1, (0.42, 0.03, 1.10)),
     ],
 )
 def test_power_follows_the_drivers_utilisation_with_both_ends(run, percent, shares):
@@ -66,10 +66,10 @@ show()
 seen += [counts(meter, 4.0), counts(meter, 6.0), counts(meter, 6.0)]
 print(json.dumps(seen))
 """)
-    assert seen[1] == pytest.approx([520.0, 304.0, 880.0])
+    assert seen[1] == pytest.approx([576.0, 240.0, 880.0])
     assert seen[2] == "MeterReadError"
-    # 2 s between 260 W and 40 W, and 2 s at 40 W
-    assert seen[4][0] == seen[5][0] == pytest.approx(520.0 + 300.0 + 80.0)
+    # 2 s between 288 W and 48 W, and 2 s at 48 W
+    assert seen[4][0] == seen[5][0] == pytest.approx(576.0 + 336.0 + 96.0)
 
 
 def test_a_silence_too_long_to_bridge_is_a_fault_and_a_lost_board_is_gone(run):
@@ -83,10 +83,10 @@ seen.append(counts(meter, 62.0))
 print(json.dumps([seen, dict(meter.fault_counts), meter.nominal_w, meter.max_period_s]))
 """)
     assert seen[1][0] == 0.0
-    assert seen[2][0] == pytest.approx(260.0)
+    assert seen[2][0] == pytest.approx(288.0)
     assert seen[3] == "MeterGone"
     assert faults == {"gap": 1}
-    assert nominal_w == pytest.approx(260.0)
+    assert nominal_w == pytest.approx(288.0)
     assert period_s == 1.0
 
 
@@ -130,7 +130,7 @@ gpus[0].name = "NVIDIA A16"; show()
 [meter], _, _ = opened()
 print(json.dumps([meter.nominal_w, meter.about]))
 """)
-    assert nominal_w == pytest.approx(250.0 / 4 * 0.65)
+    assert nominal_w == pytest.approx(250.0 / 4 * 0.72)
     assert "250 W x 0.25 (one of 4 GPUs on the board)" in told
 
 
@@ -150,7 +150,7 @@ print(json.dumps([refusal.cure, meter.id, meter.basis, meter.about, joules]))
     ]
     assert (name, basis) == (f"model:{UUIDS[0]}", "assumed")
     assert "70 W x 0.25 (4 of 16 GB of its memory)" in told
-    assert joules == pytest.approx([70.0 * 0.25 * share * 10.0 for share in (0.10, 0.03, 0.25)])
+    assert joules == pytest.approx([70.0 * 0.25 * share * 10.0 for share in (0.12, 0.03, 0.40)])
 
 
 def test_a_record_says_that_a_gpu_was_assumed(run):

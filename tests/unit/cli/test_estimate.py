@@ -48,6 +48,13 @@ def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str])
     assert "as given" in text
 
 
+def test_the_making_says_what_of_a_server_is_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """A tracker counts these parts, so that a record of the same run has more."""
+    assert main(["estimate", "--gpu", "A100", "--hours", "1", "--region", "FR"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "making the named hardware, without board, chassis, power supplies and drives" in said
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -58,7 +65,7 @@ def test_text_tells_energy_emissions_and_how(capsys: pytest.CaptureFixture[str])
         (["--power-w", "3", "--hours", "-1", "--region", "FR"], "--hours -1.0 is not"),
         (["--power-w", "3", "--hours", "x", "--region", "FR"], "--hours"),
         (["--power-w", "3", "--hours", "1", "--region", "Frnce"], "FR"),
-        (["--power-w", "3", "--hours", "1", "--region", "FR", "--year", "1999"], "2000 to 2100"),
+        (["--power-w", "3", "--hours", "1", "--region", "FR", "--year", "1999"], "begin in 2000"),
         (
             ["--power-w", "3", "--hours", "1", "--intensity", "9", "--year", "2022"],
             "without --region",

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from carbontrack.cli.summary import headline, rows
+from carbontrack.meters.meter import Hardware
+from carbontrack.meters.rate import COUNTED, IN_GUEST, NO_PART, OTHER_PART, rate_text
 from carbontrack.record import Record
 from carbontrack.tracking.budget import Budget
 
+EPYC = "AMD EPYC 7763 64-Core Processor"
 WHOLE: dict[str, Any] = {
     "record_id": "r-1",
     "run_id": "r",
@@ -65,9 +68,7 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({},
-         ", modelled: processor and memory, not the wall; "
-         "the interval holds for about nine in ten such machines"),
+        ({}, ", modelled: processor and memory, not the wall"),
         ({"gpu_kwh": 1e-3, "gpu_basis": "measured"},
          ", modelled: processor, GPUs and memory, not the wall"),
         ({"cpu_basis": "assumed", "basis": "assumed"},
@@ -75,8 +76,7 @@ def test_a_summary_says_how_much_how_sure_how_known_and_where() -> None:
         ({"other_kwh": 1e-4}, ""),
         ({"cpu_basis": "measured", "ram_basis": "measured", "basis": "measured"}, ""),
         ({"pue": 1.1, "ram_kwh": None, "ram_basis": None},
-         ", PUE 1.1 included, modelled: processor, not the wall; "
-         "the interval holds for about nine in ten such machines"),
+         ", PUE 1.1 included, modelled: processor, not the wall"),
     ],
 )  # fmt: skip
 def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(
@@ -88,6 +88,47 @@ def test_a_modelled_figure_says_in_the_same_breath_what_it_is_of(
     found = dict(rows(record(**{**parts, **columns})))
 
     assert found["energy"] == f"1.35 Wh  (0.92 to 1.81 Wh){said}"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "columns", "rate"),
+    [
+        (Hardware(EPYC, cpu_known="part", is_guest=False), {}, f"; {COUNTED}"),
+        (Hardware(EPYC, cpu_known="part", is_guest=True), {}, f"; {IN_GUEST}"),
+        (Hardware(EPYC, cpu_known="part"), {}, f"; {OTHER_PART}"),
+        (Hardware(EPYC, cpu_known="family", is_guest=False), {}, f"; {NO_PART}"),
+        (Hardware("AMD EPYC 7B13", cpu_known="given", is_guest=False), {}, f"; {NO_PART}"),
+        (Hardware(EPYC, cpu_known="part", is_guest=False), {"cpu_basis": "measured"}, ""),
+        (Hardware(EPYC, cpu_known="part", is_guest=False), {"gpu_basis": "assumed"}, ""),
+        (None, {}, ""),
+    ],
+)
+def test_a_rate_is_told_only_where_it_was_counted(
+    hardware: Hardware | None, columns: dict[str, Any], rate: str
+) -> None:
+    """For servers whose part is known; a record alone does not tell what its machine is."""
+    seen = record(cpu_kwh=1e-3, ram_kwh=0.35e-3, **columns)
+
+    assert dict(rows(seen, hardware=hardware))["energy"].endswith(f"not the wall{rate}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("AMD EPYC 9654 96-Core Processor", COUNTED),
+        ("Intel(R) Xeon(R) Platinum 8480+", COUNTED),
+        ("Intel(R) Xeon(R) CPU E5-2620 v3 @ 2.40GHz", COUNTED),
+        ("Intel(R) Xeon(R) CPU E3-1230 v5 @ 3.40GHz", OTHER_PART),
+        ("Intel(R) Xeon(R) E-2288G CPU @ 3.70GHz", OTHER_PART),
+        ("Intel(R) Xeon(R) CPU E5405 @ 2.00GHz", OTHER_PART),
+        ("AMD EPYC 4464P 12-Core Processor", OTHER_PART),
+        ("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz", OTHER_PART),
+        (None, OTHER_PART),
+    ],
+)
+def test_the_rate_is_that_of_servers_since_2010(name: str | None, text: str) -> None:
+    """Small client Xeons lay inside far less often, and older servers have a curve of their own."""
+    assert rate_text(name, "part", is_guest=False) == text
 
 
 @pytest.mark.parametrize(("grams", "said"), [(0.0, "0 µg"), (0.0135, "13.5 mg")])

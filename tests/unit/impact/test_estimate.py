@@ -11,11 +11,11 @@ import pytest
 import carbontrack
 from carbontrack.errors import ConfigError, UnknownRegion
 from carbontrack.impact.embodied import embodied_g
-from carbontrack.impact.estimate import GPU_FULL, GPU_IDLE, gpu_share
 from carbontrack.impact.hardware import find_cpu, find_gpu
 from carbontrack.meters.cpu_info import CpuFacts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import cpu_power
+from carbontrack.meters.gpu_power import FULL_SHARE, IDLE_SHARE, gpu_share
 from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import W_PER_GIB
 
@@ -94,7 +94,7 @@ def test_a_processor_uses_what_a_tracker_counts_at_that_load(name: str, load: fl
 def test_a_card_draws_power_between_idle_and_full_use() -> None:
     """Power rises with utilisation, at both ends as well, from idle to what training draws."""
     shares = [gpu_share(u / 10) for u in range(11)]
-    assert (shares[0], shares[10]) == (GPU_IDLE, pytest.approx(GPU_FULL))
+    assert (shares[0], shares[10]) == (IDLE_SHARE, pytest.approx(FULL_SHARE))
     for ends in zip(*shares, strict=True):
         assert list(ends) == sorted(ends)
     assert all(share.low < share.best < share.high for share in shares)
@@ -145,7 +145,7 @@ def test_hardware_that_does_nothing_draws_power_as_well() -> None:
     found = carbontrack.estimate(
         cpu="EPYC 7763", gpu="A100", hours=1, utilisation=0, intensity_g_per_kwh=1
     )
-    assert found.gpu_kwh == pytest.approx(0.4 * GPU_IDLE.best)
+    assert found.gpu_kwh == pytest.approx(0.4 * IDLE_SHARE.best)
     assert found.cpu_kwh == pytest.approx(0.28 * SINCE_2010.at(0.0).best)
     assert 42 < found.gpu_kwh * 1e3 < 53
 

@@ -8,8 +8,8 @@ from statistics import mean, median, quantiles
 
 import pytest
 
-from carbontrack.impact.estimate import GPU_FULL, GPU_IDLE
-from tests.support.published import MEASURED, Run, readings, rows_of, runs, tables
+from carbontrack.meters.gpu_power import FULL_SHARE, IDLE_SHARE
+from tests.support.published import MEASURED, Run, readings, runs, tables
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "published-runs.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -82,15 +82,38 @@ def test_the_share_of_full_use_is_what_publications_measured() -> None:
         ],
     }
     assert mean(mean(shares) for shares in by_source.values()) == pytest.approx(
-        GPU_FULL.best, abs=0.005
+        FULL_SHARE.best, abs=0.005
     )
     single = [run.tdp_share for run in measured() if run.row["gpu"] != "TPU v4"]
     cuts = quantiles(single, n=20, method="inclusive")
-    assert (GPU_FULL.low, GPU_FULL.high) == (
+    assert (FULL_SHARE.low, FULL_SHARE.high) == (
         pytest.approx(cuts[0], abs=0.03),
         pytest.approx(cuts[-1], abs=0.03),
     )
-    assert sum(GPU_FULL.low <= share <= GPU_FULL.high for share in single) / len(single) >= 0.85
+    assert sum(FULL_SHARE.low <= share <= FULL_SHARE.high for share in single) / len(single) >= 0.85
+
+
+def test_the_shares_of_a_card_are_those_that_the_pages_show() -> None:
+    """One pair for estimates and for GPUs without a sensor, in both pages' tables.
+
+    The low end at full use is not above the least of all large cards (ViT tiny, 0.298).
+    """
+    least = next(run.tdp_share for run in measured() if run.row["run"] == "ViT tiny")
+    assert round(FULL_SHARE.low, 2) <= round(least, 2)
+    idle, full = (
+        f"{share.best:.2f} ({share.low:.2f} to {share.high:.2f})"
+        for share in (IDLE_SHARE, FULL_SHARE)
+    )
+    reference = PAGE.parents[1] / "reference" / "estimate.md"
+    text = reference.read_text(encoding="utf-8")
+    assert f"| accelerator, idle | {idle} |" in text
+    assert f"| accelerator, at work | {full} |" in text
+    lines = (
+        f"{at_0:.2f} + {at_1 - at_0:.2f} u"
+        for at_0, at_1 in zip(IDLE_SHARE, FULL_SHARE, strict=True)
+    )
+    text = (PAGE.parent / "meters.md").read_text(encoding="utf-8")
+    assert f"| utilisation | {' | '.join(lines)} |" in text
 
 
 def test_the_page_says_how_many_runs_the_other_publications_foretell() -> None:
@@ -109,13 +132,6 @@ def test_the_page_says_how_many_runs_the_other_publications_foretell() -> None:
     dodge, of_dodge = inside["Dodge"], len(by_source["Dodge"])
     text = " ".join(TEXT.split())
     assert f"{sum(inside.values())} of {total} runs lie inside the 5th to 95th percentile" in text
+    assert f"which is {int(100 * sum(inside.values()) / total + 0.5)} %:" in text
     assert f"only {dodge} of {of_dodge}" in text
     assert f"of the rest {sum(inside.values()) - dodge} of {total - of_dodge}" in text
-
-
-def test_the_share_of_an_idle_card_holds_nine_in_ten_printed_readings() -> None:
-    """The middle is near the median of the readings, the ends hold nine in ten of them."""
-    shares = [float(row["watts"]) / float(row["limit_w"]) for row in rows_of("idle_cards.csv")]
-    assert len(shares) == 74
-    assert median(shares) == pytest.approx(GPU_IDLE.best, abs=0.01)
-    assert sum(GPU_IDLE.low <= share <= GPU_IDLE.high for share in shares) / len(shares) >= 0.9

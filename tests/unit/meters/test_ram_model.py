@@ -15,7 +15,7 @@ from carbontrack.meters.ram_model import (
     modules_gib,
     ram_model,
 )
-from tests.support.edac import add_dimm, add_rank, add_row, controller
+from tests.support.edac import add_dimm, add_rank, add_row, add_subchannels, controller
 
 
 def power_w(model):
@@ -164,7 +164,7 @@ def test_modules_of_one_rank_stay_modules(tmp_path):
     proc, sys = procfs(tmp_path, kib=31 * 2**20)
     for channel in range(2):
         for row in (0, 2):
-            add_rank(sys, 0, row, channel, 8 * 1024, kind="Unbuffered-DDR4")
+            add_rank(sys, 0, row, channel, 8 * 1024, kind="Load-Reduced-DDR4-RAM")
     assert modules_gib(proc, sys) == (8.0,) * 4
 
 
@@ -174,6 +174,56 @@ def test_an_old_kernels_rows_are_modules_across_channels(tmp_path):
     for row in range(3):
         add_row(sys, 0, row, 4 * 1024)
     assert sorted(modules_gib(proc, sys)) == [2.0, 2.0, 4.0, 4.0]
+
+
+def test_a_module_of_four_ranks_counts_as_two(tmp_path):
+    """Rows 0 to 3 of a channel are one module or two, and no file tells which."""
+    proc, sys = procfs(tmp_path, kib=63 * 2**20)
+    for row in range(4):
+        add_rank(sys, 0, row, 0, 16 * 1024)
+    assert modules_gib(proc, sys) == (32.0,) * 2
+
+
+@pytest.mark.parametrize(
+    "kind", ["Low-Power-DDR4-RAM", "Low-Power-DDR5-RAM", "Unbuffered-DDR5", "Unknown", ""]
+)
+def test_the_memory_of_a_client_counts_by_its_gib(tmp_path, kind):
+    """Eight subchannels of 2 GiB are chips on the board, and no modules of a watt each."""
+    proc, sys = procfs(tmp_path)
+    for mc in (0, 1):
+        add_subchannels(sys, mc, 2 * 1024, kind)
+    assert modules_gib(proc, sys) == ()
+    assert found_ram(proc, sys).nominal_w == pytest.approx(16 * 0.15)
+
+
+def test_unbuffered_modules_of_other_drivers_count_by_their_gib(tmp_path):
+    """Ranks of a desktop, and the rows of an old kernel."""
+    proc, sys = procfs(tmp_path)
+    for row in range(2):
+        add_rank(sys, 0, row, 0, 8 * 1024, kind="Unbuffered-DDR4")
+    assert modules_gib(proc, sys) == ()
+    proc, sys = procfs(tmp_path / "old")
+    add_row(sys, 0, 0, 16 * 1024, kind="Unbuffered-DDR3")
+    assert modules_gib(proc, sys) == ()
+
+
+@pytest.mark.parametrize("kind", ["Unbuffered-DDR4", "Unbuffered-DDR5"])
+def test_intels_servers_have_modules_whatever_their_driver_calls_them(tmp_path, kind):
+    """It says unbuffered of all modules since Skylake; its controllers are of a socket."""
+    proc, sys = procfs(tmp_path, kib=63 * 2**20)
+    for mc, name in enumerate(("Skylake Socket#0 IMC#0", "Intel_10nm Socket#1 IMC#3")):
+        add_dimm(sys, mc, 0, 32 * 1024, kind=kind)
+        (controller(sys, mc) / "mc_name").write_text(f"{name}\n")
+    assert modules_gib(proc, sys) == (32.0,) * 2
+
+
+@pytest.mark.parametrize("mib", [10**12, 10**60, 18 * 1024])
+def test_a_size_that_the_machine_cannot_have_is_not_believed(tmp_path, mib):
+    """Modules hold what the kernel shows and the tenth that it may keep, and no more."""
+    proc, sys = procfs(tmp_path)
+    add_dimm(sys, 0, 0, mib)
+    assert modules_gib(proc, sys) == ()
+    assert found_ram(proc, sys).nominal_w == pytest.approx(16 * 0.15)
 
 
 @pytest.mark.parametrize("kind", ["Non-volatile-RAM", "High-bandwidth-memory-Gen3"])

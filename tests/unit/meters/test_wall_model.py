@@ -346,6 +346,51 @@ def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
     assert found.hardware.is_guest is not helps
 
 
+CLIENTS = [
+    "Intel(R) Core(TM) i7-8700K CPU @ 3.70GHz",
+    "12th Gen Intel(R) Core(TM) i7-12700K",
+    "AMD Ryzen 9 5950X 16-Core Processor",
+    "Intel(R) Pentium(R) Gold G5400 CPU @ 3.70GHz",
+]
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize("flags", ["fpu", "fpu hypervisor"])
+def test_a_desktop_or_laptop_is_refused(tmp_path, procfs, name, flags):
+    """No such machine is among the published walls; a given design power changes nothing."""
+    (procfs / "cpuinfo").write_text(f"model name\t: {name}\nsiblings\t: 2\nflags\t: {flags}\n")
+    for tdp_w in (None, 95.0):
+        with pytest.warns(UserWarning, match="desktops and laptops, and the model is of servers"):
+            found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=tdp_w)
+        assert MODEL_ID not in [meter.id for meter in found]
+        refusal = next(refusal for refusal in found.refused if refusal.id == MODEL_ID)
+        # a guest sees no wall meter
+        assert ("calibrate" in (refusal.cure or "")) is (flags == "fpu")
+
+
+def test_a_guest_has_its_share_of_its_hosts_wall(tmp_path, procfs):
+    """Two of the 64 threads of a part of 225 W; the line says whose wall it is."""
+    text = (procfs / "cpuinfo").read_text()
+    alone = find(tmp_path, procfs, models_wall=True).meters[-1]
+    (procfs / "cpuinfo").write_text(f"{text}flags\t: fpu hypervisor\n")
+    guest = find(tmp_path, procfs, models_wall=True).meters[-1]
+    assert "x 7.031 W of design power" in guest.about
+    assert "of the host's wall, this guest's share by its part of that power" in guest.about
+    assert "host" not in alone.about
+
+
+def test_a_design_power_that_is_known_by_family_is_called_so(tmp_path, procfs):
+    """What a family tells is not nothing, and is not enough either."""
+    (procfs / "cpuinfo").write_text(
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n"
+        "flags\t: fpu hypervisor\n"
+    )
+    with pytest.warns(UserWarning, match="is known by family only"):
+        found = find(tmp_path, procfs, models_wall=True)
+    assert found.hardware.cpu_known == "family"
+    assert MODEL_ID not in [meter.id for meter in found]
+
+
 def test_it_counts_nothing_that_another_meter_counts():
     """A plug, or anything else that is no processor, memory or GPU."""
     plug = FakeMeter("plug:desk", "other")

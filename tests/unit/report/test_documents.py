@@ -93,6 +93,15 @@ def test_a_statement_holds_what_a_methods_section_needs(report):
         assert needed in text, needed
 
 
+def test_a_statement_tells_the_rate_of_models_only_where_most_is_modelled(report):
+    """And of what it was counted; a tenth of memory beside counters needs no such sentence."""
+    modelled = run(1, basis="modelled", cpu_basis="modelled", gpu_basis=None, gpu_kwh=None)
+    text = report("statement", modelled)
+    assert "held nine of ten published servers" in text
+    assert "for virtual machines and laptops the rate is not known" in text
+    assert "nine of ten" not in report("statement", run(1))
+
+
 def test_a_statement_of_several_places_and_machines_names_each(report):
     """What differs from run to run stands in the table, and nothing is claimed for all."""
     text = report(
