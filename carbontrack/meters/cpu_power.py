@@ -100,13 +100,18 @@ def _is_of_twin(facts: CpuFacts, part: CpuPart) -> bool:
     return " PRO " in facts.name and " pro " not in part.name
 
 
+def is_client(model_name: str) -> bool:
+    """Whether the part of this name is one of desktops and laptops."""
+    return _is_of(_CLIENT, model_name)
+
+
 def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
     if facts.is_guest or facts.siblings is None:
         if part is not None and part.threads:
             share = _threads_held(facts) / part.threads
             # a host may promise its guests more threads than it has
             return 1.0 if share > 1.0 and _is_of(_ONE_SOCKET, part.name) else share
-        if part is not None and _is_of(_CLIENT, part.name):
+        if part is not None and is_client(part.name):
             return 1.0
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
     if facts.packages is not None:
@@ -125,7 +130,7 @@ def _is_shared_out(facts: CpuFacts) -> bool:
     """Whether other guests may have the rest of the package; those of a client have it all."""
     if facts.vendor == "ARM" and facts.family == _APPLE:
         return False
-    return is_guest(facts) and not _is_of(_CLIENT, facts.name)
+    return is_guest(facts) and not is_client(facts.name)
 
 
 def _share_of_given(facts: CpuFacts, tdp_w: float) -> CpuPower:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
-from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_guest
+from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
@@ -116,19 +116,17 @@ def detect(host: Host) -> MeterSet:
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
-    from carbontrack.meters.cpu_lines import line_of
     from carbontrack.meters.wall_model import Server, with_wall_model  # few ask for it
 
-    known = power.known
-    if known == "family" and host.cpu_tdp_w is not None:
-        known = "given"  # the user vouches for the server; a guest has its threads' part of it
+    # a user vouches for the host of a guest whose share the family tells
+    vouched = host.cpu_tdp_w is not None and power.known == "family"
     server = Server(
         power.tdp_w,
         host.busy_s,
         facts.threads,
-        known=known,
+        known="given" if vouched else power.known,
         is_guest=is_guest(facts),
-        is_client=line_of(facts.name) == "client",
+        is_client=is_client(facts.name),
     )
     return with_wall_model(found, server)
 

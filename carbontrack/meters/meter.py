@@ -222,7 +222,7 @@ class Hardware:
 
     `cpu_idle_w` is what the model says that the processors draw at no load, `cpu_known` by what it
     knows their design power: "given", "part", "family" or "nothing". `cpu_sockets` is the number of
-    processor packages; a virtual machine (`is_guest`) may have a part of one.
+    processor packages; a virtual machine may have a part of one. `is_guest` is whether this is one.
     """
 
     cpu_model: str | None = None

@@ -234,7 +234,7 @@ def _refusal(meters: Sequence[Meter], server: Server) -> Refusal | None:
     if server.known in ("family", "nothing"):
         how_well = "is known by family only" if server.known == "family" else "is not known"
         reason = f"the design power of this machine's processors {how_well}"
-        if server.is_guest:
+        if server.is_guest and server.known == "nothing":
             seen = "and a virtual machine does not see how large its host's processors are"
             cure = "# where the hypervisor shows the processor's own name (QEMU: -cpu host), it is"
             return Refusal(MODEL_ID, f"{reason}, {seen}", cure)

@@ -313,6 +313,39 @@ def test_an_unknown_design_power_is_refused_with_what_to_do(tmp_path, procfs, re
     assert [meter.id for meter in given][-1] == MODEL_ID
 
 
+def test_a_guest_is_not_advised_what_cannot_help_it(tmp_path, procfs, recwarn):
+    """A package's design power does not tell its share, and its host's plug is elsewhere."""
+    mystery(procfs, flags="hypervisor")
+    for given_w in (None, 100.0):
+        refusal = refusal_of(find(tmp_path, procfs, models_wall=True, cpu_tdp_w=given_w))
+        assert "a virtual machine does not see" in refusal.reason
+        assert "CARBONTRACK_CPU_TDP_W" not in refusal.cure
+        assert "calibrate" not in refusal.cure
+    assert recwarn
+
+
+def test_a_guest_of_a_known_family_may_give_the_design_power(tmp_path, procfs):
+    """The user vouches for the server; the guest has its threads' part of it, and not the whole."""
+    (procfs / "cpuinfo").write_text(
+        "vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2\nmodel name\t: AMD EPYC\n"
+        "siblings\t: 2\nflags\t: hypervisor\n"
+    )
+    found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=225.0)
+    assert "x 3.22 W of design power at the wall" in found.meters[-1].about
+
+
+@pytest.mark.parametrize(("flags", "helps"), [("ht", True), ("hypervisor", False)])
+def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
+    """Where no zone of RAPL is, on real hardware one may be had."""
+    (tmp_path / "sys" / "module").mkdir(parents=True)
+    mystery(procfs, flags=flags)
+    found = find(tmp_path, procfs)
+    refusal = next(refusal for refusal in found.refused if refusal.id == "rapl")
+    assert ("modprobe" in (refusal.cure or "")) is helps
+    assert ("cannot be seen from inside a virtual machine" in refusal.reason) is not helps
+    assert found.hardware.is_guest is not helps
+
+
 CLIENTS = [
     "Intel(R) Core(TM) i7-8700K CPU @ 3.70GHz",
     "12th Gen Intel(R) Core(TM) i7-12700K",
@@ -356,39 +389,6 @@ def test_a_design_power_that_is_known_by_family_is_called_so(tmp_path, procfs):
         found = find(tmp_path, procfs, models_wall=True)
     assert found.hardware.cpu_known == "family"
     assert MODEL_ID not in [meter.id for meter in found]
-
-
-def test_a_guest_is_not_advised_what_cannot_help_it(tmp_path, procfs, recwarn):
-    """A package's design power does not tell its share, and its host's plug is elsewhere."""
-    mystery(procfs, flags="hypervisor")
-    for given_w in (None, 100.0):
-        refusal = refusal_of(find(tmp_path, procfs, models_wall=True, cpu_tdp_w=given_w))
-        assert "a virtual machine does not see" in refusal.reason
-        assert "CARBONTRACK_CPU_TDP_W" not in refusal.cure
-        assert "calibrate" not in refusal.cure
-    assert recwarn
-
-
-def test_a_guest_of_a_known_family_may_give_the_design_power(tmp_path, procfs):
-    """The user vouches for the server; the guest has its threads' part of it, and not the whole."""
-    (procfs / "cpuinfo").write_text(
-        "vendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel\t: 2\nmodel name\t: AMD EPYC\n"
-        "siblings\t: 2\nflags\t: hypervisor\n"
-    )
-    found = find(tmp_path, procfs, models_wall=True, cpu_tdp_w=225.0)
-    assert "x 3.22 W of design power at the wall" in found.meters[-1].about
-
-
-@pytest.mark.parametrize(("flags", "helps"), [("ht", True), ("hypervisor", False)])
-def test_a_guest_is_not_told_to_load_a_module(tmp_path, procfs, flags, helps):
-    """Where no zone of RAPL is, on real hardware one may be had."""
-    (tmp_path / "sys" / "module").mkdir(parents=True)
-    mystery(procfs, flags=flags)
-    found = find(tmp_path, procfs)
-    refusal = next(refusal for refusal in found.refused if refusal.id == "rapl")
-    assert ("modprobe" in (refusal.cure or "")) is helps
-    assert ("cannot be seen from inside a virtual machine" in refusal.reason) is not helps
-    assert found.hardware.is_guest is not helps
 
 
 def test_it_counts_nothing_that_another_meter_counts():
