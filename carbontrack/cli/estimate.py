@@ -111,8 +111,8 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
     if found.water_l is not None:
         table.append(("water", f"{found.water_l:.3g} litres, where the power is made and used"))
     if found.embodied_g is not None:
-        low_g, high_g = found.embodied_low_g or 0.0, found.embodied_high_g or 0.0
-        made = _with_interval(found.embodied_g, low_g, high_g, format_grams, " CO2e")
+        made_g = (found.embodied_g, found.embodied_low_g, found.embodied_high_g)
+        made = _with_interval(*made_g, format_grams, " CO2e")
         table.append(("embodied", f"{made} {_MADE}"))
     if found.abiotic_kg_sb is not None:
         kg_sb = (found.abiotic_kg_sb, found.abiotic_low_kg_sb, found.abiotic_high_kg_sb)
@@ -126,9 +126,9 @@ def rows(found: Estimate, *, verbose: bool = False) -> list[tuple[str, str]]:
 
 
 def _with_interval(
-    best: float, low: float, high: float, form: Callable[..., str], of: str = ""
+    best: float, low: float | None, high: float | None, form: Callable[..., str], of: str = ""
 ) -> str:
-    if low == high:
+    if low is not None and low == high:
         return f"{form(best)}{of}"
     return format_with_interval(best, low, high, form, of=of, gap="  ")
 

@@ -166,22 +166,42 @@ def rates_per_h(
 
 
 @lru_cache(maxsize=1024)
-def spread_of(gpu_models: str | None) -> tuple[Interval, Interval]:
+def spread_of(gpu_models: str | None) -> tuple[Interval, Interval] | None:
     """The intervals of making a machine with these cards, joined by ";", over the best estimate.
 
     In CO2e and in Sb eq, for sums of records, which hold the figure and the cards, and not its
-    ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it. A
-    card without a figure is left out.
+    ends. The host is a rack server, the parts' intervals are added, and the lifetime's is in it.
+    None where a card lacks one of the two figures.
     """
-    cards = [_card_item(name) for name in (gpu_models or "").split(";") if name]
     items = [pair for own in (_items_of(TYPICAL) or {}).values() for pair in own]
-    items += [(item, 1.0) for item in cards if item is not None]
+    items += [(item, 1.0) for item in _card_items(gpu_models) if item is not None]
     kg_co2e = added(_times(made_kg_co2e(item), count) for item, count in items)
     known = [(found, count) for item, count in items if (found := made_kg_sb(item)) is not None]
     kg_sb = added(_times(found, count) for found, count in known)
-    assert kg_co2e is not None
-    assert kg_sb is not None
+    if None in _card_items(gpu_models) or len(known) < len(items) or not (kg_co2e and kg_sb):
+        return None
     return _over_best(kg_co2e), _over_best(kg_sb)
+
+
+def g_per_kg_sb_of(gpu_models: str | None) -> tuple[float, float]:
+    """Between which ratios the table's two figures lie, in grams of CO2e per kg Sb eq.
+
+    For any part of any machine with these cards: as a component's share in a run may be anything,
+    these are the ratios of the components. Lifetime and utilisation cancel out.
+    """
+    components = [{"cpu": 1.0}, {"ram": 1.0}, SERVER, CLIENT]
+    components += [{item: 1.0} for item in _card_items(gpu_models) if item is not None]
+    ratios = []
+    for items in components:
+        kg_sb = [(made_kg_sb(item), count) for item, count in items.items()]
+        whole_kg_sb = sum(found.best * count for found, count in kg_sb if found is not None)
+        kg_co2e = sum(made_kg_co2e(item).best * count for item, count in items.items())
+        ratios.append(kg_co2e * 1e3 / whole_kg_sb)
+    return min(ratios) * (1.0 - 1e-6), max(ratios) * (1.0 + 1e-6)
+
+
+def _card_items(gpu_models: str | None) -> list[str | None]:
+    return [_card_item(name) for name in (gpu_models or "").split(";") if name]
 
 
 def _items_of(hardware: Hardware) -> dict[str, list[tuple[str, float]]] | None:

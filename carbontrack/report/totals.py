@@ -296,7 +296,7 @@ class _Ends:
         for end in ("low", "high"):
             end_g_per_kwh = frame[f"intensity_{end}_g_per_kwh"].to_numpy()
             unsure = unsure | np.isnan(end_g_per_kwh)
-            self._grid_g[end] = groups.sum(best * end_g_per_kwh)
+            self._grid_g[end] = groups.known_sum(best * end_g_per_kwh)
         self._without["g"] = groups.sum(frame["emissions_g"].to_numpy(), unsure)
         self._highest_g = groups.sum(high * frame["intensity_high_g_per_kwh"].to_numpy())
 
@@ -311,7 +311,8 @@ class _Ends:
             return None
         if energy.best == 0.0:
             return Interval(0.0, 0.0, float(self._highest_g[group]))
-        low_g, high_g = (float(self._grid_g[end][group]) or energy.best for end in ("low", "high"))
+        found = (_known(self._grid_g[end][group]) for end in ("low", "high"))
+        low_g, high_g = (energy.best if g is None else g for g in found)
         grid = Interval(1.0, min(1.0, low_g / energy.best), max(1.0, high_g / energy.best))
         return product(energy, grid)
 
@@ -487,28 +488,52 @@ def _market_share(frame: pd.DataFrame, groups: _Groups) -> Any:
 
 
 def _making_ends(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
-    """The low and high ends of the figures for making the hardware, by group.
+    """The low and high ends of what making the hardware took, by group; nan: too little is known.
 
     Records have no such ends. They follow from the hardware: each kind's sum times the interval of
     such a machine over its figure. All kinds add up linearly, since they rest on the same sets.
     """
     import numpy as np
 
-    figures = {name: frame[name].to_numpy() for name in ("embodied_g", "abiotic_kg_sb")}
-    known = ~np.isnan(figures["embodied_g"]) | ~np.isnan(figures["abiotic_kg_sb"])
+    g, kg_sb = (frame[name].to_numpy() for name in ("embodied_g", "abiotic_kg_sb"))
     cards = frame["gpu_models"]
     texts = [*cards.cat.categories, None]
     codes = _codes(cards) % len(texts)  # -1, for none, is the last
-    ratios = np.full((4, len(texts)), np.nan)
-    if known.any():
-        from carbontrack.impact.embodied import spread_of  # many records have neither
-
-        for code in np.unique(codes[known]):
-            g, kg_sb = spread_of(texts[code])
-            ratios[:, code] = g.low, g.high, kg_sb.low, kg_sb.high
+    known = ~np.isnan(g) | ~np.isnan(kg_sb)
+    by_cards = _spreads(texts, np.unique(codes[known]))[:, codes]
+    g_per_kg_sb = np.divide(g, kg_sb, out=np.full_like(g, np.nan), where=kg_sb > 0.0)
+    # a figure of the user's own has other ends, and no column says that it is one
+    is_tables = (g_per_kg_sb >= by_cards[4]) & (g_per_kg_sb <= by_cards[5])
+    g_ends = np.where(is_tables, by_cards[:2], np.nan)
     return {
-        "embodied_low_g": groups.known_sum(figures["embodied_g"] * ratios[0][codes]),
-        "embodied_high_g": groups.known_sum(figures["embodied_g"] * ratios[1][codes]),
-        "abiotic_low_kg_sb": groups.known_sum(figures["abiotic_kg_sb"] * ratios[2][codes]),
-        "abiotic_high_kg_sb": groups.known_sum(figures["abiotic_kg_sb"] * ratios[3][codes]),
+        "embodied_low_g": _sum_of_ends(groups, g, g_ends[0]),
+        "embodied_high_g": _sum_of_ends(groups, g, g_ends[1]),
+        "abiotic_low_kg_sb": _sum_of_ends(groups, kg_sb, by_cards[2]),
+        "abiotic_high_kg_sb": _sum_of_ends(groups, kg_sb, by_cards[3]),
     }
+
+
+def _spreads(texts: list[str | None], codes: Any) -> Any:
+    """For each text of cards: both ends in CO2e, in Sb eq, and of the ratio of the two figures."""
+    import numpy as np
+
+    found = np.full((6, len(texts)), np.nan)
+    if len(codes):
+        from carbontrack.impact.embodied import g_per_kg_sb_of, spread_of  # many have neither
+
+        for code in codes:
+            spread = spread_of(texts[code])
+            if spread is not None:
+                of_g, of_kg_sb = spread
+                ends = (of_g.low, of_g.high, of_kg_sb.low, of_kg_sb.high)
+                found[:, code] = (*ends, *g_per_kg_sb_of(texts[code]))
+    return found
+
+
+def _sum_of_ends(groups: _Groups, figure: Any, ratio: Any) -> Any:
+    """The sum at one end; nan where figures without ends are more than `UNKNOWN_SHARE` of it."""
+    import numpy as np
+
+    without = groups.sum(figure, np.isnan(ratio))
+    ends = groups.known_sum(figure * np.where(np.isnan(ratio), 1.0, ratio))
+    return np.where(without > UNKNOWN_SHARE * groups.sum(figure), np.nan, ends)

@@ -14,7 +14,7 @@ A meter's count and its ends are one answer: they are believed, dropped, or doub
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import ceil, isfinite
 from operator import add, sub
@@ -157,11 +157,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
     end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(counts.end_counts_j)
     doubted: set[int] = set()
     missed = resets = 0
-    for index, joules in enumerate(reading.joules):
-        if joules is None:
-            continue
-        ends = _place_of_ends(index, reading)
-        answer: tuple[Any, ...] = (joules, *reading.ends_j[ends])
+    for index, ends, answer in _answers(reading):
         if not all(map(_is_count, answer)):
             missed += 1
             continue
@@ -192,6 +188,14 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         ends_j=tuple(map(add, counts.ends_j, end_steps)),
     )
     return counts, tuple(steps), tuple(end_steps)
+
+
+def _answers(reading: Reading) -> Iterator[tuple[int, slice, tuple[Any, ...]]]:
+    """For each meter that answered: its index, the place of its ends, and its count with them."""
+    for index, joules in enumerate(reading.joules):
+        if joules is not None:
+            ends = _place_of_ends(index, reading)
+            yield index, ends, (joules, *reading.ends_j[ends])
 
 
 def _place_of_ends(index: int, reading: Reading) -> slice:

@@ -192,7 +192,7 @@ class RemoteParents:
                 began_s = self._instant_of(found.started_at, now_s)
             if self.holds:
                 said_s = self._end_said(self._holder_process, self.parent_id)
-                self.changed_at_s = said_s or self._seen_at_s
+                self.changed_at_s = self._seen_at_s if said_s is None else said_s
                 self.is_continued = began_s - self.changed_at_s <= _MOMENT_S
             elif isinstance(found, OpenEntry):
                 self.changed_at_s, self.is_continued = began_s, False

@@ -54,7 +54,8 @@ def test_the_ends_are_those_of_such_a_machine(tmp_path: Path) -> None:
 def test_sums_of_one_kind_and_of_several_are_linear(tmp_path: Path) -> None:
     """Many runs on the same hardware, and on others, rest on the same sets and err together."""
     one_kind = [made(n) for n in range(10)]
-    cards = [made(100 + n, gpu_models=H100, gpu_count=1, abiotic_kg_sb=3e-6) for n in range(5)]
+    twice = {"embodied_g": 20.0, "abiotic_kg_sb": 3e-6}
+    cards = [made(100 + n, gpu_models=H100, gpu_count=1, **twice) for n in range(5)]
     (first,) = summed(tmp_path, *one_kind)
     (second,) = summed(tmp_path, *cards)
     (both,) = summed(tmp_path, *one_kind, *cards)
@@ -65,15 +66,32 @@ def test_sums_of_one_kind_and_of_several_are_linear(tmp_path: Path) -> None:
 
 
 def test_what_no_record_knows_is_unknown(tmp_path: Path) -> None:
-    """None, never 0; records without a figure are in no sum."""
+    """None, never 0; records without a figure are in no sum, and CO2e alone has no ends."""
     unknown = made(1, embodied_g=None, abiotic_kg_sb=None)
     (total,) = summed(tmp_path, unknown)
     assert figures(total) == (None,) * 6
     known = made(2, abiotic_kg_sb=None)
     (total,) = summed(tmp_path, unknown, known)
     assert total.embodied_g == 10.0
-    assert total.embodied_low_g < 10.0 < total.embodied_high_g
+    assert figures(total)[1:3] == (None, None)
     assert figures(total)[3:] == (None,) * 3
+
+
+def test_a_figure_that_is_not_the_tables_has_no_ends_of_it(tmp_path: Path) -> None:
+    """As `embodied_g_per_h` gives it: the minerals and metals keep theirs, a sum with it none."""
+    own = made(1, embodied_g=100.0)
+    for runs in ([own], [own, made(2)]):
+        (total,) = summed(tmp_path, *runs)
+        assert total.embodied_g is not None
+        assert (total.embodied_low_g, total.embodied_high_g) == (None, None)
+        assert total.abiotic_low_kg_sb < total.abiotic_kg_sb < total.abiotic_high_kg_sb
+
+
+def test_a_card_without_a_figure_leaves_no_ends(tmp_path: Path) -> None:
+    """What is left without it is another machine."""
+    for cards in ("Unheard-of 9000", f"{H100};Unheard-of 9000"):
+        (total,) = summed(tmp_path, made(1, gpu_models=cards, gpu_count=1))
+        assert figures(total) == (10.0, None, None, 1.5e-6, None, None)
 
 
 def test_groups_have_their_own(tmp_path: Path) -> None:

@@ -164,6 +164,22 @@ def test_one_record_keeps_its_own_interval(tmp_path: Path) -> None:
         assert getattr(total, name) == pytest.approx(getattr(record, name), rel=1e-12)
 
 
+def test_a_low_end_of_zero_of_the_grid_is_kept(tmp_path: Path) -> None:
+    """Zero is a value, not unknown: the sum of one record is that record also then."""
+    run = a_run(1, random.Random(3))
+    energy = Interval(run.energy_kwh, run.energy_low_kwh, run.energy_high_kwh)
+    grid = Interval(10.0, 0.0, 50.0)
+    grams = product(energy, grid)
+    ends = {"intensity_low_g_per_kwh": grid.low, "intensity_high_g_per_kwh": grid.high}
+    known = {"emissions_g": grams.best, "intensity_g_per_kwh": grid.best}
+    (total,) = summed(
+        tmp_path,
+        [replace(run, **known, **ends, emissions_low_g=grams.low, emissions_high_g=grams.high)],
+    )
+    assert total.emissions_low_g == grams.low == 0.0
+    assert total.emissions_high_g == pytest.approx(grams.high, rel=1e-12)
+
+
 def test_the_same_machine_errs_alike_in_every_run(tmp_path: Path) -> None:
     """A hundred equal runs are a hundred times as unsure as one, not ten times."""
     one = a_run(1, random.Random(3))
