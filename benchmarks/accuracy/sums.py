@@ -105,10 +105,10 @@ def other_shares() -> str:
     """Fleets of different processors that share something else than the rule takes."""
     rates = {share: [kept(Fleet("processors", share), n) for n in FLEETS] for share in SHARES}
     rows = [
-        [f"{machines} machines", *(pair(rates[share][place]) for share in SHARES)]
+        [f"{machines}", *(pair(rates[share][place]) for share in SHARES)]
         for place, machines in enumerate(FLEETS)
     ]
-    return markdown(["true common share", *(f"{share:g}" for share in SHARES)], rows)
+    return markdown(["machines; true common share", *(f"{share:g}" for share in SHARES)], rows)
 
 
 def other_fleets() -> str:

@@ -66,8 +66,8 @@ class WallModel:
 
     It counts three sums, with the wall at its best estimate and at both ends; the other meters are
     taken at their best estimates each time. Energies are compared over `ANCHOR_S` or more, and
-    where the others have counted more than the wall, nothing is added: a sum is never below 0,
-    never falls, and owes nothing to later times.
+    where the others have counted more than the wall, nothing is added: a sum is never below 0
+    and never falls, and the excess is not subtracted later.
 
     Its error and the others' are not independent. Where the processors use less than their meter
     says, the rest is larger by as much, since the wall is what is known. The interval of all
