@@ -1,6 +1,8 @@
 """Published measurements that the models are held against: servers at wall meters, and packages.
 
-Rows are read from files that are given; none of the servers' rows are part of this project.
+What lies between a server's wall and its packages is said, and drawn, here and nowhere else. The
+servers' rows, of eleven loads, are read from a file that is given and are no part of this project;
+the packages' readings are in tests/support/package_power.csv.
 """
 
 from __future__ import annotations
@@ -13,6 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOADS = tuple(tenth / 10 for tenth in range(11))
+PACKAGES = Path(__file__).resolve().parents[2] / "tests" / "support" / "package_power.csv"
+ALPHA = 0.1
+"""One in ten may lie outside."""
+DRAWS = 50
+"""Of the platform of each server."""
+SEED = 1
 _WALL_COLUMNS = ("wall_idle_w", *(f"wall_{tenth}0_w" for tenth in range(1, 11)))
 
 Range = tuple[float, float]
@@ -25,6 +33,7 @@ class Server(NamedTuple):
 
     year: int
     family: str
+    cpu: str
     chips: int
     tdp_w: float
     """Of all packages."""
@@ -52,8 +61,9 @@ def servers_of(path: Path) -> list[Server]:
             gib = float(row["memory_gb"]) if row["memory_gb"] else None
             wall_w = tuple(float(row[column]) for column in _WALL_COLUMNS)
             family = row["architecture"].replace("kabylabe", "kabylake")
-            head = int(row["year"]), family, chips, float(row["tdp_w"]) * chips
-            found.append(Server(*head, gib, wall_w))
+            names = family, row["cpu"]
+            tdp_w = float(row["tdp_w"]) * chips
+            found.append(Server(int(row["year"]), *names, chips, tdp_w, gib, wall_w))
     return found
 
 
@@ -175,6 +185,38 @@ def pooled(
     ]
     present = [values for values in sets if values]
     return [(value, 1.0 / len(present) / len(values)) for values in present for value in values]
+
+
+class Packages(NamedTuple):
+    """Servers less their platforms, drawn several times each, and measured packages."""
+
+    servers: Sequence[Server]
+    draws: Sequence[Sequence[tuple[float, ...]]]
+    """For each server."""
+    curves: Sequence[Curve]
+
+    def at(
+        self, index: int, without: Sequence[int] = (), leaving: Sequence[Curve] = ()
+    ) -> list[tuple[float, float]]:
+        """The pooled set at one load, without some servers and curves."""
+        left = set(without)
+        draws = [one for place, of in enumerate(self.draws) if place not in left for one in of]
+        return pooled(draws, [curve for curve in self.curves if curve not in leaving], index)
+
+    def fitted(
+        self, index: int, without: Sequence[int] = (), leaving: Sequence[Curve] = ()
+    ) -> tuple[float, float]:
+        """The 5th and the 95th percentile at one load."""
+        values = self.at(index, without, leaving)
+        return quantile(values, ALPHA / 2), quantile(values, 1.0 - ALPHA / 2)
+
+
+def drawn(servers: Sequence[Server], curves: Sequence[Curve], platform: Platform) -> Packages:
+    """The set with the platforms drawn; a server of which the memory is not known is left out."""
+    rng = random.Random(SEED)
+    known = [server for server in servers if server.gib is not None]
+    draws = [[package_shares(server, platform, rng) for _ in range(DRAWS)] for server in known]
+    return Packages(known, draws, curves)
 
 
 def quantile(values: Weighted, part: float) -> float:

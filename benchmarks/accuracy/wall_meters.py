@@ -1,19 +1,18 @@
 """The models beside published wall meters and packages: coverage, interval score, mean error.
 
-    python benchmarks/accuracy/wall_meters.py LEVELS.csv MEASUREMENTS.csv
+    python benchmarks/accuracy/wall_meters.py LEVELS.csv
 
-LEVELS has servers under SPECpower_ssj2008 (columns year, architecture, tdp_w of a package, chips,
-memory_gb, wall_idle_w, wall_10_w ... wall_100_w), MEASUREMENTS has packages read by RAPL (system,
-machine, component, load_percent, watts, tdp_w). Writes the tables to
-benchmarks/results/wall_meters.md, and to tests/data/ what the tests need: quantiles by load, no
-server's row, and the packages that may be passed on.
+LEVELS has servers under SPECpower_ssj2008 (columns year, cpu, architecture, tdp_w of a package,
+chips, memory_gb, wall_idle_w, wall_10_w ... wall_100_w); the packages read by RAPL are those of
+tests/support/package_power.csv. Writes the tables to benchmarks/results/wall_meters.md, and to
+tests/data/ what the tests need of the servers: quantiles of what was drawn, by load, and the
+greatest sums of design power and memory beside the wall; no server's row.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
@@ -25,42 +24,44 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 import published  # noqa: E402 - after the path is set
-from published import LOADS, Curve, Platform, Server, evenly, pooled, quantile  # noqa: E402
+from published import (  # noqa: E402
+    ALPHA,
+    LOADS,
+    PACKAGES,
+    Curve,
+    Packages,
+    Server,
+    drawn,
+    evenly,
+    quantile,
+)
 from summary import markdown  # noqa: E402
 
 from carbontrack.interval import Interval, total  # noqa: E402
 from carbontrack.meters.load_curve import BEFORE_2010, SINCE_2010, LoadCurve  # noqa: E402
 from carbontrack.meters.ram_model import W_PER_GIB  # noqa: E402
 
-ALPHA = 0.1
-"""One in ten may lie outside."""
-DRAWS = 50
-"""Of the platform of each server."""
-SEED = 1
 STEPS = tuple(part / 100 for part in range(101))
 """For the packages' shares: so fine that a test can tell how many lie between two ends."""
-PARTS = (0.0, 0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99, 1.0)
 GIB_WEIGHTS = (0.3, 0.5, 0.7, 1.0, 2.0)
 """W per GiB in the sums of design power and memory whose greatest share of the wall is kept: from
-these a test proves that no low end is above the wall, whatever the constants."""
+these a test proves that no low end is above the wall, whatever the constants. A quantile would
+leave some servers out of the proof; the greatest share of a sum tells neither the wall's power, nor
+the design power, nor the memory of the server that has it."""
 CLIENTS = ("coffeelake", "kabylake", "rocketlake")
 ATTRIBUTION = """\
-# Quantiles by load in percent, made by benchmarks/accuracy/wall_meters.py; no server's row.
+# By load in percent, made by benchmarks/accuracy/wall_meters.py; no server's row.
 # Derived from results of SPECpower_ssj2008, https://www.spec.org, as collected in
 # green-coding-solutions/cloud-energy (6a25a2bd, MIT).
 """
 WITH_PACKAGES = """\
-# Half the weight since 2014 have the packages in rapl_curves.csv, and at idle three readings
-# published by AnandTech (article 16529).
+# Quantiles of the power of packages as a share of design power: the servers' wall less a supply,
+# fans, board and memory that are drawn from ranges. Since 2014 half the weight have the packages in
+# tests/support/package_power.csv.
 """
-RAPL_ATTRIBUTION = """\
-# Package power read by RAPL under a load generator. c5n.metal and the like: Teads EC2 dataset, from
-# cloud-carbon-footprint/cloud-carbon-coefficients (dda7621f), copyright Thoughtworks, Inc.,
-# Apache-2.0. all_cores and some_cores: mlco2/codecarbon (b05965e4), cpu_load_profiling,
-# copyright (c) 2019 Mila, BCG Gamma, Comet ML, Haverford College, MIT; 30 s means.
-# Changed: other columns and components left out, and what no processor can draw.
+OF_SUMS = """\
+# The greatest (TDP + k x GiB) / wall of all servers.
 """
-SHIPPED_LICENCES = ("Apache-2.0", "MIT")
 
 Cpu = Callable[[float], Interval]
 """A processor's power as a share of TDP, by load."""
@@ -150,40 +151,6 @@ def beside_the_wall(name: str, model: Model, servers: Sequence[Server]) -> list[
         at_loads(f"{name}: interval score, TDP", scores),
         at_loads(f"{name}: mean error, TDP", errors),
     ]
-
-
-class Packages(NamedTuple):
-    """Servers less their platforms, drawn several times each, and measured packages."""
-
-    servers: Sequence[Server]
-    draws: Sequence[Sequence[tuple[float, ...]]]
-    """For each server."""
-    curves: Sequence[Curve]
-
-    def at(
-        self, index: int, without: Sequence[int] = (), leaving: Sequence[Curve] = ()
-    ) -> list[tuple[float, float]]:
-        """The pooled set at one load, without some servers and curves."""
-        left = set(without)
-        draws = [one for place, of in enumerate(self.draws) if place not in left for one in of]
-        return pooled(draws, [curve for curve in self.curves if curve not in leaving], index)
-
-    def fitted(
-        self, index: int, without: Sequence[int] = (), leaving: Sequence[Curve] = ()
-    ) -> tuple[float, float]:
-        """The 5th and the 95th percentile at one load."""
-        values = self.at(index, without, leaving)
-        return quantile(values, ALPHA / 2), quantile(values, 1.0 - ALPHA / 2)
-
-
-def drawn(servers: Sequence[Server], curves: Sequence[Curve], platform: Platform) -> Packages:
-    """The set with the platforms drawn."""
-    rng = random.Random(SEED)
-    known = [server for server in servers if server.gib is not None]
-    draws = [
-        [published.package_shares(server, platform, rng) for _ in range(DRAWS)] for server in known
-    ]
-    return Packages(known, draws, curves)
 
 
 def beside_packages(name: str, cpu: Cpu, packages: Packages) -> list[Row]:
@@ -294,22 +261,17 @@ def families_held(packages: Packages, cpu: Cpu) -> list[list[str]]:
     return sorted(rows)
 
 
-def quantiles(servers: Sequence[Server], years: str) -> list[list[str]]:
-    """By load, of the servers themselves: what tests need to compute with today's constants."""
+def greatest_sums(servers: Sequence[Server], years: str) -> list[list[str]]:
+    """By load, what a test needs of the servers to compute with the constants of the day."""
     rows = []
-    known = [server for server in servers if server.gib is not None]
     for index, load in enumerate(LOADS):
-        walls = [(server, server.gib or 0.0, server.wall_w[index]) for server in known]
-        found = {
-            "wall / TDP": [wall / server.tdp_w for server, _, wall in walls],
-            "GiB / wall": [gib / wall for _, gib, wall in walls],
-        }
         for weight in GIB_WEIGHTS:
-            title = f"(TDP + {weight:g} W/GiB) / wall"
-            found[title] = [(s.tdp_w + weight * gib) / wall for s, gib, wall in walls]
-        for title, values in found.items():
-            cells = [f"{quantile(evenly(values), part):.4g}" for part in PARTS]
-            rows.append([title, years, f"{100 * load:.0f}", *cells])
+            sums = [
+                (server.tdp_w + weight * server.gib) / server.wall_w[index]
+                for server in servers
+                if server.gib is not None
+            ]
+            rows.append([years, f"{100 * load:.0f}", f"{weight:g}", f"{max(sums):.4g}"])
     return rows
 
 
@@ -319,17 +281,6 @@ def package_quantiles(packages: Packages, years: str) -> list[list[str]]:
         [years, f"{100 * load:.0f}", *(f"{quantile(packages.at(i), part):.3f}" for part in STEPS)]
         for i, load in enumerate(LOADS)
     ]
-
-
-def shipped_curves(path: Path) -> list[list[str]]:
-    """The rows of measured packages whose licence lets them be passed on."""
-    columns = ("system", "machine", "load_percent", "watts", "tdp_w", "licence")
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            [row[column] for column in columns]
-            for row in csv.DictReader(file)
-            if row["component"] == "package" and row["licence"] in SHIPPED_LICENCES
-        ]
 
 
 def write_csv(path: Path, attribution: str, head: Sequence[str], rows: Sequence[list[str]]) -> None:
@@ -342,40 +293,80 @@ def write_csv(path: Path, attribution: str, head: Sequence[str], rows: Sequence[
 
 
 def model_name(curve: LoadCurve) -> str:
-    """The constants of a model, for a reader and for the test that they are still these."""
+    """The constants of a model."""
     return f"{curve.best} ({curve.low} to {curve.high})"
 
 
-def tables(servers: Sequence[Server], packages: Packages, old: Packages) -> dict[str, str]:
-    """Every table, by its title."""
-    recent = [server for server in servers if server.year >= 2014]
-    middle = [server for server in servers if 2010 <= server.year < 2014]
-    early = [server for server in servers if server.year < 2010]
-    least, most = published.ends_of(published.SINCE_2010)
-    head = ["load, %", *(f"{100 * load:.0f}" for load in LOADS)]
+HEAD = ["load, %", *(f"{100 * load:.0f}" for load in LOADS)]
 
-    def table(rows: Iterable[Row]) -> str:
-        return markdown(head, [[name, *cells] for name, cells in rows])
 
-    known = sum(server.gib is not None for server in recent)
-    newest = [server for server in recent if server.gib is None]
+def table(rows: Iterable[Row]) -> str:
+    """Rows with a figure for each load."""
+    return markdown(HEAD, [[name, *cells] for name, cells in rows])
+
+
+class Ages(NamedTuple):
+    """The servers by the years in which they were published."""
+
+    recent: Sequence[Server]
+    """Since 2014, whose memory is known."""
+    newest: Sequence[Server]
+    """Since 2014, whose memory is not: these are kept apart."""
+    middle: Sequence[Server]
+    """2010 to 2013."""
+    early: Sequence[Server]
+    """Before 2010."""
+
+    @classmethod
+    def of(cls, servers: Sequence[Server]) -> Ages:
+        """Servers by their years."""
+        since = [server for server in servers if server.year >= 2014]
+        return cls(
+            recent=[server for server in since if server.gib is not None],
+            newest=[server for server in since if server.gib is None],
+            middle=[server for server in servers if 2010 <= server.year < 2014],
+            early=[server for server in servers if server.year < 2010],
+        )
+
+
+def wall_tables(ages: Ages) -> dict[str, str]:
+    """The tables of whole servers, by title."""
+
+    def beside(servers: Sequence[Server], **models: Model) -> str:
+        return table(
+            row
+            for name, model in models.items()
+            for row in beside_the_wall(name.replace("_", " "), model, servers)
+        )
+
     return {
-        f"Processor and memory beside the wall of {known} servers since 2014": table(
-            [*beside_the_wall("former", FORMER, recent), *beside_the_wall("new", NEW, recent)]
+        f"Processor and memory beside the wall of {len(ages.recent)} servers since 2014": beside(
+            ages.recent, former=FORMER, new=NEW
         ),
-        f"The same of {len(middle)} servers of 2010 to 2013": table(
-            [*beside_the_wall("former", FORMER, middle), *beside_the_wall("new", NEW, middle)]
+        f"The same of {len(ages.middle)} servers of 2010 to 2013": beside(
+            ages.middle, former=FORMER, new=NEW
         ),
-        f"The same of {len(early)} servers before 2010": table(
-            [
-                *beside_the_wall("former", FORMER, early),
-                *beside_the_wall("parts before 2010", OLD_PARTS, early),
-            ]
+        f"The same of {len(ages.early)} servers before 2010": beside(
+            ages.early, former=FORMER, parts_before_2010=OLD_PARTS
         ),
-        f"{len(newest)} servers of 2022 to 2025, wall / TDP": table(
-            at_loads(f"{s.family}, {s.year}", lambda i, s=s: f"{s.wall_w[i] / s.tdp_w:.2f}")
-            for s in newest
-        ),
+        f"{len(ages.newest)} servers of 2022 to 2025, wall / TDP": newest_table(ages.newest),
+    }
+
+
+def newest_table(servers: Sequence[Server]) -> str:
+    """The ends of what a few servers draw; at three loads, since every load would be a row."""
+    rows = []
+    for index in (0, 5, 10):
+        shares = [server.wall_w[index] / server.tdp_w for server in servers]
+        rows.append([f"{100 * LOADS[index]:.0f}", f"{min(shares):.2f}", f"{max(shares):.2f}"])
+    return markdown(["load, %", "least", "greatest"], rows)
+
+
+def package_tables(ages: Ages, packages: Packages) -> dict[str, str]:
+    """The tables of packages since 2010, by title."""
+    families = "Families of servers, inside the shipped ends, and ends fitted without the family, %"
+    least, most = published.ends_of(published.SINCE_2010)
+    return {
         "Packages, since 2010: the sets": table(spread(packages)),
         "Packages, since 2010: inside": table(
             [
@@ -384,24 +375,29 @@ def tables(servers: Sequence[Server], packages: Packages, old: Packages) -> dict
             ]
         ),
         "Packages: inside ends fitted without what is tested, %": table(left_out(packages)),
-        "Families of servers, inside the shipped ends, and ends fitted without the family, %": (
-            markdown(
-                ["family", "servers", "0 %", "10 %", "50 %", "100 % load"],
-                families_held(packages, SINCE_2010.at),
-            )
+        families: markdown(
+            ["family", "servers", "0 %", "10 %", "50 %", "100 % load"],
+            families_held(packages, SINCE_2010.at),
         ),
         "Packages, since 2010: inside, with other platforms subtracted, %": table(
-            coverage(name, SINCE_2010.at, drawn(recent, packages.curves, platform))
+            coverage(name, SINCE_2010.at, drawn(ages.recent, packages.curves, platform))
             for name, platform in (("least subtracted", least), ("most subtracted", most))
         ),
-        f"Packages of {len(middle)} servers of 2010 to 2013": table(
+    }
+
+
+def former_tables(ages: Ages, old: Packages) -> dict[str, str]:
+    """The tables of packages of other years, by title."""
+    middle = drawn(ages.middle, [], published.SINCE_2010)
+    return {
+        f"Packages of {len(ages.middle)} servers of 2010 to 2013": table(
             [
-                *spread(drawn(middle, [], published.SINCE_2010)),
-                coverage("former: inside, %", former_cpu, drawn(middle, [], published.SINCE_2010)),
-                coverage("new: inside, %", SINCE_2010.at, drawn(middle, [], published.SINCE_2010)),
+                *spread(middle),
+                coverage("former: inside, %", former_cpu, middle),
+                coverage("new: inside, %", SINCE_2010.at, middle),
             ]
         ),
-        f"Packages of {len(early)} servers before 2010": table(
+        f"Packages of {len(ages.early)} servers before 2010": table(
             [
                 *spread(old),
                 coverage("former: inside, %", former_cpu, old),
@@ -411,38 +407,39 @@ def tables(servers: Sequence[Server], packages: Packages, old: Packages) -> dict
     }
 
 
+def constants() -> list[str]:
+    """What the tables were computed with; a test holds that these are still the model's."""
+    return [
+        f"Since 2010: {model_name(SINCE_2010)}",
+        f"Before 2010: {model_name(BEFORE_2010)}",
+        "W/GiB: {} ({} to {})".format(*W_PER_GIB),
+    ]
+
+
 def main() -> None:
-    """Reads both files, writes tables and quantiles."""
+    """Reads the servers, writes tables and what the tests need."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("levels", type=Path)
-    parser.add_argument("measurements", type=Path)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--quantiles", type=Path, default=ROOT / "tests" / "data")
+    parser.add_argument("--data", type=Path, default=ROOT / "tests" / "data")
     chosen = parser.parse_args()
 
-    servers = published.servers_of(chosen.levels)
-    recent = [server for server in servers if server.year >= 2014]
-    early = [server for server in servers if server.year < 2010]
-    packages = drawn(recent, published.curves_of(chosen.measurements), published.SINCE_2010)
-    old = drawn(early, [], published.BEFORE_2010)
+    ages = Ages.of(published.servers_of(chosen.levels))
+    packages = drawn(ages.recent, published.curves_of(PACKAGES), published.SINCE_2010)
+    old = drawn(ages.early, [], published.BEFORE_2010)
 
-    pieces = [f"Since 2010: {model_name(SINCE_2010)}", f"Before 2010: {model_name(BEFORE_2010)}"]
-    pieces.append("W/GiB: {} ({} to {})".format(*W_PER_GIB))
-    pieces += [f"## {title}\n\n{text}" for title, text in tables(servers, packages, old).items()]
+    tables = {**wall_tables(ages), **package_tables(ages, packages), **former_tables(ages, old)}
+    pieces = [*constants(), *(f"## {title}\n\n{text}" for title, text in tables.items())]
     text = "# The models beside published wall meters and packages\n\n" + "\n\n".join(pieces) + "\n"
     (chosen.results / "wall_meters.md").write_text(text, encoding="utf-8")
     print(text)
 
-    head = ["quantity", "servers", "load_percent", *(f"q{100 * part:g}" for part in PARTS)]
-    rows = [*quantiles(recent, "since 2014"), *quantiles(early, "before 2010")]
-    write_csv(chosen.quantiles / "wall_meters.csv", ATTRIBUTION, head, rows)
+    head = ["servers", "load_percent", "k_w_per_gib", "greatest"]
+    rows = [*greatest_sums(ages.recent, "since 2014"), *greatest_sums(ages.early, "before 2010")]
+    write_csv(chosen.data / "wall_meters.csv", ATTRIBUTION + OF_SUMS, head, rows)
     head = ["servers", "load_percent", *(f"q{100 * part:.0f}" for part in STEPS)]
     rows = [*package_quantiles(packages, "since 2014"), *package_quantiles(old, "before 2010")]
-    notice = ATTRIBUTION + WITH_PACKAGES
-    write_csv(chosen.quantiles / "package_shares.csv", notice, head, rows)
-    head = ["system", "machine", "load_percent", "watts", "tdp_w", "licence"]
-    rows = shipped_curves(chosen.measurements)
-    write_csv(chosen.quantiles / "rapl_curves.csv", RAPL_ATTRIBUTION, head, rows)
+    write_csv(chosen.data / "package_shares.csv", ATTRIBUTION + WITH_PACKAGES, head, rows)
 
 
 if __name__ == "__main__":

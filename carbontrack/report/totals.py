@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 COMMON = 0.5
 """Share of the variance of a model's error that is the same for all processors.
 
-Between servers tuned for a benchmark and hosts of a cloud it is 0.2 to 0.5 by load where these two
-are taken as all there are, and 0.3 to 0.7 where they are taken as a sample of two."""
+Between servers tuned for a benchmark and hosts of a cloud it is 0.1 to 0.5 by load where these two
+are taken as all there are, and 0.2 to 0.65 where they are taken as a sample of two."""
 
 
 class Usual(NamedTuple):
