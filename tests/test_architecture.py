@@ -441,6 +441,17 @@ def test_there_are_no_more_broad_clauses():
     assert len(broad) <= BROAD_CLAUSES
 
 
+def test_no_function_of_a_library_runs_when_an_object_goes():
+    """What a handler raises in the callback of a weak collection is printed and lost."""
+    named = [
+        f"{module}: {getattr(node, 'attr', getattr(node, 'id', ''))}"
+        for module, node in nodes(ast.Attribute, ast.Name)
+        if getattr(node, "attr", getattr(node, "id", "")).startswith(("WeakSet", "WeakKey"))
+        or getattr(node, "attr", getattr(node, "id", "")) == "WeakValueDictionary"
+    ]
+    assert named == []
+
+
 def test_a_broad_clause_passes_on_what_a_handler_raises():
     """Unless it is in a thread of ours, it looks where the exception comes from, or raises it."""
     swallowing = []

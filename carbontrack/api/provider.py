@@ -53,16 +53,15 @@ class TrackerProvider:
         self._lock = reentrant_lock()
         self._shared: dict[Key, Tracker] = {}
         self._samplers: dict[HostKey, Sampler] = {}
-        self._sessions: weakref.WeakValueDictionary[int, Session] = weakref.WeakValueDictionary()
-        self._watched: list[weakref.ref[Session]] = []
-        """References to the sessions, which wake a sampler when its session goes."""
+        self._made: dict[int, tuple[weakref.ref[Session], Settings]] = {}
+        """The sessions by their ids, with the settings that each was made with. A reference wakes
+        the sampler when its session goes."""
         self._closes_at_exit = False
         self._is_exiting = False
         self._handles_signals = False
         self._warned: set[str] = set()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
-        self._settings: weakref.WeakKeyDictionary[Session, Settings] = weakref.WeakKeyDictionary()
         self._propagator = Propagator()
         remember(self)
 
@@ -141,7 +140,9 @@ class TrackerProvider:
 
     def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:
         """The names of arguments that differ from a session's settings, joined by commas."""
-        theirs = self._settings.get(session)
+        reference, theirs = self._made.get(id(session), (None, None))
+        if reference is None or reference() is not session:
+            theirs = None  # a tracker that somebody has built by hand
         names = (n for n in given if theirs is None or getattr(theirs, n) != getattr(settings, n))
         return ", ".join(names)
 
@@ -175,12 +176,10 @@ class TrackerProvider:
             )
             if self._is_exiting:
                 tracker.session.write_each_call()
-            self._sessions[id(tracker.session)] = tracker.session
             # When the session goes, the sampler's thread is woken, in no frame of the program's.
-            nudge = tracker.session.sampler.nudge
-            living = [one for one in self._watched if one() is not None]
-            self._watched = [*living, weakref.ref(tracker.session, nudge)]
-            self._settings[tracker.session] = settings
+            reference = weakref.ref(tracker.session, tracker.session.sampler.nudge)
+            living = {key: made for key, made in self._made.items() if made[0]() is not None}
+            self._made = {**living, id(tracker.session): (reference, settings)}
             if not self._closes_at_exit:
                 self._closes_at_exit = LOSSES.has_speaker = True
                 atexit.register(self._close_at_exit)
@@ -196,8 +195,7 @@ class TrackerProvider:
                 self._lock.release()
 
     def _close_unused_samplers(self) -> None:
-        sessions = [ref() for ref in self._sessions.valuerefs()]
-        used = {session.sampler for session in sessions if session is not None}
+        used = {session.sampler for session in self._sessions()}
         for key, sampler in list(self._samplers.items()):
             if sampler not in used:
                 del self._samplers[key]
@@ -232,8 +230,7 @@ class TrackerProvider:
     def close(self) -> None:
         """Write open spans as interrupted, close the sinks, then the samplers."""
         # after trackers that are being made, which are closed too
-        found = self._held(lambda: [ref() for ref in self._sessions.valuerefs()])
-        sessions = [session for session in found if session is not None]
+        sessions = self._held(self._sessions)
         LOSSES.is_ending = True
         try:
             # all sinks make their last attempts at the same time
@@ -246,6 +243,10 @@ class TrackerProvider:
         raised += _each(sampler.close for sampler in samplers)
         for error in raised[:1]:
             raise error
+
+    def _sessions(self) -> list[Session]:
+        found = [reference() for reference, _ in list(self._made.values())]
+        return [session for session in found if session is not None]
 
     def _forget_all(self) -> list[Sampler]:
         samplers = list(self._samplers.values())

@@ -35,7 +35,7 @@ from carbontrack.sampling.counts import (
 from carbontrack.sampling.gpu_shares import GpuShares
 from carbontrack.sampling.ledger import Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.sampling.ticker import Ticker, TickEvents, WeakListeners
+from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
     Clock,
     ClockCheck,
@@ -44,7 +44,7 @@ from carbontrack.system.clock import (
     process_cpu_s,
 )
 from carbontrack.system.forking import remember
-from carbontrack.system.interrupts import pass_on, reentrant_lock
+from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock
 from carbontrack.system.reentrance import busily, here
 
 
@@ -119,7 +119,7 @@ class Sampler:
         """Decorated calls that are running, by identity."""
         self.apportioner: CallApportioner | None = None
         """Apportions energy to decorated calls; None until the first one."""
-        self.tick_listeners = WeakListeners()
+        self.tick_listeners: WeakObjects[Any] = WeakObjects()
         self.epoch = 0
         """Incremented in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False

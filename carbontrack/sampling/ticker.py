@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import weakref
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
@@ -87,39 +86,6 @@ class Wakeup(threading.Event):
             return False
         self._set.put(None)
         return True
-
-
-class WeakListeners:
-    """Objects to be called after each tick, as long as somebody else refers to them.
-
-    Not a `WeakSet`: that calls a function in Python when an object goes, at any line of the
-    program, and what a handler of a signal raises in there is lost.
-    """
-
-    def __init__(self) -> None:
-        self._refs: dict[int, weakref.ref[Any]] = {}
-
-    def add(self, one: object) -> None:
-        """Call it from now on."""
-        self._refs[id(one)] = weakref.ref(one)
-
-    def discard(self, one: object) -> None:
-        """Call it no more."""
-        self._refs.pop(id(one), None)
-
-    def __len__(self) -> int:
-        return len(self.living())
-
-    def living(self) -> list[Any]:
-        """Those that are still there; the others are forgotten."""
-        found = []
-        for key, reference in list(self._refs.items()):
-            one = reference()
-            if one is not None:
-                found.append(one)
-            elif self._refs.get(key) is reference:
-                del self._refs[key]
-        return found
 
 
 class _Job:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType, MethodType
 from typing import Any, Generic, Protocol, TypeVar
 
-from carbontrack.system.interrupts import reentrant_lock, suppressed
+from carbontrack.system.interrupts import WeakObjects, reentrant_lock, suppressed
 
 State = TypeVar("State")
 
@@ -50,7 +50,7 @@ class Forked(Protocol):
         ...
 
 
-_all: weakref.WeakSet[Forked] = weakref.WeakSet()
+_all: WeakObjects[Forked] = WeakObjects()
 
 
 def remember(one: Forked) -> None:
@@ -115,7 +115,7 @@ class _WorkerEnd:
 
     def reset(self) -> None:
         """In a child: what the parent has to do at its end is the parent's."""
-        self.ones: weakref.WeakValueDictionary[int, Ending] = weakref.WeakValueDictionary()
+        self.ones: WeakObjects[Ending] = WeakObjects()
         self.is_registered = False
 
     def register(self) -> None:
@@ -131,7 +131,7 @@ class _WorkerEnd:
 
     def run(self, **_: object) -> None:
         """Do it."""
-        ones = [one for ref in self.ones.valuerefs() if (one := ref()) is not None]
+        ones = self.ones.living()
         for one in ones:
             one.end()
         for one in ones:
@@ -157,7 +157,7 @@ def at_end_of_worker(one: Ending) -> None:
     multiprocess. Celery's workers run none, but send a signal. `one` is held by a weak reference.
     """
     worker_end = _worker_end
-    worker_end.ones[id(one)] = one
+    worker_end.ones.add(one)
     if not worker_end.is_registered:
         worker_end.register()
 
@@ -319,7 +319,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     _imports.reset()
     _worker_end.reset()
-    for one in list(_all):
+    for one in _all.living():
         one.forget_parent()
 
 

@@ -3,7 +3,8 @@
 Python runs the handlers of signals in the main thread, between two instructions of whatever runs
 there. What a handler raises, a KeyboardInterrupt or the TimeoutError of a time limit, is for the
 program and must pass through us. So each clause of ours that catches an `Exception` or an `OSError`
-where a handler can run gives it to `pass_on` first.
+where a handler can run gives it to `pass_on` first. At the end are the locks and collections that
+are safe where a handler may raise.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from types import CodeType, FrameType, TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
+from weakref import ref
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 _CO_VARARGS = 0x04
 """`inspect.CO_VARARGS`; that module takes long to import."""
 _SELDOM_MORE = 20
 """Exceptions raised while another one was handled that are looked at, one behind the other."""
+_FEW = 32
+"""With more entries than this, weak collections forget the dead ones as they grow."""
 
 
 def pass_on(error: BaseException) -> None:
@@ -171,3 +178,56 @@ def reentrant_lock() -> threading.RLock:
     lock = threading.RLock()  # it may be that of gevent
     is_at_risk = sys.version_info[:2] == (3, 14) and type(lock) is _thread.RLock
     return _Lock314() if is_at_risk else lock
+
+
+class WeakValues(Generic[K, V]):
+    """Objects by key, held only as long as somebody else refers to them.
+
+    Not a `WeakValueDictionary`: that calls a function in Python when an object goes, at any line of
+    the program, and what a handler of a signal raises in there is lost. Here nothing happens then;
+    what is gone is forgotten later. Several threads may use it; a change is one step.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[K, ref[V]] = {}
+        self._most = _FEW
+
+    def get(self, key: K) -> V | None:
+        """The object with this key; None where there is none, or none any more."""
+        reference = self._refs.get(key)
+        return None if reference is None else reference()
+
+    def __setitem__(self, key: K, one: V) -> None:
+        self._refs[key] = ref(one)
+        if len(self._refs) > self._most:
+            self._most = max(_FEW, 2 * len(self.living()))
+
+    def discard(self, key: K) -> None:
+        """Forget the object with this key."""
+        self._refs.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self.living())
+
+    def living(self) -> list[V]:
+        """Those that are still there; the others are forgotten."""
+        found = []
+        for key, reference in list(self._refs.items()):
+            one = reference()
+            if one is not None:
+                found.append(one)
+            elif self._refs.get(key) is reference:
+                del self._refs[key]
+        return found
+
+
+class WeakObjects(WeakValues[int, V]):
+    """Objects, each once, held only as long as somebody else refers to them."""
+
+    def add(self, one: V) -> None:
+        """Hold it from now on."""
+        self[id(one)] = one
+
+    def remove(self, one: V) -> None:
+        """Hold it no more; nothing happens where it is not held."""
+        self.discard(id(one))

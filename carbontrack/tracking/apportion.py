@@ -8,9 +8,9 @@ What the calls do not account for belongs to no call, as between spans.
 
 from __future__ import annotations
 
-import weakref
 from operator import mul
 from typing import NamedTuple, Protocol
+from weakref import ref
 
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import (
@@ -108,7 +108,8 @@ class Apportioner:
         """Decorated functions with an open window of summed calls."""
         self.single: dict[int, Recipient] = {}
         """Calls that are credited singly: running ones, and suspended generators."""
-        self._settled: weakref.WeakKeyDictionary[Ledger, Account] = weakref.WeakKeyDictionary()
+        self._settled: dict[int, tuple[ref[Ledger], Account]] = {}
+        """By the ledger's id: the account up to which its calls have been given their part."""
         self._counts = sampler.counts
         self._in_steps = NO_USAGE
         """The usage since the last `settle` that a step took into account, while spans are open."""
@@ -126,7 +127,10 @@ class Apportioner:
     def begin(self, ledger: Ledger) -> None:
         """Begin to count calls on this ledger; energy set aside before belongs to no call."""
         self.settle()
-        self._settled[ledger] = ledger.account
+        for key, (known, _) in list(self._settled.items()):
+            if known() is None:
+                self._settled.pop(key, None)
+        self._settled[id(ledger)] = ref(ledger), ledger.account
 
     def tick(self) -> None:
         """Settle, and promote long calls to spans; the sampler's lock is held."""
@@ -163,7 +167,7 @@ class Apportioner:
             sums = self._part(one.ledger, usage, everyone)
             one.credit(sums, _machine_part(before, counts, usage))
         for ledger in {one.ledger for one in recipients}:
-            self._settled[ledger] = ledger.account
+            self._settled[id(ledger)] = ref(ledger), ledger.account
 
     def _separate_running(self) -> None:
         # A call that is running at a tick may turn out to be long, so from here on it is credited
@@ -177,7 +181,9 @@ class Apportioner:
                     self.single.pop(id(call), None)
 
     def _part(self, ledger: Ledger, usage: CallUsage, everyone: CallUsage) -> Sums:
-        before = self._settled.get(ledger, ledger.account)
+        known, before = self._settled.get(id(ledger), (None, ledger.account))
+        if known is None or known() is not ledger:
+            before = ledger.account  # nothing is set aside for calls of a ledger that has not begun
         set_aside = calls_between(before, ledger.account)
         whole_j = sum(set_aside.ours_j)
         if whole_j <= 0.0:

@@ -199,13 +199,13 @@ class BudgetGuard:
             self.evaluate()
         elif self._sampler is not None:
             with self._sampler.lock:
-                self._sampler.tick_listeners.discard(self)
+                self._sampler.tick_listeners.remove(self)
 
     def fall_asleep(self) -> None:
         """Nothing is open any more, and nothing is to be guarded."""
         if self._sampler is not None:
             with self._sampler.lock:
-                self._sampler.tick_listeners.discard(self)
+                self._sampler.tick_listeners.remove(self)
 
     def evaluate(self) -> Verdict | None:
         """Check the span so far; None where there is nothing to check."""

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,7 @@ from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import WeakValues, pass_on
 from carbontrack.system.log import LOSSES, RateLimitedLog
 from carbontrack.system.reentrance import passed_text
 from carbontrack.tracking.checkpoints import Checkpointable, Checkpoints
@@ -288,7 +287,7 @@ class Session(RunIdentity):
         self._timelines = timelines
         self.lost_records = 0
         self.closed = self._has_ended = self._sinks_closed = self.owns_sampler = False
-        self.sites: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
+        self.sites: WeakValues[Hashable, Any] = WeakValues()
         """The decorated functions by key; an entry lives while its function does, or while it has
         an open window."""
         if checkpoints is not None or timelines is not None:
@@ -359,7 +358,7 @@ class Session(RunIdentity):
             if self._checkpoints.are_due(now_s):
                 ones = self._open_ones()
             elif self.sampler.apportioner is not None:
-                ones = self._sites()  # calls at every tick, as workers are killed at any time
+                ones = self.sites.living()  # calls at every tick, as workers are killed at any time
             for one in ones:
                 self._checkpoints.write(one)
             if not self._open_roots:
@@ -375,11 +374,7 @@ class Session(RunIdentity):
 
     def _open_ones(self) -> list[Any]:
         """The open roots and the decorated functions, while other threads open more of them."""
-        return [*self._open_roots.values(), *self._sites()]
-
-    def _sites(self) -> list[Any]:
-        refs = self.sites.valuerefs()  # one step, unlike `values()`
-        return [site for ref in refs if (site := ref()) is not None]
+        return [*self._open_roots.values(), *self.sites.living()]
 
     def _follow_parents(self, parents: RemoteParents) -> None:
         """Begin new rows where another record holds what is used, or none does any more."""
@@ -392,7 +387,7 @@ class Session(RunIdentity):
             parents.seen = mark
         for record in held:
             self.deliver(record)
-        for site in self._sites():
+        for site in self.sites.living():
             site.follow_parents(parents)
 
     # -- sinks ------------------------------------------------------------------------------

@@ -362,7 +362,7 @@ def left_open(tracker: Tracker) -> list[str]:
     """What of the tracker's own counters says that something is still open."""
     session, sampler = tracker.session, tracker.session.sampler
     apportioner: Any = sampler.apportioner
-    windows = [site for site in session.sites.values() if site.window is not None]
+    windows = [site for site in session.sites.living() if site.window is not None]
     found = {
         "open roots": len(session._open_roots),
         "leaves": sampler.leaves,

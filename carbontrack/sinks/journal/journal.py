@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -41,7 +40,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
-from carbontrack.system.interrupts import pass_on, reentrant_lock, suppressed
+from carbontrack.system.interrupts import WeakValues, pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOSSES, RateLimitedLog
 
 RUN = "run"
@@ -328,7 +327,7 @@ class Journal:
             file.put_line(key, line)
 
 
-_journals: weakref.WeakValueDictionary[Path, Journal] = weakref.WeakValueDictionary()
+_journals: WeakValues[Path, Journal] = WeakValues()
 """The shared journals of this process, by state directory."""
 
 

@@ -123,7 +123,7 @@ def test_a_written_sum_does_not_come_back(
         """Do nothing."""
 
     def write_row() -> None:
-        (site,) = tracker.session.sites.values()
+        (site,) = tracker.session.sites.living()
         site.write_row()
 
     for number in range(calls):
@@ -157,11 +157,11 @@ def test_a_sum_whose_row_gets_another_id_does_not_come_back(
 
     def another() -> None:
         contextvars.Context().run(short, lambda: None)
-        (site,) = tracker.session.sites.values()
+        (site,) = tracker.session.sites.living()
         kept.append(site.window.kept.record_id)
 
     short(another)
-    (site,) = tracker.session.sites.values()
+    (site,) = tracker.session.sites.living()
     assert site.window.kept.record_id not in kept
     assert site.window.kept_calls == 2
     tracker.close()

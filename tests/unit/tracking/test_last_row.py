@@ -109,7 +109,7 @@ def test_a_call_that_begins_while_the_last_row_is_written_is_in_a_row(calls_befo
 
     for _ in range(calls_before):
         work()
-        for site in tracker.session.sites.values():
+        for site in tracker.session.sites.living():
             site.write_row()  # so that the next call opens a window
 
     def call_late() -> None:
@@ -164,7 +164,7 @@ def test_the_garbage_collector_does_not_lose_a_row() -> None:
             Garbage()
             gc.set_threshold(gc.get_count()[0] + number)
             gc.enable()
-            for site in tracker.session.sites.values():
+            for site in tracker.session.sites.living():
                 if site.name == "work":
                     site.interrupt()
                     site.closed = False  # once more
