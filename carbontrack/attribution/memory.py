@@ -155,6 +155,7 @@ def _psutil_used_bytes() -> int | None:
         import psutil
 
         memory = psutil.virtual_memory()
-    except (ImportError, OSError):
+    except (ImportError, OSError) as error:
+        pass_on(error)
         return None
     return int(memory.total - memory.available)

@@ -181,7 +181,8 @@ def _psutil_rss_bytes() -> int | None:
 
         process = psutil.Process()
         return int(process.memory_info().rss) + _psutil_descendants()[1]
-    except (ImportError, OSError, RuntimeError):
+    except (ImportError, OSError, RuntimeError) as error:
+        pass_on(error)
         return None
 
 

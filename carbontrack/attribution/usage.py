@@ -162,7 +162,8 @@ def _psutil_busy_s() -> float | None:
         import psutil
 
         times = psutil.cpu_times()
-    except (ImportError, OSError):
+    except (ImportError, OSError) as error:
+        pass_on(error)
         return None
     parts = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
     return float(sum(getattr(times, part, 0.0) for part in parts))

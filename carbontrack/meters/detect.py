@@ -23,6 +23,7 @@ from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
+from carbontrack.system.interrupts import pass_on
 
 if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
@@ -250,6 +251,7 @@ def nvml_is_present(library: str = NVML_LIBRARY) -> bool:
         from _ctypes import dlopen
 
         dlopen(library, _RTLD_LAZY)
-    except (ImportError, OSError):
+    except (ImportError, OSError) as error:
+        pass_on(error)
         return False
     return True

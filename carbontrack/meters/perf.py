@@ -18,6 +18,7 @@ from carbontrack.meters.counter import Counter
 from carbontrack.meters.meter import Meter, Refusal, read_number, read_text
 from carbontrack.meters.rapl import RELATIVE_UNCERTAINTY, RESOLUTION_S
 from carbontrack.record import Basis, Component
+from carbontrack.system.interrupts import pass_on
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 _FLAG_CLOEXEC = 8
@@ -162,6 +163,7 @@ def _open_all(
     except OSError as error:
         for event in events:
             event.close()
+        pass_on(error)
         return error
     return events
 

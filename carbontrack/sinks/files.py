@@ -219,7 +219,8 @@ def _flock(handle: int, operation: str) -> None:
         import fcntl
 
         fcntl.flock(handle, getattr(fcntl, operation))
-    except (ImportError, OSError):
+    except (ImportError, OSError) as error:
+        pass_on(error)
         return
 
 

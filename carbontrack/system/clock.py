@@ -57,7 +57,8 @@ def other_process_cpu_s(pid: int) -> float | None:
         return None
     try:
         return float(time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED))
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return None
 
 

@@ -219,7 +219,8 @@ class RemoteParents:
                 if found is not None:
                     return found
             return self._by_context(chain, shows_all=is_whole)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
 
     def _open_in(self, process: tuple[int, int], record_id: str | None = None) -> OpenEntry | None:

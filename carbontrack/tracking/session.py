@@ -204,8 +204,8 @@ class RunIdentity:
             look_for_children()
         except ChildProcessError:
             return
-        except OSError:
-            pass
+        except OSError as error:
+            pass_on(error)
         self._write_end(self._checkpoints.state_dir, record_id, at_s)
 
     def _write_end(self, state_dir: Path, record_id: str, at_s: float) -> None:

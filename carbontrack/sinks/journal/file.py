@@ -115,7 +115,8 @@ def lock(handle: int) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
     return True
 
@@ -145,7 +146,8 @@ def is_at(handle: int, path: Path) -> bool:
     """Whether the open file is still the one with this name."""
     try:
         there = path.lstat()
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
     here = os.fstat(handle)
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

@@ -17,6 +17,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.journal.file import decoded, lines_of, open_to_read, updated
 from carbontrack.sinks.journal.journal import NO_RECORD, RUN, folder, short_boot_id
 from carbontrack.sinks.journal.names import SUFFIX
+from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
 
 _SLACK_S = 2.0
@@ -59,7 +60,8 @@ def open_runs(
     try:
         place = folder(state_dir, create=False)
         names = os.listdir(place)  # noqa: PTH208 - there may be thousands of others
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return found
     for path in sorted(place / name for name in names if name.startswith(f"{boot}-")):
         pid = _running_pid(path, boot, start_of)
