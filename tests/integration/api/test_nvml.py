@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.nvml import UUIDS, FakeGpu, State, compile_fake_nvml, run_script
+from tests.support.nvml import UUIDS, FakeGpu, State, run_script
 
 pytestmark = pytest.mark.xdist_group("nvml")  # one library, one sweep of errors
 
@@ -15,12 +15,6 @@ def read(meter, at_s):
     try: return meter.read_joules(at_s)
     except MeterError as error: return type(error).__name__
 """
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    folder = compile_fake_nvml(tmp_path_factory.mktemp("nvml"))
-    return folder or pytest.skip("there is no C compiler here")
 
 
 @pytest.fixture

@@ -19,18 +19,6 @@ def find(sysfs, procfs, **options):
     )
 
 
-@pytest.fixture
-def procfs(tmp_path):
-    folder = tmp_path / "proc"
-    folder.mkdir()
-    (folder / "cpuinfo").write_text(
-        "model name\t: AMD EPYC 7543 32-Core Processor\nmodel\t: 1\nsiblings\t: 2\n"
-    )
-    (folder / "meminfo").write_text("MemTotal: 8388608 kB\n")
-    (folder / "stat").write_text("cpu 1\ncpu0 1\ncpu1 1\n")
-    return folder
-
-
 def test_measured_domains_are_used_and_models_stand_by(tmp_path, procfs):
     """With package and dram nothing is modelled, and a lost meter has a substitute."""
     found = find(build_powercap(tmp_path / "sys").sysfs, procfs)

@@ -240,18 +240,6 @@ def test_it_tells_a_nominal_power_and_the_power_of_the_idle_machine():
 # -- when it is there -----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def procfs(tmp_path):
-    folder = tmp_path / "proc"
-    folder.mkdir()
-    (folder / "cpuinfo").write_text(
-        "model name\t: AMD EPYC 7543 32-Core Processor\nmodel\t: 1\nsiblings\t: 2\n"
-    )
-    (folder / "meminfo").write_text("MemTotal: 8388608 kB\n")
-    (folder / "stat").write_text("cpu 1\ncpu0 1\ncpu1 1\n")
-    return folder
-
-
 def find(tmp_path, procfs, **options):
     sysfs = options.pop("sysfs", tmp_path / "sys")
     return detect(Host(busy_s=lambda: 0.0, sysfs=sysfs, procfs=procfs, gpu_ids=(), **options))
