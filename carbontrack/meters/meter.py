@@ -201,11 +201,16 @@ def about(meter: Meter) -> str | None:
 
 
 class Refusal(NamedTuple):
-    """A meter that is not used: its id or family, the reason, and the commands to enable it."""
+    """A meter that is not used: its id or family, the reason, and the commands to enable it.
+
+    `fault` is the code that every record has in `faults`, because something of the machine is not
+    measured, or not as it should be; None: nothing is amiss.
+    """
 
     id: str
     reason: str
     cure: str | None = None
+    fault: str | None = None
 
 
 class Found(NamedTuple):
@@ -255,6 +260,14 @@ class MeterSet:
 
     def __iter__(self) -> Iterator[Meter]:
         return iter(self.meters)
+
+    def standing_faults(self) -> Mapping[str, int]:
+        """The faults of the refusals, by code: what every record says as long as they stand."""
+        faults: dict[str, int] = {}
+        for refusal in self.refused:
+            if refusal.fault is not None:
+                faults[refusal.fault] = faults.get(refusal.fault, 0) + 1
+        return faults
 
 
 def check_meters(meters: Iterable[Meter]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
+from carbontrack.meters.meter import MeterSet
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import Ledger, Sums
@@ -273,20 +274,31 @@ def _mean_intensity(
     return now if all(same) else (means[0], means[1], means[2])
 
 
-def quality_figures(window: Window, meters: Sequence[MeterFacts]) -> dict[str, Any]:
-    """The columns about data quality: coverage, gaps, missed reads, faults."""
+def quality_figures(
+    window: Window,
+    meters: Sequence[MeterFacts],
+    standing_faults: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The columns about data quality: coverage, gaps, missed reads, faults.
+
+    `standing_faults` hold from the start of the meters on, and are in every record.
+    """
     start, end = window.start, window.end
-    faults = {
-        code: times - start.faults.get(code, 0)
-        for code, times in end.faults.items()
-        if times > start.faults.get(code, 0)
-    }
+    faults = {**standing_faults, **_faults_met(start, end)}
     gap_s = window.max_gap_s
     return {
         "coverage": _coverage(window, meters),
         "max_gap_s": None if gap_s is None else min(gap_s, window.length_s),
         "missed_reads": end.missed - start.missed,
         "faults": ";".join(f"{code}:{times}" for code, times in sorted(faults.items())) or None,
+    }
+
+
+def _faults_met(start: Counts, end: Counts) -> dict[str, int]:
+    return {
+        code: times - start.faults.get(code, 0)
+        for code, times in end.faults.items()
+        if times > start.faults.get(code, 0)
     }
 
 
@@ -380,6 +392,14 @@ class RecordBuilder:
         self.sampler = sampler
         self._known: list[tuple[float, float]] = []
         self._meters: list[MeterFacts] = []
+        self._faults_of: tuple[MeterSet | None, Mapping[str, int]] = (None, {})
+
+    def _standing_faults(self) -> Mapping[str, int]:
+        """Those of meters that are not used; cached, since they hardly ever change."""
+        meters = self.sampler.meters
+        if self._faults_of[0] is not meters:
+            self._faults_of = meters, meters.standing_faults()
+        return self._faults_of[1]
 
     def meters(self) -> Sequence[MeterFacts]:
         """The properties of each meter, in the order of every tuple of joules.
@@ -455,7 +475,7 @@ class RecordBuilder:
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
-        quality = quality_figures(window, meters)
+        quality = quality_figures(window, meters, self._standing_faults())
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
         parts = parts_of(sums, window, meters)

@@ -11,7 +11,7 @@ import pytest
 from carbontrack.errors import MeterGone
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import Meter, counts_ends
+from carbontrack.meters.meter import Meter, Refusal, counts_ends
 from carbontrack.meters.plugins import Joined, PluginHost, contents, join
 from carbontrack.meters.ram_model import RamModel
 from carbontrack.record import Component
@@ -198,9 +198,7 @@ def test_a_reason_is_said_and_its_cure_kept(package: Packages) -> None:
     with pytest.warns(UserWarning, match="meter_plugins=off:1 is not used: no plug answers"):
         found = join(["off:1"], HOST, [], models={}, spare={})
 
-    assert [tuple(refusal) for refusal in found.refused] == [
-        ("off:1", "no plug answers", "switch it on")
-    ]
+    assert found.refused == (Refusal("off:1", "no plug answers", "switch it on"),)
 
 
 def test_meters_of_a_refused_plugin_are_closed(package: Packages) -> None:

@@ -317,3 +317,14 @@ def test_a_gap_is_never_longer_than_the_span():
     """A reading before the span does not make a gap in it."""
     got = quality_figures(window(length_s=0.5), [meter()])
     assert got["max_gap_s"] == 0.5
+
+
+def test_what_is_not_measured_is_said_in_every_record():
+    """A fault that stands since the start of the meters is in the record beside those met."""
+    got = quality_figures(window(), [meter()], {"gpu_unmeasured": 2})
+    assert got["faults"] == "gpu_unmeasured:2"
+    after = Counts(10.0, observed_s=(10.0,), faults={"reset": 1})
+    met = Window(Counts(0.0), after, 10.0, (1.0,), 2.5, NOW, None, ())
+    assert quality_figures(met, [meter()], {"zones_closed": 1})["faults"] == (
+        "reset:1;zones_closed:1"
+    )
