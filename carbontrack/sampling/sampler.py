@@ -317,6 +317,7 @@ class Sampler:
         """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
             self._ticker.close(waits=with_meters)
+            _rest_usage(self)  # the thread may have ended before it fell asleep
             if with_meters:
                 self._bank.close()
             self._bank.deferred_log.flush()
@@ -417,6 +418,15 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
         if now_s < at_s:
             sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
     return at_s
+
+
+def _rest_usage(sampler: Sampler) -> None:
+    try:
+        if sampler._usage is not None:
+            sampler._usage.rest()
+    except Exception as error:
+        pass_on(error)
+        _log.exception("the reader of usage could not be closed")
 
 
 def fall_asleep(sampler: Sampler) -> None:

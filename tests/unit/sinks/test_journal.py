@@ -317,6 +317,20 @@ def test_an_empty_file_is_closed_at_rest(tmp_path: Path) -> None:
     assert file_count() == 0
 
 
+def test_a_file_at_rest_is_closed_with_its_last_entry(tmp_path: Path) -> None:
+    """A server takes a record long after the program fell idle: nothing stays open for it."""
+    journal = Journal(tmp_path)
+    journal.enqueue(a_record(1), URL)
+    journal.rest(at_once=True)
+    assert len(list((tmp_path / "journal").iterdir())) == 1
+    journal.delivered(URL, [a_record(1).record_id])
+    assert list((tmp_path / "journal").iterdir()) == []
+
+    journal.checkpoint(a_record(2), [URL])
+    journal.finished(a_record(2).record_id)
+    assert len(list((tmp_path / "journal").iterdir())) == 1  # it is kept for the next run again
+
+
 def test_a_shared_journal_is_closed_by_the_last_of_its_users(tmp_path: Path) -> None:
     """What one user keeps is not left to others when another one closes."""
     first, second = Journal.shared(tmp_path), Journal.shared(tmp_path)
