@@ -317,8 +317,7 @@ class Sampler:
         """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
             self._ticker.close(waits=with_meters)
-            if self._usage is not None:  # the thread may have ended before it fell asleep
-                _to_the_end(self._usage.rest, "the reader of usage could not be closed")
+            _rest_usage(self)  # the thread may have ended before it fell asleep
             if with_meters:
                 self._bank.close()
             self._bank.deferred_log.flush()
@@ -437,6 +436,11 @@ def _rest(sampler: Sampler) -> None:
         listener.fall_asleep()
     if not sampler.awake:
         sampler.when_asleep()
+
+
+def _rest_usage(sampler: Sampler) -> None:
+    if sampler._usage is not None:
+        _to_the_end(sampler._usage.rest, "the reader of usage could not be closed")
 
 
 def _to_the_end(do: Callable[[], None], failure: str) -> None:

@@ -284,7 +284,7 @@ def test_labels_are_read_while_no_lock_is_held(tmp_path: Path) -> None:
         def __str__(self) -> str:
             other = threading.Thread(target=journal.checkpoint, args=(a_record(1), [URL]))
             other.start()
-            other.join(10.0)
+            other.join(60.0)
             return "hung" if other.is_alive() else "free"
 
     journal.checkpoint(a_record(0, labels={"x": Busy()}), [URL])
