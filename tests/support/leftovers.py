@@ -39,7 +39,7 @@ class Leftovers:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:
         """Note when the test itself begins: what was there before may serve later tests."""
-        self._begun_s = _now_s()
+        self._begun_s, self._earlier = _now_s(), _children()
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -52,15 +52,24 @@ class Leftovers:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Iterator[None]:
         """After the last phase of a test that has failed, end what it has started."""
-        self._failed, self._begun_s = False, float("inf")
+        self._failed, self._begun_s, self._earlier = False, float("inf"), frozenset[int]()
         has_begun = yield
         if self._failed:
-            end_all({found for found in self._found() if _began_s(found) >= self._begun_s})
+            end_all(self._found() - self._earlier_ones())
         return has_begun
 
     def pytest_unconfigure(self) -> None:
         """End what is left; after the workers, where there are any."""
         end_all(self._found())
+
+    def _earlier_ones(self) -> Set[psutil.Process]:
+        """What was there before the test itself began: children, theirs, and whatever is older."""
+        earlier = {found for found in self._found() if _began_s(found) < self._begun_s}
+        for pid in self._earlier:
+            with suppress(psutil.Error):
+                child = psutil.Process(pid)
+                earlier |= {child, *child.children(recursive=True)}
+        return earlier
 
     def _found(self) -> Set[psutil.Process]:
         """The processes that the tests of this process have started, and that still live."""
@@ -91,6 +100,16 @@ def _began_s(process: psutil.Process) -> float:
     with suppress(psutil.Error):
         return process.create_time()
     return float("-inf")
+
+
+def _children() -> frozenset[int]:
+    """The children of this process, where the kernel lists them; before each test, so quickly."""
+    found = set[str]()
+    with suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):
+                found.update((task / "children").read_text().split())
+    return frozenset(map(int, found))
 
 
 def _others() -> Iterator[psutil.Process]:

@@ -102,15 +102,15 @@ SURROUNDINGS = {
 def outcomes(
     folder: Path,
     environ: dict[str, str],
-    *options: str,
+    *,
     prepare: Callable[[], object] | None = None,
 ) -> dict[str, str]:
     """Each test of the sample, and how it has ended."""
     folder.mkdir()
     report = folder / "report.xml"
+    places = [f"--junitxml={report}", f"--basetemp={folder / 'temp'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-        + [f"--junitxml={report}", f"--basetemp={folder / 'temp'}", *SAMPLE],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *places, *SAMPLE],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]} | environ,
         capture_output=True,

@@ -50,6 +50,7 @@ if os.fork() == 0:  # nobody's descendant, once its parent has ended
         os.close(int(sys.argv[1]))
         time.sleep(3600)
     os._exit(0)
+os.close(int(sys.argv[1]))
 if sys.argv[2] == "stay":
     time.sleep(3600)
 '''
