@@ -56,6 +56,8 @@ def clean() -> None:
     mine = kept(os.environ)
     os.environ.clear()
     os.environ.update(mine)
+    for name in ("COLUMNS", "LINES"):  # readline has set them, past `os.environ`
+        os.unsetenv(name)
     home = Path(_home.name)
     home.chmod(0o755)  # programs of other users look into it
     os.environ["HOME"] = os.environ["USERPROFILE"] = str(home)

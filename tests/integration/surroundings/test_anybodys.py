@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 SAMPLE = [
-    "tests/unit/config/test_environment.py",
+    "tests/unit/config/test_launch.py",
     "tests/unit/config/test_load.py",
     "tests/unit/grid/test_region.py",
     "tests/unit/sinks/test_csv_file.py",
@@ -130,7 +130,7 @@ def outcomes(
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The outcomes in no surroundings at all."""
-    found = outcomes(tmp_path_factory.mktemp("usual") / "run", {})
+    found = outcomes(tmp_path_factory.mktemp("usual") / "run", {"HOME": os.environ["HOME"]})
     assert len(found) > 100
     return found
 
