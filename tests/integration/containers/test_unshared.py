@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from carbontrack.record import Record
 from carbontrack.report.read import iter_records
 
 ROOT = Path(__file__).parents[3]
-STRANGER = 54321
+STRANGER = 54323
 MIB = 1024 * 1024
 MEMORY_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
 
@@ -131,16 +132,12 @@ CONTAINERS = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The working folder, which every user may reach and write to, and with it the package's."""
-    folder = Path(tmp_path, "place")
-    folder.mkdir()
-    for one in (folder, *folder.parents):
-        with suppress(PermissionError):
-            if one.is_relative_to("/tmp/") and one != Path("/tmp"):
-                one.chmod(one.stat().st_mode | 0o755)
+def place() -> Iterator[Path]:
+    """A working folder that every user may reach and write to; pytest's own are for one user."""
+    folder = Path(tempfile.mkdtemp(prefix="place-"))
     folder.chmod(0o777)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -195,6 +192,7 @@ def run(
     command = ["unshare", *_BY, "--mount", *pids, "sh", "-c", shell, "sh", *user, sys.executable]
     environ: dict[str, str | None] = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     environ |= {"PYTHONPATH": str(ROOT), "PLACE": str(place), "CARBONTRACK_STATE_DIR": None}
+    environ |= {"TMPDIR": str(place)} if container.writes else {}
     environ |= container.environ
     return subprocess.run(
         [*command, "-c", program, *(["writes"] if container.writes else [])],
