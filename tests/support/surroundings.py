@@ -28,7 +28,16 @@ _KEPT = {
     *("CARBONTRACK_CYCLES", "CARBONTRACK_ENDINGS", "CARBONTRACK_EVERY_POINT"),
     *("CARBONTRACK_SIGNAL_SECONDS", "RANDOM_PROGRAMS"),
 }
-_KEPT_PREFIXES = ("PYTEST_XDIST_", "COV_CORE_", "COVERAGE_", "HYPOTHESIS_", "OPENBLAS_", TOKEN)
+_KEPT_PREFIXES = (
+    "HARDWARE_",
+    "FAKE_NVML_",
+    "PYTEST_XDIST_",
+    "COV_CORE_",
+    "COVERAGE_",
+    "HYPOTHESIS_",
+    "OPENBLAS_",
+    TOKEN,
+)
 
 _home = tempfile.TemporaryDirectory(prefix="carbontrack-tests-")
 
