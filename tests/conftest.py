@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.getplugin("capturemanager").stop_global_capturing()
         again = {name: _found[name] for name in ("PYTEST_ADDOPTS",) if name in _found}
         command = [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]
+        surroundings.forget()
         os.execve(command[0], command, surroundings.kept(_found) | again | {"PYTHONUTF8": "1"})
     config.pluginmanager.register(Leftovers(config), "leftovers")
 

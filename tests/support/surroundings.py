@@ -80,6 +80,11 @@ def clean() -> None:
     _restore_signals()
 
 
+def forget() -> None:
+    """Remove the home: another interpreter takes the place of this one, and has its own."""
+    _home.cleanup()
+
+
 def _restore_signals() -> None:
     """Let children have the usual signals: what runs the tests, such as nohup, may ignore some."""
     if os.name != "posix" or threading.current_thread() is not threading.main_thread():

@@ -141,7 +141,7 @@ def test_surroundings_change_no_outcome(usual: dict[str, str], tmp_path: Path, k
     environ, umask = SURROUNDINGS[kind]
     strangers = tmp_path / "strangers"
     strangers.mkdir()
-    for name in ("requests", "platformdirs", "pandas"):
+    for name in ("pandas", "pycountry", "jsonschema"):
         (strangers / f"{name}.py").write_text("raise SystemExit('a stranger')")
     path = {"PYTHONPATH": os.pathsep.join([str(strangers), "", "/nonexistent"])}
     found = outcomes(tmp_path / "run", environ | path, prepare=lambda: os.umask(umask))
