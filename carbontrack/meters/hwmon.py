@@ -35,14 +35,14 @@ CLOSED = "zones_closed"
 UNMEASURED = "gpu_unmeasured"
 
 
-class Source(NamedTuple):
+class SensorFiles(NamedTuple):
     """How one value is read: joules or watts, None where there is none, and from which files."""
 
     read: Callable[[], float | None]
     files: tuple[Path, ...]
 
 
-_NOTHING = Source(lambda: None, ())
+_NOTHING = SensorFiles(lambda: None, ())
 
 
 class Sensor:
@@ -52,7 +52,9 @@ class Sensor:
     relative_uncertainty = RELATIVE_UNCERTAINTY
     nominal_w: float | None = None
 
-    def __init__(self, label: str, component: Component, source: Source, *, counts: bool) -> None:
+    def __init__(
+        self, label: str, component: Component, source: SensorFiles, *, counts: bool
+    ) -> None:
         self.id = f"hwmon:{label}"
         self.component: Component = component
         self.covers = frozenset({component})
@@ -237,7 +239,7 @@ def _jetson(chips: Sequence[Path]) -> Iterator[Offer]:
     Documentation/hwmon/ina3221.rst: channels 1 to 3; in4 to in7 are those of shunts, in microvolts.
     A rail at rest may show a few milliamperes below 0, which count in the sum.
     """
-    rails: dict[str, list[Source]] = {}
+    rails: dict[str, list[SensorFiles]] = {}
     for chip in chips:
         for channel in "123":
             label = " ".join((read_text(chip / f"in{channel}_label", 64) or "").split())
@@ -353,23 +355,23 @@ def _labelled(chip: Path, quantity: str) -> Iterator[tuple[Path, str]]:
         yield path.with_name(path.name.replace("_label", "_input")), label
 
 
-def _scaled(path: Path, scale: float) -> Source:
+def _scaled(path: Path, scale: float) -> SensorFiles:
     def read() -> float | None:
         number = read_number(path)
         return None if number is None else number * scale
 
-    return Source(read, (path,))
+    return SensorFiles(read, (path,))
 
 
-def _product(millivolts: Path, milliamperes: Path) -> Source:
+def _product(millivolts: Path, milliamperes: Path) -> SensorFiles:
     def read() -> float | None:
         volts, amperes = read_number(millivolts), read_number(milliamperes)
         return None if volts is None or amperes is None else volts * amperes * 1e-6
 
-    return Source(read, (millivolts, milliamperes))
+    return SensorFiles(read, (millivolts, milliamperes))
 
 
-def _sum(sources: Sequence[Source]) -> Source:
+def _sum(sources: Sequence[SensorFiles]) -> SensorFiles:
     """All of them together; no value where one of them has none."""
 
     def read() -> float | None:
@@ -381,7 +383,7 @@ def _sum(sources: Sequence[Source]) -> Source:
             total += value
         return total
 
-    return Source(read, tuple(path for source in sources for path in source.files))
+    return SensorFiles(read, tuple(path for source in sources for path in source.files))
 
 
 # -- a laptop's battery ------------------------------------------------------------------------
