@@ -9,7 +9,13 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
-from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
+from carbontrack.meters.cpu_info import (
+    AWS,
+    CpuFacts,
+    CpuPart,
+    find_part,
+    packages_by_siblings,
+)
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -116,8 +122,11 @@ def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
     if facts.packages is not None:
         return facts.packages
+    if facts.threads < facts.siblings:  # a container is shown some threads of a package
+        return facts.threads / facts.siblings
     # on bare metal whole packages count, with simultaneous multithreading on or off
-    return max(1.0, float(round(facts.threads / facts.siblings)))
+    whole = part.threads if part is not None else None
+    return float(packages_by_siblings(facts.threads, facts.siblings, facts.cores, whole))
 
 
 def _is_of(lines: tuple[str, ...], name: str) -> bool:
@@ -212,6 +221,8 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
     if " (" in facts.name:  # "Intel Core Processor (Haswell, no TSX)"
         inside = facts.name.partition(" (")[2].partition(")")[0].partition(",")[0]
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
+    # the last chip that a board is compatible with is its processor, if not a whole family
+    keys[:0] = [("DT", chip.partition(",")[2], "") for chip in reversed(facts.board.split())]
     if line in ("c", "m", "r") and attribute:
         keys.append(("EC2", attribute, generation))
     if facts.name.startswith(("VirtualApple", "Virtual Apple")):  # to x86 programs under Rosetta

@@ -80,6 +80,15 @@ def detect(host: Host) -> MeterSet:
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
     facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
+    if facts.machine_threads is not None:
+        from carbontrack.meters.container_view import set_aside  # few are containers of this kind
+
+        meters, more, of_host = set_aside(meters, more, facts)
+        refused = (*refused, *of_host)
+    if facts.board:
+        from carbontrack.meters.boards import board_refusals
+
+        refused = (*refused, *board_refusals(facts.board))
     power = cpu_power(facts, host.cpu_tdp_w)
     gib = installed_gib(host.procfs, host.sysfs)
     substitutes = _models(host, facts, power, gib)
