@@ -10,7 +10,8 @@ _UNREAD = {
     "bcm2712": (
         "pmic",
         "a Raspberry Pi 5 tells the currents of its power chip through its firmware only "
-        f"(vcgencmd pmic_read_adc), and not that of its 5 V input, which feeds USB as well; {_MODELLED}",
+        "(vcgencmd pmic_read_adc), and not that of its 5 V input, which feeds USB as well; "
+        f"{_MODELLED}",
     ),
 }
 """Raspberry Pi documentation, "vcgencmd": pmic_read_adc. BCM2711 is also that of Pi 400 and Compute

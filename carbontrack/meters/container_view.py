@@ -35,13 +35,6 @@ def set_aside(
     if facts.threads == facts.machine_threads:
         view = "another file is mounted over /proc/stat (lxcfs)"
     reason = f"they count the whole machine, and {view}: our share of it is not known"
-    cure = (
-        "# measure on the host, or mount its /proc and: export CARBONTRACK_PROCFS_PATH=/host/proc"
-    )
     ids = ", ".join(meter.id for meter in aside)
-    covered = frozenset({"gpu"}) if kept_sensors else frozenset()
-    return (
-        kept,
-        Found(kept_sensors, covered, sensors.refused),
-        (Refusal(ids, reason, cure, FAULT),),
-    )
+    found = Found(kept_sensors, frozenset(m.component for m in kept_sensors), sensors.refused)
+    return kept, found, (Refusal(ids, reason, None, FAULT),)

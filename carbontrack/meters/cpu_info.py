@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
-from carbontrack.system.host import boot_id
+from carbontrack.system.host import boot_id, online_threads
 from carbontrack.system.interrupts import pass_on, suppressed
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
@@ -196,7 +196,7 @@ def _threads(
     online = read_text(cpus / "online")
     threads = _count(online)
     shown = _in_stat(procfs) if trusts_stat or not threads else None
-    threads = threads or shown or _online_of_kernel()
+    threads = threads or shown or online_threads()
     if shown is not None and shown < threads:
         return shown, max(threads, siblings or 0), lambda: _numbers(online)
     present = read_text(cpus / "present")
@@ -213,14 +213,6 @@ def _threads(
     if siblings is not None and siblings > machine_threads + len(offline):
         machine_threads = siblings
     return threads, machine_threads, lambda: _numbers(online) | hidden
-
-
-def _online_of_kernel() -> int:
-    """The processors online as the C library has them; Python's count can be set by its user."""
-    try:
-        return max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
-    except (AttributeError, ValueError, OSError):
-        return os.cpu_count() or 1
 
 
 def _is_covered(procfs: Path) -> bool:
