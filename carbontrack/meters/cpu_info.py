@@ -11,7 +11,6 @@ E5-2620 taken for an E5-2620 v4.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
