@@ -49,7 +49,7 @@ def container(root, machine=EPYC, *, zones=PACKAGE):
 
 def ask(root, user="ourselves", *, threads=4, scope="process", under=()):
     """What a busy program's record says."""
-    command = [interpreter(), f"{package()}/tests/support/busy_host.py"]
+    command = [interpreter(), f"{package()}/tests/integration/api/busy_host.py"]
     if user == "stranger":
         os.chmod(root, 0o777)  # noqa: PTH101
         for folder in root.parents:
