@@ -16,13 +16,16 @@ from carbontrack.system.host import online_threads
 
 
 def has_cpu_counter(settings: Settings) -> bool:
-    """Whether an energy counter of the CPU can be read."""
+    """Whether an energy counter of the CPU can be read, of the machine that we are shown."""
     from carbontrack.meters.rapl import powercap_meters
 
     meters, _ = powercap_meters(Path(settings.sysfs_path))
     for meter in meters:
         meter.close()
-    return any(meter.component == "cpu" for meter in meters)
+    if not any(meter.component == "cpu" for meter in meters):
+        return False
+    facts = read_cpu_facts(Path(settings.procfs_path), Path(settings.sysfs_path))
+    return facts.machine_threads is None
 
 
 def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:

@@ -138,7 +138,7 @@ def test_a_file_that_is_mounted_over_stat_is_not_the_machines(tmp_path, user):
     container_stat = tmp_path / "stat"
     container_stat.write_text("cpu  1 0 0 9 0 0 0 0 0 0\ncpu0 1 0 0 9 0 0 0 0 0 0\n")
     (tmp_path / "sys/devices/system/cpu").mkdir(parents=True)
-    (tmp_path / "sys/devices/system/cpu/online").write_text("0\n")
+    (tmp_path / "sys/devices/system/cpu/online").write_text("0-1\n")
     for path in (tmp_path, *tmp_path.rglob("*")):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | 0o006 | (0o001 if path.is_dir() else 0))
@@ -148,4 +148,33 @@ def test_a_file_that_is_mounted_over_stat_is_not_the_machines(tmp_path, user):
         pytest.skip("no mount may be made here")
     told = ask(tmp_path, user, threads=0, under=under)
     assert told["cpu_basis"] in ("modelled", "assumed")
+    assert told["cpu_threads"] == 1
     assert told["faults"] == "machine_hidden:1"
+
+
+FACTS = """
+import json
+from carbontrack.meters.cpu_info import read_cpu_facts
+print(json.dumps(read_cpu_facts()._replace(name="", stepping="")))
+"""
+PIDS_ONLY = 'mount -t proc -o subset=pid proc /proc && exec "$@"'
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare here")
+@pytest.mark.parametrize("user", USERS)
+def test_the_processor_is_the_same_where_proc_shows_processes_only(user):
+    """systemd's ProcSubset=pid, as a real mount: but for its name, sysfs says what cpuinfo does."""
+    become = as_stranger() if user == "stranger" else []
+    rights = ["-r"] if user == "stranger" or os.geteuid() != 0 else []
+    under = [*become, "unshare", *rights, "-m", "-p", "-f", "sh", "-c", PIDS_ONLY, "sh"]
+    if subprocess.run([*under, "true"], capture_output=True, check=False, cwd="/").returncode:
+        pytest.skip("no /proc may be mounted here")
+    environ = {"PATH": os.defpath, "PYTHONPATH": package()}
+    seen, hidden = (
+        subprocess.run(
+            [*around, interpreter(), "-c", FACTS], env=environ, cwd="/", capture_output=True,
+            text=True, check=True, timeout=60,
+        ).stdout
+        for around in (become, under)
+    )  # fmt: skip
+    assert json.loads(hidden) == json.loads(seen)

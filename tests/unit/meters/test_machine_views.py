@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from carbontrack.api.hardware import has_cpu_counter
+from carbontrack.config.settings import Settings
 from carbontrack.meters.boards import board_refusals
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_power import cpu_power
@@ -162,6 +164,15 @@ def test_without_a_counter_nothing_is_set_aside(tmp_path):
     """The model counts the container's threads by the container's view: both are of one machine."""
     proc, sysfs = FOUR.write(tmp_path)
     assert detect(host(proc, sysfs)).standing_faults() == {}
+
+
+@pytest.mark.parametrize(("machine", "counts"), [(EPYC, True), (FOUR, False)])
+def test_a_test_run_has_no_counter_where_it_counts_another_machine(tmp_path, machine, counts):
+    """The plugin's metric "auto" is measured only where a measured meter would be used."""
+    proc, sysfs = machine.write(tmp_path)
+    build_powercap(sysfs, [Zone("package-0", "intel-rapl:0")])
+    settings = Settings(procfs_path=str(proc), sysfs_path=str(sysfs))
+    assert has_cpu_counter(settings) is counts
 
 
 # -- processors without /proc/cpuinfo ----------------------------------------------------------
