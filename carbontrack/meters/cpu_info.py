@@ -91,7 +91,7 @@ def read_cpu_facts(
     packages = None
     if siblings is not None and not is_guest:
         part = partial(find_part, _name(fields))
-        whole = _packages(sysfs / CPUS, left, machine_threads, siblings, cores, part)
+        whole = _package_count(sysfs / CPUS, left, machine_threads, siblings, cores, part)
         packages = max(1.0, whole) * threads / machine_threads
     is_hidden = threads < machine_threads or is_covered
     maker, machine_type = _machine(sysfs) if is_guest or is_arm else ("", "")
@@ -251,7 +251,7 @@ def _numbers(text: str | None) -> set[int]:
     return found
 
 
-def _packages(
+def _package_count(
     cpus: Path,
     left: Callable[[], set[int]],
     threads: int,
@@ -262,7 +262,7 @@ def _packages(
     """How many packages the threads of a machine are."""
     if threads <= siblings:
         return 1
-    told = _packages_by_ids(cpus, left())
+    told = _packages(cpus, left())
     if told is not None:
         return told
     found = part()
@@ -283,7 +283,7 @@ def packages_by_siblings(
     return 1 + max(0, -((siblings - threads) // most))
 
 
-def _packages_by_ids(cpus: Path, left: set[int]) -> int | None:
+def _packages(cpus: Path, left: set[int]) -> int | None:
     """How many packages these processors are in; None where one's package is not told.
 
     One processor of each package is asked for the others in it, where the kernel tells them: a
