@@ -57,6 +57,8 @@ class CpuFacts(NamedTuple):
             where they show the machine.
         board: of an ARM machine, what its device tree says that it is compatible with:
             "raspberrypi,5-model-b brcm,bcm2712".
+        kinds: of an ARM processor with cores of several kinds, the part's code of each and how many
+            there are, as far as cpuinfo was read.
     """
 
     name: str = ""
@@ -73,6 +75,7 @@ class CpuFacts(NamedTuple):
     machine_type: str = ""
     machine_threads: int | None = None
     board: str = ""
+    kinds: tuple[tuple[str, int], ...] = ()
 
 
 def read_cpu_facts(
@@ -111,6 +114,7 @@ def read_cpu_facts(
         machine_type=machine_type,
         machine_threads=machine_threads if is_hidden else None,
         board=board,
+        kinds=_kinds(text) if is_arm else (),
     )
     if facts.name or facts.model:
         return facts
@@ -148,6 +152,12 @@ def _fields_of_sysfs(sysfs: Path) -> dict[str, str]:
         "CPU part": f"0x{midr >> 4 & 0xFFF:03x}",
         "CPU revision": str(midr & 0xF),
     }
+
+
+def _kinds(cpuinfo: str) -> tuple[tuple[str, int], ...]:
+    parts = [text for field, text in _LINE.findall(cpuinfo) if field == "CPU part"]
+    counts = {part: parts.count(part) for part in parts}
+    return tuple(counts.items()) if len(counts) > 1 else ()
 
 
 def _board(sysfs: Path, cpuinfo: str) -> tuple[str, str]:

@@ -217,7 +217,7 @@ def _curve(
 def _by_family(facts: CpuFacts) -> CpuPower | None:
     """By watts per thread of the processor's family, for names without a model: "AMD EPYC"."""
     line, generation, attribute = _aws_type(facts)
-    keys = [(facts.vendor, facts.family, facts.model)]
+    keys = [] if facts.kinds else [(facts.vendor, facts.family, facts.model)]
     if " (" in facts.name:  # "Intel Core Processor (Haswell, no TSX)"
         inside = facts.name.partition(" (")[2].partition(")")[0].partition(",")[0]
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
@@ -232,7 +232,24 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         cells = _row(table, vendor, family, model, facts.stepping) if vendor and family else None
         if cells is not None:
             return _of_family(facts, cells)
-    return None
+    return _of_kinds(facts, table) if facts.kinds else None
+
+
+def _of_kinds(facts: CpuFacts, table: str) -> CpuPower | None:
+    """Cores of several kinds, each by its own family; None where one of them is not known."""
+    cores = sum(count for _, count in facts.kinds)
+    sums, names, year = [0.0, 0.0, 0.0], [], 0
+    for model, count in facts.kinds:
+        cells = _row(table, facts.vendor, facts.family, model, facts.stepping)
+        if cells is None:
+            return None
+        held = facts.threads * count / cores
+        sums = [total + held * float(watts) for total, watts in zip(sums, cells[5:8], strict=True)]
+        names.append(f"{held:g} x {cells[4]}")
+        year = max(year, int(cells[8]))
+    watts = Interval(*sums)
+    curve = _curve(facts, year, None, watts)
+    return CpuPower(watts.best, None, "modelled", curve, " + ".join(names), "family")
 
 
 def _row(table: str, vendor: str, family: str, model: str, stepping: str) -> list[str] | None:

@@ -320,6 +320,28 @@ def test_a_board_of_another_chip_is_known_by_its_core(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("cores", "threads", "tdp_w"),
+    [
+        (["0xd05"] * 4 + ["0xd0b"] * 4, 8, 4 * 0.5 + 4 * 2.3),  # RK3588
+        (["0xd03"] * 4 + ["0xd08"] * 2, 6, 4 * 0.8 + 2 * 1.6),  # RK3399
+        (["0xd05"] * 4 + ["0xfff"] * 4, 8, 8 * 3.5),  # a kind that is not known
+        (["0xd05"] * 4 + ["0xd0b"] * 4, 6, 6 / 8 * (4 * 0.5 + 4 * 2.3)),  # two of them offline
+    ],
+)
+def test_cores_of_several_kinds_have_watts_of_their_own(tmp_path, cores, threads, tdp_w):
+    """The first core is the smallest on many boards, and not all of them."""
+    proc, sysfs = board(tmp_path, "0xd05", "Some Board", ["vendor,chip"], threads=threads)
+    blocks = [
+        f"processor\t: {number}\nCPU implementer\t: 0x41\nCPU part\t: {core}\nCPU revision\t: 0\n"
+        for number, core in enumerate(cores)
+    ]
+    (proc / "cpuinfo").write_text("\n".join(blocks))
+    power = cpu_power(read_cpu_facts(proc, sysfs))
+    assert power.tdp_w == pytest.approx(tdp_w)
+    assert power.curve.at(1.0).low > 0.0
+
+
+@pytest.mark.parametrize(
     ("core", "product", "watts"),
     [("0xd0c", "c6g.large", 2.2), ("0xd40", "m7g.medium", 1.56), ("0xd4f", "r8g.xlarge", 2.0)],
 )
