@@ -77,9 +77,11 @@ def detect(host: Host) -> MeterSet:
     meters, refused = _rapl(host.sysfs)
     amd, amd_models, amd_refusals = _amd(host)
     more = _sensors(host, meters, gpus_are_read=bool(amd))
+    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
+    meters, more, unused = _of_this_machine(facts, meters, more)
+    refused = (*refused, *unused)
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
-    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
     power = cpu_power(facts, host.cpu_tdp_w)
     gib = installed_gib(host.procfs, host.sysfs)
     substitutes = _models(host, facts, power, gib)
@@ -114,6 +116,22 @@ def detect(host: Host) -> MeterSet:
     if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found
     return _with_wall_model(found, host, facts, power)
+
+
+def _of_this_machine(
+    facts: CpuFacts, meters: tuple[Meter, ...], more: Found
+) -> tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]:
+    """The meters without those that count more than this system shows, and what is not used."""
+    refused: tuple[Refusal, ...] = ()
+    if facts.machine_threads is not None:
+        from carbontrack.meters.container_view import set_aside  # few are such containers
+
+        meters, more, refused = set_aside(meters, more, facts)
+    if facts.board:
+        from carbontrack.meters.boards import board_refusals
+
+        refused = (*refused, *board_refusals(facts.board))
+    return meters, more, refused
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
