@@ -118,7 +118,9 @@ class TrackerProvider:
         here = environment.working_folder, environment.variables, environment.config_folder
         cache_key = repr(sorted(given.items())), *here
         try:
-            settings = load_settings(given, environment, writes=False)
+            # what has worked holds: a file of settings that is out of reach for now changes nothing
+            was_used = cache_key in self._usable
+            settings = load_settings(given, environment, writes=False, strict=was_used)
         except ConfigError as error:
             pass_on(error)
             known = self._usable.get(cache_key)
@@ -128,7 +130,7 @@ class TrackerProvider:
             return settings_from(given) if known is None else known
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
-        if self._find(settings, environment) is None:
+        if not settings.disable and self._find(settings, environment) is None:
             if not inside:
                 check_outputs(settings, environment.working_folder)
             if not inside or "region" in given or "intensity_source" in given:

@@ -112,6 +112,82 @@ def open_own(path: Path) -> BinaryIO:
         raise
 
 
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file; a pipe is not waited for, and no device is read for ever.
+
+    Raises:
+        OSError: it cannot be opened or read, or is something else.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        kind = os.fstat(handle).st_mode
+        if not stat.S_ISREG(kind):
+            number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+            raise OSError(number, "it is not a regular file", str(path))
+        file = os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+    with file:
+        return file.read()
+
+
+def trouble_of_own_folder(folder: Path, *, inside: str = "journal") -> str | None:
+    """Why nothing can be kept in a folder of this user's; None where it can. Nothing is made.
+
+    `inside` is the folder in it that must be this user's alone; the folder itself may be another's.
+    """
+    try:
+        return _trouble_of_own(folder / inside)
+    except (OSError, ValueError) as error:  # a name that is too long, a link to itself
+        pass_on(error)
+        return getattr(error, "strerror", None) or str(error)
+
+
+def _trouble_of_own(private: Path) -> str | None:
+    place = private
+    while not _is_there(place) and place != place.parent:
+        place = place.parent
+    status = place.stat()  # of what a link leads to
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{place} is not a directory"
+    if place == private and os.name == "posix":
+        if place.is_symlink():
+            return f"{place} is a link"
+        if status.st_uid != os.geteuid():
+            return f"{place} belongs to another user"
+    is_effective = os.access in os.supports_effective_ids
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=is_effective):
+        return f"{place} cannot be written"
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        pass_on(error)
+        return False
+    return True
+
+
+def closed_part(path: str | Path) -> str:
+    """The part of a path behind which this process may not look; "" where it is open.
+
+    A folder that this user may not enter, of another user for example.
+    """
+    part = ""
+    for folder in (*reversed(Path(path).parents), Path(path)):
+        try:
+            folder.stat()
+        except (OSError, ValueError) as error:
+            pass_on(error)
+            return part if isinstance(error, PermissionError) else ""
+        part = str(folder)
+    return ""
+
+
 def check_own_file(handle: int, path: Path) -> None:
     """Check that an open file is a regular one of this user.
 
