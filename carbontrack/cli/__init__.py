@@ -79,7 +79,9 @@ def _failed(error: OSError) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"carbontrack: {visible(text)}", file=sys.stderr)
+    from carbontrack.cli.terminal import Terminal  # for an error only
+
+    Terminal(sys.stderr).say(f"carbontrack: {visible(text)}\n")
 
 
 class _Parser(ArgumentParser):

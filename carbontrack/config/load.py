@@ -185,7 +185,7 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
 
 
 def check_outputs(settings: Settings, folder: str) -> None:
-    """Check, before anything starts, that the outputs can be written.
+    """Check, before anything starts, that the outputs, and a folder for journals, can be written.
 
     The default output is not checked: nobody asked for it, so it stops no program.
 
@@ -197,6 +197,8 @@ def check_outputs(settings: Settings, folder: str) -> None:
         ConfigError: a directory does not exist, or a file or directory is not writable.
     """
     origin = settings.origins.get("output")
+    if settings.state_dir is not None and not settings.disable:
+        _check_state_dir(settings, folder)
     for output in () if settings.disable or origin == "default" else settings.output:
         plugin = plugin_of(output)
         if plugin is not None:
@@ -211,6 +213,17 @@ def check_outputs(settings: Settings, folder: str) -> None:
             trouble = _trouble(path)
         if trouble is not None:
             raise ConfigError(f"output={output!r} ({origin}) {trouble}{_of_several(settings)}")
+
+
+def _check_state_dir(settings: Settings, folder: str) -> None:
+    path = Path(folder, str(settings.state_dir))
+    trouble = "the working directory is gone" if not (folder or path.is_absolute()) else None
+    trouble = trouble or trouble_of_own_folder(path)
+    if trouble is not None:
+        raise ConfigError(
+            f"state_dir={settings.state_dir!r} ({settings.origins.get('state_dir')}) cannot be "
+            f"used: {trouble}; name a folder that you may write, or one that can be made"
+        )
 
 
 def _of_several(settings: Settings) -> str:
@@ -333,7 +346,8 @@ def _from_project(folder: str, *, strict: bool) -> Source | None:
         except OSError as error:
             pass_on(error)
             if error.errno in _TRANSIENT_ERRORS:
-                return _unusable(path, error, strict=strict)
+                _say_unusable(path, error, strict=strict)
+                return None
             if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120 - as above
                 return None
             continue
@@ -343,7 +357,8 @@ def _from_project(folder: str, *, strict: bool) -> Source | None:
         try:
             text = _text_of(content)
         except ValueError as error:
-            return _unusable(path, error, strict=strict)
+            _say_unusable(path, error, strict=strict)
+            return None
         tool = _parsed(path, text).get("tool", {})
         section = tool.get("carbontrack", {}) if isinstance(tool, dict) else {}
         if not isinstance(section, dict):
@@ -362,7 +377,8 @@ def _from_user_file(path: Path, *, strict: bool) -> Source | None:
         return None
     except (OSError, ValueError) as error:
         pass_on(error)
-        return _unusable(str(path), error, strict=strict)
+        _say_unusable(str(path), error, strict=strict)
+        return None
     return Source(str(path), f"{path}: ", _parsed(str(path), text))
 
 
@@ -381,7 +397,7 @@ _UNUSABLE: set[str] = set()
 """Files of settings that nobody has named and that cannot be read, of which the user was told."""
 
 
-def _unusable(path: str, error: Exception, *, strict: bool) -> None:
+def _say_unusable(path: str, error: Exception, *, strict: bool) -> None:
     """Take a file of settings that cannot be read for absent, and say so once.
 
     Raises:

@@ -121,16 +121,20 @@ def read_file(path: str | Path) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     try:
-        kind = os.fstat(handle).st_mode
-        if not stat.S_ISREG(kind):
-            number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
-            raise OSError(number, "it is not a regular file", str(path))
+        _check_regular(handle, path)
         file = os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
         raise
     with file:
         return file.read()
+
+
+def _check_regular(handle: int, path: str | Path) -> None:
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+        raise OSError(number, "it is not a regular file", str(path))
 
 
 def trouble_of_own_folder(folder: Path, *, inside: str = "journal") -> str | None:

@@ -569,7 +569,9 @@ def clouds_are_garbage(at: Folders) -> Fault:
 @fault
 def gpus_are_garbage(at: Folders) -> Fault:
     """What is visible is no list of GPUs."""
-    return Fault({"CUDA_VISIBLE_DEVICES": "\udcff,-1,,GPU-", "HIP_VISIBLE_DEVICES": "\udcff"}, notes=0)
+    return Fault(
+        {"CUDA_VISIBLE_DEVICES": "\udcff,-1,,GPU-", "HIP_VISIBLE_DEVICES": "\udcff"}, notes=0
+    )
 
 
 @fault
@@ -693,9 +695,7 @@ def run(at: Folders, it: Fault, user: list[str], door: str) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_program_runs(
-    name: str, user: list[str], new_folders: Callable[[], Folders]
-) -> None:
+def test_the_program_runs(name: str, user: list[str], new_folders: Callable[[], Folders]) -> None:
     """Its exit status and its output are its own, and it is told at most once of what is odd."""
     for door in DOORS:
         at = new_folders()
