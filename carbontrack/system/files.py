@@ -66,13 +66,23 @@ def make_private_folder(folder: Path) -> None:
         OSError: it cannot be made, or a file has its name.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_privately(folder)
     except FileNotFoundError:
         # mkdir(parents=True) would make the parents with the default mode
         if folder.parent == folder:
             raise
         make_private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_privately(folder)
+
+
+def _make_privately(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(0o700)  # whatever the umask takes away
 
 
 def own_folder(folder: Path, *, create: bool = True) -> Path:

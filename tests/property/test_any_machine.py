@@ -113,7 +113,7 @@ def as_folder(path: Path) -> None:
 
 
 def as_pipe(path: Path) -> None:
-    """Put a pipe in its place, which nobody writes to; in procfs and among cgroups there is none."""
+    """Put a pipe in its place, which nobody writes to; in procfs there is none."""
     _remove(path)
     if {"proc", "cgroup"} & set(path.parts):
         path.touch()
@@ -195,7 +195,7 @@ def machine(spoils: list[tuple[int, Callable[[Path], None]]]) -> Iterator[Path]:
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, 10_000), SPOILS), min_size=1, max_size=12))
 def test_meters_are_found_or_refused(spoils: list[tuple[int, Callable[[Path], None]]]) -> None:
-    """Whatever any source makes of it: something counts for the processor, and nothing is raised."""
+    """Whatever any source makes of it: the processor is counted, and nothing is raised."""
     with not_for_ever(), machine(spoils) as top:
         usage = UsageReader(top / "proc", top / "sys")
         found = detect(Host(usage.machine_busy_s, top / "sys", top / "proc"))
@@ -206,7 +206,6 @@ def test_meters_are_found_or_refused(spoils: list[tuple[int, Callable[[Path], No
         finally:
             for meter in found:
                 meter.close()
-        print([r for r in found.refused if r.fault == "source_failed"])
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))

@@ -28,13 +28,13 @@ ERRORS: list[Callable[[], BaseException]] = [
     lambda: RecursionError("too deep"),
     lambda: OSError(5, "Input/output error"),
     lambda: KeyError("x"),
-    lambda: MemoryError(),
-    lambda: ZeroDivisionError(),
-    lambda: Textless(),
+    MemoryError,
+    ZeroDivisionError,
+    lambda: TextlessError(),  # noqa: PLW0108 - it is defined below
 ]
 
 
-class Textless(Exception):
+class TextlessError(Exception):
     """An error of somebody else's that has no text."""
 
     def __str__(self) -> str:
