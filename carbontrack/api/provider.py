@@ -28,7 +28,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.interrupts import from_outside, pass_on, reentrant_lock
+from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
@@ -93,15 +93,11 @@ class TrackerProvider:
         Raises:
             CarbontrackError: a setting cannot be used.
         """
-        try:
-            return self._make(settings, environment)
-        except CarbontrackError:
-            raise
-        except Exception as error:
-            pass_on(error)
+        tracker, error = attempt(self._make, settings, environment, passes=CarbontrackError)
+        if tracker is None:
             self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
             LOGGER.debug("no tracker could be made", exc_info=error)
-            return NoOpTracker()
+        return tracker or NoOpTracker()
 
     def _forget_idle(self) -> None:
         """Drop trackers with nothing open, oldest first; each closes with its last reference.

@@ -23,6 +23,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
+from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import silenced
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
@@ -104,24 +105,25 @@ def _run(args: Namespace) -> int:
             _settings(args)  # a mistake in these is said first
     else:
         with child.signals():  # before any thread of ours
-            try:
-                measured = _measure(args, command, child)
-                end = measured.end
-            except Exception as error:
-                # what was asked of us is wrong, or else something around us is
-                if isinstance(error, ConfigError) and not child.has_started:
-                    raise
+            measured, error = attempt(_measure, args, command, child)
+            if isinstance(error, ConfigError) and not child.has_started:
+                raise error  # what was asked of us is wrong, and nothing around us
+            if error is not None:
                 end = _run_unmeasured(child, command, error, _said_on(terminal, args))
+            elif measured is not None:
+                end = measured.end
+    assert end is not None
     if end.is_no_room:
         _said_on(terminal, args)(f"{command[0]} is not measured: {end.error}")
         end = become(command)
     if not end.started:
         return _not_started(end, terminal)
-    try:
-        return end.code if measured is None else _tell(args, measured, terminal)
-    except Exception as error:
-        _said_on(terminal, args)(f"there is no summary: {type(error).__name__}: {error}")
+    if measured is None:
         return end.code
+    code, error = attempt(_tell, args, measured, terminal)
+    if error is not None:
+        _said_on(terminal, args)(f"there is no summary: {type(error).__name__}: {error}")
+    return end.code if code is None else code
 
 
 class Measured(NamedTuple):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from traceback import format_exception_only  # `logging` has loaded it
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from carbontrack.errors import ConfigError, MeterUnavailable
@@ -26,7 +27,7 @@ from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import attempt, pass_on
 
 if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
@@ -122,24 +123,15 @@ class Net:
         self, name: str, source: Callable[..., T], *given: Any, instead: D, **named: Any
     ) -> T | D:
         """What the source answers; `instead` where it raises anything but a `ConfigError`."""
-        try:
-            return source(*given, **named)
-        except ConfigError:  # the user has said something that cannot be used
-            raise
-        except Exception as error:
-            pass_on(error)
-            self.refused.append(Refusal(name, f"it failed: {_told_of(error)}", fault=FAILED))
-            _log.debug("%s failed", name, exc_info=error)
-            return instead
-
-
-def _told_of(error: Exception) -> str:
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {error}"
-    except Exception as another:  # an error of somebody else's that has no text
-        pass_on(another)
-        return kind
+        # a `ConfigError`: the user has said something that cannot be used
+        answer, error = attempt(source, *given, passes=ConfigError, **named)
+        if error is None:
+            return answer  # type: ignore[return-value]
+        # which does not fail for an error that has no text
+        text = format_exception_only(type(error), error)[-1].strip()
+        self.refused.append(Refusal(name, f"it failed: {text}", fault=FAILED))
+        _log.debug("%s failed", name, exc_info=error)
+        return instead
 
 
 def _processor(host: Host, net: Net) -> tuple[CpuFacts, CpuPower]:

@@ -686,13 +686,14 @@ def run(at: Folders, it: Fault, user: list[str], door: str) -> subprocess.Comple
     }
     environ = {name: text for name, text in {**usual, **it.environ}.items() if text is not None}
     return subprocess.run(command, cwd=at.work, env=environ, capture_output=True, check=False,
-                          timeout=20, encoding="utf-8", errors="replace")  # fmt: skip
+                          timeout=60, encoding="utf-8", errors="replace")  # fmt: skip
 
 
 ROOT_TOO = frozenset(
     {"home_of_another", "no_home_variable", "home_is_a_file", "home_is_too_long", "state_is_full",
      "journals_of_another", "state_leads_nowhere", "settings_are_garbage", "settings_are_a_pipe",
-     "project_is_garbage", "work_is_removed", "few_descriptors", "neither", "all_streams_are_closed"}
+     "project_is_garbage", "work_is_removed", "few_descriptors", "neither",
+     "all_streams_are_closed"}
 )  # fmt: skip
 """What is tried as root as well: the rest is about rights, or about what no rights change."""
 
