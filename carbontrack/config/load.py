@@ -23,10 +23,12 @@ from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of, told
 from carbontrack.system.files import (
+    READING,
     closed_part,
     folder_behind_links,
     obstacle_to_writing,
     read_file,
+    read_opened,
     trouble_of_own_folder,
 )
 from carbontrack.system.interrupts import pass_on
@@ -342,7 +344,9 @@ def _from_project(folder: str, *, strict: bool) -> Source | None:
     while True:
         path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118 - runs at every start
         try:
-            content = read_file(path)
+            content = read_opened(
+                os.open(path, READING), path
+            )  # opened in this frame: see `pass_on`
         except OSError as error:
             pass_on(error)
             if error.errno in _TRANSIENT_ERRORS:

@@ -122,14 +122,23 @@ def open_own(path: Path) -> BinaryIO:
         raise
 
 
+READING = os.O_RDONLY
+"""Flags of `os.open`; opening a pipe does not wait for its writer."""
+for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"):
+    READING |= getattr(os, _name, 0)
+
+
 def read_file(path: str | Path) -> bytes:
     """The content of a regular file; a pipe is not waited for, and no device is read for ever.
 
     Raises:
         OSError: it cannot be opened or read, or is something else.
     """
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return read_opened(os.open(path, READING), path)
+
+
+def read_opened(handle: int, path: str | Path) -> bytes:
+    """As `read_file`, of a file that has been opened with `READING`, and is closed."""
     try:
         _check_regular(handle, path)
         file = os.fdopen(handle, "rb")
@@ -179,7 +188,7 @@ def _trouble_of_own(private: Path) -> str | None:
 
 def _is_there(path: Path) -> bool:
     try:
-        path.lstat()
+        os.lstat(path)  # not by pathlib: `pass_on` looks at each frame of an error
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         pass_on(error)
         return False
