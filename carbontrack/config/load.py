@@ -27,7 +27,6 @@ from carbontrack.system.files import (
     closed_part,
     folder_behind_links,
     obstacle_to_writing,
-    read_file,
     read_opened,
     trouble_of_own_folder,
 )
@@ -35,6 +34,7 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
 
 _NOTHING: Mapping[str, Any] = {}
+_MANY = 1000
 
 
 def load_settings(
@@ -199,7 +199,7 @@ def check_outputs(settings: Settings, folder: str) -> None:
         ConfigError: a directory does not exist, or a file or directory is not writable.
     """
     origin = settings.origins.get("output")
-    if settings.state_dir is not None and not settings.disable:
+    if settings.state_dir is not None and settings.state_dir not in _USABLE:
         _check_state_dir(settings, folder)
     for output in () if settings.disable or origin == "default" else settings.output:
         plugin = plugin_of(output)
@@ -217,7 +217,13 @@ def check_outputs(settings: Settings, folder: str) -> None:
             raise ConfigError(f"output={output!r} ({origin}) {trouble}{_of_several(settings)}")
 
 
+_USABLE: set[str] = set()
+"""Folders of state that could be used: what has worked is not checked again."""
+
+
 def _check_state_dir(settings: Settings, folder: str) -> None:
+    if settings.disable:
+        return
     path = Path(folder, str(settings.state_dir))
     trouble = "the working directory is gone" if not (folder or path.is_absolute()) else None
     trouble = trouble or trouble_of_own_folder(path)
@@ -226,6 +232,8 @@ def _check_state_dir(settings: Settings, folder: str) -> None:
             f"state_dir={settings.state_dir!r} ({settings.origins.get('state_dir')}) cannot be "
             f"used: {trouble}; name a folder that you may write, or one that can be made"
         )
+    if os.path.isabs(str(settings.state_dir)) and len(_USABLE) < _MANY:  # noqa: PTH117 - a text
+        _USABLE.add(str(settings.state_dir))
 
 
 def _of_several(settings: Settings) -> str:
@@ -376,7 +384,7 @@ def _from_user_file(path: Path, *, strict: bool) -> Source | None:
     One in a folder of another user, as a wrong HOME names it, is not ours, and stops nobody.
     """
     try:
-        text = _text_of(read_file(path))
+        text = _text_of(read_opened(os.open(path, READING), path))  # as in `_from_project`
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
