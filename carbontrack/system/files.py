@@ -235,7 +235,9 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
         place = Path(real_path(base))
         try:
             if all(map(_only_we_can_change, (place, *place.parents))):
-                return own_folder(place / name)
+                found = own_folder(place / name)
+                if os.access(found, os.W_OK):  # one of before may lie on what is read-only now
+                    return found
         except OSError as error:
             pass_on(error)
             continue
