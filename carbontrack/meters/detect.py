@@ -90,11 +90,14 @@ def detect(host: Host) -> MeterSet:
     amd, amd_models, amd_refusals = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
     gpus_are_read = bool(amd)
     more = net.ask("sensors", _sensors, host, meters, gpus_are_read=gpus_are_read, instead=Found())
+    facts, power = _processor(host, net)
+    seen = net.ask("machine", _of_this_machine, facts, meters, more, instead=(meters, more, ()))
+    meters, more, unused = seen
+    refused = (*refused, *unused)
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = (
         _NO_GPUS if is_module else net.ask("nvml", _gpus, host, instead=_NO_GPUS)
     )
-    facts, power = _processor(host, net)
     gib = net.ask("meminfo", installed_gib, host.procfs, host.sysfs, instead=None)
     substitutes = _models(host, facts, power, gib, net)
     measured = {meter.component for meter in meters} | more.covered
@@ -196,6 +199,22 @@ def _with_wall(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) ->
     if not host.models_wall or (host.wall is not None and not refused):
         return found
     return _with_wall_model(found, host, facts, power)
+
+
+def _of_this_machine(
+    facts: CpuFacts, meters: tuple[Meter, ...], more: Found
+) -> tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]:
+    """The meters without those that count more than this system shows, and what is not used."""
+    refused: tuple[Refusal, ...] = ()
+    if facts.machine_threads is not None:
+        from carbontrack.meters.container_view import set_aside  # few are such containers
+
+        meters, more, refused = set_aside(meters, more, facts)
+    if facts.board:
+        from carbontrack.meters.boards import board_refusals
+
+        refused = (*refused, *board_refusals(facts.board))
+    return meters, more, refused
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
