@@ -45,6 +45,7 @@ class Host(NamedTuple):
         gpu_model: model NVIDIA GPUs without a sensor, instead of refusing them.
         plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
+        gpu_variables: other variables by which GPUs are hidden or put in order, if they are set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
@@ -61,6 +62,7 @@ class Host(NamedTuple):
     gpu_model: bool = False
     plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
+    gpu_variables: tuple[tuple[str, str], ...] = ()
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
@@ -175,7 +177,10 @@ def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal,
         return (), (), ()
     from carbontrack.meters.amd import amd_meters, load_library
 
-    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library)
+    variables = dict(host.gpu_variables)
+    if host.visible_gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = host.visible_gpus
+    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables)
 
 
 def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
@@ -230,9 +235,11 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
         reason = f"{host.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
         cure = "# in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility ..."
         return (), (), (Refusal("nvml", reason, cure),)
+    from carbontrack.meters.gpu_selection import numbers_are_by_bus
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
-    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
+    by_bus = numbers_are_by_bus(host.gpu_variables)
+    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model, by_bus=by_bus)
 
 
 _RTLD_LAZY = 1

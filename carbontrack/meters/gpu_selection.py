@@ -11,8 +11,8 @@ and their sizes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from carbontrack.errors import ConfigError, close_matches, did_you_mean
@@ -117,6 +117,44 @@ def visible_gpus(
     if by_bus or len(models) < 2 or not 0 < wanted < len(unsure):
         return Choice(ours, problem)
     return Choice(tuple(gpus), problem, unsure, wanted)
+
+
+def amd_gpus(variables: Mapping[str, str], gpus: Sequence[Gpu], *, exact: bool) -> Choice:
+    """The GPUs that ROCm shows to a process with these variables.
+
+    ROCR_VISIBLE_DEVICES filters; the others count in what is left, the first of them that is set.
+
+    Args:
+        variables: those of the environment, by name.
+        gpus: those of the library.
+        exact: whether their indices are the runtime's.
+    """
+    listed = sorted(gpus, key=lambda gpu: gpu.index)
+    rocr = variables.get("ROCR_VISIBLE_DEVICES")
+    first = visible_gpus(rocr, listed, by_bus=exact, variable="ROCR_VISIBLE_DEVICES")
+    name = next((one for one in _OF_WHAT_IS_LEFT if variables.get(one)), None)
+    if name is None or not first.gpus:
+        return first
+    if first.unsure:
+        wanted = min(variables[name].count(",") + 1, (rocr or "").count(",") + 1)
+        return replace(first, unsure=first.gpus, wanted=wanted)
+    places = {replace(gpu, index=place): gpu for place, gpu in enumerate(first.gpus)}
+    second = visible_gpus(variables[name], tuple(places), by_bus=exact, variable=name)
+    return Choice(
+        tuple(places[gpu] for gpu in second.gpus),
+        first.problem or second.problem,
+        tuple(places[gpu] for gpu in second.unsure),
+        second.wanted,
+    )
+
+
+_OF_WHAT_IS_LEFT = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+"""Empty ones count as not set, other than for CUDA."""
+
+
+def numbers_are_by_bus(variables: Iterable[tuple[str, str]]) -> bool:
+    """Whether CUDA_DEVICE_ORDER makes CUDA's numbers those of the driver."""
+    return dict(variables).get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
 
 
 def hides_all(visible: str | None) -> bool:

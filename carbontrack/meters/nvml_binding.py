@@ -6,6 +6,8 @@ a module of the same name may be anything. Here, and only here, such answers are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from carbontrack.errors import MeterUnavailable
@@ -42,12 +44,9 @@ class Binding:
             MeterUnavailable: there is none, or the module of its name is another one.
         """
         try:
-            import pynvml
-        except ImportError as error:
+            pynvml = _guarded(_import)
+        except BindingError as error:
             raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", _CURE) from error
-        except Exception as error:  # a module of this name may be anything
-            reason = f"the module pynvml cannot be imported: {error!r}"
-            raise MeterUnavailable(reason, _CURE) from error
         missing = [name for name in _NEEDED if not callable(getattr(pynvml, name, None))]
         if missing:
             place = getattr(pynvml, "__file__", None) or "a folder of that name"
@@ -64,12 +63,7 @@ class Binding:
         call = getattr(self._library, function, None)
         if call is None:  # an older package
             raise BindingError(FUNCTION_NOT_FOUND, f"nvidia-ml-py knows no {function}")
-        try:
-            return call(*arguments)
-        except UnicodeDecodeError as error:
-            return error.object
-        except Exception as error:
-            raise BindingError(_code_of(error), _told(error)) from error
+        return _guarded(partial(call, *arguments))
 
     def number(self, function: str, *arguments: Any) -> float:
         """A function's answer, which is a number, 0 or more.
@@ -108,6 +102,22 @@ class Binding:
             if error.code is not None:
                 raise
             return self.ask("nvmlDeviceGetHandleByUUID", uuid.encode())  # an old pynvml
+
+
+def _import() -> Any:
+    import pynvml
+
+    return pynvml
+
+
+def _guarded(work: Callable[[], Any]) -> Any:
+    """What `work` returns. What it calls may be anything, and raise anything."""
+    try:
+        return work()
+    except UnicodeDecodeError as error:
+        return error.object
+    except Exception as error:
+        raise BindingError(_code_of(error), _told(error)) from error
 
 
 def as_number(found: Any, what: str) -> float:

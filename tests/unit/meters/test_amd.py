@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
-from carbontrack.meters.amd import AGREES, amd_meters
+from carbontrack.meters.amd import amd_meters
+from carbontrack.meters.counter_or_power import AGREES
 from carbontrack.meters.detect import Host, detect
 
 RESOLUTION_UJ = 15.3
