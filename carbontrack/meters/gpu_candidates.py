@@ -103,8 +103,8 @@ class CandidateGpu:
 
     @property
     def max_period_s(self) -> float | None:
-        """The board's."""
-        return max_period_s(self.board)
+        """The board's, as long as it may be ours."""
+        return None if self.is_aside else max_period_s(self.board)
 
     @property
     def nominal_w(self) -> float | None:
@@ -113,8 +113,8 @@ class CandidateGpu:
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """The board's."""
-        return self.board.fault_counts if counts_faults(self.board) else {}
+        """The board's, as long as it may be ours."""
+        return self.board.fault_counts if counts_faults(self.board) and not self.is_aside else {}
 
     @property
     def about(self) -> str | None:

@@ -116,7 +116,7 @@ def _guarded(work: Callable[[], Any]) -> Any:
         return work()
     except UnicodeDecodeError as error:
         return error.object
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BindingError(_code_of(error), _told(error)) from error
 
 
@@ -141,14 +141,14 @@ def _decoded(text: bytes) -> str:
     return text.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
-def _code_of(error: Exception) -> int | None:
+def _code_of(error: BaseException) -> int | None:
     if type(error).__name__ == "NVMLLibraryMismatchError":  # the package is newer than the driver
         return FUNCTION_NOT_FOUND
     code = getattr(error, "value", None)
     return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The error's text, which the library may be asked for in turn."""
     try:
         return str(error) or type(error).__name__
