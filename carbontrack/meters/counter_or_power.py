@@ -151,11 +151,12 @@ class CounterOrPower:
     # -- by the power --------------------------------------------------------------------------
 
     def _by_power(self, counter_j: Answer, power_w: Answer, now_s: float) -> float:
-        if not isinstance(power_w, float):
+        if not isinstance(power_w, float) or not 0.0 <= power_w <= self.cap_w:
             self._try_at_s, self.asks_counter = now_s, True
             if isinstance(counter_j, float):
                 return self._return(counter_j, now_s, self.total_j)
-            raise power_w if isinstance(power_w, MeterError) else MeterReadError("no power")
+            impossible = MeterReadError(f"{power_w!r} W is not possible here")
+            raise power_w if isinstance(power_w, MeterError) else impossible
         if self._gauge is None:
             self._gauge = Gauge(self.cap_w)
             self._gauge.fault_counts = self.fault_counts

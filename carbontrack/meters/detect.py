@@ -78,7 +78,9 @@ def detect(host: Host) -> MeterSet:
     """
     meters, refused = _rapl(host.sysfs)
     amd, amd_models, amd_refusals = _amd(host)
-    more = _sensors(host, meters, gpus_are_read=bool(amd))
+    more = _sensors(host, meters, gpus_are_read=bool(amd) or _are_hidden(amd_refusals))
+    if "gpu" in more.covered:  # the kernel's sensors have what the library could not read
+        amd_refusals = tuple(refusal._replace(fault=None) for refusal in amd_refusals)
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
     facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
@@ -181,6 +183,11 @@ def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal,
     if host.visible_gpus is not None:
         variables["CUDA_VISIBLE_DEVICES"] = host.visible_gpus
     return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables)
+
+
+def _are_hidden(refused: tuple[Refusal, ...]) -> bool:
+    """Whether AMD SMI has listed boards, and none of them is ours."""
+    return bool(refused) and all(r.id.startswith("amdsmi:") and not r.fault for r in refused)
 
 
 def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
