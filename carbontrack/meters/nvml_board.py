@@ -43,7 +43,8 @@ class Board:
 
 
 _COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
-_OTHERS = ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
+_COMPUTE_BY_MPS = "nvmlDeviceGetMPSComputeRunningProcesses"
+_GRAPHICS = "nvmlDeviceGetGraphicsRunningProcesses"
 
 
 class Users:
@@ -72,6 +73,10 @@ class Users:
             computing, holders = _holders(device)
             several = holders is not None and len(holders) > 1
             return GpuUse(part, holders, self._busy(device) if several else None, computing)
+        except Nothing:
+            if part == 1.0:
+                raise
+            return GpuUse(part, None)  # the board was divided anew: this slice is no more
         except (AttributeError, TypeError, ValueError) as error:
             raise MeterReadError(f"{device.uuid} tells no processes: {error}") from error
 
@@ -113,13 +118,15 @@ def _holders(device: Device) -> tuple[frozenset[int] | None, frozenset[int] | No
         computing = list(device.call(_COMPUTE))
     except NotSupported:
         return None, None
-    others: list[Any] = []
-    for name in _OTHERS:
-        try:
-            others += device.call(name)
-        except NotSupported:
-            continue
-    return _pids(computing), _pids([*computing, *others])
+    computing += _more(device, _COMPUTE_BY_MPS)
+    return _pids(computing), _pids([*computing, *_more(device, _GRAPHICS)])
+
+
+def _more(device: Device, function: str) -> list[Any]:
+    try:
+        return list(device.call(function))
+    except NotSupported:
+        return []
 
 
 def _pids(processes: Sequence[Any]) -> frozenset[int]:

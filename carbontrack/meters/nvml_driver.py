@@ -300,6 +300,7 @@ class Device:
             return Nothing(f"nvml:{self.uuid}: {error}")
         if code in _DRIVER_IS_UNLOADED:
             self._driver.note_unloaded()
+        self._handle = None  # it may be stale: the board was divided anew, or came back
         return MeterReadError(f"nvml:{self.uuid}: {error}")
 
     def close(self) -> None:

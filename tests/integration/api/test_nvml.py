@@ -267,6 +267,24 @@ print(json.dumps([tell(None, "MIG-5c1a-99"), tell(["MIG-5c1a"], None), tell(None
     assert facts == [[[f"nvml:{UUIDS[1]}", pytest.approx(3 / 7), [[4711]]]]] * 3
 
 
+def test_a_board_that_is_divided_anew_while_we_run_is_read_on(run):
+    """Its slices have other names then: all of what was ours may be, and no joule is lost."""
+    facts = run("""
+gpus[1].mig = "MIG-5c1a-99"; gpus[1].pid = 4711; show()
+meter = nvml_meters(None, "MIG-5c1a-99")[0][0]
+seen = [[read(meter, 0.0), meter.look()[0].holders is None]]
+gpus[1].mig = "MIG-77aa-00"; gpus[1].energy_mj += 300_000
+show(fail={"nvmlDeviceGetComputeRunningProcesses": 2})  # a handle that is no more
+try: meter.look()
+except MeterReadError: show()
+seen.append([read(meter, 1.0), meter.look()[0].holders is None])
+gpus[1].mig = "-"; gpus[1].energy_mj += 300_000; show()
+seen.append([read(meter, 2.0), meter.look()[0].holders is None])
+print(json.dumps(seen))
+""")
+    assert facts == [[0.0, False], [300.0, True], [600.0, True]]
+
+
 def test_a_virtual_gpu_is_refused_with_its_reason(run):
     """What a guest is shown of a divided board is nobody's measurement."""
     facts = run("""

@@ -111,6 +111,7 @@ SENSORS = ("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
         ("board(error=16), board(uuid=UUIDS[0])", "gpu_unmeasured:1"),  # reset required
         ("board(error=4), board(uuid=UUIDS[0])", "gpu_unmeasured:1"),  # no permission
         ("board(), init=18", "gpu_unmeasured:1"),  # the driver was updated and not loaded anew
+        ("board(), init=4", "gpu_unmeasured:1"),  # no right to ask
         ("board(), init=999", "gpu_unmeasured:1"),  # a container that has lost its devices
         ("board(), fail={'nvmlDeviceGetCount': 999}", "gpu_unmeasured:1"),
         (f"board(), fail={dict.fromkeys(SENSORS, 3)}", "gpu_unmeasured:1"),  # no sensor
