@@ -56,6 +56,7 @@ class Host(NamedTuple):
         gpu_model: model NVIDIA GPUs without a sensor, instead of refusing them.
         plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
+        gpu_variables: other variables by which GPUs are hidden or put in order, if they are set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
@@ -72,6 +73,7 @@ class Host(NamedTuple):
     gpu_model: bool = False
     plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
+    gpu_variables: tuple[tuple[str, str], ...] = ()
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
@@ -89,10 +91,12 @@ def detect(host: Host) -> MeterSet:
     facts, power = _processor(host, net)
     meters, refused = _rapl(host.sysfs, net)
     amd, amd_models, amd_refusals = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
-    gpus_are_read = bool(amd)
+    gpus_are_read = bool(amd) or _are_hidden(amd_refusals)
     more = net.ask("sensors", _sensors, host, meters, gpus_are_read=gpus_are_read, instead=Found())
     alike: _OfMachine = meters, more, ()
     meters, more, unused = net.ask("view", _of_this_machine, facts, meters, more, instead=alike)
+    if "gpu" in more.covered:  # the kernel's sensors have what the library could not read
+        amd_refusals = tuple(refusal._replace(fault=None) for refusal in amd_refusals)
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = (
         _NO_GPUS if is_module else net.ask("nvml", _gpus, host, instead=_NO_GPUS)
@@ -281,7 +285,15 @@ def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal,
         return (), (), ()
     from carbontrack.meters.amd import amd_meters, load_library
 
-    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library)
+    variables = dict(host.gpu_variables)
+    if host.visible_gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = host.visible_gpus
+    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables)
+
+
+def _are_hidden(refused: tuple[Refusal, ...]) -> bool:
+    """Whether AMD SMI has listed boards, and none of them is ours."""
+    return bool(refused) and all(r.id.startswith("amdsmi:") and not r.fault for r in refused)
 
 
 def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
@@ -338,9 +350,11 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
         reason = f"{host.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
         cure = "# in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility ..."
         return (), (), (Refusal("nvml", reason, cure),)
+    from carbontrack.meters.gpu_selection import numbers_are_by_bus
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
-    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
+    by_bus = numbers_are_by_bus(host.gpu_variables)
+    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model, by_bus=by_bus)
 
 
 _RTLD_LAZY = 1
