@@ -171,6 +171,12 @@ def _hidden(cpus: Path, online: str, present: str) -> set[int]:
     return set() if offline is None else _numbers(present) - _numbers(online) - _numbers(offline)
 
 
+def sockets_online(sysfs: Path) -> int | None:
+    """How many packages the processors that are online are in; None where that is not told."""
+    cpus = sysfs / CPUS
+    return _packages(cpus, _numbers(read_text(cpus / "online")))
+
+
 def _packages(cpus: Path, left: set[int]) -> int | None:
     """How many packages these processors are in; None where one's package is not told.
 

@@ -10,13 +10,13 @@ take the place of what they contain. Each meter that is not used is named with t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.errors import MeterUnavailable
-from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
+from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal
@@ -74,20 +74,22 @@ def detect(host: Host) -> MeterSet:
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
-    meters, refused = _rapl(host.sysfs)
-    amd, amd_models, amd_refusals = _amd(host)
-    more = _sensors(host, meters, gpus_are_read=bool(amd))
-    is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
-    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
     facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
     power = cpu_power(facts, host.cpu_tdp_w)
+    rapl = _rapl(host.sysfs, facts, power)
+    amd, amd_models, amd_refusals = _amd(host)
+    more = _sensors(host, rapl.meters, gpus_are_read=bool(amd))
+    is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
+    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
     gib = installed_gib(host.procfs, host.sysfs)
     substitutes = _models(host, facts, power, gib)
+    rapl = rapl.without(more.covered)
+    meters, refused = (*rapl.meters, *rapl.completed), rapl.refused
     measured = {meter.component for meter in meters} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
     spare: Mapping[Component, Callable[[], Meter]]
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    everything = (*meters, *more.meters, *models, *amd, *gpus)
+    everything = _together((*meters, *more.meters, *models, *amd, *gpus))
     hardware = Hardware(
         cpu_model=facts.name or None,
         cpu_threads=facts.threads,
@@ -154,19 +156,67 @@ def _told(refused: tuple[Refusal, ...], hardware: Hardware) -> tuple[Refusal, ..
     return tuple(NO_HOST if refusal.id == "rapl" else refusal for refusal in refused)
 
 
-def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """Powercap's zones, and perf's events for a component without a zone."""
-    meters, refused = powercap_meters(sysfs)
+class _Rapl(NamedTuple):
+    """RAPL's meters, by powercap or by perf.
+
+    Attributes:
+        meters: of components of which every zone is read.
+        completed: of components with zones that may not be read; no other counter is known.
+        refused: what is not used, with the reasons.
+    """
+
+    meters: tuple[Meter, ...]
+    completed: tuple[Meter, ...]
+    refused: tuple[Refusal, ...]
+
+    def without(self, covered: Collection[Component]) -> _Rapl:
+        """The same, without completed meters of components that others measure as a whole."""
+        surplus = [meter for meter in self.completed if meter.component in covered]
+        if not surplus:
+            return self
+        for meter in surplus:
+            meter.close()
+        prefixes = tuple(_ZONE[meter.component] for meter in surplus)
+        refused = (
+            one._replace(fault=None) if one.id.startswith(prefixes) else one for one in self.refused
+        )
+        kept = tuple(meter for meter in self.completed if meter not in surplus)
+        return _Rapl(self.meters, kept, tuple(refused))
+
+
+_ZONE: Mapping[Component, str] = {"cpu": "rapl:package", "ram": "rapl:dram"}
+"""How the ids of a component's zones begin."""
+
+
+def _rapl(sysfs: Path, facts: CpuFacts, power: CpuPower) -> _Rapl:
+    """Powercap's zones, and perf's events for a component of which a zone is missing."""
+    sockets = None if facts.is_guest else partial(sockets_online, sysfs)
+    package_w = power.tdp_w / power.share * power.curve.at(1.0).high if power.share else None
+    found, refused = powercap_meters(sysfs, sockets=sockets, package_w=package_w)
+    meters = tuple(meter for meter in found if meter.basis == "measured")
+    completed = tuple(meter for meter in found if meter.basis != "measured")
+    rapl = _Rapl(meters, completed, refused)
     covered = {meter.component for meter in meters}
     missing: list[Component] = [name for name in ("cpu", "ram") if name not in covered]
-    if "cpu" in covered and not any(refusal.id.startswith("rapl:dram") for refusal in refused):
-        return meters, refused  # this machine has no dram domain
+    if "cpu" in covered and not any(refusal.id.startswith(_ZONE["ram"]) for refusal in refused):
+        return rapl  # this machine has no dram domain
     if not (sysfs / "bus" / "event_source" / "devices" / "power").is_dir():
-        return meters, refused
+        return rapl
     from carbontrack.meters.perf import perf_meters
 
-    more, more_refused = perf_meters(sysfs, missing)
-    return (*meters, *more), (*refused, *more_refused)
+    more, more_refused = perf_meters(sysfs, missing, sockets=sockets)
+    rapl = rapl.without({meter.component for meter in more})
+    return _Rapl((*meters, *more), rapl.completed, (*rapl.refused, *more_refused))
+
+
+def _together(meters: tuple[Meter, ...]) -> tuple[Meter, ...]:
+    """The meters; of a component that several measure, all answer or none."""
+    measured = [m.component for m in meters if m.basis == "measured" and m.component != "gpu"]
+    if len(measured) == len(set(measured)):
+        return meters
+    from carbontrack.meters.all_or_none import together  # machines with several sockets
+
+    return together(meters)
 
 
 def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
