@@ -9,6 +9,7 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.meters.meter import Hardware
 from carbontrack.meters.rate import rate_text
 from carbontrack.record import Record, boundary_text
+from carbontrack.report.uncounted import uncounted_text
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Verdict
 from carbontrack.tracking.timeline import PowerRow
@@ -65,6 +66,9 @@ def rows(
     if timeline:
         found.append(("power", sparkline(timeline)))
     found.append(("how", ", ".join(_how(record)) or "no meter answered"))
+    uncounted = uncounted_text(record.faults)
+    if uncounted is not None:
+        found.append(("missing", f"{uncounted}; carbontrack doctor tells why"))
     if record.intensity_g_per_kwh is not None:
         found.append(("grid", _grid(record)))
     if verdict is not None:
@@ -91,7 +95,13 @@ def _claim(record: Record, hardware: Hardware | None) -> Iterator[str]:
         return
     often = ""
     bases = (record.cpu_basis, record.gpu_basis, record.ram_basis)
-    if hardware is not None and bases in (("modelled", None, "modelled"), ("modelled", None, None)):
+    # other meters have other intervals
+    by_model = "model:cpu" in (record.meters or "model:cpu").split(";")
+    if (
+        hardware is not None
+        and by_model
+        and bases in (("modelled", None, "modelled"), ("modelled", None, None))
+    ):
         text = rate_text(hardware.cpu_model, hardware.cpu_known, is_guest=hardware.is_guest)
         often = f"; {text}"
     yield f"{record.basis}: {ends_at}{often}"
@@ -108,7 +118,8 @@ def _emissions(record: Record) -> str:
 
 def _how(record: Record) -> Iterator[str]:
     if record.cpu_basis is not None:
-        link = "on" if record.cpu_basis == "measured" else "from"
+        packages = "model:packages" in (record.meters or "").split(";")
+        link = "on" if record.cpu_basis == "measured" or packages else "from"
         tdp = f" (TDP {record.cpu_tdp_w:g} W)" if record.cpu_tdp_w is not None else ""
         yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown model'}{tdp}"
     if record.gpu_basis is not None:
