@@ -95,16 +95,17 @@ def _claim(record: Record, hardware: Hardware | None) -> Iterator[str]:
         return
     often = ""
     bases = (record.cpu_basis, record.gpu_basis, record.ram_basis)
-    # other meters have other intervals
-    by_model = "model:cpu" in (record.meters or "model:cpu").split(";")
-    if (
-        hardware is not None
-        and by_model
-        and bases in (("modelled", None, "modelled"), ("modelled", None, None))
-    ):
+    by_models = bases in (("modelled", None, "modelled"), ("modelled", None, None))
+    # the rate is that of the models' own intervals
+    if hardware is not None and by_models and not _is_completed(record):
         text = rate_text(hardware.cpu_model, hardware.cpu_known, is_guest=hardware.is_guest)
         often = f"; {text}"
     yield f"{record.basis}: {ends_at}{often}"
+
+
+def _is_completed(record: Record) -> bool:
+    """Whether a component's closed zones are taken to be like those that are read."""
+    return not {"model:packages", "model:dram"}.isdisjoint((record.meters or "").split(";"))
 
 
 def _emissions(record: Record) -> str:
@@ -118,8 +119,7 @@ def _emissions(record: Record) -> str:
 
 def _how(record: Record) -> Iterator[str]:
     if record.cpu_basis is not None:
-        packages = "model:packages" in (record.meters or "").split(";")
-        link = "on" if record.cpu_basis == "measured" or packages else "from"
+        link = "on" if record.cpu_basis == "measured" or _is_completed(record) else "from"
         tdp = f" (TDP {record.cpu_tdp_w:g} W)" if record.cpu_tdp_w is not None else ""
         yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown model'}{tdp}"
     if record.gpu_basis is not None:

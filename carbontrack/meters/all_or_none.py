@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from carbontrack.errors import MeterError, MeterReadError
 from carbontrack.meters.meter import Meter, Refusal, max_period_s
-from carbontrack.meters.rapl import DEFAULT_CAP_W, Place, limit_w
+from carbontrack.meters.rapl import DEFAULT_CAP_W, ZonePlace, limit_w
 from carbontrack.record import Basis, Component
 
 ZONES_CLOSED = "zones_closed"
@@ -178,10 +178,10 @@ class Group:
 
 def complete(
     meters: Sequence[Meter],
-    opened: Sequence[Place],
-    closed: Mapping[Place, Refusal],
+    opened: Sequence[ZonePlace],
+    closed: Mapping[ZonePlace, Refusal],
     package_w: float | None,
-) -> tuple[tuple[Meter, ...], dict[Place, Refusal]]:
+) -> tuple[tuple[Meter, ...], dict[ZonePlace, Refusal]]:
     """One completed meter for each component that has open and closed zones.
 
     Returns:
@@ -201,8 +201,8 @@ def complete(
 
 
 def _missing(
-    component: Component, opened: Sequence[Place], closed: Mapping[Place, Refusal]
-) -> Iterator[Place]:
+    component: Component, opened: Sequence[ZonePlace], closed: Mapping[ZonePlace, Refusal]
+) -> Iterator[ZonePlace]:
     """The closed zones of a component that show a counter of their own.
 
     Dies of an AMD package all show that of the package. Intel's parts with several dies have one
@@ -215,7 +215,9 @@ def _missing(
             yield place
 
 
-def _closed(read: Sequence[Place], missing: Sequence[Place], package_w: float | None) -> Closed:
+def _closed(
+    read: Sequence[ZonePlace], missing: Sequence[ZonePlace], package_w: float | None
+) -> Closed:
     """Packages weigh the same, however many zones each of them has."""
     zones = Counter(place.package for place in (*read, *missing))
     part = len(zones) / sum(1.0 / zones[place.package] for place in read)

@@ -305,7 +305,7 @@ CONTAINER_CURE = """\
 docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
 
 
-class Place(NamedTuple):
+class ZonePlace(NamedTuple):
     """A zone's directory, the id of its meter, and its component."""
 
     path: Path
@@ -340,8 +340,8 @@ def powercap_meters(
     if not zones:
         return (), (_no_zone(sysfs, root),)
     places, refused = _disjoint(zones)
-    opened: dict[Place, RaplZone] = {}
-    closed: dict[Place, Refusal] = {}
+    opened: dict[ZonePlace, RaplZone] = {}
+    closed: dict[ZonePlace, Refusal] = {}
     for place in places:
         zone = _open_or_refuse(place, open_file)
         if isinstance(zone, Refusal):
@@ -357,14 +357,16 @@ def powercap_meters(
     return meters, (*refused, *closed.values())
 
 
-def _unseen(root: Path, places: Iterable[Place], packages: int | None) -> dict[Place, Refusal]:
+def _unseen(
+    root: Path, places: Iterable[ZonePlace], packages: int | None
+) -> dict[ZonePlace, Refusal]:
     """Packages that this machine has and powercap does not show, as where one was mounted alone."""
     seen = {place.package for place in places if place.component == "cpu"}
     if packages is None or not seen:
         return {}
     reason = f"{root} does not show it, and this machine has {packages} packages"
     numbers = [str(n) for n in range(packages) if str(n) not in seen][: packages - len(seen)]
-    unseen = [Place(root, f"rapl:package-{number}", "cpu") for number in numbers]
+    unseen = [ZonePlace(root, f"rapl:package-{number}", "cpu") for number in numbers]
     return {place: Refusal(place.id, reason) for place in unseen}
 
 
@@ -398,10 +400,10 @@ def _numbers(name: str) -> tuple[str, list[int]]:
     return kind, [int(number) if number.isdigit() else 0 for number in numbers]
 
 
-def _disjoint(zones: dict[str, Path]) -> tuple[list[Place], list[Refusal]]:
+def _disjoint(zones: dict[str, Path]) -> tuple[list[ZonePlace], list[Refusal]]:
     names = {key: read_text(path / "name", 64) or "" for key, path in zones.items()}
     control = _control_type(names)
-    places: list[Place] = []
+    places: list[ZonePlace] = []
     refused: dict[str, Refusal] = {}
     for key, name in names.items():
         kind = name.split("-")[0]
@@ -411,7 +413,7 @@ def _disjoint(zones: dict[str, Path]) -> tuple[list[Place], list[Refusal]]:
         elif kind in ("package", "dram"):
             component: Component = "cpu" if kind == "package" else "ram"
             label = name if kind == "package" else _dram_label(key, names)
-            places.append(Place(zones[key], _unique(f"rapl:{label}", places), component))
+            places.append(ZonePlace(zones[key], _unique(f"rapl:{label}", places), component))
         else:
             reason = _UNUSED.get(kind, f"carbontrack does not know a domain called {name!r}")
             refused.setdefault(kind, Refusal(f"rapl:{name}", reason))
@@ -432,13 +434,13 @@ def _dram_label(key: str, names: dict[str, str]) -> str:
     return f"dram-{parent.removeprefix('package-') if parent.startswith('package-') else socket}"
 
 
-def _unique(label: str, places: Iterable[Place]) -> str:
+def _unique(label: str, places: Iterable[ZonePlace]) -> str:
     taken = {place.id for place in places}
     candidates = (label if number == 1 else f"{label}#{number}" for number in range(1, 1000))
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _open_or_refuse(place: Place, open_file: Callable[[Path], int]) -> RaplZone | Refusal:
+def _open_or_refuse(place: ZonePlace, open_file: Callable[[Path], int]) -> RaplZone | Refusal:
     try:
         return _open(place, open_file)
     except MeterUnavailable as error:
@@ -447,7 +449,7 @@ def _open_or_refuse(place: Place, open_file: Callable[[Path], int]) -> RaplZone 
         return Refusal(place.id, f"its first reading failed: {error}")
 
 
-def _open(place: Place, open_file: Callable[[Path], int]) -> RaplZone:
+def _open(place: ZonePlace, open_file: Callable[[Path], int]) -> RaplZone:
     range_uj = read_number(place.path / "max_energy_range_uj")
     try:
         return RaplZone(
