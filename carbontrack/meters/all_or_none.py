@@ -7,13 +7,12 @@ of a kind, so this is imported where one has.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from carbontrack.errors import MeterError, MeterReadError
 from carbontrack.meters.meter import Meter, Refusal, max_period_s
-from carbontrack.meters.rapl import DEFAULT_CAP_W, ZonePlace, limit_w
 from carbontrack.record import Basis, Component
 
 ZONES_CLOSED = "zones_closed"
@@ -176,13 +175,38 @@ class Group:
         self._counts_j = counts_j
 
 
+class ZoneFacts(Protocol):
+    """What is known of a zone, open or closed."""
+
+    @property
+    def component(self) -> Component:
+        """What its energy belongs to."""
+        ...
+
+    @property
+    def package(self) -> str:
+        """The number of its package."""
+        ...
+
+
+Z = TypeVar("Z", bound=ZoneFacts)
+
+
 def complete(
     meters: Sequence[Meter],
-    opened: Sequence[ZonePlace],
-    closed: Mapping[ZonePlace, Refusal],
-    package_w: float | None,
-) -> tuple[tuple[Meter, ...], dict[ZonePlace, Refusal]]:
+    opened: Sequence[Z],
+    closed: Mapping[Z, Refusal],
+    limit_w: Callable[[Z], float | None],
+    usual_w: float,
+) -> tuple[tuple[Meter, ...], dict[Z, Refusal]]:
     """One completed meter for each component that has open and closed zones.
+
+    Args:
+        meters: those of the open zones.
+        opened: the open zones.
+        closed: the closed ones, with the reasons.
+        limit_w: the power limit of a zone, where it has one.
+        usual_w: the most that a package without a limit uses, where no other has one either.
 
     Returns:
         The meters, and the refusals of the closed zones with their faults.
@@ -191,44 +215,33 @@ def complete(
     refused = dict(closed)
     for component in MOST_RATIO:
         own = [meter for meter in meters if meter.component == component]
-        read = [place for place in opened if place.component == component]
-        missing = list(_missing(component, opened, closed))
-        if own and missing:
-            made[component] = Completed(own, _closed(read, missing, package_w))
-            refused |= {p: closed[p]._replace(fault=ZONES_CLOSED) for p in missing}
+        read = [zone for zone in opened if zone.component == component]
+        missing = [zone for zone in _missing(opened, closed) if zone.component == component]
+        if not own or not missing:
+            continue
+        zones = Tally(zone.package for zone in (*read, *missing))
+        part = len(zones) / sum(1.0 / zones[zone.package] for zone in read)
+        most_w = 0.0
+        if component == "cpu":
+            like_w = max(filter(None, map(limit_w, read)), default=usual_w)
+            most_w = sum(limit_w(zone) or like_w / zones[zone.package] for zone in missing)
+        made[component] = Completed(own, Closed(part, most_w))
+        refused |= {zone: closed[zone]._replace(fault=ZONES_CLOSED) for zone in missing}
     whole = tuple(meter for meter in meters if meter.component not in made)
     return (*made.values(), *whole), refused
 
 
-def _missing(
-    component: Component, opened: Sequence[ZonePlace], closed: Mapping[ZonePlace, Refusal]
-) -> Iterator[ZonePlace]:
-    """The closed zones of a component that show a counter of their own.
+def _missing(opened: Sequence[Z], closed: Mapping[Z, Refusal]) -> Iterator[Z]:
+    """The closed zones that show a counter of their own.
 
     Dies of an AMD package all show that of the package. Intel's parts with several dies have one
     for each, and count dram, which AMD's do not.
     """
-    dies_differ = any(place.component == "ram" for place in (*opened, *closed))
-    seen = {place.package for place in opened if place.component == component}
-    for place in closed:
-        if place.component == component and (dies_differ or place.package not in seen):
-            yield place
-
-
-def _closed(
-    read: Sequence[ZonePlace], missing: Sequence[ZonePlace], package_w: float | None
-) -> Closed:
-    """Packages weigh the same, however many zones each of them has."""
-    zones = Counter(place.package for place in (*read, *missing))
-    part = len(zones) / sum(1.0 / zones[place.package] for place in read)
-    if read[0].component != "cpu":
-        return Closed(part, 0.0)
-    usual_w = max(filter(None, (limit_w(place.path) for place in read)), default=package_w)
-    most_w = sum(
-        limit_w(place.path) or (usual_w or DEFAULT_CAP_W["cpu"]) / zones[place.package]
-        for place in missing
-    )
-    return Closed(part, most_w)
+    dies_differ = any(zone.component == "ram" for zone in (*opened, *closed))
+    seen = {zone.package for zone in opened if zone.component == "cpu"}
+    for zone in closed:
+        if dies_differ or zone.package not in seen:
+            yield zone
 
 
 def together(meters: Sequence[Meter]) -> tuple[Meter, ...]:

@@ -279,7 +279,7 @@ _UNUSED = {
     "core": "it is contained in package",
     "uncore": "it is contained in package",
 }
-DEFAULT_CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
+_DEFAULT_CAP_W: dict[Component, float] = {"cpu": 1000.0, "ram": 600.0}
 """Where a zone has no limit: twice the largest server part (500 W TDP in 2025), and a socket's 24
 DIMMs at 25 W."""
 _FLOOR_CAP_W: dict[Component, float] = {"cpu": 50.0, "ram": 200.0}
@@ -353,7 +353,8 @@ def powercap_meters(
     if closed and opened:
         from carbontrack.meters.all_or_none import complete  # few machines are half open
 
-        meters, closed = complete(meters, list(opened), closed, package_w)
+        usual_w = package_w or _DEFAULT_CAP_W["cpu"]
+        meters, closed = complete(meters, list(opened), closed, _limit_w, usual_w)
     return meters, (*refused, *closed.values())
 
 
@@ -472,13 +473,17 @@ def cap_w(zone: Path, component: Component) -> float:
     With a floor of 50 W for packages and 200 W for dram, whose limits come from firmware that does
     not know the DIMMs; 1000 W or 600 W where the zone has no limit.
     """
-    highest_w = limit_w(zone)
+    highest_w = _highest_w(zone)
     if highest_w is None:
-        return DEFAULT_CAP_W[component]
+        return _DEFAULT_CAP_W[component]
     return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
 
 
-def limit_w(zone: Path) -> float | None:
+def _limit_w(place: ZonePlace) -> float | None:
+    return _highest_w(place.path)
+
+
+def _highest_w(zone: Path) -> float | None:
     """The highest power limit of a zone; None where it has none."""
     limits_uw = [
         read_number(zone / f"constraint_{number}_{limit}_uw")
