@@ -207,9 +207,10 @@ def energy_figures(
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
         names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
-        best_j, low_j, high_j = interval_j(parts, window.length_s)
-        high_j += uncounted_w * window.duration_s
-        for name, joules in zip(names, (best_j, low_j, high_j), strict=True):
+        ends_j = interval_j(parts, window.length_s)
+        if uncounted_w:
+            ends_j = ends_j._replace(high=ends_j.high + uncounted_w * window.duration_s)
+        for name, joules in zip(names, ends_j, strict=True):
             figures[name] = joules / JOULES_PER_KWH * attribution.pue
         figures |= _machine_figures(parts)
     return figures
@@ -398,7 +399,8 @@ class RecordBuilder:
         self.sampler = sampler
         self._known: list[tuple[float, float]] = []
         self._meters: list[MeterFacts] = []
-        self._refused: tuple[MeterSet | None, Mapping[str, int], float] = (None, {}, 0.0)
+        self._refused_of: MeterSet | None = None
+        self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
         """The faults of meters that are not used, and the most power of what they do not count.
@@ -406,9 +408,10 @@ class RecordBuilder:
         Cached, since they hardly ever change.
         """
         meters = self.sampler.meters
-        if self._refused[0] is not meters:
-            self._refused = meters, meters.standing_faults(), meters.uncounted_w()
-        return self._refused[1:]
+        if self._refused_of is not meters:
+            self._refused_of = meters
+            self._refused = meters.standing_faults(), meters.uncounted_w()
+        return self._refused
 
     def meters(self) -> Sequence[MeterFacts]:
         """The properties of each meter, in the order of every tuple of joules.
