@@ -57,6 +57,8 @@ class Completed:
         self.id = f"model:{'packages' if self.component == 'cpu' else 'dram'}"
         self.resolution_s = max(zone.resolution_s for zone in zones)
         self.max_period_s = min(filter(None, map(max_period_s, zones)), default=None)
+        # their sum stands still when all of them do
+        self.moves_within_s: float | None = getattr(zones[0], "moves_within_s", None)
         self.low_j = self.high_j = 0.0
         self._closed = closed
         self._width = max(zone.relative_uncertainty for zone in zones)

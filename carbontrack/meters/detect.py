@@ -102,6 +102,8 @@ def detect(host: Host) -> MeterSet:
         cpu_known=power.known,
         is_guest=is_guest(facts),
     )
+    amd_refusals = _with_most_power(amd_refusals, amd_models)
+    gpu_refusals = _with_most_power(gpu_refusals, gpu_models)
     refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
@@ -283,6 +285,15 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
     return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
+
+
+def _with_most_power(refused: tuple[Refusal, ...], names: tuple[str, ...]) -> tuple[Refusal, ...]:
+    """The refusals; of a GPU that is not measured although it should be, what it can use."""
+    if all(refusal.fault is None for refusal in refused):
+        return refused
+    from carbontrack.meters.gpu_model import with_most_power  # hardly any GPU is refused
+
+    return with_most_power(refused, names)
 
 
 _RTLD_LAZY = 1

@@ -9,7 +9,8 @@ from carbontrack.errors import MeterReadError
 from carbontrack.meters.all_or_none import together
 from carbontrack.meters.cpu_info import sockets_online
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import MeterSet
+from carbontrack.meters.gpu_model import with_most_power
+from carbontrack.meters.meter import MeterSet, Refusal
 from carbontrack.meters.perf import perf_meters
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.testing import FakeMeter, Zone, build_powercap
@@ -338,3 +339,26 @@ def test_one_meter_and_modelled_ones_stay_as_they_are():
         FakeMeter("nvml:b", component="gpu"),
     )
     assert together(meters) == meters
+
+
+# -- GPUs: those that are read stay measured, and the interval holds the others ----------------
+
+
+@pytest.mark.parametrize(
+    ("names", "most_w"),
+    [
+        (("NVIDIA H100 80GB HBM3",) * 2, 770.0),
+        (("Tesla T4", "NVIDIA A100 80GB PCIe"), 330.0),
+        (("GRID T4-4Q",), 19.25),
+        (("a board that nobody knows",), None),
+        ((), None),
+    ],
+)
+def test_the_most_that_a_refused_board_uses_is_its_design_power_and_a_tenth(names, most_w):
+    """Of the largest of those that there are; unknown is no bound, and is documented as none."""
+    lost = Refusal("nvml:GPU-1", "it does not answer", fault="gpu_unmeasured")
+    other = Refusal("nvml:GPU-2", "it is not ours")
+    bounded = with_most_power((lost, other), names)
+    assert bounded[0].most_w == (most_w and pytest.approx(most_w))
+    assert bounded[1] == other
+    assert MeterSet(refused=bounded).uncounted_w() == pytest.approx(most_w or 0.0)
