@@ -102,9 +102,8 @@ def detect(host: Host) -> MeterSet:
         cpu_known=power.known,
         is_guest=is_guest(facts),
     )
-    amd_refusals = _with_most_power(amd_refusals, amd_models)
-    gpu_refusals = _with_most_power(gpu_refusals, gpu_models)
-    refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
+    gpu_refusals = _with_most_power((*amd_refusals, *gpu_refusals), hardware.gpu_models)
+    refusals = (*_told(refused, hardware), *more.refused, *gpu_refusals)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
 
