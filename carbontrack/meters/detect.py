@@ -84,12 +84,11 @@ def detect(host: Host) -> MeterSet:
     gib = installed_gib(host.procfs, host.sysfs)
     substitutes = _models(host, facts, power, gib)
     rapl = rapl.without(more.covered)
-    meters, refused = (*rapl.meters, *rapl.completed), rapl.refused
-    measured = {meter.component for meter in meters} | more.covered
+    measured = {meter.component for meter in rapl.all()} | more.covered
     models = [make() for component, make in substitutes.items() if component not in measured]
     spare: Mapping[Component, Callable[[], Meter]]
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    everything = _together((*meters, *more.meters, *models, *amd, *gpus))
+    everything = _together((*rapl.all(), *more.meters, *models, *amd, *gpus))
     hardware = Hardware(
         cpu_model=facts.name or None,
         cpu_threads=facts.threads,
@@ -103,7 +102,7 @@ def detect(host: Host) -> MeterSet:
         is_guest=is_guest(facts),
     )
     gpu_refusals = _with_most_power((*amd_refusals, *gpu_refusals), hardware.gpu_models)
-    refusals = (*_told(refused, hardware), *more.refused, *gpu_refusals)
+    refusals = (*_told(rapl.refused, hardware), *more.refused, *gpu_refusals)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
 
@@ -169,6 +168,10 @@ class _Rapl(NamedTuple):
     meters: tuple[Meter, ...]
     completed: tuple[Meter, ...]
     refused: tuple[Refusal, ...]
+
+    def all(self) -> tuple[Meter, ...]:
+        """Those that are read, completed ones last."""
+        return *self.meters, *self.completed
 
     def without(self, covered: Collection[Component]) -> _Rapl:
         """The same, without completed meters of components that others measure as a whole."""
