@@ -68,8 +68,8 @@ class Completed:
     def about(self) -> str:
         """What is read, and what the rest is taken for, in a line for people."""
         closed, read = self._closed, " + ".join(zone.id for zone in self.zones)
-        most = f", at most {closed.most_w:.0f} W" if closed.most_w else ""
-        return f"({read}) x {closed.part:.3g}: zones that may not be read{most} use as much"
+        most = f", or {closed.most_w:.0f} W at most" if closed.most_w else ""
+        return f"({read}) x {closed.part:.3g}, as if closed zones used as much{most}"
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
