@@ -92,7 +92,7 @@ meters, _, refused = nvml_meters(None, None)
 assert not meters
 print(json.dumps(refused))
 """)
-    (known, reason, cure), (unknown, why, no_cure) = refused
+    (known, reason, cure, *_), (unknown, why, no_cure, *_) = refused
     assert (known, unknown) == (f"nvml:{UUIDS[0]}", f"nvml:{UUIDS[1]}")
     assert reason == "it has neither an energy counter nor a power sensor"
     assert cure.startswith("CARBONTRACK_GPU_MODEL=1 ")
