@@ -81,6 +81,13 @@ class CpuModel:
         """The power at the load of one busy thread, that of the caller."""
         return self.tdp_w * self.curve.at(1.0 / self.threads).best
 
+    def begin_at(self, at_s: float, busy_s: float) -> None:
+        """Count from an instant before the next read, at which the processors had worked so long.
+
+        For a model that stands in for a counter from the time on at which that was last true.
+        """
+        self._anchor = (at_s, busy_s, self._total_j, self.low_j, self.high_j)
+
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read.
 

@@ -109,7 +109,7 @@ def detect(host: Host) -> MeterSet:
         everything, spare = joined.meters, joined.substitutes
         refusals += joined.refused
     everything, wall_refusals = _wall(everything, host.wall)
-    found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
+    found = MeterSet(everything, spare, refusals + wall_refusals, hardware, host.busy_s)
     # what was calibrated is known better than by a model
     if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found

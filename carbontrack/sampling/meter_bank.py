@@ -2,8 +2,10 @@
 
 A meter only reads or raises. A short silence needs no action, because the next count contains what
 was missed. After three silent ticks or ten seconds the next best meter of the same component, its
-substitute, covers the outage. When the lost meter answers again, its step over the covered time is
-dropped.
+substitute, covers the outage. When the lost meter answers again, its step covers that time once
+more: what the substitute has counted is then kept back from its steps (`counts.Returned`).
+
+A counter that answers and stands still although it must move is found by `stillness`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
-from operator import attrgetter
-from typing import Final, TypeVar
+from operator import attrgetter, eq
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
@@ -24,14 +26,22 @@ from carbontrack.meters.meter import (
     counts_ends,
     counts_faults,
     max_period_s,
+    moves_within_s,
 )
 from carbontrack.record import Component
-from carbontrack.sampling.counts import Reading
+from carbontrack.sampling.counts import Reading, Returned
+from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 
+if TYPE_CHECKING:
+    from carbontrack.sampling.stillness import Stillness
+
 LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
+FIRST_LOOK_S: Final = 0.05
+"""A count that has not moved for less is not looked at more closely."""
 
 _NO_FAULTS: Mapping[str, int] = {}
 _ENDS = attrgetter("low_j", "high_j")
@@ -67,8 +77,8 @@ class MeterState:
         self.gone = False
         """Whether it will never be read again."""
         self.gone_counted = False
-        self.covered = False
-        """Whether a substitute has counted since its last answer."""
+        self.covered: Returned | None = None
+        """The substitute that has counted since its last answer."""
         self.failed_ticks = 0
         self.silent_since_s: float | None = None
         self._counting = meter if counts_faults(meter) else None
@@ -141,6 +151,20 @@ class MeterBank:
         self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self._take_ends(index, state)
+        self._machine_s = meters.busy_s
+        self._watched = {
+            index: within_s
+            for index, state in enumerate(self.states)
+            if (within_s := moves_within_s(state.meter)) is not None
+        }
+        self._is_watching = bool(self._watched)
+        """Whether some counter has not moved since it was first read, or last ticked."""
+        self._is_plain = self._is_plain and not self._is_watching
+        self._first: tuple[Reading, float | None, float] | None = None
+        self._stillness: Stillness | None = None
+        self._ticked: tuple[float, tuple[float | None, ...]] = (float("inf"), ())
+        self.woke = False
+        """Set when the time before the next reading belongs to nobody."""
 
     def _take_ends(self, index: int, state: MeterState) -> None:
         if counts_ends(state.meter):
@@ -178,9 +202,69 @@ class MeterBank:
             reading, faults = self._with_returns(now_s, joules)
         elif any(meter.fault_counts for _, _, meter in self._fault_counting):
             reading, faults = self._with_faults(now_s, joules)
+        elif self._is_watching:
+            reading, faults = Reading(now_s, joules), _NO_FAULTS
         else:
             return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
-        return reading._replace(ends_j=self._ends_j, end_meters=self.end_meters), faults
+        reading = reading._replace(ends_j=self._ends_j, end_meters=self.end_meters)
+        return self._compared(reading, faults) if self._is_watching else (reading, faults)
+
+    def _compared(
+        self, reading: Reading, faults: Mapping[str, int]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """Look whether a counter stands still that must move; the first reading is the start."""
+        if self._first is None:
+            self._first = reading, self._busy_s(), process_cpu_s()
+        stillness = self._stillness
+        if stillness is None:
+            begun = self._first[0]
+            if all(map(_has_moved, map(begun.joules.__getitem__, self._watched),
+                       map(reading.joules.__getitem__, self._watched))):  # fmt: skip
+                self._end_watch()
+                return reading, faults
+            if reading.at_s - begun.at_s < FIRST_LOOK_S:
+                return reading, faults
+            stillness = self._look_closer()
+            for index in self._watched:
+                stillness.begin(index, *self._first)
+        if self.woke:
+            stillness.woke(reading)
+            self.woke = False
+        reading, faults = stillness.compare(self, reading, faults)
+        if not stillness.active:
+            self._end_watch()
+        return reading, faults
+
+    def _busy_s(self) -> float | None:
+        return self._machine_s() if self._machine_s is not None else None
+
+    def _look_closer(self) -> Stillness:
+        if self._stillness is None:
+            with holding_forks():
+                from carbontrack.sampling.stillness import Stillness  # rarely needed
+
+            self._stillness = Stillness(self._watched, self._machine_s)
+        return self._stillness
+
+    def _end_watch(self) -> None:
+        self._is_watching = False
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._is_plain = self._all_answer and not self._with_ends and not self._is_watching
+        self._reads = [state.meter.read_joules for state in self.states]
+
+    def watch_counts(self, now_s: float, counts_j: tuple[float | None, ...]) -> None:
+        """Look once a tick whether a watched counter has moved since the last one."""
+        since_s, before_j = self._ticked
+        if now_s - since_s < FIRST_LOOK_S:
+            return
+        self._ticked = now_s, counts_j
+        if not self._is_watching and True in map(eq, before_j, counts_j):
+            for index in self._watched:
+                if counts_j[index] is not None and before_j[index] == counts_j[index]:
+                    self._look_closer().suspect(index, counts_j, now_s, since_s)
+                    self._is_watching, self._is_plain = True, False
 
     def _ask_for_ends(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -234,6 +318,7 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, lower_bounds, silent = set[int](), set[int](), 0
+        returned: dict[int, Returned] = {}
         for index, state in enumerate(self.states):
             _classify(index, state.new_faults(), dropped, lower_bounds, faults)
             if state.gone and not state.gone_counted:
@@ -241,15 +326,17 @@ class MeterBank:
                 _add_faults({"gone": 1}, faults)
             if joules[index] is not None:
                 state.silent_since_s, state.failed_ticks = None, 0
-                if state.covered:
-                    state.covered = False
-                    dropped.add(index)
-                    self._retire(state.meter.component)
+                if state.covered is not None:
+                    returned[index], state.covered = state.covered, None
+                    self.retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
-        return Reading(
-            now_s, joules, (), (), silent, frozenset(dropped), frozenset(lower_bounds)
-        ), faults
+        if returned:  # from this reading on the substitute counts no more
+            back = {one.stand_in for one in returned.values()}
+            joules = tuple(None if i in back else j for i, j in enumerate(joules))
+        reading = Reading(now_s, joules, (), (), silent, frozenset(dropped),
+                          frozenset(lower_bounds), {}, returned)  # fmt: skip
+        return reading, faults
 
     def replace_lost(self, now_s: float) -> Mapping[str, int]:
         """Put substitutes in service for lost meters, once a tick; returns faults by code."""
@@ -262,8 +349,7 @@ class MeterBank:
             if self._substitute(component, now_s):
                 _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
-        self._is_plain = self._all_answer and not self._with_ends
-        self._reads = [state.meter.read_joules for state in self.states]
+        self._refresh()
         return faults
 
     def _substitute(self, component: Component, now_s: float) -> bool:
@@ -272,31 +358,45 @@ class MeterBank:
         lost = [s for s in self.states if s.meter.component == component and not s.is_substitute]
         if component not in self._substitutes or not all(state.is_lost(now_s) for state in lost):
             return False
-        make = self._substitutes.pop(component)
-        try:
-            substitute = MeterState(make(), self.deferred_log, is_substitute=True)
-        except MeterError as error:
-            self.deferred_log.add(
-                logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
-            )
+        told = f"{lost[0].meter.id} does not answer"
+        index = self.stand_in(component, told)
+        if index is None:
             return False
-        self.deferred_log.add(
-            logging.WARNING,
-            f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
-        )
         for state in lost:
-            state.covered = True
-        self._active[component] = substitute
-        self._take_ends(len(self.states), substitute)
-        self.states.append(substitute)
+            state.covered = Returned(index, len(lost))
         return True
 
-    def _retire(self, component: Component) -> None:
+    def stand_in(self, component: Component, told: str) -> int | None:
+        """Put the component's substitute in service, and return its index; None: there is none.
+
+        `told` is why, for the log.
+        """
+        make = self._substitutes.pop(component, None)
+        try:
+            substitute = None if make is None else MeterState(
+                make(), self.deferred_log, is_substitute=True
+            )  # fmt: skip
+        except MeterError as error:
+            told, substitute = f"{told} ({error})", None
+        if substitute is None:
+            self.deferred_log.add(logging.WARNING, f"{told}; nothing stands in for it")
+            return None
+        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} stands in")
+        self._active[component] = substitute
+        index = len(self.states)
+        self._take_ends(index, substitute)
+        self.states.append(substitute)
+        self._refresh()
+        return index
+
+    def retire(self, component: Component) -> None:
+        """Take the component's substitute out of service: its meters count again."""
         substitute = self._active.pop(component, None)
         if substitute is not None:
             substitute.gone = substitute.gone_counted = True
             substitute.silent_since_s = None
             self._substitutes[component] = lambda: substitute.meter
+            self._all_answer = self._is_plain = False
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def rest(self) -> None:
@@ -314,6 +414,10 @@ class MeterBank:
             except Exception as error:
                 pass_on(error)
                 _log.exception("meter %s did not close", state.meter.id)
+
+
+def _has_moved(before_j: float | None, now_j: float | None) -> bool:
+    return before_j is not None and now_j is not None and now_j > before_j
 
 
 def _add_faults(faults: Mapping[str, int], into: dict[str, int]) -> None:

@@ -395,6 +395,7 @@ def _wake(sampler: Sampler) -> None:
     bring it with its next answer.
     """
     sampler.counts = without_counts(sampler.counts)
+    sampler._bank.woke = True
     sampler.sample()
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
@@ -402,7 +403,9 @@ def _wake(sampler: Sampler) -> None:
 
 
 def _replace_lost_meters(sampler: Sampler) -> None:
-    faults = sampler._bank.replace_lost(sampler.counts.at_s)
+    counts = sampler.counts
+    sampler._bank.watch_counts(counts.at_s, counts.counts_j)
+    faults = sampler._bank.replace_lost(counts.at_s)
     for code, times in faults.items():
         sampler.counts = with_fault(sampler.counts, code, times)
     if faults:

@@ -7,7 +7,7 @@ import pytest
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.meter import MeterSet
 from carbontrack.meters.rapl import powercap_meters
-from carbontrack.sampling.counts import Counts, advance
+from carbontrack.sampling.counts import Counts, Returned, advance
 from carbontrack.sampling.meter_bank import MeterBank
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.bench import Bench, joules
@@ -134,17 +134,17 @@ def test_a_meter_that_says_it_is_gone_is_replaced_at_once_and_not_asked_again():
 
 
 def test_the_return_of_a_meter_is_not_counted_again():
-    """The step that the substitute covered is dropped, and the substitute retires."""
+    """Its step says whose count is to be kept back from it, and the substitute retires."""
     meter, model = FakeMeter("m"), FakeMeter("model:cpu")
     bank = MeterBank(MeterSet((meter,), {"cpu": lambda: model}))
     bank.read(0.0)
     meter.fail(3)
     ticks(bank, 1.0, 2.0, 3.0)
     reading = ticks(bank, 4.0)
-    assert reading.joules[0] is not None
-    assert 0 in reading.dropped
+    assert reading.joules == (400.0, None)
+    assert reading.returned == {0: Returned(stand_in=1, meters=1)}
     reading = ticks(bank, 5.0)
-    assert reading.dropped == frozenset()
+    assert reading.returned == {}
     assert reading.joules[1] is None
     assert reading.missed == 0
 

@@ -1,0 +1,302 @@
+"""Counters that stand still although they must move: found by other signs, and set aside.
+
+Any processor draws more than 0.1 W and a RAPL counter has a unit of 61 uJ or less, so a live one
+changes within 0.6 ms, or at its next refresh. A meter says with `moves_within_s` after how long an
+unchanged count cannot be true; for RAPL that is 0.5 s, hundreds of refreshes. Before a counter is
+set aside, two more things must hold, because time alone may deceive: a virtual machine can have
+been paused, and a clock may be one that a test moves.
+
+- The processors have worked meanwhile, by the system's count or our own; or ten times as long has
+  passed, and several readings far from each other saw the same count.
+- A counter that has never moved since it was taken in has a tenth of the time. It is not proven:
+  the first block of a program may be short, and must not be billed 0 J by a counter that is dead.
+
+A counter that moves after all is taken back, and what its stand-in has counted meanwhile is owed
+(see `carbontrack.sampling.counts`). It then has more time before it is doubted again: some are
+slow, such as those that QEMU shows to a guest, which move once a second.
+
+This module is loaded when a counter is first seen to stand still.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from carbontrack.meters.meter import counts_ends
+from carbontrack.record import Component
+from carbontrack.sampling.counts import Joined, Reading, Returned
+from carbontrack.system.clock import process_cpu_s
+
+if TYPE_CHECKING:
+    from carbontrack.sampling.meter_bank import MeterBank, MeterState
+
+FAULT: Final = "stands_still"
+UNPROVEN: Final = 0.1
+"""The part of its time after which a counter that has never moved is doubted."""
+WORKED: Final = 0.4
+"""Work of the processors that counts as a sign, in CPU seconds per second of the time to wait."""
+WORKED_S: Final = 2.0
+"""And no more than this, however long that time is."""
+WHATEVER_THE_LOAD: Final = 10.0
+"""How many times the time must pass where the processors have hardly worked."""
+READINGS: Final = 3
+"""And in how many readings, each at least that time after the one before."""
+_LATER: Final = 4.0
+"""How many times as long as it stood still a counter has next time, when it moved after all."""
+_LONGEST_S: Final = 60.0
+
+
+class Work(NamedTuple):
+    """CPU seconds at one instant: the machine's, None where unknown, and this process's."""
+
+    at_s: float
+    machine_s: float | None
+    own_s: float
+
+    def until(self, later: Work) -> float:
+        """CPU seconds that have been worked since, at the least."""
+        own_s = later.own_s - self.own_s
+        if self.machine_s is None or later.machine_s is None:
+            return own_s
+        return max(own_s, later.machine_s - self.machine_s)
+
+
+def work_at(now_s: float, machine_s: Callable[[], float | None] | None) -> Work:
+    """The CPU seconds up to now."""
+    return Work(now_s, machine_s() if machine_s is not None else None, process_cpu_s())
+
+
+class Bill(NamedTuple):
+    """From where a stand-in would count: the instant, all counts and the machine's CPU seconds."""
+
+    at_s: float
+    counts_j: tuple[float | None, ...]
+    machine_s: float | None
+
+
+class Watch:
+    """One counter that may be standing still.
+
+    Attributes:
+        index, within_s: the meter's index, and the time within which it must move.
+        count_j, since_s: where it stands, and since when, as far as is known.
+        work: the CPU seconds at that instant, or at the first look after it.
+        bill: from where on its time is billed.
+        is_proven: whether it has ever moved.
+        is_aside: whether it is no longer counted.
+    """
+
+    __slots__ = (
+        "_patience_s", "_read_at_s", "_readings", "bill", "count_j", "index", "is_aside",
+        "is_proven", "since_s", "within_s", "work",
+    )  # fmt: skip
+
+    def __init__(self, index: int, within_s: float) -> None:
+        self.index, self.within_s = index, within_s
+        self.is_proven = self.is_aside = False
+        self._patience_s = 0.0
+
+    def begin(self, counts_j: tuple[float | None, ...], work: Work, since_s: float) -> None:
+        """Watch it from here: it has just moved, or was just taken in."""
+        self.count_j, self.since_s, self.work = counts_j[self.index] or 0.0, since_s, work
+        self.bill = Bill(since_s, counts_j, None)
+        self._readings, self._read_at_s = 0, since_s
+
+    @property
+    def bound_s(self) -> float:
+        """How long it may stand still where the processors work."""
+        bound_s = self.within_s if self.is_proven else self.within_s * UNPROVEN
+        return max(bound_s, self._patience_s)
+
+    def moved(self, now_s: float) -> None:
+        """It has moved: it is proven, and slower than was thought if it had been set aside."""
+        if self.is_aside:
+            self._patience_s = min(_LONGEST_S, _LATER * (now_s - self.since_s))
+        self.is_proven, self.is_aside = True, False
+
+    def must_have_moved(self, now_s: float, work_now: Callable[[], Work]) -> bool:
+        """Whether a count that is still the same cannot be true."""
+        stood_s, bound_s = now_s - self.since_s, self.bound_s
+        if stood_s < bound_s:
+            return False
+        if now_s - self._read_at_s >= bound_s:
+            self._readings, self._read_at_s = self._readings + 1, now_s
+        if self.work.until(work_now()) >= min(WORKED * bound_s, WORKED_S):
+            return True
+        long_s = WHATEVER_THE_LOAD * max(self.within_s, bound_s)
+        return stood_s >= long_s and self._readings >= READINGS
+
+    def billed_from(self, now: Work) -> tuple[float, float | None]:
+        """From when on a stand-in counts, with the machine's CPU seconds then.
+
+        Where these were noted later only, as if the processors had worked evenly since.
+        """
+        at_s, then_s, noted_s = self.bill.at_s, self.work.machine_s, self.work.at_s
+        if self.bill.machine_s is not None:
+            return at_s, self.bill.machine_s
+        if then_s is None or now.machine_s is None or noted_s <= at_s or now.at_s <= noted_s:
+            return at_s, then_s
+        return at_s, then_s - (now.machine_s - then_s) / (now.at_s - noted_s) * (noted_s - at_s)
+
+
+class Aside(NamedTuple):
+    """A component whose meters are set aside: their indices, and that of the stand-in."""
+
+    meters: tuple[int, ...]
+    stand_in: int | None
+
+
+class Stillness:
+    """The watches of a bank's counters, and what is done about those that stand still."""
+
+    def __init__(
+        self, watched: Mapping[int, float], machine_s: Callable[[], float | None] | None
+    ) -> None:
+        self._within_s = watched
+        self._machine_s = machine_s
+        self._known: dict[int, Watch] = {}
+        self._aside: dict[Component, Aside] = {}
+        self.active: list[Watch] = []
+        """Those that have not moved since they were last looked at, or are set aside."""
+
+    def watch(
+        self, index: int, counts_j: tuple[float | None, ...], work: Work, since_s: float
+    ) -> Watch:
+        """Watch the counter of this index, which has stood at its count since then."""
+        watch = self._known.setdefault(index, Watch(index, self._within_s[index]))
+        if watch not in self.active:
+            watch.begin(counts_j, work, since_s)
+            self.active.append(watch)
+        return watch
+
+    def begin(self, index: int, first: Reading, machine_s: float | None, own_s: float) -> None:
+        """Watch a counter from its first reading on, with the CPU seconds at that instant."""
+        watch = self.watch(index, first.joules, Work(first.at_s, machine_s, own_s), first.at_s)
+        watch.bill = watch.bill._replace(machine_s=machine_s)
+
+    def suspect(
+        self, index: int, counts_j: tuple[float | None, ...], now_s: float, since_s: float
+    ) -> None:
+        """Watch a counter that has moved before."""
+        work = work_at(now_s, self._machine_s)
+        self.watch(index, counts_j, work, since_s).is_proven = True
+
+    def woke(self, reading: Reading) -> None:
+        """Energy of the time before belongs to nobody, so no stand-in may bring it."""
+        machine_s = self._machine_s() if self._machine_s is not None else None
+        for watch in self.active:
+            watch.bill = Bill(reading.at_s, reading.joules, machine_s)
+
+    def compare(
+        self, bank: MeterBank, reading: Reading, faults: Mapping[str, int]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """The reading without the counters that stand still, and with their stand-ins."""
+        now_s, work = reading.at_s, list[Work]()
+
+        def work_now() -> Work:
+            if not work:
+                work.append(work_at(now_s, self._machine_s))
+            return work[0]
+
+        still = list[Watch]()
+        for watch in self.active.copy():
+            count_j = reading.joules[watch.index]
+            if count_j is None:
+                continue
+            if count_j > watch.count_j:
+                watch.moved(now_s)
+                self.active.remove(watch)
+            elif not watch.is_aside and watch.must_have_moved(now_s, work_now):
+                still.append(watch)
+        reading = self._without_aside(bank, reading)
+        for watch in still:
+            faults = {**faults, FAULT: faults.get(FAULT, 0) + 1}
+            reading = self._set_aside(bank, watch, reading, work_now())
+        return reading, faults
+
+    def _without_aside(self, bank: MeterBank, reading: Reading) -> Reading:
+        if not self._aside:
+            return reading
+        joules, returned = list(reading.joules), dict(reading.returned)
+        for component, (meters, stand_in) in tuple(self._aside.items()):
+            if any(watch.is_aside for watch in self.active if watch.index in meters):
+                for index in meters:
+                    joules[index] = None
+                continue
+            del self._aside[component]
+            if stand_in is None:
+                continue
+            bank.retire(component)
+            joules[stand_in] = None
+            back = Returned(stand_in, len(meters))
+            for index in meters:
+                if joules[index] is None:
+                    bank.states[index].covered = back
+                else:
+                    returned[index] = back
+        return reading._replace(joules=tuple(joules), returned=returned)
+
+    def _set_aside(self, bank: MeterBank, watch: Watch, reading: Reading, now: Work) -> Reading:
+        """Stop to count a component by its meters; a stand-in has counted since it was last true.
+
+        The other meters of the component have counted up to now: what they have is owed.
+        """
+        watch.is_aside = True
+        state = bank.states[watch.index]
+        component = state.meter.component
+        told = (
+            f"{state.meter.id} has stood still for {now.at_s - watch.since_s:.2g} s, in which the "
+            f"processors worked for {watch.work.until(now):.2g} CPU seconds"
+        )
+        if component in self._aside:
+            bank.deferred_log.add(logging.WARNING, told)
+            return reading
+        meters = tuple(
+            index
+            for index, other in enumerate(bank.states)
+            if other.meter.component == component and not (other.is_substitute or other.gone)
+        )
+        stand_in = bank.stand_in(component, told)
+        self._aside[component] = Aside(meters, stand_in)
+        if stand_in is None:
+            return reading
+        owed_j = sum(
+            max(0.0, now_j - then_j)
+            for index in meters
+            if (now_j := reading.joules[index]) is not None
+            and (then_j := watch.bill.counts_j[index]) is not None
+        )
+        return _joined(bank, stand_in, reading, watch.billed_from(now), owed_j)
+
+
+def _joined(
+    bank: MeterBank,
+    index: int,
+    reading: Reading,
+    billed_from: tuple[float, float | None],
+    owed_j: float,
+) -> Reading:
+    """The reading with the count of a stand-in that has counted since an instant before it."""
+    state, (since_s, machine_s) = bank.states[index], billed_from
+    begin_at = getattr(state.meter, "begin_at", None)
+    if begin_at is not None and machine_s is not None:
+        begin_at(since_s, machine_s)
+    has_ends = counts_ends(state.meter)
+    start_j, start_ends_j = state.read(since_s), _ends_of(state) if has_ends else ()
+    now_j, now_ends_j = state.read(reading.at_s), _ends_of(state) if has_ends else ()
+    joined = dict(reading.joined)
+    if start_j is not None and now_j is not None:
+        joined[index] = Joined(since_s, start_j, start_ends_j, owed_j)
+    return reading._replace(
+        joules=(*reading.joules, now_j),
+        ends_j=(*reading.ends_j, *now_ends_j),
+        end_meters=bank.end_meters,
+        joined=joined,
+    )
+
+
+def _ends_of(state: MeterState) -> tuple[float, float]:
+    meter: Any = state.meter
+    return meter.low_j, meter.high_j
