@@ -37,7 +37,7 @@ _NONE_DOUBTED: frozenset[int] = frozenset()
 _NOTHING_OWED: Mapping[int, float] = {}
 
 
-class Joined(NamedTuple):
+class StandIn(NamedTuple):
     """A stand-in that has counted since before the reading that it joins.
 
     Attributes:
@@ -83,7 +83,7 @@ class Reading(NamedTuple):
     missed: int = 0
     dropped: frozenset[int] = frozenset()
     lower_bounds: frozenset[int] = frozenset()
-    joined: Mapping[int, Joined] = {}
+    joined: Mapping[int, StandIn] = {}
     returned: Mapping[int, Returned] = {}
 
 
@@ -288,7 +288,7 @@ def _widened(counts: Counts, reading: Reading) -> Counts:
     return counts
 
 
-def _with_joined(counts: Counts, index: int, joined: Joined, ends: slice) -> Counts:
+def _with_joined(counts: Counts, index: int, joined: StandIn, ends: slice) -> Counts:
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     end_counts_j = list(counts.end_counts_j)
     counts_j[index], counted_s[index] = joined.joules, joined.since_s

@@ -260,8 +260,9 @@ class Sampler:
         else:
             self._slept_s = slept_s
         counts, steps, ends = advance(self.counts, reading)
-        for code, times in faults.items():
-            counts = with_fault(counts, code, times)
+        if faults:
+            for code, times in faults.items():
+                counts = with_fault(counts, code, times)
         if self._ledgers:
             _credit(self, counts, elapsed_s, steps, ends)
         else:
@@ -395,7 +396,7 @@ def _wake(sampler: Sampler) -> None:
     bring it with its next answer.
     """
     sampler.counts = without_counts(sampler.counts)
-    sampler._bank.woke = True
+    sampler._bank.wake()
     sampler.sample()
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
@@ -403,12 +404,10 @@ def _wake(sampler: Sampler) -> None:
 
 
 def _replace_lost_meters(sampler: Sampler) -> None:
-    counts = sampler.counts
-    sampler._bank.watch_counts(counts.at_s, counts.counts_j)
-    faults = sampler._bank.replace_lost(counts.at_s)
-    for code, times in faults.items():
-        sampler.counts = with_fault(sampler.counts, code, times)
+    faults = sampler._bank.replace_lost(sampler.counts.at_s, sampler.counts)
     if faults:
+        for code, times in faults.items():
+            sampler.counts = with_fault(sampler.counts, code, times)
         sampler.sample()  # a substitute counts from now on, not from the next tick
 
 

@@ -21,16 +21,13 @@ This module is loaded when a counter is first seen to stand still.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from carbontrack.meters.meter import counts_ends
 from carbontrack.record import Component
-from carbontrack.sampling.counts import Joined, Reading, Returned
+from carbontrack.sampling.counts import Reading, Returned
 from carbontrack.system.clock import process_cpu_s
-
-if TYPE_CHECKING:
-    from carbontrack.sampling.meter_bank import MeterBank, MeterState
+from carbontrack.system.log import DeferredLog
 
 FAULT: Final = "stands_still"
 UNPROVEN: Final = 0.1
@@ -46,6 +43,33 @@ READINGS: Final = 3
 _LATER: Final = 4.0
 """How many times as long as it stood still a counter has next time, when it moved after all."""
 _LONGEST_S: Final = 60.0
+
+
+class Bank(Protocol):
+    """What is needed of the meter bank."""
+
+    @property
+    def states(self) -> Sequence[Any]:
+        """The meters in service, stand-ins among them."""
+        ...
+
+    @property
+    def end_meters(self) -> tuple[int, ...]:
+        """For each end that is counted, the index of its meter."""
+        ...
+
+    @property
+    def deferred_log(self) -> DeferredLog:
+        """Messages to be logged once no lock is held."""
+        ...
+
+    def stand_in(self, component: Component, told: str) -> int | None:
+        """Put the component's substitute in service, and return its index."""
+        ...
+
+    def retire(self, component: Component) -> None:
+        """Take it out of service again."""
+        ...
 
 
 class Work(NamedTuple):
@@ -190,7 +214,7 @@ class Stillness:
             watch.bill = Bill(reading.at_s, reading.joules, machine_s)
 
     def compare(
-        self, bank: MeterBank, reading: Reading, faults: Mapping[str, int]
+        self, bank: Bank, reading: Reading, faults: Mapping[str, int]
     ) -> tuple[Reading, Mapping[str, int]]:
         """The reading without the counters that stand still, and with their stand-ins."""
         now_s, work = reading.at_s, list[Work]()
@@ -216,7 +240,7 @@ class Stillness:
             reading = self._set_aside(bank, watch, reading, work_now())
         return reading, faults
 
-    def _without_aside(self, bank: MeterBank, reading: Reading) -> Reading:
+    def _without_aside(self, bank: Bank, reading: Reading) -> Reading:
         if not self._aside:
             return reading
         joules, returned = list(reading.joules), dict(reading.returned)
@@ -238,7 +262,7 @@ class Stillness:
                     returned[index] = back
         return reading._replace(joules=tuple(joules), returned=returned)
 
-    def _set_aside(self, bank: MeterBank, watch: Watch, reading: Reading, now: Work) -> Reading:
+    def _set_aside(self, bank: Bank, watch: Watch, reading: Reading, now: Work) -> Reading:
         """Stop to count a component by its meters; a stand-in has counted since it was last true.
 
         The other meters of the component have counted up to now: what they have is owed.
@@ -272,31 +296,24 @@ class Stillness:
 
 
 def _joined(
-    bank: MeterBank,
+    bank: Bank,
     index: int,
     reading: Reading,
     billed_from: tuple[float, float | None],
     owed_j: float,
 ) -> Reading:
     """The reading with the count of a stand-in that has counted since an instant before it."""
-    state, (since_s, machine_s) = bank.states[index], billed_from
-    begin_at = getattr(state.meter, "begin_at", None)
-    if begin_at is not None and machine_s is not None:
-        begin_at(since_s, machine_s)
-    has_ends = counts_ends(state.meter)
-    start_j, start_ends_j = state.read(since_s), _ends_of(state) if has_ends else ()
-    now_j, now_ends_j = state.read(reading.at_s), _ends_of(state) if has_ends else ()
+    state = bank.states[index]
+    start = state.count_from(*billed_from)
+    now_j, ends = state.read(reading.at_s), tuple[float | None, ...]()
+    if state.place_of_ends is not None:
+        ends = state.ends(reading.at_s) or (None, None)
     joined = dict(reading.joined)
-    if start_j is not None and now_j is not None:
-        joined[index] = Joined(since_s, start_j, start_ends_j, owed_j)
+    if start is not None and now_j is not None:
+        joined[index] = start._replace(owed_j=owed_j)
     return reading._replace(
         joules=(*reading.joules, now_j),
-        ends_j=(*reading.ends_j, *now_ends_j),
+        ends_j=(*reading.ends_j, *ends),
         end_meters=bank.end_meters,
         joined=joined,
     )
-
-
-def _ends_of(state: MeterState) -> tuple[float, float]:
-    meter: Any = state.meter
-    return meter.low_j, meter.high_j
