@@ -38,6 +38,8 @@ class Host(NamedTuple):
 
     Attributes:
         busy_s: CPU seconds that all processors have worked; None where it cannot be read.
+        own_s: CPU seconds of our own processes up to an instant, which are the least of these;
+            None: not compared.
         sysfs, procfs: the roots of these file systems.
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
@@ -66,6 +68,7 @@ class Host(NamedTuple):
     models_wall: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
+    own_s: Callable[[float], float] | None = None
 
 
 def detect(host: Host) -> MeterSet:
@@ -210,6 +213,7 @@ def _models(
             power.basis,
             power.curve,
             power.how,
+            own_s=host.own_s,
         )
     }
     if gib is not None:

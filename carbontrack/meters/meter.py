@@ -36,6 +36,10 @@ from carbontrack.system.interrupts import pass_on
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
 
+BESIDE_CPU_TIME = "beside_cpu_time"
+"""The fault of a busy time of the processors that our own CPU seconds contradict. The step counts,
+by a wider interval."""
+
 
 class Meter(Protocol):
     """One domain of the machine with a cumulative energy.
@@ -103,7 +107,8 @@ class FaultCounting(Meter, Protocol):
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
-            only a rise of `LOWER_BOUND` means that it counts, as the least that it was.
+            only a rise of `LOWER_BOUND` means that it counts, as the least that it was, and one of
+            `BESIDE_CPU_TIME` that it counts.
     """
 
     @property

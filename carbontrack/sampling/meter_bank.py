@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
+    BESIDE_CPU_TIME,
     LOWER_BOUND,
     FaultCounting,
     Meter,
@@ -514,6 +515,6 @@ def _classify(
     """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
         _add_faults(new, faults)
-        (lower_bounds if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(
-            index
-        )
+        codes = {code for code, times in new.items() if times} - {BESIDE_CPU_TIME}
+        if codes:
+            (lower_bounds if codes == {LOWER_BOUND} else dropped).add(index)
