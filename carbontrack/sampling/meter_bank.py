@@ -171,6 +171,7 @@ class MeterBank:
         self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self._take_ends(index, state)
+        self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
         self._watch = CounterWatch(self.states, meters.busy_s)
         self._is_plain = self._is_plain and not self._watch.is_on
         self._ticked = _NO_COUNTS  # those of the last tick
@@ -446,6 +447,7 @@ class CounterWatch:
             stillness.woke(reading)
             self.woke = False
         reading, faults = stillness.compare(bank, reading, faults)
+        stillness.tell_standing_faults(bank.standing_faults)
         if not stillness.active:
             self._end(bank)
         return reading, faults

@@ -129,6 +129,7 @@ class Sampler:
         """The hardware of the machine."""
         self.meter_states: list[MeterState] = self._bank.states
         """The meters in service, in the order of every tuple of joules."""
+        self.standing_faults = self._bank.standing_faults
         self.gpu_shares = GpuShares(self._bank.states)
         self.counts = Counts(self.clock.monotonic_s())
         """The machine's counts as of the last reading."""

@@ -240,6 +240,13 @@ class Stillness:
             reading = self._set_aside(bank, watch, reading, work_now())
         return reading, faults
 
+    def tell_standing_faults(self, faults: dict[str, int]) -> None:
+        """Put into `faults` how many counters are set aside now, which every record says."""
+        aside = sum(watch.is_aside for watch in self.active)
+        faults.pop(FAULT, None)
+        if aside:
+            faults[FAULT] = aside
+
     def _without_aside(self, bank: Bank, reading: Reading) -> Reading:
         if not self._aside:
             return reading

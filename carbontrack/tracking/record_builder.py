@@ -399,7 +399,8 @@ class RecordBuilder:
         meters = self.sampler.meters
         if self._faults_of[0] is not meters:
             self._faults_of = meters, meters.standing_faults()
-        return self._faults_of[1]
+        aside = self.sampler.standing_faults
+        return {**self._faults_of[1], **aside} if aside else self._faults_of[1]
 
     def meters(self) -> Sequence[MeterFacts]:
         """The properties of each meter, in the order of every tuple of joules.
