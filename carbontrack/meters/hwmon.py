@@ -24,6 +24,9 @@ RELATIVE_UNCERTAINTY = 0.10
 """Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),
 because no published comparison of these sensors with a wall meter is known."""
 GAUGE_PERIOD_S = 0.1
+MOVES_WITHIN_S = 5.0
+"""A processor or a module always draws some power, so that neither a count stands still nor a power
+stays at 0 for so long. A board may: it is switched off when nobody uses it."""
 _CAP_W = 2000.0
 
 Read = Callable[[], float | None]
@@ -43,6 +46,7 @@ class Sensor:
         """The components whose energy it contains."""
         self.resolution_s = 0.01 if counts else GAUGE_PERIOD_S
         self.max_period_s = None if counts else GAUGE_PERIOD_S
+        self.moves_within_s = MOVES_WITHIN_S if component in ("cpu", "ram") else None
         self._count: Counter | Gauge = Counter(None, _CAP_W) if counts else Gauge(_CAP_W)
         self._read: Read | None = read
 

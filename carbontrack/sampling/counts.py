@@ -53,9 +53,9 @@ class StandIn(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A meter that counts again: the index of its stand-in, and for how many meters that stood."""
+    """A meter that counts again: its stand-ins' indices, and for how many meters they stood."""
 
-    stand_in: int
+    stand_ins: tuple[int, ...]
     meters: int = 1
 
 
@@ -230,12 +230,13 @@ def _settle(index: int, reading: Reading, counts: Counts, owed_j: dict[int, floa
     """A meter counts again: its step owes what its stand-in counted; returns for how long that."""
     if index not in reading.returned:
         return 0.0
-    stand_in, meters = reading.returned[index]
-    if stand_in >= len(counts.energy_j):
-        return 0.0  # it was never read
-    owed_j[index] = owed_j.get(index, 0.0) + counts.energy_j[stand_in] / meters
-    owed_j.pop(stand_in, None)  # it counts no more
-    return counts.observed_s[stand_in]
+    stand_ins, meters = reading.returned[index]
+    read = [stand_in for stand_in in stand_ins if stand_in < len(counts.energy_j)]
+    billed_j = sum(counts.energy_j[stand_in] for stand_in in read)
+    owed_j[index] = owed_j.get(index, 0.0) + billed_j / meters
+    for stand_in in read:
+        owed_j.pop(stand_in, None)  # it counts no more
+    return max((counts.observed_s[stand_in] for stand_in in read), default=0.0)
 
 
 def _kept(index: int, step: Joules, owed_j: dict[int, float]) -> Joules:

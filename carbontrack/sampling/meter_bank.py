@@ -304,7 +304,7 @@ class MeterBank:
                 if state.silent_work is None:
                     state.silent_work = now_s, self._watch.machine_s()
         if returned:  # from this reading on the substitute counts no more
-            back = {one.stand_in for one in returned.values()}
+            back = {index for one in returned.values() for index in one.stand_ins}
             joules = tuple(None if i in back else j for i, j in enumerate(joules))
         reading = Reading(now_s, joules, (), (), silent, frozenset(dropped),
                           frozenset(lower_bounds), {}, returned)  # fmt: skip
@@ -346,7 +346,7 @@ class MeterBank:
         if index is None:
             return False
         for _, state in lost:
-            state.covered = Returned(index, len(lost))
+            state.covered = Returned((index,), len(lost))
         start = _started(self.states[index], lost, counts, (now_s, self._watch.machine_s()))
         if start is not None:
             self._joining[index] = start

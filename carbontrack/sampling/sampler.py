@@ -143,8 +143,7 @@ class Sampler:
         """The spans and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self._usage = False, interval_s, usage
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
-        self._slept_s = self.clock.suspended_s()
-        self._cpu_s = process_cpu_s()
+        self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""

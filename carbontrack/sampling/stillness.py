@@ -166,10 +166,13 @@ class Watch:
 
 
 class Aside(NamedTuple):
-    """A component whose meters are set aside: their indices, and that of the stand-in."""
+    """A component whose meters are set aside: their indices, and those of what stands in.
+
+    A sensor may cover more than its own component; each of them has a stand-in.
+    """
 
     meters: tuple[int, ...]
-    stand_in: int | None
+    stand_ins: Mapping[Component, int]
 
 
 class Stillness:
@@ -251,17 +254,16 @@ class Stillness:
         if not self._aside:
             return reading
         joules, returned = list(reading.joules), dict(reading.returned)
-        for component, (meters, stand_in) in tuple(self._aside.items()):
+        for component, (meters, stand_ins) in tuple(self._aside.items()):
             if any(watch.is_aside for watch in self.active if watch.index in meters):
                 for index in meters:
                     joules[index] = None
                 continue
             del self._aside[component]
-            if stand_in is None:
-                continue
-            bank.retire(component)
-            joules[stand_in] = None
-            back = Returned(stand_in, len(meters))
+            for name, index in stand_ins.items():
+                bank.retire(name)
+                joules[index] = None
+            back = Returned(tuple(stand_ins.values()), len(meters))
             for index in meters:
                 if joules[index] is None:
                     bank.states[index].covered = back
@@ -289,17 +291,22 @@ class Stillness:
             for index, other in enumerate(bank.states)
             if other.meter.component == component and not (other.is_substitute or other.gone)
         )
-        stand_in = bank.stand_in(component, told)
-        self._aside[component] = Aside(meters, stand_in)
-        if stand_in is None:
-            return reading
         owed_j = sum(
             max(0.0, now_j - then_j)
             for index in meters
             if (now_j := reading.joules[index]) is not None
             and (then_j := watch.bill.counts_j[index]) is not None
         )
-        return _joined(bank, stand_in, reading, watch.billed_from(now), owed_j)
+        stand_ins: dict[Component, int] = {}
+        covered = set[Component](getattr(state.meter, "covers", ())) - {component}
+        for name in (component, *sorted(covered)):
+            stand_in = bank.stand_in(name, told)
+            if stand_in is not None:
+                stand_ins[name] = stand_in
+                reading = _joined(bank, stand_in, reading, watch.billed_from(now), owed_j)
+                owed_j = 0.0
+        self._aside[component] = Aside(meters, stand_ins)
+        return reading
 
 
 def _joined(

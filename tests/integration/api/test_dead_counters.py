@@ -1,4 +1,4 @@
-"""Counters that stand still, and a /proc/stat of zeros, in real processes on files that are read."""
+"""Counters that stand still, and a /proc/stat of zeros: real processes and real files."""
 
 import json
 import os

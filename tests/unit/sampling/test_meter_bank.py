@@ -142,7 +142,7 @@ def test_the_return_of_a_meter_is_not_counted_again():
     ticks(bank, 1.0, 2.0, 3.0)
     reading = ticks(bank, 4.0)
     assert reading.joules == (400.0, None)
-    assert reading.returned == {0: Returned(stand_in=1, meters=1)}
+    assert reading.returned == {0: Returned((1,), meters=1)}
     reading = ticks(bank, 5.0)
     assert reading.returned == {}
     assert reading.joules[1] is None
