@@ -255,8 +255,7 @@ class Sampler:
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            counts = with_suspend(self.counts, slept_s - self._slept_s)
-            self.counts, self._slept_s = counts, slept_s
+            self.counts, self._slept_s = with_suspend(self.counts, slept_s - self._slept_s), slept_s
         else:
             self._slept_s = slept_s
         counts, steps, ends = advance(self.counts, reading)

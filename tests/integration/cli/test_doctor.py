@@ -245,6 +245,16 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     assert checks["watts"]["rapl:package-0"] > 1.0
     assert checks["watts"]["rapl:dram-0"] == 0.0
     assert "did not move in a second" in doctor().stdout
+    verdicts = {one["id"]: (one["verdict"], one["with"]) for one in checks["compared"]}
+    assert verdicts["rapl:package-0"] == ("moves", "CPU seconds of the processors")
+    assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
+
+
+def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
+    """A model of the load beside our own work; a model of memory beside nothing, and why."""
+    text = " ".join(doctor("--region", "FR").stdout.split())
+    assert "model:cpu agrees beside CPU seconds of this process: the system told" in text
+    assert "model:ram cannot be compared: it is a model of what nothing else shows" in text
 
 
 def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:
