@@ -16,9 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
-from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.counter import Counter, Gauge, Stuck
 from carbontrack.meters.meter import Found, Meter, Refusal, read_number, read_text
 from carbontrack.record import Basis, Component
+from carbontrack.system.clock import process_cpu_s
 
 RELATIVE_UNCERTAINTY = 0.10
 """Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),
@@ -46,7 +47,9 @@ class Sensor:
         """The components whose energy it contains."""
         self.resolution_s = 0.01 if counts else GAUGE_PERIOD_S
         self.max_period_s = None if counts else GAUGE_PERIOD_S
-        self.moves_within_s = MOVES_WITHIN_S if component in ("cpu", "ram") else None
+        is_never_at_rest = component in ("cpu", "ram")
+        self.moves_within_s = MOVES_WITHIN_S if is_never_at_rest else None
+        self._stuck = Stuck() if is_never_at_rest and not counts else None
         self._count: Counter | Gauge = Counter(None, _CAP_W) if counts else Gauge(_CAP_W)
         self._read: Read | None = read
 
@@ -60,6 +63,8 @@ class Sensor:
         value = self.value()
         if value is None:
             raise MeterReadError(f"{self.id} has no value")
+        if self._stuck is not None and self._stuck.is_stuck(value, now_s, process_cpu_s()):
+            raise MeterReadError(f"{self.id} has shown {value:g} W for long, whatever the load")
         return self._count.advance(value, now_s)
 
     def value(self) -> float | None:
