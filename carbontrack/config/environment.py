@@ -146,28 +146,61 @@ class Environment(NamedTuple):
         """
         if state_dir is not None:
             return Path(state_dir)
-        if self.state_folder is not None:
-            return Path(self.state_folder)
-        # few have no home; pytest's plugin loads this module in every run, and no other
-        from carbontrack.system.files import folder_without_home
+        folder = self.state_folder or ""
+        if type(os) is not ModuleType:  # in a faked file system, which ends
+            return Path(folder) if folder else _elsewhere(folder)
+        found = _places.get(folder)
+        if found is None:
+            if len(_places) >= _MOST_PLACES:
+                _places.clear()
+            found = _places[folder] = _usable(folder)
+        return found
 
-        return folder_without_home() or _nowhere()
+
+_places: dict[str, Path] = {}
+"""By the user's folder of state the one that is used, which is looked for once."""
+_MOST_PLACES = 64
+CLOSED: set[str] = set()
+"""Folders that this user may not enter, of which the user has been told."""
+_told: set[str] = set()
 
 
-_told: list[None] = []
+def _usable(folder: str) -> Path:
+    """The user's folder of state; one in a temporary folder where there is none, or it is not ours.
+
+    As where HOME is that of another user, or its disk is read-only.
+    """
+    # few have no home; pytest's plugin loads this module in every run, and no other
+    from carbontrack.system.files import trouble_of_own_folder
+
+    trouble = trouble_of_own_folder(Path(folder)) if folder else ""
+    return Path(folder) if trouble is None else _elsewhere(folder, trouble)
 
 
-def _nowhere() -> Path:
-    """A folder that cannot be made: what has no place of its own is kept nowhere."""
-    if not _told:
+def _elsewhere(folder: str, trouble: str = "") -> Path:
+    """A folder of ours in a temporary one; where there is none either, one that cannot be made."""
+    from carbontrack.system.files import closed_part, folder_without_home
+
+    found = folder_without_home()
+    cure = "set CARBONTRACK_STATE_DIR to a folder of yours"
+    if found is None:
+        found = Path(os.devnull, "carbontrack")
+        what = f"{folder} cannot be used ({trouble})" if folder else "there is no home directory"
+        _tell(
+            f"{what}, and there is no temporary folder that other users cannot change, so nothing "
+            f"is kept for after a crash: {cure}"
+        )
+    elif folder and closed_part(folder) not in CLOSED:
+        _tell(f"{folder} cannot be used ({trouble}); journals are kept in {found}: {cure}")
+    return found
+
+
+def _tell(note: str) -> None:
+    if note not in _told:
         from carbontrack.system.log import warn_user
 
-        _told.append(None)
-        warn_user(
-            "there is no home directory, and no temporary folder that other users cannot change, "
-            "so nothing is kept for after a crash: set CARBONTRACK_STATE_DIR to a folder of yours"
-        )
-    return Path(os.devnull, "carbontrack")
+        _told.add(note)
+        warn_user(note)
 
 
 def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
