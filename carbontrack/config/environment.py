@@ -63,6 +63,8 @@ class Environment(NamedTuple):
         parent_id: what is said of the run that started this process.
         has_fake_files: whether a test has put another file system before the program. What is found
             there, such as which meters there are, must not be kept.
+        gpu_variables: the other variables that say which GPUs are visible, and in which order, by
+            name, if they are set.
     """
 
     working_folder: str = ""
@@ -75,6 +77,7 @@ class Environment(NamedTuple):
     cloud_hints: tuple[tuple[str, str], ...] = ()
     parent_id: str | None = None
     has_fake_files: bool = False
+    gpu_variables: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def take(
@@ -108,6 +111,7 @@ class Environment(NamedTuple):
             tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
             type(os) is not ModuleType,
+            gpu_variables(found) if _GPUS & names else (),
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
@@ -127,6 +131,7 @@ class Environment(NamedTuple):
             cloud_hints=self.cloud_hints,
             parent_id=self.parent_id,
             has_fake_files=self.has_fake_files,
+            gpu_variables=self.gpu_variables,
         )
 
     def in_a_job(self) -> Environment:
@@ -277,7 +282,11 @@ _LAUNCH = frozenset({rank for rank, *_ in _LAUNCHERS}).union(
     {"PMIX_NAMESPACE"},
 )
 """Without one of these there is neither a launcher nor a batch system."""
+_GPUS = frozenset(
+    {"CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
+)
 _FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
+    _GPUS,
     chain.from_iterable(_XDG.values()),
     chain.from_iterable(_LAUNCHERS),
     _LAUNCH,
@@ -396,6 +405,12 @@ def child_environ(
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:
     """The value of CUDA_VISIBLE_DEVICES: None if unset, "" if no GPU is visible."""
     return (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+
+
+def gpu_variables(environ: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    """The other variables that say which GPUs are visible, and in which order, by name."""
+    environ = os.environ if environ is None else environ
+    return tuple((name, environ[name]) for name in sorted(_GPUS) if name in environ)
 
 
 def tz(environ: Mapping[str, str] | None = None) -> str | None:

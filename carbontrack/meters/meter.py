@@ -35,6 +35,10 @@ from carbontrack.system.interrupts import pass_on
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
+STANDS_STILL = "stands_still"
+"""The fault of a counter that did not move although it must, and that something else replaces."""
+UNMEASURED = "gpu_unmeasured"
+"""The fault of a GPU that is ours, or may be, and that nothing measures."""
 
 BESIDE_CPU_TIME = "beside_cpu_time"
 """The fault of a busy time of the processors that our own CPU seconds contradict. The step counts,
@@ -107,8 +111,8 @@ class FaultCounting(Meter, Protocol):
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
-            only a rise of `LOWER_BOUND` means that it counts, as the least that it was, and one of
-            `BESIDE_CPU_TIME` that it counts.
+            only a rise of `LOWER_BOUND` means that it counts, as the least that it was, and one
+            of `STANDS_STILL` or `BESIDE_CPU_TIME` that it counts, by another source.
     """
 
     @property
@@ -148,11 +152,13 @@ class GpuUse(NamedTuple):
         part: the part of the board's energy that this is, 0 to 1; 1 for a whole board.
         holders: the processes that hold a context on it; None where the driver does not report it.
         busy: how busy each kept it since the last call, in any unit; None where not reported.
+        computing: those among the holders that do not only draw; None where not reported.
     """
 
     part: float
     holders: frozenset[int] | None
     busy: Mapping[int, float] | None = None
+    computing: frozenset[int] | None = None
 
 
 class SharedMeter(Meter, Protocol):
@@ -219,13 +225,15 @@ class Refusal(NamedTuple):
     """A meter that is not used: its id or family, the reason, and the commands to enable it.
 
     `fault` is the code that every record has in `faults`, because something of the machine is not
-    measured, or not as it should be; None: nothing is amiss.
+    measured, or not as it should be; None: nothing is amiss. `most_w` is the power that what is
+    then counted by no meter cannot exceed, by which intervals reach further up; None: not known.
     """
 
     id: str
     reason: str
     cure: str | None = None
     fault: str | None = None
+    most_w: float | None = None
 
 
 class Found(NamedTuple):
@@ -278,6 +286,10 @@ class MeterSet:
 
     def __iter__(self) -> Iterator[Meter]:
         return iter(self.meters)
+
+    def uncounted_w(self) -> float:
+        """The most power of what no meter counts though it should, as far as it is known."""
+        return sum(one.most_w or 0.0 for one in self.refused if one.fault is not None)
 
     def standing_faults(self) -> Mapping[str, int]:
         """The faults of the refusals, by code: what every record says as long as they stand."""

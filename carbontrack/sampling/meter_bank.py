@@ -21,6 +21,7 @@ from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
     BESIDE_CPU_TIME,
     LOWER_BOUND,
+    STANDS_STILL,
     FaultCounting,
     Meter,
     MeterSet,
@@ -516,7 +517,7 @@ def _classify(
 ) -> None:
     """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
-        _add_faults(new, faults)
-        codes = {code for code, times in new.items() if times} - {BESIDE_CPU_TIME}
+        _add_faults({code: times for code, times in new.items() if times}, faults)
+        codes = {code for code in new if new[code]} - {STANDS_STILL, BESIDE_CPU_TIME}
         if codes:
             (lower_bounds if codes == {LOWER_BOUND} else dropped).add(index)

@@ -24,12 +24,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from carbontrack.meters.meter import STANDS_STILL
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading, Returned
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.log import DeferredLog
 
-FAULT: Final = "stands_still"
 UNPROVEN: Final = 0.1
 """The part of its time after which a counter that has never moved is doubted."""
 WORKED: Final = 0.4
@@ -239,16 +239,16 @@ class Stillness:
                 still.append(watch)
         reading = self._without_aside(bank, reading)
         for watch in still:
-            faults = {**faults, FAULT: faults.get(FAULT, 0) + 1}
+            faults = {**faults, STANDS_STILL: faults.get(STANDS_STILL, 0) + 1}
             reading = self._set_aside(bank, watch, reading, work_now())
         return reading, faults
 
     def tell_standing_faults(self, faults: dict[str, int]) -> None:
         """Put into `faults` how many counters are set aside now, which every record says."""
         aside = sum(watch.is_aside for watch in self.active)
-        faults.pop(FAULT, None)
+        faults.pop(STANDS_STILL, None)
         if aside:
-            faults[FAULT] = aside
+            faults[STANDS_STILL] = aside
 
     def _without_aside(self, bank: Bank, reading: Reading) -> Reading:
         if not self._aside:

@@ -478,6 +478,13 @@ def test_small_facts_of_the_environment() -> None:
     """Unset is None; what is set comes back as it stands."""
     assert environment.visible_gpus({}) is None
     assert environment.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ""
+    variables = {"HIP_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OTHER": "x"}
+    known = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("HIP_VISIBLE_DEVICES", ""))
+    assert environment.gpu_variables(variables) == known
+    taken = Environment.take(environ=variables, working_folder="/")
+    assert taken.gpu_variables == known
+    part = taken.for_tracker(state_dir=None, has_relative_output=False)
+    assert part.gpu_variables == known
     assert environment.tz({}) is None
     assert environment.tz({"TZ": ":Europe/Paris"}) == "Europe/Paris"
     assert environment.no_color({"NO_COLOR": "1"})

@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from carbontrack.meters.meter import MeterSet
-from carbontrack.sampling import stillness
+from carbontrack.meters.meter import STANDS_STILL, MeterSet
 from carbontrack.testing import FakeMeter
 from tests.support.bench import Bench, joules
 
@@ -122,7 +121,7 @@ def test_an_idle_machine_needs_longer_and_three_looks():
         machine.bench.clock.advance(3600.0)
         assert machine.bench.sampler.counts.faults == {}
         machine.run(6.0, ticks=6)
-        assert machine.bench.sampler.counts.faults == {stillness.FAULT: 1}
+        assert machine.bench.sampler.counts.faults == {STANDS_STILL: 1}
     assert joules(span.record) == pytest.approx(30.0 * 3606.0)
 
 
