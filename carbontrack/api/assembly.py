@@ -73,6 +73,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
         busy_s=usage.machine_busy_s,
+        own_s=usage.own_cpu_s,
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,

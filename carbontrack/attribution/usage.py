@@ -79,6 +79,10 @@ class UsageReader:
         """CPU seconds all processors have worked since boot, in steps of about 10 ms."""
         return self._machine()
 
+    def own_cpu_s(self, now_s: float) -> float:
+        """CPU seconds of this process and its descendants: the least that all have worked."""
+        return self._tree.cpu_s(now_s)
+
     def rest(self) -> None:
         """Hold no descriptor until the next read."""
         if self._proc_stat is not None:

@@ -160,9 +160,9 @@ def _measured(
             after, busy_after_s = sampler.counts, usage.machine_busy_s()
         elapsed_s = after.at_s - before.at_s
         powers_w: dict[Component, float] = {}
-        meters = [state.meter for state in sampler.meter_states if state.meter.id != WALL_ID]
-        for place, state in enumerate(sampler.meter_states):
-            if state.meter in meters:
+        meters = [meter for meter in sampler.meters if meter.id != WALL_ID]
+        for place, state in enumerate(sampler.meter_states[: len(before.energy_j)]):
+            if state.meter in meters:  # not what stands in for one meanwhile
                 power_w = (after.energy_j[place] - before.energy_j[place]) / elapsed_s
                 component = state.meter.component
                 powers_w[component] = powers_w.get(component, 0.0) + power_w

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.attribution.policy import Attribution
@@ -25,12 +25,14 @@ from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
 from carbontrack.meters.cpu_lines import line_of
-from carbontrack.meters.meter import about
+from carbontrack.meters.meter import BESIDE_CPU_TIME, Meter, about, moves_within_s
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.meters.rate import rate_text
 from carbontrack.record import BASES, COMPONENTS, boundary_text, told
 from carbontrack.report.uncounted import uncounted_text
 from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.interrupts import suppressed
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible
 from carbontrack.tracking.tracker import Tracker
@@ -38,6 +40,7 @@ from carbontrack.units import format_interval
 
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
+STANDS_STILL, NOT_COMPARED = "stands still", "cannot be compared"
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
@@ -77,6 +80,11 @@ def run(args: Namespace) -> int:
         findings = examine(settings, tracker)
         findings["checks"] = check(tracker, Path(settings.procfs_path))
         _add_ends(findings["meters"], tracker.session.sampler)
+        still = findings["checks"]["still"]
+        findings["measured"] = any(
+            meter["basis"] == "measured" and meter["id"] not in still
+            for meter in findings["meters"]
+        )
     findings["notes"] = notes
     terminal = Terminal(sys.stdout)
     if args.json:
@@ -139,20 +147,83 @@ def _shown(settings: Settings, name: str) -> object:
 
 
 def check(tracker: Tracker, procfs: Path) -> Findings:
-    """Watch the meters for a second, and time ticks and spans."""
+    """Watch the meters for a second, compare them with other signs, and time ticks and spans."""
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
-        powers_w = _watch(sampler)
+        before = _look(sampler)
+        sampler.clock.wait(threading.Event(), WATCH_S)
+        sampler.sample()
+        after = _look(sampler)
         overhead = _overhead(tracker)
-    ids = [state.meter.id for state in sampler.meter_states]
-    measured = {state.meter.id for state in sampler.meter_states if state.meter.basis == "measured"}
-    suspected = any(i.startswith("rapl:") for i in ids) and filtering_suspected(procfs)
+    meters = tuple(sampler.meters)
+    suspected = any(m.id.startswith("rapl:") for m in meters) and filtering_suspected(procfs)
+    compared = [_compared(meter, before, after) for meter in meters]
     return {
-        "watts": dict(zip(ids, powers_w, strict=False)),
-        "still": [i for i, w in zip(ids, powers_w, strict=False) if i in measured and not w],
+        "watts": {meter.id: _mean_w(meter.id, before, after) for meter in meters},
+        "compared": compared,
+        "still": [one["id"] for one in compared if one["verdict"] == STANDS_STILL],
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
+
+
+class Look(NamedTuple):
+    """What one look at the meters saw.
+
+    Attributes:
+        at_s: the instant.
+        counts_j: the count of each meter by its id; one that was silent is absent.
+        machine_s, own_s: CPU seconds of all processors, None where unknown, and of this process.
+    """
+
+    at_s: float
+    counts_j: Mapping[str, float]
+    machine_s: float | None
+    own_s: float
+
+
+def _look(sampler: Sampler) -> Look:
+    busy_s = sampler.meters.busy_s
+    with sampler.lock:
+        now_s, counts_j = sampler.clock.monotonic_s(), {}
+        for meter in sampler.meters:
+            with suppressed(Exception):
+                counts_j[meter.id] = meter.read_joules(now_s)
+        return Look(now_s, counts_j, busy_s() if busy_s is not None else None, process_cpu_s())
+
+
+def _mean_w(name: str, before: Look, after: Look) -> float | None:
+    if name not in before.counts_j or name not in after.counts_j or after.at_s <= before.at_s:
+        return None
+    return (after.counts_j[name] - before.counts_j[name]) / (after.at_s - before.at_s)
+
+
+def _compared(meter: Meter, before: Look, after: Look) -> Findings:
+    """What a meter was compared with over a second, and the verdict, in plain words."""
+    own_s, seconds = after.own_s - before.own_s, after.at_s - before.at_s
+    known = before.machine_s is not None and after.machine_s is not None
+    machine_s = (after.machine_s or 0.0) - (before.machine_s or 0.0) if known else own_s
+    power_w = _mean_w(meter.id, before, after)
+    others: str | None = "CPU seconds of the processors"
+    if power_w is None:
+        others, verdict, why = None, NOT_COMPARED, "it did not answer"
+    elif meter.basis != "measured" and meter.component != "cpu":
+        others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
+    elif meter.basis != "measured":
+        others = "CPU seconds of this process"
+        is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
+        verdict = "disagrees" if is_beside else "agrees"
+        why = f"the system told {machine_s:.2f} CPU seconds, and this process used {own_s:.2f}"
+    elif power_w > 0.0:
+        verdict = "moves"
+        why = f"{power_w * seconds:.3g} J in {seconds:.1f} s, {machine_s:.2f} CPU seconds worked"
+    elif moves_within_s(meter) is None and meter.component not in ("cpu", "ram"):
+        others, verdict = None, NOT_COMPARED
+        why = "it did not move in a second, and what it measures may be at rest"
+    else:
+        verdict = STANDS_STILL
+        why = f"0 J in {seconds:.1f} s, {max(machine_s, own_s):.2f} CPU seconds worked"
+    return {"id": meter.id, "with": others, "verdict": verdict, "why": why}
 
 
 def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
@@ -165,20 +236,6 @@ def _add_ends(meters: list[Findings], sampler: Sampler) -> None:
             low_j, high_j = sampler.counts.ends_j[place : place + 2]
             ends = low_j / joules, high_j / joules
         meter["relative_low"], meter["relative_high"] = ends
-
-
-def _watch(sampler: Sampler) -> list[float | None]:
-    sampler.sample()
-    before = sampler.counts
-    sampler.clock.wait(threading.Event(), WATCH_S)
-    sampler.sample()
-    after = sampler.counts
-    powers_w: list[float | None] = []
-    for place in range(len(before.energy_j)):
-        observed_s = after.observed_s[place] - before.observed_s[place]
-        joules = after.energy_j[place] - before.energy_j[place]
-        powers_w.append(joules / observed_s if observed_s > 0.0 else None)
-    return powers_w
 
 
 def _overhead(tracker: Tracker) -> Findings:
@@ -370,6 +427,9 @@ def _checks(findings: Findings) -> Iterator[Row]:
         yield "counters", f"{len(measured)} watched for a second; all of them count"
     else:
         yield "counters", "none: nothing is measured here"
+    for one in checks["compared"]:
+        beside = f" beside {one['with']}" if one["with"] else ""
+        yield one["id"], f"{one['verdict']}{beside}: {one['why']}"
     if checks["energy_filtering"]:
         yield "filtering", checks["energy_filtering"]
     overhead = checks["overhead"]

@@ -74,8 +74,7 @@ class AppleMeter:
         self._fields = fields
         self._counts: AppleCounts | None = counts
         self._counter = Counter(None, _CAP_W)
-        self._moved_at_s: float | None = None
-        self._count_j = -1.0
+        self.moves_within_s = FROZEN_S if component == "cpu" else None
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
@@ -86,12 +85,7 @@ class AppleMeter:
         """Joules since the first read."""
         if self._counts is None:
             raise MeterGone(f"{self.id} is closed")
-        count_j = self._counts.joules(self._fields, now_s)
-        if count_j != self._count_j or self._moved_at_s is None:
-            self._count_j, self._moved_at_s = count_j, now_s
-        elif self.component == "cpu" and now_s - self._moved_at_s > FROZEN_S:
-            raise MeterReadError(f"{self.id} has not moved for {FROZEN_S:g} s")
-        return self._counter.advance(count_j, now_s)
+        return self._counter.advance(self._counts.joules(self._fields, now_s), now_s)
 
     def close(self) -> None:
         """Stop reading."""

@@ -179,3 +179,41 @@ class Gauge:
         if elapsed_s >= 0.0:
             self._at_s, self._power_w = now_s, power_w
         return self.total_j
+
+
+STUCK_S = 60.0
+"""A power that is exactly the same for so long, however the load changes, is not measured."""
+STUCK_LOAD = 0.5
+"""How much the load must have changed meanwhile, in CPU seconds per second."""
+_LOAD_OVER_S = 5.0
+
+
+class Stuck:
+    """Tells whether a sensor of a processor's power shows one value for ever.
+
+    Real powers differ from reading to reading by the sensor's last digit, at steady load as well;
+    here the load must have changed by half a processor, too. It is that of this process.
+    """
+
+    __slots__ = ("_loads", "_noted", "_power_w", "_since_s")
+
+    def __init__(self) -> None:
+        self._power_w = float("nan")
+        self._since_s = 0.0
+        self._noted = (0.0, 0.0)
+        self._loads: tuple[float, float] | None = None
+
+    def is_stuck(self, power_w: float, now_s: float, cpu_s: float) -> bool:
+        """Whether it is, with this reading and our CPU seconds up to it."""
+        if power_w != self._power_w:
+            self._power_w, self._since_s = power_w, now_s
+            self._noted, self._loads = (now_s, cpu_s), None
+            return False
+        at_s, then_s = self._noted
+        if now_s - at_s >= _LOAD_OVER_S:
+            load = (cpu_s - then_s) / (now_s - at_s)
+            least, most = self._loads or (load, load)
+            self._noted, self._loads = (now_s, cpu_s), (min(least, load), max(most, load))
+        if self._loads is None or now_s - self._since_s < STUCK_S:
+            return False
+        return self._loads[1] - self._loads[0] >= STUCK_LOAD

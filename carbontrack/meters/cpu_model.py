@@ -9,10 +9,17 @@ from typing import NamedTuple
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.interval import Interval
 from carbontrack.meters.load_curve import LOADS, SINCE_2010, LoadCurve
+from carbontrack.meters.meter import BESIDE_CPU_TIME
 from carbontrack.record import Basis, Component
 
 ANCHOR_S = 1.0
 """Load is averaged over at least this long; busy time moves in steps of about 10 ms."""
+SLACK_S, SLACK_PER_THREAD_S = 0.05, 0.02
+"""How far the system's busy time may lag behind our own, and how much more for each thread: two
+steps of each, and five at least."""
+FAR_OFF = 1.25
+"""Our own time over the system's busy time from which on the latter is no count of this machine.
+The kernel may count by what runs at each step, which misses some of what runs between."""
 
 
 class _Piece(NamedTuple):
@@ -42,6 +49,7 @@ class CpuModel:
         threads: hardware threads that `busy_s` counts.
         basis, curve: as `cpu_power` has them.
         about: the part, its TDP and the share of it, in a line for people.
+        own_s: CPU seconds of our own processes up to an instant; None: not compared.
         low_j, high_j: the joules at the ends of the curve, as of the last read.
         relative_uncertainty: the wider side of the interval at the nominal power, at most 1.
     """
@@ -57,6 +65,7 @@ class CpuModel:
     resolution_s: float = 0.01
     max_period_s: float | None = None
     fault_counts: Mapping[str, int] = field(default_factory=dict)
+    own_s: Callable[[float], float] | None = None
     low_j: float = field(default=0.0, init=False)
     high_j: float = field(default=0.0, init=False)
     relative_uncertainty: float = field(init=False)
@@ -64,6 +73,8 @@ class CpuModel:
     _anchor: tuple[float, float, float, float, float] | None = None
     """Instant, busy seconds, and the joules from which the present energy is counted: best estimate
     and both ends."""
+    _own_then_s: float | None = None
+    _is_beside: bool = False
     _total_j: float = 0.0
     _closed: bool = False
 
@@ -81,6 +92,14 @@ class CpuModel:
         """The power at the load of one busy thread, that of the caller."""
         return self.tdp_w * self.curve.at(1.0 / self.threads).best
 
+    def begin_at(self, at_s: float, busy_s: float) -> None:
+        """Count from an instant before the next read, at which the processors had worked so long.
+
+        For a model that stands in for a counter from the time on at which that was last true.
+        """
+        self._anchor = (at_s, busy_s, self._total_j, self.low_j, self.high_j)
+        self._own_then_s = None  # not known: the next second is compared
+
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read.
 
@@ -91,25 +110,49 @@ class CpuModel:
             raise MeterGone(f"{self.id} is closed")
         busy_s = self.busy_s()
         if busy_s is None:
-            raise MeterReadError("how busy the processors are cannot be read")
+            if self.own_s is None:
+                raise MeterReadError("how busy the processors are cannot be read")
+            busy_s = 0.0  # our own processes are what is known
         if self._anchor is None:
-            self._anchor = (now_s, busy_s, 0.0, 0.0, 0.0)
-        since_s, busy_then_s, best_j, low_j, high_j = self._anchor
+            self._begin(now_s, busy_s)
+        since_s, busy_then_s, best_j, low_j, high_j = self._anchor  # type: ignore[misc]
         elapsed_s = now_s - since_s
         if elapsed_s > 0.0:
             worked_s = min(self.threads * elapsed_s, max(0.0, busy_s - busy_then_s))
+            if not worked_s or elapsed_s >= ANCHOR_S or self._is_beside:
+                worked_s = self._at_least(worked_s, busy_s - busy_then_s, now_s, elapsed_s)
             _, rest_w, busy_w = self._piece_at(worked_s / (self.threads * elapsed_s))
             # busy time that goes back may not take anything away
             self._total_j = max(
                 self._total_j, best_j + rest_w.best * elapsed_s + busy_w.best * worked_s
             )
             self.low_j = max(self.low_j, low_j + rest_w.low * elapsed_s + busy_w.low * worked_s)
+            if self._is_beside:
+                worked_s = self.threads * elapsed_s
+                _, rest_w, busy_w = self._pieces[-1]
             self.high_j = max(
                 self.high_j, high_j + rest_w.high * elapsed_s + busy_w.high * worked_s
             )
             if elapsed_s >= ANCHOR_S:
-                self._anchor = (now_s, busy_s, self._total_j, self.low_j, self.high_j)
+                self._begin(now_s, busy_s)
         return self._total_j
+
+    def _begin(self, now_s: float, busy_s: float) -> None:
+        self._anchor = (now_s, busy_s, self._total_j, self.low_j, self.high_j)
+        self._own_then_s = self.own_s(now_s) if self.own_s is not None else None
+
+    def _at_least(self, worked_s: float, told_s: float, now_s: float, elapsed_s: float) -> float:
+        """CPU seconds of all processors since the anchor, compared with those of our own."""
+        if self.own_s is None or self._own_then_s is None:
+            return worked_s
+        most_s, slack_s = self.threads * elapsed_s, SLACK_S + SLACK_PER_THREAD_S * self.threads
+        own_s = min(most_s, self.own_s(now_s) - self._own_then_s)
+        if own_s > FAR_OFF * worked_s + slack_s or told_s > FAR_OFF * most_s + slack_s:
+            if not self._is_beside:
+                self.fault_counts = {**self.fault_counts, BESIDE_CPU_TIME: 1}
+            self._is_beside = True
+        # once it was found wrong, it is no longer waited for
+        return own_s if own_s > worked_s + (0.0 if self._is_beside else slack_s) else worked_s
 
     def _piece_at(self, load: float) -> _Piece:
         for piece in self._pieces:

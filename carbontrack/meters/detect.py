@@ -49,6 +49,8 @@ class Host(NamedTuple):
 
     Attributes:
         busy_s: CPU seconds that all processors have worked; None where it cannot be read.
+        own_s: CPU seconds of our own processes up to an instant, which are the least of these;
+            None: not compared.
         sysfs, procfs: the roots of these file systems.
         cpu_tdp_w: design power of one CPU package; None: from the table.
         ram_w_per_gib: power of memory; None: the model's own figure.
@@ -79,6 +81,7 @@ class Host(NamedTuple):
     models_wall: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
+    own_s: Callable[[float], float] | None = None
 
 
 def detect(host: Host) -> MeterSet:
@@ -101,7 +104,7 @@ def detect(host: Host) -> MeterSet:
     everything = net.ask("all or none", _together, each, instead=each)
     hardware = _hardware(facts, power, gib, gpu_models, everything)
     refusals = (*_told(refused, hardware), *sensors.refused, *gpu_refusals)
-    found = MeterSet(everything, spare, refusals, hardware)
+    found = MeterSet(everything, spare, refusals, hardware, host.busy_s)
     if host.plugins:
         found = net.ask("plugins", _with_plugins, found, host, substitutes, instead=found)
     found = net.ask("wall", _with_wall, found, host, facts, power, instead=found)
@@ -411,6 +414,7 @@ def _models(
             power.basis,
             power.curve,
             power.how,
+            own_s=host.own_s,
         )
     }
     if gib is not None:

@@ -20,14 +20,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
-from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.counter import Counter, Gauge, Stuck
 from carbontrack.meters.meter import Found, Meter, Refusal, read_number, read_text
 from carbontrack.record import Basis, Component
+from carbontrack.system.clock import process_cpu_s
 
 RELATIVE_UNCERTAINTY = 0.10
 """Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),
 because no published comparison of these sensors with a wall meter is known."""
 GAUGE_PERIOD_S = 0.1
+MOVES_WITHIN_S = 5.0
+"""A processor or a module always draws some power, so that neither a count stands still nor a power
+stays at 0 for so long. A board may: it is switched off when nobody uses it."""
 _CAP_W = 2000.0
 
 CLOSED = "zones_closed"
@@ -64,6 +68,9 @@ class Sensor:
         period_s = GAUGE_PERIOD_S * max(1, len(source.files) // 2)
         self.resolution_s = 0.01 if counts else period_s
         self.max_period_s = None if counts else period_s
+        is_never_at_rest = component in ("cpu", "ram")
+        self.moves_within_s = MOVES_WITHIN_S if is_never_at_rest else None
+        self._stuck = Stuck() if is_never_at_rest and not counts else None
         self._count: Counter | Gauge = Counter(None, _CAP_W) if counts else Gauge(_CAP_W)
         self._read: Callable[[], float | None] | None = source.read
 
@@ -77,6 +84,8 @@ class Sensor:
         value = self.value()
         if value is None:
             raise MeterReadError(f"{self.id} has no value")
+        if self._stuck is not None and self._stuck.is_stuck(value, now_s, process_cpu_s()):
+            raise MeterReadError(f"{self.id} has shown {value:g} W for long, whatever the load")
         return self._count.advance(value, now_s)
 
     def value(self) -> float | None:

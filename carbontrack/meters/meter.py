@@ -4,7 +4,7 @@ Every source of energy data is brought to this form: a hardware counter is unwra
 is integrated, a model is evaluated from other counts. A span is then a subtraction.
 
 `Meter` is all that a meter must have. What it may offer in addition is asked for by the function
-beside it, the first three once, when the meter is taken in, and none at a read:
+beside it, the first three and the last once, when the meter is taken in, and none at a read:
 
     ==================  ================  ======================================================
     attribute           asked for by      meaning; without it
@@ -15,6 +15,7 @@ beside it, the first three once, when the meter is taken in, and none at a read:
     max_period_s        max_period_s      longest time between two reads; there is no limit
     nominal_w           nominal_w         power to assume before the first measured one; unknown
     about               about             a sentence for `carbontrack doctor`; nothing is shown
+    moves_within_s      moves_within_s    an unchanged count is impossible after it; may stand still
     ==================  ================  ======================================================
 
 At the end of the file: how meters read the one-line files of sysfs and procfs.
@@ -38,6 +39,10 @@ STANDS_STILL = "stands_still"
 """The fault of a counter that did not move although it must, and that something else replaces."""
 UNMEASURED = "gpu_unmeasured"
 """The fault of a GPU that is ours, or may be, and that nothing measures."""
+
+BESIDE_CPU_TIME = "beside_cpu_time"
+"""The fault of a busy time of the processors that our own CPU seconds contradict. The step counts,
+by a wider interval."""
 
 
 class Meter(Protocol):
@@ -107,7 +112,7 @@ class FaultCounting(Meter, Protocol):
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
             only a rise of `LOWER_BOUND` means that it counts, as the least that it was, and one
-            of `STANDS_STILL` that it counts, since the meter has another source for it.
+            of `STANDS_STILL` or `BESIDE_CPU_TIME` that it counts, by another source.
     """
 
     @property
@@ -207,6 +212,15 @@ def about(meter: Meter) -> str | None:
     return getattr(meter, "about", None) or None
 
 
+def moves_within_s(meter: Meter) -> float | None:
+    """After how many seconds a count that has not moved cannot be true; None: it may be.
+
+    That of a RAPL domain moves each millisecond. A counter that stands still for longer while the
+    processors work is no meter, and is set aside.
+    """
+    return getattr(meter, "moves_within_s", None)
+
+
 class Refusal(NamedTuple):
     """A meter that is not used: its id or family, the reason, and the commands to enable it.
 
@@ -260,12 +274,15 @@ class MeterSet:
         substitutes: by component, how to make the next best meter when one is gone.
         refused: meters that were considered and are not used, with the reasons.
         hardware: the hardware of the machine.
+        busy_s: CPU seconds that all processors have worked, by which counters are doubted that
+            stand still; None: only by those of this process.
     """
 
     meters: tuple[Meter, ...] = ()
     substitutes: Mapping[Component, Callable[[], Meter]] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     hardware: Hardware = field(default_factory=Hardware)
+    busy_s: Callable[[], float | None] | None = None
 
     def __iter__(self) -> Iterator[Meter]:
         return iter(self.meters)

@@ -18,7 +18,7 @@ from typing import Protocol
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.meters.counter import Counter
 from carbontrack.meters.meter import Meter, Refusal, read_number, read_text
-from carbontrack.meters.rapl import RELATIVE_UNCERTAINTY, RESOLUTION_S
+from carbontrack.meters.rapl import MOVES_WITHIN_S, RELATIVE_UNCERTAINTY, RESOLUTION_S
 from carbontrack.record import Basis, Component
 from carbontrack.system.interrupts import pass_on
 
@@ -104,6 +104,7 @@ class PerfMeter:
     basis: Basis = "measured"
     resolution_s = RESOLUTION_S
     relative_uncertainty = RELATIVE_UNCERTAINTY
+    moves_within_s = MOVES_WITHIN_S
     max_period_s: float | None = None
     nominal_w: float | None = None
 

@@ -26,6 +26,9 @@ from carbontrack.system.interrupts import pass_on
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
+MOVES_WITHIN_S = 0.5
+"""Five hundred times that: a processor that is asleep draws more than 0.1 W, so that a counter in
+units of 61 uJ moves at each refresh, whatever the load."""
 CHECK_REPLACED_EVERY_S = 0.05
 """A file whose value does not change is checked for having been replaced, this often at most."""
 RELATIVE_UNCERTAINTY = 0.07
@@ -50,6 +53,7 @@ class RaplZone:
     basis: Basis = "measured"
     resolution_s = RESOLUTION_S
     relative_uncertainty = RELATIVE_UNCERTAINTY
+    moves_within_s = MOVES_WITHIN_S
     nominal_w: float | None = None
 
     def __init__(
@@ -213,6 +217,7 @@ class MirroredZones:
     basis: Basis = "measured"
     resolution_s = RESOLUTION_S
     relative_uncertainty = RELATIVE_UNCERTAINTY
+    moves_within_s = MOVES_WITHIN_S
     nominal_w: float | None = None
 
     def __init__(self, zones: Sequence[RaplZone]) -> None:

@@ -8,6 +8,10 @@ second time in a row the counter is taken as reset, and counting goes on from th
 The ends that some meters count (`low_j`, `high_j`) are summed beside the energy, number by number.
 A meter's count and its ends are one answer: they are believed, dropped, or doubted together.
 
+Where a stand-in has counted instead of a meter, the meter's next step covers that time once more.
+What the stand-in counted is then owed: it is kept back from the meter's steps until it is made up.
+So no step is below 0, no row that was written changes, and the sum of both is what the meter says.
+
 `ReadingHistory` keeps what the sums do not: the longest gaps and each meter's last mean power.
 """
 
@@ -30,6 +34,29 @@ CLOCK_FAULT = "clock"
 
 
 _NONE_DOUBTED: frozenset[int] = frozenset()
+_NOTHING_OWED: Mapping[int, float] = {}
+
+
+class StandIn(NamedTuple):
+    """A stand-in that has counted since before the reading that it joins.
+
+    Attributes:
+        since_s: the instant from which on it counts.
+        joules, ends_j: its count at that instant, and the ends of it.
+        owed_j: what other meters of the component have counted since then.
+    """
+
+    since_s: float
+    joules: float
+    ends_j: Joules = ()
+    owed_j: float = 0.0
+
+
+class Returned(NamedTuple):
+    """A meter that counts again: its stand-ins' indices, and for how many meters they stood."""
+
+    stand_ins: tuple[int, ...]
+    meters: int = 1
 
 
 class Reading(NamedTuple):
@@ -45,6 +72,8 @@ class Reading(NamedTuple):
             on from here.
         lower_bounds: indices of meters whose step is a lower bound: the energy is added, and the
             time does not count as observed.
+        joined: by index, the stand-ins that come with this reading and count from before it.
+        returned: by index, the meters that count again after a stand-in.
     """
 
     at_s: float
@@ -54,6 +83,8 @@ class Reading(NamedTuple):
     missed: int = 0
     dropped: frozenset[int] = frozenset()
     lower_bounds: frozenset[int] = frozenset()
+    joined: Mapping[int, StandIn] = {}
+    returned: Mapping[int, Returned] = {}
 
 
 class Counts(NamedTuple):
@@ -70,6 +101,7 @@ class Counts(NamedTuple):
         doubted: indices of meters whose last answer was implausible.
         end_counts_j: the ends of each meter's last known count.
         ends_j: the ends of each meter's energy so far.
+        owed_j: by index, the joules that are kept back from the meter's next steps.
     """
 
     at_s: float
@@ -83,6 +115,7 @@ class Counts(NamedTuple):
     doubted: frozenset[int] = _NONE_DOUBTED
     end_counts_j: Joules = ()
     ends_j: Joules = ()
+    owed_j: Mapping[int, float] = _NOTHING_OWED
 
 
 def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
@@ -94,7 +127,7 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     if len(reading.joules) > len(counts.counts_j):
         counts = _widened(counts, reading)
     joules, last_j = reading.joules, counts.counts_j
-    if reading.dropped or reading.lower_bounds or None in joules or None in last_j:
+    if reading.dropped or reading.lower_bounds or None in joules or None in last_j or counts.owed_j:
         return _advance_with_gaps(counts, reading)
     try:
         steps: Joules = tuple(map(sub, joules, last_j))
@@ -155,7 +188,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
     steps, observed_s = [0.0] * len(reading.joules), list(counts.observed_s)
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(counts.end_counts_j)
-    doubted: set[int] = set()
+    doubted, owed_j = set[int](), dict(counts.owed_j)
     missed = resets = 0
     for index, ends, answer in _answers(reading):
         if not all(map(_is_count, answer)):
@@ -164,9 +197,11 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         if counts_j[index] is not None and index not in reading.dropped:
             step = tuple(map(sub, answer, (counts_j[index], *end_counts_j[ends])))
             if all(0.0 <= step_j < IMPOSSIBLE_J for step_j in step):
-                steps[index], *end_steps[ends] = step
+                covered_s = _settle(index, reading, counts, owed_j)
+                steps[index], *end_steps[ends] = _kept(index, step, owed_j)
                 if index not in reading.lower_bounds:
-                    observed_s[index] += reading.at_s - counted_s[index]
+                    since_s = reading.at_s - counted_s[index]
+                    observed_s[index] += max(0.0, since_s - covered_s)
             elif index not in counts.doubted:
                 missed += 1
                 doubted.add(index)
@@ -186,8 +221,35 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         doubted=frozenset(doubted),
         end_counts_j=tuple(end_counts_j),
         ends_j=tuple(map(add, counts.ends_j, end_steps)),
+        owed_j=owed_j,
     )
     return counts, tuple(steps), tuple(end_steps)
+
+
+def _settle(index: int, reading: Reading, counts: Counts, owed_j: dict[int, float]) -> float:
+    """A meter counts again: its step owes what its stand-in counted; returns for how long that."""
+    if index not in reading.returned:
+        return 0.0
+    stand_ins, meters = reading.returned[index]
+    read = [stand_in for stand_in in stand_ins if stand_in < len(counts.energy_j)]
+    billed_j = sum(counts.energy_j[stand_in] for stand_in in read)
+    owed_j[index] = owed_j.get(index, 0.0) + billed_j / meters
+    for stand_in in read:
+        owed_j.pop(stand_in, None)  # it counts no more
+    return max((counts.observed_s[stand_in] for stand_in in read), default=0.0)
+
+
+def _kept(index: int, step: Joules, owed_j: dict[int, float]) -> Joules:
+    """A step and its ends, less what it owes."""
+    if index not in owed_j:
+        return step
+    step_j, left_j = step[0], owed_j[index] - step[0]
+    if left_j > 0.0:
+        owed_j[index] = left_j
+        return (0.0,) * len(step)
+    part = -left_j / step_j if step_j > 0.0 else 0.0
+    del owed_j[index]
+    return tuple(joules * part for joules in step)
 
 
 def _answers(reading: Reading) -> Iterator[tuple[int, slice, tuple[Any, ...]]]:
@@ -214,13 +276,32 @@ def _is_count(joules: object) -> bool:
 def _widened(counts: Counts, reading: Reading) -> Counts:
     more = len(reading.joules) - len(counts.counts_j)
     more_ends = len(reading.ends_j) - len(counts.ends_j)
-    return counts._replace(
+    counts = counts._replace(
         counts_j=counts.counts_j + (None,) * more,
         counted_s=counts.counted_s + (counts.at_s,) * more,
         energy_j=counts.energy_j + (0.0,) * more,
         observed_s=counts.observed_s + (0.0,) * more,
         end_counts_j=counts.end_counts_j + (0.0,) * more_ends,
         ends_j=counts.ends_j + (0.0,) * more_ends,
+    )
+    for index, joined in reading.joined.items():
+        counts = _with_joined(counts, index, joined, _place_of_ends(index, reading))
+    return counts
+
+
+def _with_joined(counts: Counts, index: int, joined: StandIn, ends: slice) -> Counts:
+    counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
+    end_counts_j = list(counts.end_counts_j)
+    counts_j[index], counted_s[index] = joined.joules, joined.since_s
+    end_counts_j[ends] = joined.ends_j
+    owed_j = counts.owed_j
+    if joined.owed_j > 0.0:
+        owed_j = {**owed_j, index: joined.owed_j}
+    return counts._replace(
+        counts_j=tuple(counts_j),
+        counted_s=tuple(counted_s),
+        end_counts_j=tuple(end_counts_j),
+        owed_j=owed_j,
     )
 
 

@@ -2,21 +2,24 @@
 
 A meter only reads or raises. A short silence needs no action, because the next count contains what
 was missed. After three silent ticks or ten seconds the next best meter of the same component, its
-substitute, covers the outage. When the lost meter answers again, its step over the covered time is
-dropped.
+substitute, covers the outage. When the lost meter answers again, its step covers that time once
+more: what the substitute has counted is then kept back from its steps (`counts.Returned`).
+
+A counter that answers and stands still although it must move is found by `stillness`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter
-from typing import Final, TypeVar
+from operator import attrgetter, eq
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
+    BESIDE_CPU_TIME,
     LOWER_BOUND,
     STANDS_STILL,
     FaultCounting,
@@ -25,19 +28,30 @@ from carbontrack.meters.meter import (
     counts_ends,
     counts_faults,
     max_period_s,
+    moves_within_s,
 )
 from carbontrack.record import Component
-from carbontrack.sampling.counts import Reading
+from carbontrack.sampling.counts import Counts, Reading, Returned, StandIn
+from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 
+if TYPE_CHECKING:
+    from carbontrack.sampling.stillness import Stillness
+
 LOST_AFTER_TICKS: Final = 3
 LOST_AFTER_S: Final = 10.0
+FIRST_LOOK_S: Final = 0.05
+"""A count that has not moved for less is not looked at more closely."""
 
 _NO_FAULTS: Mapping[str, int] = {}
+_NO_COUNTS: Final = Counts(0.0)
 _ENDS = attrgetter("low_j", "high_j")
 _log = logging.getLogger("carbontrack")
 T = TypeVar("T")
+Work = tuple[float, float | None]
+"""An instant, and the machine's CPU seconds then; None: unknown."""
 
 
 class MeterState:
@@ -55,6 +69,7 @@ class MeterState:
         "meter",
         "place_of_ends",
         "silent_since_s",
+        "silent_work",
     )  # fmt: skip
 
     def __init__(
@@ -68,10 +83,12 @@ class MeterState:
         self.gone = False
         """Whether it will never be read again."""
         self.gone_counted = False
-        self.covered = False
-        """Whether a substitute has counted since its last answer."""
+        self.covered: Returned | None = None
+        """The substitute that has counted since its last answer."""
         self.failed_ticks = 0
         self.silent_since_s: float | None = None
+        self.silent_work: Work | None = None
+        """When it fell silent, with the machine's CPU seconds then."""
         self._counting = meter if counts_faults(meter) else None
         self._faults = dict(self._counting.fault_counts) if self._counting else {}
 
@@ -82,6 +99,18 @@ class MeterState:
     def ends(self, now_s: float) -> tuple[float, float] | None:
         """The ends as of the last read; None if the meter fails, whatever it raises."""
         return self._asked(partial(_ENDS, self.meter), now_s)
+
+    def count_from(self, since_s: float, machine_s: float | None) -> StandIn | None:
+        """Let a substitute count from an instant before now; None if it does not answer.
+
+        `machine_s` is how long the processors had worked at that instant.
+        """
+        begin_at = getattr(self.meter, "begin_at", None)
+        if begin_at is not None and machine_s is not None:
+            begin_at(since_s, machine_s)
+        start_j = self.read(since_s)
+        ends = self.ends(since_s) if self.place_of_ends is not None else ()
+        return None if start_j is None or ends is None else StandIn(since_s, start_j, ends)
 
     def _asked(self, question: Callable[[], T], now_s: float) -> T | None:
         try:
@@ -102,6 +131,7 @@ class MeterState:
             self._deferred_log.add(logging.ERROR, f"meter {self.meter.id} failed", error)
         if self.silent_since_s is None:
             self.silent_since_s = now_s
+            self.silent_work = None
 
     def new_faults(self) -> Mapping[str, int]:
         """The faults that the meter has counted since the last call, by code."""
@@ -142,6 +172,15 @@ class MeterBank:
         self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self._take_ends(index, state)
+        self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
+        self._watch = CounterWatch(self.states, meters.busy_s)
+        self._is_plain = self._is_plain and not self._watch.is_on
+        self._ticked = _NO_COUNTS  # those of the last tick
+        self._joining: dict[int, StandIn] = {}  # that come with the next reading
+
+    def wake(self) -> None:
+        """The time before the next reading belongs to nobody."""
+        self._watch.woke = True
 
     def _take_ends(self, index: int, state: MeterState) -> None:
         if counts_ends(state.meter):
@@ -179,9 +218,24 @@ class MeterBank:
             reading, faults = self._with_returns(now_s, joules)
         elif any(meter.fault_counts for _, _, meter in self._fault_counting):
             reading, faults = self._with_faults(now_s, joules)
+        elif self._watch.is_on or self._joining:
+            reading, faults = Reading(now_s, joules), _NO_FAULTS
         else:
             return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
-        return reading._replace(ends_j=self._ends_j, end_meters=self.end_meters), faults
+        reading = reading._replace(ends_j=self._ends_j, end_meters=self.end_meters)
+        if self._joining:
+            reading, self._joining = reading._replace(joined=self._joining), {}
+            self.refresh()
+        return (
+            self._watch.compare(self, reading, faults) if self._watch.is_on else (reading, faults)
+        )
+
+    def refresh(self) -> None:
+        """Look anew which meters there are, and whether all of them just answer."""
+        self._is_plain = not (
+            self._with_ends or self._watch.is_on or self._joining or not self._all_answer
+        )
+        self._reads = [state.meter.read_joules for state in self.states]
 
     def _ask_for_ends(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -235,6 +289,7 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, lower_bounds, silent = set[int](), set[int](), 0
+        returned: dict[int, Returned] = {}
         for index, state in enumerate(self.states):
             _classify(index, state.new_faults(), dropped, lower_bounds, faults)
             if state.gone and not state.gone_counted:
@@ -242,68 +297,98 @@ class MeterBank:
                 _add_faults({"gone": 1}, faults)
             if joules[index] is not None:
                 state.silent_since_s, state.failed_ticks = None, 0
-                if state.covered:
-                    state.covered = False
-                    dropped.add(index)
-                    self._retire(state.meter.component)
+                if state.covered is not None:
+                    returned[index], state.covered = state.covered, None
+                    self.retire(state.meter.component)
             elif state.silent_since_s is not None:
                 silent += 1
-        return Reading(
-            now_s, joules, (), (), silent, frozenset(dropped), frozenset(lower_bounds)
-        ), faults
+                if state.silent_work is None:
+                    state.silent_work = now_s, self._watch.machine_s()
+        if returned:  # from this reading on the substitute counts no more
+            back = {index for one in returned.values() for index in one.stand_ins}
+            joules = tuple(None if i in back else j for i, j in enumerate(joules))
+        reading = Reading(now_s, joules, (), (), silent, frozenset(dropped),
+                          frozenset(lower_bounds), {}, returned)  # fmt: skip
+        return reading, faults
 
-    def replace_lost(self, now_s: float) -> Mapping[str, int]:
-        """Put substitutes in service for lost meters, once a tick; returns faults by code."""
-        faults: dict[str, int] = {}
+    def replace_lost(self, now_s: float, counts: Counts = _NO_COUNTS) -> Mapping[str, int]:
+        """Put substitutes in service for lost meters, once a tick; returns faults by code.
+
+        A substitute counts from its meter's last answer on, which `counts` tells.
+        """
+        ticked = self._ticked
+        self._ticked = counts
+        if True in map(eq, ticked.counts_j, counts.counts_j):
+            self._ticked = self._watch.suspect(ticked, counts)
+            self._is_plain = self._is_plain and not self._watch.is_on
         if self._all_answer:
-            return faults
+            return _NO_FAULTS
+        faults: dict[str, int] = {}
         for state in self.states:
             state.failed_ticks += state.silent_since_s is not None
         for component in {state.meter.component for state in self.states if state.is_lost(now_s)}:
-            if self._substitute(component, now_s):
+            if self._substitute(component, now_s, counts):
                 _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
-        self._is_plain = self._all_answer and not self._with_ends
-        self._reads = [state.meter.read_joules for state in self.states]
+        self.refresh()
         return faults
 
-    def _substitute(self, component: Component, now_s: float) -> bool:
+    def _substitute(self, component: Component, now_s: float, counts: Counts) -> bool:
         # A substitute covers a whole component. It may start only when all of the component's
         # meters are lost, or it would count twice what the others still count.
-        lost = [s for s in self.states if s.meter.component == component and not s.is_substitute]
-        if component not in self._substitutes or not all(state.is_lost(now_s) for state in lost):
+        lost = [
+            (index, state)
+            for index, state in enumerate(self.states)
+            if state.meter.component == component and not state.is_substitute
+        ]
+        if component not in self._substitutes or not all(s.is_lost(now_s) for _, s in lost):
             return False
-        make = self._substitutes.pop(component)
-        try:
-            substitute = MeterState(make(), self.deferred_log, is_substitute=True)
-        except MeterError as error:
-            self.deferred_log.add(
-                logging.WARNING, f"nothing stands in for {lost[0].meter.id}: {error}"
-            )
+        index = self.stand_in(component, f"{lost[0][1].meter.id} does not answer")
+        if index is None:
             return False
-        self.deferred_log.add(
-            logging.WARNING,
-            f"{lost[0].meter.id} does not answer; {substitute.meter.id} stands in",
-        )
-        for state in lost:
-            state.covered = True
-        self._active[component] = substitute
-        self._take_ends(len(self.states), substitute)
-        self.states.append(substitute)
+        for _, state in lost:
+            state.covered = Returned((index,), len(lost))
+        start = _started(self.states[index], lost, counts, (now_s, self._watch.machine_s()))
+        if start is not None:
+            self._joining[index] = start
         return True
 
-    def _retire(self, component: Component) -> None:
+    def stand_in(self, component: Component, told: str) -> int | None:
+        """Put the component's substitute in service, and return its index; None: there is none.
+
+        `told` is why, for the log.
+        """
+        make = self._substitutes.pop(component, None)
+        try:
+            substitute = None if make is None else MeterState(
+                make(), self.deferred_log, is_substitute=True
+            )  # fmt: skip
+        except MeterError as error:
+            told, substitute = f"{told} ({error})", None
+        if substitute is None:
+            self.deferred_log.add(logging.WARNING, f"{told}; nothing stands in for it")
+            return None
+        self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} stands in")
+        self._active[component] = substitute
+        index = len(self.states)
+        self._take_ends(index, substitute)
+        self.states.append(substitute)
+        self.refresh()
+        return index
+
+    def retire(self, component: Component) -> None:
+        """Take the component's substitute out of service: its meters count again."""
         substitute = self._active.pop(component, None)
         if substitute is not None:
             substitute.gone = substitute.gone_counted = True
             substitute.silent_since_s = None
             self._substitutes[component] = lambda: substitute.meter
+            self._all_answer = self._is_plain = False
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
     def rest(self) -> None:
         """Let the meters close what they hold open, until the next read."""
-        for state in self.states:
-            rest = getattr(state.meter, "rest", None)
+        for rest in [getattr(state.meter, "rest", None) for state in self.states]:
             if callable(rest):
                 rest()
 
@@ -315,6 +400,107 @@ class MeterBank:
             except Exception as error:
                 pass_on(error)
                 _log.exception("meter %s did not close", state.meter.id)
+
+
+class CounterWatch:
+    """Notices counters that do not move although they must; `stillness` deals with them.
+
+    From the first reading on each counter is watched at every reading, until all have moved; from
+    then on once a tick, and at every reading again while one of them stands still.
+    """
+
+    def __init__(
+        self, states: Sequence[MeterState], busy_s: Callable[[], float | None] | None
+    ) -> None:
+        self._busy_s = busy_s
+        self._within_s = {
+            index: within_s
+            for index, state in enumerate(states)
+            if (within_s := moves_within_s(state.meter)) is not None
+        }
+        self.is_on = bool(self._within_s)
+        """Whether every reading is compared."""
+        self.woke = False
+        self._first: tuple[Reading, float | None, float] | None = None
+        self._stillness: Stillness | None = None
+
+    def machine_s(self) -> float | None:
+        """CPU seconds that all processors have worked; None: unknown."""
+        return self._busy_s() if self._busy_s is not None else None
+
+    def compare(
+        self, bank: MeterBank, reading: Reading, faults: Mapping[str, int]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """The reading without counters that stand still; the first one is where it all begins."""
+        if self._first is None:
+            self._first, self.woke = (reading, self.machine_s(), process_cpu_s()), False
+        if self._stillness is None:
+            begun_j, now_j = self._first[0].joules, reading.joules
+            if all(_has_moved(begun_j[index], now_j[index]) for index in self._within_s):
+                self._end(bank)
+                return reading, faults
+            if reading.at_s - self._first[0].at_s < FIRST_LOOK_S:
+                return reading, faults
+            for index in self._within_s:
+                self._closer().begin(index, *self._first)
+        stillness = self._closer()
+        if self.woke:
+            stillness.woke(reading)
+            self.woke = False
+        reading, faults = stillness.compare(bank, reading, faults)
+        stillness.tell_standing_faults(bank.standing_faults)
+        if not stillness.active:
+            self._end(bank)
+        return reading, faults
+
+    def _end(self, bank: MeterBank) -> None:
+        self.is_on = False
+        bank.refresh()
+
+    def suspect(self, ticked: Counts, now: Counts) -> Counts:
+        """Watch those closely that have not moved since the last tick; returns the later tick."""
+        if now.at_s - ticked.at_s < FIRST_LOOK_S:
+            return ticked
+        for index in () if self.is_on else tuple(self._within_s):
+            count_j, before_j = now.counts_j[index], ticked.counts_j[index : index + 1]
+            if count_j is not None and before_j == (count_j,):
+                self._closer().suspect(index, now.counts_j, now.at_s, ticked.at_s)
+                self.is_on = True
+        return now
+
+    def _closer(self) -> Stillness:
+        if self._stillness is None:
+            with holding_forks():
+                from carbontrack.sampling.stillness import Stillness  # rarely needed
+
+            self._stillness = Stillness(self._within_s, self._busy_s)
+        return self._stillness
+
+
+def _started(
+    substitute: MeterState, lost: Sequence[tuple[int, MeterState]], counts: Counts, now: Work
+) -> StandIn | None:
+    """Let a substitute count from its meters' last answer on; None where that is not known."""
+    if not counts.counts_j or any(counts.counts_j[index] is None for index, _ in lost):
+        return None
+    since_s = max(counts.counted_s[index] for index, _ in lost)
+    noted = max((state.silent_work for _, state in lost if state.silent_work), default=now)
+    start = substitute.count_from(since_s, _worked_at(since_s, noted, now))
+    substitute.read(now[0])  # others count what it has counted, and are read before it
+    return start
+
+
+def _worked_at(since_s: float, noted: Work, now: Work) -> float | None:
+    """The machine's CPU seconds at an instant before both, as if worked evenly from there on."""
+    noted_s, then_s = noted
+    now_s, work_s = now
+    if then_s is None or work_s is None or now_s <= noted_s:
+        return then_s
+    return then_s - (work_s - then_s) / (now_s - noted_s) * max(0.0, noted_s - since_s)
+
+
+def _has_moved(before_j: float | None, now_j: float | None) -> bool:
+    return before_j is not None and now_j is not None and now_j > before_j
 
 
 def _add_faults(faults: Mapping[str, int], into: dict[str, int]) -> None:
@@ -332,6 +518,6 @@ def _classify(
     """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
         _add_faults({code: times for code, times in new.items() if times}, faults)
-        codes = {code for code in new if new[code]} - {STANDS_STILL}
+        codes = {code for code in new if new[code]} - {STANDS_STILL, BESIDE_CPU_TIME}
         if codes:
             (lower_bounds if codes == {LOWER_BOUND} else dropped).add(index)

@@ -129,6 +129,7 @@ class Sampler:
         """The hardware of the machine."""
         self.meter_states: list[MeterState] = self._bank.states
         """The meters in service, in the order of every tuple of joules."""
+        self.standing_faults = self._bank.standing_faults
         self.gpu_shares = GpuShares(self._bank.states)
         self.counts = Counts(self.clock.monotonic_s())
         """The machine's counts as of the last reading."""
@@ -142,8 +143,7 @@ class Sampler:
         """The spans and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self._usage = False, interval_s, usage
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
-        self._slept_s = self.clock.suspended_s()
-        self._cpu_s = process_cpu_s()
+        self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
@@ -255,13 +255,13 @@ class Sampler:
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            counts = with_suspend(self.counts, slept_s - self._slept_s)
-            self.counts, self._slept_s = counts, slept_s
+            self.counts, self._slept_s = with_suspend(self.counts, slept_s - self._slept_s), slept_s
         else:
             self._slept_s = slept_s
         counts, steps, ends = advance(self.counts, reading)
-        for code, times in faults.items():
-            counts = with_fault(counts, code, times)
+        if faults:
+            for code, times in faults.items():
+                counts = with_fault(counts, code, times)
         if self._ledgers:
             _credit(self, counts, elapsed_s, steps, ends)
         else:
@@ -396,6 +396,7 @@ def _wake(sampler: Sampler) -> None:
     bring it with its next answer.
     """
     sampler.counts = without_counts(sampler.counts)
+    sampler._bank.wake()
     sampler.sample()
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
@@ -403,10 +404,10 @@ def _wake(sampler: Sampler) -> None:
 
 
 def _replace_lost_meters(sampler: Sampler) -> None:
-    faults = sampler._bank.replace_lost(sampler.counts.at_s)
-    for code, times in faults.items():
-        sampler.counts = with_fault(sampler.counts, code, times)
+    faults = sampler._bank.replace_lost(sampler.counts.at_s, sampler.counts)
     if faults:
+        for code, times in faults.items():
+            sampler.counts = with_fault(sampler.counts, code, times)
         sampler.sample()  # a substitute counts from now on, not from the next tick
 
 

@@ -94,9 +94,12 @@ def block(tmp_path_factory):
 def tracker(tmp_path):
     """A tracker of two zones that ticks only when it is told to."""
     zones = [Zone("package-0", "intel-rapl:0"), Zone("dram", "intel-rapl:0:0")]
-    build_powercap(tmp_path, zones)
+    tree = build_powercap(tmp_path, zones)
     meters, _ = powercap_meters(tmp_path)
     with Tracker(meters=meters, grid=50.0, attribution="machine", interval_s=3600.0) as made:
+        with made.span("first"):  # that the counters move is seen at their second reading
+            for zone in zones:
+                tree.add_joules(zone.name, 1.0)
         yield made
 
 

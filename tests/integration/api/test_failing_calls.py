@@ -23,6 +23,7 @@ from carbontrack.sinks.journal.recovery import recover
 from carbontrack.testing import build_powercap
 from tests.support.failing_program import NAMES
 from tests.support.said import said
+from tests.support.used_counters import used
 
 ROOT = Path(__file__).parents[3]
 SUPPORT = ROOT / "tests" / "support"
@@ -55,22 +56,23 @@ def faulted(folder: Path, once_step: int, ever_step: int) -> list[dict[str, Any]
     shim = folder / "shim.so"
     source = SUPPORT / "failing_calls.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
-    build_powercap(folder / "sys")
+    tree = build_powercap(folder / "sys")
     kinds = [f"{call}:{e}:1:{once_step}" for call, es in ONCE.items() for e in es]
     kinds += [f"{call}:{e}:100000:{ever_step}" for call, es in EVER.items() for e in es]
-    done = subprocess.run(
-        [sys.executable, SUPPORT / "failing_program.py", shim, folder / "runs", *kinds],
-        env={
-            **os.environ,
-            "LD_PRELOAD": str(shim),
-            "PYTHONPATH": str(ROOT),
-            "CARBONTRACK_SYSFS_PATH": str(folder / "sys"),
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with used(tree, package_0=50.0, dram=5.0):
+        done = subprocess.run(
+            [sys.executable, SUPPORT / "failing_program.py", shim, folder / "runs", *kinds],
+            env={
+                **os.environ,
+                "LD_PRELOAD": str(shim),
+                "PYTHONPATH": str(ROOT),
+                "CARBONTRACK_SYSFS_PATH": str(folder / "sys"),
+            },
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (0, "")
     return [json.loads(line) for line in done.stdout.splitlines()]
 

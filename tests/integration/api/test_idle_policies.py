@@ -13,7 +13,7 @@ from carbontrack.testing import build_powercap
 
 
 def _measured(tmp_path: Path, **settings: object) -> Record:
-    """A block that works while the package uses 2 J, which its limit allows."""
+    """A block that works while package and memory use 2 J, which their limits allow."""
     tree = build_powercap(tmp_path / "sys")
     with (
         carbontrack.auto(
@@ -26,8 +26,10 @@ def _measured(tmp_path: Path, **settings: object) -> Record:
         ) as tracker,
         tracker.span("work") as span,
     ):
-        sum(n * n for n in range(2_000_000))
-        tree.add_joules("package-0", 2.0)
+        for _ in range(50):
+            sum(n * n for n in range(40_000))
+            tree.add_joules("package-0", 0.038)
+            tree.add_joules("dram", 0.002)
     record = span.record
     assert record is not None
     return record

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import carbontrack
 from carbontrack.testing import build_powercap
+from tests.support.used_counters import used
 
 ROOT = Path(carbontrack.__file__).parents[1]
 Ask = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -21,7 +22,19 @@ Ask = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
     """Run a command on a machine with RAPL below `tmp_path`, whose state is there too."""
-    build_powercap(tmp_path / "sys")
+    return _asker(tmp_path)
+
+
+@pytest.fixture
+def moving(ask: Ask, tmp_path: Path) -> Iterator[None]:
+    """Its counters move, as those of a machine do: 100 W and 10 W."""
+    with used(build_powercap(tmp_path / "sys"), package_0=100.0, dram=10.0):
+        yield
+
+
+def _asker(tmp_path: Path) -> Ask:
+    if not (tmp_path / "sys").exists():
+        build_powercap(tmp_path / "sys")
 
     def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -52,6 +65,7 @@ def _record(ask: Ask, **variables: str) -> dict[str, object]:
     return record
 
 
+@pytest.mark.usefixtures("moving")
 def test_from_two_readings_to_the_walls_energy_and_back(ask: Ask, tmp_path: Path) -> None:
     """Typed readings make a meter of component other; `--clear` takes it away again."""
     assert _record(ask)["other_kwh"] is None
@@ -62,9 +76,11 @@ def test_from_two_readings_to_the_walls_energy_and_back(ask: Ask, tmp_path: Path
     assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
 
     record = _record(ask, CARBONTRACK_SCOPE="machine")
-    # the tree's counters stand still, so what is left of the wall is the constant
-    other_j = float(str(record["other_kwh"])) * 3.6e6
-    assert other_j == pytest.approx(50.0 * float(str(record["duration_s"])), rel=0.01)
+    other_j, cpu_j, ram_j = (
+        float(str(record[f"{name}_kwh"])) * 3.6e6 for name in ("other", "cpu", "ram")
+    )
+    constant_j = 50.0 * float(str(record["duration_s"]))
+    assert other_j == pytest.approx(constant_j + 0.2 * (cpu_j + ram_j), rel=0.01)
     assert record["meters"] == "rapl:package-0;rapl:dram-0;wall:rest"
     assert record["basis"] == "measured"
 
@@ -100,6 +116,7 @@ def test_readings_are_taken_with_our_own_meters(ask: Ask) -> None:
     assert "0 W metered" in done.stderr
 
 
+@pytest.mark.usefixtures("moving")
 def test_a_broken_file_stops_nothing(ask: Ask, tmp_path: Path) -> None:
     """A run goes on without the line; `calibrate` names the file and the way out."""
     ask("calibrate", "50:110", "100:170")

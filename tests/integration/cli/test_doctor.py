@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import carbontrack
 from carbontrack.config.settings import READERS
 from carbontrack.meters.rate import COUNTED, IN_GUEST, NO_PART, OTHER_PART
 from carbontrack.testing import Zone, build_powercap
+from tests.support.used_counters import used
 
 ROOT = Path(carbontrack.__file__).parents[1]
 Doctor = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -61,9 +61,8 @@ def test_a_machine_without_counters_is_told_what_it_lacks(doctor: Doctor) -> Non
 
 def test_a_machine_with_counters_is_measured(doctor: Doctor, tmp_path: Path) -> None:
     """One readable RAPL package is a measurement."""
-    build_powercap(tmp_path / "sys")
-
-    done = doctor("--json", "--region", "FR")
+    with used(build_powercap(tmp_path / "sys"), package_0=50.0, dram=5.0):
+        done = doctor("--json", "--region", "FR")
 
     found = json.loads(done.stdout)
     assert done.returncode == 0, found
@@ -170,9 +169,8 @@ def test_a_guest_is_told_what_helps_a_guest(
 
 def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Path) -> None:
     """With counters for both there is neither a sum with a boundary nor a way to make it better."""
-    build_powercap(tmp_path / "sys")
-
-    text = doctor("--region", "FR").stdout
+    with used(build_powercap(tmp_path / "sys"), package_0=50.0, dram=5.0):
+        text = doctor("--region", "FR").stdout
 
     assert "not the wall" not in text
     assert "To narrow the intervals" not in text
@@ -197,10 +195,13 @@ def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path:
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:
     """With `--check` the exit code is 1 where nothing is, and 0 where something is."""
     without = doctor("--check", "--region", "FR")
-    build_powercap(tmp_path / "sys")
-    measured = doctor("--check", "--json", "--region", "FR")
+    tree = build_powercap(tmp_path / "sys")
+    dead = doctor("--check", "--json", "--region", "FR")
+    with used(tree, package_0=50.0, dram=5.0):
+        measured = doctor("--check", "--json", "--region", "FR")
 
     assert (without.returncode, without.stderr) == (1, "")
+    assert dead.returncode == 1, "its counters stand still"
     assert (measured.returncode, measured.stderr) == (0, "")
 
 
@@ -254,24 +255,22 @@ def test_an_output_that_cannot_be_written_does_not_silence_the_doctor(doctor: Do
 
 def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> None:
     """A counter is watched for a second: one that moves has watts, one that does not is named."""
-    tree = build_powercap(tmp_path / "sys")
-    ended = threading.Event()
-
-    def use_energy() -> None:
-        while not ended.wait(0.02):
-            tree.add_joules("package-0", 1.0)
-
-    user = threading.Thread(target=use_energy)
-    user.start()
-    try:
+    with used(build_powercap(tmp_path / "sys"), package_0=50.0):
         checks = json.loads(doctor("--json").stdout)["checks"]
-    finally:
-        ended.set()
-        user.join()
     assert checks["still"] == ["rapl:dram-0"]
     assert checks["watts"]["rapl:package-0"] > 1.0
     assert checks["watts"]["rapl:dram-0"] == 0.0
     assert "did not move in a second" in doctor().stdout
+    verdicts = {one["id"]: (one["verdict"], one["with"]) for one in checks["compared"]}
+    assert verdicts["rapl:package-0"] == ("moves", "CPU seconds of the processors")
+    assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
+
+
+def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
+    """A model of the load beside our own work; a model of memory beside nothing, and why."""
+    text = " ".join(doctor("--region", "FR").stdout.split())
+    assert "model:cpu agrees beside CPU seconds of this process: the system told" in text
+    assert "model:ram cannot be compared: it is a model of what nothing else shows" in text
 
 
 def test_what_carbontrack_costs_here_is_measured(doctor: Doctor) -> None:

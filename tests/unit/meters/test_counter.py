@@ -5,7 +5,7 @@ import math
 import pytest
 
 from carbontrack.errors import MeterReadError
-from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.counter import Counter, Gauge, Stuck
 
 RANGE_J = 262_143.328_85
 
@@ -183,3 +183,40 @@ def test_gauge_survives_a_clock_that_hands_in_an_older_instant():
     gauge.advance(100.0, 2.0)
     assert gauge.advance(100.0, 1.5) == pytest.approx(100.0)
     assert gauge.advance(100.0, 3.0) == pytest.approx(200.0)
+
+
+def shown(powers_w, loads, *, every_s=1.0):
+    """Whether the last of these powers is taken for stuck, at these loads of this process."""
+    stuck, cpu_s = Stuck(), 0.0
+    for second, (power_w, load) in enumerate(zip(powers_w, loads, strict=True)):
+        cpu_s += load * every_s
+        found = stuck.is_stuck(power_w, second * every_s, cpu_s)
+    return found
+
+
+BUSY_AND_IDLE = [1.0] * 20 + [0.0] * 80
+
+
+def test_one_power_whatever_the_load_is_stuck():
+    """A minute at exactly one value, in which this process worked and then did nothing."""
+    assert shown([35.0] * 100, BUSY_AND_IDLE)
+
+
+def test_a_steady_load_may_have_a_steady_power():
+    """Nothing tells a stuck sensor from a coarse one while the load stays the same."""
+    assert not shown([35.0] * 100, [1.0] * 100)
+
+
+def test_a_power_that_changes_at_all_is_not_stuck():
+    """The last digit of a real sensor moves."""
+    assert not shown([35.0, 35.001] * 50, BUSY_AND_IDLE)
+
+
+def test_less_than_a_minute_is_too_short():
+    """A coarse sensor may show one value for a while."""
+    assert not shown([35.0] * 50, BUSY_AND_IDLE[:50])
+
+
+def test_a_power_that_moves_again_is_a_power():
+    """It is believed from there on."""
+    assert not shown([35.0] * 99 + [36.0], BUSY_AND_IDLE)

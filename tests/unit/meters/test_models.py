@@ -79,3 +79,63 @@ def test_nominal_power_is_that_of_one_busy_thread():
     """What asks about a span too short to measure is itself running."""
     assert CpuModel(100.0, Busy(), 1).nominal_w == pytest.approx(82.0)
     assert 12.0 < CpuModel(100.0, Busy(), 64).nominal_w < 20.0
+
+
+class TestOurOwnTime:
+    """The processors are never less busy than our own processes."""
+
+    def model(self, busy, own, threads=2):
+        return CpuModel(100.0, busy, threads, own_s=own)
+
+    def run(self, busy_per_s, own_per_s, *, seconds=10, threads=2, first_s=1e4):
+        clock = [0.0]
+        model = self.model(
+            lambda: first_s + busy_per_s * clock[0], lambda now_s: own_per_s * now_s, threads
+        )
+        for now_s in range(seconds + 1):
+            clock[0] = float(now_s)
+            joules = model.read_joules(float(now_s))
+        return model, joules / seconds
+
+    def test_a_busy_time_of_zeros_is_raised_to_our_own(self):
+        """As where /proc/stat of a sandbox has zeros; the high end is that of full load."""
+        model, power_w = self.run(0.0, 1.0)
+        assert power_w == pytest.approx(47.0)
+        assert model.fault_counts == {"beside_cpu_time": 1}
+        assert model.high_j == pytest.approx(140.0 * 10)
+        assert model.low_j < power_w * 10 < model.high_j
+
+    def test_a_busy_time_that_goes_back_is_raised_too(self):
+        """A count that falls says nothing of the load."""
+        model, power_w = self.run(-5.0, 1.0)
+        assert power_w == pytest.approx(47.0)
+        assert model.fault_counts == {"beside_cpu_time": 1}
+
+    def test_more_than_all_threads_can_work_is_full_load_and_told(self):
+        """As where a container is shown its host's sums beside its own few threads."""
+        model, power_w = self.run(40.0, 1.0)
+        assert power_w == pytest.approx(82.0)
+        assert model.fault_counts == {"beside_cpu_time": 1}
+
+    def test_others_work_is_not_taken_away(self):
+        """The system's count holds where it is larger, and nothing is amiss."""
+        model, power_w = self.run(2.0, 1.0)
+        assert power_w == pytest.approx(82.0)
+        assert model.fault_counts == {}
+
+    def test_what_lags_by_a_few_steps_is_no_contradiction(self):
+        """The kernel counts in steps of 10 ms on each of many threads."""
+        clock = [0.0]
+        model = self.model(lambda: max(0.0, clock[0] - 0.04), lambda now_s: now_s, 64)
+        for now_s in (0.0, 0.5, 1.0, 1.5, 2.0, 2.5):
+            clock[0] = now_s
+            model.read_joules(now_s)
+        assert model.fault_counts == {}
+
+    def test_what_cannot_be_read_is_our_own_time(self):
+        """A model with nothing but our own CPU seconds is better than none."""
+        model = self.model(lambda: None, lambda now_s: now_s)
+        for now_s in range(11):
+            joules = model.read_joules(float(now_s))
+        assert joules == pytest.approx(470.0)
+        assert model.fault_counts == {"beside_cpu_time": 1}

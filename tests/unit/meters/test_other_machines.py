@@ -9,7 +9,9 @@ from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.apple import apple_meters
 from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.hwmon import BatteryMeter, hwmon_meters
-from carbontrack.testing import Zone, build_powercap
+from carbontrack.meters.meter import MeterSet
+from carbontrack.testing import FakeMeter, Zone, build_powercap
+from tests.support.bench import Bench
 
 ALL = ("cpu", "ram", "gpu")
 
@@ -195,13 +197,41 @@ def test_apple_parts_that_a_chip_lacks_are_no_meters():
     assert [m.id for m in apple_meters(lambda: monitor)] == ["apple:cpu", "apple:gpu"]
 
 
-def test_a_frozen_apple_counter_is_a_missed_read():
-    """A processor that uses nothing for ten seconds is a dead counter; the model takes over."""
-    meter = apple_meters(lambda: FakeMonitor(cpu_total_mj=7))[0]
-    meter.read_joules(0.0)
-    meter.read_joules(4.0)
-    with pytest.raises(MeterReadError, match="has not moved"):
-        meter.read_joules(10.0)
+def test_a_frozen_apple_counter_is_set_aside_from_the_beginning():
+    """A processor that uses nothing for seconds has a dead counter; the model takes over."""
+    meters = apple_meters(lambda: FakeMonitor(cpu_total_mj=7, gpu_mj=9))
+    model = FakeMeter("model:cpu", watts=20.0, basis="modelled")
+    worked = iter(range(1000))
+    found = MeterSet(meters, {"cpu": lambda: model}, busy_s=lambda: float(next(worked)))
+    with Bench(found) as bench, bench.tracker.span("s") as span:
+        bench.run(30.0, ticks=30)
+    assert span.record.cpu_kwh * 3.6e6 == pytest.approx(600.0)
+    assert span.record.gpu_kwh == 0.0, "a GPU may be at rest"
+    assert span.record.faults == "stands_still:1"
+
+
+@pytest.mark.parametrize("watts", [0, 35_000_000])
+def test_a_sensor_of_0_w_is_no_meter_of_a_processor(tmp_path, watts):
+    """A socket of Grace that shows 0 W while the processors work; one that shows 35 W is one."""
+    chip = tmp_path / "class/hwmon/hwmon0"
+    (chip / "device").mkdir(parents=True)
+    (chip / "name").write_text("power_meter")
+    (chip / "device/power1_oem_info").write_text("Grace Power Socket 0")
+    (chip / "device/power1_average").write_text(f"{watts}\n")
+    meters = hwmon_meters(tmp_path, {"cpu", "ram"}).meters
+    meters[0].max_period_s = 1.0  # its power is constant
+    worked = iter(range(10_000))
+    models = {
+        "cpu": lambda: FakeMeter("model:cpu", watts=20.0, basis="modelled"),
+        "ram": lambda: FakeMeter("model:ram", "ram", watts=5.0, basis="modelled"),
+    }
+    found = MeterSet(meters, models, busy_s=lambda: float(next(worked)))
+    with Bench(found) as bench, bench.tracker.span("s") as span:
+        bench.run(30.0, ticks=30)
+    row = span.record
+    assert row.faults == (None if watts else "stands_still:1")
+    assert row.energy_kwh * 3.6e6 == pytest.approx(35.0 * 30 if watts else 25.0 * 30)
+    assert row.ram_basis == (None if watts else "modelled"), "the sensor covers memory, too"
 
 
 def test_a_failing_apple_library_is_a_missed_read():

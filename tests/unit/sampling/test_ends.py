@@ -127,7 +127,7 @@ def test_an_end_that_is_no_count_is_no_answer(garbage):
 
 
 def test_a_substitute_brings_its_ends_with_it():
-    """A lost meter's model counts them from when it stands in; the record has both."""
+    """A lost meter's model counts them from its last answer on; the record has both."""
     lost = FakeMeter("rapl:a", watts=100.0, relative_uncertainty=0.1)
     stand_in = with_ends(watts=200.0)
     with Bench(MeterSet((lost,), {"cpu": lambda: stand_in})) as bench:
@@ -137,13 +137,13 @@ def test_a_substitute_brings_its_ends_with_it():
             bench.run(1.0, ticks=1)  # it is told that it is gone, and replaced
             bench.run(10.0)
         counts = bench.sampler.counts
-    assert counts.energy_j == pytest.approx((1000.0, 2000.0))
-    assert counts.ends_j == pytest.approx((1000.0, 6000.0))
+    assert counts.energy_j == pytest.approx((1000.0, 2200.0))
+    assert counts.ends_j == pytest.approx((1100.0, 6600.0))
     record = span.record
-    below_j = (1000.0 - record.energy_low_kwh * JOULES_PER_KWH) + 2000.0
-    assert below_j == pytest.approx((100.0**2 + 1000.0**2) ** 0.5)
-    above_j = record.energy_high_kwh * JOULES_PER_KWH - 3000.0
-    assert above_j == pytest.approx((100.0**2 + 4000.0**2) ** 0.5)
+    below_j = (1000.0 - record.energy_low_kwh * JOULES_PER_KWH) + 2200.0
+    assert below_j == pytest.approx((100.0**2 + 1100.0**2) ** 0.5)
+    above_j = record.energy_high_kwh * JOULES_PER_KWH - 3200.0
+    assert above_j == pytest.approx((100.0**2 + 4400.0**2) ** 0.5)
 
 
 def test_a_record_has_the_ends_of_its_own_time():
