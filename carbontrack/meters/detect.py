@@ -97,9 +97,8 @@ def detect(host: Host) -> MeterSet:
     measured = {meter.component for meter in meters} | sensors.covered
     models = _made(substitutes, measured, net)
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    everything = net.ask(
-        "all or none", _together, (*meters, *sensors.meters, *models, *gpus), instead=()
-    )
+    single = (*meters, *sensors.meters, *models, *gpus)
+    everything = net.ask("all or none", _together, single, instead=single)
     hardware = _hardware(facts, power, gib, gpu_models, everything)
     refusals = (*_told(refused, hardware), *sensors.refused, *gpu_refusals)
     found = MeterSet(everything, spare, refusals, hardware)

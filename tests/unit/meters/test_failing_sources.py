@@ -190,9 +190,10 @@ def test_a_binding_that_answers_otherwise(tmp_path: Path, binding: str) -> None:
 
     done = run("-c", PROGRAM)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "ran\nsource_failed:1 True\n"
+    # NVML's own net knows that a GPU is here; what is beyond it is the last one's
+    fault = "source_failed" if binding == "that calls itself" else "gpu_unmeasured"
+    assert done.stdout == f"ran\n{fault}:1 True\n"
 
     told = run("-m", "carbontrack", "doctor", "--json")
     assert told.returncode in (0, 1), told.stderr
     assert '"nvml"' in told.stdout
-    assert "it failed: " in told.stdout
