@@ -100,8 +100,8 @@ def detect(host: Host) -> MeterSet:
     measured = {meter.component for meter in meters} | sensors.covered
     models = _made(substitutes, measured, net)
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    each = (*meters, *sensors.meters, *models, *gpus)
-    everything = net.ask("all or none", _together, each, instead=each)
+    single = (*meters, *sensors.meters, *models, *gpus)
+    everything = net.ask("all or none", _together, single, instead=single)
     hardware = _hardware(facts, power, gib, gpu_models, everything)
     refusals = (*_told(refused, hardware), *sensors.refused, *gpu_refusals)
     found = MeterSet(everything, spare, refusals, hardware, host.busy_s)
