@@ -136,7 +136,7 @@ with carbontrack.auto(region="FR", output="rows.csv").span("kept"):  # only the 
     gc.collect()
 gc.collect()
 after = settled(threading.active_count, before[0]), settled(open_files, before[1])
-print(json.dumps({"before": before, "most": most, "after": after}))
+print(json.dumps({"before": before, "most": most, "after": after}), flush=True)
 os._exit(0)  # what is written is written by now
 """
 
