@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import Hardware, MeterSet
+from carbontrack.meters.meter import Hardware, MeterSet, Refusal
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 
 HostKey = tuple[object, ...]
+_SHOW_MACHINE = "# in the systemd unit: ProcSubset=all"
 
 
 def host_key(settings: Settings, environment: Environment, wall: WallFit | None) -> HostKey:
@@ -71,7 +73,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     host = Host(
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
-        busy_s=usage.machine_busy_s,
+        busy_s=usage.least_busy_s,
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
         gpu_ids=settings.gpu_ids,
@@ -81,8 +83,13 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
         models_wall=settings.boundary == "wall",
+        busy_is_own=usage.busy_is_own,
+        counts_whole=settings.scope == "machine",
     )
     meters = detect(host)
+    if usage.hidden is not None:
+        hidden = Refusal("machine", usage.hidden, _SHOW_MACHINE, fault="machine_hidden")
+        meters = replace(meters, refused=(*meters.refused, hidden))
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     return Sampler(meters, interval_s=settings.interval_s, usage=usage)
 

@@ -48,6 +48,8 @@ class Host(NamedTuple):
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
+        busy_is_own: `busy_s` is our own CPU seconds, as those of the machine cannot be seen.
+        counts_whole: what is asked for is the machine's energy, not our part of it.
         nvml_library: the library by which an NVIDIA driver is recognised.
         load_amdsmi: how to load AMD SMI; called only where the kernel's driver amdgpu is loaded.
     """
@@ -64,6 +66,8 @@ class Host(NamedTuple):
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
+    busy_is_own: bool = False
+    counts_whole: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
 
@@ -208,7 +212,7 @@ def _models(
             host.busy_s,
             facts.threads,
             power.basis,
-            power.curve,
+            power.curve.of_own_load(whole=host.counts_whole) if host.busy_is_own else power.curve,
             power.how,
         )
     }

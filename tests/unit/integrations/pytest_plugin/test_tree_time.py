@@ -22,8 +22,8 @@ def put(procfs: Path, pid: int, *ticks: int) -> None:
 
 @pytest.fixture
 def procfs(tmp_path: Path) -> Path:
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "stat").write_text("")
+    put(tmp_path, os.getpid(), 0, 0, 0, 0)
+    (tmp_path / "self").symlink_to(str(os.getpid()))
     return tmp_path
 
 
