@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +58,7 @@ class ProcessTree:
         self._living_cpu_s = living_cpu_s
         self._walk: Walk | None = None
         self._group: Path | None = None
+        self._leaves_out: LeavesOut | None = None
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
@@ -89,14 +90,20 @@ class ProcessTree:
         number = number_in(self._procfs) if self._has_others() else None
         if number is None:
             return []
-        return [facts.pid for facts in Walk(self._procfs, number, self._of_group).look()]
+        return [facts.pid for facts in self._new_walk(number).look()]
 
-    def take_in(self, group: Path) -> None:
-        """Take in the processes of a control group (cgroups(7)), whoever started them.
+    def take_in(self, group: Path, leaves_out: LeavesOut) -> None:
+        """Take in daemons of a control group that is ours alone (cgroups(7)).
 
-        For a group that is ours alone: a daemon has left its parents, but not their group.
+        A daemon has left its parents, but not their group. `leaves_out` says of a process, by its
+        number and its start, that it has rows of its own.
         """
-        self._group, self._walk = group, None
+        self._group, self._leaves_out, self._walk = group, leaves_out, None
+
+    def _new_walk(self, number: int) -> Walk:
+        if self._group is None or self._leaves_out is None:
+            return Walk(self._procfs, number)
+        return Walk(self._procfs, number, self._of_group, self._leaves_out)
 
     def _has_others(self) -> bool:
         return self._group is not None or has_children()
@@ -136,7 +143,7 @@ class ProcessTree:
         if self._living_cpu_s is not None:
             return self._living_cpu_s(self._procfs, number), 0
         if self._walk is None:
-            self._walk = Walk(self._procfs, number, self._of_group)
+            self._walk = self._new_walk(number)
         ticks, pages = 0, 0
         for _, cpu_ticks, rss_pages in self._walk.look(now_s):
             ticks += cpu_ticks
@@ -203,7 +210,22 @@ class Descendant(NamedTuple):
 class _Stat(NamedTuple):
     facts: Descendant
     parent: int
-    started: bytes
+    started: int
+
+    @property
+    def pid(self) -> int:
+        return self.facts.pid
+
+
+LeavesOut = Callable[[int, int], bool]
+
+
+def _is_daemon(one: _Stat, members: Container[int]) -> bool:
+    """Whether a member of a group has left its parent there, and was adopted by another.
+
+    One that has come from outside of a container has no parent in it (`docker exec`).
+    """
+    return one.parent > 0 and one.parent not in members
 
 
 class Walk:
@@ -223,13 +245,20 @@ class Walk:
     Args:
         procfs: the root of procfs.
         root_pid: the process, by its number there.
-        more: processes that belong to the tree whoever started them, with their descendants.
+        members: the processes of a group that is ours. Of those that have left their parents, as
+            daemons do, the tree has the rest as well; not of those that came from outside.
+        leaves_out: whether such a process, by its number and its start, is not to be taken in.
     """
 
     def __init__(
-        self, procfs: Path, root_pid: int, more: Callable[[], Iterable[int]] = tuple
+        self,
+        procfs: Path,
+        root_pid: int,
+        members: Callable[[], Iterable[int]] = tuple,
+        leaves_out: LeavesOut = lambda _pid, _started: False,
     ) -> None:
-        self._procfs, self._root, self._more = str(procfs), root_pid, more
+        self._procfs, self._root, self._members = str(procfs), root_pid, members
+        self._leaves_out = leaves_out
         is_ours = number_in(procfs) == root_pid
         self._root_folder = f"{procfs}/self" if is_ours else f"{procfs}/{root_pid}"
         self._known: dict[int, _Stat] = {}
@@ -256,33 +285,37 @@ class Walk:
     def _by_lists(self) -> dict[int, _Stat] | None:
         """By the kernel's lists; None where these would cost more than to read all processes."""
         found: dict[int, _Stat] = {}
-        if not self._follow(self._root, found):
+        if not self._follow([self._root], found):
             return None
-        for pid in self._more():
-            if pid != self._root and not self._add(pid, found):
-                return None
         for pid, before in self._known.items():
             if pid in found or (stat := self._stat(pid)) is None or stat.started != before.started:
                 continue
-            if (stat.parent == self._root or stat.parent in found) and not self._add(pid, found):
-                return None
-        return found
+            if stat.parent == self._root or stat.parent in found:
+                found[pid] = stat
+                if not self._follow([pid], found):
+                    return None
+        members = set(self._members())
+        if not members:
+            return found
+        stats = (self._stat(pid) for pid in members - found.keys() - {self._root})
+        daemons = [one for one in stats if one is not None and _is_daemon(one, members)]
+        theirs = {one.pid: one for one in daemons if not self._leaves_out(one.pid, one.started)}
+        if not self._follow(list(theirs), theirs, self._leaves_out):
+            return None
+        return {**theirs, **found}
 
-    def _add(self, pid: int, found: dict[int, _Stat]) -> bool:
-        if pid in found or (stat := self._stat(pid)) is None:
-            return True
-        found[pid] = stat
-        return self._follow(pid, found)
-
-    def _follow(self, pid: int, found: dict[int, _Stat]) -> bool:
-        """Add a process's descendants; False where some of them has too many threads."""
-        ahead = [pid]
+    def _follow(
+        self, ahead: list[int], found: dict[int, _Stat], leaves_out: LeavesOut | None = None
+    ) -> bool:
+        """Add the descendants of processes; False where some process has too many threads."""
         while ahead:
             children = self._children_of(ahead.pop())
             if children is None:
                 return False
             for child in children:
-                if child not in found and (stat := self._stat(child)) is not None:
+                if child in found or (stat := self._stat(child)) is None:
+                    continue
+                if leaves_out is None or not leaves_out(child, stat.started):
                     found[child] = stat
                     ahead.append(child)
         return True
@@ -306,18 +339,23 @@ class Walk:
         if now_s - self._all_at_s >= ALL_AGAIN_S:
             self._others, self._all_at_s = set(), now_s
         names = _names_in(self._procfs)
-        more, children = set(self._more()), dict[int, list[_Stat]]()
-        for name in set(names) - self._others | set(map(str, more)):
+        members, children = set(self._members()), dict[int, list[_Stat]]()
+        for name in set(names) - self._others | set(map(str, members)):
             if name.isdigit() and (stat := self._stat(int(name))) is not None:
                 children.setdefault(stat.parent, []).append(stat)
         found: dict[int, _Stat] = {}
-        starts = [one for ones in children.values() for one in ones if one.facts.pid in more]
-        ahead = [*children.pop(self._root, ()), *starts]
+        ahead = children.pop(self._root, [])
         while ahead:
             stat = ahead.pop()
-            if stat.facts.pid not in found and stat.facts.pid != self._root:
-                found[stat.facts.pid] = stat
-                ahead.extend(children.pop(stat.facts.pid, ()))
+            found[stat.pid] = stat
+            ahead += children.pop(stat.pid, ())
+        rest = [one for ones in children.values() for one in ones if one.pid in members]
+        ahead = [one for one in rest if one.pid != self._root and _is_daemon(one, members)]
+        while ahead:
+            stat = ahead.pop()
+            if stat.pid not in found and not self._leaves_out(stat.pid, stat.started):
+                found[stat.pid] = stat
+                ahead += children.pop(stat.pid, ())
         self._others = set(names).difference(map(str, found))
         return found
 
@@ -327,7 +365,7 @@ class Walk:
             # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
             fields = text[text.rindex(b")") + 2 :].split()
             facts = Descendant(pid, sum(map(int, fields[11:15])), max(0, int(fields[21])))
-            return _Stat(facts, int(fields[1]), fields[19])
+            return _Stat(facts, int(fields[1]), int(fields[19]))
         except (OSError, ValueError, IndexError) as error:
             pass_on(error)
             return None  # it has just ended, or may not be seen

@@ -121,9 +121,9 @@ class UsageReader:
         self.hidden = f"procfs has no stat, as with subset=pid; busy time is that of {instead}"
         return busy_s or _unknown
 
-    def take_in(self, group: Path) -> None:
-        """Take in the processes of a control group that is ours alone."""
-        self._tree.take_in(group)
+    def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
+        """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+        self._tree.take_in(group, leaves_out)
 
     def rest(self) -> None:
         """Hold no descriptor until the next read."""

@@ -12,6 +12,7 @@ from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, BudgetWatch
 from carbontrack.cli.child import Child, End, default_name, obstacle
+from carbontrack.cli.group import CommandGroup, followed
 from carbontrack.cli.live import LiveLine
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -112,7 +113,10 @@ def _run(args: Namespace) -> int:
         shown = terminal if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
         job_id = environment.launch.job_id
-        end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
+        group = stack.enter_context(followed(tracker, environment.state_path(settings.state_dir)))
+        end = _run_measured(
+            span, child, command, job_id=job_id, terminal=shown, watch=watch, group=group
+        )
     if not end.started or span.record is None:
         return _not_started(end, terminal)
     verdict = args.budget.check(span.record) if args.budget else None
@@ -181,9 +185,11 @@ def _run_measured(
     job_id: str | None,
     terminal: Terminal | None,
     watch: BudgetWatch | None,
+    group: CommandGroup | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
+    with nullcontext() if group is None else group.entered():
+        refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
     if refusal is not None:
         span.discard()
         return refusal

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
@@ -303,6 +304,12 @@ class Sampler:
             pass_on(error)  # a test may call this in the main thread
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
+
+    def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
+        """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+        with self.lock:
+            if self._usage is not None:
+                self._usage.take_in(group, leaves_out)
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
