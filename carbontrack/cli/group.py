@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from carbontrack.sampling.sampler import take_in
 from carbontrack.sinks.journal.journal import FOLDER, short_boot_id
 from carbontrack.sinks.journal.names import journals_of
 from carbontrack.system.host import depth_below
@@ -90,10 +91,13 @@ class CommandGroup:
 def followed(tracker: Tracker, state_dir: Path) -> Iterator[CommandGroup | None]:
     """What a command leaves behind counts with it within the block, if its group can be found."""
     group = None
-    if not isinstance(tracker, NoOpTracker) and tracker.session.ledger.attribution.scope == "process":
+    if (
+        not isinstance(tracker, NoOpTracker)
+        and tracker.session.ledger.attribution.scope == "process"
+    ):
         group = CommandGroup.find()
     if group is not None:
-        tracker.session.sampler.take_in(group.path, has_rows(state_dir))
+        take_in(tracker.session.sampler, group.path, has_rows(state_dir))
     try:
         yield group
     finally:

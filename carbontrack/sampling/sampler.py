@@ -305,12 +305,6 @@ class Sampler:
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")
 
-    def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
-        """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
-        with self.lock:
-            if self._usage is not None:
-                self._usage.take_in(group, leaves_out)
-
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
         self._cpu_s = process_cpu_s()
@@ -425,6 +419,13 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
         if now_s < at_s:
             sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
     return at_s
+
+
+def take_in(sampler: Sampler, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
+    """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+    with sampler.lock:
+        if sampler._usage is not None:
+            sampler._usage.take_in(group, leaves_out)
 
 
 def fall_asleep(sampler: Sampler) -> None:
