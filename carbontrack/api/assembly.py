@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.meters.detect import Host, detect
-from carbontrack.meters.meter import Hardware, MeterSet, Refusal
+from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 
 HostKey = tuple[object, ...]
-_SHOW_MACHINE = "# in the systemd unit: ProcSubset=all"
 
 
 def host_key(settings: Settings, environment: Environment, wall: WallFit | None) -> HostKey:
@@ -83,13 +81,11 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
         models_wall=settings.boundary == "wall",
+        hidden=usage.hidden,
         busy_is_own=usage.busy_is_own,
         counts_whole=settings.scope == "machine",
     )
     meters = detect(host)
-    if usage.hidden is not None:
-        hidden = Refusal("machine", usage.hidden, _SHOW_MACHINE, fault="machine_hidden")
-        meters = replace(meters, refused=(*meters.refused, hidden))
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     return Sampler(meters, interval_s=settings.interval_s, usage=usage)
 

@@ -27,7 +27,6 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.interrupts import pass_on
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
-_OWN = Path("/proc")
 _MEMORY_PERIOD_S = 5.0
 """Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
 
@@ -41,13 +40,14 @@ class UsageReader:
         sysfs: Path = Path("/sys"),
         *,
         run: Run = in_a_thread,
+        own_procfs: Path = Path("/proc"),
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
         # a procfs that does not know us, as another container's, shows the machine only
         knows_us = os.path.exists(f"{procfs}/self")  # noqa: PTH110 - no object
-        self._processes = procfs if knows_us else _OWN
-        self._proc_stat = _ProcStat.of(procfs) or _ProcStat.of(_OWN)
+        self._processes = procfs if knows_us else own_procfs
+        self._proc_stat = _ProcStat.of(procfs) or _ProcStat.of(own_procfs)
         self.hidden: str | None = None
         """Why the machine cannot be seen, with what is used instead; None: it can."""
         self._hidden_used: Callable[[], int | None] | None = None
@@ -89,20 +89,20 @@ class UsageReader:
         """
         return self._machine()
 
-    def own_cpu_s(self) -> float:
-        """CPU seconds of this process tree: the least that the machine can have been busy.
+    def own_cpu_s(self, now_s: float) -> float:
+        """CPU seconds of this process tree up to now: the machine was busy for as long at least.
 
         Meters keep this reader after a fork. The tree is another one then, and the count goes on.
         """
         if self._owner != os.getpid():
             self._owner, self._before_fork_s = os.getpid(), self._own_cpu_s
             self._tree = ProcessTree(self._processes)
-        self._own_cpu_s = self._before_fork_s + self._tree.cpu_s(SystemClock.monotonic_s())
+        self._own_cpu_s = self._before_fork_s + self._tree.cpu_s(now_s)
         return self._own_cpu_s
 
     def least_busy_s(self) -> float | None:
         """As `machine_busy_s`; of a machine that cannot be seen our own CPU seconds."""
-        return self.own_cpu_s() if self.busy_is_own else self._machine()
+        return self.own_cpu_s(SystemClock.monotonic_s()) if self.busy_is_own else self._machine()
 
     @property
     def busy_is_own(self) -> bool:

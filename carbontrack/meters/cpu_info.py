@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
-from carbontrack.system.host import boot_id, host_id
+from carbontrack.system.host import boot_id
 from carbontrack.system.interrupts import suppressed
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
@@ -191,6 +191,8 @@ def _packages(cpus: Path, left: set[int]) -> int | None:
 
 def _slow_name(procfs: Path, cache: Path | None) -> str:
     """From py-cpuinfo, which starts other programs and takes about a second: cached per boot."""
+    from carbontrack.system.host import host_id  # few need it
+
     # without a boot id, as in a procfs of processes only, a name is kept for this machine
     return cached_name(cache, boot_id(procfs) or host_id(), _ask_cpuinfo)
 

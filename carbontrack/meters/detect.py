@@ -48,6 +48,7 @@ class Host(NamedTuple):
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
+        hidden: why the machine cannot be seen; None: it can.
         busy_is_own: `busy_s` is our own CPU seconds, as those of the machine cannot be seen.
         counts_whole: what is asked for is the machine's energy, not our part of it.
         nvml_library: the library by which an NVIDIA driver is recognised.
@@ -66,6 +67,7 @@ class Host(NamedTuple):
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
+    hidden: str | None = None
     busy_is_own: bool = False
     counts_whole: bool = False
     nvml_library: str = NVML_LIBRARY
@@ -105,6 +107,7 @@ def detect(host: Host) -> MeterSet:
         is_guest=is_guest(facts),
     )
     refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
+    refusals += _hidden(host)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
 
@@ -118,6 +121,14 @@ def detect(host: Host) -> MeterSet:
     if not host.models_wall or (host.wall is not None and not wall_refusals):
         return found
     return _with_wall_model(found, host, facts, power)
+
+
+def _hidden(host: Host) -> tuple[Refusal, ...]:
+    """The fault of a machine that cannot be seen."""
+    if host.hidden is None:
+        return ()
+    cure = "# in the systemd unit: ProcSubset=all"
+    return (Refusal("machine", host.hidden, cure, fault="machine_hidden"),)
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
