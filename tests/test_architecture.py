@@ -44,6 +44,8 @@ SMALL = {
     "attribution.hidden_machine": "loaded only where procfs does not say what the machine does",
     "impact.hardware": "what people type for hardware, with the nearest names; an estimate's input",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
+    "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",
+    "meters.container_view": "loaded only where the system's files show a part of the machine",
     "system.stand_in": "loaded only by handlers that run in the middle of an import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",

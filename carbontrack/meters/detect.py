@@ -83,9 +83,11 @@ def detect(host: Host) -> MeterSet:
     meters, refused = _rapl(host.sysfs)
     amd, amd_models, amd_refusals = _amd(host)
     more = _sensors(host, meters, gpus_are_read=bool(amd))
+    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
+    meters, more, unused = _of_this_machine(facts, meters, more)
+    refused = (*refused, *unused, *_hidden(host))
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
     gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
-    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
     power = cpu_power(facts, host.cpu_tdp_w)
     gib = installed_gib(host.procfs, host.sysfs)
     substitutes = _models(host, facts, power, gib)
@@ -107,7 +109,6 @@ def detect(host: Host) -> MeterSet:
         is_guest=is_guest(facts),
     )
     refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
-    refusals += _hidden(host)
     if host.plugins:
         from carbontrack.meters.plugins import PluginHost, join  # few have any
 
@@ -129,6 +130,22 @@ def _hidden(host: Host) -> tuple[Refusal, ...]:
         return ()
     cure = "# in the systemd unit: ProcSubset=all"
     return (Refusal("machine", host.hidden, cure, fault="machine_hidden"),)
+
+
+def _of_this_machine(
+    facts: CpuFacts, meters: tuple[Meter, ...], more: Found
+) -> tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]:
+    """The meters without those that count more than this system shows, and what is not used."""
+    refused: tuple[Refusal, ...] = ()
+    if facts.machine_threads is not None:
+        from carbontrack.meters.container_view import set_aside  # few are such containers
+
+        meters, more, refused = set_aside(meters, more, facts)
+    if facts.board:
+        from carbontrack.meters.boards import board_refusals
+
+        refused = (*refused, *board_refusals(facts.board))
+    return meters, more, refused
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:

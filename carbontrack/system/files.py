@@ -146,12 +146,13 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
 def _temporary_folders() -> tuple[str, ...]:
     import tempfile  # few users have no home
 
-    found, usual = tempfile.gettempdir(), ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
+    found, usual = "", ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
     try:
+        found = tempfile.gettempdir()  # raises where no folder can be written to
         is_working_folder = found == os.getcwd()  # noqa: PTH109 - text is enough
     except OSError as error:
         pass_on(error)
-        is_working_folder = False
+        is_working_folder = not found
     # where none is writable, `tempfile` takes the working folder, which may hold anything
     return usual if is_working_folder else (found, *usual)
 

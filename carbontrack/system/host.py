@@ -41,6 +41,19 @@ def boot_id(procfs: Path = Path("/proc")) -> str | None:
         return None
 
 
+def online_threads() -> int:
+    """The hardware threads online, as the C library has them.
+
+    Not `os.cpu_count()`: whoever starts Python can set that (PYTHON_CPU_COUNT, -X cpu_count), to
+    make a program start fewer workers, and the machine remains what it is.
+    """
+    try:
+        return max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
+    except (AttributeError, ValueError, OSError) as error:
+        pass_on(error)
+        return os.cpu_count() or 1  # Windows
+
+
 def calibration_path(state: Path, host: str) -> Path:
     """The calibration file of a host; several hosts may share a state directory."""
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
