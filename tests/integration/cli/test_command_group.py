@@ -45,19 +45,21 @@ def group() -> Iterator[Path]:
 
 
 WORK = """
-import os, sys, time
-end = time.monotonic() + 1.5
+import os, time
+done, told = os.pipe()
 if os.fork() == 0:
     os.setsid()
     for stream in range(3): os.dup2(os.open(os.devnull, os.O_RDWR), stream)
     if os.fork() == 0:
-        while time.monotonic() < end: pass
+        while time.process_time() < 1.0: pass
+        time.sleep(0.3)
+        os.write(told, b".")
         time.sleep(60)
     os._exit(0)
 os.wait()
-time.sleep(1.5)
+os.read(done, 1)
 """
-"""Leaves a daemon behind that works while the command sleeps, and that lives on."""
+"""Leaves a daemon behind that works while the command waits, and that lives on."""
 
 
 def share_of_run(folder: Path, home: Path | None, *, delegated: bool = False) -> float:
@@ -92,18 +94,29 @@ def test_a_command_s_daemon_counts_where_nobody_else_is_in_our_group(
     assert share_of_run(tmp_path, group) > 3 * share_of_run(tmp_path, None)
 
 
+FOUND = "from carbontrack.cli.group import CommandGroup as G; print(getattr(G.find(), 'path', ''))"
+    "from carbontrack.cli.group import CommandGroup as G; print(getattr(G.find(), 'path', None))"
+)
+
+
 def test_others_in_our_group_are_not_ours(tmp_path: Path, group: Path) -> None:
     """A terminal's session has the user's other programs too."""
     if os.geteuid() != 0:
         pytest.skip("a plain user that may make a group makes one")
-    other = subprocess.Popen(
-        ["sh", "-c", f"echo $$ > {group}/cgroup.procs; exec sleep 600"], stdin=subprocess.DEVNULL
-    )
+    enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+
+    def found() -> str:
+        command = ["sh", "-c", enter, "sh", sys.executable, "-c", FOUND]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environ(tmp_path)
+        ).stdout.strip()
+
+    assert found() == str(group)
+    other = subprocess.Popen(["sh", "-c", enter, "sh", "sleep", "600"])
     try:
         while str(other.pid) not in (group / "cgroup.procs").read_text().split():
             time.sleep(0.01)
-        alone = share_of_run(tmp_path, None)
-        assert share_of_run(tmp_path, group) < 3 * alone
+        assert found() == ""
     finally:
         other.kill()
         other.wait()
