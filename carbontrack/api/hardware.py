@@ -34,9 +34,11 @@ def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
 
     if settings.gpu_ids == () or not nvml_is_present(NVML_LIBRARY):
         return None
+    from carbontrack.meters.gpu_selection import numbers_are_by_bus
     from carbontrack.meters.nvml import nvml_meters
 
-    meters, _, _ = nvml_meters(settings.gpu_ids, environment.visible_gpus())
+    by_bus = numbers_are_by_bus(environment.gpu_variables())
+    meters, _, _ = nvml_meters(settings.gpu_ids, environment.visible_gpus(), by_bus=by_bus)
     return _JoulesReader(meters) if meters else None
 
 

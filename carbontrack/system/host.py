@@ -28,7 +28,7 @@ def host_id(etc: Path = Path("/etc")) -> str:
     if not secret:
         import socket
 
-        secret = socket.gethostname().encode()
+        secret = socket.gethostname().encode(errors="surrogateescape")
     return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
 
 
