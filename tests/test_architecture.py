@@ -41,6 +41,7 @@ SMALL = {
     "api.green": "a public function of its own, and the only caller of grid.advice outside the CLI",
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
+    "attribution.hidden_machine": "loaded only where procfs does not say what the machine does",
     "impact.hardware": "what people type for hardware, with the nearest names; an estimate's input",
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
     "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",

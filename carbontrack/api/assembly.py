@@ -72,7 +72,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     host = Host(
         sysfs=Path(settings.sysfs_path),
         procfs=procfs,
-        busy_s=usage.machine_busy_s,
+        busy_s=usage.least_busy_s,
         own_s=usage.own_cpu_s,
         cpu_tdp_w=settings.cpu_tdp_w,
         ram_w_per_gib=settings.ram_w_per_gib,
@@ -84,6 +84,9 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
         models_wall=settings.boundary == "wall",
+        hidden=usage.hidden,
+        busy_is_own=usage.busy_is_own,
+        counts_whole=settings.scope == "machine",
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.host import depth_below, number_in, pid_namespace, shows_kernel
 from carbontrack.system.interrupts import pass_on
 
 try:
@@ -25,7 +28,11 @@ look_for_children: Callable[[], object] = (
 )
 """Raises a ChildProcessError if this process has no child; waits for none."""
 
-_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+_FIRST_PID_NAMESPACE = "4026531836"
+ALL_AGAIN_S = 10.0
+"""The longest time for which it is believed that a number is the same process that is not ours."""
+_MANY_THREADS = 256
+"""Lists of children that are read for one process; the stat of a process costs as much as two."""
 
 
 class ProcessTree:
@@ -36,22 +43,22 @@ class ProcessTree:
     was read of it before is kept.
 
     Args:
-        procfs: the root of procfs.
-        pid: the root of the tree; this process by default.
+        procfs: the root of procfs, whose numbers of processes may be those of a host.
         living_cpu_s: counts the living descendants where ticks of 10 ms are too coarse; called with
-            procfs and the root.
+            procfs and our number there.
     """
 
     def __init__(
         self,
         procfs: Path = Path("/proc"),
         *,
-        pid: int | None = None,
         living_cpu_s: Callable[[Path, int], float] | None = None,
     ) -> None:
         self._procfs = procfs
         self._living_cpu_s = living_cpu_s
-        self._pid = os.getpid() if pid is None else pid
+        self._walk: Walk | None = None
+        self._group: Path | None = None
+        self._leaves_out: LeavesOut | None = None
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
@@ -79,8 +86,39 @@ class ProcessTree:
         return total_s
 
     def pids(self) -> list[int]:
-        """The living descendants."""
-        return [pid for pid, _, _ in descendants(self._procfs, self._pid)] if has_children() else []
+        """The living descendants, by the numbers of this procfs."""
+        number = number_in(self._procfs) if self._has_others() else None
+        if number is None:
+            return []
+        return [facts.pid for facts in self._new_walk(number).look()]
+
+    def take_in(self, group: Path, leaves_out: LeavesOut) -> None:
+        """Take in daemons of a control group that is ours alone (cgroups(7)).
+
+        A daemon has left its parents, but not their group. `leaves_out` says of a process, by its
+        number and its start, that it has rows of its own.
+        """
+        self._group, self._leaves_out, self._walk = group, leaves_out, None
+
+    def _new_walk(self, number: int) -> Walk:
+        if self._group is None or self._leaves_out is None:
+            return Walk(self._procfs, number)
+        return Walk(self._procfs, number, self._of_group, self._leaves_out)
+
+    def _has_others(self) -> bool:
+        return self._group is not None or has_children()
+
+    def _of_group(self) -> list[int]:
+        """The processes of our control group, whose numbers are those of our own namespace."""
+        if self._group is None or depth_below(self._procfs) != 0:
+            return []
+        found: list[int] = []
+        for folder, _, _ in os.walk(self._group):
+            try:
+                found += map(int, _read_all(f"{folder}/cgroup.procs").split())
+            except (OSError, ValueError) as error:
+                pass_on(error)  # it has been removed, or is a group of threads
+        return found
 
     def ram_bytes(self) -> int | None:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
@@ -94,17 +132,20 @@ class ProcessTree:
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
         waited_s = waited_children_cpu_s()
-        live_s, ram_bytes = self._living() if has_children() else (0.0, 0)
+        live_s, ram_bytes = self._living(now_s) if self._has_others() else (0.0, 0)
         self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
         self._live_ram_bytes = ram_bytes
 
-    def _living(self) -> tuple[float, int]:
-        if not (self._procfs / "self" / "stat").exists():
+    def _living(self, now_s: float) -> tuple[float, int]:
+        number = number_in(self._procfs)
+        if number is None:
             return _psutil_descendants()
         if self._living_cpu_s is not None:
-            return self._living_cpu_s(self._procfs, self._pid), 0
+            return self._living_cpu_s(self._procfs, number), 0
+        if self._walk is None:
+            self._walk = self._new_walk(number)
         ticks, pages = 0, 0
-        for _, cpu_ticks, rss_pages in descendants(self._procfs, self._pid):
+        for _, cpu_ticks, rss_pages in self._walk.look(now_s):
             ticks += cpu_ticks
             pages += rss_pages
         return ticks * self._tick_s, pages * self._page_bytes
@@ -130,41 +171,217 @@ def has_children() -> bool:
     return True
 
 
-def in_first_namespace(procfs: Path) -> bool:
+def driver_numbers(procfs: Path) -> frozenset[int] | None:
+    """Our process and its living descendants by their numbers on the host; None: not known here.
+
+    They are known where this mount of procfs is that of the machine's first pid namespace: outside
+    containers, and in one that the host's /proc has been mounted into.
+    """
+    own = number_in(procfs)
+    if own is None or not (_in_first_namespace() or shows_kernel(procfs)):
+        return None
+    living = Walk(procfs, own).look() if has_children() else ()
+    return frozenset((own, *(facts.pid for facts in living)))
+
+
+def _in_first_namespace() -> bool:
     """Whether pids are the same here as on the host, as outside containers.
 
-    The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h).
+    The first namespace has a fixed inode (PROC_PID_INIT_INO in the kernel's proc_ns.h), by whatever
+    mount it is read. Every procfs that knows us then has the numbers of the host.
     """
-    if os.name == "nt":
+    return os.name == "nt" or pid_namespace() == _FIRST_PID_NAMESPACE
+
+
+class Descendant(NamedTuple):
+    """A descendant of a process, as procfs shows it.
+
+    Attributes:
+        pid: its number in the pid namespace of the mount of procfs.
+        cpu_ticks: its own time and that of the children it has waited for.
+        rss_pages: resident pages.
+    """
+
+    pid: int
+    cpu_ticks: int
+    rss_pages: int
+
+
+class _Stat(NamedTuple):
+    facts: Descendant
+    parent: int
+    started: int
+
+    @property
+    def pid(self) -> int:
+        return self.facts.pid
+
+
+LeavesOut = Callable[[int, int], bool]
+
+
+def _is_daemon(one: _Stat, members: Container[int]) -> bool:
+    """Whether a member of a group has left its parent there, and was adopted by another.
+
+    One that has come from outside of a container has no parent in it (`docker exec`).
+    """
+    return one.parent > 0 and one.parent not in members
+
+
+class Walk:
+    """Finds the descendants of a process in procfs, look by look, at what they cost themselves.
+
+    Zombies are among them: their time is not in their parent's until they are waited for.
+
+    A process's children are listed by the kernel (`task/TID/children` in proc_pid(5)), so that
+    other processes are not read. A list may miss a child while another one is being waited for;
+    hence who was found at the last look is asked again.
+
+    Where the kernel has no such lists (CONFIG_PROC_CHILDREN), or a process of the tree has many
+    threads, each with a list, all processes are listed, and those are read that were not there at
+    the last look: one that was no descendant then can hardly become one. All of them are read every
+    `ALL_AGAIN_S`, as a number may be given to another process meanwhile.
+
+    Args:
+        procfs: the root of procfs.
+        root_pid: the process, by its number there.
+        members: the processes of a group that is ours. Of those that have left their parents, as
+            daemons do, the tree has the rest as well; not of those that came from outside.
+        leaves_out: whether such a process, by its number and its start, is not to be taken in.
+    """
+
+    def __init__(
+        self,
+        procfs: Path,
+        root_pid: int,
+        members: Callable[[], Iterable[int]] = tuple,
+        leaves_out: LeavesOut = lambda _pid, _started: False,
+    ) -> None:
+        self._procfs, self._root, self._members = str(procfs), root_pid, members
+        self._leaves_out = leaves_out
+        is_ours = number_in(procfs) == root_pid
+        self._root_folder = f"{procfs}/self" if is_ours else f"{procfs}/{root_pid}"
+        self._known: dict[int, _Stat] = {}
+        """Who was found at the last look, parents first."""
+        self._others: set[str] = set()
+        """Who was none at the last look at all processes, and what is no process."""
+        self._all_at_s = float("-inf")
+        tasks = f"{self._root_folder}/task"
+        self._has_lists = any(
+            os.path.exists(f"{tasks}/{thread}/children")  # noqa: PTH110 - as below
+            for thread in _names_in(tasks)
+        )
+
+    def look(self, now_s: float = float("inf")) -> list[Descendant]:
+        """Who there is now, each once."""
+        found: dict[int, _Stat] | None = None
+        if self._has_lists:
+            found = self._by_lists()
+        if found is None:
+            found = self._by_reading(now_s)
+        self._known = found
+        return [stat.facts for stat in found.values()]
+
+    def _by_lists(self) -> dict[int, _Stat] | None:
+        """By the kernel's lists; None where these would cost more than to read all processes."""
+        found: dict[int, _Stat] = {}
+        if not self._follow([self._root], found):
+            return None
+        for pid, before in self._known.items():
+            if pid in found or (stat := self._stat(pid)) is None or stat.started != before.started:
+                continue
+            if stat.parent == self._root or stat.parent in found:
+                found[pid] = stat
+                if not self._follow([pid], found):
+                    return None
+        members = set(self._members())
+        if not members:
+            return found
+        stats = (self._stat(pid) for pid in members - found.keys() - {self._root})
+        daemons = [one for one in stats if one is not None and _is_daemon(one, members)]
+        theirs = {one.pid: one for one in daemons if not self._leaves_out(one.pid, one.started)}
+        if not self._follow(list(theirs), theirs, self._leaves_out):
+            return None
+        return {**theirs, **found}
+
+    def _follow(
+        self, ahead: list[int], found: dict[int, _Stat], leaves_out: LeavesOut | None = None
+    ) -> bool:
+        """Add the descendants of processes; False where some process has too many threads."""
+        while ahead:
+            children = self._children_of(ahead.pop())
+            if children is None:
+                return False
+            for child in children:
+                if child in found or (stat := self._stat(child)) is None:
+                    continue
+                if leaves_out is None or not leaves_out(child, stat.started):
+                    found[child] = stat
+                    ahead.append(child)
         return True
-    return str((procfs / "self" / "ns" / "pid").readlink()) == _FIRST_PID_NAMESPACE
 
+    def _children_of(self, pid: int) -> list[int] | None:
+        """The children of all its threads; none if it has ended, None if the threads are many."""
+        folder = self._root_folder if pid == self._root else f"{self._procfs}/{pid}"
+        threads = _names_in(f"{folder}/task")
+        if len(threads) > _MANY_THREADS:
+            return None
+        children: list[int] = []
+        for thread in threads:
+            try:
+                children += map(int, _read_all(f"{folder}/task/{thread}/children").split())
+            except (OSError, ValueError) as error:
+                pass_on(error)  # the thread has just ended
+        return children
 
-def descendants(procfs: Path, root_pid: int) -> list[tuple[int, int, int]]:
-    """Pid, CPU ticks (its own and its waited children's) and resident pages of each descendant.
+    def _by_reading(self, now_s: float) -> dict[int, _Stat]:
+        """By the parent that each process names."""
+        if now_s - self._all_at_s >= ALL_AGAIN_S:
+            self._others, self._all_at_s = set(), now_s
+        names = _names_in(self._procfs)
+        members, children = set(self._members()), dict[int, list[_Stat]]()
+        for name in set(names) - self._others | set(map(str, members)):
+            if name.isdigit() and (stat := self._stat(int(name))) is not None:
+                children.setdefault(stat.parent, []).append(stat)
+        found: dict[int, _Stat] = {}
+        ahead = children.pop(self._root, [])
+        while ahead:
+            stat = ahead.pop()
+            found[stat.pid] = stat
+            ahead += children.pop(stat.pid, ())
+        rest = [one for ones in children.values() for one in ones if one.pid in members]
+        ahead = [one for one in rest if one.pid != self._root and _is_daemon(one, members)]
+        while ahead:
+            stat = ahead.pop()
+            if stat.pid not in found and not self._leaves_out(stat.pid, stat.started):
+                found[stat.pid] = stat
+                ahead += children.pop(stat.pid, ())
+        self._others = set(names).difference(map(str, found))
+        return found
 
-    Zombies count: their time is not in their parent's until they are waited for.
-    """
-    children: dict[int, list[tuple[int, int, int]]] = {}
-    for entry in os.listdir(procfs):  # noqa: PTH208 - Path objects cost as much as the reads
-        if not entry.isdigit():
-            continue
+    def _stat(self, pid: int) -> _Stat | None:
         try:
-            text = _read_bytes(f"{procfs}/{entry}/stat")
+            text = _read_bytes(f"{self._procfs}/{pid}/stat")
             # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
             fields = text[text.rindex(b")") + 2 :].split()
-            facts = (int(entry), sum(map(int, fields[11:15])), max(0, int(fields[21])))
+            facts = Descendant(pid, sum(map(int, fields[11:15])), max(0, int(fields[21])))
+            return _Stat(facts, int(fields[1]), int(fields[19]))
         except (OSError, ValueError, IndexError) as error:
             pass_on(error)
-            continue  # it has just ended
-        children.setdefault(int(fields[1]), []).append(facts)
-    found: list[tuple[int, int, int]] = []
-    ahead = list(children.get(root_pid, ()))
-    while ahead:
-        facts = ahead.pop()
-        found.append(facts)
-        ahead.extend(children.pop(facts[0], ()))
-    return found
+            return None  # it has just ended, or may not be seen
+
+
+def descendants(procfs: Path, root_pid: int) -> list[Descendant]:
+    """The living descendants of a process and its zombies, by the numbers of this procfs."""
+    return Walk(procfs, root_pid).look()
+
+
+def _names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - Path objects cost as much as the reads
+    except OSError as error:
+        pass_on(error)
+        return []
 
 
 def _read_bytes(path: str) -> bytes:
@@ -175,7 +392,20 @@ def _read_bytes(path: str) -> bytes:
         os.close(descriptor)
 
 
+def _read_all(path: str) -> bytes:
+    """A list of many children comes in pieces."""
+    descriptor, text = os.open(path, os.O_RDONLY), b""
+    try:
+        while piece := os.read(descriptor, 65536):
+            text += piece
+        return text
+    finally:
+        os.close(descriptor)
+
+
 def _psutil_rss_bytes() -> int | None:
+    if not _psutil_knows_us():
+        return None
     try:
         import psutil
 
@@ -186,10 +416,17 @@ def _psutil_rss_bytes() -> int | None:
         return None
 
 
+def _psutil_knows_us() -> bool:
+    """Whether psutil's processes are numbered as we are: on Linux it reads /proc, of whomever."""
+    return sys.platform != "linux" or depth_below(Path("/proc")) == 0
+
+
 def _psutil_descendants() -> tuple[float, int]:
     try:
         import psutil
     except ImportError:
+        return 0.0, 0
+    if not _psutil_knows_us():
         return 0.0, 0
     cpu_s, ram_bytes = 0.0, 0
     try:

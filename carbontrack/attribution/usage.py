@@ -1,12 +1,16 @@
 """Reads the CPU time and memory that this process tree and the machine use.
 
-On Linux directly from procfs, at a few microseconds a read; elsewhere through psutil.
+On Linux directly from procfs, at a few microseconds a read; elsewhere through psutil. Processes
+are read where procfs knows us, by the numbers of that procfs; facts of the machine may come from
+another one, or from sysfs.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from carbontrack.attribution.memory import (
@@ -17,9 +21,9 @@ from carbontrack.attribution.memory import (
     machine_ram_bytes,
 )
 from carbontrack.attribution.policy import Usage
-from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
+from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
 from carbontrack.attribution.reservation import Reservation
-from carbontrack.system.clock import Clock
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.interrupts import pass_on
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -36,17 +40,25 @@ class UsageReader:
         sysfs: Path = Path("/sys"),
         *,
         run: Run = in_a_thread,
+        own_procfs: Path = Path("/proc"),
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
-        self._proc_stat = _ProcStat.of(procfs)
+        # a procfs that does not know us, as another container's, shows the machine only
+        knows_us = os.path.exists(f"{procfs}/self")  # noqa: PTH110 - no object
+        self._processes = procfs if knows_us else own_procfs
+        self._proc_stat = _ProcStat.of(procfs) or _ProcStat.of(own_procfs)
+        self.hidden: str | None = None
+        """Why the machine cannot be seen, with what is used instead; None: it can."""
+        self._hidden_used: Callable[[], int | None] | None = None
         self._machine: Callable[[], float | None] = (
-            _psutil_busy_s if self._proc_stat is None else self._proc_stat.busy_s
+            self._hidden_machine() if self._proc_stat is None else self._proc_stat.busy_s
         )
-        self._tree = ProcessTree(procfs)
+        self._tree = ProcessTree(self._processes)
+        self._owner, self._own_cpu_s, self._before_fork_s = os.getpid(), 0.0, 0.0
         self._memory_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
-        self._survey = MemorySurvey(procfs, self._tree.pids, run)
+        self._survey = MemorySurvey(self._processes, self._tree.pids, run)
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of
         the machine's: for a meter that counts no more than the limit, as the model of memory."""
@@ -61,27 +73,57 @@ class UsageReader:
         """Our process and its living descendants, by the pids that a GPU's driver reports.
 
         None where these are unknown: drivers report the pids of the host, and in a container they
-        differ (pid_namespaces(7)), so that an equal number may be another process.
+        differ (pid_namespaces(7)), so that an equal number may be another process. With the host's
+        procfs, at `procfs_path`, they are known there too.
         """
-        try:
-            if not in_first_namespace(self._procfs):
-                return None
-            return frozenset((os.getpid(), *self._tree.pids()))
-        except OSError as error:
-            pass_on(error)
-            return None
+        return driver_numbers(self._procfs)
 
     def reservation(self) -> Reservation:
         """The processors that are reserved for this process now."""
         return Reservation(self._procfs, self._sysfs)
 
     def machine_busy_s(self) -> float | None:
-        """CPU seconds all processors have worked since boot, in steps of about 10 ms."""
+        """CPU seconds all processors have worked since boot, in steps of about 10 ms.
+
+        None where the machine cannot be seen, or not at this moment.
+        """
         return self._machine()
 
     def own_cpu_s(self, now_s: float) -> float:
-        """CPU seconds of this process and its descendants: the least that all have worked."""
-        return self._tree.cpu_s(now_s)
+        """CPU seconds of this process tree up to now: the machine was busy for as long at least.
+
+        Meters keep this reader after a fork. The tree is another one then, and the count goes on.
+        """
+        if self._owner != os.getpid():
+            self._owner, self._before_fork_s = os.getpid(), self._own_cpu_s
+            self._tree = ProcessTree(self._processes)
+        self._own_cpu_s = self._before_fork_s + self._tree.cpu_s(now_s)
+        return self._own_cpu_s
+
+    def least_busy_s(self) -> float | None:
+        """As `machine_busy_s`; of a machine that cannot be seen our own CPU seconds."""
+        return self.own_cpu_s(SystemClock.monotonic_s()) if self.busy_is_own else self._machine()
+
+    @property
+    def busy_is_own(self) -> bool:
+        """Whether nothing tells how busy the machine is, so that `least_busy_s` is ours alone."""
+        return self._machine is _unknown
+
+    def _hidden_machine(self) -> Callable[[], float | None]:
+        """What is used where no procfs says how busy the machine is."""
+        if sys.platform != "linux":
+            return _psutil_busy_s
+        from carbontrack.attribution import hidden_machine  # rarely needed
+
+        self._hidden_used = partial(hidden_machine.used_ram_bytes, self._sysfs)
+        busy_s = hidden_machine.busy_reader(self._sysfs)
+        instead = "our own CPU time" if busy_s is None else "the root of the control groups"
+        self.hidden = f"procfs has no stat, as with subset=pid; busy time is that of {instead}"
+        return busy_s or _unknown
+
+    def take_in(self, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
+        """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+        self._tree.take_in(group, leaves_out)
 
     def rest(self) -> None:
         """Hold no descriptor until the next read."""
@@ -101,7 +143,9 @@ class UsageReader:
         return Usage(now_s, cpu_s, self._machine(), ours_bytes, all_bytes)
 
     def _used_bytes(self) -> int | None:
-        used = machine_ram_bytes(self._procfs)
+        used = machine_ram_bytes(self._procfs) if self.hidden is None else None
+        if used is None and self._hidden_used is not None:
+            used = self._hidden_used()
         if not self.within_limit or used is None:
             return used
         limited = cgroup_ram_bytes(self._procfs, self._sysfs)
@@ -160,6 +204,10 @@ class _ProcStat:
             self.rest()
         except (OSError, AttributeError):  # nothing can be raised here
             pass
+
+
+def _unknown() -> None:
+    return None
 
 
 def _psutil_busy_s() -> float | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carbontrack.cli.child import Child
 from carbontrack.cli.periodic import PeriodicThread
 from carbontrack.system.clock import Clock
+from carbontrack.system.host import depth_below
 from carbontrack.tracking.budget import BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 
@@ -18,6 +24,7 @@ GRACE_S = 10.0
 """From SIGTERM to SIGKILL: as long as `docker stop` waits by default."""
 _CHECK_S = 0.5
 _POLL_S = 0.05
+_PROCFS = Path("/proc")
 
 
 class BudgetWatch(PeriodicThread):
@@ -66,8 +73,11 @@ def end_tree(pid: int, *, grace_s: float, clock: Clock) -> bool:
     """Send SIGTERM to a process and its descendants, and SIGKILL to those left after `grace_s`.
 
     A shell that ends leaves its children running, and they would go on using energy. False if the
-    process had ended before.
+    process had ended before. Where the processes of our pid namespace cannot be seen, only the
+    command itself, a child of ours, is sent them: a number that is read would be somebody else's.
     """
+    if sys.platform == "linux" and depth_below(_PROCFS) != 0:
+        return _end_child(pid, grace_s=grace_s, clock=clock)
     import psutil
 
     try:
@@ -87,6 +97,27 @@ def end_tree(pid: int, *, grace_s: float, clock: Clock) -> bool:
         if _is_running(one):
             _signal(one, kill=True)
     return True
+
+
+def _end_child(pid: int, *, grace_s: float, clock: Clock) -> bool:
+    if not _is_living_child(pid):
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline_s, never = clock.monotonic_s() + grace_s, threading.Event()
+    while _is_living_child(pid) and clock.monotonic_s() < deadline_s:
+        clock.wait(never, _POLL_S)
+    if _is_living_child(pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return True
+
+
+def _is_living_child(pid: int) -> bool:
+    """Whether a child of ours runs; one that has ended is left for whoever waits for it."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def _is_running(process: psutil.Process) -> bool:

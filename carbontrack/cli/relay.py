@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.host import depth_below
 
 WINDOW_S = 0.2
 """How long after a signal to us its sender may still send it to others; then it is relayed."""
@@ -21,6 +22,7 @@ _IDLE_S = 1.0
 _TIDY_S = 10.0
 """How long a command may take to stop after a signal to stop; it may have a screen to restore."""
 _SI_KERNEL = 0x80
+_PROCFS = Path("/proc")
 
 
 def _named(*names: str) -> frozenset[int]:
@@ -83,10 +85,10 @@ class GroupProbe:
 
     def pending(self) -> frozenset[int] | None:
         """The signals it was sent; None if it has ended or the system does not say."""
-        if self._process.poll() is not None:
+        if self._process.poll() is not None or depth_below(_PROCFS) != 0:
             return None
         try:
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
+            status = (_PROCFS / str(self._process.pid) / "status").read_text()
         except OSError:
             return None
         for line in status.splitlines():
@@ -400,8 +402,10 @@ def stop_with(pid: int, number: int) -> None:
 
 
 def _is_stopped(pid: int) -> bool:
+    if depth_below(_PROCFS) != 0:
+        return False  # the number is another process's there, or nobody's
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = (_PROCFS / str(pid) / "stat").read_text()
     except OSError:
         return False
     return status.rpartition(")")[2].split()[0] == "T"

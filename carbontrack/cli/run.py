@@ -13,6 +13,7 @@ from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, BudgetWatch
 from carbontrack.cli.child import Child, End, become, default_name, obstacle
+from carbontrack.cli.group import CommandGroup, followed
 from carbontrack.cli.live import LiveLine
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -154,7 +155,10 @@ def _measure(args: Namespace, command: Sequence[str], child: Child) -> Measured:
         shown = Terminal(sys.stderr) if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
         job_id = environment.launch.job_id
-        end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
+        with followed(tracker, environment.state_path(settings.state_dir)) as group:
+            end = _run_measured(
+                span, child, command, job_id=job_id, terminal=shown, watch=watch, group=group
+            )
     return Measured(end, settings, tracker, span, notes)
 
 
@@ -248,9 +252,11 @@ def _run_measured(
     job_id: str | None,
     terminal: Terminal | None,
     watch: BudgetWatch | None,
+    group: CommandGroup | None,
 ) -> End:
     span.open()
-    refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
+    with nullcontext() if group is None else group.entered():
+        refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
     if refusal is not None:
         span.discard()
         return refusal

@@ -184,7 +184,7 @@ def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
 def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:
     record, age_s = run.record, _age_s(run, now)
     return {
-        "PID": str(run.pid),
+        "PID": "-" if run.pid is None else str(run.pid),
         "NAME": ("  " * nested) + visible(record.name),
         "TIME": _or_dash(record.duration_s, format_seconds),
         "POWER": _or_dash(run.watts, format_watts),

@@ -319,7 +319,10 @@ def _packages(cpus: Path, left: set[int]) -> int | None:
 
 def _slow_name(procfs: Path, cache: Path | None) -> str:
     """From py-cpuinfo, which starts other programs and takes about a second: cached per boot."""
-    return cached_name(cache, boot_id(procfs) or "", _ask_cpuinfo)
+    from carbontrack.system.host import host_id  # few need it
+
+    # without a boot id, as in a procfs of processes only, a name is kept for this machine
+    return cached_name(cache, boot_id(procfs) or host_id(), _ask_cpuinfo)
 
 
 def cached_name(cache: Path | None, boot: str, ask: Callable[[], str]) -> str:

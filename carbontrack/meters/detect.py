@@ -62,6 +62,9 @@ class Host(NamedTuple):
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
+        hidden: why the machine cannot be seen; None: it can.
+        busy_is_own: `busy_s` is our own CPU seconds, as those of the machine cannot be seen.
+        counts_whole: what is asked for is the machine's energy, not our part of it.
         nvml_library: the library by which an NVIDIA driver is recognised.
         load_amdsmi: how to load AMD SMI; called only where the kernel's driver amdgpu is loaded.
     """
@@ -79,6 +82,9 @@ class Host(NamedTuple):
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
+    hidden: str | None = None
+    busy_is_own: bool = False
+    counts_whole: bool = False
     nvml_library: str = NVML_LIBRARY
     load_amdsmi: Callable[[], Any] | None = None
     own_s: Callable[[float], float] | None = None
@@ -104,6 +110,7 @@ def detect(host: Host) -> MeterSet:
     everything = net.ask("all or none", _together, single, instead=single)
     hardware = _hardware(facts, power, gib, gpu_models, everything)
     refusals = (*_told(refused, hardware), *sensors.refused, *gpu_refusals)
+    refusals += _hidden(host)
     found = MeterSet(everything, spare, refusals, hardware, host.busy_s)
     if host.plugins:
         found = net.ask("plugins", _with_plugins, found, host, substitutes, instead=found)
@@ -226,6 +233,14 @@ def _with_wall(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) ->
     if not host.models_wall or (host.wall is not None and not refused):
         return found
     return _with_wall_model(found, host, facts, power)
+
+
+def _hidden(host: Host) -> tuple[Refusal, ...]:
+    """The fault of a machine that cannot be seen."""
+    if host.hidden is None:
+        return ()
+    cure = "# in the systemd unit: ProcSubset=all"
+    return (Refusal("machine", host.hidden, cure, fault="machine_hidden"),)
 
 
 _OfMachine = tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]
@@ -412,7 +427,7 @@ def _models(
             host.busy_s,
             facts.threads,
             power.basis,
-            power.curve,
+            power.curve.of_own_load(whole=host.counts_whole) if host.busy_is_own else power.curve,
             power.how,
             own_s=host.own_s,
         )

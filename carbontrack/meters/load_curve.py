@@ -38,6 +38,19 @@ class LoadCurve(NamedTuple):
         best, low, high = zip(*at_loads, strict=True)
         return LoadCurve(best, low, high)
 
+    def of_own_load(self, *, whole: bool) -> LoadCurve:
+        """The curve over our own load, where nobody knows what others do meanwhile.
+
+        Of a machine that others keep fully busy, our part of the power is in proportion to our
+        load; that is the low end. Power rises less than in proportion to load, so that our part is
+        at most what the machine would draw for us alone. `whole`: the machine's power is asked for,
+        which may be that of full load.
+        """
+        if whole:
+            return self._replace(high=(max(self.high),) * len(LOADS))
+        shared = (load * self.low[-1] for load in LOADS)
+        return self._replace(low=tuple(map(min, shared, self.low)))
+
 
 def _piece(load: float) -> tuple[int, float]:
     """The piece on which a load lies, and how far along it, from 0 to 1."""

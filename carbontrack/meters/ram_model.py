@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import sqrt
@@ -227,6 +228,10 @@ def _total_bytes(procfs: Path) -> int | None:
     first = (read_text(procfs / "meminfo", 128) or "").split("\n", 1)[0].split()
     if len(first) >= 2 and first[0] == "MemTotal:" and first[1].isdigit():
         return int(first[1]) * 1024
+    with suppressed(OSError, ValueError, AttributeError):  # a procfs of processes only
+        pages = os.sysconf("SC_PHYS_PAGES")  # by sysinfo(2)
+        if pages > 0:
+            return pages * os.sysconf("SC_PAGE_SIZE")
     with suppressed(Exception):
         import psutil
 

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
@@ -419,6 +420,13 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
         if now_s < at_s:
             sampler.clock = ShiftedClock(sampler.clock, at_s - now_s)
     return at_s
+
+
+def take_in(sampler: Sampler, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
+    """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
+    with sampler.lock:
+        if sampler._usage is not None:
+            sampler._usage.take_in(group, leaves_out)
 
 
 def fall_asleep(sampler: Sampler) -> None:

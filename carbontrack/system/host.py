@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,17 +122,103 @@ _DEEPEST = 256
 """The longest chain of ancestors that is followed."""
 
 
+def number_in(procfs: Path) -> int | None:
+    """The number of this process in the pid namespace of a procfs; None where it has none.
+
+    A mount shows the processes of one namespace by the numbers of that namespace, whoever reads it,
+    and `self` is resolved there. With a host's procfs in a container that is the host's number, and
+    in a procfs of another container there is none (pid_namespaces(7)).
+    """
+    stat = process_stat(procfs, "self")
+    return None if stat is None else stat.pid
+
+
+def numbers_of(procfs: Path, name: str) -> tuple[int, ...]:
+    """The numbers of a process from the mount's pid namespace inwards to its own; () if unknown.
+
+    The last is what the process itself calls its number (NSpid in proc_pid_status(5), Linux 4.1).
+    """
+    try:
+        text = (procfs / name / "status").read_bytes()
+        return tuple(map(int, text.split(b"\nNSpid:", 1)[1].split(b"\n", 1)[0].split()))
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
+        return ()
+
+
+def depth_below(procfs: Path) -> int | None:
+    """How many pid namespaces this process is below that of a mount of procfs; None: unknown.
+
+    0 where the numbers there are those of `os.getpid()`: the only ones that may be compared with
+    what other processes of our namespace call themselves, or be sent a signal.
+    """
+    return _depth_below(procfs, os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _depth_below(procfs: Path, pid: int) -> int | None:
+    numbers = numbers_of(procfs, "self")
+    if numbers:  # one that is not our own ends with another number: another program's tree of files
+        return len(numbers) - 1 if numbers[-1] == pid else None
+    return 0 if number_in(procfs) == pid else None  # an older kernel, or gVisor
+
+
+def shows_kernel(procfs: Path) -> bool:
+    """Whether a mount of procfs is of the first pid namespace, that of the machine.
+
+    Kernel threads are in no other, and the second process is always one: kthreadd, with the flag
+    PF_KTHREAD, which no program can set.
+    """
+    try:
+        text = (procfs / "2" / "stat").read_bytes()
+        return bool(int(text[text.rindex(b")") + 2 :].split()[6]) & _PF_KTHREAD)
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
+        return False
+
+
+_PF_KTHREAD = 0x00200000
+
+
+def own_stat(procfs: Path) -> ProcessStat | None:
+    """What procfs says of this process, by its number in its own pid namespace, as others know it.
+
+    The number is never that of another namespace, whose mount procfs may be: an equal number of
+    ours would be another process.
+    """
+    stat = process_stat(procfs, "self")
+    return None if stat is None else stat._replace(pid=os.getpid())
+
+
+def stat_of(procfs: Path, pid: int) -> ProcessStat | None:
+    """What procfs says of a process of our own pid namespace; None where there is none.
+
+    None too where the mount has the numbers of another namespace.
+    """
+    return process_stat(procfs, str(pid)) if depth_below(procfs) == 0 else None
+
+
 def ancestors(procfs: Path) -> tuple[dict[int, int], bool]:
     """The ancestors of this process, the nearest first, with their starts in clock ticks.
 
-    And whether procfs shows all of them: it may hide other users' processes.
+    Those in its pid namespace, by their numbers there; and whether procfs shows all of these: it
+    may hide other users' processes.
     """
     chain: dict[int, int] = {}
-    stat = process_stat(procfs, "self")
+    stat, depth = process_stat(procfs, "self"), depth_below(procfs)
+    if depth is None:
+        return chain, False
     while stat is not None and stat.parent_pid > 0 and len(chain) < _DEEPEST:
         stat = process_stat(procfs, str(stat.parent_pid))
-        if stat is not None:
-            chain[stat.pid] = stat.started_ticks
+        if stat is None:
+            break
+        pid = stat.pid
+        if depth:  # a mount of an outer namespace, with numbers of that one
+            numbers = numbers_of(procfs, str(pid))
+            if len(numbers) <= depth:
+                return chain, bool(numbers)  # outside of ours
+            pid = numbers[depth]
+        chain[pid] = stat.started_ticks
     return chain, stat is not None
 
 
@@ -149,7 +236,7 @@ def process_identity(procfs: Path = Path("/proc"), *, pid: int | None = None) ->
 
     `pid` is another process of its pid namespace.
     """
-    stat = process_stat(procfs, "self" if pid is None else str(pid))
+    stat = own_stat(procfs) if pid in (None, os.getpid()) else stat_of(procfs, pid or 0)
     if stat is None:
         return ""
     return f"{boot_id(procfs) or ''}:{pid_namespace(procfs)}:{stat.pid}:{stat.started_ticks}"

@@ -22,12 +22,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
-from carbontrack.sinks.journal.journal import FOLDER, folder
+from carbontrack.sinks.journal.journal import FOLDER, folder, short_boot_id
 from carbontrack.sinks.journal.names import journals_of
 from carbontrack.sinks.journal.open_entries import OpenEntry, open_entries
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import make_private_folder
-from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.host import (
+    ancestors,
+    boot_id,
+    depth_below,
+    own_stat,
+    pid_namespace,
+    stat_of,
+)
 from carbontrack.system.interrupts import pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
@@ -123,7 +130,8 @@ class RemoteParents:
         self._scope = scope
         self._procfs = procfs
         self._clock = clock or SystemClock()
-        self._boot = boot_id(procfs) or ""
+        # a procfs of processes only does not tell; where a process ended is told by its start
+        self._boot = boot_id(procfs) or ("" if context is None else context.boot_id)
         self._namespace = pid_namespace(procfs)
         self._lock = reentrant_lock()  # the garbage collector may close a span in a look
         self._is_looking = False
@@ -260,7 +268,8 @@ class RemoteParents:
         except FileNotFoundError:
             return []
         if process not in self._journals:
-            self._journals[process] = journals_of(place, self._boot, *process)
+            boot = self._boot or short_boot_id(self._procfs)
+            self._journals[process] = journals_of(place, boot, *process)
         return self._journals[process]
 
     def _read(self, path: Path) -> list[OpenEntry]:
@@ -278,7 +287,7 @@ class RemoteParents:
         context = self._context
         if context is None or not context.boot_id:
             return None if context is not None else False
-        own = process_stat(self._procfs, "self")
+        own = own_stat(self._procfs)
         was_this = own is not None and own[::2] == (context.pid, context.started_ticks)
         if context.boot_id != self._boot or was_this:
             return False  # another boot, or this process before it executed another program
@@ -291,7 +300,9 @@ class RemoteParents:
         return False if context.state == self._state() and self._has_journals() else None
 
     def _by_machine(self, context: ParentContext) -> Verdict:
-        stat = process_stat(self._procfs, str(context.pid))
+        if depth_below(self._procfs) != 0:
+            return None  # procfs has the numbers of another namespace
+        stat = stat_of(self._procfs, context.pid)
         if stat is None or stat.started_ticks != context.started_ticks:
             return False
         if context.state != self._state():
@@ -354,11 +365,18 @@ def _remove_stale(place: Path) -> None:
         names = [entry.name for entry in islice(entries, _STALE_LOOKS)]
     for name in names:
         with suppress(OSError):
-            path, parts = place / name, name.split("-")
-            if now - path.stat().st_mtime > _STALE_S and not _lives(parts[-2:]):
+            path = place / name
+            if now - path.stat().st_mtime > _STALE_S and not _lives(*name.split("-")[-3:]):
                 path.unlink()
 
 
-def _lives(pid_and_start: list[str]) -> bool:
-    stat = process_stat(Path("/proc"), pid_and_start[0])
-    return stat is not None and str(stat.started_ticks) == pid_and_start[-1]
+def _lives(namespace: str, pid: str, start: str) -> bool:
+    """Whether the process of an identity runs.
+
+    Of another pid namespace nothing can be found out here; a process that still runs writes its
+    file anew.
+    """
+    if namespace != pid_namespace():
+        return False
+    stat = stat_of(Path("/proc"), _whole(pid))
+    return stat is not None and str(stat.started_ticks) == start

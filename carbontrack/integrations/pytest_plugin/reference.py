@@ -27,6 +27,7 @@ from typing import NamedTuple
 from carbontrack.attribution.process_tree import ProcessTree, descendants
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD, Round
 from carbontrack.system.clock import Clock, SystemClock, other_process_cpu_s, process_cpu_s
+from carbontrack.system.host import depth_below
 from carbontrack.units import JOULES_PER_KWH
 
 REFERENCE_SLICE_S = 0.000286
@@ -129,13 +130,14 @@ class TreeTime:
     def _living_cpu_s(self, procfs: Path, root_pid: int) -> float:
         self.ticks = {}
         cpu_s = 0.0
+        has_clocks = depth_below(procfs) == 0  # a clock is asked for by our namespace's number
         for pid, _, _ in descendants(procfs, root_pid):
             try:
                 text = (procfs / str(pid) / "stat").read_bytes()
                 fields = [int(field) for field in text[text.rindex(b")") + 2 :].split()[11:15]]
             except (OSError, ValueError):
                 continue  # it has ended meanwhile
-            own_s, waited = self._clock_s(pid), sum(fields[2:])
+            own_s, waited = self._clock_s(pid) if has_clocks else None, sum(fields[2:])
             own = sum(fields[:2]) if own_s is None else None
             self.ticks[pid] = Ticks(own, waited)
             cpu_s += (own_s or 0.0) + ((own or 0) + waited) * _TICK_S

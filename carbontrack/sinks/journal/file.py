@@ -121,6 +121,19 @@ def lock(handle: int) -> bool:
     return True
 
 
+def is_locked(handle: int) -> bool:
+    """Whether another process holds the lock of an open file; a lock that fails says no."""
+    if not _HAS_LOCKS:
+        return False
+    try:  # together with others who look, and gone again when the caller closes the file
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        pass_on(error)
+    return False
+
+
 def wait_for_lock(handle: int) -> None:
     """Lock an open file as soon as no other process holds the lock, where the system has locks."""
     if _HAS_LOCKS:

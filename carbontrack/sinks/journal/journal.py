@@ -32,6 +32,7 @@ from carbontrack.sinks.journal.names import (
     MORE_SUFFIX,
     SUFFIX,
     SetAside,
+    has_more,
     journals_of,
     name_of,
     set_aside,
@@ -39,7 +40,7 @@ from carbontrack.sinks.journal.names import (
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
-from carbontrack.system.host import ancestors, boot_id, pid_namespace, process_stat
+from carbontrack.system.host import ancestors, boot_id, own_stat, pid_namespace
 from carbontrack.system.interrupts import WeakValues, pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOSSES, RateLimitedLog
 
@@ -497,7 +498,7 @@ def short_boot_id(procfs: Path) -> str:
 
 def _own_name(procfs: Path) -> str:
     """How the names of this process's journals begin."""
-    stat = process_stat(procfs, "self")
+    stat = own_stat(procfs)
     if stat is None:  # nobody could look for it by this name
         return f"{short_boot_id(procfs)}-{os.getpid()}-{os.urandom(8).hex()}"
     return name_of(short_boot_id(procfs), stat.pid, stat.started_ticks)
@@ -528,16 +529,9 @@ def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
 def _remove_stale(path: Path, now: float) -> None:
     """Remove a draft of a process that was killed, or what says that it has more journals."""
     if now - path.lstat().st_mtime > _STALE_S and not (
-        path.suffix == MORE_SUFFIX and _may_live(path.stem)
+        path.suffix == MORE_SUFFIX and has_more(path)
     ):
         path.unlink()
-
-
-def _may_live(name: str) -> bool:
-    """Whether the process whose journals' names begin so may still run."""
-    pid, _, ticks = name.partition("-")[2].partition("-")
-    stat = process_stat(Path("/proc"), pid)
-    return stat is not None and str(stat.started_ticks) == ticks
 
 
 def _quietly(action: Callable[[], None]) -> None:

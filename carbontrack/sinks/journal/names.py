@@ -74,9 +74,20 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     name, _, number = path.stem.rpartition(".")
     if name and len(number) > 2:
-        others = (one.rpartition(".")[0] for one in os.listdir(path.parent))  # noqa: PTH208
-        if not any(other.startswith(f"{name}.") and len(other) > len(name) + 3 for other in others):
-            path.with_name(f"{name}{MORE_SUFFIX}").unlink(missing_ok=True)
+        more = path.with_name(f"{name}{MORE_SUFFIX}")
+        if not has_more(more):
+            more.unlink(missing_ok=True)
+
+
+def has_more(path: Path) -> bool:
+    """Whether there are journals beyond the numbered ones, as a file says that ends so.
+
+    The journals themselves are looked for. Whether their process runs cannot be found out by its
+    id where it is of another pid namespace, as in a state directory that containers share.
+    """
+    begin, numbered = f"{path.stem}.", len(path.stem) + 3
+    others = (one.rpartition(".")[0] for one in os.listdir(path.parent))  # noqa: PTH208
+    return any(other.startswith(begin) and len(other) > numbered for other in others)
 
 
 def set_aside(path: Path) -> Path | None:

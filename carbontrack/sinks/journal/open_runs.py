@@ -1,8 +1,10 @@
 """The runs that are open on this host, read from the journals of running processes.
 
-The journal of a running process is only read, never locked or changed: its lock shows that the
-process runs. To find out whether it does without the lock, the boot id and the process id in the
-journal's name are compared with this boot, and with the time the process was started.
+The journal of a running process is only read, never changed: its lock shows that the process runs.
+To find out whether it does without the lock, the boot id and the process id in the journal's name
+are compared with this boot, and with the time the process was started. A process of another pid
+namespace, as in another container that shares the state directory, has a number that is nobody's
+here or somebody else's; of its journal the lock is tried, for a moment and together with others.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import decoded, lines_of, open_to_read, updated
+from carbontrack.sinks.journal.file import decoded, is_locked, lines_of, open_to_read, updated
 from carbontrack.sinks.journal.journal import NO_RECORD, RUN, folder, short_boot_id
 from carbontrack.sinks.journal.names import SUFFIX
+from carbontrack.system.host import depth_below, pid_namespace
 from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
 
@@ -35,13 +38,14 @@ class OpenRun:
     """A run that was open at its last checkpoint.
 
     Attributes:
-        pid: the process that measures it.
+        pid: the process that measures it; None where it is in another pid namespace, whose numbers
+            mean nothing here.
         record: its record as of the checkpoint.
         watts: between the last two checkpoints, or since the start of the run if there is only
             one; None where unknown.
     """
 
-    pid: int
+    pid: int | None
     record: Record
     watts: float | None
 
@@ -63,11 +67,20 @@ def open_runs(
     except OSError as error:
         pass_on(error)
         return found
+    namespace = pid_namespace(procfs) if depth_below(procfs) in (0, None) else "another mount's"
     for path in sorted(place / name for name in names if name.startswith(f"{boot}-")):
-        pid = _running_pid(path, boot, start_of)
-        if pid is not None:
-            found += (OpenRun(pid, *run) for run in _runs_in(path))
-    return sorted(found, key=lambda run: (run.record.started_at, run.pid))
+        if not _is_one_of(path, boot):
+            continue
+        lives: dict[bool, bool] = {}
+        for checkpoints in _runs_in(path):
+            here = str(checkpoints.entry.get("pid_namespace", "")) in ("", namespace)
+            pid = int(path.stem.split("-")[1])
+            if here not in lives:
+                lives[here] = _is_running(path, pid, start_of) if here else _is_locked(path)
+            if lives[here]:
+                last = checkpoints.last
+                found.append(OpenRun(pid if here else None, last[-1], _watts(*last)))
+    return sorted(found, key=lambda run: (run.record.started_at, run.pid or 0))
 
 
 def started_at_s(pid: int) -> float | None:
@@ -83,21 +96,36 @@ def started_at_s(pid: int) -> float | None:
         return None
 
 
-def _running_pid(path: Path, boot: str, start_of: StartOf) -> int | None:
-    """The process of a journal; None if it has ended, even if its id belongs to another by now."""
+def _is_one_of(path: Path, boot: str) -> bool:
+    """Whether it has the name of a journal of this boot."""
     parts = path.stem.split("-")
-    if path.suffix != SUFFIX or len(parts) != 3 or parts[0] != boot or not parts[1].isdigit():
-        return None
-    started_s = start_of(int(parts[1]))
+    return path.suffix == SUFFIX and len(parts) == 3 and parts[0] == boot and parts[1].isdigit()
+
+
+def _is_running(path: Path, pid: int, start_of: StartOf) -> bool:
+    """Whether the process of a journal runs; False if its id belongs to another by now."""
+    started_s = start_of(pid)
     try:
         written_s = path.stat().st_mtime
     except OSError:
-        return None
-    return None if started_s is None or started_s > written_s + _SLACK_S else int(parts[1])
+        return False
+    return started_s is not None and started_s <= written_s + _SLACK_S
 
 
-def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
-    """Each open run with its watts; the last line may be incomplete, as it is being written."""
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a journal, and so runs, wherever it is."""
+    try:
+        handle = open_to_read(path)
+    except OSError:
+        return False
+    try:
+        return is_locked(handle)
+    finally:
+        os.close(handle)
+
+
+def _runs_in(path: Path) -> Iterator[_Checkpoints]:
+    """Each open run; the last line may be incomplete, as it is being written."""
     seen: dict[tuple[str, ...], _Checkpoints] = {}
     try:
         handle = open_to_read(path)
@@ -108,8 +136,7 @@ def _runs_in(path: Path) -> Iterator[tuple[Record, float | None]]:
             os.close(handle)
     except OSError:
         return
-    for found in seen.values():
-        yield found.last[-1], _watts(*found.last)
+    yield from seen.values()
 
 
 class _Checkpoints(NamedTuple):

@@ -191,3 +191,61 @@ def test_our_cpu_time_never_falls():
     sum(n * n for n in range(300_000))
     after = reader.read(1.0).process_cpu_s
     assert after > before
+
+
+def hidden(sysfs):
+    """A reader where no procfs has a stat."""
+    return UsageReader(sysfs / "proc", sysfs, own_procfs=sysfs / "nowhere")
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """The folder of the control groups."""
+    folder = tmp_path / "fs" / "cgroup"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_hidden_machine_is_as_busy_as_the_root_of_the_control_groups(tmp_path, groups):
+    """Of version 2, or of a hybrid tree, or of version 1; a container's own group is no machine."""
+    (groups / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    reader = hidden(tmp_path)
+    assert (reader.machine_busy_s(), reader.busy_is_own) == (2.5, False)
+    assert reader.hidden is not None
+    (groups / "cgroup.events").write_text("populated 1\n")
+    assert hidden(tmp_path).machine_busy_s() is None
+    (groups / "cpuacct").mkdir()
+    (groups / "cpuacct" / "cpuacct.usage").write_text("3500000000\n")
+    assert hidden(tmp_path).machine_busy_s() is None
+    (groups / "cpuacct" / "release_agent").write_text("\n")
+    assert hidden(tmp_path).machine_busy_s() == 3.5
+    (groups / "unified").mkdir()
+    (groups / "unified" / "cpu.stat").write_text("usage_usec 4500000\n")
+    assert hidden(tmp_path).machine_busy_s() == 4.5
+
+
+def test_where_nothing_shows_the_machine_our_own_time_is_the_least(tmp_path):
+    """It is unknown how busy it is, and said so; what is modelled is ours, also after a fork."""
+    reader = hidden(tmp_path)
+    assert (reader.machine_busy_s(), reader.busy_is_own) == (None, True)
+    before_s = reader.least_busy_s()
+    sum(n * n for n in range(300_000))
+    after_s = reader.least_busy_s()
+    assert after_s > before_s
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if reader.least_busy_s() >= after_s else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_memory_of_a_hidden_machine_is_that_of_its_nodes(tmp_path):
+    """What is neither free nor a cache of files, in all nodes; without any it is unknown."""
+    assert hidden(tmp_path).read(0.0).machine_ram_bytes is None
+    for number in range(2):
+        node = tmp_path / "devices" / "system" / "node" / f"node{number}"
+        node.mkdir(parents=True)
+        sizes = {"MemTotal": 1000, "MemFree": 300, "Active(file)": 100, "Inactive(file)": 50,
+                 "SReclaimable": 50}  # fmt: skip
+        lines = (f"Node {number} {name}: {kib} kB" for name, kib in sizes.items())
+        (node / "meminfo").write_text("\n".join(lines))
+    assert hidden(tmp_path).read(0.0).machine_ram_bytes == 2 * 500 * 1024

@@ -13,17 +13,17 @@ from carbontrack.integrations.pytest_plugin.reference import Ticks, TreeTime, un
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
-def put(procfs: Path, pid: int, *ticks: int) -> None:
-    """A child of this process as proc_pid_stat(5) writes it."""
+def put(procfs: Path, pid: int, *ticks: int, parent: int | None = None) -> None:
+    """A process, by default a child of this one, as proc_pid_stat(5) writes it."""
     (procfs / str(pid)).mkdir(exist_ok=True)
-    fields = ["S", os.getpid(), *[0] * 9, *ticks, *[0] * 6, 1, *[0] * 28]
+    fields = ["S", parent or os.getpid(), *[0] * 9, *ticks, *[0] * 6, 1, *[0] * 28]
     (procfs / str(pid) / "stat").write_text(f"{pid} (python) {' '.join(map(str, fields))}\n")
 
 
 @pytest.fixture
 def procfs(tmp_path: Path) -> Path:
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "stat").write_text("")
+    put(tmp_path, os.getpid(), 0, 0, 0, 0, parent=1)
+    (tmp_path / "self").symlink_to(str(os.getpid()))
     return tmp_path
 
 

@@ -1,0 +1,74 @@
+"""What the machine does where procfs does not say, as with `subset=pid` (systemd's ProcSubset).
+
+Such a procfs has processes only. The root of the control groups counts the CPU time of all
+processes, and each memory node has a meminfo in sysfs; both need no rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from carbontrack.system.interrupts import pass_on, suppressed
+
+_ROOT_ONLY = "release_agent"
+"""A file that only the root of a hierarchy of version 1 has (cgroups(7))."""
+_NOT_OF_ROOT = "cgroup.events"
+"""A file that every group of version 2 has but the root."""
+
+
+def busy_reader(sysfs: Path) -> Callable[[], float | None] | None:
+    """Reads the CPU seconds that all processes have used since boot; None where nothing tells.
+
+    In a container the root of what is mounted may be a group of the host's, which is not the
+    machine; such a group does not count.
+    """
+    top = sysfs / "fs" / "cgroup"
+    for group in (top, top / "unified"):
+        stat = group / "cpu.stat"
+        if not (group / _NOT_OF_ROOT).exists() and _usage_of(stat) is not None:
+            return lambda: _usage_of(stat)
+    for name in ("cpuacct", "cpu,cpuacct"):
+        usage = top / name / "cpuacct.usage"
+        if (top / name / _ROOT_ONLY).exists() and _nanoseconds(usage) is not None:
+            return lambda: _nanoseconds(usage)
+    return None
+
+
+def _usage_of(stat: Path) -> float | None:
+    try:
+        return int(stat.read_bytes().split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
+        return None
+
+
+def _nanoseconds(usage: Path) -> float | None:
+    try:
+        return int(usage.read_bytes()) * 1e-9
+    except (OSError, ValueError) as error:
+        pass_on(error)
+        return None
+
+
+def used_ram_bytes(sysfs: Path) -> int | None:
+    """Bytes of memory in use on the machine, by its memory nodes; None where they do not say.
+
+    What files are cached in, and what the kernel would give back, is available, as in
+    `MemAvailable` of proc_meminfo(5).
+    """
+    used_kib = nodes = 0
+    with suppress(OSError):
+        for node in sorted((sysfs / "devices/system/node").glob("node[0-9]*")):
+            with suppressed(OSError, ValueError, IndexError):
+                text = (node / "meminfo").read_bytes()
+                available = (b"MemFree", b"Active(file)", b"Inactive(file)", b"SReclaimable")
+                free_kib = sum(_kib(text, name) for name in available)
+                used_kib += max(0, _kib(text, b"MemTotal") - free_kib)
+                nodes += 1
+    return used_kib * 1024 if nodes else None
+
+
+def _kib(text: bytes, name: bytes) -> int:
+    return int(text.split(b" %b:" % name, 1)[1].split(None, 1)[0])
