@@ -56,6 +56,8 @@ class ProcessTree:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
         self._live_ram_bytes = 0
+        self._live_largest_bytes = self.largest_ram_bytes = 0
+        """Resident memory of the largest process, as of the last `ram_bytes`."""
         self._live_at_s = float("-inf")
         self._waited_s = 0.0
         self._lost_s = 0.0
@@ -86,14 +88,19 @@ class ProcessTree:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:
             text = _read_bytes(f"{self._procfs}/self/statm")
-            return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
+            own_bytes = int(text.split()[1]) * self._page_bytes
         except (OSError, ValueError, IndexError) as error:
             pass_on(error)
-            return _psutil_rss_bytes()
+            all_bytes = _psutil_rss_bytes()
+            self.largest_ram_bytes = all_bytes or 0
+            return all_bytes
+        self.largest_ram_bytes = max(own_bytes, self._live_largest_bytes)
+        return own_bytes + self._live_ram_bytes
 
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
         waited_s = waited_children_cpu_s()
+        self._live_largest_bytes = 0
         live_s, ram_bytes = self._living() if has_children() else (0.0, 0)
         self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
         self._live_ram_bytes = ram_bytes
@@ -103,10 +110,12 @@ class ProcessTree:
             return _psutil_descendants()
         if self._living_cpu_s is not None:
             return self._living_cpu_s(self._procfs, self._pid), 0
-        ticks, pages = 0, 0
+        ticks, pages, most_pages = 0, 0, 0
         for _, cpu_ticks, rss_pages in descendants(self._procfs, self._pid):
             ticks += cpu_ticks
             pages += rss_pages
+            most_pages = max(most_pages, rss_pages)
+        self._live_largest_bytes = most_pages * self._page_bytes
         return ticks * self._tick_s, pages * self._page_bytes
 
 

@@ -36,6 +36,7 @@ class UsageReader:
         sysfs: Path = Path("/sys"),
         *,
         run: Run = in_a_thread,
+        is_forked: bool = False,
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
@@ -44,16 +45,16 @@ class UsageReader:
             _psutil_busy_s if self._proc_stat is None else self._proc_stat.busy_s
         )
         self._tree = ProcessTree(procfs)
-        self._memory_at_s = float("-inf")
+        self._memory_at_s = self._read_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
-        self._survey = MemorySurvey(procfs, self._tree.pids, run)
+        self._survey = MemorySurvey(procfs, self._tree.pids, run, is_forked=is_forked)
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of
         the machine's: for a meter that counts no more than the limit, as the model of memory."""
 
     def for_child(self) -> UsageReader:
         """A reader that starts at zero in a child process, after a fork."""
-        child = UsageReader(self._procfs, self._sysfs)
+        child = UsageReader(self._procfs, self._sysfs, is_forked=True)
         child.within_limit = self.within_limit
         return child
 
@@ -87,13 +88,17 @@ class UsageReader:
     def read(self, now_s: float) -> Usage:
         """The usage up to now; unknown parts are None, nothing is raised."""
         cpu_s = self._tree.cpu_s(now_s)
-        if now_s - self._memory_at_s >= _MEMORY_PERIOD_S:
+        if now_s - self._memory_at_s >= _MEMORY_PERIOD_S or self._survey.has_changed:
             self._memory_at_s = now_s
-            self._ram = (self._tree.ram_bytes(), self._used_bytes())
-        ours_bytes, all_bytes = self._ram
-        if ours_bytes is not None:
-            ours_bytes = round(ours_bytes * self._survey.part)
-        return Usage(now_s, cpu_s, self._machine(), ours_bytes, all_bytes)
+            self._ram = (self._our_bytes(), self._used_bytes())
+        self._read_at_s = now_s
+        return Usage(now_s, cpu_s, self._machine(), *self._ram)
+
+    def _our_bytes(self) -> int | None:
+        resident_bytes = self._tree.ram_bytes()
+        if resident_bytes is None:
+            return None
+        return self._survey.take(self._read_at_s, resident_bytes, self._tree.largest_ram_bytes)
 
     def _used_bytes(self) -> int | None:
         used = machine_ram_bytes(self._procfs)
@@ -103,11 +108,24 @@ class UsageReader:
         return used if limited is None else limited
 
     def survey(self, clock: Clock) -> None:
-        """Read now and then which part of the resident memory is ours alone; never raises.
+        """Read when it is due which part of the resident memory is ours alone; never raises.
 
         Called by the sampler's thread only, not at the start or end of a span.
         """
-        self._survey.look(clock, self._ram[0])
+        self._survey.look(clock)
+
+    @property
+    def needs_survey(self) -> bool:
+        """Whether there is memory that was not there at the last survey, as before the first."""
+        return self._survey.is_behind
+
+    def awaits_survey(self, clock: Clock) -> bool:
+        """Survey what has come since the last time; whether a tick should wait for the answer."""
+        return self._survey.is_awaited(clock)
+
+    def ram_below(self, since_s: float, until_s: float) -> float:
+        """How far below our memory its low end lay meanwhile, on the mean, as a part of it."""
+        return self._survey.low_end.mean(since_s, until_s)
 
 
 class _ProcStat:

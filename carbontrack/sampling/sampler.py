@@ -84,6 +84,8 @@ class TickListener(Protocol):
         ...
 
 
+SURVEY_S = 0.02
+"""How soon after a span has opened our memory is surveyed, if there is more of it than before."""
 SUSPEND_S = 0.5
 """A shorter suspend of the machine is noise between two clocks."""
 
@@ -152,8 +154,8 @@ class Sampler:
 
     def _begin(self) -> None:
         self.lock = reentrant_lock()
-        self._inside = False
-        events = TickEvents(self.tick, partial(fall_asleep, self))
+        self._inside = self._is_early = False
+        events = TickEvents(partial(_tick_when_surveyed, self), partial(fall_asleep, self))
         wanted = partial(getattr, self, "awake")
         self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
@@ -268,8 +270,14 @@ class Sampler:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
+    def ram_below(self, since_s: float, until_s: float) -> float:
+        """How far below a process tree's memory its low end lay, on the mean, as a part of it."""
+        return 0.0 if self._usage is None else self._usage.ram_below(since_s, until_s)
+
     def _period_s(self) -> float:
-        return min(self._interval_s, self._bank.max_period_s)
+        period_s, usage = min(self._interval_s, self._bank.max_period_s), self._usage
+        self._is_early = usage is not None and usage.needs_survey and _shares(self)
+        return min(period_s, SURVEY_S) if self._is_early else period_s
 
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
@@ -339,6 +347,28 @@ class Sampler:
         if self._usage is not None:
             self._usage = self._usage.for_child()
         self._begin()
+
+
+def _shares(sampler: Sampler) -> bool:
+    """Whether a ledger takes the part of this process tree only."""
+    return any(one.attribution.scope == "process" for one in tuple(sampler._ledgers))
+
+
+def _tick_when_surveyed(sampler: Sampler) -> None:
+    """Do the work of a deadline; not while a survey of our memory is awaited.
+
+    What several processes share would be counted once for each of them in the step until then. A
+    span that ends meanwhile takes its step all the same.
+    """
+    usage, is_early = sampler._usage, sampler._is_early
+    try:
+        if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
+            return
+        if is_early:
+            return
+    except Exception:
+        _log.exception("our memory could not be surveyed")
+    sampler.tick()
 
 
 def _credit(

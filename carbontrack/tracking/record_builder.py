@@ -429,6 +429,16 @@ class RecordBuilder:
             self._known = now
         return self._meters
 
+    def _meters_in(self, window: Window) -> Sequence[MeterFacts]:
+        """The properties of each meter, with how far off our memory was in a window."""
+        meters = self.meters()
+        if self.ledger.attribution.scope != "process":
+            return meters
+        below = self.sampler.ram_below(window.start.at_s, window.end.at_s)
+        if not below:
+            return meters
+        return [m._replace(share_below=below) if m.component == "ram" else m for m in meters]
+
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
         max_gap_s, powers_w, before = self.sampler.history(start.at_s)
@@ -474,7 +484,8 @@ class RecordBuilder:
         )
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
-        meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
+        attribution, resource = self.ledger.attribution, self.resource
+        meters = self._meters_in(window)
         quality = quality_figures(window, meters, self._standing_faults())
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
