@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
-from carbontrack.system.forking import OwnThread
+from carbontrack.system.forking import OwnThread, is_fork
 from carbontrack.system.host import own_groups
 from carbontrack.system.interrupts import pass_on, suppressed
 
@@ -133,17 +133,24 @@ def _sum_kib(text: bytes, name: bytes) -> int:
 # -- the process tree --------------------------------------------------------------------------
 
 
+_MOST_STEPS = 1000
+"""Changes that are remembered; one a tick, if processes come and go all the time."""
+
+
 class LowEnd:
     """How far below our memory its low end lies, as a part of it, from one instant to the next."""
 
-    def __init__(self, below: float = 0.0) -> None:
-        self._steps: list[tuple[float, float]] = [(float("-inf"), below)]
+    def __init__(self) -> None:
+        self._steps: list[tuple[float, float]] = [(float("-inf"), 0.0)]
+        self.none_since_s = float("-inf")
+        """Since when there is nothing below our memory; infinite while there is something."""
 
     def set(self, since_s: float, below: float) -> None:
         """It is this from that instant on."""
-        if below != self._steps[-1][1]:
+        if below != self._steps[-1][1] or since_s < self._steps[-1][0]:
             kept = [step for step in self._steps[-_MOST_STEPS:] if step[0] < since_s]
             self._steps = [*kept, (since_s, below)]
+            self.none_since_s = float("inf") if below else since_s
 
     def mean(self, since_s: float, until_s: float) -> float:
         """The mean over some time."""
@@ -158,10 +165,6 @@ class LowEnd:
             if end_s <= since_s:
                 break
         return sum_s / (until_s - since_s)
-
-
-_MOST_STEPS = 1000
-"""Changes that are remembered; one a tick, if processes come and go all the time."""
 
 
 class Sum(NamedTuple):
@@ -185,7 +188,9 @@ class MemorySurvey:
         procfs: the root of procfs.
         pids: the living descendants.
         run: runs the reading in the background.
-        is_forked: whether this is a fork of another process, which may share everything with it.
+        low_end: follows the low end.
+        is_forked: whether this is a fork of another process, which may share everything with it; by
+            default, whether it is one since carbontrack was loaded.
     """
 
     def __init__(
@@ -194,19 +199,20 @@ class MemorySurvey:
         pids: Callable[[], Iterable[int]],
         run: Run = in_a_thread,
         *,
-        is_forked: bool = False,
+        low_end: LowEnd | None = None,
+        is_forked: bool | None = None,
     ) -> None:
         self.has_changed = False
         """Whether there is more to be known than when our memory was last asked for."""
         self.is_behind = True
         """Whether a part of what is resident was not there at the last look."""
-        self.low_end = LowEnd()
-        self._is_forked = is_forked
+        self.low_end = low_end or LowEnd()
+        self._is_forked = is_fork() if is_forked is None else is_forked
         self._procfs, self._pids, self._run = procfs, pids, run
         self._known: dict[tuple[str, int], Proportion] = {}
         self._sizes: dict[tuple[str, int], int] = {}
         self._names: set[int | str] = set()
-        self._sized_at_s = self._reading_until_s = float("-inf")
+        self._sized_at_s = self._reading_until_s = self._next_s = float("-inf")
         self._sum = Sum()
         self._returned_bytes = 0.0
         self._begun_s: float | None = None
@@ -222,22 +228,26 @@ class MemorySurvey:
         resident, best, low = self._sum
         more = max(0.0, resident_bytes - resident)
         if more > MATTERS * resident_bytes:
-            self.is_behind = True
+            self.is_behind, self._next_s = True, self._reading_until_s
             best += more
-            low = 0.0 if self._is_fork_unread else min(best, max(low, largest_bytes))
-        elif resident > 0.0:
-            best, low = (resident_bytes * size / resident for size in (best, low))
-        self.low_end.set(since_s, 1.0 - low / best if best > 0.0 else 0.0)
+            low = 0.0 if self._is_fork_unread else max(low, min(largest_bytes, more))
+        below = 1.0 - low / best if best > 0.0 else 0.0
+        self.low_end.set(since_s, below)
+        if resident > 0.0 and best <= resident:
+            best *= resident_bytes / resident
         return round(best)
 
     @property
     def _is_fork_unread(self) -> bool:
         return self._is_forked and not self._answered
 
-    def look(self, clock: Clock) -> None:
-        """Read sizes again when that is due; returns soon, and never raises."""
+    def look(self, clock: Clock, *, is_alone: bool = False) -> None:
+        """Read sizes again when that is due; returns soon, and never raises.
+
+        Where our process `is_alone`, and was so before, that is seldom.
+        """
         now_s = clock.monotonic_s()
-        if now_s < self._reading_until_s:
+        if now_s < (self._next_s if is_alone else self._reading_until_s):
             return
         names: set[int | str] = set(own_pids(self._procfs, self._pids()))
         if names != self._names or now_s - self._sized_at_s >= SIZES_PERIOD_S:
@@ -249,6 +259,8 @@ class MemorySurvey:
             self._reading_until_s = now_s + SURVEY_PERIOD_S  # should it never begin, or never end
             self._run(partial(self._read, clock))
         self.is_behind = False
+        is_same = is_alone and len(names) == 1
+        self._next_s = min(self._sized_at_s + SIZES_PERIOD_S, self._due_s) if is_same else now_s
 
     def is_awaited(self, clock: Clock) -> bool:
         """Look if we are behind; whether an answer is awaited that may be much less than the sum.

@@ -84,6 +84,11 @@ class ProcessTree:
         """The living descendants."""
         return [pid for pid, _, _ in descendants(self._procfs, self._pid)] if has_children() else []
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing of a descendant was in memory at the last look."""
+        return self._live_ram_bytes == 0
+
     def ram_bytes(self) -> int | None:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from carbontrack.attribution.memory import (
+    LowEnd,
     MemorySurvey,
     Run,
     cgroup_ram_bytes,
@@ -36,7 +37,6 @@ class UsageReader:
         sysfs: Path = Path("/sys"),
         *,
         run: Run = in_a_thread,
-        is_forked: bool = False,
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
@@ -47,14 +47,16 @@ class UsageReader:
         self._tree = ProcessTree(procfs)
         self._memory_at_s = self._read_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
-        self._survey = MemorySurvey(procfs, self._tree.pids, run, is_forked=is_forked)
+        self.ram_low_end = LowEnd()
+        """How far below our memory its low end lies."""
+        self._survey = MemorySurvey(procfs, self._tree.pids, run, low_end=self.ram_low_end)
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of
         the machine's: for a meter that counts no more than the limit, as the model of memory."""
 
     def for_child(self) -> UsageReader:
         """A reader that starts at zero in a child process, after a fork."""
-        child = UsageReader(self._procfs, self._sysfs, is_forked=True)
+        child = UsageReader(self._procfs, self._sysfs)
         child.within_limit = self.within_limit
         return child
 
@@ -112,7 +114,7 @@ class UsageReader:
 
         Called by the sampler's thread only, not at the start or end of a span.
         """
-        self._survey.look(clock)
+        self._survey.look(clock, is_alone=self._tree.is_alone)
 
     @property
     def needs_survey(self) -> bool:
@@ -122,10 +124,6 @@ class UsageReader:
     def awaits_survey(self, clock: Clock) -> bool:
         """Survey what has come since the last time; whether a tick should wait for the answer."""
         return self._survey.is_awaited(clock)
-
-    def ram_below(self, since_s: float, until_s: float) -> float:
-        """How far below our memory its low end lay meanwhile, on the mean, as a part of it."""
-        return self._survey.low_end.mean(since_s, until_s)
 
 
 class _ProcStat:

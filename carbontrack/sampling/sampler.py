@@ -142,7 +142,7 @@ class Sampler:
         """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
         """The spans and windows of summed calls that are open, by identity."""
-        self._closed, self._interval_s, self._usage = False, interval_s, usage
+        self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s = self.clock.suspended_s()
         self._cpu_s = process_cpu_s()
@@ -180,7 +180,7 @@ class Sampler:
             if not ledger.holders:
                 usage = None
                 if ledger.attribution.scope == "process":
-                    usage = self._usage = self._usage or UsageReader()
+                    usage = self.usage = self.usage or UsageReader()
                 ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
                 self._ledgers[ledger] = None
             key = id(holder)
@@ -270,12 +270,8 @@ class Sampler:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
-    def ram_below(self, since_s: float, until_s: float) -> float:
-        """How far below a process tree's memory its low end lay, on the mean, as a part of it."""
-        return 0.0 if self._usage is None else self._usage.ram_below(since_s, until_s)
-
     def _period_s(self) -> float:
-        period_s, usage = min(self._interval_s, self._bank.max_period_s), self._usage
+        period_s, usage = min(self._interval_s, self._bank.max_period_s), self.usage
         self._is_early = usage is not None and usage.needs_survey and _shares(self)
         return min(period_s, SURVEY_S) if self._is_early else period_s
 
@@ -288,7 +284,7 @@ class Sampler:
                     ledger.refresh(self.clock)
                 shares = shares or ledger.attribution.scope == "process"
             if self.gpu_shares:  # first, so that the coming step uses the answer
-                self.gpu_shares.update(self._usage if shares else None, self.clock)
+                self.gpu_shares.update(self.usage if shares else None, self.clock)
             with self.lock:
                 here.busy = True  # what a finalizer begins meanwhile passes through
                 self.sample()
@@ -300,8 +296,8 @@ class Sampler:
             here.busy = False
             for log in logs:
                 log.flush()
-            if shares and self._usage is not None:
-                self._usage.survey(self.clock)
+            if shares and self.usage is not None:
+                self.usage.survey(self.clock)
             if apportioner is not None:
                 apportioner.write_due_rows()
             for listener in tick_listeners:
@@ -344,8 +340,8 @@ class Sampler:
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
             self.apportioner.forget_parent()
-        if self._usage is not None:
-            self._usage = self._usage.for_child()
+        if self.usage is not None:
+            self.usage = self.usage.for_child()
         self._begin()
 
 
@@ -360,15 +356,11 @@ def _tick_when_surveyed(sampler: Sampler) -> None:
     What several processes share would be counted once for each of them in the step until then. A
     span that ends meanwhile takes its step all the same.
     """
-    usage, is_early = sampler._usage, sampler._is_early
-    try:
-        if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
-            return
-        if is_early:
-            return
-    except Exception:
-        _log.exception("our memory could not be surveyed")
-    sampler.tick()
+    usage, is_early = sampler.usage, sampler._is_early
+    if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
+        return
+    if not is_early:
+        sampler.tick()
 
 
 def _credit(
@@ -455,7 +447,7 @@ def fall_asleep(sampler: Sampler) -> None:
         with sampler.lock:
             listeners = sampler.tick_listeners.living()
             if not sampler.awake:
-                for one in (sampler._bank, sampler._usage):
+                for one in (sampler._bank, sampler.usage):
                     if one is not None:
                         one.rest()  # it holds no descriptor until it reads again
         for listener in listeners:

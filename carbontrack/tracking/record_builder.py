@@ -16,6 +16,7 @@ from math import isclose
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
@@ -429,14 +430,13 @@ class RecordBuilder:
             self._known = now
         return self._meters
 
-    def _meters_in(self, window: Window) -> Sequence[MeterFacts]:
-        """The properties of each meter, with how far off our memory was in a window."""
-        meters = self.meters()
+    def _reaching_down(
+        self, meters: Sequence[MeterFacts], window: Window, low_end: LowEnd
+    ) -> Sequence[MeterFacts]:
+        """The properties of each meter, with how far our memory may lie below what was taken."""
         if self.ledger.attribution.scope != "process":
             return meters
-        below = self.sampler.ram_below(window.start.at_s, window.end.at_s)
-        if not below:
-            return meters
+        below = low_end.mean(window.start.at_s, window.end.at_s)
         return [m._replace(share_below=below) if m.component == "ram" else m for m in meters]
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
@@ -484,8 +484,10 @@ class RecordBuilder:
         )
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
-        attribution, resource = self.ledger.attribution, self.resource
-        meters = self._meters_in(window)
+        meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
+        usage = self.sampler.usage
+        if usage is not None and usage.ram_low_end.none_since_s > window.start.at_s:
+            meters = self._reaching_down(meters, window, usage.ram_low_end)
         quality = quality_figures(window, meters, self._standing_faults())
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
