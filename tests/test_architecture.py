@@ -302,6 +302,21 @@ def test_only_integration_tests_sleep():
     assert sleepers == []
 
 
+def test_no_guard_is_tight():
+    """A limit for what must happen says when to give up: nobody's slow machine is a failure."""
+    tight = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("run", "communicate", "check_output", "check_call", "wait_procs")
+        for given in node.keywords
+        if given.arg == "timeout" and isinstance(given.value, ast.Constant)
+        if given.value.value is not None and given.value.value < 30
+    ]
+    assert tight == []
+
+
 # -- the front page ----------------------------------------------------------------------------
 
 

@@ -321,6 +321,7 @@ class Sampler:
         """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
             self._ticker.close(waits=with_meters)
+            _rest_usage(self)  # the thread may have ended before it fell asleep
             if with_meters:
                 self._bank.close()
             self._bank.deferred_log.flush()
@@ -443,17 +444,30 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
 
 def fall_asleep(sampler: Sampler) -> None:
     """Nothing is open: give back what only open runs need; on the sampler's thread."""
-    try:
-        with sampler.lock:
-            listeners = sampler.tick_listeners.living()
-            if not sampler.awake:
-                for one in (sampler._bank, sampler.usage):
-                    if one is not None:
-                        one.rest()  # it holds no descriptor until it reads again
-        for listener in listeners:
-            listener.fall_asleep()
+    _to_the_end(partial(_rest, sampler), "the sampler could not fall asleep")
+
+
+def _rest(sampler: Sampler) -> None:
+    with sampler.lock:
+        listeners = sampler.tick_listeners.living()
         if not sampler.awake:
-            sampler.when_asleep()
+            for one in (sampler._bank, sampler.usage):
+                if one is not None:
+                    one.rest()  # it holds no descriptor until it reads again
+    for listener in listeners:
+        listener.fall_asleep()
+    if not sampler.awake:
+        sampler.when_asleep()
+
+
+def _rest_usage(sampler: Sampler) -> None:
+    if sampler.usage is not None:
+        _to_the_end(sampler.usage.rest, "the reader of usage could not be closed")
+
+
+def _to_the_end(do: Callable[[], None], failure: str) -> None:
+    try:
+        do()
     except Exception as error:
         pass_on(error)  # a test may call this in the main thread
-        _log.exception("the sampler could not fall asleep")
+        _log.exception(failure)

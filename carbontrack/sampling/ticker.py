@@ -198,8 +198,8 @@ class Ticker:
             if not self._clock.wait(self._kick, left_s):
                 return True
             self._kick.clear()
-            if not self._do_jobs() or (deadline_s is None and self._is_wanted()):
-                return False
+            if not self._do_jobs() or deadline_s is None:
+                return False  # a job may have opened what is closed before a sleep
         return False
 
     def _next_s(self) -> float:
@@ -224,6 +224,8 @@ class Ticker:
         """
         if not self._runs or self._closed or not _is_main_thread():
             do()
+            if self.dozes:  # it has fallen asleep before this, which may have opened a file
+                self._kick.set()
             return
         job = _Job(do)
         self._jobs.append(job)

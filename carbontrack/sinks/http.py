@@ -25,8 +25,9 @@ from carbontrack.system.interrupts import reentrant_lock
 from carbontrack.system.log import LOGGER, warn_user
 from carbontrack.system.urls import shown
 
-_EXIT_SHARE = 0.9
-"""The share of the exit timeout that is left for sending; the rest is for closing."""
+_EXIT_SHARE = 0.75
+"""The share of the exit timeout that is left for sending; the rest is for closing, and for the
+delays of a busy machine, where a wait is longer than it was meant to be."""
 
 
 class _Sender:

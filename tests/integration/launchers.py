@@ -118,4 +118,4 @@ def _wait_for(condition, timeout_s: float = 60.0) -> None:
 
 def _end(daemon: subprocess.Popen[bytes]) -> None:
     daemon.terminate()
-    daemon.wait(30)
+    daemon.wait(60.0)

@@ -69,7 +69,7 @@ class IntensityServices:
         self.seen.append(dict(request.headers))
         fault = FAULTS.get(self.fault)
         if self.fault == "slow":
-            self.hold.wait(10)
+            self.hold.wait(60.0)
         status, body, headers = fault or self._by_path(parts.path, query, request.headers)
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
         request.send_response(status)

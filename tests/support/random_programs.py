@@ -77,7 +77,7 @@ class ThreadActor(Actor):
 
     def tell(self, command: Any) -> None:
         self._todo.put(command)
-        error = self._done.get(timeout=30)
+        error = self._done.get(timeout=60.0)
         if command is None:
             self._thread.join()
         if error is not None:

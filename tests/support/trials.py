@@ -38,7 +38,7 @@ from tests.support.raising import Model, Place, Raiser, without_a_trace
 
 STOPPED, LATER = "stopped", "later"
 HANGS, WAITS = "it hangs", "another thread waits for a lock"
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 """Real seconds for another thread's block; it needs them only where a lock is not released."""
 _LIMIT_S = 30.0
 """Real seconds for a trial; it needs them only where something goes on for ever."""

@@ -79,6 +79,8 @@ class _State:
         self.is_changing = False
         self.file: JournalFile | None = None
         self.was_used = False
+        self.is_resting = False
+        """Whether the file is closed as soon as nothing is left in it."""
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
         self.name: str | None = None
@@ -92,7 +94,7 @@ class _State:
 
     def close(self) -> None:
         """Close the file, and delete it if it is empty; the lock is held."""
-        file, self.file = self.file, None
+        file, self.file, self.is_resting = self.file, None, False
         if file is not None:
             _quietly(file.close)
 
@@ -228,15 +230,20 @@ class Journal:
     def rest(self, *, at_once: bool) -> None:
         """Close the file if there is nothing in it; `at_once`: even if it was used just now.
 
-        Otherwise it is kept for those who open and close one run after the other.
+        Otherwise it is kept for those who open and close one run after the other. Where records
+        wait in it for a server, `at_once` closes it after the last of them.
         """
         state = self._state.state or self._state.get()
         if state.file is None:
             return
         with state.lock:
             was_used, state.was_used = state.was_used, False
-            if (at_once or not was_used) and state.file is not None and not len(state.file):
+            if not (at_once or not was_used) or state.file is None:
+                return
+            if not len(state.file):
                 state.close()
+            elif at_once and not state.file.keys(RUN):  # a server's thread empties it later
+                state.is_resting = True
 
     def close(self, *, keeps_runs: bool = False) -> None:
         """Close the file, and delete it if it is empty; a later entry creates another.
@@ -293,7 +300,8 @@ class Journal:
                 except OSError as error:
                     pass_on(error)
                     failure = error
-            if self._is_closed and state.file is not None and not len(state.file):
+            is_kept = not (self._is_closed or state.is_resting)
+            if not is_kept and state.file is not None and not len(state.file):
                 state.close()
         finally:
             state.is_changing = False

@@ -60,7 +60,7 @@ def serve(folder: Path, *options: str, end: signal.Signals) -> None:
             os.kill(int(child), end)
     worker.send_signal(end)
     try:
-        worker.wait(30)
+        worker.wait(60.0)
     except subprocess.TimeoutExpired:  # in rare cases billiard waits for a lock of an ended process
         worker.kill()
         worker.wait()

@@ -48,7 +48,7 @@ def end(tmp_path: Path, *arguments: str, program: str = PROGRAM) -> int:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60.0)
     return process.returncode
 
 

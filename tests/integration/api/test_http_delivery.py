@@ -46,7 +46,7 @@ def ids(count: int) -> set[str]:
     return {a_record(number).record_id for number in range(count)}
 
 
-def wait_until(condition, patience_s: float = 20.0) -> bool:  # type: ignore[no-untyped-def]
+def wait_until(condition, patience_s: float = 60.0) -> bool:  # type: ignore[no-untyped-def]
     give_up_s = time.monotonic() + patience_s
     while not condition() and time.monotonic() < give_up_s:
         time.sleep(0.01)
@@ -518,14 +518,14 @@ def test_journals_left_behind_leave_the_program_its_descriptors(tmp_path: Path) 
 def test_a_sink_that_was_told_to_hurry_sends_what_comes_later(journal: Journal) -> None:
     """Between the two steps of an end a record may still come; it is sent, and no wait added."""
     with Receiver() as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=journal)
+        sink = JournaledHttpSink(receiver.url, journal=journal, exit_timeout_s=120.0)
         sink.write(a_record(0))
         assert wait_until(lambda: receiver.record_ids == ids(1))
         sink.hurry()
         time.sleep(0.2)  # its thread has nothing left to do, and ends
         sink.write(a_record(1))
         sink.hurry()
-        arrived = wait_until(lambda: receiver.record_ids == ids(2), patience_s=2.0)
+        arrived = wait_until(lambda: receiver.record_ids == ids(2), patience_s=60.0)
         sink.close()
         sink.write(a_record(2))
         again = wait_until(lambda: receiver.record_ids == ids(3))

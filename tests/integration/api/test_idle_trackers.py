@@ -106,7 +106,8 @@ files = settled(open_files, before)
 first = memory(), threading.active_count(), files
 some(270, 400)
 files = settled(open_files, files)
-print(json.dumps({"first": first, "last": [memory(), threading.active_count(), files]}))
+threads = settled(threading.active_count, first[1])
+print(json.dumps({"first": first, "last": [memory(), threads, files]}))
 """
 
 

@@ -31,7 +31,7 @@ from tests.support.raising import Model, Raiser, without_a_trace
 from tests.support.trials import Hung, Timeout, could_not_pass, forget_locks
 
 EVERY_POINT = bool(os.environ.get("CARBONTRACK_EVERY_POINT"))
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 LOCKED = "another thread waits for a lock"
 
 ERRORS: tuple[Callable[[], BaseException], ...] = (

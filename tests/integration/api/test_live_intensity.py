@@ -38,7 +38,7 @@ def live(services, said=None):
     )
 
 
-def until(condition, guard_s=10.0):
+def until(condition, guard_s=60.0):
     end_s = time.monotonic() + guard_s
     while not condition():
         assert time.monotonic() < end_s, "it never happened"

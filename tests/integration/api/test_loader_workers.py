@@ -63,14 +63,14 @@ with carbontrack.track("epoch", **settings):
         process.start()
     for index in range(batches):
         queues[index % workers].put(index)
-    got = dict(results.get(timeout=30) for _ in range(batches))
+    got = dict(results.get(timeout=60.0) for _ in range(batches))
     assert got == {{index: index * index for index in range(batches)}}
     if ending == "terminated":
         wait_for_checkpoint(processes[0].pid, batches // workers)
         for index in range(more):
             queues[0].put(index)
         for index in range(more):
-            results.get(timeout=30)
+            results.get(timeout=60.0)
         processes[0].terminate()
     if ending == "abandoned":
         for process in processes:
@@ -79,7 +79,7 @@ with carbontrack.track("epoch", **settings):
     for queue in queues:
         queue.put(None)
     for process in processes:
-        process.join(30)
+        process.join(60.0)
 print([process.exitcode for process in processes])
 """
 

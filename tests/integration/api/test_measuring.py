@@ -282,7 +282,7 @@ def _run_forking(program):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60.0,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -230,7 +230,7 @@ meters = nvml_meters(None, None)[0]
 names = [sorted(thread.name for thread in threading.enumerate())]
 for meter in meters: meter.read_joules(0.0); meter.close()
 for thread in threading.enumerate():
-    if thread.name == "carbontrack-nvml": thread.join(5)
+    if thread.name == "carbontrack-nvml": thread.join(60.0)
 names.append(sorted(thread.name for thread in threading.enumerate()))
 print(json.dumps(names))
 """)

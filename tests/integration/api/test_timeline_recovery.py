@@ -34,7 +34,7 @@ def test_a_killed_runs_timeline_is_recovered_with_its_record(tmp_path: Path) -> 
     assert process.stdout.readline() == b"open\n"
     time.sleep(1.5)
     process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=60.0)
     process.stdout.close()
 
     assert not (tmp_path / "emissions.timeline.jsonl").exists()

@@ -121,7 +121,7 @@ def test_a_signal_to_us_reaches_the_command(
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(getattr(signal, name))
-        assert process.wait(timeout=30) == 42
+        assert process.wait(timeout=60.0) == 42
 
     (row,) = records(tmp_path)
     assert row["error"] == "exit code 42"

@@ -110,7 +110,7 @@ class Job:
         """The same, once the command has ended."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=60.0)
         until(lambda: not psutil.pid_exists(self.command))  # a shell may end before its job
         return self.came()
 
@@ -447,7 +447,7 @@ def test_what_comes_before_the_command_is_not_lost(
         until(lambda: _catches(status.read_text(), signal.SIGUSR1))
         process.send_signal(signal.SIGUSR1)
 
-        assert process.wait(timeout=30) == 128 + signal.SIGUSR1
+        assert process.wait(timeout=60.0) == 128 + signal.SIGUSR1
 
 
 def _catches(status: str, number: int) -> bool:
@@ -516,7 +516,7 @@ def test_a_killed_wrapper_leaves_the_command_and_nothing_else(
     with job(environ, tmp_path) as it:
         others = [p for p in psutil.Process(it.wrapper).children() if p.pid != it.command]
         os.kill(it.wrapper, signal.SIGKILL)
-        psutil.wait_procs(others, timeout=30)
+        psutil.wait_procs(others, timeout=60.0)
 
         assert not any(process.is_running() for process in others)
         assert psutil.pid_exists(it.command)

@@ -52,7 +52,7 @@ def start(tmp_path: Path, environ: dict[str, str]) -> Iterator[Callable[..., Any
     yield begin
     for process in running:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60.0)
         process.stdout.close()
 
 
@@ -83,7 +83,7 @@ def test_running_processes_are_seen_and_ended_ones_are_not(
     assert all(run["emissions_g"] > 0.0 and run["region"] == "FR" for run in found["runs"])
     assert found["watts"] == pytest.approx(sum(run["watts"] for run in found["runs"]))
     killed.send_signal(signal.SIGKILL)
-    killed.wait(timeout=20)
+    killed.wait(timeout=60.0)
     assert [run["pid"] for run in json.loads(top(environ, "--json"))["runs"]] == [kept.pid]
     recovered = subprocess.run(
         [sys.executable, "-m", "carbontrack", "recover", "--json"],

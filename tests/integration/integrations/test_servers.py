@@ -71,7 +71,7 @@ SERVERS = {
     "uvicorn lifespan": ["uvicorn", "app:asgi_polite"],
     "uvicorn 2 workers": ["uvicorn", "--workers", "2", "app:asgi"],
 }
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Server:
@@ -101,7 +101,7 @@ class Server:
 
         A worker that has not closed it yet is still sending, and reports a signal as an error.
         """
-        with socket.create_connection(("127.0.0.1", self._port), timeout=10.0) as connection:
+        with socket.create_connection(("127.0.0.1", self._port), timeout=60.0) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
         head, _, body = answer.partition(b"\r\n\r\n")

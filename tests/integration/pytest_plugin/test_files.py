@@ -71,7 +71,7 @@ def test_a_pipe_is_written_to(project: Project, option: str) -> None:
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
     project.run(f"--carbon-{option}=pipe")
-    reader.join(10)
+    reader.join(60.0)
 
     assert pipe.is_fifo()
     assert json.loads(read[0])

@@ -179,13 +179,13 @@ def test_one_object_may_be_open_many_times_at_once():
 
         def work():
             with block as outer:
-                meet.wait(5)
+                meet.wait(60.0)
                 with block as inner:
-                    meet.wait(5)
+                    meet.wait(60.0)
                     spans.append((outer, inner))
                     assert current_span() is inner
                 assert current_span() is outer
-                meet.wait(5)
+                meet.wait(60.0)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:

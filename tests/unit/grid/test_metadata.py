@@ -28,7 +28,7 @@ class Metadata:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 with suppress(OSError):
-                    services.hold.wait(10)
+                    services.hold.wait(60.0)
                     services.answer(self)
 
             do_PUT = do_GET  # noqa: N815 - the base class's spelling
@@ -82,7 +82,7 @@ def wait_for_the_probe():
     names = {f"carbontrack-{provider}" for provider in SERVICES}
     for thread in threading.enumerate():
         if thread.name in names:
-            thread.join(5.0)
+            thread.join(60.0)
 
 
 def probe(services, **more):

@@ -187,7 +187,7 @@ def test_closing_the_last_board_ends_the_thread():
         meter.close()
         meter.close()
     for thread in threads:
-        thread.join(5.0)
+        thread.join(60.0)
     assert not any(thread.is_alive() for thread in threads)
     with pytest.raises(MeterGone):
         meters[0].read_joules(1.0)

@@ -165,7 +165,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path]
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60.0,
     )
     assert "it is no regular file" in ran.stderr
 

@@ -1,7 +1,12 @@
 """The sampler: when it reads, when it sleeps, what it survives."""
 
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
+from carbontrack.attribution.usage import UsageReader
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
@@ -116,3 +121,26 @@ def test_a_sample_that_fails_is_carried_by_the_next():
             bench.clock.advance(5.0)
         assert joules(span.record) == pytest.approx(1000.0)
         assert span.record.faults == "sample:2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks in procfs")
+def test_a_sampler_that_is_closed_before_it_sleeps_holds_no_descriptor():
+    """Its thread ends where it waits for the next tick: what it would close then is closed."""
+
+    def opened():
+        found = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # the listing's own
+                found.append(str(descriptor.readlink()))
+        return found.count("/proc/stat")
+
+    before = opened()
+    for with_meters in (True, False):
+        clock = FakeClock()
+        sampler = Sampler([FakeMeter()], clock=clock, usage=UsageReader(Path("/proc")))
+        tracker = Tracker(meters=sampler, attribution="process", clock=clock)
+        with tracker.span("work"):
+            clock.until_waiting()
+            assert opened() == before + 1
+        sampler.close(with_meters=with_meters)
+        assert opened() == before, with_meters

@@ -287,7 +287,7 @@ def test_the_thread_sleeps_while_nothing_waits_and_ends_when_told(tmp_path: Path
     queue.records = [a_record(1)]
     delivery.finish_by(clock.monotonic_s() + 2.0)
     wake.set()
-    thread.join(10.0)
+    thread.join(60.0)
 
     assert idle == []
     assert (thread.is_alive(), poster.posted) == (False, [[a_record(1).record_id]])

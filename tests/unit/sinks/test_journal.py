@@ -284,7 +284,7 @@ def test_labels_are_read_while_no_lock_is_held(tmp_path: Path) -> None:
         def __str__(self) -> str:
             other = threading.Thread(target=journal.checkpoint, args=(a_record(1), [URL]))
             other.start()
-            other.join(10.0)
+            other.join(60.0)
             return "hung" if other.is_alive() else "free"
 
     journal.checkpoint(a_record(0, labels={"x": Busy()}), [URL])
@@ -315,6 +315,20 @@ def test_an_empty_file_is_closed_at_rest(tmp_path: Path) -> None:
     journal.finished(a_record(2).record_id)
     journal.rest(at_once=True)
     assert file_count() == 0
+
+
+def test_a_file_at_rest_is_closed_with_its_last_entry(tmp_path: Path) -> None:
+    """A server takes a record long after the program fell idle: nothing stays open for it."""
+    journal = Journal(tmp_path)
+    journal.enqueue(a_record(1), URL)
+    journal.rest(at_once=True)
+    assert len(list((tmp_path / "journal").iterdir())) == 1
+    journal.delivered(URL, [a_record(1).record_id])
+    assert list((tmp_path / "journal").iterdir()) == []
+
+    journal.checkpoint(a_record(2), [URL])
+    journal.finished(a_record(2).record_id)
+    assert len(list((tmp_path / "journal").iterdir())) == 1  # it is kept for the next run again
 
 
 def test_a_shared_journal_is_closed_by_the_last_of_its_users(tmp_path: Path) -> None:

@@ -208,17 +208,17 @@ def test_overlapping_calls_share():
         inside, leave = threading.Barrier(3), threading.Barrier(3)
 
         def body():
-            inside.wait(5)
-            leave.wait(5)
+            inside.wait(60.0)
+            leave.wait(60.0)
 
         threads = [
             threading.Thread(target=track(name, tracker=bench.tracker)(body)) for name in "ab"
         ]
         for thread in threads:
             thread.start()
-        inside.wait(5)
+        inside.wait(60.0)
         bench.run(0.5)
-        leave.wait(5)
+        leave.wait(60.0)
         for thread in threads:
             thread.join()
     used = [joules(row) for row in bench.records]

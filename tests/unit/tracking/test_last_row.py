@@ -36,7 +36,7 @@ class Halt:
         if self.passes < 0:
             self.thread = None
             self.reached.set()
-            assert self.go_on.wait(30.0)
+            assert self.go_on.wait(60.0)
 
 
 class HaltingClock(SystemClock):
@@ -86,13 +86,13 @@ def test_a_call_that_ends_while_the_last_row_is_written_is_in_a_row(calls_before
 
     thread = threading.Thread(target=work, kwargs={"is_held": True})
     thread.start()
-    assert clock.halt.reached.wait(30.0)
+    assert clock.halt.reached.wait(60.0)
     closing = threading.Thread(target=tracker.close)
     closing.start()
     closing.join(0.5)  # a first call is held while it has the sampler's lock: closing waits for it
     clock.halt.go_on.set()
-    closing.join(30.0)
-    thread.join(30.0)
+    closing.join(60.0)
+    thread.join(60.0)
     assert not closing.is_alive()
     assert counted(sink) == calls_before + 1
 
@@ -118,10 +118,10 @@ def test_a_call_that_begins_while_the_last_row_is_written_is_in_a_row(calls_befo
 
     thread = threading.Thread(target=call_late)
     thread.start()
-    assert clock.halt.reached.wait(30.0)
+    assert clock.halt.reached.wait(60.0)
     tracker.close()
     clock.halt.go_on.set()
-    thread.join(30.0)
+    thread.join(60.0)
     assert counted(sink) == calls_before + 1
 
 

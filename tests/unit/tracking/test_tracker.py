@@ -184,7 +184,7 @@ def test_a_dropped_tracker_ends_its_thread_and_leaves_the_meters_alone():
     del tracker
     gc.collect()
     assert [(row.name, row.status) for row in sink.records] == [("open", "interrupted")]
-    thread.join(30.0)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert not meter.closed
     with Tracker(meters=[meter], sinks=[sink], interval_s=3600.0) as other, other.span("next"):

@@ -1,0 +1,49 @@
+"""The ticker: what was done while it slept is followed by another sleep, which closes files."""
+
+import threading
+
+import pytest
+
+from carbontrack.sampling.ticker import Ticker, TickEvents
+from carbontrack.system.clock import SystemClock
+
+PATIENCE_S = 60.0
+
+
+class Sleeps:
+    """A ticker that nobody wants ticks of, and how often it has fallen asleep."""
+
+    def __init__(self):
+        self.count = 0
+        self._change = threading.Condition()
+        events = TickEvents(lambda: None, self._slept)
+        self.ticker = Ticker(
+            events, SystemClock(), period_s=lambda: 3600.0, is_wanted=lambda: False
+        )
+
+    def _slept(self):
+        with self._change:
+            self.count += 1
+            self._change.notify_all()
+
+    def reach(self, count):
+        """Whether it has fallen asleep so often, now or soon."""
+        with self._change:
+            return self._change.wait_for(lambda: self.count >= count, PATIENCE_S)
+
+
+@pytest.mark.parametrize("where", ["main", "other"])
+def test_what_is_done_during_its_sleep_is_followed_by_another(where):
+    """A row that is written when it sleeps already may open a database, which must be closed."""
+    sleeps = Sleeps()
+    sleeps.ticker.wake()
+    assert sleeps.reach(1)
+    at = []
+    if where == "main":
+        sleeps.ticker.do(lambda: at.append(sleeps.count))
+    else:
+        thread = threading.Thread(target=sleeps.ticker.do, args=(lambda: at.append(sleeps.count),))
+        thread.start()
+        thread.join()
+    assert sleeps.reach(at[0] + 1)
+    sleeps.ticker.close()
