@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import ConfigError
@@ -43,9 +43,12 @@ from carbontrack.system.clock import (
     SystemClock,
     process_cpu_s,
 )
-from carbontrack.system.forking import remember
+from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock
 from carbontrack.system.reentrance import busily, here
+
+if TYPE_CHECKING:
+    from carbontrack.sampling.rescan import Rescan
 
 
 class CallApportioner(Protocol):
@@ -84,8 +87,9 @@ class TickListener(Protocol):
         ...
 
 
-SURVEY_S = 0.02
-"""How soon after a span has opened our memory is surveyed, if there is more of it than before."""
+EARLY_S = 0.02
+"""How soon after a span has opened our memory is surveyed, and meters are looked for, where that is
+due; never in a shorter program."""
 SUSPEND_S = 0.5
 """A shorter suspend of the machine is noise between two clocks."""
 
@@ -101,6 +105,8 @@ class Sampler:
         clock: the time source.
         usage: reads the CPU time and memory of this process and the machine; by default made when
             first needed.
+        again: signs that there are other meters than before, and how to detect them; None: those
+            that there are at the start are all.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class Sampler:
         interval_s: float = 1.0,
         clock: Clock | None = None,
         usage: UsageReader | None = None,
+        again: tuple[Callable[[], Hashable], Callable[[], MeterSet]] | None = None,
     ) -> None:
         if not 0.0 < interval_s <= 3600.0:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
@@ -149,13 +156,15 @@ class Sampler:
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
+        self._again = again
+        self._rescan: Rescan | None = None
         self._begin()
         remember(self)
 
     def _begin(self) -> None:
         self.lock = reentrant_lock()
         self._inside = self._is_early = False
-        events = TickEvents(partial(_tick_when_surveyed, self), partial(fall_asleep, self))
+        events = TickEvents(partial(_at_deadline, self), partial(fall_asleep, self))
         wanted = partial(getattr, self, "awake")
         self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
@@ -272,8 +281,9 @@ class Sampler:
 
     def _period_s(self) -> float:
         period_s, usage = min(self._interval_s, self._bank.max_period_s), self.usage
-        self._is_early = usage is not None and usage.needs_survey and _shares(self)
-        return min(period_s, SURVEY_S) if self._is_early else period_s
+        surveys = usage is not None and usage.needs_survey and _shares(self)
+        self._is_early = surveys or _may_rescan(self)
+        return min(period_s, EARLY_S) if self._is_early else period_s
 
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
@@ -343,6 +353,8 @@ class Sampler:
             self.apportioner.forget_parent()
         if self.usage is not None:
             self.usage = self.usage.for_child()
+        if self._rescan is not None:
+            self._rescan.forget_parent()
         self._begin()
 
 
@@ -351,17 +363,38 @@ def _shares(sampler: Sampler) -> bool:
     return any(one.attribution.scope == "process" for one in tuple(sampler._ledgers))
 
 
-def _tick_when_surveyed(sampler: Sampler) -> None:
-    """Do the work of a deadline; not while a survey of our memory is awaited.
+def _at_deadline(sampler: Sampler) -> None:
+    """Look for meters that are new, and do the work of a tick, on the sampler's thread.
 
-    What several processes share would be counted once for each of them in the step until then. A
-    span that ends meanwhile takes its step all the same.
+    No tick while a survey of our memory is awaited: what several processes share would be counted
+    once for each of them in the step until then. A span that ends meanwhile takes its step all the
+    same.
     """
     usage, is_early = sampler.usage, sampler._is_early
+    if _may_rescan(sampler):
+        _to_the_end(partial(_look_for_meters, sampler), "no meters could be looked for")
     if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
         return
     if not is_early:
         sampler.tick()
+
+
+def _may_rescan(sampler: Sampler) -> bool:
+    """Whether it is time to look whether there are other meters than before."""
+    if sampler._again is None:
+        return False
+    rescan = sampler._rescan
+    return rescan is None or sampler.clock.monotonic_s() >= rescan.due_s
+
+
+def _look_for_meters(sampler: Sampler) -> None:
+    if sampler._rescan is None and sampler._again is not None:
+        with holding_forks():
+            from carbontrack.sampling.rescan import Rescan  # not in a short program
+
+        sampler._rescan = Rescan(*sampler._again)
+    if sampler._rescan is not None:
+        sampler._rescan.look(sampler)
 
 
 def _credit(
