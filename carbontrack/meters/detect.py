@@ -302,7 +302,7 @@ def _nvml_boards() -> Hashable:
         for index in range(pynvml.nvmlDeviceGetCount()):
             board = pynvml.nvmlDeviceGetHandleByIndex(index)
             found.append((str(pynvml.nvmlDeviceGetUUID(board)), slices_of(pynvml, board)))
-    except Exception as error:  # whatever a binding raises; here it counts as a sign
+    except (pynvml.NVMLError, AttributeError, TypeError, ValueError) as error:  # a sign as well
         pass_on(error)
         return (*found, type(error).__name__)
     return tuple(found)

@@ -9,17 +9,15 @@ with an index of its own; a model of what is measured from now on is retired, as
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from carbontrack.meters.meter import Meter, MeterSet, is_shared
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.system.forking import OwnThread
-
-if TYPE_CHECKING:
-    from carbontrack.sampling.sampler import Sampler
 
 PERIOD_S: Final = 60.0
 """The time from one look to the next."""
@@ -40,20 +38,20 @@ class Rescan:
         """When the next look is due."""
         self._signs, self._detect = signs, detect
         self._noted: Hashable = None
-        self._is_looking = False
+        self._looking_pid: int | None = None  # a fork has no thread of its parent's
 
-    def look(self, sampler: Sampler) -> None:
+    def look(self, sampler: Any) -> None:
         """Look in the background, unless it is being done; returns at once."""
         self.due_s = sampler.clock.monotonic_s() + PERIOD_S
-        if self._is_looking:  # a driver hangs
+        if self._looking_pid == os.getpid():  # a driver hangs
             return
-        self._is_looking = True
+        self._looking_pid = os.getpid()
         try:
             OwnThread(partial(self.look_now, sampler), "carbontrack-rescan").start()
         except RuntimeError:  # the program ends, or may have no more threads
-            self._is_looking = False
+            self._looking_pid = None
 
-    def look_now(self, sampler: Sampler) -> None:
+    def look_now(self, sampler: Any) -> None:
         """Look, and take in what is new; never raises."""
         try:
             signs = self._signs()
@@ -65,11 +63,7 @@ class Rescan:
         ) as error:  # whatever a driver or a plugin raises; the next look may succeed
             _log.debug("meters could not be looked for again: %r", error)
         finally:
-            self._is_looking = False
-
-    def forget_parent(self) -> None:
-        """In a child process: no thread of the parent's looks here."""
-        self._is_looking = False
+            self._looking_pid = None
 
 
 # -- what changes ------------------------------------------------------------------------------
@@ -138,7 +132,7 @@ def _is_divided_anew(old: Meter, new: Meter) -> bool:
 # -- the change --------------------------------------------------------------------------------
 
 
-def take_in(sampler: Sampler, found: MeterSet) -> None:
+def take_in(sampler: Any, found: MeterSet) -> None:
     """Change the meters in service at one instant, and close those of `found` that are not used."""
     with sampler.lock:
         bank = sampler._bank
@@ -163,7 +157,7 @@ def take_in(sampler: Sampler, found: MeterSet) -> None:
     bank.deferred_log.flush()
 
 
-def _tell(sampler: Sampler, found: MeterSet) -> None:
+def _tell(sampler: Any, found: MeterSet) -> None:
     """Records say what is measured and what is not as it is now."""
     bank = sampler._bank
     meters = tuple(state.meter for state in bank.states if not state.gone)

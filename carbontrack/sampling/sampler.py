@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import ConfigError
@@ -46,9 +46,6 @@ from carbontrack.system.clock import (
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock
 from carbontrack.system.reentrance import busily, here
-
-if TYPE_CHECKING:
-    from carbontrack.sampling.rescan import Rescan
 
 
 class CallApportioner(Protocol):
@@ -105,8 +102,7 @@ class Sampler:
         clock: the time source.
         usage: reads the CPU time and memory of this process and the machine; by default made when
             first needed.
-        again: signs that there are other meters than before, and how to detect them; None: those
-            that there are at the start are all.
+        again: signs of other meters, and how to detect all; None: none is looked for later.
     """
 
     def __init__(
@@ -150,14 +146,12 @@ class Sampler:
         self.holders: dict[int, weakref.ref[Any]] = {}
         """The spans and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
+        self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
-        self._slept_s = self.clock.suspended_s()
-        self._cpu_s = process_cpu_s()
+        self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
-        self._again = again
-        self._rescan: Rescan | None = None
         self._begin()
         remember(self)
 
@@ -166,7 +160,8 @@ class Sampler:
         self._inside = self._is_early = False
         events = TickEvents(partial(_at_deadline, self), partial(fall_asleep, self))
         wanted = partial(getattr, self, "awake")
-        self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
+        due_s = partial(_period_s, self)
+        self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
 
     @property
@@ -279,12 +274,6 @@ class Sampler:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
-    def _period_s(self) -> float:
-        period_s, usage = min(self._interval_s, self._bank.max_period_s), self.usage
-        surveys = usage is not None and usage.needs_survey and _shares(self)
-        self._is_early = surveys or _may_rescan(self)
-        return min(period_s, EARLY_S) if self._is_early else period_s
-
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
         try:
@@ -353,9 +342,15 @@ class Sampler:
             self.apportioner.forget_parent()
         if self.usage is not None:
             self.usage = self.usage.for_child()
-        if self._rescan is not None:
-            self._rescan.forget_parent()
         self._begin()
+
+
+def _period_s(sampler: Sampler) -> float:
+    """The time between two deadlines, on the sampler's thread."""
+    period_s, usage = min(sampler._interval_s, sampler._bank.max_period_s), sampler.usage
+    surveys = usage is not None and usage.needs_survey and _shares(sampler)
+    sampler._is_early = surveys or _may_rescan(sampler)
+    return min(period_s, EARLY_S) if sampler._is_early else period_s
 
 
 def _shares(sampler: Sampler) -> bool:
@@ -381,20 +376,19 @@ def _at_deadline(sampler: Sampler) -> None:
 
 def _may_rescan(sampler: Sampler) -> bool:
     """Whether it is time to look whether there are other meters than before."""
-    if sampler._again is None:
-        return False
     rescan = sampler._rescan
-    return rescan is None or sampler.clock.monotonic_s() >= rescan.due_s
+    if rescan is None or isinstance(rescan, tuple):
+        return rescan is not None
+    return bool(sampler.clock.monotonic_s() >= rescan.due_s)
 
 
 def _look_for_meters(sampler: Sampler) -> None:
-    if sampler._rescan is None and sampler._again is not None:
+    if isinstance(sampler._rescan, tuple):
         with holding_forks():
             from carbontrack.sampling.rescan import Rescan  # not in a short program
 
-        sampler._rescan = Rescan(*sampler._again)
-    if sampler._rescan is not None:
-        sampler._rescan.look(sampler)
+        sampler._rescan = Rescan(*sampler._rescan)
+    sampler._rescan.look(sampler)
 
 
 def _credit(

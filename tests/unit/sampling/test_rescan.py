@@ -1,5 +1,6 @@
 """Meters that appear, vanish and return while a program runs: each joule once, and nothing idle."""
 
+import os
 from functools import partial
 
 import pytest
@@ -324,7 +325,7 @@ def test_it_looks_once_a_minute(looks):
     rescan = Rescan(looks.signs, looks.detect)
     with Bench([model()]) as bench:
         now_s = bench.clock.monotonic_s()
-        rescan._is_looking = True
+        rescan._looking_pid = os.getpid()
         rescan.look(bench.sampler)
         assert rescan.due_s == now_s + PERIOD_S
         assert looks.signs_asked == 0
