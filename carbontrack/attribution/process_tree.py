@@ -56,6 +56,8 @@ class ProcessTree:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
         self._live_ram_bytes = 0
+        self.is_alone = True
+        """Whether nothing of a descendant was in memory at the last look."""
         self._live_largest_bytes = self.largest_ram_bytes = 0
         """Resident memory of the largest process, as of the last `ram_bytes`."""
         self._live_at_s = float("-inf")
@@ -84,11 +86,6 @@ class ProcessTree:
         """The living descendants."""
         return [pid for pid, _, _ in descendants(self._procfs, self._pid)] if has_children() else []
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether nothing of a descendant was in memory at the last look."""
-        return self._live_ram_bytes == 0
-
     def ram_bytes(self) -> int | None:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:
@@ -108,7 +105,7 @@ class ProcessTree:
         self._live_largest_bytes = 0
         live_s, ram_bytes = self._living() if has_children() else (0.0, 0)
         self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
-        self._live_ram_bytes = ram_bytes
+        self._live_ram_bytes, self.is_alone = ram_bytes, not ram_bytes
 
     def _living(self) -> tuple[float, int]:
         if not (self._procfs / "self" / "stat").exists():
