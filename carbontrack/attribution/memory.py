@@ -140,17 +140,18 @@ _MOST_STEPS = 1000
 class LowEnd:
     """How far below our memory its low end lies, as a part of it, from one instant to the next."""
 
+    was_below = False
+    """Whether any was, in this process, so that records need not ask where none was."""
+
     def __init__(self) -> None:
         self._steps: list[tuple[float, float]] = [(float("-inf"), 0.0)]
-        self.none_since_s = float("-inf")
-        """Since when there is nothing below our memory; infinite while there is something."""
 
     def set(self, since_s: float, below: float) -> None:
         """It is this from that instant on."""
         if below != self._steps[-1][1] or since_s < self._steps[-1][0]:
             kept = [step for step in self._steps[-_MOST_STEPS:] if step[0] < since_s]
             self._steps = [*kept, (since_s, below)]
-            self.none_since_s = float("inf") if below else since_s
+            LowEnd.was_below = LowEnd.was_below or below > 0.0
 
     def mean(self, since_s: float, until_s: float) -> float:
         """The mean over some time."""

@@ -17,8 +17,7 @@ class MeterFacts(NamedTuple):
     Attributes:
         share_uncertainty: the relative uncertainty of our part of the count, independent of the
             sensor's.
-        share_below: how far our part may lie below what was taken for it, and not above, as a part
-            of it.
+        share_is_most: whether our part may be less by that uncertainty, but not more.
         ends: the place of its ends among those of all meters; None where it counts none.
     """
 
@@ -30,7 +29,7 @@ class MeterFacts(NamedTuple):
     is_substitute: bool
     share_uncertainty: float = 0.0
     ends: int | None = None
-    share_below: float = 0.0
+    share_is_most: bool = False
 
 
 def facts_of(
@@ -84,18 +83,16 @@ class Part(NamedTuple):
         if self.ends_j is None:
             width = self.meter.relative_uncertainty
             if of_share:
-                width = min(1.0, hypot(width, of_share))
-            return self._reaching_down(joules * width), joules * width
+                wider = min(1.0, hypot(width, of_share))
+                return joules * wider, joules * (width if self.meter.share_is_most else wider)
+            return joules * width, joules * width
         # within a second a low count may take a larger step than the best one: never below 0
         below_j, above_j = max(0.0, joules - self.ends_j[0]), max(0.0, self.ends_j[1] - joules)
         if of_share:
-            below_j, above_j = (hypot(side_j, joules * of_share) for side_j in (below_j, above_j))
-        return self._reaching_down(below_j), above_j
-
-    def _reaching_down(self, below_j: float) -> float:
-        if not self.meter.share_below:
-            return below_j
-        return min(self.joules, hypot(below_j, self.joules * self.meter.share_below))
+            below_j = hypot(below_j, joules * of_share)
+            if not self.meter.share_is_most:
+                above_j = hypot(above_j, joules * of_share)
+        return below_j, above_j
 
 
 def interval_j(parts: Sequence[Part], length_s: float) -> Interval:

@@ -430,14 +430,18 @@ class RecordBuilder:
             self._known = now
         return self._meters
 
-    def _reaching_down(
-        self, meters: Sequence[MeterFacts], window: Window, low_end: LowEnd
-    ) -> Sequence[MeterFacts]:
+    def _reaching_down(self, meters: Sequence[MeterFacts], window: Window) -> Sequence[MeterFacts]:
         """The properties of each meter, with how far our memory may lie below what was taken."""
-        if self.ledger.attribution.scope != "process":
+        usage = self.sampler.usage
+        if usage is None or self.ledger.attribution.scope != "process":
             return meters
-        below = low_end.mean(window.start.at_s, window.end.at_s)
-        return [m._replace(share_below=below) if m.component == "ram" else m for m in meters]
+        below = usage.ram_low_end.mean(window.start.at_s, window.end.at_s)
+        return [
+            meter._replace(share_uncertainty=below, share_is_most=True)
+            if meter.component == "ram"
+            else meter
+            for meter in meters
+        ]
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
@@ -485,9 +489,8 @@ class RecordBuilder:
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
-        usage = self.sampler.usage
-        if usage is not None and usage.ram_low_end.none_since_s > window.start.at_s:
-            meters = self._reaching_down(meters, window, usage.ram_low_end)
+        if LowEnd.was_below:  # in any record of this process
+            meters = self._reaching_down(meters, window)
         quality = quality_figures(window, meters, self._standing_faults())
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
