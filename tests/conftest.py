@@ -1,23 +1,36 @@
-"""What holds for all tests: no deadlines on examples, and a state folder that is nobody's own."""
+"""What holds for all tests: surroundings that are nobody's own, and no deadlines on examples."""
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from tests.support import surroundings
+
+_found = dict(os.environ)
+surroundings.clean()  # before anything of the package is imported
+
 # How long one example takes says how busy the machine is, and nothing about the code.
 settings.register_profile("carbontrack", deadline=None)
 settings.load_profile("carbontrack")
 
-# Whoever runs the tests may have journals of killed runs, and a configuration; neither is ours.
-_home = tempfile.TemporaryDirectory(prefix="carbontrack-tests-")
-for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-    os.environ[name] = _home.name
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start anew where the interpreter was misled, and end what tests leave behind."""
+    from tests.support.leftovers import Leftovers
+
+    if surroundings.is_misled(_found) and not hasattr(config, "workerinput"):
+        config.pluginmanager.getplugin("capturemanager").stop_global_capturing()
+        again = {name: _found[name] for name in ("PYTEST_ADDOPTS",) if name in _found}
+        command = [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]
+        surroundings.forget()
+        os.execve(command[0], command, surroundings.kept(_found) | again | {"PYTHONUTF8": "1"})
+    config.pluginmanager.register(Leftovers(config), "leftovers")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -166,6 +166,40 @@ def test_the_cures_are_those_that_the_doctor_prints() -> None:
         assert cure in text
 
 
+def _matrix() -> list[list[str]]:
+    """The rows of the page on any machine, by cell."""
+    text = (DOCS / "explanation" / "any-machine.md").read_text(encoding="utf-8")
+    rows = [line.strip().strip("|").split(" | ") for line in text.splitlines() if "::test_" in line]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_the_matrix_of_machines_has_a_test_for_each_row() -> None:
+    """Each row has its four cells and names a test that exists, and that is run somewhere."""
+    rows = _matrix()
+    assert len(rows) >= 30
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
+    ids = [name for row in rows for name in re.findall(r"`(tests/\S+::test_\w+)`", row[3])]
+    assert len(ids) >= len(rows)
+    files = sorted({name.partition("::")[0] for name in ids})
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    collected = {line.partition("[")[0].strip() for line in done.stdout.splitlines()}
+    assert [name for name in ids if name not in collected] == [], done.stderr
+    for name in ids:
+        file, _, test = name.partition("::")
+        above = (ROOT / file).read_text(encoding="utf-8").partition(f"def {test}(")[0]
+        decorators = above.rpartition("\n\n")[2]
+        assert "pytest.mark.skip(" not in decorators, name
+        assert "pytest.mark.xfail" not in decorators, name
+
+
 def test_the_docs_run_a_good_deal_of_code() -> None:
     """The collector finds blocks: it would not pass by finding none."""
     steps = [s for page in PAGES for s in steps_of(blocks_of(page.read_text(encoding="utf-8")))]

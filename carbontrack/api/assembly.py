@@ -59,6 +59,7 @@ def host_key(settings: Settings, environment: Environment, wall: WallFit | None)
         settings.meter_plugins,
         settings.boundary,
         environment.visible_gpus,
+        environment.gpu_variables,
         environment.has_fake_files,
         wall,
     )
@@ -78,6 +79,7 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
         gpu_model=settings.gpu_model,
         plugins=settings.meter_plugins,
         visible_gpus=environment.visible_gpus,
+        gpu_variables=environment.gpu_variables,
         cpu_name_cache=environment.state_path(settings.state_dir),
         wall=wall,
         models_wall=settings.boundary == "wall",

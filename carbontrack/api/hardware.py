@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,16 +12,20 @@ from carbontrack.errors import MeterError
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.meter import Meter
 from carbontrack.system.clock import SystemClock
+from carbontrack.system.host import online_threads
 
 
 def has_cpu_counter(settings: Settings) -> bool:
-    """Whether an energy counter of the CPU can be read."""
+    """Whether an energy counter of the CPU can be read, of the machine that we are shown."""
     from carbontrack.meters.rapl import powercap_meters
 
     meters, _ = powercap_meters(Path(settings.sysfs_path))
     for meter in meters:
         meter.close()
-    return any(meter.component == "cpu" for meter in meters)
+    if not any(meter.component == "cpu" for meter in meters):
+        return False
+    facts = read_cpu_facts(Path(settings.procfs_path), Path(settings.sysfs_path))
+    return facts.machine_threads is None
 
 
 def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
@@ -31,9 +34,11 @@ def gpu_joules_reader(settings: Settings) -> Callable[[], float] | None:
 
     if settings.gpu_ids == () or not nvml_is_present(NVML_LIBRARY):
         return None
+    from carbontrack.meters.gpu_selection import numbers_are_by_bus
     from carbontrack.meters.nvml import nvml_meters
 
-    meters, _, _ = nvml_meters(settings.gpu_ids, environment.visible_gpus())
+    by_bus = numbers_are_by_bus(environment.gpu_variables())
+    meters, _, _ = nvml_meters(settings.gpu_ids, environment.visible_gpus(), by_bus=by_bus)
     return _JoulesReader(meters) if meters else None
 
 
@@ -61,4 +66,4 @@ def machine_fingerprint(cpu: CpuFacts | None = None) -> str:
     part = ".".join(filter(None, (cpu.family, cpu.model, cpu.stepping)))
     model = f"{name} ({part})" if part else name
     python = f"{platform.python_implementation()} {'.'.join(platform.python_version_tuple()[:2])}"
-    return f"{model} x{os.cpu_count()}, {platform.system()}, {python}"
+    return f"{model} x{online_threads()}, {platform.system()}, {python}"

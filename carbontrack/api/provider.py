@@ -25,14 +25,14 @@ from carbontrack.api.assembly import (
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import check_outputs, load_settings, settings_from
 from carbontrack.config.settings import Settings
-from carbontrack.errors import ConfigError
+from carbontrack.errors import CarbontrackError, ConfigError
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.interrupts import from_outside, pass_on, reentrant_lock
+from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
-from carbontrack.tracking.tracker import Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 MOST_TRACKERS = 32
 """Trackers of `track` that are kept for their next use."""
@@ -82,10 +82,22 @@ class TrackerProvider:
             with self._lock:
                 tracker = self._find(settings, environment)
                 if tracker is None:
-                    tracker = self._make(settings, environment)
+                    tracker = self._made_or_none(settings, environment)
                     self._shared[_key(settings, environment)] = tracker
                     self._forget_idle()
         return tracker
+
+    def _made_or_none(self, settings: Settings, environment: Environment) -> Tracker:
+        """A new tracker; where something around the program makes that fail, one that does nothing.
+
+        Raises:
+            CarbontrackError: a setting cannot be used.
+        """
+        tracker, error = attempt(self._make, settings, environment, passes=CarbontrackError)
+        if tracker is None:
+            self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
+            LOGGER.debug("no tracker could be made", exc_info=error)
+        return tracker or NoOpTracker()
 
     def _forget_idle(self) -> None:
         """Drop trackers with nothing open, oldest first; each closes with its last reference.
@@ -93,12 +105,15 @@ class TrackerProvider:
         A program that uses thousands of different settings needs each of them for a while only.
         """
         for key in list(self._shared)[:-MOST_TRACKERS]:
-            if not self._shared[key].session.ledger.holders:
+            tracker = self._shared[key]
+            if isinstance(tracker, NoOpTracker) or not tracker.session.ledger.holders:
                 del self._shared[key]
 
     def _find(self, settings: Settings, environment: Environment) -> Tracker | None:
         tracker = self._shared.get(_key(settings, environment))
-        return None if tracker is None or tracker.session.closed else tracker
+        if tracker is None or isinstance(tracker, NoOpTracker):
+            return tracker
+        return None if tracker.session.closed else tracker
 
     def checked(self, given: Mapping[str, object], *, inside: bool) -> Settings:
         """Load the settings for these arguments, and check that they can be used.
@@ -118,7 +133,9 @@ class TrackerProvider:
         here = environment.working_folder, environment.variables, environment.config_folder
         cache_key = repr(sorted(given.items())), *here
         try:
-            settings = load_settings(given, environment, writes=False)
+            # what has worked holds: a file of settings that is out of reach for now changes nothing
+            was_used = cache_key in self._usable
+            settings = load_settings(given, environment, writes=False, strict=was_used)
         except ConfigError as error:
             pass_on(error)
             known = self._usable.get(cache_key)
@@ -128,7 +145,7 @@ class TrackerProvider:
             return settings_from(given) if known is None else known
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)
-        if self._find(settings, environment) is None:
+        if not settings.disable and self._find(settings, environment) is None:
             if not inside:
                 check_outputs(settings, environment.working_folder)
             if not inside or "region" in given or "intensity_source" in given:
@@ -160,7 +177,7 @@ class TrackerProvider:
         Raises:
             ConfigError: a setting cannot be used.
         """
-        return self._make(settings, self.environment())
+        return self._made_or_none(settings, self.environment())
 
     def _make(self, settings: Settings, environment: Environment) -> Tracker:
         with self._lock, holding_forks():

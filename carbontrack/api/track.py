@@ -21,7 +21,7 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks, is_importing
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import attempt, pass_on
 from carbontrack.system.reentrance import must_pass, pass_through
 from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
@@ -402,11 +402,7 @@ def track(
 
 
 def _if_usable(check: Callable[[object], T], given: object) -> T | None:
-    try:
-        return check(given)
-    except Exception as error:
-        pass_on(error)
-        return None
+    return attempt(check, given)[0]
 
 
 def _switched_off(name: object, labels: object, default_name: str) -> Track:

@@ -231,7 +231,13 @@ class MemorySurvey:
         if more > MATTERS * resident_bytes:
             self.is_behind, self._next_s = True, self._reading_until_s
             best += more
-            low = 0.0 if self._is_fork_unread else max(low, min(largest_bytes, more))
+            # one process alone has grown, or others have come
+            low = (
+                low + more
+                if largest_bytes >= resident_bytes
+                else max(low, min(largest_bytes, more))
+            )
+            low = 0.0 if self._is_fork_unread else low
         below = 1.0 - low / best if best > 0.0 else 0.0
         self.low_end.set(since_s, below)
         if resident > 0.0 and best <= resident:

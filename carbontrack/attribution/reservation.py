@@ -1,8 +1,13 @@
 """The part of the machine's processors that is reserved for this process.
 
 A reservation limits the process to some of the machine's hardware threads: by a set of threads that
-it may run on (its affinity, which a cpuset narrows too), or by a quota of CPU time (`cpu.max`). A
-process without such a limit has the whole machine, together with all others.
+it may run on (its affinity, which a cpuset narrows too), or by a quota of CPU time (`cpu.max`, or
+`cpu.cfs_quota_us` in version 1 of the tree). A process without such a limit has the whole machine,
+together with all others.
+
+A thread is a thread, whatever its core can do: on a hybrid processor a quota of four threads is
+that of four, and eight threads of efficiency cores are eight of all. Nobody reserves watts, and no
+file says which cores a quota will be spent on.
 """
 
 from __future__ import annotations
@@ -13,6 +18,9 @@ from pathlib import Path
 
 from carbontrack.system.host import own_groups
 from carbontrack.system.interrupts import pass_on
+
+_Group = tuple[Path, int]
+"""The folder of a control group, and the version of its tree."""
 
 
 def own_affinity() -> Collection[int] | None:
@@ -41,22 +49,24 @@ class Reservation:
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01
         self.share = 1.0
         self._threads: Collection[int] | None = None
-        self._group: Path | None = None
+        self._group: _Group | None = None
         online = self._busy_by_thread()
         if not online:
             return
-        allowed = set(affinity() or online) & set(online)
-        cores = float(len(allowed) or len(online))
+        allowed = set(affinity() or online)
+        cores = float(min(len(allowed), len(online)))
         quota, group = _quota(procfs, sysfs)
         if quota is not None and quota < cores:
             self.share, self._group = quota / len(online), group
         elif cores < len(online):
-            self.share, self._threads = cores / len(online), allowed
+            self.share = cores / len(online)
+            # lxcfs gives the threads of a container new numbers, from 0: then nobody knows which
+            self._threads = allowed if allowed <= set(online) else None
 
     def cpu_s(self) -> float | None:
         """CPU seconds of all users of the reservation; None: unknown, or the whole machine."""
         if self._group is not None:
-            return _cgroup_cpu_s(self._group)
+            return _cgroup_cpu_s(*self._group)
         if self._threads is None:
             return None
         by_thread = self._busy_by_thread()
@@ -77,25 +87,51 @@ class Reservation:
         return busy_s
 
 
-def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, Path | None]:
+def _quota(procfs: Path, sysfs: Path) -> tuple[float | None, _Group | None]:
     """The lowest quota of the groups of this process, in threads, and the group that has it."""
-    narrowest: tuple[float | None, Path | None] = (None, None)
+    narrowest: tuple[float | None, _Group | None] = (None, None)
     for directory, version in own_groups(procfs, sysfs, "cpu"):
-        if version != 2:
-            continue
-        try:
-            quota, period = (directory / "cpu.max").read_text().split()
-            threads = int(quota) / int(period)
-        except (OSError, ValueError, ZeroDivisionError) as error:
-            pass_on(error)
-            continue  # no such file, or "max"
-        if threads > 0.0 and (narrowest[0] is None or threads < narrowest[0]):
-            narrowest = threads, directory
+        threads = _quota_of(directory, version)
+        if threads is not None and (narrowest[0] is None or threads < narrowest[0]):
+            narrowest = threads, (directory, version)
+    if narrowest[1] is not None and narrowest[1][1] == 1:
+        narrowest = narrowest[0], _that_counts(narrowest[1][0], procfs, sysfs)
     return narrowest
 
 
-def _cgroup_cpu_s(group: Path) -> float | None:
+def _quota_of(directory: Path, version: int) -> float | None:
+    """The quota of a group, in threads; None where it has none: "max", or -1 in version 1."""
     try:
+        if version == 2:
+            quota, period = (directory / "cpu.max").read_text().split()
+        else:
+            quota = (directory / "cpu.cfs_quota_us").read_text()
+            period = (directory / "cpu.cfs_period_us").read_text()
+        threads = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError) as error:
+        pass_on(error)
+        return None
+    return threads if threads > 0.0 else None
+
+
+def _that_counts(directory: Path, procfs: Path, sysfs: Path) -> _Group | None:
+    """The group of the controller cpuacct with the same processes; None where there is none.
+
+    In version 1 each controller may have a tree of its own. Mostly they share one; where they do
+    not, a group of the same path has the same processes only if it is ours as well.
+    """
+    if (directory / "cpuacct.usage").exists():
+        return directory, 1
+    path = directory.relative_to(sysfs / "fs" / "cgroup" / "cpu")
+    twin = sysfs / "fs" / "cgroup" / "cpuacct" / path
+    ours = (group for group, version in own_groups(procfs, sysfs, "cpuacct") if version == 1)
+    return (twin, 1) if twin in ours and twin.is_dir() else None
+
+
+def _cgroup_cpu_s(group: Path, version: int) -> float | None:
+    try:
+        if version == 1:
+            return int((group / "cpuacct.usage").read_bytes()) * 1e-9
         text = (group / "cpu.stat").read_bytes()
         return int(text.split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
     except (OSError, ValueError, IndexError) as error:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.system.interrupts import attempt
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible
 
@@ -33,6 +34,7 @@ COMMANDS = {
 
 USAGE = 2
 _INTERRUPTED = 130
+_NOT_FOUND = 127
 _BROKEN_PIPE = 141
 
 
@@ -40,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0 for success, 1 for failure, 2 for bad usage."""
     given = _without_mistakes(list(sys.argv[1:] if argv is None else argv))
     try:
-        args = _parser(given).parse_args(given)
-        return int(args.func(args))
+        command, error = attempt(_command, given)
+        return _failed_at_start(error, given) if command is None else command()
     except SystemExit as end:  # argparse has printed its help or an error
         return end.code if isinstance(end.code, int) else USAGE
     except CarbontrackError as error:
@@ -69,6 +71,28 @@ def _without_mistakes(given: list[str]) -> list[str]:
     return ["run", *filter(harmless.__contains__, given[1:end]), *given[end:]]
 
 
+def _command(given: Sequence[str]) -> Callable[[], int]:
+    args = _parser(given).parse_args(given)
+    return lambda: int(args.func(args))
+
+
+def _failed_at_start(error: Exception | None, given: Sequence[str]) -> int:
+    """Go on as the command of `run`, if there is one, whatever keeps us from being loaded.
+
+    Such as a file of the user's that has the name of one of Python's modules.
+    """
+    assert error is not None
+    if isinstance(error, CarbontrackError) or given[:1] != ["run"] or "--" not in given:
+        raise error
+    command = list(given[given.index("--") + 1 :])
+    if "--quiet" not in given[: given.index("--")]:
+        _say(f"{command[0]} is not measured: {type(error).__name__}: {error}")
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - it is the job
+    except FileNotFoundError:
+        return _NOT_FOUND
+
+
 def _failed(error: OSError) -> int:
     """Print an error of the system in one line; it is bad usage where it names a file."""
     if error.filename is None:
@@ -79,7 +103,9 @@ def _failed(error: OSError) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"carbontrack: {visible(text)}", file=sys.stderr)
+    from carbontrack.cli.terminal import Terminal  # for an error only
+
+    Terminal(sys.stderr).say(f"carbontrack: {visible(text)}\n")
 
 
 class _Parser(ArgumentParser):

@@ -30,6 +30,10 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """Becomes a command that ignores SIGCHLD, as we were told to; a shell would not pass that on."""
 
 
+_NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Why no process can be started although the program is in order."""
+
+
 class End(NamedTuple):
     """How a command ended: the exit code to pass on, and the status and error of its record."""
 
@@ -37,6 +41,8 @@ class End(NamedTuple):
     status: Status = "ok"
     error: str | None = None
     started: bool = True
+    is_no_room: bool = False
+    """Whether it could not start only because no other process can, beside us."""
 
     @classmethod
     def before_start(cls, code: int, reason: str) -> End:
@@ -76,7 +82,8 @@ class Child:
             with self._relay.lifted():
                 self._process = _spawn(started, environ)
         except OSError as error:
-            return End.before_start(NOT_EXECUTABLE, f"cannot start {command[0]}: {error.strerror}")
+            end = End.before_start(NOT_EXECUTABLE, f"cannot start {command[0]}: {error.strerror}")
+            return end._replace(is_no_room=error.errno in _NO_ROOM)
         self._relay.serve(self._process, command)
         return None
 
@@ -86,6 +93,11 @@ class Child:
         process = self._process
         return None if process is None or process.returncode is not None else process.pid
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the command was started, whether or not it has ended since."""
+        return self._process is not None
+
     def wait(self, while_stopped: WhileStopped = nullcontext) -> End:
         """Wait until the command has ended, within `signals`.
 
@@ -93,7 +105,8 @@ class Child:
             while_stopped: entered before we are stopped as the command was, and left afterwards.
         """
         assert self._process is not None
-        self._relay.wait(while_stopped)
+        if self._process.returncode is None:
+            self._relay.wait(while_stopped)
         return End.of(self._process.returncode)
 
     def signals(self) -> AbstractContextManager[object]:
@@ -114,6 +127,24 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Pop
         # a script without "#!" is run by the shell, as execvp(3) does
         script = ["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]]
         return subprocess.Popen(script, env=environ, close_fds=False)  # noqa: S603 - as above
+
+
+def become(command: Sequence[str]) -> End:
+    """Go on as the command, where no process can be started beside us; its end if that fails."""
+    for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them; the command is to have the defaults
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    given, script = [*command], ["/bin/sh", shutil.which(command[0]) or command[0], *command[1:]]
+    failure: OSError | None = None
+    for words in (given, script):  # the second as in `_spawn`
+        try:
+            os.execvp(words[0], words)  # noqa: S606 - it is the job
+        except OSError as error:
+            failure = failure or error
+            if error.errno != errno.ENOEXEC:
+                break
+    reason = f"cannot start {command[0]}: {failure.strerror if failure else ''}"
+    return End.before_start(NOT_EXECUTABLE, reason)
 
 
 def obstacle(command: Sequence[str]) -> End | None:

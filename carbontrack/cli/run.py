@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.cli import summary
 from carbontrack.cli.budget_watch import GRACE_S, BudgetWatch
-from carbontrack.cli.child import Child, End, default_name, obstacle
+from carbontrack.cli.child import Child, End, become, default_name, obstacle
 from carbontrack.cli.live import LiveLine
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal, collected
@@ -22,11 +23,12 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
+from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import silenced
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tracker import NoOpTracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 OVER_BUDGET = 3
 
@@ -95,26 +97,91 @@ def _checked_command(args: Namespace) -> list[str]:
 
 def _run(args: Namespace) -> int:
     command = _checked_command(args)
-    with collected() as notes:
-        settings = _settings(args)
-    terminal = Terminal(sys.stderr)
+    terminal, child = Terminal(sys.stderr), Child()
+    measured: Measured | None = None
     end = obstacle(command)
     if end is not None:
+        with collected():
+            _settings(args)  # a mistake in these is said first
+    else:
+        with child.signals():  # before any thread of ours
+            measured, error = attempt(_measure, args, command, child)
+            if isinstance(error, ConfigError) and not child.has_started:
+                raise error  # what was asked of us is wrong, and nothing around us
+            if error is not None:
+                end = _run_unmeasured(child, command, error, _said_on(terminal, args))
+            elif measured is not None:
+                end = measured.end
+    assert end is not None
+    if end.is_no_room:
+        _said_on(terminal, args)(f"{command[0]} is not measured: {end.error}")
+        end = become(command)
+    if not end.started:
         return _not_started(end, terminal)
-    environment = current_environment().in_a_job()
-    child = Child()
-    with ExitStack() as stack:
-        stack.enter_context(child.signals())  # before any thread of ours
-        with collected() as more_notes:
-            tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
-        stack.enter_context(tracker)
+    if measured is None:
+        return end.code
+    code, error = attempt(_tell, args, measured, terminal)
+    if error is not None:
+        _said_on(terminal, args)(f"there is no summary: {type(error).__name__}: {error}")
+    return end.code if code is None else code
+
+
+class Measured(NamedTuple):
+    """A command that has run, and what was measured of it.
+
+    `notes` are our warnings.
+    """
+
+    end: End
+    settings: Settings
+    tracker: Tracker
+    span: Span
+    notes: Sequence[str]
+
+
+def _measure(args: Namespace, command: Sequence[str], child: Child) -> Measured:
+    """Run the command in a span.
+
+    Raises:
+        ConfigError: an option or a setting cannot be used; the command has not been started.
+    """
+    with collected() as notes:
+        settings = _settings(args)
+        environment = current_environment().in_a_job()
+        tracker = NoOpTracker() if settings.disable else assemble(settings, environment)
+    with tracker:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
-        shown = terminal if _shows_text(args) else None
+        shown = Terminal(sys.stderr) if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
         job_id = environment.launch.job_id
         end = _run_measured(span, child, command, job_id=job_id, terminal=shown, watch=watch)
-    if not end.started or span.record is None:
-        return _not_started(end, terminal)
+    return Measured(end, settings, tracker, span, notes)
+
+
+def _run_unmeasured(
+    child: Child, command: Sequence[str], error: Exception, say: Callable[[str], None]
+) -> End:
+    """Start the command, unless that was done, and wait for it; whatever has gone wrong with us."""
+    say(f"{command[0]} is not measured: {type(error).__name__}: {error}")
+    if not child.has_started:
+        refusal = child.start(command, environ=child_environ(None))
+        if refusal is not None:
+            return refusal
+    return child.wait()
+
+
+def _said_on(terminal: Terminal, args: Namespace) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not args.quiet:
+            terminal.say(f"carbontrack: {visible(text)}\n")
+
+    return say
+
+
+def _tell(args: Namespace, measured: Measured, terminal: Terminal) -> int:
+    """Print the summary, and return the exit code."""
+    end, settings, tracker, span, notes = measured
+    assert span.record is not None
     verdict = args.budget.check(span.record) if args.budget else None
     if args.json:
         terminal.say(terminal.json(_plain(span.record, verdict)) + "\n")
@@ -128,7 +195,7 @@ def _run(args: Namespace) -> int:
             hardware=tracker.session.sampler.hardware,
         )
         title = terminal.bold(f"carbontrack: {summary.headline(span.record)}")
-        lines = terminal.table([*found, *(("note", note) for note in (*notes, *more_notes))])
+        lines = terminal.table([*found, *(("note", note) for note in notes)])
         terminal.say(f"\n{title}\n{lines}\n")
     return OVER_BUDGET if end.code == 0 and verdict and verdict.outcome == "over" else end.code
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from carbontrack.config.environment import dumb_terminal, no_color
+from carbontrack.system.log import unharmed_stderr
 from carbontrack.text import padded, visible, visible_json, width_of
 
 _PLAIN = str.maketrans(
@@ -44,7 +45,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """Print a text; a stream that is closed, full or absent is ignored."""
         if self.stream is not None:
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError), unharmed_stderr():
                 self.stream.write(self.fit(text))
                 self.stream.flush()
 

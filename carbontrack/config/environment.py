@@ -63,6 +63,8 @@ class Environment(NamedTuple):
         parent_id: what is said of the run that started this process.
         has_fake_files: whether a test has put another file system before the program. What is found
             there, such as which meters there are, must not be kept.
+        gpu_variables: the other variables that say which GPUs are visible, and in which order, by
+            name, if they are set.
     """
 
     working_folder: str = ""
@@ -75,6 +77,7 @@ class Environment(NamedTuple):
     cloud_hints: tuple[tuple[str, str], ...] = ()
     parent_id: str | None = None
     has_fake_files: bool = False
+    gpu_variables: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def take(
@@ -108,6 +111,7 @@ class Environment(NamedTuple):
             tuple(sorted(cloud_hints(names.intersection(hints), found).items())),
             parent_id(found),
             type(os) is not ModuleType,
+            gpu_variables(found) if _GPUS & names else (),
         )
 
     def for_tracker(self, *, state_dir: str | None, has_relative_output: bool) -> Environment:
@@ -127,6 +131,7 @@ class Environment(NamedTuple):
             cloud_hints=self.cloud_hints,
             parent_id=self.parent_id,
             has_fake_files=self.has_fake_files,
+            gpu_variables=self.gpu_variables,
         )
 
     def in_a_job(self) -> Environment:
@@ -146,28 +151,61 @@ class Environment(NamedTuple):
         """
         if state_dir is not None:
             return Path(state_dir)
-        if self.state_folder is not None:
-            return Path(self.state_folder)
-        # few have no home; pytest's plugin loads this module in every run, and no other
-        from carbontrack.system.files import folder_without_home
+        folder = self.state_folder or ""
+        if type(os) is not ModuleType:  # in a faked file system, which ends
+            return Path(folder) if folder else _elsewhere(folder)
+        found = _places.get(folder)
+        if found is None:
+            if len(_places) >= _MOST_PLACES:
+                _places.clear()
+            found = _places[folder] = _usable(folder)
+        return found
 
-        return folder_without_home() or _nowhere()
+
+_places: dict[str, Path] = {}
+"""By the user's folder of state the one that is used, which is looked for once."""
+_MOST_PLACES = 64
+CLOSED: set[str] = set()
+"""Folders that this user may not enter, of which the user has been told."""
+_told: set[str] = set()
 
 
-_told: list[None] = []
+def _usable(folder: str) -> Path:
+    """The user's folder of state; one in a temporary folder where there is none, or it is not ours.
+
+    As where HOME is that of another user, or its disk is read-only.
+    """
+    # few have no home; pytest's plugin loads this module in every run, and no other
+    from carbontrack.system.files import trouble_of_own_folder
+
+    trouble = trouble_of_own_folder(Path(folder)) if folder else ""
+    return Path(folder) if trouble is None else _elsewhere(folder, trouble)
 
 
-def _nowhere() -> Path:
-    """A folder that cannot be made: what has no place of its own is kept nowhere."""
-    if not _told:
+def _elsewhere(folder: str, trouble: str = "") -> Path:
+    """A folder of ours in a temporary one; where there is none either, one that cannot be made."""
+    from carbontrack.system.files import closed_part, folder_without_home
+
+    found = folder_without_home()
+    cure = "set CARBONTRACK_STATE_DIR to a folder of yours"
+    if found is None:
+        found = Path(os.devnull, "carbontrack")
+        what = f"{folder} cannot be used ({trouble})" if folder else "there is no home directory"
+        _tell(
+            f"{what}, and there is no temporary folder that other users cannot change, so nothing "
+            f"is kept for after a crash: {cure}"
+        )
+    elif folder and closed_part(folder) not in CLOSED:
+        _tell(f"{folder} cannot be used ({trouble}); journals are kept in {found}: {cure}")
+    return found
+
+
+def _tell(note: str) -> None:
+    if note not in _told:
         from carbontrack.system.log import warn_user
 
-        _told.append(None)
-        warn_user(
-            "there is no home directory, and no temporary folder that other users cannot change, "
-            "so nothing is kept for after a crash: set CARBONTRACK_STATE_DIR to a folder of yours"
-        )
-    return Path(os.devnull, "carbontrack")
+        _told.add(note)
+        warn_user(note)
 
 
 def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -244,7 +282,11 @@ _LAUNCH = frozenset({rank for rank, *_ in _LAUNCHERS}).union(
     {"PMIX_NAMESPACE"},
 )
 """Without one of these there is neither a launcher nor a batch system."""
+_GPUS = frozenset(
+    {"CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"}
+)
 _FACTS = frozenset({"HOME", "TZ", "CUDA_VISIBLE_DEVICES", PARENT_ID}).union(
+    _GPUS,
     chain.from_iterable(_XDG.values()),
     chain.from_iterable(_LAUNCHERS),
     _LAUNCH,
@@ -363,6 +405,12 @@ def child_environ(
 def visible_gpus(environ: Mapping[str, str] | None = None) -> str | None:
     """The value of CUDA_VISIBLE_DEVICES: None if unset, "" if no GPU is visible."""
     return (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+
+
+def gpu_variables(environ: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
+    """The other variables that say which GPUs are visible, and in which order, by name."""
+    environ = os.environ if environ is None else environ
+    return tuple((name, environ[name]) for name in sorted(_GPUS) if name in environ)
 
 
 def tz(environ: Mapping[str, str] | None = None) -> str | None:

@@ -18,15 +18,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from carbontrack.config.environment import PREFIX, Environment
+from carbontrack.config.environment import CLOSED, PREFIX, Environment
 from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of, told
-from carbontrack.system.files import folder_behind_links, obstacle_to_writing
+from carbontrack.system.files import (
+    READING,
+    closed_part,
+    folder_behind_links,
+    obstacle_to_writing,
+    read_opened,
+    trouble_of_own_folder,
+)
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
 
 _NOTHING: Mapping[str, Any] = {}
+_MANY = 1000
 
 
 def load_settings(
@@ -35,6 +43,7 @@ def load_settings(
     *,
     user_config: Path | None = None,
     writes: bool = True,
+    strict: bool = False,
 ) -> Settings:
     """Load and check the settings, each with its origin.
 
@@ -44,6 +53,8 @@ def load_settings(
             search for pyproject.toml starts; by default as they are now.
         user_config: a file to read instead of the user's config.toml.
         writes: False if nothing will be written, so that outputs need not be writable.
+        strict: whether a file that nobody has named, and that cannot be read, is an error too; by
+            default a note says so, and it counts as absent.
 
     Raises:
         UnknownSettingError: an unknown name; the message has the source and the closest name.
@@ -58,9 +69,9 @@ def load_settings(
         # it disables carbontrack even if arguments and the rest of the configuration are broken
         return _merged(switch)
     folder = environment.working_folder
-    project = _from_project(folder) if folder else None
+    project = _from_project(folder, strict=strict) if folder else None
     user = user_config or _user_config(environment)
-    user_file = _from_user_file(user, is_named=user_config is not None) if user else None
+    user_file = _from_user_file(user, strict=strict or user_config is not None) if user else None
     settings = _merged(argument, _from_environment(environment.variables), project, user_file)
     if project is not None:
         _refuse_token_destination(settings, project.origin)
@@ -176,7 +187,7 @@ def _check_plugin(settings: Settings, output: str, name: str) -> None:
 
 
 def check_outputs(settings: Settings, folder: str) -> None:
-    """Check, before anything starts, that the outputs can be written.
+    """Check, before anything starts, that the outputs, and a folder for journals, can be written.
 
     The default output is not checked: nobody asked for it, so it stops no program.
 
@@ -188,6 +199,8 @@ def check_outputs(settings: Settings, folder: str) -> None:
         ConfigError: a directory does not exist, or a file or directory is not writable.
     """
     origin = settings.origins.get("output")
+    if settings.state_dir is not None and settings.state_dir not in _USABLE:
+        _check_state_dir(settings, folder)
     for output in () if settings.disable or origin == "default" else settings.output:
         plugin = plugin_of(output)
         if plugin is not None:
@@ -202,6 +215,25 @@ def check_outputs(settings: Settings, folder: str) -> None:
             trouble = _trouble(path)
         if trouble is not None:
             raise ConfigError(f"output={output!r} ({origin}) {trouble}{_of_several(settings)}")
+
+
+_USABLE: set[str] = set()
+"""Folders of state that could be used: what has worked is not checked again."""
+
+
+def _check_state_dir(settings: Settings, folder: str) -> None:
+    if settings.disable:
+        return
+    path = Path(folder, str(settings.state_dir))
+    trouble = "the working directory is gone" if not (folder or path.is_absolute()) else None
+    trouble = trouble or trouble_of_own_folder(path)
+    if trouble is not None:
+        raise ConfigError(
+            f"state_dir={settings.state_dir!r} ({settings.origins.get('state_dir')}) cannot be "
+            f"used: {trouble}; name a folder that you may write, or one that can be made"
+        )
+    if os.path.isabs(str(settings.state_dir)) and len(_USABLE) < _MANY:  # noqa: PTH117 - a text
+        _USABLE.add(str(settings.state_dir))
 
 
 def _of_several(settings: Settings) -> str:
@@ -315,62 +347,97 @@ _TRANSIENT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.
 """Errors that do not tell whether the file exists."""
 
 
-def _from_project(folder: str) -> Source | None:
+def _from_project(folder: str, *, strict: bool) -> Source | None:
     """Read [tool.carbontrack] of the nearest pyproject.toml in `folder` or above it."""
     while True:
         path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118 - runs at every start
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 - as above
-                content = file.read()
+            content = read_opened(
+                os.open(path, READING), path
+            )  # opened in this frame: see `pass_on`
         except OSError as error:
             pass_on(error)
             if error.errno in _TRANSIENT_ERRORS:
-                raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+                _say_unusable(path, error, strict=strict)
+                return None
             if folder == (folder := os.path.dirname(folder)):  # noqa: PTH120 - as above
                 return None
             continue
-        if not re.search(_TOOL_TABLE_LINE, content, re.MULTILINE):
+        # somebody else's file may be as broken as it likes
+        if b"carbontrack" not in content or not re.search(_TOOL_TABLE_LINE, content, re.MULTILINE):
             return None
-        tool = _parsed(path, content).get("tool", {})
+        try:
+            text = _text_of(content)
+        except ValueError as error:
+            _say_unusable(path, error, strict=strict)
+            return None
+        tool = _parsed(path, text).get("tool", {})
         section = tool.get("carbontrack", {}) if isinstance(tool, dict) else {}
         if not isinstance(section, dict):
             raise ConfigError(f"{path}: [tool.carbontrack] is not a table")
         return Source(path, f"{path}: [tool.carbontrack] ", section)
 
 
-_UNREADABLE: set[Path] = set()
-"""Files of settings in a folder of another user, of which was warned."""
-
-
-def _from_user_file(path: Path, *, is_named: bool) -> Source | None:
+def _from_user_file(path: Path, *, strict: bool) -> Source | None:
     """Read the user's config.toml, if there is one.
 
     One in a folder of another user, as a wrong HOME names it, is not ours, and stops nobody.
     """
     try:
-        content = path.read_bytes()
+        text = _text_of(read_opened(os.open(path, READING), path))  # as in `_from_project`
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except PermissionError as error:
-        if is_named or os.access(path.parent, os.R_OK | os.X_OK):
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-        if path not in _UNREADABLE:
-            _UNREADABLE.add(path)
-            warn_user(f"{path.parent} cannot be looked into; settings in it are not used")
-        return None
-    except OSError as error:
+    except (OSError, ValueError) as error:
         pass_on(error)
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    return Source(str(path), f"{path}: ", _parsed(str(path), content))
+        _say_unusable(str(path), error, strict=strict)
+        return None
+    return Source(str(path), f"{path}: ", _parsed(str(path), text))
 
 
-def _parsed(path: str, content: bytes) -> dict[str, Any]:
+def _text_of(content: bytes) -> str:
+    """The text of a file of settings.
+
+    Raises:
+        ValueError: it is none: garbage, or the zeros that a power cut leaves of a file.
+    """
+    if b"\0" in content:
+        raise ValueError("it holds zeros, and no text")
+    return content.decode()
+
+
+_UNUSABLE: set[str] = set()
+"""Files of settings that nobody has named and that cannot be read, of which the user was told."""
+
+
+def _say_unusable(path: str, error: Exception, *, strict: bool) -> None:
+    """Take a file of settings that cannot be read for absent, and say so once.
+
+    Raises:
+        ConfigError: instead, if `strict`.
+    """
+    reason = getattr(error, "strerror", None) or str(error)
+    if strict:
+        raise ConfigError(f"{path} cannot be read: {reason}") from error
+    if path not in _UNUSABLE:
+        _UNUSABLE.add(path)
+        closed = closed_part(path)
+        CLOSED.add(closed)
+        if closed:
+            warn_user(
+                f"{closed} cannot be looked into; settings in it are not used, and nothing is kept "
+                "in it"
+            )
+        else:
+            warn_user(f"{path} cannot be read: {reason}; settings in it are not used")
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(content.decode())
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both
+        tables: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     return tables

@@ -1,17 +1,24 @@
 """AMD GPUs through AMD SMI (the package amdsmi, extra `amd`); not tried on hardware.
 
 The energy counter has been wrong on some boards (github.com/ROCm/amdsmi/issues/38), so it must
-first agree with the board's power: until then, and always where it does not, the power is
+first agree with the board's power: until then, and as long as it does not, the power is
 integrated. Of a board with two dies (MI250) the first shows the power of both, the second none.
+
+Which boards are visible: ROCR_VISIBLE_DEVICES filters, and HIP_VISIBLE_DEVICES counts in what is
+left (ROCm's documentation, "GPU isolation techniques"); CUDA_VISIBLE_DEVICES stands in for the
+latter where that is not set, or empty (ROCclr, rocdevice.cpp). Their numbers are the runtime's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
-from carbontrack.meters.counter import Counter, Gauge
+from carbontrack.meters.counter_or_power import Answer, CounterOrPower
+from carbontrack.meters.gpu_candidates import CandidateGpu, Candidates, unmeasured
+from carbontrack.meters.gpu_selection import Choice, Gpu, amd_gpus
 from carbontrack.meters.meter import GpuUse, Meter, Refusal
 from carbontrack.meters.nvml_driver import DriverThread
 from carbontrack.record import Basis, Component
@@ -23,15 +30,12 @@ RELATIVE_UNCERTAINTY = 0.10
 because no published comparison of these sensors with another meter is known."""
 PERIOD_S = 0.1
 """Power is read this often while it is integrated; the same as for other boards."""
-TRIAL_S = 0.5
-"""For this long at least, counter and power are compared, as Zeus does when it starts."""
-AGREES = 2.0
-"""The counter is trusted when it is within this factor of the power; a wrong one is far off."""
 CAP_W = 2100.0
 """1.5 times the highest rated power of a module sold in 2025 (1,400 W, MI355X)."""
 START_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 0.25
 
+_NO_VARIABLES: Mapping[str, Any] = {}
 _POWERS = ("socket_power", "current_socket_power", "average_socket_power")
 """Names of the board's power in amdsmi_get_power_info, newest first; "N/A" where it has none."""
 
@@ -57,10 +61,11 @@ class Smi:
             return list(self._library.amdsmi_get_processor_handles())
 
         try:
-            return self._thread.ask(begin, START_TIMEOUT_S)
-        except Exception as error:  # the library's errors have no common base
+            found: list[Any] = self._do(begin, "amdsmi_init", START_TIMEOUT_S)
+        except MeterReadError as error:
             self._thread.close()
             raise MeterUnavailable(f"AMD SMI does not start: {error}", "amd-smi list") from error
+        return found
 
     def ask(self, function: str, handle: Any) -> Any:
         """What a function of the library returns for a GPU.
@@ -68,12 +73,14 @@ class Smi:
         Raises:
             MeterReadError: it fails, or does not answer in time.
         """
-        call: Callable[[Any], Any] = getattr(self._library, function)
+        return self._do(lambda: getattr(self._library, function)(handle), function, READ_TIMEOUT_S)
+
+    def _do(self, work: Callable[[], Any], function: str, timeout_s: float) -> Any:
         try:
-            return self._thread.ask(lambda: call(handle), READ_TIMEOUT_S)
+            return self._thread.ask(work, timeout_s)
         except MeterError:
             raise
-        except Exception as error:
+        except Exception as error:  # the library's errors have no common base
             raise MeterReadError(f"{function}: {error}") from error
 
     def opened(self) -> None:
@@ -85,6 +92,10 @@ class Smi:
         self._open -= 1
         if self._open <= 0:
             self._thread.close()
+
+
+class NoPower(MeterReadError):  # noqa: N818 - states a condition
+    """The board answers, and shows no power."""
 
 
 class AmdGpu:
@@ -100,82 +111,78 @@ class AmdGpu:
         self.id = f"amdsmi:{uuid}"
         self._smi, self._handle = smi, handle
         self.nominal_w: float | None = self._power_w()
-        self._gauge = Gauge(CAP_W)
-        self._counter = Counter(None, CAP_W, refresh_s=2 * PERIOD_S)
-        self._begun_s: float | None = None
-        self._trial_j: float | None = 0.0
-        self._base_j: float | None = None
+        self._source = CounterOrPower(CAP_W, 2 * PERIOD_S, counter_first=False, retry_s=0.0)
         self._closed = False
         smi.opened()
 
     @property
     def max_period_s(self) -> float | None:
         """The sensor's period while the power is integrated; no limit once the counter is used."""
-        return PERIOD_S if self._base_j is None else None
+        return PERIOD_S if self._source.by_power else None
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """Gaps of the power, or resets and jumps of the counter, that were dropped."""
-        return self._gauge.fault_counts if self._base_j is None else self._counter.fault_counts
+        """Gaps of the power, resets and jumps of the counter, counters that stood still."""
+        return self._source.fault_counts
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the first read."""
         if self._closed:
             raise MeterGone(f"{self.id} is closed")
-        if self._base_j is not None:
-            return self._base_j + self._counter.advance(self._energy_j(), now_s)
-        total_j = self._gauge.advance(self._power_w(), now_s)
-        if self._trial_j is not None:
-            self._try_counter(now_s)
-        return total_j
-
-    def _try_counter(self, now_s: float) -> None:
-        """Compare counter and power; use the counter from now on where they agree."""
-        try:
-            self._trial_j = self._counter.advance(self._energy_j(), now_s)
-        except MeterReadError:
-            self._trial_j = None  # it has none, or an implausible one: not read again
-            return
-        if self._begun_s is None:
-            self._begun_s = now_s
-        power_j = self._gauge.total_j
-        if now_s - self._begun_s < TRIAL_S or power_j <= 0.0:
-            return
-        if power_j / AGREES <= self._trial_j <= power_j * AGREES:
-            self._base_j = power_j - self._trial_j
-        self._trial_j = None
+        counted = _answer(self._energy_j) if self._source.asks_counter else None
+        power = None
+        if self._source.asks_power or isinstance(counted, MeterError):
+            power = _answer(self._power_w)
+        return self._source.advance(counted, power, now_s)
 
     def _power_w(self) -> float:
-        shown = self._smi.ask("amdsmi_get_power_info", self._handle)
+        shown = self._shown("amdsmi_get_power_info")
         for name in _POWERS:
             watts = shown.get(name)
             if isinstance(watts, (int, float)) and 0 < watts <= CAP_W:
                 return float(watts)
-        raise MeterReadError(f"{self.id} shows no power")
+        raise NoPower(f"{self.id} shows no power")
 
     def _energy_j(self) -> float:
-        shown = self._smi.ask("amdsmi_get_energy_count", self._handle)
+        shown = self._shown("amdsmi_get_energy_count")
         count = shown.get("energy_accumulator", shown.get("power"))  # "power" before ROCm 6.2.1
         resolution_uj = shown.get("counter_resolution")
         if not isinstance(count, (int, float)) or not isinstance(resolution_uj, (int, float)):
             raise MeterReadError(f"{self.id} has no energy counter")
         return float(count) * float(resolution_uj) * 1e-6
 
+    def _shown(self, function: str) -> Mapping[str, Any]:
+        shown = self._smi.ask(function, self._handle)
+        if not isinstance(shown, dict):
+            raise MeterReadError(f"{function} answered with a {type(shown).__name__}")
+        return shown
+
     def look(self) -> Sequence[GpuUse]:
         """The processes with memory on the board; HIP opens every board, used or not."""
         if self._closed:
             raise MeterGone(f"{self.id} is closed")
         entries = self._smi.ask("amdsmi_get_gpu_process_list", self._handle)
-        if not all(isinstance(entry, dict) for entry in entries):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             return (GpuUse(1.0, None),)  # before ROCm 6.1 these were handles
-        pids = (entry["pid"] for entry in entries if _has_memory(entry))
-        return (GpuUse(1.0, frozenset(pids)),)
+        pids = frozenset(
+            entry["pid"]
+            for entry in entries
+            if isinstance(entry.get("pid"), int) and _has_memory(entry)
+        )
+        return (GpuUse(1.0, pids, computing=pids),)
 
     def close(self) -> None:
         """Stop reading. The library stays initialised: other parts of the program may use it."""
         if not self._closed:
             self._closed = True
             self._smi.closed()
+
+
+def _answer(reading: Callable[[], float]) -> Answer:
+    try:
+        return reading()
+    except MeterReadError as error:
+        return error
 
 
 def _has_memory(entry: Mapping[str, Any]) -> bool:
@@ -200,39 +207,97 @@ def load_library() -> Any:
 
 
 def amd_meters(
-    gpu_ids: Sequence[str] | None, load: Callable[[], Any] = load_library
+    gpu_ids: Sequence[str] | None,
+    load: Callable[[], Any] = load_library,
+    variables: Mapping[str, str] = _NO_VARIABLES,
 ) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
-    """A meter for each GPU that is asked for, their names, and what was refused."""
+    """A meter for each GPU that is ours, their names, and what was refused.
+
+    Args:
+        gpu_ids: GPUs to count, by the library's index or UUID; None: those of `variables`.
+        load: gives the library.
+        variables: those of the environment that hide GPUs, by name.
+    """
     try:
         smi = Smi(load())
         handles = smi.start()
     except MeterUnavailable as error:
         return (), (), (Refusal("amdsmi", str(error), error.cure),)
-    meters: list[Meter] = []
-    names: list[str] = []
-    refused: list[Refusal] = []
-    for index, handle in enumerate(handles):
-        uuid = _asked(smi, "amdsmi_get_gpu_device_uuid", handle) or str(index)
-        if gpu_ids is not None and not _is_named(index, uuid, gpu_ids):
-            refused.append(Refusal(f"amdsmi:{uuid}", "gpu_ids does not name it"))
-            continue
-        try:
-            meters.append(AmdGpu(smi, handle, uuid))
-        except MeterReadError as error:
-            reason = f"{error}; the second die of a board is in what its first one shows"
-            refused.append(Refusal(f"amdsmi:{uuid}", reason))
-            continue
-        facts = _asked(smi, "amdsmi_get_gpu_asic_info", handle) or {}
-        names.append(str(facts.get("market_name") or "AMD GPU"))
+    gpus, exact = _listed(smi, handles)
+    if gpu_ids is None:
+        choice, why = amd_gpus(variables, gpus, exact=exact), "it is not visible"
+    else:
+        named = (gpu for n, gpu in enumerate(gpus) if _is_named(n, gpu.uuid, gpu_ids))
+        choice, why = Choice(tuple(named)), "gpu_ids does not name it"
+    opened = {gpu: _opened(smi, handles[gpus.index(gpu)], gpu) for gpu in choice.gpus}
+    meters = {gpu: one for gpu, one in opened.items() if isinstance(one, AmdGpu)}
+    refused = [Refusal("amdsmi", choice.problem)] if choice.problem else []
+    refused += _refused(choice, opened)
+    refused += [Refusal(f"amdsmi:{gpu.uuid}", why) for gpu in gpus if gpu not in choice.gpus]
     if not meters:
         smi.closed()
-    return tuple(meters), tuple(names), tuple(refused)
+    candidates = Candidates(choice.wanted)
+    found = tuple(
+        CandidateGpu(meter, candidates) if gpu in choice.unsure else meter
+        for gpu, meter in meters.items()
+    )
+    return found, tuple(gpu.name for gpu in meters), tuple(refused)
+
+
+def _listed(smi: Smi, handles: Sequence[Any]) -> tuple[list[Gpu], bool]:
+    """The library's boards, and whether their indices are HIP's, as newer versions tell them."""
+    gpus, hip_ids = list[Gpu](), list[Any]()
+    for index, handle in enumerate(handles):
+        uuid = _asked(smi, "amdsmi_get_gpu_device_uuid", handle)
+        if not isinstance(uuid, str) or not uuid or uuid in [gpu.uuid for gpu in gpus]:
+            uuid = str(index)
+        facts = _as_dict(_asked(smi, "amdsmi_get_gpu_asic_info", handle))
+        place = _as_dict(_asked(smi, "amdsmi_get_gpu_enumeration_info", handle))
+        serial = str(facts.get("asic_serial") or "").lower().removeprefix("0x")
+        also = (f"GPU-{serial}", str(place.get("hip_uuid") or ""))
+        name = str(facts.get("market_name") or "AMD GPU")
+        gpus.append(Gpu(index, uuid, name, also=tuple(one for one in also if len(one) > 4)))
+        hip_ids.append(place.get("hip_id"))
+    exact = all(isinstance(one, int) for one in hip_ids) and sorted(hip_ids) == list(
+        range(len(gpus))
+    )
+    if exact:
+        gpus = [replace(gpu, index=n) for gpu, n in zip(gpus, hip_ids, strict=True)]
+    return gpus, exact
+
+
+def _opened(smi: Smi, handle: Any, gpu: Gpu) -> AmdGpu | Refusal:
+    try:
+        return AmdGpu(smi, handle, gpu.uuid)
+    except NoPower as error:
+        return Refusal(f"amdsmi:{gpu.uuid}", f"{error}{_SECOND_DIE}")
+    except MeterError as error:
+        return Refusal(f"amdsmi:{gpu.uuid}", str(error))
+
+
+_SECOND_DIE = "; the second die of a board is in what its first one shows"
+
+
+def _refused(choice: Choice, opened: Mapping[Gpu, AmdGpu | Refusal]) -> Iterator[Refusal]:
+    """With the fault, but for a second die: its energy is in what is measured."""
+    models = {gpu.name for gpu, one in opened.items() if isinstance(one, AmdGpu)}
+    dies = {
+        one.id
+        for gpu, one in opened.items()
+        if isinstance(one, Refusal) and _SECOND_DIE in one.reason and gpu.name in models
+    }
+    for refusal in unmeasured(choice, opened):
+        yield refusal._replace(fault=None) if refusal.id in dies else refusal
+
+
+def _as_dict(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else _NO_VARIABLES
 
 
 def _asked(smi: Smi, function: str, handle: Any) -> Any:
     try:
         return smi.ask(function, handle)
-    except (MeterReadError, AttributeError):
+    except MeterReadError:
         return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from carbontrack.errors import ConfigError
 from carbontrack.meters.wall import WallFit, WallReading, check_readings, fit_wall
 from carbontrack.record import COMPONENTS
-from carbontrack.system.files import replace_privately
+from carbontrack.system.files import read_file, replace_privately
 
 SCHEMA = 1
 
@@ -59,14 +59,15 @@ def load_calibration(path: Path) -> Calibration | None:
         ConfigError: the file cannot be read, or is no calibration.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        return _from_json(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return _from_json(json.loads(content.decode()))
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+            RecursionError) as error:  # fmt: skip
         raise ConfigError(
             f"{path} is no calibration ({error}); remove it with: carbontrack calibrate --clear"
         ) from error

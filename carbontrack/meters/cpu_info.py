@@ -1,25 +1,27 @@
 """Which processor this is, and the row of the shipped table that describes it.
 
-The processor is read from procfs, and asked of py-cpuinfo only where procfs has neither name nor
-model. Its name is brought to one spelling and then compared as a whole. There is no similarity
-score: "unknown" is better than a Xeon E5-2620 taken for an E5-2620 v4.
+The processor is read from procfs, or from sysfs where procfs shows processes only (mounted with
+subset=pid), and asked of py-cpuinfo only where neither has a name or a model. How many threads
+there are is the kernel's answer alone: what Python is told to count (PYTHON_CPU_COUNT, -X
+cpu_count) and what this process may use say nothing about the machine. The name is brought to one
+spelling and then compared as a whole. There is no similarity score: "unknown" is better than a Xeon
+E5-2620 taken for an E5-2620 v4.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
-from carbontrack.system.host import boot_id
-from carbontrack.system.interrupts import suppressed
+from carbontrack.system.host import boot_id, online_threads
+from carbontrack.system.interrupts import pass_on, suppressed
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
@@ -29,6 +31,10 @@ _LAST_CPU = 65535
 CPUS = "devices/system/cpu"
 AWS = "Amazon EC2"
 """The vendor that the firmware of AWS's machines names (Nitro)."""
+_MODALIAS = re.compile(r"cpu:type:x86,ven(.{4})fam(.{4})mod(.{4}):feature:(.*)")
+_X86_VENDORS = {"0000": "GenuineIntel", "0002": "AuthenticAMD", "0009": "HygonGenuine"}
+_HYPERVISOR = ",009F"
+"""X86_FEATURE_HYPERVISOR, bit 31 of word 4, as modalias spells it (asm/cpufeatures.h)."""
 
 
 class CpuFacts(NamedTuple):
@@ -46,6 +52,13 @@ class CpuFacts(NamedTuple):
             that is shown 4 threads of 64. None in a guest, and where it is unknown.
         maker: of a guest or an ARM machine, the vendor by its firmware (DMI): "Amazon EC2".
         machine_type: of a machine of AWS, its type: "c5n.xlarge".
+        machine_threads: hardware threads of the machine, where the system's files show a container
+            its own part of it only, so that `threads` and busy times are not the machine's; None
+            where they show the machine.
+        board: of an ARM machine, what its device tree says that it is compatible with:
+            "raspberrypi,5-model-b brcm,bcm2712".
+        kinds: of an ARM processor with cores of several kinds, the part's code of each and how many
+            there are, as far as cpuinfo was read.
     """
 
     name: str = ""
@@ -60,6 +73,9 @@ class CpuFacts(NamedTuple):
     packages: float | None = None
     maker: str = ""
     machine_type: str = ""
+    machine_threads: int | None = None
+    board: str = ""
+    kinds: tuple[tuple[str, int], ...] = ()
 
 
 def read_cpu_facts(
@@ -67,16 +83,24 @@ def read_cpu_facts(
 ) -> CpuFacts:
     """The processor of this machine; `cache` is a folder for a name that took long to find out."""
     # the first processor's block is enough, and on a large machine a hundredth of the file
-    block = (read_text(procfs / "cpuinfo", 8192) or "").split("\n\n")[0]
-    fields = dict(_LINE.findall(block))
+    text = read_text(procfs / "cpuinfo", 8192) or ""
+    fields = dict(_LINE.findall(text.split("\n\n")[0])) or _fields_of_sysfs(sysfs)
     is_arm = "CPU implementer" in fields
     is_guest = "hypervisor" in fields.get("flags", "").split()
-    threads, siblings, packages = _threads(procfs, sysfs), _whole(fields.get("siblings")), None
+    siblings, cores = _whole(fields.get("siblings")), _whole(fields.get("cpu cores"))
+    is_covered = _is_covered(procfs)
+    trusts_stat = is_covered or (siblings is not None and not is_guest)
+    threads, machine_threads, left = _threads(procfs, sysfs, siblings, trusts_stat=trusts_stat)
+    packages = None
     if siblings is not None and not is_guest:
-        threads, packages = _of_hardware(procfs, sysfs, threads, siblings)
+        part = partial(find_part, _name(fields))
+        whole = _package_count(sysfs / CPUS, left, machine_threads, siblings, cores, part)
+        packages = max(1.0, whole) * threads / machine_threads
+    is_hidden = threads < machine_threads or is_covered
     maker, machine_type = _machine(sysfs) if is_guest or is_arm else ("", "")
+    name, board = _board(sysfs, text) if is_arm else ("", "")
     facts = CpuFacts(
-        name=_name(fields),
+        name=_name(fields) or name,
         vendor="ARM" if is_arm else fields.get("vendor_id", ""),
         family=fields.get("CPU implementer" if is_arm else "cpu family", ""),
         model=fields.get("CPU part" if is_arm else "model", ""),
@@ -84,14 +108,69 @@ def read_cpu_facts(
         threads=threads,
         siblings=siblings,
         is_guest=is_guest,
-        cores=_whole(fields.get("cpu cores")),
+        cores=cores,
         packages=packages,
         maker=maker,
         machine_type=machine_type,
+        machine_threads=machine_threads if is_hidden else None,
+        board=board,
+        kinds=_kinds(text) if is_arm else (),
     )
     if facts.name or facts.model:
         return facts
-    return CpuFacts(name=_slow_name(procfs, cache), threads=threads)
+    return facts._replace(name=_slow_name(procfs, cache))
+
+
+def _fields_of_sysfs(sysfs: Path) -> dict[str, str]:
+    """What sysfs says of the first processor, by the names that cpuinfo has for it.
+
+    Of x86 the module alias has vendor, family, model and features; of ARM the register MIDR has
+    what identifies it (Documentation/ABI/testing/sysfs-devices-system-cpu).
+    """
+    cpus = sysfs / CPUS
+    found = _MODALIAS.match(read_text(cpus / "modalias") or "")
+    if found is not None:
+        vendor, family, model, features = found.groups()
+        fields = {"vendor_id": _X86_VENDORS.get(vendor, ""), "cpu family": str(int(family, 16))}
+        fields |= {"model": str(int(model, 16)), "flags": ""}
+        if _HYPERVISOR in features:
+            fields["flags"] = "hypervisor"
+        first = f"cpu{min(_numbers(read_text(cpus / 'online')), default=0)}"
+        together = _numbers(read_text(cpus / first / "topology" / "core_siblings_list"))
+        threads = _numbers(read_text(cpus / first / "topology" / "thread_siblings_list"))
+        if together and threads:
+            fields["siblings"] = str(len(together))
+            fields["cpu cores"] = str(len(together) // len(threads))
+        return fields
+    register = read_text(cpus / "cpu0" / "regs" / "identification" / "midr_el1", 32) or ""
+    try:
+        midr = int(register, 16)
+    except ValueError:
+        return {}
+    return {
+        "CPU implementer": f"0x{midr >> 24 & 0xFF:02x}",
+        "CPU part": f"0x{midr >> 4 & 0xFFF:03x}",
+        "CPU revision": str(midr & 0xF),
+    }
+
+
+def _kinds(cpuinfo: str) -> tuple[tuple[str, int], ...]:
+    parts = [text for field, text in _LINE.findall(cpuinfo) if field == "CPU part"]
+    counts = {part: parts.count(part) for part in parts}
+    return tuple(counts.items()) if len(counts) > 1 else ()
+
+
+def _board(sysfs: Path, cpuinfo: str) -> tuple[str, str]:
+    """The name of an ARM board, and the chips on it, by its device tree or by cpuinfo.
+
+    A container is often shown no firmware; Raspberry Pis have their name in cpuinfo as well.
+    """
+    tree = sysfs / "firmware" / "devicetree" / "base"
+    chips = (read_text(tree / "compatible") or "").replace("\0", " ").strip()
+    name = (read_text(tree / "model", 256) or "").strip("\0 ")
+    if not name:
+        name = next((text for field, text in _LINE.findall(cpuinfo) if field == "Model"), "")
+    return "" if name.startswith("linux,") else name, chips  # "linux,dummy-virt" is QEMU's
 
 
 def _name(fields: dict[str, str]) -> str:
@@ -111,12 +190,47 @@ def _machine(sysfs: Path) -> tuple[str, str]:
     return maker, (read_text(dmi / "product_name", 64) or "") if maker == AWS else ""
 
 
-def _threads(procfs: Path, sysfs: Path) -> int:
-    online = read_text(sysfs / CPUS / "online")
-    found = 0
-    with suppress(ValueError):
-        found = sum(_count(piece) for piece in online.split(",")) if online else 0
-    return found if found > 0 else _in_stat(procfs) or os.cpu_count() or 1
+def _threads(
+    procfs: Path, sysfs: Path, siblings: int | None, *, trusts_stat: bool
+) -> tuple[int, int, Callable[[], set[int]]]:
+    """Hardware threads that may be used, those of the machine, and which these are, if asked.
+
+    A system container (LXC) is shown fewer by lxcfs: in /proc/stat, and with newer ones in the list
+    of processors online too. What is present, neither online nor offline, is then hidden, and so is
+    what the first package has online more than the list shows. Slots for processors that may be
+    plugged in later are `possible` and not `present`, and processors that were switched off are
+    `offline`: both are no threads of the machine now.
+    """
+    cpus = sysfs / CPUS
+    online = read_text(cpus / "online")
+    threads = _count(online)
+    shown = _in_stat(procfs) if trusts_stat or not threads else None
+    threads = threads or shown or online_threads()
+    if shown is not None and shown < threads:
+        return shown, max(threads, siblings or 0), lambda: _numbers(online)
+    present = read_text(cpus / "present")
+    hidden, offline = set[int](), set[int]()
+    if present != online or (siblings or 0) > threads:
+        offline_list = read_text(cpus / "offline")
+        offline = _numbers(offline_list)
+        if present:
+            offline &= _numbers(present)
+        if offline_list is not None and online:
+            hidden = _numbers(present) - _numbers(online) - offline
+    machine_threads = threads + len(hidden)
+    # siblings are online, so there are at least as many, even if no list shows them
+    if siblings is not None and siblings > machine_threads + len(offline):
+        machine_threads = siblings
+    return threads, machine_threads, lambda: _numbers(online) | hidden
+
+
+def _is_covered(procfs: Path) -> bool:
+    """Whether another file is mounted over /proc/stat, as lxcfs does: its counts are another's."""
+    try:
+        return (procfs / "stat").lstat().st_dev != procfs.stat().st_dev
+    except OSError as error:
+        pass_on(error)
+        return False
 
 
 def _in_stat(procfs: Path) -> int | None:
@@ -126,9 +240,15 @@ def _in_stat(procfs: Path) -> int | None:
     return found if found and len(text) < _STAT_SIZE - 1 else None
 
 
-def _count(piece: str) -> int:
-    first, _, last = piece.partition("-")
-    return int(last or first) - int(first) + 1
+def _count(text: str | None) -> int:
+    """How many numbers a list of the kernel has; 0 where it cannot be read."""
+    found = 0
+    with suppress(ValueError):
+        for piece in (text or "").split(","):
+            first, _, last = piece.partition("-")
+            found += int(last or first) - int(first) + 1
+        return max(0, found)
+    return 0
 
 
 def _numbers(text: str | None) -> set[int]:
@@ -141,34 +261,36 @@ def _numbers(text: str | None) -> set[int]:
     return found
 
 
-def _of_hardware(procfs: Path, sysfs: Path, threads: int, siblings: int) -> tuple[int, float]:
-    """The threads that may be used of real hardware, and how many packages these are.
+def _package_count(
+    cpus: Path,
+    left: Callable[[], set[int]],
+    threads: int,
+    siblings: int,
+    cores: int | None,
+    part: Callable[[], CpuPart | None],
+) -> int:
+    """How many packages the threads of a machine are."""
+    if threads <= siblings:
+        return 1
+    told = _packages(cpus, left())
+    if told is not None:
+        return told
+    found = part()
+    return packages_by_siblings(threads, siblings, cores, found.threads if found else None)
 
-    A system container (LXC) is shown fewer by lxcfs: in /proc/stat, and with newer ones in the list
-    of processors online too. What is present, neither online nor offline, is then hidden.
+
+def packages_by_siblings(
+    threads: int, siblings: int, cores: int | None, part_threads: int | None
+) -> int:
+    """The least packages that have these threads, of which `siblings` are in the first one.
+
+    The others may have more of theirs online than the first: as many as the part has, or half of
+    them where each core shows one thread.
     """
-    cpus = sysfs / CPUS
-    online, present = read_text(cpus / "online"), read_text(cpus / "present")
-    hidden: set[int] = set()
-    shown, host_threads = _in_stat(procfs), threads
-    if shown is not None and shown < threads:
-        threads = shown
-    elif online and online == present:
-        # siblings are online, so there are at least as many, even if no list shows them
-        host_threads = max(threads, siblings)
-    elif online and present:
-        hidden = _hidden(cpus, online, present)
-        host_threads += len(hidden)
-    packages = 1
-    if host_threads > siblings:
-        packages = _packages(cpus, _numbers(online) | hidden) or round(host_threads / siblings)
-    return threads, max(1, packages) * threads / host_threads
-
-
-def _hidden(cpus: Path, online: str, present: str) -> set[int]:
-    """The processors that are present, but neither online nor offline."""
-    offline = read_text(cpus / "offline")
-    return set() if offline is None else _numbers(present) - _numbers(online) - _numbers(offline)
+    most = max(siblings, part_threads or siblings)
+    if part_threads and cores == siblings:
+        most = max(siblings, part_threads // 2)
+    return 1 + max(0, -((siblings - threads) // most))
 
 
 def _packages(cpus: Path, left: set[int]) -> int | None:

@@ -9,7 +9,13 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from carbontrack.interval import Interval, product
-from carbontrack.meters.cpu_info import AWS, CpuFacts, CpuPart, find_part
+from carbontrack.meters.cpu_info import (
+    AWS,
+    CpuFacts,
+    CpuPart,
+    find_part,
+    packages_by_siblings,
+)
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
@@ -116,8 +122,11 @@ def _share(facts: CpuFacts, part: CpuPart | None) -> float | None:
         return None if facts.is_guest or facts.vendor == "ARM" else 1.0
     if facts.packages is not None:
         return facts.packages
+    if facts.threads < facts.siblings:  # a container is shown some threads of a package
+        return facts.threads / facts.siblings
     # on bare metal whole packages count, with simultaneous multithreading on or off
-    return max(1.0, float(round(facts.threads / facts.siblings)))
+    whole = part.threads if part is not None else None
+    return float(packages_by_siblings(facts.threads, facts.siblings, facts.cores, whole))
 
 
 def _is_of(lines: tuple[str, ...], name: str) -> bool:
@@ -208,10 +217,12 @@ def _curve(
 def _by_family(facts: CpuFacts) -> CpuPower | None:
     """By watts per thread of the processor's family, for names without a model: "AMD EPYC"."""
     line, generation, attribute = _aws_type(facts)
-    keys = [(facts.vendor, facts.family, facts.model)]
+    keys = [] if facts.kinds else [(facts.vendor, facts.family, facts.model)]
     if " (" in facts.name:  # "Intel Core Processor (Haswell, no TSX)"
         inside = facts.name.partition(" (")[2].partition(")")[0].partition(",")[0]
         keys.insert(0, ("QEMU", inside.lower().replace(" ", ""), ""))
+    # the last chip that a board is compatible with is its processor, if not a whole family
+    keys[:0] = [("DT", chip.partition(",")[2], "") for chip in reversed(facts.board.split())]
     if line in ("c", "m", "r") and attribute:
         keys.append(("EC2", attribute, generation))
     if facts.name.startswith(("VirtualApple", "Virtual Apple")):  # to x86 programs under Rosetta
@@ -221,7 +232,24 @@ def _by_family(facts: CpuFacts) -> CpuPower | None:
         cells = _row(table, vendor, family, model, facts.stepping) if vendor and family else None
         if cells is not None:
             return _of_family(facts, cells)
-    return None
+    return _of_kinds(facts, table) if facts.kinds else None
+
+
+def _of_kinds(facts: CpuFacts, table: str) -> CpuPower | None:
+    """Cores of several kinds, each by its own family; None where one of them is not known."""
+    cores = sum(count for _, count in facts.kinds)
+    sums, names, year = [0.0, 0.0, 0.0], [], 0
+    for model, count in facts.kinds:
+        cells = _row(table, facts.vendor, facts.family, model, facts.stepping)
+        if cells is None:
+            return None
+        held = facts.threads * count / cores
+        sums = [total + held * float(watts) for total, watts in zip(sums, cells[5:8], strict=True)]
+        names.append(f"{held:g} x {cells[4]}")
+        year = max(year, int(cells[8]))
+    watts = Interval(*sums)
+    curve = _curve(facts, year, None, watts)
+    return CpuPower(watts.best, None, "modelled", curve, " + ".join(names), "family")
 
 
 def _row(table: str, vendor: str, family: str, model: str, stepping: str) -> list[str] | None:

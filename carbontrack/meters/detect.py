@@ -9,14 +9,17 @@ take the place of what they contain. Each meter that is not used is named with t
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from traceback import format_exception_only  # `logging` has loaded it
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from carbontrack.errors import MeterUnavailable
+from carbontrack.errors import ConfigError, MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
@@ -24,13 +27,21 @@ from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal, 
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.host import online_threads
+from carbontrack.system.interrupts import attempt, pass_on
 
 if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
 
 
+T = TypeVar("T")
+D = TypeVar("D")
+_Makers = Mapping[Component, Callable[[], Meter]]
+
 NVML_LIBRARY = "libnvidia-ml.so.1"
+FAILED = "source_failed"
+"""The fault of a source that raised while it was asked."""
+_log = logging.getLogger("carbontrack")
 NO_HOST = Refusal("rapl", "the host's counters cannot be seen from inside a virtual machine")
 
 
@@ -46,6 +57,7 @@ class Host(NamedTuple):
         gpu_model: model NVIDIA GPUs without a sensor, instead of refusing them.
         plugins: meters of other packages to read, as the setting `meter_plugins` spells them.
         visible_gpus: the value of CUDA_VISIBLE_DEVICES; None where it is not set.
+        gpu_variables: other variables by which GPUs are hidden or put in order, if they are set.
         cpu_name_cache: a folder for a CPU name that is slow to find out; None for no cache.
         wall: the calibration with a wall meter; None where there is none.
         models_wall: model the rest of the wall's power, where it was not calibrated.
@@ -62,6 +74,7 @@ class Host(NamedTuple):
     gpu_model: bool = False
     plugins: tuple[str, ...] = ()
     visible_gpus: str | None = None
+    gpu_variables: tuple[tuple[str, str], ...] = ()
     cpu_name_cache: Path | None = None
     wall: WallFit | None = None
     models_wall: bool = False
@@ -75,46 +88,138 @@ def detect(host: Host) -> MeterSet:
     Raises:
         ConfigError: `gpu_ids` names a GPU that this machine does not have.
     """
-    meters, refused = _rapl(host.sysfs)
-    amd, amd_models, amd_refusals = _amd(host)
-    more = _sensors(host, meters, gpus_are_read=bool(amd))
+    net = Net()
+    facts, power = _processor(host, net)
+    meters, refused = _rapl(host.sysfs, net)
+    amd, amd_models, amd_refusals = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
+    gpus_are_read = bool(amd) or _are_hidden(amd_refusals)
+    more = net.ask("sensors", _sensors, host, meters, gpus_are_read=gpus_are_read, instead=Found())
+    alike: _OfMachine = meters, more, ()
+    meters, more, unused = net.ask("view", _of_this_machine, facts, meters, more, instead=alike)
+    if "gpu" in more.covered:  # the kernel's sensors have what the library could not read
+        amd_refusals = tuple(refusal._replace(fault=None) for refusal in amd_refusals)
     is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
-    gpus, gpu_models, gpu_refusals = ((), (), ()) if is_module else _gpus(host)
-    facts = read_cpu_facts(host.procfs, host.sysfs, host.cpu_name_cache)
-    power = cpu_power(facts, host.cpu_tdp_w)
-    gib = installed_gib(host.procfs, host.sysfs)
-    substitutes = _models(host, facts, power, gib)
+    gpus, gpu_models, gpu_refusals = (
+        _NO_GPUS if is_module else net.ask("nvml", _gpus, host, instead=_NO_GPUS)
+    )
+    gib = net.ask("meminfo", installed_gib, host.procfs, host.sysfs, instead=None)
+    substitutes = _models(host, facts, power, gib, net)
     measured = {meter.component for meter in meters} | more.covered
-    models = [make() for component, make in substitutes.items() if component not in measured]
-    spare: Mapping[Component, Callable[[], Meter]]
+    models = _made(substitutes, measured, net)
     spare = {name: make for name, make in substitutes.items() if name in measured}
     everything = (*meters, *more.meters, *models, *amd, *gpus)
-    hardware = Hardware(
+    hardware = _hardware(facts, power, gib, (*amd_models, *gpu_models), everything)
+    refusals = (*_told(refused, hardware), *unused, *amd_refusals, *more.refused, *gpu_refusals)
+    found = MeterSet(everything, spare, refusals, hardware)
+    if host.plugins:
+        found = net.ask("plugins", _with_plugins, found, host, substitutes, instead=found)
+    found = net.ask("wall", _with_wall, found, host, facts, power, instead=found)
+    return replace(found, refused=(*found.refused, *net.refused)) if net.refused else found
+
+
+_NO_GPUS: tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]] = ((), (), ())
+
+
+class Net:
+    """Asks sources of meters, and keeps what they raise as refusals; the next best one counts."""
+
+    def __init__(self) -> None:
+        self.refused: list[Refusal] = []
+
+    def ask(
+        self, name: str, source: Callable[..., T], *given: Any, instead: D, **named: Any
+    ) -> T | D:
+        """What the source answers; `instead` where it raises anything but a `ConfigError`."""
+        # a `ConfigError`: the user has said something that cannot be used
+        answer, error = attempt(source, *given, passes=ConfigError, **named)
+        if error is None:
+            return answer  # type: ignore[return-value]
+        # which does not fail for an error that has no text
+        text = format_exception_only(type(error), error)[-1].strip()
+        self.refused.append(Refusal(name, f"it failed: {text}", fault=FAILED))
+        _log.debug("%s failed", name, exc_info=error)
+        return instead
+
+
+def _processor(host: Host, net: Net) -> tuple[CpuFacts, CpuPower]:
+    """What is known of the processor; the number of its threads where nothing is."""
+    unknown = CpuFacts(threads=online_threads())
+    cache = host.cpu_name_cache
+    facts = net.ask("cpuinfo", read_cpu_facts, host.procfs, host.sysfs, cache, instead=unknown)
+    power = net.ask("cpu table", cpu_power, facts, host.cpu_tdp_w, instead=None)
+    return (facts, power) if power is not None else (unknown, cpu_power(unknown, host.cpu_tdp_w))
+
+
+def _made(
+    models: Mapping[Component, Callable[[], Meter]], measured: Collection[Component], net: Net
+) -> list[Meter]:
+    """The models of components that nothing measures."""
+    made = [
+        net.ask(f"model:{component}", make, instead=None)
+        for component, make in models.items()
+        if component not in measured
+    ]
+    return [meter for meter in made if meter is not None]
+
+
+def _hardware(
+    facts: CpuFacts,
+    power: CpuPower,
+    gib: float | None,
+    gpu_models: tuple[str, ...],
+    meters: Iterable[Meter],
+) -> Hardware:
+    return Hardware(
         cpu_model=facts.name or None,
         cpu_threads=facts.threads,
         cpu_tdp_w=round(power.tdp_w, 2),
-        gpu_models=(*amd_models, *gpu_models),
-        gpu_count=sum(meter.component == "gpu" for meter in everything),
+        gpu_models=gpu_models,
+        gpu_count=sum(meter.component == "gpu" for meter in meters),
         ram_gib=round(gib, 3) if gib is not None else None,
         cpu_sockets=power.share,
         cpu_idle_w=power.tdp_w * power.curve.at(0.0).best,
         cpu_known=power.known,
         is_guest=is_guest(facts),
     )
-    refusals = (*_told(refused, hardware), *amd_refusals, *more.refused, *gpu_refusals)
-    if host.plugins:
-        from carbontrack.meters.plugins import PluginHost, join  # few have any
 
-        told = PluginHost(host.sysfs, host.procfs)
-        joined = join(host.plugins, told, everything, models=substitutes, spare=spare)
-        everything, spare = joined.meters, joined.substitutes
-        refusals += joined.refused
-    everything, wall_refusals = _wall(everything, host.wall)
-    found = MeterSet(everything, spare, refusals + wall_refusals, hardware)
+
+def _with_plugins(found: MeterSet, host: Host, substitutes: _Makers) -> MeterSet:
+    from carbontrack.meters.plugins import PluginHost, join  # few have any
+
+    told = PluginHost(host.sysfs, host.procfs)
+    spare = found.substitutes
+    joined = join(host.plugins, told, found.meters, models=substitutes, spare=spare)
+    refused = (*found.refused, *joined.refused)
+    return replace(found, meters=joined.meters, substitutes=joined.substitutes, refused=refused)
+
+
+def _with_wall(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
+    """With what the wall sees beyond the meters, by calibration or, if asked for, by a model."""
+    if host.wall is None and not host.models_wall:
+        return found
+    meters, refused = _wall(found.meters, host.wall)
+    found = replace(found, meters=meters, refused=(*found.refused, *refused))
     # what was calibrated is known better than by a model
-    if not host.models_wall or (host.wall is not None and not wall_refusals):
+    if not host.models_wall or (host.wall is not None and not refused):
         return found
     return _with_wall_model(found, host, facts, power)
+
+
+_OfMachine = tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]
+
+
+def _of_this_machine(facts: CpuFacts, meters: tuple[Meter, ...], more: Found) -> _OfMachine:
+    """The meters without those that count more than this system shows, and what is not used."""
+    refused: tuple[Refusal, ...] = ()
+    if facts.machine_threads is not None:
+        from carbontrack.meters.container_view import set_aside  # few are such containers
+
+        meters, more, refused = set_aside(meters, more, facts)
+    if facts.board:
+        from carbontrack.meters.boards import board_refusals
+
+        refused = (*refused, *board_refusals(facts.board))
+    return meters, more, refused
 
 
 def _with_wall_model(found: MeterSet, host: Host, facts: CpuFacts, power: CpuPower) -> MeterSet:
@@ -155,19 +260,24 @@ def _told(refused: tuple[Refusal, ...], hardware: Hardware) -> tuple[Refusal, ..
     return tuple(NO_HOST if refusal.id == "rapl" else refusal for refusal in refused)
 
 
-def _rapl(sysfs: Path) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+def _rapl(sysfs: Path, net: Net) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     """Powercap's zones, and perf's events for a component without a zone."""
-    meters, refused = powercap_meters(sysfs)
+    nothing: tuple[tuple[Meter, ...], tuple[Refusal, ...]] = ((), ())
+    meters, refused = net.ask("powercap", powercap_meters, sysfs, instead=nothing)
     covered = {meter.component for meter in meters}
     missing: list[Component] = [name for name in ("cpu", "ram") if name not in covered]
     if "cpu" in covered and not any(refusal.id.startswith("rapl:dram") for refusal in refused):
         return meters, refused  # this machine has no dram domain
+    more, more_refused = net.ask("perf", _perf, sysfs, missing, instead=nothing)
+    return (*meters, *more), (*refused, *more_refused)
+
+
+def _perf(sysfs: Path, missing: list[Component]) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     if not (sysfs / "bus" / "event_source" / "devices" / "power").is_dir():
-        return meters, refused
+        return (), ()
     from carbontrack.meters.perf import perf_meters
 
-    more, more_refused = perf_meters(sysfs, missing)
-    return (*meters, *more), (*refused, *more_refused)
+    return perf_meters(sysfs, missing)
 
 
 def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
@@ -176,7 +286,15 @@ def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal,
         return (), (), ()
     from carbontrack.meters.amd import amd_meters, load_library
 
-    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library)
+    variables = dict(host.gpu_variables)
+    if host.visible_gpus is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = host.visible_gpus
+    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables)
+
+
+def _are_hidden(refused: tuple[Refusal, ...]) -> bool:
+    """Whether AMD SMI has listed boards, and none of them is ours."""
+    return bool(refused) and all(r.id.startswith("amdsmi:") and not r.fault for r in refused)
 
 
 def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> Found:
@@ -200,7 +318,7 @@ def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> F
 
 
 def _models(
-    host: Host, facts: CpuFacts, power: CpuPower, gib: float | None
+    host: Host, facts: CpuFacts, power: CpuPower, gib: float | None, net: Net
 ) -> dict[Component, Callable[[], Meter]]:
     models: dict[Component, Callable[[], Meter]] = {
         "cpu": partial(
@@ -214,13 +332,15 @@ def _models(
         )
     }
     if gib is not None:
-        models["ram"] = partial(_ram_model, host, facts, gib)
+        models["ram"] = partial(_ram_model, host, facts, gib, net)
     return models
 
 
-def _ram_model(host: Host, facts: CpuFacts, gib: float) -> Meter:
+def _ram_model(host: Host, facts: CpuFacts, gib: float, net: Net) -> Meter:
     """By the memory modules, but for a guest: what it sees of its host's is not its own."""
-    modules = () if facts.is_guest else modules_gib(host.procfs, host.sysfs)
+    modules: tuple[float, ...] = ()
+    if not facts.is_guest:
+        modules = net.ask("memory modules", modules_gib, host.procfs, host.sysfs, instead=())
     return ram_model(gib, modules, host.ram_w_per_gib)
 
 
@@ -231,9 +351,11 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
         reason = f"{host.nvml_library} cannot be loaded: this machine has no NVIDIA driver"
         cure = "# in a container: docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=utility ..."
         return (), (), (Refusal("nvml", reason, cure),)
+    from carbontrack.meters.gpu_selection import numbers_are_by_bus
     from carbontrack.meters.nvml import nvml_meters  # pynvml alone takes 35 ms
 
-    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model)
+    by_bus = numbers_are_by_bus(host.gpu_variables)
+    return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model, by_bus=by_bus)
 
 
 _RTLD_LAZY = 1
@@ -291,18 +413,18 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _nvml_boards() -> Hashable:
-    """The boards that NVML counts, and those that are divided; None where it is not in use."""
-    pynvml = sys.modules.get("pynvml")
-    if pynvml is None:
+    """The boards that NVML counts, and their slices; None where it is not in use."""
+    if "pynvml" not in sys.modules:
         return None
-    from carbontrack.meters.gpu_selection import slices_of  # is loaded
+    from carbontrack.meters.gpu_selection import slices_of
+    from carbontrack.meters.nvml_binding import Binding, BindingError  # are loaded
 
-    found: list[tuple[str, object]] = []
+    found: list[Hashable] = []
     try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            board = pynvml.nvmlDeviceGetHandleByIndex(index)
-            found.append((str(pynvml.nvmlDeviceGetUUID(board)), slices_of(pynvml, board)))
-    except (pynvml.NVMLError, AttributeError, TypeError, ValueError) as error:  # a sign as well
-        pass_on(error)
-        return (*found, type(error).__name__)
+        nvml = Binding.load()
+        for index in range(int(nvml.number("nvmlDeviceGetCount"))):
+            board = nvml.ask("nvmlDeviceGetHandleByIndex", index)
+            found.append((nvml.text("nvmlDeviceGetUUID", board), slices_of(nvml, board)))
+    except (BindingError, MeterUnavailable) as error:  # a sign as well
+        found.append(type(error).__name__)
     return tuple(found)

@@ -113,7 +113,7 @@ class ModelledGpu(Board):
 
 def utilisation(device: Device) -> float:
     """The share of the last moments in which the GPU ran a kernel, by its driver."""
-    percent = float(device.call("nvmlDeviceGetUtilizationRates").gpu)
+    percent = device.number("nvmlDeviceGetUtilizationRates", "gpu")
     return min(1.0, max(0.0, percent / 100.0))
 
 

@@ -34,6 +34,10 @@ from carbontrack.system.interrupts import pass_on
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
+STANDS_STILL = "stands_still"
+"""The fault of a counter that did not move although it must, and that something else replaces."""
+UNMEASURED = "gpu_unmeasured"
+"""The fault of a GPU that is ours, or may be, and that nothing measures."""
 
 
 class Meter(Protocol):
@@ -102,7 +106,8 @@ class FaultCounting(Meter, Protocol):
     Attributes:
         fault_counts: how often each fault was met and survived: {"reset": 1, "implausible": 2}.
             A rise between two reads means that the step between them was dropped, not counted;
-            only a rise of `LOWER_BOUND` means that it counts, as the least that it was.
+            only a rise of `LOWER_BOUND` means that it counts, as the least that it was, and one
+            of `STANDS_STILL` that it counts, since the meter has another source for it.
     """
 
     @property
@@ -142,11 +147,13 @@ class GpuUse(NamedTuple):
         part: the part of the board's energy that this is, 0 to 1; 1 for a whole board.
         holders: the processes that hold a context on it; None where the driver does not report it.
         busy: how busy each kept it since the last call, in any unit; None where not reported.
+        computing: those among the holders that do not only draw; None where not reported.
     """
 
     part: float
     holders: frozenset[int] | None
     busy: Mapping[int, float] | None = None
+    computing: frozenset[int] | None = None
 
 
 class SharedMeter(Meter, Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from carbontrack.errors import MeterReadError
 from carbontrack.meters.meter import GpuUse
 from carbontrack.meters.nvml_driver import Device, Nothing, NotSupported
 from carbontrack.record import Basis, Component
@@ -42,7 +43,8 @@ class Board:
 
 
 _COMPUTE = "nvmlDeviceGetComputeRunningProcesses"
-_OTHERS = ("nvmlDeviceGetGraphicsRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses")
+_COMPUTE_BY_MPS = "nvmlDeviceGetMPSComputeRunningProcesses"
+_GRAPHICS = "nvmlDeviceGetGraphicsRunningProcesses"
 
 
 class Users:
@@ -67,9 +69,16 @@ class Users:
         return tuple(device.ask(partial(self._use, part=part)) for device, part in self._parts)
 
     def _use(self, device: Device, part: float) -> GpuUse:
-        holders = _holders(device)
-        several = holders is not None and len(holders) > 1
-        return GpuUse(part, holders, self._busy(device) if several else None)
+        try:
+            computing, holders = _holders(device)
+            several = holders is not None and len(holders) > 1
+            return GpuUse(part, holders, self._busy(device) if several else None, computing)
+        except Nothing:
+            if part == 1.0:
+                raise
+            return GpuUse(part, None)  # the board was divided anew: this slice is no more
+        except (AttributeError, TypeError, ValueError) as error:
+            raise MeterReadError(f"{device.uuid} tells no processes: {error}") from error
 
     def _busy(self, device: Device) -> Mapping[int, float] | None:
         """Percent of the multiprocessors' time, summed over the driver's samples since last time.
@@ -87,21 +96,38 @@ class Users:
             return None
         busy: dict[int, float] = {}
         for sample in samples:
-            if 0 <= sample.smUtil <= 100:
-                busy[sample.pid] = busy.get(sample.pid, 0.0) + sample.smUtil
+            if not (0 <= sample.smUtil <= 100 and 0 <= sample.timeStamp < _LAST_US):
+                continue
+            busy[sample.pid] = busy.get(sample.pid, 0.0) + sample.smUtil
             self._since_us = max(self._since_us, sample.timeStamp)
         return busy
 
 
-def _holders(device: Device) -> frozenset[int] | None:
-    """Every process with a context: for computing, for graphics, or through MPS."""
+_LAST_US = 1e17
+"""Microseconds since 1970 until a year that no driver sees; what is later is no time."""
+_NO_PID = 0xFFFF_FFFF
+"""nvml.h, nvmlProcessInfo_t: what stands where there is no number."""
+
+
+def _holders(device: Device) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+    """The processes with a context for computing; and with any, for graphics or through MPS, too.
+
+    None where the driver does not tell.
+    """
     try:
-        found: list[Any] = list(device.call(_COMPUTE))
+        computing = list(device.call(_COMPUTE))
     except NotSupported:
-        return None
-    for name in _OTHERS:
-        try:
-            found += device.call(name)
-        except NotSupported:
-            continue
-    return frozenset(process.pid for process in found)
+        return None, None
+    computing += _more(device, _COMPUTE_BY_MPS)
+    return _pids(computing), _pids([*computing, *_more(device, _GRAPHICS)])
+
+
+def _more(device: Device, function: str) -> list[Any]:
+    try:
+        return list(device.call(function))
+    except NotSupported:
+        return []
+
+
+def _pids(processes: Sequence[Any]) -> frozenset[int]:
+    return frozenset(int(one.pid) for one in processes if 0 < one.pid < _NO_PID)

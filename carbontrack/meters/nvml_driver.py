@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.gpu_selection import Gpu, slices_of
-from carbontrack.meters.meter import Refusal
+from carbontrack.meters.nvml_binding import FUNCTION_NOT_FOUND, Binding, BindingError, as_number
 from carbontrack.system.forking import OwnThread
 
 T = TypeVar("T")
@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 # nvml.h, enum nvmlReturn_enum
 _UNINITIALIZED, _NOT_SUPPORTED, _NO_PERMISSION, _NOT_FOUND = 1, 3, 4, 6
-_DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 13, 15, 18
+_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _GPU_IS_LOST, _RM_MISMATCH = 9, 12, 15, 18
+_NO_DRIVER = frozenset({_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND})
 _DRIVER_IS_UNLOADED = frozenset({_UNINITIALIZED, _DRIVER_NOT_LOADED, _RM_MISMATCH})
 _NOTHING = frozenset({0, _NOT_FOUND})
 """nvidia-ml-py raises a success, too, when a list is empty."""
-_NEVER = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NO_PERMISSION})
+_NEVER = frozenset({_NOT_SUPPORTED, FUNCTION_NOT_FOUND, _NO_PERMISSION})
 
 START_TIMEOUT_S = 5.0
 """Starting NVML initialises every board, a second or more each without persistence mode."""
@@ -36,8 +37,14 @@ READ_TIMEOUT_S = 0.25
 DEFAULT_CAP_W = 1800.0
 """1.5 times the highest rated power of a module sold in 2025 (1,200 W, GB200 per GPU)."""
 _LIMIT_MARGIN = 1.5
+_MOST_BOARDS = 1024
+"""More than any machine has; a higher count is no count."""
 _UNSIGNED_KINDS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal"}
 """nvml.h, enum nvmlValueType_enum: which member of the union holds a field's value."""
+
+
+class NoDriver(MeterUnavailable):
+    """The library is there, but not the kernel's driver: this machine has no board to measure."""
 
 
 class NotSupported(MeterGone):
@@ -52,7 +59,7 @@ class Driver:
     """NVML; after the driver was unloaded it is initialised again, with pauses up to a minute."""
 
     def __init__(self, nvml: Any, thread: DriverThread | None = None) -> None:
-        self.nvml = nvml
+        self.binding = nvml if isinstance(nvml, Binding) else Binding(nvml)
         self.loads = 0
         """How often the library was initialised; handles live as long as one of these."""
         self._retry_at_s = 0.0
@@ -60,7 +67,7 @@ class Driver:
         self._is_up = False
         self._thread = thread or DriverThread("nvml")
         self._devices: list[Device] = []
-        self._answers: dict[Device, float | MeterError] = {}
+        self._answers: dict[Device, Any] = {}
         self._answered_at_s = float("-inf")
         self._closed = False
         self._init()
@@ -70,41 +77,47 @@ class Driver:
         """The real library.
 
         Raises:
-            MeterUnavailable: it is not installed, or does not find its driver.
+            MeterUnavailable: it is not installed, or does not start.
+            NoDriver: it finds no driver.
         """
+        binding = Binding.load()
         try:
-            import pynvml
-        except ImportError as error:
-            cure = "pip install nvidia-ml-py"
-            raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", cure) from error
-        try:
-            return cls(pynvml, thread)
-        except pynvml.NVMLError as error:
-            raise MeterUnavailable(f"NVML does not start: {error}", "nvidia-smi") from error
+            return cls(binding, thread)
+        except BindingError as error:
+            kind = NoDriver if error.code in _NO_DRIVER else MeterUnavailable
+            raise kind(f"NVML does not start: {error}", "nvidia-smi") from error
 
-    def gpus(self) -> tuple[list[Gpu], list[Refusal]]:
-        """Every board that the driver lists; one that does not answer is refused alone.
+    def gpus(self) -> list[Gpu]:
+        """Every board that the driver lists; one that does not answer is `silent`.
 
         Raises:
             MeterUnavailable: the driver cannot count its boards.
         """
-        nvml = self.nvml
         try:
-            count = nvml.nvmlDeviceGetCount()
-        except nvml.NVMLError as error:
+            count = int(self.binding.number("nvmlDeviceGetCount"))
+        except BindingError as error:
             raise MeterUnavailable(f"NVML cannot count the GPUs: {error}") from error
-        found: list[Gpu] = []
-        refused: list[Refusal] = []
+        if count > _MOST_BOARDS:
+            raise MeterUnavailable(f"NVML cannot count the GPUs: it says {count}")
+        found: dict[str, Gpu] = {}
+        buses: dict[str, str | None] = {}
         for index in range(count):
             try:
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                uuid = nvml.nvmlDeviceGetUUID(handle)
-                found.append(Gpu(index, uuid, self._name(handle), slices_of(nvml, handle)))
-            except nvml.NVMLError as error:
-                refused.append(Refusal(f"nvml:{index}", f"it does not answer: {error}"))
-        return found, refused
+                handle = self.binding.ask("nvmlDeviceGetHandleByIndex", index)
+                uuid = self.binding.text("nvmlDeviceGetUUID", handle)
+                gpu = Gpu(index, uuid, self._name(handle), slices_of(self.binding, handle))
+            except BindingError as error:
+                found[f"{index}"] = Gpu(index, silent=str(error))
+                continue
+            bus = self._bus(handle)
+            if uuid not in found:
+                found[uuid], buses[uuid] = gpu, bus
+            elif bus is None or bus != buses[uuid]:  # else it is listed twice, and counted once
+                reason = f"it has the UUID of another board, {uuid}, and cannot be told from it"
+                found[f"{index}"] = Gpu(index, silent=reason)
+        return list(found.values())
 
-    def read(self, device: Device, now_s: float) -> float:
+    def read(self, device: Device, now_s: float) -> Any:
         """The device's reading at this instant; all devices are read in one call to the thread.
 
         Raises:
@@ -142,7 +155,7 @@ class Driver:
                 self._closed = True
                 self._thread.close()
 
-    def _read_all(self, now_s: float) -> dict[Device, float | MeterError]:
+    def _read_all(self, now_s: float) -> dict[Device, Any]:
         self._tick(now_s)
         return {device: device.show() for device in self._devices}
 
@@ -152,7 +165,7 @@ class Driver:
             return
         try:
             self._init()
-        except self.nvml.NVMLError:
+        except BindingError:
             self._retry_at_s = now_s + self._pause_s
             self._pause_s = min(60.0, 2.0 * self._pause_s)
 
@@ -166,22 +179,31 @@ class Driver:
             raise MeterReadError("the NVIDIA driver is not loaded")
 
     def _init(self) -> None:
-        self.nvml.nvmlInit()
+        self.binding.ask("nvmlInit")
         self._is_up = True
         self._pause_s = 1.0
         self.loads += 1
 
     def _name(self, handle: Any) -> str:
         try:
-            return str(self.nvml.nvmlDeviceGetName(handle))
-        except self.nvml.NVMLError:
+            return self.binding.text("nvmlDeviceGetName", handle)
+        except BindingError:
             return "NVIDIA GPU"
+
+    def _bus(self, handle: Any) -> str | None:
+        """The board's place on the bus, as text; None where it does not tell."""
+        try:
+            facts = self.binding.ask("nvmlDeviceGetPciInfo", handle)
+        except BindingError:
+            return None
+        place = getattr(facts, "busId", None)
+        return str(place) if isinstance(place, (str, bytes)) else None
 
 
 class Device:
     """One board, by UUID; its handle is renewed when the driver was reloaded."""
 
-    def __init__(self, driver: Driver, uuid: str, reading: Callable[[Device], float]) -> None:
+    def __init__(self, driver: Driver, uuid: str, reading: Callable[[Device], Any]) -> None:
         self.uuid = uuid
         self._reading = reading
         self._driver = driver
@@ -190,13 +212,13 @@ class Device:
         self._refused: set[str] = set()
         self._closed = False
 
-    def read(self, now_s: float) -> float:
+    def read(self, now_s: float) -> Any:
         """The device's reading at this instant."""
         if self._closed:
             raise MeterGone(f"nvml:{self.uuid} is closed")
         return self._driver.read(self, now_s)
 
-    def show(self) -> float | MeterError:
+    def show(self) -> Any:
         """The reading, or the error in its place; called in the driver's thread."""
         try:
             return self._reading(self)
@@ -211,17 +233,38 @@ class Device:
         """A power that the board cannot exceed: 1.5 times its highest settable limit."""
         try:
             _, highest_mw = self.call("nvmlDeviceGetPowerManagementLimitConstraints")
-        except MeterError:
+            return as_number(highest_mw, "the limit") * 1e-3 * _LIMIT_MARGIN or DEFAULT_CAP_W
+        except (MeterError, BindingError, TypeError, ValueError):
             return DEFAULT_CAP_W
-        return float(highest_mw) * 1e-3 * _LIMIT_MARGIN or DEFAULT_CAP_W
+
+    def number(self, function: str, name: str | None = None) -> float:
+        """A number, 0 or more: a function's answer, or the field of this name in it.
+
+        Raises:
+            NotSupported, MeterGone, MeterReadError: as for `call`; the last if it is none.
+        """
+        found = self.call(function)
+        try:
+            return as_number(found if name is None else getattr(found, name, None), function)
+        except BindingError as error:
+            raise MeterReadError(f"nvml:{self.uuid}: {error}") from error
 
     def field(self, field_id: int, scope: int) -> float:
         """A numbered field in its own unit; `scope` is the GPU or, on a superchip, the module."""
-        value = self.call("nvmlDeviceGetFieldValues", [(field_id, scope)])[0]
-        if value.nvmlReturn != 0:
-            self._refused.add(f"nvmlDeviceGetFieldValues{[(field_id, scope)]}")
-            raise NotSupported(f"field {field_id} is not supported")
-        return float(getattr(value.value, _UNSIGNED_KINDS.get(value.valueType, "uiVal")))
+        answer = self.call("nvmlDeviceGetFieldValues", [(field_id, scope)])
+        try:
+            value = answer[0]
+            if value.nvmlReturn != 0:
+                self._refused.add(f"nvmlDeviceGetFieldValues{[(field_id, scope)]}")
+                raise NotSupported(f"field {field_id} is not supported")
+            shown = getattr(value.value, _UNSIGNED_KINDS.get(value.valueType, "uiVal"))
+            return as_number(shown, f"field {field_id}")
+        except (AttributeError, BindingError, LookupError, TypeError) as error:
+            raise MeterReadError(f"nvml:{self.uuid}: field {field_id}: {error}") from error
+
+    def ask_anew(self, function: str) -> None:
+        """Make the next call of a function even if it was refused for good."""
+        self._refused.discard(function)
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Ask the driver about this board.
@@ -240,21 +283,14 @@ class Device:
         driver.raise_if_unloaded()
         try:
             if self._handle is None or self._handle_load != driver.loads:
-                self._handle = driver.nvml.nvmlDeviceGetHandleByUUID(self.uuid)
+                self._handle = driver.binding.by_uuid(self.uuid)
                 self._handle_load = driver.loads
-            ask = getattr(driver.nvml, function, None)
-            if ask is None:  # an older nvidia-ml-py
-                self._refused.add(key)
-                raise NotSupported(f"nvidia-ml-py knows no {function}")
-            return ask(self._handle, *arguments)
-        except driver.nvml.NVMLError as error:
+            return driver.binding.ask(function, self._handle, *arguments)
+        except BindingError as error:
             raise self._error_from(error, key) from error
-        except getattr(driver.nvml, "NVMLLibraryMismatchError", ()) as error:
-            self._refused.add(key)  # nvidia-ml-py is newer than the driver
-            raise NotSupported(f"{function}: {error}") from error
 
-    def _error_from(self, error: Any, key: str) -> MeterError:
-        code = error.value
+    def _error_from(self, error: BindingError, key: str) -> MeterError:
+        code = error.code
         if code == _GPU_IS_LOST:
             return MeterGone(f"nvml:{self.uuid}: {error}")
         if code in _NEVER:
@@ -264,6 +300,7 @@ class Device:
             return Nothing(f"nvml:{self.uuid}: {error}")
         if code in _DRIVER_IS_UNLOADED:
             self._driver.note_unloaded()
+        self._handle = None  # it may be stale: the board was divided anew, or came back
         return MeterReadError(f"nvml:{self.uuid}: {error}")
 
     def close(self) -> None:

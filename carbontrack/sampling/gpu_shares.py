@@ -7,19 +7,26 @@ counts as its own: an upper bound, never zero.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from carbontrack.attribution.policy import GpuShare, gpu_share
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.errors import MeterError
-from carbontrack.meters.meter import SharedMeter, is_shared
+from carbontrack.meters.meter import SharedMeter
+from carbontrack.meters.meter import is_shared as is_shared_meter
 from carbontrack.sampling.counts import Counts, with_fault
 from carbontrack.sampling.meter_bank import MeterState
 from carbontrack.system.clock import Clock
 
+if TYPE_CHECKING:  # few machines have boards of several models
+    from carbontrack.meters.gpu_candidates import CandidateGpu, Candidates
+
 QUERY_PERIOD_S: Final = 0.9
 """The shortest time between two queries of the driver: one for each tick of a second."""
+
+ORDER_FAULT: Final = "gpu_order_unknown"
+"""The fault of readings in which nobody knew which of several boards are ours."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -35,12 +42,13 @@ class GpuShares:
 
     def __init__(self, states: Sequence[MeterState]) -> None:
         self._shared: list[tuple[int, SharedMeter]] = [
-            (n, s.meter) for n, s in enumerate(states) if is_shared(s.meter)
+            (n, s.meter) for n, s in enumerate(states) if is_shared_meter(s.meter)
         ]
         self._updated_at_s = float("-inf")
         self._uncertainties: dict[int, float] = {}
         self._codes_of: dict[int, str] = {}
-        self.codes: tuple[str, ...] = ()
+        self._candidates = _groups(meter for _, meter in self._shared)
+        self.codes: tuple[str, ...] = (ORDER_FAULT,) if self._candidates else ()
         self.parts: tuple[float | None, ...] = ()
         if self._shared:
             self._set_parts({index: meter.part for index, meter in self._shared}, len(states))
@@ -52,18 +60,26 @@ class GpuShares:
         """Take in that there are other meters than before; of a new one all may be ours."""
         before = dict(self._shared)
         self._shared = [
-            (n, s.meter) for n, s in enumerate(states) if is_shared(s.meter) and not s.gone
+            (n, s.meter) for n, s in enumerate(states) if is_shared_meter(s.meter) and not s.gone
         ]
         if self._shared:
             new = {n: meter.part for n, meter in self._shared if before.get(n) is not meter}
             self.parts += (None,) * (len(states) - len(self.parts))
             self._set_parts(new, len(states))
+            self._candidates = _groups(meter for _, meter in self._shared)
             self._updated_at_s = float("-inf")
 
-    def update(self, usage: UsageReader | None, clock: Clock) -> None:
-        """Query who uses the GPUs, if it is due; not without `usage`, as nobody needs it then."""
-        if usage is None:
-            self.codes = ()
+    def update(self, usage: UsageReader | None, clock: Clock, *, is_shared: bool) -> None:
+        """Query who uses the GPUs, if it is due and somebody needs it.
+
+        Args:
+            usage: knows our processes; None: nobody does.
+            clock: the clock.
+            is_shared: whether somebody needs our part of each.
+        """
+        undecided = [group for group in self._candidates if not group.decided]
+        if usage is None or not (is_shared or undecided):
+            self.codes = (ORDER_FAULT,) if undecided else ()
             return
         now_s = clock.monotonic_s()
         if now_s - self._updated_at_s < QUERY_PERIOD_S:
@@ -76,7 +92,16 @@ class GpuShares:
             if (part := self._part(index, meter, ours)) is not None
         }
         self._set_parts(found, len(self.parts))
-        self.codes = tuple(sorted(set(self._codes_of.values())))
+        for group in self._candidates:
+            group.settle()
+        self.codes = self._codes_now(is_shared=is_shared)
+
+    def _codes_now(self, *, is_shared: bool) -> tuple[str, ...]:
+        codes = set(self._codes_of.values()) if is_shared else set[str]()
+        # where all contexts are known, a board on which we have none is not billed in any case
+        if not is_shared or "gpu_share_assumed" in codes:
+            codes.update(ORDER_FAULT for group in self._candidates if not group.decided)
+        return tuple(sorted(codes))
 
     def _part(self, index: int, meter: SharedMeter, ours: Collection[int] | None) -> float | None:
         try:
@@ -84,6 +109,8 @@ class GpuShares:
         except MeterError as error:
             _log.debug("who uses the board could not be read: %s", error)
             return None  # the last known part stays valid
+        if _is_candidate(meter):
+            meter.note(uses, ours)
         slices = [(use.part, gpu_share(use.holders, use.busy, ours)) for use in uses]
         part = min(1.0, sum(part * one.share for part, one in slices))
         code = _code([one for _, one in slices], is_slice=any(part < 1.0 for part, _ in slices))
@@ -119,7 +146,17 @@ class GpuShares:
         self._set_parts({index: meter.part for index, meter in self._shared}, len(self.parts))
         self._uncertainties.clear()
         self._codes_of.clear()
-        self.codes = ()
+        for group in self._candidates:
+            group.forget()
+        self.codes = (ORDER_FAULT,) if self._candidates else ()
+
+
+def _groups(meters: Iterable[SharedMeter]) -> tuple[Candidates, ...]:
+    return tuple(dict.fromkeys(meter.candidates for meter in meters if _is_candidate(meter)))
+
+
+def _is_candidate(meter: SharedMeter) -> TypeGuard[CandidateGpu]:
+    return hasattr(meter, "candidates")
 
 
 def _code(held_parts: Sequence[GpuShare], *, is_slice: bool) -> str | None:

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from carbontrack.errors import MeterError, MeterGone
 from carbontrack.meters.meter import (
     LOWER_BOUND,
+    STANDS_STILL,
     FaultCounting,
     Meter,
     MeterSet,
@@ -374,7 +375,7 @@ def _classify(
 ) -> None:
     """Add new faults of the meter at `index`, and drop its step or mark it as a lower bound."""
     if new:
-        _add_faults(new, faults)
-        (lower_bounds if all(code == LOWER_BOUND for code in new if new[code]) else dropped).add(
-            index
-        )
+        _add_faults({code: times for code, times in new.items() if times}, faults)
+        codes = {code for code in new if new[code]} - {STANDS_STILL}
+        if codes:
+            (lower_bounds if codes == {LOWER_BOUND} else dropped).add(index)

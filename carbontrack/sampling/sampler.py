@@ -283,7 +283,7 @@ class Sampler:
                     ledger.refresh(self.clock)
                 shares = shares or ledger.attribution.scope == "process"
             if self.gpu_shares:  # first, so that the coming step uses the answer
-                self.gpu_shares.update(self.usage if shares else None, self.clock)
+                self.gpu_shares.update(self.usage, self.clock, is_shared=shares)
             with self.lock:
                 here.busy = True  # what a finalizer begins meanwhile passes through
                 self.sample()

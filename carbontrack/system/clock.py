@@ -10,7 +10,6 @@ they belong to a copy of the module `time` that nobody else has.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time as shared_time
@@ -19,6 +18,7 @@ from datetime import datetime, timezone
 from types import ModuleType
 from typing import Any, Protocol
 
+from carbontrack.system.host import online_threads
 from carbontrack.system.interrupts import pass_on
 
 
@@ -149,7 +149,7 @@ class ClockCheck:
             return True
         cpu_s = process_cpu_s()
         stood_s = cpu_s - self.since[1] if self.since[0] == at_s else 0.0
-        if 0.0 < stood_s <= STEP_S * (os.cpu_count() or 1):
+        if 0.0 < stood_s <= STEP_S * online_threads():
             return False
         self.since = (at_s, cpu_s)
         # a fake clock moves when a test moves it

@@ -66,13 +66,23 @@ def make_private_folder(folder: Path) -> None:
         OSError: it cannot be made, or a file has its name.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_privately(folder)
     except FileNotFoundError:
         # mkdir(parents=True) would make the parents with the default mode
         if folder.parent == folder:
             raise
         make_private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        _make_privately(folder)
+
+
+def _make_privately(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        folder.chmod(0o700)  # whatever the umask takes away
 
 
 def own_folder(folder: Path, *, create: bool = True) -> Path:
@@ -112,6 +122,95 @@ def open_own(path: Path) -> BinaryIO:
         raise
 
 
+READING = os.O_RDONLY
+"""Flags of `os.open`; opening a pipe does not wait for its writer."""
+for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"):
+    READING |= getattr(os, _name, 0)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The content of a regular file; a pipe is not waited for, and no device is read for ever.
+
+    Raises:
+        OSError: it cannot be opened or read, or is something else.
+    """
+    return read_opened(os.open(path, READING), path)
+
+
+def read_opened(handle: int, path: str | Path) -> bytes:
+    """As `read_file`, of a file that has been opened with `READING`, and is closed."""
+    try:
+        _check_regular(handle, path)
+        file = os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+    with file:
+        return file.read()
+
+
+def _check_regular(handle: int, path: str | Path) -> None:
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+        raise OSError(number, "it is not a regular file", str(path))
+
+
+def trouble_of_own_folder(folder: Path, *, inside: str = "journal") -> str | None:
+    """Why nothing can be kept in a folder of this user's; None where it can. Nothing is made.
+
+    `inside` is the folder in it that must be this user's alone; the folder itself may be another's.
+    """
+    try:
+        return _trouble_of_own(folder / inside)
+    except (OSError, ValueError) as error:  # a name that is too long, a link to itself
+        pass_on(error)
+        return getattr(error, "strerror", None) or str(error)
+
+
+def _trouble_of_own(private: Path) -> str | None:
+    place = private
+    while not _is_there(place) and place != place.parent:
+        place = place.parent
+    status = place.stat()  # of what a link leads to
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{place} is not a directory"
+    if place == private and os.name == "posix":
+        if place.is_symlink():
+            return f"{place} is a link"
+        if status.st_uid != os.geteuid():
+            return f"{place} belongs to another user"
+    is_effective = os.access in os.supports_effective_ids
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=is_effective):
+        return f"{place} cannot be written"
+    return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)  # not by pathlib: `pass_on` looks at each frame of an error
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        pass_on(error)
+        return False
+    return True
+
+
+def closed_part(path: str | Path) -> str:
+    """The part of a path behind which this process may not look; "" where it is open.
+
+    A folder that this user may not enter, of another user for example.
+    """
+    part = ""
+    for folder in (*reversed(Path(path).parents), Path(path)):
+        try:
+            folder.stat()
+        except (OSError, ValueError) as error:
+            pass_on(error)
+            return part if isinstance(error, PermissionError) else ""
+        part = str(folder)
+    return ""
+
+
 def check_own_file(handle: int, path: Path) -> None:
     """Check that an open file is a regular one of this user.
 
@@ -136,7 +235,9 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
         place = Path(real_path(base))
         try:
             if all(map(_only_we_can_change, (place, *place.parents))):
-                return own_folder(place / name)
+                found = own_folder(place / name)
+                if os.access(found, os.W_OK):  # one of before may lie on what is read-only now
+                    return found
         except OSError as error:
             pass_on(error)
             continue
@@ -146,12 +247,13 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
 def _temporary_folders() -> tuple[str, ...]:
     import tempfile  # few users have no home
 
-    found, usual = tempfile.gettempdir(), ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
+    found, usual = "", ("/tmp", "/var/tmp")  # noqa: S108 - each is looked at
     try:
+        found = tempfile.gettempdir()  # raises where no folder can be written to
         is_working_folder = found == os.getcwd()  # noqa: PTH109 - text is enough
     except OSError as error:
         pass_on(error)
-        is_working_folder = False
+        is_working_folder = not found
     # where none is writable, `tempfile` takes the working folder, which may hold anything
     return usual if is_working_folder else (found, *usual)
 

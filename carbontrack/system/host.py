@@ -27,7 +27,7 @@ def host_id(etc: Path = Path("/etc")) -> str:
     if not secret:
         import socket
 
-        secret = socket.gethostname().encode()
+        secret = socket.gethostname().encode(errors="surrogateescape")
     return blake2b(secret, digest_size=8, key=b"carbontrack host id").hexdigest()
 
 
@@ -38,6 +38,19 @@ def boot_id(procfs: Path = Path("/proc")) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         pass_on(error)
         return None
+
+
+def online_threads() -> int:
+    """The hardware threads online, as the C library has them.
+
+    Not `os.cpu_count()`: whoever starts Python can set that (PYTHON_CPU_COUNT, -X cpu_count), to
+    make a program start fewer workers, and the machine remains what it is.
+    """
+    try:
+        return max(1, os.sysconf("SC_NPROCESSORS_ONLN"))
+    except (AttributeError, ValueError, OSError) as error:
+        pass_on(error)
+        return os.cpu_count() or 1  # Windows
 
 
 def calibration_path(state: Path, host: str) -> Path:

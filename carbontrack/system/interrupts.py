@@ -12,12 +12,13 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 from weakref import ref
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 V = TypeVar("V")
 
 _CO_VARARGS = 0x04
@@ -39,6 +40,22 @@ def pass_on(error: BaseException) -> None:
             raise outside
         finally:
             del outside, error  # its traceback refers to this frame
+
+
+def attempt(
+    do: Callable[..., T], *given: Any, passes: type[Exception] | tuple[()] = (), **named: Any
+) -> tuple[T | None, Exception | None]:
+    """What `do` returns, and None; or None, and what it raises, whatever that is.
+
+    `passes` is raised all the same, and so is what a signal's handler raised.
+    """
+    try:
+        return do(*given, **named), None
+    except passes:
+        raise
+    except Exception as error:
+        pass_on(error)
+        return None, error
 
 
 class suppressed:  # noqa: N801 - as `contextlib.suppress`

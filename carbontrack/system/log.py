@@ -20,7 +20,7 @@ from pathlib import PurePath
 from carbontrack.errors import CarbontrackError
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks, last_of_worker
-from carbontrack.system.interrupts import suppressed
+from carbontrack.system.interrupts import pass_on, suppressed
 
 SAME_TEXT_S = 3600.0
 """Seconds in which stderr gets the same warning, whatever numbers are in it, once."""
@@ -43,7 +43,7 @@ class LastResort(logging.Handler):
         """Print the message, if nobody else does and it was not printed a moment ago."""
         if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
             return
-        with suppressed(Exception):  # a closed stderr, or a message that cannot be formatted
+        with suppressed(Exception), unharmed_stderr():  # or a message that cannot be formatted
             text = record.getMessage()
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:  # the traceback is for logs: it leads through our code only
@@ -131,6 +131,37 @@ def silenced() -> Iterator[None]:
         yield
     finally:
         LOGGER.removeHandler(handler)
+
+
+@contextmanager
+def unharmed_stderr() -> Iterator[None]:
+    """Leave nothing in the buffer of a stderr that cannot be written, such as a closed pipe.
+
+    Python would try once more when the program ends, and change its exit status for it.
+    """
+    try:
+        yield
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError) as error:
+        with suppressed(OSError, ValueError):
+            _drop_unwritten()
+        pass_on(error)
+
+
+def _drop_unwritten() -> None:
+    stream = sys.__stderr__
+    if stream is None or stream is not sys.stderr:
+        return
+    number = stream.fileno()
+    there, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, number)
+        stream.flush()
+    finally:
+        os.dup2(there, number)
+        os.close(there)
+        os.close(nowhere)
 
 
 class _Keeper(logging.Filter):
@@ -285,7 +316,8 @@ def warn_user(message: str) -> None:
     """
     message = _visible(message)
     is_shown = False
-    with suppressed(Exception):  # it treats warnings as errors, or shows them its own way
+    # it may treat warnings as errors, or show them its own way
+    with suppressed(Exception), unharmed_stderr():
         warnings.warn(f"carbontrack: {message}", stacklevel=_level_of_the_program())
         is_shown = True
     LOGGER.warning("%s", message, extra={SHOWN: is_shown})

@@ -67,6 +67,11 @@ class Checkpoints:
         """The folder with the journal."""
         return self._journal.state_dir
 
+    @property
+    def trouble(self) -> str:
+        """Why the journal cannot be written, of which the user has been told; "" where it can."""
+        return self._journal.trouble
+
     def write_soon(self) -> None:
         """Make checkpoints due at the end of the current tick."""
         self._written_s = float("-inf")

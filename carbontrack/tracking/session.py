@@ -216,10 +216,11 @@ class RunIdentity:
             self._said_end = True
         except Exception as error:  # the row must be written
             pass_on(error)
-            self._warnings.warn(
-                "ended",
-                f"child processes cannot be told when their parent's block has ended: {error}",
-            )
+            text = f"child processes cannot be told when their parent's block has ended: {error}"
+            if self._checkpoints is not None and self._checkpoints.trouble:  # the user knows
+                _log.debug("%s", text)
+            else:
+                self._warnings.warn("ended", text)
 
     def _identity(self) -> str:
         return process_identity() if self.propagator is None else self.propagator.identity

@@ -7,7 +7,8 @@
  * nvmlInit fail with that code, a line "hang 5" makes each call about a GPU take five seconds, a line
  * "fail nvmlDeviceGetPowerUsage 4" makes one function fail, a line "process 0 4711 60" puts one more
  * process on the first GPU with its percent of the multiprocessors (-1: no call tells percents), and a
- * line "virtual 2" is the virtualisation mode of all. The module's power is three times a GPU's.
+ * line "virtual 2" is the virtualisation mode of all. A line "graphics 0 4711" puts a process on it that only
+ * draws, and a line "says TEXT" is the text of every error. The module's power is three times a GPU's.
  * Where a simulated machine is preloaded (benchmarks/accuracy/machine.c), its GPU's energy and power are shown.
  */
 #include <stdio.h>
@@ -33,6 +34,8 @@ static Gpu gpus[MAX];
 static int count, hang, init_code, is_up, virtual_mode, failures, others;
 static struct { char name[96]; int code; } failure[MAX];
 static struct { int gpu, pid, percent; } other[MAX];
+static int drawing[MAX];
+static char says[96];
 
 static int failing(const char *name) {
     for (int i = 0; i < failures; i++)
@@ -47,8 +50,13 @@ static void load(void) {
     FILE *file = fopen(getenv("FAKE_NVML_STATE") ? getenv("FAKE_NVML_STATE") : "", "r");
     if (!file) return;
     count = hang = init_code = virtual_mode = failures = others = 0;
+    memset(drawing, 0, sizeof drawing);
+    strcpy(says, "fake error");
     while (fgets(line, sizeof line, file) && count < MAX) {
         Gpu *g = &gpus[count];
+        int on, pid;
+        if (sscanf(line, "graphics %d %d", &on, &pid) == 2) { drawing[on] = pid; continue; }
+        if (sscanf(line, "says %95s", says) == 1) continue;
         if (sscanf(line, "init %d", &init_code) == 1 || sscanf(line, "hang %d", &hang) == 1) continue;
         if (sscanf(line, "virtual %d", &virtual_mode) == 1) continue;
         if (sscanf(line, "fail %95s %d", failure[failures].name, &failure[failures].code) == 2) { failures++; continue; }
@@ -81,9 +89,12 @@ static int show(char *out, unsigned size, const char *text) {
 
 API int nvmlInitWithFlags(unsigned flags) { (void)flags; load(); is_up = !init_code; return init_code; }
 API int nvmlShutdown(void) { is_up = 0; return OK; }
-API const char *nvmlErrorString(int code) { (void)code; return "fake error"; }
+API const char *nvmlErrorString(int code) { (void)code; load(); return says; }
 API int nvmlSystemGetDriverVersion(char *out, unsigned size) { return show(out, size, "550.54.15"); }
-API int nvmlDeviceGetCount_v2(unsigned *n) { load(); *n = (unsigned)count; return is_up ? OK : UNINITIALIZED; }
+API int nvmlDeviceGetCount_v2(unsigned *n) {
+    load(); *n = (unsigned)count;
+    return !is_up ? UNINITIALIZED : failing(__func__);
+}
 
 API int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
     *handle = (void *)(long)(index + 1);
@@ -163,7 +174,11 @@ API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, Process *p
     return OK;
 }
 API int nvmlDeviceGetGraphicsRunningProcesses_v3(void *h, unsigned *n, Process *processes) {
-    Gpu *g = at(h); CHECK(g); (void)processes; *n = 0; return OK;
+    Gpu *g = at(h); CHECK(g);
+    int pid = drawing[g - gpus];
+    unsigned room = *n; *n = pid != 0; if (room < *n) return 7;
+    if (pid) processes[0] = (Process){(unsigned)pid, 1 << 20, 0, 0};
+    return OK;
 }
 API int nvmlDeviceGetProcessUtilization(void *h, Sample *samples, unsigned *n, unsigned long long since) {
     Gpu *g = at(h); CHECK(g); (void)since;

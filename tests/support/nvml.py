@@ -42,29 +42,36 @@ class State:
     def __init__(self, path):
         self.path = Path(path)
 
-    def show(self, *gpus, init=0, hang=0, virtual=0, fail=None, processes=()):
+    def show(self, *gpus, init=0, hang=0, virtual=0, fail=None, processes=(), graphics=(), says=""):
         lines = [gpu.line() for gpu in gpus]
         lines += [f"init {init}"] if init else []
         lines += [f"hang {hang}"] if hang else []
         lines += [f"virtual {virtual}"] if virtual else []
         lines += [f"fail {function} {code}" for function, code in (fail or {}).items()]
         lines += [f"process {gpu} {pid} {percent}" for gpu, pid, percent in processes]
+        lines += [f"graphics {gpu} {pid}" for gpu, pid in graphics]
+        lines += [f"says {says}"] if says else []
         draft = self.path.with_suffix(".draft")
-        draft.write_text("\n".join(lines) + "\n")
+        draft.write_text("\n".join(lines) + "\n", "utf-8", "surrogateescape")
         draft.replace(self.path)
 
 
-def compile_fake_nvml(folder):
-    """The folder to put into LD_LIBRARY_PATH, or None where there is no C compiler."""
+def compile_fake_nvml(folder, *, without=()):
+    """The folder to put into LD_LIBRARY_PATH, or None where there is no C compiler.
+
+    `without` names functions that the library lacks, as an older driver's does.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
     library = Path(folder) / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+    lacking = [f"-D{name}=absent_{name}" for name in without]
+    command = [compiler, "-shared", "-fPIC", *lacking, "-o", library, SOURCE]
+    subprocess.run(command, check=True)
     return library.parent
 
 
-def run_script(folder, script, state):
+def run_script(folder, script, state, variables=None):
     """Run Python text in a process of its own, where `state` is the State; return its JSON."""
     # dlopen reads LD_LIBRARY_PATH once, when a process starts
     preamble = (
@@ -74,7 +81,9 @@ def run_script(folder, script, state):
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", preamble + script],
-        env=os.environ | {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_STATE": str(state.path)},
+        env=os.environ
+        | {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_STATE": str(state.path)}
+        | (variables or {}),
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

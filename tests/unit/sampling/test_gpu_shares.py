@@ -1,9 +1,13 @@
 """Boards that several processes use: what a look finds, what is billed by it, and what it costs."""
 
+from itertools import zip_longest
+
 import pytest
 
 from carbontrack.errors import MeterReadError
-from carbontrack.meters.meter import GpuUse
+from carbontrack.meters.gpu_candidates import CandidateGpu, Candidates, unmeasured
+from carbontrack.meters.gpu_selection import Choice, Gpu
+from carbontrack.meters.meter import GpuUse, Refusal
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
@@ -184,3 +188,83 @@ def test_a_fork_knows_nothing_of_its_parents_boards():
     host.sampler.gpu_shares.forget_parent()
     assert host.sampler.gpu_shares.parts == (1.0,)
     assert host.sampler.gpu_shares.relative_uncertainty(0) == 0.0
+
+
+# -- boards of which only some are ours, nobody knows which --------------------------------------
+
+
+class Pair:
+    """Two boards of 200 W, one of which is ours."""
+
+    def __init__(self, **more):
+        self.boards = SharedMeter("nvml:GPU-0"), SharedMeter("nvml:GPU-1")
+        candidates = Candidates(1)
+        self.members = [CandidateGpu(board, candidates) for board in self.boards]
+        self.host = Host(*self.members, **more)
+        self.compute()
+
+    def compute(self, *pids_by_board):
+        for board, pids in zip_longest(self.boards, pids_by_board, fillvalue=()):
+            board.uses = (GpuUse(1.0, frozenset(pids), None, frozenset(pids)),)
+
+
+def test_the_board_with_our_context_decides_in_every_scope():
+    """The other one stands still from then on, and is asked for no more power."""
+    for scope in ("process", "machine"):
+        pair = Pair(scope=scope)
+        pair.compute({OTHER}, {US})
+        pair.host.sampler.tick()
+        record = pair.host.run(4)
+        assert gpu_j(record) == pytest.approx(800.0)
+        # what it counted up to the first look of a run is not known to be ours
+        assert [member.is_aside for member in pair.members] == [True, False]
+        assert pair.members[0].max_period_s is None
+
+
+def test_boards_on_which_we_hold_nothing_are_neither_billed_nor_unknown():
+    """As long as the driver tells its processes, a board without one of ours is not ours."""
+    pair = Pair()
+    pair.compute({OTHER}, {OTHER})
+    pair.host.run(1)
+    record = pair.host.run(4)
+    assert gpu_j(record) == 0.0
+    assert record.faults is None
+
+
+def test_where_no_process_is_known_both_count_and_the_interval_has_one():
+    """The low end is the least board's, the high end all of them."""
+    pair = Pair(pids=None)
+    pair.boards[0].watts = 50.0
+    pair.host.run(1)
+    record = pair.host.run(100)
+    assert gpu_j(record) == pytest.approx(250.0 * 100)
+    assert "gpu_order_unknown:" in record.faults
+    low_j = record.energy_low_kwh * JOULES_PER_KWH
+    assert low_j == pytest.approx(50.0 * 0.95 * 100, rel=0.03)
+    assert record.energy_high_kwh == pytest.approx(1.05 * record.energy_kwh, rel=0.01)
+
+
+def test_a_child_process_starts_anew():
+    """Its contexts are its own: what the parent found is forgotten."""
+    pair = Pair()
+    pair.compute({US}, {OTHER})
+    pair.host.run(2)
+    assert pair.members[0].is_ours
+    pair.host.sampler.forget_parent()
+    assert not any(member.is_ours or member.is_aside for member in pair.members)
+    assert pair.host.sampler.gpu_shares.codes == ("gpu_order_unknown",)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "measured", "faults"), [(1, 1, 0), (1, 0, 1), (2, 1, 1), (2, 0, 2)]
+)
+def test_a_board_that_may_be_ours_is_missed_where_one_of_ours_surely_is(wanted, measured, faults):
+    """A display card without a sensor is no fault as long as there are others to be ours."""
+    boards = tuple(Gpu(n, f"GPU-{n}", f"model {n}") for n in range(3))
+    opened = {
+        board: SharedMeter() if board.index < measured else Refusal(f"nvml:{board.uuid}", "no")
+        for board in boards
+    }
+    told = list(unmeasured(Choice(boards, None, boards, wanted), opened))
+    assert len(told) == 3 - measured
+    assert [refusal.fault for refusal in told].count("gpu_unmeasured") == faults

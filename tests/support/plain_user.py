@@ -1,0 +1,57 @@
+"""Programs run as a user of whom the system knows nothing, in a folder that this user may enter."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STRANGER = 47110
+"""A uid without a line in /etc/passwd."""
+_IMPORTS = "import carbontrack; carbontrack.track; print(carbontrack.__file__)"
+
+
+def as_stranger() -> list[str]:
+    """What makes a command of root's one of the stranger's; nothing where we are not root."""
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups"]
+
+
+def can_be_stranger() -> bool:
+    """Whether a program can be run as a plain user: we are one, or may become one."""
+    return os.geteuid() != 0 or (shutil.which("setpriv") is not None and interpreter() is not None)
+
+
+@functools.cache
+def interpreter() -> str | None:
+    """A Python of our version that the stranger can start; None where there is none."""
+    usual = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    for python in (sys.executable, usual):
+        # the shell starts it: what setpriv itself starts it finds with the rights of root
+        command = [*as_stranger(), "sh", "-c", 'exec "$@"', "sh", python, "-c", _IMPORTS]
+        environ = {"PATH": os.defpath, "PYTHONPATH": package()}
+        try:
+            done = subprocess.run(command, cwd="/", env=environ, capture_output=True, check=False)
+        except OSError:
+            continue
+        if done.returncode == 0 and done.stdout.decode().startswith(package()):
+            return python
+    return None
+
+
+@functools.cache
+def package() -> str:
+    """A folder with the package that everybody may read: the checkout, or else a copy of it."""
+    if all(folder.stat().st_mode & 0o005 == 0o005 for folder in (ROOT, *ROOT.parents)):
+        return str(ROOT)
+    copy = tempfile.mkdtemp(prefix="carbontrack-package-")
+    shutil.copytree(ROOT / "carbontrack", Path(copy, "carbontrack"))
+    for path in (Path(copy), *Path(copy).rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return copy
