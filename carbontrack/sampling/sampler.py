@@ -44,7 +44,7 @@ from carbontrack.system.clock import (
     process_cpu_s,
 )
 from carbontrack.system.forking import holding_forks, remember
-from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock
+from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock, suppressed
 from carbontrack.system.reentrance import busily, here
 
 
@@ -85,8 +85,7 @@ class TickListener(Protocol):
 
 
 EARLY_S = 0.02
-"""How soon after a span has opened our memory is surveyed, and meters are looked for, where that is
-due; never in a shorter program."""
+"""How soon after a span has opened our memory is surveyed, if there is more of it than before."""
 SUSPEND_S = 0.5
 """A shorter suspend of the machine is noise between two clocks."""
 
@@ -159,7 +158,7 @@ class Sampler:
         self.lock = reentrant_lock()
         self._inside = self._is_early = False
         events = TickEvents(partial(_at_deadline, self), partial(fall_asleep, self))
-        wanted = partial(getattr, self, "awake")
+        wanted = partial(_is_wanted, self)
         due_s = partial(_period_s, self)
         self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
@@ -345,11 +344,16 @@ class Sampler:
         self._begin()
 
 
+def _is_wanted(sampler: Sampler) -> bool:
+    """Whether deadlines are wanted; after an early one in a pause, the next tick ends them."""
+    return sampler.awake or sampler._is_early
+
+
 def _period_s(sampler: Sampler) -> float:
     """The time between two deadlines, on the sampler's thread."""
     period_s, usage = min(sampler._interval_s, sampler._bank.max_period_s), sampler.usage
     surveys = usage is not None and usage.needs_survey and _shares(sampler)
-    sampler._is_early = surveys or _may_rescan(sampler)
+    sampler._is_early = surveys
     return min(period_s, EARLY_S) if sampler._is_early else period_s
 
 
@@ -366,8 +370,11 @@ def _at_deadline(sampler: Sampler) -> None:
     same.
     """
     usage, is_early = sampler.usage, sampler._is_early
-    if _may_rescan(sampler):
-        _to_the_end(partial(_look_for_meters, sampler), "no meters could be looked for")
+    if not sampler.awake:
+        return
+    if not is_early and _may_rescan(sampler):
+        with suppressed(OSError):  # for want of descriptors, say; the next tick tries again
+            _look_for_meters(sampler)
     if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
         return
     if not is_early:
