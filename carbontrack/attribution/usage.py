@@ -21,6 +21,7 @@ from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, in_first_namespace
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock
+from carbontrack.system.forking import is_fork
 from carbontrack.system.interrupts import pass_on
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -118,8 +119,8 @@ class UsageReader:
 
     @property
     def needs_survey(self) -> bool:
-        """Whether there is memory that was not there at the last survey, as before the first."""
-        return self._survey.is_behind
+        """Whether there is memory that was not there at the last survey, and may be shared much."""
+        return self._survey.is_behind and (is_fork() or not self._tree.is_alone)
 
     def awaits_survey(self, clock: Clock) -> bool:
         """Survey what has come since the last time; whether a tick should wait for the answer."""
