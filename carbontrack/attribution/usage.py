@@ -93,6 +93,7 @@ class UsageReader:
         cpu_s = self._tree.cpu_s(now_s)
         if now_s - self._memory_at_s >= _MEMORY_PERIOD_S or self._survey.has_changed:
             self._memory_at_s = now_s
+            self.rest()  # a file that was put in its place, or mounted over it, is found now
             self._ram = (self._our_bytes(), self._used_bytes())
         self._read_at_s = now_s
         return Usage(now_s, cpu_s, self._machine(), *self._ram)
@@ -147,19 +148,19 @@ class _ProcStat:
             pass_on(error)
             return None
 
-    def busy_s(self) -> float | None:
+    def busy_s(self, *, again: bool = True) -> float | None:
+        """CPU seconds so far; what cannot be read is read once more, at once and by the path."""
         try:
             if self._descriptor < 0:
                 self._descriptor = os.open(self._path, _FLAGS)
             name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
-            if name != b"cpu" or len(fields) < 4:  # unknown, which is not a count of 0
-                return None
-            # user nice system, then irq softirq; not idle, iowait and steal. Guests are in user.
-            ticks = sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))
+            if name == b"cpu" and len(fields) >= 4:
+                # user nice system, then irq softirq; not idle, iowait, steal. Guests are in user.
+                return (sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))) * self._tick_s
         except (OSError, ValueError) as error:
             pass_on(error)
-            return None
-        return ticks * self._tick_s
+        self.rest()
+        return self.busy_s(again=False) if again else None  # unknown, which is not a count of 0
 
     def rest(self) -> None:
         """Close the descriptor until the next read."""

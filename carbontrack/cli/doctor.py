@@ -29,6 +29,7 @@ from carbontrack.meters.meter import about
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.meters.rate import rate_text
 from carbontrack.record import BASES, COMPONENTS, boundary_text, told
+from carbontrack.report.uncounted import uncounted_text
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible
@@ -40,6 +41,7 @@ WATCH_S = 1.0
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
+_CPU_MODEL = "model:cpu"
 _PROCESSOR_AND_MEMORY = {("cpu", "modelled"), ("ram", "modelled")}
 _ABOUT = """\
 Show every meter of this machine, used or not and why not, with the lines that would change it;
@@ -104,6 +106,7 @@ def examine(settings: Settings, tracker: Tracker) -> Findings:
             for meter in meters
         ],
         "refused": [refusal._asdict() for refusal in meters.refused],
+        "faults": dict(meters.standing_faults()),
         "hardware": asdict(meters.hardware),
         "region": intensity and intensity.zone,
         "region_basis": session.builder.resource.region_basis,
@@ -238,7 +241,9 @@ def _conclusion(findings: Findings) -> str:
         if meter["component"] not in names:
             names.append(meter["component"])
     by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
-    return "; ".join(by_how) or "no meter at all"
+    faults = ";".join(f"{code}:{times}" for code, times in sorted(findings["faults"].items()))
+    uncounted = uncounted_text(faults)
+    return "; ".join([*(by_how or ["no meter at all"]), *([uncounted] if uncounted else [])])
 
 
 def _machine(hardware: Findings) -> Iterator[Row]:
@@ -257,7 +262,7 @@ def _meter(meter: Findings, findings: Findings) -> str:
     known = meter["basis"]
     if meter["basis"] == "measured":
         known += f", within {meter['relative_uncertainty']:.0%}"
-    elif meter["component"] == "cpu":
+    elif meter["id"] == _CPU_MODEL:
         known += _step(findings)
     power = _power(meter, findings)
     now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
@@ -299,8 +304,10 @@ def _together(findings: Findings) -> Iterator[Row]:
         return
     # meters of one kind err together, kinds independently: docs/explanation/accuracy.md
     power = total(Interval(*map(sum, zip(*own, strict=True))) for own in by_kind.values())
-    step = "" if ("cpu", "measured") in by_kind else _step(findings)
-    often = _rate(findings["hardware"]) if set(by_kind) == _PROCESSOR_AND_MEMORY else ""
+    by_model = any(meter["id"] == _CPU_MODEL for meter in findings["meters"])
+    step = _step(findings) if by_model else ""
+    is_known = by_model and set(by_kind) == _PROCESSOR_AND_MEMORY
+    often = _rate(findings["hardware"]) if is_known else ""
     weakest = max(bases, key=BASES.index)
     yield "together", f"{weakest}{step}: {_watts(power, ends=True)}, {ends_at}{often}"
 

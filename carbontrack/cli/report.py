@@ -22,7 +22,7 @@ from carbontrack.report.facts import COLUMNS, Asked, Facts, facts_of
 from carbontrack.report.frame import HOW, Loaded, files_of, load
 from carbontrack.report.statement import as_statement
 from carbontrack.report.tables import FORMATS, Summary
-from carbontrack.report.totals import Total, keys_of, modelled_on, totals
+from carbontrack.report.totals import Total, keys_of, modelled_on, totals, uncounted
 from carbontrack.system.files import replace_file
 from carbontrack.text import visible
 from carbontrack.units import joules_from
@@ -156,6 +156,7 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
         not_added=loaded.not_added,
         reason=loaded.reason,
         modelled_on=modelled_on(loaded.frame),
+        uncounted=uncounted(loaded.frame),
     )
 
 

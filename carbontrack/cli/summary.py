@@ -9,6 +9,7 @@ from carbontrack.impact.equivalents import compare
 from carbontrack.meters.meter import Hardware
 from carbontrack.meters.rate import rate_text
 from carbontrack.record import Record, boundary_text
+from carbontrack.report.uncounted import uncounted_text
 from carbontrack.text import visible
 from carbontrack.tracking.budget import Verdict
 from carbontrack.tracking.timeline import PowerRow
@@ -65,6 +66,9 @@ def rows(
     if timeline:
         found.append(("power", sparkline(timeline)))
     found.append(("how", ", ".join(_how(record)) or "no meter answered"))
+    uncounted = uncounted_text(record.faults)
+    if uncounted is not None:
+        found.append(("missing", f"{uncounted}; carbontrack doctor tells why"))
     if record.intensity_g_per_kwh is not None:
         found.append(("grid", _grid(record)))
     if verdict is not None:
@@ -91,10 +95,17 @@ def _claim(record: Record, hardware: Hardware | None) -> Iterator[str]:
         return
     often = ""
     bases = (record.cpu_basis, record.gpu_basis, record.ram_basis)
-    if hardware is not None and bases in (("modelled", None, "modelled"), ("modelled", None, None)):
+    by_models = bases in (("modelled", None, "modelled"), ("modelled", None, None))
+    # the rate is that of the models' own intervals
+    if hardware is not None and by_models and not _is_completed(record):
         text = rate_text(hardware.cpu_model, hardware.cpu_known, is_guest=hardware.is_guest)
         often = f"; {text}"
     yield f"{record.basis}: {ends_at}{often}"
+
+
+def _is_completed(record: Record) -> bool:
+    """Whether a component's closed zones are taken to be like those that are read."""
+    return not {"model:packages", "model:dram"}.isdisjoint((record.meters or "").split(";"))
 
 
 def _emissions(record: Record) -> str:
@@ -108,7 +119,7 @@ def _emissions(record: Record) -> str:
 
 def _how(record: Record) -> Iterator[str]:
     if record.cpu_basis is not None:
-        link = "on" if record.cpu_basis == "measured" else "from"
+        link = "on" if record.cpu_basis == "measured" or _is_completed(record) else "from"
         tdp = f" (TDP {record.cpu_tdp_w:g} W)" if record.cpu_tdp_w is not None else ""
         yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown model'}{tdp}"
     if record.gpu_basis is not None:

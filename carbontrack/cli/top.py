@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.config import load
 from carbontrack.record import Record
 from carbontrack.report.nesting import holders, shares_of
+from carbontrack.report.uncounted import uncounted_text
 from carbontrack.sinks.journal.open_runs import OpenRun, open_runs
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.text import cut_to, padded, visible, width_of
@@ -100,6 +101,7 @@ def facts(runs: Sequence[OpenRun], now: datetime) -> dict[str, object]:
                 "energy_kwh": run.record.energy_kwh,
                 "emissions_g": run.record.emissions_g,
                 "basis": run.record.basis,
+                "faults": run.record.faults,
                 "region": run.record.region,
             }
             for run in runs
@@ -167,7 +169,16 @@ def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str
     texts = [{head: terminal.fit(text) for head, text in row.items()} for row in cells]
     heads = dict(zip(_HEADS, _HEADS, strict=True))
     head, *lines = _table([heads, *texts], width, cut=terminal.fit("…"))
-    return [terminal.bold(heading), "", terminal.dim(head), *lines]
+    missing = [cut_to(terminal.fit(line), width, "") for line in _missing(runs)]
+    return [terminal.bold(heading), "", terminal.dim(head), *lines, *missing]
+
+
+def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
+    """What is not measured, a line for each run that lacks something."""
+    said = [(run.pid, uncounted_text(run.record.faults)) for run in runs]
+    if any(text for _, text in said):
+        yield ""
+    yield from (f"missing in {pid}: {text}" for pid, text in said if text)
 
 
 def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:

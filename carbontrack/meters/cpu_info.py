@@ -293,6 +293,12 @@ def packages_by_siblings(
     return 1 + max(0, -((siblings - threads) // most))
 
 
+def sockets_online(sysfs: Path) -> int | None:
+    """How many packages the processors that are online are in; None where that is not told."""
+    cpus = sysfs / CPUS
+    return _packages(cpus, _numbers(read_text(cpus / "online")))
+
+
 def _packages(cpus: Path, left: set[int]) -> int | None:
     """How many packages these processors are in; None where one's package is not told.
 

@@ -20,7 +20,7 @@ from traceback import format_exception_only  # `logging` has loaded it
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from carbontrack.errors import ConfigError, MeterUnavailable
-from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts
+from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
 from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal, read_text
@@ -90,26 +90,19 @@ def detect(host: Host) -> MeterSet:
     """
     net = Net()
     facts, power = _processor(host, net)
-    meters, refused = _rapl(host.sysfs, net)
-    amd, amd_models, amd_refusals = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
-    gpus_are_read = bool(amd) or _are_hidden(amd_refusals)
-    more = net.ask("sensors", _sensors, host, meters, gpus_are_read=gpus_are_read, instead=Found())
-    alike: _OfMachine = meters, more, ()
-    meters, more, unused = net.ask("view", _of_this_machine, facts, meters, more, instead=alike)
-    if "gpu" in more.covered:  # the kernel's sensors have what the library could not read
-        amd_refusals = tuple(refusal._replace(fault=None) for refusal in amd_refusals)
-    is_module = "gpu" in more.covered and any(m.component != "gpu" for m in more.meters)
-    gpus, gpu_models, gpu_refusals = (
-        _NO_GPUS if is_module else net.ask("nvml", _gpus, host, instead=_NO_GPUS)
-    )
+    amd: _Gpus = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
+    meters, sensors, refused = _counters(host, facts, power, amd, net)
+    gpus, gpu_models, gpu_refusals = _all_gpus(host, amd, sensors, net)
     gib = net.ask("meminfo", installed_gib, host.procfs, host.sysfs, instead=None)
     substitutes = _models(host, facts, power, gib, net)
-    measured = {meter.component for meter in meters} | more.covered
+    measured = {meter.component for meter in meters} | sensors.covered
     models = _made(substitutes, measured, net)
     spare = {name: make for name, make in substitutes.items() if name in measured}
-    everything = (*meters, *more.meters, *models, *amd, *gpus)
-    hardware = _hardware(facts, power, gib, (*amd_models, *gpu_models), everything)
-    refusals = (*_told(refused, hardware), *unused, *amd_refusals, *more.refused, *gpu_refusals)
+    everything = net.ask(
+        "all or none", _together, (*meters, *sensors.meters, *models, *gpus), instead=()
+    )
+    hardware = _hardware(facts, power, gib, gpu_models, everything)
+    refusals = (*_told(refused, hardware), *sensors.refused, *gpu_refusals)
     found = MeterSet(everything, spare, refusals, hardware)
     if host.plugins:
         found = net.ask("plugins", _with_plugins, found, host, substitutes, instead=found)
@@ -117,7 +110,36 @@ def detect(host: Host) -> MeterSet:
     return replace(found, refused=(*found.refused, *net.refused)) if net.refused else found
 
 
-_NO_GPUS: tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]] = ((), (), ())
+def _counters(
+    host: Host, facts: CpuFacts, power: CpuPower, amd: _Gpus, net: Net
+) -> tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]:
+    """RAPL's meters and the sensors, without those that count more than this system shows."""
+    rapl = _rapl(host.sysfs, facts, power, net)
+    are_read = bool(amd[0]) or _are_hidden(amd[2])
+    sensors = net.ask(
+        "sensors", _sensors, host, rapl.meters, gpus_are_read=are_read, instead=Found()
+    )
+    alike: _OfMachine = rapl.all(), sensors, ()
+    kept, sensors, unused = net.ask("view", _of_this_machine, facts, *alike[:2], instead=alike)
+    rapl = rapl.among(kept).without(sensors.covered)
+    return rapl.all(), sensors, (*rapl.refused, *unused)
+
+
+_Gpus = tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]
+"""Meters of GPUs, the names of the GPUs, and what is refused."""
+_NO_GPUS: _Gpus = ((), (), ())
+
+
+def _all_gpus(host: Host, amd: _Gpus, sensors: Found, net: Net) -> _Gpus:
+    """AMD's and NVIDIA's; not the latter where the sensors are those of a module that has one."""
+    meters, names, refused = amd
+    if "gpu" in sensors.covered:  # the kernel's sensors have what the library could not read
+        refused = tuple(refusal._replace(fault=None) for refusal in refused)
+        if any(meter.component != "gpu" for meter in sensors.meters):
+            return meters, names, refused
+    nvidia: _Gpus = net.ask("nvml", _gpus, host, instead=_NO_GPUS)
+    names = (*names, *nvidia[1])
+    return (*meters, *nvidia[0]), names, _with_most_power((*refused, *nvidia[2]), names)
 
 
 class Net:
@@ -260,24 +282,86 @@ def _told(refused: tuple[Refusal, ...], hardware: Hardware) -> tuple[Refusal, ..
     return tuple(NO_HOST if refusal.id == "rapl" else refusal for refusal in refused)
 
 
-def _rapl(sysfs: Path, net: Net) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """Powercap's zones, and perf's events for a component without a zone."""
-    nothing: tuple[tuple[Meter, ...], tuple[Refusal, ...]] = ((), ())
-    meters, refused = net.ask("powercap", powercap_meters, sysfs, instead=nothing)
+class _Rapl(NamedTuple):
+    """RAPL's meters, by powercap or by perf.
+
+    Attributes:
+        meters: of components of which every zone is read.
+        completed: of components with zones that may not be read; no other counter is known.
+        refused: what is not used, with the reasons.
+    """
+
+    meters: tuple[Meter, ...]
+    completed: tuple[Meter, ...]
+    refused: tuple[Refusal, ...]
+
+    def all(self) -> tuple[Meter, ...]:
+        """Those that are read, completed ones last."""
+        return *self.meters, *self.completed
+
+    def among(self, meters: Collection[Meter]) -> _Rapl:
+        """The same, of these meters only."""
+        kept = tuple(meter for meter in self.meters if meter in meters)
+        return _Rapl(kept, tuple(m for m in self.completed if m in meters), self.refused)
+
+    def without(self, covered: Collection[Component]) -> _Rapl:
+        """The same, without completed meters of components that others measure as a whole."""
+        surplus = [meter for meter in self.completed if meter.component in covered]
+        if not surplus:
+            return self
+        for meter in surplus:
+            meter.close()
+        prefixes = tuple(_ZONE[meter.component] for meter in surplus)
+        refused = (
+            one._replace(fault=None) if one.id.startswith(prefixes) else one for one in self.refused
+        )
+        kept = tuple(meter for meter in self.completed if meter not in surplus)
+        return _Rapl(self.meters, kept, tuple(refused))
+
+
+_ZONE: Mapping[Component, str] = {"cpu": "rapl:package", "ram": "rapl:dram"}
+"""How the ids of a component's zones begin."""
+
+
+def _rapl(sysfs: Path, facts: CpuFacts, power: CpuPower, net: Net) -> _Rapl:
+    """Powercap's zones, and perf's events for a component of which a zone is missing."""
+    sockets = None if facts.is_guest else partial(sockets_online, sysfs)
+    package_w = power.tdp_w / power.share * power.curve.at(1.0).high if power.share else None
+    ask = partial(powercap_meters, sockets=sockets, package_w=package_w)
+    found, refused = net.ask("powercap", ask, sysfs, instead=_NOTHING)
+    meters = tuple(meter for meter in found if meter.basis == "measured")
+    completed = tuple(meter for meter in found if meter.basis != "measured")
+    rapl = _Rapl(meters, completed, refused)
     covered = {meter.component for meter in meters}
     missing: list[Component] = [name for name in ("cpu", "ram") if name not in covered]
-    if "cpu" in covered and not any(refusal.id.startswith("rapl:dram") for refusal in refused):
-        return meters, refused  # this machine has no dram domain
-    more, more_refused = net.ask("perf", _perf, sysfs, missing, instead=nothing)
-    return (*meters, *more), (*refused, *more_refused)
+    if "cpu" in covered and not any(refusal.id.startswith(_ZONE["ram"]) for refusal in refused):
+        return rapl  # this machine has no dram domain
+    more, more_refused = net.ask("perf", _perf, sysfs, missing, sockets, instead=_NOTHING)
+    rapl = rapl.without({meter.component for meter in more})
+    return _Rapl((*meters, *more), rapl.completed, (*rapl.refused, *more_refused))
 
 
-def _perf(sysfs: Path, missing: list[Component]) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
+_NOTHING: tuple[tuple[Meter, ...], tuple[Refusal, ...]] = ((), ())
+
+
+def _perf(
+    sysfs: Path, missing: list[Component], sockets: Callable[[], int | None] | None
+) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
     if not (sysfs / "bus" / "event_source" / "devices" / "power").is_dir():
-        return (), ()
+        return _NOTHING
     from carbontrack.meters.perf import perf_meters
 
-    return perf_meters(sysfs, missing)
+    return perf_meters(sysfs, missing, sockets=sockets)
+
+
+def _together(meters: tuple[Meter, ...]) -> tuple[Meter, ...]:
+    """The meters; of a component that several measure, all answer or none."""
+    measured = [m.component for m in meters if m.basis == "measured" and m.component != "gpu"]
+    if len(measured) == len(set(measured)):
+        return meters
+    from carbontrack.meters.all_or_none import together  # machines with several sockets
+
+    return together(meters)
 
 
 def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
@@ -356,6 +440,15 @@ def _gpus(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal
 
     by_bus = numbers_are_by_bus(host.gpu_variables)
     return nvml_meters(host.gpu_ids, host.visible_gpus, may_model=host.gpu_model, by_bus=by_bus)
+
+
+def _with_most_power(refused: tuple[Refusal, ...], names: tuple[str, ...]) -> tuple[Refusal, ...]:
+    """The refusals; of a GPU that is not measured although it should be, what it can use."""
+    if all(refusal.fault is None for refusal in refused):
+        return refused
+    from carbontrack.meters.gpu_model import with_most_power  # hardly any GPU is refused
+
+    return with_most_power(refused, names)
 
 
 _RTLD_LAZY = 1

@@ -7,13 +7,14 @@ board by its name, times a share by the driver's utilisation.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from carbontrack.interval import Interval
 from carbontrack.meters.counter import Gauge
 from carbontrack.meters.gpu_names import GpuModel, find_gpu
 from carbontrack.meters.gpu_power import FULL_SHARE, IDLE_SHARE, gpu_share
+from carbontrack.meters.meter import Refusal
 from carbontrack.meters.nvml_board import KEEP_S, Board, Users
 from carbontrack.meters.nvml_driver import Device, Driver, NotSupported
 from carbontrack.record import Basis
@@ -130,6 +131,20 @@ def modelled_gpu(name: str) -> Modelled | None:
     if board.gpus == 1:
         return Modelled(board)
     return Modelled(board, 1.0 / board.gpus, f"one of {board.gpus} GPUs on the board")
+
+
+def with_most_power(refused: Iterable[Refusal], names: Iterable[str]) -> tuple[Refusal, ...]:
+    """The refusals, those with a fault with the most power that such a GPU uses.
+
+    Which of the GPUs of these names is refused is not told: it is taken to be the largest one. Not
+    known where the design power of none is.
+    """
+    known = (modelled_gpu(name) or modelled_virtual_gpu(name) for name in names)
+    most_w = max((gpu.tdp_w * FULL_SHARE.high for gpu in known if gpu is not None), default=None)
+    return tuple(
+        one._replace(most_w=most_w) if one.fault is not None and one.most_w is None else one
+        for one in refused
+    )
 
 
 _PROFILE = re.compile(r"(?:NVIDIA |GRID )*(.+?)-(?:\d+-)?(\d+)[ABCQ](?:ME)?")

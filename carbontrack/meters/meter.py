@@ -211,13 +211,15 @@ class Refusal(NamedTuple):
     """A meter that is not used: its id or family, the reason, and the commands to enable it.
 
     `fault` is the code that every record has in `faults`, because something of the machine is not
-    measured, or not as it should be; None: nothing is amiss.
+    measured, or not as it should be; None: nothing is amiss. `most_w` is the power that what is
+    then counted by no meter cannot exceed, by which intervals reach further up; None: not known.
     """
 
     id: str
     reason: str
     cure: str | None = None
     fault: str | None = None
+    most_w: float | None = None
 
 
 class Found(NamedTuple):
@@ -267,6 +269,10 @@ class MeterSet:
 
     def __iter__(self) -> Iterator[Meter]:
         return iter(self.meters)
+
+    def uncounted_w(self) -> float:
+        """The most power of what no meter counts though it should, as far as it is known."""
+        return sum(one.most_w or 0.0 for one in self.refused if one.fault is not None)
 
     def standing_faults(self) -> Mapping[str, int]:
         """The faults of the refusals, by code: what every record says as long as they stand."""

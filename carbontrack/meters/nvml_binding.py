@@ -45,9 +45,9 @@ class Binding:
         """
         try:
             pynvml = _guarded(_import)
+            missing = _guarded(partial(_missing, pynvml))
         except BindingError as error:
             raise MeterUnavailable(f"nvidia-ml-py cannot be imported: {error}", _CURE) from error
-        missing = [name for name in _NEEDED if not callable(getattr(pynvml, name, None))]
         if missing:
             place = getattr(pynvml, "__file__", None) or "a folder of that name"
             reason = f"the module pynvml ({place}) is not nvidia-ml-py: it has no {missing[0]}"
@@ -102,6 +102,10 @@ class Binding:
             if error.code is not None:
                 raise
             return self.ask("nvmlDeviceGetHandleByUUID", uuid.encode())  # an old pynvml
+
+
+def _missing(library: Any) -> list[str]:
+    return [name for name in _NEEDED if not callable(getattr(library, name, None))]
 
 
 def _import() -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from errno import EIO
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -51,8 +53,15 @@ class PerfEvent:
             raise OSError(error, os.strerror(error))
 
     def read(self) -> int:
-        """The count so far."""
-        return int.from_bytes(os.read(self._descriptor, 8), "little")
+        """The count so far.
+
+        Raises:
+            OSError: the event cannot be read; one that the kernel has given up shows nothing.
+        """
+        count = os.read(self._descriptor, 8)
+        if len(count) < 8:
+            raise OSError(EIO, "the event shows no count")
+        return int.from_bytes(count, "little")
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -98,10 +107,19 @@ class PerfMeter:
     max_period_s: float | None = None
     nominal_w: float | None = None
 
-    def __init__(self, label: str, component: Component, event: Event, scale_j: float) -> None:
+    def __init__(
+        self,
+        label: str,
+        component: Component,
+        event: Event,
+        scale_j: float,
+        reopen: Callable[[], Event] | None = None,
+    ) -> None:
         self.id = f"perf:{label}"
         self.component: Component = component
         self._event: Event | None = event
+        self._reopen = reopen
+        self._has_failed = False
         self._scale_j = scale_j
         self._counter = Counter(None, _CAP_W[component])
         self.fault_counts = self._counter.fault_counts
@@ -112,9 +130,30 @@ class PerfMeter:
             raise MeterGone(f"{self.id} is closed")
         try:
             count = self._event.read()
+            self._has_failed = False
         except OSError as error:
-            raise MeterReadError(f"{self.id}: {error.strerror}") from error
+            pass_on(error)
+            count = self._read_again(self._event)
         return self._counter.advance(count * self._scale_j, now_s)
+
+    def _read_again(self, event: Event) -> int:
+        """The event's count at the second try; after a failed one before, that of a new event.
+
+        A new event counts from 0, which the counter takes for a reset: what was used since the last
+        good read is lost with the old event, so that one gets another chance first.
+        """
+        try:
+            if self._has_failed and self._reopen is not None:
+                self._event = self._reopen()
+                event.close()
+                event = self._event
+            count = event.read()
+        except OSError as error:
+            pass_on(error)
+            self._has_failed = True
+            raise MeterReadError(f"{self.id}: {error.strerror}") from error
+        self._has_failed = False
+        return count
 
     def close(self) -> None:
         """Close the event."""
@@ -124,9 +163,22 @@ class PerfMeter:
 
 
 def perf_meters(
-    sysfs: Path, components: Iterable[Component], open_event: OpenEvent | None = None
+    sysfs: Path,
+    components: Iterable[Component],
+    open_event: OpenEvent | None = None,
+    *,
+    sockets: Callable[[], int | None] | None = None,
 ) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """A meter for each package and each of these components, where perf has an event for it."""
+    """A meter for each package and each of these components, where perf has an event for it.
+
+    All packages of a component are read, or none.
+
+    Args:
+        sysfs: the root of this file system.
+        components: what to look for.
+        open_event: how to open an event.
+        sockets: how many packages this machine has.
+    """
     power = sysfs / "bus" / "event_source" / "devices" / "power"
     kind = read_number(power / "type")
     if kind is None:
@@ -142,14 +194,30 @@ def perf_meters(
         if config is None or not scale_j:
             continue
         packages = tuple(_packages(sysfs, power))
+        lacking = _lacking(packages, sockets)
+        if lacking is not None:
+            refused.append(Refusal(f"perf:{label}", lacking))
+            continue
         events = _open_all(open_event, kind, config, [cpu for cpu, _ in packages])
         if isinstance(events, OSError):
             reason = f"perf_event_open: {events.strerror}"
             refused.append(Refusal(f"perf:{label}", reason, CURE))
             continue
-        for (_, package), event in zip(packages, events, strict=True):
-            meters.append(PerfMeter(f"{label}-{package}", component, event, scale_j))
+        for (cpu, package), event in zip(packages, events, strict=True):
+            again = partial(open_event, kind, config, cpu)
+            meters.append(PerfMeter(f"{label}-{package}", component, event, scale_j, again))
     return tuple(meters), tuple(refused)
+
+
+def _lacking(
+    packages: Iterable[tuple[int, str]], sockets: Callable[[], int | None] | None
+) -> str | None:
+    """What is wrong where the kernel names processors of some packages only."""
+    seen = len({package.partition("-die-")[0] for _, package in packages})
+    wanted = sockets() if sockets is not None else None
+    if wanted is None or seen >= wanted:
+        return None
+    return f"cpumask names processors of {seen} of {wanted} packages"
 
 
 def _open_all(

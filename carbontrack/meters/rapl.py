@@ -7,12 +7,14 @@ package + dram: package contains core, uncore and an integrated GPU, and not dra
 nested in it; psys contains all of them; intel-rapl-mmio is a second register of the same package.
 
 A zone is read through a descriptor that stays open. Zones that show the same counter are one meter.
+A component is measured by all of its zones or by none (all_or_none.py).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +26,8 @@ from carbontrack.system.interrupts import pass_on
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""
-CHECK_DELETED_EVERY_S = 0.05
-"""A file whose value does not change is checked for having been deleted, this often at most."""
+CHECK_REPLACED_EVERY_S = 0.05
+"""A file whose value does not change is checked for having been replaced, this often at most."""
 RELATIVE_UNCERTAINTY = 0.07
 """Half-width for package and dram, within the boundary package + dram.
 
@@ -82,56 +84,61 @@ class RaplZone:
     def read_uj(self) -> int:
         """The counter's value, in microjoules.
 
-        A read that fails is repeated once, at once and by the path: at the end of a span there is
-        no later one, and the span's last energy would go to the span around it.
+        A read that fails, or shows no number, is repeated once, at once and by the path: at the end
+        of a span there is no later one, and the span's last energy would go to the span around it.
 
         Raises:
             MeterReadError: the zone cannot be read now, or holds no number.
         """
         descriptor = self._descriptor
+        if descriptor is None:
+            return self._read_by_path()
         try:
-            text = self._read_by_path() if descriptor is None else os.pread(descriptor, 32, 0)
-        except OSError as error:
+            raw_uj = int(os.pread(descriptor, 32, 0))
+        except (OSError, ValueError) as error:
             pass_on(error)
-            text = self._read_by_path()
-        try:
-            raw_uj = int(text)
-        except ValueError as error:
-            raise MeterReadError(f"{self._path} shows no number: {error}") from error
+            return self._read_by_path()
         self._raw_uj = raw_uj
         return raw_uj
 
-    def _read_by_path(self) -> bytes:
+    def _read_by_path(self) -> int:
+        if self._closed:
+            raise MeterGone(f"{self.id} is closed")
         try:
-            return os.pread(self._reopen(), 32, 0)
-        except OSError as error:
+            descriptor = self._open_file(self._path)
+            # only now: if the path is out of reach, the open file may still answer later
             self._release()
+            self._descriptor = descriptor
+            raw_uj = int(os.pread(descriptor, 32, 0))
+        except OSError as error:
+            pass_on(error)
             raise MeterReadError(f"{self._path}: {error.strerror}") from error
+        except ValueError as error:
+            pass_on(error)
+            raise MeterReadError(f"{self._path} shows no number: {error}") from error
+        self._raw_uj = raw_uj
+        return raw_uj
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
         before_uj = self._raw_uj
         raw_uj = self.read_uj()
-        if raw_uj == before_uj and now_s - self._checked_at_s >= CHECK_DELETED_EVERY_S:
-            # live counters change every millisecond; one that does not may be a deleted file
+        if raw_uj == before_uj and now_s - self._checked_at_s >= CHECK_REPLACED_EVERY_S:
+            # live counters change every millisecond; one that does not may be a file of the past
             self._checked_at_s = now_s
-            raw_uj = self._read_if_deleted(raw_uj)
+            raw_uj = self._read_if_replaced(raw_uj)
         try:
             return self.counter.advance(raw_uj * 1e-6, now_s)
         except MeterReadError:
-            return self._count_within_new_limits(raw_uj, now_s)
+            return self._count_again(raw_uj, now_s)
 
-    def count(self, raw_uj: int, now_s: float) -> float:
-        """Add a reading of this zone to its count."""
-        try:
-            return self.counter.advance(raw_uj * 1e-6, now_s)
-        except MeterReadError:
-            return self._count_within_new_limits(raw_uj, now_s)
-
-    def _count_within_new_limits(self, raw_uj: int, now_s: float) -> float:
-        # the limits may have been raised since the meter was opened
+    def _count_again(self, raw_uj: int, now_s: float) -> float:
+        # the limits may have been raised since the meter was opened; or the file was just being
+        # written, or has been replaced
         counter = self.counter
         counter.cap_w = max(counter.cap_w, self._cap_w())
+        with suppress(MeterReadError):  # then what the open file shows is judged again
+            raw_uj = self._read_by_path()
         return counter.advance(raw_uj * 1e-6, now_s)
 
     def close(self) -> None:
@@ -147,23 +154,29 @@ class RaplZone:
         if self._descriptor is not None and not _is_root_only(self._descriptor):
             self._release()
 
-    def _read_if_deleted(self, raw_uj: int) -> int:
-        if self._descriptor is None or os.fstat(self._descriptor).st_nlink > 0:
+    def _read_if_replaced(self, raw_uj: int) -> int:
+        descriptor = self._descriptor
+        if descriptor is None or not _is_replaced(descriptor, self._path):
             return raw_uj
         self._release()
-        return self.read_uj()
+        return self._read_by_path()
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
-    def _reopen(self) -> int:
-        if self._closed:
-            raise MeterGone(f"{self.id} is closed")
-        self._release()
-        self._descriptor = self._open_file(self._path)
-        return self._descriptor
+
+def _is_replaced(descriptor: int, path: Path) -> bool:
+    """Whether another file has the path now, or none; not where the path is out of reach."""
+    opened = os.fstat(descriptor)
+    if opened.st_nlink == 0:
+        return True
+    try:
+        return not os.path.samestat(opened, path.stat())  # a mount may hide the file
+    except OSError as error:
+        pass_on(error)
+        return False
 
 
 def _is_root_only(descriptor: int) -> bool:
@@ -292,31 +305,70 @@ CONTAINER_CURE = """\
 docker run -v /sys:/host/sys:ro -e CARBONTRACK_SYSFS_PATH=/host/sys ..."""
 
 
-class _Place(NamedTuple):
+class ZonePlace(NamedTuple):
     """A zone's directory, the id of its meter, and its component."""
 
     path: Path
     id: str
     component: Component
 
+    @property
+    def package(self) -> str:
+        """The number of its package; that of "rapl:package-1-die-0" and of "rapl:dram-1" is 1."""
+        return self.id.partition("-")[2].partition("-die-")[0]
+
 
 def powercap_meters(
-    sysfs: Path = Path("/sys"), *, open_file: Callable[[Path], int] = open_to_read
+    sysfs: Path = Path("/sys"),
+    *,
+    sockets: Callable[[], int | None] | None = None,
+    package_w: float | None = None,
+    open_file: Callable[[Path], int] = open_to_read,
 ) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    """Open a disjoint set of the machine's RAPL zones, and say which were not used and why."""
+    """Open a disjoint set of the machine's RAPL zones, and say which were not used and why.
+
+    A component of which some zones cannot be read is one meter, modelled after those that can.
+
+    Args:
+        sysfs: the root of this file system.
+        sockets: how many packages this machine has; asked only where there are zones.
+        package_w: the power that a package without a limit cannot exceed for long, where known.
+        open_file: how to open a zone's counter.
+    """
     root = sysfs / "class" / "powercap"
     zones = _zones(root)
     if not zones:
         return (), (_no_zone(sysfs, root),)
     places, refused = _disjoint(zones)
-    opened: list[RaplZone] = []
+    opened: dict[ZonePlace, RaplZone] = {}
+    closed: dict[ZonePlace, Refusal] = {}
     for place in places:
         zone = _open_or_refuse(place, open_file)
         if isinstance(zone, Refusal):
-            refused.append(zone)
+            closed[place] = zone
         else:
-            opened.append(zone)
-    return tuple(_merge_mirrors(opened)), tuple(refused)
+            opened[place] = zone
+    closed |= _unseen(root, places, sockets() if sockets is not None else None)
+    meters = tuple(_merge_mirrors(opened.values()))
+    if closed and opened:
+        from carbontrack.meters.all_or_none import complete  # few machines are half open
+
+        usual_w = package_w or _DEFAULT_CAP_W["cpu"]
+        meters, closed = complete(meters, list(opened), closed, _limit_w, usual_w)
+    return meters, (*refused, *closed.values())
+
+
+def _unseen(
+    root: Path, places: Iterable[ZonePlace], packages: int | None
+) -> dict[ZonePlace, Refusal]:
+    """Packages that this machine has and powercap does not show, as where one was mounted alone."""
+    seen = {place.package for place in places if place.component == "cpu"}
+    if packages is None or not seen:
+        return {}
+    reason = f"{root} does not show it, and this machine has {packages} packages"
+    numbers = [str(n) for n in range(packages) if str(n) not in seen][: packages - len(seen)]
+    unseen = [ZonePlace(root, f"rapl:package-{number}", "cpu") for number in numbers]
+    return {place: Refusal(place.id, reason) for place in unseen}
 
 
 def _zones(root: Path) -> dict[str, Path]:
@@ -349,10 +401,10 @@ def _numbers(name: str) -> tuple[str, list[int]]:
     return kind, [int(number) if number.isdigit() else 0 for number in numbers]
 
 
-def _disjoint(zones: dict[str, Path]) -> tuple[list[_Place], list[Refusal]]:
+def _disjoint(zones: dict[str, Path]) -> tuple[list[ZonePlace], list[Refusal]]:
     names = {key: read_text(path / "name", 64) or "" for key, path in zones.items()}
     control = _control_type(names)
-    places: list[_Place] = []
+    places: list[ZonePlace] = []
     refused: dict[str, Refusal] = {}
     for key, name in names.items():
         kind = name.split("-")[0]
@@ -362,7 +414,7 @@ def _disjoint(zones: dict[str, Path]) -> tuple[list[_Place], list[Refusal]]:
         elif kind in ("package", "dram"):
             component: Component = "cpu" if kind == "package" else "ram"
             label = name if kind == "package" else _dram_label(key, names)
-            places.append(_Place(zones[key], _unique(f"rapl:{label}", places), component))
+            places.append(ZonePlace(zones[key], _unique(f"rapl:{label}", places), component))
         else:
             reason = _UNUSED.get(kind, f"carbontrack does not know a domain called {name!r}")
             refused.setdefault(kind, Refusal(f"rapl:{name}", reason))
@@ -383,13 +435,13 @@ def _dram_label(key: str, names: dict[str, str]) -> str:
     return f"dram-{parent.removeprefix('package-') if parent.startswith('package-') else socket}"
 
 
-def _unique(label: str, places: Iterable[_Place]) -> str:
+def _unique(label: str, places: Iterable[ZonePlace]) -> str:
     taken = {place.id for place in places}
     candidates = (label if number == 1 else f"{label}#{number}" for number in range(1, 1000))
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _open_or_refuse(place: _Place, open_file: Callable[[Path], int]) -> RaplZone | Refusal:
+def _open_or_refuse(place: ZonePlace, open_file: Callable[[Path], int]) -> RaplZone | Refusal:
     try:
         return _open(place, open_file)
     except MeterUnavailable as error:
@@ -398,7 +450,7 @@ def _open_or_refuse(place: _Place, open_file: Callable[[Path], int]) -> RaplZone
         return Refusal(place.id, f"its first reading failed: {error}")
 
 
-def _open(place: _Place, open_file: Callable[[Path], int]) -> RaplZone:
+def _open(place: ZonePlace, open_file: Callable[[Path], int]) -> RaplZone:
     range_uj = read_number(place.path / "max_energy_range_uj")
     try:
         return RaplZone(
@@ -421,15 +473,25 @@ def cap_w(zone: Path, component: Component) -> float:
     With a floor of 50 W for packages and 200 W for dram, whose limits come from firmware that does
     not know the DIMMs; 1000 W or 600 W where the zone has no limit.
     """
+    highest_w = _highest_w(zone)
+    if highest_w is None:
+        return _DEFAULT_CAP_W[component]
+    return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
+
+
+def _limit_w(place: ZonePlace) -> float | None:
+    return _highest_w(place.path)
+
+
+def _highest_w(zone: Path) -> float | None:
+    """The highest power limit of a zone; None where it has none."""
     limits_uw = [
         read_number(zone / f"constraint_{number}_{limit}_uw")
         for number in range(3)
         for limit in ("power_limit", "max_power")
     ]
     highest_w = max((limit for limit in limits_uw if limit), default=0) * 1e-6
-    if highest_w <= 0.0:
-        return _DEFAULT_CAP_W[component]
-    return max(_FLOOR_CAP_W[component], _LIMIT_MARGIN * highest_w)
+    return highest_w if highest_w > 0.0 else None
 
 
 ENERGY_FILTERING = (

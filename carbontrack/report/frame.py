@@ -37,7 +37,7 @@ IDS = ("record_id", "run_id", "parent_id")
 TIMES = ("started_at", "ended_at")
 TEXTS = (
     *("name", "status", "region", "basis", "cpu_basis", "gpu_basis", "ram_basis", "host_id"),
-    *("scope", "cpu_model", "gpu_models"),
+    *("scope", "cpu_model", "gpu_models", "faults"),
 )
 NUMBERS = (
     *("duration_s", "calls", "cpu_kwh", "gpu_kwh", "ram_kwh", "other_kwh", "energy_kwh"),

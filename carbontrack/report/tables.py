@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 from carbontrack.record import boundary_text
 from carbontrack.report.nesting import NotAdded
 from carbontrack.report.totals import COMMON, ModelledOn, Total
+from carbontrack.report.uncounted import runs_text
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.text import cut_to, padded, visible, visible_markdown, width_of
 from carbontrack.units import (
@@ -30,6 +31,7 @@ class Summary:
         skipped_lines, repeated, not_added, reason: what was left out, and why, as in
             `report.frame.Loaded`.
         modelled_on: the hosts and processors over which the models' errors were combined.
+        uncounted: in how many records something was not measured, by the code of the fault.
     """
 
     by: str | None
@@ -41,6 +43,7 @@ class Summary:
     not_added: NotAdded = field(default_factory=NotAdded)
     reason: str | None = None
     modelled_on: ModelledOn = field(default_factory=ModelledOn)
+    uncounted: Mapping[str, int] = field(default_factory=dict)
 
 
 _HEADS = ("runs", "energy", "interval", "CO2e", "interval", "measured", "time")
@@ -88,6 +91,7 @@ def as_json(summary: Summary) -> str:
         **asdict(summary.not_added),
         "modelled_hosts": summary.modelled_on.hosts,
         "modelled_processors": summary.modelled_on.processors,
+        "uncounted": dict(summary.uncounted),
     }
     return json.dumps(content, indent=2, ensure_ascii=True) + "\n"
 
@@ -155,7 +159,8 @@ def notes(summary: Summary) -> Iterator[str]:
 
 
 def left_out(summary: Summary) -> Iterator[str]:
-    """A sentence for each kind of row or line that was left out, or counts in part."""
+    """A sentence for each kind of row, line or meter that was left out, or counts in part."""
+    yield from (runs_text(code, runs) for code, runs in summary.uncounted.items())
     yield from _not_added(summary.not_added)
     if summary.repeated:
         yield f"{summary.repeated} repeated records count once."

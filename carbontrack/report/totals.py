@@ -21,6 +21,7 @@ from carbontrack.meters.load_curve import SINCE_2010
 from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.meters.wall_model import wall_share
 from carbontrack.record import BASES, COMPONENTS
+from carbontrack.report.uncounted import UNMEASURED_GPU, uncounted_codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,7 +290,13 @@ class _Ends:
         best = frame["energy_kwh"].to_numpy()
         low, high = (frame[f"energy_{end}_kwh"].to_numpy() for end in ("low", "high"))
         below, above = best - low, high - best
-        self._half_widths = _half_widths(frame, groups, {"below": below, "above": above})
+        lacks = _lacks(frame, UNMEASURED_GPU)
+        sure_above = np.where(lacks, 0.0, above)
+        self._half_widths = _half_widths(frame, groups, {"below": below, "above": sure_above})
+        # what no meter counted is no error that another record could make up for
+        self._half_widths["above", "kwh"] += groups.sum(above, lacks)
+        above_g = above * frame["intensity_g_per_kwh"].to_numpy()
+        self._half_widths["above", "g"] += groups.sum(above_g, lacks)
         unsure = np.isnan(below) | np.isnan(above)
         self._without = {"kwh": groups.sum(best, unsure)}
         self._grid_g = {}
@@ -445,6 +452,24 @@ def modelled_on(frame: pd.DataFrame) -> ModelledOn:
     hosts = np.unique(_codes(frame["host_id"])[rows])
     processors = np.unique(_codes(frame["cpu_model"])[rows])
     return ModelledOn(int((hosts >= 0).sum()), len(processors))
+
+
+def uncounted(frame: pd.DataFrame) -> dict[str, int]:
+    """In how many records something was not measured, by the code of the fault."""
+    found: dict[str, int] = {}
+    for text in frame["faults"].cat.categories:
+        for code in uncounted_codes(text):
+            found.setdefault(code, int(_lacks(frame, code).sum()))
+    return found
+
+
+def _lacks(frame: pd.DataFrame, code: str) -> Any:
+    """Whether each record has this code among its faults."""
+    import numpy as np
+
+    column = frame["faults"]
+    lack = [code in uncounted_codes(text) for text in column.cat.categories]
+    return np.array([*lack, False])[_codes(column)]  # -1, for none, is the last
 
 
 def _square(kind: _Kind, groups: _Groups, column: Any) -> Any:

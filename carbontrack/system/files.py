@@ -236,7 +236,9 @@ def folder_without_home(bases: Iterable[str] | None = None) -> Path | None:
         try:
             if all(map(_only_we_can_change, (place, *place.parents))):
                 found = own_folder(place / name)
-                if os.access(found, os.W_OK):  # one of before may lie on what is read-only now
+                # one of before may lie on what is read-only now
+                as_we_write = os.access in os.supports_effective_ids
+                if os.access(found, os.W_OK, effective_ids=as_we_write):
                     return found
         except OSError as error:
             pass_on(error)

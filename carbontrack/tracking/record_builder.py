@@ -189,9 +189,13 @@ def weakest(parts: Sequence[Part]) -> Basis | None:
 
 
 def energy_figures(
-    parts: Sequence[Part], window: Window, attribution: Attribution
+    parts: Sequence[Part], window: Window, attribution: Attribution, uncounted_w: float = 0.0
 ) -> dict[str, Any]:
-    """The columns of energy and of its basis and meters."""
+    """The columns of energy and of its basis and meters.
+
+    Something that no meter counts may have used nothing, or all of `uncounted_w`, which is no error
+    of a meter: the interval reaches up by all of it.
+    """
     figures: dict[str, Any] = {
         "basis": weakest(parts),
         "meters": ";".join(part.meter.id for part in parts) or None,
@@ -204,7 +208,10 @@ def energy_figures(
                 figures[f"{component}_basis"] = weakest(own)
     if parts:
         names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
-        for name, joules in zip(names, interval_j(parts, window.length_s), strict=True):
+        ends_j = interval_j(parts, window.length_s)
+        if uncounted_w:
+            ends_j = ends_j._replace(high=ends_j.high + uncounted_w * window.duration_s)
+        for name, joules in zip(names, ends_j, strict=True):
             figures[name] = joules / JOULES_PER_KWH * attribution.pue
         figures |= _machine_figures(parts)
     return figures
@@ -393,14 +400,19 @@ class RecordBuilder:
         self.sampler = sampler
         self._known: list[tuple[float, float]] = []
         self._meters: list[MeterFacts] = []
-        self._faults_of: tuple[MeterSet | None, Mapping[str, int]] = (None, {})
+        self._refused_of: MeterSet | None = None
+        self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
 
-    def _standing_faults(self) -> Mapping[str, int]:
-        """Those of meters that are not used; cached, since they hardly ever change."""
+    def _not_used(self) -> tuple[Mapping[str, int], float]:
+        """The faults of meters that are not used, and the most power of what they do not count.
+
+        Cached, since they hardly ever change.
+        """
         meters = self.sampler.meters
-        if self._faults_of[0] is not meters:
-            self._faults_of = meters, meters.standing_faults()
-        return self._faults_of[1]
+        if self._refused_of is not meters:
+            self._refused_of = meters
+            self._refused = meters.standing_faults(), meters.uncounted_w()
+        return self._refused
 
     def meters(self) -> Sequence[MeterFacts]:
         """The properties of each meter, in the order of every tuple of joules.
@@ -491,11 +503,12 @@ class RecordBuilder:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
         if LowEnd.was_below:  # in any record of this process
             meters = self._reaching_down(meters, window)
-        quality = quality_figures(window, meters, self._standing_faults())
+        standing_faults, uncounted_w = self._not_used()
+        quality = quality_figures(window, meters, standing_faults)
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
         parts = parts_of(sums, window, meters)
-        energy = energy_figures(parts, window, attribution)
+        energy = energy_figures(parts, window, attribution, uncounted_w)
         return (
             energy
             | emission_figures(sums, energy, window.grid, attribution.pue)

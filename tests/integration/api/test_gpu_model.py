@@ -92,7 +92,7 @@ meters, _, refused = nvml_meters(None, None)
 assert not meters
 print(json.dumps(refused))
 """)
-    (known, reason, cure, fault), (unknown, why, no_cure, other_fault) = refused
+    (known, reason, cure, fault, *_), (unknown, why, no_cure, other_fault, *_) = refused
     assert fault == other_fault == "gpu_unmeasured"
     assert (known, unknown) == (f"nvml:{UUIDS[0]}", f"nvml:{UUIDS[1]}")
     assert reason == "it has neither an energy counter nor a power sensor"

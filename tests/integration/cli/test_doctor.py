@@ -178,6 +178,22 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
     assert "To narrow the intervals" not in text
 
 
+def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path: Path) -> None:
+    """Beside how the rest is known; the closed zone is named below with its reason."""
+    sockets = [Zone(f"package-{n}", f"intel-rapl:{n}", 1_000_000 * (n + 1)) for n in range(2)]
+    build_powercap(tmp_path / "sys", sockets).break_zone("package-1", "closed")
+
+    text = doctor("--region", "FR").stdout
+    found = json.loads(doctor("--json", "--region", "FR").stdout)
+
+    assert text.splitlines()[0].endswith(
+        "cpu, ram modelled; 1 closed counter is taken to be like the others of its kind"
+    )
+    assert "rapl:package-1" in text.partition("Not used")[2]
+    assert found["faults"] == {"zones_closed": 1}
+    assert "published servers" not in text
+
+
 def test_a_script_can_ask_whether_anything_is_measured(doctor: Doctor, tmp_path: Path) -> None:
     """With `--check` the exit code is 1 where nothing is, and 0 where something is."""
     without = doctor("--check", "--region", "FR")

@@ -246,3 +246,21 @@ def test_a_sum_of_modelled_energy_says_where_it_ends(
         path.write_bytes(HEADER + record_line(record.to_row()))
         assert main(["report", str(path), "--format", form]) == 0
         assert (said in capsys.readouterr().out) is (basis == "modelled")
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "latex", "json"])
+def test_a_sum_says_what_its_runs_did_not_measure(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In how many of them; in every format but the plain rows."""
+    path = tmp_path / "runs.csv"
+    faults = ["gpu_unmeasured:1", "gpu_unmeasured:2;zones_closed:1", "reset:3", None]
+    records = [a_record(n, energy_kwh=0.5, faults=text) for n, text in enumerate(faults)]
+    path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
+    assert main(["report", str(path), "--format", form]) == 0
+    text = capsys.readouterr().out
+    if form == "json":
+        assert json.loads(text)["uncounted"] == {"gpu_unmeasured": 2, "zones_closed": 1}
+    else:
+        assert "In 2 runs GPUs are not measured." in text
+        assert "In 1 run closed counters are taken to be like the others of their kind." in text

@@ -223,3 +223,36 @@ def test_a_meter_of_another_component_is_named() -> None:
     assert ("how", "CPU measured on AMD EPYC 7B13 (TDP 225 W), other") in rows(
         record(cpu_basis="measured", ram_basis=None, cpu_share=None, other_kwh=1e-3)
     )
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        (None, None),
+        ("reset:1;substituted:2", None),
+        ("gpu_unmeasured:1", "1 GPU is not measured"),
+        ("gpu_unmeasured:3;reset:1", "3 GPUs are not measured"),
+        ("zones_closed:1", "1 closed counter is taken to be like the others of its kind"),
+        (
+            "gpu_unmeasured:1;source_failed:2;zones_closed:2",
+            "1 GPU is not measured; 2 sources of meters failed; "
+            "2 closed counters are taken to be like the others of their kind",
+        ),
+    ],
+)
+def test_what_is_not_measured_has_a_line_of_its_own(faults: str | None, said: str | None) -> None:
+    """Only where there is something to say; the figure alone does not tell it."""
+    found = dict(rows(record(faults=faults)))
+
+    assert found.get("missing") == (said and f"{said}; carbontrack doctor tells why")
+
+
+def test_a_rate_of_models_is_not_told_of_completed_counters() -> None:
+    """Their interval is another one: what is read, and the limits of what is closed."""
+    hardware = Hardware(EPYC, cpu_known="part", is_guest=False)
+    columns = {"cpu_kwh": 1e-3, "ram_kwh": 0.35e-3, "meters": "model:packages;model:ram"}
+
+    found = dict(rows(record(**columns), hardware=hardware))
+
+    assert found["energy"].endswith("not the wall")
+    assert "CPU modelled on AMD EPYC 7B13" in found["how"]

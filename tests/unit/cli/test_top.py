@@ -137,3 +137,14 @@ def test_a_pipe_gets_one_look(tmp_path, capsys, monkeypatch):
     never = threading.Event()
     assert run(Namespace(once=False, json=False), clock=FakeClock(), over=never) == 0
     assert capsys.readouterr().out == "nothing of yours is being measured\n"
+
+
+def test_what_is_not_measured_has_a_line_below():
+    """For each run that lacks something, by its process; the table stays as it is."""
+    lacking = [
+        OpenRun(10, a_record(0, faults="gpu_unmeasured:1"), 1.0),
+        OpenRun(11, a_record(1, faults="reset:1"), 1.0),
+    ]
+    assert page(lacking, NOW, Sized())[-2:] == ["", "missing in 10: 1 GPU is not measured"]
+    assert facts(lacking, NOW)["runs"][0]["faults"] == "gpu_unmeasured:1"
+    assert all(width_of(line) < 20 for line in page(lacking, NOW, Sized(20)))

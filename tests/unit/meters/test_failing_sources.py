@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -190,9 +191,11 @@ def test_a_binding_that_answers_otherwise(tmp_path: Path, binding: str) -> None:
 
     done = run("-c", PROGRAM)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "ran\nsource_failed:1 True\n"
+    assert done.stdout == "ran\ngpu_unmeasured:1 True\n"
 
     told = run("-m", "carbontrack", "doctor", "--json")
     assert told.returncode in (0, 1), told.stderr
-    assert '"nvml"' in told.stdout
-    assert "it failed: " in told.stdout
+    refused = json.loads(told.stdout)["refused"]
+    assert [refusal["fault"] for refusal in refused if refusal["id"] == "nvml"] == [
+        "gpu_unmeasured"
+    ]

@@ -142,7 +142,7 @@ def test_what_counts_the_whole_machine_is_set_aside(tmp_path, what):
     assert refusal.id.count(",") == ("dram" in what)
     # the same machine seen whole
     proc, sysfs = EPYC.write(tmp_path / "whole")
-    build_powercap(sysfs, [Zone("package-0", "intel-rapl:0")])
+    build_powercap(sysfs, [Zone(f"package-{n}", f"intel-rapl:{n}", raw_uj=n) for n in (0, 1)])
     found = detect(host(proc, sysfs))
     assert "rapl:package-0" in [meter.id for meter in found]
     assert found.standing_faults() == {}

@@ -338,3 +338,21 @@ def test_emissions_by_contract_are_summed_where_they_are_known(tmp_path: Path) -
     (unknown,) = summed(tmp_path, [replace(records[0], market_emissions_g=None)])
     assert (clean.market_emissions_g, clean.market_share) == (0.0, 1.0)
     assert (unknown.market_emissions_g, unknown.market_share) == (None, None)
+
+
+def test_what_no_meter_counted_adds_up_and_evens_out_nowhere(tmp_path: Path) -> None:
+    """Unmeasured boards on several hosts may all have been busy: their room is not combined."""
+    kwh = {"cpu_kwh": 1.0, "cpu_basis": "modelled", "basis": "modelled", "energy_kwh": 1.0}
+    ends = {"energy_low_kwh": 1.0, "energy_high_kwh": 4.0}
+    path = tmp_path / "runs.csv"
+    high_kwh = {}
+    for faults in ("reset:2;gpu_unmeasured:1", "reset:2"):
+        records = [
+            a_record(n, host_id=f"h{n}", cpu_model=f"cpu {n}", faults=faults, **kwh, **ends)
+            for n in range(2)
+        ]
+        path.write_bytes(HEADER + b"".join(record_line(r.to_row()) for r in records))
+        (total,) = totals(load([path]).frame)
+        high_kwh[faults] = total.energy_high_kwh
+    assert high_kwh["reset:2;gpu_unmeasured:1"] == pytest.approx(2.0 + 3.0 + 3.0)
+    assert high_kwh["reset:2"] < 8.0

@@ -7,8 +7,10 @@ import pytest
 
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.meters.meter import MeterSet, Refusal
 from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Sums
+from carbontrack.testing import FakeMeter
 from carbontrack.tracking.part import MeterFacts, Part, interval_j
 from carbontrack.tracking.record_builder import (
     Window,
@@ -19,6 +21,7 @@ from carbontrack.tracking.record_builder import (
     weakest,
 )
 from carbontrack.units import JOULES_PER_KWH
+from tests.support.bench import Bench
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 GRID = GridIntensity("FR", 50.0, 40.0, 80.0, "table", 2024, "lifecycle")
@@ -340,3 +343,31 @@ def test_what_is_not_measured_is_said_in_every_record():
     assert quality_figures(met, [meter()], {"zones_closed": 1})["faults"] == (
         "reset:1;zones_closed:1"
     )
+
+
+def test_what_no_meter_counts_is_within_the_interval():
+    """A board of 300 W that is not measured may have used nothing, or all of that, for 10 s."""
+    policy, seen = Attribution(pue=1.5), [part(1000.0)]
+    whole = energy_figures(seen, window(), policy)
+    lacking = energy_figures(seen, window(), policy, 300.0)
+    more_kwh = lacking["energy_high_kwh"] - whole["energy_high_kwh"]
+    assert more_kwh * JOULES_PER_KWH == pytest.approx(3000.0 * 1.5)
+    same = lacking | {"energy_high_kwh": whole["energy_high_kwh"]}
+    assert same == whole
+
+
+@pytest.mark.parametrize(("fault", "uncounted_w"), [("gpu_unmeasured", 300.0), (None, 0.0)])
+def test_a_records_interval_holds_a_refused_board(fault, uncounted_w):
+    """From the refusal to the record; one without a fault is nobody's energy."""
+    refused = (Refusal("nvml:GPU-1", "it answers nothing", fault=fault, most_w=300.0),)
+    whole, lacking = (
+        Bench(MeterSet((FakeMeter(watts=100.0),), refused=those)) for those in ((), refused)
+    )
+    for bench in (whole, lacking):
+        with bench, bench.tracker.span("s"):
+            bench.clock.advance(10.0)
+    before, after = whole.records[0], lacking.records[0]
+    more_j = (after.energy_high_kwh - before.energy_high_kwh) * JOULES_PER_KWH
+    assert more_j == pytest.approx(10.0 * uncounted_w)
+    assert after.energy_kwh == before.energy_kwh
+    assert after.faults == (fault and f"{fault}:1")

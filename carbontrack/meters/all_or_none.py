@@ -1,0 +1,265 @@
+"""Components of several zones: measured by all of their zones, or by none.
+
+`Completed` makes a model of the zones that can be read where others are closed; `together` lets the
+meters of a component fall silent with the first of them that does. Few machines have several zones
+of a kind, so this is imported where one has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from carbontrack.errors import MeterError, MeterReadError
+from carbontrack.meters.meter import Meter, Refusal, max_period_s
+from carbontrack.record import Basis, Component
+
+ZONES_CLOSED = "zones_closed"
+"""The fault of a zone that may not be read, while others of its component may."""
+MOST_RATIO: Mapping[Component, float] = {"cpu": 1.0, "ram": 5.0}
+"""How many times the mean of the zones that are read a closed one may use, whatever its limit says.
+
+The power of memory depends on its activity by a factor of five (see ram_model), and the limits of
+its zones come from firmware that does not know the DIMMs. A package keeps to its limit."""
+
+
+class Closed(NamedTuple):
+    """What is known of the zones that may not be read.
+
+    Attributes:
+        part: how many times the energy of the zones that are read all zones of the component use,
+            if each of a kind uses the same: 2 where one of two is closed.
+        most_w: the power of the closed ones together that none can exceed for long; 0: not known.
+    """
+
+    part: float
+    most_w: float
+
+
+class Completed:
+    """A component of which only some zones can be read, completed for the others; modelled.
+
+    Best estimate: a closed zone uses as much as the others do on average. It is of the same type,
+    and under the same kernel, which spreads work evenly where nobody binds it to a socket. Where
+    somebody does, the closed zone may use nothing to speak of, which is the low end, or all that it
+    can, which is the high end: its power limit, or MOST_RATIO times the mean.
+    """
+
+    basis: Basis = "modelled"
+    max_period_s: float | None
+    nominal_w: float | None = None
+    relative_uncertainty = 1.0
+
+    def __init__(self, zones: Sequence[Meter], closed: Closed) -> None:
+        self.zones = tuple(zones)
+        self.component: Component = zones[0].component
+        self.id = f"model:{'packages' if self.component == 'cpu' else 'dram'}"
+        self.resolution_s = max(zone.resolution_s for zone in zones)
+        self.max_period_s = min(filter(None, map(max_period_s, zones)), default=None)
+        # their sum stands still when all of them do
+        self.moves_within_s: float | None = getattr(zones[0], "moves_within_s", None)
+        self.low_j = self.high_j = 0.0
+        self._closed = closed
+        self._width = max(zone.relative_uncertainty for zone in zones)
+        self._first_s: float | None = None
+
+    @property
+    def about(self) -> str:
+        """What is read, and what the rest is taken for, in a line for people."""
+        closed, read = self._closed, " + ".join(zone.id for zone in self.zones)
+        most = f", or {closed.most_w:.0f} W at most" if closed.most_w else ""
+        return f"({read}) x {closed.part:.3g}, as if closed zones used as much{most}"
+
+    @property
+    def fault_counts(self) -> Mapping[str, int]:
+        """Of all zones that are read."""
+        counts: dict[str, int] = {}
+        for zone in self.zones:
+            for code, times in getattr(zone, "fault_counts", {}).items():
+                counts[code] = counts.get(code, 0) + times
+        return counts
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules of the component since the first read, closed zones included."""
+        joules = sum([zone.read_joules(now_s) for zone in self.zones])
+        if self._first_s is None:
+            self._first_s = now_s
+        closed_j = (self._closed.part - 1.0) * joules
+        most_j = max(
+            closed_j * MOST_RATIO.get(self.component, 1.0),
+            self._closed.most_w * (now_s - self._first_s),
+        )
+        self.low_j = (1.0 - self._width) * joules
+        self.high_j = (1.0 + self._width) * joules + most_j
+        return joules + closed_j
+
+    def rest(self) -> None:
+        """Close the descriptors until the next read."""
+        for zone in self.zones:
+            _rest(zone)
+
+    def close(self) -> None:
+        """Close every zone."""
+        for zone in self.zones:
+            zone.close()
+
+
+class Member:
+    """A meter of a component that has several: it answers where all of them do.
+
+    Else a part of the component would pass for all of it, and nothing could stand in for the part
+    that is lost, since a substitute counts the whole component.
+    """
+
+    def __init__(self, meter: Meter, group: Group) -> None:
+        self.meter = meter
+        self.id = meter.id
+        self.component: Component = meter.component
+        self.basis: Basis = meter.basis
+        self.resolution_s = meter.resolution_s
+        self._group = group
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """Of the meter itself."""
+        return self.meter.relative_uncertainty
+
+    def __getattr__(self, name: str) -> Any:
+        """What a meter may offer beyond the protocol, if this one does."""
+        return getattr(self.meter, name)
+
+    def read_joules(self, now_s: float) -> float:
+        """Joules of this meter alone.
+
+        Raises:
+            MeterReadError: this meter or another one of the component has no value now.
+        """
+        return self._group.answer(self, now_s)
+
+    def close(self) -> None:
+        """Close the meter; the others go on without it."""
+        self._group.members.pop(self.id, None)
+        self.meter.close()
+
+
+class Group:
+    """The meters of a component; all of them are read when the first is asked."""
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        self.members = {meter.id: Member(meter, self) for meter in meters}
+        self._at_s: float | None = None
+        self._counts_j: dict[str, float] = {}
+        self._failed: tuple[str, MeterError] | None = None
+
+    def answer(self, member: Member, now_s: float) -> float:
+        """The member's count; all are read again if it has had its answer of this instant."""
+        if now_s != self._at_s or member.id not in self._counts_j:
+            self._read(now_s)
+        joules = self._counts_j.pop(member.id, None)
+        if joules is None:  # it was closed
+            return member.meter.read_joules(now_s)
+        if self._failed is None:
+            return joules
+        culprit, error = self._failed
+        if culprit == member.id:
+            raise error
+        raise MeterReadError(f"{culprit}, of the same component, has no value: {error}")
+
+    def _read(self, now_s: float) -> None:
+        self._at_s, self._counts_j, self._failed = now_s, {}, None
+        counts_j = dict.fromkeys(self.members, 0.0)
+        for id_, member in self.members.items():
+            try:
+                counts_j[id_] = member.meter.read_joules(now_s)
+            except MeterError as error:
+                self._failed = id_, error
+        self._counts_j = counts_j
+
+
+class ZoneFacts(Protocol):
+    """What is known of a zone, open or closed."""
+
+    @property
+    def component(self) -> Component:
+        """What its energy belongs to."""
+        ...
+
+    @property
+    def package(self) -> str:
+        """The number of its package."""
+        ...
+
+
+Z = TypeVar("Z", bound=ZoneFacts)
+
+
+def complete(
+    meters: Sequence[Meter],
+    opened: Sequence[Z],
+    closed: Mapping[Z, Refusal],
+    limit_w: Callable[[Z], float | None],
+    usual_w: float,
+) -> tuple[tuple[Meter, ...], dict[Z, Refusal]]:
+    """One completed meter for each component that has open and closed zones.
+
+    Args:
+        meters: those of the open zones.
+        opened: the open zones.
+        closed: the closed ones, with the reasons.
+        limit_w: the power limit of a zone, where it has one.
+        usual_w: the most that a package without a limit uses, where no other has one either.
+
+    Returns:
+        The meters, and the refusals of the closed zones with their faults.
+    """
+    made: dict[Component, Completed] = {}
+    refused = dict(closed)
+    for component in MOST_RATIO:
+        own = [meter for meter in meters if meter.component == component]
+        read = [zone for zone in opened if zone.component == component]
+        missing = [zone for zone in _missing(opened, closed) if zone.component == component]
+        if not own or not missing:
+            continue
+        zones = Tally(zone.package for zone in (*read, *missing))
+        part = len(zones) / sum(1.0 / zones[zone.package] for zone in read)
+        most_w = 0.0
+        if component == "cpu":
+            like_w = max(filter(None, map(limit_w, read)), default=usual_w)
+            most_w = sum(limit_w(zone) or like_w / zones[zone.package] for zone in missing)
+        made[component] = Completed(own, Closed(part, most_w))
+        refused |= {zone: closed[zone]._replace(fault=ZONES_CLOSED) for zone in missing}
+    whole = tuple(meter for meter in meters if meter.component not in made)
+    return (*made.values(), *whole), refused
+
+
+def _missing(opened: Sequence[Z], closed: Mapping[Z, Refusal]) -> Iterator[Z]:
+    """The closed zones that show a counter of their own.
+
+    Dies of an AMD package all show that of the package. Intel's parts with several dies have one
+    for each, and count dram, which AMD's do not.
+    """
+    dies_differ = any(zone.component == "ram" for zone in (*opened, *closed))
+    seen = {zone.package for zone in opened if zone.component == "cpu"}
+    for zone in closed:
+        if dies_differ or zone.package not in seen:
+            yield zone
+
+
+def together(meters: Sequence[Meter]) -> tuple[Meter, ...]:
+    """The meters; measured ones of a component that has several answer together or not at all."""
+    by_component: dict[Component, list[Meter]] = {}
+    for meter in meters:
+        if meter.basis == "measured" and meter.component in ("cpu", "ram"):
+            by_component.setdefault(meter.component, []).append(meter)
+    grouped: dict[str, Meter] = {}
+    for own in by_component.values():
+        if len(own) > 1:
+            grouped |= Group(own).members
+    return tuple(grouped.get(meter.id, meter) for meter in meters)
+
+
+def _rest(meter: Meter) -> None:
+    rest = getattr(meter, "rest", None)
+    if callable(rest):
+        rest()
