@@ -16,7 +16,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.meters.detect import Host, detect
+from carbontrack.meters.detect import Host, detect, signs
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
@@ -90,7 +90,10 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     )
     meters = detect(host)
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
-    return Sampler(meters, interval_s=settings.interval_s, usage=usage)
+    # a meter of the wall, or of another package, is made of those that there are at the start
+    is_fixed = wall is not None or settings.boundary == "wall" or settings.meter_plugins != ()
+    again = None if is_fixed else (partial(signs, host), partial(detect, host))
+    return Sampler(meters, interval_s=settings.interval_s, usage=usage, again=again)
 
 
 def calibration_of(settings: Settings, environment: Environment) -> Calibration | None:

@@ -1,27 +1,43 @@
 """Memory in use by a process tree, its control group and the machine.
 
-The proportional size of the tree is costly to read, so `MemorySurvey` does it seldom, in a thread.
+A page that several processes have mapped is resident in each of them. The kernel's proportional
+size splits it among them, but reading it walks the page tables, so `MemorySurvey` does that in a
+thread: at once when a process begins to measure, and later on a budget. Until the first answer, and
+for processes that have come since the last one, our memory is the sum of what is resident, with a
+low end (`LowEnd`) below it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
-from carbontrack.system.forking import OwnThread
+from carbontrack.system.forking import OwnThread, is_fork
 from carbontrack.system.host import own_groups
 from carbontrack.system.interrupts import pass_on, suppressed
 
 SURVEY_PERIOD_S = 60.0
-"""The kernel walks the page tables for a proportional size, which took 40 ms for each GiB in pages
-of 4 KiB on a virtual machine. So it is read once a minute at most, ..."""
+"""The kernel walks the page tables for a proportional size, which took 18 to 40 ms for each GiB in
+pages of 4 KiB on virtual machines. So it is read once a minute at most, ..."""
 SURVEY_COST = 2000.0
-"""... and so seldom that reading it takes at most 1/2000 of the time."""
-_S_PER_BYTE = 0.04 / 2**30
-_FIRST_S = 5.0
+"""... and so seldom that reading it takes at most 1/2000 of the time. ..."""
+NEWCOMER_COST = 100.0
+"""... Where processes have come or gone it is read at once, for up to 1/100 of the time, ..."""
+FREE_S = 1.0
+"""... after a first second that these readings may take in any case."""
+SIZES_PERIOD_S = 5.0
+"""Resident sizes are read this often, or when there are other processes than before."""
+MATTERS = 0.02
+"""Processes with less than this part of the tree's memory are not looked at before the rest is."""
+AWAITED = 0.05
+"""Memory whose low end is further down than this is worth waiting for, ..."""
+AWAITED_S = 1.0
+"""... but not for longer than this."""
 
 Run = Callable[[Callable[[], None]], object]
 
@@ -32,63 +48,298 @@ def in_a_thread(job: Callable[[], None]) -> None:
         OwnThread(job, "carbontrack-memory").start()
 
 
+# -- one process -------------------------------------------------------------------------------
+
+
+class Resident(NamedTuple):
+    """A process, by its name in procfs and its start in clock ticks, and its resident bytes."""
+
+    name: str
+    started_ticks: int
+    bytes: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The process; its number alone may be another one's later."""
+        return self[:2]
+
+
+class Proportion(NamedTuple):
+    """Which part of a process's resident memory is its own.
+
+    Attributes:
+        part: its pages, each divided by the number of processes that have it mapped; 0 to 1.
+        private: those that only it has mapped.
+        is_exact: whether the kernel has told. Else these are the pages that are neither of files
+            nor of shared memory; those that a fork has left in common are among them.
+    """
+
+    part: float
+    private: float
+    is_exact: bool = True
+
+
+def resident(procfs: Path, name: int | str) -> Resident | None:
+    """A process and its resident size; None where there is none (any more)."""
+    try:
+        text = (procfs / str(name) / "stat").read_bytes()
+        # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
+        fields = text[text.rindex(b")") + 2 :].split()
+        size = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        return Resident(str(name), int(fields[19]), size) if size > 0 else None
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
+        return None
+
+
+def proportion(procfs: Path, name: str) -> Proportion | None:
+    """Which part of a process's memory is its own; None where that cannot be read.
+
+    From smaps_rollup (proc_pid_smaps(5), Linux 4.14); where there is none, from smaps; from statm
+    where both may not be read, as those of another user.
+    """
+    for file in ("smaps_rollup", "smaps"):
+        try:
+            found = _from_smaps((procfs / name / file).read_bytes())
+        except FileNotFoundError as error:
+            pass_on(error)
+        except (OSError, ValueError, IndexError) as error:
+            pass_on(error)
+            break
+        else:
+            if found is not None:
+                return found
+    with suppressed(OSError, ValueError, IndexError):
+        _, size, shared, *_ = map(int, (procfs / name / "statm").read_bytes().split())
+        own = max(0, size - shared) / size if size > 0 else 0.0
+        return Proportion(own, own, is_exact=False) if size > 0 else None
+    return None
+
+
+def _from_smaps(text: bytes) -> Proportion | None:
+    """Of one line for each field, or of one for each mapping and field."""
+    resident_kib = _sum_kib(text, b"\nRss:")
+    if resident_kib <= 0:
+        return None
+    private_kib = _sum_kib(text, b"\nPrivate_Clean:") + _sum_kib(text, b"\nPrivate_Dirty:")
+    part = min(1.0, _sum_kib(text, b"\nPss:") / resident_kib)
+    return Proportion(part, min(part, private_kib / resident_kib))
+
+
+def _sum_kib(text: bytes, name: bytes) -> int:
+    return sum(int(line.split(None, 1)[0]) for line in text.split(name)[1:])
+
+
+# -- the process tree --------------------------------------------------------------------------
+
+
+_MOST_STEPS = 1000
+"""Changes that are remembered; one a tick, if processes come and go all the time."""
+
+
+class LowEnd:
+    """How far below our memory its low end lies, as a part of it, from one instant to the next."""
+
+    was_below = False
+    """Whether any was, in this process, so that records need not ask where none was."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[float, float]] = [(float("-inf"), 0.0)]
+
+    def set(self, since_s: float, below: float) -> None:
+        """It is this from that instant on."""
+        if below != self._steps[-1][1] or since_s < self._steps[-1][0]:
+            kept = [step for step in self._steps[-_MOST_STEPS:] if step[0] < since_s]
+            self._steps = [*kept, (since_s, below)]
+            LowEnd.was_below = LowEnd.was_below or below > 0.0
+
+    def mean(self, since_s: float, until_s: float) -> float:
+        """The mean over some time."""
+        steps = self._steps
+        if since_s >= steps[-1][0] or until_s <= since_s:
+            return steps[-1][1]
+        sum_s, end_s = 0.0, until_s
+        for begin_s, below in reversed(steps):
+            if begin_s < end_s:
+                sum_s += below * (end_s - max(begin_s, since_s))
+                end_s = begin_s
+            if end_s <= since_s:
+                break
+        return sum_s / (until_s - since_s)
+
+
+class Sum(NamedTuple):
+    """Bytes of a process tree: resident ones, our memory, and its low end."""
+
+    resident: float = 0.0
+    best: float = 0.0
+    low: float = 0.0
+
+
 class MemorySurvey:
-    """Which part of a tree's resident memory is its own; read seldom, in a thread of its own.
+    """Which part of a tree's resident memory is its own; read in a thread of its own.
+
+    What is known of a process stays known until the next reading, whoever else comes or goes. With
+    P the sum of the proportional sizes of known processes, and S that of the shared pages of those
+    that have ended since (they are the others' alone now), our memory is P + S and the resident
+    sizes of unknown processes, and never more than what is resident in all of them. Its low end is
+    P, or the largest unknown process where that is more: the others may share all of theirs.
 
     Args:
         procfs: the root of procfs.
         pids: the living descendants.
         run: runs the reading in the background.
+        low_end: follows the low end.
+        is_forked: whether this is a fork of another process, which may share everything with it; by
+            default, whether it is one since carbontrack was loaded.
     """
 
     def __init__(
-        self, procfs: Path, pids: Callable[[], Iterable[int]], run: Run = in_a_thread
+        self,
+        procfs: Path,
+        pids: Callable[[], Iterable[int]],
+        run: Run = in_a_thread,
+        *,
+        low_end: LowEnd | None = None,
+        is_forked: bool | None = None,
     ) -> None:
-        self.part = 1.0
-        """Proportional over resident size, as last read; 1.0 before the first time."""
+        self.has_changed = False
+        """Whether there is more to be known than when our memory was last asked for."""
+        self.is_behind = True
+        """Whether a part of what is resident was not there at the last look."""
+        self.low_end = low_end or LowEnd()
+        self._is_forked = is_fork() if is_forked is None else is_forked
         self._procfs, self._pids, self._run = procfs, pids, run
-        self._due_s: float | None = None
+        self._known: dict[tuple[str, int], Proportion] = {}
+        self._sizes: dict[tuple[str, int], int] = {}
+        self._names: set[int | str] = set()
+        self._sized_at_s = self._reading_until_s = self._next_s = float("-inf")
+        self._sum = Sum()
+        self._returned_bytes = 0.0
+        self._begun_s: float | None = None
+        self._misses = self._answered = False
+        self._reading_since_s = self._due_s = self._spent_s = 0.0
 
-    def look(self, clock: Clock, resident_bytes: int | None) -> None:
-        """Read it again when it is due; returns at once, and never raises."""
+    def take(self, since_s: float, resident_bytes: int, largest_bytes: int) -> int:
+        """Our memory, of what is resident in all processes and in the largest one of them.
+
+        It is taken for our memory since `since_s`.
+        """
+        self.has_changed = False
+        resident, best, low = self._sum
+        more = max(0.0, resident_bytes - resident)
+        if more > MATTERS * resident_bytes:
+            self.is_behind, self._next_s = True, self._reading_until_s
+            best += more
+            # one process alone has grown, or others have come
+            low = (
+                low + more
+                if largest_bytes >= resident_bytes
+                else max(low, min(largest_bytes, more))
+            )
+            low = 0.0 if self._is_fork_unread else low
+        below = 1.0 - low / best if best > 0.0 else 0.0
+        self.low_end.set(since_s, below)
+        if resident > 0.0 and best <= resident:
+            best *= resident_bytes / resident
+        return round(best)
+
+    @property
+    def _is_fork_unread(self) -> bool:
+        return self._is_forked and not self._answered
+
+    def look(self, clock: Clock, *, is_alone: bool = False) -> None:
+        """Read sizes again when that is due; returns soon, and never raises.
+
+        Where our process `is_alone`, and was so before, that is seldom.
+        """
         now_s = clock.monotonic_s()
-        if self._due_s is None:  # none in a short program, and later in one with much memory
-            cost_s = (resident_bytes or 0) * _S_PER_BYTE
-            self._due_s = now_s + max(_FIRST_S, SURVEY_COST * cost_s)
-        if now_s >= self._due_s:
-            self._due_s = float("inf")
-            self._run(lambda: self._look(clock))
-            if self._due_s == float("inf"):
-                self._due_s = now_s + SURVEY_PERIOD_S  # until its cost is known
+        if now_s < (self._next_s if is_alone else self._reading_until_s):
+            return
+        names: set[int | str] = set(own_pids(self._procfs, self._pids()))
+        if names != self._names or now_s - self._sized_at_s >= SIZES_PERIOD_S:
+            self._names, self._sized_at_s = names, now_s
+            self._settle(_residents(self._procfs, names))
+        if self._is_due(now_s):
+            self._begun_s = now_s if self._begun_s is None else self._begun_s
+            self._reading_since_s = now_s
+            self._reading_until_s = now_s + SURVEY_PERIOD_S  # should it never begin, or never end
+            self._run(partial(self._read, clock))
+        self.is_behind = False
+        is_same = is_alone and len(names) == 1
+        self._next_s = min(self._sized_at_s + SIZES_PERIOD_S, self._due_s) if is_same else now_s
 
-    def _look(self, clock: Clock) -> None:
+    def is_awaited(self, clock: Clock) -> bool:
+        """Look if we are behind; whether an answer is awaited that may be much less than the sum.
+
+        Nobody waits for it for longer than a second.
+        """
+        if self.is_behind:
+            self.look(clock)
+        now_s = clock.monotonic_s()
+        if now_s >= min(self._reading_until_s, self._reading_since_s + AWAITED_S):
+            return False
+        return self._sum.low < (1.0 - AWAITED) * self._sum.best
+
+    def _is_due(self, now_s: float) -> bool:
+        if self._begun_s is None or now_s >= self._due_s:
+            return True
+        may_s = FREE_S + (now_s - self._begun_s) / NEWCOMER_COST
+        return self._misses and self._spent_s <= may_s
+
+    def _read(self, clock: Clock) -> None:
         begun_s = clock.monotonic_s()
-        part = proportional_part(self._procfs, own_pids(self._procfs, self._pids()))
-        if part is not None:
-            self.part = part
-        cost_s = clock.monotonic_s() - begun_s
+        processes = _residents(self._procfs, own_pids(self._procfs, self._pids()))
+        self._known = _proportions(self._procfs, processes)
+        self._returned_bytes, self._answered = 0.0, True
+        ended_s = clock.monotonic_s()
+        self._settle(processes)
+        cost_s = ended_s - begun_s
+        self._spent_s += cost_s
         self._due_s = begun_s + max(SURVEY_PERIOD_S, SURVEY_COST * cost_s)
+        self._reading_until_s = float("-inf")
+
+    def _settle(self, processes: Sequence[Resident]) -> None:
+        """Take in the processes that there are now."""
+        sizes = {one.key: one.bytes for one in processes}
+        for key in self._known.keys() - sizes.keys():
+            one = self._known.pop(key)
+            self._returned_bytes += (one.part - one.private) * self._sizes.get(key, 0)
+        self._sizes = sizes
+        all_bytes = sum(sizes.values())
+        known_bytes = exact_bytes = unknown_bytes = largest_bytes = 0.0
+        for key, size in sizes.items():
+            found = self._known.get(key)
+            known_bytes += size * found.part if found is not None else 0.0
+            unknown_bytes += size if found is None else 0.0
+            if found is not None and found.is_exact:
+                exact_bytes += size * found.part
+            else:
+                largest_bytes = max(largest_bytes, size * (found.part if found else 1.0))
+        best = min(all_bytes, known_bytes + self._returned_bytes + unknown_bytes)
+        low = 0.0 if self._is_fork_unread else min(best, max(exact_bytes, largest_bytes))
+        self._misses = unknown_bytes + self._returned_bytes > MATTERS * all_bytes
+        self._sum = Sum(all_bytes, best, low)
+        self.has_changed = True
 
 
-def proportional_part(procfs: Path, pids: Iterable[int | str]) -> float | None:
-    """Proportional over resident size of these processes together (PSS over RSS), 0 to 1.
-
-    Resident size counts a page once for each process that has it mapped, so a data set that workers
-    share would count once for each of them; proportional size splits the page among them. A process
-    that may not be read is left out of both; None where none may (proc_pid_smaps(5)).
-    """
-    resident_kib = proportional_kib = 0
-    for pid in pids:
-        with suppressed(OSError, ValueError, IndexError):
-            text = (procfs / str(pid) / "smaps_rollup").read_bytes()
-            rss_kib, pss_kib = _field_kib(text, b"\nRss:"), _field_kib(text, b"\nPss:")
-            resident_kib += rss_kib
-            proportional_kib += min(pss_kib, rss_kib)
-    return proportional_kib / resident_kib if resident_kib > 0 else None
+def _residents(procfs: Path, names: Iterable[int | str]) -> list[Resident]:
+    return [one for name in names if (one := resident(procfs, name)) is not None]
 
 
-def _field_kib(text: bytes, name: bytes) -> int:
-    return int(text.split(name, 1)[1].split(None, 1)[0])
+def _proportions(procfs: Path, processes: Sequence[Resident]) -> dict[tuple[str, int], Proportion]:
+    """By process; what all share is counted once where no process may be asked for its part."""
+    known = {
+        one.key: found for one in processes if (found := proportion(procfs, one.name)) is not None
+    }
+    if known and not any(found.is_exact for found in known.values()):
+        sizes = {one.key: one.bytes for one in processes}
+        most = max(known, key=lambda key: sizes[key] * (1.0 - known[key].part))
+        known[most] = known[most]._replace(part=1.0)
+    return known
+
+
+# -- the machine and the control group ---------------------------------------------------------
 
 
 def machine_ram_bytes(procfs: Path) -> int | None:

@@ -63,6 +63,10 @@ class ProcessTree:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
         self._live_ram_bytes = 0
+        self.is_alone = True
+        """Whether nothing of a descendant was in memory at the last look."""
+        self._live_largest_bytes = self.largest_ram_bytes = 0
+        """Resident memory of the largest process, as of the last `ram_bytes`."""
         self._live_at_s = float("-inf")
         self._waited_s = 0.0
         self._lost_s = 0.0
@@ -124,17 +128,22 @@ class ProcessTree:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:
             text = _read_bytes(f"{self._procfs}/self/statm")
-            return int(text.split()[1]) * self._page_bytes + self._live_ram_bytes
+            own_bytes = int(text.split()[1]) * self._page_bytes
         except (OSError, ValueError, IndexError) as error:
             pass_on(error)
-            return _psutil_rss_bytes()
+            all_bytes = _psutil_rss_bytes()
+            self.largest_ram_bytes = all_bytes or 0
+            return all_bytes
+        self.largest_ram_bytes = max(own_bytes, self._live_largest_bytes)
+        return own_bytes + self._live_ram_bytes
 
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
         waited_s = waited_children_cpu_s()
+        self._live_largest_bytes = 0
         live_s, ram_bytes = self._living(now_s) if self._has_others() else (0.0, 0)
         self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
-        self._live_ram_bytes = ram_bytes
+        self._live_ram_bytes, self.is_alone = ram_bytes, not ram_bytes
 
     def _living(self, now_s: float) -> tuple[float, int]:
         number = number_in(self._procfs)
@@ -144,10 +153,12 @@ class ProcessTree:
             return self._living_cpu_s(self._procfs, number), 0
         if self._walk is None:
             self._walk = self._new_walk(number)
-        ticks, pages = 0, 0
+        ticks, pages, most_pages = 0, 0, 0
         for _, cpu_ticks, rss_pages in self._walk.look(now_s):
             ticks += cpu_ticks
             pages += rss_pages
+            most_pages = max(most_pages, rss_pages)
+        self._live_largest_bytes = most_pages * self._page_bytes
         return ticks * self._tick_s, pages * self._page_bytes
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from carbontrack.attribution.memory import (
+    LowEnd,
     MemorySurvey,
     Run,
     cgroup_ram_bytes,
@@ -24,6 +25,7 @@ from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.forking import is_fork
 from carbontrack.system.interrupts import pass_on
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -56,9 +58,13 @@ class UsageReader:
         )
         self._tree = ProcessTree(self._processes)
         self._owner, self._own_cpu_s, self._before_fork_s = os.getpid(), 0.0, 0.0
-        self._memory_at_s = float("-inf")
+        self._memory_at_s = self._read_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
-        self._survey = MemorySurvey(self._processes, self._tree.pids, run)
+        self.ram_low_end = LowEnd()
+        """How far below our memory its low end lies."""
+        self._survey = MemorySurvey(
+            self._processes, lambda: self._tree.pids(), run, low_end=self.ram_low_end
+        )
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of
         the machine's: for a meter that counts no more than the limit, as the model of memory."""
@@ -133,14 +139,18 @@ class UsageReader:
     def read(self, now_s: float) -> Usage:
         """The usage up to now; unknown parts are None, nothing is raised."""
         cpu_s = self._tree.cpu_s(now_s)
-        if now_s - self._memory_at_s >= _MEMORY_PERIOD_S:
+        if now_s - self._memory_at_s >= _MEMORY_PERIOD_S or self._survey.has_changed:
             self._memory_at_s = now_s
             self.rest()  # a file that was put in its place, or mounted over it, is found now
-            self._ram = (self._tree.ram_bytes(), self._used_bytes())
-        ours_bytes, all_bytes = self._ram
-        if ours_bytes is not None:
-            ours_bytes = round(ours_bytes * self._survey.part)
-        return Usage(now_s, cpu_s, self._machine(), ours_bytes, all_bytes)
+            self._ram = (self._our_bytes(), self._used_bytes())
+        self._read_at_s = now_s
+        return Usage(now_s, cpu_s, self._machine(), *self._ram)
+
+    def _our_bytes(self) -> int | None:
+        resident_bytes = self._tree.ram_bytes()
+        if resident_bytes is None:
+            return None
+        return self._survey.take(self._read_at_s, resident_bytes, self._tree.largest_ram_bytes)
 
     def _used_bytes(self) -> int | None:
         used = machine_ram_bytes(self._procfs) if self.hidden is None else None
@@ -152,11 +162,20 @@ class UsageReader:
         return used if limited is None else limited
 
     def survey(self, clock: Clock) -> None:
-        """Read now and then which part of the resident memory is ours alone; never raises.
+        """Read when it is due which part of the resident memory is ours alone; never raises.
 
         Called by the sampler's thread only, not at the start or end of a span.
         """
-        self._survey.look(clock, self._ram[0])
+        self._survey.look(clock, is_alone=self._tree.is_alone)
+
+    @property
+    def needs_survey(self) -> bool:
+        """Whether there is memory that was not there at the last survey, and may be shared much."""
+        return self._survey.is_behind and (is_fork() or not self._tree.is_alone)
+
+    def awaits_survey(self, clock: Clock) -> bool:
+        """Survey what has come since the last time; whether a tick should wait for the answer."""
+        return self._survey.is_awaited(clock)
 
 
 class _ProcStat:

@@ -56,6 +56,19 @@ class GpuShares:
     def __bool__(self) -> bool:
         return bool(self._shared)
 
+    def take(self, states: Sequence[MeterState]) -> None:
+        """Take in that there are other meters than before; of a new one all may be ours."""
+        before = dict(self._shared)
+        self._shared = [
+            (n, s.meter) for n, s in enumerate(states) if is_shared_meter(s.meter) and not s.gone
+        ]
+        if self._shared:
+            new = {n: meter.part for n, meter in self._shared if before.get(n) is not meter}
+            self.parts += (None,) * (len(states) - len(self.parts))
+            self._set_parts(new, len(states))
+            self._candidates = _groups(meter for _, meter in self._shared)
+            self._updated_at_s = float("-inf")
+
     def update(self, usage: UsageReader | None, clock: Clock, *, is_shared: bool) -> None:
         """Query who uses the GPUs, if it is due and somebody needs it.
 

@@ -386,6 +386,50 @@ class MeterBank:
             self._all_answer = self._is_plain = False
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
+    # -- meters that appear or return later, see `rescan` ------------------------------------
+
+    def join(self, meter: Meter) -> None:
+        """Read one more meter from now on."""
+        state = MeterState(meter, self.deferred_log)
+        self._take_ends(len(self.states), state)
+        self.states.append(state)
+        self._read_singly()
+
+    def go_on(self, index: int, meter: Meter) -> None:
+        """Read a meter in the place of one that was gone; it counts from its next answer on."""
+        old = self.states[index]
+        state = MeterState(meter, self.deferred_log)
+        state.covered, state.place_of_ends = old.covered, old.place_of_ends
+        self._with_ends = [meter if one is old.meter else one for one in self._with_ends]
+        self.states[index] = state
+        self._read_singly()
+
+    def set_aside(self, index: int) -> None:
+        """Read a model no more, as its component is measured; it may stand in for that later."""
+        state = self.states[index]
+        component = state.meter.component
+        if self._active.get(component) is state:
+            del self._active[component]
+        state.gone = state.gone_counted = state.is_substitute = True
+        state.silent_since_s = None
+        self._substitutes[component] = lambda: state.meter
+
+    def add_substitutes(self, substitutes: Mapping[Component, Callable[[], Meter]]) -> None:
+        """Let components have these substitutes that have none."""
+        self._substitutes = {
+            **{name: make for name, make in substitutes.items() if name not in self._active},
+            **self._substitutes,
+        }
+
+    def _read_singly(self) -> None:
+        """Read each meter by itself until the next tick, which finds out whether all answer."""
+        self._all_answer = self._is_plain = False
+        self._fault_counting = [
+            (index, state, state.meter)
+            for index, state in enumerate(self.states)
+            if counts_faults(state.meter) and not state.gone
+        ]
+
     def rest(self) -> None:
         """Let the meters close what they hold open, until the next read."""
         for rest in [getattr(state.meter, "rest", None) for state in self.states]:

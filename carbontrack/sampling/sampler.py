@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,8 +44,8 @@ from carbontrack.system.clock import (
     SystemClock,
     process_cpu_s,
 )
-from carbontrack.system.forking import remember
-from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock
+from carbontrack.system.forking import holding_forks, remember
+from carbontrack.system.interrupts import WeakObjects, pass_on, reentrant_lock, suppressed
 from carbontrack.system.reentrance import busily, here
 
 
@@ -85,6 +85,8 @@ class TickListener(Protocol):
         ...
 
 
+EARLY_S = 0.02
+"""How soon after a span has opened our memory is surveyed, if there is more of it than before."""
 SUSPEND_S = 0.5
 """A shorter suspend of the machine is noise between two clocks."""
 
@@ -100,6 +102,7 @@ class Sampler:
         clock: the time source.
         usage: reads the CPU time and memory of this process and the machine; by default made when
             first needed.
+        again: signs of other meters, and how to detect all; None: none is looked for later.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Sampler:
         interval_s: float = 1.0,
         clock: Clock | None = None,
         usage: UsageReader | None = None,
+        again: tuple[Callable[[], Hashable], Callable[[], MeterSet]] | None = None,
     ) -> None:
         if not 0.0 < interval_s <= 3600.0:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
@@ -142,7 +146,8 @@ class Sampler:
         """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
         """The spans and windows of summed calls that are open, by identity."""
-        self._closed, self._interval_s, self._usage = False, interval_s, usage
+        self._closed, self._interval_s, self.usage = False, interval_s, usage
+        self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
         self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
         self.clock_check = ClockCheck()
@@ -153,10 +158,11 @@ class Sampler:
 
     def _begin(self) -> None:
         self.lock = reentrant_lock()
-        self._inside = False
-        events = TickEvents(self.tick, partial(fall_asleep, self))
-        wanted = partial(getattr, self, "awake")
-        self._ticker = Ticker(events, self.clock, period_s=self._period_s, is_wanted=wanted)
+        self._inside = self._is_early = False
+        events = TickEvents(partial(_at_deadline, self), partial(fall_asleep, self))
+        wanted = partial(_is_wanted, self)
+        due_s = partial(_period_s, self)
+        self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
 
     @property
@@ -179,7 +185,7 @@ class Sampler:
             if not ledger.holders:
                 usage = None
                 if ledger.attribution.scope == "process":
-                    usage = self._usage = self._usage or UsageReader()
+                    usage = self.usage = self.usage or UsageReader()
                 ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
                 self._ledgers[ledger] = None
             key = id(holder)
@@ -269,9 +275,6 @@ class Sampler:
             self.counts = counts
         self._history.follow(self.counts, elapsed_s if self._ledgers else None)
 
-    def _period_s(self) -> float:
-        return min(self._interval_s, self._bank.max_period_s)
-
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
         try:
@@ -281,7 +284,7 @@ class Sampler:
                     ledger.refresh(self.clock)
                 shares = shares or ledger.attribution.scope == "process"
             if self.gpu_shares:  # first, so that the coming step uses the answer
-                self.gpu_shares.update(self._usage, self.clock, is_shared=shares)
+                self.gpu_shares.update(self.usage, self.clock, is_shared=shares)
             with self.lock:
                 here.busy = True  # what a finalizer begins meanwhile passes through
                 self.sample()
@@ -293,8 +296,8 @@ class Sampler:
             here.busy = False
             for log in logs:
                 log.flush()
-            if shares and self._usage is not None:
-                self._usage.survey(self.clock)
+            if shares and self.usage is not None:
+                self.usage.survey(self.clock)
             if apportioner is not None:
                 apportioner.write_due_rows()
             for listener in tick_listeners:
@@ -338,9 +341,63 @@ class Sampler:
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
             self.apportioner.forget_parent()
-        if self._usage is not None:
-            self._usage = self._usage.for_child()
+        if self.usage is not None:
+            self.usage = self.usage.for_child()
         self._begin()
+
+
+def _is_wanted(sampler: Sampler) -> bool:
+    """Whether deadlines are wanted; after an early one in a pause, the next tick ends them."""
+    return sampler.awake or sampler._is_early
+
+
+def _period_s(sampler: Sampler) -> float:
+    """The time between two deadlines, on the sampler's thread."""
+    period_s, usage = min(sampler._interval_s, sampler._bank.max_period_s), sampler.usage
+    surveys = usage is not None and usage.needs_survey and _shares(sampler)
+    sampler._is_early = surveys
+    return min(period_s, EARLY_S) if sampler._is_early else period_s
+
+
+def _shares(sampler: Sampler) -> bool:
+    """Whether a ledger takes the part of this process tree only."""
+    return any(one.attribution.scope == "process" for one in tuple(sampler._ledgers))
+
+
+def _at_deadline(sampler: Sampler) -> None:
+    """Look for meters that are new, and do the work of a tick, on the sampler's thread.
+
+    No tick while a survey of our memory is awaited: what several processes share would be counted
+    once for each of them in the step until then. A span that ends meanwhile takes its step all the
+    same.
+    """
+    usage, is_early = sampler.usage, sampler._is_early
+    if not sampler.awake:
+        return
+    if not is_early and _may_rescan(sampler):
+        with suppressed(OSError):  # for want of descriptors, say; the next tick tries again
+            _look_for_meters(sampler)
+    if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
+        return
+    if not is_early:
+        sampler.tick()
+
+
+def _may_rescan(sampler: Sampler) -> bool:
+    """Whether it is time to look whether there are other meters than before."""
+    rescan = sampler._rescan
+    if rescan is None or isinstance(rescan, tuple):
+        return rescan is not None
+    return bool(sampler.clock.monotonic_s() >= rescan.due_s)
+
+
+def _look_for_meters(sampler: Sampler) -> None:
+    if isinstance(sampler._rescan, tuple):
+        with holding_forks():
+            from carbontrack.sampling.rescan import Rescan  # not in a short program
+
+        sampler._rescan = Rescan(*sampler._rescan)
+    sampler._rescan.look(sampler)
 
 
 def _credit(
@@ -425,8 +482,8 @@ def _time_after_check(sampler: Sampler, now_s: float) -> float:
 def take_in(sampler: Sampler, group: Path, leaves_out: Callable[[int, int], bool]) -> None:
     """Take in daemons of a control group that is ours alone, see `ProcessTree.take_in`."""
     with sampler.lock:
-        if sampler._usage is not None:
-            sampler._usage.take_in(group, leaves_out)
+        if sampler.usage is not None:
+            sampler.usage.take_in(group, leaves_out)
 
 
 def fall_asleep(sampler: Sampler) -> None:
@@ -438,7 +495,7 @@ def _rest(sampler: Sampler) -> None:
     with sampler.lock:
         listeners = sampler.tick_listeners.living()
         if not sampler.awake:
-            for one in (sampler._bank, sampler._usage):
+            for one in (sampler._bank, sampler.usage):
                 if one is not None:
                     one.rest()  # it holds no descriptor until it reads again
     for listener in listeners:
@@ -448,8 +505,8 @@ def _rest(sampler: Sampler) -> None:
 
 
 def _rest_usage(sampler: Sampler) -> None:
-    if sampler._usage is not None:
-        _to_the_end(sampler._usage.rest, "the reader of usage could not be closed")
+    if sampler.usage is not None:
+        _to_the_end(sampler.usage.rest, "the reader of usage could not be closed")
 
 
 def _to_the_end(do: Callable[[], None], failure: str) -> None:

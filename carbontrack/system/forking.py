@@ -42,6 +42,14 @@ class OwnThread(threading.Thread):
             super()._bootstrap()  # type: ignore[misc]
 
 
+_FIRST_PID = os.getpid()
+
+
+def is_fork() -> bool:
+    """Whether this process is a fork of one that had loaded carbontrack, and shares its memory."""
+    return os.getpid() != _FIRST_PID
+
+
 class Forked(Protocol):
     """An object whose locks, threads and open records are the parent's after a fork."""
 

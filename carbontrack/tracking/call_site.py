@@ -256,7 +256,8 @@ class CallRows:
 
     def _collect(self, window: CallWindow) -> None:
         # Only the lock's holder removes calls; those added meanwhile wait for the next time.
-        ended = list(self.finished)
+        if not (ended := list(self.finished)):  # a finalizer's call has collected them
+            return
         ran_s, cpu_s, failed = zip(*ended, strict=True)
         whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
         usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)

@@ -17,6 +17,7 @@ class MeterFacts(NamedTuple):
     Attributes:
         share_uncertainty: the relative uncertainty of our part of the count, independent of the
             sensor's.
+        share_is_most: whether our part may be less by that uncertainty, but not more.
         ends: the place of its ends among those of all meters; None where it counts none.
     """
 
@@ -28,6 +29,7 @@ class MeterFacts(NamedTuple):
     is_substitute: bool
     share_uncertainty: float = 0.0
     ends: int | None = None
+    share_is_most: bool = False
 
 
 def facts_of(
@@ -81,12 +83,15 @@ class Part(NamedTuple):
         if self.ends_j is None:
             width = self.meter.relative_uncertainty
             if of_share:
-                width = min(1.0, hypot(width, of_share))
+                wider = min(1.0, hypot(width, of_share))
+                return joules * wider, joules * (width if self.meter.share_is_most else wider)
             return joules * width, joules * width
         # within a second a low count may take a larger step than the best one: never below 0
         below_j, above_j = max(0.0, joules - self.ends_j[0]), max(0.0, self.ends_j[1] - joules)
         if of_share:
-            below_j, above_j = (hypot(side_j, joules * of_share) for side_j in (below_j, above_j))
+            below_j = hypot(below_j, joules * of_share)
+            if not self.meter.share_is_most:
+                above_j = hypot(above_j, joules * of_share)
         return below_j, above_j
 
 

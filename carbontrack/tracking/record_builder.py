@@ -16,6 +16,7 @@ from math import isclose
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
@@ -442,6 +443,19 @@ class RecordBuilder:
             self._known = now
         return self._meters
 
+    def _reaching_down(self, meters: Sequence[MeterFacts], window: Window) -> Sequence[MeterFacts]:
+        """The properties of each meter, with how far our memory may lie below what was taken."""
+        usage = self.sampler.usage
+        if usage is None or self.ledger.attribution.scope != "process":
+            return meters
+        below = usage.ram_low_end.mean(window.start.at_s, window.end.at_s)
+        return [
+            meter._replace(share_uncertainty=below, share_is_most=True)
+            if meter.component == "ram"
+            else meter
+            for meter in meters
+        ]
+
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
         max_gap_s, powers_w, before = self.sampler.history(start.at_s)
@@ -488,6 +502,8 @@ class RecordBuilder:
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
+        if LowEnd.was_below:  # in any record of this process
+            meters = self._reaching_down(meters, window)
         standing_faults, uncounted_w = self._not_used()
         quality = quality_figures(window, meters, standing_faults)
         if quality["faults"] and f"{CLOCK_FAULT}:" in quality["faults"]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.attribution.usage import UsageReader
@@ -84,15 +85,25 @@ def joules(record: Record | None) -> float:
 class ScriptedUsage(UsageReader):
     """Usage set by a test: the share of one process in the machine's CPU time and memory."""
 
+    needs_survey = False  # type: ignore[assignment]
+
     def __init__(self, *, ours: float = 0.5, busy: float = 2.0) -> None:
         self.ours = ours
         """Our share of the CPU time."""
         self.busy = busy
         """The number of busy processors."""
         self.ram = (1_000, 4_000)
+        self.ram_low_end = LowEnd()
         self.reads = 0
         self._at_s: float | None = None
         self._ours_s = self._all_s = 0.0
+
+    def awaits_survey(self, clock: object) -> bool:
+        """Nothing is to be surveyed."""
+        return False
+
+    def survey(self, clock: object) -> None:
+        """Nothing is to be surveyed."""
 
     def for_child(self) -> ScriptedUsage:
         """Likewise, from zero."""

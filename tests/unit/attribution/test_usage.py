@@ -7,7 +7,6 @@ import pytest
 from carbontrack.attribution.memory import machine_ram_bytes
 from carbontrack.attribution.process_tree import descendants
 from carbontrack.attribution.usage import UsageReader
-from carbontrack.testing import FakeClock
 
 
 def put(procfs, pid, ppid, ticks, pages, name="python"):
@@ -68,108 +67,16 @@ def test_garbage_is_unknown_not_zero(tmp_path, line):
     assert UsageReader(tmp_path).read(0.0).machine_cpu_s is None
 
 
-def _memory(procfs, *, rss_kib, pss_kib):
+def _memory(procfs, *, rss_kib):
     (procfs / "meminfo").write_text("MemTotal: 8192 kB\nMemAvailable: 4096 kB\n")
     own = procfs / "self"
     own.mkdir(exist_ok=True)
     (own / "statm").write_text(f"9999 {rss_kib * 1024 // os.sysconf('SC_PAGE_SIZE')} 0 0 0 0 0\n")
-    (own / "smaps_rollup").write_text(
-        f"00-ff ---p 0 00:00 0 [rollup]\nRss:  {rss_kib} kB\nPss:  {pss_kib} kB\nPss_Dirty: 1 kB\n"
-    )
-
-
-def test_shared_pages_are_split_by_the_survey(tmp_path):
-    """After the survey a page that two processes share is half ours; before it, all of it."""
-    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
-    clock, reader = FakeClock(), UsageReader(tmp_path, run=at_once)
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
-    for _ in range(2):
-        reader.survey(clock)
-        clock.advance(5.0)
-    reader.survey(clock)
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024
-
-
-def at_once(job):
-    """Do it here and now."""
-    job()
-
-
-def test_the_survey_is_rare_and_the_more_so_the_more_it_costs(tmp_path):
-    """Once a minute at most, and a two thousandth of the time at most."""
-    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
-
-    class Slow(FakeClock):
-        surveying = False
-
-        def monotonic_s(self):
-            if self.surveying:
-                self.advance(0.05)  # what each look at the clock finds has passed
-            return super().monotonic_s()
-
-    clock, surveys = Slow(), []
-
-    def run(job):
-        surveys.append(clock.monotonic_s())
-        clock.surveying = True
-        job()
-        clock.surveying = False
-
-    reader = UsageReader(tmp_path, run=run)
-    for _ in range(250):
-        reader.survey(clock)
-        clock.advance(1.0)
-    first, second, third = surveys
-    assert first >= 1005.0
-    assert second - first >= 2000 * 0.05
-    assert third - second >= 2000 * 0.05
-
-
-def test_a_large_program_waits_longer_for_its_first_survey(tmp_path):
-    """Before anything is known of the cost it is reckoned from the size."""
-    waited_s = []
-    for gib in (0, 1):
-        _memory(tmp_path, rss_kib=gib << 20, pss_kib=gib << 19)
-        surveys = []
-        clock, reader = FakeClock(), UsageReader(tmp_path, run=surveys.append)
-        begun_s = clock.monotonic_s()
-        reader.read(begun_s)
-        while not surveys:
-            reader.survey(clock)
-            clock.advance(1.0)
-        waited_s.append(clock.monotonic_s() - begun_s)
-    assert waited_s[0] < 10
-    assert 60 < waited_s[1] < 120
-
-
-def test_the_survey_keeps_nobody_waiting(tmp_path):
-    """It is done by a thread of its own; until it is done, what was known holds."""
-    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
-    begun = []
-    clock, reader = FakeClock(), UsageReader(tmp_path, run=begun.append)
-    for _ in range(8):
-        reader.survey(clock)
-        clock.advance(1.0)
-    assert len(begun) == 1
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
-    begun[0]()
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 1024 * 1024
-
-
-def test_a_survey_that_sees_nothing_changes_nothing(tmp_path):
-    """Where the kernel tells no proportional size, the resident size stands."""
-    _memory(tmp_path, rss_kib=2048, pss_kib=1024)
-    (tmp_path / "self" / "smaps_rollup").unlink()
-    clock, reader = FakeClock(), UsageReader(tmp_path, run=at_once)
-    for _ in range(3):
-        reader.survey(clock)
-        clock.advance(5.0)
-    assert reader.read(clock.monotonic_s()).process_ram_bytes == 2048 * 1024
 
 
 def test_memory_of_a_limited_group_is_compared_with_the_group(tmp_path):
     """A meter that counts no more than the limit is shared out among what uses the limit."""
-    _memory(tmp_path, rss_kib=1024, pss_kib=1024)
+    _memory(tmp_path, rss_kib=1024)
     (tmp_path / "self" / "cgroup").write_text("0::/box\n")
     group = tmp_path / "fs" / "cgroup" / "box"
     group.mkdir(parents=True)

@@ -44,9 +44,6 @@ class Usage(ScriptedUsage):
     def pids_as_the_driver_counts(self):
         return self.pids
 
-    def survey(self, clock):
-        """Memory is not looked at here."""
-
 
 class Host:
     """A tracker of scope `process` on a host with the given boards."""

@@ -196,6 +196,18 @@ def test_a_share_that_is_not_known_widens_both_sides():
     assert distances_j([ours]) == (50.0, 50.0)
 
 
+def test_a_share_that_is_the_most_widens_the_lower_side_only():
+    """Memory that processes share, before it is known how much of it they do."""
+
+    def most(one):
+        return one._replace(meter=one.meter._replace(share_is_most=True))
+
+    ours = most(part(100.0, uncertainty=0.3, share_uncertainty=0.4))
+    assert distances_j([ours]) == (50.0, 30.0)
+    ours = most(with_ends(part(100.0, share_uncertainty=0.4), 70.0, 160.0))
+    assert distances_j([ours]) == (50.0, 60.0)
+
+
 def test_ends_on_the_wrong_side_of_the_energy_count_as_none():
     """Within a second the step of a low count may be larger than that of the best one."""
     assert distances_j([with_ends(part(100.0), 101.0, 99.0)]) == (0.0, 0.0)

@@ -1,0 +1,181 @@
+"""The rescan: meters that appear while a program runs are taken in, and none counts twice.
+
+A board that is plugged in, a driver that is loaded, a right that is granted after the start: once a
+minute, while anything is open, `Rescan` compares cheap signs of that, and only where they have
+changed it detects all meters anew. Both is done in a thread of its own. What is new joins the bank
+with an index of its own; a model of what is measured from now on is retired, as a substitute is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from carbontrack.meters.meter import Meter, MeterSet, is_shared
+from carbontrack.sampling.meter_bank import MeterBank, MeterState
+from carbontrack.system.forking import OwnThread
+
+PERIOD_S: Final = 60.0
+"""The time from one look to the next."""
+
+_log = logging.getLogger("carbontrack")
+
+
+class Rescan:
+    """Looks once a minute whether there are other meters than before.
+
+    Args:
+        signs: what tells that, cheap to find out; the first time it is only noted.
+        detect: the meters that there are now.
+    """
+
+    def __init__(self, signs: Callable[[], Hashable], detect: Callable[[], MeterSet]) -> None:
+        self.due_s = float("-inf")
+        """When the next look is due."""
+        self._signs, self._detect = signs, detect
+        self._noted: Hashable = None
+        self._looking_pid: int | None = None  # a fork has no thread of its parent's
+
+    def look(self, sampler: Any) -> None:
+        """Look in the background, unless it is being done; returns at once."""
+        self.due_s = sampler.clock.monotonic_s() + PERIOD_S
+        if self._looking_pid == os.getpid():  # a driver hangs
+            return
+        self._looking_pid = os.getpid()
+        try:
+            OwnThread(partial(self.look_now, sampler), "carbontrack-rescan").start()
+        except RuntimeError:  # the program ends, or may have no more threads
+            self._looking_pid = None
+
+    def look_now(self, sampler: Any) -> None:
+        """Look, and take in what is new; never raises."""
+        try:
+            signs = self._signs()
+            if self._noted is not None and signs != self._noted:
+                take_in(sampler, self._detect())
+            self._noted = signs
+        except (
+            Exception
+        ) as error:  # whatever a driver or a plugin raises; the next look may succeed
+            _log.debug("meters could not be looked for again: %r", error)
+        finally:
+            self._looking_pid = None
+
+
+# -- what changes ------------------------------------------------------------------------------
+
+
+class Changes(NamedTuple):
+    """How the meters in service change.
+
+    Attributes:
+        new: meters that join.
+        back: by index, meters that go on from one of the same id: one that was gone, or a board
+            that is divided in another way.
+        retired: indices of models whose component is measured from now on.
+    """
+
+    new: tuple[Meter, ...] = ()
+    back: tuple[tuple[int, Meter], ...] = ()
+    retired: tuple[int, ...] = ()
+
+
+def changes(states: Sequence[MeterState], found: MeterSet) -> Changes:
+    """What has to change so that nothing counts twice, and nothing that counts is given up.
+
+    A GPU is one of several, known by its id. Meters of all else may be the same energy by other
+    means, so they join only where no meter that measures would be left beside them.
+    """
+    gpus = _changes(states, [meter for meter in found if meter.component == "gpu"], gpu=True)
+    rest = _changes(states, [meter for meter in found if meter.component != "gpu"], gpu=False)
+    return Changes(gpus.new + rest.new, gpus.back + rest.back, gpus.retired + rest.retired)
+
+
+def _changes(states: Sequence[MeterState], wanted: Sequence[Meter], *, gpu: bool) -> Changes:
+    mine = [(n, s) for n, s in enumerate(states) if (s.meter.component == "gpu") is gpu]
+    alive = {state.meter.id: (n, state) for n, state in mine if not state.gone}
+    counted = {state.meter.component for _, state in alive.values()}
+    ids = {meter.id for meter in wanted}
+    stale = [(n, state) for name, (n, state) in alive.items() if name not in ids]
+    new = [
+        meter
+        for meter in wanted
+        if meter.id not in alive
+        and (gpu or meter.basis == "measured" or meter.component not in counted)
+    ]
+    if not gpu and any(state.meter.basis == "measured" for _, state in stale):
+        return Changes()
+    gone = {s.meter.id: n for n, s in mine if s.gone and not s.is_substitute}
+    retired = [n for n, state in stale if state.meter.basis != "measured"]
+    if not any(meter.basis == "measured" for meter in new):
+        retired = []
+    back = [(gone[meter.id], meter) for meter in new if meter.id in gone]
+    back += [
+        (alive[meter.id][0], meter)
+        for meter in wanted
+        if meter.id in alive and _is_divided_anew(alive[meter.id][1].meter, meter)
+    ]
+    return Changes(
+        tuple(meter for meter in new if meter.id not in gone), tuple(back), tuple(retired)
+    )
+
+
+def _is_divided_anew(old: Meter, new: Meter) -> bool:
+    """Whether a board has slices, or had some."""
+    return is_shared(old) and is_shared(new) and min(old.part, new.part) < 1.0
+
+
+# -- the change --------------------------------------------------------------------------------
+
+
+def take_in(sampler: Any, found: MeterSet) -> None:
+    """Change the meters in service at one instant, and close those of `found` that are not used."""
+    with sampler.lock:
+        bank = sampler._bank
+        what = Changes() if sampler._closed else changes(bank.states, found)
+        used = [*what.new, *(meter for _, meter in what.back)]
+        if used:
+            if sampler.awake:
+                sampler.sample()  # up to now those count that are there
+            _change(bank, what, found)
+            counts_j = list(sampler.counts.counts_j)
+            for index, _ in what.back:
+                counts_j[index : index + 1] = [None] * len(counts_j[index : index + 1])
+            sampler.counts = sampler.counts._replace(counts_j=tuple(counts_j))
+            sampler.gpu_shares.take(bank.states)
+        if not sampler._closed:
+            _tell(sampler, found)
+        if used and sampler.awake:
+            sampler.sample()  # from now on the new ones do
+    for meter in found:
+        if not any(meter is one for one in used):
+            meter.close()
+    bank.deferred_log.flush()
+
+
+def _tell(sampler: Any, found: MeterSet) -> None:
+    """Records say what is measured and what is not as it is now."""
+    bank = sampler._bank
+    meters = tuple(state.meter for state in bank.states if not state.gone)
+    sampler.meters = replace(found, meters=meters, substitutes=dict(bank._substitutes))
+    sampler.hardware = found.hardware
+    if sampler.usage is not None:
+        memory = (meter for meter in meters if meter.component == "ram")
+        sampler.usage.within_limit = all(meter.basis != "measured" for meter in memory)
+
+
+def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
+    for index in what.retired:
+        bank.set_aside(index)
+    for index, meter in what.back:
+        bank.states[index].meter.close()
+        bank.go_on(index, meter)
+    for meter in what.new:
+        bank.join(meter)
+    bank.add_substitutes(found.substitutes)
+    names = ", ".join(meter.id for meter in (*what.new, *(meter for _, meter in what.back)))
+    bank.deferred_log.add(logging.INFO, f"{names}: there only now, and read from now on")
