@@ -63,7 +63,10 @@ class UsageReader:
         self.ram_low_end = LowEnd()
         """How far below our memory its low end lies."""
         self._survey = MemorySurvey(
-            self._processes, lambda: self._tree.pids(), run, low_end=self.ram_low_end
+            self._processes,
+            lambda: self._tree.pids(),  # noqa: PLW0108 - a fork has a tree of its own
+            run,
+            low_end=self.ram_low_end,
         )
         self.within_limit = False
         """Whether our memory is compared with that of the control group that limits it instead of

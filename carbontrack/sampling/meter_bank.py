@@ -156,8 +156,10 @@ class MeterBank:
     def __init__(self, meters: MeterSet) -> None:
         self.deferred_log = DeferredLog()
         """Messages to be logged once no lock is held."""
-        self._substitutes = dict(meters.substitutes)
-        self._active: dict[Component, MeterState] = {}
+        self.substitutes = dict(meters.substitutes)
+        """By component, how to make what stands in for its meters."""
+        self.stand_ins: dict[Component, MeterState] = {}
+        """Those in service."""
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = self._is_plain = True
         self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
@@ -168,24 +170,25 @@ class MeterBank:
         self._reads = [state.meter.read_joules for state in self.states]
         self.end_meters: tuple[int, ...] = ()
         """For each end that is counted, low and high in turn, the index of its meter."""
-        self._with_ends: list[Meter] = []
+        self.with_ends: list[Meter] = []
         self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
-            self._take_ends(index, state)
+            self.take_ends(index, state)
         self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
-        self._watch = CounterWatch(self.states, meters.busy_s)
-        self._is_plain = self._is_plain and not self._watch.is_on
+        self.watch = CounterWatch(self.states, meters.busy_s)
+        self._is_plain = self._is_plain and not self.watch.is_on
         self._ticked = _NO_COUNTS  # those of the last tick
-        self._joining: dict[int, StandIn] = {}  # that come with the next reading
+        self.joining: dict[int, StandIn] = {}  # that come with the next reading
 
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
-        self._watch.woke = True
+        self.watch.woke = True
 
-    def _take_ends(self, index: int, state: MeterState) -> None:
+    def take_ends(self, index: int, state: MeterState) -> None:
+        """Give the ends of a meter that counts them their place, behind those of all others."""
         if counts_ends(state.meter):
             state.place_of_ends = len(self.end_meters)
-            self._with_ends.append(state.meter)
+            self.with_ends.append(state.meter)
             self.end_meters += (index, index)
             self._is_plain = False
 
@@ -218,22 +221,20 @@ class MeterBank:
             reading, faults = self._with_returns(now_s, joules)
         elif any(meter.fault_counts for _, _, meter in self._fault_counting):
             reading, faults = self._with_faults(now_s, joules)
-        elif self._watch.is_on or self._joining:
+        elif self.watch.is_on or self.joining:
             reading, faults = Reading(now_s, joules), _NO_FAULTS
         else:
             return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
         reading = reading._replace(ends_j=self._ends_j, end_meters=self.end_meters)
-        if self._joining:
-            reading, self._joining = reading._replace(joined=self._joining), {}
+        if self.joining:
+            reading, self.joining = reading._replace(joined=self.joining), {}
             self.refresh()
-        return (
-            self._watch.compare(self, reading, faults) if self._watch.is_on else (reading, faults)
-        )
+        return self.watch.compare(self, reading, faults) if self.watch.is_on else (reading, faults)
 
     def refresh(self) -> None:
         """Look anew which meters there are, and whether all of them just answer."""
         self._is_plain = not (
-            self._with_ends or self._watch.is_on or self._joining or not self._all_answer
+            self.with_ends or self.watch.is_on or self.joining or not self._all_answer
         )
         self._reads = [state.meter.read_joules for state in self.states]
 
@@ -271,8 +272,8 @@ class MeterBank:
         try:
             for read in self._reads:
                 joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
-            if self._with_ends:
-                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self._with_ends)))
+            if self.with_ends:
+                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
         except Exception as error:
             pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
@@ -303,7 +304,7 @@ class MeterBank:
             elif state.silent_since_s is not None:
                 silent += 1
                 if state.silent_work is None:
-                    state.silent_work = now_s, self._watch.machine_s()
+                    state.silent_work = now_s, self.watch.machine_s()
         if returned:  # from this reading on the substitute counts no more
             back = {index for one in returned.values() for index in one.stand_ins}
             joules = tuple(None if i in back else j for i, j in enumerate(joules))
@@ -319,46 +320,26 @@ class MeterBank:
         ticked = self._ticked
         self._ticked = counts
         if True in map(eq, ticked.counts_j, counts.counts_j):
-            self._ticked = self._watch.suspect(ticked, counts)
-            self._is_plain = self._is_plain and not self._watch.is_on
+            self._ticked = self.watch.suspect(ticked, counts)
+            self._is_plain = self._is_plain and not self.watch.is_on
         if self._all_answer:
             return _NO_FAULTS
         faults: dict[str, int] = {}
         for state in self.states:
             state.failed_ticks += state.silent_since_s is not None
         for component in {state.meter.component for state in self.states if state.is_lost(now_s)}:
-            if self._substitute(component, now_s, counts):
+            if _substitute(self, component, now_s, counts):
                 _add_faults({"substituted": 1}, faults)
         self._all_answer = not any(s.gone or s.silent_since_s is not None for s in self.states)
         self.refresh()
         return faults
-
-    def _substitute(self, component: Component, now_s: float, counts: Counts) -> bool:
-        # A substitute covers a whole component. It may start only when all of the component's
-        # meters are lost, or it would count twice what the others still count.
-        lost = [
-            (index, state)
-            for index, state in enumerate(self.states)
-            if state.meter.component == component and not state.is_substitute
-        ]
-        if component not in self._substitutes or not all(s.is_lost(now_s) for _, s in lost):
-            return False
-        index = self.stand_in(component, f"{lost[0][1].meter.id} does not answer")
-        if index is None:
-            return False
-        for _, state in lost:
-            state.covered = Returned((index,), len(lost))
-        start = _started(self.states[index], lost, counts, (now_s, self._watch.machine_s()))
-        if start is not None:
-            self._joining[index] = start
-        return True
 
     def stand_in(self, component: Component, told: str) -> int | None:
         """Put the component's substitute in service, and return its index; None: there is none.
 
         `told` is why, for the log.
         """
-        make = self._substitutes.pop(component, None)
+        make = self.substitutes.pop(component, None)
         try:
             substitute = None if make is None else MeterState(
                 make(), self.deferred_log, is_substitute=True
@@ -369,59 +350,24 @@ class MeterBank:
             self.deferred_log.add(logging.WARNING, f"{told}; nothing stands in for it")
             return None
         self.deferred_log.add(logging.WARNING, f"{told}; {substitute.meter.id} stands in")
-        self._active[component] = substitute
+        self.stand_ins[component] = substitute
         index = len(self.states)
-        self._take_ends(index, substitute)
+        self.take_ends(index, substitute)
         self.states.append(substitute)
         self.refresh()
         return index
 
     def retire(self, component: Component) -> None:
         """Take the component's substitute out of service: its meters count again."""
-        substitute = self._active.pop(component, None)
+        substitute = self.stand_ins.pop(component, None)
         if substitute is not None:
             substitute.gone = substitute.gone_counted = True
             substitute.silent_since_s = None
-            self._substitutes[component] = lambda: substitute.meter
+            self.substitutes[component] = lambda: substitute.meter
             self._all_answer = self._is_plain = False
             self.deferred_log.add(logging.WARNING, f"{component} is measured again")
 
-    # -- meters that appear or return later, see `rescan` ------------------------------------
-
-    def join(self, meter: Meter) -> None:
-        """Read one more meter from now on."""
-        state = MeterState(meter, self.deferred_log)
-        self._take_ends(len(self.states), state)
-        self.states.append(state)
-        self._read_singly()
-
-    def go_on(self, index: int, meter: Meter) -> None:
-        """Read a meter in the place of one that was gone; it counts from its next answer on."""
-        old = self.states[index]
-        state = MeterState(meter, self.deferred_log)
-        state.covered, state.place_of_ends = old.covered, old.place_of_ends
-        self._with_ends = [meter if one is old.meter else one for one in self._with_ends]
-        self.states[index] = state
-        self._read_singly()
-
-    def set_aside(self, index: int) -> None:
-        """Read a model no more, as its component is measured; it may stand in for that later."""
-        state = self.states[index]
-        component = state.meter.component
-        if self._active.get(component) is state:
-            del self._active[component]
-        state.gone = state.gone_counted = state.is_substitute = True
-        state.silent_since_s = None
-        self._substitutes[component] = lambda: state.meter
-
-    def add_substitutes(self, substitutes: Mapping[Component, Callable[[], Meter]]) -> None:
-        """Let components have these substitutes that have none."""
-        self._substitutes = {
-            **{name: make for name, make in substitutes.items() if name not in self._active},
-            **self._substitutes,
-        }
-
-    def _read_singly(self) -> None:
+    def read_singly(self) -> None:
         """Read each meter by itself until the next tick, which finds out whether all answer."""
         self._all_answer = self._is_plain = False
         self._fault_counting = [
@@ -519,6 +465,29 @@ class CounterWatch:
 
             self._stillness = Stillness(self._within_s, self._busy_s)
         return self._stillness
+
+
+def _substitute(bank: MeterBank, component: Component, now_s: float, counts: Counts) -> bool:
+    """Let a substitute stand in for a whole component.
+
+    Only when all of its meters are lost, or it would count twice what the others still count.
+    """
+    lost = [
+        (index, state)
+        for index, state in enumerate(bank.states)
+        if state.meter.component == component and not state.is_substitute
+    ]
+    if component not in bank.substitutes or not all(s.is_lost(now_s) for _, s in lost):
+        return False
+    index = bank.stand_in(component, f"{lost[0][1].meter.id} does not answer")
+    if index is None:
+        return False
+    for _, state in lost:
+        state.covered = Returned((index,), len(lost))
+    start = _started(bank.states[index], lost, counts, (now_s, bank.watch.machine_s()))
+    if start is not None:
+        bank.joining[index] = start
+    return True
 
 
 def _started(

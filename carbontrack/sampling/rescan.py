@@ -135,7 +135,7 @@ def _is_divided_anew(old: Meter, new: Meter) -> bool:
 def take_in(sampler: Any, found: MeterSet) -> None:
     """Change the meters in service at one instant, and close those of `found` that are not used."""
     with sampler.lock:
-        bank = sampler._bank
+        bank = sampler.bank
         what = Changes() if sampler._closed else changes(bank.states, found)
         used = [*what.new, *(meter for _, meter in what.back)]
         if used:
@@ -159,9 +159,9 @@ def take_in(sampler: Any, found: MeterSet) -> None:
 
 def _tell(sampler: Any, found: MeterSet) -> None:
     """Records say what is measured and what is not as it is now."""
-    bank = sampler._bank
+    bank = sampler.bank
     meters = tuple(state.meter for state in bank.states if not state.gone)
-    sampler.meters = replace(found, meters=meters, substitutes=dict(bank._substitutes))
+    sampler.meters = replace(found, meters=meters, substitutes=dict(bank.substitutes))
     sampler.hardware = found.hardware
     if sampler.usage is not None:
         memory = (meter for meter in meters if meter.component == "ram")
@@ -170,12 +170,35 @@ def _tell(sampler: Any, found: MeterSet) -> None:
 
 def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
     for index in what.retired:
-        bank.set_aside(index)
+        _set_aside(bank, index)
     for index, meter in what.back:
         bank.states[index].meter.close()
-        bank.go_on(index, meter)
+        _go_on(bank, index, meter)
     for meter in what.new:
-        bank.join(meter)
-    bank.add_substitutes(found.substitutes)
+        state = MeterState(meter, bank.deferred_log)
+        bank.take_ends(len(bank.states), state)
+        bank.states.append(state)
+    bank.read_singly()
+    new = {name: make for name, make in found.substitutes.items() if name not in bank.stand_ins}
+    bank.substitutes = {**new, **bank.substitutes}
     names = ", ".join(meter.id for meter in (*what.new, *(meter for _, meter in what.back)))
     bank.deferred_log.add(logging.INFO, f"{names}: there only now, and read from now on")
+
+
+def _go_on(bank: MeterBank, index: int, meter: Meter) -> None:
+    """Read a meter in the place of one that was gone; it counts from its next answer on."""
+    old, state = bank.states[index], MeterState(meter, bank.deferred_log)
+    state.covered, state.place_of_ends = old.covered, old.place_of_ends
+    bank.with_ends = [meter if one is old.meter else one for one in bank.with_ends]
+    bank.states[index] = state
+
+
+def _set_aside(bank: MeterBank, index: int) -> None:
+    """Read a model no more, as its component is measured; it may stand in for that later."""
+    state = bank.states[index]
+    component = state.meter.component
+    if bank.stand_ins.get(component) is state:
+        del bank.stand_ins[component]
+    state.gone = state.gone_counted = state.is_substitute = True
+    state.silent_since_s = None
+    bank.substitutes[component] = lambda: state.meter

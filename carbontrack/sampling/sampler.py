@@ -129,13 +129,12 @@ class Sampler:
         """Incremented in a child process after a fork; what was open before is the parent's."""
         self.forked_awake = False
         """In a child process: whether anything was open in the parent at the fork."""
-        self._bank = MeterBank(self.meters)
+        self.bank = MeterBank(self.meters)
         self.hardware: Hardware = self.meters.hardware
         """The hardware of the machine."""
-        self.meter_states: list[MeterState] = self._bank.states
+        self.meter_states: list[MeterState] = self.bank.states
         """The meters in service, in the order of every tuple of joules."""
-        self.standing_faults = self._bank.standing_faults
-        self.gpu_shares = GpuShares(self._bank.states)
+        self.gpu_shares = GpuShares(self.bank.states)
         self.counts = Counts(self.clock.monotonic_s())
         """The machine's counts as of the last reading."""
         self._ledgers: dict[Ledger, None] = {}
@@ -148,7 +147,7 @@ class Sampler:
         """The spans and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
-        self._history = ReadingHistory(self.counts, self._bank.resolutions_s)
+        self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
         self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
@@ -249,7 +248,7 @@ class Sampler:
                 pass_on(error)
                 # This may be a user's thread. The next sample contains what this one missed.
                 self.counts = with_fault(self.counts, "sample")
-                self._bank.deferred_log.add(logging.ERROR, "a sample failed", error)
+                self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
             finally:
                 self._inside = False
 
@@ -258,7 +257,7 @@ class Sampler:
         elapsed_s = now_s - self.counts.at_s
         if elapsed_s <= 0.0:
             now_s, elapsed_s = _time_after_check(self, now_s), 0.0
-        reading, faults = self._bank.read(now_s)
+        reading, faults = self.bank.read(now_s)
         slept_s = self.clock.suspended_s()
         if slept_s - self._slept_s > SUSPEND_S:
             reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
@@ -292,7 +291,7 @@ class Sampler:
                 apportioner, tick_listeners = self.apportioner, self.tick_listeners.living()
                 if apportioner is not None:
                     apportioner.tick()
-                logs = [self._bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
+                logs = [self.bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
             here.busy = False
             for log in logs:
                 log.flush()
@@ -323,8 +322,8 @@ class Sampler:
             self._ticker.close(waits=with_meters)
             _rest_usage(self)  # the thread may have ended before it fell asleep
             if with_meters:
-                self._bank.close()
-            self._bank.deferred_log.flush()
+                self.bank.close()
+            self.bank.deferred_log.flush()
             self._closed = True
 
     def forget_parent(self) -> None:
@@ -353,7 +352,7 @@ def _is_wanted(sampler: Sampler) -> bool:
 
 def _period_s(sampler: Sampler) -> float:
     """The time between two deadlines, on the sampler's thread."""
-    period_s, usage = min(sampler._interval_s, sampler._bank.max_period_s), sampler.usage
+    period_s, usage = min(sampler._interval_s, sampler.bank.max_period_s), sampler.usage
     surveys = usage is not None and usage.needs_survey and _shares(sampler)
     sampler._is_early = surveys
     return min(period_s, EARLY_S) if sampler._is_early else period_s
@@ -405,8 +404,8 @@ def _credit(
 ) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
     if len(sampler.components) != len(steps):
-        sampler.components = tuple(state.meter.component for state in sampler._bank.states)
-        sampler.end_meters = sampler._bank.end_meters
+        sampler.components = tuple(state.meter.component for state in sampler.bank.states)
+        sampler.end_meters = sampler.bank.end_meters
     now_s, parts = counts.at_s, sampler.gpu_shares.parts
     calls, cpu_s, used_s = _usage_of_calls(sampler, now_s, elapsed_s)
     if parts:
@@ -454,7 +453,7 @@ def _wake(sampler: Sampler) -> None:
     bring it with its next answer.
     """
     sampler.counts = without_counts(sampler.counts)
-    sampler._bank.wake()
+    sampler.bank.wake()
     sampler.sample()
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
@@ -462,7 +461,7 @@ def _wake(sampler: Sampler) -> None:
 
 
 def _replace_lost_meters(sampler: Sampler) -> None:
-    faults = sampler._bank.replace_lost(sampler.counts.at_s, sampler.counts)
+    faults = sampler.bank.replace_lost(sampler.counts.at_s, sampler.counts)
     if faults:
         for code, times in faults.items():
             sampler.counts = with_fault(sampler.counts, code, times)
@@ -495,7 +494,7 @@ def _rest(sampler: Sampler) -> None:
     with sampler.lock:
         listeners = sampler.tick_listeners.living()
         if not sampler.awake:
-            for one in (sampler._bank, sampler.usage):
+            for one in (sampler.bank, sampler.usage):
                 if one is not None:
                     one.rest()  # it holds no descriptor until it reads again
     for listener in listeners:

@@ -412,7 +412,7 @@ class RecordBuilder:
         if self._refused_of is not meters:
             self._refused_of = meters
             self._refused = meters.standing_faults(), meters.uncounted_w()
-        aside, (faults, most_w) = self.sampler.standing_faults, self._refused
+        aside, (faults, most_w) = self.sampler.bank.standing_faults, self._refused
         return ({**faults, **aside} if aside else faults), most_w
 
     def meters(self) -> Sequence[MeterFacts]:
