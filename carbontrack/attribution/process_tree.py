@@ -94,7 +94,8 @@ class ProcessTree:
         number = number_in(self._procfs) if self._has_others() else None
         if number is None:
             return []
-        return [facts.pid for facts in self._new_walk(number).look()]
+        # as of the last look: who was a stranger then is not read again
+        return [facts.pid for facts in self._walk_from(number).look(self._live_at_s)]
 
     def take_in(self, group: Path, leaves_out: LeavesOut) -> None:
         """Take in daemons of a control group that is ours alone (cgroups(7)).
@@ -104,10 +105,11 @@ class ProcessTree:
         """
         self._group, self._leaves_out, self._walk = group, leaves_out, None
 
-    def _new_walk(self, number: int) -> Walk:
-        if self._group is None or self._leaves_out is None:
-            return Walk(self._procfs, number)
-        return Walk(self._procfs, number, self._of_group, self._leaves_out)
+    def _walk_from(self, number: int) -> Walk:
+        if self._walk is None:
+            outside = () if self._leaves_out is None else (self._of_group, self._leaves_out)
+            self._walk = Walk(self._procfs, number, *outside)
+        return self._walk
 
     def _has_others(self) -> bool:
         return self._group is not None or has_children()
@@ -151,10 +153,8 @@ class ProcessTree:
             return _psutil_descendants()
         if self._living_cpu_s is not None:
             return self._living_cpu_s(self._procfs, number), 0
-        if self._walk is None:
-            self._walk = self._new_walk(number)
         ticks, pages, most_pages = 0, 0, 0
-        for _, cpu_ticks, rss_pages in self._walk.look(now_s):
+        for _, cpu_ticks, rss_pages in self._walk_from(number).look(now_s):
             ticks += cpu_ticks
             pages += rss_pages
             most_pages = max(most_pages, rss_pages)
@@ -351,24 +351,43 @@ class Walk:
             self._others, self._all_at_s = set(), now_s
         names = _names_in(self._procfs)
         members, children = set(self._members()), dict[int, list[_Stat]]()
-        for name in set(names) - self._others | set(map(str, members)):
-            if name.isdigit() and (stat := self._stat(int(name))) is not None:
+        unknown = {int(name) for name in set(names) - self._others if name.isdigit()}
+        for pid in sorted(unknown | members):
+            if (stat := self._stat(pid)) is not None:
                 children.setdefault(stat.parent, []).append(stat)
         found: dict[int, _Stat] = {}
-        ahead = children.pop(self._root, [])
-        while ahead:
-            stat = ahead.pop()
-            found[stat.pid] = stat
-            ahead += children.pop(stat.pid, ())
+        self._descend(children.pop(self._root, []), children, found)
         rest = [one for ones in children.values() for one in ones if one.pid in members]
-        ahead = [one for one in rest if one.pid != self._root and _is_daemon(one, members)]
-        while ahead:
-            stat = ahead.pop()
-            if stat.pid not in found and not self._leaves_out(stat.pid, stat.started):
-                found[stat.pid] = stat
-                ahead += children.pop(stat.pid, ())
+        daemons = [one for one in rest if one.pid != self._root and _is_daemon(one, members)]
+        self._descend(daemons, children, found, self._leaves_out)
         self._others = set(names).difference(map(str, found))
         return found
+
+    def _descend(
+        self,
+        ahead: list[_Stat],
+        children: dict[int, list[_Stat]],
+        found: dict[int, _Stat],
+        leaves_out: LeavesOut | None = None,
+    ) -> None:
+        """Add processes and their descendants, who were read in the order of their numbers.
+
+        A child may have been read before its parent, and waited for in between: its time is in its
+        parent's then. So it is read again, and is missing once if it has gone.
+        """
+        again: set[int] = set()
+        while ahead:
+            stat = ahead.pop()
+            if stat.pid in found or (leaves_out is not None and leaves_out(stat.pid, stat.started)):
+                continue
+            found[stat.pid] = stat
+            for child in children.pop(stat.pid, ()):
+                now: _Stat | None = child
+                if child.pid < stat.pid or stat.pid in again:
+                    again.add(child.pid)
+                    now = self._stat(child.pid)
+                if now is not None and now.started == child.started:
+                    ahead.append(now)
 
     def _stat(self, pid: int) -> _Stat | None:
         try:

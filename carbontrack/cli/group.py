@@ -147,12 +147,17 @@ def has_rows(state_dir: Path, procfs: Path = _PROCFS) -> Callable[[int, int], bo
     """Says of a process, by its number and its start, whether it is measured on its own.
 
     It is no descendant of ours any more, so its own rows are added to ours: it must not be in both.
+    Whoever was is so for good: what it used meanwhile would be in ours after its last row.
     """
     boot, place = short_boot_id(procfs), state_dir / FOLDER
+    measured: set[tuple[int, int]] = set()
 
     def is_measured(pid: int, started_ticks: int) -> bool:
-        with suppressed(OSError):
-            return bool(journals_of(place, boot, pid, started_ticks))
-        return False
+        one = pid, started_ticks
+        if one not in measured:
+            with suppressed(OSError):
+                if journals_of(place, boot, *one):
+                    measured.add(one)
+        return one in measured
 
     return is_measured

@@ -366,16 +366,17 @@ def _remove_stale(place: Path) -> None:
     for name in names:
         with suppress(OSError):
             path = place / name
-            if now - path.stat().st_mtime > _STALE_S and not _lives(*name.split("-")[-3:]):
+            if now - path.stat().st_mtime > _STALE_S and not _lives(name):
                 path.unlink()
 
 
-def _lives(namespace: str, pid: str, start: str) -> bool:
-    """Whether the process of an identity runs.
+def _lives(name: str) -> bool:
+    """Whether the process of a file runs, which its name ends with; anything may lie there.
 
     Of another pid namespace nothing can be found out here; a process that still runs writes its
     file anew.
     """
+    *_, namespace, pid, start = ["", "", *name.split("-")]
     if namespace != pid_namespace():
         return False
     stat = stat_of(Path("/proc"), _whole(pid))

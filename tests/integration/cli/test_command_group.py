@@ -183,3 +183,4 @@ def test_who_has_something_open_in_a_journal_is_measured_on_its_own(tmp_path: Pa
     assert not is_measured(stat.pid, stat.started_ticks + 1)
     assert not is_measured(own.pid, own.started_ticks)
     process.communicate("\n")
+    assert is_measured(stat.pid, stat.started_ticks)  # what it has used is in its own rows

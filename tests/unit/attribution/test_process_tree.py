@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,6 +111,61 @@ def test_without_lists_a_number_that_is_given_again_is_found_in_time(unlisted: P
     assert pids(walk, ALL_AGAIN_S) == [11, 12, 13, 20]
 
 
+def wait_for_it_when_read(procfs: Path, child: int, parent: int) -> threading.Thread:
+    """The child is waited for as soon as it has been read: its time is its parent's from then on.
+
+    Its stat is a pipe, which its reader opens and then waits for.
+    """
+    put(procfs, child, parent, ticks=100)
+    pipe = procfs / str(child) / "stat"
+    text = pipe.read_bytes()
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def answer() -> None:
+        with pipe.open("wb") as file:
+            pipe.unlink()
+            path = procfs / str(parent) / "stat"
+            whole = path.with_name("new")
+            whole.write_text(path.read_text().replace(" 0 0 0 1 0 ", " 0 0 0 1 100 "))
+            whole.replace(path)
+            file.write(text)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("first", [100, 300], ids=["parents first", "numbers given again"])
+def test_without_lists_a_child_that_is_waited_for_meanwhile_counts_once(
+    tmp_path: Path, first: int
+) -> None:
+    """It is in its parent's time, or missing for once, whoever has been read first."""
+    put(tmp_path, 10, 1)
+    threads = []
+    for parent, child in zip(range(first, first + 12), range(200, 212), strict=True):
+        put(tmp_path, parent, 10)
+        threads.append(wait_for_it_when_read(tmp_path, child, parent))
+    found = Walk(tmp_path, 10).look(0.0)
+    for thread in threads:
+        thread.join(20.0)
+    assert {facts.pid for facts in found} >= set(range(first, first + 12))
+    assert sum(facts.cpu_ticks for facts in found) <= 12 * 101
+
+
+def test_without_lists_whoever_is_below_one_that_is_read_again_is_read_again(
+    tmp_path: Path,
+) -> None:
+    """13 is read after its child 11, which is read once more; so its own child is as well."""
+    put(tmp_path, 10, 1)
+    put(tmp_path, 13, 10)
+    put(tmp_path, 11, 13)
+    thread = wait_for_it_when_read(tmp_path, 12, 11)
+    found = Walk(tmp_path, 10).look(0.0)
+    thread.join(20.0)
+    assert sum(facts.cpu_ticks for facts in found) <= 1 + 101
+
+
 FORKS = """
 import os, sys, threading, time
 from pathlib import Path
@@ -208,6 +264,34 @@ def test_a_look_reads_no_more_among_three_thousand_than_among_thirty(
     assert many == few
     if has_lists:
         assert many_s <= 2.0 * few_s
+
+
+NUMBERS = """
+import os, subprocess, sys
+from pathlib import Path
+from carbontrack.attribution.process_tree import ProcessTree
+procfs = Path(sys.argv[1])
+child = subprocess.Popen(["sleep", "60"])
+(procfs / str(child.pid)).symlink_to(f"/proc/{child.pid}")
+tree, opened = ProcessTree(procfs), 0
+def count(event, args):
+    global opened
+    if event == "open": opened += 1
+tree.cpu_s(0.0)
+sys.addaudithook(count)
+print(tree.pids() == [child.pid], opened)
+child.kill()
+"""
+
+
+def test_the_numbers_of_the_tree_are_read_at_the_cost_of_a_later_look(tmp_path: Path) -> None:
+    """A survey of memory asks for them at every tick: strangers are not read each time."""
+    (tmp_path / "self").symlink_to("/proc/self")
+    for pid in range(10**6, 10**6 + 500):
+        put(tmp_path, pid, 2)
+    found, opened = run(NUMBERS, str(tmp_path)).split()
+    assert found == "True"
+    assert int(opened) < 50
 
 
 @needs_lists
