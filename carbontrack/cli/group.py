@@ -3,7 +3,7 @@
 A daemon has left its parents, but not their group: nobody is moved without being asked. Where the
 hierarchy of version 2 lets this user make a group below the one that we are in, as in a container
 or a unit with `Delegate=yes`, the command begins in one of its own. Where it does not, and nobody
-but us is in our group, as under `systemd-run --scope` or as the program of a container, that group
+but us is in our group or below it, as under `systemd-run --scope` or as the program of a container, that group
 is looked at. Nothing of it is needed: what fails is left.
 """
 
@@ -17,12 +17,13 @@ from pathlib import Path
 from carbontrack.sampling.sampler import take_in
 from carbontrack.sinks.journal.journal import FOLDER, short_boot_id
 from carbontrack.sinks.journal.names import journals_of
-from carbontrack.system.host import depth_below
+from carbontrack.system.host import depth_below, stat_of
 from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 _PROCFS, _SYSFS = Path("/proc"), Path("/sys")
 _MEMBERS = "cgroup.procs"
+_PREFIX = "carbontrack-"
 
 
 class CommandGroup:
@@ -41,10 +42,12 @@ class CommandGroup:
         home = _own_folder(procfs, sysfs) if depth_below(procfs) == 0 else None
         if home is None:
             return None
-        made = cls(home, home / f"carbontrack-{os.getpid()}-{os.urandom(4).hex()}")
-        if _is_delegated(home, sysfs) and made._make():
-            return made
-        return cls(home, home) if _members(home) == {os.getpid()} else None
+        if _is_delegated(home, sysfs):
+            _remove_left_over(home, procfs)
+            made = cls(home, home / f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}")
+            if made._make():
+                return made
+        return cls(home, home) if _all_members(home) == {os.getpid()} else None
 
     def _make(self) -> bool:
         try:
@@ -133,6 +136,21 @@ def _own_folder(procfs: Path, sysfs: Path) -> Path | None:
         if ".." not in name.split("/") and os.getpid() in _members(top / name):
             return top / name if (top / name / "cgroup.events").exists() else None
     return None
+
+
+def _remove_left_over(home: Path, procfs: Path) -> None:
+    """Remove empty groups of runs that were killed; the kernel keeps one that has a process."""
+    with suppressed(OSError):
+        for path in home.glob(f"{_PREFIX}*-*"):
+            pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+            if pid.isdecimal() and stat_of(procfs, int(pid)) is None:
+                with suppressed(OSError):
+                    path.rmdir()
+
+
+def _all_members(group: Path) -> set[int]:
+    """Those of a group and of all groups below it, which belong to others."""
+    return set().union(*(_members(Path(folder)) for folder, _, _ in os.walk(group)))
 
 
 def _members(group: Path) -> set[int]:

@@ -175,10 +175,13 @@ def page(runs: Sequence[OpenRun], now: datetime, terminal: Terminal) -> list[str
 
 def _missing(runs: Sequence[OpenRun]) -> Iterator[str]:
     """What is not measured, a line for each run that lacks something."""
-    said = [(run.pid, uncounted_text(run.record.faults)) for run in runs]
+    said = [(run, uncounted_text(run.record.faults)) for run in runs]
     if any(text for _, text in said):
         yield ""
-    yield from (f"missing in {pid}: {text}" for pid, text in said if text)
+    for run, text in said:
+        if text:  # a process of another pid namespace has no number here
+            who = visible(run.record.name) if run.pid is None else run.pid
+            yield f"missing in {who}: {text}"
 
 
 def _cells(run: OpenRun, now: datetime, *, nested: bool) -> dict[str, str]:

@@ -102,22 +102,67 @@ def test_others_in_our_group_are_not_ours(tmp_path: Path, group: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a plain user that may make a group makes one")
     enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
-
-    def found() -> str:
-        command = ["sh", "-c", enter, "sh", sys.executable, "-c", FOUND]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, env=environ(tmp_path)
-        ).stdout.strip()
-
-    assert found() == str(group)
+    assert found_in(group, tmp_path) == str(group)
     other = subprocess.Popen(["sh", "-c", enter, "sh", "sleep", "600"])
     try:
         while str(other.pid) not in (group / "cgroup.procs").read_text().split():
             time.sleep(0.01)
-        assert found() == "0"
+        assert found_in(group, tmp_path) == "0"
     finally:
         other.kill()
         other.wait()
+
+
+def found_in(group: Path, folder: Path) -> str:
+    """The group that a run in this one would look at; "0": none."""
+    command = ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+    return subprocess.run(
+        [*command, sys.executable, "-c", FOUND],
+        capture_output=True, text=True, check=True, env=environ(folder),
+    ).stdout.strip()  # fmt: skip
+
+
+def test_groups_below_ours_are_others(tmp_path: Path, group: Path) -> None:
+    """As where a container's program starts other containers: only nobody's is looked at."""
+    if os.geteuid() != 0:
+        pytest.skip("a plain user that may make a group makes one")
+    below = group / "others"
+    below.mkdir()
+    assert found_in(group, tmp_path) == str(group)
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        (below / "cgroup.procs").write_text(str(other.pid))
+        assert found_in(group, tmp_path) == "0"
+    finally:
+        other.kill()
+        other.wait()
+        below.rmdir()
+
+
+def test_groups_of_runs_that_were_killed_are_removed_by_the_next(
+    tmp_path: Path, group: Path
+) -> None:
+    """Not that of one which runs, nor one with a process in it, nor anybody else's."""
+    os.setxattr(group, "user.delegate", b"1")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    sleeper = subprocess.Popen(["sleep", "600"])
+    names = [f"carbontrack-{ended.pid}-0a", f"carbontrack-{ended.pid}-0b"]
+    kept = [names[1], f"carbontrack-{os.getpid()}-0c", "carbontrack-other"]
+    for name in {*names, *kept}:
+        (group / name).mkdir()
+    try:
+        (group / names[1] / "cgroup.procs").write_text(str(sleeper.pid))
+        made = Path(found_in(group, tmp_path))
+        assert sorted(path.name for path in group.iterdir() if path.is_dir()) == sorted(
+            [*kept, made.name]
+        )
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        for path in group.iterdir():
+            if path.is_dir():
+                path.rmdir()
 
 
 DAEMON = """

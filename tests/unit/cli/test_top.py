@@ -146,5 +146,7 @@ def test_what_is_not_measured_has_a_line_below():
         OpenRun(11, a_record(1, faults="reset:1"), 1.0),
     ]
     assert page(lacking, NOW, Sized())[-2:] == ["", "missing in 10: 1 GPU is not measured"]
+    elsewhere = OpenRun(None, a_record(0, name="far", faults="gpu_unmeasured:1"), 1.0)
+    assert page([elsewhere], NOW, Sized())[-1] == "missing in far: 1 GPU is not measured"
     assert facts(lacking, NOW)["runs"][0]["faults"] == "gpu_unmeasured:1"
     assert all(width_of(line) < 20 for line in page(lacking, NOW, Sized(20)))

@@ -105,6 +105,16 @@ def test_a_process_looks_at_some_of_the_old_files_of_ends(tmp_path: Path) -> Non
         assert left[-2] - 64 <= left[-1] < left[-2]
 
 
+def test_an_old_file_of_somebody_else_stops_nothing(tmp_path: Path) -> None:
+    """Whatever its name is: the end is said, and the file is gone as an old one."""
+    (tmp_path / "ended").mkdir()
+    for name in ("notes", "x-y", ".-"):
+        (tmp_path / "ended" / name).touch()
+        os.utime(tmp_path / "ended" / name, (0, 0))
+    say_ended(tmp_path, "r-1", 1.0, "boot:ns:1:2")
+    assert [path.name for path in (tmp_path / "ended").iterdir()] == ["boot-ns-1-2"]
+
+
 def test_an_end_is_read_from_the_file_of_the_process_that_said_it(tmp_path: Path) -> None:
     """Not from all that others have left, whatever is in them."""
     path = journal_of_parent(tmp_path, (RUN, "r-1"), **run_entry("2026-01-01T00:00:00.000000Z"))
