@@ -3,8 +3,8 @@
 A daemon has left its parents, but not their group: nobody is moved without being asked. Where the
 hierarchy of version 2 lets this user make a group below the one that we are in, as in a container
 or a unit with `Delegate=yes`, the command begins in one of its own. Where it does not, and nobody
-but us is in our group or below it, as under `systemd-run --scope` or as the program of a container, that group
-is looked at. Nothing of it is needed: what fails is left.
+but us is in our group or below it, as under `systemd-run --scope` or as the program of a container,
+that group is looked at. Nothing of it is needed: what fails is left.
 """
 
 from __future__ import annotations
