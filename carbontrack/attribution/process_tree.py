@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Container, Iterable
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.host import depth_below, number_in, pid_namespace, shows_kernel
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 
 try:
     import resource
@@ -31,6 +32,8 @@ look_for_children: Callable[[], object] = (
 _FIRST_PID_NAMESPACE = "4026531836"
 ALL_AGAIN_S = 10.0
 """The longest time for which it is believed that a number is the same process that is not ours."""
+_NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that say nothing of the process that could not be read."""
 _MANY_THREADS = 256
 """Lists of children that are read for one process; the stat of a process costs as much as two."""
 
@@ -94,8 +97,10 @@ class ProcessTree:
         number = number_in(self._procfs) if self._has_others() else None
         if number is None:
             return []
-        # as of the last look: who was a stranger then is not read again
-        return [facts.pid for facts in self._walk_from(number).look(self._live_at_s)]
+        with suppressed(OSError):  # for want of descriptors: those of the last look
+            # who was a stranger then is not read again
+            return [facts.pid for facts in self._walk_from(number).look(self._live_at_s)]
+        return [] if self._walk is None else self._walk.pids
 
     def take_in(self, group: Path, leaves_out: LeavesOut) -> None:
         """Take in daemons of a control group that is ours alone (cgroups(7)).
@@ -119,11 +124,11 @@ class ProcessTree:
         if self._group is None or depth_below(self._procfs) != 0:
             return []
         found: list[int] = []
-        for folder, _, _ in os.walk(self._group):
+        for folder, _, _ in os.walk(self._group, onerror=_pass_gone):
             try:
                 found += map(int, _read_all(f"{folder}/cgroup.procs").split())
             except (OSError, ValueError) as error:
-                pass_on(error)  # it has been removed, or is a group of threads
+                _pass_gone(error)  # it has been removed, or is a group of threads
         return found
 
     def ram_bytes(self) -> int | None:
@@ -142,13 +147,19 @@ class ProcessTree:
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
         waited_s = waited_children_cpu_s()
+        self._live_at_s, largest_bytes = now_s, self._live_largest_bytes
         self._live_largest_bytes = 0
-        live_s, ram_bytes = self._living(now_s) if self._has_others() else (0.0, 0)
-        self._waited_s, self._live_at_s, self._live_s = waited_s, now_s, live_s
+        try:
+            live_s, ram_bytes = self._living(now_s) if self._has_others() else (0.0, 0)
+        except OSError as error:
+            pass_on(error)  # for want of descriptors: what was read last stays, as a whole
+            self._live_largest_bytes = largest_bytes
+            return
+        self._waited_s, self._live_s = waited_s, live_s
         self._live_ram_bytes, self.is_alone = ram_bytes, not ram_bytes
 
     def _living(self, now_s: float) -> tuple[float, int]:
-        number = number_in(self._procfs)
+        number = number_in(self._procfs) if self._walk is None else self._walk.root_pid
         if number is None:
             return _psutil_descendants()
         if self._living_cpu_s is not None:
@@ -191,7 +202,11 @@ def driver_numbers(procfs: Path) -> frozenset[int] | None:
     own = number_in(procfs)
     if own is None or not (_in_first_namespace() or shows_kernel(procfs)):
         return None
-    living = Walk(procfs, own).look() if has_children() else ()
+    try:
+        living = Walk(procfs, own).look() if has_children() else ()
+    except OSError as error:
+        pass_on(error)
+        return None
     return frozenset((own, *(facts.pid for facts in living)))
 
 
@@ -259,6 +274,9 @@ class Walk:
         members: the processes of a group that is ours. Of those that have left their parents, as
             daemons do, the tree has the rest as well; not of those that came from outside.
         leaves_out: whether such a process, by its number and its start, is not to be taken in.
+
+    Attributes:
+        root_pid: as given.
     """
 
     def __init__(
@@ -268,7 +286,7 @@ class Walk:
         members: Callable[[], Iterable[int]] = tuple,
         leaves_out: LeavesOut = lambda _pid, _started: False,
     ) -> None:
-        self._procfs, self._root, self._members = str(procfs), root_pid, members
+        self._procfs, self.root_pid, self._members = str(procfs), root_pid, members
         self._leaves_out = leaves_out
         is_ours = number_in(procfs) == root_pid
         self._root_folder = f"{procfs}/self" if is_ours else f"{procfs}/{root_pid}"
@@ -284,7 +302,11 @@ class Walk:
         )
 
     def look(self, now_s: float = float("inf")) -> list[Descendant]:
-        """Who there is now, each once."""
+        """Who there is now, each once.
+
+        Raises:
+            OSError: there are no descriptors to find out.
+        """
         found: dict[int, _Stat] | None = None
         if self._has_lists:
             found = self._by_lists()
@@ -293,22 +315,27 @@ class Walk:
         self._known = found
         return [stat.facts for stat in found.values()]
 
+    @property
+    def pids(self) -> list[int]:
+        """Who was found at the last look."""
+        return list(self._known)
+
     def _by_lists(self) -> dict[int, _Stat] | None:
         """By the kernel's lists; None where these would cost more than to read all processes."""
         found: dict[int, _Stat] = {}
-        if not self._follow([self._root], found):
+        if not self._follow([self.root_pid], found):
             return None
         for pid, before in self._known.items():
             if pid in found or (stat := self._stat(pid)) is None or stat.started != before.started:
                 continue
-            if stat.parent == self._root or stat.parent in found:
+            if stat.parent == self.root_pid or stat.parent in found:
                 found[pid] = stat
                 if not self._follow([pid], found):
                     return None
         members = set(self._members())
         if not members:
             return found
-        stats = (self._stat(pid) for pid in members - found.keys() - {self._root})
+        stats = (self._stat(pid) for pid in members - found.keys() - {self.root_pid})
         daemons = [one for one in stats if one is not None and _is_daemon(one, members)]
         theirs = {one.pid: one for one in daemons if not self._leaves_out(one.pid, one.started)}
         if not self._follow(list(theirs), theirs, self._leaves_out):
@@ -333,7 +360,7 @@ class Walk:
 
     def _children_of(self, pid: int) -> list[int] | None:
         """The children of all its threads; none if it has ended, None if the threads are many."""
-        folder = self._root_folder if pid == self._root else f"{self._procfs}/{pid}"
+        folder = self._root_folder if pid == self.root_pid else f"{self._procfs}/{pid}"
         threads = _names_in(f"{folder}/task")
         if len(threads) > _MANY_THREADS:
             return None
@@ -342,7 +369,7 @@ class Walk:
             try:
                 children += map(int, _read_all(f"{folder}/task/{thread}/children").split())
             except (OSError, ValueError) as error:
-                pass_on(error)  # the thread has just ended
+                _pass_gone(error)  # the thread has just ended
         return children
 
     def _by_reading(self, now_s: float) -> dict[int, _Stat]:
@@ -356,9 +383,9 @@ class Walk:
             if (stat := self._stat(pid)) is not None:
                 children.setdefault(stat.parent, []).append(stat)
         found: dict[int, _Stat] = {}
-        self._descend(children.pop(self._root, []), children, found)
+        self._descend(children.pop(self.root_pid, []), children, found)
         rest = [one for ones in children.values() for one in ones if one.pid in members]
-        daemons = [one for one in rest if one.pid != self._root and _is_daemon(one, members)]
+        daemons = [one for one in rest if one.pid != self.root_pid and _is_daemon(one, members)]
         self._descend(daemons, children, found, self._leaves_out)
         self._others = set(names).difference(map(str, found))
         return found
@@ -397,7 +424,7 @@ class Walk:
             facts = Descendant(pid, sum(map(int, fields[11:15])), max(0, int(fields[21])))
             return _Stat(facts, int(fields[1]), int(fields[19]))
         except (OSError, ValueError, IndexError) as error:
-            pass_on(error)
+            _pass_gone(error)
             return None  # it has just ended, or may not be seen
 
 
@@ -410,8 +437,15 @@ def _names_in(folder: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208 - Path objects cost as much as the reads
     except OSError as error:
-        pass_on(error)
+        _pass_gone(error)
         return []
+
+
+def _pass_gone(error: Exception) -> None:
+    """Go on after an error which says that somebody has gone; raise one that does not."""
+    pass_on(error)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        raise error
 
 
 def _read_bytes(path: str) -> bytes:

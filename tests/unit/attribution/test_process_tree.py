@@ -294,6 +294,40 @@ def test_the_numbers_of_the_tree_are_read_at_the_cost_of_a_later_look(tmp_path: 
     assert int(opened) < 50
 
 
+FULL = """
+import json, os, resource, subprocess, sys
+from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
+burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE)
+child.stdout.readline()
+tree = ProcessTree()
+read = [tree.cpu_s(0.0)]
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, before[1]))
+held = []
+try:
+    while True: held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError: pass
+read.append(tree.cpu_s(1.0))
+pids = tree.pids()
+for one in held: os.close(one)
+read.append(tree.cpu_s(2.0))
+child.kill()
+child.wait()
+read.append(tree.cpu_s(3.0))
+print(json.dumps([read, pids == [child.pid]]))
+"""
+
+
+def test_without_descriptors_the_last_look_stays_and_nothing_counts_twice() -> None:
+    """Nobody has gone then; the time of whoever is seen again has been counted already."""
+    read, same_pids = json.loads(run(FULL))
+    assert read == sorted(read)
+    assert same_pids
+    assert read[0] > 0.5
+    assert read[-1] - read[0] < 0.5
+
+
 @needs_lists
 def test_a_first_look_costs_no_more_among_thousands(tmp_path: Path) -> None:
     """Our own children are found by the kernel's lists, whoever else is there."""
