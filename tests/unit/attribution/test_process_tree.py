@@ -297,7 +297,7 @@ def test_the_numbers_of_the_tree_are_read_at_the_cost_of_a_later_look(tmp_path: 
 FULL = """
 import json, os, resource, subprocess, sys
 from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
-burn = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); time.sleep(60)"
+burn = "import time\\nwhile time.process_time() < 0.5: pass\\nprint(flush=True); time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE)
 child.stdout.readline()
 tree = ProcessTree()
