@@ -94,7 +94,7 @@ class ProcessTree:
 
     def pids(self) -> list[int]:
         """The living descendants, by the numbers of this procfs."""
-        number = number_in(self._procfs) if self._has_others() else None
+        number = self._number() if self._has_others() else None
         if number is None:
             return []
         with suppressed(OSError):  # for want of descriptors: those of the last look
@@ -109,6 +109,9 @@ class ProcessTree:
         number and its start, that it has rows of its own.
         """
         self._group, self._leaves_out, self._walk = group, leaves_out, None
+
+    def _number(self) -> int | None:
+        return number_in(self._procfs) if self._walk is None else self._walk.root_pid
 
     def _walk_from(self, number: int) -> Walk:
         if self._walk is None:
@@ -159,7 +162,7 @@ class ProcessTree:
         self._live_ram_bytes, self.is_alone = ram_bytes, not ram_bytes
 
     def _living(self, now_s: float) -> tuple[float, int]:
-        number = number_in(self._procfs) if self._walk is None else self._walk.root_pid
+        number = self._number()
         if number is None:
             return _psutil_descendants()
         if self._living_cpu_s is not None:
