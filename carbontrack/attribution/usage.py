@@ -46,6 +46,7 @@ class UsageReader:
     ) -> None:
         self._procfs = procfs
         self._sysfs = sysfs
+        self._own_procfs = own_procfs
         # a procfs that does not know us, as another container's, shows the machine only
         knows_us = os.path.exists(f"{procfs}/self")  # noqa: PTH110 - no object
         self._processes = procfs if knows_us else own_procfs
@@ -74,7 +75,7 @@ class UsageReader:
 
     def for_child(self) -> UsageReader:
         """A reader that starts at zero in a child process, after a fork."""
-        child = UsageReader(self._procfs, self._sysfs)
+        child = UsageReader(self._procfs, self._sysfs, own_procfs=self._own_procfs)
         child.within_limit = self.within_limit
         return child
 
