@@ -40,7 +40,7 @@ from carbontrack.units import format_interval
 
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
-STANDS_STILL, NOT_COMPARED = "stands still", "cannot be compared"
+MOVES, STANDS_STILL, NOT_COMPARED = "moves", "stands still", "cannot be compared"
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
@@ -204,18 +204,20 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
     known = before.machine_s is not None and after.machine_s is not None
     machine_s = (after.machine_s or 0.0) - (before.machine_s or 0.0) if known else own_s
     power_w = _mean_w(meter.id, before, after)
+    # one that completes closed zones reads counters as well
+    is_counter = meter.basis == "measured" or moves_within_s(meter) is not None
     others: str | None = "CPU seconds of the processors"
     if power_w is None:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
-    elif meter.basis != "measured" and meter.component != "cpu":
+    elif not is_counter and meter.component != "cpu":
         others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
-    elif meter.basis != "measured":
+    elif not is_counter:
         others = "CPU seconds of this process"
         is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
         verdict = "disagrees" if is_beside else "agrees"
         why = f"the system told {machine_s:.2f} CPU seconds, and this process used {own_s:.2f}"
     elif power_w > 0.0:
-        verdict = "moves"
+        verdict = MOVES
         why = f"{power_w * seconds:.3g} J in {seconds:.1f} s, {machine_s:.2f} CPU seconds worked"
     elif moves_within_s(meter) is None and meter.component not in ("cpu", "ram"):
         others, verdict = None, NOT_COMPARED
@@ -293,8 +295,11 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
 def _conclusion(findings: Findings) -> str:
     """Which components are measured, and which are not."""
     by_basis: dict[str, list[str]] = {}
+    still = findings["checks"]["still"]
     for meter in findings["meters"]:
-        names = by_basis.setdefault(meter["basis"], [])
+        is_dead = meter["basis"] == "measured" and meter["id"] in still
+        how = "not measured, as counters stand still" if is_dead else meter["basis"]
+        names = by_basis.setdefault(how, [])
         if meter["component"] not in names:
             names.append(meter["component"])
     by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
@@ -317,6 +322,8 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 
 def _meter(meter: Findings, findings: Findings) -> str:
     known = meter["basis"]
+    if meter["id"] in findings["checks"]["still"]:
+        return f"{meter['component']}, {STANDS_STILL}: it is not used, see Checks"
     if meter["basis"] == "measured":
         known += f", within {meter['relative_uncertainty']:.0%}"
     elif meter["id"] == _CPU_MODEL:
@@ -419,12 +426,15 @@ def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -
 
 def _checks(findings: Findings) -> Iterator[Row]:
     checks = findings["checks"]
-    measured = [m["id"] for m in findings["meters"] if m["basis"] == "measured"]
+    measured = {m["id"] for m in findings["meters"] if m["basis"] == "measured"}
+    moving = {one["id"] for one in checks["compared"] if one["verdict"] == MOVES}
+    watched = len(measured | moving)
     if checks["still"]:
         still = ", ".join(checks["still"])
         yield "counters", f"{still} did not move in a second: what they count is not to be trusted"
-    elif measured:
-        yield "counters", f"{len(measured)} watched for a second; all of them count"
+    elif watched:
+        many = "all of them count" if watched == len(moving) else f"{len(moving)} of them count"
+        yield "counters", f"{watched} watched for a second; {many}"
     else:
         yield "counters", "none: nothing is measured here"
     for one in checks["compared"]:

@@ -83,7 +83,8 @@ def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -
     model = meters["model:cpu"]
     assert 0.0 < model["relative_low"] < 0.6
     assert model["relative_high"] > 1.5
-    text = " ".join(doctor().stdout.split())
+    with used(tree, dram=5.0):
+        text = " ".join(doctor().stdout.split())
     assert re.search(r"rapl:dram-0 ram, measured, within 7%, \d+\.\d\d W now", text)
     ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\)"
     assert re.search(
@@ -264,6 +265,38 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     verdicts = {one["id"]: (one["verdict"], one["with"]) for one in checks["compared"]}
     assert verdicts["rapl:package-0"] == ("moves", "CPU seconds of the processors")
     assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
+
+
+def test_no_counter_that_stands_still_is_called_measured(doctor: Doctor, tmp_path: Path) -> None:
+    """The first line and the list of meters say what the check has found."""
+    build_powercap(tmp_path / "sys")
+
+    text = doctor("--region", "FR").stdout
+
+    assert text.splitlines()[0].endswith(": cpu, ram not measured, as counters stand still")
+    meters = " ".join(text.partition("Meters")[2].partition("Not used")[0].split())
+    assert "rapl:package-0 cpu, stands still" in meters
+    assert "within 7%" not in meters
+
+
+def test_what_completes_closed_zones_is_checked_as_a_counter(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    """It reads the counters of the open ones, which move or stand still."""
+    sockets = [Zone(f"package-{n}", f"intel-rapl:{n}", 1_000_000 * (n + 1)) for n in range(2)]
+    tree = build_powercap(tmp_path / "sys", sockets)
+    tree.break_zone("package-1", "closed")
+
+    def verdict() -> tuple[str, str]:
+        found = json.loads(doctor("--json", "--region", "FR").stdout)["checks"]["compared"]
+        (one,) = [one for one in found if one["id"] == "model:packages"]
+        return one["verdict"], one["with"]
+
+    assert verdict() == ("stands still", "CPU seconds of the processors")
+    with used(tree, package_0=50.0):
+        assert verdict() == ("moves", "CPU seconds of the processors")
+        text = " ".join(doctor("--region", "FR").stdout.split())
+    assert "counters 1 watched for a second; all of them count" in text
 
 
 def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
