@@ -25,6 +25,7 @@ from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
 from carbontrack.meters.cpu_lines import line_of
+from carbontrack.meters.cpu_model import FAR_OFF, SLACK_PER_THREAD_S, SLACK_S
 from carbontrack.meters.meter import BESIDE_CPU_TIME, Meter, about, moves_within_s
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.meters.rate import rate_text
@@ -41,6 +42,9 @@ from carbontrack.units import format_interval
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
 MOVES, STANDS_STILL, NOT_COMPARED = "moves", "stands still", "cannot be compared"
+WORK_S = 0.15
+"""CPU seconds that are used meanwhile, so that there is something to compare with: fifteen steps of
+the kernel's count or more, and twice what is no difference for one thread."""
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
@@ -151,6 +155,7 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
         before = _look(sampler)
+        _work()
         sampler.clock.wait(threading.Event(), WATCH_S)
         sampler.sample()
         after = _look(sampler)
@@ -165,6 +170,12 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
+
+
+def _work() -> None:
+    end_s = process_cpu_s() + WORK_S
+    while process_cpu_s() < end_s:
+        pass
 
 
 class Look(NamedTuple):
@@ -183,7 +194,8 @@ class Look(NamedTuple):
 
 
 def _look(sampler: Sampler) -> Look:
-    busy_s = sampler.meters.busy_s
+    is_own = sampler.usage is not None and sampler.usage.busy_is_own
+    busy_s = None if is_own else sampler.meters.busy_s
     with sampler.lock:
         now_s, counts_j = sampler.clock.monotonic_s(), {}
         for meter in sampler.meters:
@@ -211,9 +223,13 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
     elif not is_counter and meter.component != "cpu":
         others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
+    elif not is_counter and not known:
+        others, verdict = None, NOT_COMPARED
+        why = "how busy all processors are cannot be read, and our own time is counted"
     elif not is_counter:
         others = "CPU seconds of this process"
         is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
+        is_beside |= own_s > FAR_OFF * machine_s + SLACK_S + SLACK_PER_THREAD_S  # by one thread
         verdict = "disagrees" if is_beside else "agrees"
         why = f"the system told {machine_s:.2f} CPU seconds, and this process used {own_s:.2f}"
     elif power_w > 0.0:

@@ -299,6 +299,26 @@ def test_what_completes_closed_zones_is_checked_as_a_counter(
     assert "counters 1 watched for a second; all of them count" in text
 
 
+def test_busy_time_that_stands_still_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A sandbox shows zeros for ever: that is no agreement with a program that works."""
+    (tmp_path / "proc").mkdir()
+    idle = re.sub(r"\b\d+\b", "0", STAT)
+    (tmp_path / "proc/stat").write_text(idle)
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    assert "model:cpu disagrees beside CPU seconds of this process: the system told 0.00" in text
+
+
+def test_a_machine_that_cannot_be_seen_is_not_said_to_agree(doctor: Doctor, tmp_path: Path) -> None:
+    """With nothing but our own CPU seconds there is nothing to compare them with."""
+    (tmp_path / "proc").mkdir()
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    assert "model:cpu cannot be compared: how busy all processors are cannot be read" in text
+
+
 def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
     """A model of the load beside our own work; a model of memory beside nothing, and why."""
     text = " ".join(doctor("--region", "FR").stdout.split())
