@@ -16,6 +16,7 @@ import carbontrack
 from carbontrack.config.settings import READERS
 from carbontrack.meters.rate import COUNTED, IN_GUEST, NO_PART, OTHER_PART
 from carbontrack.testing import Zone, build_powercap
+from tests.support.namespaces import NEW_PROC, needs_namespaces, output
 from tests.support.used_counters import used
 
 ROOT = Path(carbontrack.__file__).parents[1]
@@ -310,13 +311,18 @@ def test_busy_time_that_stands_still_is_told(doctor: Doctor, tmp_path: Path) -> 
     assert "model:cpu disagrees beside CPU seconds of this process: the system told 0.00" in text
 
 
-def test_a_machine_that_cannot_be_seen_is_not_said_to_agree(doctor: Doctor, tmp_path: Path) -> None:
+@needs_namespaces
+def test_a_machine_that_cannot_be_seen_is_not_said_to_agree(tmp_path: Path) -> None:
     """With nothing but our own CPU seconds there is nothing to compare them with."""
-    (tmp_path / "proc").mkdir()
+    (tmp_path / "sys").mkdir()
+    program = "from carbontrack.cli import main; main(['doctor', '--json'])"
+    subset = f"{NEW_PROC} -o subset=pid"
 
-    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+    told = output(program, tmp_path, before=subset, CARBONTRACK_SYSFS_PATH=f"{tmp_path}/sys")
 
-    assert "model:cpu cannot be compared: how busy all processors are cannot be read" in text
+    compared = {one["id"]: one for one in json.loads(told)["checks"]["compared"]}
+    assert compared["model:cpu"]["verdict"] == "cannot be compared"
+    assert "how busy all processors are cannot be read" in compared["model:cpu"]["why"]
 
 
 def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
