@@ -30,14 +30,18 @@ def written_codes() -> set[str]:
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        value = getattr(node, "value", None)
-        is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
-        if is_text and isinstance(target, ast.Name):
-            yield target.id, value.value
+        if isinstance(node, ast.Assign):
+            target: ast.AST = node.targets[0]
+        elif isinstance(node, ast.AnnAssign):
+            target = node.target
+        else:
+            continue
+        text = node.value.value if isinstance(node.value, ast.Constant) else None
+        if isinstance(text, str) and isinstance(target, ast.Name):
+            yield target.id, text
 
 
-def _codes_in(node: ast.AST) -> Iterator[ast.AST]:
+def _codes_in(node: ast.AST) -> Iterator[ast.AST | None]:
     """The expressions of a node that stand for codes."""
     if isinstance(node, ast.Call):
         yield from _codes_of_call(node)
@@ -55,7 +59,7 @@ def _codes_in(node: ast.AST) -> Iterator[ast.AST]:
         )
 
 
-def _codes_of_call(call: ast.Call) -> Iterator[ast.AST]:
+def _codes_of_call(call: ast.Call) -> Iterator[ast.AST | None]:
     name = _name(call.func)
     yield from (keyword.value for keyword in call.keywords if keyword.arg == "fault")
     if name == "with_fault":
@@ -70,7 +74,7 @@ def _codes_of_call(call: ast.Call) -> Iterator[ast.AST]:
         yield from call.args[:1]
 
 
-def _branches(node: ast.AST) -> Iterator[ast.AST]:
+def _branches(node: ast.AST | None) -> Iterator[ast.AST | None]:
     if isinstance(node, ast.IfExp):
         yield from _branches(node.body)
         yield from _branches(node.orelse)
