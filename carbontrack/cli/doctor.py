@@ -204,16 +204,17 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
     known = before.machine_s is not None and after.machine_s is not None
     machine_s = (after.machine_s or 0.0) - (before.machine_s or 0.0) if known else own_s
     power_w = _mean_w(meter.id, before, after)
+    is_count = meter.basis == "measured" or moves_within_s(meter) is not None  # or a part of one
     others: str | None = "CPU seconds of the processors"
     if power_w is None:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
-    elif meter.basis != "measured" and meter.component != "cpu":
+    elif not is_count and meter.component != "cpu":
         others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
-    elif meter.basis != "measured":
+    elif not is_count:
         others = "CPU seconds of this process"
         is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
         verdict = "disagrees" if is_beside else "agrees"
-        why = f"the system told {machine_s:.2f} CPU seconds, and this process used {own_s:.2f}"
+        why = f"the system counted {machine_s:.2f}, and this process used {own_s:.2f}"
     elif power_w > 0.0:
         verdict = "moves"
         why = f"{power_w * seconds:.3g} J in {seconds:.1f} s, {machine_s:.2f} CPU seconds worked"
@@ -293,8 +294,11 @@ def report(findings: Findings, terminal: Terminal) -> Iterator[str]:
 def _conclusion(findings: Findings) -> str:
     """Which components are measured, and which are not."""
     by_basis: dict[str, list[str]] = {}
+    still = findings["checks"]["still"]
+    aside = {meter["component"] for meter in findings["meters"] if meter["id"] in still}
     for meter in findings["meters"]:
-        names = by_basis.setdefault(meter["basis"], [])
+        how = "not measured, as counters stand still"
+        names = by_basis.setdefault(how if meter["component"] in aside else meter["basis"], [])
         if meter["component"] not in names:
             names.append(meter["component"])
     by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
@@ -323,7 +327,10 @@ def _meter(meter: Findings, findings: Findings) -> str:
         known += _step(findings)
     power = _power(meter, findings)
     now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
-    line = f"{meter['component']}, {known}, {now}"
+    still = (
+        "; it stands still, so it is not used" if meter["id"] in findings["checks"]["still"] else ""
+    )
+    line = f"{meter['component']}, {known}, {now}{still}"
     return f"{line}; {meter['about']}" if meter["about"] else line
 
 
@@ -422,14 +429,14 @@ def _checks(findings: Findings) -> Iterator[Row]:
     measured = [m["id"] for m in findings["meters"] if m["basis"] == "measured"]
     if checks["still"]:
         still = ", ".join(checks["still"])
-        yield "counters", f"{still} did not move in a second: what they count is not to be trusted"
+        yield "counters", f"{still} did not move in a second: not used while this lasts"
     elif measured:
         yield "counters", f"{len(measured)} watched for a second; all of them count"
     else:
         yield "counters", "none: nothing is measured here"
     for one in checks["compared"]:
-        beside = f" beside {one['with']}" if one["with"] else ""
-        yield one["id"], f"{one['verdict']}{beside}: {one['why']}"
+        others = f", compared with the {one['with']}" if one["with"] else ""
+        yield one["id"], f"{one['verdict']}{others}: {one['why']}"
     if checks["energy_filtering"]:
         yield "filtering", checks["energy_filtering"]
     overhead = checks["overhead"]

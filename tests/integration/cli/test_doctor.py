@@ -179,10 +179,12 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
 def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path: Path) -> None:
     """Beside how the rest is known; the closed zone is named below with its reason."""
     sockets = [Zone(f"package-{n}", f"intel-rapl:{n}", 1_000_000 * (n + 1)) for n in range(2)]
-    build_powercap(tmp_path / "sys", sockets).break_zone("package-1", "closed")
+    tree = build_powercap(tmp_path / "sys", sockets)
+    tree.break_zone("package-1", "closed")
 
-    text = doctor("--region", "FR").stdout
-    found = json.loads(doctor("--json", "--region", "FR").stdout)
+    with used(tree, package_0=50.0):
+        text = doctor("--region", "FR").stdout
+        found = json.loads(doctor("--json", "--region", "FR").stdout)
 
     assert text.splitlines()[0].endswith(
         "cpu, ram modelled; 1 closed counter is taken to be like the others of its kind"
@@ -266,10 +268,28 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
 
 
+def test_a_completed_component_that_stands_still_is_told_as_well(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    """One package is closed and the other does not move: no counter of the processors is left."""
+    tree = build_powercap(
+        tmp_path / "sys",
+        [Zone("package-0", "intel-rapl:0", 5.0), Zone("package-1", "intel-rapl:1", 9.0)],
+    )
+    tree.break_zone("package-1", "closed")
+    done = doctor("--json")
+    assert json.loads(done.stdout)["checks"]["still"] == ["model:packages"]
+    text = " ".join(doctor().stdout.split())
+    assert "cpu not measured, as counters stand still" in text.partition("This machine")[0]
+    assert "model:packages stands still, compared with the CPU seconds" in text
+    assert "model:packages agrees" not in text
+
+
 def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
     """A model of the load beside our own work; a model of memory beside nothing, and why."""
     text = " ".join(doctor("--region", "FR").stdout.split())
-    assert "model:cpu agrees beside CPU seconds of this process: the system told" in text
+    words = "model:cpu agrees, compared with the CPU seconds of this process: the system counted"
+    assert words in text
     assert "model:ram cannot be compared: it is a model of what nothing else shows" in text
 
 
