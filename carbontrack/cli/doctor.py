@@ -216,22 +216,21 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
     known = before.machine_s is not None and after.machine_s is not None
     machine_s = (after.machine_s or 0.0) - (before.machine_s or 0.0) if known else own_s
     power_w = _mean_w(meter.id, before, after)
-    # one that completes closed zones reads counters as well
-    is_counter = meter.basis == "measured" or moves_within_s(meter) is not None
+    is_count = meter.basis == "measured" or moves_within_s(meter) is not None  # or a part of one
     others: str | None = "CPU seconds of the processors"
     if power_w is None:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
-    elif not is_counter and meter.component != "cpu":
+    elif not is_count and meter.component != "cpu":
         others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
-    elif not is_counter and not known:
+    elif not is_count and not known:
         others, verdict = None, NOT_COMPARED
         why = "how busy all processors are cannot be read, and our own time is counted"
-    elif not is_counter:
+    elif not is_count:
         others = "CPU seconds of this process"
         is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
         is_beside |= own_s > FAR_OFF * machine_s + SLACK_S + SLACK_PER_THREAD_S  # by one thread
         verdict = "disagrees" if is_beside else "agrees"
-        why = f"the system told {machine_s:.2f} CPU seconds, and this process used {own_s:.2f}"
+        why = f"the system counted {machine_s:.2f}, and this process used {own_s:.2f}"
     elif power_w > 0.0:
         verdict = MOVES
         why = f"{power_w * seconds:.3g} J in {seconds:.1f} s, {machine_s:.2f} CPU seconds worked"
@@ -312,10 +311,10 @@ def _conclusion(findings: Findings) -> str:
     """Which components are measured, and which are not."""
     by_basis: dict[str, list[str]] = {}
     still = findings["checks"]["still"]
+    aside = {meter["component"] for meter in findings["meters"] if meter["id"] in still}
     for meter in findings["meters"]:
-        is_dead = meter["basis"] == "measured" and meter["id"] in still
-        how = "not measured, as counters stand still" if is_dead else meter["basis"]
-        names = by_basis.setdefault(how, [])
+        how = "not measured, as counters stand still"
+        names = by_basis.setdefault(how if meter["component"] in aside else meter["basis"], [])
         if meter["component"] not in names:
             names.append(meter["component"])
     by_how = [f"{', '.join(names)} {basis}" for basis, names in sorted(by_basis.items())]
@@ -338,15 +337,16 @@ def _machine(hardware: Findings) -> Iterator[Row]:
 
 def _meter(meter: Findings, findings: Findings) -> str:
     known = meter["basis"]
-    if meter["id"] in findings["checks"]["still"]:
-        return f"{meter['component']}, {STANDS_STILL}: it is not used, see Checks"
     if meter["basis"] == "measured":
         known += f", within {meter['relative_uncertainty']:.0%}"
     elif meter["id"] == _CPU_MODEL:
         known += _step(findings)
     power = _power(meter, findings)
     now = "silent" if power is None else _watts(power, ends=meter["basis"] != "measured")
-    line = f"{meter['component']}, {known}, {now}"
+    still = (
+        "; it stands still, so it is not used" if meter["id"] in findings["checks"]["still"] else ""
+    )
+    line = f"{meter['component']}, {known}, {now}{still}"
     return f"{line}; {meter['about']}" if meter["about"] else line
 
 
@@ -447,15 +447,15 @@ def _checks(findings: Findings) -> Iterator[Row]:
     watched = len(measured | moving)
     if checks["still"]:
         still = ", ".join(checks["still"])
-        yield "counters", f"{still} did not move in a second: what they count is not to be trusted"
+        yield "counters", f"{still} did not move in a second: not used while this lasts"
     elif watched:
         many = "all of them count" if watched == len(moving) else f"{len(moving)} of them count"
         yield "counters", f"{watched} watched for a second; {many}"
     else:
         yield "counters", "none: nothing is measured here"
     for one in checks["compared"]:
-        beside = f" beside {one['with']}" if one["with"] else ""
-        yield one["id"], f"{one['verdict']}{beside}: {one['why']}"
+        others = f", compared with the {one['with']}" if one["with"] else ""
+        yield one["id"], f"{one['verdict']}{others}: {one['why']}"
     if checks["energy_filtering"]:
         yield "filtering", checks["energy_filtering"]
     overhead = checks["overhead"]

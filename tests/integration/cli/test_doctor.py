@@ -181,10 +181,12 @@ def test_what_is_measured_claims_no_rate_of_models(doctor: Doctor, tmp_path: Pat
 def test_what_is_not_measured_stands_in_the_first_line(doctor: Doctor, tmp_path: Path) -> None:
     """Beside how the rest is known; the closed zone is named below with its reason."""
     sockets = [Zone(f"package-{n}", f"intel-rapl:{n}", 1_000_000 * (n + 1)) for n in range(2)]
-    build_powercap(tmp_path / "sys", sockets).break_zone("package-1", "closed")
+    tree = build_powercap(tmp_path / "sys", sockets)
+    tree.break_zone("package-1", "closed")
 
-    text = doctor("--region", "FR").stdout
-    found = json.loads(doctor("--json", "--region", "FR").stdout)
+    with used(tree, package_0=50.0):
+        text = doctor("--region", "FR").stdout
+        found = json.loads(doctor("--json", "--region", "FR").stdout)
 
     assert text.splitlines()[0].endswith(
         "cpu, ram modelled; 1 closed counter is taken to be like the others of its kind"
@@ -268,18 +270,6 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
 
 
-def test_no_counter_that_stands_still_is_called_measured(doctor: Doctor, tmp_path: Path) -> None:
-    """The first line and the list of meters say what the check has found."""
-    build_powercap(tmp_path / "sys")
-
-    text = doctor("--region", "FR").stdout
-
-    assert text.splitlines()[0].endswith(": cpu, ram not measured, as counters stand still")
-    meters = " ".join(text.partition("Meters")[2].partition("Not used")[0].split())
-    assert "rapl:package-0 cpu, stands still" in meters
-    assert "within 7%" not in meters
-
-
 def test_what_completes_closed_zones_is_checked_as_a_counter(
     doctor: Doctor, tmp_path: Path
 ) -> None:
@@ -308,7 +298,8 @@ def test_busy_time_that_stands_still_is_told(doctor: Doctor, tmp_path: Path) -> 
 
     text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
 
-    assert "model:cpu disagrees beside CPU seconds of this process: the system told 0.00" in text
+    assert "model:cpu disagrees, compared with the CPU seconds of this process: the sys" in text
+    assert "the system counted 0.00, and this process used 0.1" in text
 
 
 @needs_namespaces
@@ -325,10 +316,28 @@ def test_a_machine_that_cannot_be_seen_is_not_said_to_agree(tmp_path: Path) -> N
     assert "how busy all processors are cannot be read" in compared["model:cpu"]["why"]
 
 
+def test_a_completed_component_that_stands_still_is_told_as_well(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    """One package is closed and the other does not move: no counter of the processors is left."""
+    tree = build_powercap(
+        tmp_path / "sys",
+        [Zone("package-0", "intel-rapl:0", 5.0), Zone("package-1", "intel-rapl:1", 9.0)],
+    )
+    tree.break_zone("package-1", "closed")
+    done = doctor("--json")
+    assert json.loads(done.stdout)["checks"]["still"] == ["model:packages"]
+    text = " ".join(doctor().stdout.split())
+    assert "cpu not measured, as counters stand still" in text.partition("This machine")[0]
+    assert "model:packages stands still, compared with the CPU seconds" in text
+    assert "model:packages agrees" not in text
+
+
 def test_what_was_compared_with_what_is_told_in_plain_words(doctor: Doctor) -> None:
     """A model of the load beside our own work; a model of memory beside nothing, and why."""
     text = " ".join(doctor("--region", "FR").stdout.split())
-    assert "model:cpu agrees beside CPU seconds of this process: the system told" in text
+    words = "model:cpu agrees, compared with the CPU seconds of this process: the system counted"
+    assert words in text
     assert "model:ram cannot be compared: it is a model of what nothing else shows" in text
 
 
