@@ -34,6 +34,7 @@ ALL_AGAIN_S = 10.0
 """The longest time for which it is believed that a number is the same process that is not ours."""
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Errors that say nothing of the process that could not be read."""
+_NOBODY = 0.0, 0, 0
 _MANY_THREADS = 256
 """Lists of children that are read for one process; the stat of a process costs as much as two."""
 
@@ -150,30 +151,29 @@ class ProcessTree:
     def _read_children(self, now_s: float) -> None:
         # Waited first: a child that is waited for in between is missing once, not counted twice.
         waited_s = waited_children_cpu_s()
-        self._live_at_s, largest_bytes = now_s, self._live_largest_bytes
-        self._live_largest_bytes = 0
+        self._live_at_s = now_s
         try:
-            live_s, ram_bytes = self._living(now_s) if self._has_others() else (0.0, 0)
+            living = self._living(now_s) if self._has_others() else _NOBODY
         except OSError as error:
             pass_on(error)  # for want of descriptors: what was read last stays, as a whole
-            self._live_largest_bytes = largest_bytes
             return
-        self._waited_s, self._live_s = waited_s, live_s
-        self._live_ram_bytes, self.is_alone = ram_bytes, not ram_bytes
+        self._waited_s = waited_s
+        self._live_s, self._live_ram_bytes, self._live_largest_bytes = living
+        self.is_alone = not self._live_ram_bytes
 
-    def _living(self, now_s: float) -> tuple[float, int]:
+    def _living(self, now_s: float) -> tuple[float, int, int]:
+        """CPU seconds and bytes of all descendants, and of the largest one."""
         number = self._number()
         if number is None:
-            return _psutil_descendants()
+            return (*_psutil_descendants(), 0)
         if self._living_cpu_s is not None:
-            return self._living_cpu_s(self._procfs, number), 0
+            return self._living_cpu_s(self._procfs, number), 0, 0
         ticks, pages, most_pages = 0, 0, 0
         for _, cpu_ticks, rss_pages in self._walk_from(number).look(now_s):
             ticks += cpu_ticks
             pages += rss_pages
             most_pages = max(most_pages, rss_pages)
-        self._live_largest_bytes = most_pages * self._page_bytes
-        return ticks * self._tick_s, pages * self._page_bytes
+        return ticks * self._tick_s, pages * self._page_bytes, most_pages * self._page_bytes
 
 
 def waited_children_cpu_s() -> float:
