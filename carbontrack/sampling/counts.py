@@ -306,8 +306,13 @@ def _with_joined(counts: Counts, index: int, joined: StandIn, ends: slice) -> Co
 
 
 def without_counts(counts: Counts) -> Counts:
-    """The same sums; each meter's next answer becomes its new starting point."""
-    return counts._replace(counts_j=(None,) * len(counts.counts_j))
+    """The same sums; each meter's next answer becomes its new starting point, and owes nothing.
+
+    What a stand-in counted too much is in rows of the time before. Those of another time, or of a
+    child process, are not to be short of it.
+    """
+    unknown = (None,) * len(counts.counts_j)
+    return counts._replace(counts_j=unknown, owed_j=_NOTHING_OWED)
 
 
 def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:

@@ -452,11 +452,24 @@ class CounterWatch:
         if now.at_s - ticked.at_s < FIRST_LOOK_S:
             return ticked
         for index in () if self.is_on else tuple(self._within_s):
-            count_j, before_j = now.counts_j[index], ticked.counts_j[index : index + 1]
-            if count_j is not None and before_j == (count_j,):
+            if not (_has_answered(index, ticked) and _has_answered(index, now)):
+                continue  # a silent meter has the count of its last answer
+            if now.counts_j[index] == ticked.counts_j[index]:
                 self._closer().suspect(index, now.counts_j, now.at_s, ticked.at_s)
                 self.is_on = True
         return now
+
+    def take(self, index: int, meter: Meter) -> None:
+        """Watch a meter that has joined, or that takes the place of another one."""
+        if self.is_on and self._stillness is None and self._first is not None:
+            for known in self._within_s:
+                self._closer().begin(known, *self._first)
+        if self._stillness is not None:
+            self._stillness.forget(index)
+        self._within_s.pop(index, None)
+        within_s = moves_within_s(meter)
+        if within_s is not None:
+            self._within_s[index] = within_s
 
     def _closer(self) -> Stillness:
         if self._stillness is None:
@@ -482,8 +495,9 @@ def _substitute(bank: MeterBank, component: Component, now_s: float, counts: Cou
     index = bank.stand_in(component, f"{lost[0][1].meter.id} does not answer")
     if index is None:
         return False
-    for _, state in lost:
-        state.covered = Returned((index,), len(lost))
+    for _, state in lost:  # one may have been lost before, and not have answered since
+        before = state.covered.stand_ins if state.covered is not None else ()
+        state.covered = Returned((*before, index), len(lost))
     start = _started(bank.states[index], lost, counts, (now_s, bank.watch.machine_s()))
     if start is not None:
         bank.joining[index] = start
@@ -510,6 +524,14 @@ def _worked_at(since_s: float, noted: Work, now: Work) -> float | None:
     if then_s is None or work_s is None or now_s <= noted_s:
         return then_s
     return then_s - (work_s - then_s) / (now_s - noted_s) * max(0.0, noted_s - since_s)
+
+
+def _has_answered(index: int, counts: Counts) -> bool:
+    return (
+        index < len(counts.counts_j)
+        and counts.counts_j[index] is not None
+        and counts.counted_s[index] == counts.at_s
+    )
 
 
 def _has_moved(before_j: float | None, now_j: float | None) -> bool:

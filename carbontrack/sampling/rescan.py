@@ -174,9 +174,11 @@ def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
     for index, meter in what.back:
         bank.states[index].meter.close()
         _go_on(bank, index, meter)
+        bank.watch.take(index, meter)
     for meter in what.new:
         state = MeterState(meter, bank.deferred_log)
         bank.take_ends(len(bank.states), state)
+        bank.watch.take(len(bank.states), meter)
         bank.states.append(state)
     bank.read_singly()
     new = {name: make for name, make in found.substitutes.items() if name not in bank.stand_ins}

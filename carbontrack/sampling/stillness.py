@@ -210,6 +210,13 @@ class Stillness:
         work = work_at(now_s, self._machine_s)
         self.watch(index, counts_j, work, since_s).is_proven = True
 
+    def forget(self, index: int) -> None:
+        """Another meter has this index now."""
+        watch = self._known.pop(index, None)
+        if watch in self.active:
+            watch.is_aside = False
+            self.active.remove(watch)
+
     def woke(self, reading: Reading) -> None:
         """Energy of the time before belongs to nobody, so no stand-in may bring it."""
         machine_s = self._machine_s() if self._machine_s is not None else None
@@ -235,6 +242,8 @@ class Stillness:
             if count_j > watch.count_j:
                 watch.moved(now_s)
                 self.active.remove(watch)
+            elif watch.index in reading.returned:  # a stand-in has counted up to now
+                watch.begin(reading.joules, work_now(), now_s)
             elif not watch.is_aside and watch.must_have_moved(now_s, work_now):
                 still.append(watch)
         reading = self._without_aside(bank, reading)
