@@ -177,7 +177,8 @@ class MeterBank:
         self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
         self.watch = CounterWatch(self.states, meters.busy_s)
         self._is_plain = self._is_plain and not self.watch.is_on
-        self._ticked = _NO_COUNTS  # those of the last tick
+        self.ticked = _NO_COUNTS
+        """Those of the last tick, or of the instant at which meters joined."""
         self.joining: dict[int, StandIn] = {}  # that come with the next reading
 
     def wake(self) -> None:
@@ -317,10 +318,10 @@ class MeterBank:
 
         A substitute counts from its meter's last answer on, which `counts` tells.
         """
-        ticked = self._ticked
-        self._ticked = counts
+        ticked = self.ticked
+        self.ticked = counts
         if True in map(eq, ticked.counts_j, counts.counts_j):
-            self._ticked = self.watch.suspect(ticked, counts)
+            self.ticked = self.watch.suspect(ticked, counts)
             self._is_plain = self._is_plain and not self.watch.is_on
         if self._all_answer:
             return _NO_FAULTS
@@ -451,7 +452,9 @@ class CounterWatch:
         """Watch those closely that have not moved since the last tick; returns the later tick."""
         if now.at_s - ticked.at_s < FIRST_LOOK_S:
             return ticked
-        for index in () if self.is_on else tuple(self._within_s):
+        if self.is_on and self._stillness is None:
+            return now  # each reading is compared with the first one
+        for index in tuple(self._within_s):
             if not (_has_answered(index, ticked) and _has_answered(index, now)):
                 continue  # a silent meter has the count of its last answer
             if now.counts_j[index] == ticked.counts_j[index]:

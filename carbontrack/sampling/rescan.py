@@ -178,6 +178,7 @@ def take_in(sampler: Any, found: MeterSet) -> bool:
             _tell(sampler, found)
         if used and sampler.awake:
             sampler.sample()  # from now on the new ones do
+            bank.ticked = sampler.counts
     for meter in found:
         if not any(meter is one for one in used):
             meter.close()

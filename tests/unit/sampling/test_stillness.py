@@ -135,6 +135,26 @@ def test_one_dead_socket_of_two_is_not_half_a_machine():
     assert span.record.faults == "stands_still:1"
 
 
+def test_a_counter_that_freezes_beside_a_dead_one_is_found_as_well():
+    """One that is set aside for good is no reason not to look at the others."""
+    machine = Machine(50.0)
+    dram = FakeMeter("rapl:dram", "ram", watts=0.0)
+    dram.moves_within_s = 0.5
+    models = {
+        "cpu": lambda: machine.model,
+        "ram": lambda: FakeMeter("model:ram", "ram", watts=5.0, basis="modelled"),
+    }
+    meters = MeterSet((*machine.counters, dram), models, busy_s=machine.worked_s)
+    machine.bench = Bench(meters, clock=machine.bench.clock)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(4.0, ticks=4)
+        machine.counters[0].watts = 0.0
+        machine.run(6.0, ticks=6)
+    assert span.record.cpu_kwh * 3.6e6 == pytest.approx(4 * 50.0 + 6 * 30.0)
+    assert span.record.ram_kwh * 3.6e6 == pytest.approx(10 * 5.0)
+    assert span.record.faults == "stands_still:2"
+
+
 def test_both_dead_sockets_are_told():
     """Each of them is a counter that stands still; one model stands in."""
     machine = Machine(0.0, 0.0)
