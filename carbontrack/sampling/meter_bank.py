@@ -178,12 +178,12 @@ class MeterBank:
         self.watch = CounterWatch(self.states, meters.busy_s)
         self._is_plain = self._is_plain and not self.watch.is_on
         self.ticked = _NO_COUNTS
-        """Those of the last tick, or of the instant at which meters joined."""
+        """Those of the last tick, or of a later instant at which counting began."""
         self.joining: dict[int, StandIn] = {}  # that come with the next reading
 
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
-        self.watch.woke = True
+        self.watch.woke = self.watch.is_on
 
     def take_ends(self, index: int, state: MeterState) -> None:
         """Give the ends of a meter that counts them their place, behind those of all others."""
@@ -413,6 +413,7 @@ class CounterWatch:
         """Whether every reading is compared."""
         self.woke = False
         self._first: tuple[Reading, float | None, float] | None = None
+        self._woke: tuple[Reading, float | None] | None = None
         self._stillness: Stillness | None = None
 
     def machine_s(self) -> float | None:
@@ -425,6 +426,10 @@ class CounterWatch:
         """The reading without counters that stand still; the first one is where it all begins."""
         if self._first is None:
             self._first, self.woke = (reading, self.machine_s(), process_cpu_s()), False
+        if self.woke:
+            self._woke, self.woke = (reading, self.machine_s()), False
+            if self._stillness is not None:
+                self._stillness.woke(*self._woke)
         if self._stillness is None:
             begun_j, now_j = self._first[0].joules, reading.joules
             if all(_has_moved(begun_j[index], now_j[index]) for index in self._within_s):
@@ -432,12 +437,8 @@ class CounterWatch:
                 return reading, faults
             if reading.at_s - self._first[0].at_s < FIRST_LOOK_S:
                 return reading, faults
-            for index in self._within_s:
-                self._closer().begin(index, *self._first)
+            self._look_closer()
         stillness = self._closer()
-        if self.woke:
-            stillness.woke(reading)
-            self.woke = False
         reading, faults = stillness.compare(bank, reading, faults)
         stillness.tell_standing_faults(bank.standing_faults)
         if not stillness.active:
@@ -464,15 +465,22 @@ class CounterWatch:
 
     def take(self, index: int, meter: Meter) -> None:
         """Watch a meter that has joined, or that takes the place of another one."""
-        if self.is_on and self._stillness is None and self._first is not None:
-            for known in self._within_s:
-                self._closer().begin(known, *self._first)
+        if self.is_on and self._stillness is None:
+            self._look_closer()
         if self._stillness is not None:
             self._stillness.forget(index)
         self._within_s.pop(index, None)
         within_s = moves_within_s(meter)
         if within_s is not None:
             self._within_s[index] = within_s
+
+    def _look_closer(self) -> None:
+        """Watch all from the first reading on; their time is billed from the last pause on."""
+        if self._first is not None:
+            for index in self._within_s:
+                self._closer().begin(index, *self._first)
+            if self._woke is not None:
+                self._closer().woke(*self._woke)
 
     def _closer(self) -> Stillness:
         if self._stillness is None:

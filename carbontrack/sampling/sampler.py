@@ -455,6 +455,7 @@ def _wake(sampler: Sampler) -> None:
     sampler.counts = without_counts(sampler.counts)
     sampler.bank.wake()
     sampler.sample()
+    sampler.bank.ticked = sampler.counts
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
     sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s

@@ -219,9 +219,8 @@ class Stillness:
             watch.is_aside = False
             self.active.remove(watch)
 
-    def woke(self, reading: Reading) -> None:
+    def woke(self, reading: Reading, machine_s: float | None) -> None:
         """Energy of the time before belongs to nobody, so no stand-in may bring it."""
-        machine_s = self._machine_s() if self._machine_s is not None else None
         for watch in self.active:
             watch.bill = Bill(reading.at_s, reading.joules, machine_s)
 

@@ -191,6 +191,45 @@ def test_energy_of_the_time_between_blocks_is_nobodys():
     assert (told[0], told[-1]) == (None, "stands_still:1")
 
 
+def test_a_counter_that_freezes_in_a_later_block_is_billed_from_there():
+    """Nothing of the block is lost because there was one before it."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("before"):
+        machine.run(4.0, ticks=4)
+    machine.bench.clock.advance(100.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(4.0, ticks=4)
+        machine.counters[0].watts = 0.0
+        machine.run(6.0, ticks=6)
+    assert joules(span.record) == pytest.approx(4 * 50.0 + 6 * 30.0)
+
+
+def test_a_counter_that_froze_between_two_blocks_is_billed_from_the_second_on():
+    """And the time between is nobody's."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("before"):
+        machine.run(4.0, ticks=4)
+    machine.counters[0].watts = 0.0
+    machine.bench.clock.advance(100.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(6.0, ticks=6)
+    assert joules(span.record) == pytest.approx(6 * 30.0)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_blocks_too_short_for_a_look_take_nothing_from_the_next_one(count):
+    """A dead counter is found in the first block that is long enough, and all of that is billed."""
+    machine = Machine(0.0)
+    for _ in range(count):
+        with machine.bench.tracker.span("short"):
+            machine.bench.clock.advance(0.004)
+        machine.bench.clock.advance(0.002)
+    with machine.bench.tracker.span("s") as span:
+        machine.bench.clock.advance(1.0)
+    assert joules(span.record) == pytest.approx(30.0)
+    assert span.record.faults == "stands_still:1"
+
+
 def test_a_meter_that_says_nothing_of_its_movement_may_stand_still():
     """A meter of another package may count something that is really at rest."""
     resting = FakeMeter("wall:plug", watts=0.0)
