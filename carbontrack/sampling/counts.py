@@ -324,9 +324,7 @@ def without_counts(counts: Counts) -> Counts:
     child process, are not to be short of it.
     """
     unknown = (None,) * len(counts.counts_j)
-    return counts._replace(
-        counts_j=unknown, owed_j=_NOTHING_OWED, returning=_NONE_RETURNING
-    )
+    return counts._replace(counts_j=unknown, owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
 
 
 def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:

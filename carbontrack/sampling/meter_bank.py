@@ -184,6 +184,10 @@ class MeterBank:
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
         self.watch.woke = self.watch.is_on
+        if not self._all_answer:
+            for state in self.states:  # a lost meter begins anew: it covers nothing
+                if state.covered is not None:
+                    state.covered = state.covered._replace(stand_ins=())
 
     def take_ends(self, index: int, state: MeterState) -> None:
         """Give the ends of a meter that counts them their place, behind those of all others."""

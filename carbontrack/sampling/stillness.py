@@ -99,6 +99,10 @@ class Bill(NamedTuple):
     counts_j: tuple[float | None, ...]
     machine_s: float | None
 
+    def count_j(self, index: int) -> float | None:
+        """A meter's count then; None where it had none, or was not there yet."""
+        return self.counts_j[index] if index < len(self.counts_j) else None
+
 
 class Watch:
     """One counter that may be standing still.
@@ -185,6 +189,8 @@ class Stillness:
         self._machine_s = machine_s
         self._known: dict[int, Watch] = {}
         self._aside: dict[Component, Aside] = {}
+        self._slept = set[Component]()
+        """Those of them that were already when the time that counts began."""
         self.active: list[Watch] = []
         """Those that have not moved since they were last looked at, or are set aside."""
 
@@ -221,6 +227,7 @@ class Stillness:
 
     def woke(self, reading: Reading, machine_s: float | None) -> None:
         """Energy of the time before belongs to nobody, so no stand-in may bring it."""
+        self._slept = set(self._aside)
         for watch in self.active:
             watch.bill = Bill(reading.at_s, reading.joules, machine_s)
 
@@ -270,10 +277,14 @@ class Stillness:
                     joules[index] = None
                 continue
             del self._aside[component]
-            for name, index in stand_ins.items():
+            for name in stand_ins:
                 bank.retire(name)
-                joules[index] = None
             back = Returned(tuple(stand_ins.values()), len(meters))
+            if component in self._slept:  # its meters begin to count now: nothing is covered twice
+                self._slept.remove(component)
+                back = back._replace(stand_ins=())
+            for index in back.stand_ins:
+                joules[index] = None
             for index in meters:
                 if joules[index] is None:
                     bank.states[index].covered = back
@@ -305,7 +316,7 @@ class Stillness:
             max(0.0, now_j - then_j)
             for index in meters
             if (now_j := reading.joules[index]) is not None
-            and (then_j := watch.bill.counts_j[index]) is not None
+            and (then_j := watch.bill.count_j(index)) is not None
         )
         stand_ins: dict[Component, int] = {}
         covered = set[Component](getattr(state.meter, "covers", ())) - {component}

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from carbontrack.meters.meter import STANDS_STILL, MeterSet
+from carbontrack.sampling.rescan import take_in
 from carbontrack.testing import FakeMeter
 from tests.support.bench import Bench, joules
 
@@ -214,6 +215,39 @@ def test_a_counter_that_froze_between_two_blocks_is_billed_from_the_second_on():
     with machine.bench.tracker.span("s") as span:
         machine.run(6.0, ticks=6)
     assert joules(span.record) == pytest.approx(6 * 30.0)
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["silent", "standing still"])
+def test_a_counter_that_returns_in_a_later_block_leaves_no_gap(fails):
+    """Its stand-in counts until it does."""
+    machine = Machine(50.0)
+    counter = machine.counters[0]
+    with machine.bench.tracker.span("before"):
+        counter.watts = 0.0
+        if fails:
+            counter.fail(10_000)
+        machine.run(5.0, ticks=5)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(3.0, ticks=3)
+        counter.back()
+        counter.watts = 50.0
+        machine.run(1.0, ticks=1)
+        machine.run(2.0, ticks=2)
+    assert joules(span.record) == pytest.approx(4 * 30.0 + 2 * 50.0)
+    assert span.record.coverage == 1.0
+
+
+def test_a_socket_that_joins_beside_one_that_has_just_frozen():
+    """It had no count at the instant from which on the stand-in counts."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(3.0, ticks=3)
+        machine.counters[0].watts, machine.load = 0.0, 0.0
+        machine.run(3.0, ticks=3)
+        take_in(machine.bench.sampler, MeterSet((*machine.counters, FakeMeter("rapl:1"))))
+        machine.load = 1.0
+        machine.run(4.0, ticks=4)
+    assert span.record.faults == "stands_still:1"
 
 
 @pytest.mark.parametrize("count", [1, 5])
