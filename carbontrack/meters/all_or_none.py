@@ -25,8 +25,8 @@ its zones come from firmware that does not know the DIMMs. A package keeps to it
 
 
 STILL_BESIDE_S = 5.0
-"""A zone that has not moved for so long before the last move of another one stands still. Slow ones,
-such as those that QEMU shows to a guest, move once a second."""
+"""A zone that has not moved for so long before the last move of another one stands still. Slow
+ones, such as those that QEMU shows to a guest, move once a second."""
 UNPROVEN_BESIDE_S = 1.5
 """The same of a zone that has never moved, so that a dead one is found in a short program, too."""
 

@@ -195,9 +195,8 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
     steps, observed_s = [0.0] * len(reading.joules), list(counts.observed_s)
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(counts.end_counts_j)
-    doubted, owed_j = set[int](), dict(counts.owed_j)
-    returning = {**counts.returning, **reading.returned}
-    missed = resets = 0
+    doubted, missed, resets = set[int](), 0, 0
+    owed_j, returning = dict(counts.owed_j), {**counts.returning, **reading.returned}
     for index, ends, answer in _answers(reading):
         if not all(map(_is_count, answer)):
             missed += 1
@@ -208,8 +207,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
                 covered_s = _settle(index, returning, counts, owed_j)
                 steps[index], *end_steps[ends] = _kept(index, step, owed_j)
                 if index not in reading.lower_bounds:
-                    since_s = reading.at_s - counted_s[index]
-                    observed_s[index] += max(0.0, since_s - covered_s)
+                    observed_s[index] += max(0.0, reading.at_s - counted_s[index] - covered_s)
             elif index not in counts.doubted:
                 missed += 1
                 doubted.add(index)
