@@ -183,11 +183,12 @@ class MeterBank:
 
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
-        self.watch.woke = self.watch.is_on
-        if not self._all_answer:
-            for state in self.states:  # a lost meter begins anew: it covers nothing
-                if state.covered is not None:
-                    state.covered = state.covered._replace(stand_ins=())
+        if self._all_answer and not self.watch.is_on:
+            return
+        self.watch.woke = True
+        for state in self.states:  # a lost meter begins anew: it covers nothing
+            if state.covered is not None:
+                state.covered = state.covered._replace(stand_ins=())
 
     def take_ends(self, index: int, state: MeterState) -> None:
         """Give the ends of a meter that counts them their place, behind those of all others."""
@@ -459,10 +460,16 @@ class CounterWatch:
             return ticked
         if self.is_on and self._stillness is None:
             return now  # each reading is compared with the first one
-        for index in tuple(self._within_s):
-            if not (_has_answered(index, ticked) and _has_answered(index, now)):
-                continue  # a silent meter has the count of its last answer
-            if now.counts_j[index] == ticked.counts_j[index]:
+        closely = [watch.index for watch in self._stillness.active] if self._stillness else ()
+        for index in self._within_s:
+            # a silent meter has the count of its last answer, and one that is new has none
+            if (
+                index not in closely
+                and ticked.counts_j[index : index + 1] == (now.counts_j[index],)
+                and ticked.counted_s[index] == ticked.at_s
+                and now.counted_s[index] == now.at_s
+                and now.counts_j[index] is not None
+            ):
                 self._closer().suspect(index, now.counts_j, now.at_s, ticked.at_s)
                 self.is_on = True
         return now
@@ -539,14 +546,6 @@ def _worked_at(since_s: float, noted: Work, now: Work) -> float | None:
     if then_s is None or work_s is None or now_s <= noted_s:
         return then_s
     return then_s - (work_s - then_s) / (now_s - noted_s) * max(0.0, noted_s - since_s)
-
-
-def _has_answered(index: int, counts: Counts) -> bool:
-    return (
-        index < len(counts.counts_j)
-        and counts.counts_j[index] is not None
-        and counts.counted_s[index] == counts.at_s
-    )
 
 
 def _has_moved(before_j: float | None, now_j: float | None) -> bool:

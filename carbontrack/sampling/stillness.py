@@ -212,9 +212,7 @@ class Stillness:
     def suspect(
         self, index: int, counts_j: tuple[float | None, ...], now_s: float, since_s: float
     ) -> None:
-        """Watch a counter that has moved before, unless it is watched already."""
-        if any(watch.index == index for watch in self.active):
-            return
+        """Watch a counter that has moved before."""
         work = work_at(now_s, self._machine_s)
         self.watch(index, counts_j, work, since_s).is_proven = True
 
