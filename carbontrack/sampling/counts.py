@@ -105,7 +105,8 @@ class Counts(NamedTuple):
         end_counts_j: the ends of each meter's last known count.
         ends_j: the ends of each meter's energy so far.
         owed_j: by index, the joules that are kept back from the meter's next steps.
-        returning: by index, the meters that count again, and whose answer was not believed yet.
+        returning: by index, the meters that count again, and whose answer was not believed yet;
+            what each owes is not known before, and stands as 0 in `owed_j`.
     """
 
     at_s: float
@@ -132,9 +133,7 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     if len(reading.joules) > len(counts.counts_j):
         counts = _widened(counts, reading)
     joules, last_j = reading.joules, counts.counts_j
-    if reading.dropped or reading.lower_bounds or None in joules or None in last_j:
-        return _advance_with_gaps(counts, reading)
-    if counts.owed_j or counts.returning:
+    if reading.dropped or reading.lower_bounds or None in joules or None in last_j or counts.owed_j:
         return _advance_with_gaps(counts, reading)
     try:
         steps: Joules = tuple(map(sub, joules, last_j))
@@ -228,7 +227,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         doubted=frozenset(doubted),
         end_counts_j=tuple(end_counts_j),
         ends_j=tuple(map(add, counts.ends_j, end_steps)),
-        owed_j=owed_j,
+        owed_j=dict.fromkeys(returning, 0.0) | owed_j if returning else owed_j,
         returning=returning,
     )
     return counts, tuple(steps), tuple(end_steps)
@@ -321,8 +320,10 @@ def without_counts(counts: Counts) -> Counts:
     What a stand-in counted too much is in rows of the time before. Those of another time, or of a
     child process, are not to be short of it.
     """
-    unknown = (None,) * len(counts.counts_j)
-    return counts._replace(counts_j=unknown, owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
+    counts = counts._replace(counts_j=(None,) * len(counts.counts_j))
+    if not counts.owed_j:
+        return counts
+    return counts._replace(owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
 
 
 def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:
