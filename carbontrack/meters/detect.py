@@ -319,10 +319,14 @@ class _Rapl(NamedTuple):
     def among(self, meters: Collection[Meter]) -> _Rapl:
         """The same, of these meters only."""
         kept = tuple(meter for meter in self.meters if meter in meters)
+        if not self.completed:
+            return _Rapl(kept, (), self.refused)
         return self._less(m for m in self.completed if m not in meters)._replace(meters=kept)
 
     def without(self, covered: Collection[Component]) -> _Rapl:
         """The same, without completed meters of components that others measure as a whole."""
+        if not self.completed:
+            return self
         return self._less(meter for meter in self.completed if meter.component in covered)
 
     def _less(self, others: Iterable[Meter]) -> _Rapl:

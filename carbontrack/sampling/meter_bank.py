@@ -183,12 +183,11 @@ class MeterBank:
 
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
-        if self._all_answer and not self.watch.is_on:
-            return
         self.watch.woke = True
-        for state in self.states:  # a lost meter begins anew: it covers nothing
-            if state.covered is not None:
-                state.covered = state.covered._replace(stand_ins=())
+        if not self._all_answer:
+            for state in self.states:  # a lost meter begins anew: it covers nothing
+                if state.covered is not None:
+                    state.covered = state.covered._replace(stand_ins=())
 
     def take_ends(self, index: int, state: MeterState) -> None:
         """Give the ends of a meter that counts them their place, behind those of all others."""
@@ -405,6 +404,8 @@ class CounterWatch:
     then on once a tick, and at every reading again while one of them stands still.
     """
 
+    _woke: tuple[Reading, float | None] | None = None
+
     def __init__(
         self, states: Sequence[MeterState], busy_s: Callable[[], float | None] | None
     ) -> None:
@@ -418,7 +419,6 @@ class CounterWatch:
         """Whether every reading is compared."""
         self.woke = False
         self._first: tuple[Reading, float | None, float] | None = None
-        self._woke: tuple[Reading, float | None] | None = None
         self._stillness: Stillness | None = None
 
     def machine_s(self) -> float | None:
@@ -431,7 +431,7 @@ class CounterWatch:
         """The reading without counters that stand still; the first one is where it all begins."""
         if self._first is None:
             self._first, self.woke = (reading, self.machine_s(), process_cpu_s()), False
-        if self.woke:
+        elif self.woke:
             self._woke, self.woke = (reading, self.machine_s()), False
             if self._stillness is not None:
                 self._stillness.woke(*self._woke)
@@ -460,6 +460,8 @@ class CounterWatch:
             return ticked
         if self.is_on and self._stillness is None:
             return now  # each reading is compared with the first one
+        if not self.is_on:
+            self.woke = False  # it was before `ticked`
         closely = [watch.index for watch in self._stillness.active] if self._stillness else ()
         for index in self._within_s:
             # a silent meter has the count of its last answer, and one that is new has none
