@@ -22,6 +22,7 @@ from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
 from tests.support.doc_blocks import RUN, blocks_of, matches, steps_of
+from tests.support.fault_codes import written_codes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -128,6 +129,15 @@ def test_the_record_page_explains_every_column_in_order() -> None:
     text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` (?:\|[^|]*){3}\|$", text, re.MULTILINE)
     assert tuple(rows) == COLUMNS
+
+
+def test_the_record_page_explains_every_fault_once() -> None:
+    """In alphabetical order: the codes that the package writes into `faults`, and no other ones."""
+    text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
+    table = text.partition("\n### Faults\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` (?:\|[^|]*){2}\|$", table, re.MULTILINE) == sorted(
+        written_codes()
+    )
 
 
 def test_the_commands_page_has_a_section_for_each_command() -> None:

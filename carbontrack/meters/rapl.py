@@ -113,13 +113,14 @@ class RaplZone:
             # only now: if the path is out of reach, the open file may still answer later
             self._release()
             self._descriptor = descriptor
-            raw_uj = int(os.pread(descriptor, 32, 0))
+            text = os.pread(descriptor, 32, 0)
+            raw_uj = int(text)
         except OSError as error:
             pass_on(error)
             raise MeterReadError(f"{self._path}: {error.strerror}") from error
         except ValueError as error:
             pass_on(error)
-            raise MeterReadError(f"{self._path} shows no number: {error}") from error
+            raise MeterReadError(f"{self._path} shows no number: {text.strip()!r}") from error
         self._raw_uj = raw_uj
         return raw_uj
 
