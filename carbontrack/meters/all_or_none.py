@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from carbontrack.errors import MeterError, MeterReadError
-from carbontrack.meters.meter import Meter, Refusal, max_period_s
+from carbontrack.meters.meter import STANDS_STILL, Meter, Refusal, max_period_s
 from carbontrack.record import Basis, Component
 
 ZONES_CLOSED = "zones_closed"
@@ -22,6 +22,13 @@ MOST_RATIO: Mapping[Component, float] = {"cpu": 1.0, "ram": 5.0}
 
 The power of memory depends on its activity by a factor of five (see ram_model), and the limits of
 its zones come from firmware that does not know the DIMMs. A package keeps to its limit."""
+
+
+STILL_BESIDE_S = 5.0
+"""A zone that has not moved for so long before the last move of another one stands still. Slow
+ones, such as those that QEMU shows to a guest, move once a second."""
+UNPROVEN_BESIDE_S = 1.5
+"""The same of a zone that has never moved, so that a dead one is found in a short program, too."""
 
 
 class Closed(NamedTuple):
@@ -44,6 +51,8 @@ class Completed:
     and under the same kernel, which spreads work evenly where nobody binds it to a socket. Where
     somebody does, the closed zone may use nothing to speak of, which is the low end, or all that it
     can, which is the high end: its power limit, or MOST_RATIO times the mean.
+
+    It has no value while one of the zones that are read stands still beside others that move.
     """
 
     basis: Basis = "modelled"
@@ -63,6 +72,10 @@ class Completed:
         self._closed = closed
         self._width = max(zone.relative_uncertainty for zone in zones)
         self._first_s: float | None = None
+        self._moved: dict[str, tuple[float, float, bool]] = {}
+        """By zone: its count, the first instant at which it was read, and whether it ever moved."""
+        self._still: set[str] = set()
+        self._found_still = 0
 
     @property
     def about(self) -> str:
@@ -73,16 +86,23 @@ class Completed:
 
     @property
     def fault_counts(self) -> Mapping[str, int]:
-        """Of all zones that are read."""
-        counts: dict[str, int] = {}
+        """Of all zones that are read, and how often one of them was found to stand still."""
+        counts = {STANDS_STILL: self._found_still} if self._found_still else dict[str, int]()
         for zone in self.zones:
             for code, times in getattr(zone, "fault_counts", {}).items():
                 counts[code] = counts.get(code, 0) + times
         return counts
 
     def read_joules(self, now_s: float) -> float:
-        """Joules of the component since the first read, closed zones included."""
-        joules = sum([zone.read_joules(now_s) for zone in self.zones])
+        """Joules of the component since the first read, closed zones included.
+
+        Raises:
+            MeterReadError: a zone has no value now, or stands still.
+        """
+        counts_j = [zone.read_joules(now_s) for zone in self.zones]
+        if len(counts_j) > 1:
+            self._compare(counts_j, now_s)
+        joules = sum(counts_j)
         if self._first_s is None:
             self._first_s = now_s
         closed_j = (self._closed.part - 1.0) * joules
@@ -93,6 +113,24 @@ class Completed:
         self.low_j = (1.0 - self._width) * joules
         self.high_j = (1.0 + self._width) * joules + most_j
         return joules + closed_j
+
+    def _compare(self, counts_j: Sequence[float], now_s: float) -> None:
+        """Refuse a sum to which one zone adds nothing, though it must, while the others go on."""
+        for zone, joules in zip(self.zones, counts_j, strict=True):
+            before_j, _, has_moved = self._moved.get(zone.id, (joules, now_s, False))
+            if zone.id not in self._moved or joules > before_j:
+                has_moved = has_moved or joules > before_j
+                self._moved[zone.id] = joules, now_s, has_moved
+        latest_s = max(at_s for _, at_s, _ in self._moved.values())
+        still = {
+            id_
+            for id_, (_, at_s, has_moved) in self._moved.items()
+            if latest_s - at_s >= (STILL_BESIDE_S if has_moved else UNPROVEN_BESIDE_S)
+        }
+        self._found_still += len(still - self._still)
+        self._still = still
+        if still:
+            raise MeterReadError(f"{', '.join(sorted(still))} stands still, while others move")
 
     def rest(self) -> None:
         """Close the descriptors until the next read."""

@@ -348,11 +348,19 @@ class _Rapl(NamedTuple):
     def among(self, meters: Collection[Meter]) -> _Rapl:
         """The same, of these meters only."""
         kept = tuple(meter for meter in self.meters if meter in meters)
-        return _Rapl(kept, tuple(m for m in self.completed if m in meters), self.refused)
+        if not self.completed:
+            return _Rapl(kept, (), self.refused)
+        return self._less(m for m in self.completed if m not in meters)._replace(meters=kept)
 
     def without(self, covered: Collection[Component]) -> _Rapl:
         """The same, without completed meters of components that others measure as a whole."""
-        surplus = [meter for meter in self.completed if meter.component in covered]
+        if not self.completed:
+            return self
+        return self._less(meter for meter in self.completed if meter.component in covered)
+
+    def _less(self, others: Iterable[Meter]) -> _Rapl:
+        """The same, without these completed meters: their closed zones are then nothing amiss."""
+        surplus = list(others)
         if not surplus:
             return self
         for meter in surplus:

@@ -59,6 +59,9 @@ class Returned(NamedTuple):
     meters: int = 1
 
 
+_NONE_RETURNING: Mapping[int, Returned] = {}
+
+
 class Reading(NamedTuple):
     """The counts of all meters at one instant.
 
@@ -102,6 +105,8 @@ class Counts(NamedTuple):
         end_counts_j: the ends of each meter's last known count.
         ends_j: the ends of each meter's energy so far.
         owed_j: by index, the joules that are kept back from the meter's next steps.
+        returning: by index, the meters that count again, and whose answer was not believed yet;
+            what each owes is not known before, and stands as 0 in `owed_j`.
     """
 
     at_s: float
@@ -116,6 +121,7 @@ class Counts(NamedTuple):
     end_counts_j: Joules = ()
     ends_j: Joules = ()
     owed_j: Mapping[int, float] = _NOTHING_OWED
+    returning: Mapping[int, Returned] = _NONE_RETURNING
 
 
 def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
@@ -188,8 +194,8 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
     steps, observed_s = [0.0] * len(reading.joules), list(counts.observed_s)
     counts_j, counted_s = list(counts.counts_j), list(counts.counted_s)
     end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(counts.end_counts_j)
-    doubted, owed_j = set[int](), dict(counts.owed_j)
-    missed = resets = 0
+    doubted, missed, resets = set[int](), 0, 0
+    owed_j, returning = dict(counts.owed_j), {**counts.returning, **reading.returned}
     for index, ends, answer in _answers(reading):
         if not all(map(_is_count, answer)):
             missed += 1
@@ -197,17 +203,17 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         if counts_j[index] is not None and index not in reading.dropped:
             step = tuple(map(sub, answer, (counts_j[index], *end_counts_j[ends])))
             if all(0.0 <= step_j < IMPOSSIBLE_J for step_j in step):
-                covered_s = _settle(index, reading, counts, owed_j)
+                covered_s = _settle(index, returning, counts, owed_j)
                 steps[index], *end_steps[ends] = _kept(index, step, owed_j)
                 if index not in reading.lower_bounds:
-                    since_s = reading.at_s - counted_s[index]
-                    observed_s[index] += max(0.0, since_s - covered_s)
+                    observed_s[index] += max(0.0, reading.at_s - counted_s[index] - covered_s)
             elif index not in counts.doubted:
                 missed += 1
                 doubted.add(index)
                 continue
             else:
                 resets += 1
+        returning.pop(index, None)
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
     counts = with_fault(counts, "reset", resets) if resets else counts
@@ -221,16 +227,19 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         doubted=frozenset(doubted),
         end_counts_j=tuple(end_counts_j),
         ends_j=tuple(map(add, counts.ends_j, end_steps)),
-        owed_j=owed_j,
+        owed_j=dict.fromkeys(returning, 0.0) | owed_j if returning else owed_j,
+        returning=returning,
     )
     return counts, tuple(steps), tuple(end_steps)
 
 
-def _settle(index: int, reading: Reading, counts: Counts, owed_j: dict[int, float]) -> float:
+def _settle(
+    index: int, returning: Mapping[int, Returned], counts: Counts, owed_j: dict[int, float]
+) -> float:
     """A meter counts again: its step owes what its stand-in counted; returns for how long that."""
-    if index not in reading.returned:
+    if index not in returning:
         return 0.0
-    stand_ins, meters = reading.returned[index]
+    stand_ins, meters = returning[index]
     read = [stand_in for stand_in in stand_ins if stand_in < len(counts.energy_j)]
     billed_j = sum(counts.energy_j[stand_in] for stand_in in read)
     owed_j[index] = owed_j.get(index, 0.0) + billed_j / meters
@@ -306,8 +315,15 @@ def _with_joined(counts: Counts, index: int, joined: StandIn, ends: slice) -> Co
 
 
 def without_counts(counts: Counts) -> Counts:
-    """The same sums; each meter's next answer becomes its new starting point."""
-    return counts._replace(counts_j=(None,) * len(counts.counts_j))
+    """The same sums; each meter's next answer becomes its new starting point, and owes nothing.
+
+    What a stand-in counted too much is in rows of the time before. Those of another time, or of a
+    child process, are not to be short of it.
+    """
+    counts = counts._replace(counts_j=(None,) * len(counts.counts_j))
+    if not counts.owed_j:
+        return counts
+    return counts._replace(owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
 
 
 def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:

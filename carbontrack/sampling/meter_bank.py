@@ -177,12 +177,17 @@ class MeterBank:
         self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
         self.watch = CounterWatch(self.states, meters.busy_s)
         self._is_plain = self._is_plain and not self.watch.is_on
-        self._ticked = _NO_COUNTS  # those of the last tick
+        self.ticked = _NO_COUNTS
+        """Those of the last tick, or of a later instant at which counting began."""
         self.joining: dict[int, StandIn] = {}  # that come with the next reading
 
     def wake(self) -> None:
         """The time before the next reading belongs to nobody."""
         self.watch.woke = True
+        if not self._all_answer:
+            for state in self.states:  # a lost meter begins anew: it covers nothing
+                if state.covered is not None:
+                    state.covered = state.covered._replace(stand_ins=())
 
     def take_ends(self, index: int, state: MeterState) -> None:
         """Give the ends of a meter that counts them their place, behind those of all others."""
@@ -317,10 +322,10 @@ class MeterBank:
 
         A substitute counts from its meter's last answer on, which `counts` tells.
         """
-        ticked = self._ticked
-        self._ticked = counts
+        ticked = self.ticked
+        self.ticked = counts
         if True in map(eq, ticked.counts_j, counts.counts_j):
-            self._ticked = self.watch.suspect(ticked, counts)
+            self.ticked = self.watch.suspect(ticked, counts)
             self._is_plain = self._is_plain and not self.watch.is_on
         if self._all_answer:
             return _NO_FAULTS
@@ -399,6 +404,8 @@ class CounterWatch:
     then on once a tick, and at every reading again while one of them stands still.
     """
 
+    _woke: tuple[Reading, float | None] | None = None
+
     def __init__(
         self, states: Sequence[MeterState], busy_s: Callable[[], float | None] | None
     ) -> None:
@@ -424,6 +431,10 @@ class CounterWatch:
         """The reading without counters that stand still; the first one is where it all begins."""
         if self._first is None:
             self._first, self.woke = (reading, self.machine_s(), process_cpu_s()), False
+        elif self.woke:
+            self._woke, self.woke = (reading, self.machine_s()), False
+            if self._stillness is not None:
+                self._stillness.woke(*self._woke)
         if self._stillness is None:
             begun_j, now_j = self._first[0].joules, reading.joules
             if all(_has_moved(begun_j[index], now_j[index]) for index in self._within_s):
@@ -431,12 +442,8 @@ class CounterWatch:
                 return reading, faults
             if reading.at_s - self._first[0].at_s < FIRST_LOOK_S:
                 return reading, faults
-            for index in self._within_s:
-                self._closer().begin(index, *self._first)
+            self._look_closer()
         stillness = self._closer()
-        if self.woke:
-            stillness.woke(reading)
-            self.woke = False
         reading, faults = stillness.compare(bank, reading, faults)
         stillness.tell_standing_faults(bank.standing_faults)
         if not stillness.active:
@@ -451,12 +458,42 @@ class CounterWatch:
         """Watch those closely that have not moved since the last tick; returns the later tick."""
         if now.at_s - ticked.at_s < FIRST_LOOK_S:
             return ticked
-        for index in () if self.is_on else tuple(self._within_s):
-            count_j, before_j = now.counts_j[index], ticked.counts_j[index : index + 1]
-            if count_j is not None and before_j == (count_j,):
+        if self.is_on and self._stillness is None:
+            return now  # each reading is compared with the first one
+        if not self.is_on:
+            self.woke = False  # it was before `ticked`
+        closely = [watch.index for watch in self._stillness.active] if self._stillness else ()
+        for index in self._within_s:
+            # a silent meter has the count of its last answer, and one that is new has none
+            if (
+                index not in closely
+                and ticked.counts_j[index : index + 1] == (now.counts_j[index],)
+                and ticked.counted_s[index] == ticked.at_s
+                and now.counted_s[index] == now.at_s
+                and now.counts_j[index] is not None
+            ):
                 self._closer().suspect(index, now.counts_j, now.at_s, ticked.at_s)
                 self.is_on = True
         return now
+
+    def take(self, index: int, meter: Meter) -> None:
+        """Watch a meter that has joined, or that takes the place of another one."""
+        if self.is_on and self._stillness is None:
+            self._look_closer()
+        if self._stillness is not None:
+            self._stillness.forget(index)
+        self._within_s.pop(index, None)
+        within_s = moves_within_s(meter)
+        if within_s is not None:
+            self._within_s[index] = within_s
+
+    def _look_closer(self) -> None:
+        """Watch all from the first reading on; their time is billed from the last pause on."""
+        if self._first is not None:
+            for index in self._within_s:
+                self._closer().begin(index, *self._first)
+            if self._woke is not None:
+                self._closer().woke(*self._woke)
 
     def _closer(self) -> Stillness:
         if self._stillness is None:
@@ -482,8 +519,9 @@ def _substitute(bank: MeterBank, component: Component, now_s: float, counts: Cou
     index = bank.stand_in(component, f"{lost[0][1].meter.id} does not answer")
     if index is None:
         return False
-    for _, state in lost:
-        state.covered = Returned((index,), len(lost))
+    for _, state in lost:  # one may have been lost before, and not have answered since
+        before = state.covered.stand_ins if state.covered is not None else ()
+        state.covered = Returned((*before, index), len(lost))
     start = _started(bank.states[index], lost, counts, (now_s, bank.watch.machine_s()))
     if start is not None:
         bank.joining[index] = start

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from carbontrack.meters.meter import Meter, MeterSet, is_shared
+from carbontrack.record import Component
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
-from carbontrack.system.forking import OwnThread
+from carbontrack.system.forking import OwnThread, holding_forks
 
 PERIOD_S: Final = 60.0
 """The time from one look to the next."""
@@ -56,7 +57,10 @@ class Rescan:
         try:
             signs = self._signs()
             if self._noted is not None and signs != self._noted:
-                take_in(sampler, self._detect())
+                with holding_forks():  # it imports what was not needed before
+                    found = self._detect()
+                if take_in(sampler, found):
+                    return  # the next look finds them once more
             self._noted = signs
         except (
             Exception
@@ -77,11 +81,14 @@ class Changes(NamedTuple):
         back: by index, meters that go on from one of the same id: one that was gone, or a board
             that is divided in another way.
         retired: indices of models whose component is measured from now on.
+        waits: whether a meter has to wait, because what measures its component is only stood in
+            for, and may return.
     """
 
     new: tuple[Meter, ...] = ()
     back: tuple[tuple[int, Meter], ...] = ()
     retired: tuple[int, ...] = ()
+    waits: bool = False
 
 
 def changes(states: Sequence[MeterState], found: MeterSet) -> Changes:
@@ -92,7 +99,9 @@ def changes(states: Sequence[MeterState], found: MeterSet) -> Changes:
     """
     gpus = _changes(states, [meter for meter in found if meter.component == "gpu"], gpu=True)
     rest = _changes(states, [meter for meter in found if meter.component != "gpu"], gpu=False)
-    return Changes(gpus.new + rest.new, gpus.back + rest.back, gpus.retired + rest.retired)
+    return Changes(
+        gpus.new + rest.new, gpus.back + rest.back, gpus.retired + rest.retired, rest.waits
+    )
 
 
 def _changes(states: Sequence[MeterState], wanted: Sequence[Meter], *, gpu: bool) -> Changes:
@@ -101,7 +110,7 @@ def _changes(states: Sequence[MeterState], wanted: Sequence[Meter], *, gpu: bool
     counted = {state.meter.component for _, state in alive.values()}
     ids = {meter.id for meter in wanted}
     stale = [(n, state) for name, (n, state) in alive.items() if name not in ids]
-    new = [
+    more = [
         meter
         for meter in wanted
         if meter.id not in alive
@@ -109,8 +118,14 @@ def _changes(states: Sequence[MeterState], wanted: Sequence[Meter], *, gpu: bool
     ]
     if not gpu and any(state.meter.basis == "measured" for _, state in stale):
         return Changes()
+    stood_in = _stood_in(alive.values())
+    new = [meter for meter in more if meter.component not in stood_in]
     gone = {s.meter.id: n for n, s in mine if s.gone and not s.is_substitute}
-    retired = [n for n, state in stale if state.meter.basis != "measured"]
+    retired = [
+        n
+        for n, state in stale
+        if state.meter.basis != "measured" and state.meter.component not in stood_in
+    ]
     if not any(meter.basis == "measured" for meter in new):
         retired = []
     back = [(gone[meter.id], meter) for meter in new if meter.id in gone]
@@ -119,9 +134,18 @@ def _changes(states: Sequence[MeterState], wanted: Sequence[Meter], *, gpu: bool
         for meter in wanted
         if meter.id in alive and _is_divided_anew(alive[meter.id][1].meter, meter)
     ]
-    return Changes(
-        tuple(meter for meter in new if meter.id not in gone), tuple(back), tuple(retired)
-    )
+    joining = tuple(meter for meter in new if meter.id not in gone)
+    return Changes(joining, tuple(back), tuple(retired), len(new) < len(more))
+
+
+def _stood_in(alive: Iterable[tuple[int, MeterState]]) -> set[Component]:
+    """The components with a stand-in for meters that are silent or stand still, and may return.
+
+    The stand-in counts the whole component, so another meter of it would count a part twice.
+    """
+    states = [state for _, state in alive]
+    own = {state.meter.component for state in states if not state.is_substitute}
+    return own & {state.meter.component for state in states if state.is_substitute}
 
 
 def _is_divided_anew(old: Meter, new: Meter) -> bool:
@@ -132,8 +156,11 @@ def _is_divided_anew(old: Meter, new: Meter) -> bool:
 # -- the change --------------------------------------------------------------------------------
 
 
-def take_in(sampler: Any, found: MeterSet) -> None:
-    """Change the meters in service at one instant, and close those of `found` that are not used."""
+def take_in(sampler: Any, found: MeterSet) -> bool:
+    """Change the meters in service at one instant, and close those of `found` that are not used.
+
+    Returns whether some of them have to wait.
+    """
     with sampler.lock:
         bank = sampler.bank
         what = Changes() if sampler._closed else changes(bank.states, found)
@@ -151,10 +178,12 @@ def take_in(sampler: Any, found: MeterSet) -> None:
             _tell(sampler, found)
         if used and sampler.awake:
             sampler.sample()  # from now on the new ones do
+            bank.ticked = sampler.counts
     for meter in found:
         if not any(meter is one for one in used):
             meter.close()
     bank.deferred_log.flush()
+    return what.waits
 
 
 def _tell(sampler: Any, found: MeterSet) -> None:
@@ -174,9 +203,11 @@ def _change(bank: MeterBank, what: Changes, found: MeterSet) -> None:
     for index, meter in what.back:
         bank.states[index].meter.close()
         _go_on(bank, index, meter)
+        bank.watch.take(index, meter)
     for meter in what.new:
         state = MeterState(meter, bank.deferred_log)
         bank.take_ends(len(bank.states), state)
+        bank.watch.take(len(bank.states), meter)
         bank.states.append(state)
     bank.read_singly()
     new = {name: make for name, make in found.substitutes.items() if name not in bank.stand_ins}
@@ -201,4 +232,5 @@ def _set_aside(bank: MeterBank, index: int) -> None:
         del bank.stand_ins[component]
     state.gone = state.gone_counted = state.is_substitute = True
     state.silent_since_s = None
-    bank.substitutes[component] = lambda: state.meter
+    # one that was completed from the zones that could be read says nothing where these are lost
+    bank.substitutes.setdefault(component, lambda: state.meter)

@@ -160,8 +160,7 @@ class Sampler:
         self._inside = self._is_early = False
         deadline = partial(_to_the_end, partial(_at_deadline, self), "a deadline was missed")
         events = TickEvents(deadline, partial(fall_asleep, self))
-        wanted = partial(_is_wanted, self)
-        due_s = partial(_period_s, self)
+        due_s, wanted = partial(_period_s, self), partial(_is_wanted, self)
         self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
 
@@ -456,6 +455,7 @@ def _wake(sampler: Sampler) -> None:
     sampler.counts = without_counts(sampler.counts)
     sampler.bank.wake()
     sampler.sample()
+    sampler.bank.ticked = sampler.counts
     sampler._history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
     sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s

@@ -99,6 +99,10 @@ class Bill(NamedTuple):
     counts_j: tuple[float | None, ...]
     machine_s: float | None
 
+    def count_j(self, index: int) -> float | None:
+        """A meter's count then; None where it had none, or was not there yet."""
+        return self.counts_j[index] if index < len(self.counts_j) else None
+
 
 class Watch:
     """One counter that may be standing still.
@@ -185,6 +189,8 @@ class Stillness:
         self._machine_s = machine_s
         self._known: dict[int, Watch] = {}
         self._aside: dict[Component, Aside] = {}
+        self._slept = set[Component]()
+        """Those of them that were already when the time that counts began."""
         self.active: list[Watch] = []
         """Those that have not moved since they were last looked at, or are set aside."""
 
@@ -210,9 +216,16 @@ class Stillness:
         work = work_at(now_s, self._machine_s)
         self.watch(index, counts_j, work, since_s).is_proven = True
 
-    def woke(self, reading: Reading) -> None:
+    def forget(self, index: int) -> None:
+        """Another meter has this index now."""
+        watch = self._known.pop(index, None)
+        if watch in self.active:
+            watch.is_aside = False
+            self.active.remove(watch)
+
+    def woke(self, reading: Reading, machine_s: float | None) -> None:
         """Energy of the time before belongs to nobody, so no stand-in may bring it."""
-        machine_s = self._machine_s() if self._machine_s is not None else None
+        self._slept = set(self._aside)
         for watch in self.active:
             watch.bill = Bill(reading.at_s, reading.joules, machine_s)
 
@@ -235,6 +248,8 @@ class Stillness:
             if count_j > watch.count_j:
                 watch.moved(now_s)
                 self.active.remove(watch)
+            elif watch.index in reading.returned:  # a stand-in has counted up to now
+                watch.begin(reading.joules, work_now(), now_s)
             elif not watch.is_aside and watch.must_have_moved(now_s, work_now):
                 still.append(watch)
         reading = self._without_aside(bank, reading)
@@ -260,10 +275,14 @@ class Stillness:
                     joules[index] = None
                 continue
             del self._aside[component]
-            for name, index in stand_ins.items():
+            for name in stand_ins:
                 bank.retire(name)
-                joules[index] = None
             back = Returned(tuple(stand_ins.values()), len(meters))
+            if component in self._slept:  # its meters begin to count now: nothing is covered twice
+                self._slept.remove(component)
+                back = back._replace(stand_ins=())
+            for index in back.stand_ins:
+                joules[index] = None
             for index in meters:
                 if joules[index] is None:
                     bank.states[index].covered = back
@@ -295,7 +314,7 @@ class Stillness:
             max(0.0, now_j - then_j)
             for index in meters
             if (now_j := reading.joules[index]) is not None
-            and (then_j := watch.bill.counts_j[index]) is not None
+            and (then_j := watch.bill.count_j(index)) is not None
         )
         stand_ins: dict[Component, int] = {}
         covered = set[Component](getattr(state.meter, "covers", ())) - {component}

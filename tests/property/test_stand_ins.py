@@ -87,6 +87,35 @@ def test_counters_that_freeze_and_thaw_keep_the_sum(steps, model_w):
     assert root.record.energy_kwh * 3.6e6 == pytest.approx(counted_j)
 
 
+OUTAGES = st.lists(
+    st.tuples(st.sampled_from(["runs", "stands", "fails"]), st.integers(1, 6)),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(OUTAGES, st.integers(1, 400))
+def test_no_time_is_billed_by_two(outages, model_w):
+    """Silent, standing still, one after the other: never more than the higher of both powers."""
+    counter = FakeMeter("rapl:a", watts=100.0)
+    counter.moves_within_s = 0.5
+    model = FakeMeter("model:cpu", watts=float(model_w), basis="modelled")
+    work = iter(range(10_000_000))
+    meters = MeterSet((counter,), {"cpu": lambda: model}, busy_s=lambda: float(next(work)))
+    with Bench(meters) as bench, bench.tracker.span("root"):
+        passed_s = 0
+        for state, seconds in outages:
+            counter.back()
+            counter.watts = 0.0 if state == "stands" else 100.0
+            if state == "fails":
+                counter.fail(10_000)
+            for _ in range(seconds):
+                bench.run(1.0)
+                passed_s += 1
+                billed_j = sum(bench.sampler.counts.energy_j)
+                assert billed_j <= max(model_w, 100.0) * passed_s + 1e-6
+
+
 @given(SECONDS, st.integers(0, 400))
 def test_spans_share_what_is_given_back(stretches, model_w):
     """Open spans have the sum of the meter and its stand-in between them, at each instant."""

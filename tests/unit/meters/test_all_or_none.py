@@ -80,6 +80,36 @@ def test_any_number_of_sockets_may_be_closed(tmp_path, closed, part):
     assert meter.low_j <= 200.0 <= meter.high_j
 
 
+@pytest.mark.parametrize(("moves_for_s", "found_at_s"), [(0, 2), (3, 8)])
+def test_a_dead_zone_among_those_that_are_read_is_no_part_of_the_sum(
+    tmp_path, moves_for_s, found_at_s
+):
+    """Three of four are read, and one of them stands still: nothing is known of it."""
+    tree = build_powercap(tmp_path, sockets(4))
+    meter = half_open(tree, "intel-rapl:3")[0]["model:packages"]
+    meter.read_joules(0.0)
+    for second in range(1, 12):
+        for number in range(3 if second <= moves_for_s else 2):
+            tree.add_joules(f"package-{number}", 50.0)
+        if second < found_at_s:
+            meter.read_joules(float(second))
+        else:
+            with pytest.raises(MeterReadError, match="rapl:package-2 stands still"):
+                meter.read_joules(float(second))
+    assert meter.fault_counts == {"stands_still": 1}
+    for number in range(3):
+        tree.add_joules(f"package-{number}", 50.0)
+    assert meter.read_joules(12.0) == pytest.approx((2 * 600 + 50 * (moves_for_s + 1)) * 4 / 3)
+
+
+def test_zones_that_stand_still_together_are_left_to_the_watch_of_the_whole(tmp_path):
+    """A machine that was suspended, say."""
+    tree = build_powercap(tmp_path, sockets(3))
+    meter = half_open(tree, "intel-rapl:2")[0]["model:packages"]
+    for second in range(20):
+        assert meter.read_joules(float(second)) == 0.0
+
+
 def test_a_closed_dram_zone_leaves_the_packages_measured(tmp_path):
     """Memory is completed on its own; it may differ by its activity, a factor of five."""
     tree = build_powercap(tmp_path, sockets(2, dram=True))

@@ -148,6 +148,17 @@ def test_what_counts_the_whole_machine_is_set_aside(tmp_path, what):
     assert found.standing_faults() == {}
 
 
+def test_zones_closed_are_not_amiss_where_all_zones_are_set_aside(tmp_path):
+    """The model counts the container whole, whichever zones it could have read."""
+    proc, sysfs = FOUR._replace(present="0-63").write(tmp_path)
+    (proc / "meminfo").write_text("MemTotal: 16000000 kB\n")
+    tree = build_powercap(sysfs, [Zone(f"package-{n}", f"intel-rapl:{n}", n) for n in (0, 1)])
+    tree.break_zone("package-1", "garbage")
+    found = detect(host(proc, sysfs))
+    assert [meter.id for meter in found] == ["model:cpu", "model:ram"]
+    assert found.standing_faults() == {"machine_hidden": 1}
+
+
 def test_a_module_with_its_gpu_is_set_aside_as_a_whole(tmp_path):
     """A container on a Jetson: nothing that is not metered counts as covered."""
     machine = Machine("orin", vendor="ARM", family="0x41", model="0xd42", stepping="1", threads=4,

@@ -7,7 +7,7 @@ import pytest
 from carbontrack.errors import MeterUnavailable
 from carbontrack.meters.meter import MeterSet
 from carbontrack.meters.rapl import powercap_meters
-from carbontrack.sampling.counts import Counts, Returned, advance
+from carbontrack.sampling.counts import Counts, Reading, Returned, advance
 from carbontrack.sampling.meter_bank import MeterBank
 from carbontrack.testing import FakeMeter, Zone, build_powercap
 from tests.support.bench import Bench, joules
@@ -169,6 +169,66 @@ def test_a_substitute_stands_in_again():
         faults += sum(bank.replace_lost(now_s).values())
     assert faults == 1
     assert [s.is_substitute and not s.gone for s in bank.states].count(True) == 1
+
+
+def test_a_meter_that_was_not_back_owes_for_each_time():
+    """Its neighbour was, and was lost again: two stand-ins have counted since its last answer."""
+    a, b = FakeMeter("plugin:0"), FakeMeter("plugin:1")
+    model = FakeMeter("model:cpu", watts=300.0, basis="modelled")
+    with Bench(MeterSet((a, b), {"cpu": lambda: model})) as bench, bench.tracker.span("root"):
+        for _ in range(2):
+            for meter in (a, b):
+                meter.fail(10_000)
+            bench.run(5.0, ticks=5)
+            a.back()
+            bench.run(1.0)
+        for meter in (a, b):
+            meter.back()
+        bench.run(20.0, ticks=20)
+        counted_j = sum(meter.read_joules(bench.clock.monotonic_s()) for meter in (a, b))
+        assert bench.sampler.counts.owed_j == {}
+        assert sum(bench.sampler.counts.energy_j) == pytest.approx(counted_j)
+
+
+@pytest.mark.parametrize("first", [float("nan"), -1.0, 0.0])
+def test_a_meter_whose_first_answer_is_not_believed_owes_all_the_same(first):
+    """The next one covers the outage, which its stand-in has billed."""
+    counts = advance(Counts(0.0), Reading(0.0, (50.0, None)))[0]
+    counts = advance(counts, Reading(1.0, (None, 0.0)))[0]
+    counts = advance(counts, Reading(2.0, (None, 80.0)))[0]
+    counts = advance(counts, Reading(3.0, (first, None), returned={0: Returned((1,))}))[0]
+    counts, steps, _ = advance(counts, Reading(4.0, (150.0, None)))
+    assert steps == (20.0, 0.0)
+    assert (counts.owed_j, counts.returning) == ({}, {})
+    assert counts.observed_s == (3.0, 1.0)
+
+
+def test_a_counter_that_began_anew_owes_nothing():
+    """Its step is dropped, so that what the stand-in billed stays."""
+    counts = advance(Counts(0.0), Reading(0.0, (50.0, None)))[0]
+    counts = advance(counts, Reading(1.0, (None, 0.0)))[0]
+    counts = advance(counts, Reading(2.0, (None, 80.0)))[0]
+    counts = advance(counts, Reading(3.0, (1.0, None), returned={0: Returned((1,))}))[0]
+    counts = advance(counts, Reading(4.0, (2.0, None)))[0]
+    counts, steps, _ = advance(counts, Reading(5.0, (12.0, None)))
+    assert (steps, counts.faults) == ((10.0, 0.0), {"reset": 1})
+
+
+def test_what_is_owed_ends_with_the_last_open_span():
+    """A block of another time, or of a child process, is not short of it."""
+    meter = FakeMeter("rapl:0", watts=10.0)
+    model = FakeMeter("model:cpu", watts=1000.0, basis="modelled")
+    with Bench(MeterSet((meter,), {"cpu": lambda: model})) as bench:
+        with bench.tracker.span("before"):
+            meter.fail(10_000)
+            bench.run(10.0, ticks=10)
+            meter.back()
+            bench.run(1.0)
+            assert bench.sampler.counts.owed_j
+        bench.clock.advance(3600.0)
+        with bench.tracker.span("after") as after:
+            bench.run(2.0, ticks=2)
+    assert joules(after.record) == pytest.approx(20.0)
 
 
 def test_one_of_two_sockets_lost_is_not_modelled_twice():

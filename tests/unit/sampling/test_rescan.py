@@ -136,6 +136,80 @@ def test_the_retired_model_stands_in_when_the_meter_is_lost():
     assert "substituted" in span.record.faults
 
 
+def test_beside_a_counter_that_stands_still_nothing_is_taken_in():
+    """Its stand-in counts the whole component; the new one joins when the old one counts again."""
+    busy = iter(range(10_000))
+    old = measured("rapl:0", watts=0.0)
+    old.moves_within_s = 0.5
+    spare = {"cpu": lambda: model(watts=50.0)}
+    with Bench(MeterSet((old,), spare, busy_s=lambda: float(next(busy)))) as bench:
+        with bench.tracker.span("a") as span:
+            bench.run(3.0, ticks=3)
+            new = measured("rapl:1", watts=30.0)
+            assert take_in(bench.sampler, MeterSet((measured("rapl:0"), new)))
+            assert new.closed
+            bench.run(3.0, ticks=3)
+        assert joules(span.record) == pytest.approx(6 * 50.0)
+        old.watts = 100.0
+        bench.clock.advance(1.0)
+        with bench.tracker.span("b") as span:
+            bench.run(1.0)
+            new = measured("rapl:1", watts=30.0)
+            assert not take_in(bench.sampler, MeterSet((measured("rapl:0"), new)))
+            bench.run(3.0, ticks=3)
+        assert joules(span.record) == pytest.approx(4 * 100.0 + 3 * 30.0)
+
+
+def test_a_look_that_leaves_a_meter_out_is_repeated(looks):
+    """Until the meter that is stood in for has returned."""
+    old = measured("rapl:0")
+    rescan = Rescan(looks.signs, looks.detect)
+    with Bench(MeterSet((old,), {"cpu": model})) as bench, bench.tracker.span("a"):
+        rescan.look_now(bench.sampler)
+        old.fail(10_000)
+        bench.run(5.0, ticks=5)
+        looks.sign, looks.found = 1, MeterSet((measured("rapl:0"), measured("rapl:1")))
+        rescan.look_now(bench.sampler)
+        assert ids(bench) == ["rapl:0", "model:cpu"]
+        old.back()
+        bench.run(1.0)
+        rescan.look_now(bench.sampler)
+        rescan.look_now(bench.sampler)
+        assert ids(bench) == ["rapl:0", "rapl:1"]
+        assert looks.detections == 2
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before any tick", "later"])
+def test_a_meter_that_has_joined_and_stands_still_is_set_aside(is_early):
+    """It is watched as those that were there from the start."""
+    busy = iter(range(10_000))
+    first = model(watts=50.0)
+    dram = measured("rapl:dram", "ram", watts=5.0)
+    dram.moves_within_s = 0.5
+    meters = MeterSet((first, dram), busy_s=lambda: float(next(busy)))
+    with Bench(meters) as bench, bench.tracker.span("a") as span:
+        if not is_early:
+            bench.run(2.0, ticks=2)
+        dead = measured("rapl:0", watts=0.0)
+        dead.moves_within_s = 0.5
+        take_in(bench.sampler, MeterSet((dead, measured("rapl:dram", "ram"))))
+        bench.run(8.0, ticks=8)
+        span.close()
+    assert "stands_still:1" in span.record.faults
+    assert span.record.cpu_kwh * 3.6e6 == pytest.approx((8 if is_early else 10) * 50.0)
+    assert span.record.ram_kwh * 3.6e6 == pytest.approx((8 if is_early else 10) * 5.0)
+
+
+def test_what_was_completed_does_not_stand_in_for_what_completed_it():
+    """It would read the same dead zone."""
+    partly = model("model:packages", watts=50.0)
+    whole = model("model:cpu", watts=70.0)
+    with Bench(MeterSet((partly,), {"cpu": lambda: whole})) as bench:
+        both = (measured("rapl:0"), measured("rapl:1"))
+        take_in(bench.sampler, MeterSet(both, {"cpu": model}))
+        assert bench.sampler.bank.substitutes["cpu"]() is whole
+
+
 def test_faults_and_hardware_are_those_of_the_last_look():
     """What is not measured is named as it is now."""
     first = MeterSet((model(),), refused=(Refusal("rapl", "closed", fault="zones_closed"),))

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from carbontrack.meters.meter import STANDS_STILL, MeterSet
+from carbontrack.sampling.rescan import take_in
 from carbontrack.testing import FakeMeter
 from tests.support.bench import Bench, joules
 
@@ -135,6 +136,26 @@ def test_one_dead_socket_of_two_is_not_half_a_machine():
     assert span.record.faults == "stands_still:1"
 
 
+def test_a_counter_that_freezes_beside_a_dead_one_is_found_as_well():
+    """One that is set aside for good is no reason not to look at the others."""
+    machine = Machine(50.0)
+    dram = FakeMeter("rapl:dram", "ram", watts=0.0)
+    dram.moves_within_s = 0.5
+    models = {
+        "cpu": lambda: machine.model,
+        "ram": lambda: FakeMeter("model:ram", "ram", watts=5.0, basis="modelled"),
+    }
+    meters = MeterSet((*machine.counters, dram), models, busy_s=machine.worked_s)
+    machine.bench = Bench(meters, clock=machine.bench.clock)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(4.0, ticks=4)
+        machine.counters[0].watts = 0.0
+        machine.run(6.0, ticks=6)
+    assert span.record.cpu_kwh * 3.6e6 == pytest.approx(4 * 50.0 + 6 * 30.0)
+    assert span.record.ram_kwh * 3.6e6 == pytest.approx(10 * 5.0)
+    assert span.record.faults == "stands_still:2"
+
+
 def test_both_dead_sockets_are_told():
     """Each of them is a counter that stands still; one model stands in."""
     machine = Machine(0.0, 0.0)
@@ -169,6 +190,78 @@ def test_energy_of_the_time_between_blocks_is_nobodys():
     assert joules(spans[-1].record) == pytest.approx(30.0 * 0.04)
     told = [span.record.faults for span in spans]
     assert (told[0], told[-1]) == (None, "stands_still:1")
+
+
+def test_a_counter_that_freezes_in_a_later_block_is_billed_from_there():
+    """Nothing of the block is lost because there was one before it."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("before"):
+        machine.run(4.0, ticks=4)
+    machine.bench.clock.advance(100.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(4.0, ticks=4)
+        machine.counters[0].watts = 0.0
+        machine.run(6.0, ticks=6)
+    assert joules(span.record) == pytest.approx(4 * 50.0 + 6 * 30.0)
+
+
+def test_a_counter_that_froze_between_two_blocks_is_billed_from_the_second_on():
+    """And the time between is nobody's."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("before"):
+        machine.run(4.0, ticks=4)
+    machine.counters[0].watts = 0.0
+    machine.bench.clock.advance(100.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(6.0, ticks=6)
+    assert joules(span.record) == pytest.approx(6 * 30.0)
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["silent", "standing still"])
+def test_a_counter_that_returns_in_a_later_block_leaves_no_gap(fails):
+    """Its stand-in counts until it does."""
+    machine = Machine(50.0)
+    counter = machine.counters[0]
+    with machine.bench.tracker.span("before"):
+        counter.watts = 0.0
+        if fails:
+            counter.fail(10_000)
+        machine.run(5.0, ticks=5)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(3.0, ticks=3)
+        counter.back()
+        counter.watts = 50.0
+        machine.run(1.0, ticks=1)
+        machine.run(2.0, ticks=2)
+    assert joules(span.record) == pytest.approx(4 * 30.0 + 2 * 50.0)
+    assert span.record.coverage == 1.0
+
+
+def test_a_socket_that_joins_beside_one_that_has_just_frozen():
+    """It had no count at the instant from which on the stand-in counts."""
+    machine = Machine(50.0)
+    with machine.bench.tracker.span("s") as span:
+        machine.run(3.0, ticks=3)
+        machine.counters[0].watts, machine.load = 0.0, 0.0
+        machine.run(3.0, ticks=3)
+        take_in(machine.bench.sampler, MeterSet((*machine.counters, FakeMeter("rapl:1"))))
+        machine.load = 1.0
+        machine.run(4.0, ticks=4)
+    assert span.record.faults == "stands_still:1"
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_blocks_too_short_for_a_look_take_nothing_from_the_next_one(count):
+    """A dead counter is found in the first block that is long enough, and all of that is billed."""
+    machine = Machine(0.0)
+    for _ in range(count):
+        with machine.bench.tracker.span("short"):
+            machine.bench.clock.advance(0.004)
+        machine.bench.clock.advance(0.002)
+    with machine.bench.tracker.span("s") as span:
+        machine.bench.clock.advance(1.0)
+    assert joules(span.record) == pytest.approx(30.0)
+    assert span.record.faults == "stands_still:1"
 
 
 def test_a_meter_that_says_nothing_of_its_movement_may_stand_still():

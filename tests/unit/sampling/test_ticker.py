@@ -52,7 +52,7 @@ def test_what_is_done_during_its_sleep_is_followed_by_another(where):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_nobody_waits_for_a_thread_that_an_error_has_ended():
     """What is to be done is done by the caller at once, not after it has waited for the thread."""
-    ended = threading.Event()
+    ended, others = threading.Event(), set(threading.enumerate())
 
     def fails() -> float:
         ended.set()
@@ -62,7 +62,7 @@ def test_nobody_waits_for_a_thread_that_an_error_has_ended():
     ticker = Ticker(events, SystemClock(), period_s=fails, is_wanted=lambda: True)
     ticker.wake()
     assert ended.wait(PATIENCE_S)
-    for thread in [one for one in threading.enumerate() if one.name == "carbontrack-sampler"]:
+    for thread in set(threading.enumerate()) - others:
         thread.join(PATIENCE_S)
     who: list[threading.Thread] = []
     ticker.do(lambda: who.append(threading.current_thread()))
