@@ -141,7 +141,8 @@ class TrackerProvider:
             known = self._usable.get(cache_key)
             if known is None and not inside:
                 raise
-            self.warn_once(f"settings that have worked before are kept: {error}")
+            reason = " ".join(str(error).split())
+            self.warn_once(f"settings that have worked before are kept: {reason}")
             return settings_from(given) if known is None else known
         # Now, as only the main thread can set handlers: servers decorate there and serve in others.
         self._flush_on_signals(settings)

@@ -158,7 +158,8 @@ class Sampler:
     def _begin(self) -> None:
         self.lock = reentrant_lock()
         self._inside = self._is_early = False
-        events = TickEvents(partial(_at_deadline, self), partial(fall_asleep, self))
+        deadline = partial(_to_the_end, partial(_at_deadline, self), "a deadline was missed")
+        events = TickEvents(deadline, partial(fall_asleep, self))
         wanted = partial(_is_wanted, self)
         due_s = partial(_period_s, self)
         self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
@@ -374,7 +375,7 @@ def _at_deadline(sampler: Sampler) -> None:
     if not sampler.awake:
         return
     if not is_early and _may_rescan(sampler):
-        with suppressed(OSError):  # for want of descriptors, say; the next tick tries again
+        with suppressed(OSError, ImportError):  # for want of descriptors, say; tried again later
             _look_for_meters(sampler)
     if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
         return

@@ -177,17 +177,19 @@ class Ticker:
 
     def _run(self) -> None:
         me = threading.current_thread()
-        while not self._closed and self._thread is me:
-            self._runs = True
-            with self._lock:
-                self.dozes = dozes = not self._is_wanted()
-            if dozes:
-                self._on_sleep()
-            is_due = self._is_due_after_jobs(None if dozes else self._next_s())
-            if is_due and self._is_wanted() and not self._closed:
-                self._tick()
-        self._runs = False
-        self._do_jobs()
+        try:
+            while not self._closed and self._thread is me:
+                self._runs = True
+                with self._lock:
+                    self.dozes = dozes = not self._is_wanted()
+                if dozes:
+                    self._on_sleep()
+                is_due = self._is_due_after_jobs(None if dozes else self._next_s())
+                if is_due and self._is_wanted() and not self._closed:
+                    self._tick()
+        finally:  # whatever ends it: nobody waits for a thread that is not there
+            self._runs = False
+            self._do_jobs()
 
     def _is_due_after_jobs(self, deadline_s: float | None) -> bool:
         """Do jobs until the deadline; False if something else has ended the wait before."""

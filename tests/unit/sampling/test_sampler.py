@@ -1,6 +1,7 @@
 """The sampler: when it reads, when it sleeps, what it survives."""
 
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.sampling.sampler import Sampler
+from carbontrack.system.clock import SystemClock
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench, ScriptedUsage, joules
@@ -144,3 +146,17 @@ def test_a_sampler_that_is_closed_before_it_sleeps_holds_no_descriptor():
             assert opened() == before + 1
         sampler.close(with_meters=with_meters)
         assert opened() == before, with_meters
+
+
+def test_what_fails_before_a_tick_does_not_end_the_thread(caplog):
+    """The look for new meters cannot even be made: the thread says it, and goes on."""
+    clock = SystemClock()
+    sampler = Sampler([FakeMeter()], interval_s=0.01, clock=clock, again=(0,))
+    with Tracker(meters=sampler, clock=clock) as tracker, tracker.span("x"):
+        never, said = threading.Event(), 0
+        for _ in range(6000):
+            said = caplog.text.count("a deadline was missed")
+            if said >= 2 or never.wait(0.01):
+                break
+        assert said >= 2  # the second one is the same thread's
+    sampler.close()

@@ -47,3 +47,25 @@ def test_what_is_done_during_its_sleep_is_followed_by_another(where):
         thread.join()
     assert sleeps.reach(at[0] + 1)
     sleeps.ticker.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_an_error_has_ended():
+    """What is to be done is done by the caller at once, not after it has waited for the thread."""
+    ended = threading.Event()
+
+    def fails() -> float:
+        ended.set()
+        raise ValueError("a clock")
+
+    events = TickEvents(lambda: None, lambda: None)
+    ticker = Ticker(events, SystemClock(), period_s=fails, is_wanted=lambda: True)
+    ticker.wake()
+    assert ended.wait(PATIENCE_S)
+    for thread in [one for one in threading.enumerate() if one.name == "carbontrack-sampler"]:
+        thread.join(PATIENCE_S)
+    who: list[threading.Thread] = []
+    ticker.do(lambda: who.append(threading.current_thread()))
+    assert who == [threading.current_thread()]
+    assert not ticker._jobs  # it was not handed over to the thread
+    ticker.close()
