@@ -25,6 +25,7 @@ from carbontrack.config.settings import READERS, SECRETS, Settings
 from carbontrack.grid.tables import beyond_interval, editions
 from carbontrack.interval import Interval, total
 from carbontrack.meters.cpu_lines import line_of
+from carbontrack.meters.cpu_model import FAR_OFF, SLACK_PER_THREAD_S, SLACK_S
 from carbontrack.meters.meter import BESIDE_CPU_TIME, Meter, about, moves_within_s
 from carbontrack.meters.rapl import ENERGY_FILTERING, filtering_suspected
 from carbontrack.meters.rate import rate_text
@@ -40,7 +41,10 @@ from carbontrack.units import format_interval
 
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""
-STANDS_STILL, NOT_COMPARED = "stands still", "cannot be compared"
+MOVES, STANDS_STILL, NOT_COMPARED = "moves", "stands still", "cannot be compared"
+WORK_S = 0.15
+"""CPU seconds that are used meanwhile, so that there is something to compare with: fifteen steps of
+the kernel's count or more, and twice what is no difference for one thread."""
 _TICKS, _TICK_GAP_S = 7, 0.03
 """Far enough apart that every tick reads new values, as ticks a second apart do."""
 _BATCHES, _SPANS = 5, 40
@@ -151,6 +155,7 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
     sampler = tracker.session.sampler
     with tracker.span("doctor"):
         before = _look(sampler)
+        _work()
         sampler.clock.wait(threading.Event(), WATCH_S)
         sampler.sample()
         after = _look(sampler)
@@ -165,6 +170,12 @@ def check(tracker: Tracker, procfs: Path) -> Findings:
         "energy_filtering": ENERGY_FILTERING if suspected else None,
         "overhead": overhead,
     }
+
+
+def _work() -> None:
+    end_s = process_cpu_s() + WORK_S
+    while process_cpu_s() < end_s:
+        pass
 
 
 class Look(NamedTuple):
@@ -183,7 +194,8 @@ class Look(NamedTuple):
 
 
 def _look(sampler: Sampler) -> Look:
-    busy_s = sampler.meters.busy_s
+    is_own = sampler.usage is not None and sampler.usage.busy_is_own
+    busy_s = None if is_own else sampler.meters.busy_s
     with sampler.lock:
         now_s, counts_j = sampler.clock.monotonic_s(), {}
         for meter in sampler.meters:
@@ -210,13 +222,17 @@ def _compared(meter: Meter, before: Look, after: Look) -> Findings:
         others, verdict, why = None, NOT_COMPARED, "it did not answer"
     elif not is_count and meter.component != "cpu":
         others, verdict, why = None, NOT_COMPARED, "it is a model of what nothing else shows"
+    elif not is_count and not known:
+        others, verdict = None, NOT_COMPARED
+        why = "how busy all processors are cannot be read, and our own time is counted"
     elif not is_count:
         others = "CPU seconds of this process"
         is_beside = BESIDE_CPU_TIME in getattr(meter, "fault_counts", ())
+        is_beside |= own_s > FAR_OFF * machine_s + SLACK_S + SLACK_PER_THREAD_S  # by one thread
         verdict = "disagrees" if is_beside else "agrees"
         why = f"the system counted {machine_s:.2f}, and this process used {own_s:.2f}"
     elif power_w > 0.0:
-        verdict = "moves"
+        verdict = MOVES
         why = f"{power_w * seconds:.3g} J in {seconds:.1f} s, {machine_s:.2f} CPU seconds worked"
     elif moves_within_s(meter) is None and meter.component not in ("cpu", "ram"):
         others, verdict = None, NOT_COMPARED
@@ -426,12 +442,15 @@ def _of_hardware(findings: Findings, bases: dict[str, str], *, is_known: bool) -
 
 def _checks(findings: Findings) -> Iterator[Row]:
     checks = findings["checks"]
-    measured = [m["id"] for m in findings["meters"] if m["basis"] == "measured"]
+    measured = {m["id"] for m in findings["meters"] if m["basis"] == "measured"}
+    moving = {one["id"] for one in checks["compared"] if one["verdict"] == MOVES}
+    watched = len(measured | moving)
     if checks["still"]:
         still = ", ".join(checks["still"])
         yield "counters", f"{still} did not move in a second: not used while this lasts"
-    elif measured:
-        yield "counters", f"{len(measured)} watched for a second; all of them count"
+    elif watched:
+        many = "all of them count" if watched == len(moving) else f"{len(moving)} of them count"
+        yield "counters", f"{watched} watched for a second; {many}"
     else:
         yield "counters", "none: nothing is measured here"
     for one in checks["compared"]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter_or_power import Answer, CounterOrPower
 from carbontrack.meters.gpu_candidates import CandidateGpu, Candidates, unmeasured
 from carbontrack.meters.gpu_selection import Choice, Gpu, amd_gpus
-from carbontrack.meters.meter import GpuUse, Meter, Refusal
+from carbontrack.meters.meter import GpuUse, Meter, Refusal, read_text
 from carbontrack.meters.nvml_driver import DriverThread
 from carbontrack.record import Basis, Component
 
@@ -210,6 +211,7 @@ def amd_meters(
     gpu_ids: Sequence[str] | None,
     load: Callable[[], Any] = load_library,
     variables: Mapping[str, str] = _NO_VARIABLES,
+    sysfs: Path = Path("/sys"),
 ) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
     """A meter for each GPU that is ours, their names, and what was refused.
 
@@ -217,25 +219,41 @@ def amd_meters(
         gpu_ids: GPUs to count, by the library's index or UUID; None: those of `variables`.
         load: gives the library.
         variables: those of the environment that hide GPUs, by name.
+        sysfs: where the kernel says which of them are boards.
     """
     try:
         smi = Smi(load())
         handles = smi.start()
     except MeterUnavailable as error:
         return (), (), (Refusal("amdsmi", str(error), error.cure),)
+    try:
+        found = _found(smi, handles, gpu_ids, variables, sysfs)
+    except BaseException:
+        smi.closed()
+        raise
+    if not found[0]:
+        smi.closed()
+    return found
+
+
+def _found(
+    smi: Smi,
+    handles: Sequence[Any],
+    gpu_ids: Sequence[str] | None,
+    variables: Mapping[str, str],
+    sysfs: Path,
+) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
     gpus, exact = _listed(smi, handles)
     if gpu_ids is None:
         choice, why = amd_gpus(variables, gpus, exact=exact), "it is not visible"
     else:
         named = (gpu for n, gpu in enumerate(gpus) if _is_named(n, gpu.uuid, gpu_ids))
         choice, why = Choice(tuple(named)), "gpu_ids does not name it"
-    opened = {gpu: _opened(smi, handles[gpus.index(gpu)], gpu) for gpu in choice.gpus}
+    opened = {gpu: _opened(smi, handles[gpus.index(gpu)], gpu, sysfs) for gpu in choice.gpus}
     meters = {gpu: one for gpu, one in opened.items() if isinstance(one, AmdGpu)}
     refused = [Refusal("amdsmi", choice.problem)] if choice.problem else []
     refused += _refused(choice, opened)
     refused += [Refusal(f"amdsmi:{gpu.uuid}", why) for gpu in gpus if gpu not in choice.gpus]
-    if not meters:
-        smi.closed()
     candidates = Candidates(choice.wanted)
     found = tuple(
         CandidateGpu(meter, candidates) if gpu in choice.unsure else meter
@@ -266,7 +284,9 @@ def _listed(smi: Smi, handles: Sequence[Any]) -> tuple[list[Gpu], bool]:
     return gpus, exact
 
 
-def _opened(smi: Smi, handle: Any, gpu: Gpu) -> AmdGpu | Refusal:
+def _opened(smi: Smi, handle: Any, gpu: Gpu, sysfs: Path) -> AmdGpu | Refusal:
+    if _is_integrated(smi, handle, sysfs):
+        return Refusal(f"amdsmi:{gpu.uuid}", _INTEGRATED)
     try:
         return AmdGpu(smi, handle, gpu.uuid)
     except NoPower as error:
@@ -275,11 +295,12 @@ def _opened(smi: Smi, handle: Any, gpu: Gpu) -> AmdGpu | Refusal:
         return Refusal(f"amdsmi:{gpu.uuid}", str(error))
 
 
+_INTEGRATED = "no board of its own (its board_info): an integrated GPU is contained in package"
 _SECOND_DIE = "; the second die of a board is in what its first one shows"
 
 
 def _refused(choice: Choice, opened: Mapping[Gpu, AmdGpu | Refusal]) -> Iterator[Refusal]:
-    """With the fault, but for a second die: its energy is in what is measured."""
+    """With the fault, but for what is counted elsewhere: a second die, or an integrated GPU."""
     models = {gpu.name for gpu, one in opened.items() if isinstance(one, AmdGpu)}
     dies = {
         one.id
@@ -287,7 +308,17 @@ def _refused(choice: Choice, opened: Mapping[Gpu, AmdGpu | Refusal]) -> Iterator
         if isinstance(one, Refusal) and _SECOND_DIE in one.reason and gpu.name in models
     }
     for refusal in unmeasured(choice, opened):
-        yield refusal._replace(fault=None) if refusal.id in dies else refusal
+        is_elsewhere = refusal.id in dies or refusal.reason == _INTEGRATED
+        yield refusal._replace(fault=None) if is_elsewhere else refusal
+
+
+def _is_integrated(smi: Smi, handle: Any, sysfs: Path) -> bool:
+    """Whether the kernel says that it is no board; False where it says nothing."""
+    address = _asked(smi, "amdsmi_get_gpu_device_bdf", handle)
+    if not isinstance(address, str) or "/" in address or not address:
+        return False
+    info = read_text(sysfs / "bus" / "pci" / "devices" / address.lower() / "board_info")
+    return bool(info) and not any(kind in str(info).lower() for kind in ("cem", "oam"))
 
 
 def _as_dict(found: Any) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,15 @@ from carbontrack.errors import ConfigError, MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
-from carbontrack.meters.meter import Found, Hardware, Meter, MeterSet, Refusal, read_text
+from carbontrack.meters.meter import (
+    UNMEASURED,
+    Found,
+    Hardware,
+    Meter,
+    MeterSet,
+    Refusal,
+    read_text,
+)
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
@@ -101,7 +109,11 @@ def detect(host: Host) -> MeterSet:
     facts, power = _processor(host, net)
     amd: _Gpus = net.ask("amdsmi", _amd, host, instead=_NO_GPUS)
     meters, sensors, refused = _counters(host, facts, power, amd, net)
-    gpus, gpu_models, gpu_refusals = _all_gpus(host, amd, sensors, net)
+    try:
+        gpus, gpu_models, gpu_refusals = _all_gpus(host, amd, sensors, net)
+    except BaseException:  # a `ConfigError`, after which the program may try again
+        _close((*meters, *sensors.meters, *amd[0]))
+        raise
     gib = net.ask("meminfo", installed_gib, host.procfs, host.sysfs, instead=None)
     substitutes = _models(host, facts, power, gib, net)
     measured = {meter.component for meter in meters} | sensors.covered
@@ -142,13 +154,30 @@ _NO_GPUS: _Gpus = ((), (), ())
 def _all_gpus(host: Host, amd: _Gpus, sensors: Found, net: Net) -> _Gpus:
     """AMD's and NVIDIA's; not the latter where the sensors are those of a module that has one."""
     meters, names, refused = amd
-    if "gpu" in sensors.covered:  # the kernel's sensors have what the library could not read
+    covered = "gpu" in sensors.covered
+    if covered:  # the kernel's sensors have what the library could not read
         refused = tuple(refusal._replace(fault=None) for refusal in refused)
         if any(meter.component != "gpu" for meter in sensors.meters):
             return meters, names, refused
     nvidia: _Gpus = net.ask("nvml", _gpus, host, instead=_NO_GPUS)
-    names = (*names, *nvidia[1])
-    return (*meters, *nvidia[0]), names, _with_most_power((*refused, *nvidia[2]), names)
+    names, refused = (*names, *nvidia[1]), (*refused, *nvidia[2])
+    found = (*meters, *nvidia[0])
+    if host.gpu_ids and not found and not covered and all(one.fault is None for one in refused):
+        refused = (*refused, *_none_of(host.gpu_ids))
+    return found, names, _with_most_power(refused, names)
+
+
+def _none_of(gpu_ids: tuple[str, ...]) -> Iterator[Refusal]:
+    """GPUs that the user asks for on a machine that shows none; a driver may be loaded later."""
+    for one in gpu_ids:
+        reason = "the setting gpu_ids asks for it, and no GPU can be read on this machine"
+        cure = "CARBONTRACK_GPU_IDS=none  # where there is no GPU"
+        yield Refusal(f"gpu_ids:{one}", reason, cure, UNMEASURED)
+
+
+def _close(meters: Iterable[Meter]) -> None:
+    for meter in meters:
+        attempt(meter.close)
 
 
 class Net:
@@ -390,7 +419,7 @@ def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal,
     variables = dict(host.gpu_variables)
     if host.visible_gpus is not None:
         variables["CUDA_VISIBLE_DEVICES"] = host.visible_gpus
-    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables)
+    return amd_meters(host.gpu_ids, host.load_amdsmi or load_library, variables, host.sysfs)
 
 
 def _are_hidden(refused: tuple[Refusal, ...]) -> bool:

@@ -236,7 +236,11 @@ def nvml_meters(
     except MeterUnavailable as error:
         found = (), (), (Refusal("nvml", str(error), error.cure, fault),)
     except MeterError as error:
+        thread.close()  # when the call that hangs returns
         return (), (), (Refusal("nvml", str(error), "nvidia-smi  # does it hang as well?", fault),)
+    except BaseException:
+        thread.close()
+        raise
     if not found[0] or driver is not None:
         thread.close()
     return found

@@ -409,8 +409,10 @@ print(json.dumps({f"{name} {code}": one(name, code) for name in names for code i
 
 def test_a_record_bills_the_part_that_this_process_holds(run, tmp_path):
     """From the driver to the record: one board alone, one shared, one that is only others'."""
-    (tmp_path / "proc" / "self" / "ns").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "ns" / "pid").symlink_to("pid:[4026531836]")
+    (tmp_path / "proc" / "2").mkdir(parents=True)  # in a container as well, it is the host's
+    kernel = f"2 (kthreadd) S 0 0 0 0 -1 {0x00200000}" + " 0" * 44
+    (tmp_path / "proc" / "2" / "stat").write_text(kernel)
+    (tmp_path / "proc" / "self").symlink_to("/proc/self")
     facts = run(f"""
 from pathlib import Path
 from carbontrack.attribution.usage import UsageReader

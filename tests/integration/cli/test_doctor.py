@@ -16,6 +16,7 @@ import carbontrack
 from carbontrack.config.settings import READERS
 from carbontrack.meters.rate import COUNTED, IN_GUEST, NO_PART, OTHER_PART
 from carbontrack.testing import Zone, build_powercap
+from tests.support.namespaces import NEW_PROC, needs_namespaces, output
 from tests.support.used_counters import used
 
 ROOT = Path(carbontrack.__file__).parents[1]
@@ -83,7 +84,8 @@ def test_how_far_off_each_meter_may_be_is_told(doctor: Doctor, tmp_path: Path) -
     model = meters["model:cpu"]
     assert 0.0 < model["relative_low"] < 0.6
     assert model["relative_high"] > 1.5
-    text = " ".join(doctor().stdout.split())
+    with used(tree, dram=5.0):
+        text = " ".join(doctor().stdout.split())
     assert re.search(r"rapl:dram-0 ram, measured, within 7%, \d+\.\d\d W now", text)
     ends = r"\d+\.\d\d W now \(\d+\.\d\d to \d+\.\d\d\)"
     assert re.search(
@@ -266,6 +268,52 @@ def test_counters_that_stand_still_are_told(doctor: Doctor, tmp_path: Path) -> N
     verdicts = {one["id"]: (one["verdict"], one["with"]) for one in checks["compared"]}
     assert verdicts["rapl:package-0"] == ("moves", "CPU seconds of the processors")
     assert verdicts["rapl:dram-0"] == ("stands still", "CPU seconds of the processors")
+
+
+def test_what_completes_closed_zones_is_checked_as_a_counter(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    """It reads the counters of the open ones, which move or stand still."""
+    sockets = [Zone(f"package-{n}", f"intel-rapl:{n}", 1_000_000 * (n + 1)) for n in range(2)]
+    tree = build_powercap(tmp_path / "sys", sockets)
+    tree.break_zone("package-1", "closed")
+
+    def verdict() -> tuple[str, str]:
+        found = json.loads(doctor("--json", "--region", "FR").stdout)["checks"]["compared"]
+        (one,) = [one for one in found if one["id"] == "model:packages"]
+        return one["verdict"], one["with"]
+
+    assert verdict() == ("stands still", "CPU seconds of the processors")
+    with used(tree, package_0=50.0):
+        assert verdict() == ("moves", "CPU seconds of the processors")
+        text = " ".join(doctor("--region", "FR").stdout.split())
+    assert "counters 1 watched for a second; all of them count" in text
+
+
+def test_busy_time_that_stands_still_is_told(doctor: Doctor, tmp_path: Path) -> None:
+    """A sandbox shows zeros for ever: that is no agreement with a program that works."""
+    (tmp_path / "proc").mkdir()
+    idle = re.sub(r"\b\d+\b", "0", STAT)
+    (tmp_path / "proc/stat").write_text(idle)
+
+    text = " ".join(doctor(CARBONTRACK_PROCFS_PATH=str(tmp_path / "proc")).stdout.split())
+
+    assert "model:cpu disagrees, compared with the CPU seconds of this process: the sys" in text
+    assert "the system counted 0.00, and this process used 0.1" in text
+
+
+@needs_namespaces
+def test_a_machine_that_cannot_be_seen_is_not_said_to_agree(tmp_path: Path) -> None:
+    """With nothing but our own CPU seconds there is nothing to compare them with."""
+    (tmp_path / "sys").mkdir()
+    program = "from carbontrack.cli import main; main(['doctor', '--json'])"
+    subset = f"{NEW_PROC} -o subset=pid"
+
+    told = output(program, tmp_path, before=subset, CARBONTRACK_SYSFS_PATH=f"{tmp_path}/sys")
+
+    compared = {one["id"]: one for one in json.loads(told)["checks"]["compared"]}
+    assert compared["model:cpu"]["verdict"] == "cannot be compared"
+    assert "how busy all processors are cannot be read" in compared["model:cpu"]["why"]
 
 
 def test_a_completed_component_that_stands_still_is_told_as_well(

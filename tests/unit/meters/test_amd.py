@@ -367,3 +367,20 @@ def test_a_board_that_is_hidden_is_not_read_from_the_kernel_either(tmp_path):
 def test_without_the_kernels_driver_the_library_is_not_loaded(tmp_path):
     """It costs seconds to load, and nobody else needs it."""
     assert len(find(tmp_path, lambda: 1 / 0).meters) >= 1
+
+
+@pytest.mark.parametrize(("info", "measured"), [("type : cem", 1), ("type : oam", 1), (None, 1),
+                                                ("type : unknown", 0)])  # fmt: skip
+def test_an_integrated_gpu_is_contained_in_its_package(tmp_path, info, measured):
+    """It is neither counted twice nor missing; where the kernel says nothing, it is a board."""
+    smi = FakeSmi()
+    smi.amdsmi_get_gpu_device_bdf = lambda handle: "0000:C4:00.0"
+    folder = tmp_path / "bus" / "pci" / "devices" / "0000:c4:00.0"
+    folder.mkdir(parents=True)
+    if info is not None:
+        (folder / "board_info").write_text(f"{info}\n")
+    meters, names, refused = amd_meters(None, lambda: smi, {}, tmp_path)
+    assert len(meters) == len(names) == measured
+    assert [(one.fault, "package" in one.reason) for one in refused] == [(None, True)] * (
+        1 - measured
+    )

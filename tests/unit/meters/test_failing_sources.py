@@ -18,7 +18,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import MeterSet
 from carbontrack.testing import Zone, build_powercap
-from tests.support.nvml import compile_fake_nvml
+from tests.support.nvml import State, compile_fake_nvml, run_script
 
 ROOT = Path(__file__).parents[3]
 ERRORS: list[Callable[[], BaseException]] = [
@@ -199,3 +199,49 @@ def test_a_binding_that_answers_otherwise(tmp_path: Path, binding: str) -> None:
     assert [refusal["fault"] for refusal in refused if refusal["id"] == "nvml"] == [
         "gpu_unmeasured"
     ]
+
+
+@pytest.mark.parametrize("asked", ["7", "GPU-4e81,7"])
+def test_a_gpu_that_is_not_there_leaves_nothing_open(tmp_path: Path, asked: str) -> None:
+    """The program may try again as often as it likes: no descriptor, no thread is left."""
+    library = compile_fake_nvml(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler")
+    script = f"""
+import threading
+from pathlib import Path
+from carbontrack.errors import ConfigError
+from carbontrack.meters.detect import Host, detect
+state.show(FakeGpu())
+def left():
+    for thread in threading.enumerate():
+        if thread.name == "carbontrack-nvml": thread.join(5)
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+found = []
+sysfs, asked = Path({str(tmp_path / "sys")!r}), {asked!r}.split(",")
+for _ in range(3):
+    try:
+        detect(Host(lambda: 1.0, sysfs=sysfs, gpu_ids=asked))
+    except ConfigError as error:
+        found.append([*left(), "gpu_ids" in str(error)])
+print(json.dumps(found))
+"""
+    build_powercap(tmp_path / "sys", [Zone("package-0", "intel-rapl:0")])
+    found = run_script(library, script, State(tmp_path / "state"))
+    assert len(found) == 3
+    assert all(one == [found[0][0], 1, True] for one in found)
+
+
+def test_gpus_that_are_asked_for_where_none_is(tmp_path: Path) -> None:
+    """What the user names is not ignored: doctor and the record say that it is not measured."""
+    found = detect(host(tmp_path, gpu_ids=("0", "GPU-4e81")))
+    assert found.standing_faults() == {"gpu_unmeasured": 2}
+    assert [one.id for one in found.refused if one.fault] == ["gpu_ids:0", "gpu_ids:GPU-4e81"]
+
+
+@pytest.mark.parametrize("gpu_ids", [None, ()])
+def test_a_machine_without_a_gpu_lacks_nothing(
+    tmp_path: Path, gpu_ids: tuple[str, ...] | None
+) -> None:
+    """Nobody has asked for one."""
+    assert detect(host(tmp_path, gpu_ids=gpu_ids)).standing_faults() == {}
