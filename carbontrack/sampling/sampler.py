@@ -160,8 +160,7 @@ class Sampler:
         self._inside = self._is_early = False
         deadline = partial(_to_the_end, partial(_at_deadline, self), "a deadline was missed")
         events = TickEvents(deadline, partial(fall_asleep, self))
-        wanted = partial(_is_wanted, self)
-        due_s = partial(_period_s, self)
+        wanted, due_s = partial(_is_wanted, self), partial(_period_s, self)
         self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
         self.nudge = self._ticker.nudge
 
