@@ -2,7 +2,7 @@
 
 A page that several processes have mapped is resident in each of them. The kernel's proportional
 size splits it among them, but reading it walks the page tables, so `MemorySurvey` does that in a
-thread: at once when a process begins to measure, and later on a budget. Until the first answer, and
+thread: soon after a span has opened, and later on a budget. Until the first answer, and
 for processes that have come since the last one, our memory is the sum of what is resident, with a
 low end (`LowEnd`) below it.
 """

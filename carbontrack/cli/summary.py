@@ -121,7 +121,7 @@ def _how(record: Record) -> Iterator[str]:
     if record.cpu_basis is not None:
         link = "on" if record.cpu_basis == "measured" or _is_completed(record) else "from"
         tdp = f" (TDP {record.cpu_tdp_w:g} W)" if record.cpu_tdp_w is not None else ""
-        yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown model'}{tdp}"
+        yield f"CPU {record.cpu_basis} {link} {record.cpu_model or 'an unknown processor'}{tdp}"
     if record.gpu_basis is not None:
         models = f" ({record.gpu_models.replace(';', ', ')})" if record.gpu_models else ""
         yield f"GPU {record.gpu_basis}{models}"

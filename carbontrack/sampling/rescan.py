@@ -2,7 +2,7 @@
 
 A board that is plugged in, a driver that is loaded, a right that is granted after the start: once a
 minute, while anything is open, `Rescan` compares cheap signs of that, and only where they have
-changed it detects all meters anew. Both is done in a thread of its own. What is new joins the bank
+changed it detects all meters anew. Both are done in a thread of its own. What is new joins the bank
 with an index of its own; a model of what is measured from now on is retired, as a substitute is.
 """
 

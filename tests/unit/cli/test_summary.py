@@ -183,7 +183,7 @@ def test_measured_parts_are_told_from_modelled_ones() -> None:
         ({"cpu_basis": None, "ram_basis": None, "cpu_share": None}, "how", "no meter answered"),
         ({"cpu_model": None, "cpu_basis": "assumed", "cpu_tdp_w": None, "ram_basis": None,
           "cpu_share": 0.004}, "how",
-         "CPU assumed from an unknown model, 0.4% of the machine's CPU energy"),
+         "CPU assumed from an unknown processor, 0.4% of the machine's CPU energy"),
         ({"coverage": 0.5, "ram_basis": None, "scope": "machine"}, "how",
          "CPU modelled from AMD EPYC 7B13 (TDP 225 W), all of the machine, "
          "observed 50% of the time"),
