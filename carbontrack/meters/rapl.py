@@ -160,9 +160,18 @@ class RaplZone:
             self._release()
 
     def _read_if_replaced(self, raw_uj: int) -> int:
+        """The counter of the file that has the path now, if it is another one."""
         descriptor = self._descriptor
-        if descriptor is None or not _is_replaced(descriptor, self._path):
+        if descriptor is None:
             return raw_uj
+        opened = os.fstat(descriptor)
+        try:  # inode and device: a mount may hide the open file
+            if opened[1:3] == os.stat(self._path)[1:3]:  # noqa: PTH116 - no object
+                return raw_uj
+        except OSError as error:
+            pass_on(error)
+            if opened.st_nlink:  # the path is out of reach, and the file not deleted
+                return raw_uj
         self._release()
         return self._read_by_path()
 
@@ -170,18 +179,6 @@ class RaplZone:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _is_replaced(descriptor: int, path: Path) -> bool:
-    """Whether another file has the path now, or none; not where the path is out of reach."""
-    opened = os.fstat(descriptor)
-    if opened.st_nlink == 0:
-        return True
-    try:
-        return not os.path.samestat(opened, path.stat())  # a mount may hide the file
-    except OSError as error:
-        pass_on(error)
-        return False
 
 
 def _is_root_only(descriptor: int) -> bool:

@@ -208,12 +208,12 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
                 if index not in reading.lower_bounds:
                     observed_s[index] += max(0.0, reading.at_s - counted_s[index] - covered_s)
             elif index not in counts.doubted:
-                missed += 1
                 doubted.add(index)
                 continue
             else:
                 resets += 1
-        returning.pop(index, None)
+        if returning:
+            returning.pop(index, None)
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
     counts = with_fault(counts, "reset", resets) if resets else counts
@@ -223,7 +223,7 @@ def _advance_with_gaps(counts: Counts, reading: Reading) -> tuple[Counts, Joules
         counted_s=tuple(counted_s),
         energy_j=tuple(map(add, counts.energy_j, steps)),
         observed_s=tuple(observed_s),
-        missed=counts.missed + reading.missed + missed,
+        missed=counts.missed + reading.missed + missed + len(doubted),
         doubted=frozenset(doubted),
         end_counts_j=tuple(end_counts_j),
         ends_j=tuple(map(add, counts.ends_j, end_steps)),

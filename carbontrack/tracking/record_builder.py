@@ -292,7 +292,9 @@ def quality_figures(
     `standing_faults` hold from the start of the meters on, and are in every record.
     """
     start, end = window.start, window.end
-    faults = {**standing_faults, **_faults_met(start, end)}
+    faults = standing_faults
+    if end.faults:
+        faults = {**standing_faults, **_faults_met(start, end)}
     gap_s = window.max_gap_s
     return {
         "coverage": _coverage(window, meters),
