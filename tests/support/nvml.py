@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).parent / "fake_nvml.c"
 UUIDS = (
     "GPU-4e817856-1fb8-192a-7ab7-0e0e4476d301",
@@ -71,8 +72,11 @@ def compile_fake_nvml(folder, *, without=()):
     return library.parent
 
 
-def run_script(folder, script, state, variables=None):
-    """Run Python text in a process of its own, where `state` is the State; return its JSON."""
+def run_script(folder, script, state, variables=None, *, python=(sys.executable,), root=ROOT):
+    """Run Python text in a process of its own, where `state` is the State; return its JSON.
+
+    `python` is how it is started, `root` where this package lies for it.
+    """
     # dlopen reads LD_LIBRARY_PATH once, when a process starts
     preamble = (
         "import json, os, sys\n"
@@ -80,11 +84,11 @@ def run_script(folder, script, state, variables=None):
         "state = State(os.environ['FAKE_NVML_STATE'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", preamble + script],
+        [*python, "-W", "error", "-c", preamble + script],
         env=os.environ
         | {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_STATE": str(state.path)}
         | (variables or {}),
-        cwd=Path(__file__).parents[2],
+        cwd=root,
         capture_output=True,
         text=True,
         timeout=60,

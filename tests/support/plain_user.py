@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -45,20 +47,25 @@ def interpreter() -> str | None:
     return None
 
 
-def let_pass(folder: Path) -> None:
-    """Let everybody pass through pytest's temporary folders to this one, not list them."""
-    for above in folder.parents:
-        if above.is_relative_to(tempfile.gettempdir()) and above != Path(tempfile.gettempdir()):
-            above.chmod(above.stat().st_mode | 0o011)
+@contextmanager
+def public_folder() -> Iterator[Path]:
+    """A folder that everybody may use; pytest closes its own to all others, again and again."""
+    folder = Path(tempfile.mkdtemp(prefix="carbontrack-public-"))
+    folder.chmod(0o777)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
 def package() -> str:
-    """A folder with the package that everybody may read: the checkout, or else a copy of it."""
+    """A folder with package and tests that everybody may read: the checkout, or a copy of it."""
     if all(folder.stat().st_mode & 0o005 == 0o005 for folder in (ROOT, *ROOT.parents)):
         return str(ROOT)
     copy = tempfile.mkdtemp(prefix="carbontrack-package-")
-    shutil.copytree(ROOT / "carbontrack", Path(copy, "carbontrack"))
+    for name in ("carbontrack", "tests"):
+        shutil.copytree(ROOT / name, Path(copy, name), ignore=shutil.ignore_patterns("__pycache__"))
     for path in (Path(copy), *Path(copy).rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return copy

@@ -9,7 +9,13 @@ import pytest
 
 from carbontrack.testing import Zone, build_powercap
 from tests.support.guests import Machine
-from tests.support.plain_user import as_stranger, can_be_stranger, interpreter, let_pass, package
+from tests.support.plain_user import (
+    as_stranger,
+    can_be_stranger,
+    interpreter,
+    package,
+    public_folder,
+)
 
 EPYC = Machine(
     "container", name="AMD EPYC 7513 32-Core Processor", vendor="AuthenticAMD", family="25",
@@ -26,6 +32,13 @@ USERS = [
         ],
     ),
 ]
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder that the stranger may enter too."""
+    with public_folder() as folder:
+        yield folder
 
 
 def without(root, *names):
@@ -50,12 +63,8 @@ def container(root, machine=EPYC, *, zones=PACKAGE):
 def ask(root, user="ourselves", *, threads=4, scope="process", under=()):
     """What a busy program's record says."""
     command = [interpreter(), f"{package()}/tests/integration/api/busy_host.py"]
-    if user == "stranger":
-        os.chmod(root, 0o777)  # noqa: PTH101
-        let_pass(root)
-        command = [*as_stranger(), *under, *command]
-    else:
-        command = [*under, *command]
+    become = as_stranger() if user == "stranger" else []
+    command = [*become, *under, *command]
     asked = json.dumps({"root": str(root), "threads": threads, "scope": scope})
     environ = {"PATH": os.defpath, "PYTHONPATH": package(), "HOME": str(root), "TMPDIR": "/tmp"}
     done = subprocess.run(
@@ -147,7 +156,8 @@ def test_a_file_that_is_mounted_over_stat_is_not_the_machines(tmp_path, user):
     told = ask(tmp_path, user, threads=0, under=under)
     assert told["cpu_basis"] in ("modelled", "assumed")
     assert told["cpu_threads"] == 1
-    assert told["faults"] == "machine_hidden:1"
+    # and what it counts stands still, while we work
+    assert "machine_hidden:1" in told["faults"].split(";")
 
 
 FACTS = """

@@ -1,8 +1,18 @@
 """GPUs as people have them: odd names, mixed boards, counters that fail, and what a record says."""
 
+import importlib.util
+import shutil
+
 import pytest
 
 from tests.support.nvml import UUIDS, State, compile_fake_nvml, run_script
+from tests.support.plain_user import (
+    as_stranger,
+    can_be_stranger,
+    interpreter,
+    package,
+    public_folder,
+)
 
 pytestmark = pytest.mark.xdist_group("nvml")
 
@@ -74,6 +84,38 @@ print(json.dumps(measured()))
     by_uuid = program(script, CUDA_VISIBLE_DEVICES=UUIDS[1])
     assert by_uuid["watts"] == pytest.approx(300.0, rel=0.1)
     assert UUIDS[0] not in by_uuid["meters"]
+
+
+CASES = {
+    "a name that is no UTF-8": (r'state.show(board(name="\udcf8\udc95\udce5"))', None),
+    "CUDA's order": ("state.show(display(), board())", "0"),
+    "the energy call fails": (
+        'state.show(board(), fail={"nvmlDeviceGetTotalEnergyConsumption": 28})', None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not can_be_stranger(), reason="no Python that others may start")
+@pytest.mark.parametrize("case", CASES)
+def test_a_plain_user_has_the_same(case):
+    """Nothing of it depends on rights: 300 W, measured."""
+    show, visible = CASES[case]
+    with public_folder() as folder:
+        library = compile_fake_nvml(folder) or pytest.skip("there is no C compiler here")
+        state = State(folder / "gpus.txt")
+        state.show()
+        variables = {"HOME": str(folder), "CARBONTRACK_STATE_DIR": str(folder / "state")}
+        shutil.copy(importlib.util.find_spec("pynvml").origin, folder)  # ours may be out of reach
+        variables |= {"PYTHONPATH": f"{package()}:{folder}"}
+        if visible is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = visible
+        for path in folder.rglob("*"):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        python = (*as_stranger(), "sh", "-c", 'exec "$@"', "sh", interpreter())
+        script = f"{PROGRAM}\ndef show(): {show}\nprint(json.dumps(measured()))"
+        facts = run_script(library, script, state, variables, python=python, root=package())
+    assert 270.0 <= facts["watts"] <= 330.0
+    assert facts["basis"] == "measured"
 
 
 @pytest.mark.parametrize("code", [28, 999, 2])
