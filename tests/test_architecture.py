@@ -46,6 +46,7 @@ SMALL = {
     "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
     "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",
     "meters.container_view": "loaded only where the system's files show a part of the machine",
+    "meters.signs": "loaded only by a program that runs for long, to look for meters again",
     "system.stand_in": "loaded only by handlers that run in the middle of an import",
     "system.signals": "imported by nobody who does not ask for signal handlers",
     "testing.sink": "a fake for users, beside the other fakes, one to a file",

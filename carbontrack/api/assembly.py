@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ from carbontrack.errors import ConfigError
 from carbontrack.grid import region as regions
 from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
-from carbontrack.meters.detect import Host, detect, signs
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import WHOLE_MACHINE
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import default_sink, is_file, lasting, sink_for
 from carbontrack.system.files import removed_working_folder
-from carbontrack.system.forking import is_worker
+from carbontrack.system.forking import holding_forks, is_worker
 from carbontrack.system.host import calibration_path, host_id
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog, warn_user
@@ -92,8 +92,15 @@ def make_sampler(settings: Settings, environment: Environment, wall: WallFit | N
     usage.within_limit = all(m.basis != "measured" for m in meters if m.component == "ram")
     # a meter of the wall, or of another package, is made of those that there are at the start
     is_fixed = wall is not None or settings.boundary == "wall" or settings.meter_plugins != ()
-    again = None if is_fixed else (partial(signs, host), partial(detect, host))
+    again = None if is_fixed else (partial(_signs, host), partial(detect, host))
     return Sampler(meters, interval_s=settings.interval_s, usage=usage, again=again)
+
+
+def _signs(host: Host) -> Hashable:
+    with holding_forks():
+        from carbontrack.meters.signs import signs  # not in a short program
+
+    return signs(host)
 
 
 def calibration_of(settings: Settings, environment: Environment) -> Calibration | None:

@@ -10,9 +10,8 @@ take the place of what they contain. Each meter that is not used is named with t
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,6 @@ from carbontrack.meters.meter import (
     Meter,
     MeterSet,
     Refusal,
-    read_text,
 )
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
@@ -526,53 +524,3 @@ def nvml_is_present(library: str = NVML_LIBRARY) -> bool:
         pass_on(error)
         return False
     return True
-
-
-def signs(host: Host) -> Hashable:
-    """What is different when `detect` would find other meters; takes less than a millisecond.
-
-    Zones, sensors, drivers and boards by their names, whether counters may be read, and how many
-    boards an NVIDIA library that is in use counts.
-    """
-    sysfs = host.sysfs
-    powercap = _names(sysfs / "class" / "powercap")
-    counters = [sysfs / "class" / "powercap" / name / "energy_uj" for name in powercap]
-    return (
-        tuple(
-            (name, os.access(file, os.R_OK)) for name, file in zip(powercap, counters, strict=True)
-        ),
-        _names(sysfs / "bus" / "event_source" / "devices"),
-        read_text(host.procfs / "sys" / "kernel" / "perf_event_paranoid"),
-        _names(sysfs / "class" / "hwmon"),
-        _names(sysfs / "class" / "drm"),
-        tuple((sysfs / "module" / name).is_dir() for name in ("amdgpu", "nvidia")),
-        _names(host.procfs / "driver" / "nvidia" / "gpus"),
-        nvml_is_present(host.nvml_library) and host.gpu_ids != (),
-        _nvml_boards() if host.gpu_ids != () else None,
-    )
-
-
-def _names(folder: Path) -> tuple[str, ...]:
-    try:
-        return tuple(sorted(os.listdir(folder)))  # noqa: PTH208 - only the names are needed
-    except OSError as error:
-        pass_on(error)
-        return ()
-
-
-def _nvml_boards() -> Hashable:
-    """The boards that NVML counts, and their slices; None where it is not in use."""
-    if "pynvml" not in sys.modules:
-        return None
-    from carbontrack.meters.gpu_selection import slices_of
-    from carbontrack.meters.nvml_binding import Binding, BindingError  # are loaded
-
-    found: list[Hashable] = []
-    try:
-        nvml = Binding.load()
-        for index in range(int(nvml.number("nvmlDeviceGetCount"))):
-            board = nvml.ask("nvmlDeviceGetHandleByIndex", index)
-            found.append((nvml.text("nvmlDeviceGetUUID", board), slices_of(nvml, board)))
-    except (BindingError, MeterUnavailable) as error:  # a sign as well
-        found.append(type(error).__name__)
-    return tuple(found)

@@ -62,9 +62,7 @@ class Rescan:
                 if take_in(sampler, found):
                     return  # the next look finds them once more
             self._noted = signs
-        except (
-            Exception
-        ) as error:  # whatever a driver or a plugin raises; the next look may succeed
+        except Exception as error:  # whatever a driver raises; the next look may succeed
             _log.debug("meters could not be looked for again: %r", error)
         finally:
             self._looking_pid = None

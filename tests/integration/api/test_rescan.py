@@ -155,7 +155,8 @@ def test_a_right_that_is_granted_later_is_taken_in(open_folder):
 BOARDS = """
 from functools import partial
 from pathlib import Path
-from carbontrack.meters.detect import Host, detect, signs
+from carbontrack.meters.detect import Host, detect
+from carbontrack.meters.signs import signs
 from carbontrack.sampling.rescan import Rescan
 from carbontrack.testing import FakeClock
 from carbontrack.tracking.tracker import Tracker

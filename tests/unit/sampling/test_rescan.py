@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carbontrack.meters.detect import Host, detect, signs
+from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import MeterSet, Refusal
+from carbontrack.meters.signs import signs
 from carbontrack.sampling.rescan import PERIOD_S, Rescan, changes, take_in
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.testing import FakeClock, FakeMeter, Zone, build_powercap
