@@ -152,9 +152,10 @@ def test_a_span_makes_no_more_function_calls(tracker):
 
 
 def test_a_tick_makes_no_more_function_calls(tracker):
-    """A tick on two meters is a fixed number of steps."""
+    """A tick on two meters is a fixed number of steps; each five seconds one reads memory too."""
     with tracker.span("root"):
-        assert function_calls(tracker.session.sampler.tick) <= CALLED_BY_A_TICK
+        tick = tracker.session.sampler.tick
+        assert min(function_calls(tick) for _ in range(3)) <= CALLED_BY_A_TICK
 
 
 def test_a_call_costs_no_more_beside_the_calibration(tracker):

@@ -37,7 +37,8 @@ while True:
         for file in (zone, socket):
             os.pwrite(file, b"%020d\\n" % round(joules * 1e6), 0)
     shown = 0 if stands_still else round(joules * 1000)
-    state.show(FakeGpu(energy_mj=shown, power_mw=round(watts * 1000)))
+    # where the power says more, it would count in the place of the counter
+    state.show(FakeGpu(energy_mj=shown, power_mw=0 if stands_still else round(watts * 1000)))
     if is_first:
         is_first = bool(print("driven", flush=True))
     time.sleep(0.005)
