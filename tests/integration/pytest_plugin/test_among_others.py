@@ -38,13 +38,17 @@ def found(project: Project, name: str = "o.json") -> dict[str, dict[str, Any]]:
 _METERED = """
 import os, pathlib, time
 SYSFS = pathlib.Path(os.environ["CARBONTRACK_SYSFS_PATH"])
-COUNTER = SYSFS / "class/powercap/intel-rapl:0/energy_uj"
+COUNTERS = {  # both move, as a machine's do: one that stands still is no meter
+    SYSFS / "class/powercap/intel-rapl:0/energy_uj": 900_000,
+    SYSFS / "class/powercap/intel-rapl:0:2/energy_uj": 100_000,
+}
 def use():
     # for so long that the meter's mean power is known from here on
     time.sleep(0.06)
     # over the old text, as a truncated file is a meter that fails
-    text = f"{int(COUNTER.read_text()) + 1_000_000:020d}\\n"
-    with COUNTER.open("r+b", buffering=0) as file: file.write(text.encode())
+    for counter, used_uj in COUNTERS.items():
+        text = f"{int(counter.read_text()) + used_uj:020d}\\n"
+        with counter.open("r+b", buffering=0) as file: file.write(text.encode())
 """
 _PHASES = """
 def test_plain(): use()
