@@ -6,6 +6,7 @@ processes, and each memory node has a meminfo in sysfs; both need no rights.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,11 +28,13 @@ def busy_reader(sysfs: Path) -> Callable[[], float | None] | None:
     top = sysfs / "fs" / "cgroup"
     for group in (top, top / "unified"):
         stat = group / "cpu.stat"
-        if not (group / _NOT_OF_ROOT).exists() and _usage_of(stat) is not None:
+        is_root = not os.path.exists(group / _NOT_OF_ROOT)  # noqa: PTH110 - Path's may raise
+        if is_root and _usage_of(stat) is not None:
             return lambda: _usage_of(stat)
     for name in ("cpuacct", "cpu,cpuacct"):
         usage = top / name / "cpuacct.usage"
-        if (top / name / _ROOT_ONLY).exists() and _nanoseconds(usage) is not None:
+        is_root = os.path.exists(top / name / _ROOT_ONLY)  # noqa: PTH110 - Path's may raise
+        if is_root and _nanoseconds(usage) is not None:
             return lambda: _nanoseconds(usage)
     return None
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread, is_fork
 from carbontrack.system.host import own_groups
-from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.system.interrupts import attempt, pass_on, suppressed
 
 SURVEY_PERIOD_S = 60.0
 """The kernel walks the page tables for a proportional size, which took 18 to 40 ms for each GiB in
@@ -264,7 +264,7 @@ class MemorySurvey:
             self._begun_s = now_s if self._begun_s is None else self._begun_s
             self._reading_since_s = now_s
             self._reading_until_s = now_s + SURVEY_PERIOD_S  # should it never begin, or never end
-            self._run(partial(self._read, clock))
+            self._run(partial(self._try_to_read, clock))
         self.is_behind = False
         is_same = is_alone and len(names) == 1
         self._next_s = min(self._sized_at_s + SIZES_PERIOD_S, self._due_s) if is_same else now_s
@@ -286,6 +286,10 @@ class MemorySurvey:
             return True
         may_s = FREE_S + (now_s - self._begun_s) / NEWCOMER_COST
         return self._misses and self._spent_s <= may_s
+
+    def _try_to_read(self, clock: Clock) -> None:
+        """In a thread of its own: whatever fails, the last answer stays."""
+        attempt(self._read, clock)
 
     def _read(self, clock: Clock) -> None:
         begun_s = clock.monotonic_s()
@@ -398,7 +402,8 @@ def _number(path: Path) -> int | None:
 
 def own_pids(procfs: Path, descendants: Iterable[int]) -> list[int | str]:
     """Our process, as "self" where procfs has that, and the descendants."""
-    return ["self" if (procfs / "self").exists() else os.getpid(), *descendants]
+    has_self = os.path.exists(f"{procfs}/self")  # noqa: PTH110 - Path's may raise
+    return ["self" if has_self else os.getpid(), *descendants]
 
 
 def _psutil_used_bytes() -> int | None:

@@ -120,12 +120,12 @@ def _that_counts(directory: Path, procfs: Path, sysfs: Path) -> _Group | None:
     In version 1 each controller may have a tree of its own. Mostly they share one; where they do
     not, a group of the same path has the same processes only if it is ours as well.
     """
-    if (directory / "cpuacct.usage").exists():
+    if os.path.exists(directory / "cpuacct.usage"):  # noqa: PTH110 - Path's may raise
         return directory, 1
     path = directory.relative_to(sysfs / "fs" / "cgroup" / "cpu")
     twin = sysfs / "fs" / "cgroup" / "cpuacct" / path
     ours = (group for group, version in own_groups(procfs, sysfs, "cpuacct") if version == 1)
-    return (twin, 1) if twin in ours and twin.is_dir() else None
+    return (twin, 1) if twin in ours and os.path.isdir(twin) else None  # noqa: PTH112
 
 
 def _cgroup_cpu_s(group: Path, version: int) -> float | None:

@@ -62,10 +62,13 @@ def default_sink(path: str, *, journal: Journal) -> Sink:
         from carbontrack.sinks.csv_file import CsvSink
         from carbontrack.system.log import warn_user
 
+        kept = "not written, since there is no folder to keep them in"
+        if not journal.is_nowhere:
+            kept = f"kept in {journal.state_dir}: `carbontrack recover --output FILE` writes them "
+            kept += "to a file"
         warn_user(
             f"{error}; nobody has chosen this output, so the program runs, and its records are "
-            f"kept in {journal.state_dir}: `carbontrack recover --output FILE` writes them to a "
-            f"file; choose an output=…, or output=None for none"
+            f"{kept}; choose an output=…, or output=None for none"
         )
         return CsvSink.unchecked(Path(path), journal=journal)
 

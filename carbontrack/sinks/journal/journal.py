@@ -112,6 +112,8 @@ class Journal:
         procfs: Path = Path("/proc"),
     ) -> None:
         self.state_dir = state_dir
+        self.is_nowhere = state_dir.is_relative_to(os.devnull)
+        """Whether no folder was found for it, which has been said; nothing is kept then."""
         self._size_limit = size_limit
         self._clock = clock or SystemClock()
         self._procfs = procfs
@@ -281,7 +283,7 @@ class Journal:
             failure = None if state.is_changing else self._change(state)
             if failure is not None and failure.errno != errno.EAGAIN:
                 state.trouble = failure.strerror or str(failure)
-        if failure is not None and failure.errno != errno.EAGAIN:
+        if failure is not None and failure.errno != errno.EAGAIN and not self.is_nowhere:
             reason = failure.strerror or str(failure)
             self._warnings.warn(
                 str(failure.errno),

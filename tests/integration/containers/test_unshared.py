@@ -136,7 +136,7 @@ CONTAINERS = {
         memory_mib=64,
         descriptors=32,
         writes=False,
-        notes=4,  # no folder for the state, no journal, no output, and what that costs
+        notes=3,  # no folder for the state, no output, and what that costs
     ),
 }
 
