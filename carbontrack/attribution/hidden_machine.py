@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.system.host import group_cpu_s
+from carbontrack.system.interrupts import suppressed
 
 _ROOT_ONLY = "release_agent"
 """A file that only the root of a hierarchy of version 1 has (cgroups(7))."""
@@ -26,33 +28,17 @@ def busy_reader(sysfs: Path) -> Callable[[], float | None] | None:
     machine; such a group does not count.
     """
     top = sysfs / "fs" / "cgroup"
-    for group in (top, top / "unified"):
-        stat = group / "cpu.stat"
-        is_root = not os.path.exists(group / _NOT_OF_ROOT)  # noqa: PTH110 - Path's may raise
-        if is_root and _usage_of(stat) is not None:
-            return lambda: _usage_of(stat)
-    for name in ("cpuacct", "cpu,cpuacct"):
-        usage = top / name / "cpuacct.usage"
-        is_root = os.path.exists(top / name / _ROOT_ONLY)  # noqa: PTH110 - Path's may raise
-        if is_root and _nanoseconds(usage) is not None:
-            return lambda: _nanoseconds(usage)
+    for version, names in ((2, ("", "unified")), (1, ("cpuacct", "cpu,cpuacct"))):
+        for group in (top / name for name in names):
+            if _is_root(group, version) and group_cpu_s(group, version) is not None:
+                return partial(group_cpu_s, group, version)
     return None
 
 
-def _usage_of(stat: Path) -> float | None:
-    try:
-        return int(stat.read_bytes().split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
-    except (OSError, ValueError, IndexError) as error:
-        pass_on(error)
-        return None
-
-
-def _nanoseconds(usage: Path) -> float | None:
-    try:
-        return int(usage.read_bytes()) * 1e-9
-    except (OSError, ValueError) as error:
-        pass_on(error)
-        return None
+def _is_root(group: Path, version: int) -> bool:
+    if version == 2:
+        return not os.path.exists(group / _NOT_OF_ROOT)  # noqa: PTH110 - Path's may raise
+    return os.path.exists(group / _ROOT_ONLY)  # noqa: PTH110 - as above
 
 
 def used_ram_bytes(sysfs: Path) -> int | None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread, is_fork
-from carbontrack.system.host import own_groups
+from carbontrack.system.host import own_groups, stat_fields
 from carbontrack.system.interrupts import attempt, pass_on, suppressed
 
 SURVEY_PERIOD_S = 60.0
@@ -82,9 +82,7 @@ class Proportion(NamedTuple):
 def resident(procfs: Path, name: int | str) -> Resident | None:
     """A process and its resident size; None where there is none (any more)."""
     try:
-        text = (procfs / str(name) / "stat").read_bytes()
-        # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
-        fields = text[text.rindex(b")") + 2 :].split()
+        fields = stat_fields((procfs / str(name) / "stat").read_bytes())
         size = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         return Resident(str(name), int(fields[19]), size) if size > 0 else None
     except (OSError, ValueError, IndexError) as error:

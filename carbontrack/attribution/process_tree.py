@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.system.clock import process_cpu_s
-from carbontrack.system.host import depth_below, number_in, pid_namespace, shows_kernel
+from carbontrack.system.host import (
+    depth_below,
+    number_in,
+    pid_namespace,
+    shows_kernel,
+    stat_fields,
+)
 from carbontrack.system.interrupts import pass_on, suppressed
 
 try:
@@ -421,9 +427,7 @@ class Walk:
 
     def _stat(self, pid: int) -> _Stat | None:
         try:
-            text = _read_bytes(f"{self._procfs}/{pid}/stat")
-            # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
-            fields = text[text.rindex(b")") + 2 :].split()
+            fields = stat_fields(_read_bytes(f"{self._procfs}/{pid}/stat"))
             facts = Descendant(pid, sum(map(int, fields[11:15])), max(0, int(fields[21])))
             return _Stat(facts, int(fields[1]), int(fields[19]))
         except (OSError, ValueError, IndexError) as error:

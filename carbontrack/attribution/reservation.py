@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from carbontrack.system.host import own_groups
+from carbontrack.system.host import group_cpu_s, own_groups
 from carbontrack.system.interrupts import pass_on
 
 _Group = tuple[Path, int]
@@ -66,7 +66,7 @@ class Reservation:
     def cpu_s(self) -> float | None:
         """CPU seconds of all users of the reservation; None: unknown, or the whole machine."""
         if self._group is not None:
-            return _cgroup_cpu_s(*self._group)
+            return group_cpu_s(*self._group)
         if self._threads is None:
             return None
         by_thread = self._busy_by_thread()
@@ -126,14 +126,3 @@ def _that_counts(directory: Path, procfs: Path, sysfs: Path) -> _Group | None:
     twin = sysfs / "fs" / "cgroup" / "cpuacct" / path
     ours = (group for group, version in own_groups(procfs, sysfs, "cpuacct") if version == 1)
     return (twin, 1) if twin in ours and os.path.isdir(twin) else None  # noqa: PTH112
-
-
-def _cgroup_cpu_s(group: Path, version: int) -> float | None:
-    try:
-        if version == 1:
-            return int((group / "cpuacct.usage").read_bytes()) * 1e-9
-        text = (group / "cpu.stat").read_bytes()
-        return int(text.split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
-    except (OSError, ValueError, IndexError) as error:
-        pass_on(error)
-        return None

@@ -25,10 +25,10 @@ from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
 from carbontrack.attribution.reservation import Reservation
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.files import READING
 from carbontrack.system.forking import is_fork
 from carbontrack.system.interrupts import pass_on
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _MEMORY_PERIOD_S = 5.0
 """Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
 
@@ -190,7 +190,7 @@ class _ProcStat:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = os.open(path, _FLAGS)
+        self._descriptor = os.open(path, READING)
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
 
     @classmethod
@@ -206,7 +206,7 @@ class _ProcStat:
         """CPU seconds so far; what cannot be read is read once more, at once and by the path."""
         try:
             if self._descriptor < 0:
-                self._descriptor = os.open(self._path, _FLAGS)
+                self._descriptor = os.open(self._path, READING)
             name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
             if name == b"cpu" and len(fields) >= 4:
                 # user nice system, then irq softirq; not idle, iowait, steal. Guests are in user.

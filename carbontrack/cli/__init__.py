@@ -71,6 +71,21 @@ def _without_mistakes(given: list[str]) -> list[str]:
     return ["run", *filter(harmless.__contains__, given[1:end]), *given[end:]]
 
 
+_SWITCHES = frozenset({"-h", "--help", "--quiet", "--json", "--verbose", "--timeline"})
+"""Options of `run` that take no value."""
+
+
+def _command_behind(given: Sequence[str]) -> list[str]:
+    """The command of `run` behind its options and `--`; none where it is not written so."""
+    place = 1
+    while given[place : place + 1] != ["--"]:
+        option = given[place] if place < len(given) else ""
+        if not option.startswith("-"):
+            return []  # a `--` further on is the command's own
+        place += 1 if option in _SWITCHES or "=" in option else 2
+    return list(given[place + 1 :])
+
+
 def _command(given: Sequence[str]) -> Callable[[], int]:
     args = _parser(given).parse_args(given)
     return lambda: int(args.func(args))
@@ -82,9 +97,9 @@ def _failed_at_start(error: Exception | None, given: Sequence[str]) -> int:
     Such as a file of the user's that has the name of one of Python's modules.
     """
     assert error is not None
-    if isinstance(error, CarbontrackError) or given[:1] != ["run"] or "--" not in given:
+    command = _command_behind(given) if given[:1] == ["run"] else []
+    if isinstance(error, CarbontrackError) or not command:
         raise error
-    command = list(given[given.index("--") + 1 :])
     if "--quiet" not in given[: given.index("--")]:
         _say(f"{command[0]} is not measured: {type(error).__name__}: {error}")
     try:

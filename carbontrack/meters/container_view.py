@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from carbontrack.meters.cpu_info import CpuFacts
-from carbontrack.meters.meter import Found, Meter, Refusal
-
-FAULT = "machine_hidden"
+from carbontrack.meters.meter import MACHINE_HIDDEN, Found, Meter, Refusal
 
 
 def set_aside(
@@ -37,4 +35,4 @@ def set_aside(
     reason = f"they count the whole machine, and {view}: our share of it is not known"
     ids = ", ".join(meter.id for meter in aside)
     found = Found(kept_sensors, frozenset(m.component for m in kept_sensors), sensors.refused)
-    return kept, found, (Refusal(ids, reason, None, FAULT),)
+    return kept, found, (Refusal(ids, reason, None, MACHINE_HIDDEN),)

@@ -23,6 +23,7 @@ from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
 from carbontrack.meters.cpu_model import CpuModel
 from carbontrack.meters.cpu_power import CpuPower, cpu_power, is_client, is_guest
 from carbontrack.meters.meter import (
+    MACHINE_HIDDEN,
     UNMEASURED,
     Found,
     Hardware,
@@ -268,7 +269,7 @@ def _hidden(host: Host) -> tuple[Refusal, ...]:
     if host.hidden is None:
         return ()
     cure = "# in the systemd unit: ProcSubset=all"
-    return (Refusal("machine", host.hidden, cure, fault="machine_hidden"),)
+    return (Refusal("machine", host.hidden, cure, fault=MACHINE_HIDDEN),)
 
 
 _OfMachine = tuple[tuple[Meter, ...], Found, tuple[Refusal, ...]]

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
+from carbontrack.system.files import READING
 from carbontrack.system.interrupts import pass_on
 
 LOWER_BOUND = "wraps"
@@ -39,6 +40,8 @@ STANDS_STILL = "stands_still"
 """The fault of a counter that did not move although it must, and that something else replaces."""
 UNMEASURED = "gpu_unmeasured"
 """The fault of a GPU that is ours, or may be, and that nothing measures."""
+MACHINE_HIDDEN = "machine_hidden"
+"""The fault of a machine of which the system's files show nothing, or another view."""
 
 BESIDE_CPU_TIME = "beside_cpu_time"
 """The fault of a busy time of the processors that our own CPU seconds contradict. The step counts,
@@ -338,12 +341,10 @@ _FACTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 
 # -- one-line files of sysfs and procfs --------------------------------------------------------
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-
 
 def open_to_read(path: str | Path) -> int:
     """A descriptor that children do not inherit; opening a FIFO in its place does not block."""
-    return os.open(path, _FLAGS)
+    return os.open(path, READING)
 
 
 def read_text(path: str | Path, size: int = 4096) -> str | None:

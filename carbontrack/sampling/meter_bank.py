@@ -32,7 +32,7 @@ from carbontrack.meters.meter import (
 )
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Counts, Reading, Returned, StandIn
-from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.clock import CpuTime, cpu_s_before, process_cpu_s
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
@@ -50,8 +50,6 @@ _NO_COUNTS: Final = Counts(0.0)
 _ENDS = attrgetter("low_j", "high_j")
 _log = logging.getLogger("carbontrack")
 T = TypeVar("T")
-Work = tuple[float, float | None]
-"""An instant, and the machine's CPU seconds then; None: unknown."""
 
 
 class MeterState:
@@ -87,7 +85,7 @@ class MeterState:
         """The substitute that has counted since its last answer."""
         self.failed_ticks = 0
         self.silent_since_s: float | None = None
-        self.silent_work: Work | None = None
+        self.silent_work: CpuTime | None = None
         """When it fell silent, with the machine's CPU seconds then."""
         self._counting = meter if counts_faults(meter) else None
         self._faults = dict(self._counting.fault_counts) if self._counting else {}
@@ -529,25 +527,16 @@ def _substitute(bank: MeterBank, component: Component, now_s: float, counts: Cou
 
 
 def _started(
-    substitute: MeterState, lost: Sequence[tuple[int, MeterState]], counts: Counts, now: Work
+    substitute: MeterState, lost: Sequence[tuple[int, MeterState]], counts: Counts, now: CpuTime
 ) -> StandIn | None:
     """Let a substitute count from its meters' last answer on; None where that is not known."""
     if not counts.counts_j or any(counts.counts_j[index] is None for index, _ in lost):
         return None
     since_s = max(counts.counted_s[index] for index, _ in lost)
     noted = max((state.silent_work for _, state in lost if state.silent_work), default=now)
-    start = substitute.count_from(since_s, _worked_at(since_s, noted, now))
+    start = substitute.count_from(since_s, cpu_s_before(since_s, noted, now))
     substitute.read(now[0])  # others count what it has counted, and are read before it
     return start
-
-
-def _worked_at(since_s: float, noted: Work, now: Work) -> float | None:
-    """The machine's CPU seconds at an instant before both, as if worked evenly from there on."""
-    noted_s, then_s = noted
-    now_s, work_s = now
-    if then_s is None or work_s is None or now_s <= noted_s:
-        return then_s
-    return then_s - (work_s - then_s) / (now_s - noted_s) * max(0.0, noted_s - since_s)
 
 
 def _has_moved(before_j: float | None, now_j: float | None) -> bool:

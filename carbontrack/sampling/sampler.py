@@ -353,8 +353,7 @@ def _is_wanted(sampler: Sampler) -> bool:
 def _period_s(sampler: Sampler) -> float:
     """The time between two deadlines, on the sampler's thread."""
     period_s, usage = min(sampler._interval_s, sampler.bank.max_period_s), sampler.usage
-    surveys = usage is not None and usage.needs_survey and _shares(sampler)
-    sampler._is_early = surveys
+    sampler._is_early = usage is not None and usage.needs_survey and _shares(sampler)
     return min(period_s, EARLY_S) if sampler._is_early else period_s
 
 

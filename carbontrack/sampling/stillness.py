@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from carbontrack.meters.meter import STANDS_STILL
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading, Returned
-from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.clock import CpuTime, cpu_s_before, process_cpu_s
 from carbontrack.system.log import DeferredLog
 
 UNPROVEN: Final = 0.1
@@ -73,7 +73,10 @@ class Bank(Protocol):
 
 
 class Work(NamedTuple):
-    """CPU seconds at one instant: the machine's, None where unknown, and this process's."""
+    """CPU seconds at one instant: the machine's, None where unknown, and this process's.
+
+    The first two are a `CpuTime`.
+    """
 
     at_s: float
     machine_s: float | None
@@ -156,17 +159,15 @@ class Watch:
         long_s = WHATEVER_THE_LOAD * max(self.within_s, bound_s)
         return stood_s >= long_s and self._readings >= READINGS
 
-    def billed_from(self, now: Work) -> tuple[float, float | None]:
+    def billed_from(self, now: Work) -> CpuTime:
         """From when on a stand-in counts, with the machine's CPU seconds then.
 
         Where these were noted later only, as if the processors had worked evenly since.
         """
-        at_s, then_s, noted_s = self.bill.at_s, self.work.machine_s, self.work.at_s
-        if self.bill.machine_s is not None:
-            return at_s, self.bill.machine_s
-        if then_s is None or now.machine_s is None or noted_s <= at_s or now.at_s <= noted_s:
-            return at_s, then_s
-        return at_s, then_s - (now.machine_s - then_s) / (now.at_s - noted_s) * (noted_s - at_s)
+        at_s, machine_s = self.bill.at_s, self.bill.machine_s
+        if machine_s is None:
+            machine_s = cpu_s_before(at_s, self.work[:2], now[:2])
+        return at_s, machine_s
 
 
 class Aside(NamedTuple):
@@ -332,7 +333,7 @@ def _joined(
     bank: Bank,
     index: int,
     reading: Reading,
-    billed_from: tuple[float, float | None],
+    billed_from: CpuTime,
     owed_j: float,
 ) -> Reading:
     """The reading with the count of a stand-in that has counted since an instant before it."""

@@ -48,6 +48,19 @@ _now, _from_timestamp = _real_datetime.now, _real_datetime.fromtimestamp
 _utc, _modules = timezone.utc, sys.modules
 
 
+CpuTime = tuple[float, float | None]
+"""An instant, and the CPU seconds that all processors had worked until then; None: unknown."""
+
+
+def cpu_s_before(at_s: float, noted: CpuTime, now: CpuTime) -> float | None:
+    """The CPU seconds at an instant before both, as if worked evenly from there on."""
+    noted_s, then_s = noted
+    now_s, worked_s = now
+    if then_s is None or worked_s is None or now_s <= noted_s:
+        return then_s
+    return then_s - (worked_s - then_s) / (now_s - noted_s) * max(0.0, noted_s - at_s)
+
+
 def other_process_cpu_s(pid: int) -> float | None:
     """CPU seconds of another process, ended threads included; None where unknown.
 

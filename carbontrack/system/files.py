@@ -122,10 +122,8 @@ def open_own(path: Path) -> BinaryIO:
         raise
 
 
-READING = os.O_RDONLY
+READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Flags of `os.open`; opening a pipe does not wait for its writer."""
-for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"):
-    READING |= getattr(os, _name, 0)
 
 
 def read_file(path: str | Path) -> bytes:

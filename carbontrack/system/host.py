@@ -86,6 +86,18 @@ def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, i
     return found
 
 
+def group_cpu_s(group: Path, version: int) -> float | None:
+    """CPU seconds that a control group's processes have used; None where it does not tell."""
+    try:
+        if version == 1:
+            return int((group / "cpuacct.usage").read_bytes()) * 1e-9
+        text = (group / "cpu.stat").read_bytes()
+        return int(text.split(b"usage_usec", 1)[1].split(None, 1)[0]) * 1e-6
+    except (OSError, ValueError, IndexError) as error:
+        pass_on(error)
+        return None
+
+
 class ProcessStat(NamedTuple):
     """What procfs says of a process, in its own pid namespace.
 
@@ -101,6 +113,17 @@ class ProcessStat(NamedTuple):
     started_ticks: int
 
 
+def stat_fields(text: bytes) -> list[bytes]:
+    """The fields of a process's stat from its state on: state, ppid, … (proc_pid_stat(5)).
+
+    The name before them, in brackets, may hold spaces and brackets.
+
+    Raises:
+        ValueError: there is no name.
+    """
+    return text[text.rindex(b")") + 2 :].split()
+
+
 def process_stat(procfs: Path, name: str) -> ProcessStat | None:
     """What procfs says of a process, by its id or "self"; None where there is none.
 
@@ -108,8 +131,7 @@ def process_stat(procfs: Path, name: str) -> ProcessStat | None:
     """
     try:
         text = (procfs / name / "stat").read_bytes()
-        # "pid (name, which may hold spaces and brackets) state ppid …", proc_pid_stat(5)
-        fields = text[text.rindex(b")") + 2 :].split()
+        fields = stat_fields(text)
         if fields[0] in (b"Z", b"X"):
             return None
         return ProcessStat(int(text[: text.index(b" ")]), int(fields[1]), int(fields[19]))
@@ -171,7 +193,7 @@ def shows_kernel(procfs: Path) -> bool:
     """
     try:
         text = (procfs / "2" / "stat").read_bytes()
-        return bool(int(text[text.rindex(b")") + 2 :].split()[6]) & _PF_KTHREAD)
+        return bool(int(stat_fields(text)[6]) & _PF_KTHREAD)
     except (OSError, ValueError, IndexError) as error:
         pass_on(error)
         return False

@@ -58,17 +58,22 @@ def test_no_count_ever_falls(stretches, model_w):
         assert all(owed_j > 0.0 for owed_j in after.owed_j.values())
 
 
+def counter_and_model(watts, model_w):
+    """A counter that must move within half a second, on a machine that works all the time."""
+    counter = FakeMeter("rapl:a", watts=watts)
+    counter.moves_within_s = 0.5
+    model = FakeMeter("model:cpu", watts=float(model_w), basis="modelled")
+    work = iter(range(10_000_000))
+    return counter, MeterSet((counter,), {"cpu": lambda: model}, busy_s=lambda: float(next(work)))
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
     st.integers(1, 400),
 )
 def test_counters_that_freeze_and_thaw_keep_the_sum(steps, model_w):
     """A counter that moves only now and then, whatever stands in for it meanwhile."""
-    counter = FakeMeter("rapl:a", watts=0.0)
-    counter.moves_within_s = 0.5
-    model = FakeMeter("model:cpu", watts=float(model_w), basis="modelled")
-    work = iter(range(10_000_000))
-    meters = MeterSet((counter,), {"cpu": lambda: model}, busy_s=lambda: float(next(work)))
+    counter, meters = counter_and_model(0.0, model_w)
     with Bench(meters) as bench, bench.tracker.span("root") as root:
         rows = []
         for seconds, moves in steps:
@@ -97,11 +102,7 @@ OUTAGES = st.lists(
 @given(OUTAGES, st.integers(1, 400))
 def test_no_time_is_billed_by_two(outages, model_w):
     """Silent, standing still, one after the other: never more than the higher of both powers."""
-    counter = FakeMeter("rapl:a", watts=100.0)
-    counter.moves_within_s = 0.5
-    model = FakeMeter("model:cpu", watts=float(model_w), basis="modelled")
-    work = iter(range(10_000_000))
-    meters = MeterSet((counter,), {"cpu": lambda: model}, busy_s=lambda: float(next(work)))
+    counter, meters = counter_and_model(100.0, model_w)
     with Bench(meters) as bench, bench.tracker.span("root"):
         passed_s = 0
         for state, seconds in outages:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from carbontrack.attribution.process_tree import ProcessTree, descendants
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD, Round
 from carbontrack.system.clock import Clock, SystemClock, other_process_cpu_s, process_cpu_s
-from carbontrack.system.host import depth_below
+from carbontrack.system.host import depth_below, stat_fields
 from carbontrack.units import JOULES_PER_KWH
 
 REFERENCE_SLICE_S = 0.000286
@@ -134,7 +134,7 @@ class TreeTime:
         for pid, _, _ in descendants(procfs, root_pid):
             try:
                 text = (procfs / str(pid) / "stat").read_bytes()
-                fields = [int(field) for field in text[text.rindex(b")") + 2 :].split()[11:15]]
+                fields = list(map(int, stat_fields(text)[11:15]))
             except (OSError, ValueError):
                 continue  # it has ended meanwhile
             own_s, waited = self._clock_s(pid) if has_clocks else None, sum(fields[2:])

@@ -62,6 +62,26 @@ def test_we_cannot_even_be_loaded(tmp_path: Path, module: str) -> None:
     assert done.stderr == "carbontrack: sh is not measured: RuntimeError: mine\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "is_started"),
+    [
+        (["--name", "--json", "--quiet", "--", *COMMAND], True),  # a name that looks like an option
+        (["--label=a=b", "--timeline", "--", *COMMAND], True),
+        ([*COMMAND[:1], "-c", "echo other", "--", *COMMAND], False),  # this `--` is the command's
+        (["--quiet", "--"], False),
+    ],
+)
+def test_the_command_is_what_stands_behind_our_options(
+    tmp_path: Path, words: list[str], is_started: bool
+) -> None:
+    """Never something else, where our own parser cannot be loaded."""
+    (tmp_path / "subprocess.py").write_text("raise RuntimeError('mine')")
+    done = run(tmp_path, "-m", "carbontrack", "run", *words)
+
+    assert done.stdout == ("ran\n" if is_started else "")
+    assert (done.returncode == 5) == is_started
+
+
 def test_a_source_that_fails(tmp_path: Path) -> None:
     """The command is measured by the others, and the record says it."""
     (tmp_path / "_ctypes.py").write_text("raise RuntimeError('mine')")
