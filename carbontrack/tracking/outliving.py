@@ -53,6 +53,7 @@ def split(
     records until `mark` of the spans that have rows; they have new ids, as each span keeps its own.
     """
     records: list[Record] = []
+    at = max(at, span.began[1])  # which is noted a moment after the mark at which it began
     if has_row or span.session.spans == "all":
         records.append(span.record_until(mark, at, parent))
         parent = (records[0].record_id, True)

@@ -196,5 +196,7 @@ class SpanRow(BudgetedBlock[Any]):
 
     def time_of(self, mark: Mark) -> datetime:
         """The wall-clock time of a mark that was made just now, or some time ago."""
-        ago_s = self.session.sampler.counts.at_s - mark.counts.at_s
-        return self.session.sampler.clock.now_utc() - timedelta(seconds=ago_s)
+        clock = (
+            self.session.sampler.clock
+        )  # not the last reading's time: the thread may have waited
+        return clock.now_utc() - timedelta(seconds=clock.monotonic_s() - mark.counts.at_s)

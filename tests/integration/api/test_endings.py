@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -202,17 +203,33 @@ for thread in threads:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("forks", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_forks_under_load_neither_hang_nor_repeat(tmp_path: Path, forks: int) -> None:
-    """With threads writing to a file and a server, every forked child ends and is recorded once."""
+    """With threads writing to a file and a server, every forked child ends and is recorded once.
+
+    A child that a block of the parent's holds for a part of its time has a row for each part: the
+    next begins where the one before ends.
+    """
     output = tmp_path / "runs.csv"
     with Receiver() as receiver:
         ended = run(FORKS, tmp_path, output, receiver.url, forks, check=True)
         for _ in range(5):
             run("from carbontrack.cli import main; main(['sync'])", tmp_path)
     rows = list(iter_records(output))
-    children = [record.name for record in rows if record.name.startswith("child")]
+    children: dict[str, list[Record]] = {f"child {number}": [] for number in range(forks)}
+    for record in rows:
+        if record.name.startswith("child"):
+            children[record.name].append(record)
 
     assert set(ended.stdout.split()) == {"0"}
-    assert sorted(children) == sorted(f"child {number}" for number in range(forks))
+    for name, own in children.items():
+        own.sort(key=lambda one: one.ended_at)
+        own.sort(key=lambda one: one.record_id.endswith("-1"))  # the last has the block's own id
+        assert [one.record_id.rpartition("-")[2] for one in own][-1:] == ["1"], name
+        assert len({one.pid for one in own}) == 1, name
+        assert all(one.started_at <= one.ended_at for one in own), name
+        for before, after in pairwise(own):
+            assert before.ended_at == after.started_at, name
+            # that is why there are two
+            assert before.parent_holds != after.parent_holds or before.parent_id != after.parent_id
     assert len({record.record_id for record in rows}) == len(rows)
     assert receiver.record_ids == {record.record_id for record in rows}
 
