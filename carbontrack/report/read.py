@@ -58,12 +58,9 @@ Rows = list[Row | None]
 _WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
 _NUMBERS = frozenset(NUMBER_COLUMNS)
 _TRUTHS = frozenset(TRUTH_COLUMNS)
-_DISTINCT = frozenset({"record_id", "run_id", "parent_id", "started_at", "ended_at"})
-"""Columns of text that differ from row to row."""
 _ROUNDED = re.compile(rb'[,;\t"\n]\d(?:[.,]\d+)?E\+\d+[,;\t"]').search
 """What may be an id that a spreadsheet has taken for a number."""
 NO_ROW = "not a whole row"
-_QUOTED = re.compile(b'"[^"]*"').sub
 
 
 def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Record]:
@@ -330,20 +327,16 @@ class CsvBlocks:
             return False
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
-        if b"E+" in block and _ROUNDED(block):
+        if b"+" in block and b"E+" in block and _ROUNDED(block):
             return False
-        bare = _QUOTED(b"", block) if b'"' in block else block
-        mark = self._layout.delimiter.encode()
-        return b'"' not in bare and _is_rectangular(bare, len(self._layout.names) - 1, mark)
+        return _is_rectangular(block, len(self._layout.names), self._layout.delimiter.encode())
 
     def _parsed(self, block: bytes) -> Iterator[Any]:
         # with other separators than ours, decimal commas are usual
         decimals = (".", ",") if self._layout.delimiter == "," else (",", ".")
         for decimal in decimals:
             try:
-                frame = self._frame(block, "category", decimal)
-                if any(_guessed(frame[name]) for name in frame):
-                    frame = self._frame(block, object, decimal)
+                frame = self._frame(block, decimal)
             except ValueError:
                 continue
             if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in _TRUTHS):
@@ -351,11 +344,10 @@ class CsvBlocks:
                 return
         yield from self._line_by_line(block)  # which finds out which cell is no number
 
-    def _frame(self, block: bytes, text: Any, decimal: str) -> Any:
+    def _frame(self, block: bytes, decimal: str) -> Any:
         import pandas as pd
 
         columns = [name for name in self._wanted if name in self._layout.names]
-        types = {name: object if name in _DISTINCT | _TRUTHS else text for name in columns}
         return pd.read_csv(
             BytesIO(block),
             sep=self._layout.delimiter,
@@ -363,7 +355,7 @@ class CsvBlocks:
             header=None,
             names=list(self._layout.names),
             usecols=columns,
-            dtype={name: "float64" if name in _NUMBERS else types[name] for name in columns},
+            dtype={name: "float64" if name in _NUMBERS else object for name in columns},
             keep_default_na=False,
             na_values={name: [""] for name in columns},
             skip_blank_lines=False,
@@ -462,22 +454,23 @@ def _cell_pattern(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}\r\n][^{mark}\r\n]*|))({mark}|\Z)')
 
 
-def _guessed(column: Any) -> bool:
-    """Whether pandas took texts for numbers or booleans, as it does where all of them look so."""
-    categories = getattr(column.dtype, "categories", None)
-    return categories is not None and categories.dtype.kind in "biufc"
-
-
-def _is_rectangular(text: bytes, count: int, mark: bytes = b",") -> bool:
-    """Whether each line of a text without quotes has so many marks between its cells."""
+def _is_rectangular(block: bytes, count: int, mark: bytes) -> bool:
+    """Whether each line has so many cells; marks and line feeds between quotes are text."""
     import numpy as np
 
-    letters = np.frombuffer(text, dtype=np.uint8)
-    ends, marks = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(mark))
-    if len(marks) != len(ends) * count or count == 0:
+    letters = np.frombuffer(block, dtype=np.uint8)
+    quote, end, between = b'"'[0], b"\n"[0], mark[0]
+    found = letters == quote
+    found |= letters == end
+    found |= letters == between
+    kinds = letters[found]
+    is_quote = kinds == quote
+    quotes = np.cumsum(is_quote, dtype="int32")
+    if quotes[-1] % 2:
         return False
-    by_line = marks.reshape(len(ends), count)
-    return bool((by_line[:, -1] < ends).all() and (by_line[1:, 0] > ends[:-1]).all())
+    kinds = kinds[~is_quote & (quotes % 2 == 0)]
+    line = np.array([between] * (count - 1) + [end], dtype=np.uint8)
+    return len(kinds) % count == 0 and bool((kinds.reshape(-1, count) == line).all())
 
 
 def _popped(lines: deque[str | None]) -> Iterator[str | None]:
