@@ -327,7 +327,7 @@ class CsvBlocks:
             return False
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
-        if b"+" in block and b"E+" in block and _ROUNDED(block):
+        if _holds(block, b"E+") and _ROUNDED(block):
             return False
         return _is_rectangular(block, len(self._layout.names), self._layout.delimiter.encode())
 
@@ -452,6 +452,15 @@ def _cell_pattern(delimiter: str) -> re.Pattern[str]:
     """One cell, quoted or bare, and what stands behind it."""
     mark = re.escape(delimiter)
     return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}\r\n][^{mark}\r\n]*|))({mark}|\Z)')
+
+
+def _holds(block: bytes, pair: bytes) -> bool:
+    """Whether two letters, of which the second is rare, follow each other."""
+    import numpy as np
+
+    letters = np.frombuffer(block, dtype=np.uint8)
+    seconds = np.flatnonzero(letters == pair[1])
+    return bool((letters[seconds - 1] == pair[0]).any())
 
 
 def _is_rectangular(block: bytes, count: int, mark: bytes) -> bool:

@@ -146,8 +146,10 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
     if by == "host":
         return frame["host_id"]
     if by == "day":
-        days = frame["started_at"].dt.strftime("%Y-%m-%d").where(frame["started_at"].notna(), None)
-        return days.astype("category")
+        days = frame["started_at"].to_numpy().astype("datetime64[D]")
+        codes, found = pd.factorize(days, sort=True)
+        texts = pd.Index([str(day)[:10] for day in found], dtype=object)
+        return pd.Series(pd.Categorical.from_codes(codes, categories=texts), index=frame.index)
     if by.startswith("label:") and by != "label:":
         labels = frame["labels"].cat
         texts = [_label(text, by.removeprefix("label:")) for text in labels.categories]
