@@ -21,12 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from rows import write_rows  # noqa: E402
+
 import carbontrack  # noqa: E402 - after the path is set
 from carbontrack.meters.rapl import powercap_meters  # noqa: E402
 from carbontrack.testing import FakeMeter, MemorySink, Zone, build_powercap  # noqa: E402
 from carbontrack.tracking.span import Span  # noqa: E402
 from carbontrack.tracking.tracker import Tracker  # noqa: E402
-from rows import write_rows  # noqa: E402
 
 Found = dict[str, float]
 CPU = time.process_time

@@ -41,7 +41,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def drawn(count: int) -> list[Record]:
     """Records whose ids and times are completed for each block."""
-    chance = random.Random(18)  # noqa: S311 - the same rows each time
+    chance = random.Random(18)
     records: list[Record] = []
     for first in range(0, count, 10):
         records += _ten(first, chance)
