@@ -153,7 +153,7 @@ class Record:
             ValueError: a required column is missing or a cell does not hold its column's type.
         """
         values: dict[str, Any] = {}
-        for name, convert in _CONVERTERS.items():
+        for name, convert in CONVERTERS.items():
             cell = row.get(name)
             if cell is None or cell == "":
                 if name == "calls" and name in row:
@@ -163,7 +163,7 @@ class Record:
                 values[name] = convert(cell)
             except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
                 raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
-        missing = [name for name in _REQUIRED if name not in values]
+        missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
         return cls(**values)
@@ -359,10 +359,10 @@ NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NU
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")
 """The columns that hold true or false; those that hold no numbers either hold text."""
-_CONVERTERS: dict[str, Callable[[object], Any]] = {
+CONVERTERS: dict[str, Callable[[object], Any]] = {
     name: (_NUMBER_TYPES | {"bool": _truth}).get(_type_of(name), str) for name in COLUMNS
 } | {"labels": _labels}
-_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
+REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 
 def record_html(record: Any, *, state: str | None = None) -> str:

@@ -13,7 +13,6 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import cache
 from io import BytesIO
 from itertools import chain, islice
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Record
+from carbontrack.record import COLUMNS, TRUTH_COLUMNS, Record
 from carbontrack.report.database import sqlite_rows
 from carbontrack.report.nesting import counted_once, one_row_per_id
 from carbontrack.report.spreadsheet import (
@@ -32,10 +31,15 @@ from carbontrack.report.spreadsheet import (
     as_utf8,
     damage,
     layout_of,
-    number_text,
-    truth_text,
 )
-from carbontrack.sinks.csv_file import restored
+from carbontrack.report.typed import (
+    NUMBERS,
+    cell_text,
+    distinct,
+    frame_of_records,
+    frame_of_texts,
+    joined,
+)
 from carbontrack.system.log import LOGGER
 
 if TYPE_CHECKING:
@@ -55,9 +59,6 @@ Row = Mapping[str, object]
 CsvRow = dict[str, str]
 Rows = list[Row | None]
 """Rows as they were read one by one; None for a line that belongs to none."""
-_WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
-_NUMBERS = frozenset(NUMBER_COLUMNS)
-_TRUTHS = frozenset(TRUTH_COLUMNS)
 _ROUNDED = re.compile(rb'[,;\t"\n]\d(?:[.,]\d+)?E\+\d+[,;\t"]').search
 """What may be an id that a spreadsheet has taken for a number."""
 NO_ROW = "not a whole row"
@@ -95,37 +96,19 @@ def read_records(*paths: AnyPath, without_double_counting: bool = False) -> pd.D
         MissingExtra: pandas is not installed.
         OSError: a file cannot be opened.
     """
-    pandas = import_pandas("analysis", "read_records")
+    import_pandas("analysis", "read_records")
     if not paths:
         raise ConfigError("read_records needs a file to read, for example 'emissions.csv'")
-    records, skipped = _all_records(paths)
-    columns: dict[str, Any] = {
-        name: _typed(pandas, name, [getattr(record, name) for record in records])
-        for name in COLUMNS
-    }
+    skipped: list[int] = []
+    records = distinct(joined(_typed_blocks(paths, skipped)))
     from carbontrack.report.notebook import COUNTED_ONCE, frame_class
 
-    frame: pd.DataFrame = frame_class()(columns)
+    frame: pd.DataFrame = frame_class()(records)
     if without_double_counting:
         frame = frame_class()(counted_once(one_row_per_id(frame)[0])[0])
         frame.attrs[COUNTED_ONCE] = True
-    frame.attrs["skipped_lines"] = skipped
+    frame.attrs["skipped_lines"] = sum(skipped)
     return frame
-
-
-def distinct(records: Iterable[Record]) -> list[Record]:
-    """The records without exact repetitions, and without checkpoints of runs that did finish."""
-    records = list(records)
-    finished = {record.record_id for record in records if record.status != "recovered"}
-    seen: set[str] = set()
-    kept = []
-    for record in records:
-        if record.status == "recovered" and record.record_id in finished:
-            continue
-        if (content := repr(record)) not in seen:
-            seen.add(content)
-            kept.append(record)
-    return kept
 
 
 def records_in(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[Record]:
@@ -165,7 +148,10 @@ def check_ending(path: Path) -> None:
 
 
 def blocks_of(
-    path: Path, wanted: Sequence[str], on_position: Callable[[int], None]
+    path: Path,
+    wanted: Sequence[str],
+    on_position: Callable[[int], None],
+    csv_blocks: type[CsvBlocks] | None = None,
 ) -> Iterator[pd.DataFrame | Rows]:
     """The file in blocks: lists of rows, or frames of the wanted columns where CSV is intact.
 
@@ -173,7 +159,7 @@ def blocks_of(
     """
     if path.suffix.lower() == ".csv":
         with path.open("rb") as file:
-            for block in CsvBlocks(as_utf8(file), wanted):
+            for block in (csv_blocks or CsvBlocks)(as_utf8(file), wanted):
                 on_position(file.tell())
                 yield block
     else:
@@ -263,7 +249,7 @@ class CsvRows:
                 self.layout = layout
             elif cells and self._is_whole(cells, text):
                 pairs = zip(self.layout.names, cells, strict=False)
-                yield {name: _cell(name, cell) for name, cell in pairs}
+                yield {name: cell_text(name, cell) for name, cell in pairs}
             else:
                 self._again.extendleft(reversed(taken[1:]))
                 yield None
@@ -339,12 +325,12 @@ class CsvBlocks:
                 frame = self._frame(block, decimal)
             except ValueError:
                 continue
-            if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in _TRUTHS):
+            if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in TRUTH_COLUMNS):
                 yield frame
                 return
         yield from self._line_by_line(block)  # which finds out which cell is no number
 
-    def _frame(self, block: bytes, decimal: str) -> Any:
+    def _frame(self, block: bytes, decimal: str, numbers: str = "float64") -> Any:
         import pandas as pd
 
         columns = [name for name in self._wanted if name in self._layout.names]
@@ -355,7 +341,7 @@ class CsvBlocks:
             header=None,
             names=list(self._layout.names),
             usecols=columns,
-            dtype={name: "float64" if name in _NUMBERS else object for name in columns},
+            dtype={name: numbers if name in NUMBERS else "object" for name in columns},
             keep_default_na=False,
             na_values={name: [""] for name in columns},
             skip_blank_lines=False,
@@ -382,6 +368,16 @@ class CsvBlocks:
         yield found
 
 
+class WholeCsvBlocks(CsvBlocks):
+    """The same blocks, but typed frames of all columns, in which numbers have all their digits."""
+
+    def _parsed(self, block: bytes) -> Iterator[Any]:
+        try:
+            yield frame_of_texts(self._frame(block, ".", "object"))
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
+            yield from self._line_by_line(block)  # which finds out which row holds no record
+
+
 def is_header(cells: Sequence[str]) -> bool:
     """Whether the cells are the names of the columns."""
     return "record_id" in cells and "run_id" in cells
@@ -396,13 +392,6 @@ def _layout_in(text: str) -> Layout | None:
         if cells and is_header(cells):
             return layout_of(tuple(cells), delimiter, text)
     return None
-
-
-def _cell(name: str, cell: str) -> str:
-    """A cell as it was before it was written."""
-    if name in _NUMBERS:
-        return number_text(cell)
-    return truth_text(cell) if name in _TRUTHS else restored(name, cell)
 
 
 def _cells(text: str, layout: Layout) -> list[str] | None:
@@ -495,33 +484,24 @@ def _json_object(line: str | None) -> Row | None:
     return found if isinstance(found, dict) else None
 
 
-def _all_records(paths: Iterable[AnyPath]) -> tuple[list[Record], int]:
-    records: list[Record] = []
-    skipped = 0
-    for path in paths:
+def _typed_blocks(paths: Iterable[AnyPath], skipped: list[int]) -> Iterator[pd.DataFrame]:
+    """The records of the files, in typed frames; how many lines of each hold none is added."""
+    for path in map(Path, paths):
         reasons: list[str] = []
-        records += iter_records(path, on_skip=reasons.append)
+        for block in blocks_of(path.expanduser(), COLUMNS, _ignore, WholeCsvBlocks):
+            if isinstance(block, list):
+                yield frame_of_records(list(records_in(block, reasons.append)))
+            else:
+                yield block
+        skipped.append(len(reasons))
         if reasons:
-            skipped += len(reasons)
             LOGGER.warning(
                 "%s: passed over %d lines that hold no record; the first: %s",
                 path,
                 len(reasons),
                 reasons[0],
             )
-    return distinct(records), skipped
 
 
-def _typed(pandas: Any, name: str, cells: list[object]) -> Any:
-    if name in _WHOLE_COLUMNS:
-        return pandas.array(cells, dtype="Int64")
-    if name in NUMBER_COLUMNS:
-        return pandas.array(cells, dtype="float64")
-    column = pandas.Series(cells, dtype=object)
-    if name in ("started_at", "ended_at"):
-        return pandas.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-    return column
-
-
-def _ignore(_: str) -> None:
+def _ignore(_: object) -> None:
     return
