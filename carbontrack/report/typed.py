@@ -47,7 +47,8 @@ def frame_of_records(records: Sequence[Record]) -> pd.DataFrame:
     import pandas as pd
 
     columns = ((name, [getattr(record, name) for record in records]) for name in COLUMNS)
-    return pd.DataFrame({name: _typed(name, cells) for name, cells in columns})
+    found: pd.DataFrame = pd.DataFrame({name: _typed(name, cells) for name, cells in columns})
+    return found
 
 
 def frame_of_texts(texts: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +59,9 @@ def frame_of_texts(texts: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame({name: _typed(name, _cells(name, texts)) for name in COLUMNS})
+    columns = {name: _typed(name, _cells(name, texts)) for name in COLUMNS}
+    found: pd.DataFrame = pd.DataFrame(columns)
+    return found
 
 
 def _cells(name: str, texts: pd.DataFrame) -> Any:
@@ -66,10 +69,8 @@ def _cells(name: str, texts: pd.DataFrame) -> Any:
     import numpy as np
     import pandas as pd
 
-    if name in texts:
-        codes, distinct = pd.factorize(texts[name])
-    else:
-        codes, distinct = np.full(len(texts), -1), ()
+    column = texts[name] if name in texts else pd.Series([None] * len(texts), dtype=object)
+    codes, distinct = pd.factorize(column)
     if name in REQUIRED and (codes < 0).any():
         raise ValueError(f"a row has no {name}")
     values = np.empty(len(distinct) + 1, dtype=object)
