@@ -123,7 +123,7 @@ class SharedFile:
         """
         handle = self._open()
         try:
-            end = os.lseek(handle, 0, os.SEEK_END)
+            end = os.fstat(handle).st_size
             if not (_is_whole_before(handle, end) and written_apart(handle, line, end)):
                 _append_below_cut(handle, line)
         finally:
@@ -245,8 +245,9 @@ def written_apart(handle: int, line: bytes, end: int) -> bool:
     any more.
     """
     _write_whole(handle, line)
-    begin = os.lseek(handle, 0, os.SEEK_CUR) - len(line)
-    return begin == end or _is_whole_before(handle, begin)
+    if os.fstat(handle).st_size == end + len(line):
+        return True  # nobody else has written
+    return _is_whole_before(handle, os.lseek(handle, 0, os.SEEK_CUR) - len(line))
 
 
 def _append_below_cut(handle: int, line: bytes) -> None:

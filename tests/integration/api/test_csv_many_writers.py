@@ -212,7 +212,7 @@ for number in range({count}): sink.write(a_record(number))
 
 @pytest.mark.skipif(not has("strace"), reason="strace is not installed")
 def test_a_row_takes_seven_system_calls(tmp_path: Path) -> None:
-    """Open, the header, the end, the last byte, the write, where it went, close: a look at each."""
+    """Open, the header, the end, the last byte, the write, the end again, close: a look at each."""
     few, many = (
         system_calls(ROWS.format(count=count), folder)
         for count, folder in ((100, tmp_path / "few"), (1100, tmp_path / "many"))
@@ -232,7 +232,7 @@ for number in range(int(sys.argv[2])): sink.write(record)
 
 @pytest.mark.skipif(not has("strace"), reason="strace is not installed")
 def test_a_row_among_other_writers_takes_no_more_than_a_second_look(tmp_path: Path) -> None:
-    """Nobody waits for a lock, or looks again and again, where others write too."""
+    """Where it went and what is before it: nobody waits for a lock, or looks again and again."""
     place, counts = tmp_path / "runs.csv", []
     others = [started(place, number, 20_000) for number in range(4)]
     for other in others:
@@ -262,7 +262,7 @@ def test_a_row_among_other_writers_takes_no_more_than_a_second_look(tmp_path: Pa
         other.communicate()
 
     assert not is_alone
-    assert (counts[1] - counts[0]) / 1000 <= 8.5
+    assert (counts[1] - counts[0]) / 1000 <= 9.1
     assert b"\n\n" not in place.read_bytes()
 
 
