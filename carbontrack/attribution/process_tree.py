@@ -169,7 +169,8 @@ class ProcessTree:
         return own_bytes + self._live_ram_bytes
 
     def _read_children(self, now_s: float, waited_s: float) -> None:
-        # `waited_s` first: a child that is waited for in between is missing once, not counted twice.
+        # `waited_s` is of before: a child that is waited for in between is missing once, and not
+        # counted twice.
         self._live_at_s, self._live_pids = now_s, None
         try:
             pids, living = self._living(now_s) if self._has_others() else ([], _NOBODY)
@@ -181,7 +182,7 @@ class ProcessTree:
         self.is_alone = not self._live_ram_bytes
 
     def _living(self, now_s: float) -> tuple[list[int] | None, tuple[float, int, int]]:
-        """All descendants, if they are listed; their CPU seconds, bytes, and those of the largest."""
+        """All descendants, if they are listed; CPU seconds, bytes, and those of the largest one."""
         number = self._number()
         if number is None:
             return None, (*_psutil_descendants(), 0)

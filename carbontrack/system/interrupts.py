@@ -9,7 +9,7 @@ are safe where a handler may raise.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # as it has no stub
 import _thread
 import sys
 import threading
