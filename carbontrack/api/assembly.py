@@ -204,7 +204,7 @@ def make_grid(
 
 def current_environment() -> Environment:
     """A snapshot of the process's environment, as it is now."""
-    return Environment.take(regions.HINTS)
+    return Environment.now(regions.HINTS)
 
 
 def assemble(
