@@ -187,7 +187,7 @@ class MemorySurvey:
 
     Args:
         procfs: the root of procfs.
-        pids: the living descendants at an instant, which is now.
+        pids: the living descendants.
         run: runs the reading in the background.
         low_end: follows the low end.
         is_forked: whether this is a fork of another process, which may share everything with it; by
@@ -197,7 +197,7 @@ class MemorySurvey:
     def __init__(
         self,
         procfs: Path,
-        pids: Callable[[float], Iterable[int]],
+        pids: Callable[[], Iterable[int]],
         run: Run = in_a_thread,
         *,
         low_end: LowEnd | None = None,
@@ -256,7 +256,7 @@ class MemorySurvey:
         now_s = clock.monotonic_s()
         if now_s < (self._next_s if is_alone else self._reading_until_s):
             return
-        names: set[int | str] = set(own_pids(self._procfs, self._pids(now_s)))
+        names: set[int | str] = set(own_pids(self._procfs, self._pids()))
         if names != self._names or now_s - self._sized_at_s >= SIZES_PERIOD_S:
             self._names, self._sized_at_s = names, now_s
             self._settle(_residents(self._procfs, names))
@@ -293,7 +293,7 @@ class MemorySurvey:
 
     def _read(self, clock: Clock) -> None:
         begun_s = clock.monotonic_s()
-        processes = _residents(self._procfs, own_pids(self._procfs, self._pids(begun_s)))
+        processes = _residents(self._procfs, own_pids(self._procfs, self._pids()))
         self._known = _proportions(self._procfs, processes)
         self._returned_bytes, self._answered = 0.0, True
         ended_s = clock.monotonic_s()

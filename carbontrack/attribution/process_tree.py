@@ -26,8 +26,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_NOW_S = 0.005
-"""A look at the processes that is no older is one of now."""
 _TREE_PERIOD_S = 0.05
 """Children are read this often at most; what they use in between is counted at the next read."""
 
@@ -111,10 +109,13 @@ class ProcessTree:
         self._highest_s, self._counted_at_s = total_s, now_s
         return total_s
 
-    def pids(self, now_s: float = float("inf")) -> list[int]:
-        """The living descendants, by the numbers of this procfs."""
-        if self._live_pids is not None and 0.0 <= now_s - self._live_at_s < _NOW_S:
-            return self._live_pids
+    def pids(self, *, anew: bool = True) -> list[int]:
+        """The living descendants, by the numbers of this procfs; if not `anew`, as last seen."""
+        if self._live_pids is None or anew:
+            self._live_pids = self._look_for_pids()
+        return self._live_pids
+
+    def _look_for_pids(self) -> list[int]:
         number = self._number() if self._has_others() else None
         if number is None:
             return []

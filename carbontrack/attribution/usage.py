@@ -67,9 +67,10 @@ class UsageReader:
         self._ram: tuple[int | None, int | None] = (None, None)
         self.ram_low_end = LowEnd()
         """How far below our memory its low end lies."""
+        self._is_early = False
         self._survey = MemorySurvey(
             self._processes,
-            lambda now_s: self._tree.pids(now_s),  # noqa: PLW0108 - a fork has a tree of its own
+            lambda: self._tree.pids(anew=self._is_early),  # a fork has a tree of its own
             run,
             low_end=self.ram_low_end,
         )
@@ -191,7 +192,11 @@ class UsageReader:
 
     def awaits_survey(self, clock: Clock) -> bool:
         """Survey what has come since the last time; whether a tick should wait for the answer."""
-        return self._survey.is_awaited(clock)
+        self._is_early = True  # no sample has just looked at the processes
+        try:
+            return self._survey.is_awaited(clock)
+        finally:
+            self._is_early = False
 
 
 class _ProcStat:

@@ -48,7 +48,7 @@ class Tree:
     def __init__(self, procfs, **options):
         self.procfs, self.clock, self.jobs, self.pids = procfs, Slow(), [], []
         self.cost_s = 0.001
-        self.survey = MemorySurvey(procfs, lambda _now_s: self.pids, self.jobs.append, **options)
+        self.survey = MemorySurvey(procfs, lambda: self.pids, self.jobs.append, **options)
 
     def put(self, pid, rss_mib, pss_mib=None, *, private_mib=0, shared_mib=0, start=7):
         """A process with this memory; without a proportional size nobody may read it."""
