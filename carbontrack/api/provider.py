@@ -157,11 +157,7 @@ class TrackerProvider:
         return settings
 
     def load(self, given: Mapping[str, object]) -> Settings:
-        """Load the settings for these arguments, and check that they can be used.
-
-        Raises:
-            ConfigError: a setting cannot be used.
-        """
+        """As `load_settings`, with what has not changed since the last time."""
         environment = self.environment()
         settings = self._loaded.load(given, environment)
         check_outputs(settings, environment.working_folder)

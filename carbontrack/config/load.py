@@ -23,7 +23,7 @@ from carbontrack.config.environment import CLOSED, PREFIX, Environment
 from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of, told
-from carbontrack.system.clock import SystemClock
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import (
     READING,
     closed_part,
@@ -89,7 +89,8 @@ class SettingsCache:
     The second time it is noted which files that are, and where there is none yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._kept: dict[SettingsKey, tuple[Settings, _Files | None]] = {}
 
     def load(
@@ -100,11 +101,11 @@ class SettingsCache:
         known, files = self._kept.get(key, (None, None))
         if known is not None and files is not None and files.are_as_they_were():
             return known
-        files = None if known is None else _Files.of(environment)
+        files = None if known is None else _Files.of(environment, self._clock)
         settings = load_settings(given, environment, writes=False, strict=strict)
         if known == settings and known.origins == settings.origins:
             settings = known  # which is found sooner than its equal
-        while len(self._kept) >= _MANY:
+        while len(self._kept) >= _MOST_KEPT:
             self._kept.pop(next(iter(self._kept)), None)
         self._kept[key] = settings, files
         return settings
@@ -127,7 +128,7 @@ class _Files(NamedTuple):
     missing: list[str]
 
     @classmethod
-    def of(cls, environment: Environment) -> _Files | None:
+    def of(cls, environment: Environment, clock: Clock) -> _Files | None:
         """Those of an environment; None where a change could be missed."""
         paths, missing = list[str](), list[str]()
         user, folder, above = _user_config(environment), environment.working_folder, ""
@@ -142,7 +143,7 @@ class _Files(NamedTuple):
             folder, above = os.path.dirname(folder), folder  # noqa: PTH120 - as above
         if environment.has_fake_files or not _UNUSABLE.isdisjoint(paths):
             return None
-        now_ns, states = SystemClock.now_utc().timestamp() * 1e9, _states(paths)
+        now_ns, states = clock.now_utc().timestamp() * 1e9, _states(paths)
         is_settled = all(now_ns - changed_ns > _SETTLED_NS for changed_ns, *_ in states)
         return cls(paths, states, missing) if is_settled else None
 
@@ -153,6 +154,8 @@ class _Files(NamedTuple):
         return not self.paths or _states(self.paths) == self.states
 
 
+_MOST_KEPT = 32
+"""Settings that are kept for their next use; a program may use thousands."""
 _SETTLED_NS = 1e9
 """A file that has changed so recently may change again and show the same time."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache
 from carbontrack.errors import ConfigError
+from carbontrack.testing import FakeClock
 
 LONG_AGO_S = 1e9
 
@@ -38,10 +39,11 @@ def write(path: Path, text: str, *, table: str = "[tool.carbontrack]\n") -> None
 
 
 class Loads:
-    """What one cache loads, and which files are opened for it."""
+    """What one cache loads, by a clock that a test turns, as the time of an inode cannot be set."""
 
     def __init__(self) -> None:
-        self.cache, self.opened = SettingsCache(), list[str]()
+        self.clock = FakeClock(now=datetime.now(timezone.utc))
+        self.cache = SettingsCache(self.clock)
 
     def __call__(self, **given: object) -> object:
         """The settings now."""
@@ -62,17 +64,11 @@ def test_what_has_not_changed_is_not_read_again(loads: Loads, place: Path) -> No
     write(place.parent / "pyproject.toml", 'region = "FR"')
     opened: list[object] = []
     kept = [loads() for _ in range(2)]
-    _wait_until_settled(place.parent / "pyproject.toml")
+    loads.clock.step_wall(2.0)
     kept += [loads() for _ in range(2)]
     sys.addaudithook(lambda event, args: opened.append(args) if event == "open" else None)
     assert loads() is kept[0]
     assert [one for one in opened if str(one[0]).endswith("toml")] == []  # type: ignore[index]
-
-
-def _wait_until_settled(path: Path) -> None:
-    """A change is told by the time of the inode as well, which nobody can set."""
-    while time.time() - path.stat().st_ctime < 1.1:
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("level", ["inner", "project", "home", "user"])
@@ -99,7 +95,7 @@ def test_a_change_of_a_file_that_was_kept_is_noticed(loads: Loads, place: Path) 
     """Of the same size, the same inode and the same time of its last change."""
     path = place / "pyproject.toml"
     write(path, 'region = "FR"')
-    _wait_until_settled(path)
+    loads.clock.step_wall(2.0)
     assert loads.region() == "FR"
     with path.open("r+") as file:
         file.write(path.read_text().replace("FR", "DE"))
