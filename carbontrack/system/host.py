@@ -137,7 +137,7 @@ def process_stat(procfs: Path, name: str) -> ProcessStat | None:
     A zombie has ended.
     """
     try:
-        text = (procfs / name / "stat").read_bytes()
+        text = read_at_once(f"{procfs}/{name}/stat")
         fields = stat_fields(text)
         if fields[0] in (b"Z", b"X"):
             return None
