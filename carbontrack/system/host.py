@@ -56,6 +56,7 @@ def online_threads() -> int:
         return os.cpu_count() or 1  # Windows
 
 
+@lru_cache(maxsize=16)
 def calibration_path(state: Path, host: str) -> Path:
     """The calibration file of a host; several hosts may share a state directory."""
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
