@@ -394,8 +394,10 @@ def _inactive_file_bytes(directory: Path, version: int) -> int:
 
 
 def _number(directory: Path, name: str) -> int | None:
-    with suppressed(OSError, ValueError):
-        return int(read_at_once(f"{directory}/{name}"))
+    path = f"{directory}/{name}"
+    if os.access(path, os.R_OK):  # the root of all groups has no limit, which is no exception
+        with suppressed(OSError, ValueError):
+            return int(read_at_once(path))
     return None
 
 
