@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from carbontrack.errors import QuantityError, did_you_mean
+from carbontrack.values import Value
 
 JOULES_PER_KWH = 3.6e6
 """Joules in a kilowatt-hour, exact by definition (SI brochure, 9th edition, table 8)."""
@@ -41,8 +41,7 @@ _QUANTITY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(Value):
     """An amount of emissions, in grams of CO2e, or of energy, in joules."""
 
     kind: Kind

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from carbontrack.meters.meter import Meter, MeterSet, is_shared
 from carbontrack.record import Component
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.system.forking import OwnThread, holding_forks
+from carbontrack.values import replace
 
 PERIOD_S: Final = 60.0
 """The time from one look to the next."""

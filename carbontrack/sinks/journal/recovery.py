@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER, RateLimitedLog
+from carbontrack.values import replace
 
 OpenSink = Callable[[str], Sink]
 RETRY_FOR_S = 7 * 86_400.0
