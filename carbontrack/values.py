@@ -8,7 +8,7 @@ classes share the methods of one, and `dataclasses` is imported when somebody as
 
 from __future__ import annotations
 
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat
 from operator import attrgetter
@@ -16,6 +16,7 @@ from operator import attrgetter
 TYPE_CHECKING = False  # importing `typing` costs more than this module
 if TYPE_CHECKING:
     from typing import Any, ClassVar, TypeVar
+    from typing import NamedTuple as NamedTuple  # noqa: PLC0414 - from here for all others
 
     from typing_extensions import dataclass_transform
 
@@ -25,6 +26,20 @@ else:
     def dataclass_transform(**_):
         """What type checkers read, without effect."""
         return lambda cls: cls
+
+    class _NamedTupleType(type):
+        def __new__(mcs, name, bases, content):
+            if not bases:
+                return super().__new__(mcs, name, bases, content)
+            types = content.get("__annotations__", {})
+            defaults = [content.pop(one) for one in types if one in content]
+            made = namedtuple(name, types, defaults=defaults, module=content["__module__"])
+            for attribute, one in content.items():
+                setattr(made, attribute, one)
+            return made
+
+    class NamedTuple(metaclass=_NamedTupleType):
+        """`typing.NamedTuple`, which compiles each annotation, at a third of the time."""
 
 
 _MISSING: Any = object()

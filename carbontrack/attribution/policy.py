@@ -8,11 +8,11 @@ part of a GPU from the processes that use it. All of it is pure: nothing is read
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import COMPONENTS, Basis, Component
-from carbontrack.values import Value
+from carbontrack.values import NamedTuple, Value
 
 Scope = Literal["process", "machine"]
 Idle = Literal["proportional", "reserved", "none"]

@@ -15,7 +15,8 @@ from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+
+from carbontrack.values import NamedTuple
 
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""

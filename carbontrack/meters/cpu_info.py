@@ -16,12 +16,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
 from carbontrack.system.host import boot_id, online_threads
 from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.values import NamedTuple
 
 _LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.interval import Interval
 from carbontrack.meters.load_curve import LOADS, SINCE_2010, LoadCurve
 from carbontrack.meters.meter import BESIDE_CPU_TIME
 from carbontrack.record import Basis, Component
+from carbontrack.values import NamedTuple
 
 ANCHOR_S = 1.0
 """Load is averaged over at least this long; busy time moves in steps of about 10 ms."""

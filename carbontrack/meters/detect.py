@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from traceback import format_exception_only  # `logging` has loaded it
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from carbontrack.errors import ConfigError, MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
@@ -35,7 +35,7 @@ from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
 from carbontrack.system.host import online_threads
 from carbontrack.system.interrupts import attempt, pass_on
-from carbontrack.values import replace
+from carbontrack.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit

@@ -26,13 +26,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system.files import READING
 from carbontrack.system.interrupts import pass_on
-from carbontrack.values import Value, field
+from carbontrack.values import NamedTuple, Value, field
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""

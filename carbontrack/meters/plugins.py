@@ -12,13 +12,14 @@ from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.errors import CarbontrackError, ConfigError, MeterUnavailable
 from carbontrack.meters.meter import Meter, Refusal, check_meters, counts_ends
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system import plugins
 from carbontrack.system.log import LOGGER, warn_user
+from carbontrack.values import NamedTuple
 
 Models = Mapping[Component, Callable[[], Meter]]
 """By component, how to make the meter that stands in when the one in service is lost."""

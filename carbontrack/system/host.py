@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple
 
 
 def host_id(etc: Path = Path("/etc")) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from carbontrack.record import COMPONENTS, Component, Record
 from carbontrack.sampling.counts import Counts, Joules
@@ -18,6 +18,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.tracking.part import MeterFacts
 from carbontrack.tracking.record_builder import value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
+from carbontrack.values import NamedTuple
 
 MOST_BINS: Final = 360
 """The largest number of bins. A screen shows no more: a run of six minutes keeps each tick of one

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.record import Record
 from carbontrack.sinks.journal.file import decoded, is_locked, lines_of, open_to_read, updated
@@ -22,6 +22,7 @@ from carbontrack.sinks.journal.names import SUFFIX
 from carbontrack.system.host import depth_below, pid_namespace
 from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
+from carbontrack.values import NamedTuple
 
 _SLACK_S = 2.0
 """How far a process's start, measured in clock ticks, may seem to be after its first line."""
