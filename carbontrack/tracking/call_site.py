@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from sys import is_finalizing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
@@ -19,7 +19,6 @@ from carbontrack.tracking.checkpoints import Checkpoint
 from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
-from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     from carbontrack.tracking.remote_parent import RemoteParents

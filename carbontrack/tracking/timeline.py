@@ -8,7 +8,6 @@ series can be thinned as often as needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.tracking.part import MeterFacts
 from carbontrack.tracking.record_builder import value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
-from carbontrack.values import NamedTuple
+from carbontrack.values import NamedTuple, Value, field
 
 MOST_BINS: Final = 360
 """The largest number of bins. A screen shows no more: a run of six minutes keeps each tick of one
@@ -109,8 +108,7 @@ class PowerRow(NamedTuple):
     watts: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Value):
     """Power over time of one span, open or finished.
 
     Attributes:
