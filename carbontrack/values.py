@@ -9,7 +9,7 @@ classes share the methods of one, and `dataclasses` is imported when somebody as
 from __future__ import annotations
 
 from collections import deque, namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
 from operator import attrgetter
 
@@ -43,6 +43,7 @@ else:
 
 
 _MISSING: Any = object()
+_set = object.__setattr__  # mapped over all fields, which takes no step of the interpreter for each
 
 
 class Field:
@@ -170,12 +171,9 @@ class Value(metaclass=ValueType):
             if args:
                 given = _given_by_name(type(self), args, given)
             content = {**self._defaults, **given}
-            for name, make in self._factories.items():
-                if name not in given:
-                    content[name] = make()
             if content.keys() != self._fields.keys():
-                raise _wrong_names(type(self), content)
-            _fill(self, content, content.values())
+                _complete(type(self), content)
+            deque(map(_set, repeat(self), content, content.values()), maxlen=0)
             self.__post_init__()
 
         def __setattr__(self, name, _):
@@ -206,7 +204,7 @@ class Value(metaclass=ValueType):
         return list(_content(self).values())
 
     def __setstate__(self, state: list[Any]) -> None:
-        _fill(self, self._fields, state)
+        deque(map(_set, repeat(self), self._fields, state), maxlen=0)
 
 
 def replace(value: V, /, **changes: Any) -> V:
@@ -223,11 +221,6 @@ def _content(value: Value) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value._fields}
 
 
-def _fill(value: Value, names: Iterable[str], content: Iterable[Any]) -> None:
-    """Set the fields of a frozen value, without a step of the interpreter for each."""
-    deque(map(object.__setattr__, repeat(value), names, content), maxlen=0)
-
-
 def _given_by_name(cls: ValueType, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
     """What was given by position and by name, all by name."""
     names = cls.__match_args__
@@ -242,13 +235,17 @@ def _given_by_name(cls: ValueType, args: tuple[Any, ...], given: dict[str, Any])
     return {**by_position, **given}
 
 
-def _wrong_names(cls: ValueType, content: Mapping[str, Any]) -> TypeError:
-    unknown = [name for name in content if name not in cls._fields]
+def _complete(cls: ValueType, content: dict[str, Any]) -> None:
+    """Make the defaults that are made anew for each value; what is missing then is an error."""
+    for name, make in cls._factories.items():
+        if name not in content:
+            content[name] = make()
+    unknown = ", ".join(repr(name) for name in content if name not in cls._fields)
     if unknown:
-        names = ", ".join(map(repr, unknown))
-        return TypeError(f"{cls.__name__}() got an unexpected keyword argument {names}")
-    names = ", ".join(repr(name) for name in cls._fields if name not in content)
-    return TypeError(f"{cls.__name__}() is missing the argument {names}")
+        raise TypeError(f"{cls.__name__}() got an unexpected keyword argument {unknown}")
+    missing = ", ".join(repr(name) for name in cls._fields if name not in content)
+    if missing:
+        raise TypeError(f"{cls.__name__}() is missing the argument {missing}")
 
 
 def _frozen(message: str) -> Exception:
