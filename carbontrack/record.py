@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
@@ -27,6 +26,7 @@ from carbontrack.units import (
     format_with_interval,
     joules_from,
 )
+from carbontrack.values import Value, field, fields_of, replace
 
 SCHEMA = 2
 Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
@@ -56,8 +56,7 @@ _MOST_CONTAINERS = 100_000
 Cell = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Value, kw_only=True):
     """What one span used and emitted, how that is known, and the interval around it.
 
     `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
@@ -346,12 +345,11 @@ def _truth(cell: object) -> bool:
 
 
 def _type_of(name: str) -> str:
-    return str(_FIELDS[name].type).split(" ")[0]
+    return str(fields_of(Record)[name].type).split(" ")[0]
 
 
-_FIELDS = {f.name: f for f in fields(Record)}
 _NUMBER_TYPES = {"int": _whole, "float": _number}
-COLUMNS: tuple[str, ...] = tuple(_FIELDS)
+COLUMNS: tuple[str, ...] = tuple(fields_of(Record))
 """The columns of schema 2, in order."""
 cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
 """The values of a record's columns, in order; labels are a mapping."""

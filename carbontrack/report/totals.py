@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import isnan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
@@ -22,6 +22,7 @@ from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.meters.wall_model import wall_share
 from carbontrack.record import BASES, COMPONENTS
 from carbontrack.report.uncounted import UNMEASURED_GPU, uncounted_codes
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
