@@ -460,18 +460,18 @@ class RecordBuilder:
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        max_gap_s, powers_w, before = self.sampler.history(start.at_s)
+        powers = self.sampler.powers
         now = self.sampler.clock.now_utc()
         return Window(
             start,
             end,
             duration_s,
             machine_j,
-            max_gap_s,
+            self.sampler.longest_gap_s(start.at_s),
             now,
             self.ledger.intensity(now),
-            powers_w,
-            before,
+            powers.known_w(end),
+            powers.before,
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
