@@ -485,22 +485,27 @@ class RecentPowers(NamedTuple):
     ) -> RecentPowers:
         """With new means of the meters that have been observed for long enough."""
         at_s, energy_j = counts.at_s, counts.energy_j
-        since = [*self.since, *((at_s, joules) for joules in energy_j[len(self.since) :])]
-        means_w = [*self.means_w, *repeat(None, len(since) - len(self.means_w))]
-        refresh_s = self.refresh_s
-        if len(refresh_s) < len(since):
+        since, means_w, refresh_s = self.since, self.means_w, self.refresh_s
+        if len(since) < len(energy_j):
+            since += tuple((at_s, joules) for joules in energy_j[len(since) :])
+            means_w += (None,) * (len(since) - len(means_w))
             refresh_s = resolutions_s()
-        for index, joules in enumerate(energy_j):
-            begun_s, begun_j = since[index]
+        starts, means = list(since), list(means_w)
+        for index, (begun_s, begun_j) in enumerate(since):
             if at_s - begun_s >= max(WINDOW_S, REFRESHES * refresh_s[index]):
-                means_w[index] = (joules - begun_j) / (at_s - begun_s)
-                since[index] = at_s, joules
-        return RecentPowers(self.updated, counts, tuple(since), tuple(means_w), refresh_s)
+                means[index] = (energy_j[index] - begun_j) / (at_s - begun_s)
+                starts[index] = at_s, energy_j[index]
+        return RecentPowers(self.updated, counts, tuple(starts), tuple(means), refresh_s)
 
-    def restarted(self, counts: Counts) -> RecentPowers:
+    def restarted(
+        self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]
+    ) -> RecentPowers:
         """With new means from here on, after a pause whose energy must not enter them."""
         since = tuple((counts.at_s, joules) for joules in counts.energy_j)
-        return self._replace(before=counts, updated=counts, since=since)
+        means_w = self.means_w + (None,) * (len(since) - len(self.means_w))
+        known = len(self.refresh_s) >= len(since)
+        refresh_s = self.refresh_s if known else resolutions_s()
+        return RecentPowers(counts, counts, since, means_w, refresh_s)
 
     def known_w(self, counts: Counts) -> Sequence[float | None]:
         """Each meter's power; None, or no entry, where none is known."""
@@ -547,7 +552,7 @@ class ReadingHistory:
         self._readings_s.clear()
         self._gaps.clear()
         self.read_at(counts.at_s)
-        self.powers = self.powers.restarted(counts).updated_by(counts, self._resolutions_s)
+        self.powers = self.powers.restarted(counts, self._resolutions_s)
 
     def follow(self, counts: Counts) -> None:
         """Take in the counts of now, and the gaps up to the last but one reading."""
