@@ -74,7 +74,8 @@ class RaplZone:
         self.counter = Counter(range_j, cap_w())
         self.fault_counts: Mapping[str, int] = self.counter.fault_counts
         """Resets and impossible steps that were dropped."""
-        self._checked_at_s = float("-inf")
+        self._check_s = float("-inf")
+        """When a count that has not moved is looked at closely."""
         self._descriptor: int | None = open_file(path)
         self._closed = False
         self.read_uj()
@@ -128,11 +129,12 @@ class RaplZone:
             pass_on(error)
             raw_uj = self._read_by_path()
         # a plain step, as in `counter.advance`: a call would cost as much as the rest
-        raw_j, possible_j = raw_uj * 1e-6, counter.cap_w * (now_s - counter.at_s)
-        if 0.0 < raw_j - counter.last_j <= possible_j < counter.plain_j:
+        raw_j = raw_uj * 1e-6
+        step_j, possible_j = raw_j - counter.last_j, counter.cap_w * (now_s - counter.at_s)
+        if 0.0 <= step_j <= possible_j < counter.plain_j and (step_j or now_s < self._check_s):
             counter.last_j, counter.at_s = raw_j, now_s
             return counter.base_j + raw_j
-        if raw_j == counter.last_j:
+        if not step_j:
             raw_uj = self._unless_replaced(raw_uj, now_s)
         try:
             return counter.advance(raw_uj * 1e-6, now_s)
@@ -167,9 +169,9 @@ class RaplZone:
         Live counters change every millisecond; one that does not may be a file of the past.
         """
         descriptor = self._descriptor
-        if descriptor is None or now_s - self._checked_at_s < CHECK_REPLACED_EVERY_S:
+        if descriptor is None or now_s < self._check_s:
             return raw_uj
-        self._checked_at_s = now_s
+        self._check_s = now_s + CHECK_REPLACED_EVERY_S
         opened = os.fstat(descriptor)
         try:  # inode and device: a mount may hide the open file
             if opened[1:3] == os.stat(self._path)[1:3]:  # noqa: PTH116 - no object
