@@ -491,25 +491,26 @@ too much, and over five the mean is off by a fifth at most."""
 
 
 class Mean(NamedTuple):
-    """The last mean power of the meters that are averaged over the same time.
+    """The last mean power of meters that have the same refresh period.
 
     Attributes:
-        window_s: over how long it is taken, at the least.
+        refresh_s: this period, which says how long is averaged over.
         meters: how many have come before these, and how many with them.
         since: from when on the next one is taken.
         over: from when to when the last one was taken; None before the first.
     """
 
-    window_s: float
+    refresh_s: float
     meters: tuple[int, int]
     since: Counts
     over: tuple[Counts, Counts] | None = None
 
     def by(self, counts: Counts) -> Mean:
         """With a new mean, if the time for it has come."""
-        if counts.at_s - self.since.at_s < self.window_s:
+        refresh_s, since = self.refresh_s, self.since
+        if counts.at_s - since.at_s < max(WINDOW_S, REFRESHES * refresh_s):
             return self
-        return Mean(self.window_s, self.meters, counts, (self.since, counts))
+        return Mean(refresh_s, self.meters, counts, (since, counts))
 
 
 class RecentPowers(NamedTuple):
@@ -536,11 +537,10 @@ class RecentPowers(NamedTuple):
         """With meters that have joined; their means begin here."""
         means, count = list(self.means), len(self.refresh_s)
         for index, period_s in enumerate(refresh_s[count:], count):
-            window_s = max(WINDOW_S, REFRESHES * period_s)
-            if len(means) > len(self.means) and means[-1].window_s == window_s:
+            if len(means) > len(self.means) and means[-1].refresh_s == period_s:
                 means[-1] = means[-1]._replace(meters=(means[-1].meters[0], index + 1))
             else:
-                means.append(Mean(window_s, (index, index + 1), counts))
+                means.append(Mean(period_s, (index, index + 1), counts))
         return self._replace(means=tuple(means), refresh_s=refresh_s)
 
     def restarted(self, counts: Counts) -> RecentPowers:
@@ -560,7 +560,7 @@ class RecentPowers(NamedTuple):
             # No full window yet: take the mean since its start, if the count has moved at all. A
             # step covers at least one refresh period.
             for n in indices:
-                elapsed_s = max(end.at_s - begun.at_s, self.refresh_s[n])
+                elapsed_s = max(end.at_s - begun.at_s, mean.refresh_s)
                 is_known = used_j[n] > 0.0 and elapsed_s > 0.0
                 known_w.append(used_j[n] / elapsed_s if is_known else None)
         return known_w
