@@ -37,7 +37,8 @@ class Steps:
     def take(self, step):
         """The ledger's sums after one more step."""
         before, ledger = self.counts, self.ledger
-        self.counts = Counts.of(step.at_s, energy_j=add_joules(before.energy_j, step.joules))
+        joules = add_joules(before.energy_j, step.joules)
+        self.counts = Counts.of(step.at_s, counts_j=joules, energy_j=joules)
         ledger.account = ledger.after(
             before, self.counts, Sharing(step.components, step.leaves), FakeClock()
         )
