@@ -26,8 +26,6 @@ from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
     Counts,
-    ReadingHistory,
-    RecentPowers,
     advance,
     with_fault,
     with_missed,
@@ -35,6 +33,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
+from carbontrack.sampling.history import ReadingHistory, RecentPowers
 from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
@@ -187,7 +186,7 @@ class Sampler:
         raise at any line.
         """
         with self.lock:
-            before = self.counts.baseline
+            before = self.counts.anchor
             if self.holders:
                 self._sample()
             else:
@@ -204,7 +203,7 @@ class Sampler:
                 _let_go(self, ledger, key)
                 raise
             counts = self.counts
-            if counts.baseline is not before:  # the span counts a read that failed at its start
+            if counts.anchor is not before:  # the span counts a read that failed at its start
                 counts = with_missed(counts, before.missed)
             return Mark(counts, ledger.account)
 
