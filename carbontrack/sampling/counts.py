@@ -15,7 +15,7 @@ So no step is below 0, no row that was written changes, and the sum of both is w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import isfinite
 from operator import add, le, sub
@@ -298,11 +298,9 @@ def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
                 continue
             else:
                 resets += 1
-        if returning:
-            returning.pop(index, None)
+        returning.pop(index, None)
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
-    is_steady = None not in counts_j and not (doubted or owed_j or returning)
     base = Anchor(
         tuple(counts_j),
         tuple(counted_s),
@@ -310,15 +308,19 @@ def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
         tuple(observed_s),
         base.missed + reading.missed + missed + len(doubted),
         base.suspended_s,
-        _plus_faults(base.faults, "reset", resets) if resets else base.faults,
+        _plus_faults(base.faults, "reset", resets),
         frozenset(doubted),
         tuple(end_counts_j),
         tuple(map(add, base.ends_j, end_steps)),
         dict.fromkeys(returning, 0.0) | owed_j if returning else owed_j,
         returning,
-        len(counts_j) + len(end_counts_j) if is_steady else -1,
+        -1 if doubted or owed_j or returning else _plain_width(counts_j, end_counts_j),
     )
     return base, tuple(steps), tuple(end_steps)
+
+
+def _plain_width(counts_j: Sequence[float | None], end_counts_j: Sequence[float]) -> int:
+    return -1 if None in counts_j else len(counts_j) + len(end_counts_j)
 
 
 def _settle(
@@ -433,6 +435,8 @@ def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:
 
 
 def _plus_faults(faults: Mapping[str, int], code: str, times: int) -> Mapping[str, int]:
+    if not times:
+        return faults
     return {**faults, code: faults.get(code, 0) + times}
 
 
