@@ -152,7 +152,7 @@ class Counts(NamedTuple):
     @classmethod
     def of(cls, at_s: float, **sums: Any) -> Counts:
         """The counts whose anchor has these sums, at this instant."""
-        return _at_baseline(at_s, Anchor(**sums))
+        return _at_anchor(at_s, Anchor(**sums))
 
     @property
     def energy_j(self) -> Joules:
@@ -239,7 +239,7 @@ class Counts(NamedTuple):
     ) -> Counts:
         """The same counts at another instant, with other sums."""
         base = self.summed()
-        return _at_baseline(
+        return _at_anchor(
             at_s, base._replace(energy_j=energy_j, observed_s=observed_s, ends_j=ends_j)
         )
 
@@ -260,7 +260,7 @@ class Counts(NamedTuple):
         return None
 
 
-def _at_baseline(at_s: float, base: Anchor) -> Counts:
+def _at_anchor(at_s: float, base: Anchor) -> Counts:
     return Counts(at_s, base.counts_j, base.end_counts_j, base)
 
 
@@ -272,8 +272,28 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     base = counts.summed()
     if len(reading.joules) > len(base.counts_j):
         base = _widened(base, counts.at_s, reading)
+    if base.counts_j.count(None) == len(base.counts_j) and not (reading.missed or reading.returned):
+        answers = reading.joules + reading.ends_j
+        if all(map(_is_count, answers)):
+            return _begun(base, reading)
     base, steps, end_steps = _advance(base, reading)
-    return _at_baseline(reading.at_s, base), steps, end_steps
+    return _at_anchor(reading.at_s, base), steps, end_steps
+
+
+def _begun(base: Anchor, reading: Reading) -> tuple[Counts, Joules, Joules]:
+    """No count was known, as before the first reading and after a pause: begin at these."""
+    joules: Any = reading.joules
+    ends_j: Any = reading.ends_j
+    base = base._replace(
+        counts_j=joules,
+        counted_s=(reading.at_s,) * len(joules),
+        doubted=_NONE_DOUBTED,
+        end_counts_j=ends_j,
+        returning=_NONE_RETURNING,
+        plain_width=-1 if base.owed_j else _plain_width(joules, ends_j),
+    )
+    zeros, end_zeros = (0.0,) * len(joules), (0.0,) * len(ends_j)
+    return _at_anchor(reading.at_s, base), zeros, end_zeros
 
 
 def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
@@ -414,14 +434,14 @@ def without_counts(counts: Counts) -> Counts:
     base = base._replace(counts_j=(None,) * len(base.counts_j), plain_width=-1)
     if base.owed_j:
         base = base._replace(owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
-    return _at_baseline(counts.at_s, base)
+    return _at_anchor(counts.at_s, base)
 
 
 def without_counts_of(counts: Counts, indices: Collection[int]) -> Counts:
     """The same sums; the next answer of these meters becomes their new starting point."""
     base = counts.summed()
     counts_j = tuple(None if i in indices else j for i, j in enumerate(base.counts_j))
-    return _at_baseline(counts.at_s, base._replace(counts_j=counts_j, plain_width=-1))
+    return _at_anchor(counts.at_s, base._replace(counts_j=counts_j, plain_width=-1))
 
 
 def with_missed(counts: Counts, missed: int) -> Counts:
