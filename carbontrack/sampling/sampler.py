@@ -203,7 +203,7 @@ class Sampler:
                 _let_go(self, ledger, key)
                 raise
             counts = self.counts
-            if counts.anchor.missed != before.missed:  # a failed read at its start is its own
+            if counts.anchor is not before:  # the span counts a read that failed at its start
                 counts = with_missed(counts, before.missed)
             return Mark(counts, ledger.account)
 
