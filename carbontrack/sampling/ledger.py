@@ -294,6 +294,14 @@ class RunningAccount(NamedTuple):
             return self.settled
         return credit(self.settled, self.sharing.of(self.since, counts), self.terms)
 
+    def goes_on(self, before: Counts, after: Counts) -> bool:
+        """Whether the energy by `after` is computed as that by `before`, so that it cannot fall.
+
+        The difference of two counts of one anchor, and that of two sums, may differ by a rounding.
+        """
+        known = before.anchor.counts_j
+        return after.anchor.counts_j is known or self.since.anchor.counts_j is not known
+
     def closed(self, counts: Counts) -> RunningAccount:
         """The account that stays as it is by these counts."""
         return self if self.terms is None else RunningAccount(self.at(counts), counts)
@@ -495,10 +503,10 @@ class Ledger:
     ) -> RunningAccount:
         """The account with this ledger's share of one step of the machine's energy."""
         account, shares = self.account, self._shares_now(after.at_s)
-        is_plain = after.anchor.counts_j is before.anchor.counts_j
-        if is_plain and self._split is None and not (sharing.calls or sharing.cpu_s):
+        if self._split is None and not (sharing.calls or sharing.cpu_s):
             terms = self._terms_with(shares, sharing, clock)
-            if account.terms is terms and account.sharing.leaves == sharing.leaves:
+            same = account.terms is terms and account.sharing.leaves == sharing.leaves
+            if same and account.goes_on(before, after):
                 return account
             return RunningAccount(account.at(before), before, terms, sharing)
         # the next step is another one

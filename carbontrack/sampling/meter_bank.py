@@ -189,7 +189,6 @@ class MeterBank:
             state.place_of_ends = len(self.end_meters)
             self.with_ends.append(state.meter)
             self.end_meters += (index, index)
-            self._is_plain = False
 
     @property
     def max_period_s(self) -> float:
@@ -212,7 +211,7 @@ class MeterBank:
         None where something else than the counts may have changed; `judge` tells what.
         """
         self._joules = joules = self._read_all(now_s)
-        if self._is_plain and not any(map(_FAULTS, self._fault_meters)):
+        if self._is_plain and list(map(_FAULTS, self._fault_meters)) == self._known_faults:
             return before.after(now_s, joules, self._ends_j)
         return None
 
@@ -240,12 +239,13 @@ class MeterBank:
 
     def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """The reading of which `step` made nothing, and the new faults by code."""
-        joules = self._joules
+        joules, faults = self._joules, _NO_FAULTS
         if not self._is_plain:
             return self._with_more(now_s, joules)
-        if any(map(_FAULTS, self._fault_meters)):
-            return self._with_faults(now_s, joules)
-        return Reading(now_s, joules), _NO_FAULTS
+        reading = Reading(now_s, joules)
+        if list(map(_FAULTS, self._fault_meters)) != self._known_faults:
+            reading, faults = self._with_faults(now_s, joules)
+        return reading._replace(ends_j=self._ends_j, end_meters=self.end_meters), faults
 
     def _with_more(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -268,9 +268,7 @@ class MeterBank:
 
     def refresh(self) -> None:
         """Look anew which meters there are, and whether all of them just answer."""
-        self._is_plain = not (
-            self.with_ends or self.watch.is_on or self.joining or not self._all_answer
-        )
+        self._is_plain = self._all_answer and not (self.watch.is_on or self.joining)
         self._meters = [state.meter for state in self.states]
 
     def _with_faults(
@@ -280,6 +278,7 @@ class MeterBank:
         dropped, lower_bounds = set[int](), set[int]()
         for index, state in self._fault_counting:
             _classify(index, state.new_faults(), dropped, lower_bounds, faults)
+        self._know_faults()
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(
@@ -381,6 +380,10 @@ class MeterBank:
         ]
         self._fault_counting = [(index, state) for index, state, _ in counting]
         self._fault_meters = [meter for _, _, meter in counting]
+        self._know_faults()
+
+    def _know_faults(self) -> None:
+        self._known_faults = [dict(meter.fault_counts) for meter in self._fault_meters]
 
     def rest(self) -> None:
         """Let the meters close what they hold open, until the next read."""
