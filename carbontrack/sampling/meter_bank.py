@@ -225,17 +225,9 @@ class MeterBank:
                 self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
         except Exception as error:
             pass_on(error)
-            self._note_silence(error, joules, now_s)
+            self._all_answer = self._is_plain = False
+            _read_the_rest(self.states, error, joules, now_s)
         return tuple(joules)
-
-    def _note_silence(self, error: Exception, joules: list[float | None], now_s: float) -> None:
-        # Read each meter once for an instant: a second answer would hide the silence.
-        self._all_answer = self._is_plain = False
-        index = len(joules)
-        if index < len(self.states):  # else all have answered, and the ends are asked for again
-            self.states[index].mark_silent(error, now_s)
-            joules.append(None)
-            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
 
     def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """The reading of which `step` made nothing, and the new faults by code."""
@@ -399,6 +391,17 @@ class MeterBank:
             except Exception as error:
                 pass_on(error)
                 _log.exception("meter %s did not close", state.meter.id)
+
+
+def _read_the_rest(
+    states: Sequence[MeterState], error: Exception, joules: list[float | None], now_s: float
+) -> None:
+    """Read those behind the meter that raised; each once, as a second answer hides the silence."""
+    index = len(joules)
+    if index < len(states):  # else all have answered, and the ends are asked for again
+        states[index].mark_silent(error, now_s)
+        joules.append(None)
+        joules.extend(state.read(now_s) for state in states[index + 1 :])
 
 
 def _asked_for_ends(
