@@ -160,3 +160,20 @@ def test_what_fails_before_a_tick_does_not_end_the_thread(caplog):
                 break
         assert said >= 2  # the second one is the same thread's
     sampler.close()
+
+
+@pytest.mark.parametrize("meter", [FakeMeter(), FakeMeter(low=0.5, high=2.0)], ids=["", "ends"])
+@pytest.mark.parametrize("scope", ["machine", "process"])
+def test_where_only_the_counts_change_nothing_else_is_made(meter, scope):
+    """Models with ends as well, and after a fault: as long as the terms stay the same."""
+    with Bench([meter], attribution=scope) as bench, bench.tracker.span("a") as span:
+        bench.run(1.0)
+        meter.reset()
+        bench.run(2.0, ticks=2)
+        anchor, account = bench.sampler.counts.anchor, bench.session.ledger.account
+        for _ in range(5):
+            bench.clock.advance(0.002)
+            with span.span("b"):
+                bench.clock.advance(0.001)
+        assert bench.sampler.counts.anchor is anchor
+        assert bench.session.ledger.account is account
