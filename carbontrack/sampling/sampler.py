@@ -144,7 +144,7 @@ class Sampler:
         self.end_meters: tuple[int, ...] = ()
         """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
-        """The spans and windows of summed calls that are open, by identity."""
+        """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
@@ -181,25 +181,40 @@ class Sampler:
                 self.sample()
             else:
                 _wake(self)
-            if not ledger.holders:
-                usage = None
-                if ledger.attribution.scope == "process":
-                    usage = self.usage = self.usage or UsageReader()
-                ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
-                self._ledgers[ledger] = None
-            key = id(holder)
-            try:
-                ledger.holders.add(key)
-                self.holders[key] = weakref.ref(holder)
-                if len(self.holders) == 1 or self._ticker.dozes:
-                    self._ticker.wake()
-            except BaseException:
-                self.release(ledger, holder)
-                raise
-            counts = self.counts
-            if counts.missed != missed:  # the span counts a read that failed at its start
-                counts = counts._replace(missed=missed)
-            return Mark(counts, ledger.account)
+            self.keep_awake(ledger, holder)
+            return self._first_mark(ledger, missed)
+
+    def keep_awake(self, ledger: Ledger, holder: object) -> None:
+        """Begin a hold; the meters have just been read, and the lock is held."""
+        if not ledger.holders:
+            usage = None
+            if ledger.attribution.scope == "process":
+                usage = self.usage = self.usage or UsageReader()
+            ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
+            self._ledgers[ledger] = None
+        key = id(holder)
+        try:
+            ledger.holders.add(key)
+            self.holders[key] = weakref.ref(holder)
+            if len(self.holders) == 1 or self._ticker.dozes:
+                self._ticker.wake()
+        except BaseException:
+            self.release(ledger, holder)
+            raise
+
+    def mark_inside(self, ledger: Ledger) -> Mark:
+        """Read the meters as something begins inside what has a hold; the lock is held."""
+        missed = self.counts.missed
+        self.sample()
+        if self._ticker.dozes:  # it could not be started
+            self._ticker.wake()
+        return self._first_mark(ledger, missed)
+
+    def _first_mark(self, ledger: Ledger, missed: int) -> Mark:
+        counts = self.counts
+        if counts.missed != missed:  # the span counts a read that failed at its start
+            counts = counts._replace(missed=missed)
+        return Mark(counts, ledger.account)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
@@ -209,13 +224,6 @@ class Sampler:
             ledger.holders.discard(key)
             if not ledger.holders:
                 self._ledgers.pop(ledger, None)
-
-    def last_mark(self, ledger: Ledger, holder: object) -> Mark:
-        """Read the meters, end a hold, and return the counts and the account."""
-        with self.lock:
-            self.sample()
-            self.release(ledger, holder)
-            return Mark(self.counts, ledger.account)
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""

@@ -79,6 +79,16 @@ class EndStatus(NamedTuple):
     calls: int = 1
 
 
+class EndFacts(NamedTuple):
+    """What of a window can only be known at its end; `Window` has the same attributes."""
+
+    max_gap_s: float | None
+    powers_w: Sequence[float | None]
+    before: Counts
+    ended_at: datetime
+    grid: GridIntensity | None
+
+
 class Window(NamedTuple):
     """The time of a span, or of a function's summed calls, as captured at its end.
 
@@ -103,6 +113,14 @@ class Window(NamedTuple):
     grid: GridIntensity | None
     powers_w: Sequence[float | None]
     before: Counts | None = None
+
+    @classmethod
+    def of(
+        cls, start: Counts, end: Counts, duration_s: float, machine_j: Joules, facts: EndFacts
+    ) -> Window:
+        """The window with these facts."""
+        gap_s, powers_w, before, at, grid = facts
+        return cls(start, end, duration_s, machine_j, gap_s, at, grid, powers_w, before)
 
     @property
     def length_s(self) -> float:
@@ -458,21 +476,11 @@ class RecordBuilder:
             for meter in meters
         ]
 
-    def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
+    def facts_now(self, since_s: float) -> EndFacts:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        max_gap_s, powers_w, before = self.sampler.history(start.at_s)
-        now = self.sampler.clock.now_utc()
-        return Window(
-            start,
-            end,
-            duration_s,
-            machine_j,
-            max_gap_s,
-            now,
-            self.ledger.intensity(now),
-            powers_w,
-            before,
-        )
+        sampler = self.sampler
+        now = sampler.clock.now_utc()
+        return EndFacts(*sampler.history(since_s), now, self.ledger.intensity(now))
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
         """Build the record of the sums in a window.

@@ -96,7 +96,7 @@ class RunIdentity:
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
         self._run_id = os.urandom(16).hex()
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._open_roots.clear()
         self._said_end = False
         at_end_of_worker(self)
@@ -153,7 +153,7 @@ class RunIdentity:
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
-        return run_id, f"{run_id}-{next(self._numbers)}"
+        return run_id, f"{run_id}-{next(self.numbers)}"
 
     def context_of(self, record_id: str) -> str:
         """What is said of a record to child processes."""
@@ -175,7 +175,7 @@ class RunIdentity:
 
     def new_call_id(self, row_id: str) -> str:
         """An id for a call that child processes may be inside, in the row `row_id`."""
-        return f"{row_id}/{next(self._numbers)}"
+        return f"{row_id}/{next(self.numbers)}"
 
     def call_began(self, key: int, call_id: str) -> None:
         """A call has begun that child processes may be inside."""
@@ -339,7 +339,7 @@ class Session(RunIdentity):
             self._keep_timeline(span)
         if is_root or span.is_kept:
             self.drop_checkpoint(span.record_id)
-            if span.first_id != span.record_id:
+            if span.first_id is not None:
                 self.drop_checkpoint(span.first_id)
             self._open_roots.pop(id(span), None)
 

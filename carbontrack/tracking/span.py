@@ -130,7 +130,7 @@ class Span(SpanEdges):
         """A finished span's sums, its window, when that began, and whether it failed."""
         assert self._end is not None
         failed = self._outcome.status != "ok"
-        return self.sums(self._end), self._window, self._started_at, failed
+        return self.sums(self._end), self.ended, self._started_at, failed
 
     def checkpoint(self) -> Checkpoint | None:
         """The checkpoint of an open span; None once it has ended."""

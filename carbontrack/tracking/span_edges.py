@@ -26,11 +26,12 @@ from carbontrack.tracking.outliving import (
 )
 from carbontrack.tracking.record_builder import EndStatus, rfc3339, unmeasured_record
 from carbontrack.tracking.session import NO_PARENT
-from carbontrack.tracking.span_row import SpanRow
+from carbontrack.tracking.span_row import OK, SpanRow
 from carbontrack.tracking.tree import Node, recount
 
 Opening = TypeVar("Opening", bound="SpanEdges")
 
+_NOTHING_LEFT: list[Sequence[Any]] = []
 _log = logging.getLogger("carbontrack")
 
 
@@ -45,13 +46,15 @@ class SpanEdges(SpanRow):
     is_block = False  # whether it was opened by `with`, which will close it
     has_passed = False  # whether it was let through unmeasured
     _is_torn = False  # whether a handler has raised in a change of the tree
+    _before: Any = None  # what was the current span or call when it was opened
     _held: Sequence[Record] = ()
+    _left: list[Sequence[Any]] = _NOTHING_LEFT
+    """While its row is to be written: the spans that outlive it."""
 
     @property
     def is_open(self) -> bool:
         """Whether the span is being counted, in this process."""
-        begun = self._start is not None and self._end is None
-        return begun and self._epoch == self.session.sampler.epoch
+        return self._end is None and self._epoch == self.session.sampler.epoch
 
     @property
     def record(self) -> Record | None:
@@ -106,17 +109,28 @@ class SpanEdges(SpanRow):
                 raise
         if self._parent is None and session.keeps_checkpoints:
             sampler.uninterrupted(partial(session.keep, self))
-        self._before = _skip_closed(current.get())
+        before = current.get()
+        self._before = before if before is self._parent else _skip_closed(before)
         current.set(self)
 
     def _begin(self, elsewhere: tuple[str | None, bool | None]) -> None:
-        session, sampler = self.session, self.session.sampler
-        parent = self._parent = _parent_of(self)
-        self.parent_id, self.parent_holds = elsewhere if parent is None else (parent.row_id, True)
-        mark = sampler.hold(session.ledger, self)
-        self._take_ids(sampler.clock.now_utc())
-        self._begin_budget(parent, sampler)
-        node = Node(self, parent.node if parent is not None else None, mark)
+        """Take the first mark; the sampler's lock is held."""
+        session, sampler, parent = self.session, self.session.sampler, self._parent
+        if parent is None or not parent.is_open:
+            parent = self._parent = _parent_of(self)
+        if parent is None:
+            self._parent_id, self.parent_holds = elsewhere
+            mark, run_id, around = sampler.hold(session.ledger, self), session.run_id, None
+        else:
+            self.parent_holds = True
+            if parent.call_site is not None:
+                self._parent_id = parent.row_id
+            mark, run_id, around = sampler.mark_inside(session.ledger), parent.run_id, parent.node
+        self.run_id, self._number = run_id, next(session.numbers)
+        self._started_at = sampler.clock.now_utc()
+        if self.budget_guard is not None or getattr(parent, "budget_guard", None) is not None:
+            self._begin_budget(parent, sampler)
+        node = Node(self, around, mark)
         self._start, self._epoch, self.node = mark, sampler.epoch, node
         node.join()
         if parent is None:
@@ -132,7 +146,7 @@ class SpanEdges(SpanRow):
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
-        self._close(EndStatus(status, error))
+        self._close(OK if status == "ok" and error is None else EndStatus(status, error))
 
     def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
         if must_pass():
@@ -167,6 +181,7 @@ class SpanEdges(SpanRow):
     def _give_up(self) -> None:
         _log.exception("the end of span %r could not be counted", self.name)
         self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
+        self.session.sampler.release(self.session.ledger, self)
         self.session.forget_root(self)
         if current.get() is self:
             current.set(_skip_closed(self._before))
@@ -193,7 +208,7 @@ class SpanEdges(SpanRow):
             write = partial(self._write_rows, written=written)
             self.session.sampler.uninterrupted(write)
         else:
-            self._left.clear()
+            self._left = _NOTHING_LEFT
 
     def _may_have_row(self) -> bool:
         if self._parent is None or self.session.spans == "all":
@@ -202,12 +217,13 @@ class SpanEdges(SpanRow):
 
     def _has_stopped(self, outcome: EndStatus) -> bool:
         """Take the last mark; False if it is not open."""
-        if not self.is_open:
-            return False
         session, sampler = self.session, self.session.sampler
+        if self._epoch != sampler.epoch:
+            return False
         if session.ledger.waits_for_grid:
             session.ledger.refresh(sampler.clock)
-        session.look_for_parents()
+        if session.remote_parents is not None:
+            session.look_for_parents()
         with sampler.lock:
             if self.node is None or self._end is not None:
                 return False
@@ -229,12 +245,12 @@ class SpanEdges(SpanRow):
         for span in outliving:
             if span.parent is None:
                 session.keep(span)
-        site = self.call_site if self._window.duration_s < OWN_ROW_S else None
+        site = self.call_site if self.ended.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
         if has_row and self._parent is not None:
             keep_around(self)
-        ended = self.row_id, self._window.end.at_s
+        ended = self.row_id, self.ended.end.at_s
         session.span_closed(self, self.record if has_row else None, ended, written=written)
         if site is not None:
             site.credit_span(self)
@@ -244,36 +260,40 @@ class SpanEdges(SpanRow):
 
         The sampler's lock is held.
         """
-        session = self.session
+        session, sampler = self.session, self.session.sampler
         if self.covered:
             keep_awake_for(self)
-        mark = session.sampler.last_mark(session.ledger, self)
-        held = list(self._held)
+        mark, held = sampler.mark(session.ledger), self._held
         if session.remote_parents is not None:
-            held += follow_parents(self, session.remote_parents, mark, is_end=True)
+            held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:
             node.finish_leaving(mark)
-            recount(session.sampler)
-        outliving = [inner.owner for inner in node.leave(mark)]
+            recount(sampler)
+        inside = node.leave(mark)
+        outliving = [inner.owner for inner in inside] if inside else ()
         self._seal(mark)
-        self.extend_timeline(mark)
+        if self.power_series is not None:
+            self.extend_timeline(mark)
         if self._row_id is not None:
             self._claim_row_id()
         if outliving:
-            held += hand_over(self, outliving, mark)
+            held = [*held, *hand_over(self, outliving, mark)]
         if self.covered:
             release(self, mark.counts.at_s)
+        if self._parent is None:
+            sampler.release(session.ledger, self)
         # last, and at once: from now on any thread may build the record, and write it
         self._outcome, self._end, self._held, self._left = outcome, mark, held, [outliving]
 
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
-        self.parent_id, self.parent_holds = session.parent_now(looks=False)
+        self._parent_id, self.parent_holds = session.parent_now(looks=False)
         try:
             now = sampler.hold(session.ledger, self)
-            self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
-            node = Node(self, None, now, used.sums)
+            self.run_id, self._number = session.run_id, next(session.numbers)
+            self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
+            node = Node.of_root(self, now, used.sums)
             self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
             node.join()
             session.root_opened(self)
@@ -294,6 +314,6 @@ def _parent_of(span: Any) -> Any:
 def _skip_closed(around: Any) -> Any:
     # A span that was closed in another context is still referenced in this one; keeping it would
     # build a chain of all spans ever opened here.
-    while isinstance(around, SpanEdges) and around._end is not None:
+    while getattr(around, "_end", None) is not None:  # a call has none
         around = around._before
     return around

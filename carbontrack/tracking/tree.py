@@ -9,6 +9,7 @@ leaf, and the number stays the same.
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from carbontrack.sampling.counts import Counts, Joules
@@ -32,24 +33,27 @@ class Node:
         was_paused: whether it has been paused since its row began; `ran` says how long it was not.
     """
 
-    __slots__ = (
-        "_is_leaf", "_is_paused", "_leaves", "_ran", "_resumed", "_sampler", "_since", "_sums",
-        "around", "children", "owner", "was_paused",
-    )  # fmt: skip
+    children: AbstractSet[Node] = frozenset()
+    was_paused = False
+    _sums = NOTHING
+    _leaves = 1
+    _is_leaf = True
+    _is_paused = False
     _ran: tuple[float, Joules]
     _resumed: Counts
 
-    def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
+    def __init__(self, owner: Any, around: Node | None, mark: Mark) -> None:
         self.owner = owner
-        self._sampler: Sampler = owner.session.sampler
         self.around = around
-        self.children: set[Node] = set()
-        self._sums = sums
+        self._sampler: Sampler = owner.session.sampler
         self._since = mark
-        self._leaves = 1
-        self._is_leaf = True
-        self._is_paused = False
-        self.was_paused = False
+
+    @classmethod
+    def of_root(cls, owner: Any, mark: Mark, sums: Sums) -> Node:
+        """The node of a root that has used `sums` before `mark`."""
+        node = cls(owner, None, mark)
+        node._sums = sums
+        return node
 
     def join(self) -> None:
         """The span opens: it is part of the tree from its first mark on."""
@@ -57,7 +61,10 @@ class Node:
         if around is None:
             _add_leaves(self._sampler, 1)
             return
-        around.children.add(self)
+        if around.children:
+            around.children |= {self}
+        else:
+            around.children = {self}
         if around._is_leaf:  # as below, but cheaper: this one replaces it
             around._is_leaf = False
         else:
@@ -68,13 +75,16 @@ class Node:
 
         A second call only returns them.
         """
+        around, children = self.around, self.children
         if self.owner is None:
-            return self.children
-        self._end_pause(mark)
-        self.owner, around = None, self.around
+            return children
+        if self._is_paused:
+            self._end_pause(mark)
+        self.owner = None
         if around is not None:
-            around.children.discard(self)
-            around.children |= self.children
+            around.children -= {self}
+        if children:
+            self._hand_over(children)
         if self._is_leaf:
             if around is None:
                 _add_leaves(self._sampler, -1)
@@ -82,22 +92,25 @@ class Node:
                 around._is_leaf = True
             else:
                 around._update(-1, mark)
-        for child in self.children:
+        return children
+
+    def _hand_over(self, children: AbstractSet[Node]) -> None:
+        """Have the node around this one as that of its children."""
+        around = self.around
+        if around is not None:
+            around.children |= children
+        for child in children:
             child.around = around
-        return self.children
 
     def finish_leaving(self, mark: Mark) -> None:
         """Settle a span whose end was interrupted: it counts up to `mark`."""
-        around = self.around
         if self.owner is not None or self._leaves:
             self._end_pause(mark)
             self._sums, self._since, self._leaves = self.total(mark), mark, 0
         self.owner = None
-        if around is not None:
-            around.children.discard(self)
-            around.children |= self.children
-        for child in self.children:
-            child.around = around
+        if self.around is not None:
+            self.around.children -= {self}
+        self._hand_over(self.children)
 
     def restart(self, mark: Mark) -> None:
         """Count from `mark` on, as if the span began there."""
