@@ -70,7 +70,8 @@ class RunIdentity:
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self._open_roots: dict[int, Any] = {}
         self.remote_parents = parents
-        self._run_id = ""
+        self.run_ids: dict[int, str] = {}
+        """The id of this tracker in this process and in those that it was forked from, by epoch."""
         self._epoch = -1
         self._begin_epoch()
 
@@ -95,7 +96,7 @@ class RunIdentity:
                 self.sampler.tick_listeners.add(self)
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
-        self._run_id = os.urandom(16).hex()
+        self.run_ids[self._epoch] = os.urandom(16).hex()
         self.numbers = itertools.count(1)
         self._open_roots.clear()
         self._said_end = False
@@ -123,7 +124,7 @@ class RunIdentity:
         """The id of this tracker in this process."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self._run_id
+        return self.run_ids[self._epoch]
 
     @property
     def parents(self) -> RemoteParents | None:
@@ -154,6 +155,12 @@ class RunIdentity:
         """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
         return run_id, f"{run_id}-{next(self.numbers)}"
+
+    def new_number(self) -> int:
+        """The number in the id of a new record."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return next(self.numbers)
 
     def context_of(self, record_id: str) -> str:
         """What is said of a record to child processes."""

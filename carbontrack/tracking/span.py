@@ -124,7 +124,7 @@ class Span(SpanEdges):
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""
-        self._close(EndStatus("interrupted"), written=False)
+        self.end_here(EndStatus("interrupted"), written=False)
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""

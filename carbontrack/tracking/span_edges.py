@@ -96,6 +96,14 @@ class SpanEdges(SpanRow):
             self.close(*outcome_of(error))
             raise
 
+    def _look(self) -> None:
+        """Look for what an edge goes by, where that may take a while; no lock is held."""
+        session = self.session
+        if session.ledger.waits_for_grid:
+            session.ledger.refresh(session.sampler.clock)
+        if self._parent is None and session.remote_parents is not None:
+            session.look_for_parents()
+
     def _open(self) -> None:
         session, sampler = self.session, self.session.sampler
         if session.ledger.waits_for_grid:
@@ -119,16 +127,16 @@ class SpanEdges(SpanRow):
         if parent is None or not parent.is_open:
             parent = self._parent = _parent_of(self)
         if parent is None:
-            self._parent_id, self.parent_holds = elsewhere
-            mark, run_id, around = sampler.hold(session.ledger, self), session.run_id, None
+            self._parent_id, self._holds = elsewhere
+            mark, around = sampler.hold(session.ledger, self), None
+            self._number = session.new_number()
         else:
-            self.parent_holds = True
             if parent.call_site is not None:
                 self._parent_id = parent.row_id
-            mark, run_id, around = sampler.mark_inside(session.ledger), parent.run_id, parent.node
-        self.run_id, self._number = run_id, next(session.numbers)
+            mark, around = sampler.mark_inside(session.ledger), parent.node
+            self._number = next(session.numbers)
         self._started_at = sampler.clock.now_utc()
-        if self.budget_guard is not None or getattr(parent, "budget_guard", None) is not None:
+        if self.budget_guard is not (parent and parent.budget_guard):
             self._begin_budget(parent, sampler)
         node = Node(self, around, mark)
         self._start, self._epoch, self.node = mark, sampler.epoch, node
@@ -146,13 +154,11 @@ class SpanEdges(SpanRow):
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
-        self._close(OK if status == "ok" and error is None else EndStatus(status, error))
-
-    def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
+        outcome = OK if status == "ok" and error is None else EndStatus(status, error)
         if must_pass():
             end_later(self, outcome)
         else:
-            self.end_here(outcome, written=written)
+            self.end_here(outcome)
 
     def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
         """Close it, in the middle of an edge of its own call too."""
@@ -180,7 +186,10 @@ class SpanEdges(SpanRow):
 
     def _give_up(self) -> None:
         _log.exception("the end of span %r could not be counted", self.name)
-        self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
+        self.given_id, self._epoch = (
+            self.record_id,
+            -1,
+        )  # it has ended all the same; its last checkpoint will be recovered
         self.session.sampler.release(self.session.ledger, self)
         self.session.forget_root(self)
         if current.get() is self:
@@ -196,43 +205,29 @@ class SpanEdges(SpanRow):
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""
-        if self._end is None and not self._has_stopped(outcome):
-            return
+        if self._end is None:
+            session, sampler = self.session, self.session.sampler
+            if self._epoch != sampler.epoch:  # it is not open
+                return
+            if self._parent is None or session.ledger.waits_for_grid:
+                self._look()
+            with sampler.lock:
+                if self._end is None:  # another thread may just have closed it
+                    try:
+                        self._stop(outcome)
+                    except BaseException:
+                        self._repair()
+                        raise
         self.handle = None
         left = self._left[:1]  # nothing is left where another thread writes the row
         if current.get() is self:
-            current.set(_skip_closed(self._before))
+            around = self._before
+            current.set(around if around is self._parent else _skip_closed(around))
         elif left and left[0]:
             leave_overlapping(self)
-        if left and (left[0] or self._may_have_row()):
+        if left:
             write = partial(self._write_rows, written=written)
             self.session.sampler.uninterrupted(write)
-        else:
-            self._left = _NOTHING_LEFT
-
-    def _may_have_row(self) -> bool:
-        if self._parent is None or self.session.spans == "all":
-            return True
-        return self.is_kept or self.call_site is not None or bool(self._held)
-
-    def _has_stopped(self, outcome: EndStatus) -> bool:
-        """Take the last mark; False if it is not open."""
-        session, sampler = self.session, self.session.sampler
-        if self._epoch != sampler.epoch:
-            return False
-        if session.ledger.waits_for_grid:
-            session.ledger.refresh(sampler.clock)
-        if session.remote_parents is not None:
-            session.look_for_parents()
-        with sampler.lock:
-            if self.node is None or self._end is not None:
-                return False
-            try:
-                self._stop(self.node, outcome)
-            except BaseException:
-                self._repair()
-                raise
-        return True
 
     def _write_rows(self, *, written: bool) -> None:
         try:
@@ -255,24 +250,26 @@ class SpanEdges(SpanRow):
         if site is not None:
             site.credit_span(self)
 
-    def _stop(self, node: Node, outcome: EndStatus) -> None:
+    def _stop(self, outcome: EndStatus) -> None:
         """Take the last mark, and make what outlives the span independent of it.
 
         The sampler's lock is held.
         """
-        session, sampler = self.session, self.session.sampler
+        session, node = self.session, self.node
+        assert node is not None
+        sampler, is_root, held = session.sampler, self._parent is None, self._held
         if self.covered:
             keep_awake_for(self)
-        mark, held = sampler.mark(session.ledger), self._held
-        if session.remote_parents is not None:
+        mark = sampler.mark(session.ledger)
+        if is_root and session.remote_parents is not None:
             held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:
             node.finish_leaving(mark)
             recount(sampler)
         inside = node.leave(mark)
-        outliving = [inner.owner for inner in inside] if inside else ()
+        outliving: Sequence[Any] = [inner.owner for inner in inside] if inside else ()
         self._seal(mark)
-        if self.power_series is not None:
+        if is_root and self.power_series is not None:
             self.extend_timeline(mark)
         if self._row_id is not None:
             self._claim_row_id()
@@ -280,18 +277,20 @@ class SpanEdges(SpanRow):
             held = [*held, *hand_over(self, outliving, mark)]
         if self.covered:
             release(self, mark.counts.at_s)
-        if self._parent is None:
+        if is_root:
             sampler.release(session.ledger, self)
+        may_have_rows = is_root or self.call_site is not None or session.spans == "all"
+        left = [outliving] if may_have_rows or outliving or held else _NOTHING_LEFT
         # last, and at once: from now on any thread may build the record, and write it
-        self._outcome, self._end, self._held, self._left = outcome, mark, held, [outliving]
+        self._outcome, self._end, self._held, self._left = outcome, mark, held, left
 
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
-        self._parent_id, self.parent_holds = session.parent_now(looks=False)
+        self._parent_id, self._holds = session.parent_now(looks=False)
         try:
             now = sampler.hold(session.ledger, self)
-            self.run_id, self._number = session.run_id, next(session.numbers)
+            self._number = session.new_number()
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
             node = Node.of_root(self, now, used.sums)
             self._start, self._epoch, self.node = used.start(now), sampler.epoch, node

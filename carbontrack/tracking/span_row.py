@@ -23,12 +23,10 @@ OK = EndStatus("ok")
 class SpanRow(BudgetedBlock[Any]):
     """The row of a span: from when it counts, under which id, and whose row contains it."""
 
-    parent_holds: bool | None = None
-    """Whether the record of the parent contains this span's energy; None where there is none."""
-    given_id: str | None = None  # the id of its record, where that is not made of the next two
-    run_id = ""
+    given_id: str | None = None  # the id of its record, where that is not made of its number
     _number = 0
     _parent_id: str | None = None
+    _holds: bool | None = None
     _row_id: str | None = None
     has_row_id = False  # whether a call has the id of the row that was meant for summed calls
     is_kept = False  # whether an inner span has a checkpoint
@@ -68,9 +66,13 @@ class SpanRow(BudgetedBlock[Any]):
     @property
     def record_id(self) -> str | None:
         """The id of its record; None before it is opened."""
-        if self.given_id is None and self._number:
-            self.given_id = f"{self.run_id}-{self._number}"
+        if self.given_id is None and self._epoch >= 0:
+            self.given_id = f"{self._run_id}-{self._number}"
         return self.given_id
+
+    @property
+    def _run_id(self) -> str:
+        return self.session.run_ids[self._epoch]
 
     @property
     def parent_id(self) -> str | None:
@@ -78,6 +80,11 @@ class SpanRow(BudgetedBlock[Any]):
         if self._parent_id is None and self._parent is not None and self._start is not None:
             self._parent_id = self._parent.record_id
         return self._parent_id
+
+    @property
+    def parent_holds(self) -> bool | None:
+        """Whether the record of the parent contains its energy; None where there is no parent."""
+        return self._holds if self._parent is None else True
 
     @property
     def row_id(self) -> str | None:
@@ -154,7 +161,7 @@ class SpanRow(BudgetedBlock[Any]):
         return self.node.total(mark) if self.node is not None else NOTHING
 
     def _build(self, mark: Mark, outcome: EndStatus) -> Record:
-        ids = (self.record_id or "", self.run_id, self.parent_id, self.parent_holds)
+        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
         return self._record_of(ids, mark, outcome)
 
     def _record_of(
@@ -183,7 +190,7 @@ class SpanRow(BudgetedBlock[Any]):
 
     def change_parent(self, parent: Any, parent_id: str | None, *, holds: bool | None) -> None:
         """Have another parent from now on, with its budget."""
-        self._parent, self._parent_id, self.parent_holds = parent, parent_id, holds
+        self._parent, self._parent_id, self._holds = parent, parent_id, holds
         guard, outer = self.budget_guard, None if parent is None else parent.budget_guard
         if guard is not None and guard.guards(self):
             guard.outer = outer

@@ -188,11 +188,14 @@ class Node:
 
 def recount(sampler: Sampler) -> None:
     """Count the leaves of all open spans anew, as a handler has raised in a change of the tree."""
-    leaves = 0
+    roots: set[Node] = set()
     for holder in list(sampler.holders.values()):
         node = getattr(holder(), "node", None)  # windows of summed calls have none
-        if node is not None and node.owner is not None and node.around is None:
-            leaves += node.recount()
+        if node is not None:  # what outlives a root that is just ending has no hold yet
+            roots |= node.children if node.owner is None else {node}
+    leaves = sum(
+        [node.recount() for node in roots if node.owner is not None and node.around is None]
+    )
     _add_leaves(sampler, leaves - sampler.leaves)
 
 
