@@ -72,8 +72,7 @@ class Span(SpanEdges):
         with self.session.sampler.lock:
             if self._end is None:  # another thread may just have closed it
                 mark = self._mark()
-                self._seal(mark)
-                return self._build(mark, OK)
+                return self._build(mark, self._window_at(mark), OK)
         record = self.record
         assert record is not None
         return record

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
+from sys import is_finalizing
 from typing import Any, TypeVar
 
 from carbontrack.record import Record, Status
+from carbontrack.sampling.ledger import Mark
 from carbontrack.system.interrupts import from_outside
-from carbontrack.system.reentrance import here, must_pass, pass_through
+from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.checkpoints import Checkpoint
@@ -62,7 +64,7 @@ class SpanEdges(SpanRow):
         if self.has_passed:
             return self._unmeasured()
         if self._record is None and self._end is not None:
-            record = self._build(self._end, self._outcome)
+            record = self._build(self._end, self.ended, self._outcome)
             self._record = record if self.budget_check is None else self.budget_check(record)
         return self._record
 
@@ -80,7 +82,7 @@ class SpanEdges(SpanRow):
         """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
-        if must_pass():
+        if here.busy or is_finalizing():  # see `must_pass`
             self.has_passed = True
             pass_through(self.name)
             return self
@@ -105,44 +107,40 @@ class SpanEdges(SpanRow):
             session.look_for_parents()
 
     def _open(self) -> None:
-        session, sampler = self.session, self.session.sampler
-        if session.ledger.waits_for_grid:
-            session.ledger.refresh(sampler.clock)
-        elsewhere = NO_PARENT if self._parent is not None else session.parent_now()
+        session, parent = self.session, self._parent
+        sampler, ledger = session.sampler, session.ledger
+        if ledger.waits_for_grid:
+            ledger.refresh(sampler.clock)
+        elsewhere = NO_PARENT if parent is not None else session.parent_now()
         with sampler.lock:  # the parent too: it may end in another thread
             try:
-                self._begin(elsewhere)
+                if parent is None or not parent.is_open:
+                    parent = self._parent = _parent_of(self)
+                if parent is None:
+                    self._parent_id, self._holds = elsewhere
+                    mark, around = sampler.hold(ledger, self), None
+                    self._number = session.new_number()
+                else:
+                    if parent.call_site is not None:
+                        self._parent_id = parent.row_id
+                    mark, around = sampler.mark_inside(ledger), parent.node
+                    self._number = next(session.numbers)
+                self._started_at = sampler.clock.now_utc()
+                if self.budget_guard is not (parent and parent.budget_guard):
+                    self._begin_budget(parent, sampler)
+                node = Node(self, around, mark)
+                self._start, self._epoch, self.node = mark, sampler.epoch, node
+                node.join()
+                if parent is None:
+                    session.root_opened(self)
             except BaseException:
                 self._repair()
                 raise
-        if self._parent is None and session.keeps_checkpoints:
+        if parent is None and session.keeps_checkpoints:
             sampler.uninterrupted(partial(session.keep, self))
         before = current.get()
-        self._before = before if before is self._parent else _skip_closed(before)
+        self._before = before if before is parent else _skip_closed(before)
         current.set(self)
-
-    def _begin(self, elsewhere: tuple[str | None, bool | None]) -> None:
-        """Take the first mark; the sampler's lock is held."""
-        session, sampler, parent = self.session, self.session.sampler, self._parent
-        if parent is None or not parent.is_open:
-            parent = self._parent = _parent_of(self)
-        if parent is None:
-            self._parent_id, self._holds = elsewhere
-            mark, around = sampler.hold(session.ledger, self), None
-            self._number = session.new_number()
-        else:
-            if parent.call_site is not None:
-                self._parent_id = parent.row_id
-            mark, around = sampler.mark_inside(session.ledger), parent.node
-            self._number = next(session.numbers)
-        self._started_at = sampler.clock.now_utc()
-        if self.budget_guard is not (parent and parent.budget_guard):
-            self._begin_budget(parent, sampler)
-        node = Node(self, around, mark)
-        self._start, self._epoch, self.node = mark, sampler.epoch, node
-        node.join()
-        if parent is None:
-            session.root_opened(self)
 
     def _repair(self) -> None:
         """A handler has raised in a change of what is open; the sampler's lock is held."""
@@ -155,7 +153,7 @@ class SpanEdges(SpanRow):
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
         outcome = OK if status == "ok" and error is None else EndStatus(status, error)
-        if must_pass():
+        if here.busy or is_finalizing():  # see `must_pass`
             end_later(self, outcome)
         else:
             self.end_here(outcome)
@@ -205,11 +203,12 @@ class SpanEdges(SpanRow):
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""
+        session, parent = self.session, self._parent
         if self._end is None:
-            session, sampler = self.session, self.session.sampler
+            sampler = session.sampler
             if self._epoch != sampler.epoch:  # it is not open
                 return
-            if self._parent is None or session.ledger.waits_for_grid:
+            if parent is None or session.ledger.waits_for_grid:
                 self._look()
             with sampler.lock:
                 if self._end is None:  # another thread may just have closed it
@@ -219,15 +218,14 @@ class SpanEdges(SpanRow):
                         self._repair()
                         raise
         self.handle = None
-        left = self._left[:1]  # nothing is left where another thread writes the row
+        left = self._left and self._left[:1]  # where another thread writes the row, nothing
         if current.get() is self:
-            around = self._before
-            current.set(around if around is self._parent else _skip_closed(around))
+            before = self._before
+            current.set(before if before is parent else _skip_closed(before))
         elif left and left[0]:
             leave_overlapping(self)
         if left:
-            write = partial(self._write_rows, written=written)
-            self.session.sampler.uninterrupted(write)
+            session.sampler.uninterrupted(partial(self._write_rows, written=written))
 
     def _write_rows(self, *, written: bool) -> None:
         try:
@@ -260,10 +258,12 @@ class SpanEdges(SpanRow):
         sampler, is_root, held = session.sampler, self._parent is None, self._held
         if self.covered:
             keep_awake_for(self)
-        mark = sampler.mark(session.ledger)
+        sampler.sample()
+        mark = Mark(sampler.counts, session.ledger.account)
         if is_root and session.remote_parents is not None:
             held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:
+            self._window = None
             node.finish_leaving(mark)
             recount(sampler)
         inside = node.leave(mark)

@@ -137,9 +137,7 @@ class SpanRow(BudgetedBlock[Any]):
 
     def _seal(self, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed."""
-        assert self._start is not None
-        facts = self.session.builder.facts_now(self._start.counts.at_s)
-        self._sealed, self._window = (mark, facts), None
+        self._sealed = mark, self.session.builder.facts_now(self._start.counts.at_s)  # type: ignore[union-attr]
 
     @property
     def ended(self) -> Window:
@@ -147,6 +145,11 @@ class SpanRow(BudgetedBlock[Any]):
         if self._window is None:
             self._window = self._window_of(*self._sealed)
         return self._window
+
+    def _window_at(self, mark: Mark) -> Window:
+        """The window until `mark`, which is now."""
+        assert self._start is not None
+        return self._window_of(mark, self.session.builder.facts_now(self._start.counts.at_s))
 
     def _window_of(self, mark: Mark, facts: EndFacts) -> Window:
         assert self._start is not None
@@ -160,15 +163,10 @@ class SpanRow(BudgetedBlock[Any]):
         """The span's energy and emissions by `mark`."""
         return self.node.total(mark) if self.node is not None else NOTHING
 
-    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
+    def _build(self, mark: Mark, window: Window, outcome: EndStatus) -> Record:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        return self._record_of(ids, mark, outcome)
-
-    def _record_of(
-        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
-    ) -> Record:
         subject = Subject(*ids, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, self.ended, self.sums(mark), outcome)
+        return self.session.builder.build(subject, window, self.sums(mark), outcome)
 
     def begin_timeline(self) -> None:
         """Keep a timeline from the span's start on."""
@@ -201,10 +199,11 @@ class SpanRow(BudgetedBlock[Any]):
         self, mark: Mark, at: datetime, parent: tuple[str | None, bool | None]
     ) -> Record:
         """The record of the time until `mark`, which was at `at`, with an id of its own."""
-        self._seal(mark)
-        self._window = self.ended._replace(ended_at=at)
+        window = self._window_at(mark)._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
-        return self._record_of((record_id, run_id, *parent), mark, OK)
+        ids = (record_id, run_id, *parent)
+        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, window, self.sums(mark), OK)
 
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
