@@ -250,16 +250,66 @@ def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
     return {**served_j, source: served_j.get(source, 0.0) + sum(joules)}
 
 
+class RunningAccount(NamedTuple):
+    """An account, and the terms on which it has gone on since; immutable.
+
+    As long as the terms and the number of leaves stay the same, the energy since then is one step,
+    however many readings there are. It is credited when somebody asks for it.
+
+    Attributes:
+        settled: the sums up to `since_s`.
+        terms: the factors from then on; None: nothing is credited any more.
+        leaves: among how many open spans the energy is shared.
+        since_s, since_j, since_ends_j: the instant, and the machine's energy and its ends by then.
+        end_meters: for each of the ends, the index of its meter.
+    """
+
+    settled: Account = Account()
+    terms: Terms | None = None
+    leaves: int = 0
+    since_s: float = 0.0
+    since_j: Joules = ()
+    since_ends_j: Joules = ()
+    end_meters: tuple[int, ...] = ()
+
+    def at(self, counts: Counts) -> Account:
+        """The account by these counts, which are those of its beginning or later ones."""
+        if self.terms is None:
+            return self.settled
+        step = Step(
+            counts.at_s,
+            sub_joules(counts.energy_j, self.since_j),
+            (),
+            self.leaves,
+            0.0,
+            counts.at_s - self.since_s,
+            0.0,
+            (),
+            sub_joules(counts.ends_j, self.since_ends_j),
+            self.end_meters,
+        )
+        return credit(self.settled, step, self.terms)
+
+    def closed(self, counts: Counts) -> RunningAccount:
+        """The account that stays as it is by these counts."""
+        return self if self.terms is None else RunningAccount(self.at(counts))
+
+
 class Mark(NamedTuple):
     """The counts of the machine and a tracker's account at one instant."""
 
     counts: Counts
-    account: Account
+    account: RunningAccount = RunningAccount()
+
+    @property
+    def settled(self) -> Account:
+        """The sums of the account at this instant."""
+        return self.account.at(self.counts)
 
 
 def between(start: Mark, end: Mark) -> Sums:
     """The sums of a span that was an open leaf from `start` to `end`."""
-    after, before = end.account, start.account
+    after, before = end.settled, start.settled
     return Sums(
         sub_joules(after.leaf_j, before.leaf_j),
         each(sub, after.leaf_g, before.leaf_g),
@@ -289,13 +339,15 @@ def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
         old = (*old, *[0.0] * (len(new) - len(old)))
         return tuple(mean(*pair) for pair in zip(old, new, strict=True))
 
-    counts = after.counts._replace(
-        at_s=at_s,
-        energy_j=mean(before.counts.energy_j, after.counts.energy_j),
-        observed_s=mean(before.counts.observed_s, after.counts.observed_s),
-        ends_j=mean(before.counts.ends_j, after.counts.ends_j),
+    old, new = before.counts, after.counts
+    counts = new.with_sums(
+        at_s,
+        mean(old.energy_j, new.energy_j),
+        mean(old.observed_s, new.observed_s),
+        mean(old.ends_j, new.ends_j),
     )
-    return Mark(counts, Account(*map(mean, before.account, after.account)))
+    account = Account(*map(mean, before.settled, after.settled))
+    return Mark(counts, RunningAccount(account))
 
 
 def calls_between(before: Account, after: Account) -> Sums:
@@ -318,6 +370,8 @@ USAGE_PERIOD_S: Final = 0.02
 costs as much as the rest of a span's start or end."""
 STALE_S: Final = 2.0
 """A window that ended longer ago than this is discarded."""
+NOW: Final = float("-inf")
+"""The instant of what is due at any time."""
 
 
 Parts = tuple[float | None, ...]
@@ -342,13 +396,18 @@ class ShareWindow:
         return self._last.at_s
 
     @property
+    def due_s(self) -> float:
+        """When the usage is to be read again at the earliest."""
+        return self._last.at_s + USAGE_PERIOD_S if self._known else NOW
+
+    @property
     def known(self) -> Shares:
         """The shares by the last read."""
         return self._shares
 
     def shares(self, now_s: float) -> Shares:
         """The share of each component now."""
-        if self._known and now_s - self._last.at_s < USAGE_PERIOD_S:
+        if now_s < self.due_s:
             return self._shares
         usage = self._last = self._look(now_s)
         if usage.at_s - self._middle.at_s >= SHARE_WINDOW_S:
@@ -370,17 +429,18 @@ class Ledger:
 
     Attributes:
         attribution: the policy by which the machine's energy is shared.
-        account: the running sums; immutable, replaced at every sample.
+        account: the running sums; immutable, replaced where their terms change.
         deferred_log: messages that wait until no lock is held.
         holders: the identities of the roots and windows of summed calls that are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
         self.attribution = attribution
-        self.account = Account()
+        self.account = RunningAccount()
         self.deferred_log = DeferredLog()
         self.holders: set[int] = set()
         self._grid = NonblockingSource(grid, self.deferred_log)
+        self._has_grid = grid is not None
         self.follows_grid = self._grid.changes
         """Whether the grid's intensity changes with time."""
         self.waits_for_grid = self._grid.waits
@@ -426,8 +486,34 @@ class Ledger:
         self.refresh(clock)
         return self.intensity(clock.now_utc())
 
-    def after(self, step: Step, when: datetime | None) -> Account:
+    def after(self, step: Step, before: Counts, after: Counts, when: datetime | None) -> Any:
         """The account with this ledger's share of one step of the machine's energy."""
+        terms, account = self._terms_of(step, when), self.account
+        if step.calls or step.cpu_s or self._split is not None:  # these differ from step to step
+            settled, since = credit(account.at(before), step, terms), after
+        elif account.terms is terms and account.leaves == step.leaves:
+            return account
+        else:
+            settled, since = account.at(before), before
+        return RunningAccount(
+            settled,
+            terms,
+            step.leaves,
+            since.at_s,
+            since.energy_j,
+            since.ends_j,
+            step.end_meters,
+        )
+
+    @property
+    def due_s(self) -> float:
+        """Until when its terms stay the same."""
+        knows_grid = self._intensity is not None or not self._has_grid
+        if self.follows_grid or self._split is not None or not knows_grid:
+            return NOW
+        return float("inf") if self._window is None else self._window.due_s
+
+    def _terms_of(self, step: Step, when: datetime | None) -> Terms:
         shares = self._shares_now(step.at_s)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
@@ -443,7 +529,7 @@ class Ledger:
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old
-        return credit(self.account, step, old)
+        return old
 
     def _shares_now(self, at_s: float) -> Shares:
         if self._window is None:

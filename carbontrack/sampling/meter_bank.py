@@ -22,7 +22,6 @@ from carbontrack.meters.meter import (
     BESIDE_CPU_TIME,
     LOWER_BOUND,
     STANDS_STILL,
-    FaultCounting,
     Meter,
     MeterSet,
     counts_ends,
@@ -47,7 +46,7 @@ FIRST_LOOK_S: Final = 0.05
 
 _NO_FAULTS: Mapping[str, int] = {}
 _NO_COUNTS: Final = Counts(0.0)
-_ENDS = attrgetter("low_j", "high_j")
+_ENDS, _FAULTS = attrgetter("low_j", "high_j"), attrgetter("fault_counts")
 _log = logging.getLogger("carbontrack")
 T = TypeVar("T")
 
@@ -160,16 +159,12 @@ class MeterBank:
         """Those in service."""
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = self._is_plain = True
-        self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
-            (index, state, state.meter)
-            for index, state in enumerate(self.states)
-            if counts_faults(state.meter)
-        ]
+        self._note_fault_counting()
         self._reads = [state.meter.read_joules for state in self.states]
         self.end_meters: tuple[int, ...] = ()
         """For each end that is counted, low and high in turn, the index of its meter."""
         self.with_ends: list[Meter] = []
-        self._ends_j: tuple[float | None, ...] = ()
+        self.ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self.take_ends(index, state)
         self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
@@ -205,14 +200,23 @@ class MeterBank:
         """Each meter's refresh period: the time between two changes of its count."""
         return [state.meter.resolution_s for state in self.states]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the counts of the last reading has to be looked at."""
+        return self._is_plain and not any(map(_FAULTS, self._fault_meters))
+
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
-        joules = self._read_all(now_s)
+        return self.judge(now_s, self.counts_j(now_s))
+
+    def judge(
+        self, now_s: float, joules: tuple[float | None, ...]
+    ) -> tuple[Reading, Mapping[str, int]]:
+        """The reading that the meters' counts make, and the new faults by code."""
         if not self._is_plain:
             return self._with_more(now_s, joules)
-        for _, _, meter in self._fault_counting:
-            if meter.fault_counts:
-                return self._with_faults(now_s, joules)
+        if any(map(_FAULTS, self._fault_meters)):
+            return self._with_faults(now_s, joules)
         return Reading(now_s, joules), _NO_FAULTS
 
     def _with_more(
@@ -222,13 +226,13 @@ class MeterBank:
         if not self._all_answer:
             joules = self._ask_for_ends(now_s, joules)
             reading, faults = self._with_returns(now_s, joules)
-        elif any(meter.fault_counts for _, _, meter in self._fault_counting):
+        elif any(map(_FAULTS, self._fault_meters)):
             reading, faults = self._with_faults(now_s, joules)
         elif self.watch.is_on or self.joining:
             reading, faults = Reading(now_s, joules), _NO_FAULTS
         else:
-            return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
-        reading = reading._replace(ends_j=self._ends_j, end_meters=self.end_meters)
+            return Reading(now_s, joules, self.ends_j, self.end_meters), _NO_FAULTS
+        reading = reading._replace(ends_j=self.ends_j, end_meters=self.end_meters)
         if self.joining:
             reading, self.joining = reading._replace(joined=self.joining), {}
             self.refresh()
@@ -251,7 +255,7 @@ class MeterBank:
             if ends is None:
                 answers[index] = None
             ends_j.extend(ends or (None, None))
-        self._ends_j = tuple(ends_j)
+        self.ends_j = tuple(ends_j)
         return tuple(answers)
 
     def _with_faults(
@@ -259,16 +263,16 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, lower_bounds = set[int](), set[int]()
-        for index, state, meter in self._fault_counting:
-            if meter.fault_counts:
-                _classify(index, state.new_faults(), dropped, lower_bounds, faults)
+        for index, state in self._fault_counting:
+            _classify(index, state.new_faults(), dropped, lower_bounds, faults)
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(
             now_s, joules, (), (), 0, frozenset(dropped), frozenset(lower_bounds)
         ), faults
 
-    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
+    def counts_j(self, now_s: float) -> tuple[float | None, ...]:
+        """Read every meter, once; None of those that do not answer."""
         if not self._all_answer:
             return tuple([state.read(now_s) for state in self.states])
         joules: list[float | None] = []
@@ -276,7 +280,7 @@ class MeterBank:
             for read in self._reads:
                 joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
             if self.with_ends:
-                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
+                self.ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
         except Exception as error:
             pass_on(error)
             # Read each meter once for an instant: a second answer would hide the silence.
@@ -373,11 +377,16 @@ class MeterBank:
     def read_singly(self) -> None:
         """Read each meter by itself until the next tick, which finds out whether all answer."""
         self._all_answer = self._is_plain = False
-        self._fault_counting = [
+        self._note_fault_counting()
+
+    def _note_fault_counting(self) -> None:
+        counting = [
             (index, state, state.meter)
             for index, state in enumerate(self.states)
             if counts_faults(state.meter) and not state.gone
         ]
+        self._fault_counting = [(index, state) for index, state, _ in counting]
+        self._fault_meters = [meter for _, _, meter in counting]
 
     def rest(self) -> None:
         """Let the meters close what they hold open, until the next read."""

@@ -27,14 +27,15 @@ from carbontrack.sampling.counts import (
     Counts,
     Joules,
     ReadingHistory,
-    Recent,
+    RecentPowers,
     advance,
     with_fault,
+    with_missed,
     with_suspend,
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.ledger import Ledger, Mark, Step
+from carbontrack.sampling.ledger import NOW, Ledger, Mark, Step
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
@@ -118,8 +119,7 @@ class Sampler:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
-        self.leaves = 0
-        """The number of open spans without an open child; changed only with the lock held."""
+        self._leaves, self._due_s, self._met_itself = 0, NOW, False
         self.under_way: dict[int, Any] = {}
         """Decorated calls that are running, by identity."""
         self.apportioner: CallApportioner | None = None
@@ -169,6 +169,16 @@ class Sampler:
         """Whether anything is open, so that time and energy count."""
         return bool(self.holders)
 
+    @property
+    def leaves(self) -> int:
+        """The number of open spans without an open child; changed only with the lock held."""
+        return self._leaves
+
+    @leaves.setter
+    def leaves(self, number: int) -> None:
+        self._due_s = NOW  # the next step is shared among as many
+        self._leaves = number
+
     def hold(self, ledger: Ledger, holder: object) -> Mark:
         """Keep the sampler awake for what opens on this ledger, and read the meters.
 
@@ -191,7 +201,7 @@ class Sampler:
             if ledger.attribution.scope == "process":
                 usage = self.usage = self.usage or UsageReader()
             ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
-            self._ledgers[ledger] = None
+            self._ledgers[ledger], self._due_s = None, NOW
         key = id(holder)
         try:
             ledger.holders.add(key)
@@ -213,7 +223,7 @@ class Sampler:
     def _first_mark(self, ledger: Ledger, missed: int) -> Mark:
         counts = self.counts
         if counts.missed != missed:  # the span counts a read that failed at its start
-            counts = counts._replace(missed=missed)
+            counts = with_missed(counts, missed)
         return Mark(counts, ledger.account)
 
     def release(self, ledger: Ledger, holder: object) -> None:
@@ -222,7 +232,8 @@ class Sampler:
             key = id(holder)
             self.holders.pop(key, None)
             ledger.holders.discard(key)
-            if not ledger.holders:
+            if not ledger.holders and ledger in self._ledgers:
+                ledger.account = ledger.account.closed(self.counts)
                 self._ledgers.pop(ledger, None)
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
@@ -238,9 +249,17 @@ class Sampler:
             self.sample()
             return Mark(self.counts, ledger.account)
 
-    def history(self, since_s: float) -> Recent:
-        """The longest gap between two readings since `since_s`, and each meter's last power."""
-        return self._history.since(since_s, self.counts)
+    @property
+    def powers(self) -> RecentPowers:
+        """The recent power of each meter."""
+        return self._history.powers
+
+    def longest_gap_s(self, since_s: float) -> float | None:
+        """The longest gap between two readings that ended after an instant; None: there is none.
+
+        The lock is held.
+        """
+        return self._history.longest_gap_s(since_s)
 
     def sample(self) -> None:
         """Read all meters and advance every open ledger; any thread may call it."""
@@ -248,6 +267,7 @@ class Sampler:
             if self._inside:
                 # The garbage collector ran a finalizer that closes a span, in the middle of a
                 # sample: the span takes the sums as they are, and this sample adds the rest.
+                self._met_itself = True
                 return
             self._inside = True
             try:
@@ -261,26 +281,17 @@ class Sampler:
                 self._inside = False
 
     def _sample(self) -> None:
-        now_s = self.clock.monotonic_s()
-        elapsed_s = now_s - self.counts.at_s
-        if elapsed_s <= 0.0:
-            now_s, elapsed_s = _time_after_check(self, now_s), 0.0
-        reading, faults = self.bank.read(now_s)
-        slept_s = self.clock.suspended_s()
-        if slept_s - self._slept_s > SUSPEND_S:
-            reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self.counts, self._slept_s = with_suspend(self.counts, slept_s - self._slept_s), slept_s
-        else:
-            self._slept_s = slept_s
-        counts, steps, ends = advance(self.counts, reading)
-        if faults:
-            for code, times in faults.items():
-                counts = with_fault(counts, code, times)
-        if self._ledgers:
-            _credit(self, counts, elapsed_s, steps, ends)
-        else:
-            self.counts = counts
-        self._history.follow(self.counts, elapsed_s if self._ledgers else None)
+        now_s, before, bank = self.clock.monotonic_s(), self.counts, self.bank
+        if not before.at_s < now_s < self._due_s:
+            _look(self, now_s)
+            return
+        joules = bank.counts_j(now_s)
+        counts = before.after(now_s, joules, bank.ends_j) if bank.is_plain else None
+        if counts is None or self.clock.suspended_s() - self._slept_s > SUSPEND_S:
+            _look(self, now_s, joules)
+            return
+        self.counts = counts
+        self._history.read_at(now_s)
 
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
@@ -294,6 +305,7 @@ class Sampler:
                 self.gpu_shares.update(self.usage, self.clock, is_shared=shares)
             with self.lock:
                 here.busy = True  # what a finalizer begins meanwhile passes through
+                self._due_s = NOW
                 self.sample()
                 _replace_lost_meters(self)
                 apportioner, tick_listeners = self.apportioner, self.tick_listeners.living()
@@ -317,7 +329,7 @@ class Sampler:
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
-        self._cpu_s = process_cpu_s()
+        self._cpu_s, self._due_s = process_cpu_s(), NOW
         self.apportioner = apportioner
 
     def request_interval(self, interval_s: float) -> None:
@@ -343,6 +355,7 @@ class Sampler:
         self.holders.clear()
         for ledger in self._ledgers:
             ledger.holders.clear()
+            ledger.account = ledger.account.closed(self.counts)
         self._ledgers.clear()
         self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
@@ -406,6 +419,32 @@ def _look_for_meters(sampler: Sampler) -> None:
     sampler._rescan.look(sampler)
 
 
+def _look(sampler: Sampler, now_s: float, joules: tuple[float | None, ...] | None = None) -> None:
+    """Take a sample in which something else than the counts may have changed."""
+    before, bank = sampler.counts, sampler.bank
+    elapsed_s = now_s - before.at_s
+    if elapsed_s <= 0.0:
+        now_s, elapsed_s = _time_after_check(sampler, now_s), 0.0
+    reading, faults = bank.judge(now_s, bank.counts_j(now_s) if joules is None else joules)
+    slept_s = sampler.clock.suspended_s()
+    if slept_s - sampler._slept_s > SUSPEND_S:
+        reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
+        sampler.counts = with_suspend(sampler.counts, slept_s - sampler._slept_s)
+    sampler._slept_s = slept_s
+    counts, steps, ends = advance(sampler.counts, reading)
+    for code, times in faults.items():
+        counts = with_fault(counts, code, times)
+    sampler._met_itself = False
+    if sampler._ledgers:
+        sampler._history.read_at(now_s)
+        _credit(sampler, counts, elapsed_s, steps, ends)
+    else:
+        sampler.counts = counts
+    sampler._history.follow(sampler.counts)
+    if sampler._met_itself:  # what it has opened and closed is not in the terms
+        sampler._due_s = NOW
+
+
 def _credit(
     sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules, ends: Joules
 ) -> None:
@@ -429,16 +468,23 @@ def _credit(
         ends,
         sampler.end_meters,
     )
-    if len(sampler._ledgers) == 1:
-        (ledger,) = sampler._ledgers
-        account = ledger.after(step, sampler.clock.now_utc() if ledger.follows_grid else None)
-        sampler.counts, ledger.account, sampler._cpu_s = counts, account, used_s
-        return
-    at, ledgers = sampler.clock.now_utc(), tuple(sampler._ledgers)
-    accounts = [one.after(step, at if one.follows_grid else None) for one in ledgers]
+    ledgers, before = tuple(sampler._ledgers), sampler.counts
+    at = sampler.clock.now_utc() if any(one.follows_grid for one in ledgers) else None
+    accounts = [
+        one.after(step, before, counts, at if one.follows_grid else None) for one in ledgers
+    ]
+    due_s = min(_due_s(sampler), *(one.due_s for one in ledgers))
     # one call of C, within which no handler of a signal runs
-    names = ("counts", "_cpu_s", *("account" for _ in ledgers))
-    deque(map(setattr, (sampler, sampler, *ledgers), names, (counts, used_s, *accounts)), 0)
+    names = ("counts", "_cpu_s", "_due_s", *("account" for _ in ledgers))
+    values = counts, used_s, due_s, *accounts
+    deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
+
+
+def _due_s(sampler: Sampler) -> float:
+    """When more than the counts is to be looked at, for the sake of no single ledger."""
+    if sampler.apportioner is not None or sampler.gpu_shares.codes:
+        return NOW
+    return sampler._history.due_s
 
 
 def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import MeterSet
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
-from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
+from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules, RecentPowers
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
@@ -79,14 +79,9 @@ class EndStatus(NamedTuple):
     calls: int = 1
 
 
-class EndFacts(NamedTuple):
-    """What of a window can only be known at its end; `Window` has the same attributes."""
-
-    max_gap_s: float | None
-    powers_w: Sequence[float | None]
-    before: Counts
-    ended_at: datetime
-    grid: GridIntensity | None
+EndFacts = tuple[float | None, datetime, GridIntensity | None, RecentPowers]
+"""What of a window can only be known at its end: the longest gap, the time, the grid's intensity,
+and the recent powers of the meters."""
 
 
 class Window(NamedTuple):
@@ -119,8 +114,9 @@ class Window(NamedTuple):
         cls, start: Counts, end: Counts, duration_s: float, machine_j: Joules, facts: EndFacts
     ) -> Window:
         """The window with these facts."""
-        gap_s, powers_w, before, at, grid = facts
-        return cls(start, end, duration_s, machine_j, gap_s, at, grid, powers_w, before)
+        gap_s, at, grid, powers = facts
+        powers_w = powers.known_w(end)
+        return cls(start, end, duration_s, machine_j, gap_s, at, grid, powers_w, powers.before)
 
     @property
     def length_s(self) -> float:
@@ -480,7 +476,8 @@ class RecordBuilder:
         """Capture what can only be known at the end of a span or a window, which is now."""
         sampler = self.sampler
         now = sampler.clock.now_utc()
-        return EndFacts(*sampler.history(since_s), now, self.ledger.intensity(now))
+        gap_s = sampler.longest_gap_s(since_s)
+        return gap_s, now, self.ledger.intensity(now), sampler.powers
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
         """Build the record of the sums in a window.
