@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from carbontrack.record import Record, Status
 from carbontrack.sampling.ledger import Mark
-from carbontrack.system.interrupts import from_outside
+from carbontrack.system.interrupts import from_outside, pass_on
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
@@ -64,7 +64,13 @@ class SpanEdges(SpanRow):
         if self.has_passed:
             return self._unmeasured()
         if self._record is None and self._end is not None:
-            record = self._build(self._end, self.ended, self._outcome)
+            try:
+                window = self.ended
+            except Exception as error:  # a property of a plugin's meter, for instance
+                pass_on(error)
+                self._give_up()
+                return None
+            record = self._build(self._end, window, self._outcome)
             self._record = record if self.budget_check is None else self.budget_check(record)
         return self._record
 
@@ -281,6 +287,8 @@ class SpanEdges(SpanRow):
             sampler.release(session.ledger, self)
         may_have_rows = is_root or self.call_site is not None or session.spans == "all"
         left = [outliving] if may_have_rows or outliving or held else _NOTHING_LEFT
+        if left:
+            self._window = self._window_of(*self._sealed)
         # last, and at once: from now on any thread may build the record, and write it
         self._outcome, self._end, self._held, self._left = outcome, mark, held, left
 
