@@ -16,7 +16,7 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import busily, must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
 from carbontrack.tracking.checkpoints import Checkpoint
-from carbontrack.tracking.record_builder import EndStatus, Subject, Window
+from carbontrack.tracking.record_builder import EndStatus, Subject
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
 
@@ -340,8 +340,7 @@ class CallRows:
         subject = Subject(*ids, self.name, self.labels, window.started_at)
         error = f"{failed} of {window.calls} calls failed" if failed else None
         outcome = EndStatus("error" if failed else "ok", error, window.calls)
-        facts = builder.facts_now(window.start.at_s)
-        ended = Window.of(window.start, end, window.ran_s, window.machine_j, facts)
+        ended = builder.window(window.start, end, window.ran_s, window.machine_j)
         if window.ended_at is not None:
             ended = ended._replace(ended_at=window.ended_at)
         return builder.build(subject, ended, window.sums, outcome)

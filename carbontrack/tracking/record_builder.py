@@ -472,6 +472,10 @@ class RecordBuilder:
             for meter in meters
         ]
 
+    def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
+        """The window of summed calls that ends now."""
+        return Window.of(start, end, duration_s, machine_j, self.facts_now(start.at_s))
+
     def facts_now(self, since_s: float) -> EndFacts:
         """Capture what can only be known at the end of a span or a window, which is now."""
         sampler = self.sampler

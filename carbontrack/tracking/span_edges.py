@@ -37,13 +37,8 @@ _NOTHING_LEFT: list[Sequence[Any]] = []
 _log = logging.getLogger("carbontrack")
 
 
-class SpanEdges(SpanRow):
-    """The beginning and the end of a span.
-
-    A handler of a signal may raise at any line of an edge. Each edge therefore first makes its
-    state whole and then publishes it in one statement, and can be done again from the beginning:
-    `open` and `close` do so, and then let the exception through.
-    """
+class SpanEnd(SpanRow):
+    """The end of a span; see `SpanEdges`."""
 
     is_block = False  # whether it was opened by `with`, which will close it
     has_passed = False  # whether it was let through unmeasured
@@ -78,32 +73,6 @@ class SpanEdges(SpanRow):
         now = rfc3339(self.session.sampler.clock.now_utc())
         return unmeasured_record(self.name, self.labels, (now, now))
 
-    def enter(self: Opening) -> Opening:
-        """Enter the block; see `BudgetedBlock.enter`."""
-        self.is_block = True
-        opened: Opening = super().enter()
-        return opened
-
-    def open(self: Opening) -> Opening:
-        """Start counting. A second call does nothing."""
-        if self._start is not None:
-            return self
-        if here.busy or is_finalizing():  # see `must_pass`
-            self.has_passed = True
-            pass_through(self.name)
-            return self
-        try:
-            if dead:
-                end_abandoned()
-            here.busy = True
-            self._open()
-            here.busy = False
-            return self  # noqa: TRY300 - a handler of a signal may raise here too
-        except BaseException as error:
-            here.busy = False
-            self.close(*outcome_of(error))
-            raise
-
     def _look(self) -> None:
         """Look for what an edge goes by, where that may take a while; no lock is held."""
         session = self.session
@@ -111,42 +80,6 @@ class SpanEdges(SpanRow):
             session.ledger.refresh(session.sampler.clock)
         if self._parent is None and session.remote_parents is not None:
             session.look_for_parents()
-
-    def _open(self) -> None:
-        session, parent = self.session, self._parent
-        sampler, ledger = session.sampler, session.ledger
-        if ledger.waits_for_grid:
-            ledger.refresh(sampler.clock)
-        elsewhere = NO_PARENT if parent is not None else session.parent_now()
-        with sampler.lock:  # the parent too: it may end in another thread
-            try:
-                if parent is None or not parent.is_open:
-                    parent = self._parent = _parent_of(self)
-                if parent is None:
-                    self._parent_id, self._holds = elsewhere
-                    mark, around = sampler.hold(ledger, self), None
-                    self._number = session.new_number()
-                else:
-                    if parent.call_site is not None:
-                        self._parent_id = parent.row_id
-                    mark, around = sampler.mark_inside(ledger), parent.node
-                    self._number = next(session.numbers)
-                self._started_at = sampler.clock.now_utc()
-                if self.budget_guard is not (parent and parent.budget_guard):
-                    self._begin_budget(parent, sampler)
-                node = Node(self, around, mark)
-                self._start, self._epoch, self.node = mark, sampler.epoch, node
-                node.join()
-                if parent is None:
-                    session.root_opened(self)
-            except BaseException:
-                self._repair()
-                raise
-        if parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep, self))
-        before = current.get()
-        self._before = before if before is parent else _skip_closed(before)
-        current.set(self)
 
     def _repair(self) -> None:
         """A handler has raised in a change of what is open; the sampler's lock is held."""
@@ -292,13 +225,88 @@ class SpanEdges(SpanRow):
         # last, and at once: from now on any thread may build the record, and write it
         self._outcome, self._end, self._held, self._left = outcome, mark, held, left
 
+
+class SpanEdges(SpanEnd):
+    """The beginning and the end of a span.
+
+    A handler of a signal may raise at any line of an edge. Each edge therefore first makes its
+    state whole and then publishes it in one statement, and can be done again from the beginning:
+    `open` and `close` do so, and then let the exception through.
+    """
+
+    def enter(self: Opening) -> Opening:
+        """Enter the block; see `BudgetedBlock.enter`."""
+        self.is_block = True
+        opened: Opening = super().enter()
+        return opened
+
+    def open(self: Opening) -> Opening:
+        """Start counting. A second call does nothing."""
+        if self._start is not None:
+            return self
+        if here.busy or is_finalizing():  # see `must_pass`
+            self.has_passed = True
+            pass_through(self.name)
+            return self
+        try:
+            if dead:
+                end_abandoned()
+            here.busy = True
+            self._open()
+            here.busy = False
+            return self  # noqa: TRY300 - a handler of a signal may raise here too
+        except BaseException as error:
+            here.busy = False
+            self.close(*outcome_of(error))
+            raise
+
+    def _open(self) -> None:
+        session, parent = self.session, self._parent
+        sampler, ledger = session.sampler, session.ledger
+        if ledger.waits_for_grid:
+            ledger.refresh(sampler.clock)
+        elsewhere = NO_PARENT if parent is not None else session.parent_now()
+        with sampler.lock:  # the parent too: it may end in another thread
+            try:
+                if parent is None or not parent.is_open:
+                    parent = self._parent = _parent_of(self)
+                if parent is None:
+                    mark, around = self._begin_root(elsewhere), None
+                else:
+                    if parent.call_site is not None:
+                        self._parent_id = parent.row_id
+                    mark, around = sampler.mark_inside(ledger), parent.node
+                    self._number = next(session.numbers)
+                self._started_at = sampler.clock.now_utc()
+                if self.budget_guard is not (parent and parent.budget_guard):
+                    self._begin_budget(parent, sampler)
+                node = Node(self, around, mark)
+                self._start, self._epoch, self.node = mark, sampler.epoch, node
+                node.join()
+                if parent is None:
+                    session.root_opened(self)
+            except BaseException:
+                self._repair()
+                raise
+        if parent is None and session.keeps_checkpoints:
+            sampler.uninterrupted(partial(session.keep, self))
+        before = current.get()
+        self._before = before if before is parent else _skip_closed(before)
+        current.set(self)
+
+    def _begin_root(self, elsewhere: tuple[str | None, bool | None]) -> Mark:
+        """The first mark of a root, whose parent in another process is given."""
+        session = self.session
+        self._parent_id, self._holds = elsewhere
+        mark = session.sampler.hold(session.ledger, self)
+        self._number = session.new_number()
+        return mark
+
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
-        self._parent_id, self._holds = session.parent_now(looks=False)
         try:
-            now = sampler.hold(session.ledger, self)
-            self._number = session.new_number()
+            now = self._begin_root(session.parent_now(looks=False))
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
             node = Node.of_root(self, now, used.sums)
             self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
