@@ -107,6 +107,8 @@ class Baseline(NamedTuple):
         owed_j: by index, the joules that are kept back from the meter's next steps.
         returning: by index, the meters that count again, and whose answer was not believed yet;
             what each owes is not known before, and stands as 0 in `owed_j`.
+        plain_width: how many counts and ends there are; -1 where the next step cannot be plain, as
+            a count is unknown or doubted, or something is owed.
     """
 
     counts_j: tuple[float | None, ...] = ()
@@ -121,6 +123,7 @@ class Baseline(NamedTuple):
     ends_j: Joules = ()
     owed_j: Mapping[int, float] = _NOTHING_OWED
     returning: Mapping[int, Returned] = _NONE_RETURNING
+    plain_width: int = -1
 
 
 _NOTHING = Baseline()
@@ -227,16 +230,18 @@ class Counts(NamedTuple):
     def after(self, at_s: float, joules: tuple[Any, ...], ends_j: tuple[Any, ...]) -> Counts | None:
         """The counts after a plain step; None where it is none, and must be looked at closely."""
         _, last_j, last_ends_j, base = self
-        if len(joules) != len(last_j) or base.owed_j or base.doubted:
-            return None
+        now: tuple[Any, ...] = joules + ends_j
+        last: tuple[Any, ...] = last_j + last_ends_j
         try:
-            falls = False in map(le, last_j, joules) or False in map(le, last_ends_j, ends_j)  # type: ignore[arg-type]
-            step_j = sum(joules) - sum(last_j) + sum(ends_j) - sum(last_ends_j)  # type: ignore[arg-type]
+            if (
+                len(now) == base.plain_width
+                and False not in map(le, last, now)
+                and sum(now) - sum(last) < IMPOSSIBLE_J  # or it is no number
+            ):
+                return Counts(at_s, joules, ends_j, base)
         except TypeError:  # a meter has not answered, or not with a number
-            return None
-        if falls or not step_j < IMPOSSIBLE_J:
-            return None
-        return Counts(at_s, joules, ends_j, base)
+            pass
+        return None
 
 
 def _at_baseline(at_s: float, base: Baseline) -> Counts:
@@ -281,6 +286,7 @@ def _advance(base: Baseline, reading: Reading) -> tuple[Baseline, Joules, Joules
             returning.pop(index, None)
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
+    is_steady = None not in counts_j and not (doubted or owed_j or returning)
     base = Baseline(
         tuple(counts_j),
         tuple(counted_s),
@@ -294,6 +300,7 @@ def _advance(base: Baseline, reading: Reading) -> tuple[Baseline, Joules, Joules
         tuple(map(add, base.ends_j, end_steps)),
         dict.fromkeys(returning, 0.0) | owed_j if returning else owed_j,
         returning,
+        len(counts_j) + len(end_counts_j) if is_steady else -1,
     )
     return base, tuple(steps), tuple(end_steps)
 
@@ -386,7 +393,7 @@ def without_counts(counts: Counts) -> Counts:
     child process, are not to be short of it.
     """
     base = counts.summed()
-    base = base._replace(counts_j=(None,) * len(base.counts_j))
+    base = base._replace(counts_j=(None,) * len(base.counts_j), plain_width=-1)
     if base.owed_j:
         base = base._replace(owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
     return _at_baseline(counts.at_s, base)
@@ -396,7 +403,7 @@ def without_counts_of(counts: Counts, indices: Collection[int]) -> Counts:
     """The same sums; the next answer of these meters becomes their new starting point."""
     base = counts.summed()
     counts_j = tuple(None if i in indices else j for i, j in enumerate(base.counts_j))
-    return _at_baseline(counts.at_s, base._replace(counts_j=counts_j))
+    return _at_baseline(counts.at_s, base._replace(counts_j=counts_j, plain_width=-1))
 
 
 def with_missed(counts: Counts, missed: int) -> Counts:
@@ -557,14 +564,17 @@ class ReadingHistory:
     def follow(self, counts: Counts) -> None:
         """Take in the counts of now, and the gaps up to the last but one reading."""
         self._take_gaps()
-        powers = self.powers
-        if counts.at_s >= self.due_s or len(counts.counts_j) != len(powers.since):
-            self.powers = powers.updated_by(counts, self._resolutions_s)
+        if self.due_after_s(counts) > self._due_s:
+            self.powers = self.powers.updated_by(counts, self._resolutions_s)
 
     @property
-    def due_s(self) -> float:
-        """When new counts are to be taken in at the latest."""
+    def _due_s(self) -> float:
         return self.powers.updated.at_s + WINDOW_S
+
+    def due_after_s(self, counts: Counts) -> float:
+        """When counts are to be taken in again, once these have been."""
+        is_due = counts.at_s >= self._due_s or len(counts.counts_j) != len(self.powers.since)
+        return counts.at_s + WINDOW_S if is_due else self._due_s
 
     def _take_gaps(self) -> None:
         readings_s = self._readings_s

@@ -144,6 +144,32 @@ class Step(NamedTuple):
     end_meters: tuple[int, ...] = ()
 
 
+class Sharing(NamedTuple):
+    """Among how many spans and calls a step is shared; see `Step`."""
+
+    components: tuple[Component, ...]
+    leaves: int
+    calls: float = 0.0
+    cpu_s: float = 0.0
+    parts: tuple[float | None, ...] = ()
+    end_meters: tuple[int, ...] = ()
+
+    def of(self, before: Counts, after: Counts) -> Step:
+        """The step from `before` to `after`."""
+        return Step(
+            after.at_s,
+            sub_joules(after.energy_j, before.energy_j),
+            self.components,
+            self.leaves,
+            self.calls,
+            after.at_s - before.at_s,
+            self.cpu_s,
+            self.parts,
+            sub_joules(after.ends_j, before.ends_j),
+            self.end_meters,
+        )
+
+
 class Terms(NamedTuple):
     """The factors that turn the machine's energy into an account's energy and emissions.
 
@@ -257,42 +283,26 @@ class RunningAccount(NamedTuple):
     however many readings there are. It is credited when somebody asks for it.
 
     Attributes:
-        settled: the sums up to `since_s`.
-        terms: the factors from then on; None: nothing is credited any more.
-        leaves: among how many open spans the energy is shared.
-        since_s, since_j, since_ends_j: the instant, and the machine's energy and its ends by then.
-        end_meters: for each of the ends, the index of its meter.
+        settled: the sums by `since`.
+        since: the machine's counts from which on these terms apply.
+        terms: the factors; None: nothing is credited any more.
+        sharing: among whom the energy is shared.
     """
 
     settled: Account = Account()
+    since: Counts = Counts(0.0)
     terms: Terms | None = None
-    leaves: int = 0
-    since_s: float = 0.0
-    since_j: Joules = ()
-    since_ends_j: Joules = ()
-    end_meters: tuple[int, ...] = ()
+    sharing: Sharing = Sharing((), 0)
 
     def at(self, counts: Counts) -> Account:
         """The account by these counts, which are those of its beginning or later ones."""
-        if self.terms is None:
+        if self.terms is None or counts is self.since:
             return self.settled
-        step = Step(
-            counts.at_s,
-            sub_joules(counts.energy_j, self.since_j),
-            (),
-            self.leaves,
-            0.0,
-            counts.at_s - self.since_s,
-            0.0,
-            (),
-            sub_joules(counts.ends_j, self.since_ends_j),
-            self.end_meters,
-        )
-        return credit(self.settled, step, self.terms)
+        return credit(self.settled, self.sharing.of(self.since, counts), self.terms)
 
     def closed(self, counts: Counts) -> RunningAccount:
         """The account that stays as it is by these counts."""
-        return self if self.terms is None else RunningAccount(self.at(counts))
+        return self if self.terms is None else RunningAccount(self.at(counts), counts)
 
 
 class Mark(NamedTuple):
@@ -486,24 +496,24 @@ class Ledger:
         self.refresh(clock)
         return self.intensity(clock.now_utc())
 
-    def after(self, step: Step, before: Counts, after: Counts, when: datetime | None) -> Any:
+    def after(
+        self, before: Counts, after: Counts, sharing: Sharing, when: datetime | None
+    ) -> RunningAccount:
         """The account with this ledger's share of one step of the machine's energy."""
-        terms, account = self._terms_of(step, when), self.account
-        if step.calls or step.cpu_s or self._split is not None:  # these differ from step to step
-            settled, since = credit(account.at(before), step, terms), after
-        elif account.terms is terms and account.leaves == step.leaves:
-            return account
-        else:
-            settled, since = account.at(before), before
-        return RunningAccount(
-            settled,
-            terms,
-            step.leaves,
-            since.at_s,
-            since.energy_j,
-            since.ends_j,
-            step.end_meters,
-        )
+        account, is_even = self.account, not (sharing.calls or sharing.cpu_s)
+        shares = self._shares_now(after.at_s)
+        if is_even and self._split is None:
+            terms = self._terms_with(shares, sharing, when)
+            if account.terms is terms and account.sharing.leaves == sharing.leaves:
+                return account
+            return RunningAccount(account.at(before), before, terms, sharing)
+        # the next step is another one
+        step = sharing.of(before, after)
+        if self._split is not None:
+            shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
+        terms = self._terms_with(shares, sharing, when)
+        settled = credit(account.at(before), step, terms)
+        return RunningAccount(settled, after, terms, sharing._replace(calls=0.0, cpu_s=0.0))
 
     @property
     def due_s(self) -> float:
@@ -513,19 +523,16 @@ class Ledger:
             return NOW
         return float("inf") if self._window is None else self._window.due_s
 
-    def _terms_of(self, step: Step, when: datetime | None) -> Terms:
-        shares = self._shares_now(step.at_s)
-        if self._split is not None:
-            shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
+    def _terms_with(self, shares: Shares, sharing: Sharing, when: datetime | None) -> Terms:
         when = when or self._begun_at
         if when is not None and (self._grid.changes or self._intensity is None):
             self._intensity = self._grid.now(when)
         old = self._terms
-        parts = step.parts if self._window is not None else ()
+        parts = sharing.parts if self._window is not None else ()
         known = shares is self._shares and parts is self._parts
-        if not known or len(old.shares) != len(step.components):
+        if not known or len(old.shares) != len(sharing.components):
             self._shares, self._parts = shares, parts
-            old = old._replace(shares=_by_meter(shares, step.components, parts))
+            old = old._replace(shares=_by_meter(shares, sharing.components, parts))
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter, eq
+from operator import attrgetter, eq, methodcaller
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
@@ -160,11 +160,12 @@ class MeterBank:
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = self._is_plain = True
         self._note_fault_counting()
-        self._reads = [state.meter.read_joules for state in self.states]
+        self._meters = [state.meter for state in self.states]
         self.end_meters: tuple[int, ...] = ()
         """For each end that is counted, low and high in turn, the index of its meter."""
         self.with_ends: list[Meter] = []
-        self.ends_j: tuple[float | None, ...] = ()
+        self._joules: tuple[float | None, ...] = ()
+        self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self.take_ends(index, state)
         self.standing_faults: dict[str, int] = {}  # of counters that are set aside now
@@ -200,19 +201,46 @@ class MeterBank:
         """Each meter's refresh period: the time between two changes of its count."""
         return [state.meter.resolution_s for state in self.states]
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing but the counts of the last reading has to be looked at."""
-        return self._is_plain and not any(map(_FAULTS, self._fault_meters))
-
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
-        return self.judge(now_s, self.counts_j(now_s))
+        self._joules = self._read_all(now_s)
+        return self.judge(now_s)
 
-    def judge(
-        self, now_s: float, joules: tuple[float | None, ...]
-    ) -> tuple[Reading, Mapping[str, int]]:
-        """The reading that the meters' counts make, and the new faults by code."""
+    def step(self, before: Counts, now_s: float) -> Counts | None:
+        """Read every meter; returns the counts after a plain step.
+
+        None where something else than the counts may have changed; `judge` tells what.
+        """
+        self._joules = joules = self._read_all(now_s)
+        if self._is_plain and not any(map(_FAULTS, self._fault_meters)):
+            return before.after(now_s, joules, self._ends_j)
+        return None
+
+    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
+        if not self._all_answer:
+            return tuple([state.read(now_s) for state in self.states])
+        joules: list[float | None] = []
+        try:  # those before an error are kept
+            joules.extend(map(methodcaller("read_joules", now_s), self._meters))
+            if self.with_ends:
+                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
+        except Exception as error:
+            pass_on(error)
+            self._note_silence(error, joules, now_s)
+        return tuple(joules)
+
+    def _note_silence(self, error: Exception, joules: list[float | None], now_s: float) -> None:
+        # Read each meter once for an instant: a second answer would hide the silence.
+        self._all_answer = self._is_plain = False
+        index = len(joules)
+        if index < len(self.states):  # else all have answered, and the ends are asked for again
+            self.states[index].mark_silent(error, now_s)
+            joules.append(None)
+            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
+
+    def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
+        """The reading of which `step` made nothing, and the new faults by code."""
+        joules = self._joules
         if not self._is_plain:
             return self._with_more(now_s, joules)
         if any(map(_FAULTS, self._fault_meters)):
@@ -231,8 +259,8 @@ class MeterBank:
         elif self.watch.is_on or self.joining:
             reading, faults = Reading(now_s, joules), _NO_FAULTS
         else:
-            return Reading(now_s, joules, self.ends_j, self.end_meters), _NO_FAULTS
-        reading = reading._replace(ends_j=self.ends_j, end_meters=self.end_meters)
+            return Reading(now_s, joules, self._ends_j, self.end_meters), _NO_FAULTS
+        reading = reading._replace(ends_j=self._ends_j, end_meters=self.end_meters)
         if self.joining:
             reading, self.joining = reading._replace(joined=self.joining), {}
             self.refresh()
@@ -243,7 +271,7 @@ class MeterBank:
         self._is_plain = not (
             self.with_ends or self.watch.is_on or self.joining or not self._all_answer
         )
-        self._reads = [state.meter.read_joules for state in self.states]
+        self._meters = [state.meter for state in self.states]
 
     def _ask_for_ends(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -255,7 +283,7 @@ class MeterBank:
             if ends is None:
                 answers[index] = None
             ends_j.extend(ends or (None, None))
-        self.ends_j = tuple(ends_j)
+        self._ends_j = tuple(ends_j)
         return tuple(answers)
 
     def _with_faults(
@@ -270,27 +298,6 @@ class MeterBank:
         return Reading(
             now_s, joules, (), (), 0, frozenset(dropped), frozenset(lower_bounds)
         ), faults
-
-    def counts_j(self, now_s: float) -> tuple[float | None, ...]:
-        """Read every meter, once; None of those that do not answer."""
-        if not self._all_answer:
-            return tuple([state.read(now_s) for state in self.states])
-        joules: list[float | None] = []
-        try:
-            for read in self._reads:
-                joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
-            if self.with_ends:
-                self.ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
-        except Exception as error:
-            pass_on(error)
-            # Read each meter once for an instant: a second answer would hide the silence.
-            self._all_answer = self._is_plain = False
-            index = len(joules)
-            if index < len(self.states):  # else all have answered, and the ends are asked for again
-                self.states[index].mark_silent(error, now_s)
-                joules.append(None)
-                joules.extend(state.read(now_s) for state in self.states[index + 1 :])
-        return tuple(joules)
 
     def _with_returns(
         self, now_s: float, joules: tuple[float | None, ...]

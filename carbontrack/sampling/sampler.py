@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,6 @@ from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
     Counts,
-    Joules,
     ReadingHistory,
     RecentPowers,
     advance,
@@ -35,7 +35,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.ledger import NOW, Ledger, Mark, Step
+from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
@@ -148,7 +148,8 @@ class Sampler:
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
-        self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
+        self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
+        self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
@@ -186,13 +187,13 @@ class Sampler:
         raise at any line.
         """
         with self.lock:
-            missed = self.counts.missed
+            before = self.counts
             if self.holders:
-                self.sample()
+                self._sample()
             else:
                 _wake(self)
             self.keep_awake(ledger, holder)
-            return self._first_mark(ledger, missed)
+            return self._first_mark(ledger, before)
 
     def keep_awake(self, ledger: Ledger, holder: object) -> None:
         """Begin a hold; the meters have just been read, and the lock is held."""
@@ -214,16 +215,16 @@ class Sampler:
 
     def mark_inside(self, ledger: Ledger) -> Mark:
         """Read the meters as something begins inside what has a hold; the lock is held."""
-        missed = self.counts.missed
-        self.sample()
+        before = self.counts
+        self._sample()
         if self._ticker.dozes:  # it could not be started
             self._ticker.wake()
-        return self._first_mark(ledger, missed)
+        return self._first_mark(ledger, before)
 
-    def _first_mark(self, ledger: Ledger, missed: int) -> Mark:
+    def _first_mark(self, ledger: Ledger, before: Counts) -> Mark:
         counts = self.counts
-        if counts.missed != missed:  # the span counts a read that failed at its start
-            counts = with_missed(counts, missed)
+        if counts.missed != before.missed:  # the span counts a read that failed at its start
+            counts = with_missed(counts, before.missed)
         return Mark(counts, ledger.account)
 
     def release(self, ledger: Ledger, holder: object) -> None:
@@ -233,7 +234,7 @@ class Sampler:
             self.holders.pop(key, None)
             ledger.holders.discard(key)
             if not ledger.holders and ledger in self._ledgers:
-                ledger.account = ledger.account.closed(self.counts)
+                ledger.account, self._due_s = ledger.account.closed(self.counts), NOW
                 self._ledgers.pop(ledger, None)
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
@@ -244,10 +245,9 @@ class Sampler:
             self._ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
-        """Read the meters, and return the counts and the account."""
-        with self.lock:
-            self.sample()
-            return Mark(self.counts, ledger.account)
+        """Read the meters, and return the counts and the account; the lock is held."""
+        self._sample()
+        return Mark(self.counts, ledger.account)
 
     @property
     def powers(self) -> RecentPowers:
@@ -264,34 +264,36 @@ class Sampler:
     def sample(self) -> None:
         """Read all meters and advance every open ledger; any thread may call it."""
         with self.lock:
-            if self._inside:
-                # The garbage collector ran a finalizer that closes a span, in the middle of a
-                # sample: the span takes the sums as they are, and this sample adds the rest.
-                self._met_itself = True
-                return
-            self._inside = True
-            try:
-                self._sample()
-            except Exception as error:
-                pass_on(error)
-                # This may be a user's thread. The next sample contains what this one missed.
-                self.counts = with_fault(self.counts, "sample")
-                self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
-            finally:
-                self._inside = False
+            self._sample()
 
     def _sample(self) -> None:
-        now_s, before, bank = self.clock.monotonic_s(), self.counts, self.bank
-        if not before.at_s < now_s < self._due_s:
-            _look(self, now_s)
+        """As `sample`, with the lock held."""
+        if self._inside:
+            # The garbage collector ran a finalizer that closes a span, in the middle of a sample:
+            # the span takes the sums as they are, and this sample adds the rest.
+            self._met_itself = True
             return
-        joules = bank.counts_j(now_s)
-        counts = before.after(now_s, joules, bank.ends_j) if bank.is_plain else None
-        if counts is None or self.clock.suspended_s() - self._slept_s > SUSPEND_S:
-            _look(self, now_s, joules)
-            return
-        self.counts = counts
-        self._history.read_at(now_s)
+        self._inside = True
+        try:
+            clock, before = self.clock, self.counts
+            now_s = clock.monotonic_s()
+            if now_s <= before.at_s:
+                now_s, before = _time_after_check(self, now_s), self.counts
+            counts = self.bank.step(before, now_s)
+            if counts is None or clock.suspended_s() > self._most_slept_s:
+                counts = _judged(self, now_s)
+            if now_s < self._due_s:
+                self.counts = counts
+                self._history.read_at(now_s)
+            else:
+                _credit(self, counts)
+        except Exception as error:
+            pass_on(error)
+            # This may be a user's thread. The next sample contains what this one missed.
+            self.counts = with_fault(self.counts, "sample")
+            self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
+        finally:
+            self._inside = False
 
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
@@ -357,6 +359,7 @@ class Sampler:
             ledger.holders.clear()
             ledger.account = ledger.account.closed(self.counts)
         self._ledgers.clear()
+        self._due_s = NOW
         self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
@@ -419,72 +422,65 @@ def _look_for_meters(sampler: Sampler) -> None:
     sampler._rescan.look(sampler)
 
 
-def _look(sampler: Sampler, now_s: float, joules: tuple[float | None, ...] | None = None) -> None:
-    """Take a sample in which something else than the counts may have changed."""
-    before, bank = sampler.counts, sampler.bank
-    elapsed_s = now_s - before.at_s
-    if elapsed_s <= 0.0:
-        now_s, elapsed_s = _time_after_check(sampler, now_s), 0.0
-    reading, faults = bank.judge(now_s, bank.counts_j(now_s) if joules is None else joules)
+def _judged(sampler: Sampler, now_s: float) -> Counts:
+    """The counts after a step in which something else than the counts may have changed."""
+    sampler._due_s = NOW
+    reading, faults = sampler.bank.judge(now_s)
     slept_s = sampler.clock.suspended_s()
-    if slept_s - sampler._slept_s > SUSPEND_S:
+    more_s = slept_s + SUSPEND_S - sampler._most_slept_s
+    if more_s > SUSPEND_S:
         reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-        sampler.counts = with_suspend(sampler.counts, slept_s - sampler._slept_s)
-    sampler._slept_s = slept_s
-    counts, steps, ends = advance(sampler.counts, reading)
+        counts = with_suspend(sampler.counts, more_s)
+        sampler.counts, sampler._most_slept_s = counts, slept_s + SUSPEND_S
+    counts, _, _ = advance(sampler.counts, reading)
     for code, times in faults.items():
         counts = with_fault(counts, code, times)
-    sampler._met_itself = False
-    if sampler._ledgers:
-        sampler._history.read_at(now_s)
-        _credit(sampler, counts, elapsed_s, steps, ends)
-    else:
-        sampler.counts = counts
-    sampler._history.follow(sampler.counts)
-    if sampler._met_itself:  # what it has opened and closed is not in the terms
-        sampler._due_s = NOW
+    return counts
 
 
-def _credit(
-    sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules, ends: Joules
-) -> None:
+def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
-    if len(sampler.components) != len(steps):
-        sampler.components = tuple(state.meter.component for state in sampler.bank.states)
-        sampler.end_meters = sampler.bank.end_meters
-    now_s, parts = counts.at_s, sampler.gpu_shares.parts
-    calls, cpu_s, used_s = _usage_of_calls(sampler, now_s, elapsed_s)
-    if parts:
+    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
+    if not ledgers:
+        sampler.counts = counts
+        history.follow(counts)
+        return
+    sampler._met_itself = False
+    sharing, used_s = _sharing(sampler, before, counts)
+    if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    step = Step(
-        now_s,
-        steps,
-        sampler.components,
-        sampler.leaves,
-        calls,
-        elapsed_s,
-        cpu_s,
-        parts,
-        ends,
-        sampler.end_meters,
-    )
-    ledgers, before = tuple(sampler._ledgers), sampler.counts
     at = sampler.clock.now_utc() if any(one.follows_grid for one in ledgers) else None
     accounts = [
-        one.after(step, before, counts, at if one.follows_grid else None) for one in ledgers
+        one.after(before, counts, sharing, at if one.follows_grid else None) for one in ledgers
     ]
-    due_s = min(_due_s(sampler), *(one.due_s for one in ledgers))
+    due_s = min(_due_s(sampler, counts), *(one.due_s for one in ledgers))
     # one call of C, within which no handler of a signal runs
-    names = ("counts", "_cpu_s", "_due_s", *("account" for _ in ledgers))
+    names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
     values = counts, used_s, due_s, *accounts
     deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
+    if sampler._met_itself:  # what a finalizer has opened and closed is not in the terms
+        sampler._due_s = NOW
+    history.read_at(counts.at_s)
+    history.follow(counts)
 
 
-def _due_s(sampler: Sampler) -> float:
+def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, float]:
+    """Among whom a step is shared; and the CPU seconds of this process by its end."""
+    if len(sampler.components) != len(after.counts_j):
+        sampler.components = tuple(state.meter.component for state in sampler.bank.states)
+        sampler.end_meters = sampler.bank.end_meters
+    elapsed_s = after.at_s - before.at_s
+    calls, cpu_s, used_s = _usage_of_calls(sampler, after.at_s, elapsed_s)
+    parts = sampler.gpu_shares.parts
+    sharing = Sharing(sampler.components, sampler.leaves, calls, cpu_s, parts, sampler.end_meters)
+    return sharing, used_s
+
+
+def _due_s(sampler: Sampler, counts: Counts) -> float:
     """When more than the counts is to be looked at, for the sake of no single ledger."""
     if sampler.apportioner is not None or sampler.gpu_shares.codes:
         return NOW
-    return sampler._history.due_s
+    return sampler._history.due_after_s(counts)
 
 
 def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:

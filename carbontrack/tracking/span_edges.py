@@ -197,8 +197,7 @@ class SpanEnd(SpanRow):
         sampler, is_root, held = session.sampler, self._parent is None, self._held
         if self.covered:
             keep_awake_for(self)
-        sampler.sample()
-        mark = Mark(sampler.counts, session.ledger.account)
+        mark = sampler.mark(session.ledger)
         if is_root and session.remote_parents is not None:
             held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:

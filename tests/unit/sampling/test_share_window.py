@@ -13,6 +13,7 @@ from carbontrack.sampling.ledger import (
     USAGE_PERIOD_S,
     Ledger,
     ShareWindow,
+    Sharing,
     Step,
     add_joules,
 )
@@ -36,7 +37,9 @@ class Steps:
         """The ledger's sums after one more step."""
         before, ledger = self.counts, self.ledger
         self.counts = Counts.of(step.at_s, energy_j=add_joules(before.energy_j, step.joules))
-        ledger.account = ledger.after(step, before, self.counts, when)
+        ledger.account = ledger.after(
+            before, self.counts, Sharing(step.components, step.leaves), when
+        )
         return ledger.account.at(self.counts)
 
 
