@@ -193,7 +193,7 @@ class Sampler:
             else:
                 _wake(self)
             self.keep_awake(ledger, holder)
-            return self._first_mark(ledger, before)
+            return _first_mark(self.counts, ledger, before)
 
     def keep_awake(self, ledger: Ledger, holder: object) -> None:
         """Begin a hold; the meters have just been read, and the lock is held."""
@@ -219,13 +219,10 @@ class Sampler:
         self._sample()
         if self._ticker.dozes:  # it could not be started
             self._ticker.wake()
-        return self._first_mark(ledger, before)
-
-    def _first_mark(self, ledger: Ledger, before: Counts) -> Mark:
         counts = self.counts
-        if counts.missed != before.missed:  # the span counts a read that failed at its start
-            counts = with_missed(counts, before.missed)
-        return Mark(counts, ledger.account)
+        if counts.baseline is before.baseline:
+            return Mark(counts, ledger.account)
+        return _first_mark(counts, ledger, before)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
@@ -367,6 +364,13 @@ class Sampler:
         if self.usage is not None:
             self.usage = self.usage.for_child()
         self._begin()
+
+
+def _first_mark(counts: Counts, ledger: Ledger, before: Counts) -> Mark:
+    """The mark at which something begins: a read that failed just now is one of its own."""
+    if counts.missed != before.missed:
+        counts = with_missed(counts, before.missed)
+    return Mark(counts, ledger.account)
 
 
 def _is_wanted(sampler: Sampler) -> bool:

@@ -79,6 +79,8 @@ class EndStatus(NamedTuple):
     calls: int = 1
 
 
+WHOLE_S = float("inf")
+"""The longest gap of a window in which nothing was read between its start and its end."""
 EndFacts = tuple[float | None, datetime, GridIntensity | None, RecentPowers]
 """What of a window can only be known at its end: the longest gap, the time, the grid's intensity,
 and the recent powers of the meters."""
@@ -115,6 +117,8 @@ class Window(NamedTuple):
     ) -> Window:
         """The window with these facts."""
         gap_s, at, grid, powers = facts
+        if gap_s == WHOLE_S and end.at_s <= start.at_s:
+            gap_s = None
         powers_w = powers.known_w(end)
         return cls(start, end, duration_s, machine_j, gap_s, at, grid, powers_w, powers.before)
 

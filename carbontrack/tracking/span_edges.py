@@ -192,11 +192,12 @@ class SpanEnd(SpanRow):
 
         The sampler's lock is held.
         """
-        session, node = self.session, self.node
-        assert node is not None
+        session, start, node = self.session, self._start, self.node
+        assert start is not None and node is not None  # noqa: PT018 - one is not without the other
         sampler, is_root, held = session.sampler, self._parent is None, self._held
         if self.covered:
             keep_awake_for(self)
+        before = sampler.counts
         mark = sampler.mark(session.ledger)
         if is_root and session.remote_parents is not None:
             held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
@@ -206,7 +207,7 @@ class SpanEnd(SpanRow):
             recount(sampler)
         inside = node.leave(mark)
         outliving: Sequence[Any] = [inner.owner for inner in inside] if inside else ()
-        self._seal(mark)
+        self._seal(start.counts, before, mark)
         if is_root and self.power_series is not None:
             self.extend_timeline(mark)
         if self._row_id is not None:
@@ -272,10 +273,10 @@ class SpanEdges(SpanEnd):
                 if parent is None:
                     mark, around = self._begin_root(elsewhere), None
                 else:
-                    if parent.call_site is not None:
-                        self._parent_id = parent.row_id
                     mark, around = sampler.mark_inside(ledger), parent.node
                     self._number = next(session.numbers)
+                    if parent.call_site is not None:
+                        self._parent_id = parent.row_id
                 self._started_at = sampler.clock.now_utc()
                 if self.budget_guard is not (parent and parent.budget_guard):
                     self._begin_budget(parent, sampler)

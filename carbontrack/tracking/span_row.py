@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, checked_labels, checked_name
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
-from carbontrack.tracking.record_builder import EndFacts, EndStatus, Subject, Window
+from carbontrack.tracking.record_builder import WHOLE_S, EndFacts, EndStatus, Subject, Window
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tree import Node
 
@@ -135,9 +136,15 @@ class SpanRow(BudgetedBlock[Any]):
         was_paused, ran_s = self.node.was_paused, now.at_s - self._start.counts.at_s
         return (self.node.ran(now)[0] if was_paused else ran_s) < OWN_ROW_S
 
-    def _seal(self, mark: Mark) -> None:
-        """Capture what can only be known now; the record is built when it is needed."""
-        self._sealed = mark, self.session.builder.facts_now(self._start.counts.at_s)  # type: ignore[union-attr]
+    def _seal(self, start: Counts, before: Counts, mark: Mark) -> None:
+        """Capture what can only be known now; the record is built when it is needed.
+
+        `before` are the counts of the last reading before that of `mark`.
+        """
+        session, sampler = self.session, self.session.sampler
+        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
+        now = sampler.clock.now_utc()
+        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
 
     @property
     def ended(self) -> Window:
