@@ -92,9 +92,9 @@ class Span(SpanEdges):
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
-            if self.is_open and self.node is not None:
+            if self.is_open:
                 try:
-                    self.node.pause(self._mark())
+                    self.pause_at(self._mark())
                 except BaseException:
                     self._repair()
                     raise
@@ -102,9 +102,9 @@ class Span(SpanEdges):
     def resume(self) -> None:
         """Resume counting."""
         with self.session.sampler.lock:
-            if self.is_open and self.node is not None:
+            if self.is_open:
                 try:
-                    self.node.resume(self._mark())
+                    self.resume_at(self._mark())
                 except BaseException:
                     self._repair()
                     raise
@@ -114,10 +114,10 @@ class Span(SpanEdges):
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
-        if self.node is not None and self.is_open:
+        if self.is_open:
             with self.session.sampler.lock:
-                inner = [node.owner for node in self.node.children]
-            for span in inner:
+                inside = tuple(self.spans_inside)
+            for span in inside:
                 span.interrupt()
         self.end_here(EndStatus("interrupted"))
 

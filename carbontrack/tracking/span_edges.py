@@ -29,7 +29,7 @@ from carbontrack.tracking.outliving import (
 from carbontrack.tracking.record_builder import EndStatus, rfc3339, unmeasured_record
 from carbontrack.tracking.session import NO_PARENT
 from carbontrack.tracking.span_row import OK, SpanRow
-from carbontrack.tracking.tree import Node, recount
+from carbontrack.tracking.tree import NO_SPANS, recount
 
 Opening = TypeVar("Opening", bound="SpanEdges")
 
@@ -192,9 +192,8 @@ class SpanEnd(SpanRow):
 
         The sampler's lock is held.
         """
-        session, start, node = self.session, self._start, self.node
-        assert start is not None and node is not None  # noqa: PT018 - one is not without the other
-        sampler, is_root, held = session.sampler, self._parent is None, self._held
+        session, start, is_root = self.session, self._start, self._parent is None
+        sampler, held = session.sampler, self._held
         if self.covered:
             keep_awake_for(self)
         before = sampler.counts
@@ -203,27 +202,37 @@ class SpanEnd(SpanRow):
             held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:
             self._window = None
-            node.finish_leaving(mark)
+            self.finish_leaving(mark)
             recount(sampler)
-        inside = node.leave(mark)
-        outliving: Sequence[Any] = [inner.owner for inner in inside] if inside else ()
-        self._seal(start.counts, before, mark)
-        if is_root and self.power_series is not None:
-            self.extend_timeline(mark)
+        self.leave_tree(mark)
+        self._seal(start.counts, before, mark)  # type: ignore[union-attr]
+        inside = self.spans_inside
+        if is_root or inside or session.spans == "all" or self.call_site or self.covered:
+            self._stop_row(outcome, mark, held)
+        else:
+            # at once: from now on any thread may build the record
+            self._outcome, self._end = outcome, mark
+
+    def _stop_row(self, outcome: EndStatus, mark: Mark, held: Sequence[Record]) -> None:
+        """The end of a span that has a row, or that something outlives."""
+        outliving, sampler = tuple(self.spans_inside), self.session.sampler
+        self.extend_timeline(mark)
         if self._row_id is not None:
             self._claim_row_id()
         if outliving:
             held = [*held, *hand_over(self, outliving, mark)]
         if self.covered:
             release(self, mark.counts.at_s)
-        if is_root:
-            sampler.release(session.ledger, self)
-        may_have_rows = is_root or self.call_site is not None or session.spans == "all"
-        left = [outliving] if may_have_rows or outliving or held else _NOTHING_LEFT
-        if left:
-            self._window = self._window_of(*self._sealed)
+        if self._parent is None:
+            sampler.release(self.session.ledger, self)
+        is_inner = self._parent is not None and self.session.spans == "roots"
+        left: list[Sequence[Any]] = [outliving]
+        if is_inner and not (outliving or held or self.call_site):
+            left = _NOTHING_LEFT
+        self._window = self._window_of(*self._sealed)
         # last, and at once: from now on any thread may build the record, and write it
-        self._outcome, self._end, self._held, self._left = outcome, mark, held, left
+        ended = outcome, mark, held, left, NO_SPANS
+        self._outcome, self._end, self._held, self._left, self.spans_inside = ended
 
 
 class SpanEdges(SpanEnd):
@@ -271,18 +280,17 @@ class SpanEdges(SpanEnd):
                 if parent is None or not parent.is_open:
                     parent = self._parent = _parent_of(self)
                 if parent is None:
-                    mark, around = self._begin_root(elsewhere), None
+                    mark = self._begin_root(elsewhere)
                 else:
-                    mark, around = sampler.mark_inside(ledger), parent.node
+                    mark = sampler.mark_inside(ledger)
                     self._number = next(session.numbers)
                     if parent.call_site is not None:
                         self._parent_id = parent.row_id
                 self._started_at = sampler.clock.now_utc()
                 if self.budget_guard is not (parent and parent.budget_guard):
                     self._begin_budget(parent, sampler)
-                node = Node(self, around, mark)
-                self._start, self._epoch, self.node = mark, sampler.epoch, node
-                node.join()
+                self._start, self._epoch = mark, sampler.epoch
+                self.join_tree()
                 if parent is None:
                     session.root_opened(self)
             except BaseException:
@@ -308,9 +316,9 @@ class SpanEdges(SpanEnd):
         try:
             now = self._begin_root(session.parent_now(looks=False))
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
-            node = Node.of_root(self, now, used.sums)
-            self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
-            node.join()
+            self._sums, self._since = used.sums, now
+            self._start, self._epoch = used.start(now), sampler.epoch
+            self.join_tree()
             session.root_opened(self)
         except BaseException:
             self._repair()

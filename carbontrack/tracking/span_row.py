@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, checked_labels, checked_name
 from carbontrack.sampling.counts import Counts
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
+from carbontrack.sampling.ledger import Mark, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.record_builder import WHOLE_S, EndFacts, EndStatus, Subject, Window
@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # loaded only where they are asked for
 OK = EndStatus("ok")
 
 
-class SpanRow(BudgetedBlock[Any]):
+class SpanRow(Node, BudgetedBlock[Any]):
     """The row of a span: from when it counts, under which id, and whose row contains it."""
 
+    session: Session
+    """The session of the span's tracker."""
     given_id: str | None = None  # the id of its record, where that is not made of its number
     _number = 0
     _parent_id: str | None = None
@@ -39,10 +41,7 @@ class SpanRow(BudgetedBlock[Any]):
     call_site: Any = None  # the `CallSite` of a decorated call gets the span if it is short
     budget_check: Callable[[Record], Record] | None = None
     """Called with the finished record before it is written; marks one over its budget."""
-    node: Node | None = None
-    """Its place in the tree of open spans, once it has been opened."""
     _epoch = -1
-    _start: Mark | None = None
     _end: Mark | None = None
     _started_at: datetime
     _sealed: tuple[Mark, EndFacts]
@@ -61,7 +60,6 @@ class SpanRow(BudgetedBlock[Any]):
         self.name = checked_name(name)
         self.labels: Mapping[str, Any] = checked_labels(labels) if labels else {}
         self.session = session
-        """The session of the span's tracker."""
         self._parent = parent
 
     @property
@@ -130,11 +128,11 @@ class SpanRow(BudgetedBlock[Any]):
         """Whether a call may yet be part of the row of summed calls; the sampler's lock is held."""
         if self._end is not None:
             return self.ended.duration_s < OWN_ROW_S
-        if self._epoch < 0 or self._start is None or self.node is None:  # it was given up
+        if self._epoch < 0 or self._start is None:  # it was given up
             return False
         now = self.session.sampler.counts
-        was_paused, ran_s = self.node.was_paused, now.at_s - self._start.counts.at_s
-        return (self.node.ran(now)[0] if was_paused else ran_s) < OWN_ROW_S
+        ran_s = now.at_s - self._start.counts.at_s
+        return (self.ran(now)[0] if self.was_paused else ran_s) < OWN_ROW_S
 
     def _seal(self, start: Counts, before: Counts, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed.
@@ -160,15 +158,11 @@ class SpanRow(BudgetedBlock[Any]):
 
     def _window_of(self, mark: Mark, facts: EndFacts) -> Window:
         assert self._start is not None
-        start, end, node = self._start.counts, mark.counts, self.node
+        start, end = self._start.counts, mark.counts
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        if node is not None and node.was_paused:
-            ran_s, machine_j = node.ran(end)
+        if self.was_paused:
+            ran_s, machine_j = self.ran(end)
         return Window.of(start, end, ran_s, machine_j, facts)
-
-    def sums(self, mark: Mark) -> Sums:
-        """The span's energy and emissions by `mark`."""
-        return self.node.total(mark) if self.node is not None else NOTHING
 
     def _build(self, mark: Mark, window: Window, outcome: EndStatus) -> Record:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
@@ -214,11 +208,10 @@ class SpanRow(BudgetedBlock[Any]):
 
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
-        assert self.node is not None
         if self.budget_guard is not None and self.budget_guard.guards(self):
             self.budget_guard.add_earlier(self.record_until(mark, at, (None, None)))
         self._start, self._started_at = mark, at
-        self.node.restart(mark)
+        self.restart_in_tree(mark)
         if self.power_series is not None:
             self.begin_timeline()
 
