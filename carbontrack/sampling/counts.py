@@ -91,6 +91,11 @@ class Reading(NamedTuple):
     returned: Mapping[int, Returned] = {}
 
 
+def sub_joules(later: Joules, earlier: Joules) -> Joules:
+    """Meter by meter; `later` is at least as long, and what it has more began at 0."""
+    return tuple(map(sub, later, earlier)) + later[len(earlier) :]
+
+
 class Baseline(NamedTuple):
     """What the meters had counted when something other than a plain step was last taken in.
 
@@ -168,6 +173,21 @@ class Counts(NamedTuple):
         if self.counts_j is base.counts_j:
             return base.ends_j
         return tuple(map(add, base.ends_j, map(sub, self.end_counts_j, base.end_counts_j)))
+
+    def energy_since(self, earlier: Counts) -> Joules:
+        """Each meter's energy since then; a meter that has joined meanwhile began at 0."""
+        now_j, then_j = self.counts_j, earlier.counts_j
+        if self.baseline.counts_j is not earlier.baseline.counts_j:
+            now_j, then_j = self.energy_j, earlier.energy_j
+        elif now_j is then_j:
+            return (0.0,) * len(now_j)
+        return sub_joules(now_j, then_j)  # type: ignore[arg-type]
+
+    def ends_since(self, earlier: Counts) -> Joules:
+        """The ends of each meter's energy since then."""
+        if self.baseline.counts_j is not earlier.baseline.counts_j:
+            return sub_joules(self.ends_j, earlier.ends_j)
+        return tuple(map(sub, self.end_counts_j, earlier.end_counts_j))
 
     @property
     def observed_s(self) -> tuple[float, ...]:
@@ -470,67 +490,80 @@ REFRESHES = 5
 too much, and over five the mean is off by a fifth at most."""
 
 
+class Mean(NamedTuple):
+    """The last mean power of meters that have the same refresh period.
+
+    Attributes:
+        refresh_s: this period, which says how long is averaged over.
+        meters: how many have come before these, and how many with them.
+        since: from when on the next one is taken.
+        over: from when to when the last one was taken; None before the first.
+    """
+
+    refresh_s: float
+    meters: tuple[int, int]
+    since: Counts
+    over: tuple[Counts, Counts] | None = None
+
+    def by(self, counts: Counts) -> Mean:
+        """With a new mean, if the time for it has come."""
+        refresh_s, since = self.refresh_s, self.since
+        if counts.at_s - since.at_s < max(WINDOW_S, REFRESHES * refresh_s):
+            return self
+        return Mean(refresh_s, self.meters, counts, (since, counts))
+
+
 class RecentPowers(NamedTuple):
-    """The last mean power of each meter; immutable.
+    """The last mean power of each meter; immutable, and computed when it is asked for.
 
     Attributes:
         before, updated: the counts of the last two updates. From the former on, the ends show how
             far off the powers are.
-        since: from when on the next mean of each meter is taken, and its energy by then.
-        means_w: each meter's last mean power; None before the first.
+        means: the means of meters that follow each other.
         refresh_s: the refresh period of each meter.
     """
 
     before: Counts
     updated: Counts
-    since: tuple[tuple[float, float], ...] = ()
-    means_w: tuple[float | None, ...] = ()
+    means: tuple[Mean, ...] = ()
     refresh_s: Sequence[float] = ()
 
-    def updated_by(
-        self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]
-    ) -> RecentPowers:
+    def by(self, counts: Counts) -> RecentPowers:
         """With new means of the meters that have been observed for long enough."""
-        at_s, energy_j = counts.at_s, counts.energy_j
-        since, means_w, refresh_s = self.since, self.means_w, self.refresh_s
-        if len(since) < len(energy_j):
-            since += tuple((at_s, joules) for joules in energy_j[len(since) :])
-            means_w += (None,) * (len(since) - len(means_w))
-            refresh_s = resolutions_s()
-        starts, means = list(since), list(means_w)
-        for index, (begun_s, begun_j) in enumerate(since):
-            if at_s - begun_s >= max(WINDOW_S, REFRESHES * refresh_s[index]):
-                means[index] = (energy_j[index] - begun_j) / (at_s - begun_s)
-                starts[index] = at_s, energy_j[index]
-        return RecentPowers(self.updated, counts, tuple(starts), tuple(means), refresh_s)
+        means = tuple([mean.by(counts) for mean in self.means])
+        return RecentPowers(self.updated, counts, means, self.refresh_s)
 
-    def restarted(
-        self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]
-    ) -> RecentPowers:
+    def of_more(self, counts: Counts, refresh_s: Sequence[float]) -> RecentPowers:
+        """With meters that have joined; their means begin here."""
+        means, count = list(self.means), len(self.refresh_s)
+        for index, period_s in enumerate(refresh_s[count:], count):
+            if len(means) > len(self.means) and means[-1].refresh_s == period_s:
+                means[-1] = means[-1]._replace(meters=(means[-1].meters[0], index + 1))
+            else:
+                means.append(Mean(period_s, (index, index + 1), counts))
+        return self._replace(means=tuple(means), refresh_s=refresh_s)
+
+    def restarted(self, counts: Counts) -> RecentPowers:
         """With new means from here on, after a pause whose energy must not enter them."""
-        since = tuple((counts.at_s, joules) for joules in counts.energy_j)
-        means_w = self.means_w + (None,) * (len(since) - len(self.means_w))
-        known = len(self.refresh_s) >= len(since)
-        refresh_s = self.refresh_s if known else resolutions_s()
-        return RecentPowers(counts, counts, since, means_w, refresh_s)
+        means = tuple(mean._replace(since=counts) for mean in self.means)
+        return RecentPowers(counts, counts, means, self.refresh_s)
 
     def known_w(self, counts: Counts) -> Sequence[float | None]:
         """Each meter's power; None, or no entry, where none is known."""
-        if None not in self.means_w:
-            return self.means_w
-        energy_j = counts.energy_j
-        return [
-            self._recent_w(counts.at_s, energy_j[index], index) if power_w is None else power_w
-            for index, power_w in enumerate(self.means_w)
-        ]
-
-    def _recent_w(self, at_s: float, energy_j: float, index: int) -> float | None:
-        # No full window yet: take the mean since its start, if the count has moved at all. A step
-        # covers at least one refresh period.
-        begun_s, begun_j = self.since[index]
-        elapsed_s = max(at_s - begun_s, self.refresh_s[index])
-        joules = energy_j - begun_j
-        return joules / elapsed_s if joules > 0.0 and elapsed_s > 0.0 else None
+        known_w: list[float | None] = []
+        for mean in self.means:
+            begun, end = mean.over or (mean.since, counts)
+            indices, used_j = range(*mean.meters), end.energy_since(begun)
+            if mean.over is not None:
+                known_w += [used_j[n] / (end.at_s - begun.at_s) for n in indices]
+                continue
+            # No full window yet: take the mean since its start, if the count has moved at all. A
+            # step covers at least one refresh period.
+            for n in indices:
+                elapsed_s = max(end.at_s - begun.at_s, mean.refresh_s)
+                is_known = used_j[n] > 0.0 and elapsed_s > 0.0
+                known_w.append(used_j[n] / elapsed_s if is_known else None)
+        return known_w
 
 
 class ReadingHistory:
@@ -559,22 +592,29 @@ class ReadingHistory:
         self._readings_s.clear()
         self._gaps.clear()
         self.read_at(counts.at_s)
-        self.powers = self.powers.restarted(counts, self._resolutions_s)
+        self.powers = self._of_all(counts).restarted(counts)
 
     def follow(self, counts: Counts) -> None:
         """Take in the counts of now, and the gaps up to the last but one reading."""
         self._take_gaps()
-        if self.due_after_s(counts) > self._due_s:
-            self.powers = self.powers.updated_by(counts, self._resolutions_s)
+        if self.is_due(counts):
+            self.powers = self._of_all(counts).by(counts)
 
-    @property
-    def _due_s(self) -> float:
-        return self.powers.updated.at_s + WINDOW_S
+    def is_due(self, counts: Counts) -> bool:
+        """Whether the powers are to be updated by these counts."""
+        powers = self.powers
+        is_late = counts.at_s - powers.updated.at_s >= WINDOW_S
+        return is_late or len(counts.counts_j) != len(powers.refresh_s)
 
     def due_after_s(self, counts: Counts) -> float:
-        """When counts are to be taken in again, once these have been."""
-        is_due = counts.at_s >= self._due_s or len(counts.counts_j) != len(self.powers.since)
-        return counts.at_s + WINDOW_S if is_due else self._due_s
+        """When they are to be updated next, once these counts have been taken in."""
+        return (counts if self.is_due(counts) else self.powers.updated).at_s + WINDOW_S
+
+    def _of_all(self, counts: Counts) -> RecentPowers:
+        powers = self.powers
+        if len(powers.refresh_s) < len(counts.counts_j):
+            return powers.of_more(counts, self._resolutions_s())
+        return powers
 
     def _take_gaps(self) -> None:
         readings_s = self._readings_s

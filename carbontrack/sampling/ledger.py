@@ -24,6 +24,7 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import NonblockingSource
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.counts import sub_joules as sub_joules  # noqa: PLC0414 - for others
 from carbontrack.system.clock import Clock
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
@@ -104,13 +105,6 @@ def add_joules(a: Joules, b: Joules) -> Joules:
     return tuple(map(add, a, b)) + a[len(b) :]
 
 
-def sub_joules(a: Joules, b: Joules) -> Joules:
-    """Subtract meter by meter; `a` is the later one and at least as long."""
-    if len(a) == len(b):
-        return tuple(map(sub, a, b))
-    return tuple(map(sub, a, b)) + a[len(b) :]
-
-
 # -- the account: what one tracker takes of every step -----------------------------------------
 
 
@@ -158,14 +152,14 @@ class Sharing(NamedTuple):
         """The step from `before` to `after`."""
         return Step(
             after.at_s,
-            sub_joules(after.energy_j, before.energy_j),
+            after.energy_since(before),
             self.components,
             self.leaves,
             self.calls,
             after.at_s - before.at_s,
             self.cpu_s,
             self.parts,
-            sub_joules(after.ends_j, before.ends_j),
+            after.ends_since(before),
             self.end_meters,
         )
 
@@ -497,13 +491,13 @@ class Ledger:
         return self.intensity(clock.now_utc())
 
     def after(
-        self, before: Counts, after: Counts, sharing: Sharing, when: datetime | None
+        self, before: Counts, after: Counts, sharing: Sharing, clock: Clock
     ) -> RunningAccount:
         """The account with this ledger's share of one step of the machine's energy."""
-        account, is_even = self.account, not (sharing.calls or sharing.cpu_s)
-        shares = self._shares_now(after.at_s)
-        if is_even and self._split is None:
-            terms = self._terms_with(shares, sharing, when)
+        account, shares = self.account, self._shares_now(after.at_s)
+        is_plain = after.baseline.counts_j is before.baseline.counts_j
+        if is_plain and self._split is None and not (sharing.calls or sharing.cpu_s):
+            terms = self._terms_with(shares, sharing, clock)
             if account.terms is terms and account.sharing.leaves == sharing.leaves:
                 return account
             return RunningAccount(account.at(before), before, terms, sharing)
@@ -511,7 +505,7 @@ class Ledger:
         step = sharing.of(before, after)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
-        terms = self._terms_with(shares, sharing, when)
+        terms = self._terms_with(shares, sharing, clock)
         settled = credit(account.at(before), step, terms)
         return RunningAccount(settled, after, terms, sharing._replace(calls=0.0, cpu_s=0.0))
 
@@ -523,10 +517,11 @@ class Ledger:
             return NOW
         return float("inf") if self._window is None else self._window.due_s
 
-    def _terms_with(self, shares: Shares, sharing: Sharing, when: datetime | None) -> Terms:
-        when = when or self._begun_at
-        if when is not None and (self._grid.changes or self._intensity is None):
-            self._intensity = self._grid.now(when)
+    def _terms_with(self, shares: Shares, sharing: Sharing, clock: Clock) -> Terms:
+        if self.follows_grid:
+            self._intensity = self._grid.now(clock.now_utc())
+        elif self._intensity is None and self._begun_at is not None:
+            self._intensity = self._grid.now(self._begun_at)
         old = self._terms
         parts = sharing.parts if self._window is not None else ()
         known = shares is self._shares and parts is self._parts

@@ -25,6 +25,7 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
+    Baseline,
     Counts,
     ReadingHistory,
     RecentPowers,
@@ -187,7 +188,7 @@ class Sampler:
         raise at any line.
         """
         with self.lock:
-            before = self.counts
+            before = self.counts.baseline
             if self.holders:
                 self._sample()
             else:
@@ -198,11 +199,7 @@ class Sampler:
     def keep_awake(self, ledger: Ledger, holder: object) -> None:
         """Begin a hold; the meters have just been read, and the lock is held."""
         if not ledger.holders:
-            usage = None
-            if ledger.attribution.scope == "process":
-                usage = self.usage = self.usage or UsageReader()
-            ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
-            self._ledgers[ledger], self._due_s = None, NOW
+            _begin(self, ledger)
         key = id(holder)
         try:
             ledger.holders.add(key)
@@ -210,29 +207,24 @@ class Sampler:
             if len(self.holders) == 1 or self._ticker.dozes:
                 self._ticker.wake()
         except BaseException:
-            self.release(ledger, holder)
+            _let_go(self, ledger, key)
             raise
 
     def mark_inside(self, ledger: Ledger) -> Mark:
         """Read the meters as something begins inside what has a hold; the lock is held."""
-        before = self.counts
+        before = self.counts.baseline
         self._sample()
         if self._ticker.dozes:  # it could not be started
             self._ticker.wake()
         counts = self.counts
-        if counts.baseline is before.baseline:
+        if counts.baseline is before:
             return Mark(counts, ledger.account)
         return _first_mark(counts, ledger, before)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
         with self.lock:
-            key = id(holder)
-            self.holders.pop(key, None)
-            ledger.holders.discard(key)
-            if not ledger.holders and ledger in self._ledgers:
-                ledger.account, self._due_s = ledger.account.closed(self.counts), NOW
-                self._ledgers.pop(ledger, None)
+            _let_go(self, ledger, id(holder))
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""
@@ -366,9 +358,9 @@ class Sampler:
         self._begin()
 
 
-def _first_mark(counts: Counts, ledger: Ledger, before: Counts) -> Mark:
+def _first_mark(counts: Counts, ledger: Ledger, before: Baseline) -> Mark:
     """The mark at which something begins: a read that failed just now is one of its own."""
-    if counts.missed != before.missed:
+    if counts.baseline is not before:
         counts = with_missed(counts, before.missed)
     return Mark(counts, ledger.account)
 
@@ -453,11 +445,8 @@ def _credit(sampler: Sampler, counts: Counts) -> None:
     sharing, used_s = _sharing(sampler, before, counts)
     if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    at = sampler.clock.now_utc() if any(one.follows_grid for one in ledgers) else None
-    accounts = [
-        one.after(before, counts, sharing, at if one.follows_grid else None) for one in ledgers
-    ]
-    due_s = min(_due_s(sampler, counts), *(one.due_s for one in ledgers))
+    accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
+    due_s = min([_due_s(sampler, counts), *[one.due_s for one in ledgers]])
     # one call of C, within which no handler of a signal runs
     names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
     values = counts, used_s, due_s, *accounts
@@ -497,6 +486,24 @@ def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[f
         return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(now_s)
     return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
+
+
+def _begin(sampler: Sampler, ledger: Ledger) -> None:
+    """Have a ledger take part in samples from now on."""
+    usage = None
+    if ledger.attribution.scope == "process":
+        usage = sampler.usage = sampler.usage or UsageReader()
+    ledger.begin(usage, sampler.counts.at_s, sampler.clock.now_utc())
+    sampler._ledgers[ledger], sampler._due_s = None, NOW
+
+
+def _let_go(sampler: Sampler, ledger: Ledger, key: int) -> None:
+    """End the hold with this key; a ledger without any takes no part in samples any more."""
+    sampler.holders.pop(key, None)
+    ledger.holders.discard(key)
+    if not ledger.holders and ledger in sampler._ledgers:
+        ledger.account, sampler._due_s = ledger.account.closed(sampler.counts), NOW
+        sampler._ledgers.pop(ledger, None)
 
 
 def _wake(sampler: Sampler) -> None:

@@ -17,6 +17,7 @@ from carbontrack.sampling.ledger import (
     Step,
     add_joules,
 )
+from carbontrack.testing import FakeClock
 from tests.support.bench import ScriptedUsage
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -33,12 +34,13 @@ class Steps:
     def __init__(self, ledger):
         self.ledger, self.counts = ledger, Counts(0.0)
 
-    def take(self, step, when=None):
+    def take(self, step):
         """The ledger's sums after one more step."""
         before, ledger = self.counts, self.ledger
-        self.counts = Counts.of(step.at_s, energy_j=add_joules(before.energy_j, step.joules))
+        joules = add_joules(before.energy_j, step.joules)
+        self.counts = Counts.of(step.at_s, counts_j=joules, energy_j=joules)
         ledger.account = ledger.after(
-            before, self.counts, Sharing(step.components, step.leaves), when
+            before, self.counts, Sharing(step.components, step.leaves), FakeClock()
         )
         return ledger.account.at(self.counts)
 
@@ -166,9 +168,9 @@ def test_a_moving_grid_is_asked_at_every_step_and_a_constant_one_once():
     assert ledger.follows_grid
     ledger.begin(None, 0.0, NOW)
     steps = Steps(ledger)
-    account = steps.take(step(1.0, joules=3.6e6), NOW)
+    account = steps.take(step(1.0, joules=3.6e6))
     grid.g = 300.0
-    account = steps.take(step(2.0, joules=3.6e6), NOW)
+    account = steps.take(step(2.0, joules=3.6e6))
     assert account.leaf_g[0] == pytest.approx(400.0)
     assert grid.asked == 3
     assert not Ledger(Attribution(), Fixed.of(5.0)).follows_grid
