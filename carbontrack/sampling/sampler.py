@@ -193,22 +193,18 @@ class Sampler:
                 self._sample()
             else:
                 _wake(self)
-            self.keep_awake(ledger, holder)
+            if not ledger.holders:
+                _begin(self, ledger)
+            key = id(holder)
+            try:
+                ledger.holders.add(key)
+                self.holders[key] = weakref.ref(holder)
+                if len(self.holders) == 1 or self._ticker.dozes:
+                    self._ticker.wake()
+            except BaseException:
+                _let_go(self, ledger, key)
+                raise
             return _first_mark(self.counts, ledger, before)
-
-    def keep_awake(self, ledger: Ledger, holder: object) -> None:
-        """Begin a hold; the meters have just been read, and the lock is held."""
-        if not ledger.holders:
-            _begin(self, ledger)
-        key = id(holder)
-        try:
-            ledger.holders.add(key)
-            self.holders[key] = weakref.ref(holder)
-            if len(self.holders) == 1 or self._ticker.dozes:
-                self._ticker.wake()
-        except BaseException:
-            _let_go(self, ledger, key)
-            raise
 
     def mark_inside(self, ledger: Ledger) -> Mark:
         """Read the meters as something begins inside what has a hold; the lock is held."""
@@ -216,10 +212,9 @@ class Sampler:
         self._sample()
         if self._ticker.dozes:  # it could not be started
             self._ticker.wake()
-        counts = self.counts
-        if counts.baseline is before:
-            return Mark(counts, ledger.account)
-        return _first_mark(counts, ledger, before)
+        if self.counts.baseline is before:
+            return Mark(self.counts, ledger.account)
+        return _first_mark(self.counts, ledger, before)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""

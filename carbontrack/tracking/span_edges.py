@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from carbontrack.record import Record, Status
 from carbontrack.sampling.ledger import Mark
-from carbontrack.system.interrupts import from_outside, pass_on
+from carbontrack.system.interrupts import attempt, from_outside
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
@@ -26,7 +26,7 @@ from carbontrack.tracking.outliving import (
     leave_overlapping,
     release,
 )
-from carbontrack.tracking.record_builder import EndStatus, rfc3339, unmeasured_record
+from carbontrack.tracking.record_builder import WHOLE_S, EndStatus, rfc3339, unmeasured_record
 from carbontrack.tracking.session import NO_PARENT
 from carbontrack.tracking.span_row import OK, SpanRow
 from carbontrack.tracking.tree import NO_SPANS, recount
@@ -59,11 +59,11 @@ class SpanEnd(SpanRow):
         if self.has_passed:
             return self._unmeasured()
         if self._record is None and self._end is not None:
-            try:
-                window = self.ended
-            except Exception as error:  # a property of a plugin's meter, for instance
-                pass_on(error)
-                self._give_up()
+            window, error = self._window, None
+            if window is None:
+                window, error = attempt(self._window_of, *self._sealed)
+            if window is None:  # a property of a plugin's meter has failed, for instance
+                self._give_up(error)
                 return None
             record = self._build(self._end, window, self._outcome)
             self._record = record if self.budget_check is None else self.budget_check(record)
@@ -112,7 +112,7 @@ class SpanEnd(SpanRow):
             here.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
-                self._give_up()
+                self._give_up(error)
                 return
             self._outcome = again = EndStatus(*outcome_of(outside))
             self._finish(again, written=written)
@@ -121,8 +121,8 @@ class SpanEnd(SpanRow):
             finally:
                 del outside  # its traceback refers to this frame
 
-    def _give_up(self) -> None:
-        _log.exception("the end of span %r could not be counted", self.name)
+    def _give_up(self, error: BaseException | None) -> None:
+        _log.error("the end of span %r could not be counted", self.name, exc_info=error)
         self.given_id, self._epoch = (
             self.record_id,
             -1,
@@ -192,8 +192,8 @@ class SpanEnd(SpanRow):
 
         The sampler's lock is held.
         """
-        session, start, is_root = self.session, self._start, self._parent is None
-        sampler, held = session.sampler, self._held
+        session, held, is_root = self.session, self._held, self._parent is None
+        sampler = session.sampler
         if self.covered:
             keep_awake_for(self)
         before = sampler.counts
@@ -205,7 +205,11 @@ class SpanEnd(SpanRow):
             self.finish_leaving(mark)
             recount(sampler)
         self.leave_tree(mark)
-        self._seal(start.counts, before, mark)  # type: ignore[union-attr]
+        # what can only be known now; the record is built when it is needed
+        start = self._start.counts  # type: ignore[union-attr]
+        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
+        now = sampler.clock.now_utc()
+        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
         inside = self.spans_inside
         if is_root or inside or session.spans == "all" or self.call_site or self.covered:
             self._stop_row(outcome, mark, held)
@@ -286,9 +290,9 @@ class SpanEdges(SpanEnd):
                     self._number = next(session.numbers)
                     if parent.call_site is not None:
                         self._parent_id = parent.row_id
+                    if self.budget_guard is not parent.budget_guard:
+                        self._begin_budget(parent, sampler)
                 self._started_at = sampler.clock.now_utc()
-                if self.budget_guard is not (parent and parent.budget_guard):
-                    self._begin_budget(parent, sampler)
                 self._start, self._epoch = mark, sampler.epoch
                 self.join_tree()
                 if parent is None:
@@ -308,6 +312,8 @@ class SpanEdges(SpanEnd):
         self._parent_id, self._holds = elsewhere
         mark = session.sampler.hold(session.ledger, self)
         self._number = session.new_number()
+        if self.budget_guard is not None:
+            self._begin_budget(None, session.sampler)
         return mark
 
     def continue_from(self, used: PriorUsage) -> None:

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, checked_labels, checked_name
-from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import Mark, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
-from carbontrack.tracking.record_builder import WHOLE_S, EndFacts, EndStatus, Subject, Window
+from carbontrack.tracking.record_builder import EndFacts, EndStatus, Subject, Window
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tree import Node
 
@@ -133,16 +132,6 @@ class SpanRow(Node, BudgetedBlock[Any]):
         now = self.session.sampler.counts
         ran_s = now.at_s - self._start.counts.at_s
         return (self.ran(now)[0] if self.was_paused else ran_s) < OWN_ROW_S
-
-    def _seal(self, start: Counts, before: Counts, mark: Mark) -> None:
-        """Capture what can only be known now; the record is built when it is needed.
-
-        `before` are the counts of the last reading before that of `mark`.
-        """
-        session, sampler = self.session, self.session.sampler
-        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
-        now = sampler.clock.now_utc()
-        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
 
     @property
     def ended(self) -> Window:
