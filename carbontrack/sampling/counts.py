@@ -1,4 +1,4 @@
-"""The counts of the machine's meters: cumulative energy, gaps between readings, recent power.
+"""The counts of the machine's meters: cumulative energy, and the time for which it is known.
 
 `advance` is a pure function: the old `Counts` and a `Reading` give the new `Counts`. A meter that
 does not answer adds nothing now; its next answer brings what was missed. A value that is not a
@@ -11,17 +11,13 @@ A meter's count and its ends are one answer: they are believed, dropped, or doub
 Where a stand-in has counted instead of a meter, the meter's next step covers that time once more.
 What the stand-in counted is then owed: it is kept back from the meter's steps until it is made up.
 So no step is below 0, no row that was written changes, and the sum of both is what the meter says.
-
-`ReadingHistory` keeps what the sums do not: the longest gaps and each meter's last mean power.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from itertools import repeat
-from math import ceil, isfinite
+from math import isfinite
 from operator import add, le, sub
 from typing import Any, NamedTuple
 
@@ -96,7 +92,7 @@ def sub_joules(later: Joules, earlier: Joules) -> Joules:
     return tuple(map(sub, later, earlier)) + later[len(earlier) :]
 
 
-class Baseline(NamedTuple):
+class Anchor(NamedTuple):
     """What the meters had counted when something other than a plain step was last taken in.
 
     Attributes:
@@ -131,37 +127,37 @@ class Baseline(NamedTuple):
     plain_width: int = -1
 
 
-_NOTHING = Baseline()
+_NOTHING = Anchor()
 
 
 class Counts(NamedTuple):
     """What the meters have counted since the sampler started; immutable.
 
     A plain step, in which every meter has moved on plausibly, changes the counts only. The sums are
-    those of the baseline and the difference of the counts, computed when they are asked for, so
+    those of the anchor and the difference of the counts, computed when they are asked for, so
     they do not depend on the number of steps.
 
     Attributes:
         at_s: the instant of the last reading.
         counts_j: each meter's last known count, None before its first.
         end_counts_j: the ends of these counts.
-        baseline: the sums as of an earlier reading, or of this one.
+        anchor: the sums as of an earlier reading, or of this one.
     """
 
     at_s: float
     counts_j: tuple[float | None, ...] = ()
     end_counts_j: Joules = ()
-    baseline: Baseline = _NOTHING
+    anchor: Anchor = _NOTHING
 
     @classmethod
     def of(cls, at_s: float, **sums: Any) -> Counts:
-        """The counts whose baseline has these sums, at this instant."""
-        return _at_baseline(at_s, Baseline(**sums))
+        """The counts whose anchor has these sums, at this instant."""
+        return _at_baseline(at_s, Anchor(**sums))
 
     @property
     def energy_j(self) -> Joules:
         """Each meter's energy so far."""
-        base = self.baseline
+        base = self.anchor
         if self.counts_j is base.counts_j:
             return base.energy_j
         return tuple(map(add, base.energy_j, map(sub, self.counts_j, base.counts_j)))
@@ -169,7 +165,7 @@ class Counts(NamedTuple):
     @property
     def ends_j(self) -> Joules:
         """The ends of each meter's energy so far."""
-        base = self.baseline
+        base = self.anchor
         if self.counts_j is base.counts_j:
             return base.ends_j
         return tuple(map(add, base.ends_j, map(sub, self.end_counts_j, base.end_counts_j)))
@@ -177,7 +173,7 @@ class Counts(NamedTuple):
     def energy_since(self, earlier: Counts) -> Joules:
         """Each meter's energy since then; a meter that has joined meanwhile began at 0."""
         now_j, then_j = self.counts_j, earlier.counts_j
-        if self.baseline.counts_j is not earlier.baseline.counts_j:
+        if self.anchor.counts_j is not earlier.anchor.counts_j:
             now_j, then_j = self.energy_j, earlier.energy_j
         elif now_j is then_j:
             return (0.0,) * len(now_j)
@@ -185,14 +181,14 @@ class Counts(NamedTuple):
 
     def ends_since(self, earlier: Counts) -> Joules:
         """The ends of each meter's energy since then."""
-        if self.baseline.counts_j is not earlier.baseline.counts_j:
+        if self.anchor.counts_j is not earlier.anchor.counts_j:
             return sub_joules(self.ends_j, earlier.ends_j)
         return tuple(map(sub, self.end_counts_j, earlier.end_counts_j))
 
     @property
     def observed_s(self) -> tuple[float, ...]:
         """The part of the time so far for which each meter's energy is known."""
-        base = self.baseline
+        base = self.anchor
         if self.counts_j is base.counts_j:
             return base.observed_s
         return tuple(map(add, base.observed_s, map(sub, repeat(self.at_s), base.counted_s)))
@@ -200,33 +196,33 @@ class Counts(NamedTuple):
     @property
     def counted_s(self) -> tuple[float, ...]:
         """The instant of each meter's last known count."""
-        if self.counts_j is self.baseline.counts_j:
-            return self.baseline.counted_s
+        if self.counts_j is self.anchor.counts_j:
+            return self.anchor.counted_s
         return (self.at_s,) * len(self.counts_j)
 
     @property
     def missed(self) -> int:
         """Failed reads of single meters."""
-        return self.baseline.missed
+        return self.anchor.missed
 
     @property
     def suspended_s(self) -> float:
         """How long the machine was suspended."""
-        return self.baseline.suspended_s
+        return self.anchor.suspended_s
 
     @property
     def faults(self) -> Mapping[str, int]:
         """The number of faults by code."""
-        return self.baseline.faults
+        return self.anchor.faults
 
     @property
     def owed_j(self) -> Mapping[int, float]:
         """By index, the joules that are kept back from the meter's next steps."""
-        return self.baseline.owed_j
+        return self.anchor.owed_j
 
-    def summed(self) -> Baseline:
-        """All sums as of now: the baseline of what follows."""
-        base = self.baseline
+    def summed(self) -> Anchor:
+        """All sums as of now: the anchor of what follows."""
+        base = self.anchor
         if self.counts_j is base.counts_j:
             return base
         return base._replace(
@@ -264,7 +260,7 @@ class Counts(NamedTuple):
         return None
 
 
-def _at_baseline(at_s: float, base: Baseline) -> Counts:
+def _at_baseline(at_s: float, base: Anchor) -> Counts:
     return Counts(at_s, base.counts_j, base.end_counts_j, base)
 
 
@@ -280,7 +276,7 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     return _at_baseline(reading.at_s, base), steps, end_steps
 
 
-def _advance(base: Baseline, reading: Reading) -> tuple[Baseline, Joules, Joules]:
+def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
     steps, observed_s = [0.0] * len(reading.joules), list(base.observed_s)
     counts_j, counted_s = list(base.counts_j), list(base.counted_s)
     end_steps, end_counts_j = [0.0] * len(reading.ends_j), list(base.end_counts_j)
@@ -307,7 +303,7 @@ def _advance(base: Baseline, reading: Reading) -> tuple[Baseline, Joules, Joules
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
     is_steady = None not in counts_j and not (doubted or owed_j or returning)
-    base = Baseline(
+    base = Anchor(
         tuple(counts_j),
         tuple(counted_s),
         tuple(map(add, base.energy_j, steps)),
@@ -326,7 +322,7 @@ def _advance(base: Baseline, reading: Reading) -> tuple[Baseline, Joules, Joules
 
 
 def _settle(
-    index: int, returning: Mapping[int, Returned], base: Baseline, owed_j: dict[int, float]
+    index: int, returning: Mapping[int, Returned], base: Anchor, owed_j: dict[int, float]
 ) -> float:
     """A meter counts again: its step owes what its stand-in counted; returns for how long that."""
     if index not in returning:
@@ -374,7 +370,7 @@ def _is_count(joules: object) -> bool:
     return isinstance(joules, (int, float)) and isfinite(joules) and joules >= 0.0
 
 
-def _widened(base: Baseline, at_s: float, reading: Reading) -> Baseline:
+def _widened(base: Anchor, at_s: float, reading: Reading) -> Anchor:
     more = len(reading.joules) - len(base.counts_j)
     more_ends = len(reading.ends_j) - len(base.ends_j)
     base = base._replace(
@@ -390,7 +386,7 @@ def _widened(base: Baseline, at_s: float, reading: Reading) -> Baseline:
     return base
 
 
-def _with_joined(base: Baseline, index: int, joined: StandIn, ends: slice) -> Baseline:
+def _with_joined(base: Anchor, index: int, joined: StandIn, ends: slice) -> Anchor:
     counts_j, counted_s = list(base.counts_j), list(base.counted_s)
     end_counts_j = list(base.end_counts_j)
     counts_j[index], counted_s[index] = joined.joules, joined.since_s
@@ -447,188 +443,4 @@ def with_suspend(counts: Counts, slept_s: float) -> Counts:
 
 
 def _with(counts: Counts, **changed: Any) -> Counts:
-    return counts._replace(baseline=counts.baseline._replace(**changed))
-
-
-_LONGER_MS = float("inf")
-"""More than any gap."""
-
-
-class ReadingGaps:
-    """The gaps between readings that are longer than every later one.
-
-    These form a strictly falling sequence, so the longest gap since an instant is the first that
-    ended after it. Gaps are rounded up to a millisecond, which bounds the length of the sequence.
-    """
-
-    def __init__(self) -> None:
-        self._gaps: list[tuple[float, int]] = []
-        """When each ended, and its length in ms."""
-
-    def add(self, ended_s: float, gap_s: float) -> None:
-        """Add a gap that ended at `ended_s`, later than all others."""
-        gap_ms = ceil(gap_s * 1e3)
-        gaps = self._gaps
-        while gaps and gaps[-1][1] <= gap_ms:
-            gaps.pop()
-        gaps.append((ended_s, gap_ms))
-
-    def longest_since(self, since_s: float) -> float | None:
-        """The longest gap that ended after `since_s`, in seconds; None where none did."""
-        index = bisect_right(self._gaps, (since_s, _LONGER_MS))
-        return self._gaps[index][1] / 1e3 if index < len(self._gaps) else None
-
-    def clear(self) -> None:
-        """Remove all gaps."""
-        self._gaps.clear()
-
-
-WINDOW_S = 0.05
-"""The shortest time over which a mean power is taken: fifty refreshes of a RAPL counter."""
-REFRESHES = 5
-"""And the fewest refreshes of the meter: within one refresh of a GPU's counter the energy is 0 or
-too much, and over five the mean is off by a fifth at most."""
-
-
-class Mean(NamedTuple):
-    """The last mean power of meters that have the same refresh period.
-
-    Attributes:
-        refresh_s: this period, which says how long is averaged over.
-        meters: how many have come before these, and how many with them.
-        since: from when on the next one is taken.
-        over: from when to when the last one was taken; None before the first.
-    """
-
-    refresh_s: float
-    meters: tuple[int, int]
-    since: Counts
-    over: tuple[Counts, Counts] | None = None
-
-    def by(self, counts: Counts) -> Mean:
-        """With a new mean, if the time for it has come."""
-        refresh_s, since = self.refresh_s, self.since
-        if counts.at_s - since.at_s < max(WINDOW_S, REFRESHES * refresh_s):
-            return self
-        return Mean(refresh_s, self.meters, counts, (since, counts))
-
-
-class RecentPowers(NamedTuple):
-    """The last mean power of each meter; immutable, and computed when it is asked for.
-
-    Attributes:
-        before, updated: the counts of the last two updates. From the former on, the ends show how
-            far off the powers are.
-        means: the means of meters that follow each other.
-        refresh_s: the refresh period of each meter.
-    """
-
-    before: Counts
-    updated: Counts
-    means: tuple[Mean, ...] = ()
-    refresh_s: Sequence[float] = ()
-
-    def by(self, counts: Counts) -> RecentPowers:
-        """With new means of the meters that have been observed for long enough."""
-        means = tuple([mean.by(counts) for mean in self.means])
-        return RecentPowers(self.updated, counts, means, self.refresh_s)
-
-    def of_more(self, counts: Counts, refresh_s: Sequence[float]) -> RecentPowers:
-        """With meters that have joined; their means begin here."""
-        means, count = list(self.means), len(self.refresh_s)
-        for index, period_s in enumerate(refresh_s[count:], count):
-            if len(means) > len(self.means) and means[-1].refresh_s == period_s:
-                means[-1] = means[-1]._replace(meters=(means[-1].meters[0], index + 1))
-            else:
-                means.append(Mean(period_s, (index, index + 1), counts))
-        return self._replace(means=tuple(means), refresh_s=refresh_s)
-
-    def restarted(self, counts: Counts) -> RecentPowers:
-        """With new means from here on, after a pause whose energy must not enter them."""
-        means = tuple(mean._replace(since=counts) for mean in self.means)
-        return RecentPowers(counts, counts, means, self.refresh_s)
-
-    def known_w(self, counts: Counts) -> Sequence[float | None]:
-        """Each meter's power; None, or no entry, where none is known."""
-        known_w: list[float | None] = []
-        for mean in self.means:
-            begun, end = mean.over or (mean.since, counts)
-            indices, used_j = range(*mean.meters), end.energy_since(begun)
-            if mean.over is not None:
-                known_w += [used_j[n] / (end.at_s - begun.at_s) for n in indices]
-                continue
-            # No full window yet: take the mean since its start, if the count has moved at all. A
-            # step covers at least one refresh period.
-            for n in indices:
-                elapsed_s = max(end.at_s - begun.at_s, mean.refresh_s)
-                is_known = used_j[n] > 0.0 and elapsed_s > 0.0
-                known_w.append(used_j[n] / elapsed_s if is_known else None)
-        return known_w
-
-
-class ReadingHistory:
-    """The longest gaps between readings and the recent power of each meter.
-
-    Args:
-        counts: the current counts.
-        resolutions_s: returns each meter's refresh period.
-
-    Attributes:
-        powers: the recent powers.
-        read_at: takes in the instant of a reading.
-    """
-
-    def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
-        self._resolutions_s = resolutions_s
-        self._gaps = ReadingGaps()
-        self._readings_s: deque[float] = deque()
-        """The last instants, at least; the gaps between them are in `_gaps` but for the last."""
-        self.read_at = self._readings_s.append
-        self.powers = RecentPowers(counts, counts)
-        self.restart(counts)
-
-    def restart(self, counts: Counts) -> None:
-        """Start anew after a pause."""
-        self._readings_s.clear()
-        self._gaps.clear()
-        self.read_at(counts.at_s)
-        self.powers = self._of_all(counts).restarted(counts)
-
-    def follow(self, counts: Counts) -> None:
-        """Take in the counts of now, and the gaps up to the last but one reading."""
-        self._take_gaps()
-        if self.is_due(counts):
-            self.powers = self._of_all(counts).by(counts)
-
-    def is_due(self, counts: Counts) -> bool:
-        """Whether the powers are to be updated by these counts."""
-        powers = self.powers
-        is_late = counts.at_s - powers.updated.at_s >= WINDOW_S
-        return is_late or len(counts.counts_j) != len(powers.refresh_s)
-
-    def due_after_s(self, counts: Counts) -> float:
-        """When they are to be updated next, once these counts have been taken in."""
-        return (counts if self.is_due(counts) else self.powers.updated).at_s + WINDOW_S
-
-    def _of_all(self, counts: Counts) -> RecentPowers:
-        powers = self.powers
-        if len(powers.refresh_s) < len(counts.counts_j):
-            return powers.of_more(counts, self._resolutions_s())
-        return powers
-
-    def _take_gaps(self) -> None:
-        readings_s = self._readings_s
-        while len(readings_s) > 2:
-            self._gaps.add(readings_s[1], readings_s[1] - readings_s[0])
-            readings_s.popleft()
-
-    def longest_gap_s(self, since_s: float) -> float | None:
-        """The longest gap that ended after `since_s`, in seconds; None where none did."""
-        readings_s = self._readings_s
-        if len(readings_s) < 2 or readings_s[-1] <= since_s:
-            return None
-        last_gap_s = ceil((readings_s[-1] - readings_s[-2]) * 1e3) / 1e3
-        if readings_s[-2] <= since_s:
-            return last_gap_s
-        self._take_gaps()
-        return max(self._gaps.longest_since(since_s) or 0.0, last_gap_s)
+    return counts._replace(anchor=counts.anchor._replace(**changed))

@@ -495,7 +495,7 @@ class Ledger:
     ) -> RunningAccount:
         """The account with this ledger's share of one step of the machine's energy."""
         account, shares = self.account, self._shares_now(after.at_s)
-        is_plain = after.baseline.counts_j is before.baseline.counts_j
+        is_plain = after.anchor.counts_j is before.anchor.counts_j
         if is_plain and self._split is None and not (sharing.calls or sharing.cpu_s):
             terms = self._terms_with(shares, sharing, clock)
             if account.terms is terms and account.sharing.leaves == sharing.leaves:

@@ -25,10 +25,8 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
-    Baseline,
+    Anchor,
     Counts,
-    ReadingHistory,
-    RecentPowers,
     advance,
     with_fault,
     with_missed,
@@ -36,6 +34,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
+from carbontrack.sampling.history import ReadingHistory, RecentPowers
 from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
@@ -188,7 +187,7 @@ class Sampler:
         raise at any line.
         """
         with self.lock:
-            before = self.counts.baseline
+            before = self.counts.anchor
             if self.holders:
                 self._sample()
             else:
@@ -208,11 +207,11 @@ class Sampler:
 
     def mark_inside(self, ledger: Ledger) -> Mark:
         """Read the meters as something begins inside what has a hold; the lock is held."""
-        before = self.counts.baseline
+        before = self.counts.anchor
         self._sample()
         if self._ticker.dozes:  # it could not be started
             self._ticker.wake()
-        if self.counts.baseline is before:
+        if self.counts.anchor is before:
             return Mark(self.counts, ledger.account)
         return _first_mark(self.counts, ledger, before)
 
@@ -353,9 +352,9 @@ class Sampler:
         self._begin()
 
 
-def _first_mark(counts: Counts, ledger: Ledger, before: Baseline) -> Mark:
+def _first_mark(counts: Counts, ledger: Ledger, before: Anchor) -> Mark:
     """The mark at which something begins: a read that failed just now is one of its own."""
-    if counts.baseline is not before:
+    if counts.anchor is not before:
         counts = with_missed(counts, before.missed)
     return Mark(counts, ledger.account)
 

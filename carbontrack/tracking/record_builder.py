@@ -22,7 +22,8 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import MeterSet
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
-from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules, RecentPowers
+from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
+from carbontrack.sampling.history import RecentPowers
 from carbontrack.sampling.ledger import Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on

@@ -187,7 +187,7 @@ class Course:
     def credit(self, before: Counts, after: Counts, sharing: Sharing) -> None:
         """Have the ledger look at a step if it must, and the eager account take it."""
         ledger = self.ledger
-        is_plain = after.baseline is before.baseline and not (sharing.calls or sharing.cpu_s)
+        is_plain = after.anchor is before.anchor and not (sharing.calls or sharing.cpu_s)
         if self.is_due or not is_plain or after.at_s >= ledger.due_s:
             ledger.account = ledger.after(before, after, sharing, self.clock)
             self.is_due = False

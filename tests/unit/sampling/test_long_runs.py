@@ -35,7 +35,7 @@ def test_after_a_week_of_spans_the_energy_is_right_to_the_last_bits() -> None:
     counts = advance(Counts(0.0), Reading(0.0, shown(0)))[0]
     counts = advance(counts, Reading(0.0, shown(0)))[0]
     ledger.account = ledger.after(counts, counts, ONE, clock)
-    begun, spans_j, base = Mark(counts, ledger.account), Fraction(0), counts.baseline
+    begun, spans_j, base = Mark(counts, ledger.account), Fraction(0), counts.anchor
     for second in range(1, WEEK_S + 1):
         start = counts.after(second - 0.5, shown(2 * second - 1), ())
         counts = start.after(float(second), shown(2 * second), ())
@@ -51,7 +51,7 @@ def test_after_a_week_of_spans_the_energy_is_right_to_the_last_bits() -> None:
     kwh = float(sum(POWERS_W) * WEEK_S) / 3.6e6
     assert week.grams[0] == pytest.approx(50.0 * kwh, rel=1e-15)
     assert counts.observed_s == (float(WEEK_S),) * 2
-    assert counts.baseline is base, "as many tuples as at the beginning"
+    assert counts.anchor is base, "as many tuples as at the beginning"
 
 
 @pytest.mark.parametrize("scope", ["machine", "process"])
