@@ -15,7 +15,7 @@ So no step is below 0, no row that was written changes, and the sum of both is w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import isfinite
 from operator import add, le, sub
@@ -152,7 +152,7 @@ class Counts(NamedTuple):
     @classmethod
     def of(cls, at_s: float, **sums: Any) -> Counts:
         """The counts whose anchor has these sums, at this instant."""
-        return _at_baseline(at_s, Anchor(**sums))
+        return _at_anchor(at_s, Anchor(**sums))
 
     @property
     def energy_j(self) -> Joules:
@@ -239,7 +239,7 @@ class Counts(NamedTuple):
     ) -> Counts:
         """The same counts at another instant, with other sums."""
         base = self.summed()
-        return _at_baseline(
+        return _at_anchor(
             at_s, base._replace(energy_j=energy_j, observed_s=observed_s, ends_j=ends_j)
         )
 
@@ -260,7 +260,7 @@ class Counts(NamedTuple):
         return None
 
 
-def _at_baseline(at_s: float, base: Anchor) -> Counts:
+def _at_anchor(at_s: float, base: Anchor) -> Counts:
     return Counts(at_s, base.counts_j, base.end_counts_j, base)
 
 
@@ -272,8 +272,28 @@ def advance(counts: Counts, reading: Reading) -> tuple[Counts, Joules, Joules]:
     base = counts.summed()
     if len(reading.joules) > len(base.counts_j):
         base = _widened(base, counts.at_s, reading)
+    if base.counts_j.count(None) == len(base.counts_j) and not (reading.missed or reading.returned):
+        answers = reading.joules + reading.ends_j
+        if all(map(_is_count, answers)):
+            return _begun(base, reading)
     base, steps, end_steps = _advance(base, reading)
-    return _at_baseline(reading.at_s, base), steps, end_steps
+    return _at_anchor(reading.at_s, base), steps, end_steps
+
+
+def _begun(base: Anchor, reading: Reading) -> tuple[Counts, Joules, Joules]:
+    """No count was known, as before the first reading and after a pause: begin at these."""
+    joules: Any = reading.joules
+    ends_j: Any = reading.ends_j
+    base = base._replace(
+        counts_j=joules,
+        counted_s=(reading.at_s,) * len(joules),
+        doubted=_NONE_DOUBTED,
+        end_counts_j=ends_j,
+        returning=_NONE_RETURNING,
+        plain_width=-1 if base.owed_j else _plain_width(joules, ends_j),
+    )
+    zeros, end_zeros = (0.0,) * len(joules), (0.0,) * len(ends_j)
+    return _at_anchor(reading.at_s, base), zeros, end_zeros
 
 
 def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
@@ -298,11 +318,9 @@ def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
                 continue
             else:
                 resets += 1
-        if returning:
-            returning.pop(index, None)
+        returning.pop(index, None)
         counted_s[index] = reading.at_s
         counts_j[index], *end_counts_j[ends] = answer
-    is_steady = None not in counts_j and not (doubted or owed_j or returning)
     base = Anchor(
         tuple(counts_j),
         tuple(counted_s),
@@ -310,15 +328,19 @@ def _advance(base: Anchor, reading: Reading) -> tuple[Anchor, Joules, Joules]:
         tuple(observed_s),
         base.missed + reading.missed + missed + len(doubted),
         base.suspended_s,
-        _plus_faults(base.faults, "reset", resets) if resets else base.faults,
+        _plus_faults(base.faults, "reset", resets),
         frozenset(doubted),
         tuple(end_counts_j),
         tuple(map(add, base.ends_j, end_steps)),
         dict.fromkeys(returning, 0.0) | owed_j if returning else owed_j,
         returning,
-        len(counts_j) + len(end_counts_j) if is_steady else -1,
+        -1 if doubted or owed_j or returning else _plain_width(counts_j, end_counts_j),
     )
     return base, tuple(steps), tuple(end_steps)
+
+
+def _plain_width(counts_j: Sequence[float | None], end_counts_j: Sequence[float]) -> int:
+    return -1 if None in counts_j else len(counts_j) + len(end_counts_j)
 
 
 def _settle(
@@ -412,14 +434,14 @@ def without_counts(counts: Counts) -> Counts:
     base = base._replace(counts_j=(None,) * len(base.counts_j), plain_width=-1)
     if base.owed_j:
         base = base._replace(owed_j=_NOTHING_OWED, returning=_NONE_RETURNING)
-    return _at_baseline(counts.at_s, base)
+    return _at_anchor(counts.at_s, base)
 
 
 def without_counts_of(counts: Counts, indices: Collection[int]) -> Counts:
     """The same sums; the next answer of these meters becomes their new starting point."""
     base = counts.summed()
     counts_j = tuple(None if i in indices else j for i, j in enumerate(base.counts_j))
-    return _at_baseline(counts.at_s, base._replace(counts_j=counts_j, plain_width=-1))
+    return _at_anchor(counts.at_s, base._replace(counts_j=counts_j, plain_width=-1))
 
 
 def with_missed(counts: Counts, missed: int) -> Counts:
@@ -433,6 +455,8 @@ def with_fault(counts: Counts, code: str, times: int = 1) -> Counts:
 
 
 def _plus_faults(faults: Mapping[str, int], code: str, times: int) -> Mapping[str, int]:
+    if not times:
+        return faults
     return {**faults, code: faults.get(code, 0) + times}
 
 

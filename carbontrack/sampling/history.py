@@ -1,4 +1,4 @@
-"""What the sums do not keep: the longest gaps between readings, and the recent power of each meter."""
+"""What the sums do not keep: the longest gaps between readings, and each meter's recent power."""
 
 from __future__ import annotations
 
@@ -152,29 +152,21 @@ class ReadingHistory:
         self._readings_s.clear()
         self._gaps.clear()
         self.read_at(counts.at_s)
-        self.powers = self._of_all(counts).restarted(counts)
-
-    def follow(self, counts: Counts) -> None:
-        """Take in the counts of now, and the gaps up to the last but one reading."""
-        self._take_gaps()
-        if self.is_due(counts):
-            self.powers = self._of_all(counts).by(counts)
-
-    def is_due(self, counts: Counts) -> bool:
-        """Whether the powers are to be updated by these counts."""
-        powers = self.powers
-        is_late = counts.at_s - powers.updated.at_s >= WINDOW_S
-        return is_late or len(counts.counts_j) != len(powers.refresh_s)
-
-    def due_after_s(self, counts: Counts) -> float:
-        """When they are to be updated next, once these counts have been taken in."""
-        return (counts if self.is_due(counts) else self.powers.updated).at_s + WINDOW_S
-
-    def _of_all(self, counts: Counts) -> RecentPowers:
         powers = self.powers
         if len(powers.refresh_s) < len(counts.counts_j):
-            return powers.of_more(counts, self._resolutions_s())
-        return powers
+            powers = powers.of_more(counts, self._resolutions_s())
+        self.powers = powers.restarted(counts)
+
+    def follow(self, counts: Counts) -> float:
+        """Take in the counts of now, and the gaps before; returns when to do it again."""
+        powers = self.powers
+        self._take_gaps()
+        if len(powers.refresh_s) < len(counts.counts_j):
+            powers = self.powers = powers.of_more(counts, self._resolutions_s())
+        elif counts.at_s - powers.updated.at_s < WINDOW_S:
+            return powers.updated.at_s + WINDOW_S
+        self.powers = powers.by(counts)
+        return counts.at_s + WINDOW_S
 
     def _take_gaps(self) -> None:
         readings_s = self._readings_s

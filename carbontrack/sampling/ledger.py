@@ -159,7 +159,7 @@ class Sharing(NamedTuple):
             after.at_s - before.at_s,
             self.cpu_s,
             self.parts,
-            after.ends_since(before),
+            after.end_counts_j and after.ends_since(before),
             self.end_meters,
         )
 

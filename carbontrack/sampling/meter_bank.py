@@ -252,7 +252,7 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         """Some meter has not answered, or counts its ends as well."""
         if not self._all_answer:
-            joules = self._ask_for_ends(now_s, joules)
+            joules, self._ends_j = _asked_for_ends(self, now_s, joules)
             reading, faults = self._with_returns(now_s, joules)
         elif any(map(_FAULTS, self._fault_meters)):
             reading, faults = self._with_faults(now_s, joules)
@@ -272,19 +272,6 @@ class MeterBank:
             self.with_ends or self.watch.is_on or self.joining or not self._all_answer
         )
         self._meters = [state.meter for state in self.states]
-
-    def _ask_for_ends(
-        self, now_s: float, joules: tuple[float | None, ...]
-    ) -> tuple[float | None, ...]:
-        """Ask each meter that has answered, singly; one without its ends has not answered."""
-        answers, ends_j = list(joules), list[float | None]()
-        for index in self.end_meters[::2]:
-            ends = None if answers[index] is None else self.states[index].ends(now_s)
-            if ends is None:
-                answers[index] = None
-            ends_j.extend(ends or (None, None))
-        self._ends_j = tuple(ends_j)
-        return tuple(answers)
 
     def _with_faults(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -409,6 +396,19 @@ class MeterBank:
             except Exception as error:
                 pass_on(error)
                 _log.exception("meter %s did not close", state.meter.id)
+
+
+def _asked_for_ends(
+    bank: MeterBank, now_s: float, joules: tuple[float | None, ...]
+) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """Ask each meter that has answered, singly; one without its ends has not answered."""
+    answers, ends_j = list(joules), list[float | None]()
+    for index in bank.end_meters[::2]:
+        ends = None if answers[index] is None else bank.states[index].ends(now_s)
+        if ends is None:
+            answers[index] = None
+        ends_j.extend(ends or (None, None))
+    return tuple(answers), tuple(ends_j)
 
 
 class CounterWatch:

@@ -238,10 +238,7 @@ class Sampler:
         return self._history.powers
 
     def longest_gap_s(self, since_s: float) -> float | None:
-        """The longest gap between two readings that ended after an instant; None: there is none.
-
-        The lock is held.
-        """
+        """The longest gap between readings that ended after an instant; the lock is held."""
         return self._history.longest_gap_s(since_s)
 
     def sample(self) -> None:
@@ -272,9 +269,7 @@ class Sampler:
                 _credit(self, counts)
         except Exception as error:
             pass_on(error)
-            # This may be a user's thread. The next sample contains what this one missed.
-            self.counts = with_fault(self.counts, "sample")
-            self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
+            _note_failure(self, error)
         finally:
             self._inside = False
 
@@ -338,11 +333,9 @@ class Sampler:
         self.leaves = 0
         self.under_way.clear()
         self.holders.clear()
-        for ledger in self._ledgers:
+        for ledger in tuple(self._ledgers):
             ledger.holders.clear()
-            ledger.account = ledger.account.closed(self.counts)
-        self._ledgers.clear()
-        self._due_s = NOW
+            _let_go(self, ledger, 0)
         self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
@@ -412,6 +405,12 @@ def _look_for_meters(sampler: Sampler) -> None:
     sampler._rescan.look(sampler)
 
 
+def _note_failure(sampler: Sampler, error: Exception) -> None:
+    # This may be a user's thread. The next sample contains what this one missed.
+    sampler.counts, sampler._due_s = with_fault(sampler.counts, "sample"), NOW
+    sampler.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
+
+
 def _judged(sampler: Sampler, now_s: float) -> Counts:
     """The counts after a step in which something else than the counts may have changed."""
     sampler._due_s = NOW
@@ -431,24 +430,27 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
 def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
     before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
+    if ledgers:
+        history.read_at(counts.at_s)
+    due_s = history.follow(counts)
     if not ledgers:
         sampler.counts = counts
-        history.follow(counts)
         return
     sampler._met_itself = False
     sharing, used_s = _sharing(sampler, before, counts)
     if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
+    if sampler.apportioner is not None or sampler.gpu_shares.codes:
+        due_s = NOW
     accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
-    due_s = min([_due_s(sampler, counts), *[one.due_s for one in ledgers]])
+    for ledger in ledgers:
+        due_s = min(due_s, ledger.due_s)
     # one call of C, within which no handler of a signal runs
     names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
-    values = counts, used_s, due_s, *accounts
+    values = (counts, used_s, due_s, *accounts)
     deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
     if sampler._met_itself:  # what a finalizer has opened and closed is not in the terms
         sampler._due_s = NOW
-    history.read_at(counts.at_s)
-    history.follow(counts)
 
 
 def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, float]:
@@ -456,29 +458,22 @@ def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, 
     if len(sampler.components) != len(after.counts_j):
         sampler.components = tuple(state.meter.component for state in sampler.bank.states)
         sampler.end_meters = sampler.bank.end_meters
-    elapsed_s = after.at_s - before.at_s
-    calls, cpu_s, used_s = _usage_of_calls(sampler, after.at_s, elapsed_s)
-    parts = sampler.gpu_shares.parts
-    sharing = Sharing(sampler.components, sampler.leaves, calls, cpu_s, parts, sampler.end_meters)
-    return sharing, used_s
+    calls, cpu_s, used_s = 0.0, 0.0, sampler._cpu_s
+    if sampler.apportioner is not None:  # only calls need it
+        calls, cpu_s, used_s = _usage_of_calls(sampler, sampler.apportioner, before, after)
+    parts, leaves = sampler.gpu_shares.parts, sampler._leaves
+    return Sharing(sampler.components, leaves, calls, cpu_s, parts, sampler.end_meters), used_s
 
 
-def _due_s(sampler: Sampler, counts: Counts) -> float:
-    """When more than the counts is to be looked at, for the sake of no single ledger."""
-    if sampler.apportioner is not None or sampler.gpu_shares.codes:
-        return NOW
-    return sampler._history.due_after_s(counts)
-
-
-def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:
+def _usage_of_calls(
+    sampler: Sampler, apportioner: CallApportioner, before: Counts, after: Counts
+) -> tuple[float, float, float]:
     """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
-    apportioner = sampler.apportioner
-    if apportioner is None:  # only calls need it
-        return 0.0, 0.0, sampler._cpu_s
     now_cpu_s = process_cpu_s()
     if not sampler.leaves:
         return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
-    ran_s, cpu_s = apportioner.usage_in_step(now_s)
+    ran_s, cpu_s = apportioner.usage_in_step(after.at_s)
+    elapsed_s = after.at_s - before.at_s
     return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
 
 

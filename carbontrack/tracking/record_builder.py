@@ -24,7 +24,7 @@ from carbontrack.meters.meter import MeterSet
 from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.history import RecentPowers
-from carbontrack.sampling.ledger import Ledger, Sums
+from carbontrack.sampling.ledger import Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
@@ -336,12 +336,13 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     if length_s <= 0.0 or not meters:
         return None
     covered_s: dict[Component, float] = {}
+    observed_s = sub_joules(window.end.observed_s, window.start.observed_s)
     for index, meter in enumerate(meters):
         if meter.is_substitute:
-            observed_s = _observed_s(window, index)
-            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + observed_s
+            more_s = value_at(observed_s, index)
+            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + more_s
     observed = (
-        _observed_s(window, index) + covered_s.get(meter.component, 0.0)
+        value_at(observed_s, index) + covered_s.get(meter.component, 0.0)
         for index, meter in enumerate(meters)
         if not meter.is_substitute
     )
