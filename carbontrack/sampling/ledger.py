@@ -444,7 +444,7 @@ class Ledger:
         attribution: the policy by which the machine's energy is shared.
         account: the running sums; immutable, replaced where their terms change.
         deferred_log: messages that wait until no lock is held.
-        holders: the identities of the spans and windows of summed calls that are open on it.
+        holders: the identities of the roots and windows of summed calls that are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:

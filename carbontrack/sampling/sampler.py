@@ -25,6 +25,7 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
+    Anchor,
     Counts,
     advance,
     with_fault,
@@ -143,7 +144,7 @@ class Sampler:
         self.end_meters: tuple[int, ...] = ()
         """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
-        """The spans and windows of summed calls that are open, by identity."""
+        """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
@@ -202,22 +203,22 @@ class Sampler:
             except BaseException:
                 _let_go(self, ledger, key)
                 raise
-            counts = self.counts
-            if counts.anchor is not before:  # the span counts a read that failed at its start
-                counts = with_missed(counts, before.missed)
-            return Mark(counts, ledger.account)
+            return _first_mark(self.counts, ledger, before)
+
+    def mark_inside(self, ledger: Ledger) -> Mark:
+        """Read the meters as something begins inside what has a hold; the lock is held."""
+        before = self.counts.anchor
+        self._sample()
+        if self._ticker.dozes:  # it could not be started
+            self._ticker.wake()
+        if self.counts.anchor is before:
+            return Mark(self.counts, ledger.account)
+        return _first_mark(self.counts, ledger, before)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
         with self.lock:
             _let_go(self, ledger, id(holder))
-
-    def last_mark(self, ledger: Ledger, holder: object) -> Mark:
-        """Read the meters, end a hold, and return the counts and the account."""
-        with self.lock:
-            self._sample()
-            _let_go(self, ledger, id(holder))
-            return Mark(self.counts, ledger.account)
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""
@@ -227,10 +228,9 @@ class Sampler:
             self._ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
-        """Read the meters, and return the counts and the account."""
-        with self.lock:
-            self._sample()
-            return Mark(self.counts, ledger.account)
+        """Read the meters, and return the counts and the account; the lock is held."""
+        self._sample()
+        return Mark(self.counts, ledger.account)
 
     @property
     def powers(self) -> RecentPowers:
@@ -343,6 +343,13 @@ class Sampler:
         if self.usage is not None:
             self.usage = self.usage.for_child()
         self._begin()
+
+
+def _first_mark(counts: Counts, ledger: Ledger, before: Anchor) -> Mark:
+    """The mark at which something begins: a read that failed just now is one of its own."""
+    if counts.anchor is not before:
+        counts = with_missed(counts, before.missed)
+    return Mark(counts, ledger.account)
 
 
 def _is_wanted(sampler: Sampler) -> bool:
