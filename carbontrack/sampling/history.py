@@ -6,9 +6,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import NamedTuple
 
 from carbontrack.sampling.counts import Counts
+from carbontrack.values import NamedTuple
 
 _LONGER_MS = float("inf")
 """More than any gap."""
