@@ -20,10 +20,10 @@ from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
-from carbontrack.meters.meter import MeterSet
-from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
+from carbontrack.meters.meter import Hardware, MeterSet
+from carbontrack.record import BASES, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
-from carbontrack.sampling.ledger import Ledger, Sums
+from carbontrack.sampling.ledger import Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
@@ -109,6 +109,16 @@ class Window(NamedTuple):
         """The time from start to end, pauses included."""
         return self.end.at_s - self.start.at_s
 
+    def observed_s(self, number: int) -> Sequence[float]:
+        """For how long each of so many meters was observed."""
+        end, start = self.end.observed_s, self.start.observed_s
+        return sub_joules(padded(end, number), padded(start, number))
+
+
+def padded(numbers: Joules, number: int) -> Joules:
+    """So many of the numbers; 0 for a meter that the tuple is older than."""
+    return numbers if len(numbers) >= number else numbers + (0.0,) * (number - len(numbers))
+
 
 # -- pure functions: the columns --------------------------------------------------------------
 
@@ -121,9 +131,12 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
     A meter that did not answer in the span, and whose power is not known, contributes nothing.
     """
     parts = []
+    number = len(meters)
+    ours_j, machines_j = padded(sums.ours_j, number), padded(window.machine_j, number)
+    observed_s, length_s = window.observed_s(number), window.length_s
     for index, meter in enumerate(meters):
-        joules, machine_j = value_at(sums.ours_j, index), value_at(window.machine_j, index)
-        if _too_short(window.length_s, joules, meter.resolution_s):
+        joules, machine_j = ours_j[index], machines_j[index]
+        if _too_short(length_s, joules, meter.resolution_s):
             powers_w = window.powers_w
             power_w = powers_w[index] if index < len(powers_w) else None
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
@@ -131,7 +144,7 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
                 all_j = power_w * window.duration_s
                 ends_j = _recent_ends(index, meter, window, all_j * share)
                 parts.append(Part(meter, all_j * share, _modelled(meter), all_j, ends_j))
-        elif joules > 0.0 or _observed_s(window, index) > 0.0:
+        elif joules > 0.0 or observed_s[index] > 0.0:
             ends_j = _counted_ends(meter, sums)
             parts.append(Part(meter, joules, meter.basis, max(machine_j, joules), ends_j))
     return parts
@@ -174,12 +187,11 @@ def value_at(numbers: Sequence[float], index: int) -> float:
     return numbers[index] if index < len(numbers) else 0.0
 
 
-def _observed_s(window: Window, index: int) -> float:
-    return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
-
-
 def weakest(parts: Sequence[Part]) -> Basis | None:
     """The weakest basis among those of more than 1 % of the energy."""
+    bases = {part.basis for part in parts}
+    if len(bases) < 2:
+        return next(iter(bases), None)
     whole_j = sum(part.joules for part in parts)
     by_basis: dict[Basis, float] = {}
     for part in parts:
@@ -198,32 +210,31 @@ def energy_figures(
     """
     figures: dict[str, Any] = {
         "basis": weakest(parts),
-        "meters": ";".join(part.meter.id for part in parts) or None,
+        "meters": ";".join([part.meter.id for part in parts]) or None,
     }
-    for component in COMPONENTS:
-        own = [part for part in parts if part.meter.component == component]
-        if own:
-            figures[f"{component}_kwh"] = sum(part.joules for part in own) / JOULES_PER_KWH
-            if component != "other":
-                figures[f"{component}_basis"] = weakest(own)
-    if parts:
-        names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
-        ends_j = interval_j(parts, window.length_s)
-        if uncounted_w:
-            ends_j = ends_j._replace(high=ends_j.high + uncounted_w * window.duration_s)
-        for name, joules in zip(names, ends_j, strict=True):
-            figures[name] = joules / JOULES_PER_KWH * attribution.pue
-        figures |= _machine_figures(parts)
+    if not parts:
+        return figures
+    by_component: dict[Component, list[Part]] = {}
+    for part in parts:
+        by_component.setdefault(part.meter.component, []).append(part)
+    for component, own in by_component.items():
+        figures[f"{component}_kwh"] = sum([part.joules for part in own]) / JOULES_PER_KWH
+        if component != "other":
+            figures[f"{component}_basis"] = weakest(own)
+    joules, low_j, high_j = interval_j(parts, window.length_s)
+    if uncounted_w:
+        high_j += uncounted_w * window.duration_s
+    figures["energy_kwh"] = joules / JOULES_PER_KWH * attribution.pue
+    figures["energy_low_kwh"] = low_j / JOULES_PER_KWH * attribution.pue
+    figures["energy_high_kwh"] = high_j / JOULES_PER_KWH * attribution.pue
+    figures["machine_kwh"] = sum([part.machine_j for part in parts]) / JOULES_PER_KWH
+    figures["cpu_share"] = _cpu_share(by_component.get("cpu", ()))
     return figures
 
 
-def _machine_figures(parts: Sequence[Part]) -> dict[str, Any]:
-    cpu = [part for part in parts if part.meter.component == "cpu"]
-    cpu_j = sum(part.machine_j for part in cpu)
-    return {
-        "machine_kwh": sum(part.machine_j for part in parts) / JOULES_PER_KWH,
-        "cpu_share": sum(part.joules for part in cpu) / cpu_j if cpu_j > 0.0 else None,
-    }
+def _cpu_share(cpu: Sequence[Part]) -> float | None:
+    machine_j = sum([part.machine_j for part in cpu])
+    return sum([part.joules for part in cpu]) / machine_j if machine_j > 0.0 else None
 
 
 def emission_figures(
@@ -278,8 +289,8 @@ def _mean_intensity(
         return now
     means = [grams / kwh for grams in sums.grams]
     # An intensity that did not change is returned as it was, without rounding errors of the sums.
-    same = (isclose(mean, n, rel_tol=1e-9) for mean, n in zip(means, now, strict=True))
-    return now if all(same) else (means[0], means[1], means[2])
+    same = all(map(isclose, means, now))
+    return now if same else (means[0], means[1], means[2])
 
 
 def quality_figures(
@@ -316,17 +327,19 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     length_s = window.length_s + window.end.suspended_s - window.start.suspended_s
     if length_s <= 0.0 or not meters:
         return None
+    observed_s = window.observed_s(len(meters))
     covered_s: dict[Component, float] = {}
-    for index, meter in enumerate(meters):
+    for meter, seen_s in zip(meters, observed_s, strict=False):
         if meter.is_substitute:
-            observed_s = _observed_s(window, index)
-            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + observed_s
-    observed = (
-        _observed_s(window, index) + covered_s.get(meter.component, 0.0)
-        for index, meter in enumerate(meters)
-        if not meter.is_substitute
+            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + seen_s
+    least_s = min(
+        [
+            seen_s + covered_s.get(meter.component, 0.0)
+            for meter, seen_s in zip(meters, observed_s, strict=False)
+            if not meter.is_substitute
+        ]
     )
-    return min(1.0, min(observed) / length_s)
+    return min(1.0, least_s / length_s)
 
 
 def water_figures(
@@ -404,6 +417,8 @@ class RecordBuilder:
         self._meters: list[MeterFacts] = []
         self._refused_of: MeterSet | None = None
         self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
+        self._constants: Mapping[str, Any] = {}
+        self._constants_of: object = None
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
         """The faults of meters that are not used, and the most power of what they do not count.
@@ -499,7 +514,7 @@ class RecordBuilder:
             ended_at=rfc3339(window.ended_at),
             calls=outcome.calls,
             **({"duration_s": window.duration_s} | measured),
-            **self._constants(),
+            **self.constants(),
         )
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
@@ -523,25 +538,34 @@ class RecordBuilder:
             | quality
         )
 
-    def _constants(self) -> dict[str, Any]:
-        attribution, hardware = self.ledger.attribution, self.sampler.hardware
-        return {
-            "region_basis": self.resource.region_basis,
-            "pue": attribution.pue,
-            "scope": attribution.scope,
-            "idle": attribution.idle,
-            "cpu_model": hardware.cpu_model,
-            "cpu_threads": hardware.cpu_threads,
-            "cpu_tdp_w": hardware.cpu_tdp_w,
-            "gpu_models": ";".join(hardware.gpu_models) or None,
-            "gpu_count": hardware.gpu_count,
-            "ram_gib": hardware.ram_gib,
-            "pid": os.getpid(),
-            "os": system_name(),
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "carbontrack": VERSION,
-            **self.resource.columns,
-        }
+    def constants(self) -> Mapping[str, Any]:
+        """The columns that are the same in every record of this process, until a fact changes."""
+        facts = (os.getpid(), self.resource, self.ledger.attribution, self.sampler.hardware)
+        if facts != self._constants_of:
+            self._constants, self._constants_of = _constants_of(*facts), facts
+        return self._constants
+
+
+def _constants_of(
+    pid: int, resource: Resource, attribution: Attribution, hardware: Hardware
+) -> Mapping[str, Any]:
+    return {
+        "region_basis": resource.region_basis,
+        "pue": attribution.pue,
+        "scope": attribution.scope,
+        "idle": attribution.idle,
+        "cpu_model": hardware.cpu_model,
+        "cpu_threads": hardware.cpu_threads,
+        "cpu_tdp_w": hardware.cpu_tdp_w,
+        "gpu_models": ";".join(hardware.gpu_models) or None,
+        "gpu_count": hardware.gpu_count,
+        "ram_gib": hardware.ram_gib,
+        "pid": pid,
+        "os": system_name(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "carbontrack": VERSION,
+        **resource.columns,
+    }
 
 
 def _no_uncertainty(_index: int) -> float:
@@ -550,7 +574,7 @@ def _no_uncertainty(_index: int) -> float:
 
 def rfc3339(when: datetime) -> str:
     """An instant in UTC as RFC 3339 text, to the microsecond: 2026-01-01T00:00:00.000000Z."""
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
+    return when.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def system_name() -> str:
