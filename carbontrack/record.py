@@ -167,6 +167,20 @@ class Record:
         return cls(**values)
 
 
+def unmeasured_record(name: str, labels: Mapping[str, Any], at: tuple[str, str]) -> Record:
+    """The record of a block that was not measured, with when it began and ended."""
+    return Record(
+        record_id="disabled",
+        run_id="disabled",
+        name=name,
+        labels=labels,
+        status="disabled",
+        started_at=at[0],
+        ended_at=at[1],
+        calls=None,
+    )
+
+
 class Sink(Protocol):
     """A destination of records, such as a file or a server."""
 

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from carbontrack.sinks.delivery import LeftoverQueue
-from carbontrack.sinks.journal.file import JournalFile, Key
+from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import SEND, folder, record_in
+from carbontrack.sinks.journal.places import Key
 from carbontrack.system.forking import PerProcess
 
 ENOUGH = 200

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from carbontrack.record import Record
 from carbontrack.system.interrupts import pass_on
@@ -31,10 +31,22 @@ class Checkpoint(NamedTuple):
     is_sum: bool = False
 
 
+class OpenRow(NamedTuple):
+    """The row of an open span so far.
+
+    Attributes:
+        columns: its own columns.
+        facts: those that it has in common with other rows, which are written once for all.
+    """
+
+    columns: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
 class Checkpointable(Protocol):
     """Open work: a root span, or a decorated function with summed calls."""
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> Checkpoint | OpenRow | None:
         """Its checkpoint; None where there is nothing to keep."""
         ...
 
@@ -58,7 +70,7 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
-        self._is_closed = False
+        self._has_new = self._is_closed = False
         self._dropped: dict[object, set[str]] = {}
         """By write that is under way, in any thread: the records that were dropped meanwhile."""
 
@@ -73,8 +85,13 @@ class Checkpoints:
         return self._journal.trouble
 
     def write_soon(self) -> None:
-        """Make checkpoints due at the end of the current tick."""
-        self._written_s = float("-inf")
+        """Make checkpoints of what has none but its first due at the end of the current tick."""
+        self._has_new = True
+
+    def takes_new(self) -> bool:
+        """Whether such checkpoints are due; if so, they are not any more."""
+        had_new, self._has_new = self._has_new, False
+        return had_new
 
     def are_due(self, now_s: float) -> bool:
         """Whether checkpoints are due; if so, the next period begins."""
@@ -83,8 +100,8 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, one: Checkpointable) -> None:
-        """Write a checkpoint, if there is anything to write; from any thread.
+    def write(self, make: Callable[[], Checkpoint | OpenRow | None]) -> None:
+        """Make a checkpoint and write it, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
@@ -93,21 +110,28 @@ class Checkpoints:
         write = object()
         self._dropped[write] = dropped = set[str]()
         try:
-            found = one.checkpoint()
+            found = make()
             if found is not None:
-                if found.first is None:
-                    self._journal.checkpoint(
-                        found.record, self._outputs, found.timeline, is_sum=found.is_sum
-                    )
-                else:
-                    self._journal.update(found.record, self._outputs, found.first)
-                if found.record.record_id in dropped:
-                    self._journal.finished(found.record.record_id)
+                record_id = self._put(found)
+                if record_id in dropped:
+                    self._journal.finished(record_id)
         except Exception as error:  # the program may be changing its labels
             pass_on(error)
             self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
         finally:
             del self._dropped[write]
+
+    def _put(self, found: Checkpoint | OpenRow) -> str:
+        journal, outputs = self._journal, self._outputs
+        if isinstance(found, OpenRow):
+            journal.keep(found.columns, found.facts, outputs)
+            return str(found.columns["record_id"])
+        record, timeline, first, is_sum = found
+        if first is None:
+            journal.checkpoint(record, outputs, timeline, is_sum=is_sum)
+        else:
+            journal.update(record, outputs, first)
+        return record.record_id
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""

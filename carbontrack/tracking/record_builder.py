@@ -23,7 +23,7 @@ from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import BASES, WHOLE_MACHINE, Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
-from carbontrack.sampling.ledger import Ledger, Sums, sub_joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
@@ -69,6 +69,10 @@ class Subject(NamedTuple):
     name: str
     labels: Mapping[str, Any]
     started_at: datetime
+
+    def columns(self) -> dict[str, Any]:
+        """These columns."""
+        return {**self._asdict(), "started_at": rfc3339(self.started_at)}
 
 
 class EndStatus(NamedTuple):
@@ -289,8 +293,7 @@ def _mean_intensity(
         return now
     means = [grams / kwh for grams in sums.grams]
     # An intensity that did not change is returned as it was, without rounding errors of the sums.
-    same = all(map(isclose, means, now))
-    return now if same else (means[0], means[1], means[2])
+    return now if all(map(isclose, means, now)) else (means[0], means[1], means[2])
 
 
 def quality_figures(
@@ -419,6 +422,8 @@ class RecordBuilder:
         self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
         self._constants: Mapping[str, Any] = {}
         self._constants_of: object = None
+        self._facts: Mapping[str, Any] = {}
+        self._facts_of: tuple[object, object] = (None, None)
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
         """The faults of meters that are not used, and the most power of what they do not count.
@@ -490,7 +495,13 @@ class RecordBuilder:
         )
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
-        """Build the record of the sums in a window.
+        """Build the record of the sums in a window."""
+        return Record(**self.columns(subject, window, sums, outcome), **self.constants())
+
+    def columns(
+        self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus
+    ) -> dict[str, Any]:
+        """The columns of the record without the constants.
 
         If that fails, for instance on the properties of a plugin's meter, the measured columns stay
         empty.
@@ -501,21 +512,20 @@ class RecordBuilder:
             pass_on(error)
             _log.exception("the figures of a record could not be made")
             measured = {}
-        return Record(
-            record_id=subject.record_id,
-            run_id=subject.run_id,
-            parent_id=subject.parent_id,
-            parent_holds=subject.parent_holds,
-            name=subject.name,
-            labels=subject.labels,
-            status=outcome.status,
-            error=outcome.error,
-            started_at=rfc3339(subject.started_at),
-            ended_at=rfc3339(window.ended_at),
-            calls=outcome.calls,
-            **({"duration_s": window.duration_s} | measured),
-            **self.constants(),
-        )
+        return {
+            **subject.columns(),
+            "status": outcome.status,
+            "error": outcome.error,
+            "ended_at": rfc3339(window.ended_at),
+            "calls": outcome.calls,
+            "duration_s": window.duration_s,
+            **measured,
+        }
+
+    def first_columns(self, subject: Subject) -> dict[str, Any]:
+        """The columns of a record that has just begun, of whose energy nothing is known yet."""
+        columns = subject.columns()
+        return {**columns, "ended_at": columns["started_at"], "duration_s": 0.0}
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
@@ -537,6 +547,14 @@ class RecordBuilder:
             )
             | quality
         )
+
+    def facts(self, grid: GridIntensity | None) -> Mapping[str, Any]:
+        """The constants and what is known of the grid; the same mapping until one changes."""
+        constants = self.constants()
+        if self._facts_of[0] is not constants or self._facts_of[1] is not grid:
+            of_grid = emission_figures(NOTHING, {}, grid, self.ledger.attribution.pue)
+            self._facts, self._facts_of = {**constants, **of_grid}, (constants, grid)
+        return self._facts
 
     def constants(self) -> Mapping[str, Any]:
         """The columns that are the same in every record of this process, until a fact changes."""
@@ -579,21 +597,4 @@ def rfc3339(when: datetime) -> str:
 
 def system_name() -> str:
     """The operating system and its release: "Linux 6.8.0"."""
-    if not hasattr(os, "uname"):
-        return sys.platform
-    system = os.uname()
-    return f"{system.sysname} {system.release}"
-
-
-def unmeasured_record(name: str, labels: Mapping[str, Any], at: tuple[str, str]) -> Record:
-    """The record of a block that was not measured, with when it began and ended."""
-    return Record(
-        record_id="disabled",
-        run_id="disabled",
-        name=name,
-        labels=labels,
-        status="disabled",
-        started_at=at[0],
-        ended_at=at[1],
-        calls=None,
-    )
+    return " ".join(os.uname()[:3:2]) if hasattr(os, "uname") else sys.platform

@@ -8,12 +8,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from carbontrack.record import Record, Status
+from carbontrack.record import Record, Status, unmeasured_record
 from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here, must_pass, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
-from carbontrack.tracking.checkpoints import Checkpoint
+from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
 from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.handle import dead, end_abandoned, end_later
 from carbontrack.tracking.outliving import (
@@ -24,7 +24,7 @@ from carbontrack.tracking.outliving import (
     leave_overlapping,
     release,
 )
-from carbontrack.tracking.record_builder import EndStatus, rfc3339, unmeasured_record
+from carbontrack.tracking.record_builder import EndStatus, rfc3339
 from carbontrack.tracking.session import NO_PARENT
 from carbontrack.tracking.span_row import SpanRow
 from carbontrack.tracking.tree import Node, recount
@@ -105,7 +105,7 @@ class SpanEdges(SpanRow):
                 self._repair()
                 raise
         if self._parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep, self))
+            sampler.uninterrupted(partial(session.keep_first, self))
         self._before = _skip_closed(current.get())
         current.set(self)
 
@@ -171,7 +171,7 @@ class SpanEdges(SpanRow):
         if current.get() is self:
             current.set(_skip_closed(self._before))
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> Checkpoint | OpenRow | None:
         """The checkpoint of an open span; None once it has ended."""
         raise NotImplementedError
 

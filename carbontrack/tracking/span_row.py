@@ -10,6 +10,7 @@ from carbontrack.record import Record, checked_labels, checked_name
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
+from carbontrack.tracking.checkpoints import OpenRow
 from carbontrack.tracking.record_builder import EndStatus, Subject, Window
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tree import Node
@@ -27,6 +28,7 @@ class SpanRow(BudgetedBlock[Any]):
     has_row_id = False  # whether a call has the id of the row that was meant for summed calls
     is_kept = False  # whether an inner span has a checkpoint
     first_id: str | None = None  # the id of its first checkpoints
+    is_new = True  # whether it has no checkpoint but its first
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     parent_holds: bool | None = None
@@ -122,26 +124,44 @@ class SpanRow(BudgetedBlock[Any]):
 
     def _seal(self, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed."""
+        self._window = self._window_until(mark)
+
+    def _window_until(self, mark: Mark) -> Window:
         assert self._start is not None
         start, end, node = self._start.counts, mark.counts, self.node
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
         if node is not None and node.was_paused:
             ran_s, machine_j = node.ran(end)
-        self._window = self.session.builder.window(start, end, ran_s, machine_j)
+        return self.session.builder.window(start, end, ran_s, machine_j)
 
     def sums(self, mark: Mark) -> Sums:
         """The span's energy and emissions by `mark`."""
         return self.node.total(mark) if self.node is not None else NOTHING
 
     def _build(self, mark: Mark, outcome: EndStatus) -> Record:
-        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        return self._record_of(ids, mark, outcome)
+        builder = self.session.builder
+        return builder.build(self._subject(), self._window, self.sums(mark), outcome)
 
-    def _record_of(
-        self, ids: tuple[str, str, str | None, bool | None], mark: Mark, outcome: EndStatus
-    ) -> Record:
-        subject = Subject(*ids, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, self._window, self.sums(mark), outcome)
+    def _subject(self) -> Subject:
+        ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
+        return Subject(*ids, self.name, self.labels, self._started_at)
+
+    def first_row(self) -> OpenRow:
+        """The row of a span that has just begun: what it uses is not known yet."""
+        builder = self.session.builder
+        facts = builder.facts(self.session.ledger.intensity(self._started_at))
+        return OpenRow(builder.first_columns(self._subject()), facts)
+
+    def row_so_far(self) -> OpenRow | None:
+        """The row of an open span by the last reading; None once it has ended."""
+        builder, sampler = self.session.builder, self.session.sampler
+        with sampler.lock:
+            if self._end is not None:
+                return None
+            mark = Mark(sampler.counts, self.session.ledger.account)
+            window, sums = self._window_until(mark), self.sums(mark)
+        columns = builder.columns(self._subject(), window, sums, OK)
+        return OpenRow(columns, builder.facts(window.grid))
 
     def begin_timeline(self) -> None:
         """Keep a timeline from the span's start on."""
@@ -177,7 +197,8 @@ class SpanRow(BudgetedBlock[Any]):
         self._seal(mark)
         self._window = self._window._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
-        return self._record_of((record_id, run_id, *parent), mark, OK)
+        subject = Subject(record_id, run_id, *parent, self.name, self.labels, self._started_at)
+        return self.session.builder.build(subject, self._window, self.sums(mark), OK)
 
     @property
     def ended(self) -> Window:

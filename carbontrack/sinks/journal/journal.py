@@ -8,6 +8,7 @@ raises in the measured program: what could not be kept is counted and logged.
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 from collections import deque
@@ -22,8 +23,8 @@ from carbontrack.sinks.journal.file import (
     SIZE_LIMIT,
     JournalFile,
     JournalFullError,
-    Key,
     NotAJournalError,
+    encoded,
     entry_line,
     update_line,
 )
@@ -37,6 +38,7 @@ from carbontrack.sinks.journal.names import (
     name_of,
     set_aside,
 )
+from carbontrack.sinks.journal.places import Facts, Key
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
@@ -68,6 +70,8 @@ _RETRY_S = 30.0
 _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
+_MOST_FACTS = 100
+"""Facts that are remembered as written; after that they are written anew."""
 
 
 class _State:
@@ -84,9 +88,24 @@ class _State:
         """Whether the file is closed as soon as nothing is left in it."""
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
+        self.facts: dict[tuple[int, tuple[str, ...]], tuple[Mapping[str, Any], Facts]] = {}
+        """By the identity of the columns and by the outputs; the columns keep their identity."""
+        self.numbers = itertools.count(1)
         self.name: str | None = None
         self.lost = self.lost_told = 0
         self.trouble = ""
+
+    def shared(self, facts: Mapping[str, Any], outputs: tuple[str, ...], namespace: str) -> Facts:
+        """What is written once for all runs with the same mapping of facts."""
+        known = self.facts.get((id(facts), outputs))
+        if known is None:
+            if len(self.facts) > _MOST_FACTS:  # the grid's intensity has changed many times
+                self.facts.clear()
+            name = str(next(self.numbers))
+            entry = {"outputs": outputs, "pid_namespace": namespace, "record": facts}
+            known = facts, Facts(name, encoded({"facts": name, **entry}))
+            self.facts[id(facts), outputs] = known
+        return known[1]
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -166,6 +185,18 @@ class Journal:
             entry["is_sum"] = True
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
         return self._do(lambda file: file.put_line(key, line))
+
+    def keep(
+        self, columns: Mapping[str, Any], facts: Mapping[str, Any], outputs: tuple[str, ...]
+    ) -> bool:
+        """As `checkpoint`, in a short line: columns beside `facts`, which are written once for all."""
+        key = (RUN, columns["record_id"])
+        state = self._state.state or self._state.get()
+        shared = state.shared(facts, outputs, self._namespace())
+        line = entry_line(key, {"facts": shared.name, "record": columns})
+        if len(line) > RECORD_LIMIT:
+            return self.checkpoint(Record(**{**facts, **columns}), outputs)
+        return self._do(lambda file: file.put_line(key, line, shared))
 
     def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
         """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
