@@ -537,16 +537,16 @@ class RecordBuilder:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
         parts = parts_of(sums, window, meters)
         energy = energy_figures(parts, window, attribution, uncounted_w)
-        return (
-            energy
-            | emission_figures(sums, energy, window.grid, attribution.pue)
-            | water_figures(energy, attribution, resource.water_l_per_kwh)
-            | market_figures(energy, resource.market_g_per_kwh)
-            | embodied_figures(
+        return {
+            **energy,
+            **emission_figures(sums, energy, window.grid, attribution.pue),
+            **water_figures(energy, attribution, resource.water_l_per_kwh),
+            **market_figures(energy, resource.market_g_per_kwh),
+            **embodied_figures(
                 parts, window, resource.embodied_g_per_h, resource.abiotic_kg_sb_per_h
-            )
-            | quality
-        )
+            ),
+            **quality,
+        }
 
     def facts(self, grid: GridIntensity | None) -> Mapping[str, Any]:
         """The constants and what is known of the grid; the same mapping until one changes."""

@@ -33,9 +33,9 @@ from carbontrack.record import plain
 from carbontrack.sinks.journal.names import DRAFT_SUFFIX, named, remove, set_aside
 from carbontrack.sinks.journal.places import (
     Extent,
-    Facts,
     Key,
     Places,
+    SharedFacts,
     completed,
     facts_in,
     updated,
@@ -373,7 +373,7 @@ class JournalFile:
         """
         self.put_line(key, entry_line(key, entry))
 
-    def put_line(self, key: Key, line: bytes, facts: Facts | None = None) -> None:
+    def put_line(self, key: Key, line: bytes, facts: SharedFacts | None = None) -> None:
         """As `put`, for an entry that is encoded already, and may name facts.
 
         Raises:
@@ -443,7 +443,7 @@ class JournalFile:
 
     forget_parent = abandon
 
-    def _append(self, line: bytes, facts: Facts | None = None) -> None:
+    def _append(self, line: bytes, facts: SharedFacts | None = None) -> None:
         if is_deleted(self._handle):
             self._rewrite()
         new: dict[str, Extent] = {}

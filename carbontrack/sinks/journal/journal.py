@@ -38,7 +38,7 @@ from carbontrack.sinks.journal.names import (
     name_of,
     set_aside,
 )
-from carbontrack.sinks.journal.places import Facts, Key
+from carbontrack.sinks.journal.places import Key, SharedFacts
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
@@ -71,7 +71,7 @@ _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
 _MOST_FACTS = 100
-"""Facts that are remembered as written; after that they are written anew."""
+"""SharedFacts that are remembered as written; after that they are written anew."""
 
 
 class _State:
@@ -88,14 +88,16 @@ class _State:
         """Whether the file is closed as soon as nothing is left in it."""
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
-        self.facts: dict[tuple[int, tuple[str, ...]], tuple[Mapping[str, Any], Facts]] = {}
+        self.facts: dict[tuple[int, tuple[str, ...]], tuple[Mapping[str, Any], SharedFacts]] = {}
         """By the identity of the columns and by the outputs; the columns keep their identity."""
         self.numbers = itertools.count(1)
         self.name: str | None = None
         self.lost = self.lost_told = 0
         self.trouble = ""
 
-    def shared(self, facts: Mapping[str, Any], outputs: tuple[str, ...], namespace: str) -> Facts:
+    def shared(
+        self, facts: Mapping[str, Any], outputs: tuple[str, ...], namespace: str
+    ) -> SharedFacts:
         """What is written once for all runs with the same mapping of facts."""
         known = self.facts.get((id(facts), outputs))
         if known is None:
@@ -103,7 +105,7 @@ class _State:
                 self.facts.clear()
             name = str(next(self.numbers))
             entry = {"outputs": outputs, "pid_namespace": namespace, "record": facts}
-            known = facts, Facts(name, encoded({"facts": name, **entry}))
+            known = facts, SharedFacts(name, encoded({"facts": name, **entry}))
             self.facts[id(facts), outputs] = known
         return known[1]
 
@@ -189,7 +191,7 @@ class Journal:
     def keep(
         self, columns: Mapping[str, Any], facts: Mapping[str, Any], outputs: tuple[str, ...]
     ) -> bool:
-        """As `checkpoint`, in a short line: columns beside `facts`, which are written once for all."""
+        """As `checkpoint`, in a short line: columns beside `facts`, which are kept once."""
         key = (RUN, columns["record_id"])
         state = self._state.state or self._state.get()
         shared = state.shared(facts, outputs, self._namespace())

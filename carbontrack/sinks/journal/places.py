@@ -15,7 +15,7 @@ Extent = tuple[int, int]
 Name = TypeVar("Name", Key, str)
 
 
-class Facts(NamedTuple):
+class SharedFacts(NamedTuple):
     """What many entries have in common: its name in this process's journal, and its line."""
 
     name: str
@@ -90,7 +90,7 @@ class Places:
     def moved(self, copy: Callable[[Extent], int]) -> Places:
         """Where the lines are after `copy` has appended each elsewhere; it returns the offset.
 
-        Facts that no entry names are left behind.
+        SharedFacts that no entry names are left behind.
         """
         there = Places()
         there._facts_of = dict(self._facts_of)
