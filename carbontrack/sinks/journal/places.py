@@ -38,7 +38,11 @@ def updated(entry: Mapping[str, Any], update: Mapping[str, Any] | None) -> dict[
 
 def completed(entry: Mapping[str, Any], facts: Mapping[str, Any] | None) -> dict[str, Any]:
     """The entry with the facts that it names, if they are known."""
-    return {**entry, **updated(facts or {}, entry)}
+    whole = {**(facts or {}), **entry}
+    shared, own = (facts or {}).get("record"), whole.get("record")
+    if isinstance(shared, dict) and isinstance(own, dict):
+        whole["record"] = shared | own
+    return whole
 
 
 class Places:
