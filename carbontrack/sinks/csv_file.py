@@ -53,9 +53,23 @@ def record_line(row: Mapping[str, Cell]) -> bytes:
 def line_of_cells(cells: Sequence[Cell]) -> bytes:
     """The cells of a record, in the order of the columns, as one line."""
     try:
-        return _line(["" if cell is None else _TEXT_OF[type(cell)](cell) for cell in cells])
-    except KeyError:  # a subclass, such as a number of numpy
+        machine = _known_texts(*cells[_MACHINE])
+        return _line([*_texts(cells[: _MACHINE.start]), machine, *_texts(cells[_MACHINE.stop :])])
+    except (KeyError, TypeError):  # a subclass, such as a number of numpy
         return _line([_text_of(*pair) for pair in zip(COLUMNS, cells, strict=True)])
+
+
+def _texts(cells: Iterable[Cell]) -> list[str]:
+    return ["" if cell is None else _TEXT_OF[type(cell)](cell) for cell in cells]
+
+
+@lru_cache(maxsize=8, typed=True)
+def _known_texts(*cells: Cell) -> str:
+    return ",".join(_texts(cells))
+
+
+_MACHINE = slice(COLUMNS.index("cpu_model"), COLUMNS.index("carbontrack") + 1)
+"""The columns that are the same in all rows of a process, but for a meter that is found later."""
 
 
 def restored(column: str, cell: str) -> str:
