@@ -12,7 +12,11 @@ from carbontrack.system.log import RateLimitedLog
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from carbontrack.sinks.journal.journal import Journal
+    from carbontrack.sinks.journal.journal import Journal, RowLine
+
+
+_AT_ONCE = 100
+"""Rows that are written to the journal in one piece."""
 
 
 class Checkpoint(NamedTuple):
@@ -30,6 +34,11 @@ class Checkpoint(NamedTuple):
     first: Record | None = None
     is_sum: bool = False
 
+    @property
+    def record_id(self) -> str:
+        """The id of the record."""
+        return self.record.record_id
+
 
 class OpenRow(NamedTuple):
     """The row of an open span so far.
@@ -41,6 +50,14 @@ class OpenRow(NamedTuple):
 
     columns: Mapping[str, Any]
     facts: Mapping[str, Any]
+
+    @property
+    def record_id(self) -> str:
+        """The id of the row."""
+        return str(self.columns["record_id"])
+
+
+Found = Checkpoint | OpenRow
 
 
 class Checkpointable(Protocol):
@@ -100,8 +117,8 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, make: Callable[[], Checkpoint | OpenRow | None]) -> None:
-        """Make a checkpoint and write it, if there is anything to write; from any thread.
+    def write(self, *makes: Callable[[], Found | None]) -> None:
+        """Make checkpoints and write them, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
@@ -110,28 +127,38 @@ class Checkpoints:
         write = object()
         self._dropped[write] = dropped = set[str]()
         try:
-            found = make()
-            if found is not None:
-                record_id = self._put(found)
-                if record_id in dropped:
+            for at in range(0, len(makes), _AT_ONCE):
+                ids: list[str] = []
+                found = [self._line_of(make, ids) for make in makes[at : at + _AT_ONCE]]
+                lines = [line for line in found if line is not None]
+                if lines:
+                    self._journal.keep(lines)
+                for record_id in dropped.intersection(ids):
                     self._journal.finished(record_id)
-        except Exception as error:  # the program may be changing its labels
-            pass_on(error)
-            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
         finally:
             del self._dropped[write]
 
-    def _put(self, found: Checkpoint | OpenRow) -> str:
+    def _line_of(self, make: Callable[[], Found | None], ids: list[str]) -> RowLine | None:
+        """The line of an open row, which is written with others; a checkpoint is written at once.
+
+        Its id is added to `ids`.
+        """
         journal, outputs = self._journal, self._outputs
-        if isinstance(found, OpenRow):
-            journal.keep(found.columns, found.facts, outputs)
-            return str(found.columns["record_id"])
-        record, timeline, first, is_sum = found
-        if first is None:
-            journal.checkpoint(record, outputs, timeline, is_sum=is_sum)
-        else:
-            journal.update(record, outputs, first)
-        return record.record_id
+        try:
+            found = make()
+            if found is None:
+                return None
+            ids.append(found.record_id)
+            if isinstance(found, OpenRow):
+                return journal.row_line(found.columns, found.facts, outputs)
+            if found.first is None:
+                journal.checkpoint(found.record, outputs, found.timeline, is_sum=found.is_sum)
+            else:
+                journal.update(found.record, outputs, found.first)
+        except Exception as error:  # the program may be changing its labels
+            pass_on(error)
+            self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
+        return None
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""

@@ -369,8 +369,7 @@ class Session(RunIdentity):
                     ones = self.sites.living()  # at every tick, as workers are killed at any time
                 if has_new:
                     ones += [root for root in list(self._open_roots.values()) if root.is_new]
-            for one in ones:
-                self._checkpoints.write(one.checkpoint)
+            self._checkpoints.write(*[one.checkpoint for one in ones])
             if not self._open_roots:
                 self._checkpoints.rest(at_once=False)
 

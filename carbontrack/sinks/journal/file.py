@@ -221,7 +221,7 @@ COMPACT_ABOVE = 256 << 10
 
 
 def entry_line(key: Key, entry: Entry) -> bytes:
-    """The entry as the line that `JournalFile.put_line` takes."""
+    """The entry as the line that `JournalFile.put_lines` takes."""
     return encoded({"put": key, **entry})
 
 
@@ -371,19 +371,23 @@ class JournalFile:
         Raises:
             OSError: it could not be written, or the journal is full; nothing has changed.
         """
-        self.put_line(key, entry_line(key, entry))
+        self.put_lines({key: entry_line(key, entry)})
 
-    def put_line(self, key: Key, line: bytes, facts: SharedFacts | None = None) -> None:
-        """As `put`, for an entry that is encoded already, and may name facts.
+    def put_lines(self, lines: Mapping[Key, bytes], facts: SharedFacts | None = None) -> None:
+        """As `put`, for entries that are encoded already, and may name facts.
 
         Raises:
             OSError: as `put`.
         """
-        if len(line) > LINE_LIMIT:
-            raise OSError(errno.EFBIG, f"an entry of {len(line)} bytes")
-        self._make_room(len(line) + (len(facts.line) if facts else 0))
-        self._append(line, facts)
-        self._places.put(key, (self._size - len(line), len(line)), facts and facts.name)
+        whole = b"".join(lines.values())
+        if max(map(len, lines.values())) > LINE_LIMIT:
+            raise OSError(errno.EFBIG, f"an entry in {len(whole)} bytes")
+        self._make_room(len(whole) + (len(facts.line) if facts else 0))
+        self._append(whole, facts)
+        offset = self._size - len(whole)
+        for key, line in lines.items():
+            self._places.put(key, (offset, len(line)), facts and facts.name)
+            offset += len(line)
 
     def update_line(self, key: Key, line: bytes) -> bool:
         """Add an update, encoded already, in place of the one before; False for an unknown key.

@@ -14,8 +14,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record, cells_of, shortened
 from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
@@ -72,6 +73,17 @@ _MAKE_ROOM_BY = 100
 _STALE_S = 86_400.0
 _MOST_FACTS = 100
 """SharedFacts that are remembered as written; after that they are written anew."""
+
+
+Columns = Mapping[str, Any]
+
+
+class RowLine(NamedTuple):
+    """The line of an open run, and the facts that it names."""
+
+    key: Key
+    line: bytes
+    facts: SharedFacts
 
 
 class _State:
@@ -186,19 +198,18 @@ class Journal:
         if is_sum:
             entry["is_sum"] = True
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
-        return self._do(lambda file: file.put_line(key, line))
+        return self._do(lambda file: file.put_lines({key: line}))
 
-    def keep(
-        self, columns: Mapping[str, Any], facts: Mapping[str, Any], outputs: tuple[str, ...]
-    ) -> bool:
-        """As `checkpoint`, in a short line: columns beside `facts`, which are kept once."""
-        key = (RUN, columns["record_id"])
+    def row_line(self, columns: Columns, facts: Columns, outputs: tuple[str, ...]) -> RowLine:
+        """A short line for an open run: its own columns; the facts are written once for all."""
         state = self._state.state or self._state.get()
-        shared = state.shared(facts, outputs, self._namespace())
-        line = entry_line(key, {"facts": shared.name, "record": columns})
-        if len(line) > RECORD_LIMIT:
-            return self.checkpoint(Record(**{**facts, **columns}), outputs)
-        return self._do(lambda file: file.put_line(key, line, shared))
+        return _row_line(columns, facts, state.shared(facts, outputs, self._namespace()))
+
+    def keep(self, lines: Iterable[RowLine]) -> None:
+        """As `checkpoint`, for many open runs at once."""
+        for shared, group in itertools.groupby(lines, attrgetter("facts")):
+            found = {key: line for key, line, _ in group}
+            self._do(partial(JournalFile.put_lines, lines=found, facts=shared))
 
     def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
         """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
@@ -208,7 +219,7 @@ class Journal:
         def change(file: JournalFile) -> None:
             if not file.update_line(key, line):  # another file by now, or the first was not kept
                 entry = {"record": sparse(record), "outputs": list(outputs), "is_sum": True}
-                file.put_line(key, entry_line(key, entry))
+                file.put_lines({key: entry_line(key, entry)})
 
         return self._do(change)
 
@@ -220,7 +231,7 @@ class Journal:
         """Note a running call that child processes may be inside, and whose energy counts there."""
         key = (CALL, call_id)
         line = entry_line(key, {"pid_namespace": self._namespace(), "scope": scope})
-        self._do(lambda file: file.put_line(key, line))
+        self._do(lambda file: file.put_lines({key: line}))
 
     def call_ended(self, call_id: str) -> None:
         """Remove it."""
@@ -358,7 +369,7 @@ class Journal:
 
     def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
         try:
-            file.put_line(key, line)
+            file.put_lines({key: line})
         except JournalFullError:
             oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
             file.drop(oldest)
@@ -368,7 +379,7 @@ class Journal:
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
                 f"not be delivered have been given up so far, oldest first",
             )
-            file.put_line(key, line)
+            file.put_lines({key: line})
 
 
 _journals: WeakValues[Path, Journal] = WeakValues()
@@ -503,6 +514,15 @@ def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
     if len(line) <= RECORD_LIMIT:
         return line
     return entry_line(key, {"record": sparse(shortened(record)), **entry})
+
+
+def _row_line(columns: Columns, facts: Columns, shared: SharedFacts) -> RowLine:
+    key = (RUN, columns["record_id"])
+    line = entry_line(key, {"facts": shared.name, "record": columns})
+    if len(line) > RECORD_LIMIT:
+        short = sparse(shortened(Record(**{**facts, **columns})))
+        line = entry_line(key, {"facts": shared.name, "record": short})
+    return RowLine(key, line, shared)
 
 
 def sparse(record: Record) -> dict[str, Any]:

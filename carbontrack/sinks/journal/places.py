@@ -69,7 +69,7 @@ class Places:
         """The facts that an entry names, if it does."""
         return self.facts.get(self._facts_of.get(key, ""))
 
-    def put(self, key: Key, extent: Extent, facts: str | None) -> None:
+    def put(self, key: Key, extent: Extent, facts: str | None = None) -> None:
         """There is an entry, in place of the one before, that may name facts."""
         self.forget(key)  # before, so that the key is the last one
         self.entries[key] = extent

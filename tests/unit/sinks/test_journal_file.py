@@ -296,7 +296,7 @@ SHARED = SharedFacts("1", encoded({"facts": "1", "outputs": ["o"], "record": {"p
 def put_shared(file: JournalFile, key: str, columns: dict[str, object]) -> None:
     """Put an entry that names the facts."""
     line = entry_line(("k", key), {"facts": "1", "record": columns})
-    file.put_line(("k", key), line, SHARED)
+    file.put_lines({("k", key): line}, SHARED)
 
 
 def columns_of(file: JournalFile, key: str) -> object:

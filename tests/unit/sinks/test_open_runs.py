@@ -58,8 +58,9 @@ def test_what_runs_have_in_common_is_in_each_of_them(tmp_path):
     columns = {"run_id": "r", "started_at": "2026-01-01", "ended_at": "2026-01-01"}
     for number in range(2):
         own = columns | {"record_id": f"r-{number}", "name": f"run {number}"}
-        journal.keep({**own, "duration_s": 0.0}, facts, OUTPUTS)
-    journal.keep({**own, "duration_s": 10.0, "energy_kwh": 5000.0 / 3.6e6}, facts, OUTPUTS)
+        journal.keep([journal.row_line({**own, "duration_s": 0.0}, facts, OUTPUTS)])
+    later = {**own, "duration_s": 10.0, "energy_kwh": 5000.0 / 3.6e6}
+    journal.keep([journal.row_line(later, facts, OUTPUTS)])
 
     (path,) = folder(tmp_path).iterdir()
     assert path.read_bytes().count(b'"host_id"') == 1
