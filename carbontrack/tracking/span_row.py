@@ -124,9 +124,9 @@ class SpanRow(BudgetedBlock[Any]):
 
     def _seal(self, mark: Mark) -> None:
         """Capture what can only be known now; the record is built when it is needed."""
-        self._window = self._window_until(mark)
+        self._window = self._window_at(mark)
 
-    def _window_until(self, mark: Mark) -> Window:
+    def _window_at(self, mark: Mark) -> Window:
         assert self._start is not None
         start, end, node = self._start.counts, mark.counts, self.node
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
@@ -159,7 +159,7 @@ class SpanRow(BudgetedBlock[Any]):
             if self._end is not None:
                 return None
             mark = Mark(sampler.counts, self.session.ledger.account)
-            window, sums = self._window_until(mark), self.sums(mark)
+            window, sums = self._window_at(mark), self.sums(mark)
         columns = builder.columns(self._subject(), window, sums, OK)
         return OpenRow(columns, builder.facts(window.grid))
 
