@@ -420,10 +420,8 @@ class RecordBuilder:
         self._meters: list[MeterFacts] = []
         self._refused_of: MeterSet | None = None
         self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
-        self._constants: Mapping[str, Any] = {}
-        self._constants_of: object = None
-        self._facts: Mapping[str, Any] = {}
-        self._facts_of: tuple[object, object] = (None, None)
+        self._constants: tuple[object, Mapping[str, Any]] = (None, {})
+        self._facts: tuple[object, object, Mapping[str, Any]] = (None, None, {})
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
         """The faults of meters that are not used, and the most power of what they do not count.
@@ -550,18 +548,19 @@ class RecordBuilder:
 
     def facts(self, grid: GridIntensity | None) -> Mapping[str, Any]:
         """The constants and what is known of the grid; the same mapping until one changes."""
-        constants = self.constants()
-        if self._facts_of[0] is not constants or self._facts_of[1] is not grid:
+        constants, known = self.constants(), self._facts
+        if known[0] is not constants or known[1] is not grid:
             of_grid = emission_figures(NOTHING, {}, grid, self.ledger.attribution.pue)
-            self._facts, self._facts_of = {**constants, **of_grid}, (constants, grid)
-        return self._facts
+            self._facts = known = constants, grid, {**constants, **of_grid}
+        return known[2]
 
     def constants(self) -> Mapping[str, Any]:
         """The columns that are the same in every record of this process, until a fact changes."""
         facts = (os.getpid(), self.resource, self.ledger.attribution, self.sampler.hardware)
-        if facts != self._constants_of:
-            self._constants, self._constants_of = _constants_of(*facts), facts
-        return self._constants
+        known = self._constants
+        if facts != known[0]:
+            self._constants = known = facts, _constants_of(*facts)
+        return known[1]
 
 
 def _constants_of(
