@@ -21,19 +21,16 @@ from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import Hardware, MeterSet
-from carbontrack.record import BASES, WHOLE_MACHINE, Basis, Component, Record, Status
+from carbontrack.record import Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
-from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j
+from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j, shares_of, weakest
 from carbontrack.units import JOULES_PER_KWH
 
 _log = logging.getLogger("carbontrack")
-
-CONTRIBUTES = 0.01
-"""A basis counts for the record if it applies to more than this share of the energy."""
 
 # -- values ------------------------------------------------------------------------------------
 
@@ -189,19 +186,6 @@ def _modelled(meter: MeterFacts) -> Basis:
 def value_at(numbers: Sequence[float], index: int) -> float:
     """The number of the meter at `index`; 0 if the tuple is older than the meter."""
     return numbers[index] if index < len(numbers) else 0.0
-
-
-def weakest(parts: Sequence[Part]) -> Basis | None:
-    """The weakest basis among those of more than 1 % of the energy."""
-    bases = {part.basis for part in parts}
-    if len(bases) < 2:
-        return next(iter(bases), None)
-    whole_j = sum(part.joules for part in parts)
-    by_basis: dict[Basis, float] = {}
-    for part in parts:
-        by_basis[part.basis] = by_basis.get(part.basis, 0.0) + part.joules
-    counting = [b for b, joules in by_basis.items() if joules > CONTRIBUTES * whole_j]
-    return max(counting or by_basis, key=BASES.index, default=None)
 
 
 def energy_figures(
@@ -381,23 +365,12 @@ def embodied_figures(
     """
     if not (g_per_h or kg_sb_per_h):
         return {}
-    shares, hours = _shares(parts), window.duration_s / 3600.0
+    shares, hours = shares_of(parts), window.duration_s / 3600.0
     found = {}
     for column, rates in (("embodied_g", g_per_h), ("abiotic_kg_sb", kg_sb_per_h)):
         if rates and rates.keys() <= shares.keys():
             found[column] = sum([shares[name] * per_h for name, per_h in rates.items()]) * hours
     return found
-
-
-def _shares(parts: Sequence[Part]) -> dict[str, float]:
-    """Our share of the energy of each component, and of the machine; none where that is 0."""
-    ours: dict[str, float] = {WHOLE_MACHINE: 0.0}
-    whole = ours.copy()
-    for part in parts:
-        for name in (part.meter.component, WHOLE_MACHINE):
-            ours[name] = ours.get(name, 0.0) + part.joules
-            whole[name] = whole.get(name, 0.0) + part.machine_j
-    return {name: ours[name] / all_j for name, all_j in whole.items() if all_j > 0.0}
 
 
 # -- the builder -------------------------------------------------------------------------------
