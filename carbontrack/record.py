@@ -199,7 +199,7 @@ def checked_name(name: object) -> str:
     Raises:
         ConfigError: it is not a text, an empty one, or longer than `NAME_LIMIT`.
     """
-    if isinstance(name, str) and 0 < len(name) <= NAME_LIMIT:
+    if isinstance(name, str) and name and len(name) <= NAME_LIMIT:
         return name
     if isinstance(name, str) and name:
         raise ConfigError(

@@ -6,6 +6,8 @@ the power, and never by the sign of a difference alone.
 
 from __future__ import annotations
 
+from math import isnan
+
 from carbontrack.errors import MeterReadError
 
 CONFIRM_S = 0.01
@@ -37,8 +39,8 @@ class Counter:
     """
 
     __slots__ = (
-        "_at_s", "_base_j", "_credit_j", "_doubtful", "_last_j", "_unsure_j", "cap_w",
-        "fault_counts", "range_j", "refresh_s", "total_j",
+        "_credit_j", "_doubtful", "_least_j", "_unsure_j", "at_s", "base_j", "cap_w",
+        "fault_counts", "last_j", "plain_j", "range_j", "refresh_s",
     )  # fmt: skip
 
     def __init__(self, range_j: float | None, cap_w: float, *, refresh_s: float = 0.01) -> None:
@@ -47,14 +49,25 @@ class Counter:
         self.cap_w = cap_w
         self.refresh_s = refresh_s
         self.fault_counts: dict[str, int] = {}
-        self.total_j = 0.0
-        """The joules counted so far."""
-        self._base_j = 0.0
+        self.base_j = 0.0
         """Added to a raw reading; only wraps and faults change it, so rounding does not add up."""
-        self._last_j: float | None = None
-        self._at_s = 0.0
+        self._least_j = 0.0
+        """The joules counted when the base was chosen: rounding in it may not show as a loss."""
+        self.last_j = float("nan")
+        """The last good reading; with none, no step is a number."""
+        self.at_s = 0.0
+        """When that was."""
         self._credit_j = 0.0
+        self.plain_j = -1.0
+        """A step is plain if it is possible, and less than this is: nothing but the last reading
+        changes. Below 0 where none is, as after a doubtful reading."""
         self._doubtful: tuple[float, float] | None = None
+
+    @property
+    def total_j(self) -> float:
+        """The joules counted so far."""
+        counted_j = self.base_j + self.last_j
+        return counted_j if counted_j > self._least_j else self._least_j
 
     @property
     def max_period_s(self) -> float | None:
@@ -67,51 +80,50 @@ class Counter:
         Raises:
             MeterReadError: the reading is impossible, or not yet confirmed.
         """
-        last_j = self._last_j
-        if last_j is None:
+        step_j, possible_j = raw_joules - self.last_j, self.cap_w * (now_s - self.at_s)
+        if 0.0 <= step_j <= possible_j < self.plain_j:
+            self.last_j, self.at_s = raw_joules, now_s
+            return self.base_j + raw_joules
+        return self._judge(raw_joules, now_s, step_j)
+
+    def _judge(self, raw_joules: float, now_s: float, step_j: float) -> float:
+        last_j = self.last_j
+        if isnan(last_j):
             return self._begin(raw_joules, now_s)
-        allowed_j = self._credit_j + self.cap_w * max(0.0, now_s - self._at_s)
-        step_j = raw_joules - last_j
-        if 0.0 <= step_j <= allowed_j:
-            left_j = allowed_j - step_j
-            if left_j >= self._unsure_j:
-                self._note("wraps")
-            self._last_j = raw_joules
-            self._at_s = now_s
-            self._credit_j = min(left_j, self.cap_w * self.refresh_s)
-            self._doubtful = None
-            total_j = self._base_j + raw_joules
-            # rounding in the base may not show as a loss; `if` is half the cost of max()
-            if total_j > self.total_j:  # noqa: PLR1730 - once for each zone and read
-                self.total_j = total_j
-            return self.total_j
+        allowed_j = self._credit_j + self.cap_w * max(0.0, now_s - self.at_s)
+        base_j, left_j = self.base_j, allowed_j - step_j
         # 0 is what a failing driver shows and very rarely the value after a wrap (1 in 2^32)
         if self.range_j is not None and 0.0 < raw_joules < last_j <= self.range_j:
-            wrapped_j = step_j + self.range_j
-            if wrapped_j <= allowed_j:
-                if allowed_j - wrapped_j >= self._unsure_j:
-                    self._note("wraps")
-                self._base_j += self.range_j
-                return self._accept(raw_joules, now_s, allowed_j - wrapped_j)
-        return self._doubt(raw_joules, now_s)
+            base_j, left_j = base_j + self.range_j, left_j - self.range_j
+        elif not step_j >= 0.0:
+            return self._doubt(raw_joules, now_s)
+        if not left_j >= 0.0:
+            return self._doubt(raw_joules, now_s)
+        if left_j >= self._unsure_j:
+            self._note("wraps")
+        return self._accept(raw_joules, now_s, base_j, left_j)
 
     def _begin(self, raw_joules: float, now_s: float) -> float:
         if not 0.0 <= raw_joules < float("inf"):
             raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
-        self._base_j = -raw_joules
-        return self._accept(raw_joules, now_s, self.cap_w * self.refresh_s)
+        return self._accept(raw_joules, now_s, -raw_joules, self.cap_w * self.refresh_s)
 
-    def _accept(self, raw_joules: float, now_s: float, credit_j: float) -> float:
-        self._last_j = raw_joules
-        self._at_s = now_s
-        self._credit_j = min(credit_j, self.cap_w * self.refresh_s)
-        self._doubtful = None
-        self.total_j = max(self.total_j, self._base_j + raw_joules)
+    def _accept(self, raw_joules: float, now_s: float, base_j: float, left_j: float) -> float:
+        """Count from `base_j`, where `left_j` more would have been possible."""
+        full_j, least_j = self.cap_w * self.refresh_s, self.total_j
+        is_plain = left_j >= full_j and base_j + raw_joules >= least_j
+        plain_j, credit_j = self._unsure_j - full_j if is_plain else -1.0, min(left_j, full_j)
+        # in one statement, see docs/decisions/0009
+        (
+            self.base_j, self._least_j, self.last_j, self.at_s,
+            self._credit_j, self.plain_j, self._doubtful,
+        ) = base_j, least_j, raw_joules, now_s, credit_j, plain_j, None  # fmt: skip
         return self.total_j
 
     def _doubt(self, raw_joules: float, now_s: float) -> float:
         if not 0.0 <= raw_joules < float("inf"):
             raise MeterReadError(f"a counter cannot stand at {raw_joules!r} J")
+        self.plain_j = -1.0
         if self._doubtful is None:
             self._doubtful = (raw_joules, now_s)
         doubtful_j, doubtful_s = self._doubtful
@@ -121,21 +133,21 @@ class Counter:
         elif since_s >= CONFIRM_S and raw_joules > 0.0:
             return self._rebase(raw_joules, now_s, step_j)
         raise MeterReadError(
-            f"{raw_joules:.6g} J after {self._last_j:.6g} J is neither a step nor a wrap; "
+            f"{raw_joules:.6g} J after {self.last_j:.6g} J is neither a step nor a wrap; "
             "the next reading tells what it was"
         )
 
     def _rebase(self, raw_joules: float, now_s: float, step_j: float) -> float:
-        assert self._last_j is not None
-        fault = "reset" if raw_joules < self._last_j else "implausible"
+        fault = "reset" if raw_joules < self.last_j else "implausible"
         self._note(fault)
         # The energy after the doubtful reading is real, and capped. It is visible from the next
         # reading on: a rise of the fault counts means that the step up to here is dropped.
-        step_j = min(step_j, self.cap_w * max(0.0, now_s - self._at_s))
-        self._base_j = self.total_j + step_j - raw_joules
-        self._last_j, self._at_s, self._credit_j = raw_joules, now_s, 0.0
+        step_j = min(step_j, self.cap_w * max(0.0, now_s - self.at_s))
+        total_j = self.total_j
+        self.base_j, self._least_j = total_j + step_j - raw_joules, total_j
+        self.last_j, self.at_s, self._credit_j = raw_joules, now_s, 0.0
         self._doubtful = None
-        return self.total_j
+        return total_j
 
     def _note(self, fault: str) -> None:
         self.fault_counts[fault] = self.fault_counts.get(fault, 0) + 1

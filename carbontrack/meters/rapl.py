@@ -74,8 +74,8 @@ class RaplZone:
         self.counter = Counter(range_j, cap_w())
         self.fault_counts: Mapping[str, int] = self.counter.fault_counts
         """Resets and impossible steps that were dropped."""
-        self._raw_uj = -1
-        self._checked_at_s = float("-inf")
+        self._check_s = float("-inf")
+        """When a count that has not moved is looked at closely."""
         self._descriptor: int | None = open_file(path)
         self._closed = False
         self.read_uj()
@@ -95,15 +95,12 @@ class RaplZone:
             MeterReadError: the zone cannot be read now, or holds no number.
         """
         descriptor = self._descriptor
-        if descriptor is None:
-            return self._read_by_path()
-        try:
-            raw_uj = int(os.pread(descriptor, 32, 0))
-        except (OSError, ValueError) as error:
-            pass_on(error)
-            return self._read_by_path()
-        self._raw_uj = raw_uj
-        return raw_uj
+        if descriptor is not None:
+            try:
+                return int(os.pread(descriptor, 32, 0))
+            except (OSError, ValueError) as error:
+                pass_on(error)
+        return self._read_by_path()
 
     def _read_by_path(self) -> int:
         if self._closed:
@@ -121,19 +118,26 @@ class RaplZone:
         except ValueError as error:
             pass_on(error)
             raise MeterReadError(f"{self._path} shows no number: {text.strip()!r}") from error
-        self._raw_uj = raw_uj
         return raw_uj
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
-        before_uj = self._raw_uj
-        raw_uj = self.read_uj()
-        if raw_uj == before_uj and now_s - self._checked_at_s >= CHECK_REPLACED_EVERY_S:
-            # live counters change every millisecond; one that does not may be a file of the past
-            self._checked_at_s = now_s
-            raw_uj = self._read_if_replaced(raw_uj)
+        descriptor, counter = self._descriptor, self.counter
         try:
-            return self.counter.advance(raw_uj * 1e-6, now_s)
+            raw_uj = self.read_uj() if descriptor is None else int(os.pread(descriptor, 32, 0))
+        except (OSError, ValueError) as error:
+            pass_on(error)
+            raw_uj = self._read_by_path()
+        # a plain step, as in `counter.advance`: a call would cost as much as the rest
+        raw_j = raw_uj * 1e-6
+        step_j, possible_j = raw_j - counter.last_j, counter.cap_w * (now_s - counter.at_s)
+        if 0.0 <= step_j <= possible_j < counter.plain_j and (step_j or now_s < self._check_s):
+            counter.last_j, counter.at_s = raw_j, now_s
+            return counter.base_j + raw_j
+        if not step_j:
+            raw_uj = self._unless_replaced(raw_uj, now_s)
+        try:
+            return counter.advance(raw_uj * 1e-6, now_s)
         except MeterReadError:
             return self._count_again(raw_uj, now_s)
 
@@ -159,11 +163,15 @@ class RaplZone:
         if self._descriptor is not None and not _is_root_only(self._descriptor):
             self._release()
 
-    def _read_if_replaced(self, raw_uj: int) -> int:
-        """The counter of the file that has the path now, if it is another one."""
+    def _unless_replaced(self, raw_uj: int, now_s: float) -> int:
+        """The counter of the file that has the path now, if it is another one.
+
+        Live counters change every millisecond; one that does not may be a file of the past.
+        """
         descriptor = self._descriptor
-        if descriptor is None:
+        if descriptor is None or now_s < self._check_s:
             return raw_uj
+        self._check_s = now_s + CHECK_REPLACED_EVERY_S
         opened = os.fstat(descriptor)
         try:  # inode and device: a mount may hide the open file
             if opened[1:3] == os.stat(self._path)[1:3]:  # noqa: PTH116 - no object

@@ -24,6 +24,7 @@ from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import NonblockingSource
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.counts import sub_joules as sub_joules  # noqa: PLC0414 - for others
 from carbontrack.system.clock import Clock
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
@@ -104,13 +105,6 @@ def add_joules(a: Joules, b: Joules) -> Joules:
     return tuple(map(add, a, b)) + a[len(b) :]
 
 
-def sub_joules(a: Joules, b: Joules) -> Joules:
-    """Subtract meter by meter; `a` is the later one and at least as long."""
-    if len(a) == len(b):
-        return tuple(map(sub, a, b))
-    return tuple(map(sub, a, b)) + a[len(b) :]
-
-
 # -- the account: what one tracker takes of every step -----------------------------------------
 
 
@@ -142,6 +136,32 @@ class Step(NamedTuple):
     parts: tuple[float | None, ...] = ()
     ends_j: Joules = ()
     end_meters: tuple[int, ...] = ()
+
+
+class Sharing(NamedTuple):
+    """Among how many spans and calls a step is shared; see `Step`."""
+
+    components: tuple[Component, ...]
+    leaves: int
+    calls: float = 0.0
+    cpu_s: float = 0.0
+    parts: tuple[float | None, ...] = ()
+    end_meters: tuple[int, ...] = ()
+
+    def of(self, before: Counts, after: Counts) -> Step:
+        """The step from `before` to `after`."""
+        return Step(
+            after.at_s,
+            after.energy_since(before),
+            self.components,
+            self.leaves,
+            self.calls,
+            after.at_s - before.at_s,
+            self.cpu_s,
+            self.parts,
+            after.ends_since(before),
+            self.end_meters,
+        )
 
 
 class Terms(NamedTuple):
@@ -250,16 +270,50 @@ def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
     return {**served_j, source: served_j.get(source, 0.0) + sum(joules)}
 
 
+class RunningAccount(NamedTuple):
+    """An account, and the terms on which it has gone on since; immutable.
+
+    As long as the terms and the number of leaves stay the same, the energy since then is one step,
+    however many readings there are. It is credited when somebody asks for it.
+
+    Attributes:
+        settled: the sums by `since`.
+        since: the machine's counts from which on these terms apply.
+        terms: the factors; None: nothing is credited any more.
+        sharing: among whom the energy is shared.
+    """
+
+    settled: Account = Account()
+    since: Counts = Counts(0.0)
+    terms: Terms | None = None
+    sharing: Sharing = Sharing((), 0)
+
+    def at(self, counts: Counts) -> Account:
+        """The account by these counts, which are those of its beginning or later ones."""
+        if self.terms is None or counts is self.since:
+            return self.settled
+        return credit(self.settled, self.sharing.of(self.since, counts), self.terms)
+
+    def closed(self, counts: Counts) -> RunningAccount:
+        """The account that stays as it is by these counts."""
+        return self if self.terms is None else RunningAccount(self.at(counts), counts)
+
+
 class Mark(NamedTuple):
     """The counts of the machine and a tracker's account at one instant."""
 
     counts: Counts
-    account: Account
+    account: RunningAccount = RunningAccount()
+
+    @property
+    def settled(self) -> Account:
+        """The sums of the account at this instant."""
+        return self.account.at(self.counts)
 
 
 def between(start: Mark, end: Mark) -> Sums:
     """The sums of a span that was an open leaf from `start` to `end`."""
-    after, before = end.account, start.account
+    after, before = end.settled, start.settled
     return Sums(
         sub_joules(after.leaf_j, before.leaf_j),
         each(sub, after.leaf_g, before.leaf_g),
@@ -289,13 +343,15 @@ def mark_at(at_s: float, before: Mark, after: Mark) -> Mark:
         old = (*old, *[0.0] * (len(new) - len(old)))
         return tuple(mean(*pair) for pair in zip(old, new, strict=True))
 
-    counts = after.counts._replace(
-        at_s=at_s,
-        energy_j=mean(before.counts.energy_j, after.counts.energy_j),
-        observed_s=mean(before.counts.observed_s, after.counts.observed_s),
-        ends_j=mean(before.counts.ends_j, after.counts.ends_j),
+    old, new = before.counts, after.counts
+    counts = new.with_sums(
+        at_s,
+        mean(old.energy_j, new.energy_j),
+        mean(old.observed_s, new.observed_s),
+        mean(old.ends_j, new.ends_j),
     )
-    return Mark(counts, Account(*map(mean, before.account, after.account)))
+    account = Account(*map(mean, before.settled, after.settled))
+    return Mark(counts, RunningAccount(account))
 
 
 def calls_between(before: Account, after: Account) -> Sums:
@@ -318,6 +374,8 @@ USAGE_PERIOD_S: Final = 0.02
 costs as much as the rest of a span's start or end."""
 STALE_S: Final = 2.0
 """A window that ended longer ago than this is discarded."""
+NOW: Final = float("-inf")
+"""The instant of what is due at any time."""
 
 
 Parts = tuple[float | None, ...]
@@ -342,13 +400,18 @@ class ShareWindow:
         return self._last.at_s
 
     @property
+    def due_s(self) -> float:
+        """When the usage is to be read again at the earliest."""
+        return self._last.at_s + USAGE_PERIOD_S if self._known else NOW
+
+    @property
     def known(self) -> Shares:
         """The shares by the last read."""
         return self._shares
 
     def shares(self, now_s: float) -> Shares:
         """The share of each component now."""
-        if self._known and now_s - self._last.at_s < USAGE_PERIOD_S:
+        if now_s < self.due_s:
             return self._shares
         usage = self._last = self._look(now_s)
         if usage.at_s - self._middle.at_s >= SHARE_WINDOW_S:
@@ -370,17 +433,18 @@ class Ledger:
 
     Attributes:
         attribution: the policy by which the machine's energy is shared.
-        account: the running sums; immutable, replaced at every sample.
+        account: the running sums; immutable, replaced where their terms change.
         deferred_log: messages that wait until no lock is held.
-        holders: the identities of the spans and windows of summed calls that are open on it.
+        holders: the identities of the roots and windows of summed calls that are open on it.
     """
 
     def __init__(self, attribution: Attribution, grid: IntensitySource | None) -> None:
         self.attribution = attribution
-        self.account = Account()
+        self.account = RunningAccount()
         self.deferred_log = DeferredLog()
         self.holders: set[int] = set()
         self._grid = NonblockingSource(grid, self.deferred_log)
+        self._has_grid = grid is not None
         self.follows_grid = self._grid.changes
         """Whether the grid's intensity changes with time."""
         self.waits_for_grid = self._grid.waits
@@ -426,24 +490,48 @@ class Ledger:
         self.refresh(clock)
         return self.intensity(clock.now_utc())
 
-    def after(self, step: Step, when: datetime | None) -> Account:
+    def after(
+        self, before: Counts, after: Counts, sharing: Sharing, clock: Clock
+    ) -> RunningAccount:
         """The account with this ledger's share of one step of the machine's energy."""
-        shares = self._shares_now(step.at_s)
+        account, shares = self.account, self._shares_now(after.at_s)
+        is_plain = after.anchor.counts_j is before.anchor.counts_j
+        if is_plain and self._split is None and not (sharing.calls or sharing.cpu_s):
+            terms = self._terms_with(shares, sharing, clock)
+            if account.terms is terms and account.sharing.leaves == sharing.leaves:
+                return account
+            return RunningAccount(account.at(before), before, terms, sharing)
+        # the next step is another one
+        step = sharing.of(before, after)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
-        when = when or self._begun_at
-        if when is not None and (self._grid.changes or self._intensity is None):
-            self._intensity = self._grid.now(when)
+        terms = self._terms_with(shares, sharing, clock)
+        settled = credit(account.at(before), step, terms)
+        return RunningAccount(settled, after, terms, sharing._replace(calls=0.0, cpu_s=0.0))
+
+    @property
+    def due_s(self) -> float:
+        """Until when its terms stay the same."""
+        knows_grid = self._intensity is not None or not self._has_grid
+        if self.follows_grid or self._split is not None or not knows_grid:
+            return NOW
+        return float("inf") if self._window is None else self._window.due_s
+
+    def _terms_with(self, shares: Shares, sharing: Sharing, clock: Clock) -> Terms:
+        if self.follows_grid:
+            self._intensity = self._grid.now(clock.now_utc())
+        elif self._intensity is None and self._begun_at is not None:
+            self._intensity = self._grid.now(self._begun_at)
         old = self._terms
-        parts = step.parts if self._window is not None else ()
+        parts = sharing.parts if self._window is not None else ()
         known = shares is self._shares and parts is self._parts
-        if not known or len(old.shares) != len(step.components):
+        if not known or len(old.shares) != len(sharing.components):
             self._shares, self._parts = shares, parts
-            old = old._replace(shares=_by_meter(shares, step.components, parts))
+            old = old._replace(shares=_by_meter(shares, sharing.components, parts))
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old
-        return credit(self.account, step, old)
+        return old
 
     def _shares_now(self, at_s: float) -> Shares:
         if self._window is None:

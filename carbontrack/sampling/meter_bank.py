@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter, eq
+from operator import attrgetter, eq, methodcaller
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from carbontrack.errors import MeterError, MeterGone
@@ -22,7 +22,6 @@ from carbontrack.meters.meter import (
     BESIDE_CPU_TIME,
     LOWER_BOUND,
     STANDS_STILL,
-    FaultCounting,
     Meter,
     MeterSet,
     counts_ends,
@@ -47,7 +46,7 @@ FIRST_LOOK_S: Final = 0.05
 
 _NO_FAULTS: Mapping[str, int] = {}
 _NO_COUNTS: Final = Counts(0.0)
-_ENDS = attrgetter("low_j", "high_j")
+_ENDS, _FAULTS = attrgetter("low_j", "high_j"), attrgetter("fault_counts")
 _log = logging.getLogger("carbontrack")
 T = TypeVar("T")
 
@@ -160,15 +159,12 @@ class MeterBank:
         """Those in service."""
         self.states = [MeterState(meter, self.deferred_log) for meter in meters]
         self._all_answer = self._is_plain = True
-        self._fault_counting: list[tuple[int, MeterState, FaultCounting]] = [
-            (index, state, state.meter)
-            for index, state in enumerate(self.states)
-            if counts_faults(state.meter)
-        ]
-        self._reads = [state.meter.read_joules for state in self.states]
+        self._note_fault_counting()
+        self._meters = [state.meter for state in self.states]
         self.end_meters: tuple[int, ...] = ()
         """For each end that is counted, low and high in turn, the index of its meter."""
         self.with_ends: list[Meter] = []
+        self._joules: tuple[float | None, ...] = ()
         self._ends_j: tuple[float | None, ...] = ()
         for index, state in enumerate(self.states):
             self.take_ends(index, state)
@@ -207,12 +203,48 @@ class MeterBank:
 
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
-        joules = self._read_all(now_s)
+        self._joules = self._read_all(now_s)
+        return self.judge(now_s)
+
+    def step(self, before: Counts, now_s: float) -> Counts | None:
+        """Read every meter; returns the counts after a plain step.
+
+        None where something else than the counts may have changed; `judge` tells what.
+        """
+        self._joules = joules = self._read_all(now_s)
+        if self._is_plain and not any(map(_FAULTS, self._fault_meters)):
+            return before.after(now_s, joules, self._ends_j)
+        return None
+
+    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
+        if not self._all_answer:
+            return tuple([state.read(now_s) for state in self.states])
+        joules: list[float | None] = []
+        try:  # those before an error are kept
+            joules.extend(map(methodcaller("read_joules", now_s), self._meters))
+            if self.with_ends:
+                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
+        except Exception as error:
+            pass_on(error)
+            self._note_silence(error, joules, now_s)
+        return tuple(joules)
+
+    def _note_silence(self, error: Exception, joules: list[float | None], now_s: float) -> None:
+        # Read each meter once for an instant: a second answer would hide the silence.
+        self._all_answer = self._is_plain = False
+        index = len(joules)
+        if index < len(self.states):  # else all have answered, and the ends are asked for again
+            self.states[index].mark_silent(error, now_s)
+            joules.append(None)
+            joules.extend(state.read(now_s) for state in self.states[index + 1 :])
+
+    def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
+        """The reading of which `step` made nothing, and the new faults by code."""
+        joules = self._joules
         if not self._is_plain:
             return self._with_more(now_s, joules)
-        for _, _, meter in self._fault_counting:
-            if meter.fault_counts:
-                return self._with_faults(now_s, joules)
+        if any(map(_FAULTS, self._fault_meters)):
+            return self._with_faults(now_s, joules)
         return Reading(now_s, joules), _NO_FAULTS
 
     def _with_more(
@@ -222,7 +254,7 @@ class MeterBank:
         if not self._all_answer:
             joules = self._ask_for_ends(now_s, joules)
             reading, faults = self._with_returns(now_s, joules)
-        elif any(meter.fault_counts for _, _, meter in self._fault_counting):
+        elif any(map(_FAULTS, self._fault_meters)):
             reading, faults = self._with_faults(now_s, joules)
         elif self.watch.is_on or self.joining:
             reading, faults = Reading(now_s, joules), _NO_FAULTS
@@ -239,7 +271,7 @@ class MeterBank:
         self._is_plain = not (
             self.with_ends or self.watch.is_on or self.joining or not self._all_answer
         )
-        self._reads = [state.meter.read_joules for state in self.states]
+        self._meters = [state.meter for state in self.states]
 
     def _ask_for_ends(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -259,34 +291,13 @@ class MeterBank:
     ) -> tuple[Reading, Mapping[str, int]]:
         faults: dict[str, int] = {}
         dropped, lower_bounds = set[int](), set[int]()
-        for index, state, meter in self._fault_counting:
-            if meter.fault_counts:
-                _classify(index, state.new_faults(), dropped, lower_bounds, faults)
+        for index, state in self._fault_counting:
+            _classify(index, state.new_faults(), dropped, lower_bounds, faults)
         if not faults:
             return Reading(now_s, joules), faults
         return Reading(
             now_s, joules, (), (), 0, frozenset(dropped), frozenset(lower_bounds)
         ), faults
-
-    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
-        if not self._all_answer:
-            return tuple([state.read(now_s) for state in self.states])
-        joules: list[float | None] = []
-        try:
-            for read in self._reads:
-                joules.append(read(now_s))  # noqa: PERF401 - values read before an error are kept
-            if self.with_ends:
-                self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
-        except Exception as error:
-            pass_on(error)
-            # Read each meter once for an instant: a second answer would hide the silence.
-            self._all_answer = self._is_plain = False
-            index = len(joules)
-            if index < len(self.states):  # else all have answered, and the ends are asked for again
-                self.states[index].mark_silent(error, now_s)
-                joules.append(None)
-                joules.extend(state.read(now_s) for state in self.states[index + 1 :])
-        return tuple(joules)
 
     def _with_returns(
         self, now_s: float, joules: tuple[float | None, ...]
@@ -373,11 +384,16 @@ class MeterBank:
     def read_singly(self) -> None:
         """Read each meter by itself until the next tick, which finds out whether all answer."""
         self._all_answer = self._is_plain = False
-        self._fault_counting = [
+        self._note_fault_counting()
+
+    def _note_fault_counting(self) -> None:
+        counting = [
             (index, state, state.meter)
             for index, state in enumerate(self.states)
             if counts_faults(state.meter) and not state.gone
         ]
+        self._fault_counting = [(index, state) for index, state, _ in counting]
+        self._fault_meters = [meter for _, _, meter in counting]
 
     def rest(self) -> None:
         """Let the meters close what they hold open, until the next read."""

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from carbontrack.meters.meter import Meter, MeterSet, is_shared
 from carbontrack.record import Component
+from carbontrack.sampling.counts import without_counts_of
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.system.forking import OwnThread, holding_forks
 
@@ -167,10 +168,7 @@ def take_in(sampler: Any, found: MeterSet) -> bool:
             if sampler.awake:
                 sampler.sample()  # up to now those count that are there
             _change(bank, what, found)
-            counts_j = list(sampler.counts.counts_j)
-            for index, _ in what.back:
-                counts_j[index : index + 1] = [None] * len(counts_j[index : index + 1])
-            sampler.counts = sampler.counts._replace(counts_j=tuple(counts_j))
+            sampler.counts = without_counts_of(sampler.counts, [index for index, _ in what.back])
             sampler.gpu_shares.take(bank.states)
         if not sampler._closed:
             _tell(sampler, found)

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,17 +25,17 @@ from carbontrack.meters.meter import Hardware, Meter, MeterSet
 from carbontrack.record import Component
 from carbontrack.sampling.counts import (
     CLOCK_FAULT,
+    Anchor,
     Counts,
-    Joules,
-    ReadingHistory,
-    Recent,
     advance,
     with_fault,
+    with_missed,
     with_suspend,
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.ledger import Ledger, Mark, Step
+from carbontrack.sampling.history import ReadingHistory, RecentPowers
+from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import (
@@ -118,8 +119,7 @@ class Sampler:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
-        self.leaves = 0
-        """The number of open spans without an open child; changed only with the lock held."""
+        self._leaves, self._due_s, self._met_itself = 0, NOW, False
         self.under_way: dict[int, Any] = {}
         """Decorated calls that are running, by identity."""
         self.apportioner: CallApportioner | None = None
@@ -144,11 +144,12 @@ class Sampler:
         self.end_meters: tuple[int, ...] = ()
         """For each end that meters count, low and high in turn, the index of its meter."""
         self.holders: dict[int, weakref.ref[Any]] = {}
-        """The spans and windows of summed calls that are open, by identity."""
+        """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
-        self._slept_s, self._cpu_s = self.clock.suspended_s(), process_cpu_s()
+        self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
+        self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
@@ -169,6 +170,16 @@ class Sampler:
         """Whether anything is open, so that time and energy count."""
         return bool(self.holders)
 
+    @property
+    def leaves(self) -> int:
+        """The number of open spans without an open child; changed only with the lock held."""
+        return self._leaves
+
+    @leaves.setter
+    def leaves(self, number: int) -> None:
+        self._due_s = NOW  # the next step is shared among as many
+        self._leaves = number
+
     def hold(self, ledger: Ledger, holder: object) -> Mark:
         """Keep the sampler awake for what opens on this ledger, and read the meters.
 
@@ -176,17 +187,13 @@ class Sampler:
         raise at any line.
         """
         with self.lock:
-            missed = self.counts.missed
+            before = self.counts.anchor
             if self.holders:
-                self.sample()
+                self._sample()
             else:
                 _wake(self)
             if not ledger.holders:
-                usage = None
-                if ledger.attribution.scope == "process":
-                    usage = self.usage = self.usage or UsageReader()
-                ledger.begin(usage, self.counts.at_s, self.clock.now_utc())
-                self._ledgers[ledger] = None
+                _begin(self, ledger)
             key = id(holder)
             try:
                 ledger.holders.add(key)
@@ -194,28 +201,24 @@ class Sampler:
                 if len(self.holders) == 1 or self._ticker.dozes:
                     self._ticker.wake()
             except BaseException:
-                self.release(ledger, holder)
+                _let_go(self, ledger, key)
                 raise
-            counts = self.counts
-            if counts.missed != missed:  # the span counts a read that failed at its start
-                counts = counts._replace(missed=missed)
-            return Mark(counts, ledger.account)
+            return _first_mark(self.counts, ledger, before)
+
+    def mark_inside(self, ledger: Ledger) -> Mark:
+        """Read the meters as something begins inside what has a hold; the lock is held."""
+        before = self.counts.anchor
+        self._sample()
+        if self._ticker.dozes:  # it could not be started
+            self._ticker.wake()
+        if self.counts.anchor is before:
+            return Mark(self.counts, ledger.account)
+        return _first_mark(self.counts, ledger, before)
 
     def release(self, ledger: Ledger, holder: object) -> None:
         """End a hold; after the last one the sampler falls asleep at its next tick."""
         with self.lock:
-            key = id(holder)
-            self.holders.pop(key, None)
-            ledger.holders.discard(key)
-            if not ledger.holders:
-                self._ledgers.pop(ledger, None)
-
-    def last_mark(self, ledger: Ledger, holder: object) -> Mark:
-        """Read the meters, end a hold, and return the counts and the account."""
-        with self.lock:
-            self.sample()
-            self.release(ledger, holder)
-            return Mark(self.counts, ledger.account)
+            _let_go(self, ledger, id(holder))
 
     def uninterrupted(self, do: Callable[[], None]) -> None:
         """Do something to its end, whatever handlers of signals raise meanwhile."""
@@ -225,54 +228,55 @@ class Sampler:
             self._ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
-        """Read the meters, and return the counts and the account."""
-        with self.lock:
-            self.sample()
-            return Mark(self.counts, ledger.account)
+        """Read the meters, and return the counts and the account; the lock is held."""
+        self._sample()
+        return Mark(self.counts, ledger.account)
 
-    def history(self, since_s: float) -> Recent:
-        """The longest gap between two readings since `since_s`, and each meter's last power."""
-        return self._history.since(since_s, self.counts)
+    @property
+    def powers(self) -> RecentPowers:
+        """The recent power of each meter."""
+        return self._history.powers
+
+    def longest_gap_s(self, since_s: float) -> float | None:
+        """The longest gap between two readings that ended after an instant; None: there is none.
+
+        The lock is held.
+        """
+        return self._history.longest_gap_s(since_s)
 
     def sample(self) -> None:
         """Read all meters and advance every open ledger; any thread may call it."""
         with self.lock:
-            if self._inside:
-                # The garbage collector ran a finalizer that closes a span, in the middle of a
-                # sample: the span takes the sums as they are, and this sample adds the rest.
-                return
-            self._inside = True
-            try:
-                self._sample()
-            except Exception as error:
-                pass_on(error)
-                # This may be a user's thread. The next sample contains what this one missed.
-                self.counts = with_fault(self.counts, "sample")
-                self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
-            finally:
-                self._inside = False
+            self._sample()
 
     def _sample(self) -> None:
-        now_s = self.clock.monotonic_s()
-        elapsed_s = now_s - self.counts.at_s
-        if elapsed_s <= 0.0:
-            now_s, elapsed_s = _time_after_check(self, now_s), 0.0
-        reading, faults = self.bank.read(now_s)
-        slept_s = self.clock.suspended_s()
-        if slept_s - self._slept_s > SUSPEND_S:
-            reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-            self.counts, self._slept_s = with_suspend(self.counts, slept_s - self._slept_s), slept_s
-        else:
-            self._slept_s = slept_s
-        counts, steps, ends = advance(self.counts, reading)
-        if faults:
-            for code, times in faults.items():
-                counts = with_fault(counts, code, times)
-        if self._ledgers:
-            _credit(self, counts, elapsed_s, steps, ends)
-        else:
-            self.counts = counts
-        self._history.follow(self.counts, elapsed_s if self._ledgers else None)
+        """As `sample`, with the lock held."""
+        if self._inside:
+            # The garbage collector ran a finalizer that closes a span, in the middle of a sample:
+            # the span takes the sums as they are, and this sample adds the rest.
+            self._met_itself = True
+            return
+        self._inside = True
+        try:
+            clock, before = self.clock, self.counts
+            now_s = clock.monotonic_s()
+            if now_s <= before.at_s:
+                now_s, before = _time_after_check(self, now_s), self.counts
+            counts = self.bank.step(before, now_s)
+            if counts is None or clock.suspended_s() > self._most_slept_s:
+                counts = _judged(self, now_s)
+            if now_s < self._due_s:
+                self.counts = counts
+                self._history.read_at(now_s)
+            else:
+                _credit(self, counts)
+        except Exception as error:
+            pass_on(error)
+            # This may be a user's thread. The next sample contains what this one missed.
+            self.counts = with_fault(self.counts, "sample")
+            self.bank.deferred_log.add(logging.ERROR, "a sample failed", error)
+        finally:
+            self._inside = False
 
     def tick(self) -> None:
         """Do the work of one deadline, on the sampler's thread; never raises."""
@@ -286,6 +290,7 @@ class Sampler:
                 self.gpu_shares.update(self.usage, self.clock, is_shared=shares)
             with self.lock:
                 here.busy = True  # what a finalizer begins meanwhile passes through
+                self._due_s = NOW
                 self.sample()
                 _replace_lost_meters(self)
                 apportioner, tick_listeners = self.apportioner, self.tick_listeners.living()
@@ -309,7 +314,7 @@ class Sampler:
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick."""
-        self._cpu_s = process_cpu_s()
+        self._cpu_s, self._due_s = process_cpu_s(), NOW
         self.apportioner = apportioner
 
     def request_interval(self, interval_s: float) -> None:
@@ -335,7 +340,9 @@ class Sampler:
         self.holders.clear()
         for ledger in self._ledgers:
             ledger.holders.clear()
+            ledger.account = ledger.account.closed(self.counts)
         self._ledgers.clear()
+        self._due_s = NOW
         self._history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
@@ -343,6 +350,13 @@ class Sampler:
         if self.usage is not None:
             self.usage = self.usage.for_child()
         self._begin()
+
+
+def _first_mark(counts: Counts, ledger: Ledger, before: Anchor) -> Mark:
+    """The mark at which something begins: a read that failed just now is one of its own."""
+    if counts.anchor is not before:
+        counts = with_missed(counts, before.missed)
+    return Mark(counts, ledger.account)
 
 
 def _is_wanted(sampler: Sampler) -> bool:
@@ -398,39 +412,62 @@ def _look_for_meters(sampler: Sampler) -> None:
     sampler._rescan.look(sampler)
 
 
-def _credit(
-    sampler: Sampler, counts: Counts, elapsed_s: float, steps: Joules, ends: Joules
-) -> None:
+def _judged(sampler: Sampler, now_s: float) -> Counts:
+    """The counts after a step in which something else than the counts may have changed."""
+    sampler._due_s = NOW
+    reading, faults = sampler.bank.judge(now_s)
+    slept_s = sampler.clock.suspended_s()
+    more_s = slept_s + SUSPEND_S - sampler._most_slept_s
+    if more_s > SUSPEND_S:
+        reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
+        counts = with_suspend(sampler.counts, more_s)
+        sampler.counts, sampler._most_slept_s = counts, slept_s + SUSPEND_S
+    counts, _, _ = advance(sampler.counts, reading)
+    for code, times in faults.items():
+        counts = with_fault(counts, code, times)
+    return counts
+
+
+def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
-    if len(sampler.components) != len(steps):
+    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
+    if not ledgers:
+        sampler.counts = counts
+        history.follow(counts)
+        return
+    sampler._met_itself = False
+    sharing, used_s = _sharing(sampler, before, counts)
+    if sharing.parts:
+        counts = sampler.gpu_shares.with_assumptions(counts)
+    accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
+    due_s = min([_due_s(sampler, counts), *[one.due_s for one in ledgers]])
+    # one call of C, within which no handler of a signal runs
+    names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
+    values = counts, used_s, due_s, *accounts
+    deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
+    if sampler._met_itself:  # what a finalizer has opened and closed is not in the terms
+        sampler._due_s = NOW
+    history.read_at(counts.at_s)
+    history.follow(counts)
+
+
+def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, float]:
+    """Among whom a step is shared; and the CPU seconds of this process by its end."""
+    if len(sampler.components) != len(after.counts_j):
         sampler.components = tuple(state.meter.component for state in sampler.bank.states)
         sampler.end_meters = sampler.bank.end_meters
-    now_s, parts = counts.at_s, sampler.gpu_shares.parts
-    calls, cpu_s, used_s = _usage_of_calls(sampler, now_s, elapsed_s)
-    if parts:
-        counts = sampler.gpu_shares.with_assumptions(counts)
-    step = Step(
-        now_s,
-        steps,
-        sampler.components,
-        sampler.leaves,
-        calls,
-        elapsed_s,
-        cpu_s,
-        parts,
-        ends,
-        sampler.end_meters,
-    )
-    if len(sampler._ledgers) == 1:
-        (ledger,) = sampler._ledgers
-        account = ledger.after(step, sampler.clock.now_utc() if ledger.follows_grid else None)
-        sampler.counts, ledger.account, sampler._cpu_s = counts, account, used_s
-        return
-    at, ledgers = sampler.clock.now_utc(), tuple(sampler._ledgers)
-    accounts = [one.after(step, at if one.follows_grid else None) for one in ledgers]
-    # one call of C, within which no handler of a signal runs
-    names = ("counts", "_cpu_s", *("account" for _ in ledgers))
-    deque(map(setattr, (sampler, sampler, *ledgers), names, (counts, used_s, *accounts)), 0)
+    elapsed_s = after.at_s - before.at_s
+    calls, cpu_s, used_s = _usage_of_calls(sampler, after.at_s, elapsed_s)
+    parts = sampler.gpu_shares.parts
+    sharing = Sharing(sampler.components, sampler.leaves, calls, cpu_s, parts, sampler.end_meters)
+    return sharing, used_s
+
+
+def _due_s(sampler: Sampler, counts: Counts) -> float:
+    """When more than the counts is to be looked at, for the sake of no single ledger."""
+    if sampler.apportioner is not None or sampler.gpu_shares.codes:
+        return NOW
+    return sampler._history.due_after_s(counts)
 
 
 def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[float, float, float]:
@@ -443,6 +480,24 @@ def _usage_of_calls(sampler: Sampler, now_s: float, elapsed_s: float) -> tuple[f
         return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(now_s)
     return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
+
+
+def _begin(sampler: Sampler, ledger: Ledger) -> None:
+    """Have a ledger take part in samples from now on."""
+    usage = None
+    if ledger.attribution.scope == "process":
+        usage = sampler.usage = sampler.usage or UsageReader()
+    ledger.begin(usage, sampler.counts.at_s, sampler.clock.now_utc())
+    sampler._ledgers[ledger], sampler._due_s = None, NOW
+
+
+def _let_go(sampler: Sampler, ledger: Ledger, key: int) -> None:
+    """End the hold with this key; a ledger without any takes no part in samples any more."""
+    sampler.holders.pop(key, None)
+    ledger.holders.discard(key)
+    if not ledger.holders and ledger in sampler._ledgers:
+        ledger.account, sampler._due_s = ledger.account.closed(sampler.counts), NOW
+        sampler._ledgers.pop(ledger, None)
 
 
 def _wake(sampler: Sampler) -> None:

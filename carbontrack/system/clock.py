@@ -15,6 +15,7 @@ import threading
 import time as shared_time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -107,10 +108,7 @@ class SystemClock:
     @staticmethod
     def suspended_s() -> float:
         """CLOCK_BOOTTIME advances in suspend and CLOCK_MONOTONIC does not (clock_gettime(2))."""
-        if not _HAS_BOOTTIME:
-            return 0.0
-        boot_s: float = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return boot_s - float(time.clock_gettime(time.CLOCK_MONOTONIC))
+        return _boot_s() - _monotonic_s()
 
     @staticmethod
     def now_utc() -> datetime:
@@ -123,7 +121,13 @@ class SystemClock:
         return event.wait(timeout_s)
 
 
-_HAS_BOOTTIME = hasattr(time, "CLOCK_BOOTTIME") and hasattr(time, "CLOCK_MONOTONIC")
+def _clock(name: str) -> Callable[[], float]:
+    """A clock of the system, by the name of its number; one that stands still for want of it."""
+    has_both = hasattr(time, "CLOCK_BOOTTIME") and hasattr(time, "CLOCK_MONOTONIC")
+    return partial(time.clock_gettime, getattr(time, name)) if has_both else float
+
+
+_boot_s, _monotonic_s = _clock("CLOCK_BOOTTIME"), _clock("CLOCK_MONOTONIC")
 
 
 def _now_beside_time_machine() -> datetime:

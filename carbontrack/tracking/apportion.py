@@ -48,12 +48,13 @@ class PriorUsage(NamedTuple):
         """The start mark that the call would have as a span from its beginning."""
         counts = now.counts
         machine_j = self.machine_j or (0.0,) * len(counts.energy_j)
-        begun = counts._replace(
-            at_s=counts.at_s - self.ran_s,
-            energy_j=sub_joules(counts.energy_j, machine_j),
-            observed_s=tuple(max(0.0, observed - self.ran_s) for observed in counts.observed_s),
+        begun = counts.with_sums(
+            counts.at_s - self.ran_s,
+            sub_joules(counts.energy_j, machine_j),
+            tuple(max(0.0, observed - self.ran_s) for observed in counts.observed_s),
+            counts.ends_j,
         )
-        return Mark(begun, now.account)
+        return Mark(begun, now.account.closed(counts))
 
 
 class CallUsage(NamedTuple):
@@ -130,7 +131,7 @@ class Apportioner:
         for key, (known, _) in list(self._settled.items()):
             if known() is None:
                 self._settled.pop(key, None)
-        self._settled[id(ledger)] = ref(ledger), ledger.account
+        self._settled[id(ledger)] = ref(ledger), self._account(ledger)
 
     def tick(self) -> None:
         """Settle, and promote long calls to spans; the sampler's lock is held."""
@@ -167,7 +168,7 @@ class Apportioner:
             sums = self._part(one.ledger, usage, everyone)
             one.credit(sums, _machine_part(before, counts, usage))
         for ledger in {one.ledger for one in recipients}:
-            self._settled[id(ledger)] = ref(ledger), ledger.account
+            self._settled[id(ledger)] = ref(ledger), self._account(ledger)
 
     def _separate_running(self) -> None:
         # A call that is running at a tick may turn out to be long, so from here on it is credited
@@ -180,16 +181,20 @@ class Apportioner:
                 if id(call) not in self._sampler.under_way:
                     self.single.pop(id(call), None)
 
+    def _account(self, ledger: Ledger) -> Account:
+        return ledger.account.at(self._sampler.counts)
+
     def _part(self, ledger: Ledger, usage: CallUsage, everyone: CallUsage) -> Sums:
-        known, before = self._settled.get(id(ledger), (None, ledger.account))
+        now = self._account(ledger)
+        known, before = self._settled.get(id(ledger), (None, now))
         if known is None or known() is not ledger:
-            before = ledger.account  # nothing is set aside for calls of a ledger that has not begun
-        set_aside = calls_between(before, ledger.account)
+            before = now  # nothing is set aside for calls of a ledger that has not begun
+        set_aside = calls_between(before, now)
         whole_j = sum(set_aside.ours_j)
         if whole_j <= 0.0:
             return NOTHING
-        by_time = _ratio(usage.ran_s, everyone.ran_s, ledger.account.calls_s - before.calls_s)
-        by_cpu, cpu_s = by_time, ledger.account.calls_cpu_s - before.calls_cpu_s
+        by_time = _ratio(usage.ran_s, everyone.ran_s, now.calls_s - before.calls_s)
+        by_cpu, cpu_s = by_time, now.calls_cpu_s - before.calls_cpu_s
         if ledger.attribution.scope != "machine" and max(everyone.cpu_s, cpu_s) > 0.0:
             by_cpu = _ratio(usage.cpu_s, everyone.cpu_s, cpu_s)
         parts = {"cpu": by_cpu, "other": by_cpu, "gpu": by_time, "ram": by_time}

@@ -158,7 +158,10 @@ class BudgetedBlock(Block[Opened]):
 
     def leave(self, error: BaseException | None) -> None:
         """Close, then enforce the budgets; never raise over a propagating exception."""
-        self.close(*outcome_of(error))
+        if error is None:
+            self.close()
+        else:
+            self.close(*outcome_of(error))
         if self.budget_guard is not None:
             self.budget_guard.enforce(error)
 

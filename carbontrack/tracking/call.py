@@ -246,7 +246,7 @@ class Call(CallAccount):
         used = PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
         span.call_site, row_id = site, site.row_id()
         if site.claim(row_id):  # others may have been told that it is inside of this row
-            span.record_id, span.has_row_id, site.lent = row_id, True, ref(span)
+            span.given_id, span.has_row_id, site.lent = row_id, True, ref(span)
         span.budget_check = site.budget_check
         span.covered = getattr(self, "covered", None)
         try:

@@ -21,9 +21,7 @@ class NoOpSpan(Span):
     def __init__(self, name: str, *, labels: Mapping[str, Any] | None = None) -> None:
         self.name = name if isinstance(name, str) else repr(name)
         self.labels = dict(labels) if isinstance(labels, Mapping) else {}
-        self.record_id = None
-        self._parent = self.parent_id = None
-        self.budget_check = None
+        self._parent = None
         self._at: tuple[str, str] | None = None
         self._is_begun = False
 

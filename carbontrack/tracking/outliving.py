@@ -34,13 +34,14 @@ def hand_over(ended: Any, spans: Iterable[Any], mark: Mark) -> list[Record]:
     """
     records: list[Record] = []
     for span in spans:
-        node = span.node.around
-        if node is not None:
-            span.change_parent(node.owner, node.owner.row_id, holds=True)
+        if span.parent is not None:
+            span.change_parent(span.parent, span.parent.row_id, holds=True)
         else:
             records += split(span, mark, ended.ended.ended_at, (ended.row_id, True))
             span.change_parent(None, ended.row_id, holds=False)
-            span.session.root_opened(span)
+            session = span.session
+            session.sampler.hold(session.ledger, span)
+            session.root_opened(span)
     return records
 
 
@@ -65,8 +66,7 @@ def split(
 def _split_inside(span: Any, mark: Mark, at: datetime, parent: Parent) -> list[Record]:
     """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
     records: list[Record] = []
-    for node in tuple(span.node.children):
-        inner = node.owner
+    for inner in tuple(span.spans_inside):
         if inner.session.spans == "all" or inner.call_site is not None:
             records += split(inner, mark, at, parent, has_row=True)
         else:

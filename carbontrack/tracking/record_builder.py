@@ -23,6 +23,7 @@ from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
+from carbontrack.sampling.history import RecentPowers
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
@@ -80,6 +81,13 @@ class EndStatus(NamedTuple):
     calls: int = 1
 
 
+WHOLE_S = float("inf")
+"""The longest gap of a window in which nothing was read between its start and its end."""
+EndFacts = tuple[float | None, datetime, GridIntensity | None, RecentPowers]
+"""What of a window can only be known at its end: the longest gap, the time, the grid's intensity,
+and the recent powers of the meters."""
+
+
 class Window(NamedTuple):
     """The time of a span, or of a function's summed calls, as captured at its end.
 
@@ -104,6 +112,17 @@ class Window(NamedTuple):
     grid: GridIntensity | None
     powers_w: Sequence[float | None]
     before: Counts | None = None
+
+    @classmethod
+    def of(
+        cls, start: Counts, end: Counts, duration_s: float, machine_j: Joules, facts: EndFacts
+    ) -> Window:
+        """The window with these facts."""
+        gap_s, at, grid, powers = facts
+        if gap_s == WHOLE_S and end.at_s <= start.at_s:
+            gap_s = None
+        powers_w = powers.known_w(end)
+        return cls(start, end, duration_s, machine_j, gap_s, at, grid, powers_w, powers.before)
 
     @property
     def length_s(self) -> float:
@@ -450,20 +469,15 @@ class RecordBuilder:
         ]
 
     def window(self, start: Counts, end: Counts, duration_s: float, machine_j: Joules) -> Window:
+        """The window of summed calls that ends now."""
+        return Window.of(start, end, duration_s, machine_j, self.facts_now(start.at_s))
+
+    def facts_now(self, since_s: float) -> EndFacts:
         """Capture what can only be known at the end of a span or a window, which is now."""
-        max_gap_s, powers_w, before = self.sampler.history(start.at_s)
-        now = self.sampler.clock.now_utc()
-        return Window(
-            start,
-            end,
-            duration_s,
-            machine_j,
-            max_gap_s,
-            now,
-            self.ledger.intensity(now),
-            powers_w,
-            before,
-        )
+        sampler = self.sampler
+        now = sampler.clock.now_utc()
+        gap_s = sampler.longest_gap_s(since_s)
+        return gap_s, now, self.ledger.intensity(now), sampler.powers
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
         """Build the record of the sums in a window."""

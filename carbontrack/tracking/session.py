@@ -70,7 +70,8 @@ class RunIdentity:
         """Whether each call writes its own row: at exit, as no later tick could write the sum."""
         self._open_roots: dict[int, Any] = {}
         self.remote_parents = parents
-        self._run_id = ""
+        self.run_ids: dict[int, str] = {}
+        """The id of this tracker in this process and in those that it was forked from, by epoch."""
         self._epoch = -1
         self._begin_epoch()
 
@@ -95,8 +96,8 @@ class RunIdentity:
                 self.sampler.tick_listeners.add(self)
         self._epoch = self.sampler.epoch
         self._pid = os.getpid()
-        self._run_id = os.urandom(16).hex()
-        self._numbers = itertools.count(1)
+        self.run_ids[self._epoch] = os.urandom(16).hex()
+        self.numbers = itertools.count(1)
         self._open_roots.clear()
         self._said_end = False
         at_end_of_worker(self)
@@ -123,7 +124,7 @@ class RunIdentity:
         """The id of this tracker in this process."""
         if self._epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self._run_id
+        return self.run_ids[self._epoch]
 
     @property
     def parents(self) -> RemoteParents | None:
@@ -153,7 +154,13 @@ class RunIdentity:
     def new_ids(self) -> tuple[str, str]:
         """The run's id, and the id of a new record, which is the run's id and a number."""
         run_id = self.run_id
-        return run_id, f"{run_id}-{next(self._numbers)}"
+        return run_id, f"{run_id}-{next(self.numbers)}"
+
+    def new_number(self) -> int:
+        """The number in the id of a new record."""
+        if self._epoch != self.sampler.epoch:
+            self._begin_epoch()
+        return next(self.numbers)
 
     def context_of(self, record_id: str) -> str:
         """What is said of a record to child processes."""
@@ -175,7 +182,7 @@ class RunIdentity:
 
     def new_call_id(self, row_id: str) -> str:
         """An id for a call that child processes may be inside, in the row `row_id`."""
-        return f"{row_id}/{next(self._numbers)}"
+        return f"{row_id}/{next(self.numbers)}"
 
     def call_began(self, key: int, call_id: str) -> None:
         """A call has begun that child processes may be inside."""
@@ -344,7 +351,7 @@ class Session(RunIdentity):
             self._keep_timeline(span)
         if is_root or span.is_kept:
             self.drop_checkpoint(span.record_id)
-            if span.first_id != span.record_id:
+            if span.first_id is not None:
                 self.drop_checkpoint(span.first_id)
             self._open_roots.pop(id(span), None)
 

@@ -72,8 +72,7 @@ class Span(SpanEdges):
         with self.session.sampler.lock:
             if self._end is None:  # another thread may just have closed it
                 mark = self._mark()
-                self._seal(mark)
-                return self._build(mark, OK)
+                return self._build(mark, self._window_at(mark), OK)
         record = self.record
         assert record is not None
         return record
@@ -93,9 +92,9 @@ class Span(SpanEdges):
     def pause(self) -> None:
         """Pause counting while the body of a generator is suspended."""
         with self.session.sampler.lock:
-            if self.is_open and self.node is not None:
+            if self.is_open:
                 try:
-                    self.node.pause(self._mark())
+                    self.pause_at(self._mark())
                 except BaseException:
                     self._repair()
                     raise
@@ -103,9 +102,9 @@ class Span(SpanEdges):
     def resume(self) -> None:
         """Resume counting."""
         with self.session.sampler.lock:
-            if self.is_open and self.node is not None:
+            if self.is_open:
                 try:
-                    self.node.resume(self._mark())
+                    self.resume_at(self._mark())
                 except BaseException:
                     self._repair()
                     raise
@@ -115,22 +114,22 @@ class Span(SpanEdges):
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
-        if self.node is not None and self.is_open:
+        if self.is_open:
             with self.session.sampler.lock:
-                inner = [node.owner for node in self.node.children]
-            for span in inner:
+                inside = tuple(self.spans_inside)
+            for span in inside:
                 span.interrupt()
         self.end_here(EndStatus("interrupted"))
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""
-        self._close(EndStatus("interrupted"), written=False)
+        self.end_here(EndStatus("interrupted"), written=False)
 
     def measured(self) -> tuple[Sums, Window, datetime, bool]:
         """A finished span's sums, its window, when that began, and whether it failed."""
         assert self._end is not None
         failed = self._outcome.status != "ok"
-        return self.sums(self._end), self._window, self._started_at, failed
+        return self.sums(self._end), self.ended, self._started_at, failed
 
     def first_checkpoint(self) -> OpenRow | None:
         """The checkpoint of a span that has just been opened; None once it has ended."""

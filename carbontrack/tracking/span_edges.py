@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
+from sys import is_finalizing
 from typing import Any, TypeVar
 
 from carbontrack.record import Record, Status, unmeasured_record
-from carbontrack.system.interrupts import from_outside
-from carbontrack.system.reentrance import here, must_pass, pass_through
+from carbontrack.sampling.ledger import Mark
+from carbontrack.system.interrupts import attempt, from_outside
+from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
@@ -24,34 +26,32 @@ from carbontrack.tracking.outliving import (
     leave_overlapping,
     release,
 )
-from carbontrack.tracking.record_builder import EndStatus, rfc3339
+from carbontrack.tracking.record_builder import WHOLE_S, EndStatus, rfc3339
 from carbontrack.tracking.session import NO_PARENT
-from carbontrack.tracking.span_row import SpanRow
-from carbontrack.tracking.tree import Node, recount
+from carbontrack.tracking.span_row import OK, SpanRow
+from carbontrack.tracking.tree import NO_SPANS, recount
 
 Opening = TypeVar("Opening", bound="SpanEdges")
 
+_NOTHING_LEFT: list[Sequence[Any]] = []
 _log = logging.getLogger("carbontrack")
 
 
-class SpanEdges(SpanRow):
-    """The beginning and the end of a span.
-
-    A handler of a signal may raise at any line of an edge. Each edge therefore first makes its
-    state whole and then publishes it in one statement, and can be done again from the beginning:
-    `open` and `close` do so, and then let the exception through.
-    """
+class SpanEnd(SpanRow):
+    """The end of a span; see `SpanEdges`."""
 
     is_block = False  # whether it was opened by `with`, which will close it
     has_passed = False  # whether it was let through unmeasured
     _is_torn = False  # whether a handler has raised in a change of the tree
+    _before: Any = None  # what was the current span or call when it was opened
     _held: Sequence[Record] = ()
+    _left: list[Sequence[Any]] = _NOTHING_LEFT
+    """While its row is to be written: the spans that outlive it."""
 
     @property
     def is_open(self) -> bool:
         """Whether the span is being counted, in this process."""
-        begun = self._start is not None and self._end is None
-        return begun and self._epoch == self.session.sampler.epoch
+        return self._end is None and self._epoch == self.session.sampler.epoch
 
     @property
     def record(self) -> Record | None:
@@ -59,7 +59,13 @@ class SpanEdges(SpanRow):
         if self.has_passed:
             return self._unmeasured()
         if self._record is None and self._end is not None:
-            record = self._build(self._end, self._outcome)
+            window, error = self._window, None
+            if window is None:
+                window, error = attempt(self._window_of, *self._sealed)
+            if window is None:  # a property of a plugin's meter has failed, for instance
+                self._give_up(error)
+                return None
+            record = self._build(self._end, window, self._outcome)
             self._record = record if self.budget_check is None else self.budget_check(record)
         return self._record
 
@@ -67,60 +73,13 @@ class SpanEdges(SpanRow):
         now = rfc3339(self.session.sampler.clock.now_utc())
         return unmeasured_record(self.name, self.labels, (now, now))
 
-    def enter(self: Opening) -> Opening:
-        """Enter the block; see `BudgetedBlock.enter`."""
-        self.is_block = True
-        opened: Opening = super().enter()
-        return opened
-
-    def open(self: Opening) -> Opening:
-        """Start counting. A second call does nothing."""
-        if self._start is not None:
-            return self
-        if must_pass():
-            self.has_passed = True
-            pass_through(self.name)
-            return self
-        try:
-            if dead:
-                end_abandoned()
-            here.busy = True
-            self._open()
-            here.busy = False
-            return self  # noqa: TRY300 - a handler of a signal may raise here too
-        except BaseException as error:
-            here.busy = False
-            self.close(*outcome_of(error))
-            raise
-
-    def _open(self) -> None:
-        session, sampler = self.session, self.session.sampler
+    def _look(self) -> None:
+        """Look for what an edge goes by, where that may take a while; no lock is held."""
+        session = self.session
         if session.ledger.waits_for_grid:
-            session.ledger.refresh(sampler.clock)
-        elsewhere = NO_PARENT if self._parent is not None else session.parent_now()
-        with sampler.lock:  # the parent too: it may end in another thread
-            try:
-                self._begin(elsewhere)
-            except BaseException:
-                self._repair()
-                raise
-        if self._parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep_first, self))
-        self._before = _skip_closed(current.get())
-        current.set(self)
-
-    def _begin(self, elsewhere: tuple[str | None, bool | None]) -> None:
-        session, sampler = self.session, self.session.sampler
-        parent = self._parent = _parent_of(self)
-        self.parent_id, self.parent_holds = elsewhere if parent is None else (parent.row_id, True)
-        mark = sampler.hold(session.ledger, self)
-        self._take_ids(sampler.clock.now_utc())
-        self._begin_budget(parent, sampler)
-        node = Node(self, parent.node if parent is not None else None, mark)
-        self._start, self._epoch, self.node = mark, sampler.epoch, node
-        node.join()
-        if parent is None:
-            session.root_opened(self)
+            session.ledger.refresh(session.sampler.clock)
+        if self._parent is None and session.remote_parents is not None:
+            session.look_for_parents()
 
     def _repair(self) -> None:
         """A handler has raised in a change of what is open; the sampler's lock is held."""
@@ -132,13 +91,11 @@ class SpanEdges(SpanRow):
 
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
-        self._close(EndStatus(status, error))
-
-    def _close(self, outcome: EndStatus, *, written: bool = True) -> None:
-        if must_pass():
+        outcome = OK if status == "ok" and error is None else EndStatus(status, error)
+        if here.busy or is_finalizing():  # see `must_pass`
             end_later(self, outcome)
         else:
-            self.end_here(outcome, written=written)
+            self.end_here(outcome)
 
     def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
         """Close it, in the middle of an edge of its own call too."""
@@ -155,7 +112,7 @@ class SpanEdges(SpanRow):
             here.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
-                self._give_up()
+                self._give_up(error)
                 return
             self._outcome = again = EndStatus(*outcome_of(outside))
             self._finish(again, written=written)
@@ -164,9 +121,13 @@ class SpanEdges(SpanRow):
             finally:
                 del outside  # its traceback refers to this frame
 
-    def _give_up(self) -> None:
-        _log.exception("the end of span %r could not be counted", self.name)
-        self._epoch = -1  # it has ended all the same; its last checkpoint will be recovered
+    def _give_up(self, error: BaseException | None) -> None:
+        _log.error("the end of span %r could not be counted", self.name, exc_info=error)
+        self.given_id, self._epoch = (
+            self.record_id,
+            -1,
+        )  # it has ended all the same; its last checkpoint will be recovered
+        self.session.sampler.release(self.session.ledger, self)
         self.session.forget_root(self)
         if current.get() is self:
             current.set(_skip_closed(self._before))
@@ -181,42 +142,29 @@ class SpanEdges(SpanRow):
 
     def _finish(self, outcome: EndStatus, *, written: bool) -> None:
         """End it, from wherever an earlier call was interrupted."""
-        if self._end is None and not self._has_stopped(outcome):
-            return
+        session, parent = self.session, self._parent
+        if self._end is None:
+            sampler = session.sampler
+            if self._epoch != sampler.epoch:  # it is not open
+                return
+            if parent is None or session.ledger.waits_for_grid:
+                self._look()
+            with sampler.lock:
+                if self._end is None:  # another thread may just have closed it
+                    try:
+                        self._stop(outcome)
+                    except BaseException:
+                        self._repair()
+                        raise
         self.handle = None
-        left = self._left[:1]  # nothing is left where another thread writes the row
+        left = self._left and self._left[:1]  # where another thread writes the row, nothing
         if current.get() is self:
-            current.set(_skip_closed(self._before))
+            before = self._before
+            current.set(before if before is parent else _skip_closed(before))
         elif left and left[0]:
             leave_overlapping(self)
-        if left and (left[0] or self._may_have_row()):
-            write = partial(self._write_rows, written=written)
-            self.session.sampler.uninterrupted(write)
-        else:
-            self._left.clear()
-
-    def _may_have_row(self) -> bool:
-        if self._parent is None or self.session.spans == "all":
-            return True
-        return self.is_kept or self.call_site is not None or bool(self._held)
-
-    def _has_stopped(self, outcome: EndStatus) -> bool:
-        """Take the last mark; False if it is not open."""
-        if not self.is_open:
-            return False
-        session, sampler = self.session, self.session.sampler
-        if session.ledger.waits_for_grid:
-            session.ledger.refresh(sampler.clock)
-        session.look_for_parents()
-        with sampler.lock:
-            if self.node is None or self._end is not None:
-                return False
-            try:
-                self._stop(self.node, outcome)
-            except BaseException:
-                self._repair()
-                raise
-        return True
+        if left:
+            session.sampler.uninterrupted(partial(self._write_rows, written=written))
 
     def _write_rows(self, *, written: bool) -> None:
         try:
@@ -229,53 +177,154 @@ class SpanEdges(SpanRow):
         for span in outliving:
             if span.parent is None:
                 session.keep(span)
-        site = self.call_site if self._window.duration_s < OWN_ROW_S else None
+        site = self.call_site if self.ended.duration_s < OWN_ROW_S else None
         written = written and site is None
         has_row = written and session.sinks and (self._parent is None or session.spans == "all")
         if has_row and self._parent is not None:
             keep_around(self)
-        ended = self.row_id, self._window.end.at_s
+        ended = self.row_id, self.ended.end.at_s
         session.span_closed(self, self.record if has_row else None, ended, written=written)
         if site is not None:
             site.credit_span(self)
 
-    def _stop(self, node: Node, outcome: EndStatus) -> None:
+    def _stop(self, outcome: EndStatus) -> None:
         """Take the last mark, and make what outlives the span independent of it.
 
         The sampler's lock is held.
         """
-        session = self.session
+        session, held, is_root = self.session, self._held, self._parent is None
+        sampler = session.sampler
         if self.covered:
             keep_awake_for(self)
-        mark = session.sampler.last_mark(session.ledger, self)
-        held = list(self._held)
-        if session.remote_parents is not None:
-            held += follow_parents(self, session.remote_parents, mark, is_end=True)
+        before = sampler.counts
+        mark = sampler.mark(session.ledger)
+        if is_root and session.remote_parents is not None:
+            held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
         if self._is_torn:
-            node.finish_leaving(mark)
-            recount(session.sampler)
-        outliving = [inner.owner for inner in node.leave(mark)]
-        self._seal(mark)
+            self._window = None
+            self.finish_leaving(mark)
+            recount(sampler)
+        self.leave_tree(mark)
+        # what can only be known now; the record is built when it is needed
+        start = self._start.counts  # type: ignore[union-attr]
+        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
+        now = sampler.clock.now_utc()
+        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
+        inside = self.spans_inside
+        if is_root or inside or session.spans == "all" or self.call_site or self.covered:
+            self._stop_row(outcome, mark, held)
+        else:
+            # at once: from now on any thread may build the record
+            self._outcome, self._end = outcome, mark
+
+    def _stop_row(self, outcome: EndStatus, mark: Mark, held: Sequence[Record]) -> None:
+        """The end of a span that has a row, or that something outlives."""
+        outliving, sampler = tuple(self.spans_inside), self.session.sampler
         self.extend_timeline(mark)
         if self._row_id is not None:
             self._claim_row_id()
         if outliving:
-            held += hand_over(self, outliving, mark)
+            held = [*held, *hand_over(self, outliving, mark)]
         if self.covered:
             release(self, mark.counts.at_s)
+        if self._parent is None:
+            sampler.release(self.session.ledger, self)
+        is_inner = self._parent is not None and self.session.spans == "roots"
+        left: list[Sequence[Any]] = [outliving]
+        if is_inner and not (outliving or held or self.call_site):
+            left = _NOTHING_LEFT
+        self._window = self._window_of(*self._sealed)
         # last, and at once: from now on any thread may build the record, and write it
-        self._outcome, self._end, self._held, self._left = outcome, mark, held, [outliving]
+        ended = outcome, mark, held, left, NO_SPANS
+        self._outcome, self._end, self._held, self._left, self.spans_inside = ended
+
+
+class SpanEdges(SpanEnd):
+    """The beginning and the end of a span.
+
+    A handler of a signal may raise at any line of an edge. Each edge therefore first makes its
+    state whole and then publishes it in one statement, and can be done again from the beginning:
+    `open` and `close` do so, and then let the exception through.
+    """
+
+    def enter(self: Opening) -> Opening:
+        """Enter the block; see `BudgetedBlock.enter`."""
+        self.is_block = True
+        opened: Opening = super().enter()
+        return opened
+
+    def open(self: Opening) -> Opening:
+        """Start counting. A second call does nothing."""
+        if self._start is not None:
+            return self
+        if here.busy or is_finalizing():  # see `must_pass`
+            self.has_passed = True
+            pass_through(self.name)
+            return self
+        try:
+            if dead:
+                end_abandoned()
+            here.busy = True
+            self._open()
+            here.busy = False
+            return self  # noqa: TRY300 - a handler of a signal may raise here too
+        except BaseException as error:
+            here.busy = False
+            self.close(*outcome_of(error))
+            raise
+
+    def _open(self) -> None:
+        session, parent = self.session, self._parent
+        sampler, ledger = session.sampler, session.ledger
+        if ledger.waits_for_grid:
+            ledger.refresh(sampler.clock)
+        elsewhere = NO_PARENT if parent is not None else session.parent_now()
+        with sampler.lock:  # the parent too: it may end in another thread
+            try:
+                if parent is None or not parent.is_open:
+                    parent = self._parent = _parent_of(self)
+                if parent is None:
+                    mark = self._begin_root(elsewhere)
+                else:
+                    mark = sampler.mark_inside(ledger)
+                    self._number = next(session.numbers)
+                    if parent.call_site is not None:
+                        self._parent_id = parent.row_id
+                    if self.budget_guard is not parent.budget_guard:
+                        self._begin_budget(parent, sampler)
+                self._started_at = sampler.clock.now_utc()
+                self._start, self._epoch = mark, sampler.epoch
+                self.join_tree()
+                if parent is None:
+                    session.root_opened(self)
+            except BaseException:
+                self._repair()
+                raise
+        if parent is None and session.keeps_checkpoints:
+            sampler.uninterrupted(partial(session.keep_first, self))
+        before = current.get()
+        self._before = before if before is parent else _skip_closed(before)
+        current.set(self)
+
+    def _begin_root(self, elsewhere: tuple[str | None, bool | None]) -> Mark:
+        """The first mark of a root, whose parent in another process is given."""
+        session = self.session
+        self._parent_id, self._holds = elsewhere
+        mark = session.sampler.hold(session.ledger, self)
+        self._number = session.new_number()
+        if self.budget_guard is not None:
+            self._begin_budget(None, session.sampler)
+        return mark
 
     def continue_from(self, used: PriorUsage) -> None:
         """Open as a root with what a call has used so far; the sampler's lock is held."""
         session, sampler = self.session, self.session.sampler
-        self.parent_id, self.parent_holds = session.parent_now(looks=False)
         try:
-            now = sampler.hold(session.ledger, self)
-            self._take_ids(sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s))
-            node = Node(self, None, now, used.sums)
-            self._start, self._epoch, self.node = used.start(now), sampler.epoch, node
-            node.join()
+            now = self._begin_root(session.parent_now(looks=False))
+            self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
+            self._sums, self._since = used.sums, now
+            self._start, self._epoch = used.start(now), sampler.epoch
+            self.join_tree()
             session.root_opened(self)
         except BaseException:
             self._repair()
@@ -294,6 +343,6 @@ def _parent_of(span: Any) -> Any:
 def _skip_closed(around: Any) -> Any:
     # A span that was closed in another context is still referenced in this one; keeping it would
     # build a chain of all spans ever opened here.
-    while isinstance(around, SpanEdges) and around._end is not None:
+    while getattr(around, "_end", None) is not None:  # a call has none
         around = around._before
     return around

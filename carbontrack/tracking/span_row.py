@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, checked_labels, checked_name
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, sub_joules
+from carbontrack.sampling.ledger import Mark, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.checkpoints import OpenRow
-from carbontrack.tracking.record_builder import EndStatus, Subject, Window
+from carbontrack.tracking.record_builder import EndFacts, EndStatus, Subject, Window
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tree import Node
 
@@ -21,20 +21,34 @@ if TYPE_CHECKING:  # loaded only where they are asked for
 OK = EndStatus("ok")
 
 
-class SpanRow(BudgetedBlock[Any]):
+class SpanRow(Node, BudgetedBlock[Any]):
     """The row of a span: from when it counts, under which id, and whose row contains it."""
 
+    session: Session
+    """The session of the span's tracker."""
+    given_id: str | None = None  # the id of its record, where that is not made of its number
+    _number = 0
+    _parent_id: str | None = None
+    _holds: bool | None = None
     _row_id: str | None = None
     has_row_id = False  # whether a call has the id of the row that was meant for summed calls
     is_kept = False  # whether an inner span has a checkpoint
-    first_id: str | None = None  # the id of its first checkpoints
+    first_id: str | None = None  # the id of its first checkpoints, where that was another one
     is_new = True  # whether it has no checkpoint but its first
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
-    parent_holds: bool | None = None
-    """Whether the record of the parent contains this span's energy; None where there is none."""
     covered: set[Any] | None = None
     """The decorated calls that the span counts."""
+    call_site: Any = None  # the `CallSite` of a decorated call gets the span if it is short
+    budget_check: Callable[[Record], Record] | None = None
+    """Called with the finished record before it is written; marks one over its budget."""
+    _epoch = -1
+    _end: Mark | None = None
+    _started_at: datetime
+    _sealed: tuple[Mark, EndFacts]
+    _window: Window | None = None
+    _record: Record | None = None
+    _outcome = OK
 
     def __init__(
         self,
@@ -46,27 +60,31 @@ class SpanRow(BudgetedBlock[Any]):
     ) -> None:
         self.name = checked_name(name)
         self.labels: Mapping[str, Any] = checked_labels(labels) if labels else {}
-        self.record_id: str | None = None
         self.session = session
-        """The session of the span's tracker."""
         self._parent = parent
-        self.parent_id: str | None = None
+
+    @property
+    def record_id(self) -> str | None:
+        """The id of its record; None before it is opened."""
+        if self.given_id is None and self._epoch >= 0:
+            self.given_id = f"{self._run_id}-{self._number}"
+        return self.given_id
+
+    @property
+    def _run_id(self) -> str:
+        return self.session.run_ids[self._epoch]
+
+    @property
+    def parent_id(self) -> str | None:
         """The `record_id` of the parent, as written in its record."""
-        self._epoch = -1
-        self._before: Any = None
-        self._start: Mark | None = None
-        self.node: Node | None = None
-        """Its place in the tree of open spans, once it has been opened."""
-        self._end: Mark | None = None
-        self.call_site: Any = None
-        # the `CallSite` of a decorated call gets the span if it is short, instead of a row
-        self.budget_check: Callable[[Record], Record] | None = None
-        """Called with the finished record before it is written; marks one over its budget."""
-        self._window: Window
-        self._record: Record | None = None
-        self._outcome = OK
-        self._left: list[Sequence[Any]] = []
-        """While its row is to be written: the spans that outlive it."""
+        if self._parent_id is None and self._parent is not None and self._start is not None:
+            self._parent_id = self._parent.record_id
+        return self._parent_id
+
+    @property
+    def parent_holds(self) -> bool | None:
+        """Whether the record of the parent contains its energy; None where there is no parent."""
+        return self._holds if self._parent is None else True
 
     @property
     def row_id(self) -> str | None:
@@ -103,44 +121,43 @@ class SpanRow(BudgetedBlock[Any]):
     def _claim_row_id(self) -> None:
         """Write a long call under the id that others know as their parent's, unless it is taken."""
         site = self.call_site
-        if self._window.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
-            self.record_id = self._row_id
+        if self.ended.duration_s >= OWN_ROW_S and site is not None and site.claim(self._row_id):
+            self.first_id, self.given_id = self.record_id, self._row_id
 
     @property
     def may_be_short(self) -> bool:
         """Whether a call may yet be part of the row of summed calls; the sampler's lock is held."""
         if self._end is not None:
-            return self._window.duration_s < OWN_ROW_S
-        if self._epoch < 0 or self._start is None or self.node is None:  # it was given up
+            return self.ended.duration_s < OWN_ROW_S
+        if self._epoch < 0 or self._start is None:  # it was given up
             return False
         now = self.session.sampler.counts
-        was_paused, ran_s = self.node.was_paused, now.at_s - self._start.counts.at_s
-        return (self.node.ran(now)[0] if was_paused else ran_s) < OWN_ROW_S
+        ran_s = now.at_s - self._start.counts.at_s
+        return (self.ran(now)[0] if self.was_paused else ran_s) < OWN_ROW_S
 
-    def _take_ids(self, started_at: datetime) -> None:
-        self._run_id, record_id = self.session.new_ids()
-        self.first_id = self.record_id = self.record_id or record_id
-        self._started_at = started_at
-
-    def _seal(self, mark: Mark) -> None:
-        """Capture what can only be known now; the record is built when it is needed."""
-        self._window = self._window_at(mark)
+    @property
+    def ended(self) -> Window:
+        """The window of its row, once that has ended."""
+        if self._window is None:
+            self._window = self._window_of(*self._sealed)
+        return self._window
 
     def _window_at(self, mark: Mark) -> Window:
+        """The window until `mark`, which is now."""
         assert self._start is not None
-        start, end, node = self._start.counts, mark.counts, self.node
+        return self._window_of(mark, self.session.builder.facts_now(self._start.counts.at_s))
+
+    def _window_of(self, mark: Mark, facts: EndFacts) -> Window:
+        assert self._start is not None
+        start, end = self._start.counts, mark.counts
         machine_j, ran_s = sub_joules(end.energy_j, start.energy_j), end.at_s - start.at_s
-        if node is not None and node.was_paused:
-            ran_s, machine_j = node.ran(end)
-        return self.session.builder.window(start, end, ran_s, machine_j)
+        if self.was_paused:
+            ran_s, machine_j = self.ran(end)
+        return Window.of(start, end, ran_s, machine_j, facts)
 
-    def sums(self, mark: Mark) -> Sums:
-        """The span's energy and emissions by `mark`."""
-        return self.node.total(mark) if self.node is not None else NOTHING
-
-    def _build(self, mark: Mark, outcome: EndStatus) -> Record:
+    def _build(self, mark: Mark, window: Window, outcome: EndStatus) -> Record:
         builder = self.session.builder
-        return builder.build(self._subject(), self._window, self.sums(mark), outcome)
+        return builder.build(self._subject(), window, self.sums(mark), outcome)
 
     def _subject(self) -> Subject:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
@@ -183,7 +200,7 @@ class SpanRow(BudgetedBlock[Any]):
 
     def change_parent(self, parent: Any, parent_id: str | None, *, holds: bool | None) -> None:
         """Have another parent from now on, with its budget."""
-        self._parent, self.parent_id, self.parent_holds = parent, parent_id, holds
+        self._parent, self._parent_id, self._holds = parent, parent_id, holds
         guard, outer = self.budget_guard, None if parent is None else parent.budget_guard
         if guard is not None and guard.guards(self):
             guard.outer = outer
@@ -194,24 +211,17 @@ class SpanRow(BudgetedBlock[Any]):
         self, mark: Mark, at: datetime, parent: tuple[str | None, bool | None]
     ) -> Record:
         """The record of the time until `mark`, which was at `at`, with an id of its own."""
-        self._seal(mark)
-        self._window = self._window._replace(ended_at=at)
+        window = self._window_at(mark)._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
         subject = Subject(record_id, run_id, *parent, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, self._window, self.sums(mark), OK)
-
-    @property
-    def ended(self) -> Window:
-        """The window of its row, once that has ended."""
-        return self._window
+        return self.session.builder.build(subject, window, self.sums(mark), OK)
 
     def restart(self, mark: Mark, at: datetime) -> None:
         """Count from `mark` on, which was at `at`; what was used before is in another row."""
-        assert self.node is not None
         if self.budget_guard is not None and self.budget_guard.guards(self):
             self.budget_guard.add_earlier(self.record_until(mark, at, (None, None)))
         self._start, self._started_at = mark, at
-        self.node.restart(mark)
+        self.restart_in_tree(mark)
         if self.power_series is not None:
             self.begin_timeline()
 

@@ -8,117 +8,114 @@ leaf, and the number stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
 from carbontrack.sampling.sampler import Sampler
 
+NO_SPANS: AbstractSet[Any] = frozenset()
+
 
 class Node:
-    """One span in the tree of open spans; used with the sampler's lock held.
+    """The place of a span in the tree of open spans; used with the sampler's lock held.
 
     A node is a leaf while it is not paused and no node inside it has leaves. So a block is a leaf
     again while the generator that it consumes is suspended.
 
     A handler of a signal may raise at any line of a change. What must change together is changed by
     one statement, and `recount` makes the numbers of leaves true again.
-
-    Attributes:
-        owner: the span, while it is open.
-        around: the node of the span around it; None for a root.
-        children: the nodes of the open spans inside it.
-        was_paused: whether it has been paused since its row began; `ran` says how long it was not.
     """
 
-    __slots__ = (
-        "_is_leaf", "_is_paused", "_leaves", "_ran", "_resumed", "_sampler", "_since", "_sums",
-        "around", "children", "owner", "was_paused",
-    )  # fmt: skip
+    session: Any
+    spans_inside: AbstractSet[Any] = NO_SPANS  # those that are open
+    was_paused = False  # since its row began; `ran` says how long it was not
+    _parent: Any = None  # the span around it; None for a root
+    _start: Mark | None = None
+    _since: Mark | None = None  # since when it has had as many leaves, if not since its start
+    _sums = NOTHING
+    _leaves = 1
+    _is_leaf = True
+    _is_paused = False
+    _has_left = False
     _ran: tuple[float, Joules]
     _resumed: Counts
 
-    def __init__(self, owner: Any, around: Node | None, mark: Mark, sums: Sums = NOTHING) -> None:
-        self.owner = owner
-        self._sampler: Sampler = owner.session.sampler
-        self.around = around
-        self.children: set[Node] = set()
-        self._sums = sums
-        self._since = mark
-        self._leaves = 1
-        self._is_leaf = True
-        self._is_paused = False
-        self.was_paused = False
-
-    def join(self) -> None:
+    def join_tree(self) -> None:
         """The span opens: it is part of the tree from its first mark on."""
-        around = self.around
+        around = self._parent
         if around is None:
-            _add_leaves(self._sampler, 1)
+            _add_leaves(self.session.sampler, 1)
             return
-        around.children.add(self)
+        if around.spans_inside:
+            around.spans_inside |= {self}
+        else:
+            around.spans_inside = {self}
         if around._is_leaf:  # as below, but cheaper: this one replaces it
             around._is_leaf = False
         else:
-            around._update(1, self._since)
+            around._update(1, self._start)
 
-    def leave(self, mark: Mark) -> Collection[Node]:
-        """The span ends; its children move to the node around it, and are returned.
-
-        A second call only returns them.
-        """
-        if self.owner is None:
-            return self.children
-        self._end_pause(mark)
-        self.owner, around = None, self.around
+    def leave_tree(self, mark: Mark) -> None:
+        """The span ends; the spans inside move to the one around it. A second call does nothing."""
+        if self._has_left:
+            return
+        if self._is_paused:
+            self._end_pause(mark)
+        around, self._has_left = self._parent, True
         if around is not None:
-            around.children.discard(self)
-            around.children |= self.children
+            around.spans_inside -= {self}
+        if self.spans_inside:
+            self._hand_over_inside()
         if self._is_leaf:
             if around is None:
-                _add_leaves(self._sampler, -1)
+                _add_leaves(self.session.sampler, -1)
             elif around._leaves == 1 and not around._is_paused:  # as below, but cheaper
                 around._is_leaf = True
             else:
                 around._update(-1, mark)
-        for child in self.children:
-            child.around = around
-        return self.children
+
+    def _hand_over_inside(self) -> None:
+        """Have the spans inside be inside of the one around this one."""
+        around = self._parent
+        if around is not None:
+            around.spans_inside |= self.spans_inside
+        for span in self.spans_inside:
+            span._parent = around
 
     def finish_leaving(self, mark: Mark) -> None:
         """Settle a span whose end was interrupted: it counts up to `mark`."""
-        around = self.around
-        if self.owner is not None or self._leaves:
+        if not self._has_left or self._leaves:
             self._end_pause(mark)
-            self._sums, self._since, self._leaves = self.total(mark), mark, 0
-        self.owner = None
-        if around is not None:
-            around.children.discard(self)
-            around.children |= self.children
-        for child in self.children:
-            child.around = around
+            self._sums, self._since, self._leaves = self.sums(mark), mark, 0
+        self._has_left = True
+        if self._parent is not None:
+            self._parent.spans_inside -= {self}
+        self._hand_over_inside()
 
-    def restart(self, mark: Mark) -> None:
+    def restart_in_tree(self, mark: Mark) -> None:
         """Count from `mark` on, as if the span began there."""
         self._ran, self._resumed = (0.0, ()), mark.counts
         self._sums, self._since, self.was_paused = NOTHING, mark, self._is_paused
 
-    def total(self, mark: Mark) -> Sums:
-        """The span's sums by `mark`, which is at or before its end."""
+    def sums(self, mark: Mark) -> Sums:
+        """The span's energy and emissions by `mark`, which is at or before its end."""
         if not self._leaves:
             return self._sums
-        return total(self._sums, self._since, mark, self._leaves)
+        since = self._since or self._start
+        assert since is not None
+        return total(self._sums, since, mark, self._leaves)
 
-    def pause(self, mark: Mark) -> None:
+    def pause_at(self, mark: Mark) -> None:
         """The body of a generator is suspended: what its consumer uses meanwhile is not counted."""
         if not self._is_paused:
-            if not self.was_paused:
-                self._ran, self._resumed = (0.0, ()), self.owner.began[0].counts
+            if not self.was_paused and self._start is not None:
+                self._ran, self._resumed = (0.0, ()), self._start.counts
             self._ran, self._is_paused, self.was_paused = self.ran(mark.counts), True, True
             self._update(0, mark)
 
-    def resume(self, mark: Mark) -> None:
+    def resume_at(self, mark: Mark) -> None:
         """The body resumes."""
         if self._is_paused:
             self._end_pause(mark)
@@ -154,32 +151,37 @@ class Node:
                 node._is_leaf = is_leaf
                 return
             node._settle(mark, inside + is_leaf, is_leaf=is_leaf)
-            node = node.around
-        _add_leaves(self._sampler, change)
+            node = node._parent
+        _add_leaves(self.session.sampler, change)
 
     def _settle(self, mark: Mark, leaves: int, *, is_leaf: bool) -> None:
         """Have another number of leaves from `mark` on."""
-        sums = self.total(mark)
+        sums = self.sums(mark)
         self._sums, self._since, self._leaves, self._is_leaf = sums, mark, leaves, is_leaf
+
+    @property
+    def _is_root(self) -> bool:
+        return self._parent is None and not self._has_left
 
     def recount(self) -> int:
         """Count the leaves of this node and those below anew; returns their number."""
-        inside = sum([child.recount() for child in self.children])
+        inside: int = sum([span.recount() for span in self.spans_inside])
         is_leaf = not inside and not self._is_paused
         leaves = inside + is_leaf
         if (leaves, is_leaf) != (self._leaves, self._is_leaf):
-            now = Mark(self._sampler.counts, self.owner.session.ledger.account)
+            now = Mark(self.session.sampler.counts, self.session.ledger.account)
             self._settle(now, leaves, is_leaf=is_leaf)
         return leaves
 
 
 def recount(sampler: Sampler) -> None:
     """Count the leaves of all open spans anew, as a handler has raised in a change of the tree."""
-    leaves = 0
+    roots: set[Node] = set()
     for holder in list(sampler.holders.values()):
-        node = getattr(holder(), "node", None)  # windows of summed calls have none
-        if node is not None and node.owner is not None and node.around is None:
-            leaves += node.recount()
+        node = holder()
+        if isinstance(node, Node):  # what outlives a root that is just ending has no hold yet
+            roots |= node.spans_inside if node._has_left else {node}
+    leaves = sum([node.recount() for node in roots if node._is_root])
     _add_leaves(sampler, leaves - sampler.leaves)
 
 

@@ -187,5 +187,6 @@ def test_the_account_and_the_counts_have_the_ends_of_the_same_steps():
     model = with_ends(watts=100.0)
     with Bench([model]) as bench, bench.tracker.span("work"):
         bench.run(1.0)
-        account, counts = bench.session.ledger.account, bench.sampler.counts
+        counts = bench.sampler.counts
+        account = bench.session.ledger.account.at(counts)
         assert account.leaf_ends_j == counts.ends_j == (50.0, 300.0)

@@ -2,7 +2,7 @@
 
 import random
 
-from carbontrack.sampling.counts import ReadingGaps
+from carbontrack.sampling.history import ReadingGaps
 
 
 def test_nothing_is_known_before_the_first():

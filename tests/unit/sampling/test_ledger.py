@@ -12,6 +12,7 @@ from carbontrack.sampling.ledger import (
     NOTHING,
     Account,
     Mark,
+    RunningAccount,
     Step,
     Sums,
     Terms,
@@ -183,7 +184,7 @@ def test_between_is_additive_over_any_cut():
     accounts = [Account()]
     for energy in (1.25, 7.5, 0.0, 3.0):
         accounts.append(credit(accounts[-1], step(energy), terms(1.0, grid=FRANCE)))
-    marks = [Mark(Counts(0.0), account) for account in accounts]
+    marks = [Mark(Counts(0.0), RunningAccount(account)) for account in accounts]
     parts = NOTHING
     for a, b in itertools.pairwise(marks):
         parts = parts.plus(between(a, b))

@@ -199,7 +199,7 @@ def test_a_meter_whose_first_answer_is_not_believed_owes_all_the_same(first):
     counts = advance(counts, Reading(3.0, (first, None), returned={0: Returned((1,))}))[0]
     counts, steps, _ = advance(counts, Reading(4.0, (150.0, None)))
     assert steps == (20.0, 0.0)
-    assert (counts.owed_j, counts.returning) == ({}, {})
+    assert (counts.owed_j, counts.anchor.returning) == ({}, {})
     assert counts.observed_s == (3.0, 1.0)
 
 

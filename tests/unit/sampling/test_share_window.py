@@ -6,14 +6,18 @@ import pytest
 
 from carbontrack.attribution.policy import WHOLE, Attribution, IdlePower
 from carbontrack.grid.intensity import Fixed, GridIntensity
+from carbontrack.sampling.counts import Counts
 from carbontrack.sampling.ledger import (
     SHARE_WINDOW_S,
     STALE_S,
     USAGE_PERIOD_S,
     Ledger,
     ShareWindow,
+    Sharing,
     Step,
+    add_joules,
 )
+from carbontrack.testing import FakeClock
 from tests.support.bench import ScriptedUsage
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -22,6 +26,23 @@ PROCESS = Attribution("process")
 
 def step(at_s, joules=100.0, components=("cpu",), leaves=1):
     return Step(at_s, (joules,) * len(components), components, leaves, 0, 1.0, 0.0)
+
+
+class Steps:
+    """The steps that a ledger takes, and the counts that they add up to."""
+
+    def __init__(self, ledger):
+        self.ledger, self.counts = ledger, Counts(0.0)
+
+    def take(self, step):
+        """The ledger's sums after one more step."""
+        before, ledger = self.counts, self.ledger
+        joules = add_joules(before.energy_j, step.joules)
+        self.counts = Counts.of(step.at_s, counts_j=joules, energy_j=joules)
+        ledger.account = ledger.after(
+            before, self.counts, Sharing(step.components, step.leaves), FakeClock()
+        )
+        return ledger.account.at(self.counts)
 
 
 def test_the_share_follows_the_counts():
@@ -71,9 +92,10 @@ def test_a_ledger_takes_its_share():
     ledger = Ledger(PROCESS, grid)
     reader = ScriptedUsage(ours=0.5)
     ledger.begin(reader, 0.0, NOW)
-    ledger.account = ledger.after(step(1.0), None)
-    assert ledger.account.leaf_j == pytest.approx((50.0,))
-    assert ledger.account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
+    steps = Steps(ledger)
+    account = steps.take(step(1.0))
+    assert account.leaf_j == pytest.approx((50.0,))
+    assert account.leaf_g[0] == pytest.approx(50.0 / 3.6e6 * 50.0)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +105,9 @@ def test_idle_energy_goes_as_the_policy_says(idle, ours_j):
     """100 J in a second, 40 of them idle; half of the work is ours, and a tenth is booked."""
     ledger = Ledger(Attribution("process", idle, idle_power=IdlePower(cpu=40.0)), None)
     ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    ledger.account = ledger.after(step(1.0), None)
-    assert ledger.account.leaf_j == pytest.approx((ours_j,))
+    steps = Steps(ledger)
+    account = steps.take(step(1.0))
+    assert account.leaf_j == pytest.approx((ours_j,))
 
 
 def test_a_ledger_that_slept_looks_afresh():
@@ -92,12 +115,13 @@ def test_a_ledger_that_slept_looks_afresh():
     ledger = Ledger(PROCESS, None)
     reader = ScriptedUsage(ours=1.0)
     ledger.begin(reader, 0.0, NOW)
-    ledger.account = ledger.after(step(1.0), None)
+    steps = Steps(ledger)
+    account = steps.take(step(1.0))
     reader.ours = 0.1
     ledger.begin(reader, 1.0 + STALE_S * 2, NOW)
-    before = ledger.account.leaf_j[0]
-    ledger.account = ledger.after(step(2.0 + STALE_S * 2), None)
-    assert ledger.account.leaf_j[0] - before == pytest.approx(10.0)
+    before = account.leaf_j[0]
+    account = steps.take(step(2.0 + STALE_S * 2))
+    assert account.leaf_j[0] - before == pytest.approx(10.0)
 
 
 def test_a_reader_of_another_process_is_not_believed():
@@ -108,7 +132,8 @@ def test_a_reader_of_another_process_is_not_believed():
     childs = parents.for_child()
     ledger.begin(childs, 0.1, NOW)
     parents_reads = parents.reads
-    ledger.account = ledger.after(step(1.0), None)
+    steps = Steps(ledger)
+    steps.take(step(1.0))
     assert childs.reads > 0
     assert parents.reads == parents_reads
 
@@ -117,8 +142,9 @@ def test_in_scope_machine_nobody_is_asked():
     """Without a reader all of it is ours."""
     ledger = Ledger(Attribution("machine"), None)
     ledger.begin(None, 0.0, NOW)
-    ledger.account = ledger.after(step(1.0, components=("cpu", "ram")), None)
-    assert ledger.account.leaf_j == (100.0, 100.0)
+    steps = Steps(ledger)
+    account = steps.take(step(1.0, components=("cpu", "ram")))
+    assert account.leaf_j == (100.0, 100.0)
 
 
 class Moving:
@@ -141,10 +167,11 @@ def test_a_moving_grid_is_asked_at_every_step_and_a_constant_one_once():
     ledger = Ledger(Attribution(), grid)
     assert ledger.follows_grid
     ledger.begin(None, 0.0, NOW)
-    ledger.account = ledger.after(step(1.0, joules=3.6e6), NOW)
+    steps = Steps(ledger)
+    account = steps.take(step(1.0, joules=3.6e6))
     grid.g = 300.0
-    ledger.account = ledger.after(step(2.0, joules=3.6e6), NOW)
-    assert ledger.account.leaf_g[0] == pytest.approx(400.0)
+    account = steps.take(step(2.0, joules=3.6e6))
+    assert account.leaf_g[0] == pytest.approx(400.0)
     assert grid.asked == 3
     assert not Ledger(Attribution(), Fixed.of(5.0)).follows_grid
 
@@ -153,6 +180,7 @@ def test_a_new_meter_has_its_components_share():
     """A substitute that joins later is weighed as its component is."""
     ledger = Ledger(PROCESS, None)
     ledger.begin(ScriptedUsage(ours=0.5), 0.0, NOW)
-    ledger.account = ledger.after(step(1.0), None)
-    ledger.account = ledger.after(step(2.0, components=("cpu", "gpu")), None)
-    assert ledger.account.leaf_j == pytest.approx((100.0, 100.0))
+    steps = Steps(ledger)
+    account = steps.take(step(1.0))
+    account = steps.take(step(2.0, components=("cpu", "gpu")))
+    assert account.leaf_j == pytest.approx((100.0, 100.0))

@@ -47,8 +47,8 @@ def window(
     width = len(machine_j)
     seen_s = (length_s,) * width if observed_s is None else observed_s
     return Window(
-        Counts(0.0, observed_s=(0.0,) * width),
-        Counts(length_s, observed_s=seen_s, **end),
+        Counts.of(0.0, observed_s=(0.0,) * width),
+        Counts.of(length_s, observed_s=seen_s, **end),
         length_s if duration_s is None else duration_s,
         machine_j,
         1.0,
@@ -99,12 +99,12 @@ def test_shorter_than_the_refresh_takes_the_ratio_of_the_last_ends():
     facts = [meter(), meter("model:cpu", resolution_s=0.1, uncertainty=0.5, ends=0)]
     short = {"length_s": 0.05, "machine_j": (9.0, 8.0), "powers_w": (None, 200.0)}
     now = {"energy_j": (900.0, 100.0), "ends_j": (100.0, 300.0)}
-    before = Counts(0.0, energy_j=(0.0, 60.0), ends_j=(90.0, 200.0))
+    before = Counts.of(0.0, energy_j=(0.0, 60.0), ends_j=(90.0, 200.0))
     sums = Sums((0.0, 2.0), ends_j=(1.0, 3.0))
     _, one = parts_of(sums, window(**short, before=before, **now), facts)
     assert one.joules == pytest.approx(200.0 * 0.05 * 0.25)
     assert one.ends_j == pytest.approx((one.joules / 4.0, one.joules * 2.5))
-    still = before._replace(energy_j=now["energy_j"])
+    still = Counts.of(0.0, energy_j=now["energy_j"], ends_j=before.ends_j)
     for unknown in (None, still):
         _, one = parts_of(sums, window(**short, before=unknown, **now), facts)
         assert one.ends_j is None, "half its energy, then, on either side"
@@ -318,8 +318,8 @@ def test_sleep_lowers_the_coverage():
 
 def test_faults_are_those_of_the_span():
     """Counts from before the span are taken off; codes stand in order."""
-    before = Counts(0.0, observed_s=(0.0,), missed=2, faults={"reset": 3, "old": 1})
-    after = Counts(
+    before = Counts.of(0.0, observed_s=(0.0,), missed=2, faults={"reset": 3, "old": 1})
+    after = Counts.of(
         10.0, observed_s=(10.0,), missed=5, faults={"reset": 4, "old": 1, "implausible": 2}
     )
     got = quality_figures(Window(before, after, 10.0, (1.0,), 2.5, NOW, None, ()), [meter()])
@@ -338,7 +338,7 @@ def test_what_is_not_measured_is_said_in_every_record():
     """A fault that stands since the start of the meters is in the record beside those met."""
     got = quality_figures(window(), [meter()], {"gpu_unmeasured": 2})
     assert got["faults"] == "gpu_unmeasured:2"
-    after = Counts(10.0, observed_s=(10.0,), faults={"reset": 1})
+    after = Counts.of(10.0, observed_s=(10.0,), faults={"reset": 1})
     met = Window(Counts(0.0), after, 10.0, (1.0,), 2.5, NOW, None, ())
     assert quality_figures(met, [meter()], {"zones_closed": 1})["faults"] == (
         "reset:1;zones_closed:1"
