@@ -135,9 +135,7 @@ class Record(Value, kw_only=True):
 
     def to_row(self) -> dict[str, Cell]:
         """The record as column name to plain value, in column order; labels as JSON text."""
-        row: dict[str, Cell] = dict(zip(COLUMNS, cells_of(self), strict=True))
-        row["labels"] = _json(dict(self.labels))
-        return row
+        return dict(zip(COLUMNS, row_cells(self), strict=True))
 
     def _repr_html_(self) -> str:
         return record_html(self)
@@ -166,6 +164,20 @@ class Record(Value, kw_only=True):
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
         return cls(**values)
+
+
+def unmeasured_record(name: str, labels: Mapping[str, Any], at: tuple[str, str]) -> Record:
+    """The record of a block that was not measured, with when it began and ended."""
+    return Record(
+        record_id="disabled",
+        run_id="disabled",
+        name=name,
+        labels=labels,
+        status="disabled",
+        started_at=at[0],
+        ended_at=at[1],
+        calls=None,
+    )
 
 
 class Sink(Protocol):
@@ -353,6 +365,17 @@ COLUMNS: tuple[str, ...] = tuple(fields_of(Record))
 """The columns of schema 2, in order."""
 cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
 """The values of a record's columns, in order; labels are a mapping."""
+_LABELS = COLUMNS.index("labels")
+
+
+def row_cells(record: Record) -> list[Cell]:
+    """The values of a record's columns, in order; labels as JSON text."""
+    cells: list[Any] = list(cells_of(record))
+    labels = dict(record.labels)
+    cells[_LABELS] = _json(labels) if labels else "{}"
+    return cells
+
+
 NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NUMBER_TYPES)
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")

@@ -405,6 +405,8 @@ def parent_id(environ: Mapping[str, str] | None = None) -> str | None:
     None where nothing is; see `carbontrack.tracking.remote_parent.ParentContext`.
     """
     text = (os.environ if environ is None else environ).get(PARENT_ID, "").strip()
+    if not text:
+        return None
     record_id = text.partition("@")[0]
     is_one = 0 < len(record_id) <= 128 and len(text) <= 256
     return text if is_one and text.isascii() and text.isprintable() else None

@@ -8,9 +8,20 @@ could take for a formula begins with an added `'`, which `restored` removes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
-from carbontrack.record import COLUMNS, LINE_LIMIT, NUMBER_COLUMNS, SCHEMA, Cell, Record, shortened
+from carbontrack.record import (
+    COLUMNS,
+    LINE_LIMIT,
+    NUMBER_COLUMNS,
+    SCHEMA,
+    Cell,
+    Record,
+    row_cells,
+    shortened,
+)
 from carbontrack.sinks.files import SharedFileSink
 
 _NUMBERS = frozenset(NUMBER_COLUMNS)
@@ -24,7 +35,11 @@ def csv_line(cells: Sequence[str]) -> bytes:
 
     NUL and lone surrogates, which no UTF-8 text file can hold, are written as their escapes.
     """
-    text = ",".join([_quoted(cell) if _MUST_QUOTE(cell) else cell for cell in cells])
+    return _line([_quoted(cell) for cell in cells])
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    text = ",".join(cells)
     if "\0" in text:
         text = text.replace("\0", "\\x00")
     return (text + "\n").encode(errors="backslashreplace")
@@ -32,7 +47,29 @@ def csv_line(cells: Sequence[str]) -> bytes:
 
 def record_line(row: Mapping[str, Cell]) -> bytes:
     """The row of a record as one line, its cells in the order of the columns."""
-    return csv_line(["" if row[name] is None else _cell(name, row[name]) for name in COLUMNS])
+    return line_of_cells([row[name] for name in COLUMNS])
+
+
+def line_of_cells(cells: Sequence[Cell]) -> bytes:
+    """The cells of a record, in the order of the columns, as one line."""
+    try:
+        machine = _known_texts(*cells[_MACHINE])
+        return _line([*_texts(cells[: _MACHINE.start]), machine, *_texts(cells[_MACHINE.stop :])])
+    except (KeyError, TypeError):  # a subclass, such as a number of numpy
+        return _line([_text_of(*pair) for pair in zip(COLUMNS, cells, strict=True)])
+
+
+def _texts(cells: Iterable[Cell]) -> list[str]:
+    return ["" if cell is None else _TEXT_OF[type(cell)](cell) for cell in cells]
+
+
+@lru_cache(maxsize=8, typed=True)
+def _known_texts(*cells: Cell) -> str:
+    return ",".join(_texts(cells))
+
+
+_MACHINE = slice(COLUMNS.index("cpu_model"), COLUMNS.index("carbontrack") + 1)
+"""The columns that are the same in all rows of a process, but for a meter that is found later."""
 
 
 def restored(column: str, cell: str) -> str:
@@ -40,17 +77,36 @@ def restored(column: str, cell: str) -> str:
     return cell if column in _NUMBERS or not cell.startswith("'") else cell[1:]
 
 
-def _cell(column: str, content: Cell) -> str:
+def _text_of(column: str, cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float):  # its own repr adds the name of its class
+        return float.__repr__(cell)
     if column in _NUMBERS:
-        # float's own repr: that of a subclass, such as numpy's, adds the name of the class
-        return float.__repr__(content) if isinstance(content, float) else str(content)
-    text = str(content).lower() if isinstance(content, bool) else str(content)
-    return "'" + text if text.startswith(_HAZARDS) else text
+        return str(cell)
+    return _text_of_bool(cell) if isinstance(cell, bool) else _text_cell(str(cell))
+
+
+@lru_cache(maxsize=64)  # what describes the machine and the run is the same in each row
+def _text_cell(text: str) -> str:
+    return _quoted("'" + text if text.startswith(_HAZARDS) else text)
+
+
+def _text_of_bool(truth: object) -> str:
+    return "true" if truth else "false"
 
 
 def _quoted(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"'
+    return '"' + cell.replace('"', '""') + '"' if _MUST_QUOTE(cell) else cell
 
+
+_TEXT_OF: Mapping[type, Callable[[Any], str]] = {
+    str: _text_cell,
+    float: float.__repr__,
+    int: int.__repr__,
+    bool: _text_of_bool,
+}
+"""How a cell is written, by its type; nothing for unknown."""
 
 HEADER = csv_line(COLUMNS)
 """The first line of a CSV file of this schema version."""
@@ -72,5 +128,5 @@ class CsvSink(SharedFileSink):
     @staticmethod
     def line_of(record: Record) -> bytes:
         """The record as a row; long texts are cut where it would be too long for readers."""
-        line = record_line(record.to_row())
-        return line if len(line) <= LINE_LIMIT else record_line(shortened(record).to_row())
+        line = line_of_cells(row_cells(record))
+        return line if len(line) <= LINE_LIMIT else line_of_cells(row_cells(shortened(record)))

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from carbontrack.sinks.delivery import LeftoverQueue
-from carbontrack.sinks.journal.file import JournalFile, Key
+from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import SEND, folder, record_in
+from carbontrack.sinks.journal.places import Key
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.interrupts import suppressed
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from carbontrack.record import Record
 from carbontrack.system.interrupts import pass_on
@@ -13,7 +13,11 @@ from carbontrack.values import NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from carbontrack.sinks.journal.journal import Journal
+    from carbontrack.sinks.journal.journal import Journal, RowLine
+
+
+_AT_ONCE = 100
+"""Rows that are written to the journal in one piece."""
 
 
 class Checkpoint(NamedTuple):
@@ -31,11 +35,36 @@ class Checkpoint(NamedTuple):
     first: Record | None = None
     is_sum: bool = False
 
+    @property
+    def record_id(self) -> str:
+        """The id of the record."""
+        return self.record.record_id
+
+
+class OpenRow(NamedTuple):
+    """The row of an open span so far.
+
+    Attributes:
+        columns: its own columns.
+        facts: those that it has in common with other rows, which are written once for all.
+    """
+
+    columns: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+    @property
+    def record_id(self) -> str:
+        """The id of the row."""
+        return str(self.columns["record_id"])
+
+
+Found = Checkpoint | OpenRow
+
 
 class Checkpointable(Protocol):
     """Open work: a root span, or a decorated function with summed calls."""
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> Checkpoint | OpenRow | None:
         """Its checkpoint; None where there is nothing to keep."""
         ...
 
@@ -59,7 +88,7 @@ class Checkpoints:
         self.period_s = period_s
         self._warnings = RateLimitedLog()
         self._written_s = float("-inf")
-        self._is_closed = False
+        self._has_new = self._is_closed = False
         self._dropped: dict[object, set[str]] = {}
         """By write that is under way, in any thread: the records that were dropped meanwhile."""
 
@@ -74,8 +103,13 @@ class Checkpoints:
         return self._journal.trouble
 
     def write_soon(self) -> None:
-        """Make checkpoints due at the end of the current tick."""
-        self._written_s = float("-inf")
+        """Make checkpoints of what has none but its first due at the end of the current tick."""
+        self._has_new = True
+
+    def takes_new(self) -> bool:
+        """Whether such checkpoints are due; if so, they are not any more."""
+        had_new, self._has_new = self._has_new, False
+        return had_new
 
     def are_due(self, now_s: float) -> bool:
         """Whether checkpoints are due; if so, the next period begins."""
@@ -84,8 +118,8 @@ class Checkpoints:
         self._written_s = now_s
         return True
 
-    def write(self, one: Checkpointable) -> None:
-        """Write a checkpoint, if there is anything to write; from any thread.
+    def write(self, *makes: Callable[[], Found | None]) -> None:
+        """Make checkpoints and write them, if there is anything to write; from any thread.
 
         Another thread may finish a record between the moment when it is seen and the moment when it
         is written. Its checkpoint would stay behind, and be recovered beside the finished row; so
@@ -94,21 +128,38 @@ class Checkpoints:
         write = object()
         self._dropped[write] = dropped = set[str]()
         try:
-            found = one.checkpoint()
-            if found is not None:
-                if found.first is None:
-                    self._journal.checkpoint(
-                        found.record, self._outputs, found.timeline, is_sum=found.is_sum
-                    )
-                else:
-                    self._journal.update(found.record, self._outputs, found.first)
-                if found.record.record_id in dropped:
-                    self._journal.finished(found.record.record_id)
+            for at in range(0, len(makes), _AT_ONCE):
+                ids: list[str] = []
+                found = [self._line_of(make, ids) for make in makes[at : at + _AT_ONCE]]
+                lines = [line for line in found if line is not None]
+                if lines:
+                    self._journal.keep(lines)
+                for record_id in dropped.intersection(ids):
+                    self._journal.finished(record_id)
+        finally:
+            del self._dropped[write]
+
+    def _line_of(self, make: Callable[[], Found | None], ids: list[str]) -> RowLine | None:
+        """The line of an open row, which is written with others; a checkpoint is written at once.
+
+        Its id is added to `ids`.
+        """
+        journal, outputs = self._journal, self._outputs
+        try:
+            found = make()
+            if found is None:
+                return None
+            ids.append(found.record_id)
+            if isinstance(found, OpenRow):
+                return journal.row_line(found.columns, found.facts, outputs)
+            if found.first is None:
+                journal.checkpoint(found.record, outputs, found.timeline, is_sum=found.is_sum)
+            else:
+                journal.update(found.record, outputs, found.first)
         except Exception as error:  # the program may be changing its labels
             pass_on(error)
             self._warnings.warn("checkpoint", f"a checkpoint could not be written: {error!r}")
-        finally:
-            del self._dropped[write]
+        return None
 
     def drop(self, record_id: str | None) -> None:
         """Remove the checkpoint of a record that was delivered, or is part of another."""

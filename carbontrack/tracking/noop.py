@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from carbontrack.record import Record, Status
+from carbontrack.record import Record, Status, unmeasured_record
 from carbontrack.system.clock import Clock, SystemClock
-from carbontrack.tracking.record_builder import rfc3339, unmeasured_record
+from carbontrack.tracking.record_builder import rfc3339
 from carbontrack.tracking.span import Span
 
 

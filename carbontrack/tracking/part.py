@@ -7,8 +7,11 @@ from math import hypot
 
 from carbontrack.interval import Interval
 from carbontrack.meters.meter import Meter
-from carbontrack.record import BASES, Basis, Component
+from carbontrack.record import BASES, WHOLE_MACHINE, Basis, Component
 from carbontrack.values import NamedTuple
+
+CONTRIBUTES = 0.01
+"""A basis counts for the record if it applies to more than this share of the energy."""
 
 
 class MeterFacts(NamedTuple):
@@ -124,3 +127,27 @@ def interval_j(parts: Sequence[Part], length_s: float) -> Interval:
         max(0.0, joules - hypot(*below_j.values(), *edges_j)),
         joules + hypot(*above_j.values(), *edges_j),
     )
+
+
+def weakest(parts: Sequence[Part]) -> Basis | None:
+    """The weakest basis among those of more than 1 % of the energy."""
+    bases = {part.basis for part in parts}
+    if len(bases) < 2:
+        return next(iter(bases), None)
+    whole_j = sum(part.joules for part in parts)
+    by_basis: dict[Basis, float] = {}
+    for part in parts:
+        by_basis[part.basis] = by_basis.get(part.basis, 0.0) + part.joules
+    counting = [b for b, joules in by_basis.items() if joules > CONTRIBUTES * whole_j]
+    return max(counting or by_basis, key=BASES.index, default=None)
+
+
+def shares_of(parts: Sequence[Part]) -> dict[str, float]:
+    """Our share of the energy of each component, and of the machine; none where that is 0."""
+    ours: dict[str, float] = {WHOLE_MACHINE: 0.0}
+    whole = ours.copy()
+    for part in parts:
+        for name in (part.meter.component, WHOLE_MACHINE):
+            ours[name] = ours.get(name, 0.0) + part.joules
+            whole[name] = whole.get(name, 0.0) + part.machine_j
+    return {name: ours[name] / all_j for name, all_j in whole.items() if all_j > 0.0}

@@ -10,6 +10,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from carbontrack.config import environment
@@ -130,6 +131,7 @@ def context_text(record_id: str, identity: str, scope: str, state_dir: Path | No
     return f"{record_id}@{identity}:{scope}:{state}" if identity else record_id
 
 
+@lru_cache(maxsize=8)  # each root asks for it
 def state_token(state_dir: Path) -> str:
     """Stands for a state directory, whose name may hold anything, and the user's own."""
     return f"{zlib.crc32(os.fsencode(os.path.abspath(state_dir))):08x}"  # noqa: PTH100 - a text

@@ -20,22 +20,19 @@ from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
-from carbontrack.meters.meter import MeterSet
-from carbontrack.record import BASES, COMPONENTS, WHOLE_MACHINE, Basis, Component, Record, Status
+from carbontrack.meters.meter import Hardware, MeterSet
+from carbontrack.record import Basis, Component, Record, Status
 from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
 from carbontrack.sampling.history import RecentPowers
-from carbontrack.sampling.ledger import Ledger, Sums, sub_joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, sub_joules
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
-from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j
+from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j, shares_of, weakest
 from carbontrack.units import JOULES_PER_KWH
 from carbontrack.values import NamedTuple
 
 _log = logging.getLogger("carbontrack")
-
-CONTRIBUTES = 0.01
-"""A basis counts for the record if it applies to more than this share of the energy."""
 
 # -- values ------------------------------------------------------------------------------------
 
@@ -71,6 +68,10 @@ class Subject(NamedTuple):
     name: str
     labels: Mapping[str, Any]
     started_at: datetime
+
+    def columns(self) -> dict[str, Any]:
+        """These columns."""
+        return {**self._asdict(), "started_at": rfc3339(self.started_at)}
 
 
 class EndStatus(NamedTuple):
@@ -129,6 +130,16 @@ class Window(NamedTuple):
         """The time from start to end, pauses included."""
         return self.end.at_s - self.start.at_s
 
+    def observed_s(self, number: int) -> Sequence[float]:
+        """For how long each of so many meters was observed."""
+        end, start = self.end.observed_s, self.start.observed_s
+        return sub_joules(padded(end, number), padded(start, number))
+
+
+def padded(numbers: Joules, number: int) -> Joules:
+    """So many of the numbers; 0 for a meter that the tuple is older than."""
+    return numbers if len(numbers) >= number else numbers + (0.0,) * (number - len(numbers))
+
 
 # -- pure functions: the columns --------------------------------------------------------------
 
@@ -141,9 +152,12 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
     A meter that did not answer in the span, and whose power is not known, contributes nothing.
     """
     parts = []
+    number = len(meters)
+    ours_j, machines_j = padded(sums.ours_j, number), padded(window.machine_j, number)
+    observed_s, length_s = window.observed_s(number), window.length_s
     for index, meter in enumerate(meters):
-        joules, machine_j = value_at(sums.ours_j, index), value_at(window.machine_j, index)
-        if _too_short(window.length_s, joules, meter.resolution_s):
+        joules, machine_j = ours_j[index], machines_j[index]
+        if _too_short(length_s, joules, meter.resolution_s):
             powers_w = window.powers_w
             power_w = powers_w[index] if index < len(powers_w) else None
             share = min(1.0, joules / machine_j) if machine_j > 0.0 else 1.0
@@ -151,7 +165,7 @@ def parts_of(sums: Sums, window: Window, meters: Sequence[MeterFacts]) -> list[P
                 all_j = power_w * window.duration_s
                 ends_j = _recent_ends(index, meter, window, all_j * share)
                 parts.append(Part(meter, all_j * share, _modelled(meter), all_j, ends_j))
-        elif joules > 0.0 or _observed_s(window, index) > 0.0:
+        elif joules > 0.0 or observed_s[index] > 0.0:
             ends_j = _counted_ends(meter, sums)
             parts.append(Part(meter, joules, meter.basis, max(machine_j, joules), ends_j))
     return parts
@@ -194,20 +208,6 @@ def value_at(numbers: Sequence[float], index: int) -> float:
     return numbers[index] if index < len(numbers) else 0.0
 
 
-def _observed_s(window: Window, index: int) -> float:
-    return value_at(window.end.observed_s, index) - value_at(window.start.observed_s, index)
-
-
-def weakest(parts: Sequence[Part]) -> Basis | None:
-    """The weakest basis among those of more than 1 % of the energy."""
-    whole_j = sum(part.joules for part in parts)
-    by_basis: dict[Basis, float] = {}
-    for part in parts:
-        by_basis[part.basis] = by_basis.get(part.basis, 0.0) + part.joules
-    counting = [b for b, joules in by_basis.items() if joules > CONTRIBUTES * whole_j]
-    return max(counting or by_basis, key=BASES.index, default=None)
-
-
 def energy_figures(
     parts: Sequence[Part], window: Window, attribution: Attribution, uncounted_w: float = 0.0
 ) -> dict[str, Any]:
@@ -218,32 +218,31 @@ def energy_figures(
     """
     figures: dict[str, Any] = {
         "basis": weakest(parts),
-        "meters": ";".join(part.meter.id for part in parts) or None,
+        "meters": ";".join([part.meter.id for part in parts]) or None,
     }
-    for component in COMPONENTS:
-        own = [part for part in parts if part.meter.component == component]
-        if own:
-            figures[f"{component}_kwh"] = sum(part.joules for part in own) / JOULES_PER_KWH
-            if component != "other":
-                figures[f"{component}_basis"] = weakest(own)
-    if parts:
-        names = ("energy_kwh", "energy_low_kwh", "energy_high_kwh")
-        ends_j = interval_j(parts, window.length_s)
-        if uncounted_w:
-            ends_j = ends_j._replace(high=ends_j.high + uncounted_w * window.duration_s)
-        for name, joules in zip(names, ends_j, strict=True):
-            figures[name] = joules / JOULES_PER_KWH * attribution.pue
-        figures |= _machine_figures(parts)
+    if not parts:
+        return figures
+    by_component: dict[Component, list[Part]] = {}
+    for part in parts:
+        by_component.setdefault(part.meter.component, []).append(part)
+    for component, own in by_component.items():
+        figures[f"{component}_kwh"] = sum([part.joules for part in own]) / JOULES_PER_KWH
+        if component != "other":
+            figures[f"{component}_basis"] = weakest(own)
+    joules, low_j, high_j = interval_j(parts, window.length_s)
+    if uncounted_w:
+        high_j += uncounted_w * window.duration_s
+    figures["energy_kwh"] = joules / JOULES_PER_KWH * attribution.pue
+    figures["energy_low_kwh"] = low_j / JOULES_PER_KWH * attribution.pue
+    figures["energy_high_kwh"] = high_j / JOULES_PER_KWH * attribution.pue
+    figures["machine_kwh"] = sum([part.machine_j for part in parts]) / JOULES_PER_KWH
+    figures["cpu_share"] = _cpu_share(by_component.get("cpu", ()))
     return figures
 
 
-def _machine_figures(parts: Sequence[Part]) -> dict[str, Any]:
-    cpu = [part for part in parts if part.meter.component == "cpu"]
-    cpu_j = sum(part.machine_j for part in cpu)
-    return {
-        "machine_kwh": sum(part.machine_j for part in parts) / JOULES_PER_KWH,
-        "cpu_share": sum(part.joules for part in cpu) / cpu_j if cpu_j > 0.0 else None,
-    }
+def _cpu_share(cpu: Sequence[Part]) -> float | None:
+    machine_j = sum([part.machine_j for part in cpu])
+    return sum([part.joules for part in cpu]) / machine_j if machine_j > 0.0 else None
 
 
 def emission_figures(
@@ -298,8 +297,7 @@ def _mean_intensity(
         return now
     means = [grams / kwh for grams in sums.grams]
     # An intensity that did not change is returned as it was, without rounding errors of the sums.
-    same = (isclose(mean, n, rel_tol=1e-9) for mean, n in zip(means, now, strict=True))
-    return now if all(same) else (means[0], means[1], means[2])
+    return now if all(map(isclose, means, now)) else (means[0], means[1], means[2])
 
 
 def quality_figures(
@@ -336,18 +334,19 @@ def _coverage(window: Window, meters: Sequence[MeterFacts]) -> float | None:
     length_s = window.length_s + window.end.suspended_s - window.start.suspended_s
     if length_s <= 0.0 or not meters:
         return None
+    observed_s = window.observed_s(len(meters))
     covered_s: dict[Component, float] = {}
-    observed_s = sub_joules(window.end.observed_s, window.start.observed_s)
-    for index, meter in enumerate(meters):
+    for meter, seen_s in zip(meters, observed_s, strict=False):
         if meter.is_substitute:
-            more_s = value_at(observed_s, index)
-            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + more_s
-    observed = (
-        value_at(observed_s, index) + covered_s.get(meter.component, 0.0)
-        for index, meter in enumerate(meters)
-        if not meter.is_substitute
+            covered_s[meter.component] = covered_s.get(meter.component, 0.0) + seen_s
+    least_s = min(
+        [
+            seen_s + covered_s.get(meter.component, 0.0)
+            for meter, seen_s in zip(meters, observed_s, strict=False)
+            if not meter.is_substitute
+        ]
     )
-    return min(1.0, min(observed) / length_s)
+    return min(1.0, least_s / length_s)
 
 
 def water_figures(
@@ -386,23 +385,12 @@ def embodied_figures(
     """
     if not (g_per_h or kg_sb_per_h):
         return {}
-    shares, hours = _shares(parts), window.duration_s / 3600.0
+    shares, hours = shares_of(parts), window.duration_s / 3600.0
     found = {}
     for column, rates in (("embodied_g", g_per_h), ("abiotic_kg_sb", kg_sb_per_h)):
         if rates and rates.keys() <= shares.keys():
             found[column] = sum([shares[name] * per_h for name, per_h in rates.items()]) * hours
     return found
-
-
-def _shares(parts: Sequence[Part]) -> dict[str, float]:
-    """Our share of the energy of each component, and of the machine; none where that is 0."""
-    ours: dict[str, float] = {WHOLE_MACHINE: 0.0}
-    whole = ours.copy()
-    for part in parts:
-        for name in (part.meter.component, WHOLE_MACHINE):
-            ours[name] = ours.get(name, 0.0) + part.joules
-            whole[name] = whole.get(name, 0.0) + part.machine_j
-    return {name: ours[name] / all_j for name, all_j in whole.items() if all_j > 0.0}
 
 
 # -- the builder -------------------------------------------------------------------------------
@@ -425,6 +413,8 @@ class RecordBuilder:
         self._meters: list[MeterFacts] = []
         self._refused_of: MeterSet | None = None
         self._refused: tuple[Mapping[str, int], float] = ({}, 0.0)
+        self._constants: tuple[object, Mapping[str, Any]] = (None, {})
+        self._facts: tuple[object, object, Mapping[str, Any]] = (None, None, {})
 
     def _not_used(self) -> tuple[Mapping[str, int], float]:
         """The faults of meters that are not used, and the most power of what they do not count.
@@ -491,7 +481,13 @@ class RecordBuilder:
         return gap_s, now, self.ledger.intensity(now), sampler.powers
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:
-        """Build the record of the sums in a window.
+        """Build the record of the sums in a window."""
+        return Record(**self.columns(subject, window, sums, outcome), **self.constants())
+
+    def columns(
+        self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus
+    ) -> dict[str, Any]:
+        """The columns of the record without the constants.
 
         If that fails, for instance on the properties of a plugin's meter, the measured columns stay
         empty.
@@ -502,21 +498,20 @@ class RecordBuilder:
             pass_on(error)
             _log.exception("the figures of a record could not be made")
             measured = {}
-        return Record(
-            record_id=subject.record_id,
-            run_id=subject.run_id,
-            parent_id=subject.parent_id,
-            parent_holds=subject.parent_holds,
-            name=subject.name,
-            labels=subject.labels,
-            status=outcome.status,
-            error=outcome.error,
-            started_at=rfc3339(subject.started_at),
-            ended_at=rfc3339(window.ended_at),
-            calls=outcome.calls,
-            **({"duration_s": window.duration_s} | measured),
-            **self._constants(),
-        )
+        return {
+            **subject.columns(),
+            "status": outcome.status,
+            "error": outcome.error,
+            "ended_at": rfc3339(window.ended_at),
+            "calls": outcome.calls,
+            "duration_s": window.duration_s,
+            **measured,
+        }
+
+    def first_columns(self, subject: Subject) -> dict[str, Any]:
+        """The columns of a record that has just begun, of whose energy nothing is known yet."""
+        columns = subject.columns()
+        return {**columns, "ended_at": columns["started_at"], "duration_s": 0.0}
 
     def _measured(self, window: Window, sums: Sums) -> dict[str, Any]:
         meters, attribution, resource = self.meters(), self.ledger.attribution, self.resource
@@ -528,36 +523,54 @@ class RecordBuilder:
             return quality | dict.fromkeys(("duration_s", "coverage", "max_gap_s"))
         parts = parts_of(sums, window, meters)
         energy = energy_figures(parts, window, attribution, uncounted_w)
-        return (
-            energy
-            | emission_figures(sums, energy, window.grid, attribution.pue)
-            | water_figures(energy, attribution, resource.water_l_per_kwh)
-            | market_figures(energy, resource.market_g_per_kwh)
-            | embodied_figures(
-                parts, window, resource.embodied_g_per_h, resource.abiotic_kg_sb_per_h
-            )
-            | quality
-        )
-
-    def _constants(self) -> dict[str, Any]:
-        attribution, hardware = self.ledger.attribution, self.sampler.hardware
         return {
-            "region_basis": self.resource.region_basis,
-            "pue": attribution.pue,
-            "scope": attribution.scope,
-            "idle": attribution.idle,
-            "cpu_model": hardware.cpu_model,
-            "cpu_threads": hardware.cpu_threads,
-            "cpu_tdp_w": hardware.cpu_tdp_w,
-            "gpu_models": ";".join(hardware.gpu_models) or None,
-            "gpu_count": hardware.gpu_count,
-            "ram_gib": hardware.ram_gib,
-            "pid": os.getpid(),
-            "os": system_name(),
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "carbontrack": VERSION,
-            **self.resource.columns,
+            **energy,
+            **emission_figures(sums, energy, window.grid, attribution.pue),
+            **water_figures(energy, attribution, resource.water_l_per_kwh),
+            **market_figures(energy, resource.market_g_per_kwh),
+            **embodied_figures(
+                parts, window, resource.embodied_g_per_h, resource.abiotic_kg_sb_per_h
+            ),
+            **quality,
         }
+
+    def facts(self, grid: GridIntensity | None) -> Mapping[str, Any]:
+        """The constants and what is known of the grid; the same mapping until one changes."""
+        constants, known = self.constants(), self._facts
+        if known[0] is not constants or known[1] is not grid:
+            of_grid = emission_figures(NOTHING, {}, grid, self.ledger.attribution.pue)
+            self._facts = known = constants, grid, {**constants, **of_grid}
+        return known[2]
+
+    def constants(self) -> Mapping[str, Any]:
+        """The columns that are the same in every record of this process, until a fact changes."""
+        facts = (os.getpid(), self.resource, self.ledger.attribution, self.sampler.hardware)
+        known = self._constants
+        if facts != known[0]:
+            self._constants = known = facts, _constants_of(*facts)
+        return known[1]
+
+
+def _constants_of(
+    pid: int, resource: Resource, attribution: Attribution, hardware: Hardware
+) -> Mapping[str, Any]:
+    return {
+        "region_basis": resource.region_basis,
+        "pue": attribution.pue,
+        "scope": attribution.scope,
+        "idle": attribution.idle,
+        "cpu_model": hardware.cpu_model,
+        "cpu_threads": hardware.cpu_threads,
+        "cpu_tdp_w": hardware.cpu_tdp_w,
+        "gpu_models": ";".join(hardware.gpu_models) or None,
+        "gpu_count": hardware.gpu_count,
+        "ram_gib": hardware.ram_gib,
+        "pid": pid,
+        "os": system_name(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "carbontrack": VERSION,
+        **resource.columns,
+    }
 
 
 def _no_uncertainty(_index: int) -> float:
@@ -566,26 +579,9 @@ def _no_uncertainty(_index: int) -> float:
 
 def rfc3339(when: datetime) -> str:
     """An instant in UTC as RFC 3339 text, to the microsecond: 2026-01-01T00:00:00.000000Z."""
-    return when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond:06d}Z"
+    return when.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def system_name() -> str:
     """The operating system and its release: "Linux 6.8.0"."""
-    if not hasattr(os, "uname"):
-        return sys.platform
-    system = os.uname()
-    return f"{system.sysname} {system.release}"
-
-
-def unmeasured_record(name: str, labels: Mapping[str, Any], at: tuple[str, str]) -> Record:
-    """The record of a block that was not measured, with when it began and ended."""
-    return Record(
-        record_id="disabled",
-        run_id="disabled",
-        name=name,
-        labels=labels,
-        status="disabled",
-        started_at=at[0],
-        ended_at=at[1],
-        calls=None,
-    )
+    return " ".join(os.uname()[:3:2]) if hasattr(os, "uname") else sys.platform

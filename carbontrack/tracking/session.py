@@ -248,9 +248,14 @@ class RunIdentity:
             self._checkpoints.close()
 
     def keep(self, one: Checkpointable) -> None:
-        """Write the first checkpoint of open work now, in the thread that does it."""
+        """Write a checkpoint of open work now, in the thread that does it."""
         if self._checkpoints is not None and not self.writes_each_call:
-            self._checkpoints.write(one)
+            self._checkpoints.write(one.checkpoint)
+
+    def keep_first(self, span: Any) -> None:
+        """Write the first checkpoint of a root that has just been opened."""
+        if self._checkpoints is not None and not self.writes_each_call:
+            self._checkpoints.write(span.first_checkpoint)
 
     @property
     def keeps_checkpoints(self) -> bool:
@@ -363,12 +368,15 @@ class Session(RunIdentity):
                     root.extend_timeline(mark)
         if self._checkpoints is not None:
             ones = []
+            has_new = self._checkpoints.takes_new()
             if self._checkpoints.are_due(now_s):
                 ones = self._open_ones()
-            elif self.sampler.apportioner is not None:
-                ones = self.sites.living()  # calls at every tick, as workers are killed at any time
-            for one in ones:
-                self._checkpoints.write(one)
+            else:
+                if self.sampler.apportioner is not None:
+                    ones = self.sites.living()  # at every tick, as workers are killed at any time
+                if has_new:
+                    ones += [root for root in list(self._open_roots.values()) if root.is_new]
+            self._checkpoints.write(*[one.checkpoint for one in ones])
             if not self._open_roots:
                 self._checkpoints.rest(at_once=False)
 

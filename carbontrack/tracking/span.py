@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.record import Record, plain_html, record_html
 from carbontrack.sampling.ledger import Mark, Sums
 from carbontrack.system.clock import Clock
-from carbontrack.tracking.checkpoints import Checkpoint
+from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
 from carbontrack.tracking.record_builder import EndStatus, Window
 from carbontrack.tracking.span_edges import SpanEdges
 from carbontrack.tracking.span_row import OK
@@ -131,9 +131,16 @@ class Span(SpanEdges):
         failed = self._outcome.status != "ok"
         return self.sums(self._end), self.ended, self._started_at, failed
 
-    def checkpoint(self) -> Checkpoint | None:
+    def first_checkpoint(self) -> OpenRow | None:
+        """The checkpoint of a span that has just been opened; None once it has ended."""
+        return self.first_row() if self.is_open else None
+
+    def checkpoint(self) -> Checkpoint | OpenRow | None:
         """The checkpoint of an open span; None once it has ended."""
-        return self.current_checkpoint() if self.is_open else None
+        if not self.is_open:
+            return None
+        self.is_new = False
+        return self.row_so_far() if self.power_series is None else self.current_checkpoint()
 
     def current_checkpoint(self) -> Checkpoint:
         """The record so far, or the final one, with its timeline."""

@@ -9,13 +9,13 @@ from functools import partial
 from sys import is_finalizing
 from typing import Any, TypeVar
 
-from carbontrack.record import Record, Status
+from carbontrack.record import Record, Status, unmeasured_record
 from carbontrack.sampling.ledger import Mark
 from carbontrack.system.interrupts import attempt, from_outside
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.block import outcome_of
-from carbontrack.tracking.checkpoints import Checkpoint
+from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
 from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.handle import dead, end_abandoned, end_later
 from carbontrack.tracking.outliving import (
@@ -26,7 +26,7 @@ from carbontrack.tracking.outliving import (
     leave_overlapping,
     release,
 )
-from carbontrack.tracking.record_builder import WHOLE_S, EndStatus, rfc3339, unmeasured_record
+from carbontrack.tracking.record_builder import WHOLE_S, EndStatus, rfc3339
 from carbontrack.tracking.session import NO_PARENT
 from carbontrack.tracking.span_row import OK, SpanRow
 from carbontrack.tracking.tree import NO_SPANS, recount
@@ -132,7 +132,7 @@ class SpanEnd(SpanRow):
         if current.get() is self:
             current.set(_skip_closed(self._before))
 
-    def checkpoint(self) -> Checkpoint | None:
+    def checkpoint(self) -> Checkpoint | OpenRow | None:
         """The checkpoint of an open span; None once it has ended."""
         raise NotImplementedError
 
@@ -301,7 +301,7 @@ class SpanEdges(SpanEnd):
                 self._repair()
                 raise
         if parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep, self))
+            sampler.uninterrupted(partial(session.keep_first, self))
         before = current.get()
         self._before = before if before is parent else _skip_closed(before)
         current.set(self)

@@ -10,6 +10,7 @@ from carbontrack.record import Record, checked_labels, checked_name
 from carbontrack.sampling.ledger import Mark, sub_joules
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
+from carbontrack.tracking.checkpoints import OpenRow
 from carbontrack.tracking.record_builder import EndFacts, EndStatus, Subject, Window
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.tree import Node
@@ -33,6 +34,7 @@ class SpanRow(Node, BudgetedBlock[Any]):
     has_row_id = False  # whether a call has the id of the row that was meant for summed calls
     is_kept = False  # whether an inner span has a checkpoint
     first_id: str | None = None  # the id of its first checkpoints, where that was another one
+    is_new = True  # whether it has no checkpoint but its first
     power_series: PowerSeries | None = None
     """The energy over time; None where no timeline is kept."""
     covered: set[Any] | None = None
@@ -154,9 +156,29 @@ class SpanRow(Node, BudgetedBlock[Any]):
         return Window.of(start, end, ran_s, machine_j, facts)
 
     def _build(self, mark: Mark, window: Window, outcome: EndStatus) -> Record:
+        builder = self.session.builder
+        return builder.build(self._subject(), window, self.sums(mark), outcome)
+
+    def _subject(self) -> Subject:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
-        subject = Subject(*ids, self.name, self.labels, self._started_at)
-        return self.session.builder.build(subject, window, self.sums(mark), outcome)
+        return Subject(*ids, self.name, self.labels, self._started_at)
+
+    def first_row(self) -> OpenRow:
+        """The row of a span that has just begun: what it uses is not known yet."""
+        builder = self.session.builder
+        facts = builder.facts(self.session.ledger.intensity(self._started_at))
+        return OpenRow(builder.first_columns(self._subject()), facts)
+
+    def row_so_far(self) -> OpenRow | None:
+        """The row of an open span by the last reading; None once it has ended."""
+        builder, sampler = self.session.builder, self.session.sampler
+        with sampler.lock:
+            if self._end is not None:
+                return None
+            mark = Mark(sampler.counts, self.session.ledger.account)
+            window, sums = self._window_at(mark), self.sums(mark)
+        columns = builder.columns(self._subject(), window, sums, OK)
+        return OpenRow(columns, builder.facts(window.grid))
 
     def begin_timeline(self) -> None:
         """Keep a timeline from the span's start on."""
@@ -191,8 +213,7 @@ class SpanRow(Node, BudgetedBlock[Any]):
         """The record of the time until `mark`, which was at `at`, with an id of its own."""
         window = self._window_at(mark)._replace(ended_at=at)
         run_id, record_id = self.session.new_ids()
-        ids = (record_id, run_id, *parent)
-        subject = Subject(*ids, self.name, self.labels, self._started_at)
+        subject = Subject(record_id, run_id, *parent, self.name, self.labels, self._started_at)
         return self.session.builder.build(subject, window, self.sums(mark), OK)
 
     def restart(self, mark: Mark, at: datetime) -> None:

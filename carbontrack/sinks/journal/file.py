@@ -2,7 +2,8 @@
 
 Each change is one line, `crc32 json`, written by one `write`: `{"put": key, …}`, `{"drop": [key,
 …]}`, or `{"update": key, "record": …}`: the columns in which a record differs by now from the one
-that was put. An update needs the put only, not the updates before it.
+that was put. An update needs the put only, not the updates before it. What many entries have in
+common is a line of its own before the first of them, `{"facts": name, …}`; they have that name.
 
 A killed process leaves at most one incomplete line, and readers skip every line with a wrong
 checksum. The lock (flock) of the open file shows that its process runs; the kernel releases it when
@@ -29,6 +30,15 @@ from typing import Any
 
 from carbontrack.record import plain
 from carbontrack.sinks.journal.names import DRAFT_SUFFIX, named, remove, set_aside
+from carbontrack.sinks.journal.places import (
+    Extent,
+    Key,
+    Places,
+    SharedFacts,
+    completed,
+    facts_in,
+    updated,
+)
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import pass_on, suppressed
 
@@ -196,7 +206,6 @@ def lines_of(handle: int) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
-Key = tuple[str, ...]
 Entry = Mapping[str, Any]
 
 SIZE_LIMIT = 64 << 20
@@ -211,21 +220,13 @@ COMPACT_ABOVE = 256 << 10
 
 
 def entry_line(key: Key, entry: Entry) -> bytes:
-    """The entry as the line that `JournalFile.put_line` takes."""
+    """The entry as the line that `JournalFile.put_lines` takes."""
     return encoded({"put": key, **entry})
 
 
 def update_line(key: Key, columns: Mapping[str, Any]) -> bytes:
     """Columns that differ from those under the key, as `JournalFile.update_line` takes them."""
     return encoded({"update": key, "record": columns})
-
-
-def updated(entry: Mapping[str, Any], update: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The entry with the columns of an update, if there is one."""
-    record, columns = entry.get("record"), (update or {}).get("record")
-    if not isinstance(record, dict) or not isinstance(columns, dict):
-        return dict(entry)
-    return {**entry, "record": record | columns}
 
 
 def _key_of(texts: object) -> Key | None:
@@ -273,6 +274,10 @@ def _is_left(handle: int, path: Path) -> bool:
     return True
 
 
+def _entry_at(handle: int, extent: Extent | None) -> dict[str, Any] | None:
+    return None if extent is None else decoded(read_at(handle, *extent))
+
+
 class JournalFile:
     """A journal that this process has locked. Not thread-safe: `Journal` has a lock for that.
 
@@ -290,9 +295,7 @@ class JournalFile:
         self._size_limit = size_limit
         self._handle = handle
         self._size = 0
-        self._live_bytes = 0
-        self._extents: dict[Key, tuple[int, int]] = {}
-        self._updates: dict[Key, tuple[int, int]] = {}  # of keys that have one, the last
+        self._places = Places()
 
     @classmethod
     def create(cls, directory: Path, name: str, *, size_limit: int = SIZE_LIMIT) -> JournalFile:
@@ -344,19 +347,22 @@ class JournalFile:
         return None
 
     def __len__(self) -> int:
-        return len(self._extents)
+        return len(self._places.entries)
 
     def keys(self, kind: str | None = None) -> list[Key]:
         """The live keys that begin with `kind`, or all, oldest first."""
-        return [key for key in self._extents if kind in (key[0], None)]
+        return [key for key in self._places.entries if kind in (key[0], None)]
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """The entry of a live key; None if it can no longer be read."""
-        extent, update = self._extents.get(key), self._updates.get(key)
-        entry = None if extent is None else decoded(read_at(self._handle, *extent))
+        places = self._places
+        entry = _entry_at(self._handle, places.entries.get(key))
+        facts, update = places.facts_of(key), places.updates.get(key)
+        if entry is not None and facts is not None:
+            entry = completed(entry, _entry_at(self._handle, facts))
         if entry is None or update is None:
             return entry
-        return updated(entry, decoded(read_at(self._handle, *update)))
+        return updated(entry, _entry_at(self._handle, update))
 
     def put(self, key: Key, entry: Entry) -> None:
         """Store the entry under the key, in place of the one before.
@@ -364,19 +370,23 @@ class JournalFile:
         Raises:
             OSError: it could not be written, or the journal is full; nothing has changed.
         """
-        self.put_line(key, entry_line(key, entry))
+        self.put_lines({key: entry_line(key, entry)})
 
-    def put_line(self, key: Key, line: bytes) -> None:
-        """As `put`, for an entry that is encoded already.
+    def put_lines(self, lines: Mapping[Key, bytes], facts: SharedFacts | None = None) -> None:
+        """As `put`, for entries that are encoded already, and may name facts.
 
         Raises:
             OSError: as `put`.
         """
-        if len(line) > LINE_LIMIT:
-            raise OSError(errno.EFBIG, f"an entry of {len(line)} bytes")
-        self._make_room(len(line))
-        self._append(line)
-        self._set(key, (self._size - len(line), len(line)))
+        whole = b"".join(lines.values())
+        if max(map(len, lines.values())) > LINE_LIMIT:
+            raise OSError(errno.EFBIG, f"an entry in {len(whole)} bytes")
+        self._make_room(len(whole) + (len(facts.line) if facts else 0))
+        self._append(whole, facts)
+        offset = self._size - len(whole)
+        for key, line in lines.items():
+            self._places.put(key, (offset, len(line)), facts and facts.name)
+            offset += len(line)
 
     def update_line(self, key: Key, line: bytes) -> bool:
         """Add an update, encoded already, in place of the one before; False for an unknown key.
@@ -384,11 +394,11 @@ class JournalFile:
         Raises:
             OSError: as `put`.
         """
-        if key not in self._extents:
+        if key not in self._places.entries:
             return False
         self._make_room(len(line))
         self._append(line)
-        self._set_update(key, (self._size - len(line), len(line)))
+        self._places.update(key, (self._size - len(line), len(line)))
         return True
 
     def drop(self, keys: Iterable[Key]) -> int:
@@ -397,21 +407,23 @@ class JournalFile:
         Raises:
             OSError: it could not be written, and who opens the file later sees the keys again.
         """
-        known = [key for key in keys if key in self._extents]
+        places = self._places
+        known = [key for key in keys if key in places.entries]
         for key in known:
-            self._forget(key)
-        if known and (self._extents or self._size < COMPACT_ABOVE or self.foreign_lines):
+            places.forget(key)
+        if known and (places.entries or self._size < COMPACT_ABOVE or self.foreign_lines):
             self._append(encoded({"drop": known}))
             self._make_room(0)
         elif known:
             os.ftruncate(self._handle, 0)
             self._size = 0
+            places.facts.clear()
         return len(known)
 
     def disown(self, key: Key) -> None:
         """Leave an entry in the file that cannot be understood, and no longer take it for one."""
-        if key in self._extents:
-            self._forget(key)
+        if key in self._places.entries:
+            self._places.forget(key)
             self.foreign_lines += 1
 
     def close(self) -> None:
@@ -421,7 +433,7 @@ class JournalFile:
         try:
             # as on a disk that is read-only by now: the next process does it
             with suppressed(OSError):
-                if not self._extents and not is_deleted(self._handle):
+                if not self._places.entries and not is_deleted(self._handle):
                     _put_away(self)
         finally:
             self.abandon()
@@ -434,38 +446,27 @@ class JournalFile:
 
     forget_parent = abandon
 
-    def _forget(self, key: Key) -> None:
-        for extents in (self._extents, self._updates):
-            extent = extents.pop(key, None)
-            if extent is not None:
-                self._live_bytes -= extent[1]
-
-    def _set(self, key: Key, extent: tuple[int, int]) -> None:
-        self._forget(key)  # before, so that the key is the last one
-        self._extents[key] = extent
-        self._live_bytes += extent[1]
-
-    def _set_update(self, key: Key, extent: tuple[int, int]) -> None:
-        before = self._updates.get(key)
-        self._updates[key] = extent
-        self._live_bytes += extent[1] - (before[1] if before else 0)
-
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes, facts: SharedFacts | None = None) -> None:
         if is_deleted(self._handle):
             self._rewrite()
+        new: dict[str, Extent] = {}
+        if facts is not None and facts.name not in self._places.facts:
+            new, line = {facts.name: (self._size, len(facts.line))}, facts.line + line
         try:
             write_whole(self._handle, line)
         except OSError:
             os.ftruncate(self._handle, self._size)
             raise
+        self._places.facts.update(new)
         self._size += len(line)
 
     def _make_room(self, wanted: int) -> None:
         if self.foreign_lines:
             return  # which would be lost
-        if self._size + wanted > COMPACT_ABOVE and self._live_bytes * 2 < self._size:
+        live_bytes = self._places.live_bytes
+        if self._size + wanted > COMPACT_ABOVE and live_bytes * 2 < self._size:
             self._rewrite()
-        if self._live_bytes + wanted > self._size_limit:
+        if live_bytes + wanted > self._size_limit:
             raise JournalFullError
         if self._size + wanted > self._size_limit:
             self._rewrite()
@@ -477,18 +478,23 @@ class JournalFile:
         one stays locked until it is closed, and `acquire` notices that the name is another file's.
         """
         draft = _draft_of(self.path)
-        handle = locked_new(draft)
+        handle, size = locked_new(draft), 0
+
+        def copy(extent: Extent) -> int:
+            nonlocal size
+            write_whole(handle, read_at(self._handle, *extent))
+            size += extent[1]
+            return size - extent[1]
+
         try:
-            extents, size = _copied(self._handle, self._extents, handle, 0)
-            updates, size = _copied(self._handle, self._updates, handle, size)  # of what is above
+            places = self._places.moved(copy)
             draft.replace(self.path)
         except BaseException:
             os.close(handle)
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle, self._extents, self._updates = handle, extents, updates
-        self._size = self._live_bytes = size
+        self._handle, self._places, self._size = handle, places, size
 
     def _load(self) -> None:
         line = b""
@@ -498,9 +504,9 @@ class JournalFile:
             if entry is None or not self._replay(entry, offset, len(line)):
                 self.bad_lines += 1
                 self.foreign_lines += line.endswith(b"\n") or not _is_torn(line)
-            if len(self._extents) > _KEY_LIMIT:
+            if len(self._places) > _KEY_LIMIT:
                 raise NotAJournalError("it has more entries than a journal can")
-        if self.foreign_lines and not self._extents:
+        if self.foreign_lines and not self._places.entries:
             raise NotAJournalError(FOREIGN)
         if self._size and not line.endswith(b"\n"):  # which the next line must not continue
             self._size += _ended(self._handle, line, self._size)
@@ -510,15 +516,17 @@ class JournalFile:
         dropped = entry.get("drop")
         if isinstance(dropped, list):
             for gone in dropped:
-                self._forget(_key_of(gone) or ())
+                self._places.forget(_key_of(gone) or ())
             return True
-        key = _key_of(entry.get("update") or entry.get("put"))
-        if key is None:
+        key, facts = _key_of(entry.get("update") or entry.get("put")), facts_in(entry)
+        if key is None and facts is not None:
+            self._places.facts[facts] = (offset, length)
+        elif key is None:
             return False
-        if "update" not in entry:
-            self._set(key, (offset, length))
-        elif key in self._extents:
-            self._set_update(key, (offset, length))
+        elif "update" not in entry:
+            self._places.put(key, (offset, length), facts)
+        elif key in self._places.entries:
+            self._places.update(key, (offset, length))
         return True
 
 
@@ -544,19 +552,6 @@ def _put_away(file: JournalFile) -> None:
         remove(file.path)
     elif set_aside(file.path) is not None and file.on_set_aside is not None:
         file.on_set_aside(file.path, FOREIGN)
-
-
-def _copied(
-    handle: int, extents: Mapping[Key, tuple[int, int]], to: int, size: int
-) -> tuple[dict[Key, tuple[int, int]], int]:
-    """Append the lines of these extents to another file of that size; where they are, its size."""
-    moved: dict[Key, tuple[int, int]] = {}
-    for key, extent in extents.items():
-        line = read_at(handle, *extent)
-        write_whole(to, line)
-        moved[key] = (size, len(line))
-        size += len(line)
-    return moved, size
 
 
 FOREIGN = "there are lines in it that are no entries of a journal"

@@ -8,11 +8,13 @@ raises in the measured program: what could not be kept is counted and logged.
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from carbontrack.sinks.journal.file import (
     SIZE_LIMIT,
     JournalFile,
     JournalFullError,
-    Key,
     NotAJournalError,
+    encoded,
     entry_line,
     update_line,
 )
@@ -37,12 +39,14 @@ from carbontrack.sinks.journal.names import (
     name_of,
     set_aside,
 )
+from carbontrack.sinks.journal.places import Key, SharedFacts
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import own_folder
 from carbontrack.system.forking import PerProcess
 from carbontrack.system.host import ancestors, boot_id, own_stat, pid_namespace
 from carbontrack.system.interrupts import WeakValues, pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOSSES, RateLimitedLog
+from carbontrack.values import NamedTuple
 
 RUN = "run"
 """The kind of key of an open run: ("run", record id)."""
@@ -68,6 +72,19 @@ _RETRY_S = 30.0
 _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
+_MOST_FACTS = 100
+"""SharedFacts that are remembered as written; after that they are written anew."""
+
+
+Columns = Mapping[str, Any]
+
+
+class RowLine(NamedTuple):
+    """The line of an open run, and the facts that it names."""
+
+    key: Key
+    line: bytes
+    facts: SharedFacts
 
 
 class _State:
@@ -84,9 +101,26 @@ class _State:
         """Whether the file is closed as soon as nothing is left in it."""
         self.retry_at_s = float("-inf")
         self.pid_namespace: str | None = None
+        self.facts: dict[tuple[int, tuple[str, ...]], tuple[Mapping[str, Any], SharedFacts]] = {}
+        """By the identity of the columns and by the outputs; the columns keep their identity."""
+        self.numbers = itertools.count(1)
         self.name: str | None = None
         self.lost = self.lost_told = 0
         self.trouble = ""
+
+    def shared(
+        self, facts: Mapping[str, Any], outputs: tuple[str, ...], namespace: str
+    ) -> SharedFacts:
+        """What is written once for all runs with the same mapping of facts."""
+        known = self.facts.get((id(facts), outputs))
+        if known is None:
+            if len(self.facts) > _MOST_FACTS:  # the grid's intensity has changed many times
+                self.facts.clear()
+            name = str(next(self.numbers))
+            entry = {"outputs": outputs, "pid_namespace": namespace, "record": facts}
+            known = facts, SharedFacts(name, encoded({"facts": name, **entry}))
+            self.facts[id(facts), outputs] = known
+        return known[1]
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -165,7 +199,18 @@ class Journal:
         if is_sum:
             entry["is_sum"] = True
         line = _line(key, record, entry if timeline is None else entry | {"timeline": timeline})
-        return self._do(lambda file: file.put_line(key, line))
+        return self._do(lambda file: file.put_lines({key: line}))
+
+    def row_line(self, columns: Columns, facts: Columns, outputs: tuple[str, ...]) -> RowLine:
+        """A short line for an open run: its own columns; the facts are written once for all."""
+        state = self._state.state or self._state.get()
+        return _row_line(columns, facts, state.shared(facts, outputs, self._namespace()))
+
+    def keep(self, lines: Iterable[RowLine]) -> None:
+        """As `checkpoint`, for many open runs at once."""
+        for shared, group in itertools.groupby(lines, attrgetter("facts")):
+            found = {key: line for key, line, _ in group}
+            self._do(partial(JournalFile.put_lines, lines=found, facts=shared))
 
     def update(self, record: Record, outputs: Sequence[str], first: Record) -> bool:
         """As `checkpoint`, in a short line, where the journal has the `first` one of this run."""
@@ -175,7 +220,7 @@ class Journal:
         def change(file: JournalFile) -> None:
             if not file.update_line(key, line):  # another file by now, or the first was not kept
                 entry = {"record": sparse(record), "outputs": list(outputs), "is_sum": True}
-                file.put_line(key, entry_line(key, entry))
+                file.put_lines({key: entry_line(key, entry)})
 
         return self._do(change)
 
@@ -187,7 +232,7 @@ class Journal:
         """Note a running call that child processes may be inside, and whose energy counts there."""
         key = (CALL, call_id)
         line = entry_line(key, {"pid_namespace": self._namespace(), "scope": scope})
-        self._do(lambda file: file.put_line(key, line))
+        self._do(lambda file: file.put_lines({key: line}))
 
     def call_ended(self, call_id: str) -> None:
         """Remove it."""
@@ -325,7 +370,7 @@ class Journal:
 
     def _put_queued(self, file: JournalFile, key: Key, line: bytes) -> None:
         try:
-            file.put_line(key, line)
+            file.put_lines({key: line})
         except JournalFullError:
             oldest = file.keys(SEND)[:_MAKE_ROOM_BY]
             file.drop(oldest)
@@ -335,7 +380,7 @@ class Journal:
                 f"the journal in {self.state_dir} is full; {self.lost_records} records that could "
                 f"not be delivered have been given up so far, oldest first",
             )
-            file.put_line(key, line)
+            file.put_lines({key: line})
 
 
 _journals: WeakValues[Path, Journal] = WeakValues()
@@ -470,6 +515,15 @@ def _line(key: Key, record: Record, entry: dict[str, Any]) -> bytes:
     if len(line) <= RECORD_LIMIT:
         return line
     return entry_line(key, {"record": sparse(shortened(record)), **entry})
+
+
+def _row_line(columns: Columns, facts: Columns, shared: SharedFacts) -> RowLine:
+    key = (RUN, columns["record_id"])
+    line = entry_line(key, {"facts": shared.name, "record": columns})
+    if len(line) > RECORD_LIMIT:
+        short = sparse(shortened(Record(**{**facts, **columns})))
+        line = entry_line(key, {"facts": shared.name, "record": short})
+    return RowLine(key, line, shared)
 
 
 def sparse(record: Record) -> dict[str, Any]:

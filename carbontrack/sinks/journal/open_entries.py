@@ -13,11 +13,13 @@ from typing import Any
 
 from carbontrack.sinks.journal.file import decoded, open_to_read
 from carbontrack.sinks.journal.journal import CALL, RUN
+from carbontrack.sinks.journal.places import completed, facts_in
 from carbontrack.values import NamedTuple
 
 _READ_LIMIT = 1 << 22
 """Bytes of a journal above which it is not searched."""
 _PUT = re.compile(rb'[0-9a-f]{8} \{"put":\["(?:run|call)","([^"\\]+)"\]')
+_FACTS = re.compile(rb'[0-9a-f]{8} \{"facts":')
 _DROP = re.compile(rb'[0-9a-f]{8} \{"drop":')
 
 
@@ -52,21 +54,28 @@ def open_entries(path: Path) -> list[OpenEntry]:
     if len(content) > _READ_LIMIT:
         raise OSError(f"{path} is too long")
     lines: dict[str, bytes] = {}
+    facts: dict[str | None, dict[str, Any]] = {}
     for line in content.splitlines(keepends=True):
         put = _PUT.match(line)
         if put is not None:
             lines[put.group(1).decode(errors="replace")] = line
+        elif _FACTS.match(line):
+            entry = decoded(line) or {}
+            facts[facts_in(entry)] = entry
         elif _DROP.match(line):
             dropped = (decoded(line) or {}).get("drop")
             for key in dropped if isinstance(dropped, list) else ():
                 if isinstance(key, list) and key[:1] in ([RUN], [CALL]):
                     lines.pop(str(key[-1]), None)
-    found = (_entry_of(decoded(line)) for line in lines.values())
-    return [entry for entry in found if entry is not None]
+    found = []
+    for line in lines.values():
+        entry = decoded(line) or {}
+        found.append(_entry_of(completed(entry, facts.get(facts_in(entry)))))
+    return [one for one in found if one is not None]
 
 
-def _entry_of(entry: Mapping[str, Any] | None) -> OpenEntry | None:
-    if entry is None or entry.get("is_sum"):
+def _entry_of(entry: Mapping[str, Any]) -> OpenEntry | None:
+    if entry.get("is_sum"):
         return None
     namespace = str(entry.get("pid_namespace", ""))
     put = entry.get("put")

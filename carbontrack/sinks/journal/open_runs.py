@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from carbontrack.record import Record
-from carbontrack.sinks.journal.file import decoded, is_locked, lines_of, open_to_read, updated
+from carbontrack.sinks.journal.file import decoded, is_locked, lines_of, open_to_read
 from carbontrack.sinks.journal.journal import NO_RECORD, RUN, folder, short_boot_id
 from carbontrack.sinks.journal.names import SUFFIX
+from carbontrack.sinks.journal.places import completed, facts_in, updated
 from carbontrack.system.host import depth_below, pid_namespace
 from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
@@ -126,11 +127,18 @@ def _is_locked(path: Path) -> bool:
 def _runs_in(path: Path) -> Iterator[_Checkpoints]:
     """Each open run; the last line may be incomplete, as it is being written."""
     seen: dict[tuple[str, ...], _Checkpoints] = {}
+    facts: dict[str, dict[str, Any]] = {}
     try:
         handle = open_to_read(path)
         try:
             for _, line in lines_of(handle):
-                _replay(decoded(line) or {}, seen)
+                entry = decoded(line) or {}
+                name = facts_in(entry)
+                if name is not None and "put" not in entry:
+                    facts[name] = entry
+                elif name is not None:
+                    entry = completed(entry, facts.get(name))
+                _replay(entry, seen)
         finally:
             os.close(handle)
     except OSError:

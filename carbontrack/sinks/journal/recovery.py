@@ -12,7 +12,7 @@ from typing import Any
 from carbontrack.errors import CarbontrackError, SinkError
 from carbontrack.record import Record, Sink, plugin_of, told
 from carbontrack.sinks.factory import is_file, is_url, sink_for, trouble_of_address
-from carbontrack.sinks.journal.file import JournalFile, Key
+from carbontrack.sinks.journal.file import JournalFile
 from carbontrack.sinks.journal.journal import (
     CALL,
     NO_RECORD,
@@ -26,6 +26,7 @@ from carbontrack.sinks.journal.journal import (
     warn_unreadable,
 )
 from carbontrack.sinks.journal.names import SetAside
+from carbontrack.sinks.journal.places import Key
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on

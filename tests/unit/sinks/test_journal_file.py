@@ -16,8 +16,10 @@ from carbontrack.sinks.journal.file import (
     JournalFile,
     decoded,
     encoded,
+    entry_line,
     update_line,
 )
+from carbontrack.sinks.journal.places import SharedFacts
 
 
 def reopened(file: JournalFile) -> JournalFile:
@@ -286,3 +288,94 @@ def test_an_update_that_cannot_be_read_leaves_what_was_put(tmp_path: Path) -> No
     entry = reopened(file).get(("k", "a"))
     assert entry is not None
     assert entry["record"] == {"x": 1}
+
+
+SHARED = SharedFacts("1", encoded({"facts": "1", "outputs": ["o"], "record": {"pid": 7}}))
+
+
+def put_shared(file: JournalFile, key: str, columns: dict[str, object]) -> None:
+    """Put an entry that names the facts."""
+    line = entry_line(("k", key), {"facts": "1", "record": columns})
+    file.put_lines({("k", key): line}, SHARED)
+
+
+def columns_of(file: JournalFile, key: str) -> object:
+    """The columns of an entry, with the facts that it names."""
+    return (file.get(("k", key)) or {})["record"]
+
+
+def test_facts_are_written_once_and_are_in_each_entry_that_names_them(tmp_path: Path) -> None:
+    """Also for the next process; an entry's own columns come first."""
+    file = JournalFile.create(tmp_path, "test")
+    put_shared(file, "a", {"x": 1})
+    put_shared(file, "b", {"x": 2, "pid": 8})
+    file.update_line(("k", "a"), update_line(("k", "a"), {"x": 3}))
+
+    assert file.path.read_bytes().count(SHARED.line) == 1
+    for _ in range(2):
+        assert columns_of(file, "a") == {"pid": 7, "x": 3}
+        assert columns_of(file, "b") == {"pid": 8, "x": 2}
+        assert (file.get(("k", "a")) or {})["outputs"] == ["o"]
+        file = reopened(file)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_facts_are_in_a_file_that_is_written_anew(tmp_path: Path, *, deleted: bool) -> None:
+    """As when most of it is outdated, or somebody has deleted it; unless no entry names them."""
+    file = JournalFile.create(tmp_path, "test")
+    put_shared(file, "a", {"x": 1})
+    if deleted:
+        file.path.unlink()
+    for number in range(1000):
+        file.put(("k", "other"), {"x": str(number) * 300})
+
+    assert columns_of(file, "a") == {"pid": 7, "x": 1}
+    file.drop([("k", "a")])
+    for number in range(1000):
+        file.put(("k", "other"), {"x": str(number) * 300})
+    assert SHARED.line not in file.path.read_bytes()
+    put_shared(file, "b", {"x": 2})
+    assert columns_of(reopened(file), "b") == {"pid": 7, "x": 2}
+
+
+def test_facts_are_written_again_into_a_file_that_was_emptied(tmp_path: Path) -> None:
+    """However long one run follows the other, the file stays small, and each can be recovered."""
+    file = JournalFile.create(tmp_path, "test")
+    for number in range(3000):
+        put_shared(file, "a", {"x": "t" * 200})
+        if number < 2999:
+            file.drop([("k", "a")])
+
+    assert file.path.stat().st_size < COMPACT_ABOVE + 4096
+    assert columns_of(reopened(file), "a") == {"pid": 7, "x": "t" * 200}
+
+
+def test_a_torn_entry_leaves_the_one_before_with_its_facts(tmp_path: Path) -> None:
+    """A killed process may have written the facts, or a part of them, and nothing after it."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "b"), {"record": {"x": 1}})
+    before = file.path.stat().st_size
+    put_shared(file, "a", {"x": 1})
+    whole = file.path.read_bytes()
+    file.abandon()
+    for length in range(before, len(whole)):
+        file.path.write_bytes(whole[:length])
+        acquired = JournalFile.acquire(file.path)
+        assert acquired is not None
+        assert (acquired.keys(), acquired.foreign_lines) == ([("k", "b")], 0)
+        put_shared(acquired, "a", {"x": 2})
+        assert columns_of(acquired, "a") == {"pid": 7, "x": 2}
+        acquired.abandon()
+
+
+@pytest.mark.parametrize("facts", [{"record": []}, {"record": None}, {}, None])
+def test_facts_that_cannot_be_understood_leave_the_entry_as_it_is(
+    tmp_path: Path, facts: dict[str, object] | None
+) -> None:
+    """They may be anybody's."""
+    file = JournalFile.create(tmp_path, "test")
+    file.put(("k", "a"), {"facts": "1", "record": {"x": 1}})
+    if facts is not None:
+        file.path.write_bytes(encoded({"facts": "1", **facts}) + file.path.read_bytes())
+
+    assert columns_of(reopened(file), "a") == {"x": 1}

@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 from carbontrack.sinks.journal.journal import Journal, folder, leftover_journals
+from carbontrack.sinks.journal.open_entries import open_entries
 from carbontrack.sinks.journal.open_runs import open_runs, started_at_s
+from carbontrack.system.host import pid_namespace
 from tests.support.records import a_record
 
 OUTPUTS = ("/tmp/runs.csv",)
@@ -46,6 +48,34 @@ def test_an_update_is_a_checkpoint_too(tmp_path):
     (run,) = looked(tmp_path)
     assert (run.record.duration_s, run.record.name) == (30.0, first.name)
     assert run.watts == pytest.approx(100.0)
+    journal.close()
+
+
+def test_what_runs_have_in_common_is_in_each_of_them(tmp_path):
+    """Facts are written once, before the first run that was kept with them."""
+    journal = Journal(tmp_path)
+    facts = {"host_id": "h", "scope": "machine"}
+    columns = {"run_id": "r", "started_at": "2026-01-01", "ended_at": "2026-01-01"}
+    for number in range(2):
+        own = columns | {"record_id": f"r-{number}", "name": f"run {number}"}
+        journal.keep([journal.row_line({**own, "duration_s": 0.0}, facts, OUTPUTS)])
+    later = {**own, "duration_s": 10.0, "energy_kwh": 5000.0 / 3.6e6}
+    journal.keep([journal.row_line(later, facts, OUTPUTS)])
+
+    (path,) = folder(tmp_path).iterdir()
+    assert path.read_bytes().count(b'"host_id"') == 1
+    found = looked(tmp_path)
+    assert [(run.record.name, run.record.host_id) for run in found] == [
+        ("run 0", "h"),
+        ("run 1", "h"),
+    ]
+    assert [run.watts for run in found] == [None, pytest.approx(500.0)]
+    entries = open_entries(path)
+    assert [(one.record_id, one.scope) for one in entries] == [
+        ("r-0", "machine"),
+        ("r-1", "machine"),
+    ]
+    assert {one.pid_namespace for one in entries} == {pid_namespace()}
     journal.close()
 
 

@@ -10,9 +10,11 @@ import pytest
 from carbontrack.report.read import iter_records
 from carbontrack.sinks.journal.journal import SEND, Journal, leftover_journals
 from carbontrack.sinks.journal.recovery import Recovered, pick_up, recover
+from carbontrack.testing import MemorySink
 from carbontrack.testing.clock import FakeClock
 from tests.support.records import a_record
 
+GOLDEN = Path(__file__).parents[2] / "golden"
 URL = "https://carbon.example/records"
 
 
@@ -155,3 +157,29 @@ def test_a_broken_state_directory_does_not_stop_a_run(tmp_path: Path) -> None:
         pick_up(state_dir)
 
     assert not (tmp_path / "state" / "journal" / "x.journal").exists()
+
+
+@pytest.mark.parametrize("form", ["whole-records", "shared-facts"])
+def test_journals_of_each_form_are_recovered(tmp_path: Path, form: str) -> None:
+    """Of the version before, in which each checkpoint was a whole record, and of this one."""
+    folder = tmp_path / "journal"
+    folder.mkdir(mode=0o700)
+    whole = (GOLDEN / f"journal-{form}.log").read_bytes()
+    (folder / "00000000-4242-1.0.journal").write_bytes(whole)
+    sink = MemorySink()
+    found = recover(tmp_path, open_sink=lambda _: sink)
+
+    assert [one.output for one in found] == ["/data/finished.csv", *["/data/runs.csv"] * 3]
+    assert [(r.name, r.status, r.calls, r.duration_s, r.energy_kwh) for r in sink.records] == [
+        ("finished", "ok", 1, 5.0, 0.001),
+        ("short", "recovered", 3, 0.0, 0.0),
+        ("training", "recovered", 1, 50.0, 0.001388888888888889),
+        ("just begun", "recovered", 1, 0.0, None),
+    ]
+    constants = {(r.host_id, r.os, r.python, r.scope, r.pue, r.pid) for r in sink.records[1:]}
+    assert constants == {("0123456789abcdef", "Linux 6.8.0", "3.11.7", "machine", 1.0, 4242)}
+    training = sink.records[2]
+    assert training.labels == {"epochs": 3}
+    assert (training.basis, training.meters, training.coverage) == ("measured", "fake:cpu", 1.0)
+    assert training.ended_at == "2026-01-01T00:00:50.000000Z"
+    assert list(folder.iterdir()) == []

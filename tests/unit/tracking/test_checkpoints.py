@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.sinks.journal.journal import Journal
 from carbontrack.sinks.journal.recovery import recover
-from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.system.version import VERSION
+from carbontrack.testing import FakeClock, FakeMeter, MemorySink
 from carbontrack.tracking.checkpoints import Checkpoints
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
 from carbontrack.tracking.session import Session
@@ -33,6 +35,11 @@ class SlowJournal(Journal):
         """Write it, later than it was made."""
         self._happen()
         return super().checkpoint(record, *rest, **more)
+
+    def keep(self, *arguments: Any) -> Any:
+        """Write it, later than it was made."""
+        self._happen()
+        return super().keep(*arguments)
 
     def update(self, record: Record, *rest: Any, **more: Any) -> Any:
         """Write it, later than it was made."""
@@ -170,3 +177,73 @@ def test_a_sum_whose_row_gets_another_id_does_not_come_back(
     assert [found.record.name for found in recover(folder / "state")] == []
     rows = (folder / "runs.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2
+
+
+def kept_in(folder: Path) -> list[bytes]:
+    """The lines of the journal that keep an open run."""
+    (path,) = (folder / "state" / "journal").iterdir()
+    return [line for line in path.read_bytes().splitlines() if b'{"put":["run"' in line]
+
+
+def opened_alone(tracker: Tracker, name: str) -> Any:
+    """A root, whatever else is open."""
+    return contextvars.Context().run(tracker.span(name).open)
+
+
+def test_a_pass_of_checkpoints_takes_no_reading_of_its_own(
+    made: tuple[Tracker, SlowJournal, Path],
+) -> None:
+    """However many roots are open: each is kept as of the tick's reading."""
+    tracker, _, folder = made
+    (meter,) = (state.meter for state in tracker.session.sampler.meter_states)
+    roots = [opened_alone(tracker, f"root {number}") for number in range(50)]
+    before = meter.reads
+    later(tracker)
+    assert meter.reads == before + 1
+    kept = kept_in(folder)
+    assert len(kept) == 100
+    assert all(b'"duration_s":10.0' in line for line in kept[50:])
+    for root in roots:
+        root.close()
+    tracker.close()
+
+
+def test_the_first_checkpoint_is_short_and_the_next_tick_says_more(
+    made: tuple[Tracker, SlowJournal, Path],
+) -> None:
+    """Only of the roots that are new: the others wait for their period."""
+    tracker, _, folder = made
+    older = opened_alone(tracker, "older")
+    later(tracker)
+    newer = opened_alone(tracker, "newer")
+    clock: Any = tracker.session.sampler.clock
+    clock.advance(0.5)
+    tracker.session.sampler.tick()
+
+    first, second, *last = kept_in(folder)
+    assert len(first) < 400
+    assert b'"duration_s":10.0' in second
+    assert [b'"newer"' in line for line in last] == [True, True]
+    assert b'"duration_s":0.5' in last[1]
+    newer.close()
+    older.close()
+    tracker.close()
+
+
+def test_a_root_that_is_killed_at_once_has_a_row_that_says_what_is_known(
+    made: tuple[Tracker, SlowJournal, Path],
+) -> None:
+    """Who it was, when it began, and where; its energy is unknown, not 0."""
+    tracker, journal, folder = made
+    span = tracker.span("begun", labels={"n": 1}).open()
+    journal.close()  # as the kernel does it
+
+    (found,) = recover(folder / "state", open_sink=lambda _: MemorySink())
+    record = found.record
+    assert (record.name, record.labels, record.status) == ("begun", {"n": 1}, "recovered")
+    assert (record.record_id, record.run_id) == (span.record_id, tracker.session.run_id)
+    assert record.started_at == record.ended_at
+    assert (record.duration_s, record.energy_kwh, record.emissions_g) == (0.0, None, None)
+    assert (record.scope, record.pid, record.carbontrack) == ("machine", os.getpid(), VERSION)
+    span.close()
+    tracker.close()
