@@ -120,8 +120,8 @@ class Sampler:
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
         self.leaves = 0
         """The number of open spans without an open child; changed only with the lock held."""
-        self.under_way: dict[int, Any] = {}
-        """Decorated calls that are running, by identity."""
+        self.under_way: dict[Any, Any] = {}
+        """Decorated calls that are running, each under itself."""
         self.apportioner: CallApportioner | None = None
         """Apportions energy to decorated calls; None until the first one."""
         self.tick_listeners: WeakObjects[Any] = WeakObjects()

@@ -35,9 +35,9 @@ _log = logging.getLogger("carbontrack")
 class Call(CallAccount):
     """One call of a decorated function, running or, for a generator, suspended.
 
-    Its start only reads two clocks. It becomes `single`, credited with its own part of the energy,
-    when it is running at a tick or is suspended. It becomes a span when it is long, or when its
-    body calls `current_span`.
+    Its start only reads a clock, or two where a tracker bills by CPU seconds. It becomes `single`,
+    credited with its own part of the energy, when it is running at a tick or is suspended. It
+    becomes a span when it is long, or when its body calls `current_span`.
     """
 
     __slots__ = ("_began_s", "_epoch", "_span", "around", "covered", "inside", "is_torn")
@@ -72,35 +72,44 @@ class Call(CallAccount):
             return self._span.is_open
         return not self._ended and self._epoch == self.site.sampler.epoch
 
-    def resume(self) -> None:
-        """The body starts or resumes."""
-        site = self.site
-        self.around: Any = current.get()
-        """The current span or call outside the body when it last resumed."""
+    def __enter__(self) -> Call:
         try:
-            here.busy = True
-            current.set(self.inside or self)
-        finally:
-            here.busy = False
+            try:
+                self.around: Any = current.get()
+                """The current span or call outside the body when it last resumed."""
+                here.busy = True
+                current.set(self)
+                here.busy = False
+                self._run(self.site)
+            except BaseException as error:
+                self.fail(error)
+        except RecursionError:  # too little stack for us; the program itself may still succeed
+            pass
+        return self
+
+    def resume(self) -> None:
+        """The body resumes, or starts outside of a `with` statement."""
+        self.around = current.get()
+        set_current(self.inside or self)
         if self._span is not None:
             self._span.resume()
-            return
-        if self._ended or self._epoch != site.sampler.epoch:
-            return
-        self._cpu_s = process_cpu_s()
-        self._start_at(site.now_s())
-        site.sampler.under_way[id(self)] = self
+        elif not self._ended and self._epoch == self.site.sampler.epoch:
+            self._run(self.site)
+
+    def _run(self, site: CallSite) -> None:
+        self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
+        self._started_s = self._marked_s = now_s = site.now_s()
+        if not self._ran_s:
+            self._began_s = now_s
+        site.sampler.under_way[self] = self
         self._running = True
         if site.window is None and not site.closed:
             site.open_window()
-            self._start_at(site.now_s())
+            self._started_s = self._marked_s = now_s = site.now_s()
+            if not self._ran_s:
+                self._began_s = now_s
         if site.propagates:
             site.propagate(self)
-
-    def _start_at(self, now_s: float) -> None:
-        self._started_s = self._marked_s = now_s
-        if self._ran_s == 0.0:
-            self._began_s = now_s
 
     def begin_elsewhere(self, at_s: float, around: Any) -> None:
         """Begin at `at_s`, for a body that runs in another context; the sampler's lock is held.
@@ -109,11 +118,11 @@ class Call(CallAccount):
         """
         site = self.site
         site.hold_window()
-        self._cpu_s = process_cpu_s()
+        self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
         self._began_s = self._started_s = self._marked_s = at_s
         self._running = True
         self.around = around
-        site.sampler.under_way[id(self)] = self
+        site.sampler.under_way[self] = self
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
@@ -133,54 +142,62 @@ class Call(CallAccount):
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended, or the program ends; a second call does what the first has not."""
-        innermost, span, site = current.get(), self._span, self.site
-        if innermost is self or (innermost is span is not None):
+        site, innermost = self.site, current.get()
+        if innermost is self or (innermost is not None and innermost is self._span):
             try:
                 here.busy = True
                 current.set(self.around)
             finally:
                 here.busy = False
         self.handle = None
+        if (
+            self.single
+            or site.propagating is self
+            or site.covers
+            or not self._is_summed(site, status != "ok")
+        ):
+            self._end_otherwise(site, status, error)
+
+    def _end_otherwise(self, site: CallSite, status: Status, error: str | None) -> None:
+        """End a call that may be more than a short one."""
         if site.propagating is self:
             site.stop_propagating(lasted=self.single)
-        if span is not None:
+        if self._span is not None:
             self._ended = True
-            span.close(status, error)
-        elif self._ended or not self._running or self._epoch != site.sampler.epoch:
-            self._end_at_rest(status, error)
+            self._span.close(status, error)
+        elif self._ended or self._epoch != site.sampler.epoch:
+            return
+        elif not self._running:
+            if self.single:  # a generator that is suspended
+                self._end_single(status, error)
         else:
             if site.covers:
                 self._release_covered()
-            if self.single or not self._is_summed(failed=status != "ok"):
+            if self.single or not self._is_summed(site, status != "ok"):
                 self._end_single(status, error)
 
-    def _end_at_rest(self, status: Status, error: str | None) -> None:
-        if self.single and not self._ended:  # a generator that is suspended
-            self._end_single(status, error)
-        elif self.is_torn:  # its body never ran
-            self.site.sampler.under_way.pop(id(self), None)
-
-    def _is_summed(self, *, failed: bool) -> bool:
+    def _is_summed(self, site: CallSite, failed: bool) -> bool:  # noqa: FBT001 - one of two callers
         """Leave what a short call has used to its function; False if it is not a short one."""
-        site = self.site
-        ran_s = site.now_s() - self._marked_s
-        if ran_s >= OWN_ROW_S:
-            return False
-        cpu_s = process_cpu_s() - self._cpu_s
         # Whoever takes a running call out of `under_way` ends it, or makes it a span.
         under_way = site.sampler.under_way
-        if under_way.pop(id(self), None) is None and not self.is_torn:
+        if under_way.pop(self, None) is None and not self._is_taken():
             return False
-        if self.single:  # since a tick that was just before
-            under_way[id(self)] = self
+        ran_s = site.now_s() - self._marked_s
+        if ran_s >= OWN_ROW_S or self.single:  # since a tick that was just before
+            under_way[self] = self
             return False
+        cpu_s = 0.0 if self._cpu_s is None else process_cpu_s() - self._cpu_s
         # by one statement without a call, in which no handler of a signal runs
-        site.finished[_END:], self._ended = [(ran_s, cpu_s, failed)], True
+        site.finished[_END:], self._ended = (ran_s, cpu_s, failed), True
         if len(site.finished) >= site.collect_at:
             site.collect_enough()
         if site.window is None:  # the row was written just now, without this call
             site.catch_up()
         return True
+
+    def _is_taken(self) -> bool:
+        """Whether a handler of a signal has raised since this thread took it out."""
+        return self.is_torn and self._running and not self._ended and self._span is None
 
     def abandon(self) -> None:
         """End it, as its `with` statement is over and has not done so."""
@@ -194,7 +211,7 @@ class Call(CallAccount):
     def drop(self) -> None:
         """Count it no more, as that has failed."""
         self._ended = True
-        self.site.sampler.under_way.pop(id(self), None)
+        self.site.sampler.under_way.pop(self, None)
         self.site.apportioner.single.pop(id(self), None)
         if current.get() is self:
             set_current(self.around)
@@ -226,9 +243,9 @@ class Call(CallAccount):
 
     def _take(self) -> bool:
         """Take it from those who may end it; False if another thread has. The lock is held."""
-        if self._running and id(self) in self.site.sampler.under_way:
+        if self._running and self in self.site.sampler.under_way:
             self.become_single()
-            self.site.sampler.under_way.pop(id(self), None)
+            self.site.sampler.under_way.pop(self, None)
         return id(self) in self.site.apportioner.single
 
     def _settle_last(self) -> None:

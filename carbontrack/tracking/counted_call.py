@@ -121,6 +121,8 @@ class CallAccount(CountedCall):
     site: Any
     single: bool
     _started_s: float
+    _cpu_s: float | None
+    """The process's CPU seconds at the last mark; None where nobody has asked for them."""
 
     def ran_for_s(self, now_s: float) -> float:
         """How long the body has run, without suspensions."""
@@ -136,7 +138,7 @@ class CallAccount(CountedCall):
         self.site.apportioner.single.pop(id(self), None)
 
     def _stop(self, now_s: float) -> None:
-        self.site.sampler.under_way.pop(id(self), None)
+        self.site.sampler.under_way.pop(self, None)
         ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 
@@ -146,7 +148,8 @@ class CallAccount(CountedCall):
         if not self._running:
             return left
         ran_s = max(0.0, now_s - self._marked_s)
-        return CallUsage(left.ran_s + ran_s, left.cpu_s + cpu_s - self._cpu_s)
+        used_s = 0.0 if self._cpu_s is None else cpu_s - self._cpu_s
+        return CallUsage(left.ran_s + ran_s, left.cpu_s + used_s)
 
     def become_single(self) -> None:
         """Be credited singly from now on; the sampler's lock is held."""

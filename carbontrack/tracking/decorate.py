@@ -261,8 +261,10 @@ class CallCounter:
                 return NO_OP_CALL
             if dead:
                 end_abandoned()
-            around = current.get()
-            return self._root() if around is None else self._inside(around)
+            around, site = current.get(), self._site
+            if around is not None:
+                return self._inside(around)
+            return self._first() if site is None or site.session.closed else Call(site)
         except RecursionError:  # the program may still succeed in its last frames
             return NO_OP_CALL
         except Exception as error:

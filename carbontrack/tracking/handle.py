@@ -34,8 +34,10 @@ class Handle(ref["partial[Any]"]):
         is_ending: whether that is being done.
     """
 
-    owner: Any = None
-    is_ending = False
+    __slots__ = ("is_ending", "owner")
+
+    owner: Any
+    is_ending: bool
 
     __eq__ = object.__eq__  # two statements may have methods of the same object
     __hash__ = object.__hash__
@@ -72,7 +74,7 @@ class ExitMethod:
             return self._function
         method = partial(self._function, block)
         block.handle = handle = Handle(method, dead.append)
-        handle.owner = block
+        handle.owner, handle.is_ending = block, False
         return method
 
 
@@ -94,6 +96,7 @@ class WithStatement:
     def watch(self, method: partial[Any]) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
         self._handle: Handle | None = Handle(method, dead.append)
+        self._handle.owner, self._handle.is_ending = None, False
 
     def begin(self, span: Any) -> None:
         """A span is about to be opened for this statement."""
