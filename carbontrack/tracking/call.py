@@ -40,16 +40,15 @@ class Call(CallAccount):
     becomes a span when it is long, or when its body calls `current_span`.
     """
 
-    __slots__ = ("_began_s", "_epoch", "_span", "around", "covered", "inside", "is_torn")
+    __slots__ = ("_span", "around", "covered", "inside", "is_torn")
+
+    around: Any
+    """The current span or call outside the body when it last resumed."""
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
         self.single = self._running = self._ended = self.is_torn = False
-        self._ran_s = 0.0
-        self._unsettled = NO_USAGE
         self._span: Span | None = None
-        self._began_s = float("nan")
-        self._epoch = site.sampler.epoch
         self.inside: Any = None
         """The current span or call inside the body when it was last suspended; None: this one."""
 
@@ -70,13 +69,13 @@ class Call(CallAccount):
         """Whether the call is being counted, in this process."""
         if self._span is not None:
             return self._span.is_open
-        return not self._ended and self._epoch == self.site.sampler.epoch
+        site = self.site
+        return self in site.sampler.under_way or id(self) in site.apportioner.single
 
     def __enter__(self) -> Call:
         try:
             try:
-                self.around: Any = current.get()
-                """The current span or call outside the body when it last resumed."""
+                self.around = current.get()
                 here.busy = True
                 current.set(self)
                 here.busy = False
@@ -88,28 +87,32 @@ class Call(CallAccount):
         return self
 
     def resume(self) -> None:
-        """The body resumes, or starts outside of a `with` statement."""
+        """The body resumes."""
         self.around = current.get()
         set_current(self.inside or self)
         if self._span is not None:
             self._span.resume()
-        elif not self._ended and self._epoch == self.site.sampler.epoch:
+        elif self.is_open:
             self._run(self.site)
+            if self._ran_s == 0.0:
+                self._began_s = self._started_s
 
     def _run(self, site: CallSite) -> None:
         self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
-        self._started_s = self._marked_s = now_s = site.now_s()
-        if not self._ran_s:
-            self._began_s = now_s
+        self._started_s = self._marked_s = site.now_s()
         site.sampler.under_way[self] = self
         self._running = True
         if site.window is None and not site.closed:
             site.open_window()
-            self._started_s = self._marked_s = now_s = site.now_s()
-            if not self._ran_s:
-                self._began_s = now_s
+            self._started_s = self._marked_s = site.now_s()
         if site.propagates:
             site.propagate(self)
+
+    def begin(self) -> None:
+        """Begin to count, in the middle of a body that was counted by something else."""
+        self.around = current.get()
+        set_current(self.inside or self)
+        self._run(self.site)
 
     def begin_elsewhere(self, at_s: float, around: Any) -> None:
         """Begin at `at_s`, for a body that runs in another context; the sampler's lock is held.
@@ -119,7 +122,7 @@ class Call(CallAccount):
         site = self.site
         site.hold_window()
         self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
-        self._began_s = self._started_s = self._marked_s = at_s
+        self._started_s = self._marked_s = at_s
         self._running = True
         self.around = around
         site.sampler.under_way[self] = self
@@ -165,13 +168,8 @@ class Call(CallAccount):
         if self._span is not None:
             self._ended = True
             self._span.close(status, error)
-        elif self._ended or self._epoch != site.sampler.epoch:
-            return
-        elif not self._running:
-            if self.single:  # a generator that is suspended
-                self._end_single(status, error)
-        else:
-            if site.covers:
+        elif self.is_open or self._is_taken():
+            if site.covers and self._running:
                 self._release_covered()
             if self.single or not self._is_summed(site, status != "ok"):
                 self._end_single(status, error)
@@ -337,11 +335,14 @@ class CoveredCall(CountedCall):
     def _resume_own(self) -> None:
         session = self._outer.session
         with session.sampler.lock:
-            if self._own is None:
-                self._own = Call(self._new_site(session))
-                if nearest_open(self._inside) is not None:  # a block inside of it is open
-                    self._own.inside = self._inside
-        self._own.resume()
+            is_new = self._own is None
+            own = self._own = self._own or Call(self._new_site(session))
+            if is_new and nearest_open(self._inside) is not None:  # a block inside of it is open
+                own.inside = self._inside
+        if is_new:
+            own.begin()
+        else:
+            own.resume()
 
     def pause(self) -> None:
         """The body is suspended; a block inside may be open."""

@@ -114,7 +114,7 @@ class CallAccount(CountedCall):
     """
 
     __slots__ = (
-        "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running", "_started_s", "_sums",
+        "_began_s", "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running", "_started_s", "_sums",
         "_unsettled", "single", "site",
     )  # fmt: skip
 
@@ -126,7 +126,8 @@ class CallAccount(CountedCall):
 
     def ran_for_s(self, now_s: float) -> float:
         """How long the body has run, without suspensions."""
-        return self._ran_s + (now_s - self._started_s if self._running else 0.0)
+        before_s = self._ran_s if self.single else 0.0
+        return before_s + (now_s - self._started_s if self._running else 0.0)
 
     def take_sums(self) -> tuple[Sums, Joules, float]:
         """What the call has used, and how long it ran; it has ended."""
@@ -144,7 +145,7 @@ class CallAccount(CountedCall):
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
         """The body's usage since the last call of `usage`."""
-        left = self._unsettled
+        left = self._unsettled if self.single else NO_USAGE
         if not self._running:
             return left
         ran_s = max(0.0, now_s - self._marked_s)
@@ -156,6 +157,7 @@ class CallAccount(CountedCall):
         if not self.single:
             self._sums: Sums = NOTHING
             self._machine_j: Joules = ()
+            self._began_s, self._ran_s, self._unsettled = self._started_s, 0.0, NO_USAGE
             self.single = True
             self.site.apportioner.single[id(self)] = self
 
