@@ -24,20 +24,20 @@ from carbontrack.system.interrupts import pass_on
 _log = logging.getLogger("carbontrack")
 dead: deque[Handle | _Later] = deque()
 """The handles of blocks whose `with` is over; appended to by the interpreter, in no frame."""
+_ending: set[Handle | _Later] = set()
+"""Those of them whose blocks are being ended."""
 
 
 class Handle(ref["partial[Any]"]):
     """Dies with one `with` statement.
 
     Attributes:
-        owner: the span or call to be ended then; None where there is none.
-        is_ending: whether that is being done.
+        owner: the span or call to be ended then; missing where there is none yet.
     """
 
-    __slots__ = ("is_ending", "owner")
+    __slots__ = ("owner",)
 
     owner: Any
-    is_ending: bool
 
     __eq__ = object.__eq__  # two statements may have methods of the same object
     __hash__ = object.__hash__
@@ -50,7 +50,6 @@ class _Later:
         self._span = span
         self._outcome = outcome
         self.owner = self
-        self.is_ending = False
 
     def abandon(self) -> None:
         """End it now."""
@@ -74,7 +73,7 @@ class ExitMethod:
             return self._function
         method = partial(self._function, block)
         block.handle = handle = Handle(method, dead.append)
-        handle.owner, handle.is_ending = block, False
+        handle.owner = block
         return method
 
 
@@ -96,7 +95,6 @@ class WithStatement:
     def watch(self, method: partial[Any]) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
         self._handle: Handle | None = Handle(method, dead.append)
-        self._handle.owner, self._handle.is_ending = None, False
 
     def begin(self, span: Any) -> None:
         """A span is about to be opened for this statement."""
@@ -134,17 +132,19 @@ class SharedExitMethod(ExitMethod):
 def end_abandoned() -> None:
     """End the blocks and calls whose `with` is over and whose own end did not run."""
     for handle in list(dead):
-        if handle.is_ending:  # by another thread, or around this call
+        if handle in _ending:  # by another thread, or around this call
             continue
+        owner = getattr(handle, "owner", None)
         try:
-            handle.is_ending = True
-            if handle.owner is not None:
-                handle.owner.abandon()
+            _ending.add(handle)
+            if owner is not None:
+                owner.abandon()
         except BaseException as error:
-            handle.is_ending = False
+            _ending.discard(handle)
             if not isinstance(error, Exception):  # a handler of a signal; the next edge does it
                 raise
             pass_on(error)
             _log.exception("a block that was left could not be ended")
+        _ending.discard(handle)
         with suppress(ValueError):
             dead.remove(handle)
