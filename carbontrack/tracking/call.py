@@ -21,7 +21,8 @@ from carbontrack.system.reentrance import here
 from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
-from carbontrack.tracking.counted_call import CallAccount, CountedCall
+from carbontrack.tracking.counted_call import CallAccount, CountedCall, leave
+from carbontrack.tracking.handle import exit_method
 from carbontrack.tracking.outliving import release
 from carbontrack.tracking.record_builder import EndStatus
 from carbontrack.tracking.session import Session
@@ -40,7 +41,7 @@ class Call(CallAccount):
     becomes a span when it is long, or when its body calls `current_span`.
     """
 
-    __slots__ = ("_span", "around", "covered", "inside", "is_torn")
+    __slots__ = ("__exit__", "_span", "around", "covered", "inside", "is_torn")
 
     around: Any
     """The current span or call outside the body when it last resumed."""
@@ -75,10 +76,11 @@ class Call(CallAccount):
     def __enter__(self) -> Call:
         try:
             try:
-                self.around = current.get()
-                here.busy = True
+                del self.__exit__  # the statement has it
+                self.around, thread = current.get(), here.thread
+                thread.busy = True
                 current.set(self)
-                here.busy = False
+                thread.busy = False
                 self._run(self.site)
             except BaseException as error:
                 self.fail(error)
@@ -147,11 +149,12 @@ class Call(CallAccount):
         """The body has ended, or the program ends; a second call does what the first has not."""
         site, innermost = self.site, current.get()
         if innermost is self or (innermost is not None and innermost is self._span):
+            thread = here.thread
             try:
-                here.busy = True
+                thread.busy = True
                 current.set(self.around)
             finally:
-                here.busy = False
+                thread.busy = False
         self.handle = None
         if (
             self.single
@@ -293,6 +296,13 @@ class Call(CallAccount):
             if self._span is None and self._take():
                 self._settle_last()
                 self._become_span()
+
+
+def call_of(site: CallSite) -> Call:
+    """A call for a `with` statement, which finds its exit method in it."""
+    call = Call(site)
+    call.__exit__ = exit_method(leave, call)  # in a slot: a descriptor in Python takes longer
+    return call
 
 
 class CoveredCall(CountedCall):

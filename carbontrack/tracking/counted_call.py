@@ -20,7 +20,7 @@ from carbontrack.tracking.handle import ExitMethod, Handle
 _log = logging.getLogger("carbontrack")
 
 
-def _exit(
+def leave(
     call: CountedCall,
     _kind: type[BaseException] | None,
     error: BaseException | None,
@@ -76,7 +76,7 @@ class CountedCall:
             pass
         return self
 
-    __exit__: Any = ExitMethod(_exit)
+    __exit__: Any = ExitMethod(leave)
 
     def step(self, edge: Callable[[], None]) -> None:
         """Pause or resume; nothing of ours reaches the program."""
@@ -90,7 +90,7 @@ class CountedCall:
 
     def fail(self, error: BaseException) -> None:
         """Something has raised in an edge: pass on what came from outside, log what is ours."""
-        here.busy = False
+        here.thread.busy = False
         outside = from_outside(error) if isinstance(error, Exception) else error
         if outside is not None:
             self.tear()

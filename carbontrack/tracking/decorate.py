@@ -29,7 +29,7 @@ from carbontrack.record import Record, Status
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.call import Call, CoveredCall, skip_ended
+from carbontrack.tracking.call import CoveredCall, call_of, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, innermost, nearest_open, set_current
 from carbontrack.tracking.counted_call import CountedCall
@@ -256,7 +256,7 @@ class CallCounter:
     def begin(self) -> CountedCall:
         """Make a call, which begins to count where it is entered; never raises."""
         try:
-            if here.busy:
+            if here.thread.busy:
                 pass_through(self._name)
                 return NO_OP_CALL
             if dead:
@@ -264,7 +264,7 @@ class CallCounter:
             around, site = current.get(), self._site
             if around is not None:
                 return self._inside(around)
-            return self._first() if site is None or site.session.closed else Call(site)
+            return self._first() if site is None or site.session.closed else call_of(site)
         except RecursionError:  # the program may still succeed in its last frames
             return NO_OP_CALL
         except Exception as error:
@@ -278,7 +278,7 @@ class CallCounter:
 
     def _root(self) -> CountedCall:
         site = self._site
-        return self._first() if site is None or site.session.closed else Call(site)
+        return self._first() if site is None or site.session.closed else call_of(site)
 
     def _first(self) -> CountedCall:
         if is_finalizing():

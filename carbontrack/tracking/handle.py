@@ -62,6 +62,14 @@ def end_later(span: Any, outcome: tuple[Any, ...]) -> None:
         dead.append(_Later(span, outcome))
 
 
+def exit_method(function: Callable[..., Any], block: Any) -> partial[Any]:
+    """What a `with` statement on `block` is to call at its end, and to hold alone until then."""
+    method = partial(function, block)
+    block.handle = handle = Handle(method, dead.append)
+    handle.owner = block
+    return method
+
+
 class ExitMethod:
     """The method `__exit__` of blocks whose handle is theirs alone: spans and calls."""
 
@@ -71,10 +79,7 @@ class ExitMethod:
     def __get__(self, block: Any, kind: type | None = None) -> Any:
         if block is None:  # asked of the class, as `contextlib.ExitStack` does
             return self._function
-        method = partial(self._function, block)
-        block.handle = handle = Handle(method, dead.append)
-        handle.owner = block
-        return method
+        return exit_method(self._function, block)
 
 
 class WithStatement:
