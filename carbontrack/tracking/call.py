@@ -71,12 +71,12 @@ class Call(CallAccount):
         if self._span is not None:
             return self._span.is_open
         site = self.site
-        return self in site.sampler.under_way or id(self) in site.apportioner.single
+        return self in site.under_way or id(self) in site.apportioner.single
 
     def __enter__(self) -> Call:
         try:
             try:
-                del self.__exit__  # the statement has it
+                self.__exit__ = None  # the statement has it
                 self.around, thread = current.get(), here.thread
                 thread.busy = True
                 current.set(self)
@@ -101,9 +101,10 @@ class Call(CallAccount):
 
     def _run(self, site: CallSite) -> None:
         self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
-        self._started_s = self._marked_s = site.now_s()
-        site.sampler.under_way[self] = self
+        now_s = site.now_s  # not a method: calling it in one step takes longer
+        self._started_s = self._marked_s = now_s()
         self._running = True
+        site.under_way[self] = self
         if site.window is None and not site.closed:
             site.open_window()
             self._started_s = self._marked_s = site.now_s()
@@ -127,7 +128,7 @@ class Call(CallAccount):
         self._started_s = self._marked_s = at_s
         self._running = True
         self.around = around
-        site.sampler.under_way[self] = self
+        site.under_way[self] = self
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
@@ -160,7 +161,7 @@ class Call(CallAccount):
             self.single
             or site.propagating is self
             or site.covers
-            or not self._is_summed(site, status != "ok")
+            or not self._is_summed(site, 0 if status == "ok" else 1)
         ):
             self._end_otherwise(site, status, error)
 
@@ -174,22 +175,22 @@ class Call(CallAccount):
         elif self.is_open or self._is_taken():
             if site.covers and self._running:
                 self._release_covered()
-            if self.single or not self._is_summed(site, status != "ok"):
+            if self.single or not self._is_summed(site, 0 if status == "ok" else 1):
                 self._end_single(status, error)
 
-    def _is_summed(self, site: CallSite, failed: bool) -> bool:  # noqa: FBT001 - one of two callers
+    def _is_summed(self, site: CallSite, failures: int) -> bool:
         """Leave what a short call has used to its function; False if it is not a short one."""
         # Whoever takes a running call out of `under_way` ends it, or makes it a span.
-        under_way = site.sampler.under_way
-        if under_way.pop(self, None) is None and not self._is_taken():
+        if site.under_way.pop(self, None) is None and not self._is_taken():
             return False
-        ran_s = site.now_s() - self._marked_s
+        now_s = site.now_s
+        ran_s = now_s() - self._marked_s
         if ran_s >= OWN_ROW_S or self.single:  # since a tick that was just before
-            under_way[self] = self
+            site.under_way[self] = self
             return False
         cpu_s = 0.0 if self._cpu_s is None else process_cpu_s() - self._cpu_s
         # by one statement without a call, in which no handler of a signal runs
-        site.finished[_END:], self._ended = (ran_s, cpu_s, failed), True
+        site.finished[_END:], self._ended = (ran_s, cpu_s, failures), True
         if len(site.finished) >= site.collect_at:
             site.collect_enough()
         if site.window is None:  # the row was written just now, without this call
@@ -212,7 +213,7 @@ class Call(CallAccount):
     def drop(self) -> None:
         """Count it no more, as that has failed."""
         self._ended = True
-        self.site.sampler.under_way.pop(self, None)
+        self.site.under_way.pop(self, None)
         self.site.apportioner.single.pop(id(self), None)
         if current.get() is self:
             set_current(self.around)
@@ -244,9 +245,9 @@ class Call(CallAccount):
 
     def _take(self) -> bool:
         """Take it from those who may end it; False if another thread has. The lock is held."""
-        if self._running and self in self.site.sampler.under_way:
+        if self._running and self in self.site.under_way:
             self.become_single()
-            self.site.sampler.under_way.pop(self, None)
+            self.site.under_way.pop(self, None)
         return id(self) in self.site.apportioner.single
 
     def _settle_last(self) -> None:

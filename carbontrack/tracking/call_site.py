@@ -207,6 +207,7 @@ class CallRows:
         """A weak reference to the last call that has claimed the id of a window."""
         self.closed = False
         self.sampler = session.sampler
+        self.under_way = session.sampler.under_way
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
         self.collect_at = COLLECT_AT

@@ -139,7 +139,7 @@ class CallAccount(CountedCall):
         self.site.apportioner.single.pop(id(self), None)
 
     def _stop(self, now_s: float) -> None:
-        self.site.sampler.under_way.pop(self, None)
+        self.site.under_way.pop(self, None)
         ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 

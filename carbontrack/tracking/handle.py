@@ -24,6 +24,7 @@ from carbontrack.system.interrupts import pass_on
 _log = logging.getLogger("carbontrack")
 dead: deque[Handle | _Later] = deque()
 """The handles of blocks whose `with` is over; appended to by the interpreter, in no frame."""
+_note: Callable[[Any], None] = dead.append
 _ending: set[Handle | _Later] = set()
 """Those of them whose blocks are being ended."""
 
@@ -65,7 +66,7 @@ def end_later(span: Any, outcome: tuple[Any, ...]) -> None:
 def exit_method(function: Callable[..., Any], block: Any) -> partial[Any]:
     """What a `with` statement on `block` is to call at its end, and to hold alone until then."""
     method = partial(function, block)
-    block.handle = handle = Handle(method, dead.append)
+    block.handle = handle = Handle(method, _note)
     handle.owner = block
     return method
 
@@ -99,7 +100,7 @@ class WithStatement:
 
     def watch(self, method: partial[Any]) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
-        self._handle: Handle | None = Handle(method, dead.append)
+        self._handle: Handle | None = Handle(method, _note)
 
     def begin(self, span: Any) -> None:
         """A span is about to be opened for this statement."""
