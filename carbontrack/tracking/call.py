@@ -18,7 +18,7 @@ from carbontrack.record import Status
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, PriorUsage
+from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
 from carbontrack.tracking.counted_call import CallAccount, CountedCall, leave

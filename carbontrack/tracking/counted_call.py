@@ -114,8 +114,8 @@ class CallAccount(CountedCall):
     """
 
     __slots__ = (
-        "_began_s", "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running", "_started_s", "_sums",
-        "_unsettled", "single", "site",
+        "_began_s", "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running",
+        "_started_s", "_sums", "_unsettled", "single", "site",
     )  # fmt: skip
 
     site: Any
