@@ -16,13 +16,12 @@ would warn that the coroutine was never awaited.
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import nullcontext, suppress
 from sys import is_finalizing
-from types import MethodType
-from typing import Any
+from types import FunctionType, MethodType
+from typing import Any, Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
@@ -65,15 +64,7 @@ def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     """Return the function, with every call of it counted."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(function.__func__, begin))
-    target = _target_of(function)
-    if inspect.isasyncgenfunction(target):
-        wrapper = _async_generator(function, begin)
-    elif _is_coroutine_function(target):
-        wrapper = _coroutine(function, begin)
-    elif inspect.isgeneratorfunction(target):
-        wrapper = _generator(function, begin)
-    else:
-        wrapper = _plain(function, begin)
+    wrapper = _WRAPPERS[_kind_of(function)](function, begin)
     return _in_place_of(function, wrapper, functools.partial(wrap, begin=begin))
 
 
@@ -95,16 +86,25 @@ def _in_place_of(
 _OF_A_PARTIAL = ("func", "args", "keywords")
 
 
-def _target_of(function: Callable[..., Any]) -> Callable[..., Any]:
+Kind = Literal["plain", "coroutine", "generator", "async generator"]
+_KINDS: dict[int, Kind] = {0x20: "generator", 0x80: "coroutine", 0x200: "async generator"}
+"""By `inspect.CO_GENERATOR`, `CO_COROUTINE` and `CO_ASYNC_GENERATOR`."""
+
+
+def _kind_of(function: Callable[..., Any]) -> Kind:
     while isinstance(function, functools.partial):
         function = function.func
-    if inspect.isroutine(function):
-        return function
-    return getattr(type(function), "__call__", function)  # noqa: B004 - to see its kind
+    if type(function) is FunctionType and not vars(function):
+        return _KINDS.get(function.__code__.co_flags & sum(_KINDS), "plain")
+    import inspect  # it takes long, and most functions need it not
 
-
-def _is_coroutine_function(target: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(target)
+    if not inspect.isroutine(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - to see its kind
+    if inspect.isasyncgenfunction(function):
+        return "async generator"
+    if inspect.iscoroutinefunction(function):  # also what is only marked as one
+        return "coroutine"
+    return "generator" if inspect.isgeneratorfunction(function) else "plain"
 
 
 def _plain(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
@@ -133,8 +133,8 @@ def wrap_stoppable(
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap_stoppable(function.__func__, new_block))
-    target = _target_of(function)
-    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+    kind = _kind_of(function)
+    if kind in ("generator", "async generator"):
         raise ConfigError(
             "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
         )
@@ -147,7 +147,7 @@ def wrap_stoppable(
         with _block_or_null(new_block):
             return function(*args, **kwargs)
 
-    chosen: Any = stoppable_coroutine if _is_coroutine_function(target) else stoppable
+    chosen: Any = stoppable_coroutine if kind == "coroutine" else stoppable
     return _in_place_of(function, chosen, functools.partial(wrap_stoppable, new_block=new_block))
 
 
@@ -214,6 +214,14 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
                 call.step(call.resume)
 
     return wrapper
+
+
+_WRAPPERS = {
+    "plain": _plain,
+    "coroutine": _coroutine,
+    "generator": _generator,
+    "async generator": _async_generator,
+}
 
 
 class CallCounter:

@@ -116,7 +116,7 @@ def around_a_block(track: Any, _: Tracker) -> Act:
 
 
 def at_a_tick(track: Any, tracker: Tracker) -> Act:
-    return track(lambda: tracker.session.sampler.tick())  # type: ignore[no-any-return]
+    return track(tracker.session.sampler.tick)  # type: ignore[no-any-return]
 
 
 def generator(track: Any, _: Tracker) -> Act:
