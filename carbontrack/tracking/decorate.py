@@ -18,14 +18,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from sys import is_finalizing
 from types import FunctionType, MethodType
 from typing import Any, Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.block import Block
 from carbontrack.tracking.call import CoveredCall, call_of, skip_ended
@@ -280,7 +280,7 @@ class CallCounter:
 
     def _uncounted(self, error: Exception) -> CountedCall:
         pass_on(error)
-        with suppress(RecursionError):
+        with suppressed(RecursionError):
             _log.exception("a call of %s could not be counted", self._name)
         return NO_OP_CALL
 
