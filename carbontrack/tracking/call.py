@@ -15,7 +15,6 @@ from typing import Any
 from weakref import ref
 
 from carbontrack.record import Status
-from carbontrack.sampling.ledger import Ledger
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.reentrance import here
 from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
@@ -52,18 +51,6 @@ class Call(CallAccount):
         self._span: Span | None = None
         self.inside: Any = None
         """The current span or call inside the body when it was last suspended; None: this one."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger whose policy and grid apply."""
-        ledger: Ledger = self.site.ledger
-        return ledger
-
-    @property
-    def session(self) -> Session:
-        """The session of the call's tracker."""
-        session: Session = self.site.session
-        return session
 
     @property
     def is_open(self) -> bool:
@@ -249,14 +236,6 @@ class Call(CallAccount):
             self.become_single()
             self.site.under_way.pop(self, None)
         return id(self) in self.site.apportioner.single
-
-    def _settle_last(self) -> None:
-        site, sampler = self.site, self.site.sampler
-        self.become_single()
-        sampler.sample()
-        if self._running:
-            self._stop(sampler.counts.at_s)
-        site.apportioner.settle()
 
     def _become_span(self) -> Span:
         site = self.site

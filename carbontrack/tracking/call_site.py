@@ -38,10 +38,8 @@ class EndedCall(Protocol):
         ...
 
 
-_PER_CALL = 3
-"""The numbers that a finished call leaves."""
-COLLECT_AT = 128 * _PER_CALL
-"""How many of these numbers are collected at once."""
+_PER_CALL = 3  # numbers that a finished call leaves
+COLLECT_AT = 128 * _PER_CALL  # of these numbers are collected at once
 
 
 class CallTotals(NamedTuple):
@@ -196,9 +194,7 @@ class CallRows:
         self.labels = callee.labels
         self.window: CallWindow | None = None
         self.finished: list[float] = []
-        """Length, CPU seconds and failure of each call that has ended; any thread may append.
-
-        In one row, not in tuples: the garbage collector counts these, and looks through them."""
+        """Length, CPU seconds and failure of each ended call, in no tuples, which are collected."""
         self._usage = NO_USAGE
         self.budget_check = budget_check
         self._next_id: str | None = None
@@ -266,8 +262,7 @@ class CallRows:
         count, failed = len(ended) // _PER_CALL, int(sum(ended[2::_PER_CALL]))
         whole_s, used_s = sum(ended[::_PER_CALL]), sum(ended[1::_PER_CALL])
         usage = CallUsage(self._usage.ran_s + whole_s, self._usage.cpu_s + used_s)
-        calls, failures = window.calls + count, window.failed + failed
-        sums = calls, failures, window.ran_s + whole_s, usage, ()
+        sums = window.calls + count, window.failed + failed, window.ran_s + whole_s, usage, ()
         left, these = self.finished, slice(0, len(ended))
         # by one statement without a call, in which no handler of a signal runs
         window.calls, window.failed, window.ran_s, self._usage, left[these] = sums

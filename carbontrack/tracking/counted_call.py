@@ -9,13 +9,14 @@ from typing import Any
 
 from carbontrack.record import Status
 from carbontrack.sampling.counts import Joules
-from carbontrack.sampling.ledger import NOTHING, Sums, add_joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here
 from carbontrack.tracking.apportion import NO_USAGE, CallUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.handle import ExitMethod, Handle
+from carbontrack.tracking.session import Session
 
 _log = logging.getLogger("carbontrack")
 
@@ -124,6 +125,18 @@ class CallAccount(CountedCall):
     _cpu_s: float | None
     """The process's CPU seconds at the last mark; None where nobody has asked for them."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger whose policy and grid apply."""
+        ledger: Ledger = self.site.ledger
+        return ledger
+
+    @property
+    def session(self) -> Session:
+        """The session of the call's tracker."""
+        session: Session = self.site.session
+        return session
+
     def ran_for_s(self, now_s: float) -> float:
         """How long the body has run, without suspensions."""
         before_s = self._ran_s if self.single else 0.0
@@ -142,6 +155,14 @@ class CallAccount(CountedCall):
         self.site.under_way.pop(self, None)
         ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
+
+    def _settle_last(self) -> None:
+        site, sampler = self.site, self.site.sampler
+        self.become_single()
+        sampler.sample()
+        if self._running:
+            self._stop(sampler.counts.at_s)
+        site.apportioner.settle()
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
         """The body's usage since the last call of `usage`."""
