@@ -120,8 +120,8 @@ class Sampler:
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
         self._leaves, self._due_s, self._met_itself = 0, NOW, False
-        self.under_way: dict[int, Any] = {}
-        """Decorated calls that are running, by identity."""
+        self.under_way: dict[Any, Any] = {}
+        """Decorated calls that are running, each under itself."""
         self.apportioner: CallApportioner | None = None
         """Apportions energy to decorated calls; None until the first one."""
         self.tick_listeners: WeakObjects[Any] = WeakObjects()
@@ -284,7 +284,7 @@ class Sampler:
             if self.gpu_shares:  # first, so that the coming step uses the answer
                 self.gpu_shares.update(self.usage, self.clock, is_shared=shares)
             with self.lock:
-                here.busy = True  # what a finalizer begins meanwhile passes through
+                here.thread.busy = True  # what a finalizer begins meanwhile passes through
                 self._due_s = NOW
                 self.sample()
                 _replace_lost_meters(self)
@@ -292,7 +292,7 @@ class Sampler:
                 if apportioner is not None:
                     apportioner.tick()
                 logs = [self.bank.deferred_log, *(one.deferred_log for one in self._ledgers)]
-            here.busy = False
+            here.thread.busy = False
             for log in logs:
                 log.flush()
             if shares and self.usage is not None:
@@ -302,7 +302,7 @@ class Sampler:
             for listener in tick_listeners:
                 listener.after_tick(self.counts.at_s)
         except Exception as error:
-            here.busy = False
+            here.thread.busy = False
             pass_on(error)  # a test may call this in the main thread
             # The thread must outlive any error, or wraps and gauges would be missed from here on.
             _log.exception("a tick of the sampler failed")

@@ -110,6 +110,8 @@ class Apportioner:
         """Decorated functions with an open window of summed calls."""
         self.single: dict[int, Recipient] = {}
         """Calls that are credited singly: running ones, and suspended generators."""
+        self.counts_cpu = False
+        """Whether calls note the CPU seconds of the process, as energy is divided by them."""
         self._settled: dict[int, tuple[ref[Ledger], Account]] = {}
         """By the ledger's id: the account up to which its calls have been given their part."""
         self._counts = sampler.counts
@@ -133,6 +135,10 @@ class Apportioner:
             if known() is None:
                 self._settled.pop(key, None)
         self._settled[id(ledger)] = ref(ledger), self._account(ledger)
+        if ledger.attribution.scope != "machine":
+            # From then on for all calls, as those that overlap share them. What runs now has been
+            # marked by `settle`.
+            self.counts_cpu = True
 
     def tick(self) -> None:
         """Settle, and promote long calls to spans; the sampler's lock is held."""
@@ -179,7 +185,7 @@ class Apportioner:
         for call in list(self._sampler.under_way.values()):
             if not call.single:
                 call.become_single()
-                if id(call) not in self._sampler.under_way:
+                if call not in self._sampler.under_way:
                     self.single.pop(id(call), None)
 
     def _account(self, ledger: Ledger) -> Account:

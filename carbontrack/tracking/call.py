@@ -15,13 +15,13 @@ from typing import Any
 from weakref import ref
 
 from carbontrack.record import Status
-from carbontrack.sampling.ledger import Ledger
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, PriorUsage
+from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
-from carbontrack.tracking.counted_call import CallAccount, CountedCall
+from carbontrack.tracking.counted_call import CallAccount, CountedCall, leave
+from carbontrack.tracking.handle import exit_method
 from carbontrack.tracking.outliving import release
 from carbontrack.tracking.record_builder import EndStatus
 from carbontrack.tracking.session import Session
@@ -35,72 +35,74 @@ _log = logging.getLogger("carbontrack")
 class Call(CallAccount):
     """One call of a decorated function, running or, for a generator, suspended.
 
-    Its start only reads two clocks. It becomes `single`, credited with its own part of the energy,
-    when it is running at a tick or is suspended. It becomes a span when it is long, or when its
-    body calls `current_span`.
+    Its start only reads a clock, or two where a tracker bills by CPU seconds. It becomes `single`,
+    credited with its own part of the energy, when it is running at a tick or is suspended. It
+    becomes a span when it is long, or when its body calls `current_span`.
     """
 
-    __slots__ = ("_began_s", "_epoch", "_span", "around", "covered", "inside", "is_torn")
+    __slots__ = ("__exit__", "_span", "around", "covered", "inside", "is_torn")
+
+    around: Any
+    """The current span or call outside the body when it last resumed."""
 
     def __init__(self, site: CallSite) -> None:
         self.site = site
         self.single = self._running = self._ended = self.is_torn = False
-        self._ran_s = 0.0
-        self._unsettled = NO_USAGE
         self._span: Span | None = None
-        self._began_s = float("nan")
-        self._epoch = site.sampler.epoch
         self.inside: Any = None
         """The current span or call inside the body when it was last suspended; None: this one."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger whose policy and grid apply."""
-        ledger: Ledger = self.site.ledger
-        return ledger
-
-    @property
-    def session(self) -> Session:
-        """The session of the call's tracker."""
-        session: Session = self.site.session
-        return session
 
     @property
     def is_open(self) -> bool:
         """Whether the call is being counted, in this process."""
         if self._span is not None:
             return self._span.is_open
-        return not self._ended and self._epoch == self.site.sampler.epoch
+        site = self.site
+        return self in site.under_way or id(self) in site.apportioner.single
+
+    def __enter__(self) -> Call:
+        try:
+            try:
+                self.__exit__ = None  # the statement has it
+                self.around, thread = current.get(), here.thread
+                thread.busy = True
+                current.set(self)
+                thread.busy = False
+                self._run(self.site)
+            except BaseException as error:
+                self.fail(error)
+        except RecursionError:  # too little stack for us; the program itself may still succeed
+            pass
+        return self
 
     def resume(self) -> None:
-        """The body starts or resumes."""
-        site = self.site
-        self.around: Any = current.get()
-        """The current span or call outside the body when it last resumed."""
-        try:
-            here.busy = True
-            current.set(self.inside or self)
-        finally:
-            here.busy = False
+        """The body resumes."""
+        self.around = current.get()
+        set_current(self.inside or self)
         if self._span is not None:
             self._span.resume()
-            return
-        if self._ended or self._epoch != site.sampler.epoch:
-            return
-        self._cpu_s = process_cpu_s()
-        self._start_at(site.now_s())
-        site.sampler.under_way[id(self)] = self
+        elif self.is_open:
+            self._run(self.site)
+            if self._ran_s == 0.0:
+                self._began_s = self._started_s
+
+    def _run(self, site: CallSite) -> None:
+        self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
+        now_s = site.now_s  # not a method: calling it in one step takes longer
+        self._started_s = self._marked_s = now_s()
         self._running = True
+        site.under_way[self] = self
         if site.window is None and not site.closed:
             site.open_window()
-            self._start_at(site.now_s())
+            self._started_s = self._marked_s = site.now_s()
         if site.propagates:
             site.propagate(self)
 
-    def _start_at(self, now_s: float) -> None:
-        self._started_s = self._marked_s = now_s
-        if self._ran_s == 0.0:
-            self._began_s = now_s
+    def begin(self) -> None:
+        """Begin to count, in the middle of a body that was counted by something else."""
+        self.around = current.get()
+        set_current(self.inside or self)
+        self._run(self.site)
 
     def begin_elsewhere(self, at_s: float, around: Any) -> None:
         """Begin at `at_s`, for a body that runs in another context; the sampler's lock is held.
@@ -109,11 +111,11 @@ class Call(CallAccount):
         """
         site = self.site
         site.hold_window()
-        self._cpu_s = process_cpu_s()
-        self._began_s = self._started_s = self._marked_s = at_s
+        self._cpu_s = process_cpu_s() if site.apportioner.counts_cpu else None
+        self._started_s = self._marked_s = at_s
         self._running = True
         self.around = around
-        site.sampler.under_way[id(self)] = self
+        site.under_way[self] = self
 
     def pause(self) -> None:
         """The body is suspended; what its consumer uses meanwhile is not counted."""
@@ -133,54 +135,58 @@ class Call(CallAccount):
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended, or the program ends; a second call does what the first has not."""
-        innermost, span, site = current.get(), self._span, self.site
-        if innermost is self or (innermost is span is not None):
+        site, innermost = self.site, current.get()
+        if innermost is self or (innermost is not None and innermost is self._span):
+            thread = here.thread
             try:
-                here.busy = True
+                thread.busy = True
                 current.set(self.around)
             finally:
-                here.busy = False
+                thread.busy = False
         self.handle = None
+        if (
+            self.single
+            or site.propagating is self
+            or site.covers
+            or not self._is_summed(site, 0 if status == "ok" else 1)
+        ):
+            self._end_otherwise(site, status, error)
+
+    def _end_otherwise(self, site: CallSite, status: Status, error: str | None) -> None:
+        """End a call that may be more than a short one."""
         if site.propagating is self:
             site.stop_propagating(lasted=self.single)
-        if span is not None:
+        if self._span is not None:
             self._ended = True
-            span.close(status, error)
-        elif self._ended or not self._running or self._epoch != site.sampler.epoch:
-            self._end_at_rest(status, error)
-        else:
-            if site.covers:
+            self._span.close(status, error)
+        elif self.is_open or self._is_taken():
+            if site.covers and self._running:
                 self._release_covered()
-            if self.single or not self._is_summed(failed=status != "ok"):
+            if self.single or not self._is_summed(site, 0 if status == "ok" else 1):
                 self._end_single(status, error)
 
-    def _end_at_rest(self, status: Status, error: str | None) -> None:
-        if self.single and not self._ended:  # a generator that is suspended
-            self._end_single(status, error)
-        elif self.is_torn:  # its body never ran
-            self.site.sampler.under_way.pop(id(self), None)
-
-    def _is_summed(self, *, failed: bool) -> bool:
+    def _is_summed(self, site: CallSite, failures: int) -> bool:
         """Leave what a short call has used to its function; False if it is not a short one."""
-        site = self.site
-        ran_s = site.now_s() - self._marked_s
-        if ran_s >= OWN_ROW_S:
-            return False
-        cpu_s = process_cpu_s() - self._cpu_s
         # Whoever takes a running call out of `under_way` ends it, or makes it a span.
-        under_way = site.sampler.under_way
-        if under_way.pop(id(self), None) is None and not self.is_torn:
+        if site.under_way.pop(self, None) is None and not self._is_taken():
             return False
-        if self.single:  # since a tick that was just before
-            under_way[id(self)] = self
+        now_s = site.now_s
+        ran_s = now_s() - self._marked_s
+        if ran_s >= OWN_ROW_S or self.single:  # since a tick that was just before
+            site.under_way[self] = self
             return False
+        cpu_s = 0.0 if self._cpu_s is None else process_cpu_s() - self._cpu_s
         # by one statement without a call, in which no handler of a signal runs
-        site.finished[_END:], self._ended = [(ran_s, cpu_s, failed)], True
+        site.finished[_END:], self._ended = (ran_s, cpu_s, failures), True
         if len(site.finished) >= site.collect_at:
             site.collect_enough()
         if site.window is None:  # the row was written just now, without this call
             site.catch_up()
         return True
+
+    def _is_taken(self) -> bool:
+        """Whether a handler of a signal has raised since this thread took it out."""
+        return self.is_torn and self._running and not self._ended and self._span is None
 
     def abandon(self) -> None:
         """End it, as its `with` statement is over and has not done so."""
@@ -194,7 +200,7 @@ class Call(CallAccount):
     def drop(self) -> None:
         """Count it no more, as that has failed."""
         self._ended = True
-        self.site.sampler.under_way.pop(id(self), None)
+        self.site.under_way.pop(self, None)
         self.site.apportioner.single.pop(id(self), None)
         if current.get() is self:
             set_current(self.around)
@@ -226,18 +232,10 @@ class Call(CallAccount):
 
     def _take(self) -> bool:
         """Take it from those who may end it; False if another thread has. The lock is held."""
-        if self._running and id(self) in self.site.sampler.under_way:
+        if self._running and self in self.site.under_way:
             self.become_single()
-            self.site.sampler.under_way.pop(id(self), None)
+            self.site.under_way.pop(self, None)
         return id(self) in self.site.apportioner.single
-
-    def _settle_last(self) -> None:
-        site, sampler = self.site, self.site.sampler
-        self.become_single()
-        sampler.sample()
-        if self._running:
-            self._stop(sampler.counts.at_s)
-        site.apportioner.settle()
 
     def _become_span(self) -> Span:
         site = self.site
@@ -280,6 +278,13 @@ class Call(CallAccount):
                 self._become_span()
 
 
+def call_of(site: CallSite) -> Call:
+    """A call for a `with` statement, which finds its exit method in it."""
+    call = Call(site)
+    call.__exit__ = exit_method(leave, call)  # in a slot: a descriptor in Python takes longer
+    return call
+
+
 class CoveredCall(CountedCall):
     """A decorated call inside a span or call, which counts it.
 
@@ -320,11 +325,14 @@ class CoveredCall(CountedCall):
     def _resume_own(self) -> None:
         session = self._outer.session
         with session.sampler.lock:
-            if self._own is None:
-                self._own = Call(self._new_site(session))
-                if nearest_open(self._inside) is not None:  # a block inside of it is open
-                    self._own.inside = self._inside
-        self._own.resume()
+            is_new = self._own is None
+            own = self._own = self._own or Call(self._new_site(session))
+            if is_new and nearest_open(self._inside) is not None:  # a block inside of it is open
+                own.inside = self._inside
+        if is_new:
+            own.begin()
+        else:
+            own.resume()
 
     def pause(self) -> None:
         """The body is suspended; a block inside may be open."""

@@ -38,8 +38,8 @@ class EndedCall(Protocol):
         ...
 
 
-COLLECT_AT = 128
-"""The number of finished calls that are collected at once."""
+_PER_CALL = 3  # numbers that a finished call leaves
+COLLECT_AT = 128 * _PER_CALL  # of these numbers are collected at once
 
 
 class CallTotals(NamedTuple):
@@ -193,8 +193,8 @@ class CallRows:
         self.name = callee.name
         self.labels = callee.labels
         self.window: CallWindow | None = None
-        self.finished: list[tuple[float, float, bool]] = []
-        """Length, CPU seconds and failure of calls that have ended; any thread may append."""
+        self.finished: list[float] = []
+        """Length, CPU seconds and failure of each ended call, in no tuples, which are collected."""
         self._usage = NO_USAGE
         self.budget_check = budget_check
         self._next_id: str | None = None
@@ -203,10 +203,11 @@ class CallRows:
         """A weak reference to the last call that has claimed the id of a window."""
         self.closed = False
         self.sampler = session.sampler
+        self.under_way = session.sampler.under_way
         self.apportioner = Apportioner.of(session.sampler)
         self.now_s = session.sampler.clock.monotonic_s
         self.collect_at = COLLECT_AT
-        """The number of finished calls at which the thread that ended the last one collects."""
+        """How many numbers make the thread that has left the last ones collect them."""
 
     @property
     def ledger(self) -> Ledger:
@@ -258,11 +259,10 @@ class CallRows:
         # Only the lock's holder removes calls; those added meanwhile wait for the next time.
         if not (ended := list(self.finished)):  # a finalizer's call has collected them
             return
-        ran_s, cpu_s, failed = zip(*ended, strict=True)
-        whole_s, used_s, before = sum(ran_s), sum(cpu_s), self._usage
-        usage = CallUsage(before.ran_s + whole_s, before.cpu_s + used_s)
-        calls, failures = window.calls + len(ended), window.failed + sum(failed)
-        sums = calls, failures, window.ran_s + whole_s, usage, ()
+        count, failed = len(ended) // _PER_CALL, int(sum(ended[2::_PER_CALL]))
+        whole_s, used_s = sum(ended[::_PER_CALL]), sum(ended[1::_PER_CALL])
+        usage = CallUsage(self._usage.ran_s + whole_s, self._usage.cpu_s + used_s)
+        sums = window.calls + count, window.failed + failed, window.ran_s + whole_s, usage, ()
         left, these = self.finished, slice(0, len(ended))
         # by one statement without a call, in which no handler of a signal runs
         window.calls, window.failed, window.ran_s, self._usage, left[these] = sums

@@ -19,12 +19,13 @@ def set_current(found: Any) -> None:
     While the variable is being set no finalizer may set it, as up to Python 3.11 the interpreter
     does not survive that.
     """
-    was_busy = here.busy
+    thread = here.thread
+    was_busy = thread.busy
     try:
-        here.busy = True
+        thread.busy = True
         current.set(found)
     finally:  # a handler of a signal may raise behind the call
-        here.busy = was_busy
+        thread.busy = was_busy
 
 
 def nearest_open(around: Any) -> Any:

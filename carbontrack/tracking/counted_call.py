@@ -9,18 +9,19 @@ from typing import Any
 
 from carbontrack.record import Status
 from carbontrack.sampling.counts import Joules
-from carbontrack.sampling.ledger import NOTHING, Sums, add_joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here
 from carbontrack.tracking.apportion import NO_USAGE, CallUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.handle import ExitMethod, Handle
+from carbontrack.tracking.session import Session
 
 _log = logging.getLogger("carbontrack")
 
 
-def _exit(
+def leave(
     call: CountedCall,
     _kind: type[BaseException] | None,
     error: BaseException | None,
@@ -76,7 +77,7 @@ class CountedCall:
             pass
         return self
 
-    __exit__: Any = ExitMethod(_exit)
+    __exit__: Any = ExitMethod(leave)
 
     def step(self, edge: Callable[[], None]) -> None:
         """Pause or resume; nothing of ours reaches the program."""
@@ -90,7 +91,7 @@ class CountedCall:
 
     def fail(self, error: BaseException) -> None:
         """Something has raised in an edge: pass on what came from outside, log what is ours."""
-        here.busy = False
+        here.thread.busy = False
         outside = from_outside(error) if isinstance(error, Exception) else error
         if outside is not None:
             self.tear()
@@ -114,17 +115,32 @@ class CallAccount(CountedCall):
     """
 
     __slots__ = (
-        "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running", "_started_s", "_sums",
-        "_unsettled", "single", "site",
+        "_began_s", "_cpu_s", "_ended", "_machine_j", "_marked_s", "_ran_s", "_running",
+        "_started_s", "_sums", "_unsettled", "single", "site",
     )  # fmt: skip
 
     site: Any
     single: bool
     _started_s: float
+    _cpu_s: float | None
+    """The process's CPU seconds at the last mark; None where nobody has asked for them."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger whose policy and grid apply."""
+        ledger: Ledger = self.site.ledger
+        return ledger
+
+    @property
+    def session(self) -> Session:
+        """The session of the call's tracker."""
+        session: Session = self.site.session
+        return session
 
     def ran_for_s(self, now_s: float) -> float:
         """How long the body has run, without suspensions."""
-        return self._ran_s + (now_s - self._started_s if self._running else 0.0)
+        before_s = self._ran_s if self.single else 0.0
+        return before_s + (now_s - self._started_s if self._running else 0.0)
 
     def take_sums(self) -> tuple[Sums, Joules, float]:
         """What the call has used, and how long it ran; it has ended."""
@@ -136,23 +152,33 @@ class CallAccount(CountedCall):
         self.site.apportioner.single.pop(id(self), None)
 
     def _stop(self, now_s: float) -> None:
-        self.site.sampler.under_way.pop(id(self), None)
+        self.site.under_way.pop(self, None)
         ran_s, unsettled = self.ran_for_s(now_s), self.unsettled(now_s, process_cpu_s())
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 
+    def _settle_last(self) -> None:
+        site, sampler = self.site, self.site.sampler
+        self.become_single()
+        sampler.sample()
+        if self._running:
+            self._stop(sampler.counts.at_s)
+        site.apportioner.settle()
+
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
         """The body's usage since the last call of `usage`."""
-        left = self._unsettled
+        left = self._unsettled if self.single else NO_USAGE
         if not self._running:
             return left
         ran_s = max(0.0, now_s - self._marked_s)
-        return CallUsage(left.ran_s + ran_s, left.cpu_s + cpu_s - self._cpu_s)
+        used_s = 0.0 if self._cpu_s is None else cpu_s - self._cpu_s
+        return CallUsage(left.ran_s + ran_s, left.cpu_s + used_s)
 
     def become_single(self) -> None:
         """Be credited singly from now on; the sampler's lock is held."""
         if not self.single:
             self._sums: Sums = NOTHING
             self._machine_j: Joules = ()
+            self._began_s, self._ran_s, self._unsettled = self._started_s, 0.0, NO_USAGE
             self.single = True
             self.site.apportioner.single[id(self)] = self
 

@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import nullcontext
 from sys import is_finalizing
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
@@ -29,7 +29,7 @@ from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.block import Block
-from carbontrack.tracking.call import Call, CoveredCall, skip_ended
+from carbontrack.tracking.call import CoveredCall, call_of, skip_ended
 from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
 from carbontrack.tracking.context import current, innermost, nearest_open, set_current
 from carbontrack.tracking.counted_call import CountedCall
@@ -65,8 +65,7 @@ def wrap(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     """Return the function, with every call of it counted."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(function.__func__, begin))
-    target = _target_of(function)
-    wrapper = _WRAPPERS[_kind_of(target)](function, begin)
+    wrapper = _WRAPPERS[_kind_of(function)](function, begin)
     return _in_place_of(function, wrapper, functools.partial(wrap, begin=begin))
 
 
@@ -88,36 +87,26 @@ def _in_place_of(
 _OF_A_PARTIAL = ("func", "args", "keywords")
 
 
-def _target_of(function: Callable[..., Any]) -> Callable[..., Any]:
+Kind = Literal["plain", "coroutine", "generator", "async generator"]
+_KINDS: dict[int, Kind] = {0x20: "generator", 0x80: "coroutine", 0x200: "async generator"}
+"""By `inspect.CO_GENERATOR`, `CO_COROUTINE` and `CO_ASYNC_GENERATOR`."""
+
+
+def _kind_of(function: Callable[..., Any]) -> Kind:
     while isinstance(function, functools.partial):
         function = function.func
-    if type(function) is FunctionType:
-        return function
+    if type(function) is FunctionType and not vars(function):
+        return _KINDS.get(function.__code__.co_flags & sum(_KINDS), "plain")
     with holding_forks():
-        import inspect
+        import inspect  # it takes long, and most functions need it not
 
-    if inspect.isroutine(function):
-        return function
-    return getattr(type(function), "__call__", function)  # noqa: B004 - to see its kind
-
-
-def _kind_of(target: Callable[..., Any]) -> str:
-    """Which kind of function it is, as `inspect` says, which takes 5 ms to import."""
-    if type(target) is FunctionType and not vars(target):  # nothing marks it as another kind
-        flags = target.__code__.co_flags
-        return next((kind for flag, kind in _KINDS.items() if flags & flag), "plain")
-    with holding_forks():
-        import inspect
-
-    if inspect.isasyncgenfunction(target):
+    if not inspect.isroutine(function):
+        function = getattr(type(function), "__call__", function)  # noqa: B004 - to see its kind
+    if inspect.isasyncgenfunction(function):
         return "async generator"
-    if inspect.iscoroutinefunction(target):
+    if inspect.iscoroutinefunction(function):  # also what is only marked as one
         return "coroutine"
-    return "generator" if inspect.isgeneratorfunction(target) else "plain"
-
-
-_KINDS = {0x200: "async generator", 0x80: "coroutine", 0x20: "generator"}
-"""By the flags CO_ASYNC_GENERATOR, CO_COROUTINE and CO_GENERATOR of their code."""
+    return "generator" if inspect.isgeneratorfunction(function) else "plain"
 
 
 def _plain(function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
@@ -146,9 +135,8 @@ def wrap_stoppable(
     """
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap_stoppable(function.__func__, new_block))
-    target = _target_of(function)
-    kind = _kind_of(target)
-    if "generator" in kind:
+    kind = _kind_of(function)
+    if kind in ("generator", "async generator"):
         raise ConfigError(
             "on_exceed cannot stop a generator; open a block with `with track(...)` inside of it"
         )
@@ -230,7 +218,7 @@ def _async_generator(function: Callable[..., Any], begin: Begin) -> Callable[...
     return wrapper
 
 
-_WRAPPERS: Mapping[str, Callable[[Callable[..., Any], Begin], Callable[..., Any]]] = {
+_WRAPPERS = {
     "plain": _plain,
     "coroutine": _coroutine,
     "generator": _generator,
@@ -278,13 +266,15 @@ class CallCounter:
     def begin(self) -> CountedCall:
         """Make a call, which begins to count where it is entered; never raises."""
         try:
-            if here.busy:
+            if here.thread.busy:
                 pass_through(self._name)
                 return NO_OP_CALL
             if dead:
                 end_abandoned()
-            around = current.get()
-            return self._root() if around is None else self._inside(around)
+            around, site = current.get(), self._site
+            if around is not None:
+                return self._inside(around)
+            return self._first() if site is None or site.session.closed else call_of(site)
         except RecursionError:  # the program may still succeed in its last frames
             return NO_OP_CALL
         except Exception as error:
@@ -298,7 +288,7 @@ class CallCounter:
 
     def _root(self) -> CountedCall:
         site = self._site
-        return self._first() if site is None or site.session.closed else Call(site)
+        return self._first() if site is None or site.session.closed else call_of(site)
 
     def _first(self) -> CountedCall:
         if is_finalizing():

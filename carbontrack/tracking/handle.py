@@ -23,18 +23,21 @@ from carbontrack.system.interrupts import pass_on, suppressed
 _log = logging.getLogger("carbontrack")
 dead: deque[Handle | _Later] = deque()
 """The handles of blocks whose `with` is over; appended to by the interpreter, in no frame."""
+_note: Callable[[Any], None] = dead.append
+_ending: set[Handle | _Later] = set()
+"""Those of them whose blocks are being ended."""
 
 
 class Handle(ref["partial[Any]"]):
     """Dies with one `with` statement.
 
     Attributes:
-        owner: the span or call to be ended then; None where there is none.
-        is_ending: whether that is being done.
+        owner: the span or call to be ended then; missing where there is none yet.
     """
 
-    owner: Any = None
-    is_ending = False
+    __slots__ = ("owner",)
+
+    owner: Any
 
     __eq__ = object.__eq__  # two statements may have methods of the same object
     __hash__ = object.__hash__
@@ -47,7 +50,6 @@ class _Later:
         self._span = span
         self._outcome = outcome
         self.owner = self
-        self.is_ending = False
 
     def abandon(self) -> None:
         """End it now."""
@@ -60,6 +62,14 @@ def end_later(span: Any, outcome: tuple[Any, ...]) -> None:
         dead.append(_Later(span, outcome))
 
 
+def exit_method(function: Callable[..., Any], block: Any) -> partial[Any]:
+    """What a `with` statement on `block` is to call at its end, and to hold alone until then."""
+    method = partial(function, block)
+    block.handle = handle = Handle(method, _note)
+    handle.owner = block
+    return method
+
+
 class ExitMethod:
     """The method `__exit__` of blocks whose handle is theirs alone: spans and calls."""
 
@@ -69,10 +79,7 @@ class ExitMethod:
     def __get__(self, block: Any, kind: type | None = None) -> Any:
         if block is None:  # asked of the class, as `contextlib.ExitStack` does
             return self._function
-        method = partial(self._function, block)
-        block.handle = handle = Handle(method, dead.append)
-        handle.owner = block
-        return method
+        return exit_method(self._function, block)
 
 
 class WithStatement:
@@ -92,7 +99,7 @@ class WithStatement:
 
     def watch(self, method: partial[Any]) -> None:
         """Have the span ended when `method`, which the statement will call, is gone."""
-        self._handle: Handle | None = Handle(method, dead.append)
+        self._handle: Handle | None = Handle(method, _note)
 
     def begin(self, span: Any) -> None:
         """A span is about to be opened for this statement."""
@@ -130,17 +137,19 @@ class SharedExitMethod(ExitMethod):
 def end_abandoned() -> None:
     """End the blocks and calls whose `with` is over and whose own end did not run."""
     for handle in list(dead):
-        if handle.is_ending:  # by another thread, or around this call
+        if handle in _ending:  # by another thread, or around this call
             continue
+        owner = getattr(handle, "owner", None)
         try:
-            handle.is_ending = True
-            if handle.owner is not None:
-                handle.owner.abandon()
+            _ending.add(handle)
+            if owner is not None:
+                owner.abandon()
         except BaseException as error:
-            handle.is_ending = False
+            _ending.discard(handle)
             if not isinstance(error, Exception):  # a handler of a signal; the next edge does it
                 raise
             pass_on(error)
             _log.exception("a block that was left could not be ended")
+        _ending.discard(handle)
         with suppressed(ValueError):
             dead.remove(handle)

@@ -92,24 +92,24 @@ class SpanEnd(SpanRow):
     def close(self, status: Status = "ok", error: str | None = None) -> None:
         """Stop counting, and write the record of a root. A second call does nothing."""
         outcome = OK if status == "ok" and error is None else EndStatus(status, error)
-        if here.busy or is_finalizing():  # see `must_pass`
+        if here.thread.busy or is_finalizing():  # see `must_pass`
             end_later(self, outcome)
         else:
             self.end_here(outcome)
 
     def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
         """Close it, in the middle of an edge of its own call too."""
-        was_busy = here.busy
+        was_busy = here.thread.busy
         try:
             if dead and not was_busy:  # one inside of it, for instance
                 end_abandoned()
-            here.busy = True
+            here.thread.busy = True
             self._finish(outcome, written=written)
-            here.busy = was_busy
+            here.thread.busy = was_busy
             if dead and not was_busy:  # what a finalizer has ended meanwhile
                 end_abandoned()
         except BaseException as error:
-            here.busy = was_busy
+            here.thread.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
                 self._give_up(error)
@@ -257,19 +257,19 @@ class SpanEdges(SpanEnd):
         """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
-        if here.busy or is_finalizing():  # see `must_pass`
+        if here.thread.busy or is_finalizing():  # see `must_pass`
             self.has_passed = True
             pass_through(self.name)
             return self
         try:
             if dead:
                 end_abandoned()
-            here.busy = True
+            here.thread.busy = True
             self._open()
-            here.busy = False
+            here.thread.busy = False
             return self  # noqa: TRY300 - a handler of a signal may raise here too
         except BaseException as error:
-            here.busy = False
+            here.thread.busy = False
             self.close(*outcome_of(error))
             raise
 

@@ -48,7 +48,7 @@ def test_what_begins_in_the_middle_of_an_edge_passes_through() -> None:
     busily(begin)
     assert ran == ["block", "inside", "call"]
     assert passed() == before + 3, "the two, and the one that asks"
-    assert not here.busy
+    assert not here.thread.busy
 
 
 def test_what_has_passed_through_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,7 +86,7 @@ def test_a_handler_behind_the_setting_of_the_variable_leaves_the_thread_free() -
         raiser = Raiser(nth, KeyboardInterrupt("stop"), model="signal")
         with suppress(KeyboardInterrupt), raiser:
             set_current(None)
-        assert not here.busy, raiser.place
+        assert not here.thread.busy, raiser.place
         if raiser.place is None:
             break
     assert nth > 3

@@ -27,7 +27,7 @@ def calls_of(bench):
 def begun(site):
     """A call that has begun."""
     call = Call(site)
-    call.resume()
+    call.begin()
     return call
 
 

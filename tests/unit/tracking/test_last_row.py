@@ -192,7 +192,7 @@ def test_a_budget_that_cannot_be_checked_does_not_lose_the_row() -> None:
     from carbontrack.tracking.call import Call
 
     call = Call(site)
-    call.resume()
+    call.begin()
     call.end()
     tracker.close()
     assert counted(sink) == 1
