@@ -1,10 +1,10 @@
 """The gate: costs that may not grow, held as counts and as ratios to a calibration, never as time.
 
-Counts of whole steps stand in tests/data/costs.json, for each version of Python, and are held within
-3 %, both ways: a figure that stays too high after something has become cheaper would let it become
-dearer again unseen, and pages state these figures. `python benchmarks/journeys.py --update` writes
-them anew; who raises one says in the change log what the user gets for it. The bounds below stand a
-little above what was measured when they were set.
+Counts of whole steps stand in tests/data/costs.json, for each version of Python, and are held
+within 3 %, both ways: a figure that stays too high after something has become cheaper would let it
+become dearer again unseen, and pages state these figures. `python benchmarks/journeys.py --update`
+writes them anew; who raises one says in the change log what the user gets for it. The bounds below
+stand a little above what was measured when they were set.
 """
 
 from __future__ import annotations
@@ -246,7 +246,9 @@ def test_a_step_takes_as_many_bytecodes_as_before(version, tmp_path):
     for what in ("files", "returns"):
         longer = [name for name in found if found[name][what] > committed[name][what]]
         assert not longer, f"more {what} than {[committed[name][what] for name in longer]}; {RENEW}"
-    changed = off(*({n: one["bytecodes"] for n, one in side.items()} for side in (found, committed)))
+    changed = off(
+        *({n: one["bytecodes"] for n, one in side.items()} for side in (found, committed))
+    )
     assert not changed, f"{changed}; {RENEW}"
 
 
