@@ -12,8 +12,9 @@ programs pay for already. The yardsticks:
 Each row is the median over rounds, in each of which ours and the yardstick were taken one after the
 other; the ratio is the median of the rounds' own ratios, and its interval runs between two of them
 in order of size, the narrowest that holds the true median with 95 % (order statistics: nothing is
-assumed of how they are distributed; it takes six rounds, and with fewer it is their range). The load
-average beside each row is that of its end. CPU times are those of all threads of a process; they suffer least where others use the machine.
+assumed of how they are distributed; it takes six rounds, and with fewer it is their range). The
+load average beside each row is that of its end. CPU times are those of all threads of a process;
+they suffer least where others use the machine.
 
 An environment with opentelemetry-sdk and psutil is made in the cache folder (`--cache`) at the
 first run, which needs a package index, as the row of the installation does.
@@ -327,7 +328,7 @@ def checkpoints(bench: Bench) -> list[Row]:
     ]
 
 
-def scaled(bench: Bench, case: str, size: int) -> dict[str, float]:
+def scaled(case: str, size: int) -> dict[str, float]:
     """What a case of benchmarks/scale finds, and how long it took."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [sys.executable, str(HERE / "scale" / "cases.py"), case, str(size), folder]
@@ -341,14 +342,14 @@ def scaled(bench: Bench, case: str, size: int) -> dict[str, float]:
 
 def rows(bench: Bench) -> list[Row]:
     """Rows of 32 processes into one CSV file, which has all of them once."""
-    found = [scaled(bench, "processes", 32) for _ in range(3 if bench.is_quick else 6)]
+    found = [scaled("processes", 32) for _ in range(3 if bench.is_quick else 6)]
     each_us = [one["cpu_s"] / one["units"] * 1e6 for one in found]
     return [alone("a row into one CSV by 32 processes, CPU", "µs", 250, each_us)]
 
 
 def report(bench: Bench) -> list[Row]:
     """A report of a million rows."""
-    found = [scaled(bench, "reports", 1_000_000) for _ in range(1 if bench.is_quick else 3)]
+    found = [scaled("reports", 1_000_000) for _ in range(1 if bench.is_quick else 3)]
     return [
         alone("report of a million rows", "s", 8, [one["took_s"] for one in found]),
         alone("the same, memory", "MB", 700, [one["bytes"] / 1e6 for one in found]),

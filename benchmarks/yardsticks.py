@@ -1,4 +1,4 @@
-"""Costs beside yardsticks, inside one process: `yardsticks.py CASE SIZE FOLDER`; prints pairs as JSON.
+"""Costs beside yardsticks, inside one process: `yardsticks.py CASE SIZE FOLDER`.
 
 Run by costs.py in an environment with opentelemetry-sdk and psutil. Each case takes ours and the
 yardstick in turns, a batch of each, so that what else the machine does meets both; it prints
@@ -82,7 +82,7 @@ def child_span(scope: str, size: int, folder: Path) -> Found:
 
 
 def root_span(size: int, folder: Path) -> Found:
-    """A root with a row in a CSV file and a journal beside it, beside Y2; CPU time of all threads."""
+    """A root with a row in a CSV file and a journal beside it, and Y2; CPU time of all threads."""
     import carbontrack
 
     tracker = carbontrack.auto(**settings(folder, output=str(folder / "runs.csv")))
@@ -194,7 +194,7 @@ def sampler(size: int, folder: Path) -> Found:
         return {"ours": [asleep_us(size)], "yardstick": []}
 
 
-def waking(size: int, folder: Path) -> Found:
+def waking(size: int, folder: Path) -> Found:  # noqa: ARG001 - called as the others
     """Y3: a thread that wakes once a second and reads two files."""
     files = [open(path, "rb", buffering=0) for path in ("/proc/stat", "/proc/self/stat")]  # noqa: PTH123, SIM115
     stop = threading.Event()

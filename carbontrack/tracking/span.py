@@ -115,12 +115,13 @@ class Span(SpanEdges):
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
-        if self.node is not None and self.is_open:
-            with self.session.sampler.lock:
-                inner = [node.owner for node in self.node.children]
-            for span in inner:
-                span.interrupt()
-        self.end_here(EndStatus("interrupted"))
+        opened = [self]
+        for span in opened:  # no recursion: spans may lie deeper in each other than functions may
+            if span.node is not None and span.is_open:
+                with span.session.sampler.lock:
+                    opened += [node.owner for node in span.node.children]
+        for span in reversed(opened):
+            span.end_here(EndStatus("interrupted"))
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""

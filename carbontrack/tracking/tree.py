@@ -164,13 +164,17 @@ class Node:
 
     def recount(self) -> int:
         """Count the leaves of this node and those below anew; returns their number."""
-        inside = sum([child.recount() for child in self.children])
-        is_leaf = not inside and not self._is_paused
-        leaves = inside + is_leaf
-        if (leaves, is_leaf) != (self._leaves, self._is_leaf):
-            now = Mark(self._sampler.counts, self.owner.session.ledger.account)
-            self._settle(now, leaves, is_leaf=is_leaf)
-        return leaves
+        below = [self]
+        for node in below:  # no recursion: spans may lie deeper in each other than functions may
+            below.extend(node.children)
+        for node in reversed(below):
+            inside = sum([child._leaves for child in node.children])
+            is_leaf = not inside and not node._is_paused
+            leaves = inside + is_leaf
+            if (leaves, is_leaf) != (node._leaves, node._is_leaf):
+                now = Mark(node._sampler.counts, node.owner.session.ledger.account)
+                node._settle(now, leaves, is_leaf=is_leaf)
+        return self._leaves
 
 
 def recount(sampler: Sampler) -> None:
