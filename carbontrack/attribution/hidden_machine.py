@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def used_ram_bytes(sysfs: Path) -> int | None:
     `MemAvailable` of proc_meminfo(5).
     """
     used_kib = nodes = 0
-    with suppress(OSError):
+    with suppressed(OSError):
         for node in sorted((sysfs / "devices/system/node").glob("node[0-9]*")):
             with suppressed(OSError, ValueError, IndexError):
                 text = (node / "meminfo").read_bytes()

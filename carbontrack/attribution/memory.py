@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +43,7 @@ Run = Callable[[Callable[[], None]], object]
 
 def in_a_thread(job: Callable[[], None]) -> None:
     """Run a job in the background; one that cannot be started is left for the next time."""
-    with suppress(RuntimeError):  # the program ends, or may have no more threads
+    with suppressed(RuntimeError):  # the program ends, or may have no more threads
         OwnThread(job, "carbontrack-memory").start()
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+from carbontrack.system.interrupts import suppressed
 
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""
@@ -244,7 +245,7 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
     import platformdirs
 
     find = platformdirs.user_config_dir if kind == "config" else platformdirs.user_state_dir
-    with suppress(RuntimeError):  # a user without a home directory
+    with suppressed(RuntimeError):  # a user without a home directory
         return find("carbontrack", appauthor=False)
     return None
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, SupportsFloat
 
 from carbontrack.errors import nearest
 from carbontrack.record import TIMELINE_SUFFIX, plugin_of, told
+from carbontrack.system.interrupts import suppressed
 
 Reader = Callable[[object], Any]
 
@@ -53,7 +53,7 @@ def _number(unit: str, low: float, high: float, *, above: bool = False) -> Reade
         limits = f"above {low:g} and up to {high:g}" if above else f"from {low:g} to {high:g}"
         number = math.nan  # which no interval contains
         if isinstance(given, (str, SupportsFloat)) and not isinstance(given, bool):
-            with suppress(ValueError, OverflowError):
+            with suppressed(ValueError, OverflowError):
                 number = float(given)
         if not low <= number <= high or (above and number == low):
             raise ValueError(f"is not {unit} {limits}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.host import boot_id
 from carbontrack.system.http import Answer, exchange, new_session
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 
 LINK_LOCAL = "http://169.254.169.254"
 """The address of all three; Google's as a number, so that no name server is queried."""
@@ -60,7 +59,7 @@ class CloudProbe:
         self._deadline_s = self._clock.monotonic_s() + self._allowed_s
         for provider in SERVICES:
             job = OwnThread(self._ask, f"carbontrack-{provider}", (provider,))
-            with suppress(RuntimeError):  # at the limit of threads: this one is not queried
+            with suppressed(RuntimeError):  # at the limit of threads: this one is not queried
                 job.start()
         return self
 
@@ -164,7 +163,7 @@ class RegionCache:
     def save(self, zone: str) -> None:
         """Keep the code, in one step; where that fails, the next process queries again."""
         boot = boot_id(self.procfs)
-        with suppress(OSError):
+        with suppressed(OSError):
             if boot is not None:  # without it an outdated file could not be recognised
                 replace_privately(self._path, f"{boot} {zone}\n")
 

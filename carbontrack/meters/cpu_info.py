@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -243,7 +242,7 @@ def _in_stat(procfs: Path) -> int | None:
 def _count(text: str | None) -> int:
     """How many numbers a list of the kernel has; 0 where it cannot be read."""
     found = 0
-    with suppress(ValueError):
+    with suppressed(ValueError):
         for piece in (text or "").split(","):
             first, _, last = piece.partition("-")
             found += int(last or first) - int(first) + 1
@@ -254,7 +253,7 @@ def _count(text: str | None) -> int:
 def _numbers(text: str | None) -> set[int]:
     """The numbers of a list as the kernel writes it: "0-3,8"; empty where it cannot be read."""
     found: set[int] = set()
-    with suppress(ValueError):
+    with suppressed(ValueError):
         for piece in (text or "").split(","):
             first, _, last = piece.partition("-")
             found.update(range(int(first), min(int(last or first), _LAST_CPU) + 1))
@@ -329,13 +328,13 @@ def cached_name(cache: Path | None, boot: str, ask: Callable[[], str]) -> str:
     """The result of `ask`, kept in `cache` until the next boot; a broken cache is no error."""
     path = cache / "cpu-name.json" if cache is not None else None
     if path is not None:
-        with suppress(ValueError, TypeError, AttributeError):
+        with suppressed(ValueError, TypeError, AttributeError):
             kept = json.loads(read_text(path) or "null")
             if kept["boot_id"] == boot:
                 return str(kept["name"])
     name = ask()
     if path is not None and name:
-        with suppress(OSError):
+        with suppressed(OSError):
             replace_privately(path, json.dumps({"boot_id": boot, "name": name}))
     return name
 

@@ -8,7 +8,6 @@ that nothing here counts; such a meter is added. A plugin's meters are taken tog
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,6 +17,7 @@ from carbontrack.errors import CarbontrackError, ConfigError, MeterUnavailable
 from carbontrack.meters.meter import Meter, Refusal, check_meters, counts_ends
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system import plugins
+from carbontrack.system.interrupts import suppressed
 from carbontrack.system.log import LOGGER, warn_user
 
 Models = Mapping[Component, Callable[[], Meter]]
@@ -243,5 +243,5 @@ def _model_sum(component: Component, makers: Sequence[Callable[[], Meter]]) -> M
 
 def _close(meters: Iterable[Meter]) -> None:
     for meter in meters:
-        with suppress(Exception):  # it is not used, so how it ends is of no account
+        with suppressed(Exception):  # it is not used, so how it ends is of no account
             meter.close()

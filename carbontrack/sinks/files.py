@@ -15,7 +15,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from carbontrack.system.files import (
     real_path,
 )
 from carbontrack.system.host import boot_id
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.system.log import warn_user
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _is_cut(handle: int) -> bool:
 
 def _size_without_writers(handle: int) -> int:
     if _SEEK_HOLE is not None:
-        with suppress(OSError):  # an empty file, or a system without it
+        with suppressed(OSError):  # an empty file, or a system without it
             os.lseek(handle, 0, _SEEK_HOLE)
     return os.fstat(handle).st_size
 

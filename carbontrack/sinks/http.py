@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from carbontrack.errors import ConfigError, SinkError
@@ -21,7 +20,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import folder_without_home
 from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
-from carbontrack.system.interrupts import reentrant_lock
+from carbontrack.system.interrupts import reentrant_lock, suppressed
 from carbontrack.system.log import LOGGER, warn_user
 from carbontrack.system.urls import shown
 
@@ -86,7 +85,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         """The directory of the journal, if none is handed in."""
         from platformdirs import user_state_path
 
-        with suppress(RuntimeError):  # a user without a home directory
+        with suppressed(RuntimeError):  # a user without a home directory
             found = user_state_path("carbontrack", appauthor=False)
             if found.is_absolute():
                 return found
@@ -222,7 +221,7 @@ class JournaledHttpSink(BufferedSink[Record]):
         """Forget records that were sent from memory."""
         entries = self._buffer.get().entries
         for sent in [entry for entry in list(entries) if entry[0] in record_ids]:
-            with suppress(ValueError):  # written to the journal in the meantime
+            with suppressed(ValueError):  # written to the journal in the meantime
                 entries.remove(sent)
 
     def _leftovers(self) -> Iterator[JournalFile]:

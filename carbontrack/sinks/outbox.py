@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from carbontrack.sinks.delivery import LeftoverQueue
 from carbontrack.sinks.journal.file import JournalFile, Key
 from carbontrack.sinks.journal.journal import SEND, folder, record_in
 from carbontrack.system.forking import PerProcess
+from carbontrack.system.interrupts import suppressed
 
 ENOUGH = 200
 """As many records as a request has. A journal with more and nothing else is sent from directly."""
@@ -56,7 +56,7 @@ class Outbox:
             self.queue = LeftoverQueue(file, self._url)
             return True
         finally:
-            with suppress(OSError):  # then they may arrive twice
+            with suppressed(OSError):  # then they may arrive twice
                 file.drop(moved)
         return False
 
@@ -67,7 +67,7 @@ class Outbox:
         """Leave what was not sent to the next process."""
         queue, self.queue = self.queue, None
         if queue is not None:
-            with suppress(OSError):
+            with suppressed(OSError):
                 queue.file.close()
 
     def abandon(self) -> None:

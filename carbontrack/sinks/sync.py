@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from carbontrack.sinks.outbox import Outbox, waiting
 from carbontrack.sinks.post import Poster, PostResult, checked_url, is_unencrypted, token_for
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import OwnThread
+from carbontrack.system.interrupts import suppressed
 from carbontrack.system.log import LOGGER
 from carbontrack.system.urls import shown
 
@@ -157,7 +157,7 @@ class _Drains:
                 self._drains[address] = self._new_drain(address)
             if not self._drains[address].is_given_up and self._has_room_for(address):
                 outbox = self._outboxes.setdefault(address, Outbox(self._state_dir, address))
-                with suppress(OSError):  # what does not fit in is left for the next round
+                with suppressed(OSError):  # what does not fit in is left for the next round
                     is_kept = outbox.take(file)
                     self._taken.add(place)
                     if is_kept:
@@ -183,7 +183,7 @@ def in_parallel(jobs: Sequence[Callable[[], None]]) -> None:
     waiting_jobs = deque(jobs)
 
     def work() -> None:
-        with suppress(IndexError):
+        with suppressed(IndexError):
             while True:
                 waiting_jobs.popleft()()
 

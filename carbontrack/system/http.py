@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.forking import holding_forks
+from carbontrack.system.interrupts import suppressed
 
 if TYPE_CHECKING:
     import requests
@@ -215,12 +216,12 @@ class _Bounded:
         host, until_s = self._dns_host, SystemClock.monotonic_s() + self._connect_s()
         found = [host]
         if not hasattr(self, "_socks_options"):  # such a proxy looks up the name itself
-            with suppress(UnicodeError):  # urllib3 has an error of its own for such a name
+            with suppressed(UnicodeError):  # urllib3 has an error of its own for such a name
                 infos = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
                 found = list(dict.fromkeys(str(info[-1][0]) for info in infos))
         try:
             for place, address in enumerate(found[:-1]):
-                with suppress(HTTPError, OSError):
+                with suppressed(HTTPError, OSError):
                     left_s = until_s - SystemClock.monotonic_s()
                     return self._connect_to(address, left_s / (len(found) - place))
             return self._connect_to(found[-1], until_s - SystemClock.monotonic_s())

@@ -13,7 +13,8 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+
+from carbontrack.system.interrupts import suppressed
 
 
 class _Thread(threading.local):
@@ -78,7 +79,7 @@ def _say_too_late(name: str) -> None:
     if _too_late or stderr is None:
         return
     _too_late.append(name)
-    with suppress(OSError, ValueError):  # closed
+    with suppressed(OSError, ValueError):  # closed
         stderr.write(
             f"carbontrack: {name!r} began after Python had begun to end; "
             "what begins then is not measured\n"

@@ -19,14 +19,14 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from sys import is_finalizing
 from types import MethodType
 from typing import Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Status
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 from carbontrack.system.reentrance import here, pass_through
 from carbontrack.tracking.block import Block
 from carbontrack.tracking.call import Call, CoveredCall, skip_ended
@@ -270,7 +270,7 @@ class CallCounter:
 
     def _uncounted(self, error: Exception) -> CountedCall:
         pass_on(error)
-        with suppress(RecursionError):
+        with suppressed(RecursionError):
             _log.exception("a call of %s could not be counted", self._name)
         return NO_OP_CALL
 

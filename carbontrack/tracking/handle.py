@@ -14,12 +14,11 @@ import logging
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import ref
 
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import pass_on, suppressed
 
 _log = logging.getLogger("carbontrack")
 dead: deque[Handle | _Later] = deque()
@@ -143,5 +142,5 @@ def end_abandoned() -> None:
                 raise
             pass_on(error)
             _log.exception("a block that was left could not be ended")
-        with suppress(ValueError):
+        with suppressed(ValueError):
             dead.remove(handle)

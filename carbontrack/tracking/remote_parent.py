@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -35,7 +34,7 @@ from carbontrack.system.host import (
     pid_namespace,
     stat_of,
 )
-from carbontrack.system.interrupts import pass_on, reentrant_lock
+from carbontrack.system.interrupts import pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
 
@@ -320,7 +319,7 @@ class RemoteParents:
         if self._state_dir is None or process is None:
             return None
         identity = f"{self._boot}:{self._namespace}:{process[0]}:{process[1]}"
-        with suppress(OSError, ValueError):
+        with suppressed(OSError, ValueError):
             path = self._state_dir / _FOLDER / identity.replace(":", "-")
             for line in reversed(path.read_text(encoding="utf-8").splitlines()):
                 found, _, at_s = line.partition(" ")
@@ -354,7 +353,7 @@ def say_ended(state_dir: Path, record_id: str, at_s: float, identity: str) -> No
 
 def forget_ends(state_dir: Path, identity: str) -> None:
     """Remove the file of this process, as it ends and has no children."""
-    with suppress(OSError):
+    with suppressed(OSError):
         (state_dir / _FOLDER / identity.replace(":", "-")).unlink()
 
 
@@ -364,7 +363,7 @@ def _remove_stale(place: Path) -> None:
         # some of many: what is left in front of the others becomes stale, too
         names = [entry.name for entry in islice(entries, _STALE_LOOKS)]
     for name in names:
-        with suppress(OSError):
+        with suppressed(OSError):
             path = place / name
             if now - path.stat().st_mtime > _STALE_S and not _lives(name):
                 path.unlink()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -21,6 +20,7 @@ from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import OwnThread, PerProcess
+from carbontrack.system.interrupts import suppressed
 
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
@@ -212,5 +212,5 @@ class Cache:
         """Replace the file in one step, so that no reader sees half of it."""
         import json
 
-        with suppress(OSError):
+        with suppressed(OSError):
             replace_privately(self._path, json.dumps(slots))

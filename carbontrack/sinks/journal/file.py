@@ -24,7 +24,6 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ def is_locked(handle: int) -> bool:
 def wait_for_lock(handle: int) -> None:
     """Lock an open file as soon as no other process holds the lock, where the system has locks."""
     if _HAS_LOCKS:
-        with suppress(OSError):
+        with suppressed(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
 
 
@@ -315,7 +314,7 @@ class JournalFile:
     @classmethod
     def acquire(cls, path: Path) -> JournalFile | None:
         """As `left_at`; None also where there is no journal."""
-        with suppress(NotAJournalError):
+        with suppressed(NotAJournalError):
             return cls.left_at(path)
         return None
 
