@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,8 +127,20 @@ def wall_fit(settings: Settings, environment: Environment) -> WallFit | None:
 def calibration_file(settings: Settings, environment: Environment) -> Path:
     """The path of the calibration of this host."""
     return calibration_path(
-        environment.state_path(settings.state_dir), settings.host_id or host_id()
+        environment.state_path(settings.state_dir), _host_id(settings, environment)
     )
+
+
+def _host_id(settings: Settings, environment: Environment) -> str:
+    if settings.host_id is not None or environment.has_fake_files:
+        return settings.host_id or host_id()
+    return _own_host_id()
+
+
+@lru_cache(maxsize=1)
+def _own_host_id() -> str:
+    """That of this machine, which stays the same while a process runs."""
+    return host_id()
 
 
 def find_region(settings: Settings, environment: Environment) -> regions.Region:
@@ -204,7 +216,7 @@ def make_grid(
 
 def current_environment() -> Environment:
     """A snapshot of the process's environment, as it is now."""
-    return Environment.take(regions.HINTS)
+    return Environment.now(regions.HINTS)
 
 
 def assemble(
@@ -342,7 +354,7 @@ def _resource(
         abiotic_kg_sb_per_h=abiotic_kg_sb_per_h,
         market_g_per_kwh=settings.market_g_per_kwh,
         columns={
-            "host_id": settings.host_id or host_id(),
+            "host_id": _host_id(settings, environment),
             **environment.launch._asdict(),
             "cloud_provider": region.cloud_provider,
             "cloud_region": region.cloud_region,

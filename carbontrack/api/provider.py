@@ -23,7 +23,7 @@ from carbontrack.api.assembly import (
     wall_fit,
 )
 from carbontrack.config.environment import Environment
-from carbontrack.config.load import check_outputs, load_settings, settings_from
+from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
 from carbontrack.sampling.sampler import Sampler
@@ -62,6 +62,7 @@ class TrackerProvider:
         self._warned: set[str] = set()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
+        self._loaded = SettingsCache()
         self._propagator = Propagator()
         remember(self)
 
@@ -130,12 +131,11 @@ class TrackerProvider:
             ConfigError: a setting cannot be used; inside a span only if it is an argument.
         """
         environment = self.environment()
-        here = environment.working_folder, environment.variables, environment.config_folder
-        cache_key = repr(sorted(given.items())), *here
+        cache_key = key_of(given, environment)
         try:
             # what has worked holds: a file of settings that is out of reach for now changes nothing
             was_used = cache_key in self._usable
-            settings = load_settings(given, environment, writes=False, strict=was_used)
+            settings = self._loaded.load(given, environment, strict=was_used)
         except ConfigError as error:
             pass_on(error)
             known = self._usable.get(cache_key)
@@ -154,6 +154,13 @@ class TrackerProvider:
             while len(self._usable) >= _MOST_KEPT:
                 self._usable.pop(next(iter(self._usable), None), None)
             self._usable[cache_key] = settings
+        return settings
+
+    def load(self, given: Mapping[str, object]) -> Settings:
+        """As `load_settings`, with what has not changed since the last time."""
+        environment = self.environment()
+        settings = self._loaded.load(given, environment)
+        check_outputs(settings, environment.working_folder)
         return settings
 
     def ignored(self, given: Mapping[str, object], settings: Settings, session: Session) -> str:

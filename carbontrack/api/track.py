@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from carbontrack.api.provider import TrackerProvider
 from carbontrack.config.environment import is_switched_off
-from carbontrack.config.load import load_settings
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
 from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
@@ -105,7 +104,7 @@ def auto(**settings: object) -> Tracker:
         ConfigError: a setting is unknown or cannot be used.
     """
     with holding_forks():
-        loaded = load_settings(settings)
+        loaded = PROVIDER.load(settings)
     return NoOpTracker() if loaded.disable else PROVIDER.make(loaded)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
+from carbontrack.system.files import read_at_once
 from carbontrack.system.forking import OwnThread, is_fork
 from carbontrack.system.host import own_groups, stat_fields
 from carbontrack.system.interrupts import attempt, pass_on, suppressed
@@ -30,7 +31,8 @@ NEWCOMER_COST = 100.0
 FREE_S = 1.0
 """... after a first second that these readings may take in any case."""
 SIZES_PERIOD_S = 5.0
-"""Resident sizes are read this often, or when there are other processes than before."""
+"""Resident sizes of several processes are read this often, or when there are others than before.
+Those of one that is alone are told by its memory, which is asked for in any case."""
 MATTERS = 0.02
 """Processes with less than this part of the tree's memory are not looked at before the rest is."""
 AWAITED = 0.05
@@ -81,7 +83,7 @@ class Proportion(NamedTuple):
 def resident(procfs: Path, name: int | str) -> Resident | None:
     """A process and its resident size; None where there is none (any more)."""
     try:
-        fields = stat_fields((procfs / str(name) / "stat").read_bytes())
+        fields = stat_fields(read_at_once(f"{procfs}/{name}/stat"))
         size = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         return Resident(str(name), int(fields[19]), size) if size > 0 else None
     except (OSError, ValueError, IndexError) as error:
@@ -107,7 +109,7 @@ def proportion(procfs: Path, name: str) -> Proportion | None:
             if found is not None:
                 return found
     with suppressed(OSError, ValueError, IndexError):
-        _, size, shared, *_ = map(int, (procfs / name / "statm").read_bytes().split())
+        _, size, shared, *_ = map(int, read_at_once(f"{procfs}/{name}/statm").split())
         own = max(0, size - shared) / size if size > 0 else 0.0
         return Proportion(own, own, is_exact=False) if size > 0 else None
     return None
@@ -263,8 +265,8 @@ class MemorySurvey:
             self._reading_until_s = now_s + SURVEY_PERIOD_S  # should it never begin, or never end
             self._run(partial(self._try_to_read, clock))
         self.is_behind = False
-        is_same = is_alone and len(names) == 1
-        self._next_s = min(self._sized_at_s + SIZES_PERIOD_S, self._due_s) if is_same else now_s
+        is_settled = is_alone and len(names) == 1 and not self._misses
+        self._next_s = self._due_s if is_settled else now_s
 
     def is_awaited(self, clock: Clock) -> bool:
         """Look if we are behind; whether an answer is awaited that may be much less than the sum.
@@ -343,40 +345,40 @@ def _proportions(procfs: Path, processes: Sequence[Resident]) -> dict[tuple[str,
 # -- the machine and the control group ---------------------------------------------------------
 
 
-def machine_ram_bytes(procfs: Path) -> int | None:
-    """Bytes of memory in use on the machine: the total less what is available."""
+def machine_ram_bytes(procfs: Path, groups: Path | None = None) -> int | None:
+    """Bytes of memory in use on the machine: the total less what is available.
+
+    With `groups`, the root of sysfs: in the control group that limits this process's memory, if one
+    does.
+    """
     try:
-        text = (procfs / "meminfo").read_bytes()
-        free_kib = int(text.split(b"MemAvailable:", 1)[1].split(None, 1)[0])
-        return _total_of(text) - free_kib * 1024
+        text = read_at_once(f"{procfs}/meminfo")
+        total, free = (_bytes_of(text, name) for name in (b"MemTotal:", b"MemAvailable:"))
     except (OSError, ValueError, IndexError) as error:
         pass_on(error)
         return _psutil_used_bytes()
+    limited = None if groups is None else _cgroup_ram_bytes(procfs, groups, total)
+    return total - free if limited is None else limited
 
 
-def _total_of(meminfo: bytes) -> int:
-    return int(meminfo.split(b"MemTotal:", 1)[1].split(None, 1)[0]) * 1024
+def _bytes_of(meminfo: bytes, name: bytes) -> int:
+    return int(meminfo.split(name, 1)[1].split(None, 1)[0]) * 1024
 
 
-def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
-    """Bytes in use in the control group that limits this process's memory; None without a limit.
+def _cgroup_ram_bytes(procfs: Path, sysfs: Path, narrowest: int) -> int | None:
+    """Bytes in use in the group whose limit is narrower than any other; None without a limit.
 
     Without the file cache that the kernel would reclaim first, as `docker stats` counts.
     """
-    try:
-        narrowest = _total_of((procfs / "meminfo").read_bytes())
-    except (OSError, ValueError, IndexError) as error:
-        pass_on(error)
-        return None
     found: tuple[Path, int] | None = None
     for directory, version in own_groups(procfs, sysfs, "memory"):
-        limit = _number(directory / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        limit = _number(directory, "memory.max" if version == 2 else "memory.limit_in_bytes")
         if limit is not None and 0 < limit < narrowest:
             narrowest, found = limit, (directory, version)
     if found is None:
         return None
     directory, version = found
-    used = _number(directory / ("memory.current" if version == 2 else "memory.usage_in_bytes"))
+    used = _number(directory, "memory.current" if version == 2 else "memory.usage_in_bytes")
     if used is None:
         return None
     return max(0, used - _inactive_file_bytes(directory, version))
@@ -385,15 +387,17 @@ def cgroup_ram_bytes(procfs: Path, sysfs: Path) -> int | None:
 def _inactive_file_bytes(directory: Path, version: int) -> int:
     name = b"inactive_file" if version == 2 else b"total_inactive_file"
     with suppressed(OSError, ValueError):
-        for line in (directory / "memory.stat").read_bytes().splitlines():
+        for line in read_at_once(f"{directory}/memory.stat").splitlines():
             if line.startswith(name + b" "):
                 return int(line.split()[1])
     return 0
 
 
-def _number(path: Path) -> int | None:
-    with suppressed(OSError, ValueError):
-        return int(path.read_bytes())
+def _number(directory: Path, name: str) -> int | None:
+    path = f"{directory}/{name}"
+    if os.access(path, os.R_OK):  # the root of all groups has no limit, which is no exception
+        with suppressed(OSError, ValueError):
+            return int(read_at_once(path))
     return None
 
 

@@ -32,6 +32,8 @@ class Shares(NamedTuple):
 
     def over(self, older: Shares) -> Shares:
         """These shares, and the older ones where these are unknown."""
+        if None not in self[:4] and (self.idle is not None or older.idle is None):
+            return self
         return Shares(*(new if new is not None else old for new, old in zip(self, older)))  # noqa: B905 - both have five
 
 

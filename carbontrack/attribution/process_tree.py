@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.files import read_at_once
 from carbontrack.system.host import (
     depth_below,
     number_in,
@@ -40,6 +41,8 @@ ALL_AGAIN_S = 10.0
 """The longest time for which it is believed that a number is the same process that is not ours."""
 _NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """Errors that say nothing of the process that could not be read."""
+_SHORT = 1024
+"""A piece of a list that is shorter is the last one."""
 _NOBODY = 0.0, 0, 0
 _MANY_THREADS = 256
 """Lists of children that are read for one process; the stat of a process costs as much as two."""
@@ -73,6 +76,7 @@ class ProcessTree:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
         self._live_s = 0.0
         self._live_ram_bytes = 0
+        self._live_pids: list[int] | None = None
         self.is_alone = True
         """Whether nothing of a descendant was in memory at the last look."""
         self._live_largest_bytes = self.largest_ram_bytes = 0
@@ -81,26 +85,37 @@ class ProcessTree:
         self._waited_s = 0.0
         self._lost_s = 0.0
         self._highest_s = 0.0
+        self._counted_at_s = float("-inf")
 
     def cpu_s(self, now_s: float) -> float:
-        """CPU seconds used so far; never less than at the last call."""
+        """CPU seconds used so far; never less than at the last call.
+
+        They are counted once for each instant, which a meter and each ledger ask for.
+        """
+        if now_s == self._counted_at_s:
+            return self._highest_s
         waited_s = waited_children_cpu_s()
         if now_s - self._live_at_s >= _TREE_PERIOD_S or waited_s != self._waited_s:
-            self._read_children(now_s)
+            self._read_children(now_s, waited_s)
         total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
         if total_s < self._highest_s:
             # A child may have been waited for between the two reads; then a second read finds it.
-            self._read_children(now_s)
+            self._read_children(now_s, waited_children_cpu_s())
             total_s = process_cpu_s() + self._waited_s + self._live_s + self._lost_s
         if total_s < self._highest_s:
             # A child is gone and nobody waited for it: keep what was read of it.
             self._lost_s += self._highest_s - total_s
             total_s = self._highest_s
-        self._highest_s = total_s
+        self._highest_s, self._counted_at_s = total_s, now_s
         return total_s
 
-    def pids(self) -> list[int]:
-        """The living descendants, by the numbers of this procfs."""
+    def pids(self, *, anew: bool = True) -> list[int]:
+        """The living descendants, by the numbers of this procfs; if not `anew`, as last seen."""
+        if self._live_pids is None or anew:
+            self._live_pids = self._look_for_pids()
+        return self._live_pids
+
+    def _look_for_pids(self) -> list[int]:
         number = self._number() if self._has_others() else None
         if number is None:
             return []
@@ -144,7 +159,7 @@ class ProcessTree:
     def ram_bytes(self) -> int | None:
         """Resident memory of this process and its living descendants, shared pages repeatedly."""
         try:
-            text = _read_bytes(f"{self._procfs}/self/statm")
+            text = read_at_once(f"{self._procfs}/self/statm")
             own_bytes = int(text.split()[1]) * self._page_bytes
         except (OSError, ValueError, IndexError) as error:
             pass_on(error)
@@ -154,32 +169,34 @@ class ProcessTree:
         self.largest_ram_bytes = max(own_bytes, self._live_largest_bytes)
         return own_bytes + self._live_ram_bytes
 
-    def _read_children(self, now_s: float) -> None:
-        # Waited first: a child that is waited for in between is missing once, not counted twice.
-        waited_s = waited_children_cpu_s()
-        self._live_at_s = now_s
+    def _read_children(self, now_s: float, waited_s: float) -> None:
+        # `waited_s` is of before: a child that is waited for in between is missing once, and not
+        # counted twice.
+        self._live_at_s, self._live_pids = now_s, None
         try:
-            living = self._living(now_s) if self._has_others() else _NOBODY
+            pids, living = self._living(now_s) if self._has_others() else ([], _NOBODY)
         except OSError as error:
             pass_on(error)  # for want of descriptors: what was read last stays, as a whole
             return
-        self._waited_s = waited_s
+        self._waited_s, self._live_pids = waited_s, pids
         self._live_s, self._live_ram_bytes, self._live_largest_bytes = living
         self.is_alone = not self._live_ram_bytes
 
-    def _living(self, now_s: float) -> tuple[float, int, int]:
-        """CPU seconds and bytes of all descendants, and of the largest one."""
+    def _living(self, now_s: float) -> tuple[list[int] | None, tuple[float, int, int]]:
+        """All descendants, if they are listed; CPU seconds, bytes, and those of the largest one."""
         number = self._number()
         if number is None:
-            return (*_psutil_descendants(), 0)
+            return None, (*_psutil_descendants(), 0)
         if self._living_cpu_s is not None:
-            return self._living_cpu_s(self._procfs, number), 0, 0
-        ticks, pages, most_pages = 0, 0, 0
-        for _, cpu_ticks, rss_pages in self._walk_from(number).look(now_s):
+            return None, (self._living_cpu_s(self._procfs, number), 0, 0)
+        pids, ticks, pages, most_pages = list[int](), 0, 0, 0
+        for pid, cpu_ticks, rss_pages in self._walk_from(number).look(now_s):
+            pids.append(pid)
             ticks += cpu_ticks
             pages += rss_pages
             most_pages = max(most_pages, rss_pages)
-        return ticks * self._tick_s, pages * self._page_bytes, most_pages * self._page_bytes
+        sizes = pages * self._page_bytes, most_pages * self._page_bytes
+        return pids, (ticks * self._tick_s, *sizes)
 
 
 def waited_children_cpu_s() -> float:
@@ -246,6 +263,7 @@ class _Stat(NamedTuple):
     facts: Descendant
     parent: int
     started: int
+    has_one_thread: bool
 
     @property
     def pid(self) -> int:
@@ -356,7 +374,8 @@ class Walk:
     ) -> bool:
         """Add the descendants of processes; False where some process has too many threads."""
         while ahead:
-            children = self._children_of(ahead.pop())
+            pid = ahead.pop()
+            children = self._children_of(pid, found.get(pid))
             if children is None:
                 return False
             for child in children:
@@ -367,10 +386,11 @@ class Walk:
                     ahead.append(child)
         return True
 
-    def _children_of(self, pid: int) -> list[int] | None:
+    def _children_of(self, pid: int, stat: _Stat | None) -> list[int] | None:
         """The children of all its threads; none if it has ended, None if the threads are many."""
         folder = self._root_folder if pid == self.root_pid else f"{self._procfs}/{pid}"
-        threads = _names_in(f"{folder}/task")
+        is_single = stat is not None and stat.has_one_thread  # whose number is the process's
+        threads = [str(pid)] if is_single else _names_in(f"{folder}/task")
         if len(threads) > _MANY_THREADS:
             return None
         children: list[int] = []
@@ -427,9 +447,9 @@ class Walk:
 
     def _stat(self, pid: int) -> _Stat | None:
         try:
-            fields = stat_fields(_read_bytes(f"{self._procfs}/{pid}/stat"))
+            fields = stat_fields(read_at_once(f"{self._procfs}/{pid}/stat"))
             facts = Descendant(pid, sum(map(int, fields[11:15])), max(0, int(fields[21])))
-            return _Stat(facts, int(fields[1]), int(fields[19]))
+            return _Stat(facts, int(fields[1]), int(fields[19]), fields[17] == b"1")
         except (OSError, ValueError, IndexError) as error:
             _pass_gone(error)
             return None  # it has just ended, or may not be seen
@@ -455,20 +475,14 @@ def _pass_gone(error: Exception) -> None:
         raise error
 
 
-def _read_bytes(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(descriptor, 4096)
-    finally:
-        os.close(descriptor)
-
-
 def _read_all(path: str) -> bytes:
-    """A list of many children comes in pieces."""
+    """A list of many children comes in pieces, of a page each."""
     descriptor, text = os.open(path, os.O_RDONLY), b""
     try:
         while piece := os.read(descriptor, 65536):
             text += piece
+            if len(piece) < _SHORT:
+                break
         return text
     finally:
         os.close(descriptor)

@@ -17,7 +17,6 @@ from carbontrack.attribution.memory import (
     LowEnd,
     MemorySurvey,
     Run,
-    cgroup_ram_bytes,
     in_a_thread,
     machine_ram_bytes,
 )
@@ -31,6 +30,9 @@ from carbontrack.system.interrupts import pass_on
 
 _MEMORY_PERIOD_S = 5.0
 """Memory is read this often at most: it costs as much as the rest of a tick and changes slowly."""
+_NOW_S = 0.001
+"""How busy the machine is counts in steps of 10 ms: what was read so little ago is that of now."""
+_LONG_AGO = float("-inf"), None
 
 
 class UsageReader:
@@ -57,15 +59,18 @@ class UsageReader:
         self._machine: Callable[[], float | None] = (
             self._hidden_machine() if self._proc_stat is None else self._proc_stat.busy_s
         )
+        self._busy: tuple[float, float | None] = _LONG_AGO
+        """When a meter has read how busy the machine is, and what it read."""
         self._tree = ProcessTree(self._processes)
         self._owner, self._own_cpu_s, self._before_fork_s = os.getpid(), 0.0, 0.0
         self._memory_at_s = self._read_at_s = float("-inf")
         self._ram: tuple[int | None, int | None] = (None, None)
         self.ram_low_end = LowEnd()
         """How far below our memory its low end lies."""
+        self._is_early = False
         self._survey = MemorySurvey(
             self._processes,
-            lambda: self._tree.pids(),  # noqa: PLW0108 - a fork has a tree of its own
+            lambda: self._tree.pids(anew=self._is_early),  # a fork has a tree of its own
             run,
             low_end=self.ram_low_end,
         )
@@ -112,7 +117,17 @@ class UsageReader:
 
     def least_busy_s(self) -> float | None:
         """As `machine_busy_s`; of a machine that cannot be seen our own CPU seconds."""
-        return self.own_cpu_s(SystemClock.monotonic_s()) if self.busy_is_own else self._machine()
+        if self.busy_is_own:
+            return self.own_cpu_s(SystemClock.monotonic_s())
+        busy_s = self._machine()
+        self._busy = SystemClock.monotonic_s(), busy_s
+        return busy_s
+
+    def _busy_now_s(self) -> float | None:
+        """As `machine_busy_s`; what a meter has just read for the same sample is not read again."""
+        (read_at_s, busy_s), self._busy = self._busy, _LONG_AGO
+        is_now = SystemClock.monotonic_s() - read_at_s < _NOW_S
+        return busy_s if is_now else self._machine()
 
     @property
     def busy_is_own(self) -> bool:
@@ -148,7 +163,7 @@ class UsageReader:
             self.rest()  # a file that was put in its place, or mounted over it, is found now
             self._ram = (self._our_bytes(), self._used_bytes())
         self._read_at_s = now_s
-        return Usage(now_s, cpu_s, self._machine(), *self._ram)
+        return Usage(now_s, cpu_s, self._busy_now_s(), *self._ram)
 
     def _our_bytes(self) -> int | None:
         resident_bytes = self._tree.ram_bytes()
@@ -157,13 +172,11 @@ class UsageReader:
         return self._survey.take(self._read_at_s, resident_bytes, self._tree.largest_ram_bytes)
 
     def _used_bytes(self) -> int | None:
-        used = machine_ram_bytes(self._procfs) if self.hidden is None else None
+        groups = self._sysfs if self.within_limit else None
+        used = machine_ram_bytes(self._procfs, groups) if self.hidden is None else None
         if used is None and self._hidden_used is not None:
             used = self._hidden_used()
-        if not self.within_limit or used is None:
-            return used
-        limited = cgroup_ram_bytes(self._procfs, self._sysfs)
-        return used if limited is None else limited
+        return used
 
     def survey(self, clock: Clock) -> None:
         """Read when it is due which part of the resident memory is ours alone; never raises.
@@ -179,7 +192,11 @@ class UsageReader:
 
     def awaits_survey(self, clock: Clock) -> bool:
         """Survey what has come since the last time; whether a tick should wait for the answer."""
-        return self._survey.is_awaited(clock)
+        self._is_early = True  # no sample has just looked at the processes
+        try:
+            return self._survey.is_awaited(clock)
+        finally:
+            self._is_early = False
 
 
 class _ProcStat:
@@ -207,11 +224,11 @@ class _ProcStat:
         try:
             if self._descriptor < 0:
                 self._descriptor = os.open(self._path, READING)
-            name, *fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
-            if name == b"cpu" and len(fields) >= 4:
+            fields = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split()
+            if fields[0] == b"cpu" and len(fields) >= 5:
                 # user nice system, then irq softirq; not idle, iowait, steal. Guests are in user.
-                return (sum(map(int, fields[0:3])) + sum(map(int, fields[5:7]))) * self._tick_s
-        except (OSError, ValueError) as error:
+                return sum(map(int, fields[1:4] + fields[6:8])) * self._tick_s
+        except (OSError, ValueError, IndexError) as error:
             pass_on(error)
         self.rest()
         return self.busy_s(again=False) if again else None  # unknown, which is not a count of 0

@@ -14,7 +14,7 @@ from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carbontrack.system.interrupts import suppressed
 
@@ -66,6 +66,7 @@ class Environment(NamedTuple):
             there, such as which meters there are, must not be kept.
         gpu_variables: the other variables that say which GPUs are visible, and in which order, by
             name, if they are set.
+        home: the folder that "~" stands for; "" where the variables are not the process's own.
     """
 
     working_folder: str = ""
@@ -79,6 +80,27 @@ class Environment(NamedTuple):
     parent_id: str | None = None
     has_fake_files: bool = False
     gpu_variables: tuple[tuple[str, str], ...] = ()
+    home: str = ""
+
+    @classmethod
+    def now(cls, hints: tuple[str, ...] = ()) -> Environment:
+        """The process's own environment as it is now; what has not changed is not read again."""
+        data = getattr(os.environ, "_data", None)  # what is behind the mapping, as bytes
+        if type(data) is not dict or type(os) is not ModuleType:
+            return cls.take(hints)
+        variables, folder = dict(data), _working_folder()
+        said = variables.pop(os.environ.encodekey(PARENT_ID), None)  # which each root changes
+        last = _Last.seen
+        if last is None or last.variables != variables or last.hints != hints:
+            found = cls.take(hints, working_folder=folder)
+            home = os.path.expanduser("~")  # noqa: PTH111 - never raises
+            last = _Seen(variables, hints, said, found._replace(home=home))
+        elif last.said != said or last.environment.working_folder != folder:
+            text = {} if said is None else {PARENT_ID: os.environ.decodevalue(said)}
+            changed = last.environment._replace(working_folder=folder, parent_id=parent_id(text))
+            last = last._replace(said=said, environment=changed)
+        _Last.seen = last
+        return last.environment
 
     @classmethod
     def take(
@@ -161,6 +183,19 @@ class Environment(NamedTuple):
                 _places.clear()
             found = _places[folder] = _usable(folder)
         return found
+
+
+class _Seen(NamedTuple):
+    """The variables of the process, but for the one of its parent, and what was made of all."""
+
+    variables: dict[Any, Any]
+    hints: tuple[str, ...]
+    said: Any
+    environment: Environment
+
+
+class _Last:
+    seen: _Seen | None = None
 
 
 _places: dict[str, Path] = {}

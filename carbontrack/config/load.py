@@ -15,6 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from carbontrack.config.environment import CLOSED, PREFIX, Environment
 from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
 from carbontrack.errors import ConfigError, UnknownSettingError, nearest
 from carbontrack.record import plugin_of, told
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import (
     READING,
     closed_part,
@@ -79,6 +81,92 @@ def load_settings(
     if writes:
         check_outputs(settings, folder)
     return settings
+
+
+class SettingsCache:
+    """Settings that were loaded before, as long as all that they were loaded from is as it was.
+
+    The second time it is noted which files that are, and where there is none yet.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._kept: dict[SettingsKey, tuple[Settings, _Files | None]] = {}
+
+    def load(
+        self, given: Mapping[str, object], environment: Environment, *, strict: bool = False
+    ) -> Settings:
+        """As `load_settings`; whether outputs can be written is not checked."""
+        key = key_of(given, environment)
+        known, files = self._kept.get(key, (None, None))
+        if known is not None and files is not None and files.are_as_they_were():
+            return known
+        files = None if known is None else _Files.of(environment, self._clock)
+        settings = load_settings(given, environment, writes=False, strict=strict)
+        if known == settings and known.origins == settings.origins:
+            settings = known  # which is found sooner than its equal
+        while len(self._kept) >= _MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)), None)
+        self._kept[key] = settings, files
+        return settings
+
+
+SettingsKey = tuple[object, ...]
+
+
+def key_of(given: Mapping[str, object], environment: Environment) -> SettingsKey:
+    """All that settings are loaded from, but for the files."""
+    place = environment.working_folder, environment.config_folder, environment.home
+    return repr(sorted(given.items())), environment.variables, *place
+
+
+class _Files(NamedTuple):
+    """The files of settings, their states, and the paths at which there is none yet."""
+
+    paths: list[str]
+    states: list[tuple[int, ...]]
+    missing: list[str]
+
+    @classmethod
+    def of(cls, environment: Environment, clock: Clock) -> _Files | None:
+        """Those of an environment; None where a change could be missed."""
+        paths, missing = list[str](), list[str]()
+        user, folder, above = _user_config(environment), environment.working_folder, ""
+        if user is not None:
+            (paths if os.access(user, os.F_OK) else missing).append(str(user))
+        while folder != above:
+            path = os.path.join(folder, "pyproject.toml")  # noqa: PTH118 - text in, text out
+            if os.access(path, os.F_OK):
+                paths.append(path)
+                break
+            missing.append(path)
+            folder, above = os.path.dirname(folder), folder  # noqa: PTH120 - as above
+        if environment.has_fake_files or not _UNUSABLE.isdisjoint(paths):
+            return None
+        now_ns, states = clock.now_utc().timestamp() * 1e9, _states(paths)
+        is_settled = all(now_ns - changed_ns > _SETTLED_NS for changed_ns, *_ in states)
+        return cls(paths, states, missing) if is_settled else None
+
+    def are_as_they_were(self) -> bool:
+        """Whether none of them has changed since."""
+        if any(map(os.access, self.missing, repeat(os.F_OK))):
+            return False
+        return not self.paths or _states(self.paths) == self.states
+
+
+_MOST_KEPT = 32
+"""Settings that are kept for their next use; a program may use thousands."""
+_SETTLED_NS = 1e9
+"""A file that has changed so recently may change again and show the same time."""
+
+
+def _states(paths: Iterable[str]) -> list[tuple[int, ...]]:
+    try:
+        found = [os.stat(path) for path in paths]  # noqa: PTH116 - text is enough
+    except OSError as error:
+        pass_on(error)
+        return []  # which is the state of no file that was there
+    return [(one.st_ctime_ns, one.st_mtime_ns, one.st_ino, one.st_size) for one in found]
 
 
 def _user_config(environment: Environment) -> Path | None:

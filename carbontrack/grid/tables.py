@@ -185,6 +185,7 @@ class GridWater(NamedTuple):
     source: str
 
 
+@lru_cache(maxsize=64)
 def site(region: str) -> Facility | None:
     """The overheads of a cloud region ("aws:eu-west-3"), or None for any other place.
 
@@ -206,6 +207,7 @@ def site(region: str) -> Facility | None:
     )
 
 
+@lru_cache(maxsize=64)
 def grid_water(region: str) -> GridWater | None:
     """The water consumed for electricity in a place's country; None where it is unknown.
 

@@ -30,6 +30,8 @@ _JOIN_S = 2.0
 _BEGIN_S, _END_S = 1.0, 5.0
 """How long the main thread waits for its job to begin, then for its end; much longer than both
 take. A job that does not begin is done by the main thread itself."""
+_ROUNDING = 1e-6
+"""The part of a period, after days of uptime, by which its multiples may be off."""
 _log = logging.getLogger("carbontrack")
 
 
@@ -207,7 +209,9 @@ class Ticker:
     def _next_s(self) -> float:
         # Whole multiples of the period on a clock that all processes share, so they tick together.
         period_s, now_s = self._period_s(), self._clock.monotonic_s()
-        return now_s + period_s - now_s % period_s
+        left_s = period_s - now_s % period_s
+        # at a multiple that is no binary number, such as 0.3, the rest is that of the rounding
+        return now_s + (left_s if left_s > _ROUNDING * period_s else left_s + period_s)
 
     def _do_jobs(self) -> bool:
         """Do what waits to be done; whether there was anything."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from carbontrack.system.files import read_at_once
 from carbontrack.system.interrupts import pass_on
 
 
@@ -54,25 +56,31 @@ def online_threads() -> int:
         return os.cpu_count() or 1  # Windows
 
 
+@lru_cache(maxsize=16)
 def calibration_path(state: Path, host: str) -> Path:
     """The calibration file of a host; several hosts may share a state directory."""
     safe = "".join(char if char.isalnum() or char in "-_." else "_" for char in host)
     return state / f"calibration-{safe}.json"
 
 
-def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, int]]:
+def own_groups(procfs: Path, sysfs: Path, controller: str) -> Sequence[tuple[Path, int]]:
     """The control groups (cgroups(7)) of this process for `controller`, from the root down.
 
     Each with the version of its tree, 1 or 2. In a container the path may be the host's, which does
     not exist here; the root is ours then, and the caller must ignore directories without files.
     """
     try:
-        text = (procfs / "self" / "cgroup").read_text(encoding="utf-8", errors="replace")
+        text = read_at_once(f"{procfs}/self/cgroup")
     except OSError as error:
         pass_on(error)
-        return []
+        return ()
+    return _groups_in(text, sysfs, controller)
+
+
+@lru_cache(maxsize=16)
+def _groups_in(text: bytes, sysfs: Path, controller: str) -> Sequence[tuple[Path, int]]:
     found: list[tuple[Path, int]] = []
-    for line in text.splitlines():
+    for line in text.decode(errors="replace").splitlines():
         number, controllers, path = ("::" if line.count(":") < 2 else line).split(":", 2)
         if number == "0":
             top, version = sysfs / "fs" / "cgroup", 2
@@ -83,7 +91,7 @@ def own_groups(procfs: Path, sysfs: Path, controller: str) -> list[tuple[Path, i
         pieces = [piece for piece in path.split("/") if piece not in {"", ".", ".."}]
         steps = (pieces[:depth] for depth in range(len(pieces) + 1))
         found += [(top.joinpath(*step), version) for step in steps]
-    return found
+    return tuple(found)
 
 
 def group_cpu_s(group: Path, version: int) -> float | None:
@@ -130,7 +138,7 @@ def process_stat(procfs: Path, name: str) -> ProcessStat | None:
     A zombie has ended.
     """
     try:
-        text = (procfs / name / "stat").read_bytes()
+        text = read_at_once(f"{procfs}/{name}/stat")
         fields = stat_fields(text)
         if fields[0] in (b"Z", b"X"):
             return None

@@ -9,6 +9,7 @@ are safe where a handler may raise.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # as it has no stub
 import _thread
 import sys
 import threading
@@ -146,11 +147,11 @@ def _arguments(frame: FrameType) -> Iterator[object]:
 
 def _is_installed(code: CodeType) -> bool:
     """Whether this is the code of a handler that is installed."""
-    signal = sys.modules.get("signal")
-    if signal is None:  # no handler in Python
+    if "signal" not in sys.modules:  # no handler in Python
         return False
-    installed = [signal.getsignal(number) for number in signal.valid_signals()]
-    return any(code is _code_of(one) for one in installed if callable(one))
+    # not the module `signal`, which makes an enum's member of each answer, 7,000 bytecodes in all
+    installed = map(_signal.getsignal, _signal.valid_signals())
+    return any(code is _code_of(one) for one in filter(callable, installed))
 
 
 def _code_of(handler: Any) -> CodeType | None:

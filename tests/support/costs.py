@@ -140,10 +140,13 @@ def instructions(code: str, folder: Path) -> int:
     return int(found[1])
 
 
-def system_calls(code: str, folder: Path) -> int:
-    """The system calls of a new process that runs the code, in all its threads."""
+def system_calls(code: str, folder: Path, *, kinds: str = "all") -> int:
+    """The system calls of a new process that runs the code, in all its threads.
+
+    `kinds`: which of them, as strace(1) names them.
+    """
     counts = folder / "strace.txt"
-    run(code, folder, through=("strace", "-f", "-c", "-o", str(counts)))
+    run(code, folder, through=("strace", "-f", "-c", "-e", f"trace={kinds}", "-o", str(counts)))
     total = counts.read_text().splitlines()[-1].split()
     assert total[-1] == "total", total
     return int(total[3])

@@ -6,6 +6,7 @@ import pytest
 
 from carbontrack.sampling.ticker import Ticker, TickEvents
 from carbontrack.system.clock import SystemClock
+from carbontrack.testing import FakeClock
 
 PATIENCE_S = 60.0
 
@@ -69,3 +70,18 @@ def test_nobody_waits_for_a_thread_that_an_error_has_ended():
     assert who == [threading.current_thread()]
     assert not ticker._jobs  # it was not handed over to the thread
     ticker.close()
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("start_s", [0.0, 1000.0, 1e7 + 0.1])
+def test_each_multiple_is_a_deadline_once(period_s, start_s):
+    """Also where it is no binary number, so that the rest of a division is that of rounding."""
+    clock, at_s = FakeClock(start_s), []
+    events = TickEvents(lambda: at_s.append(clock.monotonic_s()), lambda: None)
+    ticker = Ticker(events, clock, period_s=lambda: period_s, is_wanted=lambda: True)
+    ticker.wake()
+    clock.until_waiting()
+    clock.advance(30.5 * period_s)
+    ticker.close()
+    assert len(at_s) in (30, 31)
+    assert all(abs(one / period_s - round(one / period_s)) < 1e-6 for one in at_s)
