@@ -265,14 +265,6 @@ DAY_S = 86_400
 WATTS = 20.0
 
 
-class OneThreadsClock(StillClock):
-    """One whose instants are moved by one thread only, so that a week does not take a day."""
-
-    def advance(self, seconds: float) -> None:
-        """Move on."""
-        self._move_to(self._monotonic_s + seconds)
-
-
 @pytest.mark.slow
 def test_a_week_of_spans(tmp_path: Path) -> None:
     """Memory, open files and the journal do not grow after the first day, and nothing is lost.
@@ -280,7 +272,7 @@ def test_a_week_of_spans(tmp_path: Path) -> None:
     The first and the last day have a span a second, those between one in twenty. A second's energy
     is as exact at the end as at the beginning, and the whole is the sum.
     """
-    clock = OneThreadsClock()
+    clock = StillClock()
     tracker = Tracker(
         meters=[FakeMeter("fake:cpu", joules=lambda at_s: WATTS * at_s)],
         sinks=[CsvSink(tmp_path / "runs.csv")],
@@ -303,7 +295,7 @@ def test_a_week_of_spans(tmp_path: Path) -> None:
     assert _joules(week) == pytest.approx(WATTS * 7 * DAY_S, rel=1e-12)
 
 
-def _one_hour(week: Span, clock: OneThreadsClock, tick: Callable[[], None], step_s: int) -> None:
+def _one_hour(week: Span, clock: StillClock, tick: Callable[[], None], step_s: int) -> None:
     with week.span("hour") as hour:
         for number in range(3600 // step_s):
             span = hour.span("step").open()
