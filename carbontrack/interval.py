@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import exp, hypot, log, prod
 from operator import truediv
-from typing import NamedTuple
+
+from carbontrack.values import NamedTuple
 
 
 class Interval(NamedTuple):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
@@ -27,6 +26,7 @@ from carbontrack.units import (
     format_with_interval,
     joules_from,
 )
+from carbontrack.values import Value, field, fields_of, replace
 
 SCHEMA = 2
 Status = Literal["ok", "error", "interrupted", "budget", "recovered", "disabled"]
@@ -56,8 +56,7 @@ _MOST_CONTAINERS = 100_000
 Cell = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Value, kw_only=True):
     """What one span used and emitted, how that is known, and the interval around it.
 
     `energy_kwh` is the user's share, as `scope` says, times `pue`; the components are before
@@ -153,7 +152,7 @@ class Record:
             ValueError: a required column is missing or a cell does not hold its column's type.
         """
         values: dict[str, Any] = {}
-        for name, convert in _CONVERTERS.items():
+        for name, convert in CONVERTERS.items():
             cell = row.get(name)
             if cell is None or cell == "":
                 if name == "calls" and name in row:
@@ -163,7 +162,7 @@ class Record:
                 values[name] = convert(cell)
             except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
                 raise ValueError(f"column {name!r} cannot hold {cell!r}: {error}") from error
-        missing = [name for name in _REQUIRED if name not in values]
+        missing = [name for name in REQUIRED if name not in values]
         if missing:
             raise ValueError(f"the row has no {', '.join(missing)}")
         return cls(**values)
@@ -346,12 +345,11 @@ def _truth(cell: object) -> bool:
 
 
 def _type_of(name: str) -> str:
-    return str(_FIELDS[name].type).split(" ")[0]
+    return str(fields_of(Record)[name].type).split(" ")[0]
 
 
-_FIELDS = {f.name: f for f in fields(Record)}
 _NUMBER_TYPES = {"int": _whole, "float": _number}
-COLUMNS: tuple[str, ...] = tuple(_FIELDS)
+COLUMNS: tuple[str, ...] = tuple(fields_of(Record))
 """The columns of schema 2, in order."""
 cells_of: Callable[[Record], tuple[Any, ...]] = attrgetter(*COLUMNS)
 """The values of a record's columns, in order; labels are a mapping."""
@@ -359,10 +357,10 @@ NUMBER_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) in _NU
 """The columns that hold numbers."""
 TRUTH_COLUMNS: tuple[str, ...] = tuple(n for n in COLUMNS if _type_of(n) == "bool")
 """The columns that hold true or false; those that hold no numbers either hold text."""
-_CONVERTERS: dict[str, Callable[[object], Any]] = {
+CONVERTERS: dict[str, Callable[[object], Any]] = {
     name: (_NUMBER_TYPES | {"bool": _truth}).get(_type_of(name), str) for name in COLUMNS
 } | {"labels": _labels}
-_REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
+REQUIRED = ("record_id", "run_id", "name", "started_at", "ended_at")
 
 
 def record_html(record: Any, *, state: str | None = None) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from carbontrack.errors import QuantityError, did_you_mean
+from carbontrack.values import Value
 
 JOULES_PER_KWH = 3.6e6
 """Joules in a kilowatt-hour, exact by definition (SI brochure, 9th edition, table 8)."""
@@ -36,13 +36,12 @@ _UNITS: dict[str, tuple[Kind, float]] = {
     "kWh": ("energy", JOULES_PER_KWH),
     "MWh": ("energy", 3.6e9),
 }
-_QUANTITY = re.compile(
+_QUANTITY = (  # compiled when it is first used, as few programs have a budget
     r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµμ]+)\s*(CO2e?q?)?\s*"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(Value):
     """An amount of emissions, in grams of CO2e, or of energy, in joules."""
 
     kind: Kind
@@ -65,7 +64,7 @@ def parse_quantity(text: str) -> Quantity:
     Raises:
         QuantityError: the text is no quantity, or its amount is negative or not finite.
     """
-    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    match = re.fullmatch(_QUANTITY, text) if isinstance(text, str) else None
     if match is None:
         raise QuantityError(
             f"{text!r} is not a quantity; write a number and a unit, such as '5 mg', '120 J' "

@@ -86,6 +86,7 @@ def series_of(series: Series, sizes: Sequence[int], times: int, until_s: float) 
     """The least cost of several rounds at each size, and how it grows."""
     points: list[dict[str, float]] = []
     error = None
+    load = [os.getloadavg()[0]]
     for size in sizes:
         rounds: list[dict[str, float]] = []
         for _ in range(times):
@@ -105,7 +106,9 @@ def series_of(series: Series, sizes: Sequence[int], times: int, until_s: float) 
         points.append({"size": size, "unit_us": best["cpu_s"] / best["units"] * 1e6} | best)
         print(series.case, size, points[-1], file=sys.stderr)
     found: dict[str, Any] = {"case": series.case, "what": series.what, "points": points}
+    load.append(os.getloadavg()[0])
     found |= {"expected_slope": series.most, "error": error}
+    found |= {"at": _now(), "load": [round(one, 1) for one in load]}
     if len(points) > 1:
         costs = [point["unit_us"] for point in points]
         found["slope"] = slope([point["size"] for point in points], costs)
@@ -122,8 +125,26 @@ def row(found: dict[str, Any]) -> str:
     text = ", ".join(f"{p['size']:,}: {p['bytes'] / 2**20:.3g}" for p in memory)
     slopes = [f"{found[key]:+.2f}" if key in found else "—" for key in ("slope", "last_slope")]
     allowed = f"{found['expected_slope']:g}"
-    cells = (found["what"], costs, *slopes, allowed, text or "—")
+    load = " to ".join(map(str, found["load"]))
+    cells = (found["what"], costs, *slopes, allowed, text or "—", load)
     return "| " + " | ".join(cells) + " |"
+
+
+def kept(out: Path) -> dict[str, dict[str, Any]]:
+    """What an earlier run has found, by case: with `--only`, the others stay as they are."""
+    try:
+        before = json.loads((out / "scale.json").read_text())
+    except FileNotFoundError:
+        return {}
+    at_that_time = {"at": before["at"], "load": [before[f"load_{end}"][0] for end in ENDS]}
+    return {found["case"]: at_that_time | found for found in before["series"]}
+
+
+ENDS = ("before", "after")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def digits(value: float) -> str:
@@ -134,7 +155,7 @@ def digits(value: float) -> str:
 def page(about: dict[str, Any], everything: list[dict[str, Any]]) -> str:
     """The table."""
     head = "| what grows; the unit | µs of CPU a unit, by size | slope | of the last three "
-    head += "| fine | memory, MiB |\n|---|---|---|---|---|---|"
+    head += "| fine | memory, MiB | load average |\n|---|---|---|---|---|---|---|"
     failed = [f"- {found['what']}: {found['error']}" for found in everything if found["error"]]
     lines = ["; ".join(f"{key}: {value}" for key, value in about.items()), "", head]
     return "\n".join([*lines, *map(row, everything), "", *failed]) + "\n"
@@ -150,7 +171,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=[series.case for series in SERIES])
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
     options = parser.parse_args()
-    began_s, load, everything = time.monotonic(), os.getloadavg(), []
+    began_s, load = time.monotonic(), os.getloadavg()
+    everything = kept(options.out) if options.only else {}
     for series in SERIES:
         if options.only and series.case not in options.only:
             continue
@@ -158,12 +180,13 @@ def main() -> int:
         if series.case == "reports" and options.ten_million:
             sizes.append(10_000_000)
         times = 1 if options.smoke else options.rounds
-        everything.append(series_of(series, sizes, times, began_s + options.limit_s))
+        until_s = began_s + options.limit_s
+        everything[series.case] = series_of(series, sizes, times, until_s)
     sys.path.insert(0, str(HERE.parents[1]))
     from carbontrack.system.version import VERSION
 
     about = {
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "at": _now(),
         "took_s": round(time.monotonic() - began_s),
         "carbontrack": VERSION,
         "python": platform.python_version(),
@@ -172,13 +195,14 @@ def main() -> int:
         "load_before": [round(one, 1) for one in load],
         "load_after": [round(one, 1) for one in os.getloadavg()],
     }
-    text = page(about, everything)
+    in_order = [everything[series.case] for series in SERIES if series.case in everything]
+    text = page(about, in_order)
     print(text)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scale.md").write_text(text)
-    made = json.dumps(about | {"series": everything}, indent=1)
+    made = json.dumps(about | {"series": in_order}, indent=1)
     (options.out / "scale.json").write_text(made + "\n")
-    return 1 if any(found["error"] for found in everything) else 0
+    return 1 if any(found["error"] for found in in_order) else 0
 
 
 if __name__ == "__main__":

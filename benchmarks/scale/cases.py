@@ -21,10 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from rows import write_rows  # noqa: E402
+
 import carbontrack  # noqa: E402 - after the path is set
 from carbontrack.meters.rapl import powercap_meters  # noqa: E402
-from carbontrack.record import Record  # noqa: E402
-from carbontrack.sinks.csv_file import HEADER, record_line  # noqa: E402
 from carbontrack.testing import FakeMeter, MemorySink, Zone, build_powercap  # noqa: E402
 from carbontrack.tracking.span import Span  # noqa: E402
 from carbontrack.tracking.tracker import Tracker  # noqa: E402
@@ -191,8 +191,11 @@ def meters(size: int, _: Path) -> Found:
 WRITER = """
 import sys, time, carbontrack
 tracker = carbontrack.auto(region="FR", output=sys.argv[1], scope="machine")
-with tracker.span("first"):
-    pass
+for number in range(int(sys.argv[3])):
+    with tracker.span("first"):
+        pass
+print("ready", flush=True)
+sys.stdin.readline()
 begun_s = time.process_time()
 for number in range(int(sys.argv[2])):
     with tracker.span("row"):
@@ -200,31 +203,44 @@ for number in range(int(sys.argv[2])):
 print(time.process_time() - begun_s)
 tracker.close()
 """
-ROWS_OF_EACH = 50
+FIRST_ROWS = 10
+"""Rows that each writes before all begin together; what is imported or made once is over then."""
+ROWS_OF_EACH = 200
 
 
 def processes(size: int, folder: Path) -> Found:
-    """So many processes that each write 50 roots to one CSV; all rows must be there, once."""
+    """So many processes that together write 200 roots each to one CSV; all must be there, once."""
     place = folder / "runs.csv"
-    command = [sys.executable, "-c", WRITER, str(place), str(ROWS_OF_EACH)]
+    command = [sys.executable, "-c", WRITER, str(place), str(ROWS_OF_EACH), str(FIRST_ROWS)]
     environ = os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state")}
     running = [
-        subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(size)
     ]
+    for one in running:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in running:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
     used_s = sum(float(one.communicate()[0]) for one in running)
     assert all(one.returncode == 0 for one in running)
-    # an empty line is what a writer leaves that took another's row, half written, for a torn one
-    rows = [line.split(",")[1] for line in place.read_text().splitlines()[1:] if line]
-    expected = size * (ROWS_OF_EACH + 1)
+    lines = place.read_text().splitlines()
+    # what a writer leaves that takes another's row, half written, for a torn one
+    assert "" not in lines, f"{lines.count('')} empty lines"
+    rows = [line.split(",")[1] for line in lines[1:]]
+    expected = size * (FIRST_ROWS + ROWS_OF_EACH)
     assert len(rows) == len(set(rows)) == expected, f"{len(rows)} of {expected} rows"
     return {"cpu_s": used_s, "units": float(size * ROWS_OF_EACH)}
 
 
 def reports(size: int, folder: Path) -> Found:
-    """A report by name over so many records in a CSV; time and the most memory."""
+    """A report by day over so many records in a CSV; time and the most memory."""
     place = folder / "runs.csv"
-    _write(place, size)
+    write_rows(place, size)
     begun_s = time.perf_counter()
     command = [sys.executable, "-m", "carbontrack", "report", str(place), "--by", "day", "--json"]
     done = subprocess.run(
@@ -234,40 +250,14 @@ def reports(size: int, folder: Path) -> Found:
     took_s = time.perf_counter() - begun_s
     place.unlink()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert json.loads(done.stdout)["total"]["runs"] == size
+    found = json.loads(done.stdout)
+    assert found["total"]["runs"] + found["repeated"] + found["nested"] == size
     return {
         "cpu_s": used.ru_utime + used.ru_stime,
         "took_s": took_s,
         "units": float(size),
         "bytes": used.ru_maxrss * 1024.0,
     }
-
-
-def _write(place: Path, size: int) -> None:
-    drawn = min(size, 10_000)
-    lines = [record_line(_record(n).to_row()) for n in range(drawn)]
-    with place.open("wb") as file:
-        file.write(HEADER)
-        for block in range(size // drawn):
-            own = b"%08d" % block
-            file.write(b"".join(line.replace(b"########", own, 1) for line in lines))
-
-
-def _record(n: int) -> Record:
-    return Record(
-        record_id=f"########-{n:012d}",
-        run_id="run",
-        name=f"job, {n % 7}",
-        started_at=f"2026-09-{1 + n % 28:02d}T{n % 24:02d}:00:00.000Z",
-        ended_at=f"2026-09-{1 + n % 28:02d}T{n % 24:02d}:30:00.000Z",
-        duration_s=1800.0,
-        cpu_kwh=n / 7e6,
-        cpu_basis="measured",
-        energy_kwh=0.001,
-        emissions_g=n / 3,
-        region="FR",
-        cpu_model="AMD EPYC 7763 64-Core Processor",
-    )
 
 
 ALL = (threads, spans, open_spans, open_and_close, deep, tasks, meters, processes, reports)

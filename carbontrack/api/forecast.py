@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import hypot, pi, sqrt, tan
 from statistics import NormalDist
-from typing import NamedTuple
 
 from carbontrack.record import Record
 from carbontrack.tracking.budget import Budget, Verdict
 from carbontrack.units import JOULES_PER_KWH, format_grams, format_joules, format_watts
+from carbontrack.values import NamedTuple
 
 CONFIDENCE = 0.95
 FEWEST_FOR_CORRELATION = 6

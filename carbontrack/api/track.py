@@ -6,7 +6,6 @@ spans that it has open in different threads and tasks, or nested.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -276,7 +275,7 @@ class Track(Block[Span]):
         """
         if self._is_off() and is_switched_off(self._given):
             return function
-        if inspect.isclass(function) or not (
+        if isinstance(function, type) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
         ):
             hint = "decorate the methods that do the work"

@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.files import read_at_once
 from carbontrack.system.forking import OwnThread, is_fork
 from carbontrack.system.host import own_groups, stat_fields
 from carbontrack.system.interrupts import attempt, pass_on, suppressed
+from carbontrack.values import NamedTuple
 
 SURVEY_PERIOD_S = 60.0
 """The kernel walks the page tables for a proportional size, which took 18 to 40 ms for each GiB in

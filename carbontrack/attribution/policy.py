@@ -8,11 +8,11 @@ part of a GPU from the processes that use it. All of it is pure: nothing is read
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import COMPONENTS, Basis, Component
+from carbontrack.values import NamedTuple, Value
 
 Scope = Literal["process", "machine"]
 Idle = Literal["proportional", "reserved", "none"]
@@ -75,8 +75,7 @@ class IdlePower(NamedTuple):
 UNKNOWN = IdlePower()
 
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+class Attribution(Value):
     """How the machine's energy is attributed, and the overhead of its site.
 
     Attributes:

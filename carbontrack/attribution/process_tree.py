@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Container, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.files import read_at_once
@@ -20,6 +19,7 @@ from carbontrack.system.host import (
     stat_fields,
 )
 from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.values import NamedTuple
 
 try:
     import resource

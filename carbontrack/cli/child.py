@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.cli.relay import PlainRelay, SignalRelay, WhileStopped
 from carbontrack.record import Status
+from carbontrack.values import NamedTuple
 
 NOT_EXECUTABLE, NOT_FOUND, KILLED = 126, 127, 128
 """The exit codes of the shell (POSIX, Shell and Utilities, 2.8.2); a signal's number is added."""

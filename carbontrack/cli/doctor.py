@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.attribution.policy import Attribution
@@ -38,6 +38,7 @@ from carbontrack.system.version import VERSION
 from carbontrack.text import visible
 from carbontrack.tracking.tracker import Tracker
 from carbontrack.units import format_interval
+from carbontrack.values import NamedTuple
 
 WATCH_S = 1.0
 """RAPL refreshes its counters a thousand times a second: one that stands still is not counting."""

@@ -7,7 +7,6 @@ from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.api.assembly import assemble, current_environment
 from carbontrack.cli import summary
@@ -30,6 +29,7 @@ from carbontrack.text import visible
 from carbontrack.tracking.budget import Budget, BudgetGuard, Verdict
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
+from carbontrack.values import NamedTuple
 
 OVER_BUDGET = 3
 

@@ -14,9 +14,10 @@ from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.system.interrupts import suppressed
+from carbontrack.values import NamedTuple
 
 PREFIX = "CARBONTRACK_"
 """The prefix of a setting's variable, before its name in capitals."""

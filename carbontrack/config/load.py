@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.config.environment import CLOSED, PREFIX, Environment
 from carbontrack.config.settings import A_COMMA, FILE_SUFFIXES, READERS, SECRETS, Settings
@@ -34,6 +34,7 @@ from carbontrack.system.files import (
 )
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import warn_user
+from carbontrack.values import NamedTuple
 
 _NOTHING: Mapping[str, Any] = {}
 _MANY = 1000

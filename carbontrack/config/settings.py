@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any, Literal, SupportsFloat
 
 from carbontrack.errors import nearest
 from carbontrack.record import TIMELINE_SUFFIX, plugin_of, told
 from carbontrack.system.interrupts import suppressed
+from carbontrack.values import Value, field, fields_of
 
 Reader = Callable[[object], Any]
 
@@ -202,8 +202,7 @@ def _read(reader: Reader) -> dict[str, Reader]:
     return {"reader": reader}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Value, kw_only=True):
     """Every setting with its default; equal and of equal hash where all values are equal.
 
     `carbontrack.config.load` makes and checks it; a `Settings` made by hand is not checked.
@@ -324,15 +323,17 @@ class Settings:
         return os.path.basename(origin) != "pyproject.toml"  # noqa: PTH119 - runs at every start
 
     def __repr__(self) -> str:
-        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        shown = {n: getattr(self, n) for n, one in fields_of(Settings).items() if one.repr}
         # the query of an address often holds a key
         shown["output"] = tuple(map(told, self.output))
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 READERS: Mapping[str, Reader] = {
-    one.name: one.metadata["reader"] for one in fields(Settings) if "reader" in one.metadata
+    name: one.metadata["reader"]
+    for name, one in fields_of(Settings).items()
+    if "reader" in one.metadata
 }
 """The reader of each setting, in the order of the fields."""
-SECRETS = frozenset(one.name for one in fields(Settings) if not one.repr and one.name in READERS)
+SECRETS = frozenset(name for name in READERS if not fields_of(Settings)[name].repr)
 """Settings whose values are never printed."""

@@ -7,11 +7,11 @@ for countries, for the world and for its parts; below a country they have none.
 from __future__ import annotations
 
 from math import hypot
-from typing import NamedTuple
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid import rows
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.values import NamedTuple
 
 FIRST_YEAR, LAST_YEAR = 2000, 2100
 """The years that may be asked for. After a zone's newest figure, that figure is the answer."""

@@ -14,16 +14,15 @@ a tracker takes it in, by the function beside it:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from carbontrack.errors import ConfigError
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import Value
 
 
-@dataclass(frozen=True, slots=True)
-class GridIntensity:
+class GridIntensity(Value):
     """Grams of CO2e per kilowatt-hour of a place at a time, with an interval and a source.
 
     Attributes:
@@ -69,8 +68,7 @@ def is_prompt(source: IntensitySource) -> bool:
     return bool(getattr(source, "prompt", False))
 
 
-@dataclass(frozen=True, slots=True)
-class Fixed:
+class Fixed(Value):
     """An intensity that does not change with time: a table's yearly mean or a user's own figure."""
 
     intensity: GridIntensity

@@ -20,18 +20,18 @@ _OTHER_NAMES = {
     "ovhcloud": "ovh",
     "do": "digitalocean",
 }
-_NO_WORD = re.compile(r"[\W_]+")
-_CODE = re.compile(r"[A-Za-z0-9_-]+")
-_PART_OF_A_COUNTRY = re.compile(r"([A-Za-z]{2,3})[-_]([A-Za-z0-9]{1,3})")
+# patterns are compiled when they are first used: a code is found without any
+_NO_WORD = r"[\W_]+"
+_PART_OF_A_COUNTRY = r"([A-Za-z]{2,3})[-_]([A-Za-z0-9]{1,3})"
 """The form of ISO 3166-2 codes; the tables have figures for few of them."""
-_INVERTED = re.compile(r"([^,(]+)[,(]([^,()]+)\)?")
+_INVERTED = r"([^,(]+)[,(]([^,()]+)\)?"
 """The form of "Korea, Republic of" and "Iran (Islamic Republic of)"."""
-_ARTICLE = re.compile(r"\bthe\s+", re.IGNORECASE)
-_STATE = re.compile(r"^.*?(?:republic|kingdom|states?|commonwealth|principality)of(?:the)?")
+_ARTICLE = r"(?i)\bthe\s+"
+_STATE = r"^.*?(?:republic|kingdom|states?|commonwealth|principality)of(?:the)?"
 """What the official names of many countries have in common, in folded names."""
 _CLOSE = (0.9, 0.8, 0.7)
 """How alike two spellings are, from 0 to 1; the best class with a name in it is offered."""
-_AVAILABILITY_ZONE = re.compile(r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$")
+_AVAILABILITY_ZONE = r"(?<=\d)-?[a-f]$|(?<=^[a-z]{3})\d$|-\d$"
 
 _LISTED = "`carbontrack regions QUERY` lists the known ones"
 _Index = dict[str, tuple[str, ...]]
@@ -75,7 +75,7 @@ def fold(text: str) -> str:
 
         text = unicodedata.normalize("NFKD", text.casefold())
         text = "".join(letter for letter in text if not unicodedata.combining(letter))
-    return _NO_WORD.sub("", text.lower().replace(" and ", ""))
+    return re.sub(_NO_WORD, "", text.lower().replace(" and ", ""))
 
 
 def cloud_code(provider: str, region: str) -> str | None:
@@ -86,8 +86,8 @@ def cloud_code(provider: str, region: str) -> str | None:
     """
     provider = provider.strip().lower()
     provider = _OTHER_NAMES.get(provider, provider)
-    for spelling in (region.strip().lower(), _NO_WORD.sub("", region.lower())):
-        for code in (spelling, _AVAILABILITY_ZONE.sub("", spelling)):
+    for spelling in (region.strip().lower(), re.sub(_NO_WORD, "", region.lower())):
+        for code in (spelling, re.sub(_AVAILABILITY_ZONE, "", spelling)):
             if rows.row("cloud_regions", f"{provider}:{code}"):
                 return f"{provider}:{code}"
     return None
@@ -95,7 +95,9 @@ def cloud_code(provider: str, region: str) -> str | None:
 
 def _by_code(text: str) -> tuple[str, ...]:
     """ISO alpha-2 and alpha-3, subdivisions, and the tables' other codes, in any case."""
-    code = text.upper().replace("_", "-") if _CODE.fullmatch(text) else ""
+    code = text.upper().replace("_", "-")
+    if not (text.isascii() and code.replace("-", "").isalnum()):
+        code = ""
     for candidate in filter(None, (code, code.replace("-", "_"))):
         if rows.row("zones", candidate):
             return (candidate,)
@@ -123,9 +125,9 @@ def _by_cloud(text: str) -> tuple[str, ...]:
 def _by_name(text: str) -> tuple[str, ...]:
     """A name, with or without an article, or with its end before its beginning."""
     forms = [text]
-    if inverted := _INVERTED.fullmatch(text):
+    if inverted := re.fullmatch(_INVERTED, text):
         forms.append(f"{inverted[2].strip()} {inverted[1]}")
-    for form in (*forms, *(_ARTICLE.sub("", form, count=1) for form in forms)):
+    for form in (*forms, *(re.sub(_ARTICLE, "", form, count=1) for form in forms)):
         if found := rows.row("names", fold(form)):
             return tuple(found["codes"].split())
     return ()
@@ -142,7 +144,7 @@ def _near(text: str) -> tuple[str, ...]:
     For a part of a country: its parts with a similar spelling, and the country; no other one.
     """
     near = _similar(text)
-    part = _PART_OF_A_COUNTRY.fullmatch(text)
+    part = re.fullmatch(_PART_OF_A_COUNTRY, text)
     if part is not None and (country := _by_code(part[1])):
         starts = (f"{country[0]}-", f"{country[0].lower()}-")
         own = [code for code in near if code.rpartition(":")[2].startswith(starts)]
@@ -156,14 +158,14 @@ def _similar(text: str) -> list[str]:
     spelled: _Index = {}
     for row in rows.rows("names"):
         for code in row["codes"].split():
-            _add(spelled, _STATE.sub("", row["folded"]) or row["folded"], code)
+            _add(spelled, re.sub(_STATE, "", row["folded"]) or row["folded"], code)
     for table in ("zones", "cloud_regions"):
         for place in rows.rows(table):
             code = place.get("region") or place["zone"]
             parts = (code, code.partition(":")[2], code.partition("-")[2], place.get("alpha3", ""))
             for part in filter(None, parts):
                 _add(spelled, fold(part), code)
-    wanted = _STATE.sub("", fold(text))
+    wanted = re.sub(_STATE, "", fold(text))
     # of two or three letters another one makes another code, not a misspelt one
     for cutoff in _CLOSE if len(wanted) > 3 else (1.0,):
         if close := close_matches(wanted, spelled, most=6, cutoff=cutoff):

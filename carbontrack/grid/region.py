@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows
 from carbontrack.grid import tables as table
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple
 
 WORLD = table.WORLD
 _GIVEN = ("argument", "environment", "config")

@@ -13,11 +13,12 @@ from datetime import datetime, timezone
 from itertools import accumulate, pairwise
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.grid.intensity import GridIntensity
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.values import NamedTuple
 
 Method = Literal["lifecycle", "direct", "marginal"]
 WORLD = "WORLD"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import cache
 from math import log10
 
 from carbontrack.system.files import package_text
+from carbontrack.values import Value
 
 TABLE = "data/equivalents.csv"
 LEAST, MOST = 0.1, 1000.0
@@ -15,8 +15,7 @@ LEAST, MOST = 0.1, 1000.0
 _EASIEST = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Equivalent:
+class Equivalent(Value):
     """One everyday activity: its name, and its energy in joules or emissions in grams."""
 
     id: str
@@ -29,8 +28,7 @@ class Equivalent:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class EquivalentComparison:
+class EquivalentComparison(Value):
     """A number of times an everyday activity."""
 
     times: float

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from carbontrack.errors import MeterError, MeterReadError
 from carbontrack.meters.meter import STANDS_STILL, Meter, Refusal, max_period_s
 from carbontrack.record import Basis, Component
+from carbontrack.values import NamedTuple
 
 ZONES_CLOSED = "zones_closed"
 """The fault of a zone that may not be read, while others of its component may."""

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.meters.meter import read_text
 from carbontrack.system.files import package_bytes, replace_privately
 from carbontrack.system.host import boot_id, online_threads
 from carbontrack.system.interrupts import pass_on, suppressed
+from carbontrack.values import NamedTuple
 
-_LINE = re.compile(r"^([^\t:]+?)\s*:[ \t]*(.*)$", re.MULTILINE)
 _BLANK_NAMES = frozenset({"", "unknown", "not specified"})
 _STAT_SIZE = 65536
 _LAST_CPU = 65535
@@ -30,7 +29,7 @@ _LAST_CPU = 65535
 CPUS = "devices/system/cpu"
 AWS = "Amazon EC2"
 """The vendor that the firmware of AWS's machines names (Nitro)."""
-_MODALIAS = re.compile(r"cpu:type:x86,ven(.{4})fam(.{4})mod(.{4}):feature:(.*)")
+_MODALIAS = r"cpu:type:x86,ven(.{4})fam(.{4})mod(.{4}):feature:(.*)"
 _X86_VENDORS = {"0000": "GenuineIntel", "0002": "AuthenticAMD", "0009": "HygonGenuine"}
 _HYPERVISOR = ",009F"
 """X86_FEATURE_HYPERVISOR, bit 31 of word 4, as modalias spells it (asm/cpufeatures.h)."""
@@ -83,7 +82,7 @@ def read_cpu_facts(
     """The processor of this machine; `cache` is a folder for a name that took long to find out."""
     # the first processor's block is enough, and on a large machine a hundredth of the file
     text = read_text(procfs / "cpuinfo", 8192) or ""
-    fields = dict(_LINE.findall(text.split("\n\n")[0])) or _fields_of_sysfs(sysfs)
+    fields = dict(_facts_of(text.split("\n\n")[0])) or _fields_of_sysfs(sysfs)
     is_arm = "CPU implementer" in fields
     is_guest = "hypervisor" in fields.get("flags", "").split()
     siblings, cores = _whole(fields.get("siblings")), _whole(fields.get("cpu cores"))
@@ -120,6 +119,14 @@ def read_cpu_facts(
     return facts._replace(name=_slow_name(procfs, cache))
 
 
+def _facts_of(cpuinfo: str) -> Iterator[tuple[str, str]]:
+    """The names and values of cpuinfo's lines."""
+    for line in cpuinfo.split("\n"):
+        name, colon, value = line.partition(":")
+        if colon and name.strip():
+            yield name.rstrip(), value.lstrip(" \t")
+
+
 def _fields_of_sysfs(sysfs: Path) -> dict[str, str]:
     """What sysfs says of the first processor, by the names that cpuinfo has for it.
 
@@ -127,7 +134,7 @@ def _fields_of_sysfs(sysfs: Path) -> dict[str, str]:
     what identifies it (Documentation/ABI/testing/sysfs-devices-system-cpu).
     """
     cpus = sysfs / CPUS
-    found = _MODALIAS.match(read_text(cpus / "modalias") or "")
+    found = re.match(_MODALIAS, read_text(cpus / "modalias") or "")
     if found is not None:
         vendor, family, model, features = found.groups()
         fields = {"vendor_id": _X86_VENDORS.get(vendor, ""), "cpu family": str(int(family, 16))}
@@ -154,7 +161,7 @@ def _fields_of_sysfs(sysfs: Path) -> dict[str, str]:
 
 
 def _kinds(cpuinfo: str) -> tuple[tuple[str, int], ...]:
-    parts = [text for field, text in _LINE.findall(cpuinfo) if field == "CPU part"]
+    parts = [text for field, text in _facts_of(cpuinfo) if field == "CPU part"]
     counts = {part: parts.count(part) for part in parts}
     return tuple(counts.items()) if len(counts) > 1 else ()
 
@@ -168,7 +175,7 @@ def _board(sysfs: Path, cpuinfo: str) -> tuple[str, str]:
     chips = (read_text(tree / "compatible") or "").replace("\0", " ").strip()
     name = (read_text(tree / "model", 256) or "").strip("\0 ")
     if not name:
-        name = next((text for field, text in _LINE.findall(cpuinfo) if field == "Model"), "")
+        name = next((text for field, text in _facts_of(cpuinfo) if field == "Model"), "")
     return "" if name.startswith("linux,") else name, chips  # "linux,dummy-virt" is QEMU's
 
 
@@ -351,22 +358,18 @@ def _ask_cpuinfo() -> str:
 
 TABLE = "data/cpu_tdp.csv"
 
-_MARKS = re.compile(r"\((?:r|tm|c)\)|[®™©]")
+_MARKS = ("(r)", "(tm)", "(c)", "®", "™", "©")
 _TAILS = (
-    re.compile(r"@.*$"),  # "@ 2.30GHz"
-    re.compile(r"\b(?:with|w/) radeon.*$"),  # "Ryzen 7 5800H with Radeon Graphics"
-    re.compile(r"\bapu\b.*$"),
-    re.compile(r",? radeon r\d.*$"),  # "A10-7850K Radeon R7, 12 Compute Cores 4C+8G"
-    re.compile(r"\b\d+-cores?\b.*$"),  # "EPYC 7763 64-Core Processor"
+    ("@", r"@.*$"),  # "@ 2.30GHz"
+    ("radeon", r"\b(?:with|w/) radeon.*$"),  # "Ryzen 7 5800H with Radeon Graphics"
+    ("apu", r"\bapu\b.*$"),
+    ("radeon", r",? radeon r\d.*$"),  # "A10-7850K Radeon R7, 12 Compute Cores 4C+8G"
+    ("-core", r"\b\d+-cores?\b.*$"),  # "EPYC 7763 64-Core Processor"
 )
-_CORES = r"(?:single|dual|triple|quad|quad|six|eight|twelve|sixteen)"
-_NOISE = (
-    re.compile(r"\b\d+(?:th|st|nd|rd) gen\b"),  # "11th Gen Intel Core i7-1165G7"
-    re.compile(rf"\b{_CORES}[- ]core\b"),
-    re.compile(r"\b(?:intel|amd|genuine|cpu|processor|processors)\b"),
-    re.compile(r"(?<=\d) 0$"),  # "Xeon CPU E5-2620 0": the first version, v1 unwritten
-)
-_SPLIT_NUMBER = re.compile(r"^(core i[3579]) (?=[\dn])")  # "Core i7 CPU 920"
+"""What follows the name, each behind the text without which it need not be looked for: a pattern
+takes longer to compile than to match."""
+_COUNTS = ("single", "dual", "triple", "quad", "six", "eight", "twelve", "sixteen")
+_NO_PART = {"intel", "amd", "genuine", "cpu", "processor", "processors"}
 
 
 class CpuPart(NamedTuple):
@@ -390,13 +393,24 @@ class CpuPart(NamedTuple):
 
 def plain_name(model_name: str) -> str:
     """One spelling: "Intel(R) Xeon(R) CPU E5-2620 0 @ 2.00GHz" becomes "xeon e5-2620"."""
-    name = _MARKS.sub(" ", model_name.lower())
-    for tail in _TAILS:
-        name = tail.sub(" ", name)
-    for noise in _NOISE:
-        name = " ".join(noise.sub(" ", name).split())
+    name = model_name.lower()
+    for mark in _MARKS:
+        name = name.replace(mark, " ")
+    for sign, tail in _TAILS:
+        if sign in name:
+            name = re.sub(tail, " ", name)
+    if " gen" in name:  # "11th Gen Intel Core i7-1165G7"
+        name = re.sub(r"\b\d+(?:th|st|nd|rd) gen\b", " ", name)
+    if any(count in name for count in _COUNTS):
+        name = re.sub(rf"\b(?:{'|'.join(_COUNTS)})[- ]core\b", " ", name)
+    words = [word for word in name.split() if word not in _NO_PART]
+    if len(words) > 1 and words[-1] == "0" and words[-2][-1].isdigit():
+        words.pop()  # "Xeon CPU E5-2620 0": the first version, v1 unwritten
+    name = " ".join(words)
     name = name.replace(" -", "-") if name.startswith("fx -") else name  # "FX(tm)-8350"
-    return _SPLIT_NUMBER.sub(r"\1-", name)
+    if name.startswith("core i"):  # "Core i7 CPU 920"
+        name = re.sub(r"^(core i[3579]) (?=[\dn])", r"\1-", name)
+    return name
 
 
 def spellings(model_name: str) -> tuple[str, ...]:

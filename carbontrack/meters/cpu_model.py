@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.interval import Interval
 from carbontrack.meters.load_curve import LOADS, SINCE_2010, LoadCurve
 from carbontrack.meters.meter import BESIDE_CPU_TIME
 from carbontrack.record import Basis, Component
+from carbontrack.values import NamedTuple
 
 ANCHOR_S = 1.0
 """Load is averaged over at least this long; busy time moves in steps of about 10 ms."""
@@ -33,7 +32,6 @@ class _Piece(NamedTuple):
     busy_w: Interval
 
 
-@dataclass(slots=True)
 class CpuModel:
     """TDP x load curve over CPU seconds, as a count of joules with its low and high ends.
 
@@ -54,38 +52,45 @@ class CpuModel:
         relative_uncertainty: the wider side of the interval at the nominal power, at most 1.
     """
 
-    tdp_w: float
-    busy_s: Callable[[], float | None]
-    threads: int
-    basis: Basis = "modelled"
-    curve: LoadCurve = SINCE_2010
-    about: str = ""
-    id: str = "model:cpu"
+    id = "model:cpu"
     component: Component = "cpu"
-    resolution_s: float = 0.01
+    resolution_s = 0.01
     max_period_s: float | None = None
-    fault_counts: Mapping[str, int] = field(default_factory=dict)
-    own_s: Callable[[float], float] | None = None
-    low_j: float = field(default=0.0, init=False)
-    high_j: float = field(default=0.0, init=False)
-    relative_uncertainty: float = field(init=False)
-    _pieces: tuple[_Piece, ...] = field(init=False)
-    _anchor: tuple[float, float, float, float, float] | None = None
-    """Instant, busy seconds, and the joules from which the present energy is counted: best estimate
-    and both ends."""
-    _own_then_s: float | None = None
-    _is_beside: bool = False
-    _total_j: float = 0.0
-    _closed: bool = False
 
-    def __post_init__(self) -> None:
-        share = self.curve.at(1.0 / self.threads)
+    def __init__(
+        self,
+        tdp_w: float,
+        busy_s: Callable[[], float | None],
+        threads: int,
+        *,
+        basis: Basis = "modelled",
+        curve: LoadCurve = SINCE_2010,
+        about: str = "",
+        own_s: Callable[[float], float] | None = None,
+    ) -> None:
+        self.tdp_w = tdp_w
+        self.busy_s = busy_s
+        self.threads = threads
+        self.basis: Basis = basis
+        self.curve = curve
+        self.about = about
+        self.own_s = own_s
+        self.low_j = self.high_j = 0.0
+        self.fault_counts: Mapping[str, int] = {}
+        share = curve.at(1.0 / threads)
         self.relative_uncertainty = min(
             1.0, max(share.high / share.best - 1.0, 1.0 - share.low / share.best)
         )
         self._pieces = tuple(
-            _piece(self.curve, index, self.tdp_w, self.threads) for index in range(len(LOADS) - 1)
+            _piece(curve, index, tdp_w, threads) for index in range(len(LOADS) - 1)
         )
+        self._anchor: tuple[float, float, float, float, float] | None = None
+        """Instant, busy seconds, and the joules from which the present energy is counted: best
+        estimate and both ends."""
+        self._own_then_s: float | None = None
+        self._is_beside = False
+        self._total_j = 0.0
+        self._closed = False
 
     @property
     def nominal_w(self) -> float:

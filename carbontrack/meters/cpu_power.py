@@ -6,7 +6,7 @@ By the part's name, else by its family, else by the number of threads.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from carbontrack.interval import Interval, product
 from carbontrack.meters.cpu_info import (
@@ -19,6 +19,7 @@ from carbontrack.meters.cpu_info import (
 from carbontrack.meters.load_curve import SINCE_2010, LoadCurve, curve_of
 from carbontrack.record import Basis
 from carbontrack.system.files import package_text
+from carbontrack.values import NamedTuple
 
 FAMILIES = "data/cpu_families.csv"
 

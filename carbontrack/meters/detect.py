@@ -12,11 +12,10 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from traceback import format_exception_only  # `logging` has loaded it
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from carbontrack.errors import ConfigError, MeterUnavailable
 from carbontrack.meters.cpu_info import CpuFacts, read_cpu_facts, sockets_online
@@ -36,6 +35,7 @@ from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
 from carbontrack.system.host import online_threads
 from carbontrack.system.interrupts import attempt, pass_on
+from carbontrack.values import NamedTuple, replace
 
 if TYPE_CHECKING:
     from carbontrack.meters.wall import WallFit
@@ -457,15 +457,16 @@ def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> F
 def _models(
     host: Host, facts: CpuFacts, power: CpuPower, gib: float | None, net: Net
 ) -> dict[Component, Callable[[], Meter]]:
+    curve = power.curve.of_own_load(whole=host.counts_whole) if host.busy_is_own else power.curve
     models: dict[Component, Callable[[], Meter]] = {
         "cpu": partial(
             CpuModel,
             power.tdp_w,
             host.busy_s,
             facts.threads,
-            power.basis,
-            power.curve.of_own_load(whole=host.counts_whole) if host.busy_is_own else power.curve,
-            power.how,
+            basis=power.basis,
+            curve=curve,
+            about=power.how,
             own_s=host.own_s,
         )
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from carbontrack.interval import Interval
 from carbontrack.meters.counter import Gauge
@@ -18,6 +17,7 @@ from carbontrack.meters.meter import Refusal
 from carbontrack.meters.nvml_board import KEEP_S, Board, Users
 from carbontrack.meters.nvml_driver import Device, Driver, NotSupported
 from carbontrack.record import Basis
+from carbontrack.values import NamedTuple
 
 UNKNOWN_SHARE = Interval(gpu_share(0.5).best, IDLE_SHARE.low, FULL_SHARE.high)
 """Where the driver does not say how busy it is: anything between idle and full use."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.errors import ConfigError, close_matches, did_you_mean
 from carbontrack.meters.nvml_binding import Binding, BindingError, as_number
+from carbontrack.values import NamedTuple
 
 
 class Slice(NamedTuple):

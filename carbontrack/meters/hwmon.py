@@ -17,13 +17,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.errors import MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter, Gauge, Stuck
 from carbontrack.meters.meter import Found, Meter, Refusal, read_number, read_text
 from carbontrack.record import Basis, Component
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.values import NamedTuple
 
 RELATIVE_UNCERTAINTY = 0.10
 """Half-width, a guess: twice the +-5 % found for NVIDIA's boards (Yang, Adamek and Armour, SC'24),

@@ -5,9 +5,8 @@ Where the constants come from, and how often they hold, is in docs/explanation/a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from carbontrack.interval import Interval, product
+from carbontrack.values import NamedTuple
 
 LOADS = (0.0, 0.1, 0.5, 1.0)
 """Shares of the processors' time that are busy, at which a curve is given; linear between them."""

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system.files import READING
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple, Value, field
 
 LOWER_BOUND = "wraps"
 """The fault of a counter that was not read for so long that a wrap may have been missed."""
@@ -247,8 +247,7 @@ class Found(NamedTuple):
     refused: tuple[Refusal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
+class Hardware(Value):
     """The hardware of the machine, as far as its meters could find out; None is unknown.
 
     `cpu_idle_w` is what the model says that the processors draw at no load, `cpu_known` by what it
@@ -268,8 +267,7 @@ class Hardware:
     is_guest: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MeterSet:
+class MeterSet(Value):
     """Disjoint meters that together cover the machine, and the substitutes for lost ones.
 
     Attributes:

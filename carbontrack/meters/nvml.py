@@ -8,7 +8,6 @@ does not affect another. A meter also reports which processes use its board, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from carbontrack.errors import MeterError, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Gauge
@@ -32,6 +31,7 @@ from carbontrack.meters.nvml_driver import (
     NoDriver,
     NotSupported,
 )
+from carbontrack.values import NamedTuple
 
 RELATIVE_UNCERTAINTY = 0.05
 """Half-width. Against a shunt meter, the sensors of over 70 boards differ by a gain of about +-5 %

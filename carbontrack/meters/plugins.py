@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.errors import CarbontrackError, ConfigError, MeterUnavailable
 from carbontrack.meters.meter import Meter, Refusal, check_meters, counts_ends
@@ -19,6 +19,7 @@ from carbontrack.record import BASES, COMPONENTS, Basis, Component
 from carbontrack.system import plugins
 from carbontrack.system.interrupts import suppressed
 from carbontrack.system.log import LOGGER, warn_user
+from carbontrack.values import NamedTuple
 
 Models = Mapping[Component, Callable[[], Meter]]
 """By component, how to make the meter that stands in when the one in service is lost."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
@@ -53,7 +52,6 @@ _SERVER_CONTROLLER = " Socket#"
 driver calls all of its modules unbuffered (skx_get_dimm_info in drivers/edac/skx_common.c)."""
 
 
-@dataclass(slots=True)
 class RamModel:
     """Watts per GiB x GiB x time: memory is refreshed whether it is used or not.
 
@@ -65,28 +63,25 @@ class RamModel:
         relative_uncertainty: the wider side of the interval, at most 1.
     """
 
-    gib: float
-    w_per_gib: Interval = W_PER_GIB
-    how: str = ""
     basis: Basis = "modelled"
-    id: str = "model:ram"
+    id = "model:ram"
     component: Component = "ram"
-    resolution_s: float = 0.0
+    resolution_s = 0.0
     max_period_s: float | None = None
-    fault_counts: Mapping[str, int] = field(default_factory=dict)
-    low_j: float = field(default=0.0, init=False)
-    high_j: float = field(default=0.0, init=False)
-    relative_uncertainty: float = field(init=False)
-    _powers_w: Interval = field(init=False)
-    _first_s: float | None = None
-    _elapsed_s: float = 0.0
-    _total_j: float = 0.0
-    _closed: bool = False
 
-    def __post_init__(self) -> None:
-        best, low, high = self.w_per_gib
+    def __init__(self, gib: float, w_per_gib: Interval = W_PER_GIB, how: str = "") -> None:
+        self.gib = gib
+        self.w_per_gib = w_per_gib
+        self.how = how
+        self.low_j = self.high_j = 0.0
+        self.fault_counts: Mapping[str, int] = {}
+        best, low, high = w_per_gib
         self.relative_uncertainty = min(1.0, max(high - best, best - low) / best) if best else 0.0
-        self._powers_w = Interval(*(self.gib * watts for watts in self.w_per_gib))
+        self._powers_w = Interval(*(gib * watts for watts in w_per_gib))
+        self._first_s: float | None = None
+        self._elapsed_s = 0.0
+        self._total_j = 0.0
+        self._closed = False
 
     @property
     def about(self) -> str:

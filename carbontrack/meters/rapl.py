@@ -16,13 +16,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
 from carbontrack.meters.counter import Counter
 from carbontrack.meters.meter import Meter, Refusal, open_to_read, read_number, read_text
 from carbontrack.record import Basis, Component
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple
 
 RESOLUTION_S = 0.001
 """RAPL counters change about once a millisecond, with jitter (Haehnel et al. 2012)."""

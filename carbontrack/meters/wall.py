@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from carbontrack.errors import ConfigError, MeterGone
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, Basis, Component
+from carbontrack.values import NamedTuple
 
 WALL_ID = "wall:rest"
 WALL_METER_UNCERTAINTY = 0.02

@@ -8,9 +8,8 @@ is one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import cast
 
 from carbontrack.errors import MeterGone, MeterReadError
 from carbontrack.interval import Interval
@@ -19,6 +18,7 @@ from carbontrack.meters.meter import Meter, MeterSet, Refusal, nominal_w
 from carbontrack.meters.wall import Tap
 from carbontrack.record import Basis, Component
 from carbontrack.system.log import warn_user
+from carbontrack.values import NamedTuple, replace
 
 MODEL_ID = "model:wall"
 WALL_SHARES: tuple[tuple[float, Interval], ...] = (

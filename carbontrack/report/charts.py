@@ -7,12 +7,13 @@ the whole chart of one run from its timeline.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.report.timelines import RunTimeline
 from carbontrack.text import cut_to, visible
 from carbontrack.tracking.timeline import Timeline
 from carbontrack.units import format_joules, format_seconds, format_watts
+from carbontrack.values import NamedTuple
 
 _PARTS = ("cpu", "gpu", "ram", "other", "building")
 _PART_NAMES = {

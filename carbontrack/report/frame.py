@@ -1,8 +1,9 @@
 """The records of any number of files as one compact pandas frame: the input of every report.
 
-Repeated texts are kept once and ids as 64-bit hashes, so a million records take 300 MB. Every
+Repeated texts are kept once and ids as 64-bit hashes, so a million records take 250 MB. Every
 record counts once: repeated deliveries, and checkpoints of runs that did finish, are left out; so
-are rows that their parent holds, and rows that overlap on a machine get their share.
+are rows that their parent holds, and rows that overlap on a machine get their share. What is left
+out is decided before the columns are joined, so that no second frame is made of the first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.record import NUMBER_COLUMNS, TIMELINE_SUFFIX
-from carbontrack.report.nesting import NotAdded, counted_once, hashed, one_row_per_id, truths
+from carbontrack.report.nesting import (
+    RULE_COLUMNS,
+    SHARED,
+    NotAdded,
+    added_rows,
+    hashed,
+    kept_rows,
+    truths,
+)
 from carbontrack.report.read import (
     NO_ROW,
     ROWS,
@@ -105,8 +114,7 @@ def load(
         for block in blocks_of(file, wanted, position.at):
             columns.add(block)
         position.done(file)
-    once, repeated = one_row_per_id(columns.frame())
-    frame, not_added = counted_once(once)
+    frame, repeated, not_added = columns.added()
     return Loaded(frame, columns.skipped_lines, repeated, not_added, columns.reason)
 
 
@@ -198,20 +206,32 @@ class _Columns:
                     self._count_skipped(reason)
         return block if whole.all() else block[whole]
 
-    def frame(self) -> Any:
-        """All blocks as one frame; each column's parts are freed as soon as they are joined."""
+    def added(self) -> tuple[Any, int, NotAdded]:
+        """What a sum adds up of all blocks, how many rows were repeated, and what was left out."""
         import numpy as np
 
-        columns: dict[str, Any] = {}
+        rule = self._pd.DataFrame({name: self._joined(name) for name in RULE_COLUMNS}, copy=False)
+        is_kept = kept_rows(rule)
+        is_added, shares, not_added = added_rows(rule[is_kept])
+        del rule
+        rows = np.flatnonzero(is_kept)[is_added]
+        columns = {}
         for name in self._wanted:
-            column = np.concatenate(self._parts.pop(name) or [np.empty(0, _TYPES.get(name))])
-            if name in self._texts:
-                texts = list(self._texts[name])
-                column = self._pd.Categorical.from_codes(
-                    column.astype("int32"), categories=self._pd.Index(texts, dtype=object)
-                )
-            columns[name] = column
-        return self._pd.DataFrame(columns, copy=False)
+            column = self._joined(name).take(rows)
+            columns[name] = column if shares is None or name not in SHARED else column * shares
+            del self._parts[name]
+        return self._pd.DataFrame(columns, copy=False), int((~is_kept).sum()), not_added
+
+    def _joined(self, name: str) -> Any:
+        """The whole column; its parts are freed."""
+        import numpy as np
+
+        column = np.concatenate(self._parts[name] or [np.empty(0, _TYPES.get(name))])
+        self._parts[name] = [column]
+        if name not in self._texts:
+            return column
+        texts = self._pd.Index(list(self._texts[name]), dtype=object)
+        return self._pd.Categorical.from_codes(column.astype("int32"), categories=texts)
 
     def _from_rows(self, rows: Iterable[Row | None]) -> pd.DataFrame:
         records = [record.to_row() for record in records_in(rows, self._count_skipped)]
@@ -241,9 +261,9 @@ class _Columns:
         """The column as codes into the texts seen so far; -1 for none."""
         import numpy as np
 
-        kept = column.astype("category").cat
-        codes, uniques = kept.codes, kept.categories
+        # sorted, so that what depends on the order of texts does not depend on that of rows
+        codes, uniques = self._pd.factorize(column, sort=True)
         seen = self._texts[name]
         texts = (restored(name, str(text)) if as_in_file else str(text) for text in uniques)
-        ours = [seen.setdefault(text, len(seen)) for text in texts]
-        return np.append(np.array(ours, dtype="int32"), np.int32(-1))[codes.to_numpy()]
+        ours = [*(seen.setdefault(text, len(seen)) for text in texts), -1]
+        return np.array(ours, dtype=np.min_scalar_type(-len(seen) - 1))[codes]

@@ -103,8 +103,30 @@ class Columns:
     is_machine: Any
 
 
+RULE_COLUMNS = (
+    *("record_id", "run_id", "parent_id", "parent_holds", "host_id", "scope", "status"),
+    *("started_at", "ended_at", "energy_kwh"),
+)
+"""What `kept_rows` and `added_rows` look at."""
+
+
 def counted_once(frame: pd.DataFrame) -> tuple[pd.DataFrame, NotAdded]:
     """The rows of a frame that a sum adds up, overlapping ones with their share of the figures."""
+    is_added, shares, not_added = added_rows(frame)
+    added = frame if is_added.all() else frame[is_added].reset_index(drop=True)
+    if shares is not None:
+        added = added.copy(deep=False)  # whole columns are replaced: the frame keeps its own
+        for name in SHARED:
+            if name in added:
+                added[name] = added[name].to_numpy(dtype="float64", na_value=float("nan")) * shares
+    return added, not_added
+
+
+def added_rows(frame: pd.DataFrame) -> tuple[Any, Any, NotAdded]:
+    """Which rows a sum adds up, the share of each of these, and what was left out.
+
+    Where no two runs overlap, each row counts as a whole, and the shares are None.
+    """
     import numpy as np
 
     columns = _columns_of(frame)
@@ -120,27 +142,25 @@ def counted_once(frame: pd.DataFrame) -> tuple[pd.DataFrame, NotAdded]:
         overlapping_hosts=len(np.unique(columns.host[overlapping])),
         overlapping_energy_kwh=_known_sum((kwh * (1.0 - shares))[overlapping]),
     )
-    added = frame[~held].reset_index(drop=True) if held.any() else frame
-    if overlapping.any():
-        added = added.copy(deep=False)  # whole columns are replaced: the frame keeps its own
-        for name in SHARED:
-            if name in added:
-                own = added[name].to_numpy(dtype="float64", na_value=np.nan)
-                added[name] = own * shares[~held]
-    return added, not_added
+    return ~held, shares[~held] if overlapping.any() else None, not_added
 
 
 def one_row_per_id(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Each record once, the finished rather than its checkpoint, and how many were repeated."""
-    ids = frame["record_id"].reset_index(drop=True)
-    recovered = (frame["status"] == "recovered").to_numpy()
-    finished = ids[~recovered]
-    keep = ~ids.duplicated(keep="last").to_numpy()
-    if recovered.any():
-        keep &= ~(recovered & ids.isin(finished).to_numpy())
-        keep |= _last_finished(ids, recovered)
+    keep = kept_rows(frame)
     once = frame if keep.all() else frame[keep].reset_index(drop=True)
     return once, int((~keep).sum())
+
+
+def kept_rows(frame: pd.DataFrame) -> Any:
+    """Which rows hold each record once: the finished one rather than its checkpoint."""
+    ids = frame["record_id"].reset_index(drop=True)
+    recovered = (frame["status"] == "recovered").to_numpy()
+    keep = ~ids.duplicated(keep="last").to_numpy()
+    if recovered.any():
+        keep &= ~(recovered & ids.isin(ids[~recovered]).to_numpy())
+        keep |= _last_finished(ids, recovered)
+    return keep
 
 
 def _last_finished(ids: Any, recovered: Any) -> Any:

@@ -13,7 +13,6 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import cache
 from io import BytesIO
 from itertools import chain, islice
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
-from carbontrack.record import COLUMNS, NUMBER_COLUMNS, TRUTH_COLUMNS, Record
+from carbontrack.record import COLUMNS, TRUTH_COLUMNS, Record
 from carbontrack.report.database import sqlite_rows
 from carbontrack.report.nesting import counted_once, one_row_per_id
 from carbontrack.report.spreadsheet import (
@@ -32,10 +31,15 @@ from carbontrack.report.spreadsheet import (
     as_utf8,
     damage,
     layout_of,
-    number_text,
-    truth_text,
 )
-from carbontrack.sinks.csv_file import restored
+from carbontrack.report.typed import (
+    NUMBERS,
+    cell_text,
+    distinct,
+    frame_of_records,
+    frame_of_texts,
+    joined,
+)
 from carbontrack.system.log import LOGGER
 
 if TYPE_CHECKING:
@@ -55,15 +59,9 @@ Row = Mapping[str, object]
 CsvRow = dict[str, str]
 Rows = list[Row | None]
 """Rows as they were read one by one; None for a line that belongs to none."""
-_WHOLE_COLUMNS = frozenset(f.name for f in fields(Record) if str(f.type).split(" ")[0] == "int")
-_NUMBERS = frozenset(NUMBER_COLUMNS)
-_TRUTHS = frozenset(TRUTH_COLUMNS)
-_DISTINCT = frozenset({"record_id", "run_id", "parent_id", "started_at", "ended_at"})
-"""Columns of text that differ from row to row."""
 _ROUNDED = re.compile(rb'[,;\t"\n]\d(?:[.,]\d+)?E\+\d+[,;\t"]').search
 """What may be an id that a spreadsheet has taken for a number."""
 NO_ROW = "not a whole row"
-_QUOTED = re.compile(b'"[^"]*"').sub
 
 
 def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Record]:
@@ -98,37 +96,19 @@ def read_records(*paths: AnyPath, without_double_counting: bool = False) -> pd.D
         MissingExtra: pandas is not installed.
         OSError: a file cannot be opened.
     """
-    pandas = import_pandas("analysis", "read_records")
+    import_pandas("analysis", "read_records")
     if not paths:
         raise ConfigError("read_records needs a file to read, for example 'emissions.csv'")
-    records, skipped = _all_records(paths)
-    columns: dict[str, Any] = {
-        name: _typed(pandas, name, [getattr(record, name) for record in records])
-        for name in COLUMNS
-    }
+    skipped: list[int] = []
+    records = distinct(joined(_typed_blocks(paths, skipped)))
     from carbontrack.report.notebook import COUNTED_ONCE, frame_class
 
-    frame: pd.DataFrame = frame_class()(columns)
+    frame: pd.DataFrame = frame_class()(records)
     if without_double_counting:
         frame = frame_class()(counted_once(one_row_per_id(frame)[0])[0])
         frame.attrs[COUNTED_ONCE] = True
-    frame.attrs["skipped_lines"] = skipped
+    frame.attrs["skipped_lines"] = sum(skipped)
     return frame
-
-
-def distinct(records: Iterable[Record]) -> list[Record]:
-    """The records without exact repetitions, and without checkpoints of runs that did finish."""
-    records = list(records)
-    finished = {record.record_id for record in records if record.status != "recovered"}
-    seen: set[str] = set()
-    kept = []
-    for record in records:
-        if record.status == "recovered" and record.record_id in finished:
-            continue
-        if (content := repr(record)) not in seen:
-            seen.add(content)
-            kept.append(record)
-    return kept
 
 
 def records_in(rows: Iterable[Row | None], on_skip: OnSkip) -> Iterator[Record]:
@@ -168,7 +148,10 @@ def check_ending(path: Path) -> None:
 
 
 def blocks_of(
-    path: Path, wanted: Sequence[str], on_position: Callable[[int], None]
+    path: Path,
+    wanted: Sequence[str],
+    on_position: Callable[[int], None],
+    csv_blocks: type[CsvBlocks] | None = None,
 ) -> Iterator[pd.DataFrame | Rows]:
     """The file in blocks: lists of rows, or frames of the wanted columns where CSV is intact.
 
@@ -176,7 +159,7 @@ def blocks_of(
     """
     if path.suffix.lower() == ".csv":
         with path.open("rb") as file:
-            for block in CsvBlocks(as_utf8(file), wanted):
+            for block in (csv_blocks or CsvBlocks)(as_utf8(file), wanted):
                 on_position(file.tell())
                 yield block
     else:
@@ -266,7 +249,7 @@ class CsvRows:
                 self.layout = layout
             elif cells and self._is_whole(cells, text):
                 pairs = zip(self.layout.names, cells, strict=False)
-                yield {name: _cell(name, cell) for name, cell in pairs}
+                yield {name: cell_text(name, cell) for name, cell in pairs}
             else:
                 self._again.extendleft(reversed(taken[1:]))
                 yield None
@@ -330,32 +313,27 @@ class CsvBlocks:
             return False
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
-        if b"E+" in block and _ROUNDED(block):
+        if _holds(block, b"E+") and _ROUNDED(block):
             return False
-        bare = _QUOTED(b"", block) if b'"' in block else block
-        mark = self._layout.delimiter.encode()
-        return b'"' not in bare and _is_rectangular(bare, len(self._layout.names) - 1, mark)
+        return _is_rectangular(block, len(self._layout.names), self._layout.delimiter.encode())
 
     def _parsed(self, block: bytes) -> Iterator[Any]:
         # with other separators than ours, decimal commas are usual
         decimals = (".", ",") if self._layout.delimiter == "," else (",", ".")
         for decimal in decimals:
             try:
-                frame = self._frame(block, "category", decimal)
-                if any(_guessed(frame[name]) for name in frame):
-                    frame = self._frame(block, object, decimal)
+                frame = self._frame(block, decimal)
             except ValueError:
                 continue
-            if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in _TRUTHS):
+            if all(set(frame[name].dropna()) <= TRUTHS for name in frame if name in TRUTH_COLUMNS):
                 yield frame
                 return
         yield from self._line_by_line(block)  # which finds out which cell is no number
 
-    def _frame(self, block: bytes, text: Any, decimal: str) -> Any:
+    def _frame(self, block: bytes, decimal: str, numbers: str = "float64") -> Any:
         import pandas as pd
 
         columns = [name for name in self._wanted if name in self._layout.names]
-        types = {name: object if name in _DISTINCT | _TRUTHS else text for name in columns}
         return pd.read_csv(
             BytesIO(block),
             sep=self._layout.delimiter,
@@ -363,7 +341,7 @@ class CsvBlocks:
             header=None,
             names=list(self._layout.names),
             usecols=columns,
-            dtype={name: "float64" if name in _NUMBERS else types[name] for name in columns},
+            dtype={name: numbers if name in NUMBERS else "object" for name in columns},
             keep_default_na=False,
             na_values={name: [""] for name in columns},
             skip_blank_lines=False,
@@ -390,6 +368,16 @@ class CsvBlocks:
         yield found
 
 
+class WholeCsvBlocks(CsvBlocks):
+    """The same blocks, but typed frames of all columns, in which numbers have all their digits."""
+
+    def _parsed(self, block: bytes) -> Iterator[Any]:
+        try:
+            yield frame_of_texts(self._frame(block, ".", "object"))
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
+            yield from self._line_by_line(block)  # which finds out which row holds no record
+
+
 def is_header(cells: Sequence[str]) -> bool:
     """Whether the cells are the names of the columns."""
     return "record_id" in cells and "run_id" in cells
@@ -404,13 +392,6 @@ def _layout_in(text: str) -> Layout | None:
         if cells and is_header(cells):
             return layout_of(tuple(cells), delimiter, text)
     return None
-
-
-def _cell(name: str, cell: str) -> str:
-    """A cell as it was before it was written."""
-    if name in _NUMBERS:
-        return number_text(cell)
-    return truth_text(cell) if name in _TRUTHS else restored(name, cell)
 
 
 def _cells(text: str, layout: Layout) -> list[str] | None:
@@ -462,22 +443,32 @@ def _cell_pattern(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf'(?:"([^"]*(?:""[^"]*)*)"|([^"{mark}\r\n][^{mark}\r\n]*|))({mark}|\Z)')
 
 
-def _guessed(column: Any) -> bool:
-    """Whether pandas took texts for numbers or booleans, as it does where all of them look so."""
-    categories = getattr(column.dtype, "categories", None)
-    return categories is not None and categories.dtype.kind in "biufc"
-
-
-def _is_rectangular(text: bytes, count: int, mark: bytes = b",") -> bool:
-    """Whether each line of a text without quotes has so many marks between its cells."""
+def _holds(block: bytes, pair: bytes) -> bool:
+    """Whether two letters, of which the second is rare, follow each other."""
     import numpy as np
 
-    letters = np.frombuffer(text, dtype=np.uint8)
-    ends, marks = np.flatnonzero(letters == ord("\n")), np.flatnonzero(letters == ord(mark))
-    if len(marks) != len(ends) * count or count == 0:
+    letters = np.frombuffer(block, dtype=np.uint8)
+    seconds = np.flatnonzero(letters == pair[1])
+    return bool((letters[seconds - 1] == pair[0]).any())
+
+
+def _is_rectangular(block: bytes, count: int, mark: bytes) -> bool:
+    """Whether each line has so many cells; marks and line feeds between quotes are text."""
+    import numpy as np
+
+    letters = np.frombuffer(block, dtype=np.uint8)
+    quote, end, between = b'"'[0], b"\n"[0], mark[0]
+    found = letters == quote
+    found |= letters == end
+    found |= letters == between
+    kinds = letters[found]
+    is_quote = kinds == quote
+    quotes = np.cumsum(is_quote, dtype="int32")
+    if quotes[-1] % 2:
         return False
-    by_line = marks.reshape(len(ends), count)
-    return bool((by_line[:, -1] < ends).all() and (by_line[1:, 0] > ends[:-1]).all())
+    kinds = kinds[~is_quote & (quotes % 2 == 0)]
+    line = np.array([between] * (count - 1) + [end], dtype=np.uint8)
+    return len(kinds) % count == 0 and bool((kinds.reshape(-1, count) == line).all())
 
 
 def _popped(lines: deque[str | None]) -> Iterator[str | None]:
@@ -493,33 +484,24 @@ def _json_object(line: str | None) -> Row | None:
     return found if isinstance(found, dict) else None
 
 
-def _all_records(paths: Iterable[AnyPath]) -> tuple[list[Record], int]:
-    records: list[Record] = []
-    skipped = 0
-    for path in paths:
+def _typed_blocks(paths: Iterable[AnyPath], skipped: list[int]) -> Iterator[pd.DataFrame]:
+    """The records of the files, in typed frames; how many lines of each hold none is added."""
+    for path in map(Path, paths):
         reasons: list[str] = []
-        records += iter_records(path, on_skip=reasons.append)
+        for block in blocks_of(path.expanduser(), COLUMNS, _ignore, WholeCsvBlocks):
+            if isinstance(block, list):
+                yield frame_of_records(list(records_in(block, reasons.append)))
+            else:
+                yield block
+        skipped.append(len(reasons))
         if reasons:
-            skipped += len(reasons)
             LOGGER.warning(
                 "%s: passed over %d lines that hold no record; the first: %s",
                 path,
                 len(reasons),
                 reasons[0],
             )
-    return distinct(records), skipped
 
 
-def _typed(pandas: Any, name: str, cells: list[object]) -> Any:
-    if name in _WHOLE_COLUMNS:
-        return pandas.array(cells, dtype="Int64")
-    if name in NUMBER_COLUMNS:
-        return pandas.array(cells, dtype="float64")
-    column = pandas.Series(cells, dtype=object)
-    if name in ("started_at", "ended_at"):
-        return pandas.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-    return column
-
-
-def _ignore(_: str) -> None:
+def _ignore(_: object) -> None:
     return

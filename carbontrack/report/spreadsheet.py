@@ -11,9 +11,10 @@ import codecs
 import re
 from collections.abc import Mapping
 from io import BufferedReader, RawIOBase
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
 from carbontrack.record import COLUMNS
+from carbontrack.values import NamedTuple
 
 DELIMITERS = (",", ";", "\t")
 """What may stand between cells."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import isnan
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.errors import ConfigError
 from carbontrack.interval import Interval, product
@@ -22,6 +22,7 @@ from carbontrack.meters.ram_model import W_PER_GIB
 from carbontrack.meters.wall_model import wall_share
 from carbontrack.record import BASES, COMPONENTS
 from carbontrack.report.uncounted import UNMEASURED_GPU, uncounted_codes
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,8 +147,10 @@ def keys_of(frame: pd.DataFrame, by: str) -> Any:
     if by == "host":
         return frame["host_id"]
     if by == "day":
-        days = frame["started_at"].dt.strftime("%Y-%m-%d").where(frame["started_at"].notna(), None)
-        return days.astype("category")
+        days = frame["started_at"].to_numpy().astype("datetime64[D]")
+        codes, found = pd.factorize(days, sort=True)
+        texts = pd.Index([str(day)[:10] for day in found], dtype=object)
+        return pd.Series(pd.Categorical.from_codes(codes, categories=texts), index=frame.index)
     if by.startswith("label:") and by != "label:":
         labels = frame["labels"].cat
         texts = [_label(text, by.removeprefix("label:")) for text in labels.categories]

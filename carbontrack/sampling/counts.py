@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from math import ceil, isfinite
 from operator import add, sub
-from typing import Any, NamedTuple
+from typing import Any
+
+from carbontrack.values import NamedTuple
 
 Joules = tuple[float, ...]
 """One number for each meter, in the order of the sampler's meters. Where the name has `ends`, two

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import repeat
 from operator import add, mul, sub
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
@@ -28,6 +28,7 @@ from carbontrack.system.clock import Clock
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog
 from carbontrack.units import JOULES_PER_KWH
+from carbontrack.values import NamedTuple
 
 Grams = tuple[float, float, float]
 """Grams of CO2e: best estimate, lower and upper bound by the grid's interval."""

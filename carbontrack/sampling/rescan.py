@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from carbontrack.meters.meter import Meter, MeterSet, is_shared
 from carbontrack.record import Component
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.system.forking import OwnThread, holding_forks
+from carbontrack.values import NamedTuple, replace
 
 PERIOD_S: Final = 60.0
 """The time from one look to the next."""

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from carbontrack.meters.meter import STANDS_STILL
 from carbontrack.record import Component
 from carbontrack.sampling.counts import Reading, Returned
 from carbontrack.system.clock import CpuTime, cpu_s_before, process_cpu_s
 from carbontrack.system.log import DeferredLog
+from carbontrack.values import NamedTuple
 
 UNPROVEN: Final = 0.1
 """The part of its time after which a counter that has never moved is doubted."""

@@ -13,12 +13,12 @@ from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
 
 from carbontrack.system.clock import Clock
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.interrupts import pass_on, reentrant_lock
 from carbontrack.system.log import kept_back
+from carbontrack.values import NamedTuple
 
 try:
     from _queue import Empty, SimpleQueue  # `queue` imports more, at each start of a process

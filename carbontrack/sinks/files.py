@@ -4,9 +4,11 @@ Each line is one `write` to a descriptor in append mode, which the kernel keeps 
 from all others on local file systems. The file is opened for each line: that costs a few
 microseconds, no line is lost to a file that was moved, deleted or rotated, and no descriptor is
 inherited by a fork. While a line is being written, its beginning may already be in the file: what
-looks like a line that was cut off is looked at again before it is taken for one. On a network file
-system appending is not atomic, so each machine has a file of its own there. Whether a file can be
-an output is checked before anything is measured.
+looks like a line that was cut off is looked at again before it is taken for one. A killed writer
+may leave a line cut off between another's look and its write, so where somebody has written
+meanwhile, the look is repeated after the write. On a network file system appending is not atomic,
+so each machine has a file of its own there. Whether a file can be an output is checked before
+anything is measured.
 """
 
 from __future__ import annotations
@@ -121,9 +123,9 @@ class SharedFile:
         """
         handle = self._open()
         try:
-            if _ends_midline(handle) and _is_cut(handle):
-                line = b"\n" + line
-            _write_whole(handle, line)
+            end = os.fstat(handle).st_size
+            if not (_is_whole_before(handle, end) and written_apart(handle, line, end)):
+                _append_below_cut(handle, line)
         finally:
             os.close(handle)
 
@@ -231,10 +233,30 @@ def _read_at(handle: int, size: int, offset: int) -> bytes:
     return os.read(handle, size)
 
 
-def _ends_midline(handle: int) -> bool:
-    """Whether the last line has no line feed: it was cut off, or is just being written."""
-    size = os.fstat(handle).st_size
-    return size > 0 and _read_at(handle, 1, size - 1) != b"\n"
+def _is_whole_before(handle: int, end: int) -> bool:
+    """Whether the line in front of a place has its end; else it was cut, or is being written."""
+    return end == 0 or _read_at(handle, 1, end - 1) == b"\n"
+
+
+def written_apart(handle: int, line: bytes, end: int) -> bool:
+    """Append a line to a file that ended at `end`; False if it has continued a line cut off since.
+
+    The kernel writes one line after the other, so what is in front of this one is not being written
+    any more.
+    """
+    _write_whole(handle, line)
+    if os.fstat(handle).st_size == end + len(line):
+        return True  # nobody else has written
+    return _is_whole_before(handle, os.lseek(handle, 0, os.SEEK_CUR) - len(line))
+
+
+def _append_below_cut(handle: int, line: bytes) -> None:
+    """Append a line to a file whose last line seems to be cut off, and leave that on its own.
+
+    Those who see it do this one after the other: only the first has to end it.
+    """
+    with _locked(handle):
+        _write_whole(handle, b"\n" + line if _is_cut(handle) else line)
 
 
 _LOOKS = 100
@@ -251,7 +273,7 @@ def _is_cut(handle: int) -> bool:
     """
     for _ in range(_LOOKS):
         before = _size_without_writers(handle)
-        if not _ends_midline(handle):
+        if _is_whole_before(handle, before):
             return False
         SystemClock.wait(threading.Event(), _BETWEEN_LOOKS_S)  # for systems without such a lock
         if _size_without_writers(handle) == before:

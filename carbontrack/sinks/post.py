@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.http import Answer, exchange, load_requests, new_session, retry_after_s
 from carbontrack.system.urls import origin_of, shown
+from carbontrack.values import Value
 
 if TYPE_CHECKING:
     import requests
@@ -34,8 +34,7 @@ _PERHAPS_ONE = frozenset({400, 413, 422})
 Verdict = Literal["delivered", "later", "refused", "divide"]
 
 
-@dataclass(frozen=True, slots=True)
-class PostResult:
+class PostResult(Value):
     """The result of an attempt.
 
     Attributes:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.system.files import read_at_once
 from carbontrack.system.interrupts import pass_on
+from carbontrack.values import NamedTuple
 
 
 def host_id(etc: Path = Path("/etc")) -> str:

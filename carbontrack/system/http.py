@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import suppressed
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     import requests

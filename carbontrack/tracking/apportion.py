@@ -9,7 +9,7 @@ What the calls do not account for belongs to no call, as between spans.
 from __future__ import annotations
 
 from operator import mul
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from weakref import ref
 
 from carbontrack.sampling.counts import Counts, Joules
@@ -24,6 +24,7 @@ from carbontrack.sampling.ledger import (
 )
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
+from carbontrack.values import NamedTuple
 
 OWN_ROW_S = 1.0
 """A decorated call at least this long becomes a span with its own row; shorter ones are summed."""

@@ -12,7 +12,6 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from carbontrack.errors import BudgetExceeded, ConfigError
@@ -20,12 +19,12 @@ from carbontrack.record import Record
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH, Quantity, parse_quantity
+from carbontrack.values import Value, replace
 
 Outcome = Literal["within", "over", "inconclusive"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Value):
     """The result of checking a record; amounts are in the limit's unit, grams or joules.
 
     Attributes:
@@ -55,8 +54,7 @@ class Verdict:
         return f"{phrase[self.outcome]} budget: {self.amounts}"
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Budget:
+class Budget(Value):
     """A limit on emissions or energy: `Budget("5 mg")`, `Budget("0.4 kWh")`.
 
     Attributes:
@@ -222,7 +220,7 @@ class BudgetGuard:
     def _check(self, record: Record) -> Verdict:
         for earlier in self._earlier:
             sums = {name: _sum(getattr(record, name), getattr(earlier, name)) for name in _AMOUNTS}
-            record = replace(record, **sums)  # type: ignore[arg-type]
+            record = replace(record, **sums)
         return self.budget.check(record)
 
     def mark_exceeded(self, record: Record) -> Record:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from carbontrack.record import Record
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import RateLimitedLog
+from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

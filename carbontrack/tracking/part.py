@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import hypot
-from typing import NamedTuple
 
 from carbontrack.interval import Interval
 from carbontrack.meters.meter import Meter
 from carbontrack.record import BASES, Basis, Component
+from carbontrack.values import NamedTuple
 
 
 class MeterFacts(NamedTuple):

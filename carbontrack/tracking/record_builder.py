@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isclose
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.attribution.memory import LowEnd
 from carbontrack.attribution.policy import Attribution
@@ -29,6 +29,7 @@ from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION
 from carbontrack.tracking.part import MeterFacts, Part, facts_of, interval_j
 from carbontrack.units import JOULES_PER_KWH
+from carbontrack.values import NamedTuple
 
 _log = logging.getLogger("carbontrack")
 

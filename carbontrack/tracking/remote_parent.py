@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.sampling.ledger import Mark, mark_at
 from carbontrack.sinks.journal.journal import FOLDER, folder, short_boot_id
@@ -37,6 +36,7 @@ from carbontrack.system.host import (
 from carbontrack.system.interrupts import pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.propagation import state_token
+from carbontrack.values import NamedTuple
 
 _LOOK_PERIOD_S = 0.05
 """The shortest time between two looks: they cost as much as a root span."""

@@ -8,9 +8,8 @@ series can be thinned as often as needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from carbontrack.record import COMPONENTS, Component, Record
 from carbontrack.sampling.counts import Counts, Joules
@@ -18,6 +17,7 @@ from carbontrack.sampling.ledger import Mark
 from carbontrack.tracking.part import MeterFacts
 from carbontrack.tracking.record_builder import value_at
 from carbontrack.units import JOULES_PER_KWH, kwh_from
+from carbontrack.values import NamedTuple, Value, field
 
 MOST_BINS: Final = 360
 """The largest number of bins. A screen shows no more: a run of six minutes keeps each tick of one
@@ -108,8 +108,7 @@ class PowerRow(NamedTuple):
     watts: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Value):
     """Power over time of one span, open or finished.
 
     Attributes:

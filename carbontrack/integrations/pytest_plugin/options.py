@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 
@@ -20,6 +20,7 @@ from carbontrack.config import environment
 from carbontrack.errors import ConfigError, nearest
 from carbontrack.text import visible
 from carbontrack.units import Kind, Quantity, parse_quantity
+from carbontrack.values import NamedTuple
 
 Scope = Literal["call", "all"]
 Value = TypeVar("Value")

@@ -22,13 +22,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from carbontrack.attribution.process_tree import ProcessTree, descendants
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD, Round
 from carbontrack.system.clock import Clock, SystemClock, other_process_cpu_s, process_cpu_s
 from carbontrack.system.host import depth_below, stat_fields
 from carbontrack.units import JOULES_PER_KWH
+from carbontrack.values import NamedTuple
 
 REFERENCE_SLICE_S = 0.000286
 """CPU seconds of one slice on the reference machine: a core of an AMD EPYC 9005 (Zen 5) at

@@ -9,10 +9,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.sinks.journal.file import decoded, open_to_read
 from carbontrack.sinks.journal.journal import CALL, RUN
+from carbontrack.values import NamedTuple
 
 _READ_LIMIT = 1 << 22
 """Bytes of a journal above which it is not searched."""

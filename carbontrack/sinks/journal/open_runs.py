@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.record import Record
 from carbontrack.sinks.journal.file import decoded, is_locked, lines_of, open_to_read, updated
@@ -22,6 +21,7 @@ from carbontrack.sinks.journal.names import SUFFIX
 from carbontrack.system.host import depth_below, pid_namespace
 from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
+from carbontrack.values import NamedTuple, Value
 
 _SLACK_S = 2.0
 """How far a process's start, measured in clock ticks, may seem to be after its first line."""
@@ -33,8 +33,7 @@ StartOf = Callable[[int], "float | None"]
 """When the process with this id started, in seconds since the epoch; None where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRun:
+class OpenRun(Value):
     """A run that was open at its last checkpoint.
 
     Attributes:

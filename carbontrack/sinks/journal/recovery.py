@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from carbontrack.errors import CarbontrackError, SinkError
 from carbontrack.record import Record, Sink, plugin_of, told
@@ -31,6 +30,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import holding_forks
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER, RateLimitedLog
+from carbontrack.values import NamedTuple, replace
 
 OpenSink = Callable[[str], Sink]
 RETRY_FOR_S = 7 * 86_400.0

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -206,11 +211,153 @@ for number in range({count}): sink.write(a_record(number))
 
 
 @pytest.mark.skipif(not has("strace"), reason="strace is not installed")
-def test_a_row_takes_six_system_calls(tmp_path: Path) -> None:
-    """Open, the header, the end, the last byte, the write, close: a look at each."""
+def test_a_row_takes_seven_system_calls(tmp_path: Path) -> None:
+    """Open, the header, the end, the last byte, the write, the end again, close: a look at each."""
     few, many = (
         system_calls(ROWS.format(count=count), folder)
         for count, folder in ((100, tmp_path / "few"), (1100, tmp_path / "many"))
         if folder.mkdir() is None
     )
-    assert (many - few) / 1000 <= 6.1
+    assert (many - few) / 1000 <= 7.1
+
+
+TRACED = """
+import sys
+from carbontrack.sinks.csv_file import CsvSink
+from tests.support.records import a_record
+sink, record = CsvSink(sys.argv[1]), a_record()
+for number in range(int(sys.argv[2])): sink.write(record)
+"""
+
+
+@pytest.mark.skipif(not has("strace"), reason="strace is not installed")
+def test_a_row_among_other_writers_takes_no_more_than_a_second_look(tmp_path: Path) -> None:
+    """Where it went and what is before it: nobody waits for a lock, or looks again and again."""
+    place, counts = tmp_path / "runs.csv", []
+    others = [started(place, number, 20_000) for number in range(4)]
+    for other in others:
+        assert other.stdin is not None
+        other.stdin.write("\n")
+        other.stdin.flush()
+    for other in others:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+    for rows in (100, 1100):
+        traced = [
+            "strace",
+            "-f",
+            "-c",
+            "-o",
+            str(tmp_path / "counts"),
+            sys.executable,
+            "-c",
+            TRACED,
+        ]
+        subprocess.run([*traced, str(place), str(rows)], cwd=ROOT, check=True)
+        calls = (tmp_path / "counts").read_text()
+        counts.append(int(calls.splitlines()[-1].split()[2]))
+    is_alone = all(other.poll() is not None for other in others)
+    for other in others:
+        other.kill()
+        other.communicate()
+
+    assert not is_alone
+    assert (counts[1] - counts[0]) / 1000 <= 9.1
+    assert b"\n\n" not in place.read_bytes()
+
+
+def test_who_sees_a_cut_line_that_another_ends_adds_no_line_of_its_own(tmp_path: Path) -> None:
+    """Of all that see it, the first ends it; the others wait for that, and look again."""
+    from carbontrack.sinks.csv_file import CsvSink
+
+    place = tmp_path / "runs.csv"
+    row = record_line(a_record(0).to_row())
+    place.write_bytes(HEADER + row + row[:100])
+    writer = threading.Thread(target=CsvSink(place).write, args=(a_record(1),))
+    with place.open("ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(0.2)
+        first.write(b"\n" + record_line(a_record(2).to_row()))
+        first.flush()
+        fcntl.flock(first, fcntl.LOCK_UN)
+    writer.join()
+
+    assert b"\n\n" not in place.read_bytes()
+    assert list(iter_records(place)) == [a_record(number) for number in (0, 2, 1)]
+
+
+def test_a_row_that_continues_a_line_cut_off_just_now_is_written_again(tmp_path: Path) -> None:
+    """A writer may be killed within its write, after another has looked and before it writes."""
+    from carbontrack.sinks.csv_file import CsvSink
+    from carbontrack.sinks.files import written_apart
+
+    place = tmp_path / "runs.csv"
+    row = record_line(a_record(0).to_row())
+    place.write_bytes(HEADER)
+    looked_at = len(HEADER)
+    handle = os.open(place, os.O_RDWR | os.O_APPEND)
+    try:
+        assert written_apart(handle, row, looked_at)
+        assert written_apart(handle, row, looked_at)  # others have written, and whole lines
+        os.write(handle, row[:100])
+        assert not written_apart(handle, row, looked_at)
+    finally:
+        os.close(handle)
+    CsvSink(place).write(a_record(1))
+
+    assert [record.record_id for record in iter_records(place)] == ["run-7f3a:0"] * 2 + [
+        "run-7f3a:1"
+    ]
+
+
+SAYS = """
+import os, sys
+from carbontrack.sinks.csv_file import CsvSink
+from tests.support.records import a_record
+sink, first = CsvSink(sys.argv[1]), int(sys.argv[2]) * 1_000_000
+os.write(1, b"ready\\n")
+sys.stdin.readline()
+for number in range(first, first + 1_000_000):
+    sink.write(a_record(number))
+    os.write(1, b"%d\\n" % number)
+"""
+
+
+def test_writers_that_are_killed_among_32_leave_no_blank_line_and_take_no_row(
+    tmp_path: Path,
+) -> None:
+    """What was written is there; of a killed writer at most the row that it was writing is cut."""
+    place, chance = tmp_path / "runs.csv", random.Random(32)
+    writers = []
+    for number in range(32):
+        with (tmp_path / f"said-{number}").open("wb") as said_by:
+            command = [sys.executable, "-c", SAYS, str(place), str(number)]
+            writers.append(
+                subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=said_by)
+            )
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+    while not place.exists():
+        time.sleep(0.01)
+    for writer in chance.sample(writers, len(writers)):
+        time.sleep(chance.uniform(0.0, 0.05))
+        writer.kill()
+    assert {writer.wait() for writer in writers} == {-signal.SIGKILL}
+    for writer in writers:
+        writer.communicate()
+    skipped: list[str] = []
+    found = Counter(record.record_id for record in iter_records(place, on_skip=skipped.append))
+    claimed = {
+        a_record(int(line)).record_id
+        for path in tmp_path.glob("said-*")
+        for line in path.read_text().split()
+        if line != "ready"
+    }
+
+    assert b"\n\n" not in place.read_bytes()
+    assert set(found.values()) == {1}
+    assert claimed <= set(found)
+    assert len(skipped) <= 32

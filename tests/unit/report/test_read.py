@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 from carbontrack.errors import ConfigError
 from carbontrack.record import COLUMNS, Record
 from carbontrack.report.frame import load
-from carbontrack.report.read import LINE_LIMIT, distinct, iter_records, read_records
+from carbontrack.report.read import LINE_LIMIT, iter_records, read_records
+from carbontrack.report.typed import distinct, frame_of_records
 from carbontrack.sinks.csv_file import HEADER, csv_line, record_line
 from tests.support.records import HOSTILE, a_record
 
@@ -172,20 +174,61 @@ def test_files_put_behind_each_other_are_read_with_their_own_headers(tmp_path: P
     assert [r.name for r in iter_records(tmp_path / "runs.csv")] == ["train", "old"]
 
 
+def names_of(*records: Record) -> list[tuple[str, str]]:
+    """Names and statuses of what is left of the records."""
+    left = distinct(frame_of_records(records))
+    return list(zip(left["name"], left["status"], strict=True))
+
+
 def test_a_repeated_delivery_counts_once() -> None:
     """A record that arrived twice is one; different records that share an id are both kept."""
-    first, other = a_record(1), a_record(1, name="other")
+    first, other = a_record(1, name="first"), a_record(1, name="other")
+    second = a_record(2, name="second")
 
-    assert distinct([first, a_record(2), a_record(1), other]) == [first, a_record(2), other]
+    assert names_of(first, second, first, other) == [
+        ("first", "ok"),
+        ("second", "ok"),
+        ("other", "ok"),
+    ]
 
 
 def test_a_finished_run_replaces_its_checkpoint() -> None:
     """A recovered record gives way to the finished one, in either order, and stays without it."""
     checkpoint, finished = a_record(1, status="recovered"), a_record(1)
 
-    assert distinct([checkpoint, finished]) == [finished]
-    assert distinct([finished, checkpoint]) == [finished]
-    assert distinct([checkpoint]) == [checkpoint]
+    assert names_of(checkpoint, finished) == [("train", "ok")]
+    assert names_of(finished, checkpoint) == [("train", "ok")]
+    assert names_of(checkpoint) == [("train", "recovered")]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda text: text,
+        lambda text: text.replace(b",", b";"),
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text + b'torn, with a "\n' + text,
+        lambda text: text.replace(b"run-7f3a:3,", b"7E+21,"),
+        lambda text: text.replace(b"2026-11-24T03:00:00.000Z,2", b"24.11.2026,2", 1),
+        lambda text: text.replace(b",0.00084,", b",much,", 2),
+        lambda text: text.replace(b'""fold"": 3', b'""fold"": ,', 1),
+        lambda text: text.replace(b",emissions_g,", b",emissions,"),
+    ],
+    ids=["none", "semicolons", "crlf", "torn", "rounded", "time", "number", "labels", "header"],
+)
+def test_a_block_is_read_as_its_rows_one_by_one(
+    tmp_path: Path, damaged: Callable[[bytes], bytes]
+) -> None:
+    """What is read at once has the same cells, to the last bit, and the same lines are skipped."""
+    path = tmp_path / "runs.csv"
+    written = [a_record(n, ram_kwh=n / 7, pid=n or None, parent_holds=n < 3) for n in range(9)]
+    path.write_bytes(damaged(HEADER + lines(*written)))
+    skipped: list[str] = []
+    one_by_one = distinct(frame_of_records(list(iter_records(path, on_skip=skipped.append))))
+    frame = read_records(path)
+
+    pd.testing.assert_frame_equal(pd.DataFrame(frame), one_by_one, check_exact=True)
+    assert frame.attrs["skipped_lines"] == len(skipped)
 
 
 def test_a_missing_file_and_an_unknown_ending_are_errors(tmp_path: Path) -> None:
