@@ -503,6 +503,8 @@ def instructions(code: str, folder: Path) -> int:
 def first_block(folder: Path) -> dict[str, int | str]:
     """The counts of a first block."""
     build_powercap(folder / "sys", [Zone("package-0", "intel-rapl:0")])
+    # all of it, as a slow run may load what a fast one does not
+    new_process(f"import compileall; compileall.compile_dir({PACKAGE!r}, quiet=1)", folder)
     found: dict[str, int | str] = json.loads(new_process(FIRST_BLOCK, folder).stdout)
     if shutil.which("valgrind"):
         found["instructions"] = instructions(FIRST_BLOCK, folder) - instructions("", folder)
