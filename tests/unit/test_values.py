@@ -208,7 +208,7 @@ def test_a_named_tuple_is_one_of_typing_in_all_that_it_does():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (lambda: Pair(), "Pair.__new__() missing 1 required positional argument: 'low'"),
+        (Pair, "Pair.__new__() missing 1 required positional argument: 'low'"),
         (lambda: Pair(1, 2, 3), "Pair.__new__() takes from 2 to 3 positional arguments"),
         (lambda: Pair(1, up=2), "Pair.__new__() got an unexpected keyword argument 'up'"),
         (lambda: Pair._make([1]), "Expected 2 arguments, got 1"),
