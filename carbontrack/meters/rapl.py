@@ -121,38 +121,38 @@ class RaplZone:
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
         try:  # as in `read_uj`; a call would cost as much as the rest, as would one of `advance`
-            raw_uj = int(os.pread(self._descriptor, 32, 0))
+            raw_j = int(os.pread(self._descriptor, 32, 0)) * 1e-6
         except (OSError, ValueError) as error:
             pass_on(error)
-            raw_uj = self._read_by_path()
-        raw_j, counter = raw_uj * 1e-6, self.counter
-        step_j, since_s = raw_j - counter.last_j, now_s - counter.at_s
-        if 0.0 <= step_j <= counter.cap_w * since_s < counter.plain_j:
-            if step_j:
+            raw_j = self._read_by_path() * 1e-6
+        counter = self.counter
+        last_j, since_s = counter.last_j, now_s - counter.at_s
+        if 0.0 <= raw_j - last_j <= counter.cap_w * since_s < counter.plain_j:
+            if raw_j > last_j:
                 counter.last_j, counter.at_s = raw_j, now_s
                 return counter.base_j + raw_j
             if since_s < STALE_S:
                 return counter.base_j + raw_j
-        return self._judge(raw_uj, now_s)
+        return self._judge(raw_j, now_s)
 
-    def _judge(self, raw_uj: int, now_s: float) -> float:
+    def _judge(self, raw_j: float, now_s: float) -> float:
         """Count a value that is no plain step, or has not changed for a while."""
         counter = self.counter
-        if raw_uj * 1e-6 == counter.last_j and now_s - counter.at_s >= STALE_S:
-            raw_uj = self._unless_replaced(raw_uj)
+        if raw_j == counter.last_j and now_s - counter.at_s >= STALE_S and self._is_replaced():
+            raw_j = self._read_by_path() * 1e-6
         try:
-            return counter.advance(raw_uj * 1e-6, now_s)
+            return counter.advance(raw_j, now_s)
         except MeterReadError:
-            return self._count_again(raw_uj, now_s)
+            return self._count_again(raw_j, now_s)
 
-    def _count_again(self, raw_uj: int, now_s: float) -> float:
+    def _count_again(self, raw_j: float, now_s: float) -> float:
         # the limits may have been raised since the meter was opened; or the file was just being
         # written, or has been replaced
         counter = self.counter
         counter.cap_w = max(counter.cap_w, self._cap_w())
         with suppress(MeterReadError):  # then what the open file shows is judged again
-            raw_uj = self._read_by_path()
-        return counter.advance(raw_uj * 1e-6, now_s)
+            raw_j = self._read_by_path() * 1e-6
+        return counter.advance(raw_j, now_s)
 
     def close(self) -> None:
         """Close the descriptor for good."""
@@ -167,23 +167,17 @@ class RaplZone:
         if self._descriptor != _CLOSED and not _is_root_only(self._descriptor):
             self._release()
 
-    def _unless_replaced(self, raw_uj: int) -> int:
-        """The counter of the file that has the path now, if it is another one.
+    def _is_replaced(self) -> bool:
+        """Whether another file has the path now.
 
         Live counters change every millisecond; one that does not may be a file of the past.
         """
-        if self._descriptor == _CLOSED:
-            return raw_uj
         opened = os.fstat(self._descriptor)
         try:  # inode and device: a mount may hide the open file
-            if opened[1:3] == os.stat(self._path)[1:3]:  # noqa: PTH116 - no object
-                return raw_uj
+            return opened[1:3] != os.stat(self._path)[1:3]  # noqa: PTH116 - no object
         except OSError as error:
             pass_on(error)
-            if opened.st_nlink:  # the path is out of reach, and the file not deleted
-                return raw_uj
-        self._release()
-        return self._read_by_path()
+            return not opened.st_nlink  # else the path is out of reach, and the file not deleted
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, _CLOSED

@@ -53,6 +53,11 @@ from carbontrack.system.reentrance import busily, here
 class CallApportioner(Protocol):
     """Apportions energy to decorated calls; see `carbontrack.tracking.apportion.Apportioner`."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is counted; `Sampler.attach` is called before one is again."""
+        ...
+
     def tick(self) -> None:
         """Apportion the energy set aside since the last tick; the sampler's lock is held."""
         ...
@@ -178,6 +183,8 @@ class Sampler:
     @leaves.setter
     def leaves(self, number: int) -> None:
         self._due_s = NOW  # the next step is shared among as many
+        if not number and self.apportioner is not None:  # not read while spans are open
+            self._cpu_s = process_cpu_s()
         self._leaves = number
 
     def hold(self, ledger: Ledger, holder: object) -> Mark:
@@ -308,7 +315,7 @@ class Sampler:
             _log.exception("a tick of the sampler failed")
 
     def attach(self, apportioner: CallApportioner) -> None:
-        """Have `apportioner` settle decorated calls at every tick."""
+        """Have `apportioner` settle decorated calls at every tick; they count from now on."""
         self._cpu_s, self._due_s = process_cpu_s(), NOW
         self.apportioner = apportioner
 
@@ -440,7 +447,9 @@ def _credit(sampler: Sampler, counts: Counts) -> None:
     sharing, used_s = _sharing(sampler, before, counts)
     if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    if sampler.apportioner is not None or sampler.gpu_shares.codes:
+    apportioner = sampler.apportioner
+    with_calls = apportioner is not None and not (sampler.leaves and apportioner.is_idle)
+    if with_calls or sampler.gpu_shares.codes:
         due_s = NOW
     accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
     for ledger in ledgers:
@@ -469,12 +478,12 @@ def _usage_of_calls(
     sampler: Sampler, apportioner: CallApportioner, before: Counts, after: Counts
 ) -> tuple[float, float, float]:
     """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
-    now_cpu_s = process_cpu_s()
     if not sampler.leaves:
+        now_cpu_s = process_cpu_s()
         return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(after.at_s)
     elapsed_s = after.at_s - before.at_s
-    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, sampler._cpu_s
 
 
 def _begin(sampler: Sampler, ledger: Ledger) -> None:
