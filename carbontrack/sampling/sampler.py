@@ -125,6 +125,7 @@ class Sampler:
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
         self._leaves, self._due_s, self._met_itself = 0, NOW, False
+        self._with_calls = False  # whether some of a step may be that of decorated calls
         self.under_way: dict[Any, Any] = {}
         """Decorated calls that are running, each under itself."""
         self.apportioner: CallApportioner | None = None
@@ -269,7 +270,7 @@ class Sampler:
             counts = self.bank.step(before, now_s)
             if counts is None or clock.suspended_s() > self._most_slept_s:
                 counts = _judged(self, now_s)
-            if now_s < self._due_s:
+            if now_s < self._due_s and not self._with_calls:
                 self.counts = counts
                 self._history.read_at(now_s)
             else:
@@ -316,7 +317,7 @@ class Sampler:
 
     def attach(self, apportioner: CallApportioner) -> None:
         """Have `apportioner` settle decorated calls at every tick; they count from now on."""
-        self._cpu_s, self._due_s = process_cpu_s(), NOW
+        self._cpu_s, self._due_s, self._with_calls = process_cpu_s(), NOW, True
         self.apportioner = apportioner
 
     def request_interval(self, interval_s: float) -> None:
@@ -439,51 +440,57 @@ def _credit(sampler: Sampler, counts: Counts) -> None:
     before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
     if ledgers:
         history.read_at(counts.at_s)
+    sampler._met_itself = False
+    usage = _usage_of_calls(sampler, before, counts)
+    if counts.at_s < sampler._due_s and not any(usage):  # it was looked at for calls only
+        sampler.counts = counts
+        return
     due_s = history.follow(counts)
     if not ledgers:
         sampler.counts = counts
         return
-    sampler._met_itself = False
-    sharing, used_s = _sharing(sampler, before, counts)
+    sharing, used_s = _sharing(sampler, usage, counts), sampler._cpu_s
+    if not sampler.leaves:
+        used_s += sharing.cpu_s
     if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    apportioner = sampler.apportioner
-    with_calls = apportioner is not None and not (sampler.leaves and apportioner.is_idle)
-    if with_calls or sampler.gpu_shares.codes:
+    if sampler.gpu_shares.codes:
         due_s = NOW
     accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
     for ledger in ledgers:
         due_s = min(due_s, ledger.due_s)
+    apportioner = sampler.apportioner
+    with_calls = apportioner is not None and not (sampler.leaves and apportioner.is_idle)
     # one call of C, within which no handler of a signal runs
-    names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
-    values = (counts, used_s, due_s, *accounts)
-    deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
+    names = ("counts", "_cpu_s", "_due_s", "_with_calls", *repeat("account", len(ledgers)))
+    values = (counts, used_s, due_s, with_calls, *accounts)
+    deque(map(setattr, (*repeat(sampler, 4), *ledgers), names, values), 0)
     if sampler._met_itself:  # what a finalizer has opened and closed is not in the terms
         sampler._due_s = NOW
 
 
-def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, float]:
-    """Among whom a step is shared; and the CPU seconds of this process by its end."""
+def _sharing(sampler: Sampler, calls: tuple[float, float], after: Counts) -> Sharing:
+    """Among whom a step is shared."""
     if len(sampler.components) != len(after.counts_j):
         sampler.components = tuple(state.meter.component for state in sampler.bank.states)
         sampler.end_meters = sampler.bank.end_meters
-    calls, cpu_s, used_s = 0.0, 0.0, sampler._cpu_s
-    if sampler.apportioner is not None:  # only calls need it
-        calls, cpu_s, used_s = _usage_of_calls(sampler, sampler.apportioner, before, after)
-    parts, leaves = sampler.gpu_shares.parts, sampler._leaves
-    return Sharing(sampler.components, leaves, calls, cpu_s, parts, sampler.end_meters), used_s
+    parts = sampler.gpu_shares.parts
+    return Sharing(sampler.components, sampler._leaves, *calls, parts, sampler.end_meters)
 
 
-def _usage_of_calls(
-    sampler: Sampler, apportioner: CallApportioner, before: Counts, after: Counts
-) -> tuple[float, float, float]:
-    """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
+def _usage_of_calls(sampler: Sampler, before: Counts, after: Counts) -> tuple[float, float]:
+    """How many calls ran in a step, on the mean, and their CPU seconds.
+
+    While no span is open those are the CPU seconds of this process.
+    """
+    apportioner = sampler.apportioner
+    if apportioner is None:
+        return 0.0, 0.0
     if not sampler.leaves:
-        now_cpu_s = process_cpu_s()
-        return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
+        return 0.0, process_cpu_s() - sampler._cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(after.at_s)
     elapsed_s = after.at_s - before.at_s
-    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, sampler._cpu_s
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
 
 
 def _begin(sampler: Sampler, ledger: Ledger) -> None:
