@@ -141,7 +141,11 @@ def test_samples_beside_functions_that_are_not_called_look_at_no_ledger() -> Non
     ledger = Watched(Attribution("machine"), Fixed.of(100.0))
     builder = RecordBuilder(Resource(), ledger, shared.sampler)
     tracker = Tracker.of(Session(builder, sinks=[shared.sink]), owns_sampler=False)
-    work = shared.decorated(tracker, "work", lambda: None)
+
+    @track("work", tracker=tracker)
+    def work() -> None:
+        shared.clock.advance(0.005)
+
     work()
     (site,) = tracker.session.sites.living()
     site.write_row()
@@ -156,7 +160,7 @@ def test_samples_beside_functions_that_are_not_called_look_at_no_ledger() -> Non
         shared.sampler.sample()
         assert ledger.looks > looks
     site.write_row()
-    assert joules(span.record) == pytest.approx(4.0 + 5.0)
+    assert joules(span.record) == pytest.approx(4.0 + 0.25)
     found = [joules(record) for record in shared.sink.records if record.name == "work"]
-    assert found == pytest.approx([10.0, 5.0])
+    assert found == pytest.approx([0.5, 0.25])
     tracker.close()
