@@ -34,7 +34,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.history import ReadingHistory, RecentPowers
+from carbontrack.sampling.history import ReadingHistory
 from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
@@ -124,8 +124,7 @@ class Sampler:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
-        self._leaves, self._due_s, self._met_itself = 0, NOW, False
-        self._with_calls = False  # whether some of a step may be that of decorated calls
+        self._leaves, self._due_s, self._met_itself, self._with_calls = 0, NOW, False, False
         self.under_way: dict[Any, Any] = {}
         """Decorated calls that are running, each under itself."""
         self.apportioner: CallApportioner | None = None
@@ -153,7 +152,8 @@ class Sampler:
         """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
-        self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
+        self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
+        """What the sums do not keep; used with the lock held."""
         self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
         self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
@@ -240,15 +240,6 @@ class Sampler:
         self._sample()
         return Mark(self.counts, ledger.account)
 
-    @property
-    def powers(self) -> RecentPowers:
-        """The recent power of each meter."""
-        return self._history.powers
-
-    def longest_gap_s(self, since_s: float) -> float | None:
-        """The longest gap between readings that ended after an instant; the lock is held."""
-        return self._history.longest_gap_s(since_s)
-
     def sample(self) -> None:
         """Read all meters and advance every open ledger; any thread may call it."""
         with self.lock:
@@ -272,7 +263,7 @@ class Sampler:
                 counts = _judged(self, now_s)
             if now_s < self._due_s and not self._with_calls:
                 self.counts = counts
-                self._history.read_at(now_s)
+                self.history.read_at(now_s)
             else:
                 _credit(self, counts)
         except Exception as error:
@@ -344,7 +335,7 @@ class Sampler:
         for ledger in tuple(self._ledgers):
             ledger.holders.clear()
             _let_go(self, ledger, 0)
-        self._history.restart(self.counts)
+        self.history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
             self.apportioner.forget_parent()
@@ -437,14 +428,16 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
 
 def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
-    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
+    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler.history
     if ledgers:
         history.read_at(counts.at_s)
     sampler._met_itself = False
-    usage = _usage_of_calls(sampler, before, counts)
-    if counts.at_s < sampler._due_s and not any(usage):  # it was looked at for calls only
-        sampler.counts = counts
-        return
+    usage = 0.0, 0.0
+    if sampler._with_calls:  # some of the step may be that of decorated calls
+        usage = _usage_of_calls(sampler, before, counts)
+        if counts.at_s < sampler._due_s and not any(usage):
+            sampler.counts = counts
+            return
     due_s = history.follow(counts)
     if not ledgers:
         sampler.counts = counts
@@ -521,7 +514,7 @@ def _wake(sampler: Sampler) -> None:
     sampler.bank.wake()
     sampler.sample()
     sampler.bank.ticked = sampler.counts
-    sampler._history.restart(sampler.counts)
+    sampler.history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
     sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s
 

@@ -208,9 +208,9 @@ class SpanEnd(SpanRow):
         self.leave_tree(mark)
         # what can only be known now; the record is built when it is needed
         start = self._start.counts  # type: ignore[union-attr]
-        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
+        gap_s = WHOLE_S if before is start else sampler.history.longest_gap_s(start.at_s)
         now = sampler.clock.now_utc()
-        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
+        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.history.powers)
         has_row = self._parent is None or session.spans == "all"
         if has_row or self.spans_inside or self.call_site or self.covered:
             self._stop_row(outcome, mark, held)
