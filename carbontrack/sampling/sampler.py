@@ -152,8 +152,8 @@ class Sampler:
         """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
+        # what the sums do not keep; used with the lock held
         self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
-        """What the sums do not keep; used with the lock held."""
         self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
         self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
