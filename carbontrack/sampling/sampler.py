@@ -227,6 +227,19 @@ class Sampler:
         else:
             self._ticker.do(partial(busily, do))
 
+    def repeatable(self, do: Callable[[], None]) -> None:
+        """As `uninterrupted`, for what may be done twice: here, and again if a handler raises in it.
+
+        That takes no other thread unless it happens.
+        """
+        try:
+            busily(do)
+        except BaseException as error:
+            self.uninterrupted(do)
+            if not isinstance(error, Exception):
+                raise
+            pass_on(error)
+
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account; the lock is held."""
         self._sample()

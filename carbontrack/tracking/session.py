@@ -253,9 +253,14 @@ class RunIdentity:
             self._checkpoints.write(one.checkpoint)
 
     def keep_first(self, span: Any) -> None:
-        """Write the first checkpoint of a root that has just been opened."""
-        if self._checkpoints is not None and not self.writes_each_call:
-            self._checkpoints.write(span.first_checkpoint)
+        """Write the first checkpoint of a root that has just been opened, whatever handlers raise."""
+        checkpoints = self._checkpoints
+        if checkpoints is not None and not self.writes_each_call:
+            write = partial(checkpoints.write, span.first_checkpoint)
+            if checkpoints.only_appends:
+                self.sampler.repeatable(write)
+            else:
+                self.sampler.uninterrupted(write)
 
     @property
     def keeps_checkpoints(self) -> bool:

@@ -349,6 +349,11 @@ class JournalFile:
     def __len__(self) -> int:
         return len(self._places.entries)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it is far from being compacted."""
+        return self._size < COMPACT_ABOVE // 2
+
     def keys(self, kind: str | None = None) -> list[Key]:
         """The live keys that begin with `kind`, or all, oldest first."""
         return [key for key in self._places.entries if kind in (key[0], None)]
@@ -447,7 +452,10 @@ class JournalFile:
     forget_parent = abandon
 
     def _append(self, line: bytes, facts: SharedFacts | None = None) -> None:
-        if is_deleted(self._handle):
+        status = os.fstat(self._handle)
+        if status.st_nlink:
+            self._size = status.st_size  # a handler may have raised right after the last write
+        else:
             self._rewrite()
         new: dict[str, Extent] = {}
         if facts is not None and facts.name not in self._places.facts:

@@ -179,6 +179,12 @@ class Journal:
         """Why the last entry could not be kept, if any could not."""
         return self._state.get().trouble
 
+    @property
+    def only_appends(self) -> bool:
+        """Whether the next short entry is only appended: the file is open, and stays as it is."""
+        file = (self._state.state or self._state.get()).file
+        return file is not None and file.is_small
+
     def checkpoint(
         self,
         record: Record,
