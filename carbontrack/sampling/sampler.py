@@ -149,8 +149,7 @@ class Sampler:
         self._rescan: Any = again  # a Rescan once it has looked
         self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
         self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
-        self._cpu_s = process_cpu_s()
-        self.clock_check = ClockCheck()
+        self._cpu_s, self.clock_check = process_cpu_s(), ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
         self._begin()
@@ -226,19 +225,6 @@ class Sampler:
             busily(do)  # the ticker's thread may want the lock
         else:
             self._ticker.do(partial(busily, do))
-
-    def repeatable(self, do: Callable[[], None]) -> None:
-        """As `uninterrupted`, for what may be done twice: here, and again if a handler raises in it.
-
-        That takes no other thread unless it happens.
-        """
-        try:
-            busily(do)
-        except BaseException as error:
-            self.uninterrupted(do)
-            if not isinstance(error, Exception):
-                raise
-            pass_on(error)
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account; the lock is held."""
@@ -358,6 +344,20 @@ class Sampler:
         if self.usage is not None:
             self.usage = self.usage.for_child()
         self._begin()
+
+
+def at_least_once(sampler: Sampler, do: Callable[[], None]) -> None:
+    """As `Sampler.uninterrupted`, for what may be done twice, and needs no other thread for that.
+
+    It is done here; if a handler raises in the middle, it is done again, uninterrupted.
+    """
+    try:
+        busily(do)
+    except BaseException as error:
+        sampler.uninterrupted(do)
+        if not isinstance(error, Exception):
+            raise
+        pass_on(error)
 
 
 def _first_mark(counts: Counts, ledger: Ledger, before: Anchor) -> Mark:

@@ -182,7 +182,8 @@ class Ticker:
         try:
             while not self._closed and self._thread is me:
                 self._runs = True
-                # First, as who opens something looks at it afterwards: one of the two sees the other.
+                # Before it asks: what opens something looks here afterwards, and one of the two
+                # sees the other.
                 self.dozes = True
                 self.dozes = dozes = not self._is_wanted()
                 if dozes:
