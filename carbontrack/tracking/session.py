@@ -15,6 +15,7 @@ from carbontrack.attribution.process_tree import has_children, look_for_children
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
+from carbontrack.sampling.sampler import at_least_once
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import WeakValues, pass_on
@@ -253,9 +254,14 @@ class RunIdentity:
             self._checkpoints.write(one.checkpoint)
 
     def keep_first(self, span: Any) -> None:
-        """Write the first checkpoint of a root that has just been opened."""
-        if self._checkpoints is not None and not self.writes_each_call:
-            self._checkpoints.write(span.first_checkpoint)
+        """Write the first checkpoint of a root that was just opened, whatever handlers raise."""
+        checkpoints = self._checkpoints
+        if checkpoints is not None and not self.writes_each_call:
+            write = partial(checkpoints.write, span.first_checkpoint)
+            if checkpoints.only_appends:
+                at_least_once(self.sampler, write)
+            else:
+                self.sampler.uninterrupted(write)
 
     @property
     def keeps_checkpoints(self) -> bool:

@@ -302,8 +302,8 @@ class SpanEdges(SpanEnd):
             except BaseException:
                 self._repair()
                 raise
-        if parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep_first, self))
+        if parent is None:
+            session.keep_first(self)
         before = current.get()
         self._before = before if before is parent else _skip_closed(before)
         current.set(self)
