@@ -123,11 +123,11 @@ class SpanEnd(SpanRow):
 
     def _give_up(self, error: BaseException | None) -> None:
         _log.error("the end of span %r could not be counted", self.name, exc_info=error)
-        self.given_id, self._epoch = (
-            self.record_id,
-            -1,
-        )  # it has ended all the same; its last checkpoint will be recovered
-        self.session.sampler.release(self.session.ledger, self)
+        # it has ended all the same; its last checkpoint will be recovered
+        self.given_id, self._epoch = self.record_id, -1
+        with self.session.sampler.lock:
+            self.session.sampler.release(self.session.ledger, self)
+            recount(self.session.sampler)
         self.session.forget_root(self)
         if current.get() is self:
             current.set(_skip_closed(self._before))
