@@ -293,7 +293,7 @@ class SpanEdges(SpanEnd):
                     if self.budget_guard is not parent.budget_guard:
                         self._begin_budget(parent, sampler)
                 self._started_at = sampler.clock.now_utc()
-                self._start, self._epoch = mark, sampler.epoch
+                self._start, self._epoch = mark, session.epoch
                 self.join_tree()
                 if parent is None:
                     session.root_opened(self)
@@ -323,7 +323,7 @@ class SpanEdges(SpanEnd):
             now = self._begin_root(session.parent_now(looks=False))
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
             self._sums, self._since = used.sums, now
-            self._start, self._epoch = used.start(now), sampler.epoch
+            self._start, self._epoch = used.start(now), session.epoch
             self.join_tree()
             session.root_opened(self)
         except BaseException:
