@@ -124,18 +124,14 @@ class Call(CallAccount):
         set_current(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)
-        if self._span is not None:
-            self._span.pause()
-        elif self.is_open:
-            with self.site.sampler.lock:
-                self._pause_single()
-
-    def _pause_single(self) -> None:
-        if self._span is not None:  # another thread has just made it one
-            self._span.pause()
-        elif self.is_open:
-            self.become_single()
-            self._stop(self.site.now_s())
+        if not self.is_open:
+            return
+        with self.site.sampler.lock:
+            if self._span is not None:  # a tick may just have made it one
+                self._span.pause()
+            elif self.is_open:
+                self.become_single()
+                self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended, or the program ends; a second call does what the first has not."""

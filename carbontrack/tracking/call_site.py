@@ -536,8 +536,6 @@ class CallSite(CallRows):
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
 
-    # -- calls ------------------------------------------------------------------------------
-
     def propagate(self, call: object) -> None:
         """Propagate this run as the parent of processes that start from now on.
 

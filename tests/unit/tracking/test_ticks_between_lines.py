@@ -19,7 +19,7 @@ from tests.support.bench import Bench, joules
 
 ROOM = Path(carbontrack.tracking.__file__).parent
 FILES = {str(ROOM / name) for name in ("apportion.py", "call.py", "counted_call.py")}
-OF_CALL = {"end", "_end_otherwise", "_is_summed", "_put_back", "pause", "_pause_single"}
+OF_CALL = {"end", "_end_otherwise", "_is_summed", "_put_back", "pause"}
 OF_TICK = {
     *("tick", "_separate_running", "become_single", "promote", "_promote", "_take"),
     *("_settle_last", "_stop", "_become_span", "_be_done"),
