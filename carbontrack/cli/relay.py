@@ -64,17 +64,15 @@ class GroupProbe:
         """Start one; None where there is no shell, no room for a process, or no procfs."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            # opened first: where `Popen` itself fails to open it, the ends of its pipe stay open
-            with Path(os.devnull).open("r+b", buffering=0) as nowhere:
-                # it reads until our end of the pipe is closed, by us or by our death
-                process = subprocess.Popen(  # noqa: S603 - the shell ignores the command's words
-                    ["/bin/sh", "-c", "read _", *command],
-                    stdin=subprocess.PIPE,
-                    stdout=nowhere,
-                    stderr=nowhere,
-                    cwd="/",
-                    env={},
-                )
+            # it reads until our end of the pipe is closed, by us or by our death
+            process = subprocess.Popen(  # noqa: S603 - the shell ignores the command's words
+                ["/bin/sh", "-c", "read _", *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={},
+            )
         except OSError:
             return None
         finally:
