@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from typing import Any
 
@@ -39,28 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-_GROUP = re.compile(r'xdist_group\((?:name=)?"(\w+)"')
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep the tests of a group on one worker, under `--dist loadgroup`.
-
-    The scheduler of pytest-xdist 3.8 finds the groups in the ids of the tests, where pytest 9.2
-    does not put them any more. Here a file that names a group is in it as a whole.
-    """
+    """Under `--dist loadgroup`, what `Groups` says."""
     if config.getoption("dist") != "loadgroup":
         return None
-    from xdist.scheduler import LoadScopeScheduling
-
-    groups: dict[str, str] = {}
-
-    class Groups(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            if file not in groups:
-                found = _GROUP.search((config.rootpath / file).read_text(encoding="utf-8"))
-                groups[file] = "" if found is None else found.group(1)
-            return groups[file] or nodeid
+    from tests.support.groups import Groups
 
     return Groups(config, log)

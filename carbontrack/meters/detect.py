@@ -33,6 +33,7 @@ from carbontrack.meters.meter import (
 from carbontrack.meters.ram_model import installed_gib, modules_gib, ram_model
 from carbontrack.meters.rapl import powercap_meters
 from carbontrack.record import Component
+from carbontrack.system.files import is_folder
 from carbontrack.system.host import online_threads
 from carbontrack.system.interrupts import attempt, pass_on
 from carbontrack.values import NamedTuple, replace
@@ -400,7 +401,7 @@ _NOTHING: tuple[tuple[Meter, ...], tuple[Refusal, ...]] = ((), ())
 def _perf(
     sysfs: Path, missing: list[Component], sockets: Callable[[], int | None] | None
 ) -> tuple[tuple[Meter, ...], tuple[Refusal, ...]]:
-    if not (sysfs / "bus" / "event_source" / "devices" / "power").is_dir():
+    if not is_folder(sysfs / "bus" / "event_source" / "devices" / "power"):
         return _NOTHING
     from carbontrack.meters.perf import perf_meters
 
@@ -419,7 +420,7 @@ def _together(meters: tuple[Meter, ...]) -> tuple[Meter, ...]:
 
 def _amd(host: Host) -> tuple[tuple[Meter, ...], tuple[str, ...], tuple[Refusal, ...]]:
     """AMD SMI's GPUs, where the kernel's driver for them is loaded."""
-    if host.gpu_ids == () or not (host.sysfs / "module" / "amdgpu").is_dir():
+    if host.gpu_ids == () or not is_folder(host.sysfs / "module" / "amdgpu"):
         return (), (), ()
     from carbontrack.meters.amd import amd_meters, load_library
 
@@ -440,7 +441,7 @@ def _sensors(host: Host, meters: tuple[Meter, ...], *, gpus_are_read: bool) -> F
     if not any(meter.component == "cpu" for meter in meters):
         wanted |= {"cpu", "ram"}
     if sys.platform != "darwin":
-        if not (host.sysfs / "class" / "hwmon").is_dir():
+        if not is_folder(host.sysfs / "class" / "hwmon"):
             return Found()
         from carbontrack.meters.hwmon import hwmon_meters
 

@@ -310,6 +310,30 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         raise
 
 
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+
+
+def mode_of(path: str | os.PathLike[str]) -> int:
+    """The mode of what lies there, 0 if nothing does.
+
+    `Path.exists` and its siblings say False from Python 3.14 on where the kernel refuses to tell.
+
+    Raises:
+        OSError: it cannot be found out: the name is too long, a folder may not be entered.
+    """
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116 - a text does as well
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            raise
+        return 0
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder; raises what `mode_of` does."""
+    return stat.S_ISDIR(mode_of(path))
+
+
 def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None:
     """What keeps this process from writing to a file, or from creating it; None if nothing does.
 
@@ -318,13 +342,14 @@ def obstacle_to_writing(path: Path, *, access: int = os.W_OK) -> Obstacle | None
     Raises:
         OSError: it cannot be found out, as for a name that is too long.
     """
-    if not path.exists():
+    mode = mode_of(path)
+    if not mode:
         return _obstacle_to_creating(path)
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         return "is a directory"
     if not os.access(path, access):
         return "no permission"
-    return None if path.is_file() else "not a regular file"
+    return None if stat.S_ISREG(mode) else "not a regular file"
 
 
 def behind_link(path: Path) -> Path:
@@ -341,7 +366,7 @@ def folder_behind_links(path: Path) -> Path:
     A folder that exists has its own name; one that does not may be missing behind a link.
     """
     folder = behind_link(path).parent
-    return folder if folder.exists() else Path(real_path(folder))
+    return folder if mode_of(folder) else Path(real_path(folder))
 
 
 def removed_working_folder() -> str:
@@ -358,9 +383,10 @@ def _obstacle_to_creating(path: Path) -> Obstacle | None:
     if target.is_symlink():
         return "link to itself"  # a chain of links that ends would have been followed
     folder = target.parent
-    if not folder.exists():
+    mode = mode_of(folder)
+    if not mode:
         return "no directory"
-    if not folder.is_dir():
+    if not stat.S_ISDIR(mode):
         return "parent is a file"
     return None if os.access(folder, os.W_OK | os.X_OK) else "directory not writable"
 

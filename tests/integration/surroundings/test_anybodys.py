@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="it sets what POSIX has"),
     pytest.mark.slow,
+    pytest.mark.xdist_group("anybodys"),  # one worker has the outcomes that all are compared with
 ]
 
 SAMPLE = [

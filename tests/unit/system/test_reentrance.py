@@ -83,13 +83,22 @@ def test_what_stands_for_track_changes_nothing() -> None:
 def test_a_handler_behind_the_setting_of_the_variable_leaves_the_thread_free() -> None:
     """Wherever it raises: a thread that stays busy would never be measured again."""
     for nth in range(1, 1000):
-        raiser = Raiser(nth, KeyboardInterrupt("stop"), model="signal")
-        with suppress(KeyboardInterrupt), raiser:
-            set_current(None)
+        raiser = _interrupted_setting(nth)
         assert not here.thread.busy, raiser.place
         if raiser.place is None:
             break
     assert nth > 3
+
+
+def _interrupted_setting(nth: int) -> Raiser:
+    # 3.14 may tell a trace nothing of the bytecodes of a function's first call
+    for _ in range(2):
+        raiser = Raiser(nth, KeyboardInterrupt("stop"), model="signal")
+        with suppress(KeyboardInterrupt), raiser:
+            set_current(None)
+        if raiser.seen:
+            break
+    return raiser
 
 
 IN_AN_IMPORT = """

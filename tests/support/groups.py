@@ -1,0 +1,57 @@
+"""How pytest-xdist gives out tests here under `--dist loadgroup`."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+_GROUP = re.compile(r'xdist_group\((?:name=)?"(\w+)"')
+
+
+class Groups(LoadScopeScheduling):
+    """Keeps the tests of a group on one worker, and loses only one test with a worker.
+
+    The scheduler of pytest-xdist 3.8 finds the groups in the ids of the tests, where pytest 9.2
+    does not put them any more. Here a file that names a group is in it as a whole.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        super().__init__(config, log)
+        self._groups: dict[str, str] = {}
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file not in self._groups:
+            found = _GROUP.search((self.config.rootpath / file).read_text(encoding="utf-8"))
+            self._groups[file] = "" if found is None else found.group(1)
+        return self._groups[file] or nodeid
+
+    def remove_node(self, node: Any) -> str | None:
+        """Take back what a worker that is gone has not run, except for what it died of.
+
+        The scheduler of pytest-xdist gives that out again: a test that hangs would hang, and end
+        a worker, until there is none left.
+        """
+        units = self.assigned_work.pop(node)
+        unfinished = [
+            (unit, test) for unit in units.values() for test, is_done in unit.items() if not is_done
+        ]
+        if not unfinished:
+            return None
+        unit, fatal_test = unfinished[0]
+        unit[fatal_test] = True
+        self.workqueue.update(
+            {scope: unit for scope, unit in units.items() if not all(unit.values())}
+        )
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return fatal_test
+
+    def _assign_work_unit(self, node: Any) -> None:
+        # one that has died as well cannot be sent anything; it is taken back when that is told
+        with suppress(OSError):
+            super()._assign_work_unit(node)
