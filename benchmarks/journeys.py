@@ -1,4 +1,7 @@
-"""Through how many files a step of carbontrack leads: `python benchmarks/journeys.py [--json OUT]`.
+"""What a step of carbontrack takes, as counts: `python benchmarks/journeys.py [--json OUT]`.
+
+`--update` writes the counts into tests/data/costs.json, which the tests hold, for each Python of
+this machine or for those that are named: `python benchmarks/journeys.py --update python3.12`.
 
 A journey is one step that a program takes: a block is entered, a call is counted. For each of them:
 
@@ -11,18 +14,21 @@ A journey is one step that a program takes: a block is entered, a call is counte
   what it called has ended.
 - calls: functions of the package called and generators resumed.
 - bytecodes: instructions of the interpreter in functions of the package, counted in rounds of their
-  own; "all" adds those of the standard library. Unknown from Python 3.13 on, where tracing leaves
-  some out.
+  own; "all" adds those of the standard library. They are those of one version of Python only.
 
 Everything is warm: each step is taken a few times before it is counted, so that nothing is imported
 or made for the first time. The meters are a simulated RAPL package with its memory, and records go
 to a CSV file with a journal beside it. Time is simulated as well, because what is done depends on
-how long ago things were done last; and the figures are those of most rounds, because some do a
-little more, such as a reading that is due every few seconds.
+how long ago things were done last; and the figures are those of the shortest round, because some do
+a little more, such as a reading that is due every few seconds.
 
 How long ago the use of the processors was read counts most. Readings that follow within 20 ms do
 not read it again: this is so in all journeys but those that say "usage due". For `track(...)` the
-number of settings given counts: here it is five.
+number of settings given counts: here it is five. The scope is "process", unless it says otherwise.
+
+One more count is that of a first block, from the import on, in a new process: the modules loaded
+and, where valgrind is there, the instructions of the processor beyond those of a bare interpreter.
+They are those of one build of Python.
 """
 
 from __future__ import annotations
@@ -32,19 +38,26 @@ import gc
 import json
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-import carbontrack
-from carbontrack.sampling.sampler import Sampler
-from carbontrack.system.clock import SystemClock
-from carbontrack.testing import Zone, build_powercap
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the package beside this file, and how its tests find interpreters
+
+import carbontrack  # noqa: E402 - after the path is set
+from carbontrack.sampling.sampler import Sampler  # noqa: E402
+from carbontrack.system.clock import SystemClock  # noqa: E402
+from carbontrack.testing import Zone, build_powercap  # noqa: E402
 
 
 class Clock:
@@ -66,18 +79,20 @@ CLOCK = Clock()
 SystemClock.monotonic_s = staticmethod(CLOCK.monotonic_s)
 
 PACKAGE = str(Path(carbontrack.__file__).parent) + os.sep
+COSTS = ROOT / "tests" / "data" / "costs.json"
 WARM_ROUNDS = 6
-ROUNDS = 30
+ROUNDS = 12
 DUE_S = 0.25
 """After this time without a reading, the next one reads the use of the processors as well."""
 SOON_S = 0.001
 """After this time it does not."""
 POWER_W = 20.0
 
-COUNTS_BYTECODES = sys.version_info < (3, 13)
+IS_MONITORED = sys.version_info >= (3, 12)
+"""Whether the interpreter counts by `sys.monitoring`; from 3.13 on, tracing leaves some out."""
 
 Act = Callable[[], object]
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 # -- what is counted ---------------------------------------------------------------------------
@@ -121,6 +136,11 @@ def walk(act: Act) -> tuple[int, tuple[str, ...]]:
 
 def bytecodes(act: Act) -> tuple[int, int]:
     """The instructions that an act takes in the package, and in the standard library."""
+    return monitored(act) if IS_MONITORED else traced(act)
+
+
+def traced(act: Act) -> tuple[int, int]:
+    """What `bytecodes` says, by tracing."""
     counts = [0, 0]  # ours, others
 
     def note(frame: FrameType, event: str, _: object) -> Any:
@@ -139,6 +159,30 @@ def bytecodes(act: Act) -> tuple[int, int]:
     finally:
         sys.settrace(None)
     return counts[0], counts[1]
+
+
+def monitored(act: Act) -> tuple[int, int]:
+    """What `bytecodes` says, by monitoring; all threads are monitored, and this one is counted."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined, unused-ignore]
+    tool, instruction = monitoring.PROFILER_ID, monitoring.events.INSTRUCTION
+    here = threading.get_ident()
+    counts: Counter[str] = Counter()
+
+    def note(code: CodeType, _: int) -> None:
+        if threading.get_ident() == here:
+            counts[code.co_filename] += 1
+
+    monitoring.use_tool_id(tool, "journeys")
+    monitoring.register_callback(tool, instruction, note)
+    monitoring.set_events(tool, instruction)
+    try:
+        act()
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.free_tool_id(tool)
+    del counts[__file__]
+    ours = sum(count for file, count in counts.items() if file.startswith(PACKAGE))
+    return ours, sum(counts.values()) - ours
 
 
 def count_jobs_here() -> None:
@@ -210,12 +254,46 @@ class Fixture:
                 self.go_on(DUE_S)
                 yield self.sampler.tick
 
-    def child(self, rounds: int) -> Iterator[Act]:
-        """A child span opened and closed."""
-        with self.tracker.span("open") as root:
+    def soon_tick(self, rounds: int) -> Iterator[Act]:
+        """The same, so soon after a reading that the use of the processors is not read."""
+        with self.tracker.span("open"):
             for _ in range(rounds):
                 self.have_read()
+                yield self.sampler.tick
+
+    def child(self, rounds: int, *, due: bool = False, **more: Any) -> Iterator[Act]:
+        """A child span opened and closed."""
+        tracker = carbontrack.auto(**self.settings | more) if more else self.tracker
+        sampler = tracker.session.sampler
+        with tracker.span("open") as root:
+            for _ in range(rounds):
+                self.go_on(DUE_S)
+                if not due:
+                    sampler.sample()
+                    self.go_on(SOON_S)
                 yield lambda: root.span("child").open().close()
+        if more:
+            tracker.close()
+
+    def child_due(self, rounds: int) -> Iterator[Act]:
+        """The same, where the use of the processors is read as it is opened."""
+        return self.child(rounds, due=True)
+
+    def child_in_machine(self, rounds: int) -> Iterator[Act]:
+        """The same in scope machine, where it is never read."""
+        return self.child(rounds, scope="machine")
+
+    def second_tracker(self, rounds: int) -> Iterator[Act]:
+        """A tracker made, used for an empty span, and closed, beside one that is there."""
+
+        def once() -> None:
+            tracker = carbontrack.auto(**self.settings)
+            tracker.span("second").open().close()
+            tracker.close()
+
+        for _ in range(rounds):
+            self.go_on(DUE_S)
+            yield once
 
     def made(self, rounds: int) -> Iterator[Act]:
         """A block object made, of the same settings as before."""
@@ -291,7 +369,10 @@ Journey = Callable[[Fixture, int], Iterator[Act]]
 JOURNEYS: dict[str, Journey] = {
     "sample()": Fixture.sample,
     "idle tick, usage due": Fixture.tick,
+    "idle tick": Fixture.soon_tick,
     "child span opened and closed": Fixture.child,
+    "child span, usage due": Fixture.child_due,
+    "child span in scope machine": Fixture.child_in_machine,
     "track(...) made, no tracker in use": Fixture.made,
     "track(...) made, its tracker in use": Fixture.made_in_use,
     "root block entered": Fixture.entered,
@@ -299,6 +380,7 @@ JOURNEYS: dict[str, Journey] = {
     "block left to its row, usage due": Fixture.left_due,
     "first decorated call": Fixture.first_call,
     "short decorated call": Fixture.short_call,
+    "second tracker, start to stop": Fixture.second_tracker,
 }
 """In this order: `track` does not use the fixture's tracker, so that it has none at first."""
 
@@ -319,8 +401,8 @@ class Row:
     files: int
     returns: int
     calls: int
-    bytecodes: int | None
-    bytecodes_all: int | None
+    bytecodes: int
+    bytecodes_all: int
     agreeing: float
     entries: tuple[str, ...]
 
@@ -328,8 +410,7 @@ class Row:
     def line(self) -> str:
         """A row of the table."""
         counts = (self.files, self.returns, self.calls, self.bytecodes, self.bytecodes_all)
-        cells = ("unknown" if count is None else str(count) for count in counts)
-        return f"| {self.journey:35} | " + " | ".join(f"{cell:>7}" for cell in cells) + " |"
+        return f"| {self.journey:35} | " + " | ".join(f"{count:7}" for count in counts) + " |"
 
 
 def counted(journey: Journey, fixture: Fixture, count: Callable[[Act], T]) -> list[T]:
@@ -345,22 +426,22 @@ def counted(journey: Journey, fixture: Fixture, count: Callable[[Act], T]) -> li
     return found[WARM_ROUNDS:]
 
 
-def usual(found: Sequence[T]) -> tuple[T, float]:
-    """What most rounds found, and the share of them that did."""
-    ((most, times),) = Counter(found).most_common(1)
-    return most, times / len(found)
+def least(found: Sequence[T]) -> tuple[T, float]:
+    """What the shortest round found, and the share of the rounds that found the same.
+
+    Others do a little more now and then, the more so where the machine is busy.
+    """
+    shortest = min(found)
+    return shortest, list(found).count(shortest) / len(found)
 
 
 def row(name: str, fixture: Fixture) -> Row:
     """Measure one journey."""
-    (calls, entries), agreeing = usual(counted(JOURNEYS[name], fixture, walk))
-    ours, both = None, None
-    if COUNTS_BYTECODES:
-        (ours, others), _ = usual(counted(JOURNEYS[name], fixture, bytecodes))
-        both = ours + others
+    (calls, entries), agreeing = least(counted(JOURNEYS[name], fixture, walk))
+    (ours, others), _ = least(counted(JOURNEYS[name], fixture, bytecodes))
     files = len(set(entries))
     returns = len(entries) - files
-    return Row(name, files, returns, calls, ours, both, agreeing, entries)
+    return Row(name, files, returns, calls, ours, ours + others, agreeing, entries)
 
 
 def alone(folder: Path) -> None:
@@ -370,17 +451,117 @@ def alone(folder: Path) -> None:
     os.chdir(folder)
 
 
+# -- a first block -----------------------------------------------------------------------------
+
+FIRST_BLOCK = """
+import json, sys
+before = set(sys.modules)
+import carbontrack
+with carbontrack.track("x", sysfs_path="sys", interval_s=3600.0):
+    pass
+new = set(sys.modules) - before
+ours = sum(name.partition(".")[0] == "carbontrack" for name in new)
+standard = sum(name.partition(".")[0] in sys.stdlib_module_names for name in new)
+print(json.dumps({"own modules": ours, "standard modules": standard}))
+"""
+CALLGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+
+
+def build() -> str:
+    """What tells one build of Python from another: instructions are those of one."""
+    return f"{platform.python_version()}, {platform.python_compiler()}, {platform.machine()}"
+
+
+def new_process(code: str, folder: Path, *through: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter with nothing of the user's in its environment."""
+    environ = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),  # so that a second run finds all of it
+        "PYTHONHASHSEED": "0",
+        "CARBONTRACK_REGION": "FR",
+    }
+    return subprocess.run(
+        [*through, sys.executable, "-c", code],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def instructions(code: str, folder: Path) -> int:
+    """The instructions of a new process, as callgrind counts them."""
+    said = new_process(code, folder, *CALLGRIND).stderr
+    found = re.search(r"Collected : (\d+)", said)
+    assert found, said
+    return int(found[1])
+
+
+def first_block(folder: Path) -> dict[str, int | str]:
+    """The counts of a first block."""
+    build_powercap(folder / "sys", [Zone("package-0", "intel-rapl:0")])
+    # all of it, as a slow run may load what a fast one does not
+    new_process(f"import compileall; compileall.compile_dir({PACKAGE!r}, quiet=1)", folder)
+    found: dict[str, int | str] = json.loads(new_process(FIRST_BLOCK, folder).stdout)
+    if shutil.which("valgrind"):
+        found["instructions"] = instructions(FIRST_BLOCK, folder) - instructions("", folder)
+        found["build"] = build()
+    return found
+
+
+# -- the committed counts ----------------------------------------------------------------------
+
+
+def version() -> str:
+    """The version of Python that counts belong to: 3.12, or 3.13t for a free-threaded build."""
+    return "{}.{}{}".format(*sys.version_info[:2], sys.abiflags)
+
+
+def update(names: Sequence[str]) -> None:
+    """Write the counts of these interpreters, or of all that are found, for the tests to hold."""
+    from tests.support.interpreters import VERSIONS, find
+
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    for path in names or filter(None, map(find, VERSIONS)):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "counts.json"
+            subprocess.run([path, __file__, "--first-block", "--json", out], check=True)
+            found = json.loads(out.read_text())
+        kept = ("files", "returns", "bytecodes")
+        costs[found["version"]] = {
+            "first block": found["first block"],
+            "journeys": {
+                one["journey"]: {what: one[what] for what in kept} for one in found["rows"]
+            },
+        }
+    numbered = sorted(costs.items(), key=lambda one: (int(one[0].strip("t").split(".")[1]), one[0]))
+    text = json.dumps(dict(numbered), indent=1)
+    flat = re.sub(
+        r"\{\s*(\"files\"[^}]*?)\s*\}", lambda m: "{" + " ".join(m[1].split()) + "}", text
+    )
+    COSTS.write_text(flat + "\n")
+
+
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Through how many files a step leads.")
+    parser = argparse.ArgumentParser(description="What a step of carbontrack takes, as counts.")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as JSON too")
+    parser.add_argument("--first-block", action="store_true", help="count a first block as well")
+    parser.add_argument("--update", nargs="*", metavar="PYTHON", help=f"write {COSTS.name}")
     options = parser.parse_args()
+    if options.update is not None:
+        update(options.update)
+        return 0
     out = options.json and options.json.absolute()
-    with tempfile.TemporaryDirectory() as folder:
+    # how deep a folder lies counts, as settings are looked for in those above it
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
+        block = first_block(Path(folder)) if options.first_block else None
         alone(Path(folder))
         fixture = Fixture(Path(folder))
-        python = platform.python_version()
-        print(f"carbontrack {carbontrack.__version__}, Python {python}\n")
+        print(f"carbontrack {carbontrack.__version__}, Python {build()}\n")
         print(f"| {'journey':35} |   files | returns |   calls | bytecodes |   all |")
         print("|---|---|---|---|---|---|")
         rows = []
@@ -389,8 +570,11 @@ def main() -> int:
             print(rows[-1].line, flush=True)
         fixture.tracker.close()
         os.chdir("/")
+    if block:
+        print(f"\nfirst block: {block}")
     if out:
-        out.write_text(json.dumps({"python": python, "rows": [asdict(r) for r in rows]}, indent=1))
+        found = {"version": version(), "build": build(), "rows": [asdict(r) for r in rows]}
+        out.write_text(json.dumps(found | ({"first block": block} if block else {}), indent=1))
     return 0
 
 

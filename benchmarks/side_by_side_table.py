@@ -34,6 +34,8 @@ TABLES = {
         "idle_01_mib": "memory at 0.1 s, MiB",
     },
 }
+YARDSTICK = "opentelemetry"
+"""What programs pay for already: times stand beside its own in the same run."""
 T95 = 2.05
 """Student's t for 95 %, two-sided, 29 degrees of freedom: thirty pairs."""
 
@@ -63,9 +65,22 @@ def rows(tools: Mapping[str, Any], columns: Mapping[str, str], *, idle: bool) ->
     for tool, result in tools.items():
         found = [result["values"].get(column) for column in columns]
         cells = [shown(statistics.median(values)) if values else "—" for values in found]
+        if tool != YARDSTICK:
+            cells = [
+                cell + times_yardstick(tools, column, values)
+                for cell, column, values in zip(cells, columns, found, strict=True)
+            ]
         mark = "" if result["samples"] or not idle else " (does not sample)"
         lines.append(f"| {titled(tool, result)}{mark} | " + " | ".join(cells) + " |")
     return lines
+
+
+def times_yardstick(tools: Mapping[str, Any], column: str, values: Sequence[float] | None) -> str:
+    """How many times the yardstick's median, of a time; "" where one of them is unknown."""
+    its = tools.get(YARDSTICK, {}).get("values", {}).get(column)
+    if not values or not its or not column.endswith(("_us", "_ms")):
+        return ""
+    return f" ({shown(statistics.median(values) / statistics.median(its))} x)"
 
 
 def slow_downs(tools: Mapping[str, Any]) -> list[str]:

@@ -241,17 +241,20 @@ def reports(size: int, folder: Path) -> Found:
     """A report by day over so many records in a CSV; time and the most memory."""
     place = folder / "runs.csv"
     write_rows(place, size)
+    begun_s = time.perf_counter()
     command = [sys.executable, "-m", "carbontrack", "report", str(place), "--by", "day", "--json"]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
+    took_s = time.perf_counter() - begun_s
     place.unlink()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = json.loads(done.stdout)
     assert found["total"]["runs"] + found["repeated"] + found["nested"] == size
     return {
         "cpu_s": used.ru_utime + used.ru_stime,
+        "took_s": took_s,
         "units": float(size),
         "bytes": used.ru_maxrss * 1024.0,
     }

@@ -54,23 +54,21 @@ def split(
     records until `mark` of the spans that have rows; they have new ids, as each span keeps its own.
     """
     records: list[Record] = []
-    at = max(at, span.began[1])  # which is noted a moment after the mark at which it began
-    if has_row or span.session.spans == "all":
-        records.append(span.record_until(mark, at, parent))
-        parent = (records[0].record_id, True)
-    records += _split_inside(span, mark, at, parent)
-    span.restart(mark, at)
-    return records
-
-
-def _split_inside(span: Any, mark: Mark, at: datetime, parent: Parent) -> list[Record]:
-    """Split the spans inside that have rows: all of them, or only decorated calls with a budget."""
-    records: list[Record] = []
-    for inner in tuple(span.spans_inside):
-        if inner.session.spans == "all" or inner.call_site is not None:
-            records += split(inner, mark, at, parent, has_row=True)
-        else:
-            records += _split_inside(inner, mark, at, parent)
+    ended: list[tuple[Any, datetime]] = []
+    waiting = [(span, at, parent)]
+    while waiting:  # no recursion: spans may lie deeper in each other than functions may
+        one, at, parent = waiting.pop()
+        ends = has_row if one is span else one.call_site is not None  # a call with a budget
+        ends = ends or one.session.spans == "all"
+        if ends or one is span:
+            at = max(at, one.began[1])  # which is noted a moment after the mark at which it began
+            ended.append((one, at))
+        if ends:
+            records.append(one.record_until(mark, at, parent))
+            parent = (records[-1].record_id, True)
+        waiting += [(inner, at, parent) for inner in one.spans_inside]
+    for one, at in reversed(ended):
+        one.restart(mark, at)
     return records
 
 

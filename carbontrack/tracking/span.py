@@ -114,12 +114,13 @@ class Span(SpanEdges):
 
     def interrupt(self) -> None:
         """The program ends: close as interrupted, the spans inside first."""
-        if self.is_open:
-            with self.session.sampler.lock:
-                inside = tuple(self.spans_inside)
-            for span in inside:
-                span.interrupt()
-        self.end_here(EndStatus("interrupted"))
+        opened = [self]
+        for span in opened:  # no recursion: spans may lie deeper in each other than functions may
+            if span.is_open:
+                with span.session.sampler.lock:
+                    opened += span.spans_inside
+        for span in reversed(opened):
+            span.end_here(EndStatus("interrupted"))
 
     def discard(self) -> None:
         """Stop counting and write nothing, as there is nothing to report."""

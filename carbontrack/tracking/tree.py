@@ -165,13 +165,17 @@ class Node:
 
     def recount(self) -> int:
         """Count the leaves of this node and those below anew; returns their number."""
-        inside: int = sum([span.recount() for span in self.spans_inside])
-        is_leaf = not inside and not self._is_paused
-        leaves = inside + is_leaf
-        if (leaves, is_leaf) != (self._leaves, self._is_leaf):
-            now = Mark(self.session.sampler.counts, self.session.ledger.account)
-            self._settle(now, leaves, is_leaf=is_leaf)
-        return leaves
+        below = [self]
+        for node in below:  # no recursion: spans may lie deeper in each other than functions may
+            below.extend(node.spans_inside)
+        for node in reversed(below):
+            inside = sum([child._leaves for child in node.spans_inside])
+            is_leaf = not inside and not node._is_paused
+            leaves = inside + is_leaf
+            if (leaves, is_leaf) != (node._leaves, node._is_leaf):
+                now = Mark(node.session.sampler.counts, node.session.ledger.account)
+                node._settle(now, leaves, is_leaf=is_leaf)
+        return self._leaves
 
 
 def recount(sampler: Sampler) -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from carbontrack.errors import MeterReadError
-from tests.hardware.conftest import SYSFS, Bench, read_j
+from tests.hardware.conftest import LENGTH, SYSFS, Bench, read_j
 
 pytestmark = [pytest.mark.hardware, pytest.mark.slow, pytest.mark.xdist_group("serial")]
 
@@ -55,7 +55,7 @@ def test_how_often_it_changes(bench: Bench) -> None:
     with bench.load():
         for meter in bench.meters:
             changes_s, last_j = [], read_j(meter)
-            end_s = time.monotonic() + 3.0
+            end_s = time.monotonic() + 3.0 * LENGTH
             while time.monotonic() < end_s and len(changes_s) < 200:
                 now_s = time.monotonic()
                 count_j = read_j(meter)
@@ -72,11 +72,11 @@ def test_how_often_it_changes(bench: Bench) -> None:
 
 def test_load_costs_more_than_idle(bench: Bench) -> None:
     """The same time with a load has more joules; both powers are printed."""
-    duration_s = 4.0
+    duration_s = 4.0 * LENGTH
     before_j = bench.used_j(duration_s)
     with bench.load():
         busy_j = bench.used_j(duration_s)
-    time.sleep(2.0)
+    time.sleep(2.0 * LENGTH)
     idle_j = min(before_j, bench.used_j(duration_s))
     bench.figures["power"] = f"idle {idle_j / duration_s:.2f} W, load {busy_j / duration_s:.2f} W"
     assert 0.0 <= idle_j < busy_j
@@ -108,7 +108,7 @@ def test_a_boards_counter_agrees_with_its_power(bench: Bench) -> None:
         pynvml.nvmlShutdown()
 
 
-def _side_by_side(meter, power_w, duration_s=10.0):  # type: ignore[no-untyped-def]
+def _side_by_side(meter, power_w, duration_s=10.0 * LENGTH):  # type: ignore[no-untyped-def]
     """The counter's joules and those of the power, between two changes of the counter."""
     first_j = _at_a_change(meter)
     at_s, before_w, integrated_j = time.monotonic(), power_w(), 0.0

@@ -92,7 +92,7 @@ def outcomes(tree: Path, library: Path, state: Path, folder: Path) -> dict[str, 
         cwd=ROOT,
         env=os.environ
         | {"HARDWARE_SYSFS": str(tree), "HARDWARE_CPU_LOAD": load, "HARDWARE_GPU_LOAD": load}
-        | {"HARDWARE_FIGURES": str(folder / "figures.json")}
+        | {"HARDWARE_FIGURES": str(folder / "figures.json"), "HARDWARE_LENGTH": "0.25"}
         | {"LD_LIBRARY_PATH": str(library), "FAKE_NVML_STATE": str(state)},
         capture_output=True,
         text=True,
