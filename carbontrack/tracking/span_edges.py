@@ -146,6 +146,7 @@ class SpanEnd(SpanRow):
         if self._end is None:
             sampler = session.sampler
             if self._epoch != sampler.epoch:  # it is not open
+                self.handle = None
                 return
             if parent is None or session.ledger.waits_for_grid:
                 self._look()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import carbontrack
+from carbontrack.system.reentrance import busily
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench
 
@@ -295,3 +296,19 @@ def test_a_cycle_would_be_found() -> None:
         it.append(it)
 
     assert found_after(cycle, CALLS) == CALLS
+
+
+def test_a_span_that_is_not_measured_leaves_no_garbage() -> None:
+    """What a finalizer begins in the middle of an edge passes through, and goes with its block."""
+    with Bench() as bench:
+
+        def act() -> None:
+            busily(passing)
+            with bench.tracker.span("next"):  # whose edge looks for blocks that have been left
+                pass
+
+        def passing() -> None:
+            with bench.tracker.span("passing"):
+                pass
+
+        assert found_after(act, FEW_CALLS) == 0
