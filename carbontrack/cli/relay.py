@@ -64,7 +64,7 @@ class GroupProbe:
         """Start one; None where there is no shell, no room for a process, or no procfs."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            # opened first: where `Popen` fails to open it, Python 3.10 leaves its pipe open
+            # opened first: where `Popen` fails to open it, Python up to 3.11.3 keeps a pipe
             with Path(os.devnull).open("r+b", buffering=0) as nowhere:
                 # it reads until our end of the pipe is closed, by us or by our death
                 process = subprocess.Popen(  # noqa: S603 - the shell ignores the command's words
