@@ -29,8 +29,10 @@ RESOLUTION_S = 0.001
 MOVES_WITHIN_S = 0.5
 """Five hundred times that: a processor that is asleep draws more than 0.1 W, so that a counter in
 units of 61 uJ moves at each refresh, whatever the load."""
-CHECK_REPLACED_EVERY_S = 0.05
-"""A file whose value does not change is checked for having been replaced, this often at most."""
+STALE_S = 0.05
+"""A file whose value has not changed for so long is checked for having been replaced."""
+_CLOSED = -1
+"""No descriptor: a read of it fails, and is done by the path."""
 RELATIVE_UNCERTAINTY = 0.07
 """Half-width for package and dram, within the boundary package + dram.
 
@@ -74,9 +76,7 @@ class RaplZone:
         self.counter = Counter(range_j, cap_w())
         self.fault_counts: Mapping[str, int] = self.counter.fault_counts
         """Resets and impossible steps that were dropped."""
-        self._check_s = float("-inf")
-        """When a count that has not moved is looked at closely."""
-        self._descriptor: int | None = open_file(path)
+        self._descriptor = open_file(path)
         self._closed = False
         self.read_uj()
 
@@ -94,13 +94,11 @@ class RaplZone:
         Raises:
             MeterReadError: the zone cannot be read now, or holds no number.
         """
-        descriptor = self._descriptor
-        if descriptor is not None:
-            try:
-                return int(os.pread(descriptor, 32, 0))
-            except (OSError, ValueError) as error:
-                pass_on(error)
-        return self._read_by_path()
+        try:
+            return int(os.pread(self._descriptor, 32, 0))
+        except (OSError, ValueError) as error:
+            pass_on(error)
+            return self._read_by_path()
 
     def _read_by_path(self) -> int:
         if self._closed:
@@ -122,33 +120,39 @@ class RaplZone:
 
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
-        descriptor, counter = self._descriptor, self.counter
-        try:
-            raw_uj = self.read_uj() if descriptor is None else int(os.pread(descriptor, 32, 0))
+        try:  # as in `read_uj`; a call would cost as much as the rest, as would one of `advance`
+            raw_j = int(os.pread(self._descriptor, 32, 0)) * 1e-6
         except (OSError, ValueError) as error:
             pass_on(error)
-            raw_uj = self._read_by_path()
-        # a plain step, as in `counter.advance`: a call would cost as much as the rest
-        raw_j = raw_uj * 1e-6
-        step_j, possible_j = raw_j - counter.last_j, counter.cap_w * (now_s - counter.at_s)
-        if 0.0 <= step_j <= possible_j < counter.plain_j and (step_j or now_s < self._check_s):
-            counter.last_j, counter.at_s = raw_j, now_s
-            return counter.base_j + raw_j
-        if not step_j:
-            raw_uj = self._unless_replaced(raw_uj, now_s)
-        try:
-            return counter.advance(raw_uj * 1e-6, now_s)
-        except MeterReadError:
-            return self._count_again(raw_uj, now_s)
+            raw_j = self._read_by_path() * 1e-6
+        counter = self.counter
+        last_j, since_s = counter.last_j, now_s - counter.at_s
+        if 0.0 <= raw_j - last_j <= counter.cap_w * since_s < counter.plain_j:
+            if raw_j > last_j:
+                counter.last_j, counter.at_s = raw_j, now_s
+                return counter.base_j + raw_j
+            if since_s < STALE_S:
+                return counter.base_j + raw_j
+        return self._judge(raw_j, now_s)
 
-    def _count_again(self, raw_uj: int, now_s: float) -> float:
+    def _judge(self, raw_j: float, now_s: float) -> float:
+        """Count a value that is no plain step, or has not changed for a while."""
+        counter = self.counter
+        if raw_j == counter.last_j and now_s - counter.at_s >= STALE_S and self._is_replaced():
+            raw_j = self._read_by_path() * 1e-6
+        try:
+            return counter.advance(raw_j, now_s)
+        except MeterReadError:
+            return self._count_again(raw_j, now_s)
+
+    def _count_again(self, raw_j: float, now_s: float) -> float:
         # the limits may have been raised since the meter was opened; or the file was just being
         # written, or has been replaced
         counter = self.counter
         counter.cap_w = max(counter.cap_w, self._cap_w())
         with suppress(MeterReadError):  # then what the open file shows is judged again
-            raw_uj = self._read_by_path()
-        return counter.advance(raw_uj * 1e-6, now_s)
+            raw_j = self._read_by_path() * 1e-6
+        return counter.advance(raw_j, now_s)
 
     def close(self) -> None:
         """Close the descriptor for good."""
@@ -160,32 +164,24 @@ class RaplZone:
 
         Not that of a file which only root may read: a program may give up its rights meanwhile.
         """
-        if self._descriptor is not None and not _is_root_only(self._descriptor):
+        if self._descriptor != _CLOSED and not _is_root_only(self._descriptor):
             self._release()
 
-    def _unless_replaced(self, raw_uj: int, now_s: float) -> int:
-        """The counter of the file that has the path now, if it is another one.
+    def _is_replaced(self) -> bool:
+        """Whether another file has the path now.
 
         Live counters change every millisecond; one that does not may be a file of the past.
         """
-        descriptor = self._descriptor
-        if descriptor is None or now_s < self._check_s:
-            return raw_uj
-        self._check_s = now_s + CHECK_REPLACED_EVERY_S
-        opened = os.fstat(descriptor)
+        opened = os.fstat(self._descriptor)
         try:  # inode and device: a mount may hide the open file
-            if opened[1:3] == os.stat(self._path)[1:3]:  # noqa: PTH116 - no object
-                return raw_uj
+            return opened[1:3] != os.stat(self._path)[1:3]  # noqa: PTH116 - no object
         except OSError as error:
             pass_on(error)
-            if opened.st_nlink:  # the path is out of reach, and the file not deleted
-                return raw_uj
-        self._release()
-        return self._read_by_path()
+            return not opened.st_nlink  # else the path is out of reach, and the file not deleted
 
     def _release(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        if descriptor != _CLOSED:
             os.close(descriptor)
 
 

@@ -254,7 +254,7 @@ class Counts(NamedTuple):
             if (
                 len(now) == base.plain_width
                 and False not in map(le, last, now)
-                and sum(now) - sum(last) < IMPOSSIBLE_J  # or it is no number
+                and sum(now) < IMPOSSIBLE_J  # so is each step, as no count is below 0
             ):
                 return Counts(at_s, joules, ends_j, base)
         except TypeError:  # a meter has not answered, or not with a number

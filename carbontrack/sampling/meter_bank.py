@@ -202,7 +202,7 @@ class MeterBank:
 
     def read(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """Read every meter; returns the reading and the new faults by code."""
-        self._joules = self._read_all(now_s)
+        self.step(_NO_COUNTS, now_s)
         return self.judge(now_s)
 
     def step(self, before: Counts, now_s: float) -> Counts | None:
@@ -210,24 +210,22 @@ class MeterBank:
 
         None where something else than the counts may have changed; `judge` tells what.
         """
-        self._joules = joules = self._read_all(now_s)
-        if self._is_plain and list(map(_FAULTS, self._fault_meters)) == self._known_faults:
-            return before.after(now_s, joules, self._ends_j)
-        return None
-
-    def _read_all(self, now_s: float) -> tuple[float | None, ...]:
         if not self._all_answer:
-            return tuple([state.read(now_s) for state in self.states])
-        joules: list[float | None] = []
+            self._joules = tuple([state.read(now_s) for state in self.states])
+            return None
+        answers: list[float | None] = []
         try:  # those before an error are kept
-            joules.extend(map(methodcaller("read_joules", now_s), self._meters))
+            answers += map(methodcaller("read_joules", now_s), self._meters)
             if self.with_ends:
                 self._ends_j = tuple(chain.from_iterable(map(_ENDS, self.with_ends)))
         except Exception as error:
             pass_on(error)
             self._all_answer = self._is_plain = False
-            _read_the_rest(self.states, error, joules, now_s)
-        return tuple(joules)
+            _read_the_rest(self.states, error, answers, now_s)
+        self._joules = joules = tuple(answers)
+        if self._is_plain and list(map(_FAULTS, self._fault_meters)) == self._known_faults:
+            return before.after(now_s, joules, self._ends_j)
+        return None
 
     def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
         """The reading of which `step` made nothing, and the new faults by code."""

@@ -34,7 +34,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.history import ReadingHistory, RecentPowers
+from carbontrack.sampling.history import ReadingHistory
 from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
@@ -52,6 +52,11 @@ from carbontrack.system.reentrance import busily, here
 
 class CallApportioner(Protocol):
     """Apportions energy to decorated calls; see `carbontrack.tracking.apportion.Apportioner`."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is counted; `Sampler.attach` is called before one is again."""
+        ...
 
     def tick(self) -> None:
         """Apportion the energy set aside since the last tick; the sampler's lock is held."""
@@ -119,7 +124,7 @@ class Sampler:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
-        self._leaves, self._due_s, self._met_itself = 0, NOW, False
+        self._leaves, self._due_s, self._met_itself, self._with_calls = 0, NOW, False, False
         self.under_way: dict[Any, Any] = {}
         """Decorated calls that are running, each under itself."""
         self.apportioner: CallApportioner | None = None
@@ -147,7 +152,8 @@ class Sampler:
         """The roots and windows of summed calls that are open, by identity."""
         self._closed, self._interval_s, self.usage = False, interval_s, usage
         self._rescan: Any = again  # a Rescan once it has looked
-        self._history = ReadingHistory(self.counts, self.bank.resolutions_s)
+        # what the sums do not keep; used with the lock held
+        self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
         self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
         self._cpu_s = process_cpu_s()
         self.clock_check = ClockCheck()
@@ -178,6 +184,8 @@ class Sampler:
     @leaves.setter
     def leaves(self, number: int) -> None:
         self._due_s = NOW  # the next step is shared among as many
+        if not number and self.apportioner is not None:  # not read while spans are open
+            self._cpu_s = process_cpu_s()
         self._leaves = number
 
     def hold(self, ledger: Ledger, holder: object) -> Mark:
@@ -232,15 +240,6 @@ class Sampler:
         self._sample()
         return Mark(self.counts, ledger.account)
 
-    @property
-    def powers(self) -> RecentPowers:
-        """The recent power of each meter."""
-        return self._history.powers
-
-    def longest_gap_s(self, since_s: float) -> float | None:
-        """The longest gap between readings that ended after an instant; the lock is held."""
-        return self._history.longest_gap_s(since_s)
-
     def sample(self) -> None:
         """Read all meters and advance every open ledger; any thread may call it."""
         with self.lock:
@@ -262,9 +261,9 @@ class Sampler:
             counts = self.bank.step(before, now_s)
             if counts is None or clock.suspended_s() > self._most_slept_s:
                 counts = _judged(self, now_s)
-            if now_s < self._due_s:
+            if now_s < self._due_s and not self._with_calls:
                 self.counts = counts
-                self._history.read_at(now_s)
+                self.history.read_at(now_s)
             else:
                 _credit(self, counts)
         except Exception as error:
@@ -308,8 +307,8 @@ class Sampler:
             _log.exception("a tick of the sampler failed")
 
     def attach(self, apportioner: CallApportioner) -> None:
-        """Have `apportioner` settle decorated calls at every tick."""
-        self._cpu_s, self._due_s = process_cpu_s(), NOW
+        """Have `apportioner` settle decorated calls at every tick; they count from now on."""
+        self._cpu_s, self._due_s, self._with_calls = process_cpu_s(), NOW, True
         self.apportioner = apportioner
 
     def request_interval(self, interval_s: float) -> None:
@@ -336,7 +335,7 @@ class Sampler:
         for ledger in tuple(self._ledgers):
             ledger.holders.clear()
             _let_go(self, ledger, 0)
-        self._history.restart(self.counts)
+        self.history.restart(self.counts)
         self.gpu_shares.forget_parent()
         if self.apportioner is not None:
             self.apportioner.forget_parent()
@@ -429,52 +428,62 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
 
 def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
-    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler._history
+    before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler.history
     if ledgers:
         history.read_at(counts.at_s)
+    sampler._met_itself = False
+    usage = 0.0, 0.0
+    if sampler._with_calls:  # some of the step may be that of decorated calls
+        usage = _usage_of_calls(sampler, before, counts)
+        if counts.at_s < sampler._due_s and not any(usage):
+            sampler.counts = counts
+            return
     due_s = history.follow(counts)
     if not ledgers:
         sampler.counts = counts
         return
-    sampler._met_itself = False
-    sharing, used_s = _sharing(sampler, before, counts)
+    sharing, used_s = _sharing(sampler, usage, counts), sampler._cpu_s
+    if not sampler.leaves:
+        used_s += sharing.cpu_s
     if sharing.parts:
         counts = sampler.gpu_shares.with_assumptions(counts)
-    if sampler.apportioner is not None or sampler.gpu_shares.codes:
+    if sampler.gpu_shares.codes:
         due_s = NOW
     accounts = [one.after(before, counts, sharing, sampler.clock) for one in ledgers]
     for ledger in ledgers:
         due_s = min(due_s, ledger.due_s)
+    apportioner = sampler.apportioner
+    with_calls = apportioner is not None and not (sampler.leaves and apportioner.is_idle)
     # one call of C, within which no handler of a signal runs
-    names = ("counts", "_cpu_s", "_due_s", *repeat("account", len(ledgers)))
-    values = (counts, used_s, due_s, *accounts)
-    deque(map(setattr, (sampler, sampler, sampler, *ledgers), names, values), 0)
+    names = ("counts", "_cpu_s", "_due_s", "_with_calls", *repeat("account", len(ledgers)))
+    values = (counts, used_s, due_s, with_calls, *accounts)
+    deque(map(setattr, (*repeat(sampler, 4), *ledgers), names, values), 0)
     if sampler._met_itself:  # what a finalizer has opened and closed is not in the terms
         sampler._due_s = NOW
 
 
-def _sharing(sampler: Sampler, before: Counts, after: Counts) -> tuple[Sharing, float]:
-    """Among whom a step is shared; and the CPU seconds of this process by its end."""
+def _sharing(sampler: Sampler, calls: tuple[float, float], after: Counts) -> Sharing:
+    """Among whom a step is shared."""
     if len(sampler.components) != len(after.counts_j):
         sampler.components = tuple(state.meter.component for state in sampler.bank.states)
         sampler.end_meters = sampler.bank.end_meters
-    calls, cpu_s, used_s = 0.0, 0.0, sampler._cpu_s
-    if sampler.apportioner is not None:  # only calls need it
-        calls, cpu_s, used_s = _usage_of_calls(sampler, sampler.apportioner, before, after)
-    parts, leaves = sampler.gpu_shares.parts, sampler._leaves
-    return Sharing(sampler.components, leaves, calls, cpu_s, parts, sampler.end_meters), used_s
+    parts = sampler.gpu_shares.parts
+    return Sharing(sampler.components, sampler._leaves, *calls, parts, sampler.end_meters)
 
 
-def _usage_of_calls(
-    sampler: Sampler, apportioner: CallApportioner, before: Counts, after: Counts
-) -> tuple[float, float, float]:
-    """How many calls ran in a step, on the mean, their CPU seconds, and this process's so far."""
-    now_cpu_s = process_cpu_s()
+def _usage_of_calls(sampler: Sampler, before: Counts, after: Counts) -> tuple[float, float]:
+    """How many calls ran in a step, on the mean, and their CPU seconds.
+
+    While no span is open those are the CPU seconds of this process.
+    """
+    apportioner = sampler.apportioner
+    if apportioner is None:
+        return 0.0, 0.0
     if not sampler.leaves:
-        return 0.0, now_cpu_s - sampler._cpu_s, now_cpu_s
+        return 0.0, process_cpu_s() - sampler._cpu_s
     ran_s, cpu_s = apportioner.usage_in_step(after.at_s)
     elapsed_s = after.at_s - before.at_s
-    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s, now_cpu_s
+    return ran_s / elapsed_s if elapsed_s > 0.0 else 0.0, cpu_s
 
 
 def _begin(sampler: Sampler, ledger: Ledger) -> None:
@@ -505,7 +514,7 @@ def _wake(sampler: Sampler) -> None:
     sampler.bank.wake()
     sampler.sample()
     sampler.bank.ticked = sampler.counts
-    sampler._history.restart(sampler.counts)
+    sampler.history.restart(sampler.counts)
     sampler._cpu_s = process_cpu_s()
     sampler.clock_check.since = sampler.counts.at_s, sampler._cpu_s
 

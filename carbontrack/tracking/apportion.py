@@ -130,6 +130,7 @@ class Apportioner:
 
     def begin(self, ledger: Ledger) -> None:
         """Begin to count calls on this ledger; energy set aside before belongs to no call."""
+        self._sampler.attach(self)
         self.settle()
         for key, (known, _) in list(self._settled.items()):
             if known() is None:
@@ -139,6 +140,11 @@ class Apportioner:
             # From then on for all calls, as those that overlap share them. What runs now has been
             # marked by `settle`.
             self.counts_cpu = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is counted: a call that runs has a site with a window."""
+        return not (self.sites or self.single or self._sampler.under_way)
 
     def tick(self) -> None:
         """Settle, and promote long calls to spans; the sampler's lock is held."""
@@ -153,7 +159,7 @@ class Apportioner:
         recipients: list[Recipient] = [*self.sites, *list(self.single.values())]
         if not recipients and not self._sampler.under_way:
             return NO_USAGE
-        cpu_s, before = process_cpu_s(), self._in_steps
+        cpu_s, before = process_cpu_s() if self.counts_cpu else 0.0, self._in_steps
         running = [c for c in list(self._sampler.under_way.values()) if not c.single]
         found = [one.unsettled(now_s, cpu_s) for one in (*recipients, *running)]
         ran_s, used_s = sum(c.ran_s for c in found), sum(c.cpu_s for c in found)

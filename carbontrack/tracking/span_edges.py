@@ -99,17 +99,18 @@ class SpanEnd(SpanRow):
 
     def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
         """Close it, in the middle of an edge of its own call too."""
-        was_busy = here.thread.busy
+        thread = here.thread
+        was_busy = thread.busy
         try:
             if dead and not was_busy:  # one inside of it, for instance
                 end_abandoned()
-            here.thread.busy = True
+            thread.busy = True
             self._finish(outcome, written=written)
-            here.thread.busy = was_busy
+            thread.busy = was_busy
             if dead and not was_busy:  # what a finalizer has ended meanwhile
                 end_abandoned()
         except BaseException as error:
-            here.thread.busy = was_busy
+            thread.busy = was_busy
             outside = from_outside(error) if isinstance(error, Exception) else error
             if outside is None:
                 self._give_up(error)
@@ -193,14 +194,14 @@ class SpanEnd(SpanRow):
 
         The sampler's lock is held.
         """
-        session, held, is_root = self.session, self._held, self._parent is None
-        sampler = session.sampler
+        session, sampler = self.session, self.session.sampler
         if self.covered:
             keep_awake_for(self)
         before = sampler.counts
         mark = sampler.mark(session.ledger)
-        if is_root and session.remote_parents is not None:
-            held = [*held, *follow_parents(self, session.remote_parents, mark, is_end=True)]
+        held: Sequence[Record] = ()
+        if self._parent is None and session.remote_parents is not None:
+            held = follow_parents(self, session.remote_parents, mark, is_end=True)
         if self._is_torn:
             self._window = None
             self.finish_leaving(mark)
@@ -208,11 +209,11 @@ class SpanEnd(SpanRow):
         self.leave_tree(mark)
         # what can only be known now; the record is built when it is needed
         start = self._start.counts  # type: ignore[union-attr]
-        gap_s = WHOLE_S if before is start else sampler.longest_gap_s(start.at_s)
+        gap_s = WHOLE_S if before is start else sampler.history.longest_gap_s(start.at_s)
         now = sampler.clock.now_utc()
-        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.powers)
-        inside = self.spans_inside
-        if is_root or inside or session.spans == "all" or self.call_site or self.covered:
+        self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.history.powers)
+        has_row = self._parent is None or session.spans == "all"
+        if has_row or self.spans_inside or self.call_site or self.covered:
             self._stop_row(outcome, mark, held)
         else:
             # at once: from now on any thread may build the record
@@ -258,19 +259,20 @@ class SpanEdges(SpanEnd):
         """Start counting. A second call does nothing."""
         if self._start is not None:
             return self
-        if here.thread.busy or is_finalizing():  # see `must_pass`
+        thread = here.thread
+        if thread.busy or is_finalizing():  # see `must_pass`
             self.has_passed = True
             pass_through(self.name)
             return self
         try:
             if dead:
                 end_abandoned()
-            here.thread.busy = True
+            thread.busy = True
             self._open()
-            here.thread.busy = False
+            thread.busy = False
             return self  # noqa: TRY300 - a handler of a signal may raise here too
         except BaseException as error:
-            here.thread.busy = False
+            thread.busy = False
             self.close(*outcome_of(error))
             raise
 

@@ -67,6 +67,17 @@ def test_a_zone_goes_on_with_the_file_that_has_its_path(tmp_path, replace):
     assert meter.fault_counts == {}
 
 
+def test_a_count_that_stands_still_is_looked_at_after_a_twentieth_of_a_second(tmp_path):
+    """Two readings within a millisecond show the same count; that alone says nothing."""
+    path, meter = open_zone(tmp_path)
+    path.write_text("8000000\n")
+    assert meter.read_joules(1.0) == pytest.approx(1.0)
+    rename_over(path, "12000000\n")
+    assert meter.read_joules(1.02) == meter.read_joules(1.04) == pytest.approx(1.0)
+    assert meter.read_joules(1.06) == pytest.approx(5.0)
+    assert meter.fault_counts == {}
+
+
 @pytest.mark.parametrize("replace", WAYS)
 def test_the_processors_go_on_with_the_file_that_has_its_path(tmp_path, replace):
     """At once where the open file shows no line, else with the next look at the memory."""

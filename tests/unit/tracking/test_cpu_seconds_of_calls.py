@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
+from typing import Any
 
 import pytest
 
 from carbontrack.api.track import track
 from carbontrack.attribution.policy import Attribution
 from carbontrack.grid.intensity import Fixed
-from carbontrack.sampling.ledger import Ledger
+from carbontrack.sampling.ledger import Ledger, RunningAccount
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
@@ -120,3 +122,45 @@ def test_a_call_that_runs_when_that_begins_is_whole() -> None:
     # 40 J are used; the inner calls run for half of the time, and share it by time
     assert rows["first"] == pytest.approx(28.3333, rel=1e-3)
     assert rows["second"] == pytest.approx(7.5, rel=0.02)
+
+
+class Watched(Ledger):
+    """A ledger that counts how often it is looked at."""
+
+    looks = 0
+
+    def after(self, *step: Any) -> RunningAccount:
+        """As that of any ledger."""
+        self.looks += 1
+        return super().after(*step)
+
+
+def test_samples_beside_functions_that_are_not_called_look_at_no_ledger() -> None:
+    """And a call that begins after them has its part, as if each had looked."""
+    shared = Shared()
+    ledger = Watched(Attribution("machine"), Fixed.of(100.0))
+    builder = RecordBuilder(Resource(), ledger, shared.sampler)
+    tracker = Tracker.of(Session(builder, sinks=[shared.sink]), owns_sampler=False)
+
+    @track("work", tracker=tracker)
+    def work() -> None:
+        shared.clock.advance(0.005)
+
+    work()
+    (site,) = tracker.session.sites.living()
+    site.write_row()
+    with tracker.span("open") as span:
+        shared.sampler.sample()
+        looks = ledger.looks
+        for _ in range(40):
+            shared.clock.advance(0.001)
+            shared.sampler.sample()
+        assert ledger.looks == looks
+        Context().run(work)
+        shared.sampler.sample()
+        assert ledger.looks > looks
+    site.write_row()
+    assert joules(span.record) == pytest.approx(4.0 + 0.25)
+    found = [joules(record) for record in shared.sink.records if record.name == "work"]
+    assert found == pytest.approx([0.5, 0.25])
+    tracker.close()
