@@ -113,7 +113,8 @@ class RecentPowers(NamedTuple):
         known_w: list[float | None] = []
         for mean in self.means:
             begun, end = mean.over or (mean.since, counts)
-            indices, used_j = range(*mean.meters), end.energy_since(begun)
+            used_j, (first, behind) = end.energy_since(begun), mean.meters
+            indices = range(first, min(behind, len(used_j)))  # one may have joined after a failure
             if mean.over is not None:
                 known_w += [used_j[n] / (end.at_s - begun.at_s) for n in indices]
                 continue
