@@ -8,10 +8,12 @@ classes share the methods of one, and `dataclasses` is imported when somebody as
 
 from __future__ import annotations
 
-from collections import deque, namedtuple
+from collections import _tuplegetter, deque  # type: ignore[attr-defined] # what namedtuple has
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import repeat
 from operator import attrgetter
+from types import FunctionType
 
 TYPE_CHECKING = False  # importing `typing` costs more than this module
 if TYPE_CHECKING:
@@ -31,15 +33,71 @@ else:
         def __new__(mcs, name, bases, content):
             if not bases:
                 return super().__new__(mcs, name, bases, content)
-            types = content.get("__annotations__", {})
-            defaults = [content.pop(one) for one in types if one in content]
-            made = namedtuple(name, types, defaults=defaults, module=content["__module__"])
-            for attribute, one in content.items():
-                setattr(made, attribute, one)
+            fields = tuple(content.get("__annotations__", ()))
+            defaults = {one: content.pop(one) for one in fields if one in content}
+            return type(name, (_Tuple,), {
+                "__slots__": (),
+                "__match_args__": fields,
+                "_fields": fields,
+                "_field_defaults": defaults,
+                "__new__": _constructor(name, fields, tuple(defaults.values())),
+                **dict(zip(fields, map(_getter, range(len(fields))), strict=True)),
+                **content,
+            })  # fmt: skip
+
+    class _Tuple(tuple):
+        """The methods of all named tuples."""
+
+        __slots__ = ()
+
+        @classmethod
+        def _make(cls, values):
+            made = tuple.__new__(cls, values)
+            if len(made) != len(cls._fields):
+                raise TypeError(f"Expected {len(cls._fields)} arguments, got {len(made)}")
             return made
 
+        def _replace(self, /, **changes):
+            made = self._make(map(changes.pop, self._fields, self))
+            if changes:
+                raise ValueError(f"Got unexpected field names: {list(changes)!r}")
+            return made
+
+        __replace__ = _replace
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
+
+        def __repr__(self):
+            shown = (f"{name}={one!r}" for name, one in zip(self._fields, self, strict=True))
+            return f"{type(self).__name__}({', '.join(shown)})"
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+    def _constructor(name, fields, defaults):
+        """`__new__` of a named tuple: that of another with so many fields, with its names."""
+        code = _constructor_code(len(fields)).replace(co_varnames=("_cls", *fields))
+        made = FunctionType(code, {"_new": tuple.__new__}, "__new__", defaults)
+        made.__qualname__ = f"{name}.__new__"  # what is wrong with the arguments is told by it
+        return made
+
+    @cache
+    def _constructor_code(count):
+        names = "".join(f"_{place}, " for place in range(count))
+        return eval(f"lambda _cls, {names}: _new(_cls, ({names}))").__code__  # noqa: S307 - ours
+
+    @cache
+    def _getter(place):
+        return _tuplegetter(place, f"Alias for field number {place}")
+
     class NamedTuple(metaclass=_NamedTupleType):
-        """`typing.NamedTuple`, which compiles each annotation, at a third of the time."""
+        """`typing.NamedTuple`, at a sixth of the time.
+
+        That compiles each annotation and, like `collections.namedtuple`, a constructor and methods
+        for each class. Here classes of as many fields share one constructor's code, and all share
+        the methods.
+        """
 
 
 _MISSING: Any = object()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
@@ -239,6 +238,8 @@ class TrackerProvider:
     def _flush_on_signals(self, settings: Settings) -> None:
         if not settings.flush_on_signals or self._handles_signals:
             return
+        import signal  # its enumerations take a while to make
+
         from carbontrack.system.signals import flush_on  # loaded only if needed
 
         self._handles_signals = True

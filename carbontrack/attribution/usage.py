@@ -240,9 +240,11 @@ class _ProcStat:
             os.close(descriptor)
 
     def __del__(self) -> None:
-        try:  # noqa: SIM105 - contextlib may be unloaded at interpreter exit
+        try:
             self.rest()
-        except (OSError, AttributeError):  # nothing can be raised here
+        except OSError as error:
+            pass_on(error)
+        except AttributeError:  # `os` may be unloaded at interpreter exit
             pass
 
 

@@ -63,8 +63,9 @@ class NonblockingSource:
         self._thread = OwnThread(self._ask, "carbontrack-grid", (clock.now_utc(),))
         try:
             self._thread.start()
-        except RuntimeError:  # at interpreter exit, or at the limit of threads
+        except RuntimeError as error:  # at interpreter exit, or at the limit of threads
             self._thread = None
+            pass_on(error)
         else:
             self._thread.join(JOIN_TIMEOUT_S)
 

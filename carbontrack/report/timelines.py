@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from carbontrack.errors import ConfigError
 from carbontrack.record import COMPONENTS, TIMELINE_SUFFIX, timeline_path
 from carbontrack.report.read import AnyPath, import_pandas, json_rows
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.timeline import Timeline
 
@@ -59,8 +60,8 @@ def timelines_beside(files: Iterable[Path]) -> Iterator[RunTimeline]:
     for place in dict.fromkeys(map(timeline_path, files)):
         try:
             yield from iter_timelines(place)
-        except OSError:
-            continue
+        except OSError as error:
+            pass_on(error)
 
 
 def largest(runs: Iterable[RunTimeline], frame: pd.DataFrame, most: int) -> list[RunTimeline]:

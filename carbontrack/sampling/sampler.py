@@ -155,8 +155,7 @@ class Sampler:
         # what the sums do not keep; used with the lock held
         self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
         self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
-        self._cpu_s = process_cpu_s()
-        self.clock_check = ClockCheck()
+        self._cpu_s, self.clock_check = process_cpu_s(), ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
         self._begin()
@@ -206,7 +205,7 @@ class Sampler:
             try:
                 ledger.holders.add(key)
                 self.holders[key] = weakref.ref(holder)
-                if len(self.holders) == 1 or self._ticker.dozes:
+                if self._ticker.dozes or (len(self.holders) == 1 and _needs_survey(self)):
                     self._ticker.wake()
             except BaseException:
                 _let_go(self, ledger, key)
@@ -313,7 +312,9 @@ class Sampler:
 
     def request_interval(self, interval_s: float) -> None:
         """Tick at least this often: trackers that share a sampler share the shortest interval."""
-        self._interval_s = min(self._interval_s, interval_s)
+        if interval_s < self._interval_s:
+            self._interval_s = interval_s
+            self.nudge(None)  # it may be waiting for a later deadline
 
     def close(self, *, with_meters: bool = True) -> None:
         """End the thread, at once, or wait for it and close the meters; once."""
@@ -344,6 +345,20 @@ class Sampler:
         self._begin()
 
 
+def at_least_once(sampler: Sampler, do: Callable[[], None]) -> None:
+    """As `Sampler.uninterrupted`, for what may be done twice, and needs no other thread for that.
+
+    It is done here; if a handler raises in the middle, it is done again, uninterrupted.
+    """
+    try:
+        busily(do)
+    except BaseException as error:
+        sampler.uninterrupted(do)
+        if not isinstance(error, Exception):
+            raise
+        pass_on(error)
+
+
 def _first_mark(counts: Counts, ledger: Ledger, before: Anchor) -> Mark:
     """The mark at which something begins: a read that failed just now is one of its own."""
     if counts.anchor is not before:
@@ -358,9 +373,15 @@ def _is_wanted(sampler: Sampler) -> bool:
 
 def _period_s(sampler: Sampler) -> float:
     """The time between two deadlines, on the sampler's thread."""
-    period_s, usage = min(sampler._interval_s, sampler.bank.max_period_s), sampler.usage
-    sampler._is_early = usage is not None and usage.needs_survey and _shares(sampler)
+    period_s = min(sampler._interval_s, sampler.bank.max_period_s)
+    sampler._is_early = _needs_survey(sampler)
     return min(period_s, EARLY_S) if sampler._is_early else period_s
+
+
+def _needs_survey(sampler: Sampler) -> bool:
+    """Whether our memory is surveyed before the next tick, at an early deadline."""
+    usage = sampler.usage
+    return usage is not None and usage.needs_survey and _shares(sampler)
 
 
 def _shares(sampler: Sampler) -> bool:

@@ -182,8 +182,10 @@ class Ticker:
         try:
             while not self._closed and self._thread is me:
                 self._runs = True
-                with self._lock:
-                    self.dozes = dozes = not self._is_wanted()
+                # Before it asks: what opens something looks here afterwards, and one of the two
+                # sees the other.
+                self.dozes = True
+                self.dozes = dozes = not self._is_wanted()
                 if dozes:
                     self._on_sleep()
                 is_due = self._is_due_after_jobs(None if dozes else self._next_s())

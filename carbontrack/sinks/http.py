@@ -20,7 +20,7 @@ from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import folder_without_home
 from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.http import load_requests
-from carbontrack.system.interrupts import reentrant_lock, suppressed
+from carbontrack.system.interrupts import pass_on, reentrant_lock, suppressed
 from carbontrack.system.log import LOGGER, warn_user
 from carbontrack.system.urls import shown
 
@@ -186,8 +186,9 @@ class JournaledHttpSink(BufferedSink[Record]):
             sender.thread = OwnThread(self._work, "carbontrack-http", (sender, sender.delivery))
             try:
                 sender.thread.start()
-            except RuntimeError:  # there can be no more threads; the next process will send
+            except RuntimeError as error:  # there can be no more; the next process will send
                 sender.thread = None
+                pass_on(error)
 
     def _work(self, sender: _Sender, delivery: Delivery) -> None:
         outbox = sender.outbox = Outbox(self._journal.state_dir, self._url)
@@ -206,6 +207,7 @@ class JournaledHttpSink(BufferedSink[Record]):
                 try:
                     collect(outbox, leftovers)
                 except OSError as error:
+                    pass_on(error)
                     LOGGER.warning(
                         "%s: %s; records of ended processes wait longer",
                         self._journal.state_dir,

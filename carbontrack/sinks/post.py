@@ -12,6 +12,7 @@ from carbontrack.record import Record
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.http import Answer, exchange, load_requests, new_session, retry_after_s
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.urls import origin_of, shown
 from carbontrack.values import Value
 
@@ -83,6 +84,7 @@ class Poster:
                 "later", "its certificate does not hold", wait_s=BAD_CERTIFICATE_WAIT_S
             )
         except (requests.exceptions.RequestException, OSError) as error:
+            pass_on(error)
             is_late = isinstance(error, requests.exceptions.Timeout)
             if is_late or SystemClock.monotonic_s() - began_s >= limit_s:
                 is_end = limit_s < self._timeout_s

@@ -28,6 +28,7 @@ from carbontrack.sinks.post import Poster, PostResult
 from carbontrack.sinks.sync import AddressDrain, checked_for, in_parallel, is_meant
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import open_own, own_folder, replace_file
+from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import LOGGER
 
 _TIMEOUT_S = 10.0
@@ -93,6 +94,7 @@ def resend(
         try:
             letters = DeadLetters.read(path, known.get(path.name))
         except OSError as error:
+            pass_on(error)
             report(path, error)
             continue
         address = letters.output
@@ -135,6 +137,7 @@ def _files(state_dir: Path, report: OnUnreadable) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        pass_on(error)
         report(place, error)
         return []
 
@@ -185,6 +188,7 @@ class DeadLetters:
         try:
             _remove_lines(self.path, gone)
         except OSError as error:
+            pass_on(error)
             LOGGER.warning("%s: %s; these records may arrive twice", self.path, error.strerror)
 
     def keep(self, record_ids: Sequence[str]) -> None:

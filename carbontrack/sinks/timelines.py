@@ -8,6 +8,7 @@ from pathlib import Path
 from carbontrack.record import timeline_path
 from carbontrack.sinks.files import shared_file
 from carbontrack.sinks.jsonl import json_line
+from carbontrack.system.interrupts import pass_on
 
 
 class TimelineFiles:
@@ -35,6 +36,7 @@ class TimelineFiles:
             try:
                 file.append(line)
             except OSError as error:
+                pass_on(error)
                 failure = error
         if failure is not None:
             raise failure

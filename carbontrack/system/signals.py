@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from carbontrack.system.forking import OwnThread
+from carbontrack.system.interrupts import pass_on
 
 FLUSH_S = 2.0
 """How long the end of the program is delayed at most."""
@@ -51,6 +52,7 @@ def _flush_for_a_moment(flush: Callable[[], None]) -> None:
     try:
         thread.start()
     except RuntimeError as error:
+        pass_on(error)
         _log.debug("nothing flushed: %s", error)
     else:
         thread.join(FLUSH_S)

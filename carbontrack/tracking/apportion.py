@@ -96,10 +96,6 @@ class SummedCalls(Recipient, Protocol):
         """Write the row of the summed calls if their window is over."""
         ...
 
-    def forget_parent(self) -> None:
-        """Start anew in a child process."""
-        ...
-
 
 class Apportioner:
     """Apportions, at every tick, the energy set aside for calls; one for each sampler."""
@@ -160,7 +156,7 @@ class Apportioner:
         if not recipients and not self._sampler.under_way:
             return NO_USAGE
         cpu_s, before = process_cpu_s() if self.counts_cpu else 0.0, self._in_steps
-        running = [c for c in list(self._sampler.under_way.values()) if not c.single]
+        running = [c for c in list(self._sampler.under_way.values()) if id(c) not in self.single]
         found = [one.unsettled(now_s, cpu_s) for one in (*recipients, *running)]
         ran_s, used_s = sum(c.ran_s for c in found), sum(c.cpu_s for c in found)
         # less than before: a call has ended, and its thread has not yet left its length
@@ -189,7 +185,7 @@ class Apportioner:
         # Not `items()`: making its tuples may start the garbage collector, up to Python 3.11, and
         # so let another thread change the mapping meanwhile.
         for call in list(self._sampler.under_way.values()):
-            if not call.single:
+            if id(call) not in self.single:
                 call.become_single()
                 if call not in self._sampler.under_way:
                     self.single.pop(id(call), None)
@@ -232,8 +228,7 @@ class Apportioner:
     def forget_parent(self) -> None:
         """Start anew in a child process."""
         self.single.clear()
-        for site in list(self.sites):
-            site.forget_parent()
+        self.sites.clear()
 
 
 def _ratio(part: float, everyone: float, available: float) -> float:

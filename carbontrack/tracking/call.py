@@ -124,14 +124,14 @@ class Call(CallAccount):
         set_current(self.around)
         if self.site.propagating is self:
             self.site.stop_propagating(lasted=False)
-        if self._span is not None:
-            self._span.pause()
-            return
         if not self.is_open:
             return
         with self.site.sampler.lock:
-            self.become_single()
-            self._stop(self.site.now_s())
+            if self._span is not None:  # a tick may just have made it one
+                self._span.pause()
+            elif self.is_open:
+                self.become_single()
+                self._stop(self.site.now_s())
 
     def end(self, status: Status = "ok", error: str | None = None) -> None:
         """The body has ended, or the program ends; a second call does what the first has not."""
@@ -173,7 +173,7 @@ class Call(CallAccount):
         now_s = site.now_s
         ran_s = now_s() - self._marked_s
         if ran_s >= OWN_ROW_S or self.single:  # since a tick that was just before
-            site.under_way[self] = self
+            self._put_back(site)
             return False
         cpu_s = 0.0 if self._cpu_s is None else process_cpu_s() - self._cpu_s
         # by one statement without a call, in which no handler of a signal runs
@@ -183,6 +183,12 @@ class Call(CallAccount):
         if site.window is None:  # the row was written just now, without this call
             site.catch_up()
         return True
+
+    def _put_back(self, site: CallSite) -> None:
+        """Leave it to whoever may end it, unless another thread has just done that."""
+        site.under_way[self] = self
+        if self._ended or self._span is not None:
+            self._be_done()
 
     def _is_taken(self) -> bool:
         """Whether a handler of a signal has raised since this thread took it out."""
@@ -199,9 +205,7 @@ class Call(CallAccount):
 
     def drop(self) -> None:
         """Count it no more, as that has failed."""
-        self._ended = True
-        self.site.under_way.pop(self, None)
-        self.site.apportioner.single.pop(id(self), None)
+        self.mark_ended()
         if current.get() is self:
             set_current(self.around)
 
@@ -232,7 +236,7 @@ class Call(CallAccount):
 
     def _take(self) -> bool:
         """Take it from those who may end it; False if another thread has. The lock is held."""
-        if self._running and self in self.site.under_way:
+        if self._running and (self in self.site.under_way or self._is_taken()):
             self.become_single()
             self.site.under_way.pop(self, None)
         return id(self) in self.site.apportioner.single
@@ -250,11 +254,11 @@ class Call(CallAccount):
         try:
             span.continue_from(used)
             self._span = span
-            site.apportioner.single.pop(id(self), None)
+            self._be_done()
         except BaseException:  # a handler of a signal
             if span.is_open:
                 self._span = span
-                site.apportioner.single.pop(id(self), None)
+                self._be_done()
             raise
         return span
 

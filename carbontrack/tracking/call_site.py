@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from carbontrack.record import Record, plain
 from carbontrack.sampling.counts import Counts, Joules
 from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
+from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.reentrance import busily, must_pass
 from carbontrack.tracking.apportion import NO_USAGE, Apportioner, CallUsage
@@ -375,6 +376,7 @@ class CallSite(CallRows):
         self.propagating: Any = None
         """The call that does so now."""
         self._call_id = ""
+        remember(self)  # each of them, as one without a window may have an id for the next
 
     def collect_enough(self) -> None:
         """Collect, as `collect_at` calls have ended; in the thread that ended the last one.
@@ -534,8 +536,6 @@ class CallSite(CallRows):
     def _under_way(self) -> bool:
         return any(call.site is self for call in list(self.sampler.under_way.values()))
 
-    # -- calls ------------------------------------------------------------------------------
-
     def propagate(self, call: object) -> None:
         """Propagate this run as the parent of processes that start from now on.
 
@@ -572,7 +572,6 @@ class CallSite(CallRows):
 
     def forget_parent(self) -> None:
         """Start anew in a child process."""
-        self.apportioner.sites.discard(self)
         self.window = self.propagating = self._next_id = self.lent = None
         self.finished.clear()
         self._usage = NO_USAGE

@@ -102,6 +102,11 @@ class Checkpoints:
         """Why the journal cannot be written, of which the user has been told; "" where it can."""
         return self._journal.trouble
 
+    @property
+    def only_appends(self) -> bool:
+        """Whether the next checkpoint is only appended to the journal, and may be written twice."""
+        return self._journal.only_appends
+
     def write_soon(self) -> None:
         """Make checkpoints of what has none but its first due at the end of the current tick."""
         self._has_new = True

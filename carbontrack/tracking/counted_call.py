@@ -149,6 +149,12 @@ class CallAccount(CountedCall):
     def mark_ended(self) -> None:
         """It is in the window of its function."""
         self._ended = True
+        self._be_done()
+
+    def _be_done(self) -> None:
+        """Be counted as a call no more: it has ended, or is a span."""
+        # in this order, as a tick looks whether what it has found running still is
+        self.site.under_way.pop(self, None)
         self.site.apportioner.single.pop(id(self), None)
 
     def _stop(self, now_s: float) -> None:
@@ -180,7 +186,8 @@ class CallAccount(CountedCall):
             self._machine_j: Joules = ()
             self._began_s, self._ran_s, self._unsettled = self._started_s, 0.0, NO_USAGE
             self.single = True
-            self.site.apportioner.single[id(self)] = self
+        # if it is already: a tick has left it to its own thread, which has not ended it
+        self.site.apportioner.single[id(self)] = self
 
     def usage(self, now_s: float, cpu_s: float) -> CallUsage | None:
         """The body's usage since the last call of this method."""

@@ -15,6 +15,7 @@ from carbontrack.attribution.process_tree import has_children, look_for_children
 from carbontrack.errors import SinkError
 from carbontrack.record import Record, Sink
 from carbontrack.sampling.ledger import Mark
+from carbontrack.sampling.sampler import at_least_once
 from carbontrack.system.forking import OwnThread, at_end_of_worker, holding_forks
 from carbontrack.system.host import process_identity
 from carbontrack.system.interrupts import WeakValues, pass_on
@@ -25,6 +26,7 @@ from carbontrack.tracking.handle import end_abandoned
 from carbontrack.tracking.outliving import follow_parents
 from carbontrack.tracking.propagation import context_text
 from carbontrack.tracking.record_builder import RecordBuilder
+from carbontrack.tracking.tree import recount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +74,8 @@ class RunIdentity:
         self.remote_parents = parents
         self.run_ids: dict[int, str] = {}
         """The id of this tracker in this process and in those that it was forked from, by epoch."""
-        self._epoch = -1
+        self.epoch = -1
+        """The sampler's, when something was last begun; that of a span which a fork interrupts."""
         self._begin_epoch()
 
     def end(self) -> None:
@@ -84,7 +87,9 @@ class RunIdentity:
         raise NotImplementedError
 
     def _begin_epoch(self) -> None:
-        if self._epoch >= 0:
+        if self.epoch >= 0:
+            with self.sampler.lock:
+                recount(self.sampler)  # the fork may have come in the middle of an edge
             try:
                 self.remote_parents = self._find_parents()
             except Exception as error:  # for want of descriptors, for example
@@ -94,9 +99,9 @@ class RunIdentity:
         if self.remote_parents is not None:
             with self.sampler.lock:
                 self.sampler.tick_listeners.add(self)
-        self._epoch = self.sampler.epoch
+        self.epoch = self.sampler.epoch
         self._pid = os.getpid()
-        self.run_ids[self._epoch] = os.urandom(16).hex()
+        self.run_ids[self.epoch] = os.urandom(16).hex()
         self.numbers = itertools.count(1)
         self._open_roots.clear()
         self._said_end = False
@@ -122,14 +127,14 @@ class RunIdentity:
     @property
     def run_id(self) -> str:
         """The id of this tracker in this process."""
-        if self._epoch != self.sampler.epoch:
+        if self.epoch != self.sampler.epoch:
             self._begin_epoch()
-        return self.run_ids[self._epoch]
+        return self.run_ids[self.epoch]
 
     @property
     def parents(self) -> RemoteParents | None:
         """The parents of the roots of this process in other ones, if there may be any."""
-        if self._epoch != self.sampler.epoch:
+        if self.epoch != self.sampler.epoch:
             self._begin_epoch()
         return self.remote_parents
 
@@ -158,7 +163,7 @@ class RunIdentity:
 
     def new_number(self) -> int:
         """The number in the id of a new record."""
-        if self._epoch != self.sampler.epoch:
+        if self.epoch != self.sampler.epoch:
             self._begin_epoch()
         return next(self.numbers)
 
@@ -253,9 +258,14 @@ class RunIdentity:
             self._checkpoints.write(one.checkpoint)
 
     def keep_first(self, span: Any) -> None:
-        """Write the first checkpoint of a root that has just been opened."""
-        if self._checkpoints is not None and not self.writes_each_call:
-            self._checkpoints.write(span.first_checkpoint)
+        """Write the first checkpoint of a root that was just opened, whatever handlers raise."""
+        checkpoints = self._checkpoints
+        if checkpoints is not None and not self.writes_each_call:
+            write = partial(checkpoints.write, span.first_checkpoint)
+            if checkpoints.only_appends:
+                at_least_once(self.sampler, write)
+            else:
+                self.sampler.uninterrupted(write)
 
     @property
     def keeps_checkpoints(self) -> bool:

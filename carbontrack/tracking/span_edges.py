@@ -124,11 +124,11 @@ class SpanEnd(SpanRow):
 
     def _give_up(self, error: BaseException | None) -> None:
         _log.error("the end of span %r could not be counted", self.name, exc_info=error)
-        self.given_id, self._epoch = (
-            self.record_id,
-            -1,
-        )  # it has ended all the same; its last checkpoint will be recovered
-        self.session.sampler.release(self.session.ledger, self)
+        # it has ended all the same; its last checkpoint will be recovered
+        self.given_id, self._epoch = self.record_id, -1
+        with self.session.sampler.lock:
+            self.session.sampler.release(self.session.ledger, self)
+            recount(self.session.sampler)
         self.session.forget_root(self)
         if current.get() is self:
             current.set(_skip_closed(self._before))
@@ -296,15 +296,15 @@ class SpanEdges(SpanEnd):
                     if self.budget_guard is not parent.budget_guard:
                         self._begin_budget(parent, sampler)
                 self._started_at = sampler.clock.now_utc()
-                self._start, self._epoch = mark, sampler.epoch
+                self._start, self._epoch = mark, session.epoch
                 self.join_tree()
                 if parent is None:
                     session.root_opened(self)
             except BaseException:
                 self._repair()
                 raise
-        if parent is None and session.keeps_checkpoints:
-            sampler.uninterrupted(partial(session.keep_first, self))
+        if parent is None:
+            session.keep_first(self)
         before = current.get()
         self._before = before if before is parent else _skip_closed(before)
         current.set(self)
@@ -326,7 +326,7 @@ class SpanEdges(SpanEnd):
             now = self._begin_root(session.parent_now(looks=False))
             self._started_at = sampler.clock.now_utc() - timedelta(seconds=used.began_ago_s)
             self._sums, self._since = used.sums, now
-            self._start, self._epoch = used.start(now), sampler.epoch
+            self._start, self._epoch = used.start(now), session.epoch
             self.join_tree()
             session.root_opened(self)
         except BaseException:

@@ -161,7 +161,8 @@ class Node:
 
     @property
     def _is_root(self) -> bool:
-        return self._parent is None and not self._has_left
+        has_joined = self._start is not None
+        return has_joined and self._parent is None and not self._has_left
 
     def recount(self) -> int:
         """Count the leaves of this node and those below anew; returns their number."""

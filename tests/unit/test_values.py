@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import re
 import sys
 import typing
 from collections.abc import Mapping
@@ -195,13 +196,43 @@ def test_a_named_tuple_is_one_of_typing_in_all_that_it_does():
     pair = Pair(0.25)
     assert pair == (0.25, 1.0)
     assert (Pair._fields, Pair._field_defaults) == (("low", "high"), {"high": 1.0})
-    assert pair._replace(low=0.0).width == 1.0
+    assert pair._replace(low=0.0).width == Pair(high=1.0, low=0.0).width == 1.0
     assert pair._asdict() == {"low": 0.25, "high": 1.0}
     assert repr(pair) == "Pair(low=0.25, high=1.0)"
     assert pickle.loads(pickle.dumps(pair)) == pair
     assert type(pickle.loads(pickle.dumps(pair))) is Pair
     assert typing.get_type_hints(Pair) == {"low": float, "high": float}
     assert (Pair.__doc__, Pair.__module__) == ("A named tuple, made without `typing`.", __name__)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (Pair, "Pair.__new__() missing 1 required positional argument: 'low'"),
+        (lambda: Pair(1, 2, 3), "Pair.__new__() takes from 2 to 3 positional arguments"),
+        (lambda: Pair(1, up=2), "Pair.__new__() got an unexpected keyword argument 'up'"),
+        (lambda: Pair._make([1]), "Expected 2 arguments, got 1"),
+        (lambda: Pair(1)._replace(up=2), "Got unexpected field names: ['up']"),
+    ],
+)
+def test_wrong_fields_of_a_named_tuple_are_told_by_name(wrong, told):
+    """As by one of `typing`."""
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(told)}"):
+        wrong()
+
+
+def test_named_tuples_of_as_many_fields_have_nothing_else_in_common():
+    """They share the code of a constructor, not its names and defaults."""
+
+    class Other(NamedTuple):
+        left: int
+        right: int
+
+    assert Other(right=2, left=1)._asdict() == {"left": 1, "right": 2}
+    assert list(inspect.signature(Other).parameters) == ["left", "right"]
+    assert list(inspect.signature(Pair).parameters) == ["low", "high"]
+    with pytest.raises(TypeError):
+        Other(1)
 
 
 PUBLIC: list[Any] = [

@@ -20,7 +20,7 @@ from carbontrack.grid.series import Slot, in_order, last_before, slot_at, utc
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.files import replace_privately
 from carbontrack.system.forking import OwnThread, PerProcess
-from carbontrack.system.interrupts import suppressed
+from carbontrack.system.interrupts import pass_on, suppressed
 
 MAX_AGE_S = 6 * 3600.0
 """A figure whose slot ended longer ago than this is no longer offered."""
@@ -112,6 +112,7 @@ class Feed:
             self._outside.run(self._job)
         except RuntimeError as error:  # at interpreter exit, or at the limit of threads
             lock.release()
+            pass_on(error)
             self._fail(FetchFailed(f"{self.provider.name}: {error}"))
 
     def _job(self) -> None:
@@ -205,7 +206,8 @@ class Cache:
         try:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
             return [Slot(float(s), float(e), float(g), bool(x)) for s, e, g, x in entries]
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError) as error:
+            pass_on(error)
             return []
 
     def save(self, slots: Sequence[Slot]) -> None:

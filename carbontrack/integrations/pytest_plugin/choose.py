@@ -14,6 +14,7 @@ from carbontrack.integrations.pytest_plugin.reference import (
     WATTS_PER_BUSY_CORE,
     ReferenceMetric,
 )
+from carbontrack.system.interrupts import pass_on
 
 
 def choose(options: Options, settings: Settings, *, alone: bool) -> Metric:
@@ -84,5 +85,6 @@ class CudaJoules:
     def _has_cuda(self) -> bool:
         try:
             return b"libcuda" in self._maps.read_bytes()
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return True

@@ -27,6 +27,7 @@ from carbontrack.attribution.process_tree import ProcessTree, descendants
 from carbontrack.integrations.pytest_plugin.metrics import SPREAD, Round
 from carbontrack.system.clock import Clock, SystemClock, other_process_cpu_s, process_cpu_s
 from carbontrack.system.host import depth_below, stat_fields
+from carbontrack.system.interrupts import pass_on
 from carbontrack.units import JOULES_PER_KWH
 from carbontrack.values import NamedTuple
 
@@ -135,7 +136,8 @@ class TreeTime:
             try:
                 text = (procfs / str(pid) / "stat").read_bytes()
                 fields = list(map(int, stat_fields(text)[11:15]))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                pass_on(error)
                 continue  # it has ended meanwhile
             own_s, waited = self._clock_s(pid) if has_clocks else None, sum(fields[2:])
             own = sum(fields[:2]) if own_s is None else None

@@ -282,7 +282,7 @@ class JournalFile:
     """A journal that this process has locked. Not thread-safe: `Journal` has a lock for that.
 
     Attributes:
-        path: the file.
+        path, size: the file, and how many bytes it has.
         bad_lines: how many lines could not be read when it was opened.
         foreign_lines: how many lines and entries are not ours: then the file is set aside.
         on_set_aside: called with the path and the reason when that is done.
@@ -290,11 +290,9 @@ class JournalFile:
 
     def __init__(self, path: Path, handle: int, *, size_limit: int = SIZE_LIMIT) -> None:
         self.path = path
-        self.bad_lines = self.foreign_lines = 0
+        self.bad_lines = self.foreign_lines = self.size = 0
         self.on_set_aside: Callable[[Path, str], object] | None = None
-        self._size_limit = size_limit
-        self._handle = handle
-        self._size = 0
+        self._handle, self._size_limit = handle, size_limit
         self._places = Places()
 
     @classmethod
@@ -383,7 +381,7 @@ class JournalFile:
             raise OSError(errno.EFBIG, f"an entry in {len(whole)} bytes")
         self._make_room(len(whole) + (len(facts.line) if facts else 0))
         self._append(whole, facts)
-        offset = self._size - len(whole)
+        offset = self.size - len(whole)
         for key, line in lines.items():
             self._places.put(key, (offset, len(line)), facts and facts.name)
             offset += len(line)
@@ -398,7 +396,7 @@ class JournalFile:
             return False
         self._make_room(len(line))
         self._append(line)
-        self._places.update(key, (self._size - len(line), len(line)))
+        self._places.update(key, (self.size - len(line), len(line)))
         return True
 
     def drop(self, keys: Iterable[Key]) -> int:
@@ -411,12 +409,12 @@ class JournalFile:
         known = [key for key in keys if key in places.entries]
         for key in known:
             places.forget(key)
-        if known and (places.entries or self._size < COMPACT_ABOVE or self.foreign_lines):
+        if known and (places.entries or self.size < COMPACT_ABOVE or self.foreign_lines):
             self._append(encoded({"drop": known}))
             self._make_room(0)
         elif known:
             os.ftruncate(self._handle, 0)
-            self._size = 0
+            self.size = 0
             places.facts.clear()
         return len(known)
 
@@ -447,28 +445,30 @@ class JournalFile:
     forget_parent = abandon
 
     def _append(self, line: bytes, facts: SharedFacts | None = None) -> None:
-        if is_deleted(self._handle):
+        status = os.fstat(self._handle)
+        self.size = status.st_size  # a handler may have raised right after the last write
+        if not status.st_nlink:
             self._rewrite()
         new: dict[str, Extent] = {}
         if facts is not None and facts.name not in self._places.facts:
-            new, line = {facts.name: (self._size, len(facts.line))}, facts.line + line
+            new, line = {facts.name: (self.size, len(facts.line))}, facts.line + line
         try:
             write_whole(self._handle, line)
         except OSError:
-            os.ftruncate(self._handle, self._size)
+            os.ftruncate(self._handle, self.size)
             raise
         self._places.facts.update(new)
-        self._size += len(line)
+        self.size += len(line)
 
     def _make_room(self, wanted: int) -> None:
         if self.foreign_lines:
             return  # which would be lost
         live_bytes = self._places.live_bytes
-        if self._size + wanted > COMPACT_ABOVE and live_bytes * 2 < self._size:
+        if self.size + wanted > COMPACT_ABOVE and live_bytes * 2 < self.size:
             self._rewrite()
         if live_bytes + wanted > self._size_limit:
             raise JournalFullError
-        if self._size + wanted > self._size_limit:
+        if self.size + wanted > self._size_limit:
             self._rewrite()
 
     def _rewrite(self) -> None:
@@ -494,12 +494,12 @@ class JournalFile:
             draft.unlink(missing_ok=True)
             raise
         os.close(self._handle)
-        self._handle, self._places, self._size = handle, places, size
+        self._handle, self._places, self.size = handle, places, size
 
     def _load(self) -> None:
         line = b""
         for offset, line in lines_of(self._handle):
-            self._size = offset + len(line)
+            self.size = offset + len(line)
             entry = decoded(line)
             if entry is None or not self._replay(entry, offset, len(line)):
                 self.bad_lines += 1
@@ -508,8 +508,8 @@ class JournalFile:
                 raise NotAJournalError("it has more entries than a journal can")
         if self.foreign_lines and not self._places.entries:
             raise NotAJournalError(FOREIGN)
-        if self._size and not line.endswith(b"\n"):  # which the next line must not continue
-            self._size += _ended(self._handle, line, self._size)
+        if self.size and not line.endswith(b"\n"):  # which the next line must not continue
+            self.size += _ended(self._handle, line, self.size)
 
     def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
         """Take over an entry; False if it is none."""

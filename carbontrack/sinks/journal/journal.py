@@ -21,6 +21,7 @@ from typing import Any
 from carbontrack.record import COLUMNS, NUMBER_COLUMNS, Record, cells_of, shortened
 from carbontrack.record import LINE_LIMIT as RECORD_LIMIT
 from carbontrack.sinks.journal.file import (
+    COMPACT_ABOVE,
     SIZE_LIMIT,
     JournalFile,
     JournalFullError,
@@ -94,9 +95,8 @@ class _State:
         # Reentrant: the garbage collector may run a finalizer that writes here during a change.
         self.lock = reentrant_lock()
         self.changes: deque[Callable[[JournalFile], object]] = deque()
-        self.is_changing = False
         self.file: JournalFile | None = None
-        self.was_used = False
+        self.is_changing = self.was_used = False
         self.is_resting = False
         """Whether the file is closed as soon as nothing is left in it."""
         self.retry_at_s = float("-inf")
@@ -121,6 +121,11 @@ class _State:
             known = facts, SharedFacts(name, encoded({"facts": name, **entry}))
             self.facts[id(facts), outputs] = known
         return known[1]
+
+    def count_lost(self, state_dir: Path) -> None:
+        if self.lost > self.lost_told:
+            LOSSES.add(f"the journal in {state_dir} was full", self.lost - self.lost_told)
+            self.lost_told = self.lost
 
     def abandon(self) -> None:
         """In a child: close the file, or its lock would outlive the parent."""
@@ -178,6 +183,12 @@ class Journal:
     def trouble(self) -> str:
         """Why the last entry could not be kept, if any could not."""
         return self._state.get().trouble
+
+    @property
+    def only_appends(self) -> bool:
+        """Whether the next entry is only appended: the file is open, and far from a compaction."""
+        file = (self._state.state or self._state.get()).file
+        return file is not None and file.size < COMPACT_ABOVE // 2
 
     def checkpoint(
         self,
@@ -306,16 +317,11 @@ class Journal:
             state = self._state.state or self._state.get()
             with state.lock:
                 self._is_closed = True
-                self._count_lost(state)
+                state.count_lost(self.state_dir)
                 if state.file is not None and not (keeps_runs and state.file.keys(RUN)):
                     state.close()
         else:
             self.rest(at_once=True)
-
-    def _count_lost(self, state: _State) -> None:
-        if state.lost > state.lost_told:
-            LOSSES.add(f"the journal in {self.state_dir} was full", state.lost - state.lost_told)
-            state.lost_told = state.lost
 
     def _drop(self, keys: list[Key]) -> None:
         if (self._state.state or self._state.get()).file is not None:
@@ -528,8 +534,8 @@ def _row_line(columns: Columns, facts: Columns, shared: SharedFacts) -> RowLine:
 
 def sparse(record: Record) -> dict[str, Any]:
     """The columns of a record that are not None."""
-    pairs = zip(COLUMNS, cells_of(record), strict=True)
-    return {name: cell for name, cell in pairs if cell is not None}
+    cells = zip(COLUMNS, cells_of(record), strict=True)
+    return {name: cell for name, cell in cells if cell is not None}
 
 
 def changes(first: Record, record: Record) -> dict[str, Any]:
@@ -584,9 +590,8 @@ def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
 
 def _remove_stale(path: Path, now: float) -> None:
     """Remove a draft of a process that was killed, or what says that it has more journals."""
-    if now - path.lstat().st_mtime > _STALE_S and not (
-        path.suffix == MORE_SUFFIX and has_more(path)
-    ):
+    is_old = now - path.lstat().st_mtime > _STALE_S
+    if is_old and not (path.suffix == MORE_SUFFIX and has_more(path)):
         path.unlink()
 
 

@@ -107,7 +107,8 @@ def _is_running(path: Path, pid: int, start_of: StartOf) -> bool:
     started_s = start_of(pid)
     try:
         written_s = path.stat().st_mtime
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
     return started_s is not None and started_s <= written_s + _SLACK_S
 
@@ -116,7 +117,8 @@ def _is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a journal, and so runs, wherever it is."""
     try:
         handle = open_to_read(path)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return False
     try:
         return is_locked(handle)
@@ -141,7 +143,8 @@ def _runs_in(path: Path) -> Iterator[_Checkpoints]:
                 _replay(entry, seen)
         finally:
             os.close(handle)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         return
     yield from seen.values()
 

@@ -18,6 +18,7 @@ from carbontrack.record import Sink, plugin_of
 from carbontrack.sinks.journal.journal import LOOK_LIMIT
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.forking import OwnThread, PerProcess, holding_forks
+from carbontrack.system.interrupts import pass_on
 
 DELAY_S = 1.0
 """How long a program is left alone at its start."""
@@ -50,8 +51,9 @@ class PickUp:
             return
         try:
             self._thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
             self._go.set()
+            pass_on(error)
 
     def hasten(self, *, at_exit: bool = False) -> None:
         """Begin now, and wait until it is done; `at_exit`: with what can be done in a moment."""

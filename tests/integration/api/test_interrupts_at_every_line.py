@@ -598,8 +598,8 @@ SPANS_ALL = (
 )
 PROCESS = ("root", "child", "call", "long_call", "generator", "tick")
 KEPT = (
-    *("root", "child", "overlapping", "call", "call_with_rows", "long_call", "generator"),
-    *("generator_dropped", "snapshot", "timeline", "tick", "tick_in_block", "close"),
+    *("root", "two_roots", "child", "overlapping", "call", "call_with_rows", "long_call"),
+    *("generator", "generator_dropped", "snapshot", "timeline", "tick", "tick_in_block", "close"),
 )
 DOORS: dict[str, tuple[Operation, dict[str, Any]]] = {
     name: (operation, {})

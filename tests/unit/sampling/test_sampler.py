@@ -177,3 +177,24 @@ def test_where_only_the_counts_change_nothing_else_is_made(meter, scope):
                 bench.clock.advance(0.001)
         assert bench.sampler.counts.anchor is anchor
         assert bench.session.ledger.account is account
+
+
+def test_a_shorter_interval_counts_before_the_next_deadline():
+    """A second tracker may ask for it in a pause, while the thread waits for a deadline far off."""
+    ticked = threading.Event()
+
+    class TickListener:
+        def after_tick(self, now_s):
+            ticked.set()
+
+        def fall_asleep(self):
+            """There is nothing to give back."""
+
+    with Bench(clock=SystemClock(), interval_s=3600.0) as bench:
+        listener = TickListener()
+        bench.sampler.tick_listeners.add(listener)
+        with bench.tracker.span("a"):
+            assert not ticked.wait(0.1)  # the thread waits by now
+        bench.sampler.request_interval(0.05)
+        with bench.tracker.span("b"):
+            assert ticked.wait(10.0)

@@ -379,3 +379,17 @@ def test_facts_that_cannot_be_understood_leave_the_entry_as_it_is(
         file.path.write_bytes(encoded({"facts": "1", **facts}) + file.path.read_bytes())
 
     assert columns_of(reopened(file), "a") == {"x": 1}
+
+
+def test_a_line_that_was_written_but_not_noted_moves_no_other(tmp_path: Path) -> None:
+    """A signal's handler may raise right after a write; the entry is then put once more."""
+    file = JournalFile.create(tmp_path, "own")
+    file.put(("k", "a"), {"x": 1})
+    with file.path.open("ab") as journal:
+        journal.write(entry_line(("k", "b"), {"x": 2}))
+    file.put(("k", "b"), {"x": 2})
+    file.put(("k", "c"), {"x": 3})
+
+    expected = {("k", "a"): 1, ("k", "b"): 2, ("k", "c"): 3}
+    assert contents(file) == expected
+    assert contents(reopened(file)) == expected
