@@ -31,7 +31,7 @@ _NO_CACHE = "PYTHONDONTWRITEBYTECODE"
 
 
 INSIDE = """
-import functools, importlib.metadata, time
+import functools, importlib.metadata, inspect, sys, time
 import pytest
 spent = 0.0
 def timed(function):
@@ -44,17 +44,34 @@ def timed(function):
         finally:
             spent += time.process_time() - begun
     return wrapper
+def timed_around(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        hook = function(*args, **kwargs)
+        timed(next)(hook)
+        try:
+            step = functools.partial(hook.send, (yield))
+        except BaseException as error:
+            step = functools.partial(hook.throw, error)
+        try:
+            timed(step)()
+        except StopIteration as ended:
+            return ended.value
+    return wrapper
 load = importlib.metadata.EntryPoint.load
 def load_timed(point):
     if point.name != "carbontrack":
         return load(point)
     plugin = timed(load)(point)
     for name in [name for name in vars(plugin) if name.startswith("pytest_")]:
-        setattr(plugin, name, timed(getattr(plugin, name)))
+        hook = getattr(plugin, name)
+        around = inspect.isgeneratorfunction(hook)
+        setattr(plugin, name, timed_around(hook) if around else timed(hook))
     return plugin
 importlib.metadata.EntryPoint.load = load_timed
-pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:asyncio"])
+ended = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:asyncio"])
 print("SPENT", spent)
+sys.exit(ended)
 """
 """Times what a session without a wish spends inside of the plugin."""
 
@@ -166,7 +183,7 @@ def main() -> None:
         middle, low, high = interval([1000.0 * s for s in spent_inside(folder, asked.pairs)])
         print(f"of it inside of the plugin, cpu_s: {middle:.2f} ms ({low:.2f} to {high:.2f})")
         test.write_text("".join(f"def test_{n}(): pass\n" for n in range(TESTS)))
-        many = paired(folder, asked.pairs // 2, without=without, beside=without[2:])
+        many = paired(folder, max(1, asked.pairs // 2), without=without, beside=without[2:])
         told(f"the same with {TESTS} tests", many, relative=False)
     if asked.suite:
         beside = ("-p", "no:asyncio", "--carbon", "--carbon-metric=reference")

@@ -43,7 +43,6 @@ SMALL = {
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
     "attribution.hidden_machine": "loaded only where procfs does not say what the machine does",
     "impact.hardware": "what people type for hardware, with the nearest names; an estimate's input",
-    "grid.nonblocking": "one concept, asking a source without waiting; sampling's only grid import",
     "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",
     "meters.container_view": "loaded only where the system's files show a part of the machine",
     "meters.signs": "loaded only by a program that runs for long, to look for meters again",

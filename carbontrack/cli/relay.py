@@ -64,15 +64,17 @@ class GroupProbe:
         """Start one; None where there is no shell, no room for a process, or no procfs."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            # it reads until our end of the pipe is closed, by us or by our death
-            process = subprocess.Popen(  # noqa: S603 - the shell ignores the command's words
-                ["/bin/sh", "-c", "read _", *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={},
-            )
+            # opened first: where `Popen` fails to open it, Python up to 3.11.3 keeps a pipe
+            with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+                # it reads until our end of the pipe is closed, by us or by our death
+                process = subprocess.Popen(  # noqa: S603 - the shell ignores the command's words
+                    ["/bin/sh", "-c", "read _", *command],
+                    stdin=subprocess.PIPE,
+                    stdout=nowhere,
+                    stderr=nowhere,
+                    cwd="/",
+                    env={},
+                )
         except OSError:
             return None
         finally:

@@ -72,8 +72,14 @@ class NonblockingSource:
     def _ask(self, when: datetime) -> None:
         assert self._source is not None
         try:
-            self._answer = self._source.at(when)
+            self._answer = _checked(self._source.at(when), self._source)
         except Exception as error:
             pass_on(error)
             # Third-party code may raise anything; the last answer stays valid.
             self._deferred_log.add(logging.ERROR, "the carbon intensity could not be had", error)
+
+
+def _checked(answer: object, source: IntensitySource) -> GridIntensity | None:
+    if answer is not None and not isinstance(answer, GridIntensity):
+        raise TypeError(f"{source!r} answered with {type(answer).__name__}")
+    return answer

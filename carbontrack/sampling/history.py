@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from math import ceil
 
 from carbontrack.sampling.counts import Counts
 from carbontrack.values import NamedTuple
 
+SHORT_S = 0.001
+"""Gaps are told in whole milliseconds, rounded up: one is no longer than this, or is kept."""
 _LONGER_MS = float("inf")
 """More than any gap."""
 
@@ -113,7 +114,8 @@ class RecentPowers(NamedTuple):
         known_w: list[float | None] = []
         for mean in self.means:
             begun, end = mean.over or (mean.since, counts)
-            indices, used_j = range(*mean.meters), end.energy_since(begun)
+            used_j, (first, behind) = end.energy_since(begun), mean.meters
+            indices = range(first, min(behind, len(used_j)))  # one may have joined after a failure
             if mean.over is not None:
                 known_w += [used_j[n] / (end.at_s - begun.at_s) for n in indices]
                 continue
@@ -135,32 +137,25 @@ class ReadingHistory:
 
     Attributes:
         powers: the recent powers.
-        read_at: takes in the instant of a reading.
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
         self._resolutions_s = resolutions_s
         self._gaps = ReadingGaps()
-        self._readings_s: deque[float] = deque()
-        """The last instants, at least; the gaps between them are in `_gaps` but for the last."""
-        self.read_at = self._readings_s.append
         self.powers = RecentPowers(counts, counts)
         self.restart(counts)
 
     def restart(self, counts: Counts) -> None:
         """Start anew after a pause."""
-        self._readings_s.clear()
         self._gaps.clear()
-        self.read_at(counts.at_s)
         powers = self.powers
         if len(powers.refresh_s) < len(counts.counts_j):
             powers = powers.of_more(counts, self._resolutions_s())
         self.powers = powers.restarted(counts)
 
     def follow(self, counts: Counts) -> float:
-        """Take in the counts of now, and the gaps before; returns when to do it again."""
+        """Take in the counts of now; returns when to do it again."""
         powers = self.powers
-        self._take_gaps()
         if len(powers.refresh_s) < len(counts.counts_j):
             powers = self.powers = powers.of_more(counts, self._resolutions_s())
         elif counts.at_s - powers.updated.at_s < WINDOW_S:
@@ -168,19 +163,13 @@ class ReadingHistory:
         self.powers = powers.by(counts)
         return counts.at_s + WINDOW_S
 
-    def _take_gaps(self) -> None:
-        readings_s = self._readings_s
-        while len(readings_s) > 2:
-            self._gaps.add(readings_s[1], readings_s[1] - readings_s[0])
-            readings_s.popleft()
+    def add_gap(self, ended_s: float, gap_s: float) -> None:
+        """Take in a gap between two readings; those of a millisecond need not be told."""
+        if gap_s > SHORT_S:
+            self._gaps.add(ended_s, gap_s)
 
-    def longest_gap_s(self, since_s: float) -> float | None:
-        """The longest gap that ended after `since_s`, in seconds; None where none did."""
-        readings_s = self._readings_s
-        if len(readings_s) < 2 or readings_s[-1] <= since_s:
+    def longest_gap_s(self, since_s: float, now_s: float) -> float | None:
+        """The longest gap that ended after `since_s`; None without a reading up to now."""
+        if now_s <= since_s:
             return None
-        last_gap_s = ceil((readings_s[-1] - readings_s[-2]) * 1e3) / 1e3
-        if readings_s[-2] <= since_s:
-            return last_gap_s
-        self._take_gaps()
-        return max(self._gaps.longest_since(since_s) or 0.0, last_gap_s)
+        return self._gaps.longest_since(since_s) or SHORT_S

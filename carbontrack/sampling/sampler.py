@@ -34,7 +34,7 @@ from carbontrack.sampling.counts import (
     without_counts,
 )
 from carbontrack.sampling.gpu_shares import GpuShares
-from carbontrack.sampling.history import ReadingHistory
+from carbontrack.sampling.history import SHORT_S, ReadingHistory
 from carbontrack.sampling.ledger import NOW, Ledger, Mark, Sharing
 from carbontrack.sampling.meter_bank import MeterBank, MeterState
 from carbontrack.sampling.ticker import Ticker, TickEvents
@@ -261,8 +261,9 @@ class Sampler:
             if counts is None or clock.suspended_s() > self._most_slept_s:
                 counts = _judged(self, now_s)
             if now_s < self._due_s and not self._with_calls:
+                if now_s - before.at_s > SHORT_S:
+                    self.history.add_gap(now_s, now_s - before.at_s)
                 self.counts = counts
-                self.history.read_at(now_s)
             else:
                 _credit(self, counts)
         except Exception as error:
@@ -451,7 +452,7 @@ def _credit(sampler: Sampler, counts: Counts) -> None:
     """Publish the counts, with what each ledger takes of the step, all or nothing of it."""
     before, ledgers, history = sampler.counts, tuple(sampler._ledgers), sampler.history
     if ledgers:
-        history.read_at(counts.at_s)
+        history.add_gap(counts.at_s, counts.at_s - before.at_s)
     sampler._met_itself = False
     usage = 0.0, 0.0
     if sampler._with_calls:  # some of the step may be that of decorated calls

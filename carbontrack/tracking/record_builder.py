@@ -477,7 +477,7 @@ class RecordBuilder:
         """Capture what can only be known at the end of a span or a window, which is now."""
         sampler = self.sampler
         now = sampler.clock.now_utc()
-        gap_s = sampler.history.longest_gap_s(since_s)
+        gap_s = sampler.history.longest_gap_s(since_s, sampler.counts.at_s)
         return gap_s, now, self.ledger.intensity(now), sampler.history.powers
 
     def build(self, subject: Subject, window: Window, sums: Sums, outcome: EndStatus) -> Record:

@@ -45,6 +45,31 @@ def test_a_probe_shows_what_it_was_sent_and_outlives_it() -> None:
     assert _children() == before
 
 
+FEW = """
+import os, resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+from carbontrack.cli.relay import GroupProbe
+GroupProbe.start(["true"]).end()  # everything is imported
+before = os.listdir("/proc/self/fd")
+for free in range(7):
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, hard))
+    probe = GroupProbe.start(["true"])
+    if probe is not None:
+        probe.end()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    assert os.listdir("/proc/self/fd") == before, (free, before, os.listdir("/proc/self/fd"))
+"""
+
+
+@on_linux
+def test_a_probe_that_finds_too_few_descriptors_keeps_none() -> None:
+    """However many are free. `Popen` itself keeps some, up to Python 3.11.3."""
+    done = subprocess.run([sys.executable, "-c", FEW], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def _children() -> set[int]:
     text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
     return set(map(int, text.split()))
