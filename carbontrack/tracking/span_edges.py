@@ -208,9 +208,9 @@ class SpanEnd(SpanRow):
             recount(sampler)
         self.leave_tree(mark)
         # what can only be known now; the record is built when it is needed
-        start, gap_s = self._start.counts, WHOLE_S  # type: ignore[union-attr]
-        if before is not start:
-            gap_s = sampler.history.longest_gap_s(start.at_s, mark.counts.at_s)
+        start, now_s = self._start.counts, mark.counts.at_s  # type: ignore[union-attr]
+        is_whole = before is start
+        gap_s = WHOLE_S if is_whole else sampler.history.longest_gap_s(start.at_s, now_s)
         now = sampler.clock.now_utc()
         self._sealed = mark, (gap_s, now, session.ledger.intensity(now), sampler.history.powers)
         has_row = self._parent is None or session.spans == "all"
