@@ -73,8 +73,8 @@ _RETRY_S = 30.0
 _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
-_MOST_FACTS = 100
-"""Facts that are remembered as written; with more of them, all are written anew."""
+_MOST_FACTS = 32
+"""Facts that are remembered as written; older ones are written anew where a run still has them."""
 
 
 Columns = Mapping[str, Any]
@@ -114,8 +114,8 @@ class _State:
         """What is written once for all runs with the same mapping of facts."""
         known = self.facts.get((id(facts), outputs))
         if known is None:
-            if len(self.facts) > _MOST_FACTS:  # the grid's intensity has changed many times
-                self.facts.clear()
+            while len(self.facts) >= _MOST_FACTS:  # the grid has changed often, or the settings
+                self.facts.pop(list(self.facts)[0], None)  # noqa: RUF015 - in one step of C
             name = str(next(self.numbers))
             entry = {"outputs": outputs, "pid_namespace": namespace, "record": facts}
             known = facts, SharedFacts(name, encoded({"facts": name, **entry}))
