@@ -40,7 +40,7 @@ def hand_over(ended: Any, spans: Iterable[Any], mark: Mark) -> list[Record]:
             records += split(span, mark, ended.ended.ended_at, (ended.row_id, True))
             span.change_parent(None, ended.row_id, holds=False)
             session = span.session
-            session.sampler.hold(session.ledger, span)
+            session.sampler.keep_awake(session.ledger, span)
             session.root_opened(span)
     return records
 
