@@ -76,7 +76,7 @@ else:
             return tuple(self)
 
     def _constructor(name, fields, defaults):
-        """`__new__` of a named tuple: that of another with so many fields, with its names."""
+        """`__new__` of a named tuple: the code for so many fields, with the names of these."""
         code = _constructor_code(len(fields)).replace(co_varnames=("_cls", *fields))
         made = FunctionType(code, {"_new": tuple.__new__}, "__new__", defaults)
         made.__qualname__ = f"{name}.__new__"  # what is wrong with the arguments is told by it
@@ -95,8 +95,8 @@ else:
         """`typing.NamedTuple`, at a sixth of the time.
 
         That compiles each annotation and, like `collections.namedtuple`, a constructor and methods
-        for each class. Here classes of as many fields share one constructor's code, and all share
-        the methods.
+        for each class. Here classes with the same number of fields share one constructor's code,
+        and all share the methods.
         """
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from carbontrack.system.interrupts import suppressed
 from carbontrack.values import NamedTuple
 
 PREFIX = "CARBONTRACK_"
@@ -279,6 +278,8 @@ def _user_folder(kind: str, environ: Mapping[str, str]) -> str | None:
             base = f"{home}/{below_home}"
         return f"{base.rstrip('/')}/carbontrack" if base.startswith("/") else None
     import platformdirs
+
+    from carbontrack.system.interrupts import suppressed
 
     find = platformdirs.user_config_dir if kind == "config" else platformdirs.user_state_dir
     with suppressed(RuntimeError):  # a user without a home directory

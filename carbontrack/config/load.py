@@ -87,7 +87,8 @@ def load_settings(
 class SettingsCache:
     """Settings that were loaded before, as long as all that they were loaded from is as it was.
 
-    The second time it is noted which files that are, and where there is none yet.
+    Which files these are, and where there is none yet, is noted the second time: a program that
+    loads its settings once does not pay for it.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -105,7 +106,7 @@ class SettingsCache:
         files = None if known is None else _Files.of(environment, self._clock)
         settings = load_settings(given, environment, writes=False, strict=strict)
         if known == settings and known.origins == settings.origins:
-            settings = known  # which is found sooner than its equal
+            settings = known  # a key of other caches: the same object is found sooner
         while len(self._kept) >= _MOST_KEPT:
             self._kept.pop(next(iter(self._kept)), None)
         self._kept[key] = settings, files

@@ -170,7 +170,8 @@ class RaplZone:
     def _is_replaced(self) -> bool:
         """Whether another file has the path now.
 
-        Live counters change every millisecond; one that does not may be a file of the past.
+        The kernel's counters change every millisecond; one that stands still may be that of a file
+        which is at this path no more.
         """
         opened = os.fstat(self._descriptor)
         try:  # inode and device: a mount may hide the open file

@@ -10,7 +10,8 @@ from carbontrack.sampling.counts import Counts
 from carbontrack.values import NamedTuple
 
 SHORT_S = 0.001
-"""Gaps are told in whole milliseconds, rounded up: one is no longer than this, or is kept."""
+"""Gaps are kept in whole milliseconds, rounded up; one that is not longer than this is left out,
+as it is what is told where none is kept."""
 _LONGER_MS = float("inf")
 """More than any gap."""
 
@@ -56,7 +57,7 @@ class Mean(NamedTuple):
 
     Attributes:
         refresh_s: this period, which says how long is averaged over.
-        meters: how many have come before these, and how many with them.
+        meters: the index of the first of these meters, and that behind the last.
         since: from when on the next one is taken.
         over: from when to when the last one was taken; None before the first.
     """
@@ -164,7 +165,7 @@ class ReadingHistory:
         return counts.at_s + WINDOW_S
 
     def add_gap(self, ended_s: float, gap_s: float) -> None:
-        """Take in a gap between two readings; those of a millisecond need not be told."""
+        """Take in a gap between two readings; one of up to a millisecond is not kept."""
         if gap_s > SHORT_S:
             self._gaps.add(ended_s, gap_s)
 

@@ -272,7 +272,7 @@ def _plus_served(served_j: Served, joules: Joules, terms: Terms) -> Served:
 
 
 class RunningAccount(NamedTuple):
-    """An account, and the terms on which it has gone on since; immutable.
+    """An account at an earlier reading, and the terms by which it goes on from there; immutable.
 
     As long as the terms and the number of leaves stay the same, the energy since then is one step,
     however many readings there are. It is credited when somebody asks for it.
@@ -510,7 +510,7 @@ class Ledger:
             if same and account.goes_on(before, after):
                 return account
             return RunningAccount(account.at(before), before, terms, sharing)
-        # the next step is another one
+        # these terms hold for this step alone, so it is credited at once
         step = sharing.of(before, after)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)

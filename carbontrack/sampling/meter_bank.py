@@ -228,7 +228,7 @@ class MeterBank:
         return None
 
     def judge(self, now_s: float) -> tuple[Reading, Mapping[str, int]]:
-        """The reading of which `step` made nothing, and the new faults by code."""
+        """The reading for which `step` has returned None, and the new faults by code."""
         joules, faults = self._joules, _NO_FAULTS
         if not self._is_plain:
             return self._with_more(now_s, joules)

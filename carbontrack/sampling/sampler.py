@@ -126,9 +126,11 @@ class Sampler:
             raise ConfigError(f"interval_s must be above 0 and at most 3600 s, not {interval_s!r}")
         self.clock: Clock = clock or SystemClock()
         self.meters = meters if isinstance(meters, MeterSet) else MeterSet(tuple(meters))
+        # until `_due_s` no account changes its terms, so that a sample only replaces the counts;
+        # with `_with_calls`, some of each step may belong to decorated calls
         self._leaves, self._due_s, self._met_itself, self._with_calls = 0, NOW, False, False
         self.under_way: dict[Any, Any] = {}
-        """Decorated calls that are running, each under itself."""
+        """Decorated calls that are running; each is its own key."""
         self.apportioner: CallApportioner | None = None
         """Apportions energy to decorated calls; None until the first one."""
         self.tick_listeners: WeakObjects[Any] = WeakObjects()
@@ -184,7 +186,7 @@ class Sampler:
 
     @leaves.setter
     def leaves(self, number: int) -> None:
-        self._due_s = NOW  # the next step is shared among as many
+        self._due_s = NOW  # as the next step is shared among another number
         if not number and self.apportioner is not None:  # not read while spans are open
             self._cpu_s = process_cpu_s()
         self._leaves = number

@@ -172,7 +172,7 @@ class Call(CallAccount):
             return False
         now_s = site.now_s
         ran_s = now_s() - self._marked_s
-        if ran_s >= OWN_ROW_S or self.single:  # since a tick that was just before
+        if ran_s >= OWN_ROW_S or self.single:  # a tick has just made it `single`
             self._put_back(site)
             return False
         cpu_s = 0.0 if self._cpu_s is None else process_cpu_s() - self._cpu_s

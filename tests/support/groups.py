@@ -31,10 +31,10 @@ class Groups(LoadScopeScheduling):
         return self._groups[file] or nodeid
 
     def remove_node(self, node: Any) -> str | None:
-        """Take back what a worker that is gone has not run, except for what it died of.
+        """Take back what a worker that has ended did not run, except for the test that ended it.
 
-        The scheduler of pytest-xdist gives that out again: a test that hangs would hang, and end
-        a worker, until there is none left.
+        The scheduler of pytest-xdist gives that one out again, so that a test which hangs would end
+        one worker after the other.
         """
         units = self.assigned_work.pop(node)
         unfinished = [
@@ -52,6 +52,6 @@ class Groups(LoadScopeScheduling):
         return fatal_test
 
     def _assign_work_unit(self, node: Any) -> None:
-        # one that has died as well cannot be sent anything; it is taken back when that is told
+        # nothing can be sent to one that has ended too; its tests are taken back when xdist says so
         with suppress(OSError):
             super()._assign_work_unit(node)

@@ -74,7 +74,7 @@ _MAKE_ROOM_BY = 100
 """Records that are dropped at a time when the journal is full, oldest first."""
 _STALE_S = 86_400.0
 _MOST_FACTS = 100
-"""SharedFacts that are remembered as written; after that they are written anew."""
+"""Facts that are remembered as written; with more of them, all are written anew."""
 
 
 Columns = Mapping[str, Any]

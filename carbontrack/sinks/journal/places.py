@@ -96,7 +96,7 @@ class Places:
     def moved(self, copy: Callable[[Extent], int]) -> Places:
         """Where the lines are after `copy` has appended each elsewhere; it returns the offset.
 
-        SharedFacts that no entry names are left behind.
+        Facts that no entry names are left behind.
         """
         there = Places()
         there._facts_of = dict(self._facts_of)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from carbontrack.system.clock import SystemClock
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink, Zone, build_powercap
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import joules
+from tests.support.costs import run
 
 pytestmark = pytest.mark.xdist_group("serial")  # instants, memory, threads
 
@@ -295,37 +295,36 @@ def _run_forking(program):
 # -- costs --------------------------------------------------------------------------------------
 
 
-def test_many_spans_leave_nothing_behind():
+MANY_SPANS = """
+import gc, json, os, threading
+from carbontrack.testing import FakeClock, FakeMeter
+from carbontrack.tracking.tracker import Tracker
+
+def used():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        resident_bytes = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes, len(os.listdir("/proc/self/fd")), threading.active_count()
+
+with Tracker(meters=[FakeMeter()], clock=FakeClock(), interval_s=3600.0) as tracker:
+    def many(count):
+        for _ in range(count):
+            with tracker.span("span", labels={"n": 1}):
+                pass
+
+    many(5_000)
+    before = used()
+    many(100_000)
+    print(json.dumps([before, used()]))
+"""
+
+
+def test_many_spans_leave_nothing_behind(tmp_path):
     """100,000 spans: less than 1 MiB of memory more, no descriptor, no thread."""
-    clock = FakeClock()
-    with Tracker(meters=[FakeMeter()], clock=clock, interval_s=3600.0) as tracker:
-
-        def many(count):
-            for _ in range(count):
-                with tracker.span("span", labels={"n": 1}):
-                    pass
-
-        many(5_000)
-        gc.collect()
-        before = (
-            _resident_bytes(),
-            len(list(Path("/proc/self/fd").iterdir())),
-            threading.active_count(),
-        )
-        many(100_000)
-        gc.collect()
-        after = (
-            _resident_bytes(),
-            len(list(Path("/proc/self/fd").iterdir())),
-            threading.active_count(),
-        )
+    before, after = json.loads(run(MANY_SPANS, tmp_path).stdout)
     assert after[0] - before[0] < 1 << 20
     assert after[1] <= before[1]  # fewer, if a tick has closed what an idle tracker needs not
     assert after[2] == before[2]
-
-
-def _resident_bytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_the_sampler_sleeps_while_nothing_is_open():
