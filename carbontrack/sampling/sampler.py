@@ -93,10 +93,8 @@ class TickListener(Protocol):
 
 EARLY_S = 0.02
 """How soon after a span has opened our memory is surveyed, if there is more of it than before."""
-SUSPEND_S = 0.5
-"""A shorter suspend of the machine is noise between two clocks."""
-CLOCKS_APART_S = 0.01
-"""By how much more than before two clocks are apart, for a closer look at whether it was one."""
+SUSPEND_S, SHORTEST_S = 0.5, 0.01
+"""A shorter suspend is noise between two clocks; and a rise of what they show that is looked at."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -158,7 +156,7 @@ class Sampler:
         self._rescan: Any = again  # a Rescan once it has looked
         # what the sums do not keep; used with the lock held
         self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
-        self._most_slept_s = self.clock.suspended_s() + CLOCKS_APART_S
+        self._most_slept_s = self.clock.suspended_s() + SHORTEST_S
         self._cpu_s, self.clock_check = process_cpu_s(), ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
@@ -215,14 +213,6 @@ class Sampler:
                 _let_go(self, ledger, key)
                 raise
             return _first_mark(self.counts, ledger, before)
-
-    def keep_awake(self, ledger: Ledger, holder: object) -> None:
-        """A hold for what outlives a root, whose hold lasts until then; the lock is held.
-
-        It goes on from the root's last reading: in another one a read that fails would fail twice.
-        """
-        ledger.holders.add(id(holder))
-        self.holders[id(holder)] = weakref.ref(holder)
 
     def mark_inside(self, ledger: Ledger) -> Mark:
         """Read the meters as something begins inside what has a hold; the lock is held."""
@@ -448,13 +438,13 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
     """The counts after a step in which something else than the counts may have changed."""
     sampler._due_s = NOW
     reading, faults = sampler.bank.judge(now_s)
-    before, most_s = sampler.counts, sampler.clock.suspended_s() + CLOCKS_APART_S
+    before, most_s = sampler.counts, sampler.clock.suspended_s() + SHORTEST_S
     slept_s = most_s - sampler._most_slept_s
     if slept_s > SUSPEND_S:
         reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
         before = with_suspend(before, slept_s)
-    if slept_s > 0.0:  # short ones do not add up; a look that was interrupted saw too little
-        sampler.counts, sampler._most_slept_s = before, most_s
+    # short ones do not add up; where the clocks were read far apart, it seems to be less
+    sampler.counts, sampler._most_slept_s = before, max(most_s, sampler._most_slept_s)
     counts, _, _ = advance(before, reading)
     for code, times in faults.items():
         counts = with_fault(counts, code, times)
