@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from os import pread
 from pathlib import Path
 
 from carbontrack.errors import MeterError, MeterGone, MeterReadError, MeterUnavailable
@@ -95,7 +96,7 @@ class RaplZone:
             MeterReadError: the zone cannot be read now, or holds no number.
         """
         try:
-            return int(os.pread(self._descriptor, 32, 0))
+            return int(pread(self._descriptor, 32, 0))
         except (OSError, ValueError) as error:
             pass_on(error)
             return self._read_by_path()
@@ -108,7 +109,7 @@ class RaplZone:
             # only now: if the path is out of reach, the open file may still answer later
             self._release()
             self._descriptor = descriptor
-            text = os.pread(descriptor, 32, 0)
+            text = pread(descriptor, 32, 0)
             raw_uj = int(text)
         except OSError as error:
             pass_on(error)
@@ -121,7 +122,7 @@ class RaplZone:
     def read_joules(self, now_s: float) -> float:
         """Joules since the meter was opened."""
         try:  # as in `read_uj`; a call would cost as much as the rest, as would one of `advance`
-            raw_j = int(os.pread(self._descriptor, 32, 0)) * 1e-6
+            raw_j = int(pread(self._descriptor, 32, 0)) * 1e-6
         except (OSError, ValueError) as error:
             pass_on(error)
             raw_j = self._read_by_path() * 1e-6

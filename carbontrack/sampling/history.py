@@ -138,11 +138,13 @@ class ReadingHistory:
 
     Attributes:
         powers: the recent powers.
+        add_gap: takes in a gap between two readings; those of `SHORT_S` need not be told.
     """
 
     def __init__(self, counts: Counts, resolutions_s: Callable[[], Sequence[float]]) -> None:
         self._resolutions_s = resolutions_s
         self._gaps = ReadingGaps()
+        self.add_gap = self._gaps.add
         self.powers = RecentPowers(counts, counts)
         self.restart(counts)
 
@@ -163,11 +165,6 @@ class ReadingHistory:
             return powers.updated.at_s + WINDOW_S
         self.powers = powers.by(counts)
         return counts.at_s + WINDOW_S
-
-    def add_gap(self, ended_s: float, gap_s: float) -> None:
-        """Take in a gap between two readings; one of up to a millisecond is not kept."""
-        if gap_s > SHORT_S:
-            self._gaps.add(ended_s, gap_s)
 
     def longest_gap_s(self, since_s: float, now_s: float) -> float | None:
         """The longest gap that ended after `since_s`; None without a reading up to now."""

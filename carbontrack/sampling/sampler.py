@@ -257,14 +257,15 @@ class Sampler:
         try:
             clock, before = self.clock, self.counts
             now_s = clock.monotonic_s()
-            if now_s <= before.at_s:
+            gap_s = now_s - before.at_s
+            if gap_s <= 0.0:
                 now_s, before = _time_after_check(self, now_s), self.counts
             counts = self.bank.step(before, now_s)
             if counts is None or clock.suspended_s() > self._most_slept_s:
                 counts = _judged(self, now_s)
             if now_s < self._due_s and not self._with_calls:
-                if now_s - before.at_s > SHORT_S:
-                    self.history.add_gap(now_s, now_s - before.at_s)
+                if gap_s > SHORT_S:
+                    self.history.add_gap(now_s, gap_s)
                 self.counts = counts
             else:
                 _credit(self, counts)
