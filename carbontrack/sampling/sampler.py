@@ -440,11 +440,10 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
     sampler._due_s = NOW
     reading, faults = sampler.bank.judge(now_s)
     before, most_s = sampler.counts, sampler.clock.suspended_s() + SHORTEST_S
-    slept_s = most_s - sampler._most_slept_s
+    slept_s = most_s - sampler._most_slept_s  # in this step: short ones do not add up
     if slept_s > SUSPEND_S:
         reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
         before = with_suspend(before, slept_s)
-    # short ones do not add up; where the clocks were read far apart, it seems to be less
     sampler.counts, sampler._most_slept_s = before, max(most_s, sampler._most_slept_s)
     counts, _, _ = advance(before, reading)
     for code, times in faults.items():
