@@ -93,8 +93,8 @@ class TickListener(Protocol):
 
 EARLY_S = 0.02
 """How soon after a span has opened our memory is surveyed, if there is more of it than before."""
-SUSPEND_S = 0.5
-"""A shorter suspend of the machine is noise between two clocks."""
+SUSPEND_S, SHORTEST_S = 0.5, 0.01
+"""A shorter suspend is noise between two clocks; and a rise of what they show that is looked at."""
 
 _log = logging.getLogger("carbontrack")
 
@@ -156,7 +156,7 @@ class Sampler:
         self._rescan: Any = again  # a Rescan once it has looked
         # what the sums do not keep; used with the lock held
         self.history = ReadingHistory(self.counts, self.bank.resolutions_s)
-        self._most_slept_s = self.clock.suspended_s() + SUSPEND_S
+        self._most_slept_s = self.clock.suspended_s() + SHORTEST_S
         self._cpu_s, self.clock_check = process_cpu_s(), ClockCheck()
         self.when_asleep: Callable[[], object] = object
         """Called in the sampler's thread, when nothing is open."""
@@ -439,13 +439,13 @@ def _judged(sampler: Sampler, now_s: float) -> Counts:
     """The counts after a step in which something else than the counts may have changed."""
     sampler._due_s = NOW
     reading, faults = sampler.bank.judge(now_s)
-    slept_s = sampler.clock.suspended_s()
-    more_s = slept_s + SUSPEND_S - sampler._most_slept_s
-    if more_s > SUSPEND_S:
+    before, most_s = sampler.counts, sampler.clock.suspended_s() + SHORTEST_S
+    slept_s = most_s - sampler._most_slept_s  # in this step: short ones do not add up
+    if slept_s > SUSPEND_S:
         reading = reading._replace(dropped=frozenset(range(len(reading.joules))))
-        counts = with_suspend(sampler.counts, more_s)
-        sampler.counts, sampler._most_slept_s = counts, slept_s + SUSPEND_S
-    counts, _, _ = advance(sampler.counts, reading)
+        before = with_suspend(before, slept_s)
+    sampler.counts, sampler._most_slept_s = before, max(most_s, sampler._most_slept_s)
+    counts, _, _ = advance(before, reading)
     for code, times in faults.items():
         counts = with_fault(counts, code, times)
     return counts

@@ -8,6 +8,7 @@ functions are called with the sampler's lock held, where they do not say otherwi
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -39,10 +40,20 @@ def hand_over(ended: Any, spans: Iterable[Any], mark: Mark) -> list[Record]:
         else:
             records += split(span, mark, ended.ended.ended_at, (ended.row_id, True))
             span.change_parent(None, ended.row_id, holds=False)
-            session = span.session
-            session.sampler.hold(session.ledger, span)
-            session.root_opened(span)
+            _hold(span)
+            span.session.root_opened(span)
     return records
+
+
+def _hold(span: Any) -> None:
+    """Keep the sampler awake for a span that outlives a root, whose own hold is not ended yet.
+
+    The span goes on from the root's last reading. In another one a read that fails would have
+    failed twice.
+    """
+    session = span.session
+    session.ledger.holders.add(id(span))
+    session.sampler.holders[id(span)] = weakref.ref(span)
 
 
 def split(

@@ -125,6 +125,39 @@ def test_a_sample_that_fails_is_carried_by_the_next():
         assert span.record.faults == "sample:2"
 
 
+@pytest.mark.parametrize(
+    ("slept_s", "suspends"),
+    [
+        ([0.3, 0.6, 0.9, 1.2], []),
+        ([0.004 * number for number in range(500)], []),
+        ([0.3, 2.3, 2.6], [2.0]),
+        ([1.0, 1.3, 1.6, 3.6], [1.0, 2.0]),
+        ([0.0, -2.0, 0.0, -0.3, 0.0], []),
+        ([0.0, -2.0, 1.0], [1.0]),
+    ],
+    ids=["short", "tiny", "among short ones", "two", "a look that took long", "and a suspend"],
+)
+def test_a_suspend_is_long_from_one_reading_to_the_next(slept_s, suspends):
+    """Short ones do not add up to one; one clock read well after the other is none."""
+
+    class Sleeper(FakeClock):
+        slept_s = 0.0
+
+        def suspended_s(self):
+            return self.slept_s
+
+    clock = Sleeper()
+    with Bench(clock=clock) as bench, bench.tracker.span("work"):
+        for Sleeper.slept_s in slept_s:
+            clock.advance(1.0)
+            bench.sampler.sample()
+        counts = bench.sampler.counts
+        assert counts.suspended_s == pytest.approx(sum(suspends), abs=0.02)
+        assert counts.faults == ({"suspend": len(suspends)} if suspends else {})
+        lost_j = 100.0 * len(suspends)
+        assert sum(counts.energy_j) == pytest.approx(100.0 * len(slept_s) - lost_j)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="it looks in procfs")
 def test_a_sampler_that_is_closed_before_it_sleeps_holds_no_descriptor():
     """Its thread ends where it waits for the next tick: what it would close then is closed."""

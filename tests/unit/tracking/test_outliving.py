@@ -67,6 +67,21 @@ def test_a_span_that_outlives_its_parent_is_a_root_from_there_on(bench: Bench) -
     assert_sound(bench, 3.0)
 
 
+def test_what_outlives_a_root_goes_on_from_the_roots_last_reading(bench: Bench) -> None:
+    """Nothing is read once more for it, and a read that failed has failed once."""
+    request = bench.tracker.span("request").open()
+    jobs = [request.span(f"job {number}").open() for number in range(3)]
+    reads = bench.meter.reads
+    bench.meter.fail()
+    request.close()
+    assert bench.meter.reads == reads + 1
+    for job in jobs:
+        job.close()
+    assert bench.sampler.counts.missed == 1
+    assert [one.record.missed_reads for one in (request, *jobs) if one.record] == [1, 0, 0, 0]
+    assert not bench.sampler.awake
+
+
 def test_with_all_spans_each_part_has_a_row_inside_its_parent() -> None:
     """The part before, and those of the spans inside, name the row that contains them."""
     with Bench() as bench:
