@@ -38,15 +38,16 @@ if until_s:
     time.sleep(0.1)
 import carbontrack
 used_s = time.process_time()
-shown_uj = int(package.read_bytes())
+shown_uj = int(package.read_bytes()) if until_s else 0
 with carbontrack.track("t", output=None, region="FR", scope="machine", gpu_ids="none") as run:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if os.environ["IDLE"]:
             time.sleep(0.2)
-shown_uj = int(package.read_bytes()) - shown_uj
+shown_uj = int(package.read_bytes()) - shown_uj if until_s else 0
 row = run.record
-print(json.dumps({"shown_j": shown_uj * 1e-6, "cpu_j": row.cpu_kwh * 3.6e6, "ram_j": row.ram_kwh and row.ram_kwh * 3.6e6,
+print(json.dumps({"shown_j": shown_uj * 1e-6,
+    "cpu_j": row.cpu_kwh * 3.6e6, "ram_j": row.ram_kwh and row.ram_kwh * 3.6e6,
     "cpu_basis": row.cpu_basis, "ram_basis": row.ram_basis, "faults": row.faults,
     "coverage": row.coverage, "duration_s": row.duration_s, "meters": row.meters,
     "low": row.energy_low_kwh, "high": row.energy_high_kwh, "best": row.energy_kwh,
