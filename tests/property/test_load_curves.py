@@ -24,7 +24,7 @@ RATIO = st.builds(
 """How far off a design power is: up to twenty times, which is more than any list or family."""
 HISTORY = st.lists(
     st.tuples(
-        st.floats(0.0, 3.0),  # seconds to the next read
+        st.floats(0.0, 3.0).map(lambda it: round(it, 9)),  # seconds to the next read: clocks tell ns
         st.floats(-0.1, 1.5),  # how busy the threads were meanwhile, as was read
     ),
     max_size=40,
