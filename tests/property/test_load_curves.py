@@ -22,9 +22,11 @@ RATIO = st.builds(
     st.floats(1.0, 20.0),
 )
 """How far off a design power is: up to twenty times, which is more than any list or family."""
+NANOSECONDS = st.floats(0.0, 3.0).map(lambda seconds: round(seconds, 9))
+"""A clock tells no shorter times."""
 HISTORY = st.lists(
     st.tuples(
-        st.floats(0.0, 3.0).map(lambda it: round(it, 9)),  # seconds to the next read: clocks tell ns
+        NANOSECONDS,  # to the next read
         st.floats(-0.1, 1.5),  # how busy the threads were meanwhile, as was read
     ),
     max_size=40,
