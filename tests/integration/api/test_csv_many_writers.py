@@ -234,7 +234,7 @@ for number in range(int(sys.argv[2])): sink.write(record)
 def test_a_row_among_other_writers_takes_no_more_than_a_second_look(tmp_path: Path) -> None:
     """Where it went and what is before it: nobody waits for a lock, or looks again and again."""
     place, counts = tmp_path / "runs.csv", []
-    others = [started(place, number, 20_000) for number in range(4)]
+    others = [started(place, number, 100_000) for number in range(4)]  # more than they get to
     for other in others:
         assert other.stdin is not None
         other.stdin.write("\n")

@@ -233,12 +233,16 @@ with carbontrack.track("root") as root:
         os.waitpid(pid, 0)
     for _ in range(20):
         act()
-    gc.collect()
-    before, files = sys.getallocatedblocks(), len(os.listdir("/proc/self/fd"))
-    for _ in range(40):
-        act()
-    gc.collect()
-    print(sys.getallocatedblocks() - before, len(os.listdir("/proc/self/fd")) - files)
+    def held():
+        gc.collect()
+        return sys.getallocatedblocks(), len(os.listdir("/proc/self/fd"))
+    found = []
+    for _ in range(4):  # in one of them a tick may do something for the first time
+        before = held()
+        for _ in range(20):
+            act()
+        found.append([now - then for now, then in zip(held(), before)])
+    print(*map(min, zip(*found)))
 """
 
 
@@ -255,8 +259,8 @@ def test_children_that_have_ended_leave_nothing(tmp_path: Path) -> None:
         timeout=120,
     )
     blocks, files = map(int, done.stdout.split()[-2:])
-    assert blocks <= KEPT_BLOCKS
-    assert files == 0
+    assert blocks < 20, "not one for each of them"
+    assert files <= 0
 
 
 # -- a week --------------------------------------------------------------------------------------
