@@ -42,11 +42,12 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(HERE)]
 
-from carbontrack.testing import Zone, build_powercap  # noqa: E402 - after the path is set
+from pages import put_into  # noqa: E402 - after the path is set
 
-BEGIN, END = "<!-- costs begin -->", "<!-- costs end -->"
+from carbontrack.testing import Zone, build_powercap  # noqa: E402 - as above
+
 Y1 = "import psutil, threading\nt = threading.Thread(target=str)\nt.start()\nt.join()"
 BLOCK = "import carbontrack\nwith carbontrack.track(): pass"
 TOOK = "import time\nbegun = time.perf_counter()\n{}\nprint((time.perf_counter() - begun) * 1e3)"
@@ -408,19 +409,6 @@ def table(rows: Sequence[Row]) -> str:
     """All rows as Markdown."""
     lines = [HEAD, ["---"] * len(HEAD), *(one.cells for one in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def put_into(page: Path, text: str) -> None:
-    """Replace what stands between the page's two marks.
-
-    Raises:
-        ValueError: the page does not have them.
-    """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for the table: {BEGIN} … {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def main() -> int:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- costs begin -->", "<!-- costs end -->"
+from pages import put_into
+
 TABLES = {
     "Installing and importing": {
         "install_mib": "installed, MiB",
@@ -115,19 +116,6 @@ def report(whole: Mapping[str, Any]) -> str:
     if failures:
         lines += ["", "**Could not be measured**", "", *failures]
     return "\n".join(lines) + "\n"
-
-
-def put_into(page: Path, text: str) -> None:
-    """Replace what stands between the page's two marks.
-
-    Raises:
-        ValueError: the page does not have them.
-    """
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for the tables: {BEGIN} … {END}")
-    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")
 
 
 def main() -> None:

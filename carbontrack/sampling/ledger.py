@@ -23,8 +23,7 @@ from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import NonblockingSource
 from carbontrack.record import Component
-from carbontrack.sampling.counts import Counts, Joules
-from carbontrack.sampling.counts import sub_joules as sub_joules  # noqa: PLC0414 - for others
+from carbontrack.sampling.counts import Counts, Joules, sub_joules
 from carbontrack.system.clock import Clock
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.log import DeferredLog

@@ -12,7 +12,7 @@ from operator import mul
 from typing import Protocol
 from weakref import ref
 
-from carbontrack.sampling.counts import Counts, Joules
+from carbontrack.sampling.counts import Counts, Joules, sub_joules
 from carbontrack.sampling.ledger import (
     NOTHING,
     Account,
@@ -20,7 +20,6 @@ from carbontrack.sampling.ledger import (
     Mark,
     Sums,
     calls_between,
-    sub_joules,
 )
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import process_cpu_s

@@ -22,9 +22,9 @@ from carbontrack.grid.intensity import GridIntensity
 from carbontrack.interval import Interval, product
 from carbontrack.meters.meter import Hardware, MeterSet
 from carbontrack.record import Basis, Component, Record, Status
-from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules
+from carbontrack.sampling.counts import CLOCK_FAULT, Counts, Joules, sub_joules
 from carbontrack.sampling.history import RecentPowers
-from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, sub_joules
+from carbontrack.sampling.ledger import NOTHING, Ledger, Sums
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.interrupts import pass_on
 from carbontrack.system.version import VERSION

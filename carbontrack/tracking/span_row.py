@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.record import Record, checked_labels, checked_name
-from carbontrack.sampling.ledger import Mark, sub_joules
+from carbontrack.sampling.counts import sub_joules
+from carbontrack.sampling.ledger import Mark
 from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.block import BudgetedBlock
 from carbontrack.tracking.checkpoints import OpenRow
@@ -227,7 +228,6 @@ class SpanRow(Node, BudgetedBlock[Any]):
 
     def time_of(self, mark: Mark) -> datetime:
         """The wall-clock time of a mark that was made just now, or some time ago."""
-        clock = (
-            self.session.sampler.clock
-        )  # not the last reading's time: the thread may have waited
+        # by the clock, not the last reading: the thread may have waited since
+        clock = self.session.sampler.clock
         return clock.now_utc() - timedelta(seconds=clock.monotonic_s() - mark.counts.at_s)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from carbontrack.sampling.counts import Counts, Joules
-from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, sub_joules, total
+from carbontrack.sampling.counts import Counts, Joules, sub_joules
+from carbontrack.sampling.ledger import NOTHING, Mark, Sums, add_joules, total
 from carbontrack.sampling.sampler import Sampler
 
 NO_SPANS: AbstractSet[Any] = frozenset()

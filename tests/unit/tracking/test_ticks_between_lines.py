@@ -102,26 +102,41 @@ def whole(bench, seconds):
     assert bench.sampler.leaves == 0
 
 
+class Meeting:
+    """A call in a tracker of its own that meets a tick, each at a line."""
+
+    def __init__(self, seconds, call_line, tick_line):
+        self.bench, self.seconds = Bench(), seconds
+        self._tick = Tick(self.bench.sampler, tick_line)
+        self._stops = StopsAt(OF_CALL, call_line, self._tick.go_on)
+
+    def begin(self):
+        """In the call: time has passed, and the tick begins."""
+        self.bench.clock.advance(self.seconds)
+        self._tick.begin()
+        sys.settrace(self._stops)
+
+    def of(self, step):
+        """Do the step of the call that meets the tick; whether both have stopped at their lines."""
+        try:
+            step()
+        finally:
+            sys.settrace(None)
+        return self._stops.has_stopped, self._tick.end()
+
+
 def ended(seconds, call_line, tick_line):
     """A call that ends while a tick is done; whether both have stopped at their lines."""
-    bench = Bench()
-    tick = Tick(bench.sampler, tick_line)
-    stops = StopsAt(OF_CALL, call_line, tick.go_on)
+    meeting = Meeting(seconds, call_line, tick_line)
 
-    @track("work", tracker=bench.tracker)
+    @track("work", tracker=meeting.bench.tracker)
     def work(*, is_met):
         if is_met:
-            bench.clock.advance(seconds)
-            tick.begin()
-            sys.settrace(stops)
+            meeting.begin()
 
     work(is_met=False)  # which opens the window
-    try:
-        work(is_met=True)
-    finally:
-        sys.settrace(None)
-    found = stops.has_stopped, tick.end()
-    whole(bench, seconds)
+    found = meeting.of(lambda: work(is_met=True))
+    whole(meeting.bench, seconds)
     return found
 
 
@@ -147,28 +162,20 @@ def test_a_call_ends_during_a_tick(seconds):
 
 def paused(seconds, call_line, tick_line):
     """A generator that is suspended while a tick is done; whether both have stopped there."""
-    bench = Bench()
-    tick = Tick(bench.sampler, tick_line)
-    stops = StopsAt(OF_CALL, call_line, tick.go_on)
+    meeting = Meeting(seconds, call_line, tick_line)
 
-    @track("work", tracker=bench.tracker)
+    @track("work", tracker=meeting.bench.tracker)
     def work(*, is_met):
         if is_met:
-            bench.clock.advance(seconds)
-            tick.begin()
-            sys.settrace(stops)
+            meeting.begin()
         yield
 
     list(work(is_met=False))  # which opens the window
     steps = work(is_met=True)
-    try:
-        next(steps)
-    finally:
-        sys.settrace(None)
-    found = stops.has_stopped, tick.end()
-    bench.run(1.0)  # the consumer's
+    found = meeting.of(lambda: next(steps))
+    meeting.bench.run(1.0)  # the consumer's
     list(steps)
-    whole(bench, seconds)
+    whole(meeting.bench, seconds)
     return found
 
 
