@@ -258,17 +258,31 @@ RENEW = "if that is meant, write it down by `python benchmarks/journeys.py --upd
 
 @pytest.mark.parametrize("version", COSTS)
 def test_a_step_takes_as_many_bytecodes_as_before(version, tmp_path):
-    """Within 3 %; and it stays in as few files, and returns as rarely to one that it has left."""
-    found = {row["journey"]: row for row in counted(path_of(version), tmp_path)["rows"]}
+    """Within 3 %; and it stays in as few files, and returns as rarely to one that it has left.
+
+    On a busy machine the sampler's thread may take a part of one count, but not of three.
+    """
+    for _ in range(3):
+        changed = changed_steps(version, tmp_path)
+        if not changed:
+            return
+    raise AssertionError(f"{changed}; {RENEW}")
+
+
+def changed_steps(version: str, folder: Path) -> list[str]:
+    """What a new count finds otherwise than it was committed."""
+    found = {row["journey"]: row for row in counted(path_of(version), folder)["rows"]}
     committed = COSTS[version]["journeys"]
     assert set(found) == set(committed), RENEW
-    for what in ("files", "returns"):
-        longer = [name for name in found if found[name][what] > committed[name][what]]
-        assert not longer, f"more {what} than {[committed[name][what] for name in longer]}; {RENEW}"
-    changed = off(
+    longer = [
+        f"{name}: {found[name][what]} {what}, committed {committed[name][what]}"
+        for what in ("files", "returns")
+        for name in found
+        if found[name][what] > committed[name][what]
+    ]
+    return longer + off(
         *({n: one["bytecodes"] for n, one in side.items()} for side in (found, committed))
     )
-    assert not changed, f"{changed}; {RENEW}"
 
 
 @pytest.mark.skipif(VERSION not in COSTS, reason=f"nothing is committed of Python {VERSION}")

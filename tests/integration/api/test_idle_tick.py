@@ -53,10 +53,16 @@ NO_WAITING = "!futex,%memory"
 
 
 def calls_of_a_tick(folder: Path, *, children: int = 0, threads: int = 0) -> float:
-    """The mean of so many ticks: memory is read in each fifth, and surveyed in each sixtieth."""
-    codes = (TICKS.format(ticks=ticks, children=children, threads=threads) for ticks in (FEW, MANY))
-    few, many = (system_calls(code, folder, kinds=NO_WAITING) for code in codes)
-    return (many - few) / (MANY - FEW)
+    """The mean of so many ticks: memory is read in each fifth, and surveyed in each sixtieth.
+
+    The least of three: where other programs hold a tick up, facts are old, and are read again.
+    """
+    found = []
+    for _ in range(3):
+        codes = [TICKS.format(ticks=n, children=children, threads=threads) for n in (FEW, MANY)]
+        few, many = (system_calls(code, folder, kinds=NO_WAITING) for code in codes)
+        found.append((many - few) / (MANY - FEW))
+    return min(found)
 
 
 def test_an_idle_tick_reads_each_fact_once(tmp_path: Path) -> None:
