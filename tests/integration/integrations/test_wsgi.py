@@ -330,7 +330,7 @@ app = flask.Flask("shop")
 def work(kind, number):
     if kind == "wait":
         time.sleep(0.3)
-    until_s = time.thread_time() + {"dear": 0.1, "cheap": 0.001, "wait": 0.0}[kind]
+    until_s = time.thread_time() + {"dear": 0.05, "cheap": 0.001, "wait": 0.0}[kind]
     while time.thread_time() < until_s:
         pass
     return kind
@@ -352,21 +352,14 @@ class TestGunicorn:
 
     def test_a_request_that_waits_pays_nothing_for_those_that_work(self, tmp_path: Path) -> None:
         """Each route pays for the CPU of its own threads; all pay no more than the process."""
-        kinds = ["dear", "wait", "cheap"] * 10
-        options = ("--threads", "8", "--max-requests", "20")
-        with serving(tmp_path, PROGRAM, *options, WHOLE="yes") as server:
-            answers = server.ask_all([f"/{kind}/{n}" for n, kind in enumerate(kinds)], clients=8)
-            server.end()
-        assert answers == [(200, kind.encode()) for kind in kinds]
-        check_three_routes(server, "GET /{}/<int:number>", kinds)
+        check_three_routes(tmp_path, PROGRAM, "GET /{}/<int:number>")
 
     def test_a_recycled_worker_writes_what_it_has_counted(self, tmp_path: Path) -> None:
-        """Of two workers, each with one request at a time, which end after every seventh."""
+        """Of two workers, each with one request at a time, which end after every seventh or so."""
         options = ("--workers", "2", "--max-requests", "7", "--max-requests-jitter", "3")
         with serving(tmp_path, PROGRAM, *options) as server:
-            answers = server.ask_all([f"/cheap/{n}" for n in range(40)], clients=2)
+            server.ask_all(*([f"/cheap/{n}" for n in range(20)] for _ in range(2)))
             server.end()
-        assert answers == [(200, b"cheap")] * 40
         rows = server.rows()
         assert {row.name for row in rows} == {"GET /cheap/<int:number>"}
         assert len({row.pid for row in rows}) > 2
