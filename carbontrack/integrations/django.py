@@ -97,8 +97,9 @@ class _DjangoRequest(CountedRequest):
 
     def done(self) -> None:
         """It has ended."""
-        failure = f"status {self._status}" if self._status >= 500 else None
-        self.end(self._name_of(self.request), failure)
+        if not self.is_over:
+            failure = f"status {self._status}" if self._status >= 500 else None
+            self.end(self._name_of(self.request), failure)
 
 
 class _AnyStream:

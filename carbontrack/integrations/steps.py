@@ -96,6 +96,11 @@ class CountedRequest:
             else:
                 step = partial(next, body) if sent is None else partial(body.send, sent)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._call is None
+
     def end(self, name: str, failure: str | None = None) -> None:
         """It has ended; a second call does nothing.
 

@@ -13,6 +13,7 @@ from carbontrack.api.named_calls import NamedCalls, request_name
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.steps import CountedRequest
 from carbontrack.system.interrupts import attempt
+from carbontrack.system.log import LOGGER
 
 Environ = MutableMapping[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -47,7 +48,7 @@ class CarbontrackMiddleware:
         **settings: Any,
     ) -> None:
         self._app = app
-        self._name = name
+        self._name, self._said = name, False
         if not (isinstance(routes, bool) or callable(routes)):
             raise ConfigError(f"routes must be True, False or a function, not {routes!r}")
         self._template = _flask_template() if routes is True else routes or None
@@ -72,7 +73,10 @@ class CarbontrackMiddleware:
     def _name_of(self, environ: Environ) -> str:
         if self._template is None:
             return self._name
-        template, _ = attempt(self._template, environ)
+        template, error = attempt(self._template, environ)
+        if error is not None and not self._said:
+            self._said = True
+            LOGGER.warning("routes= raised %r; such requests are counted without a route", error)
         return request_name(environ.get("REQUEST_METHOD", ""), template)
 
 
@@ -115,8 +119,9 @@ class _WsgiRequest(CountedRequest):
 
     def done(self) -> None:
         """It has ended."""
-        status = self._status
-        self.end(self._name_of(self._environ), status if status.startswith("5") else None)
+        if not self.is_over:
+            status = self._status
+            self.end(self._name_of(self._environ), status if status.startswith("5") else None)
 
 
 class _WsgiBody:

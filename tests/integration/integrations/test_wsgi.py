@@ -6,8 +6,10 @@ Flask and gunicorn are the real ones.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,10 @@ from tests.support.gunicorns import check_three_routes, serving
 class Counted:
     """A tracker whose rows a test reads: calls and failures by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, **given: Any) -> None:
         self._sink = MemorySink()
-        self.tracker = carbontrack.Tracker(meters=[FakeMeter(watts=100.0)], sinks=[self._sink])
+        meters = [FakeMeter(watts=100.0)]
+        self.tracker = carbontrack.Tracker(meters=meters, sinks=[self._sink], **given)
 
     def rows(self) -> list[Record]:
         self.tracker.close()
@@ -146,6 +149,45 @@ def test_other_frameworks_are_named_by_a_function(counted: Counted) -> None:
     answer(lambda environ: environ["misspelt"])
     answer(lambda environ: None)
     assert counted.calls() == {"GET /items/{number}": 1, "GET (no route)": 2}
+
+
+def test_a_lone_request_pays_for_the_threads_that_work_for_it() -> None:
+    """Such as those of a numerical library; beside other requests nobody knows whose they are."""
+    counted = Counted(attribution="process", interval_s=3600.0)
+
+    def burn() -> None:
+        until_s = time.thread_time() + 0.02
+        while time.thread_time() < until_s:
+            pass
+
+    def burn_in_a_thread() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(burn).result()
+
+    def ask(work: Any, name: str) -> Any:
+        def app(_environ: dict[str, Any], _start: Any) -> Iterator[bytes]:
+            work()
+            return iter([b""])
+
+        return CarbontrackMiddleware(app, name=name, tracker=counted.tracker)({}, lambda *_: None)
+
+    for name in (
+        "own",
+        "lone",
+        "beside",
+        "other",
+    ):  # so that all is shared out at the end
+        ask(lambda: None, name).close()
+    ask(burn, "own").close()
+    ask(burn_in_a_thread, "lone").close()
+    other = ask(lambda: None, "other")
+    ask(burn_in_a_thread, "beside").close()
+    other.close()
+    cpu_kwh: Counter[str] = Counter()
+    for row in counted.rows():
+        cpu_kwh[row.name] += row.cpu_kwh or 0.0
+    assert 0.8 < cpu_kwh["lone"] / cpu_kwh["own"] < 1.5
+    assert 0.0 < cpu_kwh["beside"] < 0.2 * cpu_kwh["own"]
 
 
 def test_what_cannot_be_used_is_said_when_the_middleware_is_made() -> None:
