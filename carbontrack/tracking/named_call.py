@@ -77,6 +77,11 @@ class Pending(CallSite):
         self._named[name] = site
         return site
 
+    def write_rows(self) -> None:
+        """Write the rows of all names."""
+        for site in list(self._named.values()):
+            site.write_row()
+
     def row_id(self) -> str:
         """An id for each call: the row of its sum, which may have others, is not known yet."""
         return self._lends or self.session.new_ids()[1]
