@@ -145,6 +145,11 @@ class NamedCalls:
                 _log.error("a call of %s could not be counted", self._callee.name, exc_info=error)
         return call or NOT_COUNTED
 
+    def write_rows(self) -> None:
+        """Write the rows of the calls that have ended, as the program may be about to end."""
+        if self._pending is not None:
+            self._pending.write_rows()
+
     def _begin(self, cpu_s: Callable[[], float] | None, *, is_outermost: bool) -> NamedCallHandle:
         if must_pass():
             pass_through(self._callee.name)

@@ -80,7 +80,7 @@ def other_process_cpu_s(pid: int) -> float | None:
 
 
 class ThreadCpu:
-    """The CPU seconds of the thread that makes it, from then on; asked of any thread.
+    """The CPU seconds of the thread that makes it, from then on or from `since_s`; for any thread.
 
     On Linux the clock of a thread can be read by others; its number is computed as
     pthread_getcpuclockid(3) does it, which must not be given a thread that has ended. Elsewhere
@@ -89,15 +89,15 @@ class ThreadCpu:
 
     __slots__ = ("_clock", "_last_s", "_process_s", "_since_s", "_thread")
 
-    def __init__(self) -> None:
+    def __init__(self, since_s: float | None = None) -> None:
         self._thread = threading.get_native_id()
         self._clock: int | None = None
-        self._process_s = 0.0
         if sys.platform == "linux":
             self._clock = (~self._thread << 3) | _CPUCLOCK_PER_THREAD | _CPUCLOCK_SCHED
-        else:
-            self._process_s = process_cpu_s()
-        self._since_s, self._last_s = thread_cpu_s(), 0.0
+        now_s = thread_cpu_s()
+        self._since_s = now_s if since_s is None else since_s
+        self._last_s = now_s - self._since_s
+        self._process_s = 0.0 if self._clock is not None else process_cpu_s() - self._last_s
 
     def __call__(self) -> float:
         """The CPU seconds of the thread since this was made."""

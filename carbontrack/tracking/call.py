@@ -225,7 +225,7 @@ class Call(CallAccount):
                 if not self._take():
                     return
                 self._settle_last()
-                span = self._become_span() if self._has_row() else None
+                span = self._become_span() if self._ran_s >= OWN_ROW_S else None
                 if span is None:
                     self.site.credit_call(self, failed=status != "ok")
         if span is not None:

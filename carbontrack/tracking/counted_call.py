@@ -13,7 +13,7 @@ from carbontrack.sampling.ledger import NOTHING, Ledger, Sums, add_joules
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.interrupts import from_outside
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import NO_USAGE, OWN_ROW_S, CallUsage
+from carbontrack.tracking.apportion import NO_USAGE, CallUsage
 from carbontrack.tracking.block import outcome_of
 from carbontrack.tracking.handle import ExitMethod, Handle
 from carbontrack.tracking.session import Session
@@ -143,10 +143,6 @@ class CallAccount(CountedCall):
         """How long the body has run, without suspensions."""
         before_s = self._ran_s if self.single else 0.0
         return before_s + (now_s - self._started_s if self._running else 0.0)
-
-    def _has_row(self) -> bool:
-        """Whether a call that has ended has a row of its own."""
-        return self._ran_s >= OWN_ROW_S
 
     def take_sums(self) -> tuple[Sums, Joules, float]:
         """What the call has used, and how long it ran; it has ended."""

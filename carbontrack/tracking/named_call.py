@@ -77,6 +77,11 @@ class Pending(CallSite):
         self._named[name] = site
         return site
 
+    def write_rows(self) -> None:
+        """Write the rows of all names."""
+        for site in list(self._named.values()):
+            site.write_row()
+
     def row_id(self) -> str:
         """An id for each call: the row of its sum, which may have others, is not known yet."""
         return self._lends or self.session.new_ids()[1]
@@ -211,18 +216,16 @@ class NamedCall(Call):
         self.end_wait()
         pending = self._pending
         if self.is_open:  # in a forked child, or after the end of the session, it is not
-            has_row = pending.each_has_row
+            # child processes were told the id of a row
+            told = pending.propagating is self and has_children()
+            has_row = told or pending.each_has_row
+            if has_row:
+                self.promote()
             if pending.propagating is self:
-                if has_children():  # who were told the id of a row
-                    has_row = True
-                    self.promote()
                 pending.stop_propagating(lasted=self.single)
             if pending.covers and self._running:
                 self._release_covered()
             self.site = site = pending.named(name)
-            if has_row and not self.single:
-                with site.sampler.lock:
-                    self.become_single()
             if self.single:
                 self._rename(site, has_row=has_row or pending.session.spans == "all")
         super().end(status, error)
@@ -235,19 +238,12 @@ class NamedCall(Call):
             span.name, span.has_row_id = site.name, False
             span.call_site = None if has_row else site
 
-    def _has_row(self) -> bool:
-        return super()._has_row() or self._pending.each_has_row
-
     def _become_span(self) -> Span:
-        pending = self._pending
-        pending.lend(self)
+        self._pending.lend(self)
         try:
-            span = super()._become_span()
+            return super()._become_span()
         finally:
-            pending.lend(None)
-        if self.site is not pending and pending.each_has_row:
-            span.call_site = None
-        return span
+            self._pending.lend(None)
 
     def _is_summed(self, site: CallSite, failures: int) -> bool:
         """As of any call, with the CPU seconds that it says it has used."""
