@@ -6,12 +6,13 @@ carbontrack's own sources. A streaming response goes on in steps, and ends when 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from carbontrack.api.named_calls import NamedCalls, request_name
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.steps import CountedRequest
+from carbontrack.integrations.steps import LoopRequest, SteppedRequest
 
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -40,33 +41,27 @@ class CarbontrackMiddleware:
             raise ConfigError(f"CARBONTRACK must be a dictionary of settings, not {given!r}")
         named: dict[str, Any] = {"routes": True, "name": "requests", **given}
         self._routes, self._name = named.pop("routes"), named.pop("name")
-        self._calls = NamedCalls(**named)
+        self._calls = NamedCalls("(unfinished request)", **named)
         if self._calls.is_off:
             raise MiddlewareNotUsed
-        self._get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
+        self._get_response, self._is_async = get_response, iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         """Count a request; what the application returns and raises reaches the server."""
-        counted = _DjangoRequest(self._calls, self._name_of, request)
+        around = getattr(request, "scope", None) or getattr(request, "environ", {})
+        if "carbontrack.counted" in around:  # by a middleware around Django
+            return self._get_response(request)
         if self._is_async:
-            return self._answer(counted)
-        try:
-            response = counted.step(self._get_response, request)
-        except BaseException:
-            counted.done()
-            raise
-        return counted.follow(response)
+            return self._respond(request)
+        with _Answer(request, self._name_of, SteppedRequest(self._calls)) as answer:
+            return answer.follow(answer.counted.step(self._get_response, request))
 
-    async def _answer(self, counted: _DjangoRequest) -> Any:
-        try:
-            response = await counted.drive(self._get_response(counted.request))
-        except BaseException:
-            counted.done()
-            raise
-        return counted.follow(response)
+    async def _respond(self, request: Any) -> Any:
+        counted = LoopRequest(self._calls, lambda: _works_in_thread(request))
+        with _Answer(request, self._name_of, counted) as answer:
+            return answer.follow(await counted.drive(self._get_response(request)))
 
     def _name_of(self, request: Any) -> str:
         if not self._routes:
@@ -76,13 +71,24 @@ class CarbontrackMiddleware:
         return request_name(request.method, None if route is None else f"/{route}")
 
 
-class _DjangoRequest(CountedRequest):
-    """A request of Django's."""
+def _works_in_thread(request: Any) -> bool | None:
+    match = getattr(request, "resolver_match", None)
+    return None if match is None else not iscoroutinefunction(match.func)
 
-    def __init__(self, calls: NamedCalls, name_of: Callable[[Any], str], request: Any) -> None:
-        super().__init__(calls)
-        self._name_of, self.request = name_of, request
-        self._status = 200
+
+class _Answer:
+    """A request and what answers it."""
+
+    def __init__(self, request: Any, name_of: Callable[[Any], str], counted: Any) -> None:
+        self._request, self._name_of, self._status = request, name_of, 200
+        self.counted: SteppedRequest = counted
+
+    def __enter__(self) -> _Answer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.done()
 
     def follow(self, response: Any) -> Any:
         """Count what is left of the request: it ends here, or with its streaming response."""
@@ -97,20 +103,25 @@ class _DjangoRequest(CountedRequest):
 
     def done(self) -> None:
         """It has ended."""
-        if not self.is_over:
+        if not self.counted.is_over:
             failure = f"status {self._status}" if self._status >= 500 else None
-            self.end(self._name_of(self.request), failure)
+            self.counted.end(self._name_of(self._request), failure)
 
 
 class _AnyStream:
     """The content of a streaming response, whose iteration is a part of the request."""
 
-    def __init__(self, body: Any, request: _DjangoRequest) -> None:
-        self._body, self._request = body, request
+    def __init__(self, body: Any, answer: _Answer) -> None:
+        self._body, self._answer, self._step = body, answer, answer.counted.step
+        is_on_loop = isinstance(answer.counted, LoopRequest)
+        self._loop = asyncio.get_running_loop() if is_on_loop else None
 
     def close(self) -> None:
-        """Django closes the response."""
-        self._request.done()
+        """Django closes the response; that of a loop in another thread."""
+        if self._loop is None or self._loop.is_closed():
+            self._answer.done()
+        elif not self._answer.counted.is_over:
+            self._loop.call_soon_threadsafe(self._answer.done)
 
     __del__ = close  # where that is cancelled
 
@@ -120,8 +131,7 @@ class _Stream(_AnyStream):
         return self
 
     def __next__(self) -> bytes:
-        chunk: bytes = self._request.step(self._body.__next__)
-        return chunk
+        return self._step(self._body.__next__)  # type: ignore[no-any-return]
 
 
 class _AsyncStream(_AnyStream):
@@ -129,9 +139,11 @@ class _AsyncStream(_AnyStream):
         return self
 
     async def __anext__(self) -> bytes:
+        counted = self._answer.counted
+        if not isinstance(counted, LoopRequest):  # a synchronous server runs a loop for it
+            return await self._body.__anext__()  # type: ignore[no-any-return]
         try:
-            chunk: bytes = await self._request.drive(self._body.__anext__())
-        except StopAsyncIteration:
-            self.close()  # here, as Django closes the response in another thread
+            return await counted.drive(self._body.__anext__())
+        except BaseException:  # also where the last chunk has been sent
+            self._answer.done()
             raise
-        return chunk

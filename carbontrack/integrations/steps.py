@@ -8,23 +8,22 @@ as the threads that a numerical library computes with work for nobody else then.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator
-from functools import partial
-from types import coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
 
-from carbontrack.api.named_calls import NamedCalls, ThreadCpu, outcome_of
+from carbontrack.api.coroutine_cpu import CoroutineCpu
+from carbontrack.api.named_calls import NamedCallHandle, NamedCalls, ThreadCpu, outcome_of
 from carbontrack.record import Status
 from carbontrack.system.clock import process_cpu_s
 
 T = TypeVar("T")
 
 
-class CountedRequest:
+class SteppedRequest:
     """A request that is being counted; it begins at once."""
 
-    _under_way: ClassVar[set[CountedRequest]] = set()
-    _lone: ClassVar[CountedRequest | None] = None
+    _under_way: ClassVar[set[SteppedRequest]] = set()
+    _lone: ClassVar[SteppedRequest | None] = None
 
     def __init__(self, calls: NamedCalls) -> None:
         self._outcome: tuple[Status, str | None] = ("ok", None)
@@ -33,13 +32,17 @@ class CountedRequest:
         self._alone_since_s: float | None = None
         self._more_s = 0.0
         """CPU seconds of other threads, while it was alone."""
-        self._call: Any = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
+        self._call: NamedCallHandle | None = self._begin(calls)
+
+    def _begin(self, calls: NamedCalls) -> NamedCallHandle:
+        call = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
         self._join()
+        return call
 
     def _join(self) -> None:
-        everyone = CountedRequest._under_way
+        everyone = SteppedRequest._under_way
         everyone.add(self)
-        lone, CountedRequest._lone = CountedRequest._lone, self
+        lone, SteppedRequest._lone = SteppedRequest._lone, self
         self._alone_since_s = process_cpu_s()
         if lone is not None:
             lone._share()
@@ -75,27 +78,6 @@ class CountedRequest:
         finally:
             self._steps = before_s + cpu_s(), None
 
-    @coroutine
-    def drive(self, awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
-        """Await something, as `await` does (PEP 380 says how); it goes on in steps."""
-        body = awaitable.__await__()
-        step: Callable[[], Any] = partial(next, body)
-        while True:
-            try:
-                item = self.step(step)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            except BaseException:
-                del step  # it may refer to the error, whose traceback refers to this frame
-                raise
-            try:
-                sent = yield item
-            except BaseException as error:
-                step = partial(body.throw, error)
-            else:
-                step = partial(next, body) if sent is None else partial(body.send, sent)
-
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
@@ -113,13 +95,71 @@ class CountedRequest:
             return
         if failure is not None and self._outcome[0] == "ok":
             self._outcome = "error", failure
+        self._stop()
+        call.end_as(name, *self._outcome)
+        self._leave()
+
+    def _stop(self) -> None:
         used_s = self._cpu_s()
         # what it takes to count the request is not its own
         self._alone_since_s, self._more_s, self._steps = None, 0.0, (used_s, None)
-        call.end_as(name, *self._outcome)
-        CountedRequest._under_way.discard(self)
-        if CountedRequest._lone is self:
-            CountedRequest._lone = None
+
+    def _leave(self) -> None:
+        SteppedRequest._under_way.discard(self)
+        if SteppedRequest._lone is self:
+            SteppedRequest._lone = None
+
+
+class LoopRequest(SteppedRequest):
+    """A request on an event loop, whose CPU seconds are those that `CoroutineCpu` says.
+
+    Args:
+        calls: begins it.
+        works_in_thread: whether what answers it works in another thread; None: not known yet.
+    """
+
+    def __init__(self, calls: NamedCalls, works_in_thread: Callable[[], bool | None]) -> None:
+        self._works_in_thread = works_in_thread
+        self._cpu = CoroutineCpu(self._look)
+        super().__init__(calls)
+
+    def _begin(self, calls: NamedCalls) -> NamedCallHandle:
+        call = calls.begin(self._cpu, is_outermost=True)
+        self._cpu.begin()
+        return call
+
+    def _look(self) -> bool:
+        found = self._works_in_thread()
+        if found:
+            self._cpu.in_thread()
+        return found is not None
+
+    async def drive(self, work: Awaitable[T]) -> T:
+        """Await something; what it returns or raises is handed on."""
+        try:
+            result: Any = await self._cpu.run(work)  # type: ignore[arg-type,func-returns-value]
+        except StopAsyncIteration:
+            raise
+        except BaseException as error:
+            self._outcome = outcome_of(error)
+            raise
+        return result  # type: ignore[no-any-return]
+
+    def step(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a part of the request in another thread."""
+        try:
+            return function(*args)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._outcome = outcome_of(error)
+            raise
+
+    def _stop(self) -> None:
+        self._cpu.end()
+
+    def _leave(self) -> None:
+        """It has joined nobody."""
 
 
 def _is_greenlet() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from carbontrack.api.named_calls import NamedCalls, request_name
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.steps import CountedRequest
+from carbontrack.integrations.steps import SteppedRequest
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import LOGGER
 
@@ -19,7 +19,7 @@ Environ = MutableMapping[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Template = Callable[[Environ], "str | None"]
 
-_TEMPLATE = "carbontrack.template"
+_TEMPLATE, _COUNTED = "carbontrack.template", "carbontrack.counted"
 
 
 class CarbontrackMiddleware:
@@ -47,17 +47,17 @@ class CarbontrackMiddleware:
         tracker: Any = None,
         **settings: Any,
     ) -> None:
-        self._app = app
-        self._name, self._said = name, False
+        self._app, self._name, self._said = app, name, False
         if not (isinstance(routes, bool) or callable(routes)):
             raise ConfigError(f"routes must be True, False or a function, not {routes!r}")
         self._template = _flask_template() if routes is True else routes or None
-        self._calls = NamedCalls(tracker=tracker, **settings)
+        self._calls = NamedCalls("(unfinished request)", tracker=tracker, **settings)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Count a request; what the application returns and raises reaches the server."""
-        if self._calls.is_off:
+        if self._calls.is_off or _COUNTED in environ:
             return self._app(environ, start_response)
+        environ[_COUNTED] = True
         request = _WsgiRequest(self._calls, self._name_of, environ)
         try:
             body = request.step(self._app, environ, request.starts(start_response))
@@ -99,7 +99,7 @@ def _note_rule(_app: object, **_: object) -> None:
     request.environ[_TEMPLATE] = getattr(request.url_rule, "rule", None)
 
 
-class _WsgiRequest(CountedRequest):
+class _WsgiRequest(SteppedRequest):
     """A request of WSGI, which knows what names it."""
 
     def __init__(
@@ -120,8 +120,9 @@ class _WsgiRequest(CountedRequest):
     def done(self) -> None:
         """It has ended."""
         if not self.is_over:
-            status = self._status
-            self.end(self._name_of(self._environ), status if status.startswith("5") else None)
+            code = self._status.partition(" ")[0]
+            failure = f"status {code}" if code.startswith("5") else None
+            self.end(self._name_of(self._environ), failure)
 
 
 class _WsgiBody:
@@ -135,8 +136,7 @@ class _WsgiBody:
         return self
 
     def __next__(self) -> bytes:
-        chunk: bytes = self._request.step(self._next)
-        return chunk
+        return self._request.step(self._next)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close what the application has returned; the request has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -74,7 +75,31 @@ async def never(_request: HttpRequest) -> HttpResponse:
     raise AssertionError
 
 
+def dear(_request: HttpRequest) -> HttpResponse:
+    until_s = time.thread_time() + 0.02
+    while time.thread_time() < until_s:
+        pass
+    return HttpResponse()
+
+
+async def wait(_request: HttpRequest) -> HttpResponse:
+    await asyncio.sleep(0.2)
+    return HttpResponse()
+
+
+async def endless(_request: HttpRequest) -> StreamingHttpResponse:
+    async def chunks() -> AsyncIterator[str]:
+        while True:
+            yield "more"
+            await asyncio.sleep(0.01)
+
+    return StreamingHttpResponse(chunks())
+
+
 urlpatterns = [
+    path("dear", dear),
+    path("wait", wait),
+    path("endless", endless),
     path("items/<int:pk>/", item),
     path("api/", include([path("slow/<int:pk>/", slow_item), re_path(r"^old/(\d+)$", item)])),
     path("boom", boom),
@@ -101,11 +126,13 @@ def _django() -> None:
 class Counted:
     """Requests under a tracker of their own, which are its rows afterwards."""
 
-    def __init__(self, **given: object) -> None:
+    def __init__(self, middleware: dict[str, Any] | None = None, **given: Any) -> None:
         self._sink = MemorySink()
-        tracker = carbontrack.Tracker(meters=[FakeMeter(watts=100.0)], sinks=[self._sink])
-        self._tracker = tracker
-        self._settings = override_settings(CARBONTRACK={"tracker": tracker, **given})
+        meters = [FakeMeter(watts=100.0)]
+        self._tracker = carbontrack.Tracker(meters=meters, sinks=[self._sink], **given)
+        self._settings = override_settings(
+            CARBONTRACK={"tracker": self._tracker, **(middleware or {})}
+        )
 
     def __enter__(self) -> Counted:
         self._settings.enable()
@@ -197,13 +224,38 @@ async def answer_of(where: str, leaves_after_s: float | None = None) -> bytes:
     return b"".join(body)
 
 
-def test_a_client_that_leaves_ends_its_request() -> None:
-    """Django cancels the view."""
+@pytest.mark.parametrize("where", ["/never", "/endless"])
+def test_a_client_that_leaves_ends_its_request(where: str) -> None:
+    """Django cancels the view, or the stream."""
     with Counted() as counted:
-        assert asyncio.run(answer_of("/never", leaves_after_s=0.01)) == b""
+        asyncio.run(answer_of(where, leaves_after_s=0.05))
     (row,) = counted.rows
-    assert (row.name, row.status) == ("GET /never", "error")
-    assert row.error == "1 of 1 calls failed"
+    assert (row.name, row.status, row.calls) == (f"GET {where}", "error", 1)
+
+
+def test_on_a_loop_a_request_that_waits_pays_nothing_for_those_that_work_in_threads() -> None:
+    """A synchronous view works in a thread, which has a part of what the other threads use."""
+    asked = ["/dear", "/wait"] * 10
+
+    async def ask() -> None:
+        await asyncio.gather(*map(answer_of, asked))
+
+    with Counted(attribution="process", interval_s=3600.0) as counted:
+        asyncio.run(answer_of("/dear"))
+        asyncio.run(answer_of("/wait"))  # from here on nothing is shared out until the end
+        asyncio.run(ask())
+    assert counted.calls == {"GET /dear": 11, "GET /wait": 11}
+    cpu_kwh = {row.name: row.cpu_kwh for row in counted.rows}
+    assert 0.0 < cpu_kwh["GET /wait"] <= 0.05 * cpu_kwh["GET /dear"]
+
+
+def test_what_another_middleware_has_counted_is_counted_once() -> None:
+    """One around the whole application, for instance."""
+    with Counted() as counted:
+        environ: dict[str, Any] = {"carbontrack.counted": True, "PATH_INFO": "/items/1/"}
+        setup_testing_defaults(environ)
+        assert b"".join(WSGIHandler()(environ, lambda *_: None)) == b"1"
+    assert counted.calls == {}
 
 
 def test_an_error_is_a_failed_call() -> None:
@@ -247,7 +299,7 @@ def test_the_file_of_a_file_response_stays_what_it_is() -> None:
 
 def test_settings_are_django_s() -> None:
     """What cannot be used is said when the server makes its handler, not at a request."""
-    with Counted(routes=False, name="shop") as counted:
+    with Counted({"routes": False, "name": "shop"}) as counted:
         Client().get("/items/1/")
         Client().get("/nowhere")
     assert counted.calls == {"shop": 2}

@@ -131,6 +131,15 @@ def test_without_routes_all_requests_have_one_name(counted: Counted) -> None:
     assert counted.calls() == {"shop": 3}
 
 
+def test_two_middlewares_count_a_request_once(counted: Counted) -> None:
+    """The outer one does, as it has more of the request."""
+    app = flask_app()
+    for name in ("inner", "outer"):
+        app.wsgi_app = CarbontrackMiddleware(app.wsgi_app, name=name, tracker=counted.tracker)
+    app.test_client().get("/items/1", buffered=True)
+    assert counted.calls() == {"outer": 1}
+
+
 def test_other_frameworks_are_named_by_a_function(counted: Counted) -> None:
     """It is asked when the request has ended; what it raises reaches nobody."""
 
