@@ -13,6 +13,7 @@ from typing import Any
 from carbontrack.api.named_calls import NamedCalls, request_name
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.steps import LoopRequest, SteppedRequest
+from carbontrack.record import checked_name
 
 try:
     from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -40,7 +41,7 @@ class CarbontrackMiddleware:
         if not isinstance(given, Mapping):
             raise ConfigError(f"CARBONTRACK must be a dictionary of settings, not {given!r}")
         named: dict[str, Any] = {"routes": True, "name": "requests", **given}
-        self._routes, self._name = named.pop("routes"), named.pop("name")
+        self._routes, self._name = named.pop("routes"), checked_name(named.pop("name"))
         self._calls = NamedCalls("(unfinished request)", **named)
         if self._calls.is_off:
             raise MiddlewareNotUsed
@@ -65,7 +66,7 @@ class CarbontrackMiddleware:
 
     def _name_of(self, request: Any) -> str:
         if not self._routes:
-            return str(self._name)
+            return self._name
         # missing where no route matches
         route = getattr(getattr(request, "resolver_match", None), "route", None)
         return request_name(request.method, None if route is None else f"/{route}")

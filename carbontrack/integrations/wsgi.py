@@ -1,7 +1,6 @@
 """WSGI applications, such as Flask's: each request is a short call, summed with those of its route.
 
-A request goes on in steps: the application is called, its body is iterated, and the body is closed
-(PEP 3333). It ends with the last of them.
+A request goes on in steps (PEP 3333): the application is called, its body is iterated, then closed.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 from carbontrack.api.named_calls import NamedCalls, request_name
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.steps import SteppedRequest
+from carbontrack.record import checked_name
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import LOGGER
 
@@ -47,7 +47,7 @@ class CarbontrackMiddleware:
         tracker: Any = None,
         **settings: Any,
     ) -> None:
-        self._app, self._name, self._said = app, name, False
+        self._app, self._name, self._said = app, checked_name(name), False
         if not (isinstance(routes, bool) or callable(routes)):
             raise ConfigError(f"routes must be True, False or a function, not {routes!r}")
         self._template = _flask_template() if routes is True else routes or None
@@ -64,8 +64,7 @@ class CarbontrackMiddleware:
         except BaseException:
             request.done()
             raise
-        wrapper = environ.get("wsgi.file_wrapper")
-        if type(body) in (list, tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
+        if type(body) in (list, tuple) or _is_file(body, environ.get("wsgi.file_wrapper")):
             request.done()  # the rest is the server's work, which needs the object itself
             return body
         return _WsgiBody(body, request)
@@ -78,6 +77,12 @@ class CarbontrackMiddleware:
             self._said = True
             LOGGER.warning("routes= raised %r; such requests are counted without a route", error)
         return request_name(environ.get("REQUEST_METHOD", ""), template)
+
+
+def _is_file(body: object, wrapper: object) -> bool:
+    if isinstance(wrapper, type):
+        return isinstance(body, wrapper)
+    return wrapper is not None and hasattr(body, "read")  # uWSGI's is a function
 
 
 def _flask_template() -> Template:
@@ -102,9 +107,7 @@ def _note_rule(_app: object, **_: object) -> None:
 class _WsgiRequest(SteppedRequest):
     """A request of WSGI, which knows what names it."""
 
-    def __init__(
-        self, calls: NamedCalls, name_of: Callable[[Environ], str], environ: Environ
-    ) -> None:
+    def __init__(self, calls: NamedCalls, name_of: Any, environ: Environ) -> None:
         super().__init__(calls)
         self._name_of, self._environ, self._status = name_of, environ, ""
 
@@ -120,7 +123,7 @@ class _WsgiRequest(SteppedRequest):
     def done(self) -> None:
         """It has ended."""
         if not self.is_over:
-            code = self._status.partition(" ")[0]
+            code = str(self._status)[:3]
             failure = f"status {code}" if code.startswith("5") else None
             self.end(self._name_of(self._environ), failure)
 
