@@ -18,7 +18,6 @@ from carbontrack.system.log import LOGGER
 Environ = MutableMapping[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Template = Callable[[Environ], "str | None"]
-
 _TEMPLATE, _COUNTED = "carbontrack.template", "carbontrack.counted"
 
 
@@ -90,16 +89,14 @@ def _flask_template() -> Template:
         from flask import request_started
     except ImportError:
         raise ConfigError(
-            "routes=True names the routes of Flask, which is not installed; for another framework "
-            "give a function that gets environ and returns the template of the route"
+            "routes=True is for Flask, which is not installed; give a function of environ instead"
         ) from None
     request_started.connect(_note_rule)
     return lambda environ: environ.get(_TEMPLATE)
 
 
 def _note_rule(_app: object, **_: object) -> None:
-    # Flask takes its request out of `environ` when its context ends, which is before our end.
-    from flask import request
+    from flask import request  # it takes it out of `environ` when its context ends, before we do
 
     request.environ[_TEMPLATE] = getattr(request.url_rule, "rule", None)
 
@@ -112,7 +109,7 @@ class _WsgiRequest(SteppedRequest):
         self._name_of, self._environ, self._status = name_of, environ, ""
 
     def starts(self, start_response: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function that begins the response, and have the status noted by it."""
+        """Return the function that begins the response, which notes the status."""
 
         def start(status: str, *rest: Any, **more: Any) -> Any:
             self._status = status
