@@ -188,7 +188,7 @@ class Training:
             self._episode.child(child)
 
 
-class Measured:
+class TrainingCallback:
     """What the callbacks for trainings have in common: settings, and what people read.
 
     Args:

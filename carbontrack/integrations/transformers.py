@@ -6,7 +6,7 @@ from typing import Any
 
 from carbontrack.errors import MissingExtra
 from carbontrack.integrations.episode import guarded
-from carbontrack.integrations.training import BRIEF, RECORD_ID, Measured
+from carbontrack.integrations.training import BRIEF, RECORD_ID, TrainingCallback
 
 try:
     from transformers.trainer_callback import TrainerCallback
@@ -14,7 +14,7 @@ except ImportError as error:
     raise MissingExtra("transformers", "transformers", "CarbontrackCallback") from error
 
 
-class CarbontrackCallback(Measured, TrainerCallback):  # type: ignore[misc, unused-ignore]
+class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Measures each `train()`, and each `evaluate()` and `predict()` outside of it.
 
     Args:

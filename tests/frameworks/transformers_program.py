@@ -12,7 +12,6 @@ import os
 import pickle
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -343,7 +342,6 @@ def interrupted() -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5.0)  # it comes at once
 
     callback = world.callback()
     caught = False
@@ -427,7 +425,6 @@ if __name__ == "__main__":
     class Presses(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5.0)
 
     trainer([last, Presses()]).train()
     sys.exit("not reached")
