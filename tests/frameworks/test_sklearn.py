@@ -69,15 +69,15 @@ from carbontrack.integrations.sklearn import CarbontrackCallback
 
 x, y = make_classification(60, 4, random_state=0)
 settings = {"region": "FR", "output": "rows.jsonl", "cpu_tdp_w": 100.0}
-# a budget, and a function that cannot be pickled, are the search's, and stay here
-callback = CarbontrackCallback(budget="1 kg", on_exceed=lambda verdict: None, **settings)
+# a budget, which each candidate exceeds as well, is the search's
+callback = CarbontrackCallback(budget="1e-4 J", on_exceed=lambda verdict: None, **settings)
 search = GridSearchCV(RandomForestClassifier(5), {"max_depth": [1, 2]}, cv=2, n_jobs=2)
 for written in (4, 8):
     search.set_callbacks(callback).fit(x, y)
     with open("rows.jsonl") as rows:  # at once: the workers are still there
         assert sum("candidate-split-evaluation" in row for row in rows) == written
     time.sleep(0.2)  # a worker looks for its parent at most every 50 ms
-alone = CarbontrackCallback(**settings)
+alone = CarbontrackCallback(scope="machine", **settings)
 cross_val_score(LogisticRegression().set_callbacks(alone), x, y, cv=2, n_jobs=2)
 assert alone.record is None  # it is in the workers
 """
@@ -407,11 +407,13 @@ def test_worker_processes_write_rows_that_are_added_up_once(tmp_path: Path) -> N
         places = sorted((c.labels["candidate"], c.labels["split"]) for c in candidates)
         assert places == [(0, 0), (0, 1), (1, 0), (1, 1)]
         assert search.pid not in {c.pid for c in candidates}
+        assert (search.status, {c.status for c in candidates}) == ("budget", {"ok"})
         assert {(c.parent_id, c.parent_holds) for c in candidates} == {(search.record_id, True)}
         assert sum(c.energy_kwh or 0.0 for c in candidates) <= (search.energy_kwh or 0.0)
     folds = rows["LogisticRegression.fit"]
     assert len(folds) == 2
     assert searches[0].pid not in {fold.pid for fold in folds}
+    assert {fold.scope for fold in folds} == {"process"}  # of two workers on one machine
     everything = [record for found in rows.values() for record in found]
     counted = [one for one in everything if one.parent_id is None or one.parent_holds is False]
     assert {one.record_id for one in counted} == {one.record_id for one in (*searches, *folds)}
