@@ -43,7 +43,7 @@ from sklearn.ensemble import (  # noqa: E402
     RandomForestClassifier,
 )
 from sklearn.experimental import enable_halving_search_cv  # noqa: E402, F401
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV  # noqa: E402
 from sklearn.model_selection import (  # noqa: E402
     GridSearchCV,
     HalvingRandomSearchCV,
@@ -471,6 +471,17 @@ def test_what_takes_no_callbacks_is_as_the_docs_say(kind: Callable[[], Any]) -> 
     assert not hasattr(kind(), "set_callbacks"), "docs/how-to/scikit-learn.md says that it does not"
     with pytest.raises(AttributeError, match="set_callbacks"):
         kind().set_callbacks(CarbontrackCallback())
+
+
+@pytest.mark.filterwarnings("ignore")  # what will be in the next release, and the solver
+def test_logistic_regressions_are_as_the_docs_say() -> None:
+    """The one with cross-validation calls no hook in this release; any solver's fit is measured."""
+    callback = CarbontrackCallback(region="FR", output=None)
+    LogisticRegressionCV(Cs=2, cv=2).set_callbacks(callback).fit(X, Y)
+    assert callback.record is None, "docs/how-to/scikit-learn.md says that it calls no hook"
+    LogisticRegression(solver="liblinear").set_callbacks(callback).fit(X, Y)
+    assert callback.record is not None
+    assert callback.record.name == "LogisticRegression.fit"
 
 
 def test_an_older_release_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
