@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
-from carbontrack.system.clock import ThreadCpu, process_cpu_s, thread_cpu_s
+from carbontrack.system.clock import ThreadCpu, other_thread_cpu_s, process_cpu_s, thread_cpu_s
 
 LONG_STEP_S = 0.001
 """In a step at least this long other threads work for it, such as those of a library for arrays."""
@@ -48,6 +48,9 @@ class LoopCpu:
         self.step_began_s: float | None = None
         self.in_steps_s = 0.0
         self.all, self.in_threads, self.in_tasks = _Pool(), _Pool(), _Pool()
+        self.ours: Callable[[], int | None] | None = None
+        """Returns the number of the sampler's thread, which works for nobody."""
+        self._ours: tuple[int | None, float, float] = (None, 0.0, 0.0)
         self._others_s = self._rest_s = 0.0
         self._others_s, self._rest_s = self._new()
 
@@ -55,10 +58,21 @@ class LoopCpu:
         """What other threads, and this one outside of steps, have used since the last update."""
         began_s, in_steps_s = self.step_began_s, self.in_steps_s
         own_s = self.clock()
-        others_s = process_cpu_s() - own_s
+        others_s = process_cpu_s() - own_s - self._by_us()
         if began_s is not None:
             own_s = min(own_s, began_s)
         return others_s - self._others_s, own_s - in_steps_s - self._rest_s
+
+    def _by_us(self) -> float:
+        """What the threads of samplers have used, as far as it was seen."""
+        thread_id = None if self.ours is None else self.ours()
+        if thread_id is None:
+            return self._ours[2]
+        now_s = other_thread_cpu_s(thread_id) or 0.0
+        known, then_s, total_s = self._ours
+        total_s += max(0.0, now_s - then_s) if known == thread_id else 0.0
+        self._ours = thread_id, now_s, total_s
+        return total_s
 
     @property
     def _for_others(self) -> _Pool:
@@ -148,8 +162,9 @@ class CoroutineCpu:
 
     # -- among whom the rest is shared -------------------------------------------------------
 
-    def begin(self) -> None:
-        """It is under way, or goes on."""
+    def begin(self, ours: Callable[[], int | None] | None = None) -> None:
+        """It is under way, or goes on; `ours` returns the number of a thread of carbontrack."""
+        self._loop.ours = ours or self._loop.ours
         self._loop.update()
         self._join(self._loop.all)
 

@@ -48,6 +48,9 @@ class NotCounted:
 
     is_counted = False
 
+    def own_thread(self) -> int | None:
+        """Nothing is measured."""
+
     def begin_wait(self) -> None:
         """Nothing counts anyway."""
 

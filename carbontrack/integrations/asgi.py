@@ -83,7 +83,7 @@ class CarbontrackMiddleware:
             await self._app(scope, receive, send)
             return
         scope[_COUNTED] = True
-        request.cpu.begin()
+        request.cpu.begin(call.own_thread)
         if self._in_tasks is None:
             self._in_tasks = warned_of_tasks(self._app)
         if self._in_tasks:

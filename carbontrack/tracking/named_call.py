@@ -141,6 +141,10 @@ class NamedCall(Call):
         """Whether it becomes a span when it is long: what it uses is not known otherwise."""
         return self._reads is None
 
+    def own_thread(self) -> int | None:
+        """The number of the thread that measures, which works for no call."""
+        return self._pending.sampler.ticker.thread_id
+
     def _run(self, site: CallSite) -> None:
         super()._run(site)
         if self._reads is not None:
