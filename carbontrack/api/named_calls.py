@@ -38,9 +38,9 @@ __all__ = ["NOT_COUNTED", "NamedCalls", "ThreadCpu", "outcome_of", "request_name
 
 _log = logging.getLogger("carbontrack")
 METHODS = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "WS")
 )
-"""The methods of HTTP; any other text that a client sends has one name."""
+"""The methods of HTTP, and WebSockets; any other text that a client sends has one name."""
 
 
 class NotCounted:

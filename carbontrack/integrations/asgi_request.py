@@ -53,8 +53,7 @@ def _template(found: Any, routes: Iterable[Any]) -> str | None:
     own = str(found.path)
     if not hasattr(found, "endpoint"):  # a mounted application without routes
         own += "/{path}"
-    wanted = getattr(found, "original_route", found)
-    around = _prefix(wanted, routes, 0)
+    around = _prefix(found, routes, 0)
     return (around or "") + own
 
 
@@ -64,7 +63,7 @@ def _prefix(wanted: Any, routes: Iterable[Any], depth: int) -> str | None:
         if route is wanted:
             return ""
         contexts = getattr(route, "effective_route_contexts", None)
-        if contexts is not None and any(one.original_route is wanted for one in contexts()):
+        if contexts is not None and any(one is wanted for one in contexts()):
             return ""
         inner = getattr(route, "routes", None)
         if inner and depth < _DEEPEST:

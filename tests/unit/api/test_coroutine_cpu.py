@@ -97,7 +97,7 @@ def test_cancellation_and_time_limits_are_as_awaited(way):
         await asyncio.sleep(0)
         task.cancel("why")
         assert await task == "all the same"
-        with pytest.raises((TimeoutError, asyncio.TimeoutError)):  # noqa: UP041 - two, in 3.10
+        with pytest.raises((TimeoutError, asyncio.TimeoutError)):
             await way(limited())
         task = asyncio.ensure_future(way(asyncio.sleep(60)))
         await asyncio.sleep(0)
