@@ -102,11 +102,11 @@ class LoopCpu:
         return max(0.0, others_s)
 
 
-class _Here(threading.local):
+class _OfThread(threading.local):
     loop: LoopCpu | None = None
 
 
-_here = _Here()
+_here = _OfThread()
 
 
 def _loop_here() -> LoopCpu:

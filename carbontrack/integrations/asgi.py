@@ -123,9 +123,8 @@ class CarbontrackMiddleware:
     async def _write_rows(self) -> None:
         ends = [self._close] if self._calls is None else [self._calls.write_rows, self._close]
         for end in ends:
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:  # another kind of loop, such as that of trio
+            loop, _ = attempt(asyncio.get_running_loop)
+            if loop is None:  # one of another kind, such as that of trio
                 end()
             else:
                 await asyncio.to_thread(end)
