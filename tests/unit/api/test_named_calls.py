@@ -407,7 +407,7 @@ def test_a_threads_cpu_seconds_can_be_asked_by_another():
     burnt.wait()
     burn(0.02)  # in this one
     cpu_s, own_s = found
-    assert own_s == pytest.approx(0.02, rel=0.1)
+    assert own_s == pytest.approx(0.02, rel=0.5)
     assert own_s <= cpu_s() <= own_s + 0.01
     go_on.set()
     thread.join()
