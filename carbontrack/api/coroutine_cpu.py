@@ -15,10 +15,13 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
-from carbontrack.system.clock import ThreadCpu, process_cpu_s, thread_cpu_s
+from carbontrack.system.clock import ThreadCpu, other_thread_cpu_s, process_cpu_s, thread_cpu_s
+from carbontrack.system.forking import remember
 
 LONG_STEP_S = 0.001
 """In a step at least this long other threads work for it, such as those of a library for arrays."""
+_LITTLE_S = 0.0001
+"""Of less than this no part is looked for that is our own."""
 
 
 class _Pool:
@@ -43,22 +46,46 @@ class LoopCpu:
     """
 
     def __init__(self) -> None:
-        self.thread_id = threading.get_native_id()
+        self.is_stale = False
+        """Whether it is that of the process from which this one was forked."""
         self.clock = ThreadCpu(since_s=0.0)
         self.step_began_s: float | None = None
         self.in_steps_s = 0.0
         self.all, self.in_threads, self.in_tasks = _Pool(), _Pool(), _Pool()
+        self.ours: Callable[[], int | None] | None = None
+        """Returns the number of the sampler's thread, which works for nobody."""
+        self._ours: tuple[int | None, float, float] = (None, 0.0, 0.0)
         self._others_s = self._rest_s = 0.0
-        self._others_s, self._rest_s = self._new()
+        self._others_s, self._rest_s = self._new(thread_cpu_s())
+        remember(self)
 
-    def _new(self) -> tuple[float, float]:
-        """What other threads, and this one outside of steps, have used since the last update."""
+    def forget_parent(self) -> None:
+        """In a child process the clocks begin at zero."""
+        self.is_stale = True
+
+    def _new(self, own_s: float) -> tuple[float, float]:
+        """What other threads, and this one outside of steps, have used since the last update.
+
+        `own_s` is what this thread has used.
+        """
         began_s, in_steps_s = self.step_began_s, self.in_steps_s
-        own_s = self.clock()
-        others_s = process_cpu_s() - own_s
+        others_s = process_cpu_s() - own_s - self._ours[2] - self._others_s
+        if others_s >= _LITTLE_S:
+            others_s += self._ours[2] - self._by_us()
         if began_s is not None:
             own_s = min(own_s, began_s)
-        return others_s - self._others_s, own_s - in_steps_s - self._rest_s
+        return others_s, own_s - in_steps_s - self._rest_s
+
+    def _by_us(self) -> float:
+        """What the threads of samplers have used, as far as it was seen."""
+        thread_id = None if self.ours is None else self.ours()
+        if thread_id is None:
+            return self._ours[2]
+        now_s = other_thread_cpu_s(thread_id) or 0.0
+        known, then_s, total_s = self._ours
+        total_s += max(0.0, now_s - then_s) if known == thread_id else 0.0
+        self._ours = thread_id, now_s, total_s
+        return total_s
 
     @property
     def _for_others(self) -> _Pool:
@@ -66,14 +93,14 @@ class LoopCpu:
 
     def level(self, pool: _Pool) -> float:
         """The level of a pool now; in any thread."""
-        others_s, rest_s = self._new()
+        others_s, rest_s = self._new(self.clock())
         if pool is self.in_tasks:
             return pool.level_with(rest_s)
         return pool.level_with(others_s) if pool is self._for_others else pool.level_s
 
     def update(self) -> None:
         """Share what has been used so far, before somebody joins or leaves."""
-        others_s, rest_s = self._new()
+        others_s, rest_s = self._new(thread_cpu_s())
         for pool, used_s in ((self._for_others, others_s), (self.in_tasks, rest_s)):
             pool.level_s = pool.level_with(used_s)
         self._others_s += others_s
@@ -83,22 +110,22 @@ class LoopCpu:
         """What other threads have used since the last update, for one coroutine alone."""
         if self.in_threads.users:
             return 0.0
-        others_s, _ = self._new()
+        others_s, _ = self._new(thread_cpu_s())
         self._others_s += others_s
         return max(0.0, others_s)
 
 
-class _Here(threading.local):
+class _OfThread(threading.local):
     loop: LoopCpu | None = None
 
 
-_here = _Here()
+_here = _OfThread()
 
 
 def _loop_here() -> LoopCpu:
     """That of this thread; another one in a forked child."""
     loop = _here.loop
-    if loop is None or loop.thread_id != threading.get_native_id():
+    if loop is None or loop.is_stale:
         loop = _here.loop = LoopCpu()
     return loop
 
@@ -148,8 +175,9 @@ class CoroutineCpu:
 
     # -- among whom the rest is shared -------------------------------------------------------
 
-    def begin(self) -> None:
-        """It is under way, or goes on."""
+    def begin(self, ours: Callable[[], int | None] | None = None) -> None:
+        """It is under way, or goes on; `ours` returns the number of a thread of carbontrack."""
+        self._loop.ours = ours or self._loop.ours
         self._loop.update()
         self._join(self._loop.all)
 

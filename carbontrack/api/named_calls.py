@@ -38,15 +38,18 @@ __all__ = ["NOT_COUNTED", "NamedCalls", "ThreadCpu", "outcome_of", "request_name
 
 _log = logging.getLogger("carbontrack")
 METHODS = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY")
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "WS")
 )
-"""The methods of HTTP; any other text that a client sends has one name."""
+"""The methods of HTTP, and WebSockets; any other text that a client sends has one name."""
 
 
 class NotCounted:
     """What `NamedCalls.begin` returns where nothing is counted, or something around counts it."""
 
     is_counted = False
+
+    def own_thread(self) -> int | None:
+        """Nothing is measured."""
 
     def begin_wait(self) -> None:
         """Nothing counts anyway."""
@@ -162,7 +165,7 @@ class NamedCalls:
             if found is not None and not (
                 self._is_separate and found.session is not self._track.own_tracker().session
             ):
-                return self._inside(found)
+                return self._inside(found, is_said=is_outermost)
             if found is not around:  # what has ended, or another request: do not keep it alive
                 set_current(None if is_outermost else skip_ended(around))
         pending = self._pending
@@ -192,8 +195,15 @@ class NamedCalls:
                 session.sites[key] = pending
         return pending
 
-    def _inside(self, around: Any) -> NamedCallHandle:
+    def _inside(self, around: Any, *, is_said: bool) -> NamedCallHandle:
         if around.session.spans == "roots":
+            if is_said:
+                around.session.warn(
+                    f"inside {self._callee.name}",
+                    f"requests have no rows: the block {around.name!r} is open around the server, "
+                    "and has their energy. spans='all' gives each of them a row inside of its row; "
+                    "tracker= counts them apart",
+                )
             return NOT_COUNTED
         parent = innermost()
         return NamedChild(parent.span(self._callee.name, labels=self._callee.labels))

@@ -83,7 +83,7 @@ class CarbontrackMiddleware:
             await self._app(scope, receive, send)
             return
         scope[_COUNTED] = True
-        request.cpu.begin()
+        request.cpu.begin(call.own_thread)
         if self._in_tasks is None:
             self._in_tasks = warned_of_tasks(self._app)
         if self._in_tasks:
@@ -123,9 +123,8 @@ class CarbontrackMiddleware:
     async def _write_rows(self) -> None:
         ends = [self._close] if self._calls is None else [self._calls.write_rows, self._close]
         for end in ends:
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:  # another kind of loop, such as that of trio
+            loop, _ = attempt(asyncio.get_running_loop)
+            if loop is None:  # one of another kind, such as that of trio
                 end()
             else:
                 await asyncio.to_thread(end)

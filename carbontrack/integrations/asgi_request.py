@@ -37,6 +37,7 @@ class RouteTemplates:
         """The template; None where no route has answered."""
         effective = scope.get("fastapi", {}).get("effective_route_context")
         found = scope.get("route") if effective is None else effective
+        found = scope.get("endpoint") if found is None else found  # Starlette before 1.0
         if found is None:
             return None
         known = self._known.get(id(found))
@@ -47,37 +48,45 @@ class RouteTemplates:
 
 
 def _template(found: Any, routes: Iterable[Any]) -> str | None:
-    inner = getattr(found, "routes", None)
-    if inner and not hasattr(found, "endpoint"):  # a mount whose own routes have not answered
+    around, route = _search(found, routes, 0) or ("", found)
+    if not hasattr(route, "path"):  # an endpoint that is in no route
         return None
-    own = str(found.path)
-    if not hasattr(found, "endpoint"):  # a mounted application without routes
-        own += "/{path}"
-    wanted = getattr(found, "original_route", found)
-    around = _prefix(wanted, routes, 0)
-    return (around or "") + own
+    if hasattr(route, "endpoint"):
+        return around + str(route.path)
+    if getattr(route, "routes", None):  # a mount whose own routes have not answered
+        return None
+    return f"{around}{route.path}/{{path}}"  # a mounted application without routes
 
 
-def _prefix(wanted: Any, routes: Iterable[Any], depth: int) -> str | None:
-    """The templates of the mounts around a route; None if it is not in there."""
+def _search(wanted: Any, routes: Iterable[Any], depth: int) -> tuple[str, Any] | None:
+    """The templates of the mounts around a route, and the route; None if it is not in there.
+
+    `wanted` is the route, or what answers in it.
+    """
     for route in routes:
-        if route is wanted:
-            return ""
+        if wanted is route or wanted is _answers_in(route):
+            return "", route
         contexts = getattr(route, "effective_route_contexts", None)
-        if contexts is not None and any(one.original_route is wanted for one in contexts()):
-            return ""
+        if contexts is not None and any(one is wanted for one in contexts()):
+            return "", wanted
         inner = getattr(route, "routes", None)
         if inner and depth < _DEEPEST:
-            found = _prefix(wanted, inner, depth + 1)
+            found = _search(wanted, inner, depth + 1)
             if found is not None:
-                return str(getattr(route, "path", "")) + found
+                return str(getattr(route, "path", "")) + found[0], found[1]
     return None
+
+
+def _answers_in(route: Any) -> Any:
+    endpoint = getattr(route, "endpoint", None)
+    return getattr(route, "app", None) if endpoint is None else endpoint
 
 
 def in_thread(scope: Mapping[str, Any]) -> bool | None:
     """Whether a request is answered in another thread, by a `def`; None: not known yet."""
     route, endpoint = scope.get("route"), scope.get("endpoint")
-    if endpoint is None or not hasattr(route, "endpoint"):
+    is_app = route is None and not (inspect.isroutine(endpoint) or inspect.isclass(endpoint))
+    if endpoint is None or is_app or not (route is None or hasattr(route, "endpoint")):
         return None
     return _is_plain(endpoint, scope.get("method", "GET"))
 

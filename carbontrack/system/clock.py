@@ -79,6 +79,18 @@ def other_process_cpu_s(pid: int) -> float | None:
         return None
 
 
+def other_thread_cpu_s(native_id: int) -> float | None:
+    """CPU seconds of another thread of this process; None where unknown, or if it has ended."""
+    if sys.platform != "linux":
+        return None
+    try:
+        clock = (~native_id << 3) | _CPUCLOCK_PER_THREAD | _CPUCLOCK_SCHED
+        return float(time.clock_gettime(clock))
+    except OSError as error:
+        pass_on(error)
+        return None
+
+
 class ThreadCpu:
     """The CPU seconds of the thread that makes it, from then on or from `since_s`; for any thread.
 
@@ -87,29 +99,25 @@ class ThreadCpu:
     others are told the CPU seconds of the process meanwhile.
     """
 
-    __slots__ = ("_clock", "_last_s", "_process_s", "_since_s", "_thread")
+    __slots__ = ("_last_s", "_process_s", "_since_s", "_thread")
 
     def __init__(self, since_s: float | None = None) -> None:
         self._thread = threading.get_native_id()
-        self._clock: int | None = None
-        if sys.platform == "linux":
-            self._clock = (~self._thread << 3) | _CPUCLOCK_PER_THREAD | _CPUCLOCK_SCHED
         now_s = thread_cpu_s()
         self._since_s = now_s if since_s is None else since_s
         self._last_s = now_s - self._since_s
-        self._process_s = 0.0 if self._clock is not None else process_cpu_s() - self._last_s
+        self._process_s = process_cpu_s() - self._last_s
 
     def __call__(self) -> float:
-        """The CPU seconds of the thread since this was made."""
+        """The CPU seconds of the thread since then."""
         if threading.get_native_id() == self._thread:
             self._last_s = thread_cpu_s() - self._since_s
-        elif self._clock is None:
+            return self._last_s
+        now_s = other_thread_cpu_s(self._thread)
+        if now_s is not None:
+            self._last_s = now_s - self._since_s
+        elif sys.platform != "linux":
             return process_cpu_s() - self._process_s
-        else:
-            try:
-                self._last_s = time.clock_gettime(self._clock) - self._since_s
-            except OSError as error:  # it has ended
-                pass_on(error)
         return self._last_s
 
 

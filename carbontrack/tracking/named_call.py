@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable
 
 from carbontrack.attribution.process_tree import has_children
-from carbontrack.record import Status
+from carbontrack.record import Record, Status
 from carbontrack.tracking.apportion import OWN_ROW_S, CallUsage
 from carbontrack.tracking.call import Call
-from carbontrack.tracking.call_site import Callee, CallSite, call_site_of
+from carbontrack.tracking.call_site import Callee, CallSite, CallWindow, call_site_of
+from carbontrack.tracking.checkpoints import Checkpoint
 from carbontrack.tracking.counted_call import CallAccount
 from carbontrack.tracking.session import Session
 from carbontrack.tracking.span import Span
@@ -48,6 +49,12 @@ class Pending(CallSite):
         self.idle: dict[int, NamedCall] = {}
         """Calls that wait for a message, and have been credited all that they used before."""
         self._lends: str | None = None
+        self.long: dict[int, NamedCall] = {}
+        """Calls under way that will have a row of their own: they are kept in the journal."""
+        self.has_new = False
+        """Whether one of them has used something since the last checkpoint."""
+        self._kept: Record | None = None
+        self._long_since: CallWindow | None = None
 
     @property
     def each_has_row(self) -> bool:
@@ -95,6 +102,33 @@ class Pending(CallSite):
         is_told = call is not None and self.propagating is call
         self._lends = self._call_id.partition("/")[0] if is_told else None
 
+    def checkpoint(self) -> Checkpoint | None:
+        """A row with what long calls under way have used so far; None where that is nothing new."""
+        with self.sampler.lock:
+            since = self._long_since = self._long_since or self.window
+            if not self.has_new or since is None or not self.long:
+                return None
+            end, self.has_new = self.sampler.counts, False
+            record_id = self.session.new_ids()[1] if self._kept is None else self._kept.record_id
+            total = CallWindow(record_id, since.start, since.started_at, since.parent)
+            for call in list(self.long.values()):
+                sums, machine_j, _ = call.take_sums()
+                total.add(sums, machine_j, call.ran_for_s(end.at_s), failed=False)
+            record, first = self._record(total, end), self._kept
+            self._kept = first or record
+            return Checkpoint(record, first=first, is_sum=True)
+
+    def has_ended(self, call: NamedCall) -> None:
+        """A long call is in a row of its own now, and no more in the one that is kept."""
+        if self.long.pop(id(call), None) is None or self._kept is None:
+            return
+        if self.long:
+            self.has_new = True
+            self.session.keep(self)
+        else:
+            kept, self._kept, self._long_since = self._kept, None, None
+            self.session.drop_checkpoint(kept.record_id)
+
     def _interrupt_calls(self) -> None:
         with self.sampler.lock:
             idle = list(self.idle.values())
@@ -106,6 +140,8 @@ class Pending(CallSite):
         """Start anew in a child process."""
         super().forget_parent()
         self.idle.clear()
+        self.long.clear()
+        self._kept = self._long_since = None
 
 
 class NamedCall(Call):
@@ -141,6 +177,10 @@ class NamedCall(Call):
         """Whether it becomes a span when it is long: what it uses is not known otherwise."""
         return self._reads is None
 
+    def own_thread(self) -> int | None:
+        """The number of the thread that measures, which works for no call."""
+        return self._pending.sampler.ticker.thread_id
+
     def _run(self, site: CallSite) -> None:
         super()._run(site)
         if self._reads is not None:
@@ -168,6 +208,8 @@ class NamedCall(Call):
         self._unsettled = CallUsage(0.0, 0.0)
         self._marked_s, self._cpu_s = self._now(now_s), own_s
         if used.ran_s > 0.0 or used.cpu_s > 0.0:
+            if self._running and not self.grows and self.ran_for_s(now_s) >= OWN_ROW_S:
+                self._pending.long[id(self)], self._pending.has_new = self, True
             return used
         if self._waits_since_s is not None and self._running:
             self._be_done()
@@ -228,7 +270,13 @@ class NamedCall(Call):
             self.site = site = pending.named(name)
             if self.single:
                 self._rename(site, has_row=has_row or pending.session.spans == "all")
+        self.end(status, error)
+
+    def end(self, status: Status = "ok", error: str | None = None) -> None:
+        """As of any call."""
         super().end(status, error)
+        if self._pending.long:
+            self._pending.has_ended(self)
 
     def _rename(self, site: CallSite, *, has_row: bool) -> None:
         """If it has become a span before it had a name, that is the span's from now on."""

@@ -281,18 +281,25 @@ def test_decorated_functions_inside_are_counted_by_the_call():
     assert joules(row) == pytest.approx(20.0)
 
 
-def test_inside_an_open_block_that_counts():
-    """A block around has the energy; where all spans are written, each call is its child."""
+def test_inside_an_open_block_that_counts(caplog):
+    """A block around has the energy, which is said where it surprises; where all spans are written,
+    each call is its child."""
     for spans in ("roots", "all"):
         with Bench() as bench:
             bench.session.spans = spans
             calls = NamedCalls(region="FR")
             with bench.tracker.span("serve") as around:
-                call = calls.begin(Spent())
+                calls.begin(Spent()).end_as("a task")
+                assert not caplog.messages
+                call = calls.begin(Spent(), is_outermost=True)
                 bench.clock.advance(1.0)
                 call.end_as("GET /", "error", "no")
+        said = ["'serve' is open around the server" in one for one in caplog.messages]
+        assert said == ([True] if spans == "roots" else [])
+        caplog.clear()
         rows = by_name(bench)
         assert joules(rows.pop("serve")) == pytest.approx(100.0)
+        rows.pop("a task", None)
         found = [(row.name, row.status, row.parent_id) for row in rows.values()]
         assert found == ([("GET /", "error", around.record_id)] if spans == "all" else [])
 
@@ -316,7 +323,7 @@ def test_requests_never_lie_in_one_another():
 
         in_a_copied_context(0)
         with bench.tracker.span("around"):
-            assert calls.begin(Spent(), is_outermost=True) is NOT_COUNTED
+            assert calls.begin(Spent()) is NOT_COUNTED
     assert sum(row.calls for row in bench.records if row.name == "GET /") == 4
 
 
@@ -407,7 +414,7 @@ def test_a_threads_cpu_seconds_can_be_asked_by_another():
     burnt.wait()
     burn(0.02)  # in this one
     cpu_s, own_s = found
-    assert own_s == pytest.approx(0.02, rel=0.1)
+    assert own_s == pytest.approx(0.02, rel=0.5)
     assert own_s <= cpu_s() <= own_s + 0.01
     go_on.set()
     thread.join()
