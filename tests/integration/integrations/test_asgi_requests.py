@@ -348,6 +348,19 @@ def test_mistakes_are_said_when_the_application_is_made():
         CarbontrackMiddleware(ok_async, region="FR")
 
 
+def test_switched_off_it_is_not_there():
+    """The application gets what the server gave."""
+    given = {"type": "http"}, object(), object()
+
+    async def app(*got):
+        seen.append(got)
+
+    seen = []
+    asyncio.run(CarbontrackMiddleware(app, routes=True, disable=True)(*given))
+    assert seen == [given]
+    assert given[0] == {"type": "http"}
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_the_end_of_the_lifespan_writes_the_rows(backend):
     """On a loop of asyncio and on one of trio; the tracker that was given stays open."""
