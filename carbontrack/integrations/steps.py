@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 from carbontrack.api.coroutine_cpu import CoroutineCpu
 from carbontrack.api.named_calls import NamedCallHandle, NamedCalls, ThreadCpu, outcome_of
 from carbontrack.record import Status
-from carbontrack.system.clock import process_cpu_s
+from carbontrack.system.clock import other_thread_cpu_s, process_cpu_s
 
 T = TypeVar("T")
 
@@ -32,18 +32,21 @@ class SteppedRequest:
         self._alone_since_s: float | None = None
         self._more_s = 0.0
         """CPU seconds of other threads, while it was alone."""
+        self._ours: Callable[[], int | None] | None = None
         self._call: NamedCallHandle | None = self._begin(calls)
 
     def _begin(self, calls: NamedCalls) -> NamedCallHandle:
-        call = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
-        self._join()
-        return call
+        call: Any = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
+        if call.is_counted:
+            self._ours = call.own_thread
+            self._join()
+        return call  # type: ignore[no-any-return]
 
     def _join(self) -> None:
         everyone = SteppedRequest._under_way
         everyone.add(self)
         lone, SteppedRequest._lone = SteppedRequest._lone, self
-        self._alone_since_s = process_cpu_s()
+        self._alone_since_s = self._process_cpu_s()
         if lone is not None:
             lone._share()
         if len(everyone) > 1:  # after that, as another thread may just have come
@@ -52,16 +55,23 @@ class SteppedRequest:
     def _share(self) -> None:
         since_s = self._alone_since_s
         if since_s is not None:
-            self._more_s = max(0.0, process_cpu_s() - since_s - self._own_cpu_s())
+            self._more_s = max(0.0, self._process_cpu_s() - since_s - self._own_cpu_s())
             self._alone_since_s = None
 
     def _own_cpu_s(self) -> float:
         before_s, running = self._steps
         return before_s if running is None else before_s + running()
 
+    def _process_cpu_s(self) -> float:
+        """Without the thread that measures, which works for no request."""
+        thread_id = None if self._ours is None else self._ours()
+        return process_cpu_s() - ((thread_id and other_thread_cpu_s(thread_id)) or 0.0)
+
     def _cpu_s(self) -> float:
         since_s = self._alone_since_s
-        return self._own_cpu_s() + self._more_s if since_s is None else process_cpu_s() - since_s
+        if since_s is None:
+            return self._own_cpu_s() + self._more_s
+        return self._process_cpu_s() - since_s
 
     def step(self, function: Callable[..., T], *args: Any) -> T:
         """Run a part of the request in this thread; what it returns or raises is handed on."""
@@ -124,9 +134,10 @@ class LoopRequest(SteppedRequest):
         super().__init__(calls)
 
     def _begin(self, calls: NamedCalls) -> NamedCallHandle:
-        call = calls.begin(self._cpu, is_outermost=True)
-        self._cpu.begin()
-        return call
+        call: Any = calls.begin(self._cpu, is_outermost=True)
+        if call.is_counted:
+            self._cpu.begin(call.own_thread)
+        return call  # type: ignore[no-any-return]
 
     def _look(self) -> bool:
         found = self._works_in_thread()
