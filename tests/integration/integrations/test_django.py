@@ -226,6 +226,7 @@ async def answer_of(
     return b"".join(body)
 
 
+@pytest.mark.skipif(django.VERSION < (5, 0), reason="Django 4.2 does not see a client leave")
 @pytest.mark.parametrize("where", ["/never", "/endless"])
 def test_a_client_that_leaves_ends_its_request(where: str) -> None:
     """Django cancels the view, or the stream."""
@@ -316,6 +317,13 @@ def test_settings_are_django_s() -> None:
     ):
         with override_settings(CARBONTRACK=given), pytest.raises(ConfigError, match=what):
             ASGIHandler()
+
+
+def test_switched_off_it_is_no_part_of_the_handler() -> None:
+    """Django leaves it out, so that a request costs what it did."""
+    with override_settings(CARBONTRACK={"disable": True}, MIDDLEWARE=MIDDLEWARE[:1]):
+        handler = WSGIHandler()
+    assert handler._middleware_chain.__wrapped__ == handler._get_response
 
 
 def test_django_has_the_names_that_are_used_of_it() -> None:
