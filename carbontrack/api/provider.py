@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from carbontrack.api.assembly import (
@@ -25,13 +25,14 @@ from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.record import Sink
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
-from carbontrack.tracking.tracker import NoOpTracker, Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker, checked_sinks
 
 MOST_TRACKERS = 32
 """Trackers of `track` that are kept for their next use."""
@@ -87,13 +88,15 @@ class TrackerProvider:
                     self._forget_idle()
         return tracker
 
-    def _made_or_none(self, settings: Settings, environment: Environment) -> Tracker:
+    def _made_or_none(
+        self, settings: Settings, environment: Environment, sinks: Sequence[Sink] = ()
+    ) -> Tracker:
         """A new tracker; where something around the program makes that fail, one that does nothing.
 
         Raises:
             CarbontrackError: a setting cannot be used.
         """
-        tracker, error = attempt(self._make, settings, environment, passes=CarbontrackError)
+        tracker, error = attempt(self._make, settings, environment, sinks, passes=CarbontrackError)
         if tracker is None:
             self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
             LOGGER.debug("no tracker could be made", exc_info=error)
@@ -178,15 +181,19 @@ class TrackerProvider:
             self._warned.add(message)
             LOGGER.warning("%s", message)
 
-    def make(self, settings: Settings) -> Tracker:
+    def make(self, settings: Settings, sinks: Sequence[Sink] = ()) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.
+
+        `sinks` get its records besides those of its outputs.
 
         Raises:
             ConfigError: a setting cannot be used.
         """
-        return self._made_or_none(settings, self.environment())
+        return self._made_or_none(settings, self.environment(), checked_sinks(sinks))
 
-    def _make(self, settings: Settings, environment: Environment) -> Tracker:
+    def _make(
+        self, settings: Settings, environment: Environment, sinks: Sequence[Sink] = ()
+    ) -> Tracker:
         with self._lock, holding_forks():
             wall = wall_fit(settings, environment)
             key = host_key(settings, environment, wall)
@@ -196,7 +203,11 @@ class TrackerProvider:
                 self._samplers[key] = sampler = make_sampler(settings, environment, wall)
                 sampler.when_asleep = self._after_session
             tracker = assemble(
-                settings, environment, sampler=self._samplers[key], propagator=self._propagator
+                settings,
+                environment,
+                sampler=self._samplers[key],
+                propagator=self._propagator,
+                sinks=sinks,
             )
             if self._is_exiting:
                 tracker.session.write_each_call()

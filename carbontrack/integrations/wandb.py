@@ -1,0 +1,49 @@
+"""Weights & Biases: the energy and emissions of a run in its history and its summary.
+
+`output=["emissions.csv", "wandb:"]` reports to the run that is active where a block ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import wandb
+except ImportError as error:
+    raise ImportError('W&B is not installed: pip install "carbontrack[wandb]"') from error
+
+from carbontrack.errors import ConfigError
+from carbontrack.integrations.metrics import PREFIX
+from carbontrack.integrations.tracker_sink import TrackerSink
+
+
+class WandbSink(TrackerSink):
+    """Reports to a W&B run without moving its step; starts no run and ends none.
+
+    Args:
+        run: the run; by default `wandb.run`, as it is where a record is written.
+    """
+
+    def __init__(self, run: Any = None) -> None:
+        super().__init__()
+        if run and not callable(getattr(run, "log", None)):
+            raise ConfigError(
+                f"run must be one of wandb.init(), not {run!r}; nothing follows 'wandb:'"
+            )
+        self._run = run or None
+        self._defined: Any = None
+
+    def report(self, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:  # noqa: ARG002 - the user's is kept
+        """Log the numbers with the user's next step, and put all into the summary."""
+        run = self._run or wandb.run
+        if run is None:
+            self.warn_once(
+                "no W&B run is active where a block ends, so nothing is logged: end the block "
+                "before wandb.finish(), or the end of `with wandb.init():`"
+            )
+            return
+        if self._defined is not run:
+            self._defined = run
+            run.define_metric(f"{PREFIX}*", step_metric=f"{PREFIX}duration_s")
+        run.log(numbers, commit=False)
+        run.summary.update(numbers | {PREFIX + name: fact for name, fact in facts.items()})
