@@ -19,7 +19,7 @@ from carbontrack.integrations.tracker_sink import Background, TrackerSink
 from carbontrack.system.clock import SystemClock
 
 
-class MlflowSink(TrackerSink):
+class MlflowSink(TrackerSink[str]):
     """Reports to an MLflow run, from a thread of its own; starts no run and ends none.
 
     Args:
@@ -27,27 +27,30 @@ class MlflowSink(TrackerSink):
             that ends the block, else in the main thread, else the only one that is active.
     """
 
+    hint = (
+        "no MLflow run is active where a block ends, so nothing is logged: end the block inside "
+        "`with mlflow.start_run():`, or name the run, MlflowSink(run_id=…)"
+    )
+
     def __init__(self, run_id: str | None = None) -> None:
         super().__init__()
-        self.address = run_id or active_run_id() or ""
-        self.takes_recovered = bool(self.address)
         self._run_id = run_id or None
+        self.takes_recovered = self._run_id is not None
+        # what is left of a killed process belongs to the run that was active at its start
+        self.address = run_id or active_run_id() or ""
         self._background = Background("MLflow")
 
-    def report(self, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
-        """Log metrics and tags, each metric with steps of its own."""
-        run_id = self._run_id or active_run_id() or self.address
-        if not run_id:
-            self.warn_once(
-                "no MLflow run is active where a block ends, so nothing is logged: open the block "
-                "inside `with mlflow.start_run():`, or name the run, MlflowSink(run_id=…)"
-            )
-            return
+    def find_run(self) -> tuple[str, str] | None:
+        """The run's id, twice."""
+        run_id = self._run_id or active_run_id()
+        return None if run_id is None else (run_id, run_id)
+
+    def report(self, run: str, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
+        """Log metrics, which have steps of their own, and tags."""
         at_ms = int(SystemClock.now_utc().timestamp() * 1000)
         metrics = [Metric(name, number, at_ms, step) for name, number in numbers.items()]
         tags = [RunTag(f"carbontrack.{name}", fact) for name, fact in facts.items()]
-        uri = mlflow.get_tracking_uri()
-        self._background.do(partial(_log, uri, run_id, metrics, tags))
+        self._background.do(partial(_log, mlflow.get_tracking_uri(), run, metrics, tags))
 
     def close(self) -> None:
         """Wait for MLflow, two seconds at most."""
@@ -57,7 +60,7 @@ class MlflowSink(TrackerSink):
 def active_run_id() -> str | None:
     """The id of the active run, without a call of the tracking server; None where there is none.
 
-    The runs of MLflow belong to threads, and a record may be written by another one.
+    An active run belongs to a thread, and a record may be written by another one.
     """
     run = mlflow.active_run()
     if run is not None:

@@ -18,7 +18,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.integrations.tracker_sink import TrackerSink
 
 
-class TensorBoardSink(TrackerSink):
+class TensorBoardSink(TrackerSink[Any]):
     """Writes scalars to a folder, or with the writer of the user, which is not closed.
 
     Args:
@@ -38,13 +38,18 @@ class TensorBoardSink(TrackerSink):
         self.address = self._folder
         self._writer: Any = None if is_folder else writer_or_dir
 
-    def report(self, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:  # noqa: ARG002 - words are no scalars
-        """Add the scalars, and have them written."""
-        if self._writer is None:  # now, as ranks that do not report leave no file
+    def find_run(self) -> tuple[str, Any] | None:
+        """The writer; made now, as ranks that do not report leave no file."""
+        if self._writer is None:
             self._writer = Writer(self._folder)
+        return self._folder, self._writer
+
+    def report(self, run: Any, numbers: dict[str, float], *rest: Any) -> None:
+        """Add the scalars, and have them written."""
+        _, step = rest  # facts are words, and no scalars
         for name, number in numbers.items():
-            self._writer.add_scalar(name, number, step)
-        self._writer.flush()
+            run.add_scalar(name, number, step)
+        run.flush()
 
     def close(self) -> None:
         """Close the event file, if it is ours."""

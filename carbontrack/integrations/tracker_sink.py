@@ -1,7 +1,7 @@
 """What the sinks of experiment trackers share: which records they take, and sums over a run.
 
 A tracker's run is one more place where finished records go. It gets sums over the records of this
-process, under the names of `metrics_of`. Only rank 0 of a world reports.
+process that end while it is the run, under the names of `metrics_of`. Only rank 0 reports.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.integrations.metrics import PREFIX, facts_of, metrics_of
@@ -21,9 +22,19 @@ from carbontrack.units import JOULES_PER_KWH
 
 CLOSE_S = 2.0
 """The longest wait for a tracker at the end of the program."""
+_MOST_RUNS = 1000
+"""Runs whose sums are remembered."""
+Run = TypeVar("Run")
 
 
-class TrackerSink(ABC):
+class _Sums:
+    """The sums of what was reported to one run."""
+
+    numbers: dict[str, float] | None = None
+    step = 0
+
+
+class TrackerSink(ABC, Generic[Run]):
     """A sink that gives sums and facts to a tracker's run, and never starts one.
 
     Attributes:
@@ -31,44 +42,61 @@ class TrackerSink(ABC):
     """
 
     takes_recovered = False
+    hint = "no run is active where a block ends, so nothing is reported"
+    """What is said once where there is no run."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        self._sums: dict[str, float] | None = None
-        self._step = 0
+        self._sums: dict[str, _Sums] = {}
         self._has_warned = False
         self._lock = reentrant_lock()  # several threads may end blocks; no writer is for several
 
     @abstractmethod
-    def report(self, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
-        """Give numbers and facts to the run, quickly; `step` counts what was reported."""
+    def find_run(self) -> tuple[str, Run] | None:
+        """The id of the run that is active here, and what `report` needs of it; None: none is."""
+
+    @abstractmethod
+    def report(self, run: Run, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
+        """Give numbers and facts to the run, quickly; `step` goes up with each report."""
 
     def write(self, record: Record) -> None:
-        """Add a finished record to the sums, and report them."""
-        if self._is_ours(record):
-            with self._lock:
-                self._sums = _added(self._sums, metrics_of(record, ""))
-                self._step += 1
-                self.report(_named(self._sums), facts_of(record), self._step)
+        """Add a finished record to the sums of the active run, and report these."""
+        self._take(record, facts_of(record), step=None, is_final=True)
 
     def log(self, record: Record, step: int | None = None) -> None:
         """Report what an open span has used so far: `sink.log(span.snapshot(), step=epoch)`.
 
-        Its numbers are added to those of the records before it, for this once.
+        Its numbers are added to those of finished records, for this once.
         """
-        if self._is_ours(record):
-            with self._lock:
-                self._step = self._step + 1 if step is None else max(self._step, step)
-                self.report(_named(_added(self._sums, metrics_of(record, ""))), {}, self._step)
+        self._take(record, {}, step=step, is_final=False)
 
-    def close(self) -> None:  # noqa: B027 - there may be nothing to be done
+    def close(self) -> None:
         """Nothing is held, where a subclass does not say otherwise."""
 
-    def warn_once(self, text: str) -> None:
-        """Say why nothing is reported."""
+    def _take(
+        self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool
+    ) -> None:
+        if not self._is_ours(record):
+            return
+        with self._lock:
+            found = self.find_run()
+            if found is None:
+                self._warn()
+                return
+            key, run = found
+            sums = self._sums.setdefault(key, _Sums())
+            while len(self._sums) > _MOST_RUNS:
+                del self._sums[next(iter(self._sums))]
+            numbers = _added(sums.numbers, metrics_of(record, ""))
+            sums.step = sums.step + 1 if step is None else max(sums.step, step)
+            if is_final:
+                sums.numbers = numbers
+            self.report(run, _named(numbers), facts, sums.step)
+
+    def _warn(self) -> None:
         if not self._has_warned:
             self._has_warned = True
-            LOGGER.warning("%s", text)
+            LOGGER.warning("%s", self.hint)
 
     def _is_ours(self, record: Record) -> bool:
         """Whether the run has a part in this record, which is in no other one of this process."""
@@ -82,11 +110,12 @@ def _added(sums: dict[str, float] | None, more: dict[str, float]) -> dict[str, f
     """The sums of what all records know; the sum with something unknown is unknown."""
     if sums is None:
         return more
-    return {name: sums[name] + more[name] for name in sums if name in more and name != "power_w"}
+    return {name: sums[name] + more[name] for name in sums if name in more}
 
 
 def _named(sums: dict[str, float]) -> dict[str, float]:
-    found = {PREFIX + name: number for name, number in sums.items()}
+    """The sums by their full names, with the mean power."""
+    found = {PREFIX + name: number for name, number in sums.items() if name != "power_w"}
     if "energy_kwh" in sums and sums.get("duration_s"):
         found[f"{PREFIX}power_w"] = sums["energy_kwh"] * JOULES_PER_KWH / sums["duration_s"]
     return found
@@ -106,7 +135,7 @@ class Background:
         self._left += 1
         self._waiting.put(act)
         if self._thread is None:
-            self._thread = OwnThread(self._run, self._name)
+            self._thread = OwnThread(self._run, "carbontrack-tracker")
             self._thread.start()
 
     def close(self) -> None:
@@ -120,12 +149,15 @@ class Background:
         if thread is not None:
             thread.join(CLOSE_S)
             if thread.is_alive():
-                reason = f"{self._name} has not taken {self._left} records within {CLOSE_S:g} s"
-                raise SinkError(reason, reason=reason, lost_records=self._left)
+                reason = f"{self._name} did not answer within {CLOSE_S:g} s"
+                raise SinkError(
+                    f"{reason}; {self._left} reports are lost", reason=reason,
+                    lost_records=self._left,
+                )  # fmt: skip
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:
             _, error = attempt(act)
             if error is not None:
-                LOGGER.warning("%s did not take a record: %r", self._name, error)
+                LOGGER.warning("%s did not take a report: %r", self._name, error)
             self._left -= 1
