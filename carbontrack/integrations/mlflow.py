@@ -32,6 +32,8 @@ class MlflowSink(TrackerSink[str]):
         "`with mlflow.start_run():`, or name the run, MlflowSink(run_id=…)"
     )
 
+    counts_steps = False  # the metric of the highest step is shown, and a run may be continued
+
     def __init__(self, run_id: str | None = None) -> None:
         super().__init__()
         self._run_id = run_id or None

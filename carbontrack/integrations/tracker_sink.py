@@ -39,9 +39,11 @@ class TrackerSink(ABC, Generic[Run]):
 
     Attributes:
         takes_recovered: whether records of killed processes are taken: where the run is named.
+        counts_steps: whether each report has a step of its own, where the user gives none.
     """
 
     takes_recovered = False
+    counts_steps = True
     hint = "no run is active where a block ends, so nothing is reported"
     """What is said once where there is no run."""
 
@@ -57,7 +59,7 @@ class TrackerSink(ABC, Generic[Run]):
 
     @abstractmethod
     def report(self, run: Run, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
-        """Give numbers and facts to the run, quickly; `step` goes up with each report."""
+        """Give numbers and facts to the run, quickly; `step` never goes down."""
 
     def write(self, record: Record) -> None:
         """Add a finished record to the sums of the active run, and report these."""
@@ -88,7 +90,7 @@ class TrackerSink(ABC, Generic[Run]):
             while len(self._sums) > _MOST_RUNS:
                 del self._sums[next(iter(self._sums))]
             numbers = _added(sums.numbers, metrics_of(record, ""))
-            sums.step = sums.step + 1 if step is None else max(sums.step, step)
+            sums.step = sums.step + self.counts_steps if step is None else max(sums.step, step)
             if is_final:
                 sums.numbers = numbers
             self.report(run, _named(numbers), facts, sums.step)
