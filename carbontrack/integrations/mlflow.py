@@ -38,8 +38,7 @@ class MlflowSink(TrackerSink[str]):
         super().__init__()
         self._run_id = run_id or None
         self.takes_recovered = self._run_id is not None
-        # what is left of a killed process belongs to the run that was active at its start
-        self.address = run_id or active_run_id() or ""
+        self.address = run_id or ""
         self._background = Background("MLflow")
 
     def find_run(self) -> tuple[str, str] | None:
