@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 from carbontrack.api.assembly import (
@@ -32,7 +32,7 @@ from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentr
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session
-from carbontrack.tracking.tracker import NoOpTracker, Tracker, checked_sinks
+from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 MOST_TRACKERS = 32
 """Trackers of `track` that are kept for their next use."""
@@ -88,15 +88,13 @@ class TrackerProvider:
                     self._forget_idle()
         return tracker
 
-    def _made_or_none(
-        self, settings: Settings, environment: Environment, sinks: Sequence[Sink] = ()
-    ) -> Tracker:
+    def _made_or_none(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         """A new tracker; where something around the program makes that fail, one that does nothing.
 
         Raises:
             CarbontrackError: a setting cannot be used.
         """
-        tracker, error = attempt(self._make, settings, environment, sinks, passes=CarbontrackError)
+        tracker, error = attempt(self._make, settings, environment, *sinks, passes=CarbontrackError)
         if tracker is None:
             self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
             LOGGER.debug("no tracker could be made", exc_info=error)
@@ -181,19 +179,15 @@ class TrackerProvider:
             self._warned.add(message)
             LOGGER.warning("%s", message)
 
-    def make(self, settings: Settings, sinks: Sequence[Sink] = ()) -> Tracker:
+    def make(self, settings: Settings, *sinks: Sink) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.
-
-        `sinks` get its records besides those of its outputs.
 
         Raises:
             ConfigError: a setting cannot be used.
         """
-        return self._made_or_none(settings, self.environment(), checked_sinks(sinks))
+        return self._made_or_none(settings, self.environment(), *sinks)
 
-    def _make(
-        self, settings: Settings, environment: Environment, sinks: Sequence[Sink] = ()
-    ) -> Tracker:
+    def _make(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         with self._lock, holding_forks():
             wall = wall_fit(settings, environment)
             key = host_key(settings, environment, wall)
@@ -202,13 +196,8 @@ class TrackerProvider:
                 self._warn_of_second_sampler(key)
                 self._samplers[key] = sampler = make_sampler(settings, environment, wall)
                 sampler.when_asleep = self._after_session
-            tracker = assemble(
-                settings,
-                environment,
-                sampler=self._samplers[key],
-                propagator=self._propagator,
-                sinks=sinks,
-            )
+            tracker = assemble(settings, environment, sampler=self._samplers[key],
+                               propagator=self._propagator, sinks=sinks)  # fmt: skip
             if self._is_exiting:
                 tracker.session.write_each_call()
             # When the session goes, the sampler's thread is woken, in no frame of the program's.

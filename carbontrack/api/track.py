@@ -25,7 +25,7 @@ from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.handle import SharedExitMethod, WithStatement, dead, end_abandoned
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tracker import NoOpTracker, Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker, checked_sinks
 
 if TYPE_CHECKING:
     from carbontrack.tracking.budget import Budget, OnExceed, Verdict
@@ -102,9 +102,11 @@ def auto(*, sinks: Sequence[Sink] = (), **settings: object) -> Tracker:
     Raises:
         ConfigError: a setting is unknown or cannot be used.
     """
+    if sinks:
+        checked_sinks(sinks)
     with holding_forks():
         loaded = PROVIDER.load(settings)
-    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded, sinks)
+    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded, *sinks)
 
 
 # What few programs need is imported where it is used, to keep the start of a process short.
