@@ -53,7 +53,7 @@ class MlflowSink(TrackerSink[str]):
         tags = [RunTag(f"carbontrack.{name}", fact) for name, fact in facts.items()]
         self._background.do(partial(_log, mlflow.get_tracking_uri(), run, metrics, tags))
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Wait for MLflow, two seconds at most."""
         self._background.close()
 

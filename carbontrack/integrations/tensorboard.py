@@ -51,7 +51,7 @@ class TensorBoardSink(TrackerSink[Any]):
             run.add_scalar(name, number, step)
         run.flush()
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Close the event file, if it is ours."""
         if self._folder and self._writer is not None:
             self._writer.close()

@@ -73,7 +73,12 @@ class TrackerSink(ABC, Generic[Run]):
         self._take(record, {}, step=step, is_final=False)
 
     def close(self) -> None:
-        """Nothing is held, where a subclass does not say otherwise."""
+        """Have what was reported written, in the process that has made the sink."""
+        if os.getpid() == self._pid:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what is left, and close what is the sink's own."""
 
     def _take(
         self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool
@@ -124,42 +129,46 @@ def _named(sums: dict[str, float]) -> dict[str, float]:
 
 
 class Background:
-    """Calls functions in a thread of its own, one after the other; it starts with the first."""
+    """Calls functions in a thread of its own, one after the other; it starts with the first.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Args:
+        name: who is called, for messages.
+        wait_s: the longest wait at the end.
+    """
+
+    def __init__(self, name: str, wait_s: float = CLOSE_S) -> None:
+        self._name, self._wait_s = name, wait_s
         self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: OwnThread | None = None
-        self._left = 0
+        self._given = self._done = 0
 
     def do(self, act: Callable[[], object]) -> None:
-        """Have this done soon."""
-        self._left += 1
+        """Have this done soon; called by one thread at a time."""
+        self._given += 1
         self._waiting.put(act)
         if self._thread is None:
             self._thread = OwnThread(self._run, "carbontrack-tracker")
             self._thread.start()
 
     def close(self) -> None:
-        """Wait for what is left, two seconds at most.
+        """Wait for what is left, for a moment.
 
         Raises:
             SinkError: something has not been done by then, and will not be.
         """
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
         self._waiting.put(None)
-        thread = self._thread
-        if thread is not None:
-            thread.join(CLOSE_S)
-            if thread.is_alive():
-                reason = f"{self._name} did not answer within {CLOSE_S:g} s"
-                raise SinkError(
-                    f"{reason}; {self._left} reports are lost", reason=reason,
-                    lost_records=self._left,
-                )  # fmt: skip
+        thread.join(self._wait_s)
+        if thread.is_alive():
+            left = self._given - self._done
+            reason = f"{self._name} did not answer within {self._wait_s:g} s"
+            raise SinkError(f"{reason}; {left} reports are lost", reason=reason, lost_records=left)
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:
             _, error = attempt(act)
             if error is not None:
                 LOGGER.warning("%s did not take a report: %r", self._name, error)
-            self._left -= 1
+            self._done += 1

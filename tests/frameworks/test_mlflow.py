@@ -106,6 +106,16 @@ told["settings"] = metrics_of(run)
 told["record"] = {name: value for name, value in span.record.to_row().items()}
 told["row"] = open("runs.csv").read().splitlines()[1].count("train")
 print(json.dumps(told))
+
+# a server that takes a request and never answers: the program ends all the same
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server:
+    mlflow.set_tracking_uri("http://127.0.0.1:%d" % server.getsockname()[1])
+    clock, tracker = tracked(MlflowSink(run_id="7"))
+    with tracker, tracker.span("train"):
+        clock.advance(36.0)
+    server.accept()
+    sys.exit(0)
 """
 
 
@@ -197,6 +207,11 @@ def test_each_thread_reports_to_its_own_run(told: dict[str, Any]) -> None:
 def test_a_named_run_gets_what_ends_later(told: dict[str, Any]) -> None:
     """`MlflowSink(run_id=…)` needs no active run; its sums begin anew."""
     assert told["named"] == pytest.approx(0.002)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(told: dict[str, Any]) -> None:
+    """The program has ended by itself, and was told what is lost."""
+    assert "MLflow did not answer within 2 s; 1 reports are lost" in told["said"]
 
 
 def test_an_output_of_track_reports_what_the_row_says(told: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ class ListSink(TrackerSink[str]):
         super().__init__()
         self.run = run
         self.takes_recovered = named
+        self.finished = 0
         self.reports: list[tuple[str, dict[str, float], dict[str, str], int]] = []
 
     def find_run(self) -> tuple[str, str] | None:
@@ -31,6 +32,9 @@ class ListSink(TrackerSink[str]):
 
     def report(self, run: str, numbers: Any, facts: Any, step: int) -> None:
         self.reports.append((run, numbers, facts, step))
+
+    def finish(self) -> None:
+        self.finished += 1
 
 
 def a_record(**changes: Any) -> Record:
@@ -142,10 +146,10 @@ def test_without_a_run_nothing_is_reported_and_that_is_said_once(
 def test_the_end_does_not_wait_for_a_tracker_that_hangs() -> None:
     """`close` gives up, and says how many reports are lost."""
     goes_on = threading.Event()
-    background = Background("the tracker")
+    background = Background("the tracker", wait_s=0.05)
     background.do(goes_on.wait)
     background.do(goes_on.wait)
-    with pytest.raises(SinkError, match="the tracker did not answer within 2 s; 2 reports") as told:
+    with pytest.raises(SinkError, match=r"did not answer within 0\.05 s; 2 reports") as told:
         background.close()
     assert told.value.lost_records == 2
     goes_on.set()
@@ -161,3 +165,24 @@ def test_a_report_that_fails_does_not_keep_back_the_next(caplog: pytest.LogCaptu
     background.close()
     assert done == [1, 3]
     assert "the tracker did not take a report: ZeroDivisionError" in caplog.text
+
+
+def test_a_forked_child_closes_nothing_of_its_parents() -> None:
+    """Files and threads of a tracker are those of the process that has made the sink."""
+    sink = ListSink()
+    sink.close()
+    assert sink.finished == 1
+    sink._pid += 1
+    sink.close()
+    assert sink.finished == 1
+
+
+def test_a_sink_that_was_closed_may_be_used_again() -> None:
+    """Two trackers may have the same sink: the end of one does not silence the other."""
+    done: list[int] = []
+    background = Background("the tracker")
+    for number in range(3):
+        background.do(lambda number=number: done.append(number))
+        background.close()
+    background.close()
+    assert done == [0, 1, 2]
