@@ -24,6 +24,10 @@ CLOSE_S = 2.0
 """The longest wait for a tracker at the end of the program."""
 _MOST_RUNS = 1000
 """Runs whose sums are remembered."""
+_RECOVERED = (
+    "the record of a killed process is reported to no tracker's run, as another one may be active "
+    "by now; it is in the other outputs"
+)
 Run = TypeVar("Run")
 
 
@@ -50,7 +54,7 @@ class TrackerSink(ABC, Generic[Run]):
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._sums: dict[str, _Sums] = {}
-        self._has_warned = False
+        self._said: set[str] = set()
         self._lock = reentrant_lock()  # several threads may end blocks; no writer is for several
 
     @abstractmethod
@@ -84,11 +88,13 @@ class TrackerSink(ABC, Generic[Run]):
         self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool
     ) -> None:
         if not self._is_ours(record):
+            if record.status == "recovered" and not record.rank:
+                self._say_once(_RECOVERED)
             return
         with self._lock:
             found = self.find_run()
             if found is None:
-                self._warn()
+                self._say_once(self.hint)
                 return
             key, run = found
             sums = self._sums.setdefault(key, _Sums())
@@ -100,10 +106,10 @@ class TrackerSink(ABC, Generic[Run]):
                 sums.numbers = numbers
             self.report(run, _named(numbers), facts, sums.step)
 
-    def _warn(self) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            LOGGER.warning("%s", self.hint)
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            LOGGER.warning("%s", text)
 
     def _is_ours(self, record: Record) -> bool:
         """Whether the run has a part in this record, which is in no other one of this process."""

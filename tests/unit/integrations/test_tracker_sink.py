@@ -121,8 +121,16 @@ def test_a_joule_is_reported_once_and_by_one_rank(changes: dict[str, Any], count
     assert len(sink.reports) == (2 if counts else 0)
 
 
-def test_what_was_recovered_belongs_to_a_run_that_is_named() -> None:
+def test_what_was_recovered_belongs_to_a_run_that_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A record of a killed process goes to the run it is for, not to the one that is active now."""
+    active = ListSink()
+    for _ in range(2):
+        active.write(a_record(pid=os.getpid() + 1, status="recovered"))
+    assert active.reports == []
+    (said,) = caplog.records
+    assert "another one may be active" in said.getMessage()
     sink = ListSink(named=True)
     sink.write(a_record(pid=os.getpid() + 1, status="recovered"))
     sink.write(a_record(pid=os.getpid() + 1))
