@@ -74,7 +74,7 @@ class Training:
         """Begin a training; what is still open is closed as an error.
 
         Args:
-            labels: labels of the record; those that are None are left out.
+            labels: labels of the record; those that are None or endless are left out.
             step: the steps that were done before, and are in another record.
             steps: the steps that will have been done at the end, those included.
             history: the logs of the steps before, with the ids of their records.
@@ -84,7 +84,8 @@ class Training:
         self._evaluated = None
         earlier = [entry[RECORD_ID] for entry in history if RECORD_ID in entry]
         resumed = {RESUMED: step or None, "resumes": earlier[-1] if earlier else None}
-        known = {name: one for name, one in {**labels, **resumed}.items() if one is not None}
+        unknown = (None, sys.maxsize)  # the latter for what has no end
+        known = {name: one for name, one in {**labels, **resumed}.items() if one not in unknown}
         self._episode.begin("train", known, loop=self._loop)
         self._course = LoopCourse(None if steps is None else steps - step)
         self._step, self._last_step = step, steps or 0
