@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -20,10 +20,19 @@ RECORD_ID = f"{PREFIX}record_id"
 """Where a framework's history, which its checkpoints keep, has the id of the record."""
 RESUMED = "resumed_at_step"
 """The label of a training that goes on from a checkpoint."""
+FORECAST_PART = 0.01
+"""The part of the time so far after which a forecast is made anew: one takes 300 us."""
 _NO_PLACES = ("WORLD", "custom")
 """Regions of records whose place is not known: an unknown one, and that of a given intensity."""
 BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")
 """What is enough where each log is printed."""
+
+
+def finish_kernels() -> None:
+    """Wait until the GPU has done what it was given, where this process has a CUDA context."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 class Training:
@@ -32,22 +41,32 @@ class Training:
     Args:
         synchronize: wait for the GPU at the edges of epochs and evaluations, so that each has the
             energy of its own kernels. Where this process does not use CUDA nothing is done.
+        finish: how to wait for it.
         settings: what `Episode` takes.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
 
-    def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
-        self._again = functools.partial(type(self), synchronize=synchronize, **settings)
+    def __init__(
+        self,
+        *,
+        synchronize: bool = False,
+        finish: Callable[[], object] = finish_kernels,
+        **settings: Any,
+    ) -> None:
+        self._again = functools.partial(
+            type(self), synchronize=synchronize, finish=finish, **settings
+        )
         self._episode = Episode(**settings)
-        self._synchronize = synchronize
+        self._finish = finish if synchronize else None
         self._loop: CodeType | None = None
         self._is_alone = self._is_in_epoch = False
         self._evaluated: int | None = None
         self._trained: Record | None = None
         self._course = LoopCourse(None)
         self._step = self._last_step = 0
+        self._foreseen_s = 0.0
         self.record_id = ""
         """The id of the record of which `log` has told last."""
 
@@ -89,6 +108,7 @@ class Training:
         self._episode.begin("train", known, loop=self._loop)
         self._course = LoopCourse(None if steps is None else steps - step)
         self._step, self._last_step = step, steps or 0
+        self._foreseen_s = 0.0
 
     def begin_epoch(self) -> None:
         """Begin a child for an epoch."""
@@ -147,9 +167,10 @@ class Training:
         if record is None:
             return {}
         self.record_id = record.record_id
-        if step > self._step:
+        spent_s = record.duration_s or 0.0
+        if step > self._step and spent_s - self._foreseen_s >= spent_s * FORECAST_PART:
             self._course.take(record, step - self._step)
-            self._step = step
+            self._step, self._foreseen_s = step, spent_s
         found = metrics_of(record)
         for name in ("energy_kwh", "emissions_g"):
             amount = getattr(self.forecast, name, None)
@@ -180,9 +201,8 @@ class Training:
         return self._loop is None or stays_on_stack(self._loop)
 
     def _next(self, child: str | None) -> None:
-        torch = sys.modules.get("torch")
-        if self._synchronize and torch is not None and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        if self._finish is not None:
+            self._finish()
         if child is None:
             self._episode.end_child()
         else:
