@@ -20,8 +20,9 @@ RECORD_ID = f"{PREFIX}record_id"
 """Where a framework's history, which its checkpoints keep, has the id of the record."""
 RESUMED = "resumed_at_step"
 """The label of a training that goes on from a checkpoint."""
-FORECAST_PART = 0.01
-"""The part of the time so far after which a forecast is made anew: one takes 300 us."""
+OFTEN, FORECAST_PART = 100, 0.01
+"""So many forecasts are made at each log, and then one after this part of the time so far: one from
+many steps takes 300 us."""
 _NO_PLACES = ("WORLD", "custom")
 """Regions of records whose place is not known: an unknown one, and that of a given intensity."""
 BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")
@@ -66,7 +67,7 @@ class Training:
         self._trained: Record | None = None
         self._course = LoopCourse(None)
         self._step = self._last_step = 0
-        self._foreseen_s = 0.0
+        self._forecasts, self._forecast_s = 0, 0.0
         self.record_id = ""
         """The id of the record of which `log` has told last."""
 
@@ -108,7 +109,7 @@ class Training:
         self._episode.begin("train", known, loop=self._loop)
         self._course = LoopCourse(None if steps is None else steps - step)
         self._step, self._last_step = step, steps or 0
-        self._foreseen_s = 0.0
+        self._forecasts, self._forecast_s = 0, 0.0
 
     def begin_epoch(self) -> None:
         """Begin a child for an epoch."""
@@ -167,10 +168,9 @@ class Training:
         if record is None:
             return {}
         self.record_id = record.record_id
-        spent_s = record.duration_s or 0.0
-        if step > self._step and spent_s - self._foreseen_s >= spent_s * FORECAST_PART:
+        if step > self._step and self._is_forecast_due(record.duration_s or 0.0):
             self._course.take(record, step - self._step)
-            self._step, self._foreseen_s = step, spent_s
+            self._step = step
         found = metrics_of(record)
         for name in ("energy_kwh", "emissions_g"):
             amount = getattr(self.forecast, name, None)
@@ -194,6 +194,12 @@ class Training:
             )
             return None
         return _card(record)
+
+    def _is_forecast_due(self, now_s: float) -> bool:
+        is_due = self._forecasts < OFTEN or now_s - self._forecast_s >= now_s * FORECAST_PART
+        if is_due:
+            self._forecasts, self._forecast_s = self._forecasts + 1, now_s
+        return is_due
 
     def _is_in_training(self) -> bool:
         if self._is_alone or not self._episode.is_open:

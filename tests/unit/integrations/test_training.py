@@ -198,3 +198,19 @@ def test_a_misspelt_setting_is_raised_when_the_callback_is_made() -> None:
         TrainingCallback(regoin="FR")
     with pytest.raises(ConfigError, match="name"):
         TrainingCallback(name=3)
+
+
+def test_forecasts_of_many_logs_cost_little(world: World) -> None:
+    """After a hundred at each log there is one for each hundredth of the time, as good as before."""
+    training = world.training()
+    training.begin({}, steps=1000)
+    made: list[object] = []
+    for step in range(1, 501):
+        world.clock.advance(1.0)
+        training.log(step)
+        if not made or made[-1] is not training.forecast:
+            made.append(training.forecast)
+    forecast = training.forecast
+    assert forecast is not None
+    assert forecast.energy_kwh == pytest.approx(10_000.0 / 3.6e6)
+    assert 100 < len(made) < 320
