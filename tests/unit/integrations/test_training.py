@@ -201,7 +201,7 @@ def test_a_misspelt_setting_is_raised_when_the_callback_is_made() -> None:
 
 
 def test_forecasts_of_many_logs_cost_little(world: World) -> None:
-    """After a hundred at each log there is one for each hundredth of the time, as good as before."""
+    """After a hundred at each log there is one for each hundredth of the time, as good."""
     training = world.training()
     training.begin({}, steps=1000)
     made: list[object] = []
