@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbontrack.errors import ConfigError
+from carbontrack.integrations import stack_watch
 from carbontrack.integrations.training import Training, TrainingCallback
 from carbontrack.record import Record
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
@@ -49,6 +50,7 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.tracker.close()
+    assert not stack_watch._open
 
 
 def joules_of(record: Record) -> float:
@@ -85,6 +87,7 @@ def test_in_any_order_each_second_is_in_at_most_one_row(order: list[str]) -> Non
         else:
             getattr(training, what)()
         world.clock.advance(1.0)
+    training.end()
     world.tracker.close()
     rows = world.rows()
     assert sum(joules for _, _, joules in rows) <= (world.clock.monotonic_s() - 1000.0) * WATTS
@@ -178,6 +181,7 @@ def test_a_log_tells_what_was_used_and_what_will_have_been(world: World) -> None
     assert "carbontrack/forecast_energy_kwh" not in training.log(14)
     training.take_batch(object(), "evaluate")
     assert training.log(14) == {}
+    training.end()
 
 
 def test_copies_and_pickles_have_the_settings() -> None:
@@ -210,6 +214,7 @@ def test_forecasts_of_many_logs_cost_little(world: World) -> None:
         training.log(step)
         if not made or made[-1] is not training.forecast:
             made.append(training.forecast)
+    training.end()
     forecast = training.forecast
     assert forecast is not None
     assert forecast.energy_kwh == pytest.approx(10_000.0 / 3.6e6)
