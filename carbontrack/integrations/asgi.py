@@ -24,6 +24,7 @@ from carbontrack.integrations.asgi_request import (
     warned_of_tasks,
 )
 from carbontrack.system.interrupts import attempt
+from carbontrack.system.log import LOGGER
 
 _COUNTED = "carbontrack.counted"
 """In the scope of a request that is counted."""
@@ -66,6 +67,7 @@ class CarbontrackMiddleware:
         self._calls = None if calls is None or calls.is_off else calls
         self._template_of = routes if callable(routes) else RouteTemplates()
         self._in_tasks: bool | None = None
+        self._has_failed = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Count a request, and write the rows at the end of the lifespan."""
@@ -95,9 +97,15 @@ class CarbontrackMiddleware:
             raise
         finally:
             request.cpu.end()
-            template, _ = attempt(self._template_of, scope)
             method = scope["method"] if scope["type"] == "http" else "WS"
-            call.end_as(request_name(method, template), *request.outcome)
+            call.end_as(request_name(method, self._template(scope)), *request.outcome)
+
+    def _template(self, scope: Message) -> str | None:
+        template, error = attempt(self._template_of, scope)
+        if error is not None and not self._has_failed:
+            self._has_failed = True
+            LOGGER.warning("the route of a request could not be found: %r; said once", error)
+        return template
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         answered = False

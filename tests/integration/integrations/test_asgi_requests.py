@@ -145,6 +145,23 @@ def test_names_by_a_function_of_yours():
     assert names(bench) == {"GET /by/{me}": 1}
 
 
+def test_a_function_of_yours_that_fails_is_said_once(caplog):
+    """The request is answered, and counted without a name."""
+
+    def fails(scope):
+        raise KeyError("route")
+
+    with Bench() as bench, caplog.at_level(logging.WARNING, "carbontrack"):
+        app = Starlette(routes=[Route("/", ok_async)])
+        answers = requests_of(
+            CarbontrackMiddleware(app, routes=fails, tracker=bench.tracker), "GET /", "GET /"
+        )
+    assert [one.status_code for one in answers] == [200, 200]
+    assert names(bench) == {"GET (no route)": 2}
+    (said,) = caplog.messages
+    assert "KeyError('route')" in said
+
+
 def test_exceptions_pass_and_are_failures():
     """The same object reaches the server; an answer of 5xx is a failure too."""
     error, seen = ValueError("mine"), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,7 +14,9 @@ import threading
 import pytest
 
 from carbontrack.report.read import iter_records
+from carbontrack.sinks.journal.recovery import recover
 from carbontrack.units import JOULES_PER_KWH
+from tests.integration.integrations.test_servers import serving
 
 pytestmark = [
     pytest.mark.xdist_group("serial"),  # shares of CPU time
@@ -178,3 +181,30 @@ def test_the_sum_is_at_most_what_the_process_used(served):
     rows, _, whole, _ = served
     total_j = sum(row.cpu_kwh for found in rows.values() for row in found) * JOULES_PER_KWH
     assert 0.5 * whole["joules"] <= total_j <= whole["joules"] * (1 + 1e-9)
+
+
+WORKERS = """
+from app import bare
+from carbontrack.integrations.asgi import CarbontrackMiddleware
+
+routed = CarbontrackMiddleware(bare, routes=True, region="FR", output="rows.csv")
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("uvicorn.workers") is None,
+    reason="this release of uvicorn has no worker for gunicorn",
+)
+def test_workers_of_gunicorn_write_all_their_rows(tmp_path):
+    """Forked from one that has made the middleware; decorated functions inside count once."""
+    (tmp_path / "routed.py").write_text(WORKERS)
+    worker = "uvicorn.workers.UvicornWorker"
+    command = ["gunicorn", "--workers", "2", "--preload", "--worker-class", worker, "routed:routed"]
+    with serving(tmp_path, command) as here:
+        for _ in range(20):
+            here.ask()
+        here.end(signal.SIGTERM)
+    assert here.calls() == here.answered
+    rows = list(iter_records(tmp_path / "rows.csv"))
+    assert {row.name for row in rows} == {"GET (no route)"}
+    assert recover(tmp_path / "state") == []
