@@ -36,21 +36,18 @@ class SteppedRequest:
         self._call: NamedCallHandle | None = self._begin(calls)
 
     def _begin(self, calls: NamedCalls) -> NamedCallHandle:
-        call: Any = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
-        if call.is_counted:
-            self._ours = call.own_thread
-            self._join()
-        return call  # type: ignore[no-any-return]
-
-    def _join(self) -> None:
         everyone = SteppedRequest._under_way
-        everyone.add(self)
-        lone, SteppedRequest._lone = SteppedRequest._lone, self
-        self._alone_since_s = self._process_cpu_s()
+        everyone.add(self)  # first: what it takes to begin, of the first one above all, is nobody's
+        lone, SteppedRequest._lone = SteppedRequest._lone, None
         if lone is not None:
             lone._share()
-        if len(everyone) > 1:  # after that, as another thread may just have come
-            self._share()
+        call: Any = calls.begin(None if _is_greenlet() else self._cpu_s, is_outermost=True)
+        if call.is_counted and len(everyone) == 1:
+            self._ours, SteppedRequest._lone = call.own_thread, self
+            self._alone_since_s = self._process_cpu_s()
+            if len(everyone) > 1:  # another thread has just come
+                self._share()
+        return call  # type: ignore[no-any-return]
 
     def _share(self) -> None:
         since_s = self._alone_since_s
