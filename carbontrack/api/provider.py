@@ -25,6 +25,7 @@ from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.record import Sink
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
@@ -63,6 +64,8 @@ class TrackerProvider:
         """Settings that were found usable, by arguments and environment."""
         self._loaded = SettingsCache()
         self._propagator = Propagator()
+        self._sinks: tuple[Sink, ...] = ()
+        """The sinks of every tracker, beside its own."""
         remember(self)
 
     def environment(self) -> Environment:
@@ -200,6 +203,8 @@ class TrackerProvider:
             )
             if self._is_exiting:
                 tracker.session.write_each_call()
+            for sink in self._sinks:
+                self._give(sink, tracker.session)
             # When the session goes, the sampler's thread is woken, in no frame of the program's.
             reference = weakref.ref(tracker.session, tracker.session.sampler.nudge)
             living = {key: made for key, made in self._made.items() if made[0]() is not None}
@@ -210,6 +215,27 @@ class TrackerProvider:
             self._flush_on_signals(settings)
             return tracker
 
+    def add_sink(self, sink: Sink) -> None:
+        """Give the records of all trackers, those to come included, to this sink too."""
+        with self._lock:
+            if sink not in self._sinks:
+                self._sinks = (*self._sinks, sink)
+                for session in self.sessions():
+                    self._give(sink, session)
+
+    def _give(self, sink: Sink, session: Session) -> None:
+        try:
+            session.add_sink(sink)
+        except ConfigError as error:  # whoever opens this tracker has not chosen the sink
+            self.warn_once(f"{sink!r} gets no record of a tracker: {error}")
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Give no further records to a sink that was added."""
+        with self._lock:
+            self._sinks = tuple(one for one in self._sinks if one is not sink)
+            for session in self.sessions():
+                session.remove_sink(sink)
+
     def _after_session(self) -> None:
         # In the sampler's thread: it does not wait for who makes a tracker, and looks as well.
         if self._lock.acquire(blocking=False):
@@ -219,7 +245,7 @@ class TrackerProvider:
                 self._lock.release()
 
     def _close_unused_samplers(self) -> None:
-        used = {session.sampler for session in self._sessions()}
+        used = {session.sampler for session in self.sessions()}
         for key, sampler in list(self._samplers.items()):
             if sampler not in used:
                 del self._samplers[key]
@@ -256,7 +282,7 @@ class TrackerProvider:
     def close(self) -> None:
         """Write open spans as interrupted, close the sinks, then the samplers."""
         # after trackers that are being made, which are closed too
-        sessions = self._held(self._sessions)
+        sessions = self._held(self.sessions)
         LOSSES.is_ending = True
         try:
             # all sinks make their last attempts at the same time
@@ -270,7 +296,8 @@ class TrackerProvider:
         for error in raised[:1]:
             raise error
 
-    def _sessions(self) -> list[Session]:
+    def sessions(self) -> list[Session]:
+        """What the trackers that were made here share, of those that are still in use."""
         found = [reference() for reference, _ in list(self._made.values())]
         return [session for session in found if session is not None]
 

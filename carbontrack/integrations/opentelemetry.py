@@ -1,0 +1,88 @@
+"""OpenTelemetry: energy and emissions as metrics, and as attributes of the spans around blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+from weakref import WeakKeyDictionary
+
+try:
+    from opentelemetry.metrics import MeterProvider, get_meter_provider
+except ImportError as error:
+    raise ImportError(
+        "the exporter for OpenTelemetry needs opentelemetry-api: "
+        'pip install "carbontrack[opentelemetry]"'
+    ) from error
+
+from carbontrack.api.live import Tracker, when_closed
+from carbontrack.integrations.opentelemetry_metrics import MetricsOfProvider
+from carbontrack.integrations.opentelemetry_spans import annotate as annotate_span
+
+_INSTRUMENTED: WeakKeyDictionary[Any, MetricsOfProvider] = WeakKeyDictionary()
+"""The metrics of each provider, and of the global one, which may be set later."""
+
+
+def instrument(
+    meter_provider: MeterProvider | None = None,
+    tracker: Tracker | None = None,
+    annotate: bool = False,  # noqa: FBT001, FBT002 - a contract
+) -> None:
+    """Export what is measured as metrics, from now on. A second call for a provider does nothing.
+
+    It measures nothing by itself.
+
+    Args:
+        meter_provider: None: the global one, which may also be set later.
+        tracker: whose records and meters; None: of all that `track` and `auto` make here.
+        annotate: whether to write energy and emissions onto the span that is recording where a
+            block ends, whatever tracker it is of.
+    """
+    provider = meter_provider or get_meter_provider()
+    is_global = provider is get_meter_provider()
+    known = _INSTRUMENTED.get(provider) or (_INSTRUMENTED.get(instrument) if is_global else None)
+    metrics = known or MetricsOfProvider(provider, tracker)
+    _INSTRUMENTED[provider] = metrics
+    if is_global:
+        _INSTRUMENTED[instrument] = metrics
+    metrics.turn_on()
+    if annotate:
+        when_closed(annotate_span)
+
+
+def uninstrument() -> None:
+    """Export and annotate nothing more; the instruments remain, and are silent."""
+    when_closed(None)
+    for metrics in list(_INSTRUMENTED.values()):
+        metrics.turn_off()
+
+
+def __getattr__(name: str) -> Any:
+    """`CarbontrackInstrumentor`, for programs that have opentelemetry-instrumentation."""
+    if name != "CarbontrackInstrumentor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+            BaseInstrumentor,
+        )
+    except ImportError as error:
+        raise ImportError(
+            "CarbontrackInstrumentor needs opentelemetry-instrumentation: "
+            "pip install opentelemetry-instrumentation"
+        ) from error
+
+    class CarbontrackInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+        """`instrument` and `uninstrument`, as other instrumentors of OpenTelemetry have them."""
+
+        def instrumentation_dependencies(self) -> Collection[str]:
+            """None: it instruments what is measured here."""
+            return ()
+
+        def _instrument(self, **given: Any) -> None:
+            names = ("meter_provider", "tracker", "annotate")
+            instrument(**{name: given[name] for name in names if name in given})
+
+        def _uninstrument(self, **_: Any) -> None:
+            uninstrument()
+
+    globals()[name] = CarbontrackInstrumentor
+    return CarbontrackInstrumentor

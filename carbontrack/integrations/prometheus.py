@@ -1,0 +1,32 @@
+"""Prometheus: what is measured, at the endpoint that a program has, or that of all its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry
+except ImportError as error:
+    raise ImportError(
+        'the exporter for Prometheus needs prometheus-client: pip install "carbontrack[prometheus]"'
+    ) from error
+
+from carbontrack.api.track import PROVIDER
+from carbontrack.integrations.prometheus_collector import CarbontrackCollector
+from carbontrack.integrations.prometheus_sink import PrometheusSink, is_multi_process
+
+__all__ = ["CarbontrackCollector", "PrometheusSink", "install"]
+
+
+def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) -> PrometheusSink:
+    """Export what `track` and `auto` measure in this process, from now on.
+
+    Raises:
+        ConfigError: as `PrometheusSink`; or the settings say scope "machine" in multi-process mode.
+    """
+    sink = PrometheusSink(registry, labels)
+    sink.check_scope(PROVIDER.load({"output": None}).scope)
+    if not is_multi_process():  # where nobody asks a collector
+        registry.register(CarbontrackCollector())
+    PROVIDER.add_sink(sink)
+    return sink
