@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carbontrack.api.track import PROVIDER
-from carbontrack.record import Basis, Component, Record
+from carbontrack.record import Basis, Component, Record, Sink
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import reentrant_lock
+from carbontrack.tracking.session import Session, add_sink, open_roots, remove_sink
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.span_edges import SpanEnd
 from carbontrack.tracking.tracker import Tracker
@@ -16,9 +17,8 @@ from carbontrack.values import NamedTuple
 
 if TYPE_CHECKING:
     from carbontrack.sampling.sampler import Sampler
-    from carbontrack.tracking.session import Session
 
-__all__ = ["LiveView", "Look", "MeterSum", "Span", "Tracker", "when_closed"]
+__all__ = ["LiveFigures", "LiveView", "MeterSum", "Span", "Tracker", "when_closed"]
 
 WAIT_S = 0.05
 """How long a look waits for a reading that is under way; it then takes what was read before."""
@@ -34,7 +34,7 @@ class MeterSum(NamedTuple):
     watts: float | None
 
 
-class Look(NamedTuple):
+class LiveFigures(NamedTuple):
     """What one look has found.
 
     Attributes:
@@ -81,12 +81,26 @@ class LiveView:
         own = getattr(self._tracker, "session", None)  # a tracker that does nothing has none
         return [] if own is None else [own]
 
-    def look(self) -> Look:
+    def add_sink(self, sink: Sink) -> None:
+        """Give the records of what is looked at now to this sink too.
+
+        Raises:
+            ConfigError: it does not take the records of such a tracker.
+        """
+        for session in self.sessions():
+            add_sink(session, sink)
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Give it no further records."""
+        for session in self.sessions():
+            remove_sink(session, sink)
+
+    def look(self) -> LiveFigures:
         """Read the meters once, if anything is open, and return what is known now."""
         with self._lock:
             return self._look()
 
-    def _look(self) -> Look:
+    def _look(self) -> LiveFigures:
         sessions = self.sessions()
         samplers = list(dict.fromkeys([*self._seen, *(one.sampler for one in sessions)]))
         open_blocks = [row for one in samplers for row in _read(one, sessions)]
@@ -97,7 +111,7 @@ class LiveView:
         self._seen = {one: seen for one, seen in self._seen.items() if one in in_use}
         grids = [one.ledger.intensity(one.sampler.clock.now_utc()) for one in sessions]
         facts = sessions[0].builder.constants() if sessions else {}
-        return Look(
+        return LiveFigures(
             tuple(self._sums.values()),
             open_blocks,
             {(one.zone, one.source): one.g_per_kwh for one in grids if one is not None},
@@ -129,7 +143,7 @@ def _read(sampler: Sampler, sessions: Sequence[Session]) -> list[Record]:
     try:
         sampler.sample()
         own = (one for one in sessions if one.sampler is sampler)
-        return [root.snapshot() for one in own for root in one.open_roots()]
+        return [root.snapshot() for one in own for root in open_roots(one)]
     finally:
         lock.release()
 

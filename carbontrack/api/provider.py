@@ -31,7 +31,7 @@ from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.session import Session, add_sink, remove_sink
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 MOST_TRACKERS = 32
@@ -56,16 +56,12 @@ class TrackerProvider:
         self._made: dict[int, tuple[weakref.ref[Session], Settings]] = {}
         """The sessions by their ids, with the settings that each was made with. A reference wakes
         the sampler when its session goes."""
-        self._closes_at_exit = False
-        self._is_exiting = False
-        self._handles_signals = False
+        self._closes_at_exit = self._is_exiting = self._handles_signals = False
         self._warned: set[str] = set()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
-        self._loaded = SettingsCache()
-        self._propagator = Propagator()
-        self._sinks: tuple[Sink, ...] = ()
-        """The sinks of every tracker, beside its own."""
+        self._loaded, self._propagator = SettingsCache(), Propagator()
+        self.common_sinks = CommonSinks(self)
         remember(self)
 
     def environment(self) -> Environment:
@@ -203,8 +199,7 @@ class TrackerProvider:
             )
             if self._is_exiting:
                 tracker.session.write_each_call()
-            for sink in self._sinks:
-                self._give(sink, tracker.session)
+            self.common_sinks.give_all(tracker.session)
             # When the session goes, the sampler's thread is woken, in no frame of the program's.
             reference = weakref.ref(tracker.session, tracker.session.sampler.nudge)
             living = {key: made for key, made in self._made.items() if made[0]() is not None}
@@ -214,27 +209,6 @@ class TrackerProvider:
                 atexit.register(self._close_at_exit)
             self._flush_on_signals(settings)
             return tracker
-
-    def add_sink(self, sink: Sink) -> None:
-        """Give the records of all trackers, those to come included, to this sink too."""
-        with self._lock:
-            if sink not in self._sinks:
-                self._sinks = (*self._sinks, sink)
-                for session in self.sessions():
-                    self._give(sink, session)
-
-    def _give(self, sink: Sink, session: Session) -> None:
-        try:
-            session.add_sink(sink)
-        except ConfigError as error:  # whoever opens this tracker has not chosen the sink
-            self.warn_once(f"{sink!r} gets no record of a tracker: {error}")
-
-    def remove_sink(self, sink: Sink) -> None:
-        """Give no further records to a sink that was added."""
-        with self._lock:
-            self._sinks = tuple(one for one in self._sinks if one is not sink)
-            for session in self.sessions():
-                session.remove_sink(sink)
 
     def _after_session(self) -> None:
         # In the sampler's thread: it does not wait for who makes a tracker, and looks as well.
@@ -322,6 +296,39 @@ class TrackerProvider:
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = reentrant_lock()
+
+
+class CommonSinks:
+    """Sinks of all trackers of the process, beside their own; they are closed with none."""
+
+    def __init__(self, provider: TrackerProvider) -> None:
+        self._provider = provider
+        self._sinks: tuple[Sink, ...] = ()
+
+    def add(self, sink: Sink) -> None:
+        """Give it the records of all trackers, those to come included."""
+        if sink not in self._sinks:
+            self._sinks = (*self._sinks, sink)
+            for session in self._provider.sessions():
+                self._give(sink, session)
+
+    def remove(self, sink: Sink) -> None:
+        """Give it no further records."""
+        self._sinks = tuple(one for one in self._sinks if one is not sink)
+        for session in self._provider.sessions():
+            remove_sink(session, sink)
+
+    def give_all(self, session: Session) -> None:
+        """A tracker was made."""
+        for sink in self._sinks:
+            self._give(sink, session)
+
+    def _give(self, sink: Sink, session: Session) -> None:
+        try:
+            add_sink(session, sink)
+        except ConfigError as error:  # whoever opens this tracker has not chosen the sink
+            pass_on(error)
+            self._provider.warn_once(f"{sink!r} gets no record of a tracker: {error}")
 
 
 def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
-from weakref import WeakKeyDictionary
 
 try:
     from opentelemetry.metrics import MeterProvider, get_meter_provider
@@ -15,11 +14,11 @@ except ImportError as error:
     ) from error
 
 from carbontrack.api.live import Tracker, when_closed
-from carbontrack.integrations.opentelemetry_metrics import MetricsOfProvider
-from carbontrack.integrations.opentelemetry_spans import annotate as annotate_span
+from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfProvider
+from carbontrack.integrations.exporters.opentelemetry_spans import annotate as annotate_span
 
-_INSTRUMENTED: WeakKeyDictionary[Any, MetricsOfProvider] = WeakKeyDictionary()
-"""The metrics of each provider, and of the global one, which may be set later."""
+_INSTRUMENTED: list[tuple[object, MetricsOfProvider]] = []
+"""The metrics of each provider; those of the global one, which may be set later, by None."""
 
 
 def instrument(
@@ -27,9 +26,7 @@ def instrument(
     tracker: Tracker | None = None,
     annotate: bool = False,  # noqa: FBT001, FBT002 - a contract
 ) -> None:
-    """Export what is measured as metrics, from now on. A second call for a provider does nothing.
-
-    It measures nothing by itself.
+    """Export what is measured as metrics, once for a provider; it measures nothing by itself.
 
     Args:
         meter_provider: None: the global one, which may also be set later.
@@ -38,12 +35,11 @@ def instrument(
             block ends, whatever tracker it is of.
     """
     provider = meter_provider or get_meter_provider()
-    is_global = provider is get_meter_provider()
-    known = _INSTRUMENTED.get(provider) or (_INSTRUMENTED.get(instrument) if is_global else None)
-    metrics = known or MetricsOfProvider(provider, tracker)
-    _INSTRUMENTED[provider] = metrics
-    if is_global:
-        _INSTRUMENTED[instrument] = metrics
+    keys = [provider, None] if provider is get_meter_provider() else [provider]
+    known = [metrics for key, metrics in _INSTRUMENTED if key in keys]
+    metrics = known[0] if known else MetricsOfProvider(provider, tracker)
+    if not known:
+        _INSTRUMENTED.extend((key, metrics) for key in keys)
     metrics.turn_on()
     if annotate:
         when_closed(annotate_span)
@@ -52,7 +48,7 @@ def instrument(
 def uninstrument() -> None:
     """Export and annotate nothing more; the instruments remain, and are silent."""
     when_closed(None)
-    for metrics in list(_INSTRUMENTED.values()):
+    for _, metrics in _INSTRUMENTED:
         metrics.turn_off()
 
 
@@ -65,16 +61,12 @@ def __getattr__(name: str) -> Any:
             BaseInstrumentor,
         )
     except ImportError as error:
-        raise ImportError(
-            "CarbontrackInstrumentor needs opentelemetry-instrumentation: "
-            "pip install opentelemetry-instrumentation"
-        ) from error
+        raise ImportError("it needs: pip install opentelemetry-instrumentation") from error
 
     class CarbontrackInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """`instrument` and `uninstrument`, as other instrumentors of OpenTelemetry have them."""
 
         def instrumentation_dependencies(self) -> Collection[str]:
-            """None: it instruments what is measured here."""
             return ()
 
         def _instrument(self, **given: Any) -> None:

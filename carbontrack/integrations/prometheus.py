@@ -12,8 +12,8 @@ except ImportError as error:
     ) from error
 
 from carbontrack.api.track import PROVIDER
-from carbontrack.integrations.prometheus_collector import CarbontrackCollector
-from carbontrack.integrations.prometheus_sink import PrometheusSink, is_multi_process
+from carbontrack.integrations.exporters.prometheus_collector import CarbontrackCollector
+from carbontrack.integrations.exporters.prometheus_sink import PrometheusSink, is_multi_process
 
 __all__ = ["CarbontrackCollector", "PrometheusSink", "install"]
 
@@ -28,5 +28,5 @@ def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) 
     sink.check_scope(PROVIDER.load({"output": None}).scope)
     if not is_multi_process():  # where nobody asks a collector
         registry.register(CarbontrackCollector())
-    PROVIDER.add_sink(sink)
+    PROVIDER.common_sinks.add(sink)
     return sink

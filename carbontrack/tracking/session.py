@@ -416,25 +416,7 @@ class Session(RunIdentity):
         for site in self.sites.living():
             site.follow_parents(parents)
 
-    def open_roots(self) -> list[Any]:
-        """The root spans that are open, while other threads open and close them."""
-        return [root for root in list(self._open_roots.values()) if root.is_open]
-
     # -- sinks ------------------------------------------------------------------------------
-
-    def add_sink(self, sink: Sink) -> None:
-        """Give every record from now on to this sink too, which is not closed with the session.
-
-        Raises:
-            ConfigError: the sink does not take the records of such a tracker.
-        """
-        let_begin(sink, self)
-        if sink not in self.sinks:
-            self.sinks = (*self.sinks, sink)
-
-    def remove_sink(self, sink: Sink) -> None:
-        """Give it no further records."""
-        self.sinks = tuple(one for one in self.sinks if one is not sink)
 
     def deliver(self, record: Record) -> None:
         """Write a finished record to every sink; the failure of one is logged and counted."""
@@ -538,6 +520,27 @@ class Session(RunIdentity):
             OwnThread(self.close, "carbontrack-close").start()
         else:
             self.close()
+
+
+def open_roots(session: Session) -> list[Any]:
+    """The root spans that are open, while other threads open and close them."""
+    return [root for root in list(session._open_roots.values()) if root.is_open]
+
+
+def add_sink(session: Session, sink: Sink) -> None:
+    """Give every record from now on to this sink too, which is not closed with the session.
+
+    Raises:
+        ConfigError: the sink does not take the records of such a tracker.
+    """
+    let_begin(sink, session)
+    if sink not in session.sinks:
+        session.sinks = (*session.sinks, sink)
+
+
+def remove_sink(session: Session, sink: Sink) -> None:
+    """Give it no further records."""
+    session.sinks = tuple(one for one in session.sinks if one is not sink)
 
 
 def let_begin(sink: Sink, session: Session) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from carbontrack.api.live import Look
-from carbontrack.integrations.exported_labels import BoundedKeys
-from carbontrack.integrations.exporting import WorkSums
+from carbontrack.api.live import LiveFigures
+from carbontrack.integrations.exporters.labels import BoundedKeys
+from carbontrack.integrations.exporters.work_sums import WorkSums
 
 METRICS = {
     "hw.energy": ("J", "Energy of a meter while anything was measured."),
@@ -36,7 +36,7 @@ _HW_TYPES = {"cpu": "cpu", "gpu": "gpu", "ram": "memory", "other": "other"}
 Point = tuple[str, float, Mapping[str, str]]
 
 
-def points(look: Look, sums: WorkSums, names: BoundedKeys) -> Iterator[Point]:
+def points(look: LiveFigures, sums: WorkSums, names: BoundedKeys) -> Iterator[Point]:
     """Every point: its metric, its value, and its attributes; what is unknown has none."""
     yield "carbontrack.missed_reads", look.missed_reads, {}
     yield "carbontrack.lost_records", look.lost_records, {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.exported_labels import BoundedKeys, Key
+from carbontrack.integrations.exporters.labels import BoundedKeys, Key
 from carbontrack.record import COMPONENTS, Record
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import WeakObjects, reentrant_lock

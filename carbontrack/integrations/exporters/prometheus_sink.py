@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Metric, valu
 from prometheus_client.core import CounterMetricFamily
 
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.exporting import WorkSums
+from carbontrack.integrations.exporters.work_sums import WorkSums
 from carbontrack.record import Record
 from carbontrack.system.forking import holding_forks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carbontrack.api.live import Look
+from carbontrack.api.live import LiveFigures
 from carbontrack.system.interrupts import suppressed
 from carbontrack.system.log import LOGGER
 from carbontrack.units import joules_from
@@ -29,7 +29,7 @@ class BoundedKeys:
             LOGGER.warning("more than %d names are exported; the rest is %s", MOST_NAMES, OTHER)
         return (OTHER,) * len(key)
 
-    def open_sums(self, look: Look) -> dict[tuple[str, Key], float]:
+    def open_sums(self, look: LiveFigures) -> dict[tuple[str, Key], float]:
         """The energy, in joules, and the emissions, in grams, so far of open blocks, by name."""
         sums: dict[tuple[str, Key], float] = {}
         for row in look.open_blocks:

@@ -9,9 +9,9 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbontrack.api.live import LiveView, Tracker
 from carbontrack.api.track import PROVIDER
-from carbontrack.integrations.exported_labels import BoundedKeys
-from carbontrack.integrations.exporting import WorkSums
-from carbontrack.integrations.opentelemetry_points import GAUGES, METRICS, points
+from carbontrack.integrations.exporters.labels import BoundedKeys
+from carbontrack.integrations.exporters.opentelemetry_points import GAUGES, METRICS, points
+from carbontrack.integrations.exporters.work_sums import WorkSums
 from carbontrack.record import Record
 from carbontrack.system.version import VERSION
 
@@ -38,17 +38,15 @@ class MetricsOfProvider:
         """Take the records from now on; a second call does nothing."""
         self.is_on = True
         if self._tracker is None:
-            PROVIDER.add_sink(self)
+            PROVIDER.common_sinks.add(self)
         else:
-            for session in self._view.sessions():
-                session.add_sink(self)
+            self._view.add_sink(self)
 
     def turn_off(self) -> None:
         """Take no more records, and show nothing."""
         self.is_on = False
-        PROVIDER.remove_sink(self)
-        for session in self._view.sessions():
-            session.remove_sink(self)
+        PROVIDER.common_sinks.remove(self)
+        self._view.remove_sink(self)
 
     def write(self, record: Record) -> None:
         """Add a finished record."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from opentelemetry import trace
 
 from carbontrack.api.live import Span
 from carbontrack.record import BASES, Record
-from carbontrack.system.interrupts import pass_on
+from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import LOGGER
 from carbontrack.units import joules_from
 
 Figures = tuple[float | None, float | None, str | None]
-_WRITTEN: WeakKeyDictionary[trace.Span, dict[str | None, Figures]] = WeakKeyDictionary()
-"""For each span what it has so far, by the block around: that one will contain it."""
+_WRITTEN: dict[int, tuple[ref[trace.Span], dict[str | None, Figures]]] = {}
+_MANY = 256
+"""Spans above which those that are gone are forgotten."""
 _SAID: set[type] = set()
 
 
@@ -25,20 +26,33 @@ def annotate(block: Span) -> None:
     The figures of several blocks are added up; those inside another block of the same span are
     part of that one's.
     """
-    try:
-        span = trace.get_current_span()
-        record = block.record if span.is_recording() else None
-        if record is not None and record.status != "disabled":
-            _write(span, record)
-    except Exception as error:  # nothing of ours ends the program
-        pass_on(error)
-        if type(error) not in _SAID:
-            _SAID.add(type(error))
-            LOGGER.exception("a span of OpenTelemetry could not be annotated")
+    _, error = attempt(_annotate, block)
+    if error is not None and type(error) not in _SAID:
+        _SAID.add(type(error))
+        LOGGER.error("a span of OpenTelemetry could not be annotated", exc_info=error)
+
+
+def _annotate(block: Span) -> None:
+    span = trace.get_current_span()
+    record = block.record if span.is_recording() else None
+    if record is not None and record.status != "disabled":
+        _write(span, record)
+
+
+def _parts_of(span: trace.Span) -> dict[str | None, Figures]:
+    """What is on a span so far, by the block around, which will contain it."""
+    known = _WRITTEN.get(id(span))
+    if known is None or known[0]() is not span:
+        if len(_WRITTEN) >= _MANY:
+            for key, (living, _) in list(_WRITTEN.items()):
+                if living() is None:
+                    _WRITTEN.pop(key, None)
+        known = _WRITTEN[id(span)] = ref(span), {}
+    return known[1]
 
 
 def _write(span: trace.Span, record: Record) -> None:
-    parts = _WRITTEN.setdefault(span, {})
+    parts = _parts_of(span)
     parts.pop(record.record_id, None)
     own = joules_from(record.energy_kwh), record.emissions_g, record.basis
     before = parts.get(record.parent_id)

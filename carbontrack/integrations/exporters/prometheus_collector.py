@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import Metric, core
 
-from carbontrack.api.live import LiveView, Look, Tracker
-from carbontrack.integrations.exported_labels import BoundedKeys, Key, label_text
+from carbontrack.api.live import LiveFigures, LiveView, Tracker
+from carbontrack.integrations.exporters.labels import BoundedKeys, Key, label_text
 
 LIVE = {
     "meter_energy_joules": (("meter", "component", "basis"), "Energy while anything was measured."),
@@ -59,7 +59,7 @@ class CarbontrackCollector:
         info = core.InfoMetricFamily("carbontrack", "What measures.", value=known or None)
         return [*families.values(), info]
 
-    def _samples(self, look: Look) -> Iterator[Sample]:
+    def _samples(self, look: LiveFigures) -> Iterator[Sample]:
         yield "missed_reads", (), look.missed_reads
         yield "lost_records", (), look.lost_records
         for meter in look.meters:
