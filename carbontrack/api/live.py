@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from carbontrack.api.track import PROVIDER
 from carbontrack.record import Basis, Component, Record, Sink
+from carbontrack.sampling.ledger import Mark
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import reentrant_lock
 from carbontrack.tracking.session import Session, add_sink, open_roots, remove_sink
@@ -142,8 +143,12 @@ def _read(sampler: Sampler, sessions: Sequence[Session]) -> list[Record]:
         return []
     try:
         sampler.sample()
-        own = (one for one in sessions if one.sampler is sampler)
-        return [root.snapshot() for one in own for root in open_roots(one)]
+        own = {
+            one: Mark(sampler.counts, one.ledger.account)
+            for one in sessions
+            if one.sampler is sampler
+        }
+        return [root.record_at(mark) for one, mark in own.items() for root in open_roots(one)]
     finally:
         lock.release()
 

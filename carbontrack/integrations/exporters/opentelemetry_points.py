@@ -20,7 +20,7 @@ METRICS = {
     "carbontrack.lost_records": ("{record}", "How often an output has not taken a record."),
     "carbontrack.open.energy": ("J", "Energy so far of the blocks that are open, times PUE."),
     "carbontrack.open.emissions": ("g", "Emissions so far of the blocks that are open, CO2e."),
-    "carbontrack.grid.intensity": ("g/(kW.h)", "Emissions of a kilowatt-hour of the grid, CO2e."),
+    "carbontrack.grid.intensity": ("g/kWh", "Emissions of a kilowatt-hour of the grid, CO2e."),
 }
 _WORK = {
     "energy": "carbontrack.process.energy",
