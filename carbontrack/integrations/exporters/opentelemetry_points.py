@@ -32,7 +32,7 @@ _WORK = {
 }
 GAUGES = ("carbontrack.open.energy", "carbontrack.open.emissions", "carbontrack.grid.intensity")
 _NAMES = ("carbontrack.name", "carbontrack.basis", "carbontrack.region", "carbontrack.component")
-_HW_TYPES = {"cpu": "cpu", "gpu": "gpu", "ram": "memory", "other": "other"}
+HW_TYPES = {"cpu": "cpu", "gpu": "gpu", "ram": "memory", "other": "other"}
 Point = tuple[str, float, Mapping[str, str]]
 
 
@@ -41,7 +41,7 @@ def points(look: LiveFigures, sums: WorkSums, names: BoundedKeys) -> Iterator[Po
     yield "carbontrack.missed_reads", look.missed_reads, {}
     yield "carbontrack.lost_records", look.lost_records, {}
     for meter in look.meters:
-        kind = {"hw.id": meter.id, "hw.type": _HW_TYPES[meter.component]}
+        kind = {"hw.id": meter.id, "hw.type": HW_TYPES[meter.component]}
         yield "hw.energy", meter.joules, {**kind, "carbontrack.basis": meter.basis}
     for (zone, source), g_per_kwh in look.intensities.items():
         grid = {"carbontrack.region": zone, "carbontrack.intensity_source": source}
