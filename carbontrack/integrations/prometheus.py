@@ -13,7 +13,11 @@ except ImportError as error:
 
 from carbontrack.api.track import PROVIDER
 from carbontrack.integrations.exporters.prometheus_collector import CarbontrackCollector
-from carbontrack.integrations.exporters.prometheus_sink import PrometheusSink, is_multi_process
+from carbontrack.integrations.exporters.prometheus_sink import (
+    PrometheusSink,
+    check_scope,
+    is_multi_process,
+)
 
 __all__ = ["CarbontrackCollector", "PrometheusSink", "install"]
 
@@ -24,8 +28,8 @@ def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) 
     Raises:
         ConfigError: as `PrometheusSink`; or the settings say scope "machine" in multi-process mode.
     """
+    check_scope(PROVIDER.load({"output": None}).scope)
     sink = PrometheusSink(registry, labels)
-    sink.check_scope(PROVIDER.load({"output": None}).scope)
     if not is_multi_process():  # where nobody asks a collector
         registry.register(CarbontrackCollector())
     PROVIDER.common_sinks.add(sink)

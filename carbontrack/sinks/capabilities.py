@@ -48,7 +48,7 @@ class AddressedSink(Protocol):
 
 @runtime_checkable
 class SessionSink(Protocol):
-    """A sink that looks at the tracker whose records it will get."""
+    """A sink that looks at the tracker that it was given to, whose records it will get."""
 
     def begin_session(self, session: Any) -> None:
         """Called before the first record; raises `ConfigError` if it does not take its records."""

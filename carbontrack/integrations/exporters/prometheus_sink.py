@@ -58,17 +58,8 @@ class PrometheusSink:
 
     def begin_session(self, session: Any) -> None:
         """Take the records of a tracker, if its scope allows that."""
-        self.check_scope(session.ledger.attribution.scope)
+        check_scope(session.ledger.attribution.scope)
         self._sums.begin_session(session)
-
-    def check_scope(self, scope: str) -> None:
-        """Refuse what measures the whole machine where several processes are added up."""
-        if self._counters and scope == "machine":
-            raise ConfigError(
-                "in multi-process mode (PROMETHEUS_MULTIPROC_DIR) the counters of all processes "
-                "are added up, and in scope 'machine' each of them would count the whole machine; "
-                "use scope='process'"
-            )
 
     def write(self, record: Record) -> None:
         """Add a finished record."""
@@ -103,3 +94,17 @@ class PrometheusSink:
 def is_multi_process() -> bool:
     """Whether counters of this process are kept in files that another process may export."""
     return bool(values.ValueClass._multiprocess)
+
+
+def check_scope(scope: str) -> None:
+    """Refuse what measures the whole machine where the counters of several processes are added up.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if is_multi_process() and scope == "machine":
+        raise ConfigError(
+            "in multi-process mode (PROMETHEUS_MULTIPROC_DIR) the counters of all processes are "
+            "added up, and in scope 'machine' each of them would count the whole machine; use "
+            "scope='process'"
+        )

@@ -184,13 +184,13 @@ def powered(tree: Powercap) -> Iterator[None]:
 
 
 @contextmanager
-def running(*command: str, folder: Path, **more: str) -> Iterator[None]:
+def running(*command: str, folder: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / f"{Path(command[0]).name}.log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **more}, stdout=log, stderr=log
         )
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             process.wait(60)
@@ -243,12 +243,13 @@ def test_a_prometheus_answers_every_query(tmp_path: Path) -> None:
         for job, dashboard in DASHBOARDS.items()
         for expr in expressions(dashboard)
     }
-    with powered(tree), app, server:
+    with powered(tree), app as program, server:
         answers: dict[tuple[str, str], list[dict[str, Any]]] = {}
         deadline_s = time.monotonic() + 120.0
         enough = f"count_over_time(carbontrack_calls_total[{RANGE_S}s]) > {RANGE_S * 2 - 3}"
         while time.monotonic() < deadline_s:
             time.sleep(0.5)
+            assert program.poll() is None, "\n".join(p.read_text() for p in tmp_path.glob("*.log"))
             with contextlib.suppress(OSError):  # it is not up yet
                 if len(asked(own, f'{enough} and {{name="train"}}')) < 1:
                     continue
