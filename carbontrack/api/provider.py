@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from carbontrack.api.assembly import (
@@ -304,6 +304,9 @@ class CommonSinks:
     def __init__(self, provider: TrackerProvider) -> None:
         self._provider = provider
         self._sinks: tuple[Sink, ...] = ()
+
+    def __iter__(self) -> Iterator[Sink]:
+        return iter(self._sinks)
 
     def add(self, sink: Sink) -> None:
         """Give it the records of all trackers, those to come included."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Metric, values
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Metric
 from prometheus_client.core import CounterMetricFamily
 
 from carbontrack.errors import ConfigError
+from carbontrack.integrations.exporters.multi_process import check_scope, is_multi_process
 from carbontrack.integrations.exporters.work_sums import WorkSums
 from carbontrack.record import Record
 from carbontrack.system.forking import holding_forks
@@ -43,6 +44,7 @@ class PrometheusSink:
         self, registry: CollectorRegistry | None = REGISTRY, labels: Sequence[str] = ()
     ) -> None:
         self._sums, self._counters = WorkSums(labels), dict[str, Counter]()
+        self._registry = registry
         for label in self._sums.labels:
             if not label.isidentifier() or not label.isascii() or label in ("name", "component"):
                 raise ConfigError(f"labels: {label!r} cannot be a label of these counters")
@@ -55,6 +57,10 @@ class PrometheusSink:
                 registry.register(self)
         except ValueError as error:
             raise ConfigError(f"PrometheusSink: {error}; one is enough for all trackers") from error
+
+    def exports_to(self, registry: CollectorRegistry, labels: Sequence[str]) -> bool:
+        """Whether it is registered there, with these labels."""
+        return registry is self._registry and tuple(labels) == self._sums.labels
 
     def begin_session(self, session: Any) -> None:
         """Take the records of a tracker, if its scope allows that."""
@@ -89,22 +95,3 @@ class PrometheusSink:
     def _family(self, key: str) -> CounterMetricFamily:
         name, text = WORK[key]
         return CounterMetricFamily(f"carbontrack_{name}", text, labels=self._labels(key))
-
-
-def is_multi_process() -> bool:
-    """Whether counters of this process are kept in files that another process may export."""
-    return bool(values.ValueClass._multiprocess)
-
-
-def check_scope(scope: str) -> None:
-    """Refuse what measures the whole machine where the counters of several processes are added up.
-
-    Raises:
-        ConfigError: it does.
-    """
-    if is_multi_process() and scope == "machine":
-        raise ConfigError(
-            "in multi-process mode (PROMETHEUS_MULTIPROC_DIR) the counters of all processes are "
-            "added up, and in scope 'machine' each of them would count the whole machine; use "
-            "scope='process'"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -455,3 +456,42 @@ def test_a_forked_worker_exports_its_own_work(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", FORKS], cwd=tmp_path, env={**os.environ, **own}, check=True
     )
+
+
+ENDS = """
+import carbontrack
+from carbontrack.integrations import opentelemetry
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+metrics.set_meter_provider(
+    MeterProvider([PeriodicExportingMetricReader(ConsoleMetricExporter(), 3_600_000)])
+)
+opentelemetry.instrument()
+
+
+@carbontrack.track("step", output=None)
+def step():
+    pass
+
+
+for _ in range(7):
+    step()
+"""
+
+
+def test_the_last_calls_of_a_program_are_in_its_last_export(tmp_path: Path) -> None:
+    """The provider ends after the last rows were written."""
+    own = {"CARBONTRACK_REGION": "FR", "CARBONTRACK_STATE_DIR": "state"}
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS],
+        cwd=tmp_path,
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (scope,) = json.loads(done.stdout)["resource_metrics"][0]["scope_metrics"]
+    found = {metric["name"]: metric["data"]["data_points"] for metric in scope["metrics"]}
+    assert [point["value"] for point in found["carbontrack.calls"]] == [7]

@@ -405,7 +405,7 @@ import carbontrack
 from carbontrack.integrations import prometheus
 from prometheus_client import generate_latest
 
-prometheus.install()
+assert prometheus.install() is prometheus.install()  # a second one counts nothing twice
 with carbontrack.track("before"):
     pass
 if os.fork() == 0:
