@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 from carbontrack.api.assembly import (
@@ -199,7 +199,8 @@ class TrackerProvider:
             )
             if self._is_exiting:
                 tracker.session.write_each_call()
-            self.common_sinks.give_all(tracker.session)
+            for sink in self.common_sinks.sinks:
+                self.common_sinks.give(sink, tracker.session)
             # When the session goes, the sampler's thread is woken, in no frame of the program's.
             reference = weakref.ref(tracker.session, tracker.session.sampler.nudge)
             living = {key: made for key, made in self._made.items() if made[0]() is not None}
@@ -272,8 +273,7 @@ class TrackerProvider:
 
     def sessions(self) -> list[Session]:
         """What the trackers that were made here share, of those that are still in use."""
-        found = [reference() for reference, _ in list(self._made.values())]
-        return [session for session in found if session is not None]
+        return [own for own in (made[0]() for made in list(self._made.values())) if own is not None]
 
     def _forget_all(self) -> list[Sampler]:
         samplers = list(self._samplers.values())
@@ -303,30 +303,23 @@ class CommonSinks:
 
     def __init__(self, provider: TrackerProvider) -> None:
         self._provider = provider
-        self._sinks: tuple[Sink, ...] = ()
-
-    def __iter__(self) -> Iterator[Sink]:
-        return iter(self._sinks)
+        self.sinks: tuple[Sink, ...] = ()
 
     def add(self, sink: Sink) -> None:
         """Give it the records of all trackers, those to come included."""
-        if sink not in self._sinks:
-            self._sinks = (*self._sinks, sink)
+        if sink not in self.sinks:
+            self.sinks = (*self.sinks, sink)
             for session in self._provider.sessions():
-                self._give(sink, session)
+                self.give(sink, session)
 
     def remove(self, sink: Sink) -> None:
         """Give it no further records."""
-        self._sinks = tuple(one for one in self._sinks if one is not sink)
+        self.sinks = tuple(one for one in self.sinks if one is not sink)
         for session in self._provider.sessions():
             remove_sink(session, sink)
 
-    def give_all(self, session: Session) -> None:
-        """A tracker was made."""
-        for sink in self._sinks:
-            self._give(sink, session)
-
-    def _give(self, sink: Sink, session: Session) -> None:
+    def give(self, sink: Sink, session: Session) -> None:
+        """Give it the records of a tracker, unless it does not take them."""
         try:
             add_sink(session, sink)
         except ConfigError as error:  # whoever opens this tracker has not chosen the sink

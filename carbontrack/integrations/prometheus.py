@@ -25,7 +25,7 @@ def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) 
     Raises:
         ConfigError: as `PrometheusSink`; or the settings say scope "machine" in multi-process mode.
     """
-    for known in PROVIDER.common_sinks:
+    for known in PROVIDER.common_sinks.sinks:
         if isinstance(known, PrometheusSink) and known.exports_to(registry, labels):
             return known
     check_scope(PROVIDER.load({"output": None}).scope)
