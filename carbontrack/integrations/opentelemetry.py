@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
     except ImportError as error:
         raise ImportError("it needs: pip install opentelemetry-instrumentation") from error
 
-    class CarbontrackInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    class CarbontrackInstrumentor(BaseInstrumentor):
         """`instrument` and `uninstrument`, as other instrumentors of OpenTelemetry have them."""
 
         def instrumentation_dependencies(self) -> Collection[str]:
