@@ -60,6 +60,7 @@ INTEGRATION_LINES, SERVER_LINES = 80, 150
 """How long the file of a framework may be: it translates names, and the seam does the work."""
 SERVERS = {"asgi", "wsgi", "django"}
 SEAM = {
+    "asgi_request",
     "episode",
     "stack_watch",
     "metrics",
@@ -67,7 +68,6 @@ SEAM = {
     "training",
     "tracker_sink",
     "steps",
-    "asgi_request",
 }
 """What the files of the frameworks share, and all that they know of each other."""
 SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}

@@ -105,9 +105,9 @@ def check_three_routes(folder: Path, program: str, pattern: str) -> None:
 
     Each request is in a row, though workers are recycled meanwhile.
     """
-    asked = {"dear": 20, "cheap": 12, "wait": 12}  # as many requests to each of the program's views
-    lanes = ["dear"] * 20, ["cheap"] * 12, *[["wait"] * 3] * 4
-    options = ("--threads", "8", "--max-requests", "20")
+    asked = {"dear": 14, "cheap": 12, "wait": 12}  # as many requests to each of the program's views
+    lanes = ["dear"] * 14, ["cheap"] * 12, *[["wait"] * 3] * 4
+    options = ("--threads", "8", "--max-requests", "18")
     with serving(folder, program, *options, WHOLE="yes") as server:
         server.ask_all(*([f"/{kind}/{n}" for n, kind in enumerate(lane)] for lane in lanes))
         server.end()

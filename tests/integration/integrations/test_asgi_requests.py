@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from contextlib import suppress
 
 import anyio
 import httpx
@@ -15,10 +17,12 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 
+from carbontrack.api.coroutine_cpu import CoroutineCpu
 from carbontrack.api.track import current_span, track
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.asgi import CarbontrackMiddleware
 from carbontrack.integrations.asgi_request import RouteTemplates, in_thread
+from carbontrack.tracking.named_call import NamedCall
 from tests.support.bench import Bench
 
 
@@ -363,6 +367,38 @@ def test_mistakes_are_said_when_the_application_is_made():
         CarbontrackMiddleware(ok_async, routes=True, regoin="FR")
     with pytest.raises(ConfigError, match="only with routes=True"):
         CarbontrackMiddleware(ok_async, region="FR")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_request_leaves_no_garbage(fails):
+    """Nothing waits for the collector, after an exception neither."""
+
+    async def app(scope, receive, send):
+        await receive()
+        if fails:
+            raise ValueError("mine")
+
+    async def receive():
+        return {"type": "http.request"}
+
+    def kept():
+        return sum(isinstance(one, (NamedCall, CoroutineCpu)) for one in gc.get_objects())
+
+    async def requests(served, number):
+        for _ in range(number):
+            with suppress(ValueError):
+                await served({"type": "http", "method": "GET", "path": "/"}, receive, None)
+
+    with Bench() as bench:
+        served = CarbontrackMiddleware(app, routes=True, tracker=bench.tracker)
+        asyncio.run(requests(served, 10))
+        gc.collect()
+        gc.disable()
+        before = kept()
+        asyncio.run(requests(served, 100))
+        after = kept()
+        gc.enable()
+    assert after <= before
 
 
 def test_switched_off_it_is_not_there():

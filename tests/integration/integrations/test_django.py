@@ -379,7 +379,7 @@ COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i 
 
 
 def work(request, kind, number):
-    until_s = time.thread_time() + {"dear": 0.05, "cheap": 0.001, "wait": 0.0}[kind]
+    until_s = time.thread_time() + {"dear": 0.08, "cheap": 0.001, "wait": 0.0}[kind]
     if kind == "wait":
         time.sleep(0.3)
     with connection.cursor() as cursor:

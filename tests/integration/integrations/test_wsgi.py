@@ -386,7 +386,7 @@ app = flask.Flask("shop")
 def work(kind, number):
     if kind == "wait":
         time.sleep(0.3)
-    until_s = time.thread_time() + {"dear": 0.05, "cheap": 0.001, "wait": 0.0}[kind]
+    until_s = time.thread_time() + {"dear": 0.08, "cheap": 0.001, "wait": 0.0}[kind]
     while time.thread_time() < until_s:
         pass
     return kind
