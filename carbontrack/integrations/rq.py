@@ -1,0 +1,81 @@
+"""RQ: each job is a block, named after its function.
+
+The process that RQ forks for a job, its work horse, leaves by `os._exit`, which runs no functions
+of `atexit`. So it writes its rows when the job is over.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from carbontrack.errors import BudgetExceeded
+from carbontrack.integrations.episode import Episode, guarded
+from carbontrack.record import Status
+from carbontrack.system.forking import end_worker
+from carbontrack.system.interrupts import attempt
+
+try:
+    from rq import SimpleWorker, Worker
+    from rq.worker import SpawnWorker
+except ImportError as error:
+    raise ImportError('RQ is missing or too old: pip install "carbontrack[rq]"') from error
+
+
+class Measured:
+    """Measures the jobs of a worker, before whose class it stands: `class W(Measured, Worker)`.
+
+    A setting that cannot be used raises `ConfigError` when the worker is made.
+    """
+
+    carbontrack: ClassVar[Mapping[str, Any]] = {}
+    """What `carbontrack.track` is given; other settings come from the environment and files."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self._episode = Episode(**self.carbontrack)
+        self._raised: BaseException | None = None
+        super().__init__(*args, **named)
+
+    def perform_job(self, job: Any, *rest: Any, **named: Any) -> Any:
+        """Perform a job in a block of its own, and write the last rows of a work horse."""
+        self._begin(job)
+        try:
+            return super().perform_job(job, *rest, **named)  # type: ignore[misc]
+        finally:
+            self._end()
+
+    def handle_exception(self, job: Any, *exc_info: Any) -> Any:
+        """Note what the job has raised, which `perform_job` does not let out."""
+        self._raised = exc_info[1]
+        return super().handle_exception(job, *exc_info)  # type: ignore[misc]
+
+    @guarded
+    def _begin(self, job: Any) -> None:
+        name, _ = attempt(lambda: job.func_name)  # unpickles the job
+        self._episode.begin(str(name or "unreadable job"))
+
+    @guarded
+    def _end(self) -> None:
+        raised, self._raised = self._raised or sys.exc_info()[1], None
+        status: Status = "budget" if isinstance(raised, BudgetExceeded) else "error"
+        text, _ = attempt(lambda: f"{type(raised).__name__}: {raised}")
+        try:
+            self._episode.end(*("ok", None) if raised is None else (status, text))
+        except BudgetExceeded:
+            return  # the job is over; nothing is left to be stopped
+        finally:
+            if self.is_horse:  # type: ignore[attr-defined]
+                end_worker()
+
+
+class CarbontrackWorker(Measured, Worker):
+    """`rq.Worker`, measured: `rq worker -w carbontrack.integrations.rq.CarbontrackWorker`."""
+
+
+class CarbontrackSimpleWorker(Measured, SimpleWorker):
+    """`rq.SimpleWorker`, measured."""
+
+
+class CarbontrackSpawnWorker(Measured, SpawnWorker):
+    """`rq.SpawnWorker`, measured."""
