@@ -51,6 +51,11 @@ class Groups(LoadScopeScheduling):
             self._reschedule(other)
         return fatal_test
 
+    def _reschedule(self, node: Any) -> None:
+        # one that has just replaced another gets its tests when it has collected them
+        if node in self.registered_collections:
+            super()._reschedule(node)
+
     def _assign_work_unit(self, node: Any) -> None:
         # nothing can be sent to one that has ended too; its tests are taken back when xdist says so
         with suppress(OSError):

@@ -14,7 +14,16 @@ pytest.importorskip("xdist")
 
 ROOT = Path(__file__).parents[3]
 CONFTEST = """
+import os
+import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from tests.conftest import pytest_xdist_make_scheduler
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    # a file each: what two workers write at the same time would be mixed up
+    file = os.open(f"{os.getpid()}.stacks", os.O_CREAT | os.O_WRONLY)
+    os.dup2(file, config.stash[fault_handler_stderr_fd_key])
 """
 TESTS = """
 import threading, time
@@ -72,5 +81,8 @@ def test_a_hang_is_told_once_by_name(tmp_path: Path, pytestconfig: pytest.Config
     assert "2 failed, 60 passed" in done.stdout
     assert done.returncode == 1
     # where each was when its time was over
-    assert len(re.findall(r"^Timeout \(", done.stderr, re.MULTILINE)) == 2
-    assert "in test_hangs_on_a_lock" in done.stderr
+    told = [path.read_text() for path in tmp_path.glob("*.stacks")]
+    stacks = sorted(text for text in told if "Timeout (" in text)
+    assert len(stacks) == 2, told
+    where = [re.findall(r"in (test_hangs_\w+)", text) for text in stacks]
+    assert sorted(where) == [["test_hangs_on_a_lock"], ["test_hangs_on_an_event"]], stacks
