@@ -14,8 +14,13 @@ from celery import Celery
 
 app = Celery("tasks", broker="filesystem://")
 app.conf.broker_transport_options = {"data_folder_in": "queue", "data_folder_out": "queue"}
+app.conf.worker_enable_remote_control = False
 """
 """The beginning of a program of tasks, which lies in the file `tasks.py`."""
+
+
+ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+"""It looks for no other workers."""
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -45,7 +50,7 @@ def serve(folder: Path, *options: str, lines: int, end: signal.Signals, **settin
     Each try of a task that is tried again counts.
     """
     log = folder / "log"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "INFO", *options]
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "INFO", *ALONE, *options]
     with log.open("w") as file:
         worker = subprocess.Popen(
             command, cwd=folder, env=environment(folder, **settings), stdout=file, stderr=file
@@ -72,4 +77,4 @@ def serve(folder: Path, *options: str, lines: int, end: signal.Signals, **settin
 def ended(log: str) -> int:
     """How many tries of tasks have ended, however they have."""
     words = ("succeeded in", "raised unexpected:", "retry: Retry in", " ignored", " rejected")
-    return sum(log.count(word) for word in (*words, "Hard time limit", "Worker exited prematurely"))
+    return sum(log.count(word) for word in (*words, "Task handler raised error"))
