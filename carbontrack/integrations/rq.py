@@ -58,8 +58,10 @@ class Measured:
     @guarded
     def _end(self) -> None:
         raised, self._raised = self._raised or sys.exc_info()[1], None
+        text, _ = attempt(str, raised)
         status: Status = "budget" if isinstance(raised, BudgetExceeded) else "error"
-        text, _ = attempt(lambda: f"{type(raised).__name__}: {raised}")
+        if status == "error":
+            text = f"{type(raised).__name__}: {text}"
         try:
             self._episode.end(*("ok", None) if raised is None else (status, text))
         except BudgetExceeded:
