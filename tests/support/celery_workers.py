@@ -50,7 +50,18 @@ def serve(folder: Path, *options: str, lines: int, end: signal.Signals, **settin
     Each try of a task that is tried again counts.
     """
     log = folder / "log"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "INFO", *ALONE, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "tasks",
+        "worker",
+        "-l",
+        "INFO",
+        *ALONE,
+        *options,
+    ]
     with log.open("w") as file:
         worker = subprocess.Popen(
             command, cwd=folder, env=environment(folder, **settings), stdout=file, stderr=file
