@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from carbontrack.errors import BudgetExceeded
 from carbontrack.integrations.episode import Episode, guarded
-from carbontrack.record import Status
 from carbontrack.system.forking import end_worker
 from carbontrack.system.interrupts import attempt
 
@@ -23,14 +22,14 @@ except ImportError as error:
     raise ImportError('RQ is missing or too old: pip install "carbontrack[rq]"') from error
 
 
-class Measured:
-    """Measures the jobs of a worker, before whose class it stands: `class W(Measured, Worker)`.
+class MeasuredJobs:
+    """Measures the jobs of a worker, before whose class it stands: `class W(MeasuredJobs, Worker)`.
 
-    A setting that cannot be used raises `ConfigError` when the worker is made.
+    What `track` is to be given stands in the class attribute `carbontrack`; a setting that cannot
+    be used raises `ConfigError` when the worker is made.
     """
 
     carbontrack: ClassVar[Mapping[str, Any]] = {}
-    """What `carbontrack.track` is given; other settings come from the environment and files."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         self._episode = Episode(**self.carbontrack)
@@ -58,10 +57,9 @@ class Measured:
     @guarded
     def _end(self) -> None:
         raised, self._raised = self._raised or sys.exc_info()[1], None
-        text, _ = attempt(str, raised)
-        status: Status = "budget" if isinstance(raised, BudgetExceeded) else "error"
-        if status == "error":
-            text = f"{type(raised).__name__}: {text}"
+        status: Any = "budget" if isinstance(raised, BudgetExceeded) else "error"
+        kind = "" if status == "budget" else f"{type(raised).__name__}: "
+        text, _ = attempt(lambda: f"{kind}{raised}")
         try:
             self._episode.end(*("ok", None) if raised is None else (status, text))
         except BudgetExceeded:
@@ -71,13 +69,13 @@ class Measured:
                 end_worker()
 
 
-class CarbontrackWorker(Measured, Worker):
+class CarbontrackWorker(MeasuredJobs, Worker):
     """`rq.Worker`, measured: `rq worker -w carbontrack.integrations.rq.CarbontrackWorker`."""
 
 
-class CarbontrackSimpleWorker(Measured, SimpleWorker):
+class CarbontrackSimpleWorker(MeasuredJobs, SimpleWorker):
     """`rq.SimpleWorker`, measured."""
 
 
-class CarbontrackSpawnWorker(Measured, SpawnWorker):
+class CarbontrackSpawnWorker(MeasuredJobs, SpawnWorker):
     """`rq.SpawnWorker`, measured."""

@@ -64,7 +64,11 @@ def serve(folder: Path, *options: str, lines: int, end: signal.Signals, **settin
     ]
     with log.open("w") as file:
         worker = subprocess.Popen(
-            command, cwd=folder, env=environment(folder, **settings), stdout=file, stderr=file
+            [*command, *options],
+            cwd=folder,
+            env=environment(folder, **settings),
+            stdout=file,
+            stderr=file,
         )
     for _ in range(1200):
         if ended(log.read_text()) >= lines or worker.poll() is not None:

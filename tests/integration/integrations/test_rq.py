@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,7 +30,7 @@ from carbontrack.integrations.rq import (  # noqa: E402
     CarbontrackSimpleWorker,
     CarbontrackSpawnWorker,
     CarbontrackWorker,
-    Measured,
+    MeasuredJobs,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="RQ forks")
@@ -47,7 +47,7 @@ def test_the_methods_are_there() -> None:
         for kind in (rq.Worker, rq.SimpleWorker, rq.worker.SpawnWorker):
             assert hasattr(kind, method), f"RQ's {kind.__name__} has no {method} any more"
     kinds = (CarbontrackWorker, CarbontrackSimpleWorker, CarbontrackSpawnWorker)
-    assert all(kind.__mro__[1] is Measured for kind in kinds)
+    assert all(kind.__mro__[1] is MeasuredJobs for kind in kinds)
 
 
 # -- in this process, at a known power -----------------------------------------------------------
@@ -63,7 +63,7 @@ class World:
         )
 
         class Worker(CarbontrackSimpleWorker):
-            carbontrack = {"tracker": tracker, **settings}
+            carbontrack: ClassVar[dict[str, Any]] = {"tracker": tracker, **settings}
 
         self.worker_class = Worker
         self.connection = fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
@@ -206,7 +206,7 @@ def left():
 
 
 class Connection(socket.socket):
-    """Addresses as Redis writes them: the fake server's tuples have a blank, where clients split."""
+    """Addresses as Redis writes them: a tuple has a blank, at which clients split the answer."""
 
     def getsockname(self) -> str:
         return "{}:{}".format(*super().getsockname())
