@@ -1,7 +1,6 @@
 """RQ: each job is a block, named after its function.
 
-The process that RQ forks for a job, its work horse, leaves by `os._exit`, which runs no functions
-of `atexit`. So it writes its rows when the job is over.
+The process that RQ forks for a job leaves by `os._exit`, without `atexit`; it writes before that.
 """
 
 from __future__ import annotations
