@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from carbontrack.report.read import iter_records
-from tests.support.celery_workers import fill, run, serve
+from tests.integration.celery_workers import fill, run, serve
 
 pytest.importorskip("celery", reason="not for this system")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import carbontrack
 from carbontrack.report.read import iter_records
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink, build_powercap
-from tests.support.celery_workers import fill, run, serve
+from tests.integration.celery_workers import fill, run, serve
 from tests.support.used_counters import used
 
 celery = pytest.importorskip("celery", reason="not for this system")
