@@ -1,6 +1,6 @@
-"""RQ: each job is a block, named after its function.
+"""RQ: each job is a block, by its function's name, written before its process is ended.
 
-The process that RQ forks for a job leaves by `os._exit`, without `atexit`; it writes before that.
+RQ forks a process for each job, which leaves by `os._exit`: no function of `atexit` runs there.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from carbontrack.system.forking import end_worker
 from carbontrack.system.interrupts import attempt
 
 try:
-    from rq import SimpleWorker, Worker
-    from rq.worker import SpawnWorker
+    from rq.worker import SimpleWorker, SpawnWorker, Worker
 except ImportError as error:
     raise ImportError('RQ is missing or too old: pip install "carbontrack[rq]"') from error
 
@@ -24,8 +23,7 @@ except ImportError as error:
 class MeasuredJobs:
     """Measures the jobs of a worker, before whose class it stands: `class W(MeasuredJobs, Worker)`.
 
-    What `track` is to be given stands in the class attribute `carbontrack`; a setting that cannot
-    be used raises `ConfigError` when the worker is made.
+    The class attribute `carbontrack` has what `track` is given; a wrong one raises `ConfigError`.
     """
 
     carbontrack: ClassVar[Mapping[str, Any]] = {}
@@ -76,5 +74,7 @@ class CarbontrackSimpleWorker(MeasuredJobs, SimpleWorker):
     """`rq.SimpleWorker`, measured."""
 
 
-class CarbontrackSpawnWorker(MeasuredJobs, SpawnWorker):
-    """`rq.SpawnWorker`, measured."""
+if "bootstrap" in vars(SpawnWorker):  # before RQ 3, its horses are workers of no other class
+
+    class CarbontrackSpawnWorker(MeasuredJobs, SpawnWorker):
+        """`rq.SpawnWorker`, measured."""
