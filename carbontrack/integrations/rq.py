@@ -1,14 +1,14 @@
-"""RQ: each job is a block, by its function's name, written before its process is ended.
+"""RQ: each job is a block, by the name of its function.
 
-RQ forks a process for each job, which leaves by `os._exit`: no function of `atexit` runs there.
+The process that RQ forks for a job leaves by `os._exit`, without `atexit`; it writes before that.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from carbontrack.api.track import auto
 from carbontrack.errors import BudgetExceeded
 from carbontrack.integrations.episode import Episode, guarded
 from carbontrack.system.forking import end_worker
@@ -23,13 +23,14 @@ except ImportError as error:
 class MeasuredJobs:
     """Measures the jobs of a worker, before whose class it stands: `class W(MeasuredJobs, Worker)`.
 
-    The class attribute `carbontrack` has what `track` is given; a wrong one raises `ConfigError`.
+    Its `carbontrack` has what `track` is given; what cannot be used raises `ConfigError`.
     """
 
-    carbontrack: ClassVar[Mapping[str, Any]] = {}
+    carbontrack: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, *args: Any, **named: Any) -> None:
         self._episode = Episode(**self.carbontrack)
+        attempt(auto)  # loads what each work horse needs, before it is forked
         self._raised: BaseException | None = None
         super().__init__(*args, **named)
 
@@ -47,9 +48,8 @@ class MeasuredJobs:
         return super().handle_exception(job, *exc_info)  # type: ignore[misc]
 
     @guarded
-    def _begin(self, job: Any) -> None:
-        name, _ = attempt(lambda: job.func_name)  # unpickles the job
-        self._episode.begin(str(name or "unreadable job"))
+    def _begin(self, job: Any) -> None:  # its name unpickles it
+        self._episode.begin(str(attempt(lambda: job.func_name)[0] or "unreadable job"))
 
     @guarded
     def _end(self) -> None:
