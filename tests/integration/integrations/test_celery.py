@@ -377,7 +377,10 @@ def test_what_a_killed_process_has_done_is_recovered(tmp_path: Path) -> None:
     serve(tmp_path, "-c", "1", lines=10, end=signal.SIGTERM, CARBONTRACK_CHECKPOINT_S="0.5")
     for _ in range(2):
         run(tmp_path, "-m", "carbontrack", "recover")
-    rows = {row.name: row for row in rows_of(tmp_path)}
-    assert rows["tasks.short"].calls == 9
-    assert {row.status for row in rows.values()} == {"recovered"}
-    assert (rows["tasks.killed"].duration_s or 0.0) > 0.0
+    rows = rows_of(tmp_path)
+    short = [row for row in rows if row.name == "tasks.short"]
+    assert sum(row.calls or 0 for row in short) == 9  # in two rows where a window has ended before
+    assert {row.status for row in short} <= {"ok", "recovered"}
+    (killed,) = (row for row in rows if row.name == "tasks.killed")
+    assert killed.status == "recovered"
+    assert (killed.duration_s or 0.0) > 0.0
