@@ -55,6 +55,14 @@ SMALL = {
 }
 """Modules under 80 lines with one importer, or the rooms of such, and why each is a file."""
 
+INTEGRATION_LINES, SERVER_LINES = 80, 150
+"""How long the file of a framework may be: it translates names, and the seam does the work."""
+SERVERS = {"asgi", "wsgi", "django"}
+SEAM = {"episode", "stack_watch", "metrics"}
+"""What the files of the frameworks share, and all that they know of each other."""
+SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}
+"""What people import from the file of their framework, by the same name in each."""
+
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name, without the package's name in front."""
@@ -216,7 +224,42 @@ def test_no_class_has_the_name_of_another():
     homes = defaultdict(list)
     for module, node in nodes(ast.ClassDef):
         homes[node.name].append(module)  # type: ignore[attr-defined]
-    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+    twice = {name: found for name, found in homes.items() if len(found) > 1}
+    for name in SAME_ON_PURPOSE & {*twice}:
+        if all(module.startswith("integrations.") for module in twice[name]):
+            del twice[name]
+    assert twice == {}
+
+
+def integrations() -> dict[str, Path]:
+    """The files of the frameworks, by the framework's name; the pytest plugin is a room."""
+    found = {module.partition(".")[2]: path for module, path in MODULES.items()}
+    return {
+        name: path
+        for name, path in found.items()
+        if MODULES.get(f"integrations.{name}") == path
+        and name not in SEAM
+        and not name.startswith("pytest_plugin")
+    }
+
+
+def test_an_integration_is_a_translation():
+    """The file of a framework has at most 80 lines, that of a server 150."""
+    limits = {
+        name: SERVER_LINES if name in SERVERS else INTEGRATION_LINES for name in integrations()
+    }
+    sizes = {name: len(path.read_text().splitlines()) for name, path in integrations().items()}
+    assert {name: size for name, size in sizes.items() if size > limits[name]} == {}
+
+
+def test_integrations_know_nothing_of_each_other():
+    """The file of a framework imports none of another, and is imported by nobody."""
+    shared = {f"integrations.{name}" for name in SEAM}
+    for name in integrations():
+        inside = {m for m in inner_imports(f"integrations.{name}") if m.startswith("integrations")}
+        assert inside <= shared, name
+        users = [m for m in MODULES if f"integrations.{name}" in inner_imports(m)]
+        assert users in ([], ["ipython"], [""]), name
 
 
 def test_a_small_module_has_a_reason():

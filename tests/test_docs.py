@@ -21,8 +21,9 @@ from carbontrack.integrations.pytest_plugin.options import OPTIONS
 from carbontrack.meters import perf as perf_events
 from carbontrack.meters import rapl as powercap
 from carbontrack.record import COLUMNS
-from tests.support.doc_blocks import RUN, blocks_of, matches, steps_of
+from tests.support.doc_blocks import RUN, blocks_of, matches, needs_of, steps_of
 from tests.support.fault_codes import written_codes
+from tests.support.frameworks import require
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -34,6 +35,17 @@ _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 def name_of(page: Path) -> str:
     """The page as people call it."""
     return page.relative_to(ROOT).as_posix()
+
+
+def marks_of(page: Path) -> list[pytest.MarkDecorator]:
+    """What pytest has to know of a page."""
+    marks = []
+    if page.stem == "stop-at-a-budget":
+        # how fast a budget is used up depends on the processor that the page gets
+        marks.append(pytest.mark.xdist_group("serial"))
+    if needs_of(page.read_text(encoding="utf-8")):
+        marks.append(pytest.mark.framework)
+    return marks
 
 
 @pytest.fixture
@@ -65,8 +77,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         pytest.param(
             page,
             id=name_of(page),
-            # how fast a budget is used up depends on the processor that the page gets
-            marks=pytest.mark.xdist_group("serial") if page.stem == "stop-at-a-budget" else (),
+            marks=marks_of(page),
         )
         for page in PAGES
     ],
@@ -75,9 +86,11 @@ def test_code_runs_and_prints_what_the_page_shows(
     page: Path, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     """Every code block of a page that is not excused runs, and prints what the page shows."""
-    steps = steps_of(blocks_of(page.read_text(encoding="utf-8")))
+    text = page.read_text(encoding="utf-8")
+    steps = steps_of(blocks_of(text))
     if not steps:
         return
+    require(needs_of(text))
     folder = tmp_path / "work"
     folder.mkdir()
     done = subprocess.run(
@@ -254,6 +267,22 @@ def test_the_collector_tells_blocks_apart() -> None:
         ("shell", "echo a  b", "a b\n"),
         ("shell", "true", None),
     ]
+
+
+def test_a_page_names_what_its_code_needs() -> None:
+    """The first line of a page names the modules it is run with; no other line does."""
+    assert needs_of("<!-- needs: torch transformers.trainer -->\n# Title\n") == [
+        "torch",
+        "transformers.trainer",
+    ]
+    assert needs_of("# Title\n\n<!-- needs: torch -->\n") == []
+    misplaced = [
+        name_of(page)
+        for page in PAGES
+        if (text := page.read_text(encoding="utf-8")).count("\n<!-- needs:")
+        or (text.startswith("<!-- needs:") and not needs_of(text))
+    ]
+    assert misplaced == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@
     ```any title="train.py"    written to that file, not run
 
 In an output `…` stands for anything. A block inside an HTML comment is run and not shown. A block
-after `<!-- not run: reason -->` is neither run nor checked.
+after `<!-- not run: reason -->` is neither run nor checked. A page that begins with
+`<!-- needs: transformers torch -->` is run where these modules are installed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _TITLE = re.compile(r'title="([^"]+)"')
+_NEEDS = re.compile(r"\A<!-- needs:((?: [\w.]+)+) -->\n")
 _EXCUSE = re.compile(r"<!-- not run:(?P<reason>(?:(?!-->).)*)-->\s*\Z", re.DOTALL)
 
 
@@ -77,6 +79,12 @@ def blocks_of(page: str) -> list[Block]:
         else:
             found.append(block)
     return found
+
+
+def needs_of(page: str) -> list[str]:
+    """The modules without which the code of a page cannot run."""
+    match = _NEEDS.match(page)
+    return match[1].split() if match else []
 
 
 def steps_of(blocks: list[Block]) -> list[Step]:

@@ -1,0 +1,42 @@
+"""A record as other programs want it: numbers by flat names, and what is said in words.
+
+Everything that passes a record on uses these names, whatever the framework or the tracker.
+"""
+
+from __future__ import annotations
+
+import math
+
+from carbontrack.record import Record
+from carbontrack.units import JOULES_PER_KWH
+
+PREFIX = "carbontrack/"
+NUMBERS = (
+    *("energy_kwh", "energy_low_kwh", "energy_high_kwh"),
+    *("emissions_g", "emissions_low_g", "emissions_high_g"),
+    *("cpu_kwh", "gpu_kwh", "ram_kwh", "duration_s"),
+)
+"""The columns that are passed on, besides `power_w`."""
+WORDS = ("basis", "region", "intensity_source", "meters", "record_id", "status")
+
+
+def metrics_of(record: Record, prefix: str = PREFIX) -> dict[str, float]:
+    """The record's numbers, such as `carbontrack/energy_kwh`; what is unknown is left out.
+
+    `power_w` is the mean power over the record's duration. Where the record sums calls that ran at
+    the same time, that is the mean of one of them.
+    """
+    found: dict[str, float | None] = {name: getattr(record, name) for name in NUMBERS}
+    if record.energy_kwh is not None and record.duration_s:
+        found["power_w"] = record.energy_kwh * JOULES_PER_KWH / record.duration_s
+    return {
+        prefix + name: float(number)
+        for name, number in found.items()
+        if number is not None and math.isfinite(number)
+    }
+
+
+def facts_of(record: Record) -> dict[str, str]:
+    """What a tag or a configuration says of the record; what is unknown is left out."""
+    found = {name: getattr(record, name) for name in WORDS}
+    return {name: str(fact) for name, fact in found.items() if fact is not None}
