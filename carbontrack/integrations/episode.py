@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from carbontrack.api.track import Track, track
 from carbontrack.errors import BudgetExceeded, ConfigError
+from carbontrack.integrations.metrics import PREFIX, metrics_of
 from carbontrack.integrations.stack_watch import StackWatch, stays_on_stack, watched_loop
-from carbontrack.record import Record, Status
+from carbontrack.record import Record, Status, checked_labels
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import LOGGER
 from carbontrack.tracking.span import Span
@@ -39,9 +40,11 @@ class _Run:
 
     def __init__(self, block: Track) -> None:
         self._block = block
+        self.loop: CodeType | None = None
 
     def open(self, loop: CodeType | None) -> None:
         """Open the span, and watch the loop."""
+        self.loop = loop
         self.span = span = self._block.open()
         session = getattr(span, "session", None)  # none where nothing is measured
         if session is None:
@@ -115,6 +118,12 @@ class Episode:
         return self._run is not None and self._run.is_open()
 
     @property
+    def is_running(self) -> bool:
+        """Whether a run is open whose loop is on the stack of this thread, or is not watched."""
+        loop = None if self._run is None else self._run.loop
+        return self.is_open and (loop is None or stays_on_stack(loop))
+
+    @property
     def record(self) -> Record | None:
         """The record of the last run that ended; None before."""
         run = self._run
@@ -156,6 +165,17 @@ class Episode:
         run.open(watched)
         self.check()
 
+    def add_labels(self, labels: Mapping[str, Any]) -> None:
+        """Add to the labels of the open run what is known only now."""
+        run = self._run
+        if run is not None and run.span is not None and run.span.is_open:
+            run.span.labels = checked_labels({**labels, **run.span.labels})
+
+    def metrics(self, prefix: str = PREFIX) -> dict[str, float]:
+        """The numbers of the open run so far, or of the last one, by flat names."""
+        record = self.snapshot() or self.record
+        return {} if record is None else metrics_of(record, prefix)
+
     def child(self, name: str) -> None:
         """Open a child of the run, such as an epoch; one that is open is ended first.
 
@@ -186,6 +206,17 @@ class Episode:
         if status == "ok":
             self._enforce(run)
 
+    def end_by(self, error: BaseException | None) -> None:
+        """End the run, by the exception that a hook is told of; None: by none."""
+        if error is None:
+            self.end()
+            return
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a signal
+        status: Status = "interrupted" if stopped else "error"
+        if isinstance(error, BudgetExceeded):  # of an enclosing block
+            status = "budget"
+        self.end(status, f"{type(error).__name__}: {error}")
+
     def check(self) -> None:
         """Stop the run if a budget that asks for it is exceeded; looks at most ten times a second.
 
@@ -207,6 +238,19 @@ class Episode:
             status: Status = "budget" if isinstance(error, BudgetExceeded) else "error"
             run.close(status, str(error)[:_ERROR_LENGTH])
             raise
+
+
+class EpisodeCallback:
+    """What callbacks share: an episode, of which they translate the hooks, and its record."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._episode = Episode(**settings)
+
+    @property
+    def record(self) -> Record | None:
+        """The record of what ended last in this process; None before."""
+        return self._episode.record
 
 
 def guarded(hook: _Hook) -> _Hook:

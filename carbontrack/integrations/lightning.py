@@ -1,0 +1,80 @@
+"""Lightning, by either name: a callback for each fit, validate, test and predict of each rank."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+from carbontrack.errors import MissingExtra
+from carbontrack.integrations.episode import EpisodeCallback, guarded
+from carbontrack.integrations.metrics import PREFIX
+
+_HOMES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
+_FOUND = [name for name in _HOMES if name in sys.modules or importlib.util.find_spec(name)]
+_USED = [name for name in _FOUND if name in sys.modules] or _FOUND[:1]
+if not _USED:
+    raise MissingExtra("lightning", "lightning", "CarbontrackCallback")
+_BASES = [importlib.import_module(_HOMES[name]).Callback for name in _USED]
+
+
+class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
+    """Measures what a `Trainer` does; it takes the arguments of `track`, such as region="FR"."""
+
+    _stage = ""
+    record_ids: tuple[str, ...] = ()
+    """The records of a training: of those before the checkpoint it goes on from, and its own."""
+
+    @guarded
+    def setup(self, trainer: Any, pl_module: Any, stage: Any) -> None:
+        name, labels = getattr(stage, "value", stage), {"model": type(pl_module).__name__}
+        if trainer.world_size > 1:
+            labels |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        self._episode.begin(name, labels)
+        self._stage, record = name, self._episode.snapshot()
+        if record is not None and name == "fit":
+            self.record_ids = (record.record_id,)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"record_ids": list(self.record_ids)} if self.record_ids else {}
+
+    @guarded
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        earlier = state_dict.get("record_ids")
+        if earlier and self._stage == "fit":  # not where a checkpoint is merely tested
+            self._episode.add_labels({"resumes": earlier[-1]})
+            self.record_ids = (*earlier, *self.record_ids)
+
+    @guarded
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._episode.child("epoch")
+
+    @guarded
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if self._stage == "fit":
+            self._episode.child("sanity check" if trainer.sanity_checking else "validation")
+
+    @guarded
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self._episode.end_child()
+        if self._stage == "fit" and not (trainer.sanity_checking or trainer.is_last_batch):
+            self._episode.child("epoch")  # goes on
+
+    @guarded
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self._episode.end_child()
+        if trainer.is_global_zero:
+            pl_module.log_dict(self._episode.metrics(), batch_size=1, rank_zero_only=True)
+
+    @guarded
+    def teardown(self, trainer: Any, pl_module: Any, stage: Any) -> None:
+        self.on_exception(trainer, pl_module, None)
+
+    @guarded
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException | None) -> None:
+        self._episode.end_by(exception)
+        stage, self._stage = self._stage, ""
+        if stage and trainer.is_global_zero:
+            found = self._episode.metrics(PREFIX if stage == "fit" else f"{PREFIX}{stage}/")
+            for logger in trainer.loggers if found else ():
+                logger.log_metrics(found, step=trainer.global_step)
