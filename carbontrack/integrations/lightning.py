@@ -11,19 +11,19 @@ from carbontrack.integrations.episode import EpisodeCallback, guarded
 from carbontrack.integrations.metrics import PREFIX
 
 _HOMES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
-_FOUND = [name for name in _HOMES if name in sys.modules or importlib.util.find_spec(name)]
-_USED = [name for name in _FOUND if name in sys.modules] or _FOUND[:1]
+_USED = [name for name in _HOMES if name in sys.modules]
+_USED = _USED or [name for name in _HOMES if importlib.util.find_spec(name)][:1]
 if not _USED:
     raise MissingExtra("lightning", "lightning", "CarbontrackCallback")
 _BASES = [importlib.import_module(_HOMES[name]).Callback for name in _USED]
+_ONE_RANK = {"rank_zero_only": True, "sync_dist": True, "batch_size": 1}  # no sync, and no warning
 
 
 class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
     """Measures what a `Trainer` does; it takes the arguments of `track`, such as region="FR"."""
 
     _stage = ""
-    record_ids: tuple[str, ...] = ()
-    """The records of a training: of those before the checkpoint it goes on from, and its own."""
+    record_ids: tuple[str, ...] = ()  # of this training: those that it goes on from, then its own
 
     @guarded
     def setup(self, trainer: Any, pl_module: Any, stage: Any) -> None:
@@ -64,7 +64,7 @@ class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         self._episode.end_child()
         if trainer.is_global_zero:
-            pl_module.log_dict(self._episode.metrics(), batch_size=1, rank_zero_only=True)
+            pl_module.log_dict(self._episode.metrics(), **_ONE_RANK)
 
     @guarded
     def teardown(self, trainer: Any, pl_module: Any, stage: Any) -> None:
