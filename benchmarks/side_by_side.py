@@ -2,7 +2,8 @@
 
 Each tool is installed, newest release, in a virtual environment of its own under the user's cache
 folder. Every measurement is a new process without network, with a simulated powercap tree where
-RAPL would be; the tools take turns, so that the machine's drift meets all of them alike.
+RAPL would be, whose counter moves; the tools take turns, so that the machine's drift meets all of
+them alike.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from environments import TOOLS, Installed, install, measure, reason  # noqa: E402 - path set
 from peers import load  # noqa: E402
 from side_by_side_table import report  # noqa: E402
-from simulated import tree_in, works  # noqa: E402
+from simulated import drawing, tree_in, works  # noqa: E402
 
 from carbontrack.testing import Powercap  # noqa: E402
 
@@ -130,7 +131,8 @@ def main() -> int:
         simulated = works(tree)
         about = machine(simulated, options.rounds) | {"load_before": os.getloadavg()}
         until_s = time.monotonic() + options.limit_s
-        results = rounds(done, options.rounds, tree if simulated else None, until_s)
+        with drawing(tree):
+            results = rounds(done, options.rounds, tree if simulated else None, until_s)
     about["load_after"] = os.getloadavg()
     for tool, result in results.items():
         result.update(describe(tool, done[tool]))

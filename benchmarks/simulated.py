@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from carbontrack.testing import Powercap, Zone, build_powercap
@@ -24,6 +26,29 @@ def tree_in(folder: Path, zones: Sequence[Zone] = (PACKAGE,)) -> Powercap:
     for directory in {devices / "intel-rapl", *(tree.directory(zone) for zone in tree.zones)}:
         (directory / "subsystem").symlink_to("/sys/class/powercap")
     return tree
+
+
+@contextmanager
+def drawing(tree: Powercap, watts: float = 50.0, refresh_s: float = 0.01) -> Iterator[None]:
+    """The counters move meanwhile, as those of a machine that runs do.
+
+    A thread of this process moves them, a hundred times a second, which is seldom enough to take
+    next to nothing from what is measured.
+    """
+    done = threading.Event()
+
+    def move() -> None:
+        while not done.wait(refresh_s):
+            for zone in tree.zones:
+                tree.add_joules(zone, watts * refresh_s)
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def inside(tree: Powercap, command: Sequence[str]) -> list[str]:

@@ -171,7 +171,7 @@ def edges(bench: Bench, make: Make) -> tuple[int, int]:
 def test_an_edge_costs_the_same_at_any_depth() -> None:
     """So a program's cost is linear in its depth, to 1,000 blocks inside of each other."""
     found = {}
-    with Bench() as bench:
+    with without_collections(), Bench() as bench:
         spans = [bench.tracker.span("root").open()]
         while len(spans) <= 1000:
             if len(spans) in (10, 1000):
@@ -187,7 +187,7 @@ def test_an_edge_costs_the_same_at_any_depth() -> None:
 def test_an_edge_costs_the_same_beside_many_open_spans(kind: str) -> None:
     """10 or 1,000 of them, in other tasks and threads."""
     found = {}
-    with Bench() as bench:
+    with without_collections(), Bench() as bench:
         around = bench.tracker.span("around").open()
         others: list[Span] = []
         for many in (10, 1_000):
