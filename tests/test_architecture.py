@@ -58,7 +58,7 @@ SMALL = {
 INTEGRATION_LINES, SERVER_LINES = 80, 150
 """How long the file of a framework may be: it translates names, and the seam does the work."""
 SERVERS = {"asgi", "wsgi", "django"}
-SEAM = {"episode", "stack_watch", "metrics"}
+SEAM = {"episode", "stack_watch", "metrics", "tasks", "training"}
 """What the files of the frameworks share, and all that they know of each other."""
 SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}
 """What people import from the file of their framework, by the same name in each."""

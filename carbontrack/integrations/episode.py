@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 from carbontrack.api.track import Track, track
 from carbontrack.errors import BudgetExceeded, ConfigError
 from carbontrack.integrations.metrics import PREFIX, metrics_of
-from carbontrack.integrations.stack_watch import StackWatch, stays_on_stack, watched_loop
+from carbontrack.integrations.stack_watch import (
+    StackWatch,
+    close_gone,
+    stays_on_stack,
+    watched_loop,
+)
 from carbontrack.record import Record, Status, checked_labels
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import LOGGER
@@ -161,6 +166,7 @@ class Episode:
         name = given.pop("name", None) or name
         given["labels"] = {**(labels or {}), **(given.get("labels") or {})}
         watched = watched_loop() if loop is None else loop if stays_on_stack(loop) else None
+        close_gone(watched)
         self._run = run = _Run(track(name, tracker=self._tracker, **given))
         run.open(watched)
         self.check()
@@ -185,6 +191,8 @@ class Episode:
         if run is None or run.span is None or not run.span.is_open:
             return
         run.close_child()
+        if run.watch is not None:
+            run.watch.has_gone_on = True
         run.child = child = run.span.span(name)
         child.open()
         if not run.is_open():  # the stack watch has just closed it

@@ -7,14 +7,14 @@ from typing import Any
 
 from carbontrack.errors import MissingExtra
 from carbontrack.integrations.episode import EpisodeCallback, guarded
+from carbontrack.integrations.training import BRIEF
 
 try:
     from keras.callbacks import Callback
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "keras":  # its backend
+        raise
     raise MissingExtra("keras", "keras", "CarbontrackCallback") from error
-
-_IN_LOGS = ("carbontrack/energy_kwh", "carbontrack/emissions_g")
-"""What later callbacks see too; Keras prints whatever is in the logs at the end of an epoch."""
 
 
 class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unused-ignore]
@@ -39,7 +39,7 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
         self._names = self._names or tuple(found)
         history = getattr(getattr(self.model, "history", None), "history", {})
         for name in self._names:
-            if name in _IN_LOGS and logs is not None:
+            if name in BRIEF and logs is not None:  # Keras prints whatever is in the logs
                 logs[name] = found.get(name, nan)
             else:
                 history.setdefault(name, []).append(found.get(name, nan))

@@ -380,6 +380,39 @@ def test_the_next_run_closes_an_earlier_one(world: World) -> None:
     assert world.records == [("train", "error", 0.0), ("train", "ok", 100.0)]
 
 
+def test_a_run_of_another_callback_is_no_child_of_one_that_is_over(world: World) -> None:
+    """A search that goes on after a failed training, with a new callback each: a row for each."""
+    for _ in range(20):  # the frame of the loop often has the place of the one before
+        callback = Callback(world.tracker)
+
+        def work(callback: Callback = callback) -> None:
+            callback.episode.child("epoch")
+            world.clock.advance(0.25)
+            stop()
+
+        with pytest.raises(ArithmeticError):
+            train([callback], work)
+    train([Callback(world.tracker)], lambda: world.clock.advance(10.0))
+    assert world.records == [("train", "error", 25.0)] * 20 + [("train", "ok", 1000.0)]
+    assert {one.parent_id for one in world.sink.records} == {None}
+
+
+def test_what_begins_in_a_loop_that_runs_closes_nothing(world: World) -> None:
+    """Two callbacks of one training, and a training of the same code within: all of them go on."""
+    first, second, inner = (Callback(world.tracker) for _ in range(3))
+
+    def work() -> None:
+        first.episode.child("epoch")
+        train([inner], lambda: world.clock.advance(1.0))
+        assert (inner.episode.is_open, first.episode.is_open) == (False, True)
+        world.clock.advance(5.0)
+        assert second.episode.is_open
+
+    train([first, second], work)
+    records = [one.episode.record for one in (first, second, inner)]
+    assert [one.status for one in records if one] == ["ok", "ok", "ok"]
+
+
 def test_a_loop_that_runs_is_left_alone(world: World) -> None:
     """An hour without a hook, in the depths of the program, closes nothing."""
 

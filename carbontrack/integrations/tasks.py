@@ -1,0 +1,102 @@
+"""Tasks: spans that a framework's hooks open and end side by side, in threads and worker processes.
+
+An episode is one run at a time. Where a framework has many open at once, such as the candidates of
+a search, each task has a key.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+from carbontrack.api.track import current_span, track
+from carbontrack.record import Record
+from carbontrack.tracking.span import Span
+
+
+class _Task(NamedTuple):
+    """A span, the key of the task around it, and the exception that was being handled."""
+
+    span: Span
+    around: Hashable | None
+    handled: BaseException | None
+
+
+class Tasks:
+    """The open tasks of one callback.
+
+    A pickled or copied one, as a worker process has it, has nothing open. It counts its process, as
+    others have the rest of the machine, and has no budget, which is the whole run's. It measures
+    nothing where a tracker was given, which cannot go along, or where `spans` is "roots".
+
+    Args:
+        settings: what `track` takes; `spans` is "all" unless it is given or a span is open around.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        track(**{"name": "task", **settings})  # raises
+        self._settings = settings
+        self._open: dict[Hashable, _Task] = {}
+        self._last: Span | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {k: v for k, v in self._settings.items() if k not in ("budget", "on_exceed")}
+        is_off = "tracker" in kept or kept.get("spans") == "roots"
+        settings = {"disable": True} if is_off else {**kept, "scope": "process"}
+        return {"_settings": settings, "_open": {}, "_last": None}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._open
+
+    @property
+    def record(self) -> Record | None:
+        """The record of the last task that ended and had none around it; None before."""
+        return None if self._last is None else self._last.record
+
+    def begin(
+        self,
+        key: Hashable,
+        name: str,
+        labels: Mapping[str, Any],
+        around: Hashable | None = None,
+    ) -> None:
+        """Open the span of a task.
+
+        Args:
+            key: tells it apart from others that are open.
+            name: the name in its record.
+            labels: labels of its record, beside those of the settings.
+            around: the key of the task that it is a child of, in whatever thread that was begun. If
+                that is not open here, it is what `track` makes of it: in a worker process, a root.
+        """
+        labels = {**labels, **(self._settings.get("labels") or {})}
+        outer = self._open.get(around)
+        if outer is None:
+            has_spans = current_span() is not None or "tracker" in self._settings
+            given = self._settings if has_spans else {"spans": "all", **self._settings}
+            span = track(**{**given, "name": name, "labels": labels}).open()
+        else:
+            span = outer.span.span(name, labels=labels).open()
+        self._open[key] = _Task(span, around if outer else None, sys.exc_info()[1])
+
+    def end(self, key: Hashable) -> None:
+        """End a task, and first what is open inside it; as failed if an exception propagates.
+
+        Where there is no such task, nothing is done. As at the end of a `with` block, nothing is
+        raised but what a budget was asked to raise.
+        """
+        task = self._open.pop(key, None)
+        if task is None:
+            return
+        try:
+            for inner in [k for k, one in list(self._open.items()) if one.around == key]:
+                self.end(inner)
+        finally:
+            if task.around is None:
+                self._last = task.span
+            raised = sys.exc_info()[1]
+            task.span.leave(None if raised is task.handled else raised)
