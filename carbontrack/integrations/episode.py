@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -249,16 +250,39 @@ class Episode:
 
 
 class EpisodeCallback:
-    """What callbacks share: an episode, of which they translate the hooks, and its record."""
+    """What callbacks share: an episode, of which they translate the hooks, and its record.
 
-    def __init__(self, **settings: Any) -> None:
+    Args:
+        synchronize: wait for the GPU at the edges of children, so that each has the energy of its
+            own kernels.
+        settings: what `Episode` takes.
+    """
+
+    def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
         super().__init__()
         self._episode = Episode(**settings)
+        self._synchronize = synchronize
 
     @property
     def record(self) -> Record | None:
         """The record of what ended last in this process; None before."""
         return self._episode.record
+
+    def _next(self, child: str | None) -> None:
+        """End the open child, and begin this one, if any."""
+        if self._synchronize:
+            wait_for_gpu()
+        if child is None:
+            self._episode.end_child()
+        else:
+            self._episode.child(child)
+
+
+def wait_for_gpu() -> None:
+    """Wait until PyTorch's kernels are done; where this process does not use CUDA do nothing."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def guarded(hook: _Hook) -> _Hook:

@@ -21,8 +21,7 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
     """Measures what a model does; it takes the arguments of `track`, such as region="FR"."""
 
     _is_fit = False
-    _names: tuple[str, ...] = ()
-    """The figures in the history of this fit, a list of the same length for each."""
+    _names: tuple[str, ...] = ()  # what the history of this fit has, a list of one length for each
 
     @guarded
     def on_train_begin(self, logs: Any = None) -> None:
@@ -30,11 +29,15 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
 
     @guarded
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._episode.child("epoch")
+        self._next("epoch")
+
+    @guarded
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._episode.check()
 
     @guarded
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._episode.end_child()
+        self._next(None)
         found = self._episode.metrics()
         self._names = self._names or tuple(found)
         history = getattr(getattr(self.model, "history", None), "history", {})
@@ -59,7 +62,7 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
     @guarded
     def on_test_end(self, logs: Any = None) -> None:
         if self._is_fit:
-            self._episode.end_child()
+            self._next(None)
         else:
             self._episode.end()
 
@@ -68,7 +71,7 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
     def _begin_inside(self, child: str, name: str) -> None:
         # the hooks of a validation are those of `evaluate`; a fit that has failed may still be open
         if self._is_fit and self._episode.is_running:
-            self._episode.child(child)
+            self._next(child)
         else:
             self._begin(name)
 

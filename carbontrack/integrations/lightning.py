@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib import import_module, util
 from typing import Any
 
 from carbontrack.errors import MissingExtra
@@ -11,11 +11,10 @@ from carbontrack.integrations.episode import EpisodeCallback, guarded
 from carbontrack.integrations.metrics import PREFIX
 
 _HOMES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
-_USED = [name for name in _HOMES if name in sys.modules]
-_USED = _USED or [name for name in _HOMES if importlib.util.find_spec(name)][:1]
+_USED = [n for n in _HOMES if sys.modules.get(n)] or [n for n in _HOMES if util.find_spec(n)][:1]
 if not _USED:
     raise MissingExtra("lightning", "lightning", "CarbontrackCallback")
-_BASES = [importlib.import_module(_HOMES[name]).Callback for name in _USED]
+_BASES = [import_module(_HOMES[name]).Callback for name in _USED]
 _ONE_RANK = {"rank_zero_only": True, "sync_dist": True, "batch_size": 1}  # no sync, and no warning
 
 
@@ -32,8 +31,7 @@ class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
             labels |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
         self._episode.begin(name, labels)
         self._stage, record = name, self._episode.snapshot()
-        if record is not None and name == "fit":
-            self.record_ids = (record.record_id,)
+        self.record_ids = (record.record_id,) if record and name == "fit" else self.record_ids
 
     def state_dict(self) -> dict[str, Any]:
         return {"record_ids": list(self.record_ids)} if self.record_ids else {}
@@ -47,26 +45,28 @@ class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
 
     @guarded
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._episode.child("epoch")
+        self._next("epoch")
+
+    @guarded
+    def on_train_batch_start(self, *_args: Any, **_given: Any) -> None:
+        self._episode.check()
 
     @guarded
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self._stage == "fit":
-            self._episode.child("sanity check" if trainer.sanity_checking else "validation")
+            self._next("sanity check" if trainer.sanity_checking else "validation")
 
     @guarded
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self._episode.end_child()
-        if self._stage == "fit" and not (trainer.sanity_checking or trainer.is_last_batch):
-            self._episode.child("epoch")  # goes on
+        goes_on = not (trainer.sanity_checking or trainer.is_last_batch)
+        self._next("epoch" if goes_on and self._stage == "fit" else None)
 
     @guarded
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self._episode.end_child()
+        self._next(None)
         if trainer.is_global_zero:
             pl_module.log_dict(self._episode.metrics(), **_ONE_RANK)
 
-    @guarded
     def teardown(self, trainer: Any, pl_module: Any, stage: Any) -> None:
         self.on_exception(trainer, pl_module, None)
 

@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from carbontrack.api.forecast import Forecast, LoopCourse
-from carbontrack.integrations.episode import Episode
+from carbontrack.integrations.episode import Episode, wait_for_gpu
 from carbontrack.integrations.metrics import PREFIX, metrics_of
 from carbontrack.integrations.stack_watch import stays_on_stack, watched_loop
 from carbontrack.record import Record
@@ -179,9 +179,8 @@ class Training:
         return self._loop is None or stays_on_stack(self._loop)
 
     def _next(self, child: str | None) -> None:
-        torch = sys.modules.get("torch")
-        if self._synchronize and torch is not None and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        if self._synchronize:
+            wait_for_gpu()
         if child is None:
             self._episode.end_child()
         else:

@@ -182,6 +182,20 @@ def test_two_ranks_measure_themselves_and_one_reports(found: dict[str, Any], fol
     assert "carbontrack/" not in found["stderr"], "Lightning warns of what we log"
 
 
+def test_where_lightning_is_missing_the_extra_is_named() -> None:
+    """Neither package is installed."""
+    program = """
+import sys
+sys.modules.update(lightning=None, pytorch_lightning=None)
+import carbontrack.integrations.lightning
+"""
+    environ = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
+    )
+    assert 'pip install "carbontrack[lightning]"' in done.stderr.splitlines()[-1]
+
+
 def test_the_other_package_has_its_own_base_class(tmp_path: Path) -> None:
     """`pytorch_lightning` alone; where both are loaded the callback is one of each."""
     pytest.importorskip("pytorch_lightning")
