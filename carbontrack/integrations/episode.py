@@ -137,6 +137,13 @@ class Episode:
             return run.span.record or self._record
         return self._record
 
+    @property
+    def record_id(self) -> str | None:
+        """The id that the record of the open run will have; None where nothing is measured."""
+        span = None if self._run is None else self._run.span
+        is_measured = span is not None and span.is_open and hasattr(span, "session")
+        return span.record_id if span is not None and is_measured else None
+
     def snapshot(self) -> Record | None:
         """The record of the open run so far; None where none is open."""
         run = self._run

@@ -30,15 +30,15 @@ class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
         if trainer.world_size > 1:
             labels |= {"rank": trainer.global_rank, "world_size": trainer.world_size}
         self._episode.begin(name, labels)
-        self._stage, record = name, self._episode.snapshot()
-        self.record_ids = (record.record_id,) if record and name == "fit" else self.record_ids
+        self._stage, own = name, self._episode.record_id
+        self.record_ids = (own,) if own and name == "fit" else self.record_ids
 
     def state_dict(self) -> dict[str, Any]:
         return {"record_ids": list(self.record_ids)} if self.record_ids else {}
 
     @guarded
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        earlier = state_dict.get("record_ids")
+        earlier = [one for one in state_dict["record_ids"] if one not in self.record_ids]
         if earlier and self._stage == "fit":  # not where a checkpoint is merely tested
             self._episode.add_labels({"resumes": earlier[-1]})
             self.record_ids = (*earlier, *self.record_ids)

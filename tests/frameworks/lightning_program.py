@@ -40,7 +40,7 @@ class Model(pl.LightningModule):
 
     def __init__(self, happen: Any = None) -> None:
         super().__init__()
-        self.layer, self.happen = torch.nn.Linear(4, 2), happen
+        self.layer, self.happen, self.lr = torch.nn.Linear(4, 2), happen, 0.1
 
     def training_step(self, batch: Any, index: int) -> Any:
         if self.happen is not None:
@@ -58,7 +58,7 @@ class Model(pl.LightningModule):
         CLOCK.advance(10.0)
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), 0.1)
+        return torch.optim.SGD(self.parameters(), self.lr)
 
 
 class Unconfigured(Model):
@@ -146,8 +146,21 @@ def resumed() -> dict[str, Any]:
     return found
 
 
+def tuned() -> dict[str, Any]:
+    """A search for a learning rate, which goes back to a checkpoint of its own, then a training."""
+    callback, model = ours(), Model()
+    fit = trainer(callback, max_epochs=1)
+    importlib.import_module(f"{pl.__name__}.tuner").Tuner(fit).lr_find(
+        model, loader(), num_training=4
+    )
+    found = {"search": [rows(), dict(callback.record.labels), len(callback.record_ids)]}
+    fit.fit(model, loader())
+    found["fit"] = [rows(), dict(callback.record.labels), len(callback.record_ids)]
+    return found
+
+
 def budget() -> dict[str, Any]:
-    """Twelve steps are 1200 J; the budget is 500 J, which are used up in the second epoch."""
+    """Twelve steps are 1200 J; the budget is 500 J, which the sixth exceeds."""
     callback = ours(budget="500 J", on_exceed="raise")
     fit = trainer(callback, max_epochs=3)
     try:
@@ -191,7 +204,7 @@ def main() -> None:
     if PACKAGE != "lightning":
         print(json.dumps({"order": order(), "bases": [b.__module__ for b in bases()]}))
         return
-    runs = (order, failures, resumed, budget, terminated, hooks)
+    runs = (order, failures, resumed, tuned, budget, terminated, hooks)
     print(json.dumps({run.__name__: run() for run in runs}), flush=True)
     spawned()
     interrupted = CarbontrackCallback(region="FR", output=str(FOLDER / "interrupted.csv"))

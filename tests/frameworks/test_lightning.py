@@ -139,12 +139,19 @@ def test_a_checkpoint_carries_names_of_records_and_no_joules(found: dict[str, An
     assert found["resumed"]["labels_of_test"] == {"model": "Model"}, "a test resumes nothing"
 
 
+def test_a_search_for_a_learning_rate_is_a_run_that_resumes_nothing(found: dict[str, Any]) -> None:
+    """It loads a checkpoint that it has made itself, with its own id."""
+    for name in ("search", "fit"):
+        rows, labels, ids = found["tuned"][name]
+        assert (rows[-1], labels, ids) == (["fit", "ok", 400, 4.0], {"model": "Model"}, 1)
+
+
 def test_a_budget_ends_the_training_where_that_was_asked_for(found: dict[str, Any]) -> None:
-    """At the edge of an epoch, with its status; `BudgetExceeded` reaches whoever called `fit`."""
+    """With the batch that exceeds it; `BudgetExceeded` reaches whoever called `fit`."""
     budget = found["budget"]
     assert "over budget" in budget["raised"]
     assert budget["epoch"] == 1
-    assert budget["rows"][-1] == ["fit", "budget", 800, 8.0]
+    assert budget["rows"][-1] == ["fit", "budget", 600, 6.0]
 
 
 def test_sigterm_is_an_interruption(found: dict[str, Any]) -> None:
