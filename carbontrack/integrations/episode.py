@@ -226,12 +226,12 @@ class Episode:
         """End the run, by the exception that a hook is told of; None: by none."""
         if error is None:
             self.end()
-            return
-        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))  # by a signal
-        status: Status = "interrupted" if stopped else "error"
-        if isinstance(error, BudgetExceeded):  # of an enclosing block
-            status = "budget"
-        self.end(status, f"{type(error).__name__}: {error}")
+        elif isinstance(error, BudgetExceeded):  # of an enclosing block
+            self.end("budget", str(error))
+        else:
+            is_signal = isinstance(error, (KeyboardInterrupt, SystemExit))
+            status: Status = "interrupted" if is_signal else "error"
+            self.end(status, f"{type(error).__name__}: {error}")
 
     def check(self) -> None:
         """Stop the run if a budget that asks for it is exceeded; looks at most ten times a second.

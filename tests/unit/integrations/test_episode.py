@@ -343,6 +343,50 @@ def test_in_scope_machine_one_rank_of_a_node_measures() -> None:
         world.tracker.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, ("ok", None)),
+        (ValueError("a\n b"), ("error", "ValueError: a b")),
+        (KeyboardInterrupt(), ("interrupted", "KeyboardInterrupt:")),
+        (SystemExit(143), ("interrupted", "SystemExit: 143")),
+        (
+            BudgetExceeded("of a block around", None),
+            ("budget", "BudgetExceeded: of a block around"),
+        ),
+    ],
+    ids=["none", "error", "Ctrl-C", "SIGTERM", "budget"],
+)
+def test_a_hook_for_exceptions_ends_the_run(
+    world: World, error: BaseException | None, expected: tuple[str, str | None]
+) -> None:
+    """With the status that a `with` block would have, and `interrupted` for exits by a signal."""
+    episode = Episode(world.tracker)
+    episode.begin("train")
+    episode.end_by(error)
+    episode.end_by(ArithmeticError())  # a second one is nothing
+    assert episode.record is not None
+    assert (episode.record.status, episode.record.error) == expected
+
+
+def test_what_is_known_later_becomes_a_label(world: World) -> None:
+    """Those of the settings go before it; where no run is open it is nothing."""
+    episode = Episode(world.tracker, labels={"n": 1})
+    episode.add_labels({"before": True})
+    episode.begin("train", {"model": "M"})
+    episode.add_labels({"resumes": "a-1", "n": 2})
+    known = episode.record_id
+    world.clock.advance(3.6)
+    assert episode.metrics("so far: ")["so far: energy_kwh"] == pytest.approx(1e-4)
+    episode.end()
+    episode.add_labels({"after": True})
+    assert episode.record_id is None
+    assert episode.record is not None
+    assert episode.record.record_id == known
+    assert episode.record.labels == {"resumes": "a-1", "n": 1, "model": "M"}
+    assert episode.metrics()["carbontrack/energy_kwh"] == pytest.approx(1e-4)
+
+
 # -- a framework without a last hook ---------------------------------------------------------------
 
 
