@@ -350,10 +350,7 @@ def test_in_scope_machine_one_rank_of_a_node_measures() -> None:
         (ValueError("a\n b"), ("error", "ValueError: a b")),
         (KeyboardInterrupt(), ("interrupted", "KeyboardInterrupt:")),
         (SystemExit(143), ("interrupted", "SystemExit: 143")),
-        (
-            BudgetExceeded("of a block around", None),
-            ("budget", "BudgetExceeded: of a block around"),
-        ),
+        (BudgetExceeded("job is over budget"), ("budget", "job is over budget")),
     ],
     ids=["none", "error", "Ctrl-C", "SIGTERM", "budget"],
 )
