@@ -2,7 +2,7 @@
 
 A step of training takes a second of a clock that only the model moves, a step of validation or test
 ten, at 100 W and 50 g/kWh. Arguments: the package, `lightning` or `pytorch_lightning`, and a folder
-to work in.
+to work in; `ddp` as a third one runs that alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,29 @@ def spawned() -> None:
     fit.fit(Model(), loader(), loader())
 
 
+class Late(pl.Callback):
+    """Lets rank 0, which has started the other one, begin a moment after it."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        time.sleep(0.5 if trainer.is_global_zero else 0.0)
+
+
+def launched() -> None:
+    """Two processes, of which rank 0 starts the other one by running this program again."""
+    callback = CarbontrackCallback(
+        region="FR", output=str(FOLDER / "launched.csv"), interval_s=0.1, name="launched"
+    )
+    fit = trainer(Late(), strategy="ddp", devices=2, max_epochs=1)
+    fit.callbacks.insert(1, callback)
+    fit.fit(Model(lambda: time.sleep(0.3)), loader())
+    print(json.dumps({"rank": fit.global_rank}), flush=True)
+
+
 def main() -> None:
     warnings.filterwarnings("ignore", message="(?!.*carbontrack)")
+    if sys.argv[3:] == ["ddp"]:
+        launched()
+        return
     if PACKAGE != "lightning":
         print(json.dumps({"order": order(), "bases": [b.__module__ for b in bases()]}))
         return

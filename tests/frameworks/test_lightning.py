@@ -24,11 +24,11 @@ EPOCH = [
 """Two steps, a validation, two steps and a validation: name, status, joules, seconds."""
 
 
-def run(package: str, folder: Path) -> tuple[int, dict[str, Any]]:
+def run(package: str, folder: Path, *more: str) -> tuple[int, dict[str, Any]]:
     """Run the program; its exit status, and what it has printed."""
     program = Path(__file__).with_name("lightning_program.py")
     done = subprocess.run(
-        [sys.executable, program, package, folder],
+        [sys.executable, program, package, folder, *more],
         cwd=folder,
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -36,7 +36,7 @@ def run(package: str, folder: Path) -> tuple[int, dict[str, Any]]:
         check=False,
     )
     assert done.stdout.startswith("{"), done.stderr[-3000:]
-    return done.returncode, json.loads(done.stdout) | {"stderr": done.stderr}
+    return done.returncode, json.loads(done.stdout.splitlines()[0]) | {"stderr": done.stderr}
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +187,25 @@ def test_two_ranks_measure_themselves_and_one_reports(found: dict[str, Any], fol
     rank_0 = rows[[one["rank"] for one in labels].index(0)]
     assert float(last["carbontrack/energy_kwh"]) == pytest.approx(float(rank_0["energy_kwh"]))
     assert "carbontrack/" not in found["stderr"], "Lightning warns of what we log"
+
+
+def test_a_rank_that_another_one_has_started_is_counted_once(tmp_path: Path) -> None:
+    """With `ddp` rank 0 counts the rank that it has started, as soon as it measures itself."""
+    status, _ = run("lightning", tmp_path, "ddp")
+    assert status == 0
+    rows = rows_of(tmp_path / "launched.csv")
+    by_rank = {
+        rank: [row for row in rows if json.loads(row["labels"])["rank"] == rank] for rank in (0, 1)
+    }
+    (first,), others = by_rank[0], by_rank[1]
+    alone, inside = (
+        [row for row in others if (row["parent_holds"] == "true") is held] for held in (False, True)
+    )
+    # rank 1 began before rank 0, which holds it from its own beginning on
+    assert [row["parent_id"] for row in inside] == [first["record_id"]]
+    assert len(alone) == 1
+    assert alone[0]["started_at"] < first["started_at"] < inside[0]["ended_at"]
+    assert float(inside[0]["energy_kwh"]) < float(first["energy_kwh"])
 
 
 def test_where_lightning_is_missing_the_extra_is_named() -> None:
