@@ -25,6 +25,7 @@ from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.record import Sink
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
@@ -87,13 +88,13 @@ class TrackerProvider:
                     self._forget_idle()
         return tracker
 
-    def _made_or_none(self, settings: Settings, environment: Environment) -> Tracker:
+    def _made_or_none(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         """A new tracker; where something around the program makes that fail, one that does nothing.
 
         Raises:
             CarbontrackError: a setting cannot be used.
         """
-        tracker, error = attempt(self._make, settings, environment, passes=CarbontrackError)
+        tracker, error = attempt(self._make, settings, environment, *sinks, passes=CarbontrackError)
         if tracker is None:
             self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
             LOGGER.debug("no tracker could be made", exc_info=error)
@@ -178,15 +179,15 @@ class TrackerProvider:
             self._warned.add(message)
             LOGGER.warning("%s", message)
 
-    def make(self, settings: Settings) -> Tracker:
+    def make(self, settings: Settings, *sinks: Sink) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.
 
         Raises:
             ConfigError: a setting cannot be used.
         """
-        return self._made_or_none(settings, self.environment())
+        return self._made_or_none(settings, self.environment(), *sinks)
 
-    def _make(self, settings: Settings, environment: Environment) -> Tracker:
+    def _make(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         with self._lock, holding_forks():
             wall = wall_fit(settings, environment)
             key = host_key(settings, environment, wall)
@@ -195,9 +196,8 @@ class TrackerProvider:
                 self._warn_of_second_sampler(key)
                 self._samplers[key] = sampler = make_sampler(settings, environment, wall)
                 sampler.when_asleep = self._after_session
-            tracker = assemble(
-                settings, environment, sampler=self._samplers[key], propagator=self._propagator
-            )
+            tracker = assemble(settings, environment, sampler=self._samplers[key],
+                               propagator=self._propagator, sinks=sinks)  # fmt: skip
             if self._is_exiting:
                 tracker.session.write_each_call()
             # When the session goes, the sampler's thread is woken, in no frame of the program's.

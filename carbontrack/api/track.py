@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -17,7 +17,7 @@ from carbontrack.api.provider import TrackerProvider
 from carbontrack.config.environment import is_switched_off
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
+from carbontrack.record import NAME_LIMIT, Sink, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks, is_importing
 from carbontrack.system.interrupts import attempt, pass_on
 from carbontrack.system.reentrance import must_pass, pass_through
@@ -25,7 +25,7 @@ from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.handle import SharedExitMethod, WithStatement, dead, end_abandoned
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tracker import NoOpTracker, Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker, checked_sinks
 
 if TYPE_CHECKING:
     from carbontrack.tracking.budget import Budget, OnExceed, Verdict
@@ -93,18 +93,20 @@ def current_span() -> Span | None:
     return found
 
 
-def auto(**settings: object) -> Tracker:
+def auto(*, sinks: Sequence[Sink] = (), **settings: object) -> Tracker:
     """Make a tracker for this machine from settings: `auto(region="FR", output="a.csv")`.
 
     Settings come from the arguments, the environment, pyproject.toml and the user's config file,
-    in this order; the defaults are those of `track`.
+    in this order; the defaults are those of `track`. `sinks` get each record too, beside `output`.
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
     """
+    if sinks:
+        checked_sinks(sinks)
     with holding_forks():
         loaded = PROVIDER.load(settings)
-    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded)
+    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded, *sinks)
 
 
 # What few programs need is imported where it is used, to keep the start of a process short.

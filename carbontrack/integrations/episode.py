@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import CodeType
@@ -62,6 +61,7 @@ class _Run:
         elif loop is not None:
             gone = functools.partial(self.close, "error", GONE)
             self.watch = StackWatch(loop, self.is_open, gone, session.sampler)
+            self.watch.start()
 
     def is_open(self) -> bool:
         """Whether it is being measured, in this process."""
@@ -76,13 +76,13 @@ class _Run:
 
     def close(self, status: Status, error: str | None = None) -> None:
         """Close the child, then the span; any thread may do it, and a second call does nothing."""
-        if self.watch is not None:
-            self.watch.stop()
         self.close_child(status, error)
         if self.span is not None:
             self.span.close(status, error)
         else:  # a handler of a signal has raised behind `open`
             self._block.close(status, error)
+        if self.watch is not None:  # last, as such a handler may raise before
+            self.watch.stop()
 
 
 def _counts_for_another_rank(span: Span) -> bool:
@@ -176,7 +176,11 @@ class Episode:
         watched = watched_loop() if loop is None else loop if stays_on_stack(loop) else None
         close_gone(watched)
         self._run = run = _Run(track(name, tracker=self._tracker, **given))
-        run.open(watched)
+        try:
+            run.open(watched)
+        except BaseException:
+            run.close("interrupted")
+            raise
         self.check()
 
     def add_labels(self, labels: Mapping[str, Any]) -> None:
@@ -254,42 +258,6 @@ class Episode:
             status: Status = "budget" if isinstance(error, BudgetExceeded) else "error"
             run.close(status, str(error)[:_ERROR_LENGTH])
             raise
-
-
-class EpisodeCallback:
-    """What callbacks share: an episode, of which they translate the hooks, and its record.
-
-    Args:
-        synchronize: wait for the GPU at the edges of children, so that each has the energy of its
-            own kernels.
-        settings: what `Episode` takes.
-    """
-
-    def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
-        super().__init__()
-        self._episode = Episode(**settings)
-        self._synchronize = synchronize
-
-    @property
-    def record(self) -> Record | None:
-        """The record of what ended last in this process; None before."""
-        return self._episode.record
-
-    def _next(self, child: str | None) -> None:
-        """End the open child, and begin this one, if any."""
-        if self._synchronize:
-            wait_for_gpu()
-        if child is None:
-            self._episode.end_child()
-        else:
-            self._episode.child(child)
-
-
-def wait_for_gpu() -> None:
-    """Wait until PyTorch's kernels are done; where this process does not use CUDA do nothing."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def guarded(hook: _Hook) -> _Hook:

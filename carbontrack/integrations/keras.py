@@ -6,8 +6,8 @@ from math import nan
 from typing import Any
 
 from carbontrack.errors import MissingExtra
-from carbontrack.integrations.episode import EpisodeCallback, guarded
-from carbontrack.integrations.training import BRIEF
+from carbontrack.integrations.episode import guarded
+from carbontrack.integrations.training import BRIEF, EpisodeCallback
 
 try:
     from keras.callbacks import Callback
@@ -31,9 +31,7 @@ class CarbontrackCallback(EpisodeCallback, Callback):  # type: ignore[misc, unus
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._next("epoch")
 
-    @guarded
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._episode.check()
+    on_train_batch_begin = EpisodeCallback._check
 
     @guarded
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -7,8 +7,9 @@ from importlib import import_module, util
 from typing import Any
 
 from carbontrack.errors import MissingExtra
-from carbontrack.integrations.episode import EpisodeCallback, guarded
+from carbontrack.integrations.episode import guarded
 from carbontrack.integrations.metrics import PREFIX
+from carbontrack.integrations.training import EpisodeCallback
 
 _HOMES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 _USED = [n for n in _HOMES if sys.modules.get(n)] or [n for n in _HOMES if util.find_spec(n)][:1]
@@ -47,9 +48,7 @@ class CarbontrackCallback(EpisodeCallback, *_BASES):  # type: ignore[misc]
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._next("epoch")
 
-    @guarded
-    def on_train_batch_start(self, *_args: Any, **_given: Any) -> None:
-        self._episode.check()
+    on_train_batch_start = EpisodeCallback._check
 
     @guarded
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:

@@ -54,9 +54,12 @@ class StackWatch:
         self._is_open, self._on_gone = is_open, on_gone
         self._sampler = sampler
         self._misses = 0
+
+    def start(self) -> None:
+        """Look at each tick from now on."""
         _open[self] = None
-        with sampler.lock:
-            sampler.tick_listeners.add(self)
+        with self._sampler.lock:
+            self._sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Look for the loop."""
@@ -67,12 +70,13 @@ class StackWatch:
         else:
             self._misses += 1
             if self._misses >= LOOKS:
-                self.close()
+                self.stop()
+                self._on_gone()
 
     def close(self) -> None:
-        """The loop is gone."""
-        self.stop()
+        """The loop is gone, as the program's thread has seen, which a handler may interrupt."""
         self._on_gone()
+        self.stop()
 
     def is_over(self, frames: list[_Frame], loop: CodeType | None) -> bool:
         """Whether the loop is gone, as these are the frames of its thread and `loop` begins there.

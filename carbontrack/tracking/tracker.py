@@ -72,7 +72,7 @@ class Tracker:
         policy = attribution if isinstance(attribution, Attribution) else Attribution(attribution)
         basis = None if grid is None else "argument"
         builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
-        self._session = Session(builder, sinks=_writers(sinks))
+        self._session = Session(builder, sinks=checked_sinks(sinks))
         self._session.owns_sampler = owns_sampler
 
     @classmethod
@@ -147,7 +147,12 @@ class NoOpTracker(Tracker):
         """Does nothing."""
 
 
-def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:
+def checked_sinks(sinks: Sequence[Sink]) -> Sequence[Sink]:
+    """The sinks, each of which can be written to.
+
+    Raises:
+        ConfigError: one cannot.
+    """
     for sink in sinks:
         if not callable(getattr(sink, "write", None)):
             raise ConfigError(

@@ -230,7 +230,7 @@ def test_the_other_package_has_its_own_base_class(tmp_path: Path) -> None:
     assert found["order"]["fit"][-1] == ["fit", "ok", 18_800, 188.0]
     assert found["bases"] == [
         "carbontrack.integrations.lightning",
-        "carbontrack.integrations.episode",
+        "carbontrack.integrations.training",
         "lightning.pytorch.callbacks.callback",
         "pytorch_lightning.callbacks.callback",
         "builtins",
