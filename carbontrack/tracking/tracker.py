@@ -17,7 +17,7 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.session import Session, let_begin
 from carbontrack.tracking.span import Span
 
 
@@ -74,6 +74,8 @@ class Tracker:
         builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
         self._session = Session(builder, sinks=checked_sinks(sinks))
         self._session.owns_sampler = owns_sampler
+        for sink in sinks:
+            let_begin(sink, self._session)
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
