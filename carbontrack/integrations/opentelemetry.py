@@ -30,10 +30,9 @@ def instrument(
 
     Args:
         meter_provider: exports the metrics. The default is the global one, which may be set later.
-        tracker: whose records and meters to export. The default is all trackers that `track` and
-            `auto` make in this process.
-        annotate: whether a block adds its energy and emissions to the span that is recording when
-            the block ends. This applies to all trackers.
+        tracker: whose records and meters to export. The default is all of this process.
+        annotate: whether blocks of any tracker add their energy and emissions to the span that is
+            recording when they end.
     """
     provider = meter_provider or get_meter_provider()
     keys = [provider, None] if provider is get_meter_provider() else [provider]

@@ -216,11 +216,11 @@ class Training:
 
 
 class EpisodeCallback:
-    """What callbacks share: an episode, of which they translate the hooks, and its record.
+    """What callbacks have in common: an episode, to which they map the hooks, and its record.
 
     Args:
-        synchronize: wait for the GPU at the edges of children, so that each has the energy of its
-            own kernels.
+        synchronize: wait for the GPU at the boundaries of children, so that each has the energy of
+            its own kernels.
         settings: what `Episode` takes.
     """
 

@@ -18,12 +18,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
     """Measures each `train()`, and each `evaluate()` and `predict()` outside a training.
 
     Args:
-        settings: the arguments of `track`, such as region and output; and `synchronize`: wait for
-            the GPU at the boundaries of epochs and evaluations, so that each has the energy of its
-            own kernels.
-
-    Raises:
-        ConfigError: a setting cannot be used.
+        settings: the arguments of `track`, such as region; and `synchronize` of `Training`.
     """
 
     _is_first = False
