@@ -1,0 +1,1 @@
+"""CodeCarbon's public names: a program that says `import codecarbon` runs unchanged."""
