@@ -26,6 +26,8 @@ JOB_ID = f"{PREFIX}JOB_ID"
 """The variable with the id of the job that this process belongs to; `carbontrack run` sets it."""
 PYTEST = f"{PREFIX}PYTEST_"
 """The prefix of an option of the pytest plugin."""
+CODECARBON = "CODECARBON_"
+"""The prefix of CodeCarbon's own variables."""
 _begins_with_prefix = methodcaller("startswith", PREFIX)
 
 
@@ -473,6 +475,13 @@ def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, s
     environ = os.environ if environ is None else environ
     found = ((key.removeprefix(PYTEST), key) for key in environ if key.startswith(PYTEST))
     return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}
+
+
+def codecarbon_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """The CODECARBON_* variables that are set, by the rest of their names in small letters."""
+    environ = os.environ if environ is None else environ
+    found = ((key, key.removeprefix(CODECARBON)) for key in environ if key.startswith(CODECARBON))
+    return {rest.lower(): environ[key] for key, rest in found}
 
 
 def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:
