@@ -22,4 +22,5 @@ __all__ = [
     "track_emissions",
     "track_task_emissions",
 ]
-__version__ = VERSION
+__version__ = f"3.3.2+carbontrack.{VERSION.replace('+', '.')}"
+"""The release of CodeCarbon whose names these are, as programs ask for `>= 3`, and ours behind."""
