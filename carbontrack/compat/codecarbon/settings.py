@@ -13,6 +13,8 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError
 
 _GIB = 2**30
+_DEFAULTS = {"output": (), "pue": 1.0, "scope": "machine"}
+_LEAST = {"pue": 1.0, "wue": 0.0}
 
 
 def settings_of(conf: Conf, region: str | None) -> Settings:
@@ -34,22 +36,20 @@ def settings_of(conf: Conf, region: str | None) -> Settings:
         "intensity_g_per_kwh": _number("force_carbon_intensity_g_co2e_kwh", conf),
         **_live(conf),
     }
-    if "pue" in conf.named or "pue" not in ours:
-        found["pue"] = _number("pue", conf, least=1.0) or 1.0
-    if "wue" in conf.named:
-        found["wue"] = _number("wue", conf)
-    if "tracking_mode" in conf.named or "scope" not in ours:
-        found["scope"] = conf["tracking_mode"]
-    needed = {} if "output" in ours else {"output": ()}
-    return _usable({name: one for name, one in found.items() if one is not None}, needed)
+    for name, parameter in (("pue", "pue"), ("wue", "wue"), ("scope", "tracking_mode")):
+        if parameter in conf.named:
+            is_text = name == "scope"
+            found[name] = conf[parameter] if is_text else _number(parameter, conf, _LEAST[name])
+    defaults = {name: one for name, one in _DEFAULTS.items() if name not in ours}
+    return _usable({name: one for name, one in found.items() if one is not None}, defaults)
 
 
-def _usable(found: dict[str, Any], needed: dict[str, Any]) -> Settings:
+def _usable(found: dict[str, Any], defaults: dict[str, Any]) -> Settings:
     """Settings without those that carbontrack refuses: a tracker must not end a program."""
     try:
-        return PROVIDER.checked({**found, **needed}, inside=False)
+        return PROVIDER.checked({**defaults, **found}, inside=False)
     except CarbontrackError:
-        kept: dict[str, Any] = dict(needed)
+        kept: dict[str, Any] = dict(defaults)
         settings = PROVIDER.checked(kept, inside=False)
     for name, value in found.items():
         try:
