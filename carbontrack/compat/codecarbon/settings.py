@@ -14,7 +14,8 @@ from carbontrack.errors import CarbontrackError
 
 _GIB = 2**30
 _DEFAULTS = {"output": (), "pue": 1.0, "scope": "machine"}
-_LEAST = {"pue": 1.0, "wue": 0.0}
+_WITH_DEFAULT = {"pue": "pue", "wue": "wue", "tracking_mode": "scope"}
+"""Parameters that go before carbontrack's own settings only where somebody has set them."""
 
 
 def settings_of(conf: Conf, region: str | None) -> Settings:
@@ -36,10 +37,9 @@ def settings_of(conf: Conf, region: str | None) -> Settings:
         "intensity_g_per_kwh": _number("force_carbon_intensity_g_co2e_kwh", conf),
         **_live(conf),
     }
-    for name, parameter in (("pue", "pue"), ("wue", "wue"), ("scope", "tracking_mode")):
-        if parameter in conf.named:
-            is_text = name == "scope"
-            found[name] = conf[parameter] if is_text else _number(parameter, conf, _LEAST[name])
+    for name in _WITH_DEFAULT.keys() & conf.named:
+        is_number = isinstance(conf[name], float)
+        found[_WITH_DEFAULT[name]] = _number(name, conf) if is_number else conf[name]
     defaults = {name: one for name, one in _DEFAULTS.items() if name not in ours}
     return _usable({name: one for name, one in found.items() if one is not None}, defaults)
 
@@ -70,11 +70,11 @@ def _live(conf: Conf) -> dict[str, Any]:
     return {"live_token": str(token), "intensity_source": ("electricity_maps",)}
 
 
-def _number(name: str, conf: Conf, least: float = 0.0) -> float | None:
+def _number(name: str, conf: Conf) -> float | None:
     number: float | None = conf[name]
-    if number is None or least <= number < math.inf:
+    if number is None or 0.0 <= number < math.inf:
         return number
-    LOGGER.warning("%s=%r is no number from %g on, and is ignored", name, number, least)
+    LOGGER.warning("%s=%r is no number from 0 on, and is ignored", name, number)
     return None
 
 
