@@ -34,14 +34,19 @@ class LastResort(logging.Handler):
     where `logging.lastResort` is None.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, logger: str = "carbontrack") -> None:
         super().__init__(logging.WARNING)
         self._clock = clock
+        self.speaker = logging.getLogger(logger)
         self._said_at_s: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message, if nobody else does and it was not printed a moment ago."""
-        if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
+        if (
+            getattr(record, SHOWN, False)
+            or _has_other_handlers(self)
+            or sys.is_finalizing()
+        ):
             return
         with suppressed(Exception), unharmed_stderr():  # or a message that cannot be formatted
             text = record.getMessage()
@@ -71,11 +76,11 @@ EACH_TIME = "carbontrack_each_time"
 """The attribute of a log record that is no repetition, though only its numbers are new."""
 
 
-def _has_other_handlers(ours: logging.Handler) -> bool:
+def _has_other_handlers(ours: LastResort) -> bool:
     """Whether the program has a handler for our messages, or wants no last resort."""
     if logging.lastResort is None:
         return True
-    logger: logging.Logger | None = LOGGER
+    logger: logging.Logger | None = ours.speaker
     while logger is not None:
         if any(handler is not ours for handler in logger.handlers):
             return True

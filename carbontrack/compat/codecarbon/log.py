@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from carbontrack.system.log import LastResort
+
 LOGGER = logging.getLogger("codecarbon")
+if not any(isinstance(handler, LastResort) for handler in LOGGER.handlers):
+    LOGGER.addHandler(LastResort(logger="codecarbon"))
 _LEVELS = ("NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL")
 _said: set[str] = set()
 
