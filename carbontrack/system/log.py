@@ -32,21 +32,21 @@ class LastResort(logging.Handler):
     It stands for `logging.lastResort`, which does not say who speaks, and repeats itself. Like that
     one it is silent as soon as any other handler gets our messages, a NullHandler included, and
     where `logging.lastResort` is None.
+
+    Attributes:
+        speaker: the name of the logger whose messages these are.
     """
 
-    def __init__(self, clock: Clock | None = None, logger: str = "carbontrack") -> None:
+    speaker = "carbontrack"
+
+    def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(logging.WARNING)
         self._clock = clock
-        self.speaker = logging.getLogger(logger)
         self._said_at_s: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message, if nobody else does and it was not printed a moment ago."""
-        if (
-            getattr(record, SHOWN, False)
-            or _has_other_handlers(self)
-            or sys.is_finalizing()
-        ):
+        if getattr(record, SHOWN, False) or _has_other_handlers(self) or sys.is_finalizing():
             return
         with suppressed(Exception), unharmed_stderr():  # or a message that cannot be formatted
             text = record.getMessage()
@@ -80,7 +80,7 @@ def _has_other_handlers(ours: LastResort) -> bool:
     """Whether the program has a handler for our messages, or wants no last resort."""
     if logging.lastResort is None:
         return True
-    logger: logging.Logger | None = ours.speaker
+    logger: logging.Logger | None = logging.getLogger(ours.speaker)
     while logger is not None:
         if any(handler is not ours for handler in logger.handlers):
             return True

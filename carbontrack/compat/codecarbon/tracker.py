@@ -340,6 +340,12 @@ def _warn_of_unknown(record: Record) -> None:
     for component, fact in _COMPONENTS.items():
         if getattr(record, f"{component}_kwh") is None and getattr(record, fact):
             warn_once(f"the energy of the {component.upper()} is not known; the row says 0.0")
+    if record.region_basis == "unknown":
+        warn_once(
+            "no place is named, and none is looked up on the network: give "
+            'OfflineEmissionsTracker(country_iso_code="FRA"), or set the environment\'s '
+            "CODECARBON_COUNTRY_ISO_CODE=FRA"
+        )
     if record.emissions_g is None and record.energy_kwh is not None:
         warn_once("the carbon intensity is not known; the row says 0.0 kg")
     if record.scope == "machine" and record.local_rank:
