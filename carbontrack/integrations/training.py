@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -20,10 +20,20 @@ RECORD_ID = f"{PREFIX}record_id"
 """Where a framework's history, which its checkpoints keep, has the id of the record."""
 RESUMED = "resumed_at_step"
 """The label of a training that goes on from a checkpoint."""
+OFTEN, FORECAST_PART = 100, 0.01
+"""So many forecasts are made at each log, and then one after this part of the time so far: one from
+many steps takes 300 us."""
 _NO_PLACES = ("WORLD", "custom")
 """Regions of records whose place is not known: an unknown one, and that of a given intensity."""
 BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")
 """What is enough where each log is printed."""
+
+
+def finish_kernels() -> None:
+    """Wait until the GPU has done what it was given, where this process has a CUDA context."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 class Training:
@@ -32,22 +42,32 @@ class Training:
     Args:
         synchronize: wait for the GPU at the edges of epochs and evaluations, so that each has the
             energy of its own kernels. Where this process does not use CUDA nothing is done.
+        finish: how to wait for it.
         settings: what `Episode` takes.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
 
-    def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
-        self._again = functools.partial(type(self), synchronize=synchronize, **settings)
+    def __init__(
+        self,
+        *,
+        synchronize: bool = False,
+        finish: Callable[[], object] = finish_kernels,
+        **settings: Any,
+    ) -> None:
+        self._again = functools.partial(
+            type(self), synchronize=synchronize, finish=finish, **settings
+        )
         self._episode = Episode(**settings)
-        self._synchronize = synchronize
+        self._finish = finish if synchronize else None
         self._loop: CodeType | None = None
         self._is_alone = self._is_in_epoch = False
         self._evaluated: int | None = None
         self._trained: Record | None = None
         self._course = LoopCourse(None)
         self._step = self._last_step = 0
+        self._forecasts, self._forecast_s = 0, 0.0
         self.record_id = ""
         """The id of the record of which `log` has told last."""
 
@@ -74,7 +94,7 @@ class Training:
         """Begin a training; what is still open is closed as an error.
 
         Args:
-            labels: labels of the record; those that are None are left out.
+            labels: labels of the record; those that are None or endless are left out.
             step: the steps that were done before, and are in another record.
             steps: the steps that will have been done at the end, those included.
             history: the logs of the steps before, with the ids of their records.
@@ -84,10 +104,12 @@ class Training:
         self._evaluated = None
         earlier = [entry[RECORD_ID] for entry in history if RECORD_ID in entry]
         resumed = {RESUMED: step or None, "resumes": earlier[-1] if earlier else None}
-        known = {name: one for name, one in {**labels, **resumed}.items() if one is not None}
+        unknown = (None, sys.maxsize)  # the latter for what has no end
+        known = {name: one for name, one in {**labels, **resumed}.items() if one not in unknown}
         self._episode.begin("train", known, loop=self._loop)
         self._course = LoopCourse(None if steps is None else steps - step)
         self._step, self._last_step = step, steps or 0
+        self._forecasts, self._forecast_s = 0, 0.0
 
     def begin_epoch(self) -> None:
         """Begin a child for an epoch."""
@@ -146,7 +168,7 @@ class Training:
         if record is None:
             return {}
         self.record_id = record.record_id
-        if step > self._step:
+        if step > self._step and self._is_forecast_due(record.duration_s or 0.0):
             self._course.take(record, step - self._step)
             self._step = step
         found = metrics_of(record)
@@ -173,15 +195,20 @@ class Training:
             return None
         return _card(record)
 
+    def _is_forecast_due(self, now_s: float) -> bool:
+        is_due = self._forecasts < OFTEN or now_s - self._forecast_s >= now_s * FORECAST_PART
+        if is_due:
+            self._forecasts, self._forecast_s = self._forecasts + 1, now_s
+        return is_due
+
     def _is_in_training(self) -> bool:
         if self._is_alone or not self._episode.is_open:
             return False
         return self._loop is None or stays_on_stack(self._loop)
 
     def _next(self, child: str | None) -> None:
-        torch = sys.modules.get("torch")
-        if self._synchronize and torch is not None and torch.cuda.is_initialized():
-            torch.cuda.synchronize()
+        if self._finish is not None:
+            self._finish()
         if child is None:
             self._episode.end_child()
         else:

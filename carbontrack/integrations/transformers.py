@@ -42,8 +42,9 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Put what was used so far into the history; in the first place, into all logs."""
         found = self._training.log(state.global_step)
-        for entry in state.log_history[-1:] if found else ():
-            entry.update(found, **{RECORD_ID: self._training.record_id})
+        for entry in state.log_history[-1:]:
+            if found and entry.get("step") == state.global_step:
+                entry.update(found, **{RECORD_ID: self._training.record_id})
         logs.update({name: found[name] for name in found if self._is_first or name in BRIEF})
 
     @guarded

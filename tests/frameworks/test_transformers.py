@@ -261,6 +261,15 @@ def test_switched_off_it_logs_nothing(found: dict[str, Any]) -> None:
     assert found["switched_off"] == {"logged": [], "status": "disabled", "card": None}
 
 
+def test_without_the_framework_it_says_what_to_install(tmp_path: Path) -> None:
+    """An ImportError, as any other, with the line."""
+    program = "import sys; sys.modules['transformers'] = None\n"
+    program += "import carbontrack.integrations.transformers"
+    done = run(tmp_path, "-c", program)
+    assert done.stderr.splitlines()[-1].endswith('pip install "carbontrack[transformers]"')
+    assert "MissingExtra" in done.stderr.splitlines()[-1]
+
+
 def test_copies_have_the_settings_and_nothing_else(found: dict[str, Any]) -> None:
     """As Ray and notebooks' launchers make them; the user's labels go before ours."""
     labels = {"model": "Net", "max_steps": 4, "epochs": 1, "team": "nlp"}
