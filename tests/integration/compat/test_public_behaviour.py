@@ -7,6 +7,7 @@ real package is installed, they try that one so, without what conftest.py does t
         --import-mode=importlib tests/integration/compat/test_public_behaviour.py
 """
 
+# mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
 
 import asyncio
