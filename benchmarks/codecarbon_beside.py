@@ -4,7 +4,7 @@
 
 PYTHON is an interpreter that has both packages. In a mount namespace of its own a powercap tree,
 with a processor's package and its memory, is what both find; its counters move by the clock, so
-that the truth is watts times the seconds that each tool says.
+that the truth is watts times the seconds of the program.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from carbontrack.testing import Powercap, Zone  # noqa: E402
 
 SCRIPT = HERE.parent / "docs" / "examples" / "both_side_by_side.py"
 MEMORY = Zone("dram", "intel-rapl:0:0", 23_456_789)
-J_PER_KWH = 3.6e6
 BUSY = """
 import multiprocessing, time
 def work(until):
@@ -105,24 +104,19 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     given = parser.parse_args()
     found = [[once(given.python, case) for case in CASES] for _ in range(given.times)]
-    print("| case | tool | processor, W | memory, W | energy, J | over the truth, % |")
+    print("| case | true J | CodeCarbon, J | off by, % | carbontrack, J | off by, % |")
     print("|---|---|---|---|---|---|")
     for number, case in enumerate(CASES):
-        true_w = case.package_w + case.memory_w
-        print(f"| {case.name} | *truth* | {case.package_w} | {case.memory_w} | | |")
-        for tool in ("codecarbon", "carbontrack", "this program"):
-            runs = [one[number][tool] for one in found]
-            cpu_w, ram_w, energy_j, error = (
-                statistics.median(values)
-                for values in zip(
-                    *((r["cpu"] / r["seconds"], (r["ram"] or 0) / r["seconds"], r["energy"],
-                       (r["energy"] / r["seconds"] / true_w - 1) * 100) for r in runs), strict=True
-                )
-            )  # fmt: skip
-            print(
-                f"| {case.name} | {tool} | {cpu_w:.3g} | {ram_w:.3g} | {energy_j:.4g} "
-                f"| {error:+.1f} |"
-            )
+        runs = [one[number] for one in found]
+        for part, watts in (("cpu", case.package_w), ("ram", case.memory_w)):
+            true_j = [watts * run["carbontrack"]["seconds"] for run in runs]
+            cells = [f"{case.name}, {part}", f"{statistics.median(true_j):.3g}"]
+            for tool in ("codecarbon", "carbontrack"):
+                said_j = [run[tool][part] or 0.0 for run in runs]
+                errors = [(s / t - 1) * 100 for s, t in zip(said_j, true_j, strict=True)]
+                cells.append(f"{statistics.median(said_j):.3g}")
+                cells.append(f"{statistics.median(errors):+.1f}")
+            print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Run a Python program once under CodeCarbon and carbontrack, and say why the figures differ.
 
-    python both_side_by_side.py [--country FRA] PROGRAM [ARGUMENT ...]
+    python both_side_by_side.py [--country FRA] [--scope process] PROGRAM [ARGUMENT ...]
 
-Both measure the same machine over the same time. What they say, part by part, and which known
-difference explains each gap, is printed when the program has ended; `--json PATH` writes it too.
+Both measure the same machine over the same time, unless carbontrack is asked for the program's part
+with `--scope process`. What they say, part by part, and which known difference explains each gap is
+printed when the program has ended; `--json PATH` writes it too.
 """
 
 from __future__ import annotations
@@ -27,18 +28,17 @@ CLOSE = 0.03
 """Figures this near to each other are called the same: the two do not begin at the same instant."""
 
 
-def run(program: str, arguments: list[str], country: str) -> dict[str, Any]:
+def run(program: str, arguments: list[str], country: str, scope: str) -> dict[str, Any]:
     """Run the program under both, and return what they say."""
     logging.getLogger("codecarbon").disabled = True  # it speaks before it has read its log_level
     theirs = codecarbon.OfflineEmissionsTracker(
         country_iso_code=country, output_methods=[], log_level="critical"
     )
-    machine = carbontrack.auto(scope="machine", region=country, output=None)
-    own = carbontrack.auto(scope="process", region=country, output=None)
+    ours = carbontrack.auto(scope=scope, region=country, output=None)
     sys.argv = [program, *arguments]
     theirs.start()
     try:
-        with machine.span(program) as whole, own.span(program) as part:
+        with ours.span(program) as span:
             runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
         if end.code:
@@ -47,8 +47,7 @@ def run(program: str, arguments: list[str], country: str) -> dict[str, Any]:
         theirs.stop()
     return {
         "codecarbon": figures_of_codecarbon(theirs),
-        "carbontrack": figures_of(whole.record),
-        "this program": figures_of(part.record),
+        "carbontrack": figures_of(span.record),
     }
 
 
@@ -80,6 +79,7 @@ def figures_of(record: Any) -> dict[str, Any]:
         "mg": record.emissions_g * 1000,
         "seconds": record.duration_s,
         **{f"{part}_how": getattr(record, f"{part}_basis") for part in ("cpu", "ram", "gpu")},
+        "scope": record.scope,
         "low": record.energy_low_kwh * J_PER_KWH,
         "high": record.energy_high_kwh * J_PER_KWH,
         "source": f"{record.intensity_source}, {record.intensity_year}",
@@ -89,6 +89,8 @@ def figures_of(record: Any) -> dict[str, Any]:
 
 def reasons(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     """Why the two differ, one sentence for each part that does."""
+    if ours["scope"] == "process":
+        yield "scope: CodeCarbon counts the machine, carbontrack this program and its children."
     if not same(theirs["cpu"], ours["cpu"]):
         yield "processor: " + why_cpu(theirs["cpu_how"], ours["cpu_how"])
     if not same(theirs["ram"], ours["ram"]):
@@ -102,7 +104,7 @@ def reasons(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     if not same(theirs["g_per_kwh"], ours["g_per_kwh"]):
         yield f"grid: another year or source of data; carbontrack has {ours['source']}."
     if not same(theirs["seconds"], ours["seconds"]):
-        yield "length: CodeCarbon looks at the hardware first, and its clock begins before ours."
+        yield "length: CodeCarbon's clock goes on while it loads its tables, after the end."
     if ours["faults"]:
         yield f"carbontrack saw a meter fail: {ours['faults']}"
 
@@ -141,11 +143,12 @@ def main() -> None:
     """Run, print, and write where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--country", default="FRA", help="three letters, such as FRA")
+    parser.add_argument("--scope", default="machine", choices=("machine", "process"))
     parser.add_argument("--json", type=Path, metavar="PATH")
     parser.add_argument("program")
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    found = run(given.program, given.arguments, given.country)
+    found = run(given.program, given.arguments, given.country, given.scope)
     theirs, ours = found["codecarbon"], found["carbontrack"]
     print(*table(found), sep="\n")
     print(f"carbontrack's interval: {ours['low']:,.2f} to {ours['high']:,.2f} J")
