@@ -68,9 +68,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from carbontrack.system.version import VERSION
+        from carbontrack.compat.codecarbon.aliases import RELEASE
 
-        return VERSION
+        return RELEASE
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
