@@ -108,7 +108,7 @@ FINDER = _Aliases()
 def put_in_front() -> _Aliases:
     """Have the modules found before all others, from the next import on."""
     if FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, FINDER)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, FINDER)
     return FINDER
 
 
