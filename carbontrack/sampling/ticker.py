@@ -156,6 +156,11 @@ class Ticker:
         """Ends the thread's wait; in C, so that it may be called at any line."""
         return self._kick.nudge
 
+    @property
+    def thread_id(self) -> int | None:
+        """The system's number of the thread; None before it is started."""
+        return None if self._thread is None else self._thread.native_id
+
     def wake(self) -> None:
         """Begin to tick; the first call starts the thread."""
         with self._lock:
