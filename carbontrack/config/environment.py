@@ -488,10 +488,10 @@ def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, s
 
 
 def codecarbon_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
-    """The CODECARBON_* variables that are set, by the rest of their names in small letters."""
+    """The CODECARBON_* variables, in any case, by the rest of their names in small letters."""
     environ = os.environ if environ is None else environ
-    found = ((key, key.removeprefix(CODECARBON)) for key in environ if key.startswith(CODECARBON))
-    return {rest.lower(): environ[key] for key, rest in found}
+    found = ((key, key.lower()) for key in environ if key[:11].upper() == CODECARBON)
+    return {low.removeprefix(CODECARBON.lower()): environ[key] for key, low in found}
 
 
 def is_first_to_say_codecarbon() -> bool:

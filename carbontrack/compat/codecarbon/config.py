@@ -15,11 +15,14 @@ from typing import Any, Final, NamedTuple
 from carbontrack.compat.codecarbon.log import LOGGER, warn_once
 from carbontrack.config.environment import codecarbon_variables
 from carbontrack.errors import nearest
+from carbontrack.system.interrupts import attempt
 
 NOT_GIVEN: Final = object()
 """The default of each parameter: an argument None is a value."""
 FILE = ".codecarbon.config"
 SECTION = "codecarbon"
+_ITS_COMMANDS = ("organization_id", "project_id", "api_token")
+"""What CodeCarbon's own commands keep in these files, and no tracker reads."""
 
 
 class Parameter(NamedTuple):
@@ -32,12 +35,12 @@ class Parameter(NamedTuple):
     """
 
     default: Any = None
-    read: Callable[[str], Any] = str
+    read: Callable[[Any], Any] = str
     instead: str | None = None
 
 
-def _flag(text: str) -> bool:
-    return text.strip().lower() == "true"
+def _flag(text: object) -> bool:
+    return str(text).strip().lower() == "true"
 
 
 _IS_OURS = "carbontrack chooses the counters itself, and no energy is counted twice"
@@ -45,6 +48,7 @@ _NO_ACCOUNT = (
     "carbontrack has no service with accounts; send records to a server of yours with "
     "CARBONTRACK_OUTPUT=https://…"
 )
+_IS_SCRAPED = "carbontrack.integrations.prometheus is scraped, and pushes nothing"
 PARAMETERS: Mapping[str, Parameter] = {
     "project_name": Parameter("codecarbon"),
     "measure_power_secs": Parameter(15.0, float),
@@ -58,23 +62,17 @@ PARAMETERS: Mapping[str, Parameter] = {
     "save_to_api": Parameter(default=False, read=_flag, instead=_NO_ACCOUNT),
     "save_to_logger": Parameter(default=False, read=_flag),
     "logging_logger": Parameter(),
-    "save_to_prometheus": Parameter(
-        default=False,
-        read=_flag,
-        instead="carbontrack.integrations.prometheus is scraped, and pushes nothing",
-    ),
+    "save_to_prometheus": Parameter(default=False, read=_flag, instead=_IS_SCRAPED),
     "save_to_logfire": Parameter(
         default=False,
         read=_flag,
         instead="carbontrack.integrations.opentelemetry exports to any backend",
     ),
-    "prometheus_url": Parameter(
-        instead="carbontrack.integrations.prometheus is scraped, and pushes nothing"
-    ),
+    "prometheus_url": Parameter(instead=_IS_SCRAPED),
     "output_handlers": Parameter(),
     "gpu_ids": Parameter(),
     "emissions_endpoint": Parameter(),
-    "experiment_id": Parameter(""),
+    "experiment_id": Parameter("5b0fa12a-3dd7-45bb-9766-cc326314d9f1"),
     "experiment_name": Parameter("base"),
     "electricitymaps_api_token": Parameter(),
     "co2_signal_api_token": Parameter(),
@@ -93,6 +91,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "rapl_prefer_psys": Parameter(default=False, read=_flag, instead=_IS_OURS),
     "metadata": Parameter(instead="`carbontrack report --format boamps` writes a BoAmps report"),
 }
+"""The parameters of both trackers, in the order of their positional arguments."""
 PLACES: Mapping[str, Parameter] = {
     "country_iso_code": Parameter(),
     "region": Parameter(),
@@ -100,7 +99,8 @@ PLACES: Mapping[str, Parameter] = {
     "cloud_region": Parameter(),
     "country_2letter_iso_code": Parameter(),
 }
-"""The parameters that say where the machine is."""
+"""The parameters that say where the machine is, arguments of `OfflineEmissionsTracker` alone."""
+ALL: Mapping[str, Parameter] = {**PARAMETERS, **PLACES}
 
 
 class Conf:
@@ -109,65 +109,72 @@ class Conf:
     Args:
         given: the arguments; those that are `NOT_GIVEN` are looked up elsewhere.
         external: the text of each parameter that files and the environment name.
-        known: the parameters that there are.
+        allowed: the names that arguments may have.
 
     Raises:
-        TypeError: there is no parameter of such a name.
+        TypeError: there is no argument of such a name.
     """
 
     def __init__(
         self,
         given: Mapping[str, Any],
         external: Mapping[str, str],
-        known: Mapping[str, Parameter] = PARAMETERS,
+        allowed: Iterable[str] = tuple(ALL),
     ) -> None:
-        self._known = known
-        refuse_unknown(given, known)
-        self._values = {
-            name: given[name]
-            if given.get(name, NOT_GIVEN) is not NOT_GIVEN
-            else _looked_up(name, one, external)
-            for name, one in known.items()
-        }
-        self.given = {name for name in known if given.get(name, NOT_GIVEN) is not NOT_GIVEN}
+        refuse_unknown(given, allowed)
+        self.given = {name for name, one in given.items() if one is not NOT_GIVEN}
         """The names of the arguments that were given."""
-        self.named = self.given | (external.keys() & known.keys())
+        self.named = self.given | (external.keys() & ALL.keys())
         """The names of all that somebody has set."""
+        self._values = {
+            name: _value(name, one, given[name] if name in self.given else external.get(name))
+            for name, one in ALL.items()
+        }
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
     def warn_of_others(self) -> None:
-        """Say once of each parameter without a counterpart how to have the same here."""
+        """Say once of each parameter without a counterpart how to have the same here.
+
+        Of what a file says only switches are told: an address or a key alone switches nothing on.
+        """
         for name in sorted(self.named):
-            parameter = self._known[name]
-            if parameter.instead is not None and self[name] != parameter.default:
-                warn_once(f"{name} does nothing in carbontrack: {parameter.instead}")
+            instead, value = ALL[name].instead, self[name]
+            is_meant = name in self.given or value is True
+            if instead is not None and is_meant and value != ALL[name].default:
+                warn_once(f"{name} does nothing in carbontrack: {instead}")
 
 
-def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise TypeError for a name that is no parameter.
+def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise TypeError for a name that no argument has.
 
     Raises:
         TypeError: it tells the nearest right name.
     """
-    names = set(known)
+    names = set(allowed)
     for name in given:
-        if name not in names:
-            raise TypeError(
-                f"CodeCarbon's trackers have no parameter {name!r}{nearest(name, sorted(names))}"
-            )
+        if name in names:
+            continue
+        if name in PLACES:
+            raise TypeError(f"{name!r} is an argument of OfflineEmissionsTracker, and not of this")
+        raise TypeError(
+            f"CodeCarbon's trackers have no parameter {name!r}{nearest(name, sorted(names))}"
+        )
 
 
-def _looked_up(name: str, parameter: Parameter, external: Mapping[str, str]) -> Any:
-    text = external.get(name)
-    if text is None:
+def _value(name: str, parameter: Parameter, given: Any) -> Any:
+    """What was given, as a value; the default where nothing was, or nothing that can be read."""
+    if given is None:
         return parameter.default
-    try:
-        return parameter.read(text)
-    except ValueError:
-        LOGGER.error("%s=%r in the configuration is no such value, and is ignored", name, text)
-        return None
+    is_number = parameter.read in (float, int)
+    if not isinstance(given, str) and not is_number:
+        return given
+    value, error = attempt(parameter.read, given)
+    if error is not None:
+        LOGGER.error("%s=%r is no such value, and is ignored", name, given)
+        return parameter.default
+    return value
 
 
 def external_config(
@@ -180,23 +187,23 @@ def external_config(
         folder: where the project's file is; by default the working folder.
         environ: the variables; by default the process's.
     """
-    try:
-        home = Path.home() if home is None else home
-    except RuntimeError:  # a user without a home
-        home = None
+    if home is None:
+        home, _ = attempt(Path.home)  # a user may have none
     found: dict[str, str] = {}
     for place in (home, Path() if folder is None else folder):
         if place is not None:
             found |= _of_file(place / FILE)
-    variables = codecarbon_variables(environ)
-    return found | {name.lower(): text for name, text in variables.items()}
+    found |= codecarbon_variables(environ)
+    for name in sorted(found.keys() - ALL.keys() - {*_ITS_COMMANDS}):
+        if near := nearest(name, ALL):
+            warn_once(f"no parameter is called {name!r}, as the configuration says{near}")
+    return found
 
 
 def _of_file(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(path, encoding="utf-8")
-        return dict(parser[SECTION]) if parser.has_section(SECTION) else {}
-    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+    _, error = attempt(parser.read, path, encoding="utf-8")
+    if error is not None:  # no text, no configuration, or nothing that may be read
         LOGGER.error("%s cannot be read, and is ignored: %s", path, error)
         return {}
+    return dict(parser[SECTION]) if parser.has_section(SECTION) else {}

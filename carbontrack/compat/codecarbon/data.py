@@ -7,7 +7,7 @@ know is 0.0 there, and a text is empty. Our own record, beside such a row, keeps
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -155,13 +155,16 @@ def data_of(record: Record, **said: Any) -> EmissionsData:
     Args:
         record: of a span that has ended, or its snapshot.
         said: columns that the record does not have or that the tracker was given, such as
-            `project_name`, `run_id`, `experiment_id`, `country_name`, `country_iso_code`, `region`,
-            `wue`; they go before those of the record.
+            `project_name`, `run_id`, `experiment_id`, the place, `wue`; they go before those of the
+            record.
     """
     pue = record.pue or 1.0
     seconds = max(record.duration_s or 0.0, SHORTEST_S)
-    emissions_kg = (record.emissions_g or 0.0) / G_PER_KG
-    parts = {name: (getattr(record, f"{name}_kwh") or 0.0) * pue for name in ("cpu", "gpu", "ram")}
+    whole = _whole_machine(record)
+    kwh = {name: one * pue for name, one in whole.items()}
+    share = kwh["total"] / record.energy_kwh if record.energy_kwh else 1.0
+    emissions_kg = (record.emissions_g or 0.0) * share / G_PER_KG
+    parts = ("cpu", "gpu", "ram")
     columns: dict[str, Any] = {
         "timestamp": datetime.now().strftime("%Y-%m-%dT%H:%M:%S"),
         "project_name": record.name,
@@ -170,43 +173,56 @@ def data_of(record: Record, **said: Any) -> EmissionsData:
         "duration": seconds,
         "emissions": emissions_kg,
         "emissions_rate": emissions_kg / seconds,
-        **{f"{name}_power": kwh / pue * JOULES_PER_KWH / seconds for name, kwh in parts.items()},
-        **{f"{name}_energy": kwh for name, kwh in parts.items()},
-        "energy_consumed": record.energy_kwh or 0.0,
-        "water_consumed": record.water_l or 0.0,
-        **_places(record),
+        **{f"{name}_power": kwh[name] * JOULES_PER_KWH / seconds for name in parts},
+        **{f"{name}_energy": kwh[name] for name in parts},
+        "energy_consumed": kwh["total"],
+        "water_consumed": kwh["total"] * said.get("wue", 0.0),
         **_hardware(record),
         "pue": pue,
     }
-    columns |= said
-    if columns.get("wue"):
-        columns["water_consumed"] = columns["energy_consumed"] * columns["wue"]
-    return EmissionsData(**columns)
+    return EmissionsData(**columns | said)
 
 
-def _places(record: Record) -> dict[str, Any]:
-    country, _, region = (record.region or "").partition("-")
-    return {
-        "country_name": "",
-        "country_iso_code": country,
-        "region": region.lower(),
-        "cloud_provider": record.cloud_provider or "",
-        "cloud_region": record.cloud_region or "",
-        "on_cloud": "Y" if record.cloud_provider else "N",
-        "longitude": None,
-        "latitude": None,
-    }
+def _whole_machine(record: Record) -> dict[str, float]:
+    """The energy by component before the PUE, in kWh.
+
+    In scope `machine` that is the machine's, also where blocks of the program or other trackers
+    were open in the same time: our records share it among them, so that they can be added up, while
+    each of CodeCarbon's trackers counts all of it.
+    """
+    kwh = {name: getattr(record, f"{name}_kwh") or 0.0 for name in ("cpu", "gpu", "ram", "other")}
+    own = (record.energy_kwh or 0.0) / (record.pue or 1.0)
+    machine = record.machine_kwh
+    if record.scope != "machine" or machine is None or machine <= own:
+        return {**kwh, "total": own}
+    cpu = kwh["cpu"] / record.cpu_share if record.cpu_share else kwh["cpu"]
+    others = own - kwh["cpu"]
+    factor = (machine - cpu) / others if others > 0.0 else 1.0
+    return {**{name: one * factor for name, one in kwh.items()}, "cpu": cpu, "total": machine}
 
 
 def _hardware(record: Record) -> dict[str, Any]:
     return {
+        "country_name": "",
+        "country_iso_code": "",
+        "region": "",
+        "cloud_provider": "",
+        "cloud_region": "",
         "os": record.os or "",
         "python_version": record.python or "",
         "codecarbon_version": f"carbontrack {VERSION}",
         "cpu_count": record.cpu_threads or 0,
         "cpu_model": record.cpu_model or "",
         "gpu_count": record.gpu_count or 0,
-        "gpu_model": record.gpu_models or "",
+        "gpu_model": _counted(record.gpu_models or ""),
+        "longitude": None,
+        "latitude": None,
         "ram_total_size": record.ram_gib or 0.0,
         "tracking_mode": record.scope or "",
     }
+
+
+def _counted(models: str) -> str:
+    """The models of GPUs as CodeCarbon writes them: "4 x NVIDIA A100, 1 x NVIDIA T4"."""
+    counts = Counter(filter(None, models.split(";")))
+    return ", ".join(f"{number} x {model}" for model, number in counts.items())

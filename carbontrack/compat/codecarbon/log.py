@@ -1,10 +1,11 @@
-"""The logger `codecarbon`, as `codecarbon.external.logger` has it."""
+"""The logger `codecarbon`, as `codecarbon.external.logger` has it: its level and its preamble."""
 
 from __future__ import annotations
 
 import logging
 
 LOGGER = logging.getLogger("codecarbon")
+_LEVELS = ("NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL")
 _said: set[str] = set()
 
 
@@ -16,8 +17,32 @@ def warn_once(message: str) -> None:
 
 
 def set_level(level: int | str | None) -> None:
-    """Set the level that the tracker was given; "info" has nothing to say here."""
-    if isinstance(level, str):
-        level = logging.getLevelName(level.upper())
+    """Set the level that the tracker was given; of "info" and below there is little to say here."""
+    if isinstance(level, str) and level.strip().isdigit():
+        level = int(level)
     if isinstance(level, int):
         LOGGER.setLevel(level)
+    elif isinstance(level, str) and level.strip().upper() in _LEVELS:
+        LOGGER.setLevel(level.strip().upper())
+    elif level is not None:
+        LOGGER.error("log_level=%r is no level, and is ignored", level)
+
+
+class _Preamble(logging.Filter):
+    """Puts a text before each message."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.text:
+            record.msg, record.args = f"[{self.text}] {record.getMessage()}", ()
+        return True
+
+
+_preamble = _Preamble()
+LOGGER.addFilter(_preamble)
+
+
+def set_preamble(text: str | None) -> None:
+    """Set the text before each message; the last tracker's holds for all, as in CodeCarbon."""
+    _preamble.text = str(text or "")

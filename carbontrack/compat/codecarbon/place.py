@@ -1,4 +1,4 @@
-"""Where the machine is: CodeCarbon's country, region and cloud as one of our regions.
+"""Where the machine is: CodeCarbon's country, region and cloud as one of our regions, and back.
 
 CodeCarbon asks a web service for the country where it is told none. This does not: the place is
 then what carbontrack finds offline, else the world's average with its wide interval.
@@ -12,42 +12,65 @@ from carbontrack.compat.codecarbon.config import Conf
 from carbontrack.compat.codecarbon.log import LOGGER
 from carbontrack.errors import UnknownRegion
 from carbontrack.grid import names, rows
+from carbontrack.record import Record
+
+_FULL_NAMES = {"US": "United States", "GB": "United Kingdom"}
+_STATES = ("US state", "province/territory")
+"""The kinds of zones that have a name in CodeCarbon's column `region`."""
 
 
 def region_of(conf: Conf) -> str | None:
     """The region that the parameters name; None where they name none that is known."""
-    provider, cloud_region = conf["cloud_provider"], conf["cloud_region"]
-    if provider and cloud_region:
-        code = names.cloud_code(provider, cloud_region)
-        if code is not None:
-            return code
-        LOGGER.error("cloud region %r of %r is not known", cloud_region, provider)
-    country = conf["country_iso_code"] or conf["country_2letter_iso_code"]
-    if not country:
+    return _of_cloud(conf) or _of_country(conf)
+
+
+def _of_cloud(conf: Conf) -> str | None:
+    provider, region = conf["cloud_provider"], conf["cloud_region"]
+    if not provider:
         return None
+    if not region:
+        LOGGER.error("cloud_provider says nothing without cloud_region")
+        return None
+    code = names.cloud_code(str(provider), str(region))
+    if code is None:
+        LOGGER.error("cloud region %r of %r is not known", region, provider)
+    return code
+
+
+def _of_country(conf: Conf) -> str | None:
+    country, part = conf["country_iso_code"] or conf["country_2letter_iso_code"], conf["region"]
+    if not country:
+        return _known(part) if part else None
     found = _known(country)
     if found is None:
-        LOGGER.error("country_iso_code %r is not known; the world's average is used", country)
+        LOGGER.error("country_iso_code=%r is not known; the world's average is used", country)
         return None
-    part = conf["region"]
-    return (_part_of(found, part) if part else None) or found
+    within = names.part_of(found, str(part)) if part else None
+    return within or found
 
 
-def columns_of(region: str | None, conf: Conf) -> dict[str, Any]:
-    """The columns of a row that name a place, as CodeCarbon has them."""
-    if region is None:
-        return {}
-    zone = (rows.row("cloud_regions", region) or {}).get("zone", region)
-    country = rows.row("zones", zone) or {}
-    while country and country["kind"] != "country" and country["parent"]:
+def columns_of(record: Record, region: str | None, conf: Conf) -> dict[str, Any]:
+    """The columns of a row that name a place, as CodeCarbon has them.
+
+    Args:
+        record: says where carbontrack has found the machine, if it has.
+        region: what `region_of` says.
+        conf: what was said; it goes before what was found.
+    """
+    code = region or record.region or ""
+    zone = (rows.row("cloud_regions", code) or {}).get("zone", code)
+    here = country = rows.row("zones", zone) or {}
+    while country and country["kind"] != "country":
         country = rows.row("zones", country["parent"]) or {}
+    state = here["name"] if here.get("kind") in _STATES else ""
+    provider = conf["cloud_provider"] or record.cloud_provider or ""
     return {
-        "country_name": country.get("name", ""),
+        "country_name": _FULL_NAMES.get(country.get("zone", ""), country.get("name", "")),
         "country_iso_code": country.get("alpha3", ""),
-        "region": str(conf["region"] or "").lower(),
-        "cloud_provider": conf["cloud_provider"] or "",
-        "cloud_region": conf["cloud_region"] or "",
-        "on_cloud": "Y" if conf["cloud_provider"] else "N",
+        "region": str(conf["region"] or state).lower(),
+        "cloud_provider": provider,
+        "cloud_region": conf["cloud_region"] or record.cloud_region or "",
+        "on_cloud": "Y" if provider else "N",
     }
 
 
@@ -56,11 +79,3 @@ def _known(text: str) -> str | None:
         return names.normalise(text)
     except UnknownRegion:
         return None
-
-
-def _part_of(country: str, name: str) -> str | None:
-    """The part of a country that has this name, such as "california" or "CA"; None: none has."""
-    found = rows.row("names", names.fold(name)) or {}
-    codes = [*found.get("codes", "").split(), f"{country}-{name.upper()}"]
-    inside = (code for code in codes if code.startswith(f"{country}-") and rows.row("zones", code))
-    return next(inside, None)

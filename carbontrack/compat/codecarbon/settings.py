@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from carbontrack.api.track import PROVIDER
 from carbontrack.compat.codecarbon.config import Conf
 from carbontrack.compat.codecarbon.log import LOGGER, warn_once
+from carbontrack.config.settings import Settings
+from carbontrack.errors import CarbontrackError
 
 _GIB = 2**30
 
 
-def settings_of(conf: Conf, region: str | None) -> dict[str, Any]:
+def settings_of(conf: Conf, region: str | None) -> Settings:
     """The settings that these parameters mean.
 
-    Records of carbontrack are written beside CodeCarbon's rows only where an output was set, in the
-    environment or a file.
+    Where nobody has set a parameter, what carbontrack's own environment and files say holds, and
+    then CodeCarbon's default. Records of carbontrack are written beside CodeCarbon's rows only
+    where such an output was set.
+
+    Raises:
+        ConfigError: carbontrack's own environment or files cannot be used.
     """
-    loaded = PROVIDER.load({})
-    found: dict[str, Any] = {
-        "scope": conf["tracking_mode"],
+    ours = {name for name, at in PROVIDER.load({}).origins.items() if at != "default"}
+    found = {
         "region": region,
-        "pue": _number("pue", conf["pue"], least=1.0),
-        "cpu_tdp_w": _number("force_cpu_power", conf["force_cpu_power"]),
-        "ram_w_per_gib": _ram_w_per_gib(conf["force_ram_power"]),
+        "cpu_tdp_w": _number("force_cpu_power", conf),
+        "ram_w_per_gib": _ram_w_per_gib(conf),
         "gpu_ids": _gpu_ids(conf["gpu_ids"]),
-        "intensity_g_per_kwh": _intensity(conf["force_carbon_intensity_g_co2e_kwh"]),
+        "intensity_g_per_kwh": _number("force_carbon_intensity_g_co2e_kwh", conf),
         **_live(conf),
     }
-    found = {name: value for name, value in found.items() if value is not None}
-    if loaded.origins.get("output", "default") == "default":
-        found["output"] = ()
-    return found
+    if "pue" in conf.named or "pue" not in ours:
+        found["pue"] = _number("pue", conf, least=1.0) or 1.0
+    if "wue" in conf.named:
+        found["wue"] = _number("wue", conf)
+    if "tracking_mode" in conf.named or "scope" not in ours:
+        found["scope"] = conf["tracking_mode"]
+    needed = {} if "output" in ours else {"output": ()}
+    return _usable({name: one for name, one in found.items() if one is not None}, needed)
+
+
+def _usable(found: dict[str, Any], needed: dict[str, Any]) -> Settings:
+    """Settings without those that carbontrack refuses: a tracker must not end a program."""
+    try:
+        return PROVIDER.checked({**found, **needed}, inside=False)
+    except CarbontrackError:
+        kept: dict[str, Any] = dict(needed)
+        settings = PROVIDER.checked(kept, inside=False)
+    for name, value in found.items():
+        try:
+            settings = PROVIDER.checked({**kept, name: value}, inside=False)
+        except CarbontrackError as error:
+            LOGGER.error("ignored: %s", error)
+        else:
+            kept[name] = value
+    return settings
 
 
 def _live(conf: Conf) -> dict[str, Any]:
@@ -42,30 +67,19 @@ def _live(conf: Conf) -> dict[str, Any]:
     token = conf["electricitymaps_api_token"] or conf["co2_signal_api_token"]
     if not token:
         return {}
-    return {"intensity_source": "electricity_maps", "live_token": token}
+    return {"live_token": str(token), "intensity_source": ("electricity_maps",)}
 
 
-def _intensity(given: Any) -> float | None:
-    if given is None:
-        return None
-    return _number("force_carbon_intensity_g_co2e_kwh", given, least=0.0)
+def _number(name: str, conf: Conf, least: float = 0.0) -> float | None:
+    number: float | None = conf[name]
+    if number is None or least <= number < math.inf:
+        return number
+    LOGGER.warning("%s=%r is no number from %g on, and is ignored", name, number, least)
+    return None
 
 
-def _number(name: str, given: Any, least: float = 0.0) -> float | None:
-    if given is None:
-        return None
-    try:
-        number = float(given)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not least <= number < math.inf:
-        LOGGER.warning("%s=%r is no number from %g on, and is ignored", name, given, least)
-        return None
-    return number
-
-
-def _ram_w_per_gib(given: Any) -> float | None:
-    watts = _number("force_ram_power", given)
+def _ram_w_per_gib(conf: Conf) -> float | None:
+    watts = _number("force_ram_power", conf)
     if watts is None:
         return None
     import psutil
@@ -73,9 +87,12 @@ def _ram_w_per_gib(given: Any) -> float | None:
     return watts / (psutil.virtual_memory().total / _GIB)
 
 
-def _gpu_ids(given: str | int | Sequence[str | int] | None) -> list[str] | None:
+def _gpu_ids(given: str | int | Iterable[str | int] | None) -> tuple[str, ...] | None:
+    """The GPUs as a list; an empty one means all of them, as in CodeCarbon."""
     if given is None:
         return None
-    if isinstance(given, str):
-        return [part.strip() for part in given.split(",") if part.strip()]
-    return [str(one) for one in ([given] if isinstance(given, int) else given)]
+    if isinstance(given, int):
+        given = str(given)
+    parts = given.split(",") if isinstance(given, str) else given
+    found = tuple(str(one).strip(" []'\"") for one in parts)
+    return tuple(one for one in found if one) or None
