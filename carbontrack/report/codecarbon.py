@@ -103,7 +103,7 @@ def _times(timestamp: str, duration: str) -> dict[str, str]:
         ended_at = datetime.fromisoformat(timestamp.replace("Z", "+00:00"))
         ended_at = ended_at.astimezone(timezone.utc)
         started_at = ended_at - timedelta(seconds=_number(duration) or 0.0)
-    except (ValueError, OverflowError, OSError):
+    except (ValueError, OverflowError):
         return {"started_at": timestamp, "ended_at": timestamp}
     return {"started_at": _text(started_at), "ended_at": _text(ended_at)}
 

@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "install": "aliases",
+    **dict.fromkeys(("install", "__version__"), "aliases"),
     **dict.fromkeys(("EmissionsData", "TaskEmissionsData"), "data"),
     **dict.fromkeys(
         ("TaskEmissionsTracker", "track_emissions", "track_task_emissions"), "decorators"
@@ -67,10 +67,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        from carbontrack.compat.codecarbon.aliases import RELEASE
-
-        return RELEASE
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

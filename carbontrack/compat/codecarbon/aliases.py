@@ -20,8 +20,8 @@ from carbontrack.system.version import VERSION
 NAME = "codecarbon"
 INTERFACE = "3.3.2"
 """The release of CodeCarbon whose public names these are."""
-RELEASE = f"{INTERFACE}+carbontrack.{VERSION.replace('+', '.')}"
-"""What `__version__` says, as programs ask for `>= 3`."""
+__version__ = f"{INTERFACE}+carbontrack.{VERSION.replace('+', '.')}"
+"""That release, as programs ask for `>= 3`, and ours behind."""
 _HOME = "carbontrack.compat.codecarbon"
 _TRACKERS = {
     "EmissionsTracker": "tracker",
@@ -96,7 +96,7 @@ class _Aliases:
             own = getattr(import_module(f"{_HOME}.{home}"), _OTHERWISE_CALLED.get(name, name))
             setattr(module, name, own)
         module.__doc__ = f"The public names of {module.__name__}, on carbontrack."
-        module.__version__ = RELEASE  # type: ignore[attr-defined]
+        module.__version__ = __version__  # type: ignore[attr-defined]
         module.__all__ = list(names)  # type: ignore[attr-defined]
         if module.__name__ == NAME:
             _tell_of_the_real_one()

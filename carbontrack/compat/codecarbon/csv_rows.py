@@ -21,6 +21,7 @@ from carbontrack.compat.codecarbon.log import LOGGER
 from carbontrack.sinks.csv_file import csv_line
 from carbontrack.sinks.files import locked, write_whole
 from carbontrack.system.files import READING, read_opened, replace_file
+from carbontrack.system.interrupts import pass_on
 
 Values = Mapping[str, Any]
 """A row: column to value."""
@@ -109,7 +110,8 @@ def _append(handle: int, line: bytes, size: int) -> None:
         line = (b'"\n' if is_in_quotes else b"\n") + line
     try:
         write_whole(handle, line)
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         os.ftruncate(handle, size)
         raise
 

@@ -45,7 +45,7 @@ def _of_country(conf: Conf) -> str | None:
     if found is None:
         LOGGER.error("country_iso_code=%r is not known; the world's average is used", country)
         return None
-    within = _part_of(found, str(part)) if part else None
+    within = names.part_of(found, str(part)) if part else None
     return within or found
 
 
@@ -79,11 +79,3 @@ def _known(text: str) -> str | None:
         return names.normalise(text)
     except UnknownRegion:
         return None
-
-
-def _part_of(country: str, name: str) -> str | None:
-    """The part of a country that has this name, such as "california" or "CA"; None: none has."""
-    found = rows.row("names", names.fold(name)) or {}
-    codes = [*found.get("codes", "").split(), f"{country}-{name.upper()}"]
-    inside = (code for code in codes if code.startswith(f"{country}-") and rows.row("zones", code))
-    return next(inside, None)
