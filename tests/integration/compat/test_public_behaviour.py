@@ -16,8 +16,11 @@ import importlib
 import json
 import logging
 import os
+import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +248,30 @@ def test_a_second_start_after_stop_begins_anew() -> None:
     assert first["run_id"] != second["run_id"]
 
 
+def test_trackers_that_overlap_count_the_machine_each() -> None:
+    """Neither takes anything from the other."""
+    one, other = tracker(output_methods=[]), tracker(output_methods=[])
+    one.start()
+    other.start()
+    work(0.3)
+    for tracker_ in (one, other):
+        tracker_.stop()
+    first, second = one.final_emissions_data, other.final_emissions_data
+    assert first.ram_energy == pytest.approx(second.ram_energy, rel=0.3)
+
+
+def test_another_thread_may_stop_a_tracker() -> None:
+    """As servers and notebooks do."""
+    one = tracker()
+    one.start()
+    work()
+    thread = threading.Thread(target=one.stop)
+    thread.start()
+    thread.join()
+    assert one.final_emissions > 0
+    assert len(rows()) == 1
+
+
 def test_what_public_code_reads_of_a_tracker() -> None:
     """Private names that programs read have their values, and units, while it runs and after."""
     one = tracker()
@@ -348,6 +375,48 @@ def test_a_logger_gets_the_row_as_json(caplog: pytest.LogCaptureFixture) -> None
     lines = [r.getMessage() for r in caplog.records if r.name == "rows of a test"]
     assert json.loads(lines[-1])["emissions"] == pytest.approx(emissions)
     assert not Path("emissions.csv").exists()
+
+
+def test_methods_may_be_a_text_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As configurations have them."""
+    monkeypatch.setenv("CODECARBON_OUTPUT_METHODS", "csv, prometheus")
+    kinds = [type(one).__name__ for one in tracker()._output_handlers]
+    assert kinds == ["FileOutput", "LoggerOutput"]
+
+
+def test_an_address_gets_the_row() -> None:
+    """`emissions_endpoint` is posted the row as JSON."""
+    with posted_rows() as (address, posted), tracker(emissions_endpoint=address) as one:
+        work()
+    (row,) = posted
+    assert row["emissions"] == pytest.approx(one.final_emissions)
+    assert set(one.final_emissions_data.values) <= set(row)
+    assert not IS_OURS or "user" not in row  # CodeCarbon adds the login name
+
+
+@contextmanager
+def posted_rows() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a server, and what is posted to it."""
+    posted: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            posted.append(json.loads(body))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/", posted
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_file_with_other_columns_is_put_aside() -> None:
