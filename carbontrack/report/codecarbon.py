@@ -54,6 +54,7 @@ def row_of(row: Mapping[str, str]) -> dict[str, str]:
     """The row as one of ours; a cell that is no number or no time is left as it is."""
     task, run_id = row.get("task_name", ""), row.get("run_id", "")
     run_id = run_id or f"{row['timestamp']} {row.get('project_name', '')}"
+    own_id = f"codecarbon:{run_id}"
     found = {
         ours: number_text(row[theirs]) if ours in NUMBER_COLUMNS else row[theirs]
         for theirs, ours in _SAME.items()
@@ -61,7 +62,7 @@ def row_of(row: Mapping[str, str]) -> dict[str, str]:
     }
     version = row.get("codecarbon_version", "")
     found |= {
-        "record_id": f"{run_id}/{task}" if task else run_id,
+        "record_id": f"{own_id}:{task}" if task else own_id,
         "run_id": run_id,
         "name": task or row.get("project_name") or SOURCE,
         **_times(row["timestamp"], row["duration"]),
@@ -71,7 +72,7 @@ def row_of(row: Mapping[str, str]) -> dict[str, str]:
         "carbontrack": version.removeprefix(_OURS) if version.startswith(_OURS) else "",
     }
     if task:
-        found |= {"parent_id": run_id, "parent_holds": "true"}
+        found |= {"parent_id": own_id, "parent_holds": "true"}
     for name in _NOT_ZERO:
         if _number(found.get(name)) == 0.0:
             del found[name]

@@ -104,9 +104,10 @@ def _market(facts: Facts) -> str:
 
 def _known(facts: Facts) -> str:
     total = facts.summary.total
-    tool = "carbontrack" + (f" {_escaped(facts.versions[0])}" if facts.versions else "")
+    version = _escaped(facts.versions[0]) if facts.versions else ""
+    tool = f"carbontrack {version}".rstrip()
     if total.measured_share is None:
-        return f"How the energy is known was not recorded ({tool})."
+        return f"How the energy is known was not recorded{f' ({tool})' if version else ''}."
     shares = {
         "measured": total.measured_share,
         "modelled": total.modelled_share,
