@@ -251,6 +251,19 @@ def test_a_handler_of_signals_may_stop_it() -> None:
     assert tracker.final_emissions == kg(1.0)
 
 
+@pytest.mark.parametrize("name", ["", " ", "n" * 5000, "two\nlines", "grün 🌍", "\0", 7])
+def test_a_project_may_have_any_name(name: Any) -> None:
+    """The row has it as it is; only the name of carbontrack's own record has limits."""
+    machine = Machine()
+    with machine.tracker(project_name=name) as tracker:
+        machine.clock.advance(1.0)
+        task = tracker.start_task(name)
+        tracker.stop_task(name)
+    [(total, _)] = machine.output.rows
+    assert (total.project_name, total.emissions) == (str(name), kg(1.0))
+    assert [row.task_name for row in machine.output.tasks[0]] == [task]
+
+
 # -- outputs -------------------------------------------------------------------------------------
 
 
