@@ -31,6 +31,9 @@ class Running:
         self._is_registered = False
         remember(self)
 
+    def __len__(self) -> int:
+        return len(self._trackers)
+
     def add(self, tracker: Stoppable) -> None:
         """It has been started."""
         self._trackers[id(tracker)] = tracker

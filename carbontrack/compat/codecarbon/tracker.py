@@ -111,6 +111,11 @@ class BaseEmissionsTracker:
         self._run = run = Run(self._tracker(), _span_name(self._project_name), labels, self._said)
         seconds, each = self._conf["measure_power_secs"], self._conf["api_call_interval"]
         self._live = live = LiveRows(run, self._output_handlers, seconds, each)
+        if RUNNING and self._settings.scope == "process":
+            warn_once(
+                "trackers in tracking_mode='process' that run at the same time share the energy of "
+                "the process among them: their rows add up to it"
+            )
         RUNNING.add(self)
         return run, live
 

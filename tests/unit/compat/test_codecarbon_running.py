@@ -11,7 +11,7 @@ from tests.unit.compat.simulated import Machine
 
 
 class Stops:
-    """A tracker that notes how often it was stopped; the first time a handler of a signal raises."""
+    """A tracker that notes how often it was stopped; the first time a handler may raise."""
 
     def __init__(self, running: Running, log: list[Any], error: BaseException | None) -> None:
         self.outcome: Any = None

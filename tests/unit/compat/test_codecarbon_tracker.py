@@ -206,6 +206,18 @@ def test_trackers_that_overlap_each_count_the_machine() -> None:
     assert sum(r.energy_kwh or 0.0 for r in machine.sink.records) == kwh(30.0, 1.2 * WATTS)
 
 
+def test_trackers_of_the_process_that_overlap_share_its_energy_and_say_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once; what the process used has no other sum that could be told apart."""
+    log._said.clear()
+    machine = Machine()
+    for _ in range(2):
+        with machine.tracker(tracking_mode="process"), machine.tracker(tracking_mode="process"):
+            machine.clock.advance(1.0)
+    assert len([r for r in caplog.records if "share the energy" in r.getMessage()]) == 1
+
+
 def test_own_records_carry_the_run_and_the_failure() -> None:
     """The label names CodeCarbon's row; the status of a `with` block that raised is "error"."""
     machine = Machine()
