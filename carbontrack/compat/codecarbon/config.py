@@ -202,14 +202,25 @@ def external_config(
     """
     if home is None:
         home, _ = attempt(Path.home)  # a user may have none
-    found: dict[str, str] = {}
-    for place in (home, Path() if folder is None else folder):
-        if place is not None:
-            found |= _of_file(place / FILE)
+    found = {} if home is None else _of_file(home / FILE)
+    found |= _of_a_project((Path() if folder is None else folder) / FILE)
     found |= codecarbon_variables(environ)
     for name in sorted(found.keys() - ALL.keys() - {*_ITS_COMMANDS}):
         if near := nearest(name, ALL):
             warn_once(f"no parameter is called {name!r}, as the configuration says{near}")
+    return found
+
+
+def _of_a_project(path: Path) -> dict[str, str]:
+    """What a project's file says; it comes with a project that the user need not know well.
+
+    So it may not make any file, such as a shell's start-up script, one that rows are written to.
+    """
+    found = _of_file(path)
+    name = found.get("output_file", "")
+    if name and not name.strip().lower().endswith(".csv"):
+        LOGGER.error("output_file=%r in %s does not end in .csv, and is ignored", name, path)
+        del found["output_file"]
     return found
 
 

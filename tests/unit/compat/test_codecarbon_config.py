@@ -67,11 +67,26 @@ def test_texts_become_the_values_they_stand_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["no section", "[other]\na=1\n", "[codecarbon]\nx\n= 3", "[codecarbon]\npue=%d%%\n"]
 )
-def test_a_file_that_cannot_be_read_is_said_and_ignored(tmp_path: Path, text: str) -> None:
+def test_a_file_that_cannot_be_read_is_said_and_ignored(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither a broken file nor a foreign one ends a program."""
     folder = write(tmp_path, text)
     conf = Conf({}, external_config(tmp_path / "nowhere", folder, {}))
     assert conf["pue"] == 1.0
+    assert [r.levelno for r in caplog.records] == [logging.ERROR] * (text != "[other]\na=1\n")
+
+
+def test_a_projects_file_names_files_of_rows_alone(tmp_path: Path) -> None:
+    """No start-up script of a shell; the user's own file and environment may name any."""
+    text = "[codecarbon]\noutput_file = .bashrc\noutput_dir = /home\n"
+    project, home = write(tmp_path / "work", text), write(tmp_path / "home", text)
+    nowhere = tmp_path / "nowhere"
+    assert external_config(nowhere, project, {}) == {"output_dir": "/home"}
+    assert external_config(home, nowhere, {})["output_file"] == ".bashrc"
+    assert external_config(nowhere, project, {"CODECARBON_OUTPUT_FILE": "x"})["output_file"] == "x"
+    write(project, "[codecarbon]\noutput_file = Runs.CSV\n")
+    assert external_config(nowhere, project, {}) == {"output_file": "Runs.CSV"}
 
 
 def test_an_unknown_argument_is_an_error_with_the_nearest_name() -> None:
