@@ -8,6 +8,7 @@ are text.
 from __future__ import annotations
 
 import configparser
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -101,6 +102,18 @@ PLACES: Mapping[str, Parameter] = {
 }
 """The parameters that say where the machine is, arguments of `OfflineEmissionsTracker` alone."""
 ALL: Mapping[str, Parameter] = {**PARAMETERS, **PLACES}
+
+
+def signature(*tables: Mapping[str, Parameter]) -> inspect.Signature:
+    """The signature of a method with these parameters: those of the first table by position too."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    found = (
+        inspect.Parameter(name, kind, default=one.default)
+        for table, kind in zip(tables, kinds, strict=False)
+        for name, one in table.items()
+    )
+    return inspect.Signature([self, *found])
 
 
 class Conf:

@@ -13,6 +13,9 @@ from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError
 
 _GIB = 2**30
+_DEFAULTS = {"output": (), "pue": 1.0, "scope": "machine"}
+_WITH_DEFAULT = {"pue": "pue", "wue": "wue", "tracking_mode": "scope"}
+"""Parameters that go before carbontrack's own settings only where somebody has set them."""
 
 
 def settings_of(conf: Conf, region: str | None) -> Settings:
@@ -34,22 +37,19 @@ def settings_of(conf: Conf, region: str | None) -> Settings:
         "intensity_g_per_kwh": _number("force_carbon_intensity_g_co2e_kwh", conf),
         **_live(conf),
     }
-    if "pue" in conf.named or "pue" not in ours:
-        found["pue"] = _number("pue", conf, least=1.0) or 1.0
-    if "wue" in conf.named:
-        found["wue"] = _number("wue", conf)
-    if "tracking_mode" in conf.named or "scope" not in ours:
-        found["scope"] = conf["tracking_mode"]
-    needed = {} if "output" in ours else {"output": ()}
-    return _usable({name: one for name, one in found.items() if one is not None}, needed)
+    for name in _WITH_DEFAULT.keys() & conf.named:
+        is_number = isinstance(conf[name], float)
+        found[_WITH_DEFAULT[name]] = _number(name, conf) if is_number else conf[name]
+    defaults = {name: one for name, one in _DEFAULTS.items() if name not in ours}
+    return _usable({name: one for name, one in found.items() if one is not None}, defaults)
 
 
-def _usable(found: dict[str, Any], needed: dict[str, Any]) -> Settings:
+def _usable(found: dict[str, Any], defaults: dict[str, Any]) -> Settings:
     """Settings without those that carbontrack refuses: a tracker must not end a program."""
     try:
-        return PROVIDER.checked({**found, **needed}, inside=False)
+        return PROVIDER.checked({**defaults, **found}, inside=False)
     except CarbontrackError:
-        kept: dict[str, Any] = dict(needed)
+        kept: dict[str, Any] = dict(defaults)
         settings = PROVIDER.checked(kept, inside=False)
     for name, value in found.items():
         try:
@@ -70,11 +70,11 @@ def _live(conf: Conf) -> dict[str, Any]:
     return {"live_token": str(token), "intensity_source": ("electricity_maps",)}
 
 
-def _number(name: str, conf: Conf, least: float = 0.0) -> float | None:
+def _number(name: str, conf: Conf) -> float | None:
     number: float | None = conf[name]
-    if number is None or least <= number < math.inf:
+    if number is None or 0.0 <= number < math.inf:
         return number
-    LOGGER.warning("%s=%r is no number from %g on, and is ignored", name, number, least)
+    LOGGER.warning("%s=%r is no number from 0 on, and is ignored", name, number)
     return None
 
 

@@ -16,6 +16,7 @@ from carbontrack.compat.codecarbon.config import (
     PLACES,
     Conf,
     external_config,
+    signature,
 )
 from carbontrack.compat.codecarbon.data import EmissionsData
 from carbontrack.compat.codecarbon.log import LOGGER, set_level, set_preamble, warn_once
@@ -50,10 +51,12 @@ class BaseEmissionsTracker:
     """
 
     _arguments: ClassVar[Iterable[str]] = PARAMETERS
+    _frames = 3
+    """How far the caller's frame is from where a warning is given."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         conf = Conf(by_name(given, named), external_config(), self._arguments)
-        _check(conf)
+        _check(conf, self._frames)
         self._conf = conf
         self._region = region_of(conf)
         self._settings = settings_of(conf, self._region)
@@ -282,6 +285,15 @@ class OfflineEmissionsTracker(BaseEmissionsTracker):
     """A tracker that is told where it is, by `country_iso_code` or a cloud's region."""
 
     _arguments: ClassVar[Iterable[str]] = (*PARAMETERS, *PLACES)
+    _frames = 4
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+
+
+_SIGNATURE = "__signature__"
+setattr(BaseEmissionsTracker.__init__, _SIGNATURE, signature(PARAMETERS))
+setattr(OfflineEmissionsTracker.__init__, _SIGNATURE, signature(PARAMETERS, PLACES))
 
 
 def by_name(given: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,7 +318,7 @@ def kept_in(do: Callable[[], T]) -> T | None:
     return result
 
 
-def _check(conf: Conf) -> None:
+def _check(conf: Conf, frames: int) -> None:
     """Refuse what CodeCarbon refuses, and say what has no counterpart."""
     if not os.path.exists(conf["output_dir"]):  # noqa: PTH110 - a text, as theirs
         raise OSError(f"Folder {conf['output_dir']!r} doesn't exist")
@@ -319,7 +331,7 @@ def _check(conf: Conf) -> None:
         warnings.warn(
             "the save_to_* parameters are deprecated; use output_methods=[OutputMethod.CSV, …]",
             DeprecationWarning,
-            stacklevel=3,
+            stacklevel=frames,
         )
     if not conf["allow_multiple_runs"]:
         warn_once(
