@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +36,8 @@ def on_config(config: Any) -> Any:
     config.nav.append({"Development": ["architecture.md", "contributing.md"]})
     config.nav.append("changelog.md")
     return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Leave out the line that says what a page's code needs: a title stands first."""
+    return re.sub(r"\A<!-- needs:[^>]*-->\n", "", markdown)

@@ -18,7 +18,7 @@ from carbontrack.grid import tables as facility
 from carbontrack.grid.intensity import Fixed, IntensitySource
 from carbontrack.meters.detect import Host, detect
 from carbontrack.meters.meter import Hardware, MeterSet
-from carbontrack.record import WHOLE_MACHINE
+from carbontrack.record import WHOLE_MACHINE, Sink
 from carbontrack.sampling.ledger import Ledger
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.sinks.factory import default_sink, is_file, lasting, sink_for
@@ -226,6 +226,7 @@ def assemble(
     sampler: Sampler | None = None,
     propagator: Propagator | None = None,
     metadata_urls: Mapping[str, str] | None = None,
+    sinks: Sequence[Sink] = (),
 ) -> Tracker:
     """Assemble a tracker from the settings and the environment.
 
@@ -235,6 +236,7 @@ def assemble(
         sampler: a sampler shared with other trackers; None: the tracker has its own.
         propagator: propagates the parent id to child processes.
         metadata_urls: other addresses for the clouds' metadata services, for tests.
+        sinks: sinks that get the records besides those of the outputs.
 
     Raises:
         ConfigError: a setting cannot be used; nothing has been started then.
@@ -248,7 +250,7 @@ def assemble(
     attribution = _attribution(settings, environment, region, reads.meters)
     resource = _resource(settings, environment, region, reads)
     session = _session(RecordBuilder(resource, Ledger(attribution, grid), reads), settings,
-                       environment, propagator)  # fmt: skip
+                       environment, propagator, sinks)  # fmt: skip
     if detected is not None:
         detected.on_found = partial(_update_region, session, settings, environment)
     session.sampler.request_interval(min(settings.interval_s, settings.checkpoint_s))
@@ -260,6 +262,7 @@ def _session(
     settings: Settings,
     environment: Environment,
     propagator: Propagator | None,
+    more_sinks: Sequence[Sink],
 ) -> Session:
     folder = environment.working_folder or removed_working_folder()
     outputs = tuple(
@@ -281,7 +284,7 @@ def _session(
         checkpoints = Checkpoints(journal, outputs, settings.checkpoint_s)
     return Session(
         builder,
-        sinks=sinks,
+        sinks=[*sinks, *more_sinks],
         spans=settings.spans,
         checkpoints=checkpoints,
         timelines=_timelines(settings, outputs),

@@ -25,12 +25,13 @@ from carbontrack.config.environment import Environment
 from carbontrack.config.load import SettingsCache, check_outputs, key_of, settings_from
 from carbontrack.config.settings import Settings
 from carbontrack.errors import CarbontrackError, ConfigError
+from carbontrack.record import Sink
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
 from carbontrack.system.log import LOGGER, LOSSES
 from carbontrack.tracking.propagation import Propagator
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.session import Session, add_sink, remove_sink
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
 
 MOST_TRACKERS = 32
@@ -55,14 +56,12 @@ class TrackerProvider:
         self._made: dict[int, tuple[weakref.ref[Session], Settings]] = {}
         """The sessions by their ids, with the settings that each was made with. A reference wakes
         the sampler when its session goes."""
-        self._closes_at_exit = False
-        self._is_exiting = False
-        self._handles_signals = False
+        self._closes_at_exit = self._is_exiting = self._handles_signals = False
         self._warned: set[str] = set()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
-        self._loaded = SettingsCache()
-        self._propagator = Propagator()
+        self._loaded, self._propagator = SettingsCache(), Propagator()
+        self.common_sinks = CommonSinks(self)
         remember(self)
 
     def environment(self) -> Environment:
@@ -87,13 +86,13 @@ class TrackerProvider:
                     self._forget_idle()
         return tracker
 
-    def _made_or_none(self, settings: Settings, environment: Environment) -> Tracker:
+    def _made_or_none(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         """A new tracker; where something around the program makes that fail, one that does nothing.
 
         Raises:
             CarbontrackError: a setting cannot be used.
         """
-        tracker, error = attempt(self._make, settings, environment, passes=CarbontrackError)
+        tracker, error = attempt(self._make, settings, environment, *sinks, passes=CarbontrackError)
         if tracker is None:
             self.warn_once(f"nothing is measured: {type(error).__name__}: {error}")
             LOGGER.debug("no tracker could be made", exc_info=error)
@@ -178,15 +177,15 @@ class TrackerProvider:
             self._warned.add(message)
             LOGGER.warning("%s", message)
 
-    def make(self, settings: Settings) -> Tracker:
+    def make(self, settings: Settings, *sinks: Sink) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.
 
         Raises:
             ConfigError: a setting cannot be used.
         """
-        return self._made_or_none(settings, self.environment())
+        return self._made_or_none(settings, self.environment(), *sinks)
 
-    def _make(self, settings: Settings, environment: Environment) -> Tracker:
+    def _make(self, settings: Settings, environment: Environment, *sinks: Sink) -> Tracker:
         with self._lock, holding_forks():
             wall = wall_fit(settings, environment)
             key = host_key(settings, environment, wall)
@@ -195,11 +194,12 @@ class TrackerProvider:
                 self._warn_of_second_sampler(key)
                 self._samplers[key] = sampler = make_sampler(settings, environment, wall)
                 sampler.when_asleep = self._after_session
-            tracker = assemble(
-                settings, environment, sampler=self._samplers[key], propagator=self._propagator
-            )
+            tracker = assemble(settings, environment, sampler=self._samplers[key],
+                               propagator=self._propagator, sinks=sinks)  # fmt: skip
             if self._is_exiting:
                 tracker.session.write_each_call()
+            for sink in self.common_sinks.sinks:
+                self.common_sinks.give(sink, tracker.session)
             # When the session goes, the sampler's thread is woken, in no frame of the program's.
             reference = weakref.ref(tracker.session, tracker.session.sampler.nudge)
             living = {key: made for key, made in self._made.items() if made[0]() is not None}
@@ -219,7 +219,7 @@ class TrackerProvider:
                 self._lock.release()
 
     def _close_unused_samplers(self) -> None:
-        used = {session.sampler for session in self._sessions()}
+        used = {session.sampler for session in self.sessions()}
         for key, sampler in list(self._samplers.items()):
             if sampler not in used:
                 del self._samplers[key]
@@ -256,7 +256,7 @@ class TrackerProvider:
     def close(self) -> None:
         """Write open spans as interrupted, close the sinks, then the samplers."""
         # after trackers that are being made, which are closed too
-        sessions = self._held(self._sessions)
+        sessions = self._held(self.sessions)
         LOSSES.is_ending = True
         try:
             # all sinks make their last attempts at the same time
@@ -270,9 +270,9 @@ class TrackerProvider:
         for error in raised[:1]:
             raise error
 
-    def _sessions(self) -> list[Session]:
-        found = [reference() for reference, _ in list(self._made.values())]
-        return [session for session in found if session is not None]
+    def sessions(self) -> list[Session]:
+        """What the trackers that were made here share, of those that are still in use."""
+        return [own for own in (made[0]() for made in list(self._made.values())) if own is not None]
 
     def _forget_all(self) -> list[Sampler]:
         samplers = list(self._samplers.values())
@@ -295,6 +295,35 @@ class TrackerProvider:
     def forget_parent(self) -> None:
         """Make a new lock: one that another thread held at the fork would never be released."""
         self._lock = reentrant_lock()
+
+
+class CommonSinks:
+    """Sinks of all trackers of the process, beside their own; they are closed with none."""
+
+    def __init__(self, provider: TrackerProvider) -> None:
+        self._provider = provider
+        self.sinks: tuple[Sink, ...] = ()
+
+    def add(self, sink: Sink) -> None:
+        """Give it the records of all trackers, those to come included."""
+        if sink not in self.sinks:
+            self.sinks = (*self.sinks, sink)
+            for session in self._provider.sessions():
+                self.give(sink, session)
+
+    def remove(self, sink: Sink) -> None:
+        """Give it no further records."""
+        self.sinks = tuple(one for one in self.sinks if one is not sink)
+        for session in self._provider.sessions():
+            remove_sink(session, sink)
+
+    def give(self, sink: Sink, session: Session) -> None:
+        """Give it the records of a tracker, unless it does not take them."""
+        try:
+            add_sink(session, sink)
+        except ConfigError as error:  # whoever opens this tracker has not chosen the sink
+            pass_on(error)
+            self._provider.warn_once(f"{sink!r} gets no record of a tracker: {error}")
 
 
 def _each(ends: Iterable[Callable[[], None]]) -> list[BaseException]:

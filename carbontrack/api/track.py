@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -17,7 +17,7 @@ from carbontrack.api.provider import TrackerProvider
 from carbontrack.config.environment import is_switched_off
 from carbontrack.config.settings import Settings
 from carbontrack.errors import ConfigError
-from carbontrack.record import NAME_LIMIT, Status, checked_labels, checked_name
+from carbontrack.record import NAME_LIMIT, Sink, Status, checked_labels, checked_name
 from carbontrack.system.forking import holding_forks, is_importing
 from carbontrack.system.interrupts import attempt, pass_on
 from carbontrack.system.reentrance import must_pass, pass_through
@@ -25,7 +25,7 @@ from carbontrack.tracking.block import Block, Done
 from carbontrack.tracking.context import current, innermost, nearest_open
 from carbontrack.tracking.handle import SharedExitMethod, WithStatement, dead, end_abandoned
 from carbontrack.tracking.span import Span
-from carbontrack.tracking.tracker import NoOpTracker, Tracker
+from carbontrack.tracking.tracker import NoOpTracker, Tracker, checked_sinks
 
 if TYPE_CHECKING:
     from carbontrack.tracking.budget import Budget, OnExceed, Verdict
@@ -93,18 +93,20 @@ def current_span() -> Span | None:
     return found
 
 
-def auto(**settings: object) -> Tracker:
+def auto(*, sinks: Sequence[Sink] = (), **settings: object) -> Tracker:
     """Make a tracker for this machine from settings: `auto(region="FR", output="a.csv")`.
 
     Settings come from the arguments, the environment, pyproject.toml and the user's config file,
-    in this order; the defaults are those of `track`.
+    in this order; the defaults are those of `track`. `sinks` get each record too, beside `output`.
 
     Raises:
         ConfigError: a setting is unknown or cannot be used.
     """
+    if sinks:
+        checked_sinks(sinks)
     with holding_forks():
         loaded = PROVIDER.load(settings)
-    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded)
+    return NoOpTracker() if loaded.disable else PROVIDER.make(loaded, *sinks)
 
 
 # What few programs need is imported where it is used, to keep the start of a process short.
@@ -236,7 +238,7 @@ class Track(Block[Span]):
             self._warn_if_ignored(around.session)
             span = around.span(name, labels=self._labels)
         else:
-            span = self._own_tracker().span(name, labels=self._labels)
+            span = self.own_tracker().span(name, labels=self._labels)
         if self._budget is not None:
             from carbontrack.tracking.budget import BudgetGuard
 
@@ -244,7 +246,8 @@ class Track(Block[Span]):
             span.budget_check = span.budget_guard.mark_exceeded
         return span
 
-    def _own_tracker(self) -> Tracker:
+    def own_tracker(self) -> Tracker:
+        """The tracker that it measures with where nothing around does."""
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
@@ -260,7 +263,8 @@ class Track(Block[Span]):
                 "its own are ignored (tracker= makes a separate root)"
             )
 
-    def _is_off(self) -> bool:
+    def is_off(self) -> bool:
+        """Whether it measures nothing."""
         if self._settings is not None:
             return self._settings.disable
         return isinstance(self._tracker, NoOpTracker)
@@ -273,7 +277,7 @@ class Track(Block[Span]):
         Raises:
             ConfigError: it is a class, or not callable, or something that is never called.
         """
-        if self._is_off() and is_switched_off(self._given):
+        if self.is_off() and is_switched_off(self._given):
             return function
         if isinstance(function, type) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
@@ -282,7 +286,7 @@ class Track(Block[Span]):
             if hasattr(type(function), "__get__"):  # a property, for instance
                 hint = f"put @track below @{type(function).__name__}, next to the function"
             raise ConfigError(f"track decorates functions and methods, not {function!r}; {hint}")
-        if self._is_off():
+        if self.is_off():
             return function
         with holding_forks():
             from carbontrack.tracking.decorate import (
@@ -308,7 +312,7 @@ class Track(Block[Span]):
             callee_of(function, self._name, self._labels),
             window_s=self._window_s,
             budget_check=budget_check,
-            tracker=self._own_tracker,
+            tracker=self.own_tracker,
             separate_root=self._tracker is not None,
             on_enclosing=self._warn_if_ignored,
         )

@@ -53,6 +53,7 @@ class _Run:
         elif loop is not None:
             gone = functools.partial(self.close, "error", GONE)
             self.watch = StackWatch(loop, self.is_open, gone, session.sampler)
+            self.watch.start()
 
     def is_open(self) -> bool:
         """Whether it is being measured, in this process."""
@@ -67,13 +68,13 @@ class _Run:
 
     def close(self, status: Status, error: str | None = None) -> None:
         """Close the child, then the span; any thread may do it, and a second call does nothing."""
-        if self.watch is not None:
-            self.watch.stop()
         self.close_child(status, error)
         if self.span is not None:
             self.span.close(status, error)
         else:  # a handler of a signal has raised behind `open`
             self._block.close(status, error)
+        if self.watch is not None:  # last, as such a handler may raise before
+            self.watch.stop()
 
 
 def _counts_for_another_rank(span: Span) -> bool:
@@ -153,7 +154,11 @@ class Episode:
         given["labels"] = {**(labels or {}), **(given.get("labels") or {})}
         watched = watched_loop() if loop is None else loop if stays_on_stack(loop) else None
         self._run = run = _Run(track(name, tracker=self._tracker, **given))
-        run.open(watched)
+        try:
+            run.open(watched)
+        except BaseException:
+            run.close("interrupted")
+            raise
         self.check()
 
     def child(self, name: str) -> None:

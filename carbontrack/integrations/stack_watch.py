@@ -48,9 +48,12 @@ class StackWatch:
         self._is_open, self._on_gone = is_open, on_gone
         self._sampler = sampler
         self._misses = 0
+
+    def start(self) -> None:
+        """Look at each tick from now on."""
         _open.add(self)
-        with sampler.lock:
-            sampler.tick_listeners.add(self)
+        with self._sampler.lock:
+            self._sampler.tick_listeners.add(self)
 
     def after_tick(self, now_s: float) -> None:  # noqa: ARG002 - the protocol's
         """Look for the loop."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -43,4 +43,13 @@ class AddressedSink(Protocol):
     @property
     def address(self) -> str:
         """What opens the output again, in any directory."""
+        ...
+
+
+@runtime_checkable
+class SessionSink(Protocol):
+    """A sink that looks at the tracker that it was given to, whose records it will get."""
+
+    def begin_session(self, session: Any) -> None:
+        """Called before the first record; raises `ConfigError` if it does not take its records."""
         ...

@@ -217,6 +217,8 @@ class Call(CallAccount):
     def _end_single(self, status: Status, error: str | None) -> None:
         if not sys.is_finalizing():  # when a thread that was stopped for good may have the lock
             self.site.sampler.uninterrupted(partial(self._end_single_now, status, error))
+            if Span.on_close is not None and self._span is not None:
+                Span.on_close(self._span)  # it was closed in another thread
 
     def _end_single_now(self, status: Status, error: str | None) -> None:
         with self.site.sampler.lock:

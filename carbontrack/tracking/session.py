@@ -522,6 +522,38 @@ class Session(RunIdentity):
             self.close()
 
 
+def open_roots(session: Session) -> list[Any]:
+    """The root spans that are open, while other threads open and close them."""
+    return [root for root in list(session._open_roots.values()) if root.is_open]
+
+
+def add_sink(session: Session, sink: Sink) -> None:
+    """Give every record from now on to this sink too, which is not closed with the session.
+
+    Raises:
+        ConfigError: the sink does not take the records of such a tracker.
+    """
+    let_begin(sink, session)
+    if sink not in session.sinks:
+        session.sinks = (*session.sinks, sink)
+
+
+def remove_sink(session: Session, sink: Sink) -> None:
+    """Give it no further records."""
+    session.sinks = tuple(one for one in session.sinks if one is not sink)
+
+
+def let_begin(sink: Sink, session: Session) -> None:
+    """Show a sink the session whose records it will get, if it wants to see that.
+
+    Raises:
+        ConfigError: it does not take the records of such a tracker.
+    """
+    begin = getattr(sink, "begin_session", None)
+    if callable(begin):
+        begin(session)
+
+
 def _finish_sink(step: Literal["hurry", "close", "rest"], sink: Sink) -> None:
     """Call a sink's method; a failure, or a missing `close`, is logged, and the others go on."""
     try:

@@ -19,7 +19,6 @@ from carbontrack.system.clock import Clock
 from carbontrack.tracking.checkpoints import Checkpoint, OpenRow
 from carbontrack.tracking.record_builder import EndStatus, Window
 from carbontrack.tracking.span_edges import SpanEdges
-from carbontrack.tracking.span_row import OK
 
 if TYPE_CHECKING:  # loaded only where they are asked for
     from carbontrack.tracking.timeline import PowerRow
@@ -71,8 +70,7 @@ class Span(SpanEdges):
             raise RuntimeError(f"span {self.name!r} has not been opened yet; use `with`")
         with self.session.sampler.lock:
             if self._end is None:  # another thread may just have closed it
-                mark = self._mark()
-                return self._build(mark, self._window_at(mark), OK)
+                return self.record_at(self._mark())
         record = self.record
         assert record is not None
         return record

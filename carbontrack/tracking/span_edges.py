@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from sys import is_finalizing
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from carbontrack.record import Record, Status, unmeasured_record
 from carbontrack.sampling.ledger import Mark
@@ -38,8 +38,14 @@ _log = logging.getLogger("carbontrack")
 
 
 class SpanEnd(SpanRow):
-    """The end of a span; see `SpanEdges`."""
+    """The end of a span; see `SpanEdges`.
 
+    Attributes:
+        on_close: called with every span that was just closed, in the thread and context that closed
+            it; it must not raise. None: nobody wants to know.
+    """
+
+    on_close: ClassVar[Callable[[Any], None] | None] = None
     is_block = False  # whether it was opened by `with`, which will close it
     has_passed = False  # whether it was let through unmeasured
     _is_torn = False  # whether a handler has raised in a change of the tree
@@ -94,8 +100,11 @@ class SpanEnd(SpanRow):
         outcome = OK if status == "ok" and error is None else EndStatus(status, error)
         if here.thread.busy or is_finalizing():  # see `must_pass`
             end_later(self, outcome)
+        elif SpanEnd.on_close is None or self._end is not None:
+            self.end_here(outcome)
         else:
             self.end_here(outcome)
+            SpanEnd.on_close(self)
 
     def end_here(self, outcome: EndStatus, *, written: bool = True) -> None:
         """Close it, in the middle of an edge of its own call too."""

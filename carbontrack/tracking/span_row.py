@@ -160,6 +160,10 @@ class SpanRow(Node, BudgetedBlock[Any]):
         builder = self.session.builder
         return builder.build(self._subject(), window, self.sums(mark), outcome)
 
+    def record_at(self, mark: Mark) -> Record:
+        """The record of an open span until `mark`; the sampler's lock is held."""
+        return self._build(mark, self._window_at(mark), OK)
+
     def _subject(self) -> Subject:
         ids = (self.record_id or "", self._run_id, self.parent_id, self.parent_holds)
         return Subject(*ids, self.name, self.labels, self._started_at)

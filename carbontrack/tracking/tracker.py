@@ -17,7 +17,7 @@ from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.clock import Clock
 from carbontrack.tracking.noop import NoOpSpan
 from carbontrack.tracking.record_builder import RecordBuilder, Resource
-from carbontrack.tracking.session import Session
+from carbontrack.tracking.session import Session, let_begin
 from carbontrack.tracking.span import Span
 
 
@@ -72,8 +72,10 @@ class Tracker:
         policy = attribution if isinstance(attribution, Attribution) else Attribution(attribution)
         basis = None if grid is None else "argument"
         builder = RecordBuilder(Resource(basis), Ledger(policy, _source(grid)), sampler)
-        self._session = Session(builder, sinks=_writers(sinks))
+        self._session = Session(builder, sinks=checked_sinks(sinks))
         self._session.owns_sampler = owns_sampler
+        for sink in sinks:
+            let_begin(sink, self._session)
 
     @classmethod
     def of(cls, session: Session, *, owns_sampler: bool) -> Tracker:
@@ -147,7 +149,12 @@ class NoOpTracker(Tracker):
         """Does nothing."""
 
 
-def _writers(sinks: Sequence[Sink]) -> Sequence[Sink]:
+def checked_sinks(sinks: Sequence[Sink]) -> Sequence[Sink]:
+    """The sinks, each of which can be written to.
+
+    Raises:
+        ConfigError: one cannot.
+    """
     for sink in sinks:
         if not callable(getattr(sink, "write", None)):
             raise ConfigError(

@@ -53,6 +53,7 @@ def test_a_missing_framework_is_a_failure_where_all_must_be_there(
 
 def test_tests_with_a_framework_say_so() -> None:
     """Each file is marked `framework`, and skipped where its framework is not installed."""
+    assert FILES
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         texts = [ast.unparse(node) for node in tree.body]

@@ -26,6 +26,8 @@ from carbontrack.integrations.episode import GONE, Episode, guarded
 from carbontrack.testing import FakeClock, FakeMeter, MemorySink
 from carbontrack.tracking.record_builder import Resource
 from carbontrack.tracking.tracker import Tracker
+from tests.support.costs import without_collections
+from tests.support.raising import Place, Raiser, without_a_trace
 
 WATTS = 100.0
 
@@ -558,3 +560,54 @@ def test_the_loop_may_be_given(world: World) -> None:
     direct(callback)
     world.clock.advance(2.0)
     assert not callback.episode.is_open
+
+
+def interrupted_at(nth: int) -> Place | None:
+    """Where Ctrl-C came at the nth line of ours in a training; None if that ended before."""
+    world = World()
+    callback = Callback(world.tracker)
+    raiser = Raiser(nth, KeyboardInterrupt("stop"))
+
+    def work() -> None:
+        callback.episode.child("epoch")
+        world.clock.advance(0.25)
+
+    def interrupted() -> None:
+        with suppress(KeyboardInterrupt), raiser:
+            train([callback], work)
+
+    without_a_trace(interrupted)
+    world.clock.advance(3.0)
+    assert not callback.episode.is_open, raiser.place
+    assert current_span() is None, raiser.place
+    assert len(world.records) <= 1, raiser.place
+    world.tracker.close()
+    assert not stack_watch._open, raiser.place
+    return raiser.place
+
+
+@pytest.mark.parametrize("first", range(4))
+def test_ctrl_c_at_any_line_of_a_hook_leaves_nothing_open(first: int) -> None:
+    """It ends the training, as it is; whatever the hook had begun is closed three ticks later."""
+    with without_collections():  # of the trackers of earlier trials, in the middle of this one
+        nth = 1 + first
+        while interrupted_at(nth) is not None:
+            nth += 4
+    assert nth > 200
+
+
+def test_greenlets_are_not_watched(world: World) -> None:
+    """One that waits is on no stack, and its run goes on."""
+    greenlet = pytest.importorskip("greenlet")
+    main = greenlet.getcurrent()
+
+    def loop() -> None:
+        train([callback], main.switch)
+
+    callback = Callback(world.tracker)
+    other = greenlet.greenlet(loop)
+    other.switch()
+    world.clock.advance(10.0)
+    assert callback.episode.is_open
+    other.switch()
+    assert world.records == [("train", "ok", 1000.0)]

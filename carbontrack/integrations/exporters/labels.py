@@ -1,0 +1,49 @@
+"""The labels of what is exported: few, short, and such that they can be encoded."""
+
+from __future__ import annotations
+
+from carbontrack.api.live import LiveFigures
+from carbontrack.system.interrupts import suppressed
+from carbontrack.system.log import LOGGER
+from carbontrack.units import joules_from
+
+MOST_NAMES, LONGEST, OTHER = 200, 200, "(other)"
+Key = tuple[str, ...]
+
+
+class BoundedKeys:
+    """The values of labels: each is a short text, and of 200 different ones the rest is (other)."""
+
+    def __init__(self) -> None:
+        self._known: set[Key] = set()
+        self._is_full = False
+
+    def of(self, *contents: object) -> Key:
+        """The labels with these values, which are any objects."""
+        key = tuple(map(label_text, contents))
+        if key in self._known or len(self._known) < MOST_NAMES:
+            self._known.add(key)
+            return key
+        if not self._is_full:
+            self._is_full = True
+            LOGGER.warning("more than %d names are exported; the rest is %s", MOST_NAMES, OTHER)
+        return (OTHER,) * len(key)
+
+    def open_sums(self, look: LiveFigures) -> dict[tuple[str, Key], float]:
+        """The energy, in joules, and the emissions, in grams, so far of open blocks, by name."""
+        sums: dict[tuple[str, Key], float] = {}
+        for row in look.open_blocks:
+            key = self.of(row.name)
+            figures = {"energy": joules_from(row.energy_kwh), "emissions": row.emissions_g}
+            for name, value in figures.items():
+                if value is not None:
+                    sums[name, key] = sums.get((name, key), 0.0) + value
+        return sums
+
+
+def label_text(content: object) -> str:
+    """A label's value as a text that can be encoded, and is not long."""
+    text = "?"
+    with suppressed(Exception):
+        text = str(content)
+    return text[:LONGEST].encode(errors="replace").decode()

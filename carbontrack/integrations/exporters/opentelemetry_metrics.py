@@ -1,0 +1,66 @@
+"""OpenTelemetry: the metrics of finished work, of the meters and of the grid, for one provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+
+from carbontrack.api.live import LiveView, Tracker
+from carbontrack.api.track import PROVIDER
+from carbontrack.integrations.exporters.labels import BoundedKeys
+from carbontrack.integrations.exporters.opentelemetry_points import GAUGES, METRICS, points
+from carbontrack.integrations.exporters.work_sums import WorkSums
+from carbontrack.record import Record
+from carbontrack.system.version import VERSION
+
+
+class MetricsOfProvider:
+    """The sink that sums, and the instruments that show it; made once for each provider.
+
+    Instruments live as long as their provider. While `is_on` is false they show nothing.
+    """
+
+    def __init__(self, provider: MeterProvider, tracker: Tracker | None) -> None:
+        self.is_on, self._tracker = False, tracker
+        self._sums, self._names = WorkSums(facts=("basis", "region")), BoundedKeys()
+        self._view = LiveView(tracker)
+        self._points: dict[str, list[Observation]] = {}
+        self.begin_session = self._sums.begin_session
+        meter = provider.get_meter("carbontrack", VERSION)
+        for name, (unit, text) in METRICS.items():
+            kind = "gauge" if name in GAUGES else "counter"
+            make: Callable[..., object] = getattr(meter, f"create_observable_{kind}")
+            make(name, [partial(self._observe, name)], unit=unit, description=text)
+
+    def turn_on(self) -> None:
+        """Take the records from now on; a second call does nothing."""
+        self.is_on = True
+        if self._tracker is None:
+            PROVIDER.common_sinks.add(self)
+        else:
+            self._view.add_sink(self)
+
+    def turn_off(self) -> None:
+        """Take no more records, and show nothing."""
+        self.is_on = False
+        PROVIDER.common_sinks.remove(self)
+        self._view.remove_sink(self)
+
+    def write(self, record: Record) -> None:
+        """Add a finished record."""
+        self._sums.add(record)
+
+    def close(self) -> None:
+        """Nothing: what was summed is still to be exported."""
+
+    def _observe(self, name: str, _options: CallbackOptions) -> list[Observation]:
+        """The observations of an instrument; one look serves all instruments of a collection."""
+        if not self.is_on:
+            return []
+        if name not in self._points:  # the first of a collection, or another reader's
+            self._points = {one: [] for one in METRICS}
+            for one, value, attributes in points(self._view.look(), self._sums, self._names):
+                self._points[one].append(Observation(value, attributes))
+        return self._points.pop(name)

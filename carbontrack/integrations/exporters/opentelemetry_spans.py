@@ -1,0 +1,78 @@
+"""OpenTelemetry: energy and emissions of blocks, written onto the span that they were closed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import ref
+
+from opentelemetry import trace
+
+from carbontrack.api.live import Span
+from carbontrack.record import BASES, Record
+from carbontrack.system.interrupts import attempt
+from carbontrack.system.log import LOGGER
+from carbontrack.units import joules_from
+
+Figures = tuple[float | None, float | None, str | None]
+_WRITTEN: dict[int, tuple[ref[trace.Span], dict[str | None, Figures]]] = {}
+_MANY = 256
+"""Spans above which those that are gone are forgotten."""
+_SAID: set[type] = set()
+
+
+def annotate(block: Span) -> None:
+    """Write what a block has used onto the span that is recording here, if there is one.
+
+    The figures of several blocks are added up; those inside another block of the same span are
+    part of that one's.
+    """
+    _, error = attempt(_annotate, block)
+    if error is not None and type(error) not in _SAID:
+        _SAID.add(type(error))
+        LOGGER.error("a span of OpenTelemetry could not be annotated", exc_info=error)
+
+
+def _annotate(block: Span) -> None:
+    span = trace.get_current_span()
+    record = block.record if span.is_recording() else None
+    if record is not None and record.status != "disabled":
+        _write(span, record)
+
+
+def _parts_of(span: trace.Span) -> dict[str | None, Figures]:
+    """What is on a span so far, by the block around, which will contain it."""
+    known = _WRITTEN.get(id(span))
+    if known is None or known[0]() is not span:
+        if len(_WRITTEN) >= _MANY:
+            for key, (living, _) in list(_WRITTEN.items()):
+                if living() is None:
+                    _WRITTEN.pop(key, None)
+        known = _WRITTEN[id(span)] = ref(span), {}
+    return known[1]
+
+
+def _write(span: trace.Span, record: Record) -> None:
+    parts = _parts_of(span)
+    parts.pop(record.record_id, None)
+    own = joules_from(record.energy_kwh), record.emissions_g, record.basis
+    before = parts.get(record.parent_id)
+    parts[record.parent_id] = own if before is None else _sum([before, own])
+    joules, grams, basis = _sum(list(parts.values()))
+    span.set_attribute("carbontrack.record_id", record.record_id)
+    if joules is not None:
+        span.set_attribute("carbontrack.energy_j", joules)
+    if grams is not None:
+        span.set_attribute("carbontrack.emissions_g", grams)
+    if basis is not None:
+        span.set_attribute("carbontrack.basis", basis)
+
+
+def _sum(figures: Sequence[Figures]) -> Figures:
+    joules = [j for j, _, _ in figures if j is not None]
+    grams = [g for _, g, _ in figures if g is not None]
+    bases = [basis for _, _, basis in figures if basis is not None]
+    return (
+        sum(joules) if joules else None,
+        sum(grams) if grams else None,
+        max(bases, key=BASES.index) if bases else None,
+    )

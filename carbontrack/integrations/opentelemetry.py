@@ -1,0 +1,80 @@
+"""OpenTelemetry: energy and emissions as metrics, and as attributes of the spans around blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+try:
+    from opentelemetry.metrics import MeterProvider, get_meter_provider
+except ImportError as error:
+    raise ImportError(
+        "the exporter for OpenTelemetry needs opentelemetry-api: "
+        'pip install "carbontrack[opentelemetry]"'
+    ) from error
+
+from carbontrack.api.live import Tracker, when_closed
+from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfProvider
+from carbontrack.integrations.exporters.opentelemetry_spans import annotate as annotate_span
+
+_INSTRUMENTED: list[tuple[object, MetricsOfProvider]] = []
+"""The metrics of each provider; those of the global one, which may be set later, by None."""
+
+
+def instrument(
+    meter_provider: MeterProvider | None = None,
+    tracker: Tracker | None = None,
+    annotate: bool = False,  # noqa: FBT001, FBT002 - a contract
+) -> None:
+    """Export what is measured as metrics, once for a provider; it measures nothing by itself.
+
+    Args:
+        meter_provider: None: the global one, which may also be set later.
+        tracker: whose records and meters; None: of all that `track` and `auto` make here.
+        annotate: whether to write energy and emissions onto the span that is recording where a
+            block ends, whatever tracker it is of.
+    """
+    provider = meter_provider or get_meter_provider()
+    keys = [provider, None] if provider is get_meter_provider() else [provider]
+    known = [metrics for key, metrics in _INSTRUMENTED if key in keys]
+    metrics = known[0] if known else MetricsOfProvider(provider, tracker)
+    if not known:
+        _INSTRUMENTED.extend((key, metrics) for key in keys)
+    metrics.turn_on()
+    if annotate:
+        when_closed(annotate_span)
+
+
+def uninstrument() -> None:
+    """Export and annotate nothing more; the instruments remain, and are silent."""
+    when_closed(None)
+    for _, metrics in _INSTRUMENTED:
+        metrics.turn_off()
+
+
+def __getattr__(name: str) -> Any:
+    """`CarbontrackInstrumentor`, for programs that have opentelemetry-instrumentation."""
+    if name != "CarbontrackInstrumentor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]
+            BaseInstrumentor,
+        )
+    except ImportError as error:
+        raise ImportError("it needs: pip install opentelemetry-instrumentation") from error
+
+    class CarbontrackInstrumentor(BaseInstrumentor):
+        """`instrument` and `uninstrument`, as other instrumentors of OpenTelemetry have them."""
+
+        def instrumentation_dependencies(self) -> Collection[str]:
+            return ()
+
+        def _instrument(self, **given: Any) -> None:
+            names = ("meter_provider", "tracker", "annotate")
+            instrument(**{name: given[name] for name in names if name in given})
+
+        def _uninstrument(self, **_: Any) -> None:
+            uninstrument()
+
+    globals()[name] = CarbontrackInstrumentor
+    return CarbontrackInstrumentor

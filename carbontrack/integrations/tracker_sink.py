@@ -1,0 +1,180 @@
+"""What the sinks of experiment trackers share: which records they take, and sums over a run.
+
+A tracker's run is one more place where finished records go. It gets sums over the records of this
+process that end while it is the run, under the names of `metrics_of`. Only rank 0 reports.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from carbontrack.errors import SinkError
+from carbontrack.integrations.metrics import PREFIX, facts_of, metrics_of
+from carbontrack.record import Record
+from carbontrack.system.forking import OwnThread
+from carbontrack.system.interrupts import attempt, reentrant_lock
+from carbontrack.system.log import LOGGER
+from carbontrack.units import JOULES_PER_KWH
+
+CLOSE_S = 2.0
+"""The longest wait for a tracker at the end of the program."""
+_MOST_RUNS = 1000
+"""Runs whose sums are remembered."""
+_RECOVERED = (
+    "the record of a killed process is reported to no tracker's run, as another one may be active "
+    "by now; it is in the other outputs"
+)
+Run = TypeVar("Run")
+
+
+class _Sums:
+    """The sums of what was reported to one run."""
+
+    numbers: dict[str, float] | None = None
+    step = 0
+
+
+class TrackerSink(ABC, Generic[Run]):
+    """A sink that gives sums and facts to a tracker's run, and never starts one.
+
+    Attributes:
+        takes_recovered: whether records of killed processes are taken: where the run is named.
+        counts_steps: whether each report has a step of its own, where the user gives none.
+    """
+
+    takes_recovered = False
+    counts_steps = True
+    hint = "no run is active where a block ends, so nothing is reported"
+    """What is said once where there is no run."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._sums: dict[str, _Sums] = {}
+        self._said: set[str] = set()
+        self._lock = reentrant_lock()  # several threads may end blocks; no writer is for several
+
+    @abstractmethod
+    def find_run(self) -> tuple[str, Run] | None:
+        """The id of the run that is active here, and what `report` needs of it; None: none is."""
+
+    @abstractmethod
+    def report(self, run: Run, numbers: dict[str, float], facts: dict[str, str], step: int) -> None:
+        """Give numbers and facts to the run, quickly; `step` never goes down."""
+
+    def write(self, record: Record) -> None:
+        """Add a finished record to the sums of the active run, and report these."""
+        self._take(record, facts_of(record), step=None, is_final=True)
+
+    def log(self, record: Record, step: int | None = None) -> None:
+        """Report what an open span has used so far: `sink.log(span.snapshot(), step=epoch)`.
+
+        Its numbers are added to those of finished records, for this once.
+        """
+        self._take(record, {}, step=step, is_final=False)
+
+    def close(self) -> None:
+        """Have what was reported written, in the process that has made the sink."""
+        if os.getpid() == self._pid:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what is left, and close what is the sink's own."""
+
+    def _take(
+        self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool
+    ) -> None:
+        if not self._is_ours(record):
+            if record.status == "recovered" and not record.rank:
+                self._say_once(_RECOVERED)
+            return
+        with self._lock:
+            found = self.find_run()
+            if found is None:
+                self._say_once(self.hint)
+                return
+            key, run = found
+            sums = self._sums.setdefault(key, _Sums())
+            while len(self._sums) > _MOST_RUNS:
+                del self._sums[next(iter(self._sums))]
+            numbers = _added(sums.numbers, metrics_of(record, ""))
+            sums.step = sums.step + self.counts_steps if step is None else max(sums.step, step)
+            if is_final:
+                sums.numbers = numbers
+            self.report(run, _named(numbers), facts, sums.step)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            LOGGER.warning("%s", text)
+
+    def _is_ours(self, record: Record) -> bool:
+        """Whether the run has a part in this record, which is in no other one of this process."""
+        is_inner = (record.parent_id or "").startswith(f"{record.run_id}-")
+        if record.rank or is_inner or os.getpid() != self._pid:
+            return False
+        return record.pid == self._pid or (self.takes_recovered and record.status == "recovered")
+
+
+def _added(sums: dict[str, float] | None, more: dict[str, float]) -> dict[str, float]:
+    """The sums of what all records know; the sum with something unknown is unknown."""
+    if sums is None:
+        return more
+    return {name: sums[name] + more[name] for name in sums if name in more}
+
+
+def _named(sums: dict[str, float]) -> dict[str, float]:
+    """The sums by their full names, with the mean power."""
+    found = {PREFIX + name: number for name, number in sums.items() if name != "power_w"}
+    if "energy_kwh" in sums and sums.get("duration_s"):
+        found[f"{PREFIX}power_w"] = sums["energy_kwh"] * JOULES_PER_KWH / sums["duration_s"]
+    return found
+
+
+class Background:
+    """Calls functions in a thread of its own, one after the other; it starts with the first.
+
+    Args:
+        name: who is called, for messages.
+        wait_s: the longest wait at the end.
+    """
+
+    def __init__(self, name: str, wait_s: float = CLOSE_S) -> None:
+        self._name, self._wait_s = name, wait_s
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread: OwnThread | None = None
+        self._given = self._done = 0
+
+    def do(self, act: Callable[[], object]) -> None:
+        """Have this done soon; called by one thread at a time."""
+        self._given += 1
+        self._waiting.put(act)
+        if self._thread is None:
+            self._thread = OwnThread(self._run, "carbontrack-tracker")
+            self._thread.start()
+
+    def close(self) -> None:
+        """Wait for what is left, for a moment.
+
+        Raises:
+            SinkError: something has not been done by then, and will not be.
+        """
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._waiting.put(None)
+        thread.join(self._wait_s)
+        if thread.is_alive():
+            left = self._given - self._done
+            reason = f"{self._name} did not answer within {self._wait_s:g} s"
+            raise SinkError(f"{reason}; {left} reports are lost", reason=reason, lost_records=left)
+
+    def _run(self) -> None:
+        while (act := self._waiting.get()) is not None:
+            _, error = attempt(act)
+            if error is not None:
+                LOGGER.warning("%s did not take a report: %r", self._name, error)
+            self._done += 1

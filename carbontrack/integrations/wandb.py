@@ -1,0 +1,50 @@
+"""Weights & Biases: the energy and emissions of a run in its history and its summary.
+
+`output=["emissions.csv", "wandb:"]` reports to the run that is active where a block ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    import wandb
+except ImportError as error:
+    raise ImportError('W&B is not installed: pip install "carbontrack[wandb]"') from error
+
+from carbontrack.errors import ConfigError
+from carbontrack.integrations.metrics import PREFIX
+from carbontrack.integrations.tracker_sink import TrackerSink
+
+
+class WandbSink(TrackerSink[Any]):
+    """Reports to a W&B run without moving its step; starts no run and ends none.
+
+    Args:
+        run: the run; by default `wandb.run`, as it is where a record is written.
+    """
+
+    hint = (
+        "no W&B run is active where a block ends, so nothing is logged: end the block before "
+        "wandb.finish(), or inside `with wandb.init():`"
+    )
+
+    def __init__(self, run: Any = None) -> None:
+        super().__init__()
+        if run and not callable(getattr(run, "define_metric", None)):
+            raise ConfigError(f"run must be what wandb.init() returns, not {run!r}")
+        self._run = run or None
+        self._defined = ""
+
+    def find_run(self) -> tuple[str, Any] | None:
+        """The run and its id."""
+        run = self._run or wandb.run
+        return None if run is None else (str(run.id), run)
+
+    def report(self, run: Any, numbers: dict[str, float], facts: dict[str, str], *_: Any) -> None:
+        """Log the numbers with the user's next step, and put all into the summary."""
+        if self._defined != run.id:
+            self._defined = run.id
+            run.define_metric(f"{PREFIX}*", step_metric=f"{PREFIX}duration_s")
+        run.log(numbers, commit=False)
+        run.summary.update(numbers | {PREFIX + name: fact for name, fact in facts.items()})
