@@ -54,7 +54,8 @@ def run(program: str, arguments: list[str], country: str, scope: str) -> dict[st
 def figures_of_codecarbon(tracker: Any) -> dict[str, Any]:
     """CodeCarbon's figures, and how it got them."""
     data = tracker.final_emissions_data
-    modes = {type(one).__name__.lower(): getattr(one, "_mode", "") for one in tracker._hardware}
+    hardware = getattr(tracker, "_hardware", [])  # what CodeCarbon found, and how it counts it
+    modes = {type(one).__name__.lower(): getattr(one, "_mode", "") for one in hardware}
     return {
         "cpu": data.cpu_energy * J_PER_KWH,
         "ram": data.ram_energy * J_PER_KWH,
