@@ -31,6 +31,9 @@ class Running:
         self._is_registered = False
         remember(self)
 
+    def __len__(self) -> int:
+        return len(self._trackers)
+
     def add(self, tracker: Stoppable) -> None:
         """It has been started."""
         self._trackers[id(tracker)] = tracker
@@ -44,10 +47,17 @@ class Running:
         self._trackers.pop(id(tracker), None)
 
     def end(self) -> None:
-        """The process ends: stop them all, the last first."""
+        """The process ends: stop them all, the last first, whatever a signal's handler raises."""
+        raised: list[BaseException] = []
         for tracker in reversed(list(self._trackers.values())):
             tracker.outcome = ("interrupted", None)
-            tracker.stop()
+            try:
+                tracker.stop()
+            except BaseException as error:
+                raised.append(error)
+                tracker.stop()  # what it has not done
+        if raised:
+            raise raised[0]
 
     def close(self) -> None:
         """Nothing is left to do."""

@@ -26,7 +26,7 @@ from carbontrack.compat.codecarbon.run import Energy, LiveRows, Run, RunTask, te
 from carbontrack.compat.codecarbon.running import RUNNING
 from carbontrack.compat.codecarbon.settings import settings_of
 from carbontrack.meters.cpu_info import sockets_online
-from carbontrack.record import Record, Status
+from carbontrack.record import NAME_LIMIT, Record, Status
 from carbontrack.system.forking import remember
 from carbontrack.system.interrupts import attempt, reentrant_lock
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
@@ -108,9 +108,14 @@ class BaseEmissionsTracker:
         self._run_number += 1
         self.outcome, self._last_tasks = ("ok", None), {}
         labels = {"codecarbon_run_id": str(self.run_id)}
-        self._run = run = Run(self._tracker(), self._project_name, labels, self._said)
+        self._run = run = Run(self._tracker(), _span_name(self._project_name), labels, self._said)
         seconds, each = self._conf["measure_power_secs"], self._conf["api_call_interval"]
         self._live = live = LiveRows(run, self._output_handlers, seconds, each)
+        if RUNNING and self._settings.scope == "process":
+            warn_once(
+                "trackers in tracking_mode='process' that run at the same time share the energy of "
+                "the process among them: their rows add up to it"
+            )
         RUNNING.add(self)
         return run, live
 
@@ -183,7 +188,7 @@ class BaseEmissionsTracker:
                 LOGGER.warning("A task is already under measure")
                 return None
             run = self._run or self._open()[0]
-            name = task_name or str(uuid.uuid4())
+            name = str(task_name or uuid.uuid4())
             if name in run.tasks:
                 name += f"_{uuid.uuid4()}"
             run.begin_task(name)
@@ -196,7 +201,7 @@ class BaseEmissionsTracker:
 
     def _stop_task(self, task_name: str | None) -> EmissionsData | None:
         with self._lock:
-            task = self._tasks.get(task_name or self._active_task or "")
+            task = self._tasks.get(str(task_name or self._active_task or ""))
             if task is None:
                 LOGGER.warning("stop_task : No active task to stop.")
                 return None
@@ -312,6 +317,11 @@ def kept_in(do: Callable[[], T]) -> T | None:
     if error is not None:
         LOGGER.error("nothing more is measured here: %s", error, exc_info=error)
     return result
+
+
+def _span_name(text: str) -> str:
+    """A name for a span: CodeCarbon's may be of any length, and empty."""
+    return text.strip()[:NAME_LIMIT] or "codecarbon"
 
 
 def _check(conf: Conf, frames: int) -> None:

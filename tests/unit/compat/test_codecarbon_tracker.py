@@ -206,6 +206,18 @@ def test_trackers_that_overlap_each_count_the_machine() -> None:
     assert sum(r.energy_kwh or 0.0 for r in machine.sink.records) == kwh(30.0, 1.2 * WATTS)
 
 
+def test_trackers_of_the_process_that_overlap_share_its_energy_and_say_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once; what the process used has no other sum that could be told apart."""
+    log._said.clear()
+    machine = Machine()
+    for _ in range(2):
+        with machine.tracker(tracking_mode="process"), machine.tracker(tracking_mode="process"):
+            machine.clock.advance(1.0)
+    assert len([r for r in caplog.records if "share the energy" in r.getMessage()]) == 1
+
+
 def test_own_records_carry_the_run_and_the_failure() -> None:
     """The label names CodeCarbon's row; the status of a `with` block that raised is "error"."""
     machine = Machine()
@@ -249,6 +261,19 @@ def test_a_handler_of_signals_may_stop_it() -> None:
     machine.clock.advance(1.0)
     tracker.service_shutdown(signal.SIGTERM, None)
     assert tracker.final_emissions == kg(1.0)
+
+
+@pytest.mark.parametrize("name", ["", " ", "n" * 5000, "two\nlines", "grün 🌍", "\0", 7])
+def test_a_project_may_have_any_name(name: Any) -> None:
+    """The row has it as it is; only the name of carbontrack's own record has limits."""
+    machine = Machine()
+    with machine.tracker(project_name=name) as tracker:
+        machine.clock.advance(1.0)
+        task = tracker.start_task(name)
+        tracker.stop_task(name)
+    [(total, _)] = machine.output.rows
+    assert (total.project_name, total.emissions) == (str(name), kg(1.0))
+    assert [row.task_name for row in machine.output.tasks[0]] == [task]
 
 
 # -- outputs -------------------------------------------------------------------------------------
