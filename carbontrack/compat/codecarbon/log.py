@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import logging
 
+from carbontrack.system.log import LastResort
+
+
+class _LastResort(LastResort):
+    speaker = "codecarbon"
+
+
 LOGGER = logging.getLogger("codecarbon")
+if not any(isinstance(handler, LastResort) for handler in LOGGER.handlers):
+    LOGGER.addHandler(_LastResort())
 _LEVELS = ("NOTSET", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL")
 _said: set[str] = set()
 

@@ -6,6 +6,7 @@ then what carbontrack finds offline, else the world's average with its wide inte
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from carbontrack.compat.codecarbon.config import Conf
@@ -57,21 +58,28 @@ def columns_of(record: Record, region: str | None, conf: Conf) -> dict[str, Any]
         region: what `region_of` says.
         conf: what was said; it goes before what was found.
     """
-    code = region or record.region or ""
-    zone = (rows.row("cloud_regions", code) or {}).get("zone", code)
-    here = country = rows.row("zones", zone) or {}
-    while country and country["kind"] != "country":
-        country = rows.row("zones", country["parent"]) or {}
-    state = here["name"] if here.get("kind") in _STATES else ""
+    country, alpha3, state = _names_of(region or record.region or "")
     provider = conf["cloud_provider"] or record.cloud_provider or ""
     return {
-        "country_name": _FULL_NAMES.get(country.get("zone", ""), country.get("name", "")),
-        "country_iso_code": country.get("alpha3", ""),
+        "country_name": country,
+        "country_iso_code": alpha3,
         "region": str(conf["region"] or state).lower(),
         "cloud_provider": provider,
         "cloud_region": conf["cloud_region"] or record.cloud_region or "",
         "on_cloud": "Y" if provider else "N",
     }
+
+
+@lru_cache(maxsize=64)  # asked for each row, and each looks a table through
+def _names_of(code: str) -> tuple[str, str, str]:
+    """The names of a region's country, its three letters, and the name of the state."""
+    zone = (rows.row("cloud_regions", code) or {}).get("zone", code)
+    here = country = rows.row("zones", zone) or {}
+    while country and country["kind"] != "country":
+        country = rows.row("zones", country["parent"]) or {}
+    name = _FULL_NAMES.get(country.get("zone", ""), country.get("name", ""))
+    state = here["name"] if here.get("kind") in _STATES else ""
+    return name, country.get("alpha3", ""), state
 
 
 def _known(text: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
@@ -12,6 +13,7 @@ from carbontrack.compat.codecarbon.data import EmissionsData, TaskEmissionsData,
 from carbontrack.compat.codecarbon.log import LOGGER
 from carbontrack.compat.codecarbon.outputs import BaseOutput
 from carbontrack.record import Record, Status
+from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.interrupts import attempt
 from carbontrack.tracking.noop import NoOpSpan
@@ -20,6 +22,8 @@ from carbontrack.tracking.tracker import Tracker
 
 NEVER = -1
 DEFAULT_S, SHORTEST_S = 15.0, 0.001
+LOAD_AGE_S = 0.02
+"""How old a reading of the load may be: the kernel counts it in steps of 10 ms."""
 _GIB = 2**30
 
 Said = Callable[[Record], Mapping[str, Any]]
@@ -41,11 +45,11 @@ class Utilization:
     """How busy processor and memory are on the whole, from now on."""
 
     def __init__(self) -> None:
-        self._before = _load()
+        self._before = LOAD.read()
 
     def columns(self) -> dict[str, float]:
         """The columns of a row: the mean of processor time, and of memory at both ends."""
-        before, now = self._before, _load()
+        before, now = self._before, LOAD.read()
         total, idle, percent, used = (b - a for a, b in zip(before, now, strict=True))
         return {
             "cpu_utilization_percent": 100.0 * (1.0 - idle / total) if total > 0.0 else 0.0,
@@ -54,9 +58,27 @@ class Utilization:
         }
 
 
-def _load() -> tuple[float, float, float, float]:
-    found, _ = attempt(_psutil_load)
-    return found or (0.0, 0.0, 0.0, 0.0)
+class LatestLoad:
+    """The load at the last reading, which those share that ask in quick succession.
+
+    It takes psutil a quarter of a millisecond, which is more than a short task takes else.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._latest = (-math.inf, (0.0, 0.0, 0.0, 0.0))
+
+    def read(self) -> tuple[float, float, float, float]:
+        """Processor time, the idle part of it, and memory in use in percent and in GiB."""
+        now_s = self._clock.monotonic_s()
+        read_s, load = self._latest
+        if not 0.0 <= now_s - read_s < LOAD_AGE_S:
+            load = attempt(_psutil_load)[0] or (0.0, 0.0, 0.0, 0.0)
+            self._latest = now_s, load
+        return load
+
+
+LOAD = LatestLoad()
 
 
 def _psutil_load() -> tuple[float, float, float, float]:

@@ -99,24 +99,20 @@ class BaseEmissionsTracker:
             if self._run is not None:
                 LOGGER.warning("Already started tracking")
                 return
-            run = self._open()
-            self._live = LiveRows(
-                run,
-                self._output_handlers,
-                self._conf["measure_power_secs"],
-                self._conf["api_call_interval"],
-            )
-        self._live.start()
+            _, live = self._open()
+        live.start()
 
-    def _open(self) -> Run:
+    def _open(self) -> tuple[Run, LiveRows]:
         if self._run_number:  # so that the row of an earlier run is not updated to this one's
             self.run_id = uuid.uuid4()
         self._run_number += 1
         self.outcome, self._last_tasks = ("ok", None), {}
         labels = {"codecarbon_run_id": str(self.run_id)}
         self._run = run = Run(self._tracker(), self._project_name, labels, self._said)
+        seconds, each = self._conf["measure_power_secs"], self._conf["api_call_interval"]
+        self._live = live = LiveRows(run, self._output_handlers, seconds, each)
         RUNNING.add(self)
-        return run
+        return run, live
 
     def _said(self, record: Record) -> Mapping[str, Any]:
         return {
@@ -186,7 +182,7 @@ class BaseEmissionsTracker:
             if self._active_task is not None:
                 LOGGER.warning("A task is already under measure")
                 return None
-            run = self._run or self._open()
+            run = self._run or self._open()[0]
             name = task_name or str(uuid.uuid4())
             if name in run.tasks:
                 name += f"_{uuid.uuid4()}"
@@ -344,6 +340,12 @@ def _warn_of_unknown(record: Record) -> None:
     for component, fact in _COMPONENTS.items():
         if getattr(record, f"{component}_kwh") is None and getattr(record, fact):
             warn_once(f"the energy of the {component.upper()} is not known; the row says 0.0")
+    if record.region_basis == "unknown":
+        warn_once(
+            "no place is named, and none is looked up on the network: give "
+            'OfflineEmissionsTracker(country_iso_code="FRA"), or set the environment\'s '
+            "CODECARBON_COUNTRY_ISO_CODE=FRA"
+        )
     if record.emissions_g is None and record.energy_kwh is not None:
         warn_once("the carbon intensity is not known; the row says 0.0 kg")
     if record.scope == "machine" and record.local_rank:

@@ -164,3 +164,17 @@ def test_levels_and_preambles_are_those_of_the_logger(caplog: pytest.LogCaptureF
     finally:
         log.set_preamble(None)
         log.LOGGER.setLevel(before)
+
+
+def test_a_program_without_logging_sees_who_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, with our name; a program that has handlers gets the messages there alone."""
+    log.LOGGER.parent, before = None, log.LOGGER.parent
+    try:
+        log.warn_once("a message for this test")
+        kept = logging.NullHandler()
+        log.LOGGER.addHandler(kept)
+        log.warn_once("another message for this test")
+        log.LOGGER.removeHandler(kept)
+    finally:
+        log.LOGGER.parent = before
+    assert capsys.readouterr().err == "carbontrack: a message for this test\n"
