@@ -54,7 +54,8 @@ def run(program: str, arguments: list[str], country: str, scope: str) -> dict[st
 def figures_of_codecarbon(tracker: Any) -> dict[str, Any]:
     """CodeCarbon's figures, and how it got them."""
     data = tracker.final_emissions_data
-    modes = {type(one).__name__.lower(): getattr(one, "_mode", "") for one in tracker._hardware}
+    hardware = getattr(tracker, "_hardware", [])  # what CodeCarbon found, and how it counts it
+    modes = {type(one).__name__.lower(): getattr(one, "_mode", "") for one in hardware}
     return {
         "cpu": data.cpu_energy * J_PER_KWH,
         "ram": data.ram_energy * J_PER_KWH,
@@ -88,25 +89,33 @@ def figures_of(record: Any) -> dict[str, Any]:
 
 
 def reasons(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
-    """Why the two differ, one sentence for each part that does."""
+    """Why the two differ, one sentence for each part that does, and by how much."""
+    why = {
+        "cpu": why_cpu(theirs["cpu_how"], ours["cpu_how"]),
+        "ram": "CodeCarbon counts some watts for each module that it takes to be there; "
+        + why_memory(ours["ram_how"]),
+        "gpu": "docs/explanation/faults.md has what each does when a board's counter fails.",
+    }
     if ours["scope"] == "process":
         yield "scope: CodeCarbon counts the machine, carbontrack this program and its children."
-    if not same(theirs["cpu"], ours["cpu"]):
-        yield "processor: " + why_cpu(theirs["cpu_how"], ours["cpu_how"])
-    if not same(theirs["ram"], ours["ram"]):
-        yield "memory: CodeCarbon counts some watts for each module it takes to be there. " + (
-            "carbontrack reads the memory's counter."
-            if ours["ram_how"] == "measured"
-            else "carbontrack counts watts for each GiB, with an interval."
-        )
-    if not same(theirs["gpu"], ours["gpu"]):
-        yield "graphics: see faults.md for what each does when a board's counter fails."
+    for part, reason in why.items():
+        if not same(theirs[part], ours[part]):
+            name, gap_j = PARTS[part].partition(",")[0], (ours[part] or 0.0) - theirs[part]
+            yield f"{name}, {gap_j:+,.2f} J: {reason}"
     if not same(theirs["g_per_kwh"], ours["g_per_kwh"]):
-        yield f"grid: another year or source of data; carbontrack has {ours['source']}."
+        ratio = ours["g_per_kwh"] / theirs["g_per_kwh"] if theirs["g_per_kwh"] else 0.0
+        yield f"grid, x {ratio:.2f}: another year or source; here it is {ours['source']}."
     if not same(theirs["seconds"], ours["seconds"]):
         yield "length: CodeCarbon's clock goes on while it loads its tables, after the end."
     if ours["faults"]:
         yield f"carbontrack saw a meter fail: {ours['faults']}"
+
+
+def why_memory(ours: str | None) -> str:
+    """How carbontrack counts memory."""
+    if ours == "measured":
+        return "carbontrack reads the memory's counter."
+    return "carbontrack counts watts for each GiB, with an interval."
 
 
 def why_cpu(theirs: str, ours: str) -> str:

@@ -34,13 +34,16 @@ print(json.dumps({
 """
 
 
-def run(folder: Path, *command: object, path: object = None) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *command: object, path: object = None, **said: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program in the folder, as a user would who has set little."""
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))),
         "CARBONTRACK_STATE_DIR": str(folder / "state"),
+        **said,
     }
     return subprocess.run(
         [sys.executable, *map(str, command)],
@@ -88,6 +91,25 @@ def test_an_unchanged_program_runs_on_carbontrack(tmp_path: Path, program: Path)
         (row,) = csv.DictReader(file)
     assert (row["project_name"], row["country_iso_code"]) == ("mine", "FRA")
     assert sorted(file.name for file in tmp_path.glob("*.csv*")) == ["emissions.csv"]
+
+
+def test_a_program_that_is_switched_off_runs_too(tmp_path: Path, program: Path) -> None:
+    """Whoever sets CARBONTRACK_DISABLE still needs the names."""
+    ours = ("-m", "carbontrack", "run", "--as-codecarbon", "--", sys.executable)
+    done = run(tmp_path, *ours, program, "off", CARBONTRACK_DISABLE="1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["same"]
+
+
+def test_rows_of_ours_go_beside_where_an_output_is_set(tmp_path: Path, program: Path) -> None:
+    """The command's, and the program's own runs below it."""
+    ours = ("-m", "carbontrack", "run", "--quiet", "--as-codecarbon", "--", sys.executable)
+    done = run(tmp_path, *ours, program, "mine", CARBONTRACK_OUTPUT="ours.jsonl")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "ours.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["mine", "train.py"]
+    assert rows[0]["parent_id"] == rows[1]["record_id"]
+    assert (tmp_path / "emissions.csv").exists()
 
 
 def test_a_package_that_is_installed_is_shadowed_and_said_once(
