@@ -48,16 +48,16 @@ class Running:
 
     def end(self) -> None:
         """The process ends: stop them all, the last first, whatever a signal's handler raises."""
-        raised: list[BaseException] = []
-        for tracker in reversed(list(self._trackers.values())):
+        trackers = list(self._trackers.values())
+        while trackers:
+            tracker = trackers.pop()
             tracker.outcome = ("interrupted", None)
             try:
                 tracker.stop()
-            except BaseException as error:
-                raised.append(error)
+            except BaseException:
                 tracker.stop()  # what it has not done
-        if raised:
-            raise raised[0]
+                self.end()
+                raise
 
     def close(self) -> None:
         """Nothing is left to do."""
