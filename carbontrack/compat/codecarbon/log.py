@@ -20,7 +20,7 @@ _said: set[str] = set()
 
 def warn_once(message: str) -> None:
     """Say it, once in this process."""
-    if message not in _said:
+    if message not in _said and LOGGER.isEnabledFor(logging.WARNING):
         _said.add(message)
         LOGGER.warning("%s", message)
 

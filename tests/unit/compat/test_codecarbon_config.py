@@ -181,6 +181,18 @@ def test_levels_and_preambles_are_those_of_the_logger(caplog: pytest.LogCaptureF
         log.LOGGER.setLevel(before)
 
 
+def test_what_a_level_has_kept_back_is_not_said_yet(caplog: pytest.LogCaptureFixture) -> None:
+    """A later tracker with another level says it."""
+    before = log.LOGGER.level
+    try:
+        for level in ("error", "info", "info"):
+            log.set_level(level)
+            log.warn_once("kept back")
+    finally:
+        log.LOGGER.setLevel(before)
+    assert [r.getMessage() for r in caplog.records] == ["kept back"]
+
+
 def test_a_program_without_logging_sees_who_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, with our name; a program that has handlers gets the messages there alone."""
     log.LOGGER.parent, before = None, log.LOGGER.parent
