@@ -99,6 +99,8 @@ class _Aliases:
         module.__version__ = __version__  # type: ignore[attr-defined]
         module.__all__ = list(names)  # type: ignore[attr-defined]
         if module.__name__ == NAME:
+            # as CodeCarbon's: programs take its handlers away until it `hasHandlers()` no more
+            LOGGER.propagate = False
             _tell_of_the_real_one()
 
 

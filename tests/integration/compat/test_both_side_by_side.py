@@ -1,4 +1,4 @@
-"""The documentation's script runs a program once under both packages, and explains each gap.
+"""Scripts of documentations: ours, which runs a program under both packages, and CodeCarbon's own.
 
 Where CodeCarbon itself is installed, docs/how-to/both-side-by-side.md runs it with that one.
 """
@@ -32,16 +32,7 @@ def test_it_prints_what_both_say(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import sys\nprint('ran', sys.argv[1:])\nsum(range(2_000_000))\nsys.exit(3)\n"
     )
-    command = ["-m", "carbontrack", "run", "--quiet", "--as-codecarbon", "--", sys.executable]
-    done = subprocess.run(
-        [sys.executable, *command, str(SCRIPT), "--json", "both.json", "program.py", "--fast"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = as_codecarbon(tmp_path, SCRIPT, "--json", "both.json", "program.py", "--fast")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("ran ['--fast']") == 1
     assert "ended with 3" in done.stderr
@@ -49,6 +40,38 @@ def test_it_prints_what_both_say(tmp_path: Path) -> None:
     assert set(both) == {"codecarbon", "carbontrack"}
     assert all(figures["energy"] > 0 for figures in both.values())
     assert "carbontrack's interval:" in done.stdout
+
+
+def test_a_program_may_send_the_messages_elsewhere(tmp_path: Path) -> None:
+    """It takes all handlers of CodeCarbon's logger away, and sets its own, as examples do."""
+    (tmp_path / "program.py").write_text(
+        "import logging\n"
+        "from codecarbon import OfflineEmissionsTracker\n"
+        "logging.basicConfig(level=logging.DEBUG)\n"
+        "logger = logging.getLogger('codecarbon')\n"
+        "while logger.hasHandlers():\n"
+        "    logger.removeHandler(logger.handlers[0])\n"
+        "logger.addHandler(logging.FileHandler('codecarbon.log'))\n"
+        "OfflineEmissionsTracker(country_iso_code='FRA').stop()\n"
+    )
+    done = as_codecarbon(tmp_path, "program.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "never started" in (tmp_path / "codecarbon.log").read_text()
+
+
+def as_codecarbon(folder: Path, *program: object) -> subprocess.CompletedProcess[str]:
+    """Run a program for which carbontrack stands in for CodeCarbon."""
+    command = ["-m", "carbontrack", "run", "--quiet", "--as-codecarbon", "--", sys.executable]
+    return subprocess.run(
+        [sys.executable, *command, *map(str, program)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
