@@ -18,7 +18,13 @@ from itertools import repeat
 from operator import add, mul, sub
 from typing import Any, Final
 
-from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
+from carbontrack.attribution.policy import (
+    WHOLE,
+    Attribution,
+    Shares,
+    Usage,
+    cpu_share_of_step,
+)
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import NonblockingSource
@@ -429,6 +435,17 @@ class ShareWindow:
         self._shares = new.over(self._shares)
         return self._shares
 
+    def shares_of_step(self, since_s: float, now_s: float, own_cpu_s: float) -> Shares:
+        """The shares of a step that ends now, with the CPU seconds of this process in it.
+
+        Where the window is longer than the step, or older, we may have begun or ceased to work.
+        """
+        before, last = self._before, self._last
+        if not self._known or (since_s <= before.at_s and now_s <= last.at_s):
+            return self._shares
+        cpu = cpu_share_of_step(before, last, now_s - since_s, own_cpu_s)
+        return self._shares if cpu is None else self._shares._replace(cpu=cpu, other=cpu)
+
     def _look(self, now_s: float) -> Usage:
         usage, reservation = self.reader.read(now_s), self._reservation
         if reservation is None:
@@ -510,6 +527,8 @@ class Ledger:
                 return account
             return RunningAccount(account.at(before), before, terms, sharing)
         # these terms hold for this step alone, so it is credited at once
+        if self._window is not None and sharing.cpu_s and not sharing.leaves:
+            shares = self._window.shares_of_step(before.at_s, after.at_s, sharing.cpu_s)
         step = sharing.of(before, after)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
