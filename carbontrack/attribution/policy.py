@@ -160,26 +160,6 @@ def _cpu_share(before: Usage, after: Usage) -> float | None:
     return ours_s / all_s if all_s > 0.0 else None
 
 
-def cpu_share_of_step(before: Usage, after: Usage, step_s: float, own_cpu_s: float) -> float | None:
-    """Our CPU share of a step, in which this process has used so many CPU seconds.
-
-    `before` and `after` enclose a longer time, or one that ended before the step: others, and our
-    child processes, are taken to have gone on as in that time. None where this is not known.
-    """
-    length_s = after.at_s - before.at_s
-    if None in (before.machine_cpu_s, after.machine_cpu_s, before.own_cpu_s, after.own_cpu_s):
-        return None
-    if length_s <= 0.0:
-        return None
-    part, ours_s = step_s / length_s, _cpu_s(before.process_cpu_s, after.process_cpu_s)
-    all_s = after.machine_cpu_s - before.machine_cpu_s  # type: ignore[operator]
-    own_s = after.own_cpu_s - before.own_cpu_s  # type: ignore[operator]
-    others_s = max(0.0, all_s - ours_s) * part
-    step_ours_s = max(0.0, ours_s - own_s) * part + own_cpu_s
-    both_s = step_ours_s + others_s
-    return step_ours_s / both_s if both_s > 0.0 else None
-
-
 def _reserved_share(before: Usage, after: Usage, cpu: float | None) -> float | None:
     """Of the idle energy: the reserved part, split by CPU time among all that use it."""
     if after.reserved_share is None:

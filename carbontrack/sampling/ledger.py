@@ -18,13 +18,7 @@ from itertools import repeat
 from operator import add, mul, sub
 from typing import Any, Final
 
-from carbontrack.attribution.policy import (
-    WHOLE,
-    Attribution,
-    Shares,
-    Usage,
-    cpu_share_of_step,
-)
+from carbontrack.attribution.policy import WHOLE, Attribution, Shares, Usage
 from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import GridIntensity, IntensitySource
 from carbontrack.grid.nonblocking import NonblockingSource
@@ -443,7 +437,7 @@ class ShareWindow:
         before, last = self._before, self._last
         if not self._known or (since_s <= before.at_s and now_s <= last.at_s):
             return self._shares
-        cpu = cpu_share_of_step(before, last, now_s - since_s, own_cpu_s)
+        cpu = _cpu_share_of_step(before, last, now_s - since_s, own_cpu_s)
         return self._shares if cpu is None else self._shares._replace(cpu=cpu, other=cpu)
 
     def _look(self, now_s: float) -> Usage:
@@ -451,6 +445,25 @@ class ShareWindow:
         if reservation is None:
             return usage
         return usage._replace(reserved_share=reservation.share, reserved_cpu_s=reservation.cpu_s())
+
+
+def _cpu_share_of_step(
+    before: Usage, after: Usage, step_s: float, own_cpu_s: float
+) -> float | None:
+    """Our CPU share of a step, in which this process has used so many CPU seconds.
+
+    The snapshots enclose a longer time, or one that ended before the step. Others, and our child
+    processes, are taken to have gone on as in that time. None where something is not known.
+    """
+    length_s, own_s, all_s = after.at_s - before.at_s, after.own_cpu_s, after.machine_cpu_s
+    if None in (own_s, all_s, before.own_cpu_s, before.machine_cpu_s) or length_s <= 0.0:
+        return None
+    own_s -= before.own_cpu_s  # type: ignore[operator]
+    all_s -= before.machine_cpu_s  # type: ignore[operator]
+    tree_s, part = after.process_cpu_s - before.process_cpu_s, step_s / length_s
+    ours_s = max(0.0, tree_s - own_s) * part + own_cpu_s
+    both_s = ours_s + max(0.0, all_s - tree_s) * part
+    return ours_s / both_s if both_s > 0.0 else None
 
 
 class Ledger:
