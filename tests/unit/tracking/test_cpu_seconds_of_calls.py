@@ -147,10 +147,10 @@ def test_a_call_that_ends_as_work_has_begun_or_ceased(since_s: float, *, works: 
         for _ in range(0 if works else 5):
             burn()
         shared.clock.advance(0.3)
+        began_s = process_cpu_s()
         shared.sampler.tick()
         if n == 0:
             call.end_as("before")
-    began_s = process_cpu_s()
     before_j = tracker.session.ledger.account.at(shared.sampler.counts).calls_j[0]
     if works:
         burn()
