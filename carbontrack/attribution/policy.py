@@ -43,9 +43,10 @@ WHOLE = Shares(1.0, 1.0, 1.0, 1.0)
 class Usage(NamedTuple):
     """What this process tree and the whole machine have used so far, at one instant.
 
-    CPU seconds are cumulative; bytes are those in use now. None is unknown. The last two are read
-    for the idle policy "reserved" only: the part of the machine's threads that is reserved for us,
-    and the CPU seconds of all processes that use this reservation (None: the machine's).
+    CPU seconds are cumulative; bytes are those in use now. None is unknown. `own_cpu_s` is of this
+    process alone, without its children. The two on the reservation are read for the idle policy
+    "reserved" only: the part of the machine's threads that is reserved for us, and the CPU seconds
+    of all processes that use it (None: the machine's).
     """
 
     at_s: float
@@ -55,6 +56,7 @@ class Usage(NamedTuple):
     machine_ram_bytes: int | None
     reserved_share: float | None = None
     reserved_cpu_s: float | None = None
+    own_cpu_s: float | None = None
 
 
 class IdlePower(NamedTuple):

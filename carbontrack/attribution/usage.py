@@ -23,7 +23,7 @@ from carbontrack.attribution.memory import (
 from carbontrack.attribution.policy import Usage
 from carbontrack.attribution.process_tree import ProcessTree, driver_numbers
 from carbontrack.attribution.reservation import Reservation
-from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.clock import Clock, SystemClock, process_cpu_s
 from carbontrack.system.files import READING
 from carbontrack.system.forking import is_fork
 from carbontrack.system.interrupts import pass_on
@@ -163,7 +163,7 @@ class UsageReader:
             self.rest()  # a file that was put in its place, or mounted over it, is found now
             self._ram = (self._our_bytes(), self._used_bytes())
         self._read_at_s = now_s
-        return Usage(now_s, cpu_s, self._busy_now_s(), *self._ram)
+        return Usage(now_s, cpu_s, self._busy_now_s(), *self._ram, own_cpu_s=process_cpu_s())
 
     def _our_bytes(self) -> int | None:
         resident_bytes = self._tree.ram_bytes()

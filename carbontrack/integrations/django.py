@@ -52,7 +52,7 @@ class CarbontrackMiddleware:
     def __call__(self, request: Any) -> Any:
         """Count a request; what the application returns and raises reaches the server."""
         around = getattr(request, "scope", None) or getattr(request, "environ", {})
-        if "carbontrack.counted" in around:  # by a middleware around Django
+        if around.setdefault("carbontrack.counted", self) is not self:  # by one that is around
             return self._get_response(request)
         if self._is_async:
             return self._respond(request)

@@ -1,7 +1,4 @@
-"""WSGI applications, such as Flask's: each request is a short call, summed with those of its route.
-
-A request goes on in steps (PEP 3333): the application is called, its body is iterated, then closed.
-"""
+"""WSGI applications (PEP 3333), as Flask's: each request is a call of its route."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ class CarbontrackMiddleware:
         if type(body) in (list, tuple) or _is_file(body, environ.get("wsgi.file_wrapper")):
             request.done()  # the rest is the server's work, which needs the object itself
             return body
-        return _WsgiBody(body, request)
+        return (_SizedBody if hasattr(body, "__len__") else _WsgiBody)(body, request)
 
     def _name_of(self, environ: Environ) -> str:
         if self._template is None:
@@ -88,9 +85,8 @@ def _flask_template() -> Template:
     try:
         from flask import request_started
     except ImportError:
-        raise ConfigError(
-            "routes=True is for Flask, which is not installed; give a function of environ instead"
-        ) from None
+        what = "routes=True is for Flask, which is not installed; else give a function of environ"
+        raise ConfigError(what) from None
     request_started.connect(_note_rule)
     return lambda environ: environ.get(_TEMPLATE)
 
@@ -112,7 +108,7 @@ class _WsgiRequest(SteppedRequest):
         """Return the function that begins the response, which notes the status."""
 
         def start(status: str, *rest: Any, **more: Any) -> Any:
-            self._status = status
+            self._status = str(status)
             return start_response(status, *rest, **more)
 
         return start
@@ -120,8 +116,7 @@ class _WsgiRequest(SteppedRequest):
     def done(self) -> None:
         """It has ended."""
         if not self.is_over:
-            code = str(self._status)[:3]
-            failure = f"status {code}" if code.startswith("5") else None
+            failure = f"status {self._status[:3]}" if self._status.startswith("5") else None
             self.end(self._name_of(self._environ), failure)
 
 
@@ -148,3 +143,8 @@ class _WsgiBody:
 
     def __del__(self) -> None:
         self._request.done()  # of a server that closes nothing
+
+
+class _SizedBody(_WsgiBody):
+    def __len__(self) -> int:  # of one chunk: a server makes its length the content's
+        return len(self._body)  # type: ignore[arg-type]

@@ -429,11 +429,44 @@ class ShareWindow:
         self._shares = new.over(self._shares)
         return self._shares
 
+    def shares_of_step(self, since_s: float, now_s: float, own_cpu_s: float) -> Shares:
+        """The shares of a step that ends now, with the CPU seconds of this process in it.
+
+        Where the window is longer than the step, or older, we may have begun or ceased to work. One
+        that has just begun says nothing of others yet.
+        """
+        before, last = self._before, self._last
+        is_long = last.at_s - before.at_s >= SHARE_WINDOW_S
+        if not is_long or (since_s <= before.at_s and now_s <= last.at_s):
+            return self._shares
+        cpu = _cpu_share_of_step(before, last, now_s - since_s, own_cpu_s)
+        known = self._shares
+        return known if cpu is None else Shares(cpu, known.gpu, known.ram, cpu, known.idle)
+
     def _look(self, now_s: float) -> Usage:
         usage, reservation = self.reader.read(now_s), self._reservation
         if reservation is None:
             return usage
         return usage._replace(reserved_share=reservation.share, reserved_cpu_s=reservation.cpu_s())
+
+
+def _cpu_share_of_step(
+    before: Usage, after: Usage, step_s: float, own_cpu_s: float
+) -> float | None:
+    """Our CPU share of a step, in which this process has used so many CPU seconds.
+
+    The snapshots enclose a longer time, or one that ended before the step. Others, and our child
+    processes, are taken to have gone on as in that time. None where something is not known.
+    """
+    own_s, all_s = after.own_cpu_s, after.machine_cpu_s
+    if None in (own_s, all_s, before.own_cpu_s, before.machine_cpu_s):
+        return None
+    own_s -= before.own_cpu_s  # type: ignore[operator]
+    all_s -= before.machine_cpu_s  # type: ignore[operator]
+    tree_s, part = after.process_cpu_s - before.process_cpu_s, step_s / (after.at_s - before.at_s)
+    ours_s = max(0.0, tree_s - own_s) * part + own_cpu_s
+    both_s = ours_s + max(0.0, all_s - tree_s) * part
+    return ours_s / both_s if both_s > 0.0 else None
 
 
 class Ledger:
@@ -510,6 +543,8 @@ class Ledger:
                 return account
             return RunningAccount(account.at(before), before, terms, sharing)
         # these terms hold for this step alone, so it is credited at once
+        if self._window is not None and sharing.cpu_s and not sharing.leaves:
+            shares = self._window.shares_of_step(before.at_s, after.at_s, sharing.cpu_s)
         step = sharing.of(before, after)
         if self._split is not None:
             shares = self._split.shares(shares, step.components, step.joules, step.elapsed_s)
@@ -535,7 +570,7 @@ class Ledger:
         known = shares is self._shares and parts is self._parts
         if not known or len(old.shares) != len(sharing.components):
             self._shares, self._parts = shares, parts
-            old = old._replace(shares=_by_meter(shares, sharing.components, parts))
+            old = Terms(_by_meter(shares, sharing.components, parts), *old[1:])
         if old.intensity is not self._intensity:
             old = old._replace(intensity=self._intensity)
         self._terms = old

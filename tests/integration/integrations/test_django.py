@@ -265,6 +265,14 @@ def test_what_another_middleware_has_counted_is_counted_once() -> None:
     assert counted.calls == {}
 
 
+def test_a_middleware_that_is_there_twice_counts_a_request_once() -> None:
+    """As where a project's settings extend others that have it; on a loop, too."""
+    with Counted() as counted, override_settings(MIDDLEWARE=[MIDDLEWARE[0], *MIDDLEWARE]):
+        assert Client().get("/items/1/").content == b"1"
+        assert asyncio.run(answer_of("/api/slow/2/")) == b"2"
+    assert counted.calls == {PATHS["/items/1/"]: 1, PATHS["/api/slow/1/"]: 1}
+
+
 def test_an_error_is_a_failed_call() -> None:
     """A view's, which Django answers with 500, and one in the middle of a stream."""
     with Counted() as counted:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -335,6 +335,17 @@ def test_a_file_that_the_server_sends_stays_what_it_is(counted: Counted) -> None
     sent = BytesIO(b"as it is")  # as uWSGI does, whose wrapper is a function
     middleware = CarbontrackMiddleware(lambda _, __: sent, tracker=counted.tracker)
     assert middleware({"wsgi.file_wrapper": lambda file, _size: file}, lambda *_: None) is sent
+    assert counted.calls() == {"requests": 3}
+
+
+def test_a_body_that_tells_its_length_still_does(counted: Counted) -> None:
+    """As by one of a single chunk a server knows the content's length; others have none."""
+    for body, length in ((deque([b"one"]), 1), ({b"a": 0, b"b": 0}, 2), (iter([b"x"]), None)):
+        middleware = CarbontrackMiddleware(lambda _, __, it=body: it, tracker=counted.tracker)
+        given = middleware({}, lambda *_: None)
+        assert (len(given) if hasattr(given, "__len__") else None) == length
+        assert list(given) == list(body) or length is None
+        given.close()  # type: ignore[attr-defined]
     assert counted.calls() == {"requests": 3}
 
 

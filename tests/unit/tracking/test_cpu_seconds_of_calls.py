@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from carbontrack.api.named_calls import NamedCalls, ThreadCpu
 from carbontrack.api.track import track
-from carbontrack.attribution.policy import Attribution
+from carbontrack.attribution.policy import Attribution, Usage
+from carbontrack.attribution.usage import UsageReader
 from carbontrack.grid.intensity import Fixed
 from carbontrack.sampling.ledger import Ledger, RunningAccount
 from carbontrack.sampling.sampler import Sampler
@@ -34,9 +36,9 @@ def burn() -> None:
 class Shared:
     """A sampler of one meter of 100 W, and trackers that share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, usage: UsageReader | None = None) -> None:
         self.clock = FakeClock()
-        usage = ScriptedUsage(ours=0.5)
+        usage = usage or ScriptedUsage(ours=0.5)
         self.sampler = Sampler(
             [FakeMeter(watts=100.0)], interval_s=3600.0, clock=self.clock, usage=usage
         )
@@ -122,6 +124,45 @@ def test_a_call_that_runs_when_that_begins_is_whole() -> None:
     # 40 J are used; the inner calls run for half of the time, and share it by time
     assert rows["first"] == pytest.approx(28.3333, rel=1e-3)
     assert rows["second"] == pytest.approx(7.5, rel=0.02)
+
+
+class RealUsage(ScriptedUsage):
+    """What this process uses, beside another one that uses a sixth of a processor."""
+
+    def read(self, now_s: float) -> Usage:
+        """Usage at this instant."""
+        own_s = process_cpu_s()
+        return Usage(now_s, own_s, own_s + now_s / 6.0, *self.ram, own_cpu_s=own_s)
+
+
+@pytest.mark.parametrize("since_s", [0.015, 0.05])
+@pytest.mark.parametrize("works", [False, True])
+def test_a_call_that_ends_as_work_has_begun_or_ceased(since_s: float, *, works: bool) -> None:
+    """Its share is that of its own time, however short, and not that of the time before."""
+    shared = Shared(RealUsage())
+    tracker = shared.tracker("process")
+    calls = NamedCalls(tracker=tracker)
+    for n in range(2):
+        call = calls.begin(ThreadCpu())
+        for _ in range(0 if works else 5):
+            burn()
+        shared.clock.advance(0.3)
+        began_s = process_cpu_s()
+        shared.sampler.tick()
+        if n == 0:
+            call.end_as("before")
+    before_j = tracker.session.ledger.account.at(shared.sampler.counts).calls_j[0]
+    if works:
+        burn()
+    shared.clock.advance(since_s)
+    call.end_as("call")
+    used_s = process_cpu_s() - began_s
+    given_j = tracker.session.ledger.account.at(shared.sampler.counts).calls_j[0] - before_j
+    tracker.close()
+    ours = used_s / (used_s + since_s / 6.0)
+    assert given_j <= 100.0 * since_s * ours * (1.0 + 1e-9)
+    if works:
+        assert given_j >= 100.0 * since_s * ours * 0.9
 
 
 class Watched(Ledger):
