@@ -122,14 +122,14 @@ def tracked_by(tracker: Tracker, **options):
 
 
 def slowed_tracker() -> Tracker:
-    """One whose clock does thirty times what a clock should: what the gate is there to notice.
+    """One whose clock does a hundred times what a clock should: what the gate is there to notice.
 
     Times differ more from process to process than the counts: ten times was within their spread.
     """
 
     class Slowed(SystemClock):
         def monotonic_s(self):
-            return max([time.monotonic() for _ in range(30)])
+            return max([time.monotonic() for _ in range(100)])
 
     return Tracker(meters=[FakeMeter()], clock=Slowed(), interval_s=3600.0)
 
