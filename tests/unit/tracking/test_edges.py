@@ -122,7 +122,6 @@ def left_by(act: Callable[[], None]) -> list[str]:
     """The types of our objects that only the garbage collector frees."""
     act()  # what is made for the first time
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         act()
@@ -133,7 +132,6 @@ def left_by(act: Callable[[], None]) -> list[str]:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-        gc.unfreeze()
 
 
 def bytecodes(act: Callable[[], object]) -> int:

@@ -252,15 +252,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def what_is_there() -> Iterator[None]:
-    """The collector looks only at what comes after; otherwise it takes most of the time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.parametrize("place", ["outside", "inside", "inside, with a row each"])
 @pytest.mark.parametrize(("kind", "options"), CASES)
 def test_a_call_leaves_no_garbage(kind: Make, options: str, place: str) -> None:
