@@ -202,6 +202,7 @@ def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):
     assert frame["energy_kwh"].sum() * JOULES_PER_KWH == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.usefixtures("frozen")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=PROGRAMS, shape=SHAPES)
 def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):

@@ -18,6 +18,7 @@ from carbontrack.tracking.span import Span
 from tests.support.bench import Bench
 from tests.support.costs import without_collections
 
+pytestmark = pytest.mark.usefixtures("frozen")
 TIMES = 50
 Make = Callable[[], Any]
 """Makes a block that can be opened."""

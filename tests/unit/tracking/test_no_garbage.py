@@ -15,6 +15,8 @@ from carbontrack.system.reentrance import busily
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
 CALLS = 1000
 FEW_CALLS = 100
 """Of each other way to decorate the same function."""
