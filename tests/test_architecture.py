@@ -59,7 +59,10 @@ SMALL = {
 INTEGRATION_LINES, SERVER_LINES = 80, 150
 """How long the file of a framework may be: it translates names, and the seam does the work."""
 SERVERS = {"asgi", "wsgi", "django"}
-SEAM = {"episode", "stack_watch", "metrics", "tasks", "training", "tracker_sink"}
+SHARED_BY_ONE = {"asgi_request"}
+"""What a server's file needs and has no room for."""
+SHARED = {"episode", "stack_watch", "metrics", "tasks", "training", "tracker_sink", "steps"}
+SEAM = SHARED | SHARED_BY_ONE
 """What the files of the frameworks share, and all that they know of each other."""
 SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}
 """What people import from the file of their framework, by the same name in each."""

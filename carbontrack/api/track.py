@@ -238,7 +238,7 @@ class Track(Block[Span]):
             self._warn_if_ignored(around.session)
             span = around.span(name, labels=self._labels)
         else:
-            span = self._own_tracker().span(name, labels=self._labels)
+            span = self.own_tracker().span(name, labels=self._labels)
         if self._budget is not None:
             from carbontrack.tracking.budget import BudgetGuard
 
@@ -246,7 +246,8 @@ class Track(Block[Span]):
             span.budget_check = span.budget_guard.mark_exceeded
         return span
 
-    def _own_tracker(self) -> Tracker:
+    def own_tracker(self) -> Tracker:
+        """The tracker that it measures with where nothing around does."""
         if self._tracker is not None:
             return self._tracker
         assert self._settings is not None
@@ -262,7 +263,8 @@ class Track(Block[Span]):
                 "its own are ignored (tracker= makes a separate root)"
             )
 
-    def _is_off(self) -> bool:
+    def is_off(self) -> bool:
+        """Whether it measures nothing."""
         if self._settings is not None:
             return self._settings.disable
         return isinstance(self._tracker, NoOpTracker)
@@ -275,7 +277,7 @@ class Track(Block[Span]):
         Raises:
             ConfigError: it is a class, or not callable, or something that is never called.
         """
-        if self._is_off() and is_switched_off(self._given):
+        if self.is_off() and is_switched_off(self._given):
             return function
         if isinstance(function, type) or not (
             callable(function) or isinstance(function, (staticmethod, classmethod))
@@ -284,7 +286,7 @@ class Track(Block[Span]):
             if hasattr(type(function), "__get__"):  # a property, for instance
                 hint = f"put @track below @{type(function).__name__}, next to the function"
             raise ConfigError(f"track decorates functions and methods, not {function!r}; {hint}")
-        if self._is_off():
+        if self.is_off():
             return function
         with holding_forks():
             from carbontrack.tracking.decorate import (
@@ -310,7 +312,7 @@ class Track(Block[Span]):
             callee_of(function, self._name, self._labels),
             window_s=self._window_s,
             budget_check=budget_check,
-            tracker=self._own_tracker,
+            tracker=self.own_tracker,
             separate_root=self._tracker is not None,
             on_enclosing=self._warn_if_ignored,
         )

@@ -1,4 +1,4 @@
-"""ASGI servers: write the open rows before the server ends its process.
+"""ASGI servers: the energy of each route, and the last rows before the server ends its process.
 
 Uvicorn, and servers like it, shut the application down on SIGTERM and then let the signal kill the
 process, so `atexit` callbacks never run. The shutdown of the application is the last moment at
@@ -8,43 +8,113 @@ which the rows of the last seconds can be written (ASGI 3.0, lifespan 2.0).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
+from carbontrack.api.named_calls import NamedCalls, outcome_of, request_name
 from carbontrack.api.track import PROVIDER
+from carbontrack.errors import ConfigError
+from carbontrack.integrations.asgi_request import (
+    App,
+    CountedRequest,
+    Message,
+    Receive,
+    RouteTemplates,
+    Send,
+    warned_of_tasks,
+)
+from carbontrack.system.interrupts import attempt
+from carbontrack.system.log import LOGGER
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+_COUNTED = "carbontrack.counted"
+"""In the scope of a request that is counted."""
 
 
 class CarbontrackMiddleware:
-    """A middleware that writes the last rows when the server shuts down.
+    """Counts requests by route, and writes the last rows when the server shuts down.
 
-    It handles only the server's start and shutdown; requests pass through unchanged.
+    Without `routes` it handles only the server's start and shutdown; requests pass through
+    unchanged.
 
     Args:
         app: your application.
+        routes: count each request, and each WebSocket connection, as a short call named by its
+            method and the template of its route; or a function that returns the template of a
+            scope, None where there is none.
+        tracker: measure with this tracker; None: with that of the settings.
         close: writes the rows; it takes 2 s at most and does not block the event loop.
+        settings: any of carbontrack's settings, and `window_s`, `most_names` and `labels`, as of
+            `carbontrack.track`.
+
+    Raises:
+        ConfigError: a setting cannot be used, or is given without `routes`.
     """
 
-    def __init__(self, app: App, *, close: Callable[[], None] = PROVIDER.close) -> None:
-        self._app = app
-        self._close = close
+    def __init__(
+        self,
+        app: App,
+        *,
+        routes: bool | Callable[[Message], str | None] = False,
+        tracker: Any = None,
+        close: Callable[[], None] = PROVIDER.close,
+        **settings: Any,
+    ) -> None:
+        if not routes and (settings or tracker is not None):
+            named = ", ".join([*settings, *(["tracker"] if tracker is not None else [])])
+            raise ConfigError(f"{named} of CarbontrackMiddleware: only with routes=True")
+        self._app, self._close = app, close
+        calls = NamedCalls("(unfinished request)", tracker=tracker, **settings) if routes else None
+        self._calls = None if calls is None or calls.is_off else calls
+        self._template_of = routes if callable(routes) else RouteTemplates()
+        self._in_tasks: bool | None = None
+        self._has_failed = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass every event on, and write the rows at the end of the lifespan."""
-        if scope["type"] != "lifespan":
+        """Count a request, and write the rows at the end of the lifespan."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif self._calls is None or _COUNTED in scope:
+            await self._app(scope, receive, send)
+        else:
+            await self._count(self._calls, scope, receive, send)
+
+    async def _count(self, calls: NamedCalls, scope: Message, receive: Receive, send: Send) -> None:
+        request = CountedRequest(scope, receive, send)
+        request.call = call = calls.begin(request.cpu, is_outermost=True)
+        if not call.is_counted:
             await self._app(scope, receive, send)
             return
+        scope[_COUNTED] = True
+        request.cpu.begin(call.own_thread)
+        if self._in_tasks is None:
+            self._in_tasks = warned_of_tasks(self._app)
+        if self._in_tasks:
+            request.cpu.in_tasks()
+        try:
+            await request.cpu.run(self._app(scope, request.receive, request.send))
+        except BaseException as raised:
+            request.outcome = outcome_of(raised)
+            raise
+        finally:
+            request.cpu.end()
+            method = scope["method"] if scope["type"] == "http" else "WS"
+            call.end_as(request_name(method, self._template(scope)), *request.outcome)
+
+    def _template(self, scope: Message) -> str | None:
+        template, error = attempt(self._template_of, scope)
+        if error is not None and not self._has_failed:
+            self._has_failed = True
+            LOGGER.warning("the route of a request could not be found: %r; said once", error)
+        return template
+
+    async def _live(self, scope: Message, receive: Receive, send: Send) -> None:
         answered = False
 
         async def answer(message: Message) -> None:
             nonlocal answered
             answered = True
             if message["type"].startswith("lifespan.shutdown"):
-                await asyncio.to_thread(self._close)
+                await self._write_rows()
             await send(message)
 
         try:
@@ -57,3 +127,12 @@ class CarbontrackMiddleware:
             while (await receive())["type"] != "lifespan.shutdown":
                 pass
             await answer({"type": "lifespan.shutdown.complete"})
+
+    async def _write_rows(self) -> None:
+        ends = [self._close] if self._calls is None else [self._calls.write_rows, self._close]
+        for end in ends:
+            loop, _ = attempt(asyncio.get_running_loop)
+            if loop is None:  # one of another kind, such as that of trio
+                end()
+            else:
+                await asyncio.to_thread(end)

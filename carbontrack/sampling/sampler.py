@@ -169,8 +169,8 @@ class Sampler:
         deadline = partial(_to_the_end, partial(_at_deadline, self), "a deadline was missed")
         events = TickEvents(deadline, partial(fall_asleep, self))
         due_s, wanted = partial(_period_s, self), partial(_is_wanted, self)
-        self._ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
-        self.nudge = self._ticker.nudge
+        self.ticker = Ticker(events, self.clock, period_s=due_s, is_wanted=wanted)
+        self.nudge = self.ticker.nudge
 
     @property
     def awake(self) -> bool:
@@ -207,8 +207,8 @@ class Sampler:
             try:
                 ledger.holders.add(key)
                 self.holders[key] = weakref.ref(holder)
-                if self._ticker.dozes or (len(self.holders) == 1 and _needs_survey(self)):
-                    self._ticker.wake()
+                if self.ticker.dozes or (len(self.holders) == 1 and _needs_survey(self)):
+                    self.ticker.wake()
             except BaseException:
                 _let_go(self, ledger, key)
                 raise
@@ -218,8 +218,8 @@ class Sampler:
         """Read the meters as something begins inside what has a hold; the lock is held."""
         before = self.counts.anchor
         self._sample()
-        if self._ticker.dozes:  # it could not be started
-            self._ticker.wake()
+        if self.ticker.dozes:  # it could not be started
+            self.ticker.wake()
         if self.counts.anchor is before:
             return Mark(self.counts, ledger.account)
         return _first_mark(self.counts, ledger, before)
@@ -234,7 +234,7 @@ class Sampler:
         if self.lock._is_owned():  # type: ignore[attr-defined]
             busily(do)  # the ticker's thread may want the lock
         else:
-            self._ticker.do(partial(busily, do))
+            self.ticker.do(partial(busily, do))
 
     def mark(self, ledger: Ledger) -> Mark:
         """Read the meters, and return the counts and the account; the lock is held."""
@@ -323,7 +323,7 @@ class Sampler:
     def close(self, *, with_meters: bool = True) -> None:
         """End the thread, at once, or wait for it and close the meters; once."""
         if not self._closed:
-            self._ticker.close(waits=with_meters)
+            self.ticker.close(waits=with_meters)
             _rest_usage(self)  # the thread may have ended before it fell asleep
             if with_meters:
                 self.bank.close()

@@ -146,7 +146,7 @@ class Apportioner:
         self.settle()
         now_s = self._sampler.counts.at_s
         for call in list(self._sampler.under_way.values()):
-            if call.ran_for_s(now_s) >= OWN_ROW_S:
+            if call.grows and call.ran_for_s(now_s) >= OWN_ROW_S:
                 call.promote()
 
     def usage_in_step(self, now_s: float) -> tuple[float, float]:

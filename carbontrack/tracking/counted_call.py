@@ -121,6 +121,8 @@ class CallAccount(CountedCall):
 
     site: Any
     single: bool
+    grows: Any = True
+    """Whether it becomes a span when it is long."""
     _started_s: float
     _cpu_s: float | None
     """The process's CPU seconds at the last mark; None where nobody has asked for them."""

@@ -1,0 +1,225 @@
+"""Calls that are named at their end, for the integrations of servers and queues.
+
+    calls = NamedCalls(region="FR")
+    call = calls.begin(ThreadCpu())
+    try:
+        answer = work()
+    except BaseException as error:
+        call.end_as(request_name(method, route), *outcome_of(error))
+        raise
+    call.end_as(request_name(method, route))
+
+Each is counted as a call of a decorated function: short ones are summed, a row for each name and
+window, long ones have a row of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from carbontrack.api.track import track
+from carbontrack.errors import ConfigError
+from carbontrack.record import Status
+from carbontrack.system.clock import ThreadCpu
+from carbontrack.system.interrupts import attempt, suppressed
+from carbontrack.system.reentrance import here, must_pass, pass_through
+from carbontrack.tracking.block import outcome_of
+from carbontrack.tracking.call import skip_ended
+from carbontrack.tracking.call_site import Callee
+from carbontrack.tracking.context import current, innermost, nearest_open, set_current
+from carbontrack.tracking.handle import dead, end_abandoned
+from carbontrack.tracking.named_call import NamedCall, Pending
+from carbontrack.tracking.span import Span
+from carbontrack.tracking.tracker import NoOpTracker, Tracker
+
+__all__ = ["NOT_COUNTED", "NamedCalls", "ThreadCpu", "outcome_of", "request_name"]
+
+_log = logging.getLogger("carbontrack")
+METHODS = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY", "WS")
+)
+"""The methods of HTTP, and WebSockets; any other text that a client sends has one name."""
+
+
+class NotCounted:
+    """What `NamedCalls.begin` returns where nothing is counted, or something around counts it."""
+
+    is_counted = False
+
+    def own_thread(self) -> int | None:
+        """Nothing is measured."""
+
+    def begin_wait(self) -> None:
+        """Nothing counts anyway."""
+
+    def end_wait(self) -> None:
+        """Nothing counts anyway."""
+
+    def end_as(self, name: str, status: Status = "ok", error: str | None = None) -> None:
+        """Nothing is to be ended."""
+
+
+NOT_COUNTED = NotCounted()
+
+
+class NamedChild(NotCounted):
+    """A call inside an open span whose tracker writes all spans: a child span."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span.open()
+
+    def end_as(self, name: str, status: Status = "ok", error: str | None = None) -> None:
+        """Close it under this name."""
+        self._span.name = name
+        self._span.close(status, error)
+
+
+NamedCallHandle = NamedCall | NotCounted
+"""What `NamedCalls.begin` returns; to be ended, by `end_as`, in the context where it began."""
+
+
+class NamedCalls:
+    """Begins calls that get their name when they end, such as the requests of a server.
+
+    Nothing is opened until the first call, and the trackers are those of the process that makes it:
+    it may be made before a server forks its workers.
+
+    Args:
+        unnamed: the name of what never gets one, as the program ends before the call does.
+        tracker: measure with this tracker; None: with that of the settings.
+        window_s: short calls are summed, a row for each name and so many seconds; 0: each call has
+            a row.
+        most_names: so many names have rows of their own; the others are counted as "(other)".
+        labels: your own labels, written with each record.
+        settings: any of carbontrack's settings.
+
+    Raises:
+        ConfigError: an argument or a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        unnamed: str = "(unfinished)",
+        *,
+        tracker: Tracker | None = None,
+        window_s: float = 10.0,
+        most_names: int = 200,
+        labels: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        if not isinstance(most_names, int) or most_names < 1:
+            raise ConfigError(
+                f"most_names must be a number of names, from 1 on; not {most_names!r}"
+            )
+        self._track = track(unnamed, window_s=window_s, labels=labels, tracker=tracker, **settings)
+        self._is_separate = tracker is not None
+        self._callee = Callee(unnamed, dict(labels or {}), "pending")
+        self._window_s, self._most_names = float(window_s), most_names
+        self._pending: Pending | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process has its own trackers."""
+        return vars(self) | {"_pending": None}
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is measured, by CARBONTRACK_DISABLE for instance."""
+        return self._track.is_off()
+
+    def begin(
+        self, cpu_s: Callable[[], float] | None = None, *, is_outermost: bool = False
+    ) -> NamedCallHandle:
+        """Begin a call, in the current context; never raises.
+
+        A call inside an open span or call is counted by that.
+
+        Args:
+            cpu_s: the CPU seconds that the call has used since it began, asked of any thread, such
+                as a `ThreadCpu()`; None: those of the process meanwhile are shared among all calls.
+            is_outermost: these calls never lie in one another, whatever the context says: that of
+                a request may have been copied from the one before.
+        """
+        call, error = attempt(self._begin, cpu_s, is_outermost=is_outermost)
+        if error is not None:
+            here.thread.busy = False
+            with suppressed(RecursionError):  # the program may succeed in its last frames
+                _log.error("a call of %s could not be counted", self._callee.name, exc_info=error)
+        return call or NOT_COUNTED
+
+    def write_rows(self) -> None:
+        """Write the rows of the calls that have ended, as the program may be about to end."""
+        if self._pending is not None:
+            self._pending.write_rows()
+
+    def _begin(self, cpu_s: Callable[[], float] | None, *, is_outermost: bool) -> NamedCallHandle:
+        if must_pass():
+            pass_through(self._callee.name)
+            return NOT_COUNTED
+        if dead:
+            end_abandoned()
+        around = current.get()
+        if around is not None:
+            found = _covering(around, is_outermost=is_outermost)
+            if found is not None and not (
+                self._is_separate and found.session is not self._track.own_tracker().session
+            ):
+                return self._inside(found, is_said=is_outermost)
+            if found is not around:  # what has ended, or another request: do not keep it alive
+                set_current(None if is_outermost else skip_ended(around))
+        pending = self._pending
+        if pending is None or pending.session.closed:
+            pending = self._pending = self._first()
+        if pending is None:
+            return NOT_COUNTED
+        call = NamedCall(pending, cpu_s)
+        call.__enter__()
+        return call
+
+    def _first(self) -> Pending | None:
+        tracker = self._track.own_tracker()
+        if isinstance(tracker, NoOpTracker):
+            return None
+        session = tracker.session
+        if session.closed:
+            session.warn_uncounted_call(self._callee.name)
+            return None
+        key = (self._callee.key, self._window_s, self._most_names, "pending")
+        with session.sampler.lock:
+            pending = session.sites.get(key)
+            if not isinstance(pending, Pending):
+                pending = Pending(
+                    session, self._callee, window_s=self._window_s, most_names=self._most_names
+                )
+                session.sites[key] = pending
+        return pending
+
+    def _inside(self, around: Any, *, is_said: bool) -> NamedCallHandle:
+        if around.session.spans == "roots":
+            if is_said:
+                around.session.warn(
+                    f"inside {self._callee.name}",
+                    f"requests have no rows: the block {around.name!r} is open around the server, "
+                    "and has their energy. spans='all' gives each of them a row inside of its row; "
+                    "tracker= counts them apart",
+                )
+            return NOT_COUNTED
+        parent = innermost()
+        return NamedChild(parent.span(self._callee.name, labels=self._callee.labels))
+
+
+def _covering(around: Any, *, is_outermost: bool) -> Any:
+    """The open span or call that counts what begins here; None where there is none."""
+    found = outer = nearest_open(around)
+    while is_outermost and outer is not None:
+        if isinstance(outer, NamedCall) or isinstance(getattr(outer, "call_site", None), Pending):
+            return None
+        outer = nearest_open(outer.around)
+    return found
+
+
+def request_name(method: str, route: str | None) -> str:
+    """The name of a request: its method and the template of its route, never its path."""
+    method = method if method in METHODS else "_OTHER"
+    return f"{method} {'(no route)' if route is None else route}"
