@@ -346,7 +346,8 @@ def test_only_integration_tests_sleep():
     sleepers = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sorted(TESTS.rglob("*.py"))
-        if path.relative_to(TESTS).parts[0] not in ("integration", "hardware", Path(__file__).name)
+        if path.relative_to(TESTS).parts[0]
+        not in ("integration", "frameworks", "hardware", Path(__file__).name)
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
     ]
