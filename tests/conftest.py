@@ -39,6 +39,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module")
+def frozen() -> None:
+    """For modules of many collections: these look only at what comes after.
+
+    It is never thawed again: that would thaw the collected tests too, and make each later
+    collection of this process take a fifth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means here: one more worker than processors, as many tests mostly wait."""

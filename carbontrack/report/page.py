@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import chain
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,12 @@ def _vega() -> str:
         from vl_convert import javascript_bundle
     except ImportError as error:
         raise MissingExtra("vl-convert-python", "report", "carbontrack report --html") from error
+    return _bundled(javascript_bundle)
+
+
+@cache
+def _bundled(javascript_bundle: Callable[[str], str]) -> str:
+    """The charts' library, ready for a script element; making it takes a second of CPU time."""
     bundle = str(javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     return bundle.replace("</script", "<\\/script")
 

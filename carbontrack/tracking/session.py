@@ -409,7 +409,8 @@ class Session(RunIdentity):
         with self.sampler.lock:
             mark = Mark(self.sampler.counts, self.ledger.account)
             for root in list(self._open_roots.values()):
-                held += follow_parents(root, parents, mark)
+                if root.is_open:  # one that has just ended is there until its row is written
+                    held += follow_parents(root, parents, mark)
             parents.seen = mark
         for record in held:
             self.deliver(record)

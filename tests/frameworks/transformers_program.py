@@ -420,7 +420,8 @@ def names() -> Any:
 if __name__ == "__main__":
     print("FOUND", json.dumps(FOUND), flush=True)
     # and the last one is left alone with Ctrl-C
-    last = CarbontrackCallback(output="last.csv", region="FR")
+    # without a tick in between, however long the machine takes for what Python says of it
+    last = CarbontrackCallback(output="last.csv", region="FR", interval_s=600.0)
 
     class Presses(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -202,12 +202,12 @@ def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):
     assert frame["energy_kwh"].sum() * JOULES_PER_KWH == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.usefixtures("frozen")
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=PROGRAMS, shape=SHAPES)
 def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):
     """What has ended is freed by its last reference: no object of ours is in a cycle."""
     gc.collect()
-    gc.freeze()  # what there is already need not be looked at
     gc.disable()
     try:
         program = ran(steps, **shape)
@@ -220,5 +220,4 @@ def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-        gc.unfreeze()
     assert ours == []

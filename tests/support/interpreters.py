@@ -5,12 +5,14 @@ What the package itself needs to measure with modelled meters is in the standard
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,14 @@ def path_of(version: str) -> str:
     return path
 
 
+@functools.cache
+def compiled() -> str:
+    """A folder for bytecode until this process ends: another version compiles the package once."""
+    folder = tempfile.mkdtemp(prefix="carbontrack-bytecode-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def run(
     version: str, program: str, folder: Path, *args: object, limit_s: float = 120.0
 ) -> subprocess.CompletedProcess[str]:
@@ -63,7 +73,7 @@ def run(
         "HOME": str(folder),
         "PYTHONPATH": str(ROOT),
         "PYTHONFAULTHANDLER": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": compiled(),
         "CARBONTRACK_STATE_DIR": str(folder / "state"),
         "CARBONTRACK_REGION": "FR",
         "CARBONTRACK_OUTPUT": "runs.csv",

@@ -229,8 +229,12 @@ def test_forks_under_load_neither_hang_nor_repeat(tmp_path: Path, forks: int) ->
         assert all(one.started_at <= one.ended_at for one in own), name
         for before, after in pairwise(own):
             assert before.ended_at == after.started_at, name
-            # that is why there are two
-            assert before.parent_holds != after.parent_holds or before.parent_id != after.parent_id
+            # that is why there are two; one that held it for less than a moment is not named
+            is_other = (before.parent_id, before.parent_holds) != (
+                after.parent_id,
+                after.parent_holds,
+            )
+            assert is_other or after.parent_id is None
     assert len({record.record_id for record in rows}) == len(rows)
     assert receiver.record_ids == {record.record_id for record in rows}
 

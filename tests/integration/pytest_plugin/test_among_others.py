@@ -53,19 +53,20 @@ def use():
     # for so long that the meter's mean power is known from here on
     time.sleep(0.06)
     move(1.0)
+# from before the meter is opened: on a busy machine a counter that has stood still beside work is
+# set aside, within 50 ms where it has never moved
+DONE = threading.Event()
+def idle():
+    while not DONE.wait(0.01): move(0.0001)
+IDLE = threading.Thread(target=idle, daemon=True)
+IDLE.start()
+def pytest_unconfigure():
+    DONE.set()
+    IDLE.join()
 """
 _PHASES = """
-@pytest.fixture(autouse=True, scope="session")
-def idle():
-    # on a busy machine a counter that has stood still for a moment is set aside
-    done = threading.Event()
-    def run():
-        while not done.wait(0.01): move(0.0001)
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
+import time
+from conftest import use
 def test_plain(): use()
 def test_measure(carbon):
     with carbon.measure("a") as span: use()
@@ -99,7 +100,8 @@ def test_all(carbon, longer_than_a_refresh):
 def test_a_phase_takes_nothing_away_from_its_test(project: Project) -> None:
     """With real meters too: no phase, and no window left open, halves what a test has used."""
     project.real_metric()
-    project.file(_METERED + _PHASES)
+    project.file(_METERED, "conftest.py")
+    project.file(_PHASES)
     sysfs = build_powercap(project.path / "tree").sysfs
     done = project.run_apart(
         *("--carbon", "--carbon-metric=measured", "--carbon-json=o.json"),

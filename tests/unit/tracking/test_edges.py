@@ -18,6 +18,7 @@ from carbontrack.tracking.span import Span
 from tests.support.bench import Bench
 from tests.support.costs import without_collections
 
+pytestmark = pytest.mark.usefixtures("frozen")
 TIMES = 50
 Make = Callable[[], Any]
 """Makes a block that can be opened."""
@@ -122,7 +123,6 @@ def left_by(act: Callable[[], None]) -> list[str]:
     """The types of our objects that only the garbage collector frees."""
     act()  # what is made for the first time
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         act()
@@ -133,7 +133,6 @@ def left_by(act: Callable[[], None]) -> list[str]:
         gc.set_debug(0)
         gc.garbage.clear()
         gc.enable()
-        gc.unfreeze()
 
 
 def bytecodes(act: Callable[[], object]) -> int:

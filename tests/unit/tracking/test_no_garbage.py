@@ -15,6 +15,8 @@ from carbontrack.system.reentrance import busily
 from carbontrack.tracking.tracker import Tracker
 from tests.support.bench import Bench
 
+pytestmark = pytest.mark.usefixtures("frozen")
+
 CALLS = 1000
 FEW_CALLS = 100
 """Of each other way to decorate the same function."""
@@ -250,15 +252,6 @@ CASES = [
     # a budget that stops is refused for generators
     if not ("stops" in options and "generator" in kind.__name__)
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def what_is_there() -> Iterator[None]:
-    """The collector looks only at what comes after; otherwise it takes most of the time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.parametrize("place", ["outside", "inside", "inside, with a row each"])

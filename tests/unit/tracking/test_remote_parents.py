@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from carbontrack.record import Record
 from carbontrack.sinks.journal.file import entry_line
 from carbontrack.sinks.journal.journal import CALL, FOLDER, RUN
 from carbontrack.sinks.journal.names import name_of
 from carbontrack.system.host import boot_id, pid_namespace, process_stat
-from carbontrack.testing import FakeClock
+from carbontrack.testing import FakeClock, FakeMeter, MemorySink
+from carbontrack.tracking.record_builder import rfc3339
 from carbontrack.tracking.remote_parent import RemoteParents, forget_ends, say_ended
+from carbontrack.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs procfs")
 
@@ -135,3 +138,35 @@ def test_an_end_is_read_from_the_file_of_the_process_that_said_it(tmp_path: Path
 
     assert parents.holds is False
     assert parents.changed_at_s == ended_at_s
+
+
+class TicksAtTheFirstRow(MemorySink):
+    """A sink in whose call a tick comes, at which another process holds what is used here."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__()
+        self.state, self.clock = state, FakeClock()
+        self.session: Any = None
+
+    def write(self, record: Record) -> None:
+        super().write(record)
+        if len(self.records) == 1:
+            began = rfc3339(self.clock.now_utc())
+            journal_of_parent(self.state, (RUN, "r-1"), **run_entry(began))
+            self.clock.advance(1.0)
+            self.session.after_tick(self.clock.monotonic_s())
+
+
+def test_what_has_ended_begins_no_other_row_while_its_own_is_written(tmp_path: Path) -> None:
+    """Otherwise what it has used would be in two rows, and the second would end before it began."""
+    clock, sink = FakeClock(), TicksAtTheFirstRow(tmp_path)
+    tracker = Tracker(meters=[FakeMeter(watts=10.0)], sinks=[sink], clock=clock)
+    sink.session = tracker.session
+    with tracker.span("root"):
+        parents = RemoteParents(None, tmp_path, clock=sink.clock)
+        tracker.session.remote_parents = parents
+        for one in (clock, sink.clock):
+            one.advance(1.0)
+    tracker.close()
+    assert parents.holds is True
+    assert [(row.name, row.duration_s) for row in sink.records] == [("root", 1.0)]
