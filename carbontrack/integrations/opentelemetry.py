@@ -14,6 +14,7 @@ except ImportError as error:
     ) from error
 
 from carbontrack.api.live import Tracker, when_closed
+from carbontrack.errors import ConfigError
 from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfProvider
 from carbontrack.integrations.exporters.opentelemetry_spans import annotate as annotate_span
 
@@ -33,11 +34,19 @@ def instrument(
         tracker: whose records and meters; None: of all that `track` and `auto` make here.
         annotate: whether to write energy and emissions onto the span that is recording where a
             block ends, whatever tracker it is of.
+
+    Raises:
+        ConfigError: an argument cannot be used, or the provider shows another tracker already.
     """
+    for wanted, given in (("get_meter", meter_provider), ("span", tracker)):
+        if given is not None and not callable(getattr(given, wanted, None)):
+            raise ConfigError(f"instrument(meter_provider, tracker) cannot use {given!r}")
     provider = meter_provider or get_meter_provider()
     keys = [provider, None] if provider is get_meter_provider() else [provider]
     known = [metrics for key, metrics in _INSTRUMENTED if key in keys]
     metrics = known[0] if known else MetricsOfProvider(provider, tracker)
+    if not metrics.shows(tracker):
+        raise ConfigError("instrument: the metrics of this provider are another tracker's already")
     if not known:
         _INSTRUMENTED.extend((key, metrics) for key in keys)
     metrics.turn_on()

@@ -67,6 +67,10 @@ class StackWatch:
                 self.stop()
                 self._on_gone()
 
+    def runs_elsewhere(self) -> bool:
+        """Whether the loop is on the stack of its thread, and that is not this one."""
+        return self._thread != get_ident() and _is_running(self._thread, self._loop)
+
     def fall_asleep(self) -> None:
         """Nothing is open any more."""
         self.stop()

@@ -18,7 +18,7 @@ from carbontrack.integrations.metrics import PREFIX, facts_of, metrics_of
 from carbontrack.record import Record
 from carbontrack.system.forking import OwnThread, PerProcess
 from carbontrack.system.interrupts import attempt, reentrant_lock, suppressed
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import LOGGER, OnceLog
 from carbontrack.units import JOULES_PER_KWH
 
 CLOSE_S = 2.0
@@ -100,7 +100,7 @@ class TrackerSink(ABC, Generic[Run]):
     def __init__(self, sums: RunSums | None = None) -> None:
         self._pid = os.getpid()
         self._sums = sums or RunSums()
-        self._said: set[str] = set()
+        self._log = OnceLog()
 
     @abstractmethod
     def find_run(self) -> tuple[str, Run] | None:
@@ -134,23 +134,18 @@ class TrackerSink(ABC, Generic[Run]):
     ) -> None:
         if not self._is_ours(record):
             if record.status == "recovered" and not record.rank:
-                self._say_once(_RECOVERED)
+                self._log.say(_RECOVERED)
             return
         with self._sums.lock:
             found = self.find_run()
             if found is None:
-                self._say_once(self.hint)
+                self._log.say(self.hint)
                 return
             key, run = found
             sums = self._sums.of((type(self), key))
             numbers = sums.with_record(record, is_final=is_final)
             sums.step = sums.step + self.counts_steps if step is None else max(sums.step, step)
             self.report(run, _named(numbers), facts, sums.step)
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            LOGGER.warning("%s", text)
 
     def _is_ours(self, record: Record) -> bool:
         """Whether the run has a part in this record, which is in no other one of this process."""
@@ -189,7 +184,7 @@ class Background:
         self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: OwnThread | None = None
         self._given = self._done = 0
-        self._drops = False
+        self._log = OnceLog()
 
     def do(self, act: Callable[[], object]) -> None:
         """Have this done soon; called by one thread at a time."""
@@ -220,13 +215,8 @@ class Background:
     def _drop_oldest(self) -> None:
         with suppressed(Empty):
             self._waiting.get_nowait()
-            if not self._drops:
-                LOGGER.warning(
-                    "%s is slow: of more than %d reports that wait the oldest are left out",
-                    self._name,
-                    self._most,
-                )
-            self._drops = True
+            many = f"of more than {self._most} reports that wait the oldest are left out"
+            self._log.say(f"{self._name} is slow: {many}")
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:

@@ -210,6 +210,23 @@ class RateLimitedLog:
             LOGGER.warning("%s", message)
 
 
+class OnceLog:
+    """A log that says each text once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(
+        self, text: str, level: int = logging.WARNING, error: BaseException | None = None
+    ) -> None:
+        """Log the text, unless it was said; of very many texts it forgets which those are."""
+        if text not in self._said:
+            if len(self._said) >= _TOPICS:
+                self._said.clear()
+            self._said.add(text)
+            LOGGER.log(level, "%s", text, exc_info=error)
+
+
 class Losses:
     """How many records of this process are lost, and why, for one line at its end.
 

@@ -13,6 +13,8 @@ from carbontrack.integrations.exporters.labels import BoundedKeys
 from carbontrack.integrations.exporters.opentelemetry_points import GAUGES, METRICS, points
 from carbontrack.integrations.exporters.work_sums import WorkSums
 from carbontrack.record import Record
+from carbontrack.system.forking import remember
+from carbontrack.system.interrupts import reentrant_lock
 from carbontrack.system.version import VERSION
 
 
@@ -26,13 +28,23 @@ class MetricsOfProvider:
         self.is_on, self._tracker = False, tracker
         self._sums, self._names = WorkSums(facts=("basis", "region")), BoundedKeys()
         self._view = LiveView(tracker)
-        self._points: dict[str, list[Observation]] = {}
+        self.forget_parent()
+        remember(self)
         self.begin_session = self._sums.begin_session
         meter = provider.get_meter("carbontrack", VERSION)
         for name, (unit, text) in METRICS.items():
             kind = "gauge" if name in GAUGES else "counter"
             make: Callable[..., object] = getattr(meter, f"create_observable_{kind}")
             make(name, [partial(self._observe, name)], unit=unit, description=text)
+
+    def forget_parent(self) -> None:
+        """Make a new lock, and forget what was to be exported before the fork."""
+        self._lock = reentrant_lock()
+        self._points: dict[str, list[Observation]] = {}
+
+    def shows(self, tracker: Tracker | None) -> bool:
+        """Whether it is of this tracker; None: of no certain one."""
+        return tracker is None or tracker is self._tracker
 
     def turn_on(self) -> None:
         """Take the records from now on; a second call does nothing."""
@@ -59,8 +71,13 @@ class MetricsOfProvider:
         """The observations of an instrument; one look serves all instruments of a collection."""
         if not self.is_on:
             return []
-        if name not in self._points:  # the first of a collection, or another reader's
-            self._points = {one: [] for one in METRICS}
-            for one, value, attributes in points(self._view.look(), self._sums, self._names):
-                self._points[one].append(Observation(value, attributes))
-        return self._points.pop(name)
+        with self._lock:  # several readers may collect at once
+            if name not in self._points:  # the first of a collection, or another reader's
+                self._points = self._all()
+            return self._points.pop(name)
+
+    def _all(self) -> dict[str, list[Observation]]:
+        found: dict[str, list[Observation]] = {one: [] for one in METRICS}
+        for one, value, attributes in points(self._view.look(), self._sums, self._names):
+            found[one].append(Observation(value, attributes))
+        return found
