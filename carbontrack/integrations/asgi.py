@@ -103,7 +103,8 @@ class CarbontrackMiddleware:
     def _template(self, scope: Message) -> str | None:
         template, error = attempt(self._template_of, scope)
         if error is not None:
-            self._log.say("the route of a request could not be found (said once)", error=error)
+            text = f"the route of a request could not be found: {error!r}; said once"
+            self._log.say(text, topic="route")
         return template
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gzip
 import json
 import os
@@ -323,6 +324,68 @@ def test_what_is_unknown_is_not_written(clock: FakeClock) -> None:
     assert set(written(span)) == {
         f"carbontrack.{name}" for name in ("energy_j", "basis", "record_id")
     }
+
+
+def test_wrong_arguments_are_said_at_once(clock: FakeClock) -> None:
+    """Two that are swapped, and a second tracker, of which nothing would be shown."""
+    provider = MeterProvider([InMemoryMetricReader()])
+    with tracker_of(clock) as tracker, tracker_of(clock) as other:
+        for wrong in ((tracker,), ("otlp",), (provider, "train")):
+            with pytest.raises(carbontrack.ConfigError, match="cannot use"):
+                opentelemetry.instrument(*wrong)  # type: ignore[arg-type]
+        for again in (tracker, tracker, None):
+            opentelemetry.instrument(provider, again)
+        with pytest.raises(carbontrack.ConfigError, match="another tracker"):
+            opentelemetry.instrument(provider, other)
+
+
+def test_readers_may_collect_at_once(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Each gets every metric, and none is asked for in vain."""
+    readers = [InMemoryMetricReader() for _ in range(4)]
+    with tracker_of(clock) as tracker:
+        opentelemetry.instrument(MeterProvider(readers), tracker)
+        with tracker.span("train"):
+            clock.advance(1.0)
+        seen: list[int] = []
+
+        def collect(reader: InMemoryMetricReader) -> None:
+            seen.extend(len(collected(reader)) for _ in range(50))
+
+        threads = [threading.Thread(target=collect, args=(one,)) for one in readers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(seen) == 200
+    assert len(set(seen)) == 1
+    assert caplog.text == ""
+
+
+def test_blocks_of_threads_in_one_span_are_added_up(clock: FakeClock) -> None:
+    """None is lost, though several end at the same time."""
+    with tracker_of(clock) as tracker:
+        annotating(tracker)
+        with TRACER.start_as_current_span("request") as span:
+            context = contextvars.copy_context()
+            blocks: list[Any] = []
+            are_open, end_now = threading.Barrier(21), threading.Barrier(21)
+
+            def work() -> None:
+                with tracker.span("part") as block:
+                    blocks.append(block)
+                    are_open.wait(60.0)
+                    end_now.wait(60.0)
+
+            threads = [threading.Thread(target=context.copy().run, args=(work,)) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            are_open.wait(60.0)
+            clock.advance(1.0)
+            end_now.wait(60.0)
+            for thread in threads:
+                thread.join()
+    joules = sum(block.record.energy_kwh for block in blocks) * 3.6e6
+    assert written(span)["carbontrack.energy_j"] == pytest.approx(joules)
 
 
 STEPS = st.recursive(

@@ -223,6 +223,8 @@ def test_a_wrong_setting_is_said_where_it_is_given() -> None:
         Episode(reggion="FR")
     with pytest.raises(ConfigError, match="name"):
         Episode(name=3)
+    with pytest.raises(ConfigError, match="name"):
+        Episode(name="")
     with pytest.raises(ConfigError, match="on_exceed"):
         Episode(on_exceed="raise")
 
@@ -272,6 +274,29 @@ def test_what_the_program_asked_for_leaves_a_hook(error: BaseException) -> None:
     """Ctrl-C, an exit and an exceeded budget are the program's."""
     with pytest.raises(type(error)):
         Failing().on_step(error)
+
+
+def test_what_was_asked_for_before_lets_nothing_of_ours_through(world: World) -> None:
+    """An exception may get the address of the one that `on_exceed` has raised, and that is gone."""
+
+    class Callback:
+        def __init__(self) -> None:
+            self.episode = Episode(world.tracker, budget="1 J", on_exceed=refuse)
+
+        @guarded
+        def on_step(self) -> None:
+            self.episode.begin("train")
+            world.clock.advance(1.0)
+            self.episode.check()
+
+    ours = ValueError("at the same address")
+
+    def refuse(_verdict: object) -> None:
+        raise ours
+
+    with pytest.raises(ValueError, match="at the same address"):
+        Callback().on_step()
+    assert Failing().on_step(ours) is None
 
 
 class Budgeted:
@@ -584,6 +609,29 @@ def is_interrupted_at(nth: int) -> bool:
     world.tracker.close()
     assert not stack_watch._open, raiser.place
     return raiser.seen == nth
+
+
+def test_one_callback_for_two_trainings_at_once_is_said(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one ends as an error where the second begins; one after the other is no fault."""
+    callback = Callback(world.tracker)
+    goes_on, is_there = threading.Event(), threading.Event()
+
+    def run() -> None:
+        train([callback], lambda: (is_there.set(), goes_on.wait(30.0)))
+
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            train([callback], stop)
+    assert "of its own" not in caplog.text
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert is_there.wait(30.0)
+    train([callback], lambda: None)
+    goes_on.set()
+    thread.join()
+    assert caplog.text.count("give each of them a callback of its own") == 1
 
 
 @pytest.mark.parametrize("first", range(4))
