@@ -61,7 +61,8 @@ INTEGRATION_LINES, SERVER_LINES = 80, 150
 SERVERS = {"asgi", "wsgi", "django"}
 SHARED_BY_ONE = {"asgi_request"}
 """What a server's file needs and has no room for."""
-SEAM = {"episode", "stack_watch", "metrics", "tasks", "training", "tracker_sink"} | SHARED_BY_ONE
+SHARED = {"episode", "stack_watch", "metrics", "tasks", "training", "tracker_sink", "steps"}
+SEAM = SHARED | SHARED_BY_ONE
 """What the files of the frameworks share, and all that they know of each other."""
 SAME_ON_PURPOSE = {"CarbontrackCallback", "CarbontrackMiddleware"}
 """What people import from the file of their framework, by the same name in each."""
@@ -345,7 +346,8 @@ def test_only_integration_tests_sleep():
     sleepers = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sorted(TESTS.rglob("*.py"))
-        if path.relative_to(TESTS).parts[0] not in ("integration", "hardware", Path(__file__).name)
+        if path.relative_to(TESTS).parts[0]
+        not in ("integration", "frameworks", "hardware", Path(__file__).name)
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
     ]

@@ -299,7 +299,9 @@ def _parents(
     """The parents of this process's roots in other processes; None: there can hardly be any."""
     text = environment.parent_id if propagator is None else propagator.extract()
     state_dir = environment.state_path(settings.state_dir)
-    if text is None and not is_worker() and not (settings.output and _is_inside(state_dir)):
+    # Lightning's rank 0 starts the other ones of its node, and all of them measure from then on
+    may_be_inside = is_worker() or (environment.launch.local_rank or 0) > 0
+    if text is None and not may_be_inside and not (settings.output and _is_inside(state_dir)):
         return None
     return parents_of(text, state_dir, settings.scope, clock)
 

@@ -298,7 +298,7 @@ def cloud_hints(
 
 _LAUNCHERS = (
     # (rank, world size, variable that must be set too, local rank), the innermost launcher first
-    ("RANK", "WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, DeepSpeed, Kubeflow, Lightning
+    ("RANK", "WORLD_SIZE", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, DeepSpeed, Kubeflow
     ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK"),
     # mpirun starts one daemon on each node, on some of them by srun, with that step's variables
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE",
@@ -317,7 +317,7 @@ _IN_SLURM_STEP = ("RANK", "SLURM_PROCID")
 
 _LAUNCH = frozenset({rank for rank, *_ in _LAUNCHERS}).union(
     {JOB_ID, "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "PALS_APID", "LSB_JOBID", "PBS_JOBID"},
-    {"PMIX_NAMESPACE"},
+    {"PMIX_NAMESPACE", "LOCAL_RANK"},
 )
 """Without one of these there is neither a launcher nor a batch system."""
 _GPUS = frozenset(
@@ -345,7 +345,9 @@ def launch(environ: Mapping[str, str] | None = None) -> Launch:
             local_rank = _whole(environ.get(local_name))
             step = step if rank_name in _IN_SLURM_STEP else None
             return Launch(rank, world, local_rank, job_id(environ, step), attempt(environ))
-    return Launch(job_id=job_id(environ, step), attempt=attempt(environ))
+    # Lightning's launchers number the processes of each node, and leave the rank to the program
+    local_rank = _whole(environ.get("LOCAL_RANK"))
+    return Launch(None, None, local_rank, job_id(environ, step), attempt(environ))
 
 
 def job_id(environ: Mapping[str, str], slurm_step: int | None) -> str | None:

@@ -15,8 +15,14 @@ from typing import Any, TypeVar
 
 from carbontrack.api.track import Track, track
 from carbontrack.errors import BudgetExceeded, ConfigError
-from carbontrack.integrations.stack_watch import StackWatch, stays_on_stack, watched_loop
-from carbontrack.record import Record, Status
+from carbontrack.integrations.metrics import PREFIX, metrics_of
+from carbontrack.integrations.stack_watch import (
+    StackWatch,
+    close_gone,
+    stays_on_stack,
+    watched_loop,
+)
+from carbontrack.record import Record, Status, checked_labels
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import OnceLog
 from carbontrack.tracking.span import Span
@@ -43,9 +49,11 @@ class _Run:
 
     def __init__(self, block: Track) -> None:
         self._block = block
+        self.loop: CodeType | None = None
 
     def open(self, loop: CodeType | None) -> None:
         """Open the span, and watch the loop."""
+        self.loop = loop
         self.span = span = self._block.open()
         session = getattr(span, "session", None)  # none where nothing is measured
         if session is None:
@@ -125,12 +133,25 @@ class Episode:
         return self._run is not None and self._run.is_open()
 
     @property
+    def is_running(self) -> bool:
+        """Whether a run is open whose loop is on the stack of this thread, or is not watched."""
+        loop = None if self._run is None else self._run.loop
+        return self.is_open and (loop is None or stays_on_stack(loop))
+
+    @property
     def record(self) -> Record | None:
         """The record of the last run that ended; None before."""
         run = self._run
         if run is not None and run.span is not None and not run.span.is_open:
             return run.span.record or self._record
         return self._record
+
+    @property
+    def record_id(self) -> str | None:
+        """The id that the record of the open run will have; None where nothing is measured."""
+        span = None if self._run is None else self._run.span
+        is_measured = span is not None and span.is_open and hasattr(span, "session")
+        return span.record_id if span is not None and is_measured else None
 
     def snapshot(self) -> Record | None:
         """The record of the open run so far; None where none is open."""
@@ -164,6 +185,7 @@ class Episode:
         name = given.pop("name", None) or name
         given["labels"] = {**(labels or {}), **(given.get("labels") or {})}
         watched = watched_loop() if loop is None else loop if stays_on_stack(loop) else None
+        close_gone(watched)
         self._run = run = _Run(track(name, tracker=self._tracker, **given))
         try:
             run.open(watched)
@@ -171,6 +193,17 @@ class Episode:
             run.close("interrupted")
             raise
         self.check()
+
+    def add_labels(self, labels: Mapping[str, Any]) -> None:
+        """Add to the labels of the open run what is known only now."""
+        run = self._run
+        if run is not None and run.span is not None and run.span.is_open:
+            run.span.labels = checked_labels({**labels, **run.span.labels})
+
+    def metrics(self, prefix: str = PREFIX) -> dict[str, float]:
+        """The numbers of the open run so far, or of the last one, by flat names."""
+        record = self.snapshot() or self.record
+        return {} if record is None else metrics_of(record, prefix)
 
     def child(self, name: str) -> None:
         """Open a child of the run, such as an epoch; one that is open is ended first.
@@ -181,6 +214,8 @@ class Episode:
         if run is None or run.span is None or not run.span.is_open:
             return
         run.close_child()
+        if run.watch is not None:
+            run.watch.has_gone_on = True
         run.child = child = run.span.span(name)
         child.open()
         if not run.is_open():  # the stack watch has just closed it
@@ -201,6 +236,17 @@ class Episode:
         run.close(status, None if error is None else " ".join(error.split())[:_ERROR_LENGTH])
         if status == "ok":
             self._enforce(run)
+
+    def end_by(self, error: BaseException | None) -> None:
+        """End the run, by the exception that a hook is told of; None: by none."""
+        if error is None:
+            self.end()
+        elif isinstance(error, BudgetExceeded):  # of an enclosing block
+            self.end("budget", str(error))
+        else:
+            is_signal = isinstance(error, (KeyboardInterrupt, SystemExit))
+            status: Status = "interrupted" if is_signal else "error"
+            self.end(status, f"{type(error).__name__}: {error}")
 
     def check(self) -> None:
         """Stop the run if a budget that asks for it is exceeded; looks at most ten times a second.

@@ -13,7 +13,7 @@ alive. A look is made by the sampler's thread, for each run that is open; it tak
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from threading import get_ident
 from types import CodeType, FrameType
@@ -21,10 +21,12 @@ from typing import Any
 
 LOOKS = 2
 """Looks in a row without the loop after which a run is over."""
+_Frame = tuple[int, CodeType]
 _SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 """Code that leaves the stack while it still runs."""
-_open: set[StackWatch] = set()
-"""Those that watch: a callback may be gone while its run is open, and the sampler holds none."""
+_open: dict[StackWatch, None] = {}
+"""Those that watch, the oldest first: a callback may be gone while its run is open, and the sampler
+holds none."""
 
 
 class StackWatch:
@@ -37,6 +39,9 @@ class StackWatch:
         sampler: the sampler whose ticks are used.
     """
 
+    has_gone_on = False
+    """Whether the loop has called another hook."""
+
     def __init__(
         self,
         loop: CodeType,
@@ -45,13 +50,14 @@ class StackWatch:
         sampler: Any,
     ) -> None:
         self._thread, self._loop = get_ident(), loop
+        self._frame, _ = _first(list(_frames()), loop) or (0, loop)
         self._is_open, self._on_gone = is_open, on_gone
         self._sampler = sampler
         self._misses = 0
 
     def start(self) -> None:
         """Look at each tick from now on."""
-        _open.add(self)
+        _open[self] = None
         with self._sampler.lock:
             self._sampler.tick_listeners.add(self)
 
@@ -71,15 +77,40 @@ class StackWatch:
         """Whether the loop is on the stack of its thread, and that is not this one."""
         return self._thread != get_ident() and _is_running(self._thread, self._loop)
 
+    def close(self) -> None:
+        """The loop is gone, as the program's thread has seen, which a handler may interrupt."""
+        self._on_gone()
+        self.stop()
+
+    def is_over(self, frames: list[_Frame], loop: CodeType | None) -> bool:
+        """Whether the loop is gone, as these are the frames of its thread and `loop` begins there.
+
+        Another frame may have the number of one that is gone, even for the same code. A loop that
+        has gone on does not call its first hook again.
+        """
+        mine = (self._frame, self._loop)
+        return mine not in frames or (self.has_gone_on and _first(frames, loop) == mine)
+
     def fall_asleep(self) -> None:
         """Nothing is open any more."""
         self.stop()
 
     def stop(self) -> None:
         """Watch no more; a second call does nothing."""
-        _open.discard(self)
+        _open.pop(self, None)
         with self._sampler.lock:
             self._sampler.tick_listeners.remove(self)
+
+
+def close_gone(loop: CodeType | None) -> None:
+    """Close what is over in this thread, where a run of this loop begins and its record has to be.
+
+    It would be a child of theirs otherwise, and keep them open where it has the same loop.
+    """
+    here, frames = get_ident(), list(_frames())
+    for watch in reversed(list(_open)):
+        if watch._thread == here and watch.is_over(frames, loop):
+            watch.close()
 
 
 def watched_loop() -> CodeType | None:
@@ -116,6 +147,20 @@ def _is_running(thread: int, loop: CodeType) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _frames() -> Iterator[_Frame]:
+    """The number and the code of each frame of this thread, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield id(frame), frame.f_code
+        frame = frame.f_back
+
+
+def _first(
+    frames: list[tuple[int, CodeType]], loop: CodeType | None
+) -> tuple[int, CodeType] | None:
+    return next((one for one in frames if one[1] is loop), None)
 
 
 def _is_for_callbacks(module: str) -> bool:

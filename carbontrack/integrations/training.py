@@ -10,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from carbontrack.api.forecast import Forecast, LoopCourse
-from carbontrack.integrations.episode import Episode
+from carbontrack.integrations.episode import Episode, guarded
 from carbontrack.integrations.metrics import PREFIX, metrics_of
 from carbontrack.integrations.stack_watch import stays_on_stack, watched_loop
 from carbontrack.record import Record
@@ -209,6 +209,40 @@ class Training:
     def _next(self, child: str | None) -> None:
         if self._finish is not None:
             self._finish()
+        if child is None:
+            self._episode.end_child()
+        else:
+            self._episode.child(child)
+
+
+class EpisodeCallback:
+    """What callbacks share: an episode, of which they translate the hooks, and its record.
+
+    Args:
+        synchronize: wait for the GPU at the edges of children, so that each has the energy of its
+            own kernels.
+        settings: what `Episode` takes.
+    """
+
+    def __init__(self, *, synchronize: bool = False, **settings: Any) -> None:
+        super().__init__()
+        self._episode = Episode(**settings)
+        self._synchronize = synchronize
+
+    @property
+    def record(self) -> Record | None:
+        """The record of what ended last in this process; None before."""
+        return self._episode.record
+
+    @guarded
+    def _check(self, *_args: Any, **_given: Any) -> None:
+        """A hook that ends the run where a budget asks for it."""
+        self._episode.check()
+
+    def _next(self, child: str | None) -> None:
+        """End the open child, and begin this one, if any."""
+        if self._synchronize:
+            finish_kernels()
         if child is None:
             self._episode.end_child()
         else:

@@ -58,7 +58,7 @@ class Wakeup(threading.Event):
     """
 
     def __init__(self) -> None:
-        self._set: SimpleQueue[object] = SimpleQueue()
+        self._set: SimpleQueue[object] = _queue_of_these_threads()()
         self.nudge: Callable[[object], object] = self._set.put
         """As `set`, with one argument, and in C."""
         self.then: Callable[[], object] | None = None
@@ -88,6 +88,11 @@ class Wakeup(threading.Event):
             return False
         self._set.put(None)
         return True
+
+
+def _queue_of_these_threads() -> type[SimpleQueue[object]]:
+    """Where a library runs threads as greenlets: the queue that lets others run while one waits."""
+    return getattr(sys.modules.get("queue"), "SimpleQueue", SimpleQueue)
 
 
 class _Job:

@@ -170,6 +170,11 @@ def at_end_of_worker(one: Ending) -> None:
         worker_end.register()
 
 
+def end_worker() -> None:
+    """Do now what `at_end_of_worker` names: this process is about to leave by `os._exit`."""
+    _worker_end.run()
+
+
 def is_worker() -> bool:
     """Whether a library of worker processes has started this process."""
     return next(_finalizers_here(), None) is not None

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from carbontrack.report.read import iter_records
+from tests.integration.celery_workers import fill, run, serve
 
 pytest.importorskip("celery", reason="not for this system")
 
 TASKS = """
-from celery import Celery
 import carbontrack
-
-app = Celery("tasks", broker="filesystem://")
-app.conf.broker_transport_options = {"data_folder_in": "queue", "data_folder_out": "queue"}
 
 @app.task
 @carbontrack.track("score", region="FR", output="rows.csv")
@@ -29,42 +23,6 @@ def score(n):
     return sum(range(100_000))
 """
 TASK_COUNT = 20
-
-
-def environment(folder: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    return {**os.environ, "CARBONTRACK_STATE_DIR": str(folder / "state"), "PYTHONPATH": path}
-
-
-def run(folder: Path, *command: str) -> None:
-    subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment(folder), check=True, timeout=60
-    )
-
-
-def serve(folder: Path, *options: str, end: signal.Signals) -> None:
-    """Let a worker with two processes do the tasks, and end it."""
-    log = folder / "log"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-c", "2", "-l", "INFO"]
-    with log.open("w") as file:
-        worker = subprocess.Popen(
-            [*command, *options], cwd=folder, env=environment(folder), stdout=file, stderr=file
-        )
-    for _ in range(1200):
-        if log.read_text().count("succeeded in") >= TASK_COUNT or worker.poll() is not None:
-            break
-        time.sleep(0.1)
-    if end == signal.SIGKILL:  # and its processes, which would go on without it
-        time.sleep(2.5)  # a tick
-        for child in Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split():
-            os.kill(int(child), end)
-    worker.send_signal(end)
-    try:
-        worker.wait(60.0)
-    except subprocess.TimeoutExpired:  # in rare cases billiard waits for a lock of an ended process
-        worker.kill()
-        worker.wait()
-    assert log.read_text().count("succeeded in") == TASK_COUNT
 
 
 def calls_by_status(folder: Path) -> Counter[str]:
@@ -79,9 +37,7 @@ def calls_by_status(folder: Path) -> Counter[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with twenty tasks in a queue."""
-    (tmp_path / "tasks.py").write_text(TASKS)
-    (tmp_path / "queue").mkdir()
-    run(tmp_path, "-c", f"import tasks; [tasks.score.delay(n) for n in range({TASK_COUNT})]")
+    fill(tmp_path, TASKS, f"[tasks.score.delay(n) for n in range({TASK_COUNT})]")
     return tmp_path
 
 
@@ -91,7 +47,7 @@ def test_recycled_and_warmly_ended_workers_write_their_rows(
 ) -> None:
     """However many tasks a process does: all calls are in rows, and none needs to be recovered."""
     options = () if most is None else ("--max-tasks-per-child", most)
-    serve(project, *options, end=signal.SIGTERM)
+    serve(project, "-c", "2", *options, lines=TASK_COUNT, end=signal.SIGTERM)
     assert calls_by_status(project) == {"ok": TASK_COUNT}
     run(project, "-m", "carbontrack", "recover")
     assert calls_by_status(project) == {"ok": TASK_COUNT}
@@ -101,7 +57,7 @@ def test_recycled_and_warmly_ended_workers_write_their_rows(
 @pytest.mark.skipif(sys.platform != "linux", reason="it finds the processes in procfs")
 def test_killed_workers_are_recovered(project: Path) -> None:
     """Nobody writes what killed processes have done; it is in rows all the same, once."""
-    serve(project, end=signal.SIGKILL)
+    serve(project, "-c", "2", lines=TASK_COUNT, end=signal.SIGKILL)
     for _ in range(2):
         run(project, "-m", "carbontrack", "recover")
     assert calls_by_status(project) == {"recovered": TASK_COUNT}

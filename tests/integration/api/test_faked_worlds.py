@@ -248,6 +248,45 @@ def test_a_late_patch_of_gevent_breaks_nothing(used, tmp_path):
     assert sorted(names) == expected
 
 
+EARLY_PATCH = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, carbontrack, os
+options = {"region": "FR", "output": "rows.csv", "interval_s": 0.1}
+@carbontrack.track("call", **options)
+def call(): gevent.sleep(0.05)
+def work(name):
+    beats = []
+    def beat():
+        while True:
+            gevent.sleep(0.01)
+            beats.append(1)
+    beating = gevent.spawn(beat)
+    with carbontrack.track(name, **options) as block:
+        gevent.joinall([gevent.spawn(call) for _ in range(3)])
+        gevent.sleep(0.5)
+    beating.kill()
+    assert block.record.duration_s >= 0.5, block.record
+    assert len(beats) > 10, beats
+work("parent")
+child = os.fork()
+work("child" if not child else "parent")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_greenlets_run_while_the_sampler_waits(tmp_path):
+    """Patched before the import, the sampler's thread is a greenlet, and must wait as one."""
+    needs("gevent")
+    done = run(EARLY_PATCH, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    lines = (tmp_path / "rows.csv").read_text().splitlines()[1:]
+    names = [line.split(",")[4] for line in lines]
+    # "call" too: a greenlet begins with no span around it
+    assert sorted(set(names)) == ["call", "child", "parent"]
+
+
 def test_no_thread_of_ours_is_another_kind_of_thread():
     """Each ends in silence after a late patch of gevent; the command line's own may not."""
     others = [

@@ -44,9 +44,12 @@ def without(environ: dict[str, str], *names: str) -> dict[str, str]:
         ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_RANK": "0"}, Launch(1, 2, 0)),
         # DeepSpeed has torchrun's variables, and no job
         (without(TORCHRUN, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"), Launch(3, 8, 1)),
+        # a world size that belongs to no rank is left out
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, Launch(None, None, 1)),
+        ({"LOCAL_RANK": "0"}, Launch(None, None, 0)),
     ],
     ids=["none", "torchrun", "torchrun restarted", "srun", "srun restarted", "PBS", "MPICH",
-         "PALS", "jsrun", "Horovod", "DeepSpeed"],
+         "PALS", "jsrun", "Horovod", "DeepSpeed", "Lightning's ddp", "Lightning's ddp_spawn"],
 )  # fmt: skip
 def test_launchers_say_which_process_of_which_job_this_is(
     environ: dict[str, str], expected: Launch

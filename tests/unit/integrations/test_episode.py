@@ -370,6 +370,47 @@ def test_in_scope_machine_one_rank_of_a_node_measures() -> None:
         world.tracker.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, ("ok", None)),
+        (ValueError("a\n b"), ("error", "ValueError: a b")),
+        (KeyboardInterrupt(), ("interrupted", "KeyboardInterrupt:")),
+        (SystemExit(143), ("interrupted", "SystemExit: 143")),
+        (BudgetExceeded("job is over budget"), ("budget", "job is over budget")),
+    ],
+    ids=["none", "error", "Ctrl-C", "SIGTERM", "budget"],
+)
+def test_a_hook_for_exceptions_ends_the_run(
+    world: World, error: BaseException | None, expected: tuple[str, str | None]
+) -> None:
+    """With the status that a `with` block would have, and `interrupted` for exits by a signal."""
+    episode = Episode(world.tracker)
+    episode.begin("train")
+    episode.end_by(error)
+    episode.end_by(ArithmeticError())  # a second one is nothing
+    assert episode.record is not None
+    assert (episode.record.status, episode.record.error) == expected
+
+
+def test_what_is_known_later_becomes_a_label(world: World) -> None:
+    """Those of the settings go before it; where no run is open it is nothing."""
+    episode = Episode(world.tracker, labels={"n": 1})
+    episode.add_labels({"before": True})
+    episode.begin("train", {"model": "M"})
+    episode.add_labels({"resumes": "a-1", "n": 2})
+    known = episode.record_id
+    world.clock.advance(3.6)
+    assert episode.metrics("so far: ")["so far: energy_kwh"] == pytest.approx(1e-4)
+    episode.end()
+    episode.add_labels({"after": True})
+    assert episode.record_id is None
+    assert episode.record is not None
+    assert episode.record.record_id == known
+    assert episode.record.labels == {"resumes": "a-1", "n": 1, "model": "M"}
+    assert episode.metrics()["carbontrack/energy_kwh"] == pytest.approx(1e-4)
+
+
 # -- a framework without a last hook ---------------------------------------------------------------
 
 
@@ -405,6 +446,39 @@ def test_the_next_run_closes_an_earlier_one(world: World) -> None:
         train([callback], stop)
     train([callback], lambda: world.clock.advance(1.0))
     assert world.records == [("train", "error", 0.0), ("train", "ok", 100.0)]
+
+
+def test_a_run_of_another_callback_is_no_child_of_one_that_is_over(world: World) -> None:
+    """A search that goes on after a failed training, with a new callback each: a row for each."""
+    for _ in range(20):  # the frame of the loop often has the place of the one before
+        callback = Callback(world.tracker)
+
+        def work(callback: Callback = callback) -> None:
+            callback.episode.child("epoch")
+            world.clock.advance(0.25)
+            stop()
+
+        with pytest.raises(ArithmeticError):
+            train([callback], work)
+    train([Callback(world.tracker)], lambda: world.clock.advance(10.0))
+    assert world.records == [("train", "error", 25.0)] * 20 + [("train", "ok", 1000.0)]
+    assert {one.parent_id for one in world.sink.records} == {None}
+
+
+def test_what_begins_in_a_loop_that_runs_closes_nothing(world: World) -> None:
+    """Two callbacks of one training, and a training of the same code within: all of them go on."""
+    first, second, inner = (Callback(world.tracker) for _ in range(3))
+
+    def work() -> None:
+        first.episode.child("epoch")
+        train([inner], lambda: world.clock.advance(1.0))
+        assert (inner.episode.is_open, first.episode.is_open) == (False, True)
+        world.clock.advance(5.0)
+        assert second.episode.is_open
+
+    train([first, second], work)
+    records = [one.episode.record for one in (first, second, inner)]
+    assert [one.status for one in records if one] == ["ok", "ok", "ok"]
 
 
 def test_a_loop_that_runs_is_left_alone(world: World) -> None:
