@@ -8,13 +8,9 @@ from typing import Any
 try:
     from opentelemetry.metrics import MeterProvider, get_meter_provider
 except ImportError as error:
-    raise ImportError(
-        "the exporter for OpenTelemetry needs opentelemetry-api: "
-        'pip install "carbontrack[opentelemetry]"'
-    ) from error
+    raise ImportError('its API is missing: pip install "carbontrack[opentelemetry]"') from error
 
 from carbontrack.api.live import Tracker, when_closed
-from carbontrack.errors import ConfigError
 from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfProvider
 from carbontrack.integrations.exporters.opentelemetry_spans import annotate as annotate_span
 
@@ -38,18 +34,13 @@ def instrument(
     Raises:
         ConfigError: an argument cannot be used, or the provider shows another tracker already.
     """
-    for wanted, given in (("get_meter", meter_provider), ("span", tracker)):
-        if given is not None and not callable(getattr(given, wanted, None)):
-            raise ConfigError(f"instrument(meter_provider, tracker) cannot use {given!r}")
     provider = meter_provider or get_meter_provider()
     keys = [provider, None] if provider is get_meter_provider() else [provider]
     known = [metrics for key, metrics in _INSTRUMENTED if key in keys]
     metrics = known[0] if known else MetricsOfProvider(provider, tracker)
-    if not metrics.shows(tracker):
-        raise ConfigError("instrument: the metrics of this provider are another tracker's already")
     if not known:
         _INSTRUMENTED.extend((key, metrics) for key in keys)
-    metrics.turn_on()
+    metrics.turn_on(tracker)
     if annotate:
         when_closed(annotate_span)
 

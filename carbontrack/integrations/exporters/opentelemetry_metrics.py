@@ -9,6 +9,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbontrack.api.live import LiveView, Tracker
 from carbontrack.api.track import PROVIDER
+from carbontrack.errors import ConfigError
 from carbontrack.integrations.exporters.labels import BoundedKeys
 from carbontrack.integrations.exporters.opentelemetry_points import GAUGES, METRICS, points
 from carbontrack.integrations.exporters.work_sums import WorkSums
@@ -22,9 +23,13 @@ class MetricsOfProvider:
     """The sink that sums, and the instruments that show it; made once for each provider.
 
     Instruments live as long as their provider. While `is_on` is false they show nothing.
+
+    Raises:
+        ConfigError: an argument cannot be used.
     """
 
     def __init__(self, provider: MeterProvider, tracker: Tracker | None) -> None:
+        _check(provider, tracker)
         self.is_on, self._tracker = False, tracker
         self._sums, self._names = WorkSums(facts=("basis", "region")), BoundedKeys()
         self._view = LiveView(tracker)
@@ -42,12 +47,17 @@ class MetricsOfProvider:
         self._lock = reentrant_lock()
         self._points: dict[str, list[Observation]] = {}
 
-    def shows(self, tracker: Tracker | None) -> bool:
-        """Whether it is of this tracker; None: of no certain one."""
-        return tracker is None or tracker is self._tracker
+    def turn_on(self, tracker: Tracker | None = None) -> None:
+        """Take the records from now on; a second call does nothing.
 
-    def turn_on(self) -> None:
-        """Take the records from now on; a second call does nothing."""
+        Raises:
+            ConfigError: it is to be of this tracker, and is of another one, or of all.
+        """
+        _check(None, tracker)
+        if tracker is not None and tracker is not self._tracker:
+            raise ConfigError(
+                "instrument: this provider has the metrics of another tracker, or all"
+            )
         self.is_on = True
         if self._tracker is None:
             PROVIDER.common_sinks.add(self)
@@ -81,3 +91,9 @@ class MetricsOfProvider:
         for one, value, attributes in points(self._view.look(), self._sums, self._names):
             found[one].append(Observation(value, attributes))
         return found
+
+
+def _check(provider: MeterProvider | None, tracker: Tracker | None) -> None:
+    for wanted, given in (("get_meter", provider), ("span", tracker)):
+        if given is not None and not callable(getattr(given, wanted, None)):
+            raise ConfigError(f"instrument(meter_provider, tracker) cannot use {given!r}")
