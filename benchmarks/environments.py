@@ -18,7 +18,7 @@ from carbontrack.testing import Powercap
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
-TOOLS = ("carbontrack", "codecarbon", "eco2ai", "carbontracker",
+TOOLS = ("carbontrack", "codecarbon", "codecarbon_on_carbontrack", "eco2ai", "carbontracker",
          "zeus", "perun", "pyjoules", "opentelemetry")  # fmt: skip
 LIST = (
     "import importlib.metadata as m, json;"

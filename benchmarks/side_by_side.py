@@ -86,7 +86,7 @@ def installs(tools: tuple[str, ...], cache: Path) -> tuple[dict[str, Installed],
 def describe(tool: str, installed: Installed) -> dict[str, Any]:
     """The facts of an installation that go into the tables."""
     adapter = load(tool)
-    name = tool if adapter.REQUIREMENT == "." else adapter.REQUIREMENT.lower()
+    name = "carbontrack" if adapter.REQUIREMENT == "." else adapter.REQUIREMENT.lower()
     return {
         "version": installed.versions.get(name, "?"),
         "ways": adapter.WAYS,

@@ -17,7 +17,7 @@ SECTIONS = {
 FIRST = {
     "tutorials": ["first-record.md", "test-budget.md"],
     "explanation": ["how-a-joule-becomes-a-gram.md", "accuracy.md"],
-    "reference": ["record.md", "api.md"],
+    "reference": ["record.md", "api.md", "integrations.md"],
 }
 """Pages that come before the others of their section; the rest follows by name."""
 

@@ -42,6 +42,8 @@ SMALL = {
     "api.http_sink": "hands the state folder of the settings to the sink, which may not read them",
     "api.idle_power": "loaded only where an idle policy asks for it, with what few calibrate",
     "attribution.hidden_machine": "loaded only where procfs does not say what the machine does",
+    "compat.codecarbon.hook": "what other Pythons run at their start is apart from the package",
+    "compat.codecarbon.running": "state of the process, apart from the trackers that it holds",
     "impact.hardware": "what people type for hardware, with the nearest names; an estimate's input",
     "meters.boards": "loaded only on boards with a device tree; what they lack, by their chips",
     "meters.container_view": "loaded only where the system's files show a part of the machine",

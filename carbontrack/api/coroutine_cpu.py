@@ -1,12 +1,12 @@
-"""Whose CPU it is on an event loop: the CPU seconds of one coroutine among many.
+"""Attribution of CPU time on an event loop: the CPU seconds of one coroutine among many.
 
-What a coroutine uses itself is measured at its steps: from where the loop resumes it to where it
+A coroutine's own CPU time is measured at its steps: from where the loop resumes it to where it
 waits again. The rest of the process's CPU seconds is shared evenly:
 
 - what other threads use, among the coroutines under way that have work in a thread (`in_thread`),
-  and where there is none among all of them;
-- what the loop's thread uses outside of these steps, among those that work in other tasks too
-  (`in_tasks`). Where there is none it is the server's own.
+  or among all if there are none;
+- what the loop's thread uses outside these steps, among the coroutines that also work in other
+  tasks (`in_tasks`). If there are none, it is the server's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LITTLE_S = 0.0001
 
 
 class _Pool:
-    """CPU seconds as they are used, shared evenly among those that take part meanwhile."""
+    """CPU seconds that are shared evenly among those that take part while they are used."""
 
     __slots__ = ("level_s", "users")
 
@@ -64,7 +64,7 @@ class LoopCpu:
         self.is_stale = True
 
     def _new(self, own_s: float) -> tuple[float, float]:
-        """What other threads, and this one outside of steps, have used since the last update.
+        """What other threads, and this one outside steps, have used since the last update.
 
         `own_s` is what this thread has used.
         """
@@ -99,7 +99,7 @@ class LoopCpu:
         return pool.level_with(others_s) if pool is self._for_others else pool.level_s
 
     def update(self) -> None:
-        """Share what has been used so far, before somebody joins or leaves."""
+        """Share what has been used so far, before a coroutine joins or leaves."""
         others_s, rest_s = self._new(thread_cpu_s())
         for pool, used_s in ((self._for_others, others_s), (self.in_tasks, rest_s)):
             pool.level_s = pool.level_with(used_s)
@@ -137,7 +137,7 @@ class CoroutineCpu:
     context are as without this. Called, from any thread, it returns the seconds so far.
 
     Args:
-        look: called after a step, until it says that it has seen enough.
+        look: called after each step until it returns True.
     """
 
     __slots__ = (

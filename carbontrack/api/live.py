@@ -1,4 +1,4 @@
-"""What is measured at this moment, for exporters: meters, open blocks, the grid, failures."""
+"""What is measured now, for exporters: meters, open blocks, carbon intensity, failures."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class MeterSum(NamedTuple):
 
 
 class LiveFigures(NamedTuple):
-    """What one look has found.
+    """The result of one look.
 
     Attributes:
         meters: those of all trackers, each once.
         open_blocks: the records so far of the blocks that are open.
-        intensities: what a kWh emits now, in g CO2e, by zone and source.
+        intensities: the carbon intensity now, in g CO2e/kWh, by zone and source.
         missed_reads: failed reads of single meters.
-        lost_records: how often an output has not taken a record.
+        lost_records: how often an output did not accept a record.
         facts: the columns that are the same in all records of a tracker; empty without one.
     """
 
@@ -154,5 +154,5 @@ def _read(sampler: Sampler, sessions: Sequence[Session]) -> list[Record]:
 
 
 def when_closed(tell: Callable[[Span], None] | None) -> None:
-    """Have `tell` called with every block that was just closed, where it was; it must not raise."""
+    """Call `tell` with each block right after it closes, in the same context; it must not raise."""
     SpanEnd.on_close = tell

@@ -44,7 +44,7 @@ METHODS = frozenset(
 
 
 class NotCounted:
-    """What `NamedCalls.begin` returns where nothing is counted, or something around counts it."""
+    """What `NamedCalls.begin` returns if nothing is counted, or an enclosing block does it."""
 
     is_counted = False
 
@@ -83,17 +83,17 @@ NamedCallHandle = NamedCall | NotCounted
 class NamedCalls:
     """Begins calls that get their name when they end, such as the requests of a server.
 
-    Nothing is opened until the first call, and the trackers are those of the process that makes it:
-    it may be made before a server forks its workers.
+    Nothing is opened before the first call, and each process has its own trackers. So it may be
+    made before a server forks its workers.
 
     Args:
-        unnamed: the name of what never gets one, as the program ends before the call does.
-        tracker: measure with this tracker; None: with that of the settings.
-        window_s: short calls are summed, a row for each name and so many seconds; 0: each call has
-            a row.
-        most_names: so many names have rows of their own; the others are counted as "(other)".
+        unnamed: the name of calls that have not ended when the program ends.
+        tracker: measures the calls. The default is a tracker made from `settings`.
+        window_s: short calls are summed: one row for each name and this many seconds. 0: each call
+            has a row.
+        most_names: the number of names with rows of their own; the rest is "(other)".
         labels: your own labels, written with each record.
-        settings: any of carbontrack's settings.
+        settings: all settings of carbontrack.
 
     Raises:
         ConfigError: an argument or a setting cannot be used.
@@ -139,13 +139,13 @@ class NamedCalls:
     ) -> NamedCallHandle:
         """Begin a call, in the current context; never raises.
 
-        A call inside an open span or call is counted by that.
+        A call inside an open span or call is counted by that one.
 
         Args:
-            cpu_s: the CPU seconds that the call has used since it began, asked of any thread, such
-                as a `ThreadCpu()`; None: those of the process meanwhile are shared among all calls.
-            is_outermost: these calls never lie in one another, whatever the context says: that of
-                a request may have been copied from the one before.
+            cpu_s: returns the CPU seconds that the call has used since it began, in any thread,
+                such as a `ThreadCpu()`. None: the process's are shared among all calls.
+            is_outermost: these calls are never inside one another, whatever the context says: the
+                context of a request may be a copy of an earlier request's.
         """
         call, error = attempt(self._begin, cpu_s, is_outermost=is_outermost)
         if error is not None:

@@ -67,11 +67,13 @@ def _without_mistakes(given: list[str]) -> list[str]:
     end = given.index("--")
     if not is_disabled():
         return given
-    harmless = {"-h", "--help", "--quiet", "--json"}
+    harmless = {"-h", "--help", "--quiet", "--json", "--as-codecarbon"}
     return ["run", *filter(harmless.__contains__, given[1:end]), *given[end:]]
 
 
-_SWITCHES = frozenset({"-h", "--help", "--quiet", "--json", "--verbose", "--timeline"})
+_SWITCHES = frozenset(
+    {"-h", "--help", "--quiet", "--json", "--verbose", "--timeline", "--as-codecarbon"}
+)
 """Options of `run` that take no value."""
 
 

@@ -129,7 +129,7 @@ def _spawn(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Pop
         return subprocess.Popen(script, env=environ, close_fds=False)  # noqa: S603 - as above
 
 
-def become(command: Sequence[str]) -> End:
+def become(command: Sequence[str], environ: Mapping[str, str]) -> End:
     """Go on as the command, where no process can be started beside us; its end if that fails."""
     for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them; the command is to have the defaults
         if hasattr(signal, name):
@@ -138,7 +138,7 @@ def become(command: Sequence[str]) -> End:
     failure: OSError | None = None
     for words in (given, script):  # the second as in `_spawn`
         try:
-            os.execvp(words[0], words)  # noqa: S606 - it is the job
+            os.execvpe(words[0], words, environ)  # noqa: S606 - it is the job
         except OSError as error:
             failure = failure or error
             if error.errno != errno.ENOEXEC:

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,16 @@ def _summary(loaded: Loaded, by: str, sources: Sequence[str]) -> Summary:
 def _own_outputs() -> list[str]:
     """The files that a run in this directory would write to."""
     outputs = load_settings({}, writes=False).output
-    files = [path for path in outputs if "://" not in path and Path(path).exists()]
+    named = [Path(path) for path in outputs if "://" not in path]
+    # a file with other columns, of CodeCarbon for example, is left as it is, and ours is beside it
+    files = [str(file) for path in named for file in (path, *_beside(path)) if file.exists()]
     if not files:
         raise ConfigError("there is no emissions.csv here; name the files to report on")
     return files
+
+
+def _beside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{escape(path.stem)}.schema-*{escape(path.suffix)}"))
 
 
 def _page_path(text: str) -> Path:

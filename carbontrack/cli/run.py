@@ -6,6 +6,7 @@ import sys
 from argparse import REMAINDER, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from carbontrack.api.assembly import assemble, current_environment
@@ -23,6 +24,7 @@ from carbontrack.errors import ConfigError
 from carbontrack.record import Record, Sink, told
 from carbontrack.sinks.capabilities import FileSink, QueuedSink
 from carbontrack.sinks.factory import is_file
+from carbontrack.system.files import package_path
 from carbontrack.system.interrupts import attempt
 from carbontrack.system.log import silenced
 from carbontrack.text import visible
@@ -32,6 +34,8 @@ from carbontrack.tracking.tracker import NoOpTracker, Tracker
 from carbontrack.values import NamedTuple
 
 OVER_BUDGET = 3
+CODECARBON_HOOK = "compat/codecarbon/hook"
+"""The folder with the `sitecustomize` that puts us in CodeCarbon's place."""
 
 _ABOUT = """\
 Measure a command and its children. Its exit code, signals and streams pass through; a summary on
@@ -69,6 +73,8 @@ def add_parser(subparsers: Subparsers) -> None:
         default=[], help="a label for the record; may be repeated")  # fmt: skip
     add("--interval", metavar="SECONDS", help="time between two readings; 1 by default")
     add("--timeline", action="store_true", default=None, help="keep power over time as well")
+    add("--as-codecarbon", action="store_true",
+        help="have `import codecarbon` mean carbontrack in the command's Pythons")  # fmt: skip
     add("--quiet", action="store_true", help="print nothing")
     add("--verbose", action="store_true", help="name the source of the comparison in full")
     add("--json", action="store_true", help="print the record as one line of JSON on stderr")
@@ -110,13 +116,13 @@ def _run(args: Namespace) -> int:
             if isinstance(error, ConfigError) and not child.has_started:
                 raise error  # what was asked of us is wrong, and nothing around us
             if error is not None:
-                end = _run_unmeasured(child, command, error, _said_on(terminal, args))
+                end = _run_unmeasured(args, child, command, error)
             elif measured is not None:
                 end = measured.end
     assert end is not None
     if end.is_no_room:
         _said_on(terminal, args)(f"{command[0]} is not measured: {end.error}")
-        end = become(command)
+        end = become(command, _environ(args))
     if not end.started:
         return _not_started(end, terminal)
     if measured is None:
@@ -154,21 +160,20 @@ def _measure(args: Namespace, command: Sequence[str], child: Child) -> Measured:
         span = tracker.span(args.name or default_name(command), labels=dict(args.label))
         shown = Terminal(sys.stderr) if _shows_text(args) else None
         watch = _budget_watch(args, span, child, shown) if args.budget else None
-        job_id = environment.launch.job_id
+        environ = partial(_environ, args, job_id=environment.launch.job_id)
         with followed(tracker, environment.state_path(settings.state_dir)) as group:
             end = _run_measured(
-                span, child, command, job_id=job_id, terminal=shown, watch=watch, group=group
+                span, child, command, environ=environ, terminal=shown, watch=watch, group=group
             )
     return Measured(end, settings, tracker, span, notes)
 
 
-def _run_unmeasured(
-    child: Child, command: Sequence[str], error: Exception, say: Callable[[str], None]
-) -> End:
+def _run_unmeasured(args: Namespace, child: Child, command: Sequence[str], error: Exception) -> End:
     """Start the command, unless that was done, and wait for it; whatever has gone wrong with us."""
+    say = _said_on(Terminal(sys.stderr), args)
     say(f"{command[0]} is not measured: {type(error).__name__}: {error}")
     if not child.has_started:
-        refusal = child.start(command, environ=child_environ(None))
+        refusal = child.start(command, environ=_environ(args))
         if refusal is not None:
             return refusal
     return child.wait()
@@ -237,7 +242,11 @@ def _settings(args: Namespace) -> Settings:
         raise ConfigError("--output is empty; name a file or an address, or write 'none'")
     if args.output is not None:  # for a setting None would be "no output"
         given["output"] = args.output
-    return load_settings(given)
+    settings = load_settings(given)
+    if args.as_codecarbon and settings.origins.get("output", "default") == "default":
+        # the command's rows go to a file of the same name
+        settings = load_settings({**given, "output": "none"})
+    return settings
 
 
 def _shows_text(args: Namespace) -> bool:
@@ -249,14 +258,14 @@ def _run_measured(
     child: Child,
     command: Sequence[str],
     *,
-    job_id: str | None,
+    environ: Callable[[str | None], dict[str, str]],
     terminal: Terminal | None,
     watch: BudgetWatch | None,
     group: CommandGroup | None,
 ) -> End:
     span.open()
     with nullcontext() if group is None else group.entered():
-        refusal = child.start(command, environ=child_environ(_said_of(span), job_id=job_id))
+        refusal = child.start(command, environ=environ(_said_of(span)))
     if refusal is not None:
         span.discard()
         return refusal
@@ -268,6 +277,14 @@ def _run_measured(
             end = End(OVER_BUDGET, "budget", watch.terminated_by.text)
         span.close(end.status, end.error)
     return end
+
+
+def _environ(
+    args: Namespace, said: str | None = None, *, job_id: str | None = None
+) -> dict[str, str]:
+    """The environment of the command; `said` is what it is told of the span that counts it."""
+    hook = package_path(CODECARBON_HOOK) if args.as_codecarbon else None
+    return child_environ(said, job_id=job_id, first_folder=hook)
 
 
 def _said_of(span: Span) -> str | None:

@@ -26,6 +26,10 @@ JOB_ID = f"{PREFIX}JOB_ID"
 """The variable with the id of the job that this process belongs to; `carbontrack run` sets it."""
 PYTEST = f"{PREFIX}PYTEST_"
 """The prefix of an option of the pytest plugin."""
+AS_CODECARBON = f"{PREFIX}AS_CODECARBON"
+"""The variable that is set where carbontrack stands in for CodeCarbon and has said so."""
+CODECARBON = "CODECARBON_"
+"""The prefix of CodeCarbon's own variables."""
 _begins_with_prefix = methodcaller("startswith", PREFIX)
 
 
@@ -252,7 +256,7 @@ def _values(environ: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _is_setting(name: str) -> bool:
-    return name not in (PARENT_ID, JOB_ID) and not name.startswith(PYTEST)
+    return name not in (PARENT_ID, JOB_ID, AS_CODECARBON) and not name.startswith(PYTEST)
 
 
 def _working_folder() -> str:
@@ -434,12 +438,20 @@ def child_environ(
     environ: Mapping[str, str] | None = None,
     *,
     job_id: str | None = None,
+    first_folder: str | None = None,
 ) -> dict[str, str]:
     """A copy of the environment for a child process, with what is said of its parent.
 
-    `job_id`: the job that the child belongs to, if any.
+    Args:
+        parent: as in `parent_id`.
+        environ: what is copied; by default the process's own.
+        job_id: the job that the child belongs to, if any.
+        first_folder: where a child that is a Python looks for modules first.
     """
     copied = dict(os.environ if environ is None else environ)
+    if first_folder is not None:
+        folders = filter(None, (first_folder, copied.get("PYTHONPATH")))
+        copied["PYTHONPATH"] = os.pathsep.join(folders)
     ours = {PARENT_ID: parent, JOB_ID: job_id}
     return {**copied, **{name: text for name, text in ours.items() if text is not None}}
 
@@ -475,6 +487,20 @@ def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, s
     environ = os.environ if environ is None else environ
     found = ((key.removeprefix(PYTEST), key) for key in environ if key.startswith(PYTEST))
     return {rest.lower(): environ[key] for rest, key in found if environ[key].strip()}
+
+
+def codecarbon_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """The CODECARBON_* variables, in any case, by the rest of their names in small letters."""
+    environ = os.environ if environ is None else environ
+    found = ((key, key.lower()) for key in environ if key[:11].upper() == CODECARBON)
+    return {low.removeprefix(CODECARBON.lower()): environ[key] for key, low in found}
+
+
+def is_first_to_say_codecarbon() -> bool:
+    """Whether no process above has said yet that CodeCarbon is replaced; those below need not."""
+    is_first = AS_CODECARBON not in os.environ
+    os.environ[AS_CODECARBON] = "said"
+    return is_first
 
 
 def step_summary(environ: Mapping[str, str] | None = None) -> Path | None:

@@ -68,6 +68,19 @@ def name_of(code: str) -> str:
     return found["name"] if found else code
 
 
+def part_of(country: str, name: str) -> str | None:
+    """The code of the part of a country that has this name or code, "california" or "CA"; or None.
+
+    Args:
+        country: its code, such as "US".
+        name: the part's name, in any spelling.
+    """
+    found = rows.row("names", fold(name)) or {}
+    codes = [*found.get("codes", "").split(), f"{country}-{name.strip().upper()}"]
+    inside = (code for code in codes if code.startswith(f"{country}-") and rows.row("zones", code))
+    return next(inside, None)
+
+
 def fold(text: str) -> str:
     """Letters and digits only, without case or accents, so that spellings can be compared."""
     if not text.isascii():

@@ -1,1 +1,1 @@
-"""Servers and frameworks, one to a file; none of them is imported unless it is used."""
+"""Integrations with frameworks and servers, a module each; none is imported unless used."""

@@ -38,13 +38,13 @@ class CarbontrackMiddleware:
 
     Args:
         app: your application.
-        routes: count each request, and each WebSocket connection, as a short call named by its
-            method and the template of its route; or a function that returns the template of a
-            scope, None where there is none.
-        tracker: measure with this tracker; None: with that of the settings.
-        close: writes the rows; it takes 2 s at most and does not block the event loop.
-        settings: any of carbontrack's settings, and `window_s`, `most_names` and `labels`, as of
-            `carbontrack.track`.
+        routes: True: count each request and each WebSocket connection, under its method and the
+            template of its route. A function: the same for other frameworks; it gets the scope and
+            returns the template, or None. False: count no requests.
+        tracker: measures the requests; the default is a tracker made from `settings`.
+        close: called in a thread at the shutdown, to write the rows; the default takes 2 s at most.
+        settings: all settings of carbontrack; `labels` and `window_s` as in `carbontrack.track`;
+            `most_names`, the number of names with rows of their own, 200 by default.
 
     Raises:
         ConfigError: a setting cannot be used, or is given without `routes`.

@@ -1,8 +1,8 @@
-"""A request of an ASGI server that is counted: its messages, and the route that has answered it.
+"""A counted request of an ASGI server: its messages, and the route that answered it.
 
-Starlette and FastAPI leave the route in the scope; neither is imported. All of that is public but
-FastAPI's effective route, which has the prefixes of `include_router`; without it the route's own
-path is the name.
+Starlette and FastAPI store the route in the scope; neither is imported. All that is read is
+public, except FastAPI's effective route, which has the prefixes of `include_router`. Without it,
+the name is the route's own path.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def warned_of_tasks(app: Any) -> bool:
 
 
 class CountedRequest:
-    """A request that is counted: what it receives and sends, and how it ends."""
+    """A counted request: what it receives and sends, and how it ends."""
 
     __slots__ = ("_has_body", "_is_socket", "_receive", "_scope", "_send", "call", "cpu", "outcome")
 
@@ -149,7 +149,7 @@ class CountedRequest:
         return works_in_thread is not None
 
     async def receive(self) -> Message:
-        """Receive a message; while a client takes its time, the request uses nothing."""
+        """Receive a message; while it waits for the client, the request uses nothing."""
         if self._has_body:  # only the end of the connection may come, at any time
             return await self._receive()
         self.call.begin_wait()
@@ -165,7 +165,7 @@ class CountedRequest:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message; an answer of 5xx is a failure."""
+        """Send a message; a response of 5xx is a failure."""
         if not self.cpu.is_in_a_step:
             self.cpu.in_tasks()
         if message["type"] == "http.response.start" and message["status"] >= 500:

@@ -1,8 +1,8 @@
 """Celery: each task is a call, counted under the name of the task, in every kind of pool.
 
-The signals before and after a task are sent by the thread, process or greenlet that runs it, so
-what the task opens lies inside its call. A process of the prefork pool writes its rows when Celery
-shuts it down, recycled or for good.
+The thread, process or greenlet that runs a task sends the signals before and after it, so blocks
+that the task opens are inside its call. A process of the prefork pool writes its rows when Celery
+shuts it down or replaces it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ except ImportError as error:
 def install(**settings: object) -> None:
     """Count every task that this program runs; a second call replaces the settings of the first.
 
-    A task of a second or longer has a row; shorter ones are summed, a row for each name and window.
+    A task of a second or longer has a row. Shorter ones are summed, one row per name and window.
 
     Args:
-        settings: those of `carbontrack.track`: region, output, window_s, labels, tracker, …
+        settings: the arguments of `carbontrack.track`: region, output, window_s, labels, tracker, …
 
     Raises:
-        ConfigError: a setting cannot be used; nothing is connected then.
+        ConfigError: a setting cannot be used. Nothing is connected then.
     """
     tasks = _Tasks(settings)
     for signal, hook in ((signals.task_prerun, tasks.begin), (signals.task_postrun, tasks.end)):

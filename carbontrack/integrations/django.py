@@ -1,7 +1,7 @@
 """Django: each request is a short call, summed with those of its route.
 
-Settings are in `CARBONTRACK = {…}` in Django's settings, and where that says nothing in
-carbontrack's own sources. A streaming response goes on in steps, and ends when it is closed.
+`CARBONTRACK = {…}` in Django's settings comes before carbontrack's other sources of settings. A
+streaming response runs in steps, and ends when it is closed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ except ImportError as error:
 
 
 class CarbontrackMiddleware:
-    """A middleware that counts each request, by method and route: `GET /users/<int:pk>/`.
+    """Middleware that counts each request by method and route, such as `GET /users/<int:pk>/`.
 
-    Put it first in `MIDDLEWARE`, so that what the others do is counted. `CARBONTRACK` in Django's
-    settings takes any of carbontrack's settings; also `tracker`, and `routes`: with False all
-    requests have the same name, and `name` says which.
+    Put it first in `MIDDLEWARE`, so that the other middleware is counted. `CARBONTRACK` in Django's
+    settings takes all settings of carbontrack, `labels`, `window_s`, `tracker`, and `routes`: if it
+    is False, all requests share one name, which `name` sets.
 
     Raises:
-        ConfigError: a setting cannot be used; when the server starts.
+        ConfigError: a setting cannot be used. It is raised when the server starts.
     """
 
     sync_capable = async_capable = True
@@ -110,7 +110,7 @@ class _Answer:
 
 
 class _AnyStream:
-    """The content of a streaming response, whose iteration is a part of the request."""
+    """The content of a streaming response; iterating it is part of the request."""
 
     def __init__(self, body: Any, answer: _Answer) -> None:
         self._body, self._answer, self._step = body, answer, answer.counted.step

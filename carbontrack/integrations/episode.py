@@ -109,7 +109,7 @@ class Episode:
 
     Args:
         tracker: measure with this tracker, as a root span.
-        settings: what `track` takes. `name` and `labels` go before those of `begin`.
+        settings: the arguments of `track`. `name` replaces that of `begin`, `labels` are added.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -208,7 +208,7 @@ class Episode:
     def child(self, name: str) -> None:
         """Open a child of the run, such as an epoch; one that is open is ended first.
 
-        Its edges are those of the Python loop: kernels that a GPU still runs are in the next child.
+        It begins and ends with the Python loop: kernels that still run are in the next child.
         """
         run = self._run
         if run is None or run.span is None or not run.span.is_open:

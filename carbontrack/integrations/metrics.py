@@ -1,6 +1,6 @@
-"""A record as other programs want it: numbers by flat names, and what is said in words.
+"""A record for other programs: its numbers under flat names, and its facts as texts.
 
-Everything that passes a record on uses these names, whatever the framework or the tracker.
+All integrations use these names, whatever the framework or the experiment tracker.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ WORDS = ("basis", "region", "intensity_source", "meters", "record_id", "status")
 
 
 def metrics_of(record: Record, prefix: str = PREFIX) -> dict[str, float]:
-    """The record's numbers, such as `carbontrack/energy_kwh`; what is unknown is left out.
+    """Return the record's numbers, such as `carbontrack/energy_kwh`, without unknown ones.
 
-    `power_w` is the mean power over the record's duration. Where the record sums calls that ran at
-    the same time, that is the mean of one of them.
+    `power_w` is the mean power over the record's duration. If the record sums calls that ran at the
+    same time, it is the mean power of one call.
     """
     found: dict[str, float | None] = {name: getattr(record, name) for name in NUMBERS}
     if record.energy_kwh is not None and record.duration_s:
@@ -37,6 +37,6 @@ def metrics_of(record: Record, prefix: str = PREFIX) -> dict[str, float]:
 
 
 def facts_of(record: Record) -> dict[str, str]:
-    """What a tag or a configuration says of the record; what is unknown is left out."""
+    """Return the record's facts as texts, for tags or a configuration, without unknown ones."""
     found = {name: getattr(record, name) for name in WORDS}
     return {name: str(fact) for name, fact in found.items() if fact is not None}

@@ -1,6 +1,6 @@
-"""MLflow: the energy and emissions of a run among its metrics, and how they are known in its tags.
+"""MLflow: energy and emissions as metrics of a run, and how they were measured as its tags.
 
-`output=["emissions.csv", "mlflow:"]` reports to the run that is active where a block ends.
+`output=["emissions.csv", "mlflow:"]` reports to the run that is active when a block ends.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from carbontrack.system.clock import SystemClock
 
 
 class MlflowSink(TrackerSink[str]):
-    """Reports to an MLflow run, from a thread of its own; starts no run and ends none.
+    """Reports to an MLflow run, from a thread of its own; it starts no run and ends none.
 
     Args:
-        run_id: the run; by default the one that is active where a record is written: in the thread
-            that ends the block, else in the main thread, else the only one that is active.
+        run_id: the run. The default is the run that is active when a block ends: in the thread that
+            ends the block, else in the main thread, else the only active run.
     """
 
     hint = (

@@ -23,13 +23,13 @@ def instrument(
     tracker: Tracker | None = None,
     annotate: bool = False,  # noqa: FBT001, FBT002 - a contract
 ) -> None:
-    """Export what is measured as metrics, once for a provider; it measures nothing by itself.
+    """Export what is measured as metrics; a second call for the same provider does nothing.
 
     Args:
-        meter_provider: None: the global one, which may also be set later.
-        tracker: whose records and meters; None: of all that `track` and `auto` make here.
-        annotate: whether to write energy and emissions onto the span that is recording where a
-            block ends, whatever tracker it is of.
+        meter_provider: exports the metrics. The default is the global one, which may be set later.
+        tracker: whose records and meters to export. The default is all of this process.
+        annotate: whether blocks of any tracker add their energy and emissions to the span that is
+            recording when they end.
 
     Raises:
         ConfigError: an argument cannot be used, or the provider shows another tracker already.
@@ -46,7 +46,7 @@ def instrument(
 
 
 def uninstrument() -> None:
-    """Export and annotate nothing more; the instruments remain, and are silent."""
+    """Stop exporting and annotating; the instruments remain, without data points."""
     when_closed(None)
     for _, metrics in _INSTRUMENTED:
         metrics.turn_off()
@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
         raise ImportError("it needs: pip install opentelemetry-instrumentation") from error
 
     class CarbontrackInstrumentor(BaseInstrumentor):
-        """`instrument` and `uninstrument`, as other instrumentors of OpenTelemetry have them."""
+        """`instrument` and `uninstrument` in the form of other OpenTelemetry instrumentors."""
 
         def instrumentation_dependencies(self) -> Collection[str]:
             return ()

@@ -1,4 +1,4 @@
-"""Prometheus: what is measured, at the endpoint that a program has, or that of all its workers."""
+"""Prometheus: energy and emissions as metrics of a program, or of all its worker processes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ __all__ = ["CarbontrackCollector", "PrometheusSink", "install"]
 
 
 def install(registry: CollectorRegistry = REGISTRY, labels: Sequence[str] = ()) -> PrometheusSink:
-    """Export what `track` and `auto` measure in this process, from now on; once for a registry.
+    """Export what `track` and `auto` measure in this process from now on.
+
+    A second call for the same registry and labels does nothing.
+
+    Args:
+        registry: exports the metrics.
+        labels: which of your own labels become labels of the counters.
 
     Raises:
-        ConfigError: as `PrometheusSink`; or the settings say scope "machine" in multi-process mode.
+        ConfigError: as for `PrometheusSink`; or the scope is "machine" in multi-process mode.
     """
     for known in PROVIDER.common_sinks.sinks:
         if isinstance(known, PrometheusSink) and known.exports_to(registry, labels):

@@ -1,6 +1,6 @@
-"""RQ: each job is a block, by the name of its function.
+"""RQ: each job is a block with the name of its function.
 
-The process that RQ forks for a job leaves by `os._exit`, without `atexit`; it writes before that.
+The process that RQ forks for a job ends with `os._exit`, without `atexit`: it writes before that.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ except ImportError as error:
 
 
 class MeasuredJobs:
-    """Measures the jobs of a worker, before whose class it stands: `class W(MeasuredJobs, Worker)`.
+    """Measures the jobs of a worker; put it before the worker: `class W(MeasuredJobs, Worker)`.
 
-    Its `carbontrack` has what `track` is given; what cannot be used raises `ConfigError`.
+    The class attribute `carbontrack` has the arguments of `track`; a wrong one: `ConfigError`.
     """
 
     carbontrack: ClassVar[dict[str, Any]] = {}
@@ -35,7 +35,7 @@ class MeasuredJobs:
         super().__init__(*args, **named)
 
     def perform_job(self, job: Any, *rest: Any, **named: Any) -> Any:
-        """Perform a job in a block of its own, and write the last rows of a work horse."""
+        """Run a job in a block of its own, and write the last rows of its process."""
         self._begin(job)
         try:
             return super().perform_job(job, *rest, **named)  # type: ignore[misc]
@@ -43,7 +43,7 @@ class MeasuredJobs:
             self._end()
 
     def handle_exception(self, job: Any, *exc_info: Any) -> Any:
-        """Note what the job has raised, which `perform_job` does not let out."""
+        """Note the exception of the job, which `perform_job` does not raise."""
         self._raised = exc_info[1]
         return super().handle_exception(job, *exc_info)  # type: ignore[misc]
 

@@ -1,7 +1,7 @@
 """scikit-learn 1.9: a callback that measures each fit, and each candidate of a search.
 
-`GridSearchCV(…).set_callbacks(CarbontrackCallback(region="FR")).fit(x, y)`. What a search or a
-pipeline does is a child of its fit, or a row of the worker process that does it.
+`GridSearchCV(…).set_callbacks(CarbontrackCallback(region="FR")).fit(x, y)`. The parts of a
+search or a pipeline are children of its fit, or rows of the worker process that runs them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ except ImportError as error:
 
 
 class CarbontrackCallback:
-    """For `set_callbacks`; one object may be set on many estimators, and fitted in many threads.
+    """Measures each fit of the estimators that it is set on with `set_callbacks`.
 
-    Its copies in a search's worker processes write the row of each candidate and split at once.
+    One callback can be set on many estimators, also in several threads. In the worker processes of
+    a search, its copies write the row of each candidate and split as soon as it has ended.
 
     Args:
-        settings: what `track` takes; `spans` is "all" unless it is given or a span is open around.
+        settings: the arguments of `track`, such as region and output. The default of `spans` is
+            "all", and inside an open block that of the block.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -41,7 +43,7 @@ class CarbontrackCallback:
 
     @guarded
     def setup(self, estimator: Any, context: CallbackContext) -> None:
-        """A fit begins."""
+        """Begin a fit."""
         fitted = type(getattr(estimator, "estimator", estimator)).__name__
         labels = {"estimator": fitted, "fit": context.root_uuid.hex[:8]}
         name = self._name or f"{context.estimator_name}.fit"
@@ -49,7 +51,7 @@ class CarbontrackCallback:
 
     @guarded
     def on_fit_task_begin(self, estimator: Any, context: CallbackContext) -> None:
-        """The fit itself, or a part of it, or an iteration, which is not measured on its own."""
+        """Begin a part of a fit; iterations are not measured on their own."""
         is_composed = hasattr(estimator, "estimator") or hasattr(estimator, "steps")
         if not is_composed or context.max_subtasks or ("fit", context) in self._tasks:
             return
@@ -64,9 +66,9 @@ class CarbontrackCallback:
         self._tasks.begin(context, context.task_name, labels, ("fit", around))
 
     def on_fit_task_end(self, estimator: Any, context: CallbackContext) -> None:  # noqa: ARG002
-        """A part has ended, or failed."""
+        """End a part; it may have failed."""
         self._tasks.end(context)
 
     def teardown(self, estimator: Any, context: CallbackContext) -> None:  # noqa: ARG002
-        """The fit has ended, or failed, and with it what scikit-learn has not ended in it."""
+        """End the fit, and all parts of it that scikit-learn has not ended."""
         self._tasks.end(("fit", context))

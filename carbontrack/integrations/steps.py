@@ -1,8 +1,8 @@
-"""A request of a server that goes on in steps, and ends once, with its name.
+"""A request of a server that runs in steps and ends once, with its name.
 
-Its CPU seconds are those of the threads that run its steps, while they do: what other requests use
-at the same time is theirs. While it is the only one of its process it has all of the process's,
-as the threads that a numerical library computes with work for nobody else then.
+Its CPU seconds are those of the threads that run its steps, while they do. While it is the only
+request of its process, it has the CPU seconds of the whole process, since the threads of a
+numerical library work for no other request then.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SteppedRequest:
         return before_s if running is None else before_s + running()
 
     def _process_cpu_s(self) -> float:
-        """Without the thread that measures, which works for no request."""
+        """The process's CPU seconds without those of the measuring thread."""
         thread_id = None if self._ours is None else self._ours()
         return process_cpu_s() - ((thread_id and other_thread_cpu_s(thread_id)) or 0.0)
 
@@ -95,7 +95,7 @@ class SteppedRequest:
 
         Args:
             name: what it is counted as.
-            failure: what the server answers, where that is an error of its own.
+            failure: the response of the server, if it is a server error.
         """
         call, self._call = self._call, None
         if call is None:
@@ -167,10 +167,10 @@ class LoopRequest(SteppedRequest):
         self._cpu.end()
 
     def _leave(self) -> None:
-        """It has joined nobody."""
+        """Nothing to leave."""
 
 
 def _is_greenlet() -> bool:
-    """Whether others run in this thread meanwhile, as under gevent and eventlet."""
+    """Whether other requests run in this thread meanwhile, as under gevent and eventlet."""
     greenlet = sys.modules.get("greenlet")
     return greenlet is not None and greenlet.getcurrent().parent is not None

@@ -31,7 +31,8 @@ class Tasks:
     nothing where a tracker was given, which cannot go along, or where `spans` is "roots".
 
     Args:
-        settings: what `track` takes; `spans` is "all" unless it is given or a span is open around.
+        settings: the arguments of `track`. The default of `spans` is "all", and inside an open
+            block that of the block.
 
     Raises:
         ConfigError: a setting cannot be used.

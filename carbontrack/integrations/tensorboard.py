@@ -1,4 +1,4 @@
-"""TensorBoard: the energy and emissions of a run as scalars, beside those of the training.
+"""TensorBoard: energy and emissions as scalars, beside those of the training.
 
 `output=["emissions.csv", "tensorboard:runs/first"]` writes an event file into that folder.
 """
@@ -19,7 +19,7 @@ from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class TensorBoardSink(TrackerSink[Any]):
-    """Writes scalars to a folder, or with the writer of the user, which is not closed.
+    """Writes scalars to a folder, or with your own writer, which it does not close.
 
     Args:
         writer_or_dir: a folder of event files; or a writer that has `add_scalar` and `flush`, such

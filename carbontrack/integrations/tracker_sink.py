@@ -1,7 +1,7 @@
-"""What the sinks of experiment trackers share: which records they take, and sums over a run.
+"""What the sinks of experiment trackers have in common: which records they take, sums over a run.
 
-A tracker's run is one more place where finished records go. It gets sums over the records of this
-process that end while it is the run, under the names of `metrics_of`. Only rank 0 reports.
+A run of a tracker gets sums over the records of this process that end while the run is active,
+under the names of `metrics_of`. Only rank 0 reports.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def sums_of_process() -> RunSums:
 
 
 class TrackerSink(ABC, Generic[Run]):
-    """A sink that gives sums and facts to a tracker's run, and never starts one.
+    """A sink that reports sums and facts to a tracker's run, and never starts a run.
 
     Attributes:
         takes_recovered: whether records of killed processes are taken: where the run is named.
@@ -111,23 +111,23 @@ class TrackerSink(ABC, Generic[Run]):
         """Give numbers and facts to the run, quickly; `step` never goes down."""
 
     def write(self, record: Record) -> None:
-        """Add a finished record to the sums of the active run, and report these."""
+        """Add a finished record to the sums of the active run, and report the sums."""
         self._take(record, facts_of(record), step=None, is_final=True)
 
     def log(self, record: Record, step: int | None = None) -> None:
         """Report what an open span has used so far: `sink.log(span.snapshot(), step=epoch)`.
 
-        Its numbers are added to those of finished records, for this once.
+        The report is the sum of this record and of those that have ended; the sums do not change.
         """
         self._take(record, {}, step=step, is_final=False)
 
     def close(self) -> None:
-        """Have what was reported written, in the process that has made the sink."""
+        """Wait until the reports are written, in the process that made the sink."""
         if os.getpid() == self._pid:
             self.finish()
 
     def finish(self) -> None:
-        """Write what is left, and close what is the sink's own."""
+        """Write what is pending, and close what the sink has opened."""
 
     def _take(
         self, record: Record, facts: dict[str, str], *, step: int | None, is_final: bool

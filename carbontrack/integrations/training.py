@@ -30,7 +30,7 @@ BRIEF = (f"{PREFIX}energy_kwh", f"{PREFIX}emissions_g")
 
 
 def finish_kernels() -> None:
-    """Wait until the GPU has done what it was given, where this process has a CUDA context."""
+    """Wait until the GPU has finished all kernels, if this process has a CUDA context."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -40,8 +40,8 @@ class Training:
     """The trainings of one callback, and the evaluations inside and outside of them.
 
     Args:
-        synchronize: wait for the GPU at the edges of epochs and evaluations, so that each has the
-            energy of its own kernels. Where this process does not use CUDA nothing is done.
+        synchronize: wait for the GPU at the boundaries of epochs and evaluations, so that each has
+            the energy of its own kernels. It does nothing if this process does not use CUDA.
         finish: how to wait for it.
         settings: what `Episode` takes.
 
@@ -76,7 +76,7 @@ class Training:
 
     @property
     def record(self) -> Record | None:
-        """The record of the training, or of the evaluation outside of one, that has ended last."""
+        """The record of the last training, or evaluation outside a training, that ended."""
         return self._episode.record
 
     @property
@@ -181,8 +181,8 @@ class Training:
     def model_card(self) -> dict[str, Any] | None:
         """The `co2_eq_emissions` of a model card: the last training, if it is in one record.
 
-        None where the emissions are unknown, and for one rank of several and a training that was
-        resumed: reports add up what these have in several rows.
+        None if the emissions are unknown, for one of several ranks, and for a resumed training:
+        each is only a part, and reports add up the parts.
         """
         record = self._trained if self._is_alone else self.record
         if record is None or record.emissions_g is None:
@@ -216,11 +216,11 @@ class Training:
 
 
 class EpisodeCallback:
-    """What callbacks share: an episode, of which they translate the hooks, and its record.
+    """What callbacks have in common: an episode, to which they map the hooks, and its record.
 
     Args:
-        synchronize: wait for the GPU at the edges of children, so that each has the energy of its
-            own kernels.
+        synchronize: wait for the GPU at the boundaries of children, so that each has the energy of
+            its own kernels.
         settings: what `Episode` takes.
     """
 
@@ -250,7 +250,7 @@ class EpisodeCallback:
 
 
 class TrainingCallback:
-    """What the callbacks for trainings have in common: settings, and what people read.
+    """What the callbacks for trainings have in common: settings and results.
 
     Args:
         settings: what `Training` takes.
@@ -261,7 +261,7 @@ class TrainingCallback:
 
     @property
     def record(self) -> Record | None:
-        """The record of the training, or of the evaluation outside of one, that has ended last."""
+        """The record of the last training, or evaluation outside a training, that ended."""
         return self._training.record
 
     @property

@@ -15,16 +15,16 @@ except ImportError as error:
 
 
 class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Measures each `train()`, and each `evaluate()` and `predict()` outside of it.
+    """Measures each `train()`, and each `evaluate()` and `predict()` outside a training.
 
     Args:
-        settings: arguments of `track`, such as region and output; and `synchronize`, of `Training`.
+        settings: the arguments of `track`, such as region; and `synchronize` of `Training`.
     """
 
     _is_first = False
 
     def first(self, trainer: Any) -> CarbontrackCallback:
-        """Come before all other callbacks of the trainer, so that reporters have all figures."""
+        """Put this callback before all others of the trainer, so that reporters get all figures."""
         callbacks = trainer.callback_handler.callbacks
         callbacks[:] = [self, *(one for one in callbacks if one is not self)]
         self._is_first = True
@@ -40,7 +40,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
 
     @guarded
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Put what was used so far into the history; in the first place, into all logs."""
+        """Add what was used so far to the history, and to all logs if this callback is first."""
         found = self._training.log(state.global_step)
         for entry in state.log_history[-1:]:
             if found and entry.get("step") == state.global_step:
@@ -69,7 +69,7 @@ class CarbontrackCallback(TrainingCallback, TrainerCallback):  # type: ignore[mi
 
     @guarded
     def on_prediction_step(self, *_args: Any, eval_dataloader: Any = None, **_given: Any) -> None:
-        """Begin an evaluation with its first batch, since there is no hook before."""
+        """Begin an evaluation at its first batch, since no hook comes before it."""
         self._training.take_batch(eval_dataloader, "evaluate", "predict")
 
     @guarded

@@ -1,6 +1,6 @@
-"""Weights & Biases: the energy and emissions of a run in its history and its summary.
+"""Weights & Biases: energy and emissions in the history and the summary of a run.
 
-`output=["emissions.csv", "wandb:"]` reports to the run that is active where a block ends.
+`output=["emissions.csv", "wandb:"]` reports to the run that is active when a block ends.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class WandbSink(TrackerSink[Any]):
-    """Reports to a W&B run without moving its step; starts no run and ends none.
+    """Reports to a W&B run and leaves its step unchanged; it starts no run and ends none.
 
     Args:
-        run: the run; by default `wandb.run`, as it is where a record is written.
+        run: the run. The default is `wandb.run` at the end of each block.
     """
 
     hint = (

@@ -22,16 +22,16 @@ _TEMPLATE, _COUNTED = "carbontrack.template", "carbontrack.counted"
 
 
 class CarbontrackMiddleware:
-    """A middleware that counts each request.
+    """Middleware that counts each request.
 
     Args:
         app: your application.
         routes: True: one name for each method and route of Flask, such as `GET /users/<int:id>`. A
-            function that gets the `environ` of a request that has ended and returns the template
-            of its route, or None: the same for other frameworks. False: one name for all.
-        name: this name.
-        tracker: counts the requests; without it, one made from `settings`.
-        settings: any of carbontrack's settings: region, output, scope, …
+            function: the same for other frameworks; it gets the `environ` of a request that has
+            ended, and returns the template of its route, or None. False: one name for all.
+        name: the name of all requests if `routes` is False.
+        tracker: measures the requests; the default is a tracker made from `settings`.
+        settings: all settings of carbontrack: region, output, scope, …
 
     Raises:
         ConfigError: an argument or a setting cannot be used.
@@ -126,7 +126,7 @@ class _WsgiRequest(SteppedRequest):
 
 
 class _WsgiBody:
-    """What the application has returned, whose iteration and closing are a part of the request."""
+    """What the application returned; iterating and closing it is part of the request."""
 
     def __init__(self, body: Iterable[bytes], request: _WsgiRequest) -> None:
         self._body, self._request = body, request
@@ -139,7 +139,7 @@ class _WsgiBody:
         return self._request.step(self._next)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Close what the application has returned; the request has ended."""
+        """Close what the application returned; this ends the request."""
         try:
             if (close := getattr(self._body, "close", None)) is not None:
                 self._request.step(close)

@@ -129,9 +129,11 @@ def known_text(total: Total) -> str:
     if total.measured_share is None:
         return "How the energy is known is unknown."
     ends_at = boundary_text(total) if total.measured_share < 1.0 else None
+    unrecorded = total.unrecorded_share
     return (
         f"{total.measured_share:.0%} of the energy is measured, "
         f"{total.modelled_share:.0%} modelled, {total.assumed_share:.0%} assumed"
+        f"{f', {unrecorded:.0%} of unrecorded origin' if unrecorded else ''}"
         f"{f'; it is the energy of {ends_at}' if ends_at else ''}."
     )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from carbontrack.errors import ConfigError, MissingExtra
 from carbontrack.record import COLUMNS, TRUTH_COLUMNS, Record
+from carbontrack.report import codecarbon
 from carbontrack.report.database import sqlite_rows
 from carbontrack.report.nesting import counted_once, one_row_per_id
 from carbontrack.report.spreadsheet import (
@@ -62,6 +63,7 @@ Rows = list[Row | None]
 _ROUNDED = re.compile(rb'[,;\t"\n]\d(?:[.,]\d+)?E\+\d+[,;\t"]').search
 """What may be an id that a spreadsheet has taken for a number."""
 NO_ROW = "not a whole row"
+_MARK = codecarbon.MARK.encode()
 
 
 def iter_records(path: AnyPath, *, on_skip: OnSkip | None = None) -> Iterator[Record]:
@@ -248,8 +250,7 @@ class CsvRows:
             if (layout := _layout_in(text)) is not None:
                 self.layout = layout
             elif cells and self._is_whole(cells, text):
-                pairs = zip(self.layout.names, cells, strict=False)
-                yield {name: cell_text(name, cell) for name, cell in pairs}
+                yield _row(self.layout, cells)
             else:
                 self._again.extendleft(reversed(taken[1:]))
                 yield None
@@ -309,7 +310,9 @@ class CsvBlocks:
 
         A header in the middle, from concatenated files, is no row.
         """
-        if not block.endswith(b"\n") or b"record_id" in block:
+        if not block.endswith(b"\n") or b"record_id" in block or self._layout.is_codecarbons:
+            return False
+        if _MARK in block:
             return False
         if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
             return False
@@ -378,6 +381,13 @@ class WholeCsvBlocks(CsvBlocks):
             yield from self._line_by_line(block)  # which finds out which row holds no record
 
 
+def _row(layout: Layout, cells: Sequence[str]) -> CsvRow:
+    pairs = zip(layout.names, cells, strict=False)
+    if layout.is_codecarbons:
+        return codecarbon.row_of(dict(pairs))
+    return {name: cell_text(name, cell) for name, cell in pairs}
+
+
 def is_header(cells: Sequence[str]) -> bool:
     """Whether the cells are the names of the columns."""
     return "record_id" in cells and "run_id" in cells
@@ -385,12 +395,15 @@ def is_header(cells: Sequence[str]) -> bool:
 
 def _layout_in(text: str) -> Layout | None:
     """The layout that a header begins; None where the text is none."""
-    if "record_id" not in text or "run_id" not in text:
+    is_ours = "record_id" in text and "run_id" in text
+    if not is_ours and codecarbon.MARK not in text:
         return None
     for delimiter in DELIMITERS:
         cells = _parsed(text, delimiter)
         if cells and is_header(cells):
             return layout_of(tuple(cells), delimiter, text)
+        if cells and codecarbon.is_header(cells):
+            return Layout(tuple(cells), delimiter, is_codecarbons=True)
     return None
 
 

@@ -37,11 +37,13 @@ class Layout(NamedTuple):
         delimiter: what stands between cells.
         optional: how many of the last cells a row may lack. Excel leaves out separators where the
             last columns of a block of rows are empty.
+        is_codecarbons: whether they are rows of CodeCarbon.
     """
 
     names: tuple[str, ...] = COLUMNS
     delimiter: str = ","
     optional: int = 0
+    is_codecarbons: bool = False
 
 
 OURS = Layout()

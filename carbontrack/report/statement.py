@@ -104,15 +104,17 @@ def _market(facts: Facts) -> str:
 
 def _known(facts: Facts) -> str:
     total = facts.summary.total
-    tool = "carbontrack" + (f" {_escaped(facts.versions[0])}" if facts.versions else "")
+    version = _escaped(facts.versions[0]) if facts.versions else ""
+    tool = f"carbontrack {version}".rstrip()
     if total.measured_share is None:
-        return f"How the energy is known was not recorded ({tool})."
-    shares = (total.measured_share, total.modelled_share, total.assumed_share)
-    texts = [
-        f"{share:.0%} was {how}"
-        for share, how in zip(shares, ("measured", "modelled", "assumed"), strict=True)
-        if share
-    ]
+        return f"How the energy is known was not recorded{f' ({tool})' if version else ''}."
+    shares = {
+        "measured": total.measured_share,
+        "modelled": total.modelled_share,
+        "assumed": total.assumed_share,
+        "of unrecorded origin": total.unrecorded_share,
+    }
+    texts = [f"{share:.0%} was {how}" for how, share in shares.items() if share]
     is_mostly_modelled = (total.modelled_share or 0.0) > 0.5
     rate = f" {_RATE}" if is_mostly_modelled else ""
     return f"Of the energy, {', '.join(texts)}, with {tool}; brackets hold intervals.{rate}"

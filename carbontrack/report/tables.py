@@ -151,8 +151,12 @@ def notes(summary: Summary) -> Iterator[str]:
     """Where modelled energy ends, emissions by contract, and each kind of row that was left out."""
     total = summary.total
     share, ends_at = total.measured_share, boundary_text(total)
-    if share is not None and share < 1.0 and ends_at is not None:
+    unrecorded = total.unrecorded_share
+    if share is not None and share + unrecorded < 1.0 and ends_at is not None:
         yield f"What is not measured is modelled: {ends_at}."
+    if unrecorded:
+        of_it = "the energy" if share is None else f"{_percent(unrecorded)} of the energy"
+        yield f"How {of_it} is known is not recorded, as in CodeCarbon's files."
     if summary.total.market_emissions_g is not None:
         yield f"By contract (market-based), beside these: {by_contract(summary.total)}."
     yield from left_out(summary)
@@ -194,6 +198,10 @@ def by_contract(total: Total) -> str:
     if share is None or share > 1.0 - 1e-9:
         return grams
     return f"{grams} for the {share:.0%} of the energy of which it is known"
+
+
+def _percent(share: float) -> str:
+    return "less than 1%" if share < 0.01 else f"{share:.0%}"
 
 
 def _not_added(rows: NotAdded) -> Iterator[str]:

@@ -97,7 +97,8 @@ class Total:
         embodied_g: embodied emissions, never part of `emissions_g`; abiotic_kg_sb: the use of
             scarce minerals and metals by making the same hardware, as kg of antimony.
         market_emissions_g: by contract, of the records that have such a figure.
-        measured_share, modelled_share, assumed_share: of the energy, by how it is known.
+        measured_share, modelled_share, assumed_share: of the energy, by how it is known; what is
+            left of it is energy of which no record says so.
         market_share: the share of the energy that `market_emissions_g` is for.
     """
 
@@ -128,6 +129,15 @@ class Total:
     modelled_share: float | None
     assumed_share: float | None
     market_share: float | None
+
+    @property
+    def unrecorded_share(self) -> float:
+        """The share of the energy of which no record says how it is known, as of CodeCarbon's."""
+        if self.measured_share is None:
+            return 1.0 if self.energy_kwh else 0.0
+        known = (self.measured_share, self.modelled_share or 0.0, self.assumed_share or 0.0)
+        rest = 1.0 - sum(known)
+        return rest if rest > 1e-9 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes by name, for JSON."""
@@ -485,7 +495,10 @@ def _square(kind: _Kind, groups: _Groups, column: Any) -> Any:
 
 
 def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
-    """The shares of the components' energy that are measured, modelled and assumed, by group."""
+    """The shares of the components' energy that are measured, modelled and assumed, by group.
+
+    Of the rest it is not recorded; nan where it is of all.
+    """
     import numpy as np
 
     by_basis = {text: np.zeros(len(groups.keys)) for text in BASES}
@@ -495,10 +508,11 @@ def _shares(frame: pd.DataFrame, groups: _Groups) -> dict[str, Any]:
         for code, text in enumerate(basis.categories):
             if text in by_basis:
                 by_basis[text] += groups.sum(frame[f"{name}_kwh"].to_numpy(), codes == code)
-    whole = np.sum(list(by_basis.values()), axis=0)
+    known = np.sum(list(by_basis.values()), axis=0) > 0.0
+    whole = np.sum([groups.sum(frame[f"{name}_kwh"].to_numpy()) for name in COMPONENTS], axis=0)
     unknown = np.full_like(whole, np.nan)
     return {
-        f"{text}_share": np.divide(kwh, whole, out=unknown.copy(), where=whole > 0.0)
+        f"{text}_share": np.divide(kwh, whole, out=unknown.copy(), where=known)
         for text, kwh in by_basis.items()
     }
 

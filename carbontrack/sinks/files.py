@@ -161,10 +161,10 @@ class SharedFile:
         return plain.startswith(self._header) or self._header.startswith(start)
 
     def _complete_header(self, handle: int) -> None:
-        with _locked(handle):
+        with locked(handle):
             start = _read_at(handle, len(self._header), 0)
             if self._header.startswith(start):
-                _write_whole(handle, self._header[len(start) :])
+                write_whole(handle, self._header[len(start) :])
 
     def _create(self) -> None:
         """Create the file with its header, unless another process was faster.
@@ -178,7 +178,7 @@ class SharedFile:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
         try:
             try:
-                _write_whole(handle, self._header)
+                write_whole(handle, self._header)
             finally:
                 os.close(handle)
             os.link(draft, created)
@@ -207,7 +207,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 @contextmanager
-def _locked(handle: int) -> Iterator[None]:
+def locked(handle: int) -> Iterator[None]:
     """Hold the lock of an open file, if the system has locks."""
     _flock(handle, "LOCK_EX")
     try:
@@ -244,7 +244,7 @@ def written_apart(handle: int, line: bytes, end: int) -> bool:
     The kernel writes one line after the other, so what is in front of this one is not being written
     any more.
     """
-    _write_whole(handle, line)
+    write_whole(handle, line)
     if os.fstat(handle).st_size == end + len(line):
         return True  # nobody else has written
     return _is_whole_before(handle, os.lseek(handle, 0, os.SEEK_CUR) - len(line))
@@ -255,8 +255,8 @@ def _append_below_cut(handle: int, line: bytes) -> None:
 
     Those who see it do this one after the other: only the first has to end it.
     """
-    with _locked(handle):
-        _write_whole(handle, b"\n" + line if _is_cut(handle) else line)
+    with locked(handle):
+        write_whole(handle, b"\n" + line if _is_cut(handle) else line)
 
 
 _LOOKS = 100
@@ -288,7 +288,12 @@ def _size_without_writers(handle: int) -> int:
     return os.fstat(handle).st_size
 
 
-def _write_whole(handle: int, content: bytes) -> None:
+def write_whole(handle: int, content: bytes) -> None:
+    """Write all of it at once.
+
+    Raises:
+        OSError: it did not fit; a part of it may have been written.
+    """
     written = os.write(handle, content)
     if written != len(content):
         # the rest could end up after another process's line

@@ -52,6 +52,11 @@ def package_bytes(path: str) -> bytes:
         return bytes(loader.get_data(path))
 
 
+def package_path(path: str) -> str:
+    """Where a file or folder of the package is, by its path in it; absolute."""
+    return os.path.abspath(_ROOT + path.replace("/", _SEPARATOR))  # noqa: PTH100 - a text, for text
+
+
 def package_text(path: str) -> str:
     """The text of a file of the package, its lines ended by single newlines."""
     return package_bytes(path).decode("utf-8").replace("\r\n", "\n")

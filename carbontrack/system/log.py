@@ -32,7 +32,12 @@ class LastResort(logging.Handler):
     It stands for `logging.lastResort`, which does not say who speaks, and repeats itself. Like that
     one it is silent as soon as any other handler gets our messages, a NullHandler included, and
     where `logging.lastResort` is None.
+
+    Attributes:
+        speaker: the name of the logger whose messages these are.
     """
+
+    speaker = "carbontrack"
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(logging.WARNING)
@@ -71,11 +76,11 @@ EACH_TIME = "carbontrack_each_time"
 """The attribute of a log record that is no repetition, though only its numbers are new."""
 
 
-def _has_other_handlers(ours: logging.Handler) -> bool:
+def _has_other_handlers(ours: LastResort) -> bool:
     """Whether the program has a handler for our messages, or wants no last resort."""
     if logging.lastResort is None:
         return True
-    logger: logging.Logger | None = LOGGER
+    logger: logging.Logger | None = logging.getLogger(ours.speaker)
     while logger is not None:
         if any(handler is not ours for handler in logger.handlers):
             return True

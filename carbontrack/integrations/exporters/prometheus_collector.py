@@ -32,12 +32,13 @@ Sample = tuple[str, Key, float | None]
 
 
 class CarbontrackCollector:
-    """What is measured now, for `REGISTRY.register(CarbontrackCollector())`.
+    """Collects live values; use it as `REGISTRY.register(CarbontrackCollector())`.
 
-    A scrape reads the meters once. In multi-process mode nobody asks a collector.
+    A scrape reads the meters once. In multi-process mode `prometheus_client` asks no collector.
 
     Args:
-        tracker: whose meters and blocks; None: of all that `track` and `auto` have made here.
+        tracker: whose meters and blocks to export. The default is all trackers that `track` and
+            `auto` have made in this process.
     """
 
     def __init__(self, tracker: Tracker | None = None) -> None:

@@ -28,16 +28,16 @@ WORK = {
 
 
 class PrometheusSink:
-    """Counts finished work by name, in multi-process mode (PROMETHEUS_MULTIPROC_DIR) too.
+    """Counts finished work by name, also in multi-process mode (PROMETHEUS_MULTIPROC_DIR).
 
-    One may be the sink of several trackers; it is not closed with them.
+    Several trackers can share it; they do not close it.
 
     Args:
-        registry: what exports the counters; None: nothing does.
+        registry: exports the counters; None: they are not exported.
         labels: which of your own labels become labels of the counters.
 
     Raises:
-        ConfigError: a label cannot be one, or the registry has these counters already.
+        ConfigError: a label is not valid, or the registry has these counters already.
     """
 
     def __init__(

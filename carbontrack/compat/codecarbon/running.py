@@ -1,0 +1,70 @@
+"""The trackers that are running, which are stopped at the end of the process."""
+
+from __future__ import annotations
+
+import atexit
+from typing import Any, Protocol
+
+from carbontrack.system.forking import at_end_of_worker, remember
+
+
+class Stoppable(Protocol):
+    """A tracker."""
+
+    outcome: Any
+
+    def stop(self) -> float | None:
+        """Write its row."""
+        ...
+
+
+class Running:
+    """Trackers from start to stop.
+
+    They are held: a program that drops its tracker, as after an exception, gets its row at the end.
+    In a forked child none is running, and in a worker of `multiprocessing`, which runs no `atexit`
+    functions, they are stopped by what that runs instead.
+    """
+
+    def __init__(self) -> None:
+        self._trackers: dict[int, Stoppable] = {}
+        self._is_registered = False
+        remember(self)
+
+    def __len__(self) -> int:
+        return len(self._trackers)
+
+    def add(self, tracker: Stoppable) -> None:
+        """It has been started."""
+        self._trackers[id(tracker)] = tracker
+        at_end_of_worker(self)
+        if not self._is_registered:
+            self._is_registered = True
+            atexit.register(self.end)  # after a tracker of carbontrack's was made, so run before
+
+    def discard(self, tracker: Stoppable) -> None:
+        """It has been stopped."""
+        self._trackers.pop(id(tracker), None)
+
+    def end(self) -> None:
+        """The process ends: stop them all, the last first, whatever a signal's handler raises."""
+        trackers = list(self._trackers.values())
+        while trackers:
+            tracker = trackers.pop()
+            tracker.outcome = ("interrupted", None)
+            try:
+                tracker.stop()
+            except BaseException:
+                tracker.stop()  # what it has not done
+                self.end()
+                raise
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def forget_parent(self) -> None:
+        """In a forked child."""
+        self._trackers = {}
+
+
+RUNNING = Running()
