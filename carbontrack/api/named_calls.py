@@ -21,7 +21,7 @@ from typing import Any
 
 from carbontrack.api.track import track
 from carbontrack.errors import ConfigError
-from carbontrack.record import Status
+from carbontrack.record import NAME_LIMIT, Status
 from carbontrack.system.clock import ThreadCpu
 from carbontrack.system.interrupts import attempt, suppressed
 from carbontrack.system.reentrance import here, must_pass, pass_through
@@ -72,7 +72,7 @@ class NamedChild(NotCounted):
 
     def end_as(self, name: str, status: Status = "ok", error: str | None = None) -> None:
         """Close it under this name."""
-        self._span.name = name
+        self._span.name = name[:NAME_LIMIT]
         self._span.close(status, error)
 
 
@@ -113,6 +113,12 @@ class NamedCalls:
             raise ConfigError(
                 f"most_names must be a number of names, from 1 on; not {most_names!r}"
             )
+        for one in ("name", "budget", "on_exceed"):
+            if one in settings:
+                raise ConfigError(
+                    f"{one}={settings[one]!r} is for blocks and functions; what is counted here "
+                    "has many names, and no budget"
+                )
         self._track = track(unnamed, window_s=window_s, labels=labels, tracker=tracker, **settings)
         self._is_separate = tracker is not None
         self._callee = Callee(unnamed, dict(labels or {}), "pending")

@@ -29,7 +29,7 @@ from carbontrack.record import Sink
 from carbontrack.sampling.sampler import Sampler
 from carbontrack.system.forking import holding_forks, remember
 from carbontrack.system.interrupts import attempt, from_outside, pass_on, reentrant_lock
-from carbontrack.system.log import LOGGER, LOSSES
+from carbontrack.system.log import LOGGER, LOSSES, OnceLog
 from carbontrack.tracking.propagation import Propagator
 from carbontrack.tracking.session import Session, add_sink, remove_sink
 from carbontrack.tracking.tracker import NoOpTracker, Tracker
@@ -57,7 +57,7 @@ class TrackerProvider:
         """The sessions by their ids, with the settings that each was made with. A reference wakes
         the sampler when its session goes."""
         self._closes_at_exit = self._is_exiting = self._handles_signals = False
-        self._warned: set[str] = set()
+        self._log = OnceLog()
         self._usable: dict[Hashable, Settings] = {}
         """Settings that were found usable, by arguments and environment."""
         self._loaded, self._propagator = SettingsCache(), Propagator()
@@ -171,11 +171,7 @@ class TrackerProvider:
 
     def warn_once(self, message: str) -> None:
         """Log a warning, once in this process."""
-        if message not in self._warned:
-            if len(self._warned) >= _MOST_KEPT:
-                self._warned.clear()
-            self._warned.add(message)
-            LOGGER.warning("%s", message)
+        self._log.say(message)
 
     def make(self, settings: Settings, *sinks: Sink) -> Tracker:
         """A new tracker on the process's sampler; closed by its owner, or when the program ends.

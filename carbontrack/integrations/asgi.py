@@ -24,7 +24,7 @@ from carbontrack.integrations.asgi_request import (
     warned_of_tasks,
 )
 from carbontrack.system.interrupts import attempt
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import OnceLog
 
 _COUNTED = "carbontrack.counted"
 """In the scope of a request that is counted."""
@@ -67,7 +67,7 @@ class CarbontrackMiddleware:
         self._calls = None if calls is None or calls.is_off else calls
         self._template_of = routes if callable(routes) else RouteTemplates()
         self._in_tasks: bool | None = None
-        self._has_failed = False
+        self._log = OnceLog()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Count a request, and write the rows at the end of the lifespan."""
@@ -102,9 +102,9 @@ class CarbontrackMiddleware:
 
     def _template(self, scope: Message) -> str | None:
         template, error = attempt(self._template_of, scope)
-        if error is not None and not self._has_failed:
-            self._has_failed = True
-            LOGGER.warning("the route of a request could not be found: %r; said once", error)
+        if error is not None:
+            text = f"the route of a request could not be found: {error!r}; said once"
+            self._log.say(text, topic="route")
         return template
 
     async def _live(self, scope: Message, receive: Receive, send: Send) -> None:

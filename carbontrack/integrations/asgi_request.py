@@ -24,6 +24,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _DEEPEST = 50
 """Middlewares, or mounts, that lie in each other."""
+_MOST_ROUTES = 10_000
+"""Routes that are remembered."""
 
 
 class RouteTemplates:
@@ -42,6 +44,8 @@ class RouteTemplates:
             return None
         known = self._known.get(id(found))
         if known is None:
+            if len(self._known) >= _MOST_ROUTES:  # of a framework that makes them for each request
+                self._known.clear()
             outermost = getattr(scope.get("router"), "routes", ())
             known = self._known[id(found)] = found, _template(found, outermost)
         return known[1]

@@ -24,14 +24,18 @@ from carbontrack.integrations.stack_watch import (
 )
 from carbontrack.record import Record, Status, checked_labels
 from carbontrack.system.interrupts import attempt
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import OnceLog
 from carbontrack.tracking.span import Span
 from carbontrack.tracking.tracker import Tracker
 
 GONE = "ended without its last hook"
 """The error of a run that the stack watch, or the next `begin`, has closed."""
+_ELSEWHERE = (
+    "another thread: that one ends here as an error, and the rest of it is not measured; give each "
+    "of them a callback of its own"
+)
 _ERROR_LENGTH = 200
-_said: set[str] = set()
+_log = OnceLog()
 _asked = threading.local()
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 
@@ -57,7 +61,8 @@ class _Run:
         if _counts_for_another_rank(span):
             span.discard()
             self.span = None
-            _log_once("scope is 'machine': rank 0 of each node measures, the others do not")
+            text = "scope is 'machine': rank 0 of each node measures, the others do not"
+            _log.say(text, logging.INFO)
         elif loop is not None:
             gone = functools.partial(self.close, "error", GONE)
             self.watch = StackWatch(loop, self.is_open, gone, session.sampler)
@@ -66,6 +71,10 @@ class _Run:
     def is_open(self) -> bool:
         """Whether it is being measured, in this process."""
         return self.span is not None and self.span.is_open
+
+    def is_in_another_thread(self) -> bool:
+        """Whether it goes on in another thread than this one, as far as is known."""
+        return self.is_open() and self.watch is not None and self.watch.runs_elsewhere()
 
     def close_child(self, status: Status = "ok", error: str | None = None) -> None:
         """Close the child, if one is open."""
@@ -111,7 +120,7 @@ class Episode:
         name = settings.pop("name", None)
         if name is not None and not isinstance(name, str):
             raise ConfigError(f"name must be a text, not {name!r}")
-        track(name or "episode", tracker=tracker, **settings)  # raises
+        track("episode" if name is None else name, tracker=tracker, **settings)  # raises
         self._run: _Run | None = None
         self._record: Record | None = None
 
@@ -168,6 +177,8 @@ class Episode:
             BudgetExceeded: the budget of an enclosing block is exceeded, and it asks for this.
         """
         if self._run is not None:
+            if self._run.is_in_another_thread():
+                _log.say(f"{name!r} begins while one of the same callback goes on in {_ELSEWHERE}")
             self._run.close("error", GONE)
             self._record = self.record
         given = dict(self._settings)
@@ -270,18 +281,13 @@ def guarded(hook: _Hook) -> _Hook:
 
     @functools.wraps(hook)
     def inside(self: Any, *given: Any, **named: Any) -> Any:
+        _asked.error = None  # the id of one that is no more may be that of another one
         result, error = attempt(hook, self, *given, passes=BudgetExceeded, **named)
         if error is not None:
-            if getattr(_asked, "error", None) == id(error):
+            if _asked.error == id(error):
                 raise error
             key = f"{type(self).__module__}.{type(self).__qualname__}.{hook.__name__}"
-            _log_once(f"{key} failed, and will not say so again", logging.ERROR, error)
+            _log.say(f"{key} failed, and will not say so again", logging.ERROR, error)
         return result
 
     return inside  # type: ignore[return-value]
-
-
-def _log_once(text: str, level: int = logging.INFO, error: Exception | None = None) -> None:
-    if text not in _said:
-        _said.add(text)
-        LOGGER.log(level, "%s", text, exc_info=error)

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError('MLflow is not installed: pip install "carbontrack[mlflow]"') from error
 
-from carbontrack.integrations.tracker_sink import Background, TrackerSink
+from carbontrack.integrations.tracker_sink import Background, TrackerSink, sums_of_process
 from carbontrack.system.clock import SystemClock
 
 
@@ -35,7 +35,7 @@ class MlflowSink(TrackerSink[str]):
     counts_steps = False  # the metric of the highest step is shown, and a run may be continued
 
     def __init__(self, run_id: str | None = None) -> None:
-        super().__init__()
+        super().__init__(sums_of_process())
         self._run_id = run_id or None
         self.takes_recovered = self._run_id is not None
         self.address = run_id or ""

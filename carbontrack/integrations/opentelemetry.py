@@ -8,10 +8,7 @@ from typing import Any
 try:
     from opentelemetry.metrics import MeterProvider, get_meter_provider
 except ImportError as error:
-    raise ImportError(
-        "the exporter for OpenTelemetry needs opentelemetry-api: "
-        'pip install "carbontrack[opentelemetry]"'
-    ) from error
+    raise ImportError('its API is missing: pip install "carbontrack[opentelemetry]"') from error
 
 from carbontrack.api.live import Tracker, when_closed
 from carbontrack.integrations.exporters.opentelemetry_metrics import MetricsOfProvider
@@ -33,6 +30,9 @@ def instrument(
         tracker: whose records and meters to export. The default is all of this process.
         annotate: whether blocks of any tracker add their energy and emissions to the span that is
             recording when they end.
+
+    Raises:
+        ConfigError: an argument cannot be used, or the provider shows another tracker already.
     """
     provider = meter_provider or get_meter_provider()
     keys = [provider, None] if provider is get_meter_provider() else [provider]
@@ -40,7 +40,7 @@ def instrument(
     metrics = known[0] if known else MetricsOfProvider(provider, tracker)
     if not known:
         _INSTRUMENTED.extend((key, metrics) for key in keys)
-    metrics.turn_on()
+    metrics.turn_on(tracker)
     if annotate:
         when_closed(annotate_span)
 

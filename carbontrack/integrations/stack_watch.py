@@ -73,6 +73,10 @@ class StackWatch:
                 self.stop()
                 self._on_gone()
 
+    def runs_elsewhere(self) -> bool:
+        """Whether the loop is on the stack of its thread, and that is not this one."""
+        return self._thread != get_ident() and _is_running(self._thread, self._loop)
+
     def close(self) -> None:
         """The loop is gone, as the program's thread has seen, which a handler may interrupt."""
         self._on_gone()

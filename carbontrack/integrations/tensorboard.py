@@ -15,7 +15,7 @@ except ImportError as error:
     raise ImportError(f"TensorBoard is not installed: {cure}") from error
 
 from carbontrack.errors import ConfigError
-from carbontrack.integrations.tracker_sink import TrackerSink
+from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class TensorBoardSink(TrackerSink[Any]):
@@ -27,8 +27,8 @@ class TensorBoardSink(TrackerSink[Any]):
     """
 
     def __init__(self, writer_or_dir: Any) -> None:
-        super().__init__()
-        is_folder = isinstance(writer_or_dir, (str, Path)) and str(writer_or_dir)
+        is_folder = bool(isinstance(writer_or_dir, (str, Path)) and str(writer_or_dir))
+        super().__init__(sums_of_process() if is_folder else None)
         if not is_folder and not callable(getattr(writer_or_dir, "add_scalar", None)):
             raise ConfigError(
                 "TensorBoard needs a folder, such as 'tensorboard:runs/first', or a writer with "

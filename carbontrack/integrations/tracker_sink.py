@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from queue import SimpleQueue
+from collections import deque
+from collections.abc import Callable, Hashable
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from carbontrack.errors import SinkError
 from carbontrack.integrations.metrics import PREFIX, facts_of, metrics_of
 from carbontrack.record import Record
-from carbontrack.system.forking import OwnThread
-from carbontrack.system.interrupts import attempt, reentrant_lock
-from carbontrack.system.log import LOGGER
+from carbontrack.system.forking import OwnThread, PerProcess
+from carbontrack.system.interrupts import attempt, reentrant_lock, suppressed
+from carbontrack.system.log import LOGGER, OnceLog
 from carbontrack.units import JOULES_PER_KWH
 
 CLOSE_S = 2.0
 """The longest wait for a tracker at the end of the program."""
 _MOST_RUNS = 1000
 """Runs whose sums are remembered."""
+_LAST_RECORDS = 100
+"""Records of a run that are known to be in its sums, as another sink may get them too."""
+_MOST_WAITING = 1000
+"""Reports that wait for a tracker; of more the oldest are lost, as the newest has their sums."""
 _RECOVERED = (
     "the record of a killed process is reported to no tracker's run, as another one may be active "
     "by now; it is in the other outputs"
@@ -37,6 +42,43 @@ class _Sums:
     numbers: dict[str, float] | None = None
     step = 0
 
+    def __init__(self) -> None:
+        self.records: deque[str] = deque(maxlen=_LAST_RECORDS)
+        """The ids of the last records that are in it."""
+
+    def with_record(self, record: Record, *, is_final: bool) -> dict[str, float]:
+        """The numbers with those of a record; a final one stays in the sums."""
+        if record.record_id in self.records and self.numbers is not None:
+            return self.numbers
+        numbers = _added(self.numbers, metrics_of(record, ""))
+        if is_final:
+            self.numbers = numbers
+            self.records.append(record.record_id)
+        return numbers
+
+
+class RunSums:
+    """The sums of all runs. Several threads may end blocks, and no writer is for several."""
+
+    def __init__(self) -> None:
+        self.lock = reentrant_lock()
+        self._sums: dict[Hashable, _Sums] = {}
+
+    def of(self, key: Hashable) -> _Sums:
+        """Those of one run; the lock is held."""
+        found = self._sums.setdefault(key, _Sums())
+        while len(self._sums) > _MOST_RUNS:
+            del self._sums[next(iter(self._sums))]
+        return found
+
+
+_OF_PROCESS = PerProcess(RunSums)
+
+
+def sums_of_process() -> RunSums:
+    """The sums that the sinks of all trackers of this process have in common."""
+    return _OF_PROCESS.get()
+
 
 class TrackerSink(ABC, Generic[Run]):
     """A sink that reports sums and facts to a tracker's run, and never starts a run.
@@ -44,6 +86,10 @@ class TrackerSink(ABC, Generic[Run]):
     Attributes:
         takes_recovered: whether records of killed processes are taken: where the run is named.
         counts_steps: whether each report has a step of its own, where the user gives none.
+
+    Args:
+        sums: sums that others who report to the same run add to as well: `track` with other
+            settings has another sink. None: its own.
     """
 
     takes_recovered = False
@@ -51,11 +97,10 @@ class TrackerSink(ABC, Generic[Run]):
     hint = "no run is active where a block ends, so nothing is reported"
     """What is said once where there is no run."""
 
-    def __init__(self) -> None:
+    def __init__(self, sums: RunSums | None = None) -> None:
         self._pid = os.getpid()
-        self._sums: dict[str, _Sums] = {}
-        self._said: set[str] = set()
-        self._lock = reentrant_lock()  # several threads may end blocks; no writer is for several
+        self._sums = sums or RunSums()
+        self._log = OnceLog()
 
     @abstractmethod
     def find_run(self) -> tuple[str, Run] | None:
@@ -89,27 +134,18 @@ class TrackerSink(ABC, Generic[Run]):
     ) -> None:
         if not self._is_ours(record):
             if record.status == "recovered" and not record.rank:
-                self._say_once(_RECOVERED)
+                self._log.say(_RECOVERED)
             return
-        with self._lock:
+        with self._sums.lock:
             found = self.find_run()
             if found is None:
-                self._say_once(self.hint)
+                self._log.say(self.hint)
                 return
             key, run = found
-            sums = self._sums.setdefault(key, _Sums())
-            while len(self._sums) > _MOST_RUNS:
-                del self._sums[next(iter(self._sums))]
-            numbers = _added(sums.numbers, metrics_of(record, ""))
+            sums = self._sums.of((type(self), key))
+            numbers = sums.with_record(record, is_final=is_final)
             sums.step = sums.step + self.counts_steps if step is None else max(sums.step, step)
-            if is_final:
-                sums.numbers = numbers
             self.report(run, _named(numbers), facts, sums.step)
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            LOGGER.warning("%s", text)
 
     def _is_ours(self, record: Record) -> bool:
         """Whether the run has a part in this record, which is in no other one of this process."""
@@ -140,19 +176,23 @@ class Background:
     Args:
         name: who is called, for messages.
         wait_s: the longest wait at the end.
+        most: so many functions wait; of more, the oldest are not called.
     """
 
-    def __init__(self, name: str, wait_s: float = CLOSE_S) -> None:
-        self._name, self._wait_s = name, wait_s
+    def __init__(self, name: str, wait_s: float = CLOSE_S, most: int = _MOST_WAITING) -> None:
+        self._name, self._wait_s, self._most = name, wait_s, most
         self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: OwnThread | None = None
         self._given = self._done = 0
+        self._log = OnceLog()
 
     def do(self, act: Callable[[], object]) -> None:
         """Have this done soon; called by one thread at a time."""
         self._given += 1
         self._waiting.put(act)
-        if self._thread is None:
+        if self._waiting.qsize() > self._most:
+            self._drop_oldest()
+        if self._thread is None or not self._thread.is_alive():
             self._thread = OwnThread(self._run, "carbontrack-tracker")
             self._thread.start()
 
@@ -171,6 +211,12 @@ class Background:
             left = self._given - self._done
             reason = f"{self._name} did not answer within {self._wait_s:g} s"
             raise SinkError(f"{reason}; {left} reports are lost", reason=reason, lost_records=left)
+
+    def _drop_oldest(self) -> None:
+        with suppressed(Empty):
+            self._waiting.get_nowait()
+            many = f"of more than {self._most} reports that wait the oldest are left out"
+            self._log.say(f"{self._name} is slow: {many}")
 
     def _run(self) -> None:
         while (act := self._waiting.get()) is not None:

@@ -14,7 +14,7 @@ except ImportError as error:
 
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.metrics import PREFIX
-from carbontrack.integrations.tracker_sink import TrackerSink
+from carbontrack.integrations.tracker_sink import TrackerSink, sums_of_process
 
 
 class WandbSink(TrackerSink[Any]):
@@ -30,7 +30,7 @@ class WandbSink(TrackerSink[Any]):
     )
 
     def __init__(self, run: Any = None) -> None:
-        super().__init__()
+        super().__init__(sums_of_process())
         if run and not callable(getattr(run, "define_metric", None)):
             raise ConfigError(f"run must be what wandb.init() returns, not {run!r}")
         self._run = run or None

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from carbontrack.attribution.process_tree import has_children
-from carbontrack.record import Record, Status
+from carbontrack.record import NAME_LIMIT, Record, Status
 from carbontrack.tracking.apportion import OWN_ROW_S, CallUsage
 from carbontrack.tracking.call import Call
 from carbontrack.tracking.call_site import Callee, CallSite, CallWindow, call_site_of
@@ -63,6 +63,7 @@ class Pending(CallSite):
 
     def named(self, name: str) -> CallSite:
         """The site of the calls with this name, with an open window."""
+        name = name[:NAME_LIMIT]
         site = self._named.get(name)
         if site is None:
             site = self._new_name(name)

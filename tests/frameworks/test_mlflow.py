@@ -82,6 +82,9 @@ def work(name):
         both.wait(60)
         with tracker.span(name):
             both.wait(60)
+            if name == "a":
+                clock.advance(36.0)
+            both.wait(60)
         both.wait(60)
 with tracker:
     threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b")]
@@ -103,6 +106,17 @@ with mlflow.start_run() as run:
         time.sleep(0.2)
     carbontrack.api.track.PROVIDER.close()
 told["settings"] = metrics_of(run)
+
+# blocks with other settings have other trackers, and the run has the sum of all
+with mlflow.start_run() as run:
+    blocks = []
+    for region in ("FR", "DE"):
+        with carbontrack.track("train", output="mlflow:", region=region) as block:
+            add(2.0)
+            time.sleep(0.2)
+        blocks.append(block)
+    carbontrack.api.track.PROVIDER.close()
+told["regions"] = metrics_of(run), [block.record.emissions_g for block in blocks]
 told["record"] = {name: value for name, value in span.record.to_row().items()}
 told["row"] = open("runs.csv").read().splitlines()[1].count("train")
 print(json.dumps(told))
@@ -205,8 +219,8 @@ def test_each_thread_reports_to_its_own_run(told: dict[str, Any]) -> None:
 
 
 def test_a_named_run_gets_what_ends_later(told: dict[str, Any]) -> None:
-    """`MlflowSink(run_id=…)` needs no active run; its sums begin anew."""
-    assert told["named"] == pytest.approx(0.002)
+    """`MlflowSink(run_id=…)` needs no active run, and adds to what another sink has reported."""
+    assert told["named"] == pytest.approx(0.0005 + 0.002)
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for(told: dict[str, Any]) -> None:
@@ -221,6 +235,12 @@ def test_an_output_of_track_reports_what_the_row_says(told: dict[str, Any]) -> N
     assert record["machine_kwh"] >= 2.0 / 3.6e6
     for name in ("energy_kwh", "energy_low_kwh", "energy_high_kwh", "emissions_g", "cpu_kwh"):
         assert told["settings"][f"carbontrack/{name}"] == pytest.approx(record[name])
+
+
+def test_blocks_with_other_settings_are_in_the_same_sum(told: dict[str, Any]) -> None:
+    """`track(region=…)` of two regions: the run has the emissions of both blocks."""
+    metrics, emissions_g = told["regions"]
+    assert metrics["carbontrack/emissions_g"] == pytest.approx(sum(emissions_g))
 
 
 def test_mlflow_has_the_names_that_are_used() -> None:

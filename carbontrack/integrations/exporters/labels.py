@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carbontrack.api.live import LiveFigures
 from carbontrack.system.interrupts import suppressed
-from carbontrack.system.log import LOGGER
+from carbontrack.system.log import OnceLog
 from carbontrack.units import joules_from
 
 MOST_NAMES, LONGEST, OTHER = 200, 200, "(other)"
@@ -16,7 +16,7 @@ class BoundedKeys:
 
     def __init__(self) -> None:
         self._known: set[Key] = set()
-        self._is_full = False
+        self._log = OnceLog()
 
     def of(self, *contents: object) -> Key:
         """The labels with these values, which are any objects."""
@@ -24,9 +24,7 @@ class BoundedKeys:
         if key in self._known or len(self._known) < MOST_NAMES:
             self._known.add(key)
             return key
-        if not self._is_full:
-            self._is_full = True
-            LOGGER.warning("more than %d names are exported; the rest is %s", MOST_NAMES, OTHER)
+        self._log.say(f"more than {MOST_NAMES} names are exported; the rest is {OTHER}")
         return (OTHER,) * len(key)
 
     def open_sums(self, look: LiveFigures) -> dict[tuple[str, Key], float]:

@@ -9,10 +9,13 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from carbontrack.api.live import LiveView, Tracker
 from carbontrack.api.track import PROVIDER
+from carbontrack.errors import ConfigError
 from carbontrack.integrations.exporters.labels import BoundedKeys
 from carbontrack.integrations.exporters.opentelemetry_points import GAUGES, METRICS, points
 from carbontrack.integrations.exporters.work_sums import WorkSums
 from carbontrack.record import Record
+from carbontrack.system.forking import remember
+from carbontrack.system.interrupts import reentrant_lock
 from carbontrack.system.version import VERSION
 
 
@@ -20,13 +23,18 @@ class MetricsOfProvider:
     """The sink that sums, and the instruments that show it; made once for each provider.
 
     Instruments live as long as their provider. While `is_on` is false they show nothing.
+
+    Raises:
+        ConfigError: an argument cannot be used.
     """
 
     def __init__(self, provider: MeterProvider, tracker: Tracker | None) -> None:
+        _check(provider, tracker)
         self.is_on, self._tracker = False, tracker
         self._sums, self._names = WorkSums(facts=("basis", "region")), BoundedKeys()
         self._view = LiveView(tracker)
-        self._points: dict[str, list[Observation]] = {}
+        self.forget_parent()
+        remember(self)
         self.begin_session = self._sums.begin_session
         meter = provider.get_meter("carbontrack", VERSION)
         for name, (unit, text) in METRICS.items():
@@ -34,8 +42,22 @@ class MetricsOfProvider:
             make: Callable[..., object] = getattr(meter, f"create_observable_{kind}")
             make(name, [partial(self._observe, name)], unit=unit, description=text)
 
-    def turn_on(self) -> None:
-        """Take the records from now on; a second call does nothing."""
+    def forget_parent(self) -> None:
+        """Make a new lock, and forget what was to be exported before the fork."""
+        self._lock = reentrant_lock()
+        self._points: dict[str, list[Observation]] = {}
+
+    def turn_on(self, tracker: Tracker | None = None) -> None:
+        """Take the records from now on; a second call does nothing.
+
+        Raises:
+            ConfigError: it is to be of this tracker, and is of another one, or of all.
+        """
+        _check(None, tracker)
+        if tracker is not None and tracker is not self._tracker:
+            raise ConfigError(
+                "instrument: this provider has the metrics of another tracker, or all"
+            )
         self.is_on = True
         if self._tracker is None:
             PROVIDER.common_sinks.add(self)
@@ -59,8 +81,19 @@ class MetricsOfProvider:
         """The observations of an instrument; one look serves all instruments of a collection."""
         if not self.is_on:
             return []
-        if name not in self._points:  # the first of a collection, or another reader's
-            self._points = {one: [] for one in METRICS}
-            for one, value, attributes in points(self._view.look(), self._sums, self._names):
-                self._points[one].append(Observation(value, attributes))
-        return self._points.pop(name)
+        with self._lock:  # several readers may collect at once
+            if name not in self._points:  # the first of a collection, or another reader's
+                self._points = self._all()
+            return self._points.pop(name)
+
+    def _all(self) -> dict[str, list[Observation]]:
+        found: dict[str, list[Observation]] = {one: [] for one in METRICS}
+        for one, value, attributes in points(self._view.look(), self._sums, self._names):
+            found[one].append(Observation(value, attributes))
+        return found
+
+
+def _check(provider: MeterProvider | None, tracker: Tracker | None) -> None:
+    for wanted, given in (("get_meter", provider), ("span", tracker)):
+        if given is not None and not callable(getattr(given, wanted, None)):
+            raise ConfigError(f"instrument(meter_provider, tracker) cannot use {given!r}")

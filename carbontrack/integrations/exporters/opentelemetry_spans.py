@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from weakref import ref
 
@@ -9,15 +10,16 @@ from opentelemetry import trace
 
 from carbontrack.api.live import Span
 from carbontrack.record import BASES, Record
-from carbontrack.system.interrupts import attempt
-from carbontrack.system.log import LOGGER
+from carbontrack.system.forking import PerProcess
+from carbontrack.system.interrupts import attempt, reentrant_lock
+from carbontrack.system.log import OnceLog
 from carbontrack.units import joules_from
 
 Figures = tuple[float | None, float | None, str | None]
 _WRITTEN: dict[int, tuple[ref[trace.Span], dict[str | None, Figures]]] = {}
 _MANY = 256
 """Spans above which those that are gone are forgotten."""
-_SAID: set[type] = set()
+_LOCK, _LOG = PerProcess(reentrant_lock), OnceLog()
 
 
 def annotate(block: Span) -> None:
@@ -27,16 +29,16 @@ def annotate(block: Span) -> None:
     part of that one's.
     """
     _, error = attempt(_annotate, block)
-    if error is not None and type(error) not in _SAID:
-        _SAID.add(type(error))
-        LOGGER.error("a span of OpenTelemetry could not be annotated", exc_info=error)
+    if error is not None:
+        _LOG.say("a span of OpenTelemetry could not be annotated", logging.ERROR, error)
 
 
 def _annotate(block: Span) -> None:
     span = trace.get_current_span()
     record = block.record if span.is_recording() else None
     if record is not None and record.status != "disabled":
-        _write(span, record)
+        with _LOCK.get():  # blocks of several threads may end in one span
+            _write(span, record)
 
 
 def _parts_of(span: trace.Span) -> dict[str | None, Figures]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import Metric, core
 
 from carbontrack.api.live import LiveFigures, LiveView, Tracker
 from carbontrack.integrations.exporters.labels import BoundedKeys, Key, label_text
+from carbontrack.system.interrupts import attempt
+from carbontrack.system.log import OnceLog
 
 LIVE = {
     "meter_energy_joules": (("meter", "component", "basis"), "Energy while anything was measured."),
@@ -40,6 +43,7 @@ class CarbontrackCollector:
 
     def __init__(self, tracker: Tracker | None = None) -> None:
         self._view, self._names = LiveView(tracker), BoundedKeys()
+        self._log = OnceLog()
 
     def describe(self) -> Iterable[Metric]:
         """The families without samples: to be registered reads no meter."""
@@ -47,7 +51,10 @@ class CarbontrackCollector:
 
     def collect(self) -> Iterable[Metric]:
         """The families as of one reading; what is unknown has no sample."""
-        look = self._view.look()
+        found, error = attempt(self._view.look)
+        if error is not None:  # or the program's own metrics would be missing as well
+            self._log.say("what is live could not be exported", logging.ERROR, error)
+        look = found or LiveFigures()
         sums: dict[tuple[str, Key], float] = {}
         for name, labels, value in self._samples(look):
             if value is not None:

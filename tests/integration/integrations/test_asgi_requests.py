@@ -22,6 +22,7 @@ from carbontrack.api.track import current_span, track
 from carbontrack.errors import ConfigError
 from carbontrack.integrations.asgi import CarbontrackMiddleware
 from carbontrack.integrations.asgi_request import RouteTemplates, in_thread
+from carbontrack.record import NAME_LIMIT
 from carbontrack.tracking.named_call import NamedCall
 from tests.support.bench import Bench
 
@@ -359,6 +360,31 @@ def test_a_middleware_that_makes_tasks_is_said(caplog, is_inside):
     assert names(bench) == {"GET /": 2}
     assert len(caplog.messages) == (0 if is_inside else 1)
     assert is_inside or "Timing runs what is inside" in caplog.text
+
+
+def test_names_and_routes_are_bounded():
+    """A path for a name may be long; a framework may make a route for each request."""
+    templates = RouteTemplates()
+
+    class Passing:
+        path = "/users/{n}"
+
+        def endpoint(self):
+            raise NotImplementedError
+
+    for _ in range(10_500):
+        assert templates({"route": Passing()}) == "/users/{n}"
+    assert len(templates._known) <= 10_000
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    with Bench() as bench:
+        path = CarbontrackMiddleware(app, routes=lambda at: at["path"], tracker=bench.tracker)
+        requests_of(path, "GET /" + "x" * 60_000)
+    (name,) = names(bench)
+    assert len(name) == NAME_LIMIT
 
 
 def test_mistakes_are_said_when_the_application_is_made():

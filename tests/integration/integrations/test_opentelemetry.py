@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gzip
 import json
 import os
@@ -323,6 +324,81 @@ def test_what_is_unknown_is_not_written(clock: FakeClock) -> None:
     assert set(written(span)) == {
         f"carbontrack.{name}" for name in ("energy_j", "basis", "record_id")
     }
+
+
+def test_wrong_arguments_are_said_at_once(clock: FakeClock) -> None:
+    """Two that are swapped, and a second tracker, of which nothing would be shown."""
+    provider = MeterProvider([InMemoryMetricReader()])
+    with tracker_of(clock) as tracker, tracker_of(clock) as other:
+        for wrong in ((tracker,), ("otlp",), (provider, "train")):
+            with pytest.raises(carbontrack.ConfigError, match="cannot use"):
+                opentelemetry.instrument(*wrong)  # type: ignore[arg-type]
+        for again in (tracker, tracker, None):
+            opentelemetry.instrument(provider, again)
+        with pytest.raises(carbontrack.ConfigError, match="another tracker"):
+            opentelemetry.instrument(provider, other)
+
+
+@pytest.fixture
+def switching_often() -> Iterator[None]:
+    """Threads take turns after few bytecodes."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_collection_that_fails_leaves_nothing_for_the_next(clock: FakeClock) -> None:
+    """The SDK logs the failure of one metric; the others are there, and all are the next time."""
+    failures = [OSError()]
+
+    class Seldom:
+        span = None
+
+        @property
+        def session(self) -> Any:
+            if failures:
+                raise failures.pop()
+            return tracker.session
+
+    reader = InMemoryMetricReader()
+    with tracker_of(clock) as tracker:
+        seldom = Seldom()
+        seldom.span = tracker.span  # type: ignore[assignment]
+        failing = failures.pop()
+        opentelemetry.instrument(MeterProvider([reader]), seldom)  # type: ignore[arg-type]
+        failures.append(failing)
+        with tracker.span("train"):
+            clock.advance(1.0)
+        first, second = collected(reader), collected(reader)
+    assert not [name for name, _ in first if name == "hw.energy"]
+    assert [name for name, _ in first if name == "carbontrack.missed_reads"]
+    assert [value for (name, _), value in second.items() if name == "hw.energy"] == [100.0, 20.0]
+
+
+@pytest.mark.usefixtures("switching_often")
+def test_blocks_of_threads_in_one_span_are_added_up(clock: FakeClock) -> None:
+    """None is lost, though several end at the same time."""
+    with tracker_of(clock) as tracker:
+        annotating(tracker)
+        with TRACER.start_as_current_span("request") as span:
+            context = contextvars.copy_context()
+            blocks: list[Any] = []
+
+            def work() -> None:
+                for _ in range(200):
+                    with tracker.span("part") as block:
+                        clock_turned.wait(0.001)
+                    blocks.append(block)
+
+            clock_turned = threading.Event()
+            threads = [threading.Thread(target=context.copy().run, args=(work,)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                clock.advance(0.01)
+    joules = sum(block.record.energy_kwh or 0.0 for block in blocks) * 3.6e6
+    assert written(span)["carbontrack.energy_j"] == pytest.approx(joules)
 
 
 STEPS = st.recursive(

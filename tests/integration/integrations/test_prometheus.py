@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client import (
     CollectorRegistry,
+    Counter,
     Metric,
     generate_latest,
     start_http_server,
@@ -216,6 +217,23 @@ def test_labels_that_cannot_be_labels_are_refused_at_once(registry: CollectorReg
     PrometheusSink(registry)
     with pytest.raises(carbontrack.ConfigError, match="one is enough"):
         PrometheusSink(registry)
+
+
+def test_a_failure_of_ours_leaves_the_metrics_of_the_program(
+    registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A scrape asks all collectors in turn, and one that raised would end it."""
+
+    class Broken:
+        @property
+        def session(self) -> None:
+            raise OSError
+
+    Counter("theirs", "A counter of the program.", registry=registry).inc(3)
+    registry.register(CarbontrackCollector(Broken()))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert b"theirs_total 3.0" in generate_latest(registry)
+    assert caplog.text.count("what is live could not be exported") == 1
 
 
 def test_a_scrape_does_not_wait_for_a_reading(

@@ -27,7 +27,7 @@ from carbontrack.testing import FakeClock, FakeMeter, MemorySink
 from carbontrack.tracking.record_builder import Resource
 from carbontrack.tracking.tracker import Tracker
 from tests.support.costs import without_collections
-from tests.support.raising import Place, Raiser, without_a_trace
+from tests.support.raising import Raiser, without_a_trace
 
 WATTS = 100.0
 
@@ -223,6 +223,8 @@ def test_a_wrong_setting_is_said_where_it_is_given() -> None:
         Episode(reggion="FR")
     with pytest.raises(ConfigError, match="name"):
         Episode(name=3)
+    with pytest.raises(ConfigError, match="name"):
+        Episode(name="")
     with pytest.raises(ConfigError, match="on_exceed"):
         Episode(on_exceed="raise")
 
@@ -272,6 +274,29 @@ def test_what_the_program_asked_for_leaves_a_hook(error: BaseException) -> None:
     """Ctrl-C, an exit and an exceeded budget are the program's."""
     with pytest.raises(type(error)):
         Failing().on_step(error)
+
+
+def test_what_was_asked_for_before_lets_nothing_of_ours_through(world: World) -> None:
+    """An exception may get the address of the one that `on_exceed` has raised, and that is gone."""
+
+    class Callback:
+        def __init__(self) -> None:
+            self.episode = Episode(world.tracker, budget="1 J", on_exceed=refuse)
+
+        @guarded
+        def on_step(self) -> None:
+            self.episode.begin("train")
+            world.clock.advance(1.0)
+            self.episode.check()
+
+    ours = ValueError("at the same address")
+
+    def refuse(_verdict: object) -> None:
+        raise ours
+
+    with pytest.raises(ValueError, match="at the same address"):
+        Callback().on_step()
+    assert Failing().on_step(ours) is None
 
 
 class Budgeted:
@@ -637,11 +662,11 @@ def test_the_loop_may_be_given(world: World) -> None:
     assert not callback.episode.is_open
 
 
-def interrupted_at(nth: int) -> Place | None:
-    """Where Ctrl-C came at the nth line of ours in a training; None if that ended before."""
+def is_interrupted_at(nth: int) -> bool:
+    """Have Ctrl-C come at the nth point of ours in a training; False if that has no such point."""
     world = World()
     callback = Callback(world.tracker)
-    raiser = Raiser(nth, KeyboardInterrupt("stop"))
+    raiser = Raiser(nth, KeyboardInterrupt("stop"), model="signal")
 
     def work() -> None:
         callback.episode.child("epoch")
@@ -652,26 +677,46 @@ def interrupted_at(nth: int) -> Place | None:
             train([callback], work)
 
     without_a_trace(interrupted)
-    lock = world.tracker.session.sampler.lock
-    if raiser.place is not None and not raiser.place.is_real and lock._is_owned():
-        lock.release()  # where no handler runs, at a `try` inside a `with`, only a trace can raise
     world.clock.advance(3.0)
     assert not callback.episode.is_open, raiser.place
     assert current_span() is None, raiser.place
     assert len(world.records) <= 1, raiser.place
     world.tracker.close()
     assert not stack_watch._open, raiser.place
-    return raiser.place
+    return raiser.seen == nth
+
+
+def test_one_callback_for_two_trainings_at_once_is_said(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one ends as an error where the second begins; one after the other is no fault."""
+    callback = Callback(world.tracker)
+    goes_on, is_there = threading.Event(), threading.Event()
+
+    def run() -> None:
+        train([callback], lambda: (is_there.set(), goes_on.wait(30.0)))
+
+    for _ in range(2):
+        with pytest.raises(ArithmeticError):
+            train([callback], stop)
+    assert "of its own" not in caplog.text
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert is_there.wait(30.0)
+    train([callback], lambda: None)
+    goes_on.set()
+    thread.join()
+    assert caplog.text.count("give each of them a callback of its own") == 1
 
 
 @pytest.mark.parametrize("first", range(4))
-def test_ctrl_c_at_any_line_of_a_hook_leaves_nothing_open(first: int) -> None:
+def test_ctrl_c_anywhere_in_a_hook_leaves_nothing_open(first: int) -> None:
     """It ends the training, as it is; whatever the hook had begun is closed three ticks later."""
     with without_collections():  # of the trackers of earlier trials, in the middle of this one
-        nth = 1 + first
-        while interrupted_at(nth) is not None:
-            nth += 4
-    assert nth > 200
+        nth = 1 + 25 * first
+        while is_interrupted_at(nth):
+            nth += 101
+    assert nth > 4000
 
 
 def test_greenlets_are_not_watched(world: World) -> None:

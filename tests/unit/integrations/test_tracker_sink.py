@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from carbontrack.errors import SinkError
-from carbontrack.integrations.tracker_sink import Background, TrackerSink
+from carbontrack.integrations.tracker_sink import Background, RunSums, TrackerSink
 from carbontrack.record import Record
 from carbontrack.testing import FakeClock, FakeMeter
 from carbontrack.tracking.tracker import Tracker
@@ -20,8 +20,10 @@ from carbontrack.values import replace
 class ListSink(TrackerSink[str]):
     """Reports to lists, one for each run."""
 
-    def __init__(self, run: str | None = "first", *, named: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, run: str | None = "first", *, named: bool = False, sums: RunSums | None = None
+    ) -> None:
+        super().__init__(sums)
         self.run = run
         self.takes_recovered = named
         self.finished = 0
@@ -73,6 +75,30 @@ def test_each_run_has_its_own_sums() -> None:
         [pytest.approx(0.001)] * 3
     )
     assert [run for run, *_ in sink.reports] == ["trial 0", "trial 1", "trial 2"]
+
+
+def test_sinks_of_several_trackers_add_to_the_sums_of_one_run() -> None:
+    """`track` with another region has another sink; the run has the energy of both blocks."""
+    sums = RunSums()
+    one, other = ListSink(sums=sums), ListSink(sums=sums)
+    one.write(a_record())
+    other.write(a_record())
+    one.write(a_record())
+    reports = [*one.reports[:1], *other.reports, *one.reports[1:]]
+    values = [numbers["carbontrack/energy_kwh"] for _, numbers, _, _ in reports]
+    assert values == pytest.approx([0.001, 0.002, 0.003])
+    assert [step for *_, step in reports] == [1, 2, 3]
+
+
+def test_a_record_that_comes_twice_is_counted_once() -> None:
+    """A tracker may have two sinks for one run, and a block may be logged after it has ended."""
+    sums, record = RunSums(), a_record()
+    one, other = ListSink(sums=sums), ListSink(sums=sums)
+    one.write(record)
+    other.write(record)
+    one.log(record, step=7)
+    for _, numbers, _, _ in one.reports + other.reports:
+        assert numbers["carbontrack/energy_kwh"] == pytest.approx(0.001)
 
 
 def test_what_is_under_way_is_added_for_this_once() -> None:
@@ -194,3 +220,18 @@ def test_a_sink_that_was_closed_may_be_used_again() -> None:
         background.close()
     background.close()
     assert done == [0, 1, 2]
+
+
+def test_what_waits_for_a_slow_tracker_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """The newest reports are kept, as they have the sums of the oldest; it is said once."""
+    goes_on, runs = threading.Event(), threading.Event()
+    done: list[int] = []
+    background = Background("the tracker", most=10)
+    background.do(lambda: (runs.set(), goes_on.wait()))
+    runs.wait()
+    for number in range(100):
+        background.do(lambda number=number: done.append(number))
+    goes_on.set()
+    background.close()
+    assert done == list(range(90, 100))
+    assert caplog.text.count("the oldest are left out") == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import carbontrack
-from carbontrack.system.log import LOGGER, LastResort, RateLimitedLog, warn_user
+from carbontrack.system.log import LOGGER, LastResort, OnceLog, RateLimitedLog, warn_user
 from tests.support.costs import run
 
 
@@ -162,3 +162,20 @@ def test_a_warning_points_at_the_programs_own_line(monkeypatch: pytest.MonkeyPat
     with pytest.warns(UserWarning, match="the region of this machine") as caught:
         carbontrack.auto(output=None, cloud="none").close()
     assert caught[0].filename == __file__
+
+
+def test_what_is_said_once_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Each text; and of very many texts not all are kept."""
+    log = OnceLog()
+    for _ in range(3):
+        log.say("one")
+        log.say("two", logging.ERROR)
+        log.say(f"three: {len(caplog.records)}", topic="three")
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (logging.WARNING, "one"),
+        (logging.ERROR, "two"),
+        (logging.WARNING, "three: 2"),
+    ]
+    for number in range(5000):
+        log.say(f"text {number}")
+    assert len(log._said) <= 1000
