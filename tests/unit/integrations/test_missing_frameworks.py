@@ -13,15 +13,17 @@ import carbontrack
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import importlib, json, sys
+from importlib.machinery import PathFinder
 
 there = {"carbontrack", "psutil", "cpuinfo", "pynvml", "requests", "platformdirs", "tomli"}
 
-class Missing:
+class Installed:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {*sys.stdlib_module_names, *there}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.partition(".")[0] in {*sys.stdlib_module_names, *there}:
+            return PathFinder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Missing())
+sys.meta_path[:] = [one for one in sys.meta_path if "frozen" in str(one) and one is not PathFinder]
+sys.meta_path.append(Installed())
 said = {}
 for name in sys.argv[1:]:
     try:
