@@ -1,6 +1,6 @@
 """Tests with large frameworks: skipped where one is missing, unless all of them have to be there.
 
-With `CARBONTRACK_FRAMEWORKS=1` in the environment a test that would be skipped for want of a
+With `TRY_FRAMEWORKS=1` in the environment a test that would be skipped for want of a
 framework fails, so that a run which is meant to try them cannot pass without.
 """
 
@@ -15,14 +15,14 @@ import pytest
 
 def all_must_be_there() -> bool:
     """Whether a missing framework is a failure."""
-    return os.environ.get("CARBONTRACK_FRAMEWORKS") == "1"
+    return os.environ.get("TRY_FRAMEWORKS") == "1"
 
 
 def require(modules: Iterable[str]) -> None:
     """Skip, or fail, where one of the modules is not installed."""
     missing = [name for name in modules if not _is_there(name)]
     if missing and all_must_be_there():
-        pytest.fail(f"CARBONTRACK_FRAMEWORKS=1, and {', '.join(missing)} is not installed")
+        pytest.fail(f"TRY_FRAMEWORKS=1, and {', '.join(missing)} is not installed")
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
 
@@ -40,4 +40,4 @@ def failed_if_skipped(report: pytest.CollectReport | pytest.TestReport) -> None:
     if report.outcome == "skipped" and not hasattr(report, "wasxfail") and all_must_be_there():
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"CARBONTRACK_FRAMEWORKS=1, and this was skipped: {reason}"
+        report.longrepr = f"TRY_FRAMEWORKS=1, and this was skipped: {reason}"

@@ -27,7 +27,7 @@ _KEPT = {
     # the tests' own: how many cases they try
     *("CARBONTRACK_CYCLES", "CARBONTRACK_ENDINGS", "CARBONTRACK_EVERY_POINT"),
     *("CARBONTRACK_SIGNAL_SECONDS", "RANDOM_PROGRAMS"),
-    "CARBONTRACK_FRAMEWORKS",  # and whether every framework has to be there
+    "TRY_FRAMEWORKS",  # and whether every framework has to be there
 }
 _KEPT_PREFIXES = (
     "HARDWARE_",

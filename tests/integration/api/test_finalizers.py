@@ -187,7 +187,9 @@ class Session:
 Session()
 """,
     "closed tracker": """
+import gc
 import carbontrack
+gc.disable()  # it is collected at the end; before, it would be told that the tracker is closed
 tracker = carbontrack.auto()
 class Session:
     def __init__(self): self.me = self

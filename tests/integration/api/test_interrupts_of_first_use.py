@@ -138,7 +138,8 @@ def attempt(
     except Exception as odd:
         broken.append(f"afterwards {odd!r}")
     finally:
-        if LOCKED in broken:
+        # where only a trace can raise, at a `with`, a lock may stay held, which says nothing of us
+        if LOCKED in broken or not (raiser.place is None or raiser.place.is_real):
             forget_locks()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

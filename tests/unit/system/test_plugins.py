@@ -86,7 +86,7 @@ def test_a_file_with_a_colon_in_its_name_is_a_file_unless_a_plugin_is_meant(
     with pytest.raises(ValueError, match="did you mean 'https'"):
         plugins.find_sink("htps:carbon.example/x.csv", "htps", SUFFIXES)
     with pytest.raises(ValueError, match="names no plugin"):
-        plugins.find_sink("mlflow:runs", "mlflow", SUFFIXES)
+        plugins.find_sink("quokka:runs", "quokka", SUFFIXES)
     with pytest.raises(ValueError, match="http:// or https://"):
         plugins.find_sink("ftp://host/runs.csv", "ftp", SUFFIXES)
 
