@@ -25,6 +25,7 @@ from carbontrack.report.read import read_records
 from carbontrack.sinks.csv_file import CsvSink
 from carbontrack.units import JOULES_PER_KWH
 from tests.support.bench import joules
+from tests.support.costs import collect_all
 from tests.support.random_programs import STEPS, Program, Step
 
 STEP = st.builds(
@@ -207,7 +208,7 @@ def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):
 @given(steps=PROGRAMS, shape=SHAPES)
 def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):
     """What has ended is freed by its last reference: no object of ours is in a cycle."""
-    gc.collect()
+    collect_all()
     gc.disable()
     try:
         program = ran(steps, **shape)

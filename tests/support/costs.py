@@ -96,6 +96,13 @@ def ratio(act: Callable[[], object], to: Callable[[], object], times: int = 400)
     return best[0] / best[1]
 
 
+def collect_all() -> None:
+    """Leave no garbage of others: what is collected may close things, and leave new garbage."""
+    for _ in range(10):
+        if not gc.collect():
+            return
+
+
 @contextmanager
 def without_collections():
     """No garbage collection in between; inside of another such block it does nothing."""
