@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from carbontrack.api.track import PROVIDER
 from carbontrack.record import Record
 from carbontrack.report.nesting import one_per_id, shares_of
 from carbontrack.report.read import read_records
@@ -208,6 +209,7 @@ def test_a_file_read_without_double_counting_has_the_same_sum(steps, shape):
 @given(steps=PROGRAMS, shape=SHAPES)
 def test_a_program_leaves_nothing_to_the_garbage_collector(steps, shape):
     """What has ended is freed by its last reference: no object of ours is in a cycle."""
+    PROVIDER.close()  # what other tests have left to it may be given up at any moment
     collect_all()
     gc.disable()
     try:
