@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from carbontrack.system.files import read_file
 from carbontrack.system.host import group_cpu_s, own_groups
 from carbontrack.system.interrupts import pass_on
 
@@ -103,10 +104,10 @@ def _quota_of(directory: Path, version: int) -> float | None:
     """The quota of a group, in threads; None where it has none: "max", or -1 in version 1."""
     try:
         if version == 2:
-            quota, period = (directory / "cpu.max").read_text().split()
+            quota, period = read_file(directory / "cpu.max").decode().split()
         else:
-            quota = (directory / "cpu.cfs_quota_us").read_text()
-            period = (directory / "cpu.cfs_period_us").read_text()
+            quota = read_file(directory / "cpu.cfs_quota_us").decode()
+            period = read_file(directory / "cpu.cfs_period_us").decode()
         threads = int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError) as error:
         pass_on(error)

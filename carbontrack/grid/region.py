@@ -11,6 +11,7 @@ from carbontrack.errors import NoIntensity
 from carbontrack.grid import names, rows
 from carbontrack.grid import tables as table
 from carbontrack.grid.intensity import GridIntensity
+from carbontrack.system.files import read_file
 from carbontrack.system.interrupts import pass_on
 from carbontrack.values import NamedTuple
 
@@ -212,7 +213,7 @@ def _zone_name(text: str) -> str:
 
 def _first_line(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8").partition("\n")[0]
+        return read_file(path).decode("utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError) as error:
         pass_on(error)
         return None

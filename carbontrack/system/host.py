@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from carbontrack.system.files import read_at_once
+from carbontrack.system.files import read_at_once, read_file
 from carbontrack.system.interrupts import pass_on
 from carbontrack.values import NamedTuple
 
@@ -37,7 +37,7 @@ def host_id(etc: Path = Path("/etc")) -> str:
 def boot_id(procfs: Path = Path("/proc")) -> str | None:
     """The kernel's random id of this boot (random(4)); None where there is none, as off Linux."""
     try:
-        return (procfs / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip() or None
+        return read_file(procfs / "sys/kernel/random/boot_id").decode("utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
         pass_on(error)
         return None

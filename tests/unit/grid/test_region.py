@@ -1,5 +1,6 @@
 """The place of a machine, found step by step and without any network."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -266,3 +267,14 @@ print(sorted(heavy & set(sys.modules)))
     )
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    """It has no maker and no time zone, whatever writes to it one day."""
+    dmi, etc = tmp_path / "sys/class/dmi/id", tmp_path / "etc"
+    dmi.mkdir(parents=True)
+    etc.mkdir()
+    os.mkfifo(dmi / "product_name")
+    os.mkfifo(etc / "timezone")
+    assert resolve(environ_hints={}, sysfs=tmp_path / "sys", etc=etc).basis == "unknown"
