@@ -11,24 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from simulated import PACKAGE, inside, tree_in  # noqa: E402 - path set
+from simulated import PACKAGE, drawing, inside, tree_in  # noqa: E402 - path set
 
-from carbontrack.testing import Powercap, Zone  # noqa: E402
+from carbontrack.testing import Zone  # noqa: E402
 
 SCRIPT = HERE.parent / "docs" / "examples" / "both_side_by_side.py"
 MEMORY = Zone("dram", "intel-rapl:0:0", 23_456_789)
@@ -62,30 +57,6 @@ CASES = (
 )
 
 
-@contextmanager
-def drawing(tree: Powercap, watts: dict[Zone, float], refresh_s: float = 0.001) -> Iterator[None]:
-    """The counters move with the clock, however late this thread comes."""
-    done = threading.Event()
-
-    def move() -> None:
-        with suppress(OSError, AttributeError):  # a processor's counter waits for nobody
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        last_s = time.perf_counter()
-        while not done.wait(refresh_s):
-            now_s = time.perf_counter()
-            for zone, power_w in watts.items():
-                tree.add_joules(zone.key, power_w * (now_s - last_s))
-            last_s = now_s
-
-    thread = threading.Thread(target=move)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def once(python: str, case: Case) -> dict[str, dict[str, Any]]:
     """Run the case once; what each says."""
     with tempfile.TemporaryDirectory() as name:
@@ -94,7 +65,8 @@ def once(python: str, case: Case) -> dict[str, dict[str, Any]]:
         program, out = folder / "program.py", folder / "out.json"
         program.write_text(case.program)
         command = [python, str(SCRIPT), "--json", str(out), str(program)]
-        with drawing(tree, {PACKAGE: case.package_w, MEMORY: case.memory_w}):
+        watts = {PACKAGE.key: case.package_w, MEMORY.key: case.memory_w}
+        with drawing(tree, watts, refresh_s=0.001):
             subprocess.run(inside(tree, command), check=True, capture_output=True, cwd=folder)
         found: dict[str, dict[str, Any]] = json.loads(out.read_text())
         return found

@@ -10,8 +10,9 @@ import os
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from carbontrack.testing import Powercap, Zone, build_powercap
@@ -29,18 +30,29 @@ def tree_in(folder: Path, zones: Sequence[Zone] = (PACKAGE,)) -> Powercap:
 
 
 @contextmanager
-def drawing(tree: Powercap, watts: float = 50.0, refresh_s: float = 0.01) -> Iterator[None]:
-    """The counters move meanwhile, as those of a machine that runs do.
+def drawing(
+    tree: Powercap, watts: Mapping[str, float] | None = None, refresh_s: float = 0.01
+) -> Iterator[None]:
+    """The counters move with the clock meanwhile, as those of a machine that runs do.
 
-    A thread of this process moves them, a hundred times a second, which is seldom enough to take
-    next to nothing from what is measured.
+    Args:
+        tree: whose counters.
+        watts: the power of each zone by its key; by default 50 W each.
+        refresh_s: how often they move; a hundred times a second takes next to nothing from what is
+            measured beside it.
     """
+    powers_w = dict.fromkeys(tree.zones, 50.0) if watts is None else watts
     done = threading.Event()
 
     def move() -> None:
+        with suppress(OSError, AttributeError):  # a processor's counter waits for nobody
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        last_s = time.perf_counter()
         while not done.wait(refresh_s):
-            for zone in tree.zones:
-                tree.add_joules(zone, watts * refresh_s)
+            now_s = time.perf_counter()
+            for zone, power_w in powers_w.items():
+                tree.add_joules(zone, power_w * (now_s - last_s))
+            last_s = now_s
 
     thread = threading.Thread(target=move)
     thread.start()

@@ -16,11 +16,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def tracker(**more: Any) -> Any:
-    """A tracker that asks no network."""
+def package() -> Any:
+    """The package, imported."""
     import codecarbon
 
-    return codecarbon.OfflineEmissionsTracker(**(SETTINGS | more))
+    return codecarbon
+
+
+def tracker(**more: Any) -> Any:
+    """A tracker that asks no network."""
+    return package().OfflineEmissionsTracker(**(SETTINGS | more))
 
 
 def life() -> None:
@@ -32,9 +37,7 @@ def life() -> None:
 
 def decorated(function: Callable[[], None]) -> Callable[[], None]:
     """The function, tracked."""
-    import codecarbon
-
-    return codecarbon.track_emissions(offline=True, **SETTINGS)(function)
+    return package().track_emissions(offline=True, **SETTINGS)(function)
 
 
 @contextmanager

@@ -492,8 +492,12 @@ def pytest_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, s
 def codecarbon_variables(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
     """The CODECARBON_* variables, in any case, by the rest of their names in small letters."""
     environ = os.environ if environ is None else environ
-    found = ((key, key.lower()) for key in environ if key[:11].upper() == CODECARBON)
-    return {low.removeprefix(CODECARBON.lower()): environ[key] for key, low in found}
+    found = ((key, key.upper()) for key in environ)
+    return {
+        name.removeprefix(CODECARBON).lower(): environ[key]
+        for key, name in found
+        if name.startswith(CODECARBON)
+    }
 
 
 def is_first_to_say_codecarbon() -> bool:
