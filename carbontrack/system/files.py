@@ -129,6 +129,7 @@ def open_own(path: Path) -> BinaryIO:
 
 READING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 """Flags of `os.open`; opening a pipe does not wait for its writer."""
+_PART_BYTES = 1 << 20
 
 
 def read_file(path: str | Path) -> bytes:
@@ -159,12 +160,12 @@ def read_opened(handle: int, path: str | Path) -> bytes:
     """As `read_file`, of a file that has been opened with `READING`, and is closed."""
     try:
         _check_regular(handle, path)
-        file = os.fdopen(handle, "rb")
-    except BaseException:
+        parts = []
+        while part := os.read(handle, _PART_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
         os.close(handle)
-        raise
-    with file:
-        return file.read()
 
 
 def _check_regular(handle: int, path: str | Path) -> None:
