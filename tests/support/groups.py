@@ -53,8 +53,17 @@ class Groups(LoadScopeScheduling):
 
     def _reschedule(self, node: Any) -> None:
         # one that has just replaced another gets its tests when it has collected them
-        if node in self.registered_collections:
-            super()._reschedule(node)
+        if node not in self.registered_collections:
+            return
+        super()._reschedule(node)
+        # a worker begins a test only when it knows the next one, or that there is none
+        while self.workqueue and not node.shutting_down and self._waits_for_more(node):
+            self._assign_work_unit(node)
+        if not self.workqueue:
+            node.shutdown()
+
+    def _waits_for_more(self, node: Any) -> bool:
+        return self._pending_of(self.assigned_work[node]) < 2
 
     def _assign_work_unit(self, node: Any) -> None:
         # nothing can be sent to one that has ended too; its tests are taken back when xdist says so
