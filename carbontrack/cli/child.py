@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from carbontrack.cli.relay import PlainRelay, SignalRelay, WhileStopped
+from carbontrack.cli.signal_relay import PlainRelay, SignalRelay, WhileStopped
 from carbontrack.record import Status
 from carbontrack.values import NamedTuple
 

@@ -26,7 +26,7 @@ import psutil
 import pytest
 
 import carbontrack
-from carbontrack.cli.relay import WINDOW_S
+from carbontrack.cli.signal_relay import WINDOW_S
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux says which signals a process was sent"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from carbontrack.cli.relay import GroupProbe, PlainRelay, SignalRelay
+from carbontrack.cli.signal_relay import GroupProbe, PlainRelay, SignalRelay
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what is pending")
@@ -48,7 +48,7 @@ def test_a_probe_shows_what_it_was_sent_and_outlives_it() -> None:
 FEW = """
 import os, resource
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-from carbontrack.cli.relay import GroupProbe
+from carbontrack.cli.signal_relay import GroupProbe
 GroupProbe.start(["true"]).end()  # everything is imported
 before = os.listdir("/proc/self/fd")
 for free in range(7):
