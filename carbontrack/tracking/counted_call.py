@@ -165,11 +165,15 @@ class CallAccount(CountedCall):
         self._ran_s, self._unsettled, self._running = ran_s, unsettled, False
 
     def _settle_last(self) -> None:
-        site, sampler = self.site, self.site.sampler
         self.become_single()
-        sampler.sample()
+        self.site.sampler.sample()
+        self._settle_now()
+
+    def _settle_now(self) -> None:
+        """Be credited up to the last reading; it is single."""
+        site = self.site
         if self._running:
-            self._stop(sampler.counts.at_s)
+            self._stop(site.sampler.counts.at_s)
         site.apportioner.settle()
 
     def unsettled(self, now_s: float, cpu_s: float) -> CallUsage:
