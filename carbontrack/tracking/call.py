@@ -17,7 +17,7 @@ from weakref import ref
 from carbontrack.record import Status
 from carbontrack.system.clock import process_cpu_s
 from carbontrack.system.reentrance import here
-from carbontrack.tracking.apportion import OWN_ROW_S, PriorUsage
+from carbontrack.tracking.apportion import OWN_ROW_S
 from carbontrack.tracking.call_site import CallSite
 from carbontrack.tracking.context import current, nearest_open, set_current
 from carbontrack.tracking.counted_call import CallAccount, CountedCall, leave
@@ -261,12 +261,6 @@ class Call(CallAccount):
                 self._be_done()
             raise
         return span
-
-    def _use_so_far(self) -> PriorUsage:
-        """What it has used up to the reading just made, which is the span's first."""
-        self._settle_now()
-        began_ago_s = self.site.sampler.counts.at_s - self._began_s
-        return PriorUsage(self._sums, self._machine_j, self._ran_s, began_ago_s)
 
     def promote(self) -> Any:
         """Become a span, because the call is long or its body needs the current span.

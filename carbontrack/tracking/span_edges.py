@@ -60,6 +60,11 @@ class SpanEnd(SpanRow):
         return self._end is None and self._epoch == self.session.sampler.epoch
 
     @property
+    def is_of_parent(self) -> bool:
+        """Whether it was opened before this process was forked."""
+        return bool(self._epoch != self.session.sampler.epoch)
+
+    @property
     def record(self) -> Record | None:
         """The finished record; None while the span is open, and in a forked child."""
         if self.has_passed:
