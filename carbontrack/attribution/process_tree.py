@@ -119,7 +119,7 @@ class ProcessTree:
         number = self._number() if self._has_others() else None
         if number is None:
             return []
-        with suppressed(OSError):  # for want of descriptors: those of the last look
+        with suppressed(OSError):  # for lack of descriptors: those of the last look
             # who was a stranger then is not read again
             return [facts.pid for facts in self._walk_from(number).look(self._live_at_s)]
         return [] if self._walk is None else self._walk.pids
@@ -176,7 +176,7 @@ class ProcessTree:
         try:
             pids, living = self._living(now_s) if self._has_others() else ([], _NOBODY)
         except OSError as error:
-            pass_on(error)  # for want of descriptors: what was read last stays, as a whole
+            pass_on(error)  # for lack of descriptors: what was read last stays, as a whole
             return
         self._waited_s, self._live_pids = waited_s, pids
         self._live_s, self._live_ram_bytes, self._live_largest_bytes = living

@@ -404,7 +404,7 @@ def _at_deadline(sampler: Sampler) -> None:
     if not sampler.awake:
         return
     if not is_early and _may_rescan(sampler):
-        with suppressed(OSError, ImportError):  # for want of descriptors, say; tried again later
+        with suppressed(OSError, ImportError):  # for lack of descriptors, say; tried again later
             _look_for_meters(sampler)
     if usage is not None and _shares(sampler) and usage.awaits_survey(sampler.clock):
         return

@@ -50,7 +50,7 @@ class Verdict(Value):
     @property
     def text(self) -> str:
         """The verdict as the end of a sentence: "over budget: 6.1 mg CO2e of 5.0 mg CO2e"."""
-        phrase = {"within": "within", "over": "over", "inconclusive": "not surely within"}
+        phrase = {"within": "within", "over": "over", "inconclusive": "possibly over"}
         return f"{phrase[self.outcome]} budget: {self.amounts}"
 
 

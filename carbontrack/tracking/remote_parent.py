@@ -187,7 +187,7 @@ class RemoteParents:
     def _update(self, now_s: float) -> None:
         found = self._holder()
         if found is None and self.holds:
-            return  # for want of descriptors, for example; that is no end of the parent
+            return  # for lack of descriptors, for example; that is no end of the parent
         parent_id, holds = self.parent_id, None if found is None else bool(found)
         if isinstance(found, OpenEntry):
             parent_id = found.record_id

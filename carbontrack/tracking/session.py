@@ -92,7 +92,7 @@ class RunIdentity:
                 recount(self.sampler)  # the fork may have come in the middle of an edge
             try:
                 self.remote_parents = self._find_parents()
-            except Exception as error:  # for want of descriptors, for example
+            except Exception as error:  # for lack of descriptors, for example
                 pass_on(error)
                 self.remote_parents = None
                 _log.exception("what the parent process has open could not be looked for")

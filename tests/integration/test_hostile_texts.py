@@ -873,7 +873,7 @@ def test_a_project_with_hostile_names(project: Project) -> None:
     assert_visible(ours)
     for told in (
         *(name, r"no\x1b\u202e.json", r"pins <b>\x1b[2J\u202e", r"go\x1bne/a.csv was not written"),
-        r"me\x1b[2J\u202etric), not surely within",
+        r"me\x1b[2J\u202etric), possibly over",
     ):
         assert told in ours
     lines = lines_of(done.stdout)

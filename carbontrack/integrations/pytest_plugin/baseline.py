@@ -322,7 +322,7 @@ def with_regression_verdict(
         return result
     reason = f"not judged by the baseline at {allowed}: {found.note}"
     if found.low is not None:
-        reason = f"{found.text} against the baseline, not surely within or over {allowed}"
+        reason = f"{found.text} against the baseline, possibly over {allowed}"
     return replace(result, verdict="inconclusive", reason=_both(result, reason))
 
 

@@ -178,7 +178,7 @@ def sentence(verdict: Verdict, measured: Measurement) -> str:
     if verdict.low is not None and verdict.high is not None:
         ends = format_interval(verdict.low, verdict.high, shown, like=verdict.used, unit=False)
         interval = f"{ends}, "
-    link = {"over": "over", "within": "within", "inconclusive": "not surely within or over"}
+    link = {"over": "over", "within": "within", "inconclusive": "possibly over"}
     return (
         f"used {used} ({interval}{how(measured)}), {link[verdict.outcome]} "
         f"the budget of {verdict.limit.text}"

@@ -241,7 +241,7 @@ def _opened(path: Path) -> int | None:
 
     Raises:
         NotAJournalError: it is a link or a folder, for example.
-        OSError: for want of descriptors, for example.
+        OSError: for lack of descriptors, for example.
     """
     if not _HAS_LOCKS:
         return None
@@ -327,7 +327,7 @@ class JournalFile:
 
         Raises:
             NotAJournalError: it is something else, or nothing in it can be understood.
-            OSError: it could not be opened, for want of descriptors for example, or not be read.
+            OSError: it could not be opened, for lack of descriptors for example, or not be read.
         """
         handle = _opened(path)
         if handle is None:

@@ -274,7 +274,7 @@ class Journal:
         keys = [(SEND, output, record_id) for record_id in record_ids]
 
         def change(file: JournalFile) -> None:
-            # what was given up for want of room has arrived all the same, from memory
+            # what was given up for lack of room has arrived all the same, from memory
             state.lost -= min(state.lost - state.lost_told, len(keys) - file.drop(keys))
 
         if state.file is not None:
@@ -404,7 +404,7 @@ def leftover_journals(
     """The journals of processes that have ended, each locked until the caller closes it.
 
     However many processes ask at once, each journal is given to one of them only. Each takes a
-    descriptor: close one before you ask for the next. One that cannot be read, for want of
+    descriptor: close one before you ask for the next. One that cannot be read, for lack of
     descriptors for example, goes to `on_unreadable`, and what is no journal is set aside and goes
     to `on_set_aside`; by default to the log. With `most`, only so many of the files are looked at,
     each time from another one on: those that cannot be worked off do not always come first.

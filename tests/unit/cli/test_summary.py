@@ -202,7 +202,7 @@ def test_a_budget_and_its_verdict_have_a_line() -> None:
 
     found = dict(rows(record(), verdict=verdict))
 
-    assert found["budget"] == "not surely within budget: 66.2 mg CO2e of 50.0 mg CO2e"
+    assert found["budget"] == "possibly over budget: 66.2 mg CO2e of 50.0 mg CO2e"
 
 
 def test_without_energy_there_is_no_comparison_and_no_grid_line() -> None:

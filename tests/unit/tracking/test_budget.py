@@ -58,7 +58,7 @@ def test_unknown_is_never_within() -> None:
     verdict = Budget.of("5 g").check(record())
 
     assert verdict.outcome == "inconclusive"
-    assert verdict.text == "not surely within budget: unknown use of 5.00 g CO2e"
+    assert verdict.text == "possibly over budget: unknown use of 5.00 g CO2e"
 
 
 def test_a_verdict_reads_as_a_sentence() -> None:

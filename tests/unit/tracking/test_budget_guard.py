@@ -190,7 +190,7 @@ def test_an_estimate_above_the_limit_is_said_before_it_is_sure(
             bench.run(0.2)
             run.check()
     assert said(caplog) == [
-        "train is not surely within budget: 190 J of 100 J",
+        "train is possibly over budget: 190 J of 100 J",
         "train is over budget: 210 J of 100 J",
     ]
 
