@@ -114,8 +114,10 @@ class SqliteStore(Store):
                 yield kept.open
             except sqlite3.Error as error:
                 kept.close()
-                kind = StoreFull if _is_full(error) else StoreUnavailable
-                raise kind(f"{self._path}: {error}") from error
+                if _is_full(error):
+                    reason = f"{self._path}: {error}; is its disk, or a quota, full?"
+                    raise StoreFull(reason) from error
+                raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def _file(self) -> _FileId | None:
         """Which file it is: one that was removed still takes rows, and nobody would find them."""
@@ -232,4 +234,6 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    return "disk is full" in str(error)
+    """Whether there is no room; a quota lets a write fail, which Python 3.10 does not tell apart."""
+    is_refused = getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE"
+    return is_refused or "disk is full" in str(error)
