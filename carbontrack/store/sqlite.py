@@ -19,6 +19,7 @@ from carbontrack.errors import ConfigError, StoreFull, StoreUnavailable
 from carbontrack.store.base import INSERTED, NAMES, ON_CONFLICT, Store
 from carbontrack.store.migrations import MIGRATIONS, TABLES, migrate, version_of
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.interrupts import pass_on
 
 BUSY_TIMEOUT_S: Final = 10.0
 """The longest wait for another process's transaction."""
@@ -123,7 +124,8 @@ class SqliteStore(Store):
         """Which file it is: one that was removed still takes rows, and nobody would find them."""
         try:
             found = self._path.stat()
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
         return found.st_dev, found.st_ino
 
@@ -163,6 +165,7 @@ class SqliteStore(Store):
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
+            pass_on(error)
             reason = f"cannot keep a store in {self._path}: {error.strerror}"
             raise ConfigError(f"{reason}; name another file") from error
 
@@ -234,6 +237,6 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    """Whether there is no room; a quota lets a write fail, which Python 3.10 does not tell apart."""
+    """Whether there is no room; a quota lets a write fail, of which Python 3.10 knows no more."""
     is_refused = getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE"
     return is_refused or "disk is full" in str(error)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.surroundings import TOKEN
@@ -84,7 +85,8 @@ class PostgresServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until_s:
                 raise OSError((self.folder / "log").read_text(errors="replace")[-2000:])
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
 
     def stop(self) -> None:
         """Stop it in the midst of whatever it does ("immediate"): no transaction is ended well."""

@@ -21,6 +21,7 @@ import pytest
 from carbontrack.errors import StoreFull, StoreUnavailable
 from carbontrack.store.factory import open_store
 from carbontrack.store.sqlite import SqliteStore
+from tests.support.plain_user import public_folder
 from tests.support.stores import a_row, execute
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -29,6 +30,7 @@ BATCH = 40
 WRITER = """
 import sys
 from carbontrack.store.factory import open_store
+from tests.support.plain_user import public_folder
 from tests.support.stores import a_row
 first, size = int(sys.argv[2]), int(sys.argv[3])
 a_row()
@@ -185,18 +187,17 @@ def test_a_file_in_ruins(tmp_path: Path):
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with a few MiB."""
+def small_disk() -> Iterator[Path]:
+    """A file system with a few MiB, for everybody."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a file system")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    options = ("-t", "tmpfs", "-o", "size=3m,mode=0777", "tmpfs", str(folder))
-    done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with public_folder() as folder:
+        options = ("-t", "tmpfs", "-o", "size=3m,mode=0777", "tmpfs", str(folder))
+        done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        yield folder
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk(small_disk: Path):
@@ -222,9 +223,6 @@ def test_a_full_disk_of_postgresql(postgres: Any, small_disk: Path):
     space.mkdir()
     status = postgres.folder.stat()
     os.chown(space, status.st_uid, status.st_gid)
-    for folder in small_disk.parents:
-        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
-            folder.chmod(folder.stat().st_mode | 0o011)
     postgres.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
     try:
         url = postgres.new_schema()
@@ -243,6 +241,7 @@ LIMITED = """
 import resource, signal, sys
 from carbontrack.errors import StoreUnavailable
 from carbontrack.store.factory import open_store
+from tests.support.plain_user import public_folder
 from tests.support.stores import a_row
 with open_store(sys.argv[1]) as store:
     store.add("team", [a_row(i) for i in range(100)])
