@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
 import sqlite3
@@ -257,7 +256,6 @@ with open_store(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="there are no such limits")
 def test_a_limit_on_the_length_of_files(tmp_path: Path):
     """As a quota does, it refuses writes with another error than a full disk."""
     path = tmp_path / "team.db"
