@@ -145,6 +145,7 @@ class SqliteStore(Store):
             connection.execute("PRAGMA trusted_schema = OFF")
             _set_log(connection, self._busy_timeout_s)
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA fullfsync = ON")  # without it macOS only tells the disk
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
             if self._prepared != self._file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,15 @@ def test_addresses_of_no_store(address: str, reason: str):
     with pytest.raises(ConfigError, match=reason) as caught:
         open_store(address)
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_is_not_repeated():
+    """Not by the error of a server that does not answer, nor as the store's address."""
+    url = "postgresql://team:secret@127.0.0.1:1/db?password=secret&connect_timeout=2"
+    with pytest.raises(StoreUnavailable, match=r"postgresql://127\.0\.0\.1:1/db") as caught:
+        open_store(url)
+    shown = "".join(traceback.format_exception(caught.value)).replace(url, "")
+    assert "secret" not in shown
 
 
 def test_files_that_are_no_store(tmp_path: Path):
