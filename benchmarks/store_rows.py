@@ -31,6 +31,12 @@ from carbontrack.store.rows import stored_row  # noqa: E402
 from tests.support.postgres import PostgresServer, trouble  # noqa: E402
 
 MARK = "#" * 8
+Sizes = tuple[tuple[int, int], ...]
+"""How many rows, and in which batches."""
+PG_SIZES = (
+    "SELECT pg_total_relation_size('records'), pg_relation_size('records_pkey'), "
+    "pg_relation_size('records_by_start'), pg_relation_size('records_by_arrival')"
+)
 
 
 def sent(count: int, batch: int) -> Iterator[list[dict[str, Any]]]:
@@ -108,43 +114,51 @@ def tell(engine: str, figures: dict[str, Any]) -> None:
     print(json.dumps({"engine": engine, "load": os.getloadavg()[0], **rounded}), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=5_000)
-    args = parser.parse_args()
-    sizes = ((args.rows, args.batch), (args.rows // 10, 200), (args.rows // 500, 1))
+def on_sqlite(sizes: Sizes) -> None:
+    """What a row costs in a file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "team.db")
         with open_store(str(path)) as store:
             tell("sqlite", measure(store, *sizes[0], None))
-            size = path.stat().st_size
-            tell("sqlite", {"bytes_a_row": size / store.count(), "peak_rss_mib": _peak_mib()})
+            size = path.stat().st_size / store.count()
+            tell("sqlite", {"bytes_a_row": size, "peak_rss_mib": _peak_mib()})
             for count, batch in sizes[1:]:
                 tell("sqlite", measure(store, count, batch, None))
-            tell("sqlite", read(store, f"batch-{args.batch}", None))
+            tell("sqlite", read(store, f"batch-{sizes[0][1]}", None))
+
+
+def on_postgresql(sizes: Sizes) -> None:
+    """What a row costs in a database."""
     if trouble():
         print(trouble())
         return
     server = PostgresServer(fsync="on", full_page_writes="on")
     try:
-        url, process = server.url(), psutil.Process(server.pid)
-        with open_store(url) as store:
+        process = psutil.Process(server.pid)
+        with open_store(server.url()) as store:
             tell("postgresql", measure(store, *sizes[0], process))
-            (names,) = store._read(
-                "SELECT pg_total_relation_size('records'), pg_relation_size('records_pkey'), "
-                "pg_relation_size('records_by_start'), pg_relation_size('records_by_arrival')",
-                [],
-            )
             count = store.count()
-            parts = ("all", "key", "by_start", "by_arrival")
-            found = zip(parts, names, strict=True)
-            tell("postgresql", {f"{part}_bytes_a_row": size / count for part, size in found})
+            (found,) = store._read(PG_SIZES, [])
+            parts = zip(("all", "key", "by_start", "by_arrival"), found, strict=True)
+            tell("postgresql", {f"{part}_bytes_a_row": size / count for part, size in parts})
             for rows_sent, batch in sizes[1:]:
                 tell("postgresql", measure(store, rows_sent, batch, process))
-            tell("postgresql", read(store, f"batch-{args.batch}", process))
+            tell("postgresql", read(store, f"batch-{sizes[0][1]}", process))
     finally:
         server.remove()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--engine", choices=("sqlite", "postgresql"), help="one of them only")
+    args = parser.parse_args()
+    sizes = ((args.rows, args.batch), (args.rows // 10, 200), (args.rows // 500, 1))
+    if args.engine != "postgresql":
+        on_sqlite(sizes)
+    if args.engine != "sqlite":
+        on_postgresql(sizes)
 
 
 def _peak_mib() -> float:
