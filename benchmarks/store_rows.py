@@ -120,7 +120,10 @@ def on_sqlite(sizes: Sizes) -> None:
         path = Path(folder, "team.db")
         with open_store(str(path)) as store:
             tell("sqlite", measure(store, *sizes[0], None))
-            size = path.stat().st_size / store.count()
+            ((pages,),), ((page_bytes,),) = (
+                store._read(f"PRAGMA {name}", []) for name in ("page_count", "page_size")
+            )
+            size = pages * page_bytes / store.count()
             tell("sqlite", {"bytes_a_row": size, "peak_rss_mib": _peak_mib()})
             for count, batch in sizes[1:]:
                 tell("sqlite", measure(store, count, batch, None))

@@ -223,16 +223,16 @@ def test_a_full_disk_of_postgresql(postgres: Any, small_disk: Path):
     status = postgres.folder.stat()
     os.chown(space, status.st_uid, status.st_gid)
     postgres.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
+    url = postgres.new_schema()
     try:
-        url = postgres.new_schema()
         with open_store(f"{url}%20-cdefault_tablespace%3Dsmall") as store:
             stored = _fill(store, StoreFull)
             assert store.count("team") == stored
             subprocess.run(["mount", "-o", "remount,size=80m", str(small_disk)], check=True)
             assert store.add("team", [a_row(10**7)]).stored == 1
             assert store.count("team") == stored + 1
-        postgres.execute(f"DROP SCHEMA {url.rpartition('%3D')[2]} CASCADE")
     finally:
+        postgres.execute(f"DROP SCHEMA {url.rpartition('%3D')[2]} CASCADE")
         postgres.execute("DROP TABLESPACE small")
 
 
@@ -240,7 +240,6 @@ LIMITED = """
 import resource, signal, sys
 from carbontrack.errors import StoreUnavailable
 from carbontrack.store.factory import open_store
-from tests.support.plain_user import public_folder
 from tests.support.stores import a_row
 with open_store(sys.argv[1]) as store:
     store.add("team", [a_row(i) for i in range(100)])
@@ -265,7 +264,7 @@ def test_a_limit_on_the_length_of_files(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     kind, stored, counted, after = done.stdout.split()
     # Python 3.10 does not tell it from a disk that is broken
-    assert kind == "StoreFull" if sys.version_info >= (3, 11) else "StoreUnavailable"
+    assert kind == ("StoreFull" if sys.version_info >= (3, 11) else "StoreUnavailable")
     assert (stored, after) == (counted, "1")
     assert execute(str(path), "PRAGMA integrity_check") == [("ok",)]
 
