@@ -111,7 +111,7 @@ def compact(
 ) -> Compacted:
     """Add the records of the sources to the archive `into`, which is made if it is not there.
 
-    `memory` is what DuckDB may use, such as "1GB". `on_wait` is called if another run has to end
+    `memory` is what DuckDB may use, such as "512MB". `on_wait` is called if another run has to end
     first.
 
     Raises:

@@ -19,7 +19,7 @@ from carbontrack.report.archive.layout import ALL_COLUMNS, TIMES, UNKNOWN, stage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MEMORY = "1GB"
+MEMORY = "512MB"
 """What DuckDB may use by default; the tables of a block of text come on top."""
 _BATCH = 10_000
 _NAMES = ", ".join(f'"{name}"' for name in (*COLUMNS, "extra"))
