@@ -120,7 +120,8 @@ def compact(
         OSError: a source cannot be read.
         SinkError: the archive could not be written, and is as it was.
     """
-    import_arrow(), import_duckdb()
+    import_arrow()
+    import_duckdb()
     check_archive(into)
     files = source_files(sources, into)
     with open_archive(into, on_wait) as folder, _told(into):
@@ -145,7 +146,8 @@ def preview(
     Raises:
         as `compact`.
     """
-    import_arrow(), import_duckdb()
+    import_arrow()
+    import_duckdb()
     check_archive(into)
     files = source_files(sources, into)
     with (
@@ -188,9 +190,10 @@ def _staged(staging: Staging, files: Iterable[Path], into: Path, on_source: OnSo
         found.sources.append(source)
         on_source(source)
     found.repeated = staging.keep_one_per_id()
-    for month, file in month_files(into).items() if is_archive(into) else ():
+    months = month_files(into) if is_archive(into) else {}
+    for file in months.values():
         _check(file)
-        staging.compare(month, file)
+    staging.compare(months)
     found.unchanged = staging.drop_known()
     found.replaced = staging.replaced()
     came = sum(came for came, _ in staging.changes().values())

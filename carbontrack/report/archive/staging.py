@@ -1,6 +1,6 @@
-"""Rows on their way into an archive, in a database of DuckDB on the disk: sorted out there.
+"""Rows on their way into an archive, in tables of DuckDB: sorted out there.
 
-What does not fit into the memory that DuckDB may use is kept on the disk as well, so any number of
+What does not fit into the memory that DuckDB may use is kept on the disk, so any number of
 rows can be told apart by their ids, and sorted. Of several rows with one id the finished one stays
 rather than its checkpoint, of these the one that ends last, and of these always the same one,
 whatever the order in which they came.
@@ -8,7 +8,7 @@ whatever the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,15 @@ def import_duckdb() -> Any:
 class Staging:
     """Rows of sources, compared with those of an archive.
 
-    First `add` all of the sources, then `keep_one_per_id`, then `compare` with each month of the
-    archive, then `drop_known`. What is left is new, or replaces a row of the archive.
+    First `add` all of the sources, then `keep_one_per_id`, then `compare` with the archive, then
+    `drop_known`. What is left is new, or replaces a row of the archive.
     """
 
     def __init__(self, folder: Path, *, memory: str = MEMORY) -> None:
         self._connection = import_duckdb().connect(
-            str(folder / "staged.duckdb"),
+            # tables that do not fit go to `temp_directory`; in the path of a database file, DuckDB
+            # would take what is behind a "?" for options
+            ":memory:",
             config={
                 "memory_limit": memory,
                 "temp_directory": str(folder / "spilled"),
@@ -93,15 +95,26 @@ class Staging:
             "FROM staged WHERE record_id IN (FROM repeated)) WHERE nth > 1)"
         )
 
-    def compare(self, month: str, file: Path) -> None:
-        """Note which rows of a month's file have an id that is staged."""
-        source = _rows_of(file)
-        same = "record_id IN (SELECT record_id FROM staged)"
-        if self._number(f"SELECT count(*) FROM ({source}) WHERE {same}"):  # noqa: S608
-            self._run(
-                f"INSERT INTO known SELECT record_id, {_text(month)}, {_FINISHED}, ended_at, "  # noqa: S608
-                f"{_CONTENT} FROM ({source}) WHERE {same}"
-            )
+    def compare(self, months: Mapping[str, Path]) -> None:
+        """Note which rows of an archive have an id that is staged.
+
+        Ids are looked up in all months; the other columns are read only where one is found.
+        """
+        if not months:
+            return
+        files = ", ".join(_file(path) for path in months.values())
+        self._run(
+            f"CREATE TABLE met AS SELECT record_id, filename FROM read_parquet([{files}], "  # noqa: S608
+            "filename = true) WHERE record_id IN (SELECT record_id FROM staged)"
+        )
+        met = {name for (name,) in self._rows("SELECT DISTINCT filename FROM met")}
+        for month, path in months.items():
+            if str(path) in met:
+                self._run(
+                    f"INSERT INTO known SELECT record_id, {_text(month)}, {_FINISHED}, ended_at, "  # noqa: S608
+                    f"{_CONTENT} FROM ({_rows_of(path)}) WHERE record_id IN "
+                    f"(SELECT record_id FROM met WHERE filename = {_text(str(path))})"
+                )
 
     def drop_known(self) -> int:
         """Drop what the archive has already, or has better; how many were dropped."""
@@ -171,10 +184,15 @@ def _rows_of(file: Path) -> str:
             cells.append(f'epoch_us("{name}") AS "{name}"')
         else:
             cells.append(f'"{name}"')
-    return f"SELECT {', '.join(cells)} FROM read_parquet({_text(str(file))})"  # noqa: S608
+    return f"SELECT {', '.join(cells)} FROM read_parquet({_file(file)})"  # noqa: S608
 
 
 _DUCK_TYPES = {"int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
+
+
+def _file(path: Path) -> str:
+    """A file's name in a query, where signs of patterns stand for themselves."""
+    return _text("".join(f"[{sign}]" if sign in "[*?" else sign for sign in str(path)))
 
 
 def _text(content: str) -> str:

@@ -187,6 +187,19 @@ def test_a_grown_source_changes_only_its_month(tmp_path):
     assert after[december] != before[december]
 
 
+def test_any_name_of_a_folder_will_do(tmp_path):
+    """Signs of patterns and quotes in it stand for themselves."""
+    folder = tmp_path / "it's [1] *? {a,b}"
+    (tmp_path / "it's 1").mkdir()
+    folder.mkdir()
+    source = write_source(folder / "source.csv", [a_record()])
+    archived(tmp_path / "it's 1", a_record(1))
+    for added in (1, 0):
+        assert compact([source], folder / "archive").added == added
+    later = write_source(folder / "later.csv", [a_record(2)])
+    assert compact([later], folder / "archive").records == 2
+
+
 def test_a_row_says_what_is_known_of_its_parent(tmp_path):
     """True: a parent holds it. Null: nobody says. False: it stands for itself."""
     said = [
