@@ -5,6 +5,7 @@ Nothing of the archive is changed before all files of the new state are on the d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -176,7 +177,7 @@ def _told(into: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(into)):
             raise  # a source
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise SinkError(f"{into} could not be written: {reason}") from error
 
 

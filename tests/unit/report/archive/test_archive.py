@@ -187,6 +187,17 @@ def test_a_grown_source_changes_only_its_month(tmp_path):
     assert after[december] != before[december]
 
 
+def test_what_does_not_fit_into_memory_is_sorted_on_the_disk(tmp_path):
+    """The files are the same, however little memory DuckDB may use."""
+    line = record_line(a_record(77_777, status="recovered", **DECEMBER).to_row())
+    rows = (line.replace(b"77777", b"%05d" % (n * 7919 % 15_000)) for n in range(20_000))
+    (tmp_path / "source.csv").write_bytes(HEADER + b"".join(rows))
+    found = compact([tmp_path / "source.csv"], tmp_path / "little", memory="32MB")
+    assert (found.added, found.repeated) == (15_000, 5_000)
+    compact([tmp_path / "source.csv"], tmp_path / "much")
+    assert contents_of(tmp_path / "little") == contents_of(tmp_path / "much")
+
+
 def test_any_name_of_a_folder_will_do(tmp_path):
     """Signs of patterns and quotes in it stand for themselves."""
     folder = tmp_path / "it's [1] *? {a,b}"
