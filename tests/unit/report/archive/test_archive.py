@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from carbontrack.report.archive.compact import compact, preview
 from carbontrack.report.archive.layout import ALL_COLUMNS, archive_schema
 from carbontrack.report.archive.restore import to_csv
 from carbontrack.report.archive.sources import ArrowBlocks
+from carbontrack.report.frame import load
 from carbontrack.report.read import iter_records, read_records
+from carbontrack.report.totals import totals
 from carbontrack.sinks.csv_file import HEADER, record_line
 from tests.support.archives import cells_in, contents_of, files_in, rows_in, write_source
 from tests.support.records import HOSTILE, a_record
@@ -114,6 +117,48 @@ def test_older_files_are_read(tmp_path, version):
     source = GOLDEN / f"schema-{version}.csv"
     to_csv([source], tmp_path / "back.csv")
     assert cells_in(tmp_path / "back.csv") == cells_in(source)
+
+
+def test_a_report_of_the_restored_rows_is_that_of_the_source(tmp_path):
+    """Nested rows, machines measured twice, checkpoints and repetitions count as before."""
+    by_hour = [f"2026-{m}-24T{h:02d}:00:00.000000Z" for m in (11, 12) for h in range(12)]
+    records = [
+        a_record(
+            n,
+            run_id=f"run-{n // 3}",
+            parent_id=f"run-7f3a:{n - 1}" if n % 3 else None,
+            parent_holds=(None, True, False)[n % 3],
+            scope="machine" if n % 4 == 0 else "process",
+            host_id=f"host-{n % 2}",
+            started_at=by_hour[n % 20],
+            ended_at=by_hour[n % 20 + 3],
+            status="recovered" if n % 5 == 0 else "ok",
+            cpu_basis=("measured", "modelled")[n % 2],
+            basis=("measured", "modelled", "assumed")[n % 3],
+            cpu_kwh=None if n % 7 == 0 else n / 7,
+            energy_kwh=None if n % 11 == 0 else n / 3,
+        )
+        for n in range(60)
+    ]
+    source = write_source(tmp_path / "source.csv", [*records, *records[:9], a_record(5, calls=2)])
+    compact([source], tmp_path / "archive")
+    to_csv([tmp_path / "archive"], tmp_path / "back.csv")
+    before, after = (load([path]) for path in (source, tmp_path / "back.csv"))
+    assert (before.repeated, after.repeated) == (10, 0)
+    assert before.not_added.nested > 0
+    assert before.not_added.overlapping > 0
+    for by in ("name", "host", "day"):
+        for one, other in zip(totals(before.frame, by), totals(after.frame, by), strict=True):
+            assert_same(asdict(one), asdict(other))
+    assert_same(asdict(before.not_added), asdict(after.not_added))
+
+
+def assert_same(one: dict, other: dict) -> None:
+    """Texts and None are equal, and numbers to twelve digits."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        same = pytest.approx(other[name], rel=1e-12) if isinstance(value, float) else other[name]
+        assert value == same, name
 
 
 def test_columns_of_newer_versions_are_kept(tmp_path):
