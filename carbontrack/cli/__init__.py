@@ -20,6 +20,7 @@ from carbontrack.text import visible
 COMMANDS = {
     "run": "measure any command, and pass its exit code through",
     "report": "add up records into tables, or into a page to send to someone",
+    "compact": "collect records in an archive of Parquet files, each record once",
     "estimate": "estimate the energy and emissions of a run before it runs",
     "top": "show the runs that are being measured on this host",
     "label": "grade measured energy per 1,000 inferences against published models",

@@ -34,11 +34,12 @@ _LIMIT_LENGTH = 0
 
 
 def sqlite_rows(
-    path: Path, *, limit_s: float = ROW_LIMIT_S
+    path: Path, *, limit_s: float = ROW_LIMIT_S, every_column: bool = False
 ) -> Iterator[Mapping[str, object] | None]:
     """The rows of the table in an SQLite database, in the order of their arrival.
 
-    None for a row that is too long, and for the rest where it cannot be read; the log says why.
+    `every_column`: also those that this version does not know. None for a row that is too long, and
+    for the rest where it cannot be read; the log says why.
 
     Raises:
         OSError: it cannot be opened, or is no regular file.
@@ -51,7 +52,7 @@ def sqlite_rows(
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=min(5.0, limit_s))
     try:
-        yield from _rows(connection, _most_rows(path), limit_s)
+        yield from _rows(connection, _most_rows(path), limit_s, every_column=every_column)
     except sqlite3.DatabaseError as error:
         LOGGER.warning("%s: %s; what follows in it is passed over", path, error)
         yield None
@@ -67,7 +68,7 @@ def _most_rows(path: Path) -> int:
 
 
 def _rows(
-    connection: sqlite3.Connection, most: int, limit_s: float
+    connection: sqlite3.Connection, most: int, limit_s: float, *, every_column: bool
 ) -> Iterator[Mapping[str, object] | None]:
     """The rows; each time one is asked for, the limit of time begins.
 
@@ -84,7 +85,7 @@ def _rows(
     connection.execute("PRAGMA trusted_schema = OFF")
     if (reason := no_table(connection)) is not None:
         raise sqlite3.DatabaseError(reason)
-    names, last = _stored_columns(connection), None
+    names, last = _stored_columns(connection, every_column=every_column), None
     found = _selected(connection, names, last)
     for _ in range(most):
         late_at_s = SystemClock.monotonic_s() + limit_s
@@ -100,18 +101,22 @@ def _rows(
     raise sqlite3.DatabaseError("it has more rows than its length allows")
 
 
-def _stored_columns(connection: sqlite3.Connection) -> list[str]:
-    """Our columns that are in the table, without those that are computed when they are read."""
+def _stored_columns(connection: sqlite3.Connection, *, every_column: bool) -> list[str]:
+    """Our columns that are in the table, without those that are computed when they are read.
+
+    Behind them, on demand, those of newer versions.
+    """
     found = connection.execute(f"PRAGMA table_xinfo({TABLE})")
-    stored = {name for _, name, *_, hidden in found if hidden == 0}
-    return [name for name in COLUMNS if name in stored]
+    stored = {name: None for _, name, *_, hidden in found if hidden == 0}
+    ours = [name for name in COLUMNS if name in stored]
+    return [*ours, *(name for name in stored if name not in ours)] if every_column else ours
 
 
 def _selected(
     connection: sqlite3.Connection, names: list[str], last: object, *, end: str = ""
 ) -> Iterator[tuple[object, ...]]:
     """The number and the columns of each row after the last one that was read."""
-    columns = "".join(f', "{name}"' for name in names)
+    columns = "".join(f', "{name.replace(chr(34), chr(34) * 2)}"' for name in names)
     after = "" if last is None else "WHERE rowid > ?"
     query = f"SELECT rowid{columns} FROM {TABLE} {after} ORDER BY rowid {end}"  # noqa: S608 - ours
     # `execute` reads a row already; `yield from` would close the cursor after its connection

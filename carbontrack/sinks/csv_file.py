@@ -84,11 +84,12 @@ def _text_of(column: str, cell: Cell) -> str:
         return float.__repr__(cell)
     if column in _NUMBERS:
         return str(cell)
-    return _text_of_bool(cell) if isinstance(cell, bool) else _text_cell(str(cell))
+    return _text_of_bool(cell) if isinstance(cell, bool) else text_cell(str(cell))
 
 
 @lru_cache(maxsize=64)  # what describes the machine and the run is the same in each row
-def _text_cell(text: str) -> str:
+def text_cell(text: str) -> str:
+    """A text as a cell, which a spreadsheet takes for text, and quoted where that is needed."""
     return _quoted("'" + text if text.startswith(_HAZARDS) else text)
 
 
@@ -101,7 +102,7 @@ def _quoted(cell: str) -> str:
 
 
 _TEXT_OF: Mapping[type, Callable[[Any], str]] = {
-    str: _text_cell,
+    str: text_cell,
     float: float.__repr__,
     int: int.__repr__,
     bool: _text_of_bool,
