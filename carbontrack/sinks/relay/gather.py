@@ -108,6 +108,7 @@ class Gathering:
         self._known: dict[Path, _Signature] = {}
         self._looked_at: dict[Path, _Signature] = {}
         self._round: Iterator[tuple[Path, JournalFile]] | None = None
+        self._has_recovered = False
         self._warnings = RateLimitedLog(clock)
         self.found_in_round = 0
         """Journals in the present round, or the last one, that held something for the address."""
@@ -117,10 +118,16 @@ class Gathering:
         """Whether there are journals that this round has not come to."""
         return self._round is not None
 
+    @property
+    def needs_round(self) -> bool:
+        """Whether killed runs have been turned into records, which the next round finds."""
+        return self._has_recovered
+
     def fill(self, enough: int) -> None:
         """Go on with the round, or begin one, until the outbox has enough or the round is over."""
         if self._round is None:
             self._round, self.found_in_round = self._journals(), 0
+            self._has_recovered = False
         try:
             for folder, file in self._round:
                 self._take(folder, file)
@@ -158,6 +165,7 @@ class Gathering:
             count = sum(1 for _ in recovered_from(file, folder, self._open_sink))
             has_found = _signature(path) != before
             self.recovered += count if has_found else 0
+            self._has_recovered = self._has_recovered or has_found
         else:
             count = self._records_of(file)
             has_found = count > 0

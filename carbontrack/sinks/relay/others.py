@@ -104,7 +104,7 @@ class OtherUsers:
         command = [sys.executable, "-I", "-m", "carbontrack", "relay", "--once"]
         environ = {
             "PATH": "/usr/bin:/bin",
-            "HOME": "/nonexistent",
+            "HOME": "/",
             "CARBONTRACK_STATE_DIR": str(folder),
             "CARBONTRACK_HTTP_TOKEN": self._token,
         }

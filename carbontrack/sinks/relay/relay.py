@@ -90,7 +90,7 @@ class Relay:
         self.is_over, self.has_all = threading.Event(), False
         self._clock, self._batch = clock, plan.batch
         self._wake = threading.Event()
-        self._look_at_s = float("-inf")
+        self._look_at_s, self._linger_s = float("-inf"), _LINGER_S
         self._is_outbox_first = False
         self._thread: OwnThread | None = None
         addresses = list(dict.fromkeys((plan.url, *plan.addresses)))
@@ -153,6 +153,7 @@ class Relay:
             self._end()
 
     def _work_once(self) -> None:
+        self._linger_s = 0.0
         try:
             load_requests()
             self._send_all(AddressDrain(self._delivery))
@@ -182,14 +183,15 @@ class Relay:
             self._outbox.close()
             if self._gathering.is_in_round or (not is_ending and self._is_time_to_look()):
                 self._gathering.fill(self._batch)
-        found = self.spool.queues(enough=_ENOUGH, within_s=0.0 if is_ending else _LINGER_S)
+        linger_s = 0.0 if is_ending else self._linger_s
+        found = self.spool.queues(enough=_ENOUGH, within_s=linger_s)
         self._is_outbox_first = not self._is_outbox_first  # neither waits for ever for the other
         outbox = [*filter(None, [self._outbox.queue])]
         return [*outbox, *found] if self._is_outbox_first else [*found, *outbox]
 
     def _is_time_to_look(self) -> bool:
         now_s = self._clock.monotonic_s()
-        if now_s < self._look_at_s:
+        if now_s < self._look_at_s and not self._gathering.needs_round:
             return False
         self._look_at_s = now_s + LOOK_S
         return True
@@ -197,7 +199,7 @@ class Relay:
     def _end(self) -> None:
         try:
             counts = self.counts()
-            is_left = self._gathering.is_in_round or self._gathering.found_in_round
+            is_left = self._gathering.is_in_round or self._gathering.needs_round
             self.has_all = not (counts.waiting or is_left)
             self._outbox.close()
             self.spool.close()
