@@ -93,6 +93,7 @@ class Relay:
         self._look_at_s, self._linger_s = float("-inf"), _LINGER_S
         self._is_outbox_first = False
         self._thread: OwnThread | None = None
+        self._last: RelayCounts | None = None
         addresses = list(dict.fromkeys((plan.url, *plan.addresses)))
         self._outbox = RelayOutbox(plan.state_dir, *addresses)
         self._gathering = Gathering(
@@ -128,7 +129,9 @@ class Relay:
         return self._clock.wait(self.is_over, at_most_s)
 
     def counts(self) -> RelayCounts:
-        """The counts by now; for any thread."""
+        """The counts by now, or at the end; for any thread."""
+        if self._last is not None:
+            return self._last
         gathering, delivery = self._gathering, self._delivery
         waiting = self.spool.count() + self._count_outbox()
         return RelayCounts(
@@ -198,7 +201,7 @@ class Relay:
 
     def _end(self) -> None:
         try:
-            counts = self.counts()
+            self._last = counts = self.counts()
             is_left = self._gathering.is_in_round or self._gathering.needs_round
             self.has_all = not (counts.waiting or is_left)
             self._outbox.close()

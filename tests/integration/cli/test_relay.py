@@ -193,7 +193,7 @@ def test_once_sends_what_is_left_and_says_whether_it_could(tmp_path):
     with Receiver(faults=lambda _: Fault(503, {"Retry-After": "300"})) as busy:
         leave(state, range(300, 301), busy.url)
         code, counts, done = relay_once(state, "--to", busy.url, CARBONTRACK_HTTP_TOKEN=TOKEN)
-        assert (code, counts["delivered"], counts["is_complete"]) == (1, 0, False)
+        assert (code, counts["delivered"], counts["waiting"]) == (1, 0, 1)
         assert TOKEN not in done.stdout + done.stderr
 
 

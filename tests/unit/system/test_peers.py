@@ -38,7 +38,7 @@ def test_a_connection_of_our_own_is_ours(host):
 def test_a_connection_of_another_user_is_that_users():
     """Whatever we are ourselves."""
     program = (
-        "import socket, sys; socket.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(1)"
+        "import socket as s, sys; s.create_connection(('127.0.0.1', int(sys.argv[1]))).recv(1)"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
