@@ -22,10 +22,10 @@ from carbontrack.config import load
 from carbontrack.errors import ConfigError
 from carbontrack.sinks.journal.recovery import opener
 from carbontrack.sinks.post import checked_token, checked_url
-from carbontrack.sinks.relay.endpoint import Endpoint
+from carbontrack.sinks.relay.endpoint import Endpoint, endpoint_of, listening
 from carbontrack.sinks.relay.others import OtherUsers, is_of_another
 from carbontrack.sinks.relay.relay import Relay, RelayCounts, RelayPlan
-from carbontrack.sinks.relay.requests_in import PATH, Doorkeeper
+from carbontrack.sinks.relay.requests_in import Doorkeeper
 from carbontrack.sinks.relay.rows import MOST_RECORDS
 from carbontrack.sinks.sync import checked_for
 from carbontrack.system.clock import SystemClock
@@ -117,28 +117,41 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: Namespace) -> int:
     """Relay until told to end, or once."""
     settings = load.load_settings(writes=False)
-    url, known = checked_url(args.to), _endpoints(args.listen)
+    url = checked_url(args.to)
     if args.listen is not None and args.once:
         raise ConfigError("--listen and --once: what is sent once takes nothing new; leave one out")
-    if args.listen is not None and origin_of(url) in map(origin_of, known):
+    if args.listen is not None and origin_of(url) in map(origin_of, _endpoints(args.listen)):
         raise ConfigError(f"--to {shown(url)} is where this relay listens; name the server")
+    doorkeeper, own_token = _doorkeeper(args)
     folders = _Folders(load.state_path(settings), args.state_dir)
-    unreadable = _Unreadable()
+    unreadable, server = _Unreadable(), None
+    if args.listen is not None or folders.may_have_others:
+        _raise_file_limit()
+        server = listening(args.listen or ("127.0.0.1", 0))
+    here = None if server is None else server.getsockname()[:2]
     plan = RelayPlan(
         url,
         checked_for(url, checked_token(token_to(url, settings)), (url,)),
         load.state_path(settings),
         folders.own,
-        (*known, *map(checked_url, args.also_for)),
+        (*_endpoints(here), *map(checked_url, args.also_for)),
         args.space_mib << 20,
         opener(is_ours=settings.owns_state_dir),
         batch=min(args.batch, MOST_RECORDS),
     )
     relay = Relay(plan, clock=SystemClock(), on_unreadable=unreadable)
     said = _Events(as_json=args.json)
-    with _asked_to_end() as asked:
-        failed = _relay_until(asked, args, plan, relay, folders, said)
-        relay.stop(args.finish_s)
+    with _asked_to_end() as asked, ExitStack() as stack:
+        others = None
+        if server is not None:
+            endpoint = stack.enter_context(Endpoint(server, doorkeeper, relay.spool.add))
+            addresses = url, *plan.addresses
+            others = OtherUsers(endpoint.url, own_token, addresses, clock=SystemClock())
+            stack.callback(others.end)
+        said.started(url, endpoint_of(here) if args.listen and here else None, folders.own())
+        _relay_until(asked, args, relay, (folders, others), said)
+    relay.stop(args.finish_s)
+    failed = others.failed if others is not None else 0
     is_complete = relay.has_all and not (failed or unreadable.count)
     said.ended(relay.counts(), url, is_complete=is_complete, to_stdout=args.once)
     return 0 if is_complete else 1
@@ -147,35 +160,22 @@ def run(args: Namespace) -> int:
 def _relay_until(
     asked: threading.Event,
     args: Namespace,
-    plan: RelayPlan,
     relay: Relay,
-    folders: _Folders,
+    places: tuple[_Folders, OtherUsers | None],
     said: _Events,
-) -> int:
-    """Relay until asked to end, or, once, until it is done; how many folders failed."""
-    doorkeeper, own_token = _doorkeeper(args)
-    with ExitStack() as stack:
-        endpoint, others = None, None
-        if args.listen is not None or folders.may_have_others:
-            _raise_file_limit()
-            address = args.listen or ("127.0.0.1", 0)
-            endpoint = stack.enter_context(Endpoint(address, doorkeeper, relay.spool.add))
-            addresses = plan.url, *plan.addresses
-            others = OtherUsers(endpoint.url, own_token, addresses, clock=SystemClock())
-            stack.callback(others.end)
-        listens = endpoint.url if endpoint is not None and args.listen is not None else None
-        said.started(plan.url, listens, folders.own())
-        if args.once and others is not None:
-            found = folders.others()
-            while others.look(found) and not SystemClock.wait(asked, 0.05):
-                pass
-        relay.start(once=args.once)
-        while not (relay.is_over.is_set() or SystemClock.wait(asked, _tick_s(args))):
-            relay.wake()
-            if others is not None and not args.once:
-                others.look(folders.others())
-            said.status(relay.counts())
-    return 0 if others is None else others.failed
+) -> None:
+    """Relay until asked to end, or, once, until it is done."""
+    folders, others = places
+    if args.once and others is not None:
+        found = folders.others()
+        while others.look(found) and not SystemClock.wait(asked, _tick_s(args)):
+            pass
+    relay.start(once=args.once)
+    while not (relay.is_over.is_set() or SystemClock.wait(asked, _tick_s(args))):
+        relay.wake()
+        if others is not None and not args.once:
+            others.look(folders.others())
+        said.status(relay.counts())
 
 
 def _tick_s(args: Namespace) -> float:
@@ -341,8 +341,8 @@ def _seconds(text: str) -> float:
 def _endpoints(listen: Address | None) -> list[str]:
     """The addresses under which programs know a relay of their machine."""
     ports = dict.fromkeys((listen[1] if listen else 0, int(DEFAULT_LISTEN.rpartition(":")[2])))
-    hosts = ("127.0.0.1", "localhost", "[::1]")
-    return [f"http://{host}:{port}{PATH}" for port in ports if port for host in hosts]
+    hosts = ("127.0.0.1", "localhost", "::1")
+    return [endpoint_of((host, port)) for port in ports if port for host in hosts]
 
 
 @contextmanager

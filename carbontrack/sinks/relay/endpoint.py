@@ -75,21 +75,23 @@ class Bounds(NamedTuple):
 
 
 class Endpoint:
-    """Accepts records on one address, from the start of a `with` block to its end.
+    """Accepts records on a listening socket, from the start of a `with` block to its end.
 
     Attributes:
-        url: where records are posted, once it has started.
+        url: where records are posted.
     """
 
     def __init__(
-        self, address: Address, doorkeeper: Doorkeeper, keep: Keep, bounds: Bounds | None = None
+        self,
+        server: socket.socket,
+        doorkeeper: Doorkeeper,
+        keep: Keep,
+        bounds: Bounds | None = None,
     ) -> None:
-        self.url = ""
+        self.url = endpoint_of(server.getsockname()[:2])
+        self._socket = server
         self._doorkeeper, self._keep = doorkeeper, keep
         self._bounds = bounds or Bounds()
-        self._socket = _listening(address)
-        host, port = self._socket.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
         self._connections = self._memory_bytes = 0
         self._loop = asyncio.new_event_loop()
         self._pending: list[tuple[bytes, asyncio.Future[Refusal | None]]] = []
@@ -142,17 +144,22 @@ class Endpoint:
             if self._connections > self._bounds.connections:
                 writer.write(_answer(_busy("too many connections"), is_last=True))
                 return
-            while await self._answer_one(reader, writer) and not self._stopping.is_set():
+            # asked at once: of a process that has ended meanwhile nobody could say whose it was
+            ends = (writer.get_extra_info(name)[:2] for name in ("sockname", "peername"))
+            user = self._doorkeeper.user_of(*ends)
+            while await self._answer_one(reader, writer, user) and not self._stopping.is_set():
                 pass
-        except (OSError, EOFError) as error:  # the other end has gone
-            pass_on(error)
-        except asyncio.TimeoutError:  # or is idle, or does not read its answer
+        except asyncio.TimeoutError:  # the other end is idle, or does not read its answer
             writer.transport.abort()
+        except (OSError, EOFError) as error:  # or has gone
+            pass_on(error)
         finally:
             self._connections -= 1
             writer.close()
 
-    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _answer_one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: int | None
+    ) -> bool:
         """Answer the next request; False if it is the last one."""
         first = await asyncio.wait_for(reader.read(1), self._bounds.idle_s)
         if not first:
@@ -162,7 +169,7 @@ class Endpoint:
         try:
             async with _within(self._bounds.request_s):
                 head = await self._head(first, reader)
-                refusal = await self._take(head, reader, writer)
+                refusal = await self._take(head, user, (reader, writer))
         except Refusal as error:
             refusal = error
         except asyncio.TimeoutError:
@@ -179,12 +186,15 @@ class Endpoint:
             raise Refusal(431, f"more than {HEAD_LIMIT} bytes before the body") from None
 
     async def _take(
-        self, head: RequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        head: RequestHead,
+        user: int | None,
+        ends: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> Refusal | None:
         """Read the body of a request and write its records to disk."""
-        ours, theirs = (writer.get_extra_info(name)[:2] for name in ("sockname", "peername"))
+        reader, writer = ends
         try:
-            self._doorkeeper.check(head, ours, theirs)
+            self._doorkeeper.check(head, user)
             if self._memory_bytes + head.length > self._bounds.memory_bytes:
                 raise _busy("too much at a time")
         except Refusal:
@@ -284,7 +294,13 @@ def _answer(refusal: Refusal | None, *, is_last: bool) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body
 
 
-def _listening(address: Address) -> socket.socket:
+def endpoint_of(address: Address) -> str:
+    """The URL at which an endpoint with this address takes records."""
+    host, port = address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+
+
+def listening(address: Address) -> socket.socket:
     """A socket that listens there.
 
     Raises:

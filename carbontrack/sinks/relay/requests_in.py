@@ -81,20 +81,24 @@ class Doorkeeper:
     Args:
         tokens: one of these is wanted, if there are any; from any user of this machine then.
         users: else, the users whose processes may; None: all of this machine.
-        user_of: finds out whose a connection is.
+        find_user: finds out whose a connection is.
     """
 
     def __init__(
         self,
         tokens: frozenset[str],
         users: frozenset[int] | None,
-        user_of: Callable[[Address, Address], int | None],
+        find_user: Callable[[Address, Address], int | None],
     ) -> None:
         self._hashes = [_hashed(token) for token in tokens]
-        self._users, self._user_of = users, user_of
+        self._users, self._find_user = users, find_user
 
-    def check(self, head: RequestHead, ours: Address, theirs: Address) -> None:
-        """Check a request before its body is read.
+    def user_of(self, ours: Address, theirs: Address) -> int | None:
+        """Whose the other end of a connection is; None where that is not known, or not asked."""
+        return self._find_user(ours, theirs) if self._users else None
+
+    def check(self, head: RequestHead, user: int | None) -> None:
+        """Check a request of a user before its body is read.
 
         Raises:
             Refusal: it is for something else (404, 405, 415), too long (413), or from somebody who
@@ -107,13 +111,13 @@ class Doorkeeper:
             raise Refusal(404, f"records are posted to {PATH}")
         if head.method != "POST":
             raise Refusal(405, "records are posted")
-        self._check_sender(head, ours, theirs)
+        self._check_sender(head, user)
         if head.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise Refusal(415, "records are sent as application/json")
         if head.length > BODY_LIMIT:
             raise Refusal(413, f"{head.length} bytes in one request, of at most {BODY_LIMIT}")
 
-    def _check_sender(self, head: RequestHead, ours: Address, theirs: Address) -> None:
+    def _check_sender(self, head: RequestHead, user: int | None) -> None:
         kind, _, token = head.headers.get("authorization", "").partition(" ")
         given = _hashed(token.strip()) if kind.lower() == "bearer" else b""
         is_known = [hmac.compare_digest(given, one) for one in self._hashes]
@@ -121,7 +125,7 @@ class Doorkeeper:
             return
         if self._hashes and self._users == frozenset():
             raise Refusal(401, "a token of the relay is wanted")
-        if self._users is not None and self._user_of(ours, theirs) not in self._users:
+        if self._users is not None and user not in self._users:
             raise Refusal(403, "this relay takes records of another user")
 
 

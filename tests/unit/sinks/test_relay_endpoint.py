@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carbontrack.sinks.jsonl import json_line, record_object
-from carbontrack.sinks.relay.endpoint import Bounds, Endpoint
+from carbontrack.sinks.relay.endpoint import Bounds, Endpoint, listening
 from carbontrack.sinks.relay.requests_in import HEAD_LIMIT, Doorkeeper, read_head
 from carbontrack.sinks.relay.rows import BODY_LIMIT, LINE_LIMIT, Refusal, Row
 from tests.support.records import HOSTILE, a_record
@@ -40,7 +40,7 @@ def endpoint(
     kept: Kept, bounds: Bounds | None = None, doorkeeper: Doorkeeper = EVERYBODY
 ) -> Iterator[tuple[str, int]]:
     """The address of a running endpoint."""
-    with Endpoint(("127.0.0.1", 0), doorkeeper, kept, bounds) as running:
+    with Endpoint(listening(("127.0.0.1", 0)), doorkeeper, kept, bounds) as running:
         yield "127.0.0.1", int(running.url.rpartition(":")[2].partition("/")[0])
 
 
