@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from carbontrack.sinks.journal.recovery import opener
 from carbontrack.sinks.post import checked_token, checked_url
 from carbontrack.sinks.relay.endpoint import Endpoint, endpoint_of, listening
 from carbontrack.sinks.relay.others import OtherUsers, is_of_another
+from carbontrack.sinks.relay.peers import Address, can_tell, uid_of_peer
 from carbontrack.sinks.relay.relay import Relay, RelayCounts, RelayPlan
 from carbontrack.sinks.relay.requests_in import Doorkeeper
 from carbontrack.sinks.relay.rows import MOST_RECORDS
@@ -31,7 +32,6 @@ from carbontrack.sinks.sync import checked_for
 from carbontrack.system.clock import SystemClock
 from carbontrack.system.files import open_own
 from carbontrack.system.log import RateLimitedLog
-from carbontrack.system.peers import Address, can_tell, uid_of_peer
 from carbontrack.system.urls import origin_of, shown
 from carbontrack.text import visible
 
@@ -56,7 +56,11 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="Example: CARBONTRACK_HTTP_TOKEN=… carbontrack relay "
         "--to https://carbon.example/v1/records --listen",
     )
-    add = parser.add_argument
+    _add_places(parser.add_argument)
+    _add_limits(parser.add_argument)
+
+
+def _add_places(add: Callable[..., object]) -> None:
     add("--to", metavar="URL", required=True, help="the server's address")
     add(
         "--listen",
@@ -83,6 +87,9 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="URL",
         help="also send what waits for this address to the server; may be repeated",
     )
+
+
+def _add_limits(add: Callable[..., object]) -> None:
     add(
         "--token-file",
         metavar="FILE",

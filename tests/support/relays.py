@@ -170,5 +170,5 @@ def until(is_so: Callable[[], bool]) -> bool:
     while not is_so():
         if time.monotonic() > give_up_s:
             return False
-        time.sleep(0.02)
+        threading.Event().wait(0.02)
     return True

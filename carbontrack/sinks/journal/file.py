@@ -533,7 +533,7 @@ class JournalFile:
         for offset, line in lines_of(self._handle):
             self.size = offset + len(line)
             entry = decoded(line)
-            if entry is None or not self._replay(entry, offset, len(line)):
+            if entry is None or not _replay(self._places, entry, offset, len(line)):
                 self.bad_lines += 1
                 self.foreign_lines += line.endswith(b"\n") or not _is_torn(line)
             if len(self._places) > _KEY_LIMIT:
@@ -543,23 +543,24 @@ class JournalFile:
         if self.size and not line.endswith(b"\n"):  # which the next line must not continue
             self.size += _ended(self._handle, line, self.size)
 
-    def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
-        """Take over an entry; False if it is none."""
-        dropped = entry.get("drop")
-        if isinstance(dropped, list):
-            for gone in dropped:
-                self._places.forget(_key_of(gone) or ())
-            return True
-        key, facts = _key_of(entry.get("update") or entry.get("put")), facts_in(entry)
-        if key is None and facts is not None:
-            self._places.facts[facts] = (offset, length)
-        elif key is None:
-            return False
-        elif "update" not in entry:
-            self._places.put(key, (offset, length), facts)
-        elif key in self._places.entries:
-            self._places.update(key, (offset, length))
+
+def _replay(places: Places, entry: dict[str, Any], offset: int, length: int) -> bool:
+    """Take over an entry of a line; False if it is none."""
+    dropped = entry.get("drop")
+    if isinstance(dropped, list):
+        for gone in dropped:
+            places.forget(_key_of(gone) or ())
         return True
+    key, facts = _key_of(entry.get("update") or entry.get("put")), facts_in(entry)
+    if key is None and facts is not None:
+        places.facts[facts] = (offset, length)
+    elif key is None:
+        return False
+    elif "update" not in entry:
+        places.put(key, (offset, length), facts)
+    elif key in places.entries:
+        places.update(key, (offset, length))
+    return True
 
 
 def _is_torn(line: bytes) -> bool:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from carbontrack.errors import ConfigError
+from carbontrack.sinks.relay.peers import Address
 from carbontrack.sinks.relay.requests_in import (
     HEAD_LIMIT,
     PATH,
@@ -23,13 +24,12 @@ from carbontrack.sinks.relay.requests_in import (
     RequestHead,
     read_head,
 )
-from carbontrack.sinks.relay.rows import Refusal, Row, checked_rows
+from carbontrack.sinks.relay.rows import RefusedRequest, Row, checked_rows
 from carbontrack.system.forking import OwnThread
 from carbontrack.system.interrupts import pass_on, suppressed
-from carbontrack.system.peers import Address
 from carbontrack.values import NamedTuple
 
-Keep = Callable[[Sequence[Sequence[Row]]], Sequence[Refusal | None]]
+Keep = Callable[[Sequence[Sequence[Row]]], Sequence[RefusedRequest | None]]
 """Writes the records of some requests to disk; None for those that are there now."""
 
 _REASONS = {
@@ -94,7 +94,7 @@ class Endpoint:
         self._bounds = bounds or Bounds()
         self._connections = self._memory_bytes = 0
         self._loop = asyncio.new_event_loop()
-        self._pending: list[tuple[bytes, asyncio.Future[Refusal | None]]] = []
+        self._pending: list[tuple[bytes, asyncio.Future[RefusedRequest | None]]] = []
         self._has_pending, self._stopping = asyncio.Event(), asyncio.Event()
         self._is_started = threading.Event()
         self._thread = OwnThread(self._run, "carbontrack-endpoint")
@@ -165,15 +165,15 @@ class Endpoint:
         if not first:
             return False
         head: RequestHead | None = None
-        refusal: Refusal | None = None
+        refusal: RefusedRequest | None = None
         try:
             async with _within(self._bounds.request_s):
                 head = await self._head(first, reader)
                 refusal = await self._take(head, user, (reader, writer))
-        except Refusal as error:
+        except RefusedRequest as error:
             refusal = error
         except asyncio.TimeoutError:
-            head, refusal = None, Refusal(408, "the request took too long")
+            head, refusal = None, RefusedRequest(408, "the request took too long")
         is_last = head is None or head.is_last or refusal is not None
         writer.write(_answer(refusal, is_last=is_last))
         await asyncio.wait_for(writer.drain(), self._bounds.request_s)
@@ -183,21 +183,21 @@ class Endpoint:
         try:
             return read_head(first + await reader.readuntil(b"\r\n\r\n"))
         except asyncio.LimitOverrunError:
-            raise Refusal(431, f"more than {HEAD_LIMIT} bytes before the body") from None
+            raise RefusedRequest(431, f"more than {HEAD_LIMIT} bytes before the body") from None
 
     async def _take(
         self,
         head: RequestHead,
         user: int | None,
         ends: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> Refusal | None:
+    ) -> RefusedRequest | None:
         """Read the body of a request and write its records to disk."""
         reader, writer = ends
         try:
             self._doorkeeper.check(head, user)
             if self._memory_bytes + head.length > self._bounds.memory_bytes:
                 raise _busy("too much at a time")
-        except Refusal:
+        except RefusedRequest:
             if not head.waits:
                 await _discard(reader, head.length)
             raise
@@ -206,7 +206,7 @@ class Endpoint:
             if head.waits:
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await reader.readexactly(head.length)
-            result: asyncio.Future[Refusal | None] = self._loop.create_future()
+            result: asyncio.Future[RefusedRequest | None] = self._loop.create_future()
             self._pending.append((body, result))
             self._has_pending.set()
             return await result
@@ -225,15 +225,15 @@ class Endpoint:
                 if not result.done():
                     result.set_result(answer)
 
-    def _written(self, bodies: Sequence[bytes]) -> list[Refusal | None]:
+    def _written(self, bodies: Sequence[bytes]) -> list[RefusedRequest | None]:
         """Check the bodies of some requests, and write their records to disk; in a thread."""
-        answers: list[Refusal | None] = []
+        answers: list[RefusedRequest | None] = []
         batches: list[Sequence[Row]] = []
         for body in bodies:
             try:
                 batches.append(checked_rows(body))
                 answers.append(None)
-            except Refusal as refusal:
+            except RefusedRequest as refusal:
                 batches.append(())
                 answers.append(refusal)
         kept = self._keep(batches)
@@ -262,9 +262,9 @@ async def _within(seconds: float) -> AsyncIterator[None]:
         timer.cancel()
 
 
-def _busy(reason: str) -> Refusal:
+def _busy(reason: str) -> RefusedRequest:
     # spread, so that those who were refused together do not come back together
-    return Refusal(503, reason, retry_after_s=random.randint(5, 30))  # noqa: S311 - no secret
+    return RefusedRequest(503, reason, retry_after_s=random.randint(5, 30))  # noqa: S311 - no secret
 
 
 async def _discard(reader: asyncio.StreamReader, length: int) -> None:
@@ -276,7 +276,7 @@ async def _discard(reader: asyncio.StreamReader, length: int) -> None:
         left -= len(piece)
 
 
-def _answer(refusal: Refusal | None, *, is_last: bool) -> bytes:
+def _answer(refusal: RefusedRequest | None, *, is_last: bool) -> bytes:
     status = 204 if refusal is None else refusal.status
     lines = [f"HTTP/1.1 {status} {_REASONS[status]}"]
     body = b""

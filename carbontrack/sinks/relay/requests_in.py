@@ -11,8 +11,8 @@ import hmac
 import ipaddress
 from collections.abc import Callable, Mapping
 
-from carbontrack.sinks.relay.rows import BODY_LIMIT, Refusal
-from carbontrack.system.peers import Address
+from carbontrack.sinks.relay.peers import Address
+from carbontrack.sinks.relay.rows import BODY_LIMIT, RefusedRequest
 from carbontrack.values import NamedTuple
 
 PATH = "/v1/records"
@@ -45,26 +45,26 @@ def read_head(head: bytes) -> RequestHead:
     """The request that begins so, with the empty line at its end.
 
     Raises:
-        Refusal: it is none, or one whose body has no certain end (400, 411, 505).
+        RefusedRequest: it is none, or one whose body has no certain end (400, 411, 505).
     """
     lines = head.decode("latin-1").split("\r\n")[:-2]
     parts = lines[0].split(" ") if lines else []
     if len(parts) != 3 or not parts[2].startswith("HTTP/"):
-        raise Refusal(400, "this is no HTTP request")
+        raise RefusedRequest(400, "this is no HTTP request")
     if parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise Refusal(505, "only HTTP/1.1 is spoken here")
+        raise RefusedRequest(505, "only HTTP/1.1 is spoken here")
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, text = line.partition(":")
         key = name.lower()
         if not colon or not name or name != name.strip() or key in headers:
-            raise Refusal(400, "a header cannot be read, or is there twice")
+            raise RefusedRequest(400, "a header cannot be read, or is there twice")
         headers[key] = text.strip()
     if "transfer-encoding" in headers:
-        raise Refusal(411, "the length of the body is wanted")
+        raise RefusedRequest(411, "the length of the body is wanted")
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS):
-        raise Refusal(400, "the length of the body is no number")
+        raise RefusedRequest(400, "the length of the body is no number")
     return RequestHead(
         parts[0],
         parts[1].partition("?")[0],
@@ -101,21 +101,23 @@ class Doorkeeper:
         """Check a request of a user before its body is read.
 
         Raises:
-            Refusal: it is for something else (404, 405, 415), too long (413), or from somebody who
-                may not (401, 403).
+            RefusedRequest: it is for something else (404, 405, 415), too long (413), or from
+                somebody who may not (401, 403).
         """
         host = head.headers.get("host", "")
         if "origin" in head.headers or not _is_here(host):
-            raise Refusal(403, "only programs of this machine may post here, not web pages")
+            raise RefusedRequest(403, "only programs of this machine may post here, not web pages")
         if head.path != PATH:
-            raise Refusal(404, f"records are posted to {PATH}")
+            raise RefusedRequest(404, f"records are posted to {PATH}")
         if head.method != "POST":
-            raise Refusal(405, "records are posted")
+            raise RefusedRequest(405, "records are posted")
         self._check_sender(head, user)
         if head.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise Refusal(415, "records are sent as application/json")
+            raise RefusedRequest(415, "records are sent as application/json")
         if head.length > BODY_LIMIT:
-            raise Refusal(413, f"{head.length} bytes in one request, of at most {BODY_LIMIT}")
+            raise RefusedRequest(
+                413, f"{head.length} bytes in one request, of at most {BODY_LIMIT}"
+            )
 
     def _check_sender(self, head: RequestHead, user: int | None) -> None:
         kind, _, token = head.headers.get("authorization", "").partition(" ")
@@ -124,9 +126,9 @@ class Doorkeeper:
         if any(is_known):
             return
         if self._hashes and self._users == frozenset():
-            raise Refusal(401, "a token of the relay is wanted")
+            raise RefusedRequest(401, "a token of the relay is wanted")
         if self._users is not None and user not in self._users:
-            raise Refusal(403, "this relay takes records of another user")
+            raise RefusedRequest(403, "this relay takes records of another user")
 
 
 def _hashed(token: str) -> bytes:

@@ -27,7 +27,7 @@ BODY_LIMIT = 4 << 20
 _COLUMNS = frozenset(COLUMNS)
 
 
-class Refusal(Exception):  # noqa: N818 - states what happened
+class RefusedRequest(Exception):  # noqa: N818 - states what happened
     """A request is not taken; with the status of the answer, and the reason."""
 
     def __init__(self, status: int, reason: str, *, retry_after_s: int | None = None) -> None:
@@ -39,20 +39,21 @@ def checked_rows(body: bytes) -> list[Row]:
     """The records in the body of a request.
 
     Raises:
-        Refusal: it is no JSON array (400), has too many records (413), or one that is none (422).
+        RefusedRequest: it is no JSON array (400), has too many records (413), or one that is none
+            (422).
     """
     try:
         rows = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is no JSON") from None
+        raise RefusedRequest(400, "the body is no JSON") from None
     if not isinstance(rows, list):
-        raise Refusal(400, "the body is no JSON array of records")
+        raise RefusedRequest(400, "the body is no JSON array of records")
     if len(rows) > MOST_RECORDS:
-        raise Refusal(413, f"{len(rows)} records in one request, of at most {MOST_RECORDS}")
+        raise RefusedRequest(413, f"{len(rows)} records in one request, of at most {MOST_RECORDS}")
     for number, row in enumerate(rows):
         trouble = _trouble_of(row)
         if trouble is not None:
-            raise Refusal(422, f"record {number}: {trouble}")
+            raise RefusedRequest(422, f"record {number}: {trouble}")
     return rows
 
 

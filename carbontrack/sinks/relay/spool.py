@@ -16,7 +16,7 @@ from carbontrack.sinks.delivery import Queue
 from carbontrack.sinks.journal.file import Entry, JournalFile, entry_line
 from carbontrack.sinks.journal.journal import SEND, folder
 from carbontrack.sinks.journal.places import Key
-from carbontrack.sinks.relay.rows import Refusal, RelayedQueue, Row
+from carbontrack.sinks.relay.rows import RefusedRequest, RelayedQueue, Row
 from carbontrack.system.clock import Clock
 from carbontrack.system.interrupts import pass_on, suppressed
 
@@ -51,7 +51,7 @@ class Spool:
         """When the first of the records came that nobody has looked at yet."""
         self._closed: list[RelayedQueue] = []
 
-    def add(self, batches: Sequence[Sequence[Row]]) -> list[Refusal | None]:
+    def add(self, batches: Sequence[Sequence[Row]]) -> list[RefusedRequest | None]:
         """Keep some batches of records, each of them whole or, with a refusal, not at all.
 
         What is kept outlasts a loss of power from the return on.
@@ -115,7 +115,7 @@ class Spool:
             with suppressed(OSError):
                 queue.file.close()
 
-    def _put(self, rows: Sequence[Row]) -> Refusal | None:
+    def _put(self, rows: Sequence[Row]) -> RefusedRequest | None:
         """Write records to the file; the lock is held."""
         if not rows:
             return None
@@ -124,7 +124,7 @@ class Spool:
             lines = self._lines(file, rows)
             wanted = sum(map(len, lines.values()))
             if self._size() + wanted > self._limit_bytes:
-                return Refusal(503, "the relay's space is full", retry_after_s=_RETRY_FULL_S)
+                return RefusedRequest(503, "the relay's space is full", retry_after_s=_RETRY_FULL_S)
             if lines:
                 file.put_lines(lines)
         except OSError as error:
@@ -163,6 +163,6 @@ class Spool:
         return sum(file.size for file in (*files, *filter(None, [self._taking])))
 
 
-def _of_disk(error: OSError) -> Refusal:
+def _of_disk(error: OSError) -> RefusedRequest:
     reason = error.strerror or type(error).__name__
-    return Refusal(503, f"the relay cannot write: {reason}", retry_after_s=_RETRY_DISK_S)
+    return RefusedRequest(503, f"the relay cannot write: {reason}", retry_after_s=_RETRY_DISK_S)

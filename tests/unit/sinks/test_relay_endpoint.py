@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from carbontrack.sinks.jsonl import json_line, record_object
 from carbontrack.sinks.relay.endpoint import Bounds, Endpoint, listening
 from carbontrack.sinks.relay.requests_in import HEAD_LIMIT, Doorkeeper, read_head
-from carbontrack.sinks.relay.rows import BODY_LIMIT, LINE_LIMIT, Refusal, Row
+from carbontrack.sinks.relay.rows import BODY_LIMIT, LINE_LIMIT, RefusedRequest, Row
 from tests.support.records import HOSTILE, a_record
 
 HEAD = "POST /v1/records HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -27,9 +27,9 @@ class Kept:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self.refusal: Refusal | None = None
+        self.refusal: RefusedRequest | None = None
 
-    def __call__(self, batches: Sequence[Sequence[Row]]) -> list[Refusal | None]:
+    def __call__(self, batches: Sequence[Sequence[Row]]) -> list[RefusedRequest | None]:
         for rows in batches if self.refusal is None else ():
             self.rows += rows
         return [self.refusal for _ in batches]
@@ -179,7 +179,7 @@ def test_more_than_it_grants_is_told_to_come_back():
     with endpoint(kept, Bounds(memory_bytes=len(GOOD))) as address:
         assert answer_to(address, request(body_of(1, 2)))[0] == 503
         assert answer_to(address, request(GOOD))[0] == 204
-    kept.refusal = Refusal(503, "the relay's space is full", retry_after_s=7)
+    kept.refusal = RefusedRequest(503, "the relay's space is full", retry_after_s=7)
     with endpoint(kept) as address:
         status, headers = answer_to(address, request(GOOD))
         assert (status, headers["Retry-After"]) == (503, "7")
@@ -224,6 +224,6 @@ def test_any_bytes_are_a_request_or_a_refusal(noise, pieces):
     for head in (noise, b"".join(pieces), b"POST / HTTP/1.1\r\n" + noise):
         try:
             found = read_head(head + b"\r\n\r\n")
-        except Refusal:
+        except RefusedRequest:
             continue
         assert found.length >= 0

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from carbontrack.system.peers import can_tell, uid_of_peer
+from carbontrack.sinks.relay.peers import can_tell, uid_of_peer
 from tests.support.plain_user import STRANGER, as_stranger
 
 pytestmark = pytest.mark.skipif(not can_tell(), reason="this system does not tell")
