@@ -50,6 +50,8 @@ _REASONS = {
 }
 _BACKLOG = 4096
 """Connections that wait to be accepted; the kernel may allow fewer."""
+_ACCEPTED_AT_ONCE = 32
+"""Connections that are accepted before those that are there are served."""
 _DISCARDED_BYTES = 64 << 20
 """The most of a refused body that is read, so that its sender comes to reading the answer."""
 _PIECE = 1 << 16
@@ -118,8 +120,10 @@ class Endpoint:
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(
-            self._converse, sock=self._socket, limit=HEAD_LIMIT, backlog=_BACKLOG
+            self._converse, sock=self._socket, limit=HEAD_LIMIT, backlog=_ACCEPTED_AT_ONCE
         )
+        # asyncio takes one number for both: how many wait, and how many are accepted in a row
+        self._socket.listen(_BACKLOG)
         writing = asyncio.ensure_future(self._write_what_comes())
         self._is_started.set()
         await self._stopping.wait()

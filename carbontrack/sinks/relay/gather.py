@@ -40,15 +40,17 @@ class RelayOutbox(Outbox):
         Raises:
             OSError: as `take`.
         """
-        before, is_kept = len(self), False
+        is_kept, count = False, len(file)
         try:
             is_kept = self.take(file)
         finally:
-            if not is_kept and not any(file is one for one, _ in self._moved):
+            if not is_kept and not any(file is one for one, _ in self._moved[-1:]):
                 file.close()
+        if not is_kept:
+            count = len(self._moved[-1][1]) if self._moved and self._moved[-1][0] is file else 0
         if len(self._moved) >= _TOGETHER:
             self.flush()
-        return len(self) - before
+        return count
 
     def flush(self) -> None:
         """Wait for the disk, and remove what has been moved from the journals it came from."""
@@ -129,9 +131,10 @@ class Gathering:
             self._round, self.found_in_round = self._journals(), 0
             self._has_recovered = False
         try:
+            left = enough - len(self._outbox)
             for folder, file in self._round:
-                self._take(folder, file)
-                if len(self._outbox) >= enough:
+                left -= self._take(folder, file)
+                if left <= 0:
                     return
             self._round = None
             self._known, self._looked_at = self._looked_at, {}
@@ -158,13 +161,14 @@ class Gathering:
         self._looked_at[path] = before
         return True
 
-    def _take(self, folder: Path, file: JournalFile) -> None:
+    def _take(self, folder: Path, file: JournalFile) -> int:
+        """Work off a journal, and close it; how many records are to be sent for it."""
         path, before = file.path, _signature(file.path)
         if any(self._is_ours(file, key) for key in file.keys(RUN)):
             # what it turns into records for this address is found in the next round
-            count = sum(1 for _ in recovered_from(file, folder, self._open_sink))
+            runs, count = sum(1 for _ in recovered_from(file, folder, self._open_sink)), 0
             has_found = _signature(path) != before
-            self.recovered += count if has_found else 0
+            self.recovered += runs if has_found else 0
             self._has_recovered = self._has_recovered or has_found
         else:
             count = self._records_of(file)
@@ -174,6 +178,7 @@ class Gathering:
             self.found_in_round += 1
         elif before is not None:
             self._looked_at[path] = before
+        return count
 
     def _records_of(self, file: JournalFile) -> int:
         """Take the records for the address out of a journal, and close it; how many."""

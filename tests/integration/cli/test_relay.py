@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -399,3 +400,19 @@ def test_what_makes_no_sense_is_said_before_anything_starts(tmp_path, options, t
     )
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_the_examples_use_options_that_exist():
+    """The units of systemd and the epilogue of SLURM in docs/examples/relay."""
+    command = [sys.executable, "-m", "carbontrack", "relay", "--help"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    examples = sorted((ROOT / "docs" / "examples" / "relay").iterdir())
+    assert len(examples) == 3
+    for example in examples:
+        text = example.read_text(encoding="utf-8").replace("\\\n", " ")
+        line = next(one for one in text.splitlines() if "carbontrack relay" in one)
+        options = re.findall(r" (--[a-z-]+)", line.partition("carbontrack relay")[2])
+        assert {"--to"} < set(options)
+        assert [option for option in options if f"{option} " not in f"{told} "] == []
+    epilogue = ROOT / "docs" / "examples" / "relay" / "epilog.sh"
+    subprocess.run(["sh", "-n", epilogue], check=True)
