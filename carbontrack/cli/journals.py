@@ -1,4 +1,4 @@
-"""What `recover` and `sync` share: both process the journals of ended processes."""
+"""What `recover`, `relay` and `sync` share: they process the journals of ended processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from carbontrack.cli.terminal import Terminal
+from carbontrack.config.settings import Settings
+from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.names import SetAside
+from carbontrack.sinks.post import token_for
 from carbontrack.text import visible
 
 
@@ -60,3 +63,11 @@ def print_result(
         shown = terminal.fit("\n".join(map(visible, lines)))
         print(shown or nothing[bool(unreadable.found or unreadable.set_aside.count)])
     return 0 if not unreadable.warn() and is_complete else 1
+
+
+def token_to(url: str | None, settings: Settings) -> str | None:
+    """The token; a project's file may not give its own for another address than its own."""
+    token = settings.http_token
+    if url is None or settings.is_users("http_token"):
+        return token
+    return token_for(url, token, filter(is_url, settings.output))

@@ -6,15 +6,13 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from carbontrack.cli.journals import UnreadableJournals, print_result
+from carbontrack.cli.journals import UnreadableJournals, print_result, token_to
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.config import load
-from carbontrack.config.settings import Settings
 from carbontrack.record import told
 from carbontrack.sinks.delivery import DEAD_LETTER_FOLDER
 from carbontrack.sinks.factory import is_url
 from carbontrack.sinks.journal.recovery import opener
-from carbontrack.sinks.post import token_for
 from carbontrack.sinks.resend import Resent, resend
 from carbontrack.sinks.sync import Drained, drain
 from carbontrack.system.urls import shown
@@ -56,7 +54,7 @@ def run(args: Namespace) -> int:
     found = drain(
         state_dir,
         args.url,
-        _token(settings, args.url),
+        token_to(args.url, settings),
         outputs=filter(is_url, settings.output),
         on_unreadable=unreadable,
     )
@@ -77,7 +75,7 @@ def _resend(args: Namespace) -> int:
     found = resend(
         load.state_path(settings),
         args.url,
-        _token(settings, args.url),
+        token_to(args.url, settings),
         outputs=filter(is_url, settings.output),
         open_sink=opener(is_ours=settings.owns_state_dir),
         on_unreadable=unreadable,
@@ -97,14 +95,6 @@ def _resend(args: Namespace) -> int:
         nothing=_NO_LETTERS,
         is_complete=not remaining and not bad_lines,
     )
-
-
-def _token(settings: Settings, url: str | None) -> str | None:
-    """The token; a project's file may not give its own for another address than its own."""
-    token = settings.http_token
-    if url is None or settings.is_users("http_token"):
-        return token
-    return token_for(url, token, filter(is_url, settings.output))
 
 
 def _as_json(resent: Resent) -> dict[str, object]:

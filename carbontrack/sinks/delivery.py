@@ -71,26 +71,32 @@ class OwnQueue:
 
 
 class LeftoverQueue:
-    """The records in the journal of an ended process, whose lock this process holds."""
+    """The records in the journal of an ended process, whose lock this process holds.
 
-    def __init__(self, file: JournalFile, url: str) -> None:
+    `urls`: the addresses that they wait for; those of the first are sent first.
+    """
+
+    def __init__(self, file: JournalFile, *urls: str) -> None:
         self.file = file
-        self._url = url
+        self._urls = urls
 
     def peek(self, limit: int) -> list[Record]:
         """The oldest records in the file."""
-        return queued(self.file, self._url, limit)
+        found: list[Record] = []
+        for url in self._urls:
+            found += queued(self.file, url, limit - len(found))
+        return found
 
     def settle(self, record_ids: Sequence[str]) -> None:
         """Remove them from the file."""
         try:
-            self.file.drop([(SEND, self._url, record_id) for record_id in record_ids])
+            self.file.drop([(SEND, url, one) for url in self._urls for one in record_ids])
         except OSError as error:
             LOGGER.warning("%s: %s; these records may arrive twice", self.file.path, error)
 
     def count(self) -> int:
         """How many records wait, including those that cannot be read."""
-        return sum(key[1] == self._url for key in self.file.keys(SEND))
+        return sum(key[1] in self._urls for key in self.file.keys(SEND))
 
 
 class RequestRate:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from carbontrack.sinks.delivery import LeftoverQueue
@@ -25,13 +25,15 @@ ENOUGH = 200
 class Outbox:
     """A queue of records for one address, in a journal of its own or the only one they came from.
 
+    `urls`: the address, and others whose records go there as well.
+
     Attributes:
         queue: the records; None while there are none.
     """
 
-    def __init__(self, state_dir: Path, url: str) -> None:
+    def __init__(self, state_dir: Path, *urls: str) -> None:
         self.queue: LeftoverQueue | None = None
-        self._state_dir, self._url = state_dir, url
+        self._state_dir, self._urls = state_dir, urls
 
     def take(self, file: JournalFile) -> bool:
         """Take the address's records out of a journal; True if the journal itself is kept.
@@ -42,9 +44,9 @@ class Outbox:
         Raises:
             OSError: there is no room for all of them, after others have been taken.
         """
-        keys = [key for key in waiting(file, self._url) if record_in(file, key) is not None]
+        keys = [key for key in waiting(file, *self._urls) if record_in(file, key) is not None]
         if self.queue is None and len(keys) >= ENOUGH and len(keys) == len(file):
-            self.queue = LeftoverQueue(file, self._url)
+            self.queue = self._queue_of(file)
             return True
         moved: list[Key] = []
         try:
@@ -54,11 +56,10 @@ class Outbox:
         except OSError:
             if self.queue is not None:
                 raise
-            self.queue = LeftoverQueue(file, self._url)
+            self.queue = self._queue_of(file)
             return True
         finally:
-            with suppressed(OSError):  # then they may arrive twice
-                file.drop(moved)
+            self._drop(file, moved)
         return False
 
     def __len__(self) -> int:
@@ -79,13 +80,21 @@ class Outbox:
     def _opened(self) -> JournalFile:
         if self.queue is None:
             name = f"outbox-{os.getpid()}"
-            self.queue = LeftoverQueue(JournalFile.create(folder(self._state_dir), name), self._url)
+            self.queue = self._queue_of(JournalFile.create(folder(self._state_dir), name))
         return self.queue.file
 
+    def _queue_of(self, file: JournalFile) -> LeftoverQueue:
+        return LeftoverQueue(file, *self._urls)
 
-def waiting(file: JournalFile, url: str) -> list[Key]:
-    """The keys of the records that wait for an address."""
-    return [key for key in file.keys(SEND) if key[1] == url]
+    def _drop(self, file: JournalFile, moved: Sequence[Key]) -> None:
+        """Remove records that are in the outbox by now from the journal they came from."""
+        with suppressed(OSError):  # then they may arrive twice
+            file.drop(moved)
+
+
+def waiting(file: JournalFile, *urls: str) -> list[Key]:
+    """The keys of the records that wait for one of the addresses."""
+    return [key for key in file.keys(SEND) if key[1] in urls]
 
 
 _scans = PerProcess(threading.Lock)

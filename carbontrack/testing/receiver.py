@@ -52,6 +52,7 @@ class Receiver:
     Attributes:
         requests: all requests, accepted or not.
         records: the accepted records, repetitions included.
+        connections: how many connections have been accepted.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Receiver:
     ) -> None:
         self.requests: list[Request] = []
         self.records: list[dict[str, Any]] = []
+        self.connections = 0
         self.stopping = threading.Event()
         self._faults = faults
         self._token = token
@@ -72,6 +74,7 @@ class Receiver:
         self._on_record = on_record
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", port), _handler_of(self))
+        self._server.accepted = self._count_connection
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="receiver", daemon=True
         )
@@ -108,6 +111,9 @@ class Receiver:
             return Fault(413)
         return Fault(204, store=True)
 
+    def _count_connection(self) -> None:
+        self.connections += 1
+
     def __enter__(self) -> Receiver:
         self._thread.start()
         return self
@@ -122,6 +128,13 @@ class Receiver:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 1024
+    accepted: Callable[[], None]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Count the connection, and answer its requests in a thread."""
+        self.accepted()
+        super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Print nothing: connections are closed on purpose here."""

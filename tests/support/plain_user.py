@@ -69,3 +69,19 @@ def package() -> str:
     for path in (Path(copy), *Path(copy).rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return copy
+
+
+def public_interpreter(folder: Path) -> str:
+    """A Python that the stranger can start, and that finds the package without a variable.
+
+    It is in a virtual environment of its own, which is made in `folder`.
+    """
+    import requests
+
+    python = interpreter()
+    assert python is not None
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+    place = next(folder.glob("lib/python*/site-packages"))
+    libraries = Path(str(requests.__file__)).parents[1]
+    (place / "carbontrack.pth").write_text(f"{package()}\n{libraries}\n")
+    return str(folder / "bin" / "python")

@@ -175,6 +175,20 @@ def is_at(handle: int, path: Path) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can do that.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY | _FLAGS)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def is_deleted(handle: int) -> bool:
     """Whether the file was deleted while open; what is written to it would be lost."""
     return os.fstat(handle).st_nlink == 0
@@ -286,9 +300,12 @@ class JournalFile:
         bad_lines: how many lines could not be read when it was opened.
         foreign_lines: how many lines and entries are not ours: then the file is set aside.
         on_set_aside: called with the path and the reason when that is done.
+        is_synced: whether entries also outlast a loss of power once `sync` was called for them:
+            compaction then waits for the disk as well.
     """
 
     def __init__(self, path: Path, handle: int, *, size_limit: int = SIZE_LIMIT) -> None:
+        self.is_synced = False
         self.path = path
         self.bad_lines = self.foreign_lines = self.size = 0
         self.on_set_aside: Callable[[Path, str], object] | None = None
@@ -418,6 +435,17 @@ class JournalFile:
             places.facts.clear()
         return len(known)
 
+    def sync(self) -> None:
+        """Wait until the disk has all entries, and the name of the file; sets `is_synced`.
+
+        Raises:
+            OSError: the disk does not take them.
+        """
+        os.fsync(self._handle)
+        if not self.is_synced:
+            sync_folder(self.path.parent)
+            self.is_synced = True
+
     def disown(self, key: Key) -> None:
         """Leave an entry in the file that cannot be understood, and no longer take it for one."""
         if key in self._places.entries:
@@ -488,6 +516,8 @@ class JournalFile:
 
         try:
             places = self._places.moved(copy)
+            if self.is_synced:
+                os.fsync(handle)
             draft.replace(self.path)
         except BaseException:
             os.close(handle)
@@ -495,13 +525,15 @@ class JournalFile:
             raise
         os.close(self._handle)
         self._handle, self._places, self.size = handle, places, size
+        if self.is_synced:
+            sync_folder(self.path.parent)
 
     def _load(self) -> None:
         line = b""
         for offset, line in lines_of(self._handle):
             self.size = offset + len(line)
             entry = decoded(line)
-            if entry is None or not self._replay(entry, offset, len(line)):
+            if entry is None or not _replay(self._places, entry, offset, len(line)):
                 self.bad_lines += 1
                 self.foreign_lines += line.endswith(b"\n") or not _is_torn(line)
             if len(self._places) > _KEY_LIMIT:
@@ -511,23 +543,24 @@ class JournalFile:
         if self.size and not line.endswith(b"\n"):  # which the next line must not continue
             self.size += _ended(self._handle, line, self.size)
 
-    def _replay(self, entry: dict[str, Any], offset: int, length: int) -> bool:
-        """Take over an entry; False if it is none."""
-        dropped = entry.get("drop")
-        if isinstance(dropped, list):
-            for gone in dropped:
-                self._places.forget(_key_of(gone) or ())
-            return True
-        key, facts = _key_of(entry.get("update") or entry.get("put")), facts_in(entry)
-        if key is None and facts is not None:
-            self._places.facts[facts] = (offset, length)
-        elif key is None:
-            return False
-        elif "update" not in entry:
-            self._places.put(key, (offset, length), facts)
-        elif key in self._places.entries:
-            self._places.update(key, (offset, length))
+
+def _replay(places: Places, entry: dict[str, Any], offset: int, length: int) -> bool:
+    """Take over an entry of a line; False if it is none."""
+    dropped = entry.get("drop")
+    if isinstance(dropped, list):
+        for gone in dropped:
+            places.forget(_key_of(gone) or ())
         return True
+    key, facts = _key_of(entry.get("update") or entry.get("put")), facts_in(entry)
+    if key is None and facts is not None:
+        places.facts[facts] = (offset, length)
+    elif key is None:
+        return False
+    elif "update" not in entry:
+        places.put(key, (offset, length), facts)
+    elif key in places.entries:
+        places.update(key, (offset, length))
+    return True
 
 
 def _is_torn(line: bytes) -> bool:

@@ -65,7 +65,6 @@ OnUnreadable = Callable[[Path, OSError], None]
 """Called with a journal, or the folder of all, that cannot be read, and the reason."""
 OnSetAside = Callable[[Path, str], None]
 """Called with what was no journal and has been set aside, and the reason."""
-
 FOLDER = "journal"
 """The folder of the journals, in the state directory."""
 _RETRY_S = 30.0
@@ -400,14 +399,15 @@ def leftover_journals(
     on_unreadable: OnUnreadable | None = None,
     on_set_aside: OnSetAside | None = None,
     most: int | None = None,
+    is_known: Callable[[Path], bool] = lambda _: False,
 ) -> Iterator[JournalFile]:
     """The journals of processes that have ended, each locked until the caller closes it.
 
     However many processes ask at once, each journal is given to one of them only. Each takes a
-    descriptor: close one before you ask for the next. One that cannot be read, for lack of
-    descriptors for example, goes to `on_unreadable`, and what is no journal is set aside and goes
-    to `on_set_aside`; by default to the log. With `most`, only so many of the files are looked at,
-    each time from another one on: those that cannot be worked off do not always come first.
+    descriptor: close one before you ask for the next. One that cannot be read goes to
+    `on_unreadable`, and what is no journal is set aside and goes to `on_set_aside`; by default to
+    the log. `is_known` passes over a file. With `most`, only so many files are looked at, each time
+    from another one on: those that cannot be worked off do not always come first.
     """
     warnings, aside = RateLimitedLog(clock), SetAside()
     report = on_unreadable or partial(warn_unreadable, warnings)
@@ -427,7 +427,7 @@ def leftover_journals(
             _quietly(partial(_remove_stale, path, now))
             continue
         try:
-            file = _acquired(path, on_set_aside or aside)
+            file = None if is_known(path) else _acquired(path, on_set_aside or aside)
         except OSError as error:
             pass_on(error)
             report(path, error)
@@ -590,8 +590,8 @@ def has_tracked_ancestor(state_dir: Path, procfs: Path = Path("/proc")) -> bool:
 
 def _remove_stale(path: Path, now: float) -> None:
     """Remove a draft of a process that was killed, or what says that it has more journals."""
-    is_old = now - path.lstat().st_mtime > _STALE_S
-    if is_old and not (path.suffix == MORE_SUFFIX and has_more(path)):
+    is_in_use = path.suffix == MORE_SUFFIX and has_more(path)
+    if not is_in_use and now - path.lstat().st_mtime > _STALE_S:
         path.unlink()
 
 

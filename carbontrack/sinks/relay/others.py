@@ -1,0 +1,142 @@
+"""State directories of other users, for a relay that runs as root.
+
+Root never reads what another user may have put into a folder. A process with the rights of the
+folder's owner, and no others, gathers what is there and hands it to the relay's own endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from carbontrack.sinks.journal.journal import FOLDER
+from carbontrack.sinks.journal.names import SUFFIX
+from carbontrack.system.clock import Clock
+from carbontrack.system.interrupts import pass_on
+from carbontrack.system.log import RateLimitedLog
+
+AGAIN_S = 30.0
+"""Seconds between two looks into the folder of another user."""
+_AT_ONCE = 4
+_LONGEST_S = 120.0
+"""After so long a process is ended; what it had is still in its journals."""
+_FINE = (0, 1)
+"""Exit codes of a process that has done its work, all of it or what could be done."""
+
+
+def is_of_another(folder: Path) -> bool:
+    """Whether a state directory has journals of another user, where this process is root."""
+    return os.name == "posix" and os.geteuid() == 0 and _owner(folder) not in (None, 0)
+
+
+def _owner(folder: Path) -> int | None:
+    """Whose the journals in a state directory are; None where there are none."""
+    try:
+        status = (folder / FOLDER).lstat()
+    except OSError as error:
+        pass_on(error)
+        return None
+    return status.st_uid if stat.S_ISDIR(status.st_mode) else None
+
+
+def _has_journals(folder: Path) -> bool:
+    try:
+        return any(name.endswith(SUFFIX) for name in os.listdir(folder / FOLDER))  # noqa: PTH208
+    except OSError as error:
+        pass_on(error)
+        return False
+
+
+class OtherUsers:
+    """Processes that gather for the relay, each with the rights of one user.
+
+    Args:
+        endpoint: where they post what they find.
+        token: lets them in there.
+        addresses: whose records are meant.
+        clock: the time source.
+    """
+
+    def __init__(
+        self, endpoint: str, token: str, addresses: Sequence[str], *, clock: Clock
+    ) -> None:
+        self.failed = 0
+        """How many processes did not do their work."""
+        self._endpoint, self._token, self._addresses = endpoint, token, addresses
+        self._clock = clock
+        self._warnings = RateLimitedLog(clock)
+        self._running: dict[Path, tuple[subprocess.Popen[bytes], float]] = {}
+        self._looked_at_s: dict[Path, float] = {}
+
+    def look(self, folders: Iterable[Path]) -> bool:
+        """Start what is due, and see what has ended; False if nothing runs. Does not wait."""
+        now_s = self._clock.monotonic_s()
+        for folder, (process, began_s) in list(self._running.items()):
+            if process.poll() is None and now_s - began_s > _LONGEST_S:
+                process.kill()
+            elif process.poll() is not None:
+                del self._running[folder]
+                self._note(folder, process.returncode)
+        for folder in folders:
+            if len(self._running) >= _AT_ONCE:
+                break
+            is_due = now_s - self._looked_at_s.get(folder, float("-inf")) >= AGAIN_S
+            if is_due and folder not in self._running and _has_journals(folder):
+                self._looked_at_s[folder] = now_s
+                self._start(folder, now_s)
+        return bool(self._running)
+
+    def end(self) -> None:
+        """End what still runs."""
+        for process, _ in self._running.values():
+            process.terminate()
+            process.wait()
+
+    def _start(self, folder: Path, now_s: float) -> None:
+        owner = _owner(folder)
+        if not owner:
+            return
+        named = [argument for one in self._addresses for argument in ("--for", one)]
+        command = [sys.executable, "-I", "-m", "carbontrack", "relay", "--once"]
+        environ = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/",
+            "CARBONTRACK_STATE_DIR": str(folder),
+            "CARBONTRACK_HTTP_TOKEN": self._token,
+        }
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [*command, "--to", self._endpoint, *named],
+                user=owner,
+                group=_group_of(owner),
+                extra_groups=[],
+                env=environ,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            pass_on(error)
+            self._warnings.warn("start", f"{folder}: no process with its owner's rights: {error}")
+            self.failed += 1
+            return
+        self._running[folder] = process, now_s
+
+    def _note(self, folder: Path, code: int) -> None:
+        if code not in _FINE:
+            self.failed += 1
+            self._warnings.warn("code", f"{folder}: what gathers there has ended with {code}")
+
+
+def _group_of(uid: int) -> int:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:  # a user whom this machine does not know by name
+        return uid
