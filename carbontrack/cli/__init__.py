@@ -25,6 +25,7 @@ COMMANDS = {
     "label": "grade measured energy per 1,000 inferences against published models",
     "recover": "write the records of runs that were killed",
     "sync": "send the records that wait for a server",
+    "serve": "receive a team's records, and show the totals of each project",
     "regions": "show the carbon intensity of places, and where the same work would emit less",
     "when": "find the greenest time to start some hours of work",
     "calibrate": "make a meter of what a wall meter sees beyond this host's own meters",
