@@ -15,8 +15,9 @@ from carbontrack.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
     from carbontrack.server.access import Tokens
-    from carbontrack.store.base import Project, Store, Token
+    from carbontrack.store.base import Project, Store
     from carbontrack.store.token_file import TokenFile
+    from carbontrack.store.tokens import Token
 
 DEFAULT_STORE = "team.db"
 _LIBRARIES = ("starlette", "uvicorn", "msgspec", "prometheus_client", "pandas")
@@ -47,9 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--revoke", metavar="ID", help="refuse a token from now on; its id or its text")
     add("--project", metavar="PROJECT", help="set --quota and --retention of a project")
     add("--quota", type=_limit(int), metavar="N", help=f"records a minute, or {_NO_LIMIT}")
-    add(
-        "--retention", type=_limit(float), metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}"
-    )
+    add("--retention", type=_limit(float), metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
     add("--list", action="store_true", help="print projects and tokens, no secret, and exit")
     add("--json", action="store_true", help="print what is listed or made as JSON")
 
@@ -144,9 +143,11 @@ def _revoke(token: str, tokens: Store | TokenFile) -> int:
 
 def _set_project(args: Namespace, store: Store) -> int:
     found = store.project(args.project)
-    changes = {"quota_records_per_min": args.quota, "retention_days": args.retention}
-    given = {n: None if v == _NO_LIMIT else v for n, v in changes.items() if v is not None}
-    store.set_project(found._replace(**given))
+    if args.quota is not None:
+        found = found._replace(quota_records_per_min=_number(args.quota))
+    if args.retention is not None:
+        found = found._replace(retention_days=_number(args.retention))
+    store.set_project(found)
     terminal = Terminal(sys.stdout)
     if args.json:
         terminal.say(terminal.json(store.project(args.project)._asdict()) + "\n")
@@ -180,7 +181,9 @@ def _project_line(project: Project) -> str:
 def _token_line(token: Token) -> str:
     may = "read" if token.may == "read" else "send"
     end = f", revoked {token.revoked_at[:10]}" if token.revoked_at else ""
-    return f"token {token.id}: may {may}, project {token.project}, made {token.created_at[:10]}{end}"
+    return (
+        f"token {token.id}: may {may}, project {token.project}, made {token.created_at[:10]}{end}"
+    )
 
 
 def _port(text: str) -> int:
@@ -190,11 +193,10 @@ def _port(text: str) -> int:
     return port
 
 
-def _limit(kind: type[int] | type[float]) -> type[int] | type[float]:
-    """A number above 0, or the word for no limit."""
+def _limit(text: str) -> int | float | str:
+    """A number, which the store checks, or the word for no limit."""
+    return text if text == _NO_LIMIT else float(text)
 
-    def read(text: str) -> int | float | str:
-        return text if text == _NO_LIMIT else kind(text)
 
-    read.__name__ = "number"
-    return read  # type: ignore[return-value]
+def _number(limit: float | str) -> Any:
+    return None if limit == _NO_LIMIT else limit

@@ -16,7 +16,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from carbontrack.server.limits import Limits, Refused
-from carbontrack.store.base import Store, Token
+from carbontrack.store.base import Store
+from carbontrack.store.tokens import Token
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.values import NamedTuple
 

@@ -148,9 +148,7 @@ class ReceiverApp:
         caller = await self._reader(request, BASIC)
         query = query_of(caller.project, request.query_params)
         loaded, summary = await self._report(query)
-        page = await asyncio.to_thread(
-            project_page, query, loaded, summary, self._clock.now_utc()
-        )
+        page = await asyncio.to_thread(project_page, query, loaded, summary, self._clock.now_utc())
         return HTMLResponse(page, headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY})
 
     async def _reader(self, request: HttpRequest, challenge: Mapping[str, str]) -> Caller:

@@ -37,7 +37,9 @@ def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
     if kind != "application/json":
         raise Refused(415, "send records as Content-Type: application/json")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Refused(415, "send records without Content-Encoding", headers={"Accept-Encoding": "identity"})
+        raise Refused(
+            415, "send records without Content-Encoding", headers={"Accept-Encoding": "identity"}
+        )
     if "content-length" not in headers:
         raise Refused(411, "say the length of the body in Content-Length")
     length = int(headers["content-length"])  # which the HTTP parser has seen to be a number
@@ -82,9 +84,7 @@ def rows_in(body: bytes, limits: Limits) -> list[StoredRow]:
     """
     received = _objects(body)
     if len(received) > limits.records:
-        raise Refused(
-            413, f"a request may have {limits.records:,} records, not {len(received):,}"
-        )
+        raise Refused(413, f"a request may have {limits.records:,} records, not {len(received):,}")
     rows = []
     for place, one in enumerate(received):
         try:

@@ -32,7 +32,7 @@ class ServerMetrics:
         )
         self._records = Counter(
             "carbontrack_server_records",
-            "Records received: stored, repeated (there already), refused, or failed (to be resent).",
+            "Records: stored, repeated (there already), refused, or failed (to be sent again).",
             ("result",),
             registry=self.registry,
         )

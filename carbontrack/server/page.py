@@ -22,7 +22,13 @@ from carbontrack.server.totals import ReportQuery
 from carbontrack.system.files import package_text
 from carbontrack.system.version import VERSION
 from carbontrack.text import visible_html
-from carbontrack.units import format_grams, format_interval, format_joules, format_seconds, joules_from
+from carbontrack.units import (
+    format_grams,
+    format_interval,
+    format_joules,
+    format_seconds,
+    joules_from,
+)
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -119,9 +125,10 @@ def _row(group: Total, widest_g: float) -> str:
 
 
 def _total_row(total: Total) -> str:
-    grams, ends = total.emissions_g, (total.emissions_low_g, total.emissions_high_g)
-    known = grams is not None and None not in ends
-    text = format_interval(*ends, format_grams, like=grams) if known else ""
+    low_g, high_g = total.emissions_low_g, total.emissions_high_g
+    text = ""
+    if low_g is not None and high_g is not None:
+        text = format_interval(low_g, high_g, format_grams, like=total.emissions_g)
     return f'<tr class="total">{_cell("total", "key")}{_figures(total, visible_html(text))}</tr>'
 
 

@@ -68,11 +68,11 @@ def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
     found = store.rows(
         query.project, since=query.since, until=query.until, columns=columns_of(extra)
     )
-    with closing(found) as rows:
-        return load_rows(_at_most(rows, most), extra=extra)
+    with closing(_at_most(found, most)) as rows:
+        return load_rows(rows, extra=extra)
 
 
-def _at_most(rows: Iterator[dict[str, object]], most: int) -> Iterator[dict[str, object]]:
+def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, object]]:
     for number, row in enumerate(rows):
         if number == most:
             raise Refused(

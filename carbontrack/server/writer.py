@@ -84,7 +84,8 @@ class StoreWriter:
 
     def _next_group(self) -> list[_Put]:
         """What waits longest, up to the size of a group."""
-        group, count = [], 0
+        group: list[_Put] = []
+        count = 0
         while self._waiting:
             count += len(self._waiting[0].rows)
             if group and count > self._limits.group_rows:
