@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from carbontrack.errors import ConfigError, MissingExtra, StoreFull, StoreUnavailable
-from carbontrack.record import COLUMNS
 from carbontrack.store.base import NAMES, ON_CONFLICT, READABLE, Store
 from carbontrack.store.migrations import MIGRATIONS, TABLES, migrate, version_of
 from carbontrack.store.rows import KINDS
@@ -175,6 +174,7 @@ class PostgresStore(Store):
             raise kind(f"{self.address}: {reason or type(error).__name__}") from error
 
     def _connected(self, timeout_s: float = STATEMENT_TIMEOUT_S) -> psycopg.Connection[Any]:
+        connection: psycopg.Connection[Any]
         connection = self._psycopg.connect(**self._parameters, autocommit=True)
         try:
             timeout = f"{timeout_s * 1000:.0f}"

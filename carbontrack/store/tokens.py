@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from carbontrack.errors import ConfigError, nearest
 from carbontrack.values import NamedTuple
@@ -37,6 +37,30 @@ class Token(NamedTuple):
     may: str
     created_at: str
     revoked_at: str | None = None
+
+
+class Tokens(Protocol):
+    """Where tokens are kept: a store, or a file of tokens."""
+
+    def create_token(self, project: str, may: May = "ingest") -> str:
+        """A new token for a project; its text is not kept anywhere."""
+        ...
+
+    def token(self, text: str) -> Token | None:
+        """The token with that text; None for one that is unknown or revoked, or no token."""
+        ...
+
+    def tokens(self) -> list[Token]:
+        """All tokens, those that are revoked too, by project and age."""
+        ...
+
+    def has_tokens(self) -> bool:
+        """Whether there is any token, though it be revoked."""
+        ...
+
+    def revoke(self, token: str) -> bool:
+        """Refuse a token, given by its id or its text, from now on; False if there is none."""
+        ...
 
 
 def new_token() -> tuple[str, str, str]:
