@@ -7,7 +7,7 @@ from argparse import Namespace
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carbontrack.cli.options import Subparsers, new_parser
 from carbontrack.cli.terminal import Terminal
@@ -47,8 +47,8 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--read", action="store_true", help="of --new-token: it may read totals, and not send")
     add("--revoke", metavar="ID", help="refuse a token from now on; its id or its text")
     add("--project", metavar="PROJECT", help="set --quota and --retention of a project")
-    add("--quota", type=_limit(int), metavar="N", help=f"records a minute, or {_NO_LIMIT}")
-    add("--retention", type=_limit(float), metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
+    add("--quota", type=_limit, metavar="N", help=f"records a minute, or {_NO_LIMIT}")
+    add("--retention", type=_limit, metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
     add("--list", action="store_true", help="print projects and tokens, no secret, and exit")
     add("--json", action="store_true", help="print what is listed or made as JSON")
 
@@ -103,6 +103,11 @@ def _serve(args: Namespace, store: Store, tokens: Tokens) -> int:
             raise MissingExtra(library, "server", "carbontrack serve")
     from carbontrack.server.process import check_is_safe, listen, serve
 
+    if args.tokens is not None and not args.tokens.expanduser().exists():
+        raise ConfigError(
+            f"--tokens {args.tokens}: there is no such file; carbontrack serve --new-token PROJECT "
+            f"--tokens {args.tokens} makes it with a first token in it"
+        )
     is_open = check_is_safe(args.host, tokens)
     terminal = Terminal(sys.stderr)
 
@@ -195,7 +200,9 @@ def _port(text: str) -> int:
 
 def _limit(text: str) -> int | float | str:
     """A number, which the store checks, or the word for no limit."""
-    return text if text == _NO_LIMIT else float(text)
+    if text == _NO_LIMIT:
+        return text
+    return int(text) if text.isdecimal() else float(text)
 
 
 def _number(limit: float | str) -> Any:

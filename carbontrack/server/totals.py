@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 from carbontrack.report.frame import Loaded, columns_of, load_rows
 from carbontrack.report.tables import Summary
@@ -68,11 +68,11 @@ def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
     found = store.rows(
         query.project, since=query.since, until=query.until, columns=columns_of(extra)
     )
-    with closing(_at_most(found, most)) as rows:
-        return load_rows(rows, extra=extra)
+    with closing(cast("Generator[dict[str, Any], None, None]", found)) as rows:
+        return load_rows(_at_most(rows, most), extra=extra)
 
 
-def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, object]]:
+def _at_most(rows: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
     for number, row in enumerate(rows):
         if number == most:
             raise Refused(
@@ -89,10 +89,12 @@ def summary_of(loaded: Loaded, query: ReportQuery) -> Summary:
         ConfigError: there is no such grouping.
     """
     frame = loaded.frame
-    keys_of(frame, query.by)  # an unknown grouping is an error even where there are no records
+    if len(frame) == 0:
+        keys_of(frame, query.by)  # an unknown grouping is an error even where there are no records
+        return Summary(query.by, no_total(), (), [query.project])
     return Summary(
         by=query.by,
-        total=totals(frame)[0] if len(frame) else no_total(),
+        total=totals(frame)[0],
         groups=totals(frame, query.by),
         sources=[query.project],
         skipped_lines=loaded.skipped_lines,
