@@ -47,8 +47,8 @@ def add_parser(subparsers: Subparsers) -> None:
     add("--read", action="store_true", help="of --new-token: it may read totals, and not send")
     add("--revoke", metavar="ID", help="refuse a token from now on; its id or its text")
     add("--project", metavar="PROJECT", help="set --quota and --retention of a project")
-    add("--quota", type=_limit, metavar="N", help=f"records a minute, or {_NO_LIMIT}")
-    add("--retention", type=_limit, metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
+    add("--quota", type=_quota, metavar="N", help=f"records a minute, or {_NO_LIMIT}")
+    add("--retention", type=_days, metavar="DAYS", help=f"days to keep, or {_NO_LIMIT}")
     add("--list", action="store_true", help="print projects and tokens, no secret, and exit")
     add("--json", action="store_true", help="print what is listed or made as JSON")
 
@@ -198,11 +198,12 @@ def _port(text: str) -> int:
     return port
 
 
-def _limit(text: str) -> int | float | str:
-    """A number, which the store checks, or the word for no limit."""
-    if text == _NO_LIMIT:
-        return text
-    return int(text) if text.isdecimal() else float(text)
+def _quota(text: str) -> int | str:
+    return text if text == _NO_LIMIT else int(text)
+
+
+def _days(text: str) -> float | str:
+    return text if text == _NO_LIMIT else float(text)
 
 
 def _number(limit: float | str) -> Any:

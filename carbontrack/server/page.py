@@ -39,6 +39,10 @@ MOST_GROUPS = 200
 _WAYS = ("name", "day", "host", "region")
 _PERIODS = (("7 days", 7), ("30 days", 30), ("365 days", 365))
 _UNKNOWN = "(unknown)"
+_NOTHING = (
+    "<p>No record of this project has begun in this time. Programs send theirs to the path "
+    "<code>v1/records</code> of this server, with a token for sending.</p>"
+)
 
 
 def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: datetime) -> str:
@@ -52,9 +56,7 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
         project=visible_html(query.project),
         headline=visible_html(headline(total) if total.runs else "No records"),
         period=visible_html(_period(query, loaded)),
-        cards="\n".join(cards(total, PageContext())),
-        known_text=visible_html(known_text(total)),
-        known_bars="".join(known_bars(total)),
+        figures=_headline_figures(total) if total.runs else _NOTHING,
         by=visible_html(query.by),
         ways="\n".join(_ways(query)),
         periods="\n".join(_periods(query, now)),
@@ -62,6 +64,15 @@ def project_page(query: ReportQuery, loaded: Loaded, summary: Summary, now: date
         shown=_shown_text(len(groups), len(summary.groups)),
         notes="".join(f"<p>{visible_html(text)}</p>" for text in _notes(summary)),
         json=visible_html(f"v1/report?{_parameters(query, query.by, query.since)}"),
+    )
+
+
+def _headline_figures(total: Total) -> str:
+    known = visible_html(known_text(total))
+    return (
+        f'<dl class="cards">{"".join(cards(total, PageContext()))}</dl>'
+        f'<div class="known" role="img" aria-label="{known}">{"".join(known_bars(total))}</div>'
+        f'<p class="soft known-text">{known}</p>'
     )
 
 
