@@ -67,8 +67,8 @@ def postgres() -> Iterator[Any]:
 
 @pytest.fixture
 def postgres_url(postgres: Any) -> str:
-    """A new, empty database of it."""
-    return str(postgres.new_database())
+    """A new, empty schema of it."""
+    return str(postgres.new_schema())
 
 
 @pytest.hookimpl(optionalhook=True)

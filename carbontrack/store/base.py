@@ -6,7 +6,6 @@ are streamed, and how a statement is run; placeholders are "?" here.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -157,7 +156,9 @@ class Store(ABC):
         where, values = ("", []) if project is None else (" WHERE project = ?", [project])
         return int(self._read(f"SELECT count(*) FROM records{where}", values)[0][0])  # noqa: S608 - fixed
 
-    def apply_retention(self, now: datetime | None = None) -> int:
+    def apply_retention(
+        self, now: datetime | None = None, *, batch_rows: int = RETENTION_BATCH_ROWS
+    ) -> int:
         """Delete the records that are older than their project keeps them; returns how many.
 
         Their age counts from their arrival by the receiver's clock, since clocks of clients may be
@@ -172,7 +173,7 @@ class Store(ABC):
                 before = time_text(now - timedelta(days=project.retention_days))
             except OverflowError:  # nothing is so old
                 continue
-            while batch := self._delete(project.name, before, RETENTION_BATCH_ROWS):
+            while batch := self._delete(project.name, before, batch_rows):
                 deleted += batch
         return deleted
 
@@ -198,11 +199,14 @@ class Store(ABC):
             ConfigError: a limit, or the name, is none.
         """
         quota, days = project.quota_records_per_min, project.retention_days
-        if quota is not None and not 1 <= quota <= _MOST_A_MINUTE:
+        is_whole = isinstance(quota, int) and not isinstance(quota, bool)
+        if quota is not None and not (is_whole and 1 <= quota <= _MOST_A_MINUTE):
             raise ConfigError(
-                f"quota_records_per_min is 1 to {_MOST_A_MINUTE}, or None, not {quota!r:.40}"
+                "quota_records_per_min is a whole number from 1 to "
+                f"{_MOST_A_MINUTE}, or None, not {quota!r:.40}"
             )
-        if days is not None and not (0.0 < days <= _LONGEST_DAYS and math.isfinite(days)):
+        is_number = isinstance(days, (int, float)) and not isinstance(days, bool)
+        if days is not None and not (is_number and 0.0 < days <= _LONGEST_DAYS):
             raise ConfigError(
                 f"retention_days is more than 0 and at most {_LONGEST_DAYS:.0f}, or None, "
                 f"not {days!r:.40}"

@@ -252,8 +252,11 @@ class _Session:
 
 
 def _present(connection: psycopg.Connection[Any]) -> set[str]:
+    # as of one moment: functions such as to_regclass see each table of a migration by itself, or
+    # what they have once not found
     found = connection.execute(
-        "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
+        "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        "WHERE relname = ANY(%s) AND nspname = ANY(current_schemas(false))",
         [[*TABLES]],
     )
     return {name for (name,) in found}

@@ -7,6 +7,7 @@ disk when it returns (`synchronous = FULL`). Other processes are waited for.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -17,10 +18,11 @@ from typing import Any, Final
 from carbontrack.errors import ConfigError, StoreFull, StoreUnavailable
 from carbontrack.store.base import INSERTED, NAMES, ON_CONFLICT, Store
 from carbontrack.store.migrations import MIGRATIONS, TABLES, migrate, version_of
-from carbontrack.system.clock import Clock
+from carbontrack.system.clock import Clock, SystemClock
 
 BUSY_TIMEOUT_S: Final = 10.0
 """The longest wait for another process's transaction."""
+_FileId = tuple[int, int]
 _CACHE_KIB = 32 << 10
 _LOG_LIMIT_BYTES = 64 << 20
 """What the write-ahead log is cut to when it has been written back."""
@@ -50,6 +52,7 @@ class SqliteStore(Store):
         super().__init__(str(path), clock)
         self._path = path
         self._busy_timeout_s = busy_timeout_s
+        self._prepared: _FileId | None = None
         self._writer = _Kept()
         self._reader = _Kept()
         if not path.parent.is_dir():
@@ -114,7 +117,7 @@ class SqliteStore(Store):
                 kind = StoreFull if _is_full(error) else StoreUnavailable
                 raise kind(f"{self._path}: {error}") from error
 
-    def _file(self) -> tuple[int, int] | None:
+    def _file(self) -> _FileId | None:
         """Which file it is: one that was removed still takes rows, and nobody would find them."""
         try:
             found = self._path.stat()
@@ -123,25 +126,43 @@ class SqliteStore(Store):
         return found.st_dev, found.st_ino
 
     def _connected(self, *, is_first: bool) -> sqlite3.Connection:
-        if not is_first and self._file() is None:
-            raise StoreUnavailable(f"{self._path} is gone; bring it back, or start anew")
+        if self._file() is None:
+            if not is_first:
+                raise StoreUnavailable(f"{self._path} is gone; bring it back, or start anew")
+            self._make()
         connection = sqlite3.connect(
-            self._path,
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,
             check_same_thread=False,
         )
         try:
             connection.execute("PRAGMA trusted_schema = OFF")
-            _set_log(connection)
+            _set_log(connection, self._busy_timeout_s)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
-            self._prepare(connection)
+            if self._prepared != self._file():
+                self._prepare(connection)
+                self._prepared = self._file()
+        except ConfigError as error:
+            connection.close()
+            if is_first:
+                raise
+            raise StoreUnavailable(str(error)) from error
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _make(self) -> None:
+        """An empty file, which is an empty database, for its owner alone: it will have hashes."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            reason = f"cannot keep a store in {self._path}: {error.strerror}"
+            raise ConfigError(f"{reason}; name another file") from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Bring the tables to this version; a look is enough where they are."""
@@ -163,7 +184,7 @@ class _Kept:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.open: sqlite3.Connection | None = None
-        self.file: tuple[int, int] | None = None
+        self.file: _FileId | None = None
 
     def close(self) -> None:
         connection, self.open = self.open, None
@@ -184,15 +205,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _set_log(connection: sqlite3.Connection) -> None:
-    """Take the write-ahead log; SQLite's wait for others does not hold for this change."""
-    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    if mode == "wal":
+def _set_log(connection: sqlite3.Connection, limit_s: float) -> None:
+    """Take the write-ahead log; for this change SQLite does not wait for others by itself."""
+    late_at_s = SystemClock.monotonic_s() + limit_s
+    pause = threading.Event()
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or SystemClock.monotonic_s() > late_at_s:
+                raise
+            pause.wait(0.01)
+            continue
+        if mode != "wal":
+            raise sqlite3.OperationalError("its file system allows no write-ahead log")
         return
-    with_lock = connection.execute("BEGIN IMMEDIATE")  # waits
-    with_lock.close()
-    connection.execute("ROLLBACK")
-    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _present(connection: sqlite3.Connection) -> set[str]:

@@ -30,6 +30,7 @@ from carbontrack.system.interrupts import pass_on
 
 SIZE_LIMIT_BYTES: Final = 16 << 20
 _HASH_DIGITS = 64
+_APPENDING = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _Found = dict[str, tuple[Token, str]]
 
 
@@ -105,7 +106,7 @@ class TokenFile:
 
     def _append(self, line: str) -> None:
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            handle = os.open(self.path, _APPENDING, 0o600)
             try:
                 size = os.fstat(handle).st_size
                 # a line that an editor has left without its end is not continued
