@@ -14,10 +14,8 @@ from carbontrack.cli.terminal import Terminal
 from carbontrack.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
-    from carbontrack.server.access import Tokens
     from carbontrack.store.base import Project, Store
-    from carbontrack.store.token_file import TokenFile
-    from carbontrack.store.tokens import Token
+    from carbontrack.store.tokens import Token, Tokens
 
 DEFAULT_STORE = "team.db"
 _LIBRARIES = ("starlette", "uvicorn", "msgspec", "prometheus_client", "pandas")
@@ -89,7 +87,7 @@ def _check(args: Namespace) -> None:
         raise ConfigError("--project takes --quota, --retention or both, and they need --project")
 
 
-def _tokens(path: Path | None, store: Store) -> Store | TokenFile:
+def _tokens(path: Path | None, store: Store) -> Tokens:
     if path is None:
         return store
     from carbontrack.store.token_file import TokenFile
@@ -124,7 +122,7 @@ def _serve(args: Namespace, store: Store, tokens: Tokens) -> int:
     return 0
 
 
-def _new_token(args: Namespace, tokens: Store | TokenFile) -> int:
+def _new_token(args: Namespace, tokens: Tokens) -> int:
     text = tokens.create_token(args.new_token, "read" if args.read else "ingest")
     out = Terminal(sys.stdout)
     may = "read the totals of" if args.read else "send records to"
@@ -139,7 +137,7 @@ def _new_token(args: Namespace, tokens: Store | TokenFile) -> int:
     return 0
 
 
-def _revoke(token: str, tokens: Store | TokenFile) -> int:
+def _revoke(token: str, tokens: Tokens) -> int:
     if tokens.revoke(token):
         Terminal(sys.stderr).say("carbontrack: revoked; a server that runs refuses it in seconds\n")
         return 0
@@ -161,7 +159,7 @@ def _set_project(args: Namespace, store: Store) -> int:
     return 0
 
 
-def _list(store: Store, tokens: Store | TokenFile, *, as_json: bool) -> int:
+def _list(store: Store, tokens: Tokens, *, as_json: bool) -> int:
     projects, known = store.projects(), tokens.tokens()
     terminal = Terminal(sys.stdout)
     if as_json:

@@ -12,12 +12,11 @@ from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from carbontrack.server.limits import Limits, Refused
 from carbontrack.store.base import Store
-from carbontrack.store.tokens import Token
+from carbontrack.store.tokens import Tokens
 from carbontrack.system.clock import Clock, SystemClock
 from carbontrack.values import NamedTuple
 
@@ -26,18 +25,6 @@ OPEN_PROJECT = "default"
 MOST_REMEMBERED = 10_000
 BEARER = {"WWW-Authenticate": 'Bearer realm="carbontrack"'}
 BASIC = {"WWW-Authenticate": 'Basic realm="carbontrack: a read token as password", charset="UTF-8"'}
-
-
-class Tokens(Protocol):
-    """Where tokens are kept: in the store, or in a file."""
-
-    def token(self, text: str) -> Token | None:
-        """The token with this text; None where there is none that holds."""
-        ...
-
-    def has_tokens(self) -> bool:
-        """Whether there is any."""
-        ...
 
 
 class Caller(NamedTuple):

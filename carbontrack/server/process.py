@@ -19,10 +19,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from carbontrack.errors import ConfigError
-from carbontrack.server.access import Access, Tokens, is_this_machine
+from carbontrack.server.access import Access, is_this_machine
 from carbontrack.server.app import ReceiverApp
 from carbontrack.server.limits import Limits
 from carbontrack.store.base import Store
+from carbontrack.store.tokens import Tokens
 
 _BACKLOG = 2048
 _SPARE_FILES = 200

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -97,7 +98,7 @@ class Serving:
         while (found := _LISTENING.search(self.said())) is None:
             if self.process.poll() is not None or time.monotonic() > until_s:
                 raise OSError(f"it does not serve: {self.said()}")
-            time.sleep(0.02)
+            _wait(0.02)
         return found[1]
 
 
@@ -127,8 +128,12 @@ def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) ->
     """Whether it holds in the end."""
     give_up_s = time.monotonic() + patience_s
     while not condition() and time.monotonic() < give_up_s:
-        time.sleep(0.02)
+        _wait(0.02)
     return condition()
+
+
+def _wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 def bearer(token: str | None) -> dict[str, str]:
@@ -204,7 +209,7 @@ class Trouble:
         return getattr(self._store, name)
 
     def add(self, project: str, rows: Sequence[Any]) -> Any:
-        time.sleep(self._slow_s)
+        _wait(self._slow_s)
         added = self._store.add(project, rows)
         self._commits += 1
         if self._commits == self._dies_after:
