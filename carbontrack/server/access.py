@@ -65,6 +65,7 @@ class Access:
         self._is_open = is_open
         self._clock = clock or SystemClock()
         self._known: dict[bytes, tuple[float, Caller | None]] = {}
+        self._asking: dict[bytes, asyncio.Future[Caller | None]] = {}
 
     async def caller(self, headers: Mapping[str, str], challenge: Mapping[str, str]) -> Caller:
         """The caller of a request with these headers; `challenge` is the header of a 401.
@@ -97,11 +98,17 @@ class Access:
     async def _remembered(self, key: bytes, text: str | None) -> Caller | None:
         now_s = self._clock.monotonic_s()
         until_s, caller = self._known.get(key, (now_s, None))
-        if until_s <= now_s:
-            caller = await asyncio.to_thread(self._find, text)
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            self._known[key] = now_s + self._keep_s, caller
+        if now_s < until_s:
+            return caller
+        asking = self._asking.get(key)
+        if asking is None:  # many requests with one token ask once
+            asking = asyncio.ensure_future(asyncio.to_thread(self._find, text))
+            self._asking[key] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(key))
+        caller = await asyncio.shield(asking)
+        if len(self._known) >= MOST_REMEMBERED:
+            self._known.clear()
+        self._known[key] = now_s + self._keep_s, caller
         return caller
 
     def _find(self, text: str | None) -> Caller | None:

@@ -71,6 +71,7 @@ class ReceiverApp:
             ],
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False
         self.asgi: ASGIApp = _Counted(app, frozenset(routes), self._metrics)
 
     @property
@@ -126,6 +127,7 @@ class ReceiverApp:
 
     async def _put(self, caller: Caller, rows: list[Any]) -> None:
         quota = caller.quota_records_per_min
+        self._quotas.check(caller.project, quota)  # others have been taken meanwhile
         self._quotas.take(caller.project, len(rows), quota)
         is_stored = False
         try:

@@ -40,7 +40,7 @@ def declared_length(headers: Mapping[str, str], limits: Limits) -> int:
         raise Refused(
             415, "send records without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
-    if "content-length" not in headers:
+    if "content-length" not in headers or "transfer-encoding" in headers:
         raise Refused(411, "say the length of the body in Content-Length")
     length = int(headers["content-length"])  # which the HTTP parser has seen to be a number
     if length > limits.body_bytes:
@@ -56,7 +56,7 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes:
         Disconnected: the sender has gone.
     """
     try:
-        return await asyncio.wait_for(_read(receive), limits.body_s)
+        return await asyncio.wait_for(_read(receive, length), limits.body_s)
     except asyncio.TimeoutError:
         raise Refused(
             408,
@@ -65,13 +65,16 @@ async def read_body(receive: Receive, length: int, limits: Limits) -> bytes:
         ) from None
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, length: int) -> bytes:
     parts = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
         parts.append(message.get("body", b""))
+        length -= len(parts[-1])
+        if length < 0:  # the HTTP parser sees to that; the memory that is held depends on it
+            raise Refused(400, "the body is longer than its Content-Length")
         if not message.get("more_body", False):
             return b"".join(parts)
 

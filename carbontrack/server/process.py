@@ -79,8 +79,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish and answer what is under way, and return.
 
-    `on_start` is called with the address once requests are taken. A second SIGINT ends the process
-    without waiting for senders; what is in the queue is written all the same.
+    `on_start` is called with the address once requests are taken. A second SIGINT ends it at once:
+    what was not acknowledged yet will be sent again.
     """
     limits = _with_files(limits or Limits())
     access = Access(tokens, store, limits, is_open=is_open)

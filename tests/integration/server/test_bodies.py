@@ -85,11 +85,20 @@ def test_a_huge_body_is_refused_before_it_is_read(team: Team):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 50,
         b"POST /v1/records HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
         b"POST /v1/records HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v1/records HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 9000 + b"\r\n\r\n",
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000,
         b"\r\n" * 100_000,
     ],
-    ids=["TLS", "negative", "two lengths", "long line", "many headers", "empty lines"],
+    ids=[
+        "TLS",
+        "negative",
+        "two lengths",
+        "long length",
+        "long line",
+        "many headers",
+        "empty lines",
+    ],
 )
 def test_what_is_no_request_is_ended(team: Team, junk: bytes):
     """No more of it is read than a head may have, and the connection is closed."""
@@ -109,6 +118,7 @@ def hasty_team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Servi
     with open_store(str(folder / "team.db")) as store:
         token = store.create_token("vision")
     limits = {"head_s": 0.5, "body_s": 0.5, "request_s": 1.5, "idle_s": 0.5, "held_bytes": 8 << 20}
+    limits["connections"] = 60
     with serving_with(folder, **limits) as server:
         yield server, token
 
@@ -191,6 +201,38 @@ def test_an_answer_that_is_not_taken_is_given_up(hasty: Serving, send_token: str
             while process.num_fds() > before:
                 connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
         assert wait_until(lambda: process.num_fds() == before)
+
+
+def test_connections_beyond_the_limit_are_closed(hasty: Serving):
+    """They take nothing from those that are served, and there is room again soon."""
+    connections = [hasty.connect() for _ in range(75)]
+    try:
+        for connection in connections:
+            connection.settimeout(PATIENCE_S)
+            assert (
+                answered(connection) == b""
+            )  # those that were let in are cut off for their silence
+    finally:
+        for connection in connections:
+            connection.close()
+    assert hasty.get("/healthz").status_code == 200
+
+
+def test_a_sender_that_leaves_holds_nothing(hasty: Serving, send_token: str):
+    """Gone in the middle of a body, it leaves neither bytes nor rows behind."""
+    for _ in range(5):
+        with hasty.connect() as connection:
+            connection.sendall(head(send_token, 1 << 20) + b"[" * (1 << 19))
+            assert wait_until(lambda: hasty.metric("carbontrack_server_held_bytes") > 0)
+        assert wait_until(lambda: hasty.metric("carbontrack_server_held_bytes") == 0)
+
+
+def test_two_lengths_of_one_body(team: Team):
+    """A body in chunks whose head also has a length: nobody is asked which of them holds."""
+    with team.server.connect() as connection:
+        chunked = head(team.send, 2, **{"Transfer-Encoding": "chunked"})
+        connection.sendall(chunked + b"100000\r\n" + b" " * 1000)
+        assert status(connection.recv(1 << 16)) in (400, 411)
 
 
 def test_many_large_bodies_are_held_only_as_far_as_there_is_room(hasty: Serving, send_token: str):

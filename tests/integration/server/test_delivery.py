@@ -121,6 +121,24 @@ def test_a_storm_of_429_ends_with_all_delivered(tmp_path: Path, send_token: str)
     }
 
 
+def test_a_sink_with_large_batches_and_a_bad_record(tmp_path: Path, send_token: str):
+    """413 and 422 halve a batch until the good records are stored; the bad one is set aside."""
+    records = [a_record(number) for number in range(1500)]
+    records[700] = a_record(700, name="n" * 20_000)  # longer than a name may be
+    journal = Journal(tmp_path / "state")
+    with serving(tmp_path) as server:
+        with closing(journal):
+            sink = a_sink(server.url, send_token, journal, batch=5000, exit_timeout_s=60.0)
+            for record in records:
+                sink.write(record)
+            sink.close()
+        stored = {row["record_id"] for row in rows_of(tmp_path)}
+    assert stored == {record.record_id for record in records} - {records[700].record_id}
+    (letters,) = (tmp_path / "state" / "dead-letter").iterdir()
+    assert records[700].record_id in letters.read_text()
+    assert letters.read_text().count("\n") == 1
+
+
 def test_requests_that_wait_share_commits(tmp_path: Path, send_token: str):
     """While one commit runs, what arrives gathers: many requests, few transactions."""
     with serving_with(tmp_path, slow_s=0.3) as server:
