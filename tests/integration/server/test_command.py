@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.records import a_record
-from tests.support.serving import bearer, carbontrack, new_token, rows_of, serving, wait_until
+from tests.support.serving import (
+    bearer,
+    carbontrack,
+    new_token,
+    rows_of,
+    serving,
+    serving_with,
+    wait_until,
+)
 
 
 def test_without_tokens_this_machine_is_let_in(tmp_path: Path):
@@ -37,11 +45,10 @@ def test_other_machines_need_a_token(tmp_path: Path):
 
 def test_a_revoked_token_is_refused(tmp_path: Path):
     """Also by a server that runs, and that has taken it until then."""
-    token = new_token("vision", tmp_path, "--tokens", "tokens.txt")
-    with serving(tmp_path, "--tokens", "tokens.txt") as server:
+    token = new_token("vision", tmp_path)
+    with serving_with(tmp_path, token_s=0.2) as server:
         assert server.post([], token).status_code == 204
-        done = carbontrack("serve", "--revoke", token, "--tokens", "tokens.txt", folder=tmp_path)
-        assert done.returncode == 0
+        assert carbontrack("serve", "--revoke", token, folder=tmp_path).returncode == 0
         assert wait_until(lambda: server.post([], token).status_code == 401)
 
 

@@ -10,8 +10,9 @@ import pytest
 from carbontrack.cli import main
 from carbontrack.record import Record
 from carbontrack.sinks.csv_file import HEADER, record_line
+from carbontrack.store.factory import open_store
 from tests.support.records import a_record
-from tests.support.serving import Team
+from tests.support.serving import Team, serving_with
 
 RUNS = [
     *(
@@ -69,6 +70,24 @@ def test_the_same_totals_as_of_a_file(
     assert {k: v for k, v in found.items() if k not in ("total", "groups")} == {
         k: v for k, v in expected.items() if k not in ("total", "groups")
     }
+
+
+def test_reports_have_limits(tmp_path: Path):
+    """One that would read too many records says so, and those beyond some that wait come back."""
+    with open_store(str(tmp_path / "team.db")) as store:
+        send, read = store.create_token("vision"), store.create_token("vision", "read")
+    with serving_with(tmp_path, report_rows=10, waiting_reports=0) as server:
+        busy = server.get("/v1/report", read)
+    assert busy.status_code == 429
+    assert "Retry-After" in busy.headers
+    with serving_with(tmp_path, report_rows=10) as server:
+        server.post(RUNS[:10], send)
+        assert server.get("/v1/report", read).json()["total"]["runs"] == 10
+        server.post(RUNS[10:11], send)
+        large = server.get("/v1/report", read)
+        assert large.status_code == 422
+        assert "since" in large.json()["error"]
+        assert server.get("/v1/report?since=2026-11-24", read).status_code == 200
 
 
 def test_a_part_of_the_time(team: Team, sent: list[Record]):
