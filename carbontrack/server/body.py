@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -16,10 +17,8 @@ from carbontrack.text import cut_to, visible
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 """The next part of a request, as ASGI has it."""
 _decoder = msgspec.json.Decoder(list[dict[str, Any]])
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL
-)
-"""An escape in a text of JSON; the two halves of a surrogate pair are one."""
+_LONE = re.compile("[\ud800-\udfff]")
+"""A half of a pair that stands alone: Python joins those that are whole."""
 _LONGEST_REASON = 300
 
 
@@ -116,18 +115,13 @@ def _without_lone_surrogates(body: bytes) -> bytes | None:
 
     Python's own JSON has them for bytes of a file name or an argument that are no text.
     """
-    changed = 0
-
-    def mend(found: re.Match[bytes]) -> bytes:
-        nonlocal changed
-        escape = found[0].lower()
-        if len(escape) == 6 and escape[:3] == b"\\ud" and escape[3:4] in b"89abcdef":
-            changed += 1
-            return b"\\ufffd"
-        return found[0]
-
-    mended = _ESCAPE.sub(mend, body)
-    return mended if changed else None
+    if b"\\ud" not in body and b"\\uD" not in body:
+        return None
+    try:
+        text = json.dumps(json.loads(body.decode()), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return _LONE.sub("\ufffd", text).encode() if _LONE.search(text) else None
 
 
 def _short(reason: str) -> str:
