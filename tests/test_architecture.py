@@ -55,6 +55,7 @@ SMALL = {
     "cli": "a command to a file",
     "grid.live": "a service to a file",
     "integrations": "a framework to a file",
+    "store": "an engine to a file, and a door that imports the one that is asked for",
     "integrations.exporters": "a concept to a file, as the files of integrations are",
 }
 """Modules under 80 lines with one importer, or the rooms of such, and why each is a file."""

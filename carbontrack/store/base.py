@@ -7,7 +7,7 @@ are streamed, and how a statement is run; placeholders are "?" here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
@@ -119,7 +119,7 @@ class Store(ABC):
         since: datetime | None = None,
         until: datetime | None = None,
         columns: Sequence[str] | None = None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """The rows of a project, one after another, as of one moment and in no order.
 
         A row is what a line of JSON lines would hold, with `received_at` and the columns of newer
@@ -146,7 +146,7 @@ class Store(ABC):
 
     def _objects(
         self, names: Sequence[str], statement: str, values: Sequence[Any]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         with closing(self._stream(statement, values)) as found:
             for cells in found:
                 yield object_of(dict(zip(names, cells, strict=True)))

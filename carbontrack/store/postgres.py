@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CONNECT_TIMEOUT_S: Final = 5
-STATEMENT_TIMEOUT_S: Final = 30
+STATEMENT_TIMEOUT_S: Final = 60
 """The longest statement of a batch or a question."""
 STREAM_TIMEOUT_S: Final = 600
 """The longest wait for the next rows of a stream: a table may be searched for the first of them."""

@@ -19,6 +19,7 @@ from carbontrack.errors import ConfigError, StoreFull, StoreUnavailable
 from carbontrack.store.base import INSERTED, NAMES, ON_CONFLICT, Store
 from carbontrack.store.migrations import MIGRATIONS, TABLES, migrate, version_of
 from carbontrack.system.clock import Clock, SystemClock
+from carbontrack.system.interrupts import pass_on
 
 BUSY_TIMEOUT_S: Final = 10.0
 """The longest wait for another process's transaction."""
@@ -114,14 +115,17 @@ class SqliteStore(Store):
                 yield kept.open
             except sqlite3.Error as error:
                 kept.close()
-                kind = StoreFull if _is_full(error) else StoreUnavailable
-                raise kind(f"{self._path}: {error}") from error
+                if _is_full(error):
+                    reason = f"{self._path}: {error}; is its disk, or a quota, full?"
+                    raise StoreFull(reason) from error
+                raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def _file(self) -> _FileId | None:
         """Which file it is: one that was removed still takes rows, and nobody would find them."""
         try:
             found = self._path.stat()
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             return None
         return found.st_dev, found.st_ino
 
@@ -141,6 +145,7 @@ class SqliteStore(Store):
             connection.execute("PRAGMA trusted_schema = OFF")
             _set_log(connection, self._busy_timeout_s)
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA fullfsync = ON")  # without it macOS only tells the disk
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT_BYTES}")
             if self._prepared != self._file():
@@ -161,6 +166,7 @@ class SqliteStore(Store):
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
+            pass_on(error)
             reason = f"cannot keep a store in {self._path}: {error.strerror}"
             raise ConfigError(f"{reason}; name another file") from error
 
@@ -232,4 +238,6 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    return "disk is full" in str(error)
+    """Whether there is no room; a quota lets a write fail, of which Python 3.10 knows no more."""
+    is_refused = getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE"
+    return is_refused or "disk is full" in str(error)

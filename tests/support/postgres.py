@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.surroundings import TOKEN
@@ -41,12 +42,15 @@ def trouble() -> str | None:
 class PostgresServer:
     """A server that can be stopped at once, as a machine that loses its power, and started again.
 
+    Args:
+        settings: instead of those of the tests.
+
     Attributes:
         folder: its own, with its socket.
         pid: of its first process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         found = trouble()
         if found is not None:
             raise OSError(found)
@@ -61,6 +65,7 @@ class PostgresServer:
         options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
         self._run("initdb", "-D", self.folder / "data", *options)
         self._made = 0
+        self._settings = _SETTINGS | settings
         self.start()
 
     @property
@@ -70,7 +75,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and return when it answers."""
-        settings = [part for one in _SETTINGS.items() for part in ("-c", "=".join(one))]
+        settings = [part for one in self._settings.items() for part in ("-c", "=".join(one))]
         command = [*self._as_user, str(self._bin / "postgres"), "-D", str(self.folder / "data")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -84,7 +89,8 @@ class PostgresServer:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > until_s:
                 raise OSError((self.folder / "log").read_text(errors="replace")[-2000:])
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.05)
 
     def stop(self) -> None:
         """Stop it in the midst of whatever it does ("immediate"): no transaction is ended well."""

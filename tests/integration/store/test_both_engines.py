@@ -121,7 +121,7 @@ def test_rows_of_some_days_and_columns(store: Store):
 def test_rows_are_those_of_one_moment(store: Store):
     """What is written while they are read does not come, and waits for nobody."""
     store.add("team", [a_row(i) for i in range(1500)])
-    with closing(store.rows("team", columns=["record_id"])) as found:  # type: ignore[type-var]
+    with closing(store.rows("team", columns=["record_id"])) as found:
         first = list(islice(found, 10))
         store.add("team", [a_row(i) for i in range(1500, 1600)])
         store.create_token("team")
@@ -134,7 +134,7 @@ def test_rows_may_be_left_early(store: Store, address: str):
     store.add("team", [a_row(i) for i in range(1500)])
     found = store.rows("team")
     next(found)
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     store.close()
     execute(address, "DROP TABLE records")
 

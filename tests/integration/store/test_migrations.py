@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 
 from carbontrack.errors import ConfigError, StoreUnavailable
 from carbontrack.record import COLUMNS
+from carbontrack.sinks.jsonl import record_object
 from carbontrack.store.factory import open_store
 from carbontrack.store.migrations import MIGRATIONS, VERSIONS, Migration, migrate
+from carbontrack.store.rows import stored_row
+from tests.support.records import a_record
 from tests.support.stores import a_row, execute, make_older
 
 pytestmark = pytest.mark.xdist_group("postgres")
@@ -73,16 +77,36 @@ def test_tables_of_any_age_are_brought_to_this_version(address: str, version: in
     assert {"records_by_start", "records_by_arrival"} <= _indices(address)
 
 
-def test_a_store_that_is_open_is_migrated_by_others(address: str):
-    """An older process goes on writing while a newer one adds what it needs."""
-    added = Migration(
-        MIGRATIONS[-1].version + 1, lambda _: ("ALTER TABLE records ADD COLUMN new_kwh REAL",)
+def _new_column(dialect: str) -> tuple[str, ...]:
+    """What the next migration may look like: a new column, with what older servers have kept."""
+    if dialect == "sqlite":
+        kept, rest = "json_extract(extra, '$.new_kwh')", "json_remove(extra, '$.new_kwh')"
+        return (
+            "ALTER TABLE records ADD COLUMN new_kwh REAL",
+            f"UPDATE records SET new_kwh = {kept}, extra = nullif({rest}, '{{}}') "
+            f"WHERE {kept} IS NOT NULL",
+        )
+    return (
+        "ALTER TABLE records ADD COLUMN new_kwh DOUBLE PRECISION",
+        "UPDATE records SET new_kwh = (extra ->> 'new_kwh')::float8, "
+        "extra = nullif(extra - 'new_kwh', '{}'::jsonb) WHERE extra ? 'new_kwh'",
     )
+
+
+def test_a_store_that_is_open_is_migrated_by_others(address: str):
+    """An older process goes on writing while a newer one makes a column of what it has kept."""
+    new = {"new_kwh": 2.5}
     with open_store(address) as store:
-        store.add("team", [a_row(1)])
+        sent = record_object(a_record(1))
+        other = record_object(a_record(2)) | {"newer_still": True}
+        store.add("team", [stored_row(sent | new), stored_row(other | new), a_row(3)])
+        added = Migration(MIGRATIONS[-1].version + 1, _new_column)
         _migrate_by_hand(address, (*MIGRATIONS, added))
-        assert store.add("team", [a_row(2)]).stored == 1
-        assert {row["record_id"] for row in store.rows("team")} == {"run-7f3a:1", "run-7f3a:2"}
+        assert store.add("team", [a_row(4)]).stored == 1
+        found = {row["record_id"]: row.get("newer_still") for row in store.rows("team")}
+    assert [found[f"run-7f3a:{number}"] for number in (1, 2, 3, 4)] == [None, True, None, None]
+    columns = execute(address, "SELECT new_kwh, extra IS NULL FROM records ORDER BY record_id")
+    assert columns == [(2.5, True), (2.5, False), (None, True), (None, True)]
 
 
 def test_newer_tables_are_refused(address: str):
@@ -165,6 +189,15 @@ def test_addresses_of_no_store(address: str, reason: str):
     with pytest.raises(ConfigError, match=reason) as caught:
         open_store(address)
     assert "secret" not in str(caught.value)
+
+
+def test_a_password_is_not_repeated():
+    """Not by the error of a server that does not answer, nor as the store's address."""
+    url = "postgresql://team:secret@127.0.0.1:1/db?password=secret&connect_timeout=2"
+    with pytest.raises(StoreUnavailable, match=r"postgresql://127\.0\.0\.1:1/db") as caught:
+        open_store(url)
+    shown = "".join(traceback.format_exception(caught.value)).replace(url, "")
+    assert "secret" not in shown
 
 
 def test_files_that_are_no_store(tmp_path: Path):
