@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import Any
 
 from carbontrack.report.frame import Loaded, columns_of, load_rows
 from carbontrack.report.tables import Summary
@@ -68,7 +68,7 @@ def load_project(store: Store, query: ReportQuery, most: int) -> Loaded:
     found = store.rows(
         query.project, since=query.since, until=query.until, columns=columns_of(extra)
     )
-    with closing(cast("Generator[dict[str, Any], None, None]", found)) as rows:
+    with closing(found) as rows:
         return load_rows(_at_most(rows, most), extra=extra)
 
 
