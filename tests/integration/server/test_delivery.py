@@ -6,6 +6,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psutil
+import pytest
 import requests
 
 from carbontrack.sinks.http import JournaledHttpSink
@@ -137,6 +139,28 @@ def test_a_sink_with_large_batches_and_a_bad_record(tmp_path: Path, send_token: 
     (letters,) = (tmp_path / "state" / "dead-letter").iterdir()
     assert records[700].record_id in letters.read_text()
     assert letters.read_text().count("\n") == 1
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="limits of processes are Linux's")
+def test_a_full_disk_is_503_until_there_is_room(tmp_path: Path, send_token: str):
+    """What was acknowledged before is there, nothing else is, and the server goes on by itself."""
+    acknowledged = 0
+    with serving(tmp_path) as server:
+        process = psutil.Process(server.process.pid)
+        process.rlimit(psutil.RLIMIT_FSIZE, (1 << 20, psutil.RLIM_INFINITY))
+        for number in range(200):
+            batch = [a_record(record_id=f"{number}:{count}") for count in range(50)]
+            answer = server.post(batch, send_token)
+            if answer.status_code != 204:
+                break
+            acknowledged += 50
+        assert answer.status_code == 503
+        assert 5 <= int(answer.headers["Retry-After"]) <= 60
+        process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+        assert len(rows_of(tmp_path)) == acknowledged > 0
+        assert server.post(batch, send_token).status_code == 204
+        assert "Traceback" not in server.said()
+    assert len(rows_of(tmp_path)) == acknowledged + 50
 
 
 def test_requests_that_wait_share_commits(tmp_path: Path, send_token: str):
