@@ -55,6 +55,7 @@ class ReceiverApp:
         self._retry_after = RetryAfter(limits.retry_after_s)
         self._warnings = RateLimitedLog(clock)
         self._reports = 0
+        self._checking: asyncio.Future[None] | None = None
         self._report_lock: asyncio.Lock | None = None
         self._writer: StoreWriter | None = None
         routes = {
@@ -184,8 +185,10 @@ class ReceiverApp:
         return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def get_health(self, _: HttpRequest) -> Response:
-        """Whether the store answers."""
-        await asyncio.to_thread(self._store.check)
+        """Whether the store answers; those who ask meanwhile share the question."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(asyncio.to_thread(self._store.check))
+        await asyncio.shield(self._checking)
         return JSONResponse({"status": "ok"})
 
     # -- errors --------------------------------------------------------------------------------

@@ -67,8 +67,8 @@ class Refused(Exception):  # noqa: N818 - states what happened; it becomes an an
         reason: for whoever sent it; never the text of a token.
         headers: of the answer.
         record: the place of the record in the request that is at fault, from 0; None for others.
-        waits: whether the sender is to come back, after the time that Retry-After will name.
-        wait_s: how long it has to wait at least, if it is to come back.
+        wait_s: how long the sender has to wait at least, where it is to come back later: the answer
+            has a Retry-After then.
     """
 
     def __init__(
